@@ -1,0 +1,27 @@
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Entry(models.Model):
+    """One action of one person. Append-only; each entry carries the hash of the one before it."""
+
+    at = models.DateTimeField(_("time"), db_index=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
+    username = models.CharField(_("user"), max_length=150, blank=True, db_index=True)
+    action = models.CharField(_("action"), max_length=60, db_index=True)  # e.g. "task.submit"
+    object_type = models.CharField(max_length=40, blank=True)
+    object_id = models.CharField(_("object"), max_length=120, blank=True)
+    result = models.CharField(_("result"), max_length=20, default="ok")
+    address = models.GenericIPAddressField(_("address"), null=True, blank=True)
+    request_id = models.CharField(max_length=36, blank=True)
+    details = models.JSONField(default=dict, blank=True)
+    previous = models.CharField(max_length=64, blank=True)
+    hash = models.CharField(max_length=64, unique=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name, verbose_name_plural = _("audit entry"), _("audit log")
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.username} {self.action} {self.object_id}"

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Dataset(models.Model):
+    name = models.CharField(_("name"), max_length=80, unique=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="datasets")
+    description = models.CharField(_("description"), max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def latest(self) -> "Version":
+        return self.versions.all()[0]  # ordered newest first; respects prefetch_related("versions")
+
+
+class Version(models.Model):
+    """An immutable, content-addressed state of a dataset. Its rows lie in one Parquet file named by the hash."""
+
+    dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    hash = models.CharField(max_length=64, db_index=True)  # sha256 of the canonical rows
+    parent = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="children")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    note = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    rows = models.PositiveIntegerField()
+    labels = models.JSONField(default=dict)  # {label: rows}
+    splits = models.JSONField(default=dict)  # {"train": rows, "eval": rows, …}; empty: no split column was given
+    lengths = models.JSONField(
+        default=list
+    )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
+    source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["dataset", "number"], name="one_number_per_dataset")]
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name}@{self.number}"
+
+    @property
+    def path(self) -> Path:
+        """Parquet file with the columns text, label (strings), row (1-based) and, where one was given, split."""
+        return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
+
+
+class Finding(models.Model):
+    """One line of a version's validation report."""
+
+    class Severity(models.TextChoices):
+        ERROR = "error", _("error")
+        WARNING = "warning", _("warning")
+        INFO = "info", _("info")
+
+    version = models.ForeignKey(Version, models.CASCADE, related_name="findings")
+    code = models.CharField(max_length=30)
+    severity = models.CharField(max_length=8, choices=Severity.choices)
+    count = models.PositiveIntegerField()
+    message = models.CharField(max_length=500)
+    examples = models.JSONField(
+        default=list
+    )  # [{"row": 17, "text": …, "label": …}], rows count from 1 after the header
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["version", "code"], name="one_finding_per_code")]

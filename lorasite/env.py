@@ -1,0 +1,63 @@
+"""Every environment variable of Lorasite, typed and described; `.env` is read too. `.env.example` lists the same names."""
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+class Env(BaseSettings):
+    model_config = SettingsConfigDict(env_file=BASE_DIR / ".env", env_ignore_empty=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address that the web server listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port that the web server listens on.")
+    data_dir: Path = Field(BASE_DIR / "var", description="Database, uploads, embedded Redis and keys.")
+    results_dir: Path = Field(BASE_DIR / "results", description="What runs leave, one folder per experiment.")
+    redis_url: str = Field("", description="Redis or Valkey to use; unset: one is embedded.")
+    database_url: str = Field("", description="PostgreSQL to use; unset: SQLite under DATA_DIR.")
+    secret_key: SecretStr = Field(SecretStr(""), description="Django's key; unset: made once and kept in DATA_DIR.")
+    allowed_hosts: str = Field("", description="Comma-separated host names; unset: loopback and HOST.")
+    debug: bool = Field(False, description="Django's debug pages; only on loopback.")
+    base_models_dir: Path | None = Field(None, description="Folder of base models, one folder each.")
+    samples: bool = Field(True, description="Load sample datasets and train a sample run on the first start.")
+    django_superuser_username: str = Field("admin", description="Name of the first admin.")
+    django_superuser_password: SecretStr = Field(
+        SecretStr(""), description="Password of the first admin; unset: a random one, printed once."
+    )
+    django_superuser_email: str = Field("", description="E-mail address of the first admin.")
+    upload_limit_mb: int = Field(200, gt=0, description="Largest data file accepted, in MiB.")
+    lease_seconds: int = Field(30, ge=5, description="A run whose worker is silent for so long is taken back.")
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the embedded server listens. A Unix socket needs no port, so two installations never collide."""
+        return self.data_dir.resolve() / "redis" / "redis.sock"
+
+    @property
+    def hosts(self) -> list[str]:
+        named = [h.strip() for h in self.allowed_hosts.split(",") if h.strip()]
+        return named or sorted({"127.0.0.1", "localhost", "[::1]", self.host} - {"0.0.0.0", "::"})
+
+    def key(self) -> str:
+        """The configured secret key, or the one kept in DATA_DIR (mode 0600), made on first use."""
+        if self.secret_key.get_secret_value():
+            return self.secret_key.get_secret_value()
+        path = self.data_dir / "secret_key"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(path, "x", opener=_private) as f:
+                f.write(secrets.token_urlsafe(50))
+        except FileExistsError:
+            pass
+        return path.read_text()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+env = Env()  # type: ignore[call-arg]

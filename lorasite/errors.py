@@ -1,0 +1,102 @@
+"""The one place where an error becomes an answer: a page for a person, problem+json (RFC 9457) for a program."""
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound
+
+
+def problem(error: LorasiteError, request: Any = None) -> dict[str, Any]:
+    body = {
+        "type": f"about:blank#{error.code}",
+        "title": str(error.message),
+        "status": error.status,
+        "code": error.code,
+    }
+    body["detail"] = " ".join(str(p["message"]) for p in error.problems) or str(error.message)
+    body["errors"] = [{**p, "message": str(p["message"])} for p in error.problems]
+    body["request_id"] = getattr(request, "id", "")
+    return {**error.facts, **body}
+
+
+class ErrorMiddleware:
+    """Turns a LorasiteError that a page raised into a page that says it."""
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, LorasiteError):
+            return None
+        return error_page(request, error)
+
+
+def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
+    if request.path.startswith("/api/") or request.accepts("text/html") is False:
+        return JsonResponse(problem(error, request), status=error.status, content_type="application/problem+json")
+    return render(request, "error.html", {"error": error}, status=error.status)
+
+
+def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's handler: every failure of the API has the same shape."""
+    request = context["request"]
+    known = error if isinstance(error, LorasiteError) else _from_drf(error)
+    if known is None:
+        return None
+    set_rollback()
+    headers = {k: v for k, v in (("WWW-Authenticate", getattr(error, "auth_header", None)),) if v}
+    if wait := getattr(error, "wait", None):
+        headers["Retry-After"] = str(int(wait))
+    return Response(
+        problem(known, request), status=known.status, headers=headers, content_type="application/problem+json"
+    )
+
+
+def _from_drf(error: Exception) -> LorasiteError | None:
+    if isinstance(error, Http404):
+        return NotFound()
+    if isinstance(error, PermissionDenied):
+        return NotAllowed()
+    if not isinstance(error, exceptions.APIException):
+        return None
+    problems = [{"field": f, "message": m} for f, m in _flatten(error.detail) if f]
+    message = _("Some fields need a look.") if problems else " ".join(m for _f, m in _flatten(error.detail))
+    found = Invalid(message, problems=problems)
+    found.status, found.code = error.status_code, error.default_code
+    return found
+
+
+def _flatten(detail: Any, field: str = "") -> list[tuple[str, str]]:
+    if isinstance(detail, dict):
+        return [p for k, v in detail.items() for p in _flatten(v, f"{field}.{k}" if field else str(k))]
+    if isinstance(detail, list):
+        return [p for v in detail for p in _flatten(v, field)]
+    return [(field if field not in ("detail", "code", "messages") else "", str(detail))]
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return error_page(request, NotFound(_("There is no page at this address.")))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    error = LorasiteError(
+        _("Something broke on our side. Nothing that you had stored is lost; the details are in the server's log.")
+    )
+    error.code, error.status = "server_error", 500
+    return error_page(request, error)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return error_page(
+        request, NotAllowed(_("This form is too old or came from elsewhere. Reload the page and send it again."))
+    )

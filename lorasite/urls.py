@@ -1,0 +1,21 @@
+"""Page addresses; the API's are in api.py."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from lorasite import home
+
+handler404, handler500 = "lorasite.errors.not_found", "lorasite.errors.server_error"
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("", include("accounts.urls")),
+    path("", include("datasets_app.urls")),
+    path("", include("training.urls")),
+    path("", include("experiments.urls")),
+    path("", include("inference.urls")),
+    path("", include("audit.urls")),
+    path("admin/", admin.site.urls),
+    path("api/", include("lorasite.api")),
+    path("i18n/", include("django.conf.urls.i18n")),
+]
