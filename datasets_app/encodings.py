@@ -1,0 +1,113 @@
+"""Which encoding a text file has: byte order mark, then UTF-8, then the likeliest of what people really send."""
+
+import codecs
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import CHUNK, looks_like_utf16
+
+ENCODINGS = {  # what the page offers; the key is Python's codec
+    "utf-8": "UTF-8",
+    "utf-16": "UTF-16",
+    "cp950": "Big5 (Traditional Chinese)",
+    "gb18030": "GB18030 (Simplified Chinese)",
+    "cp932": "Shift_JIS (Japanese)",
+    "cp949": "EUC-KR (Korean)",
+    "cp1252": "Windows-1252 (Western)",
+    "cp1250": "Windows-1250 (Central European)",
+    "cp1251": "Windows-1251 (Cyrillic)",
+    "latin-1": "ISO-8859-1 (Latin 1)",
+    "mac_roman": "Mac Roman",
+}
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# The most frequent characters: a wrong table yields valid but rare ones, which is what fools the usual detectors.
+_FREQUENT = {
+    "cp950": "的是不了在有人我他這們來個上大為和國地到說時要就出會也你對生能得著下自之年過後作裡很好都沒看可以還小去",
+    "gb18030": "的是不了在有人我他这们来个上大为和国地到说时要就出会也你对生能得着下自之年过后作里很好都没看可以还小去",
+    "cp932": "のはにをたがでてとしいるなこれもあらっすまかくだよねそんりきせう",
+    "cp949": "이다는의에을가를은한고지도로하사나기어서아그자시인대리",
+}
+_ISOLATED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
+
+
+@dataclass(frozen=True)
+class Detected:
+    encoding: str
+    candidates: tuple[str, ...]  # best first, for a person to choose from
+    has_bom: bool = False
+
+
+def detect(file: Path) -> Detected:
+    with open(file, "rb") as f:
+        head = f.read(CHUNK)
+    for bom, encoding in _BOMS.items():
+        if head.startswith(bom):
+            return Detected(encoding, (encoding,), has_bom=True)
+    if wide := looks_like_utf16(head[:4096]):
+        return Detected(wide, (wide,))
+    if _is_utf8(file):
+        return Detected("utf-8", ("utf-8",))
+    ranked = _rank(_telling_lines(file))
+    return Detected(ranked[0], tuple(ranked))
+
+
+def _is_utf8(file: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open(file, "rb") as f:
+            while chunk := f.read(CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _telling_lines(file: Path, size: int = 200_000) -> bytes:
+    """Lines that hold bytes beyond ASCII, up to `size` bytes of them; long lines are cut."""
+    found, have = [], 0
+    with open(file, "rb") as f:
+        while have < size and (line := f.readline(8192)):
+            if not line.isascii():
+                found.append(line)
+                have += len(line)
+    return b"".join(found)
+
+
+def _rank(sample: bytes) -> list[str]:
+    beyond = sum(byte > 127 for byte in sample)
+    alone = len(_ISOLATED.findall(sample))
+    if alone > beyond * 0.5:  # letters with accents stand among ASCII ones; Chinese bytes come in pairs
+        return [*_single_byte(sample, ["cp1252", "mac_roman", "cp1250"]), "cp950", "gb18030"]
+    scores = {name: _plausibility(sample, name) for name in _FREQUENT}
+    if _mostly_utf8(sample):
+        scores["utf-8"] = 1.0
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    single = _single_byte(sample, ["cp1251", "cp1252", "cp1250", "mac_roman"])
+    return [*ranked, *single] if scores[ranked[0]] > 0.05 else [*single, *ranked]
+
+
+def _plausibility(sample: bytes, encoding: str) -> float:
+    """Share of frequent characters among those beyond ASCII, less what could not be decoded."""
+    wide = [c for c in sample.decode(encoding, "replace") if c > "\x7f"]
+    frequent = sum(c in _FREQUENT[encoding] for c in wide)
+    return (frequent - 5 * wide.count("\ufffd")) / max(1, len(wide))
+
+
+def _mostly_utf8(sample: bytes) -> bool:
+    wide = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
+    return wide.count("\ufffd") < len(wide) * 0.1
+
+
+def _single_byte(sample: bytes, names: list[str]) -> list[str]:
+    from charset_normalizer import from_bytes
+
+    found = [match.encoding for match in from_bytes(sample, cp_isolation=names)]
+    return list(dict.fromkeys([*found, *names]))

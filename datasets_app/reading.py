@@ -1,0 +1,357 @@
+"""A data file to a table of strings: CSV, TSV, JSON, JSONL and Parquet, each also gzipped, in bounded memory.
+
+Lines that cannot be read are counted and kept by number; they are never silently dropped.
+"""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from django.utils.translation import gettext as _
+
+from accounts.errors import Invalid
+
+from .encodings import Detected, detect
+from .files import head_of, kind_of, refuse_binary, too_large, unpack
+
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
+LONGEST_LINE = 8 << 20  # bytes; a longer record is refused, so that one endless line cannot fill the memory
+ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
+_HEADER_BYTES = 1 << 18
+_MOST_COLUMNS = 1000
+
+
+@dataclass
+class Table:
+    """What was read. `frame` has string columns and `row`, the record's number counted from 1 after the header."""
+
+    frame: pl.DataFrame
+    kind: str
+    encoding: str = "utf-8"
+    encodings: tuple[str, ...] = ("utf-8",)  # likely ones, best first
+    delimiter: str = ""
+    broken_lines: int = 0
+    broken_examples: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in self.frame.columns if name != ROW]
+
+
+@dataclass
+class Broken:
+    """Counts unreadable lines and keeps the first few."""
+
+    lines: int = 0
+    numbers: list[int] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, row: int, text: str) -> None:
+        self.lines += text.count("\n") + 1
+        self.numbers.append(row)
+        if len(self.examples) < 20:
+            self.examples.append({"row": row, "text": clean(text[:200])})
+
+
+def read(file: Path, filename: str, *, limit: int, encoding: str | None = None, delimiter: str | None = None) -> Table:
+    """Read a whole file. Raises Invalid or TooLarge, with a sentence for the person who sent it."""
+    with tempfile.TemporaryDirectory(prefix="reading-", dir=file.parent) as scratch:
+        plain = unpack(file, Path(scratch), limit=limit)
+        head = head_of(plain)
+        kind = kind_of(filename, head)
+        if kind == "parquet":
+            table = _read_parquet(plain, limit)
+        else:
+            refuse_binary(head)
+            table = _read_text(plain, kind, Path(scratch), limit, encoding, delimiter)
+    if not table.columns or table.frame.is_empty():
+        raise Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
+    return table
+
+
+def _read_text(plain: Path, kind: str, scratch: Path, limit: int, encoding: str | None, delimiter: str | None) -> Table:
+    found = Detected(encoding, (encoding,)) if encoding else detect(plain)
+    text = _as_utf8(plain, found, scratch, limit) if encoding or found.has_bom or found.encoding != "utf-8" else plain
+    table = _read_json(text, kind) if kind in ("json", "jsonl") else _read_csv(text, kind, delimiter)
+    others = found.candidates if not encoding else tuple(dict.fromkeys([encoding, *detect(plain).candidates]))
+    table.encoding, table.encodings = found.encoding, others
+    return table
+
+
+def _as_utf8(plain: Path, found: Detected, scratch: Path, limit: int) -> Path:
+    """A UTF-8 copy; what cannot be decoded becomes U+FFFD, which the checks then count."""
+    codec = "utf-8-sig" if found.encoding == "utf-8" else found.encoding
+    target, done = scratch / "utf8", 0
+    try:
+        with (
+            open(plain, encoding=codec, errors="replace", newline="") as source,
+            open(target, "w", encoding="utf-8", errors="replace", newline="") as out,
+        ):
+            while chunk := source.read(1 << 20):
+                done += out.write(chunk)
+                if done > limit:
+                    raise too_large(limit)
+    except (LookupError, UnicodeError):
+        raise Invalid(_("This file cannot be read in that encoding. Choose another."), field="encoding") from None
+    return target
+
+
+def clean(text: str) -> str:
+    """Without NUL and lone surrogates, which neither databases nor Parquet can hold."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _unique(names: Iterable[Any]) -> list[str]:
+    """Column names, each once: empty ones get a number, repeated ones too."""
+    seen: dict[str, int] = {}
+    result = []
+    for number, raw in enumerate(names, 1):
+        name = clean(str(raw)).strip()[:200] or f"column {number}"
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    if len(set(result)) < len(result) or len(result) > _MOST_COLUMNS:
+        raise Invalid(_("The header line of this file cannot be read. Give each column one name."), field="file")
+    return result
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------------
+
+
+def _read_csv(text: Path, kind: str, delimiter: str | None) -> Table:
+    sample = head_of(text, _HEADER_BYTES)
+    if b"\n" not in sample and b"\r" not in sample and text.stat().st_size > len(sample):
+        raise _line_too_long()
+    lines = sample.decode("utf-8", "replace").lstrip("\ufeff")
+    delimiter = delimiter or guess_delimiter(lines, "\t" if kind == "tsv" else ",")
+    if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
+        raise Invalid(_("The delimiter must be one character, such as a comma or a tab."), field="delimiter")
+    names = _unique(_header(lines, delimiter))
+    frame, broken = _parse(text, names, delimiter, quoted=True)
+    if frame is None or broken.lines > frame.height:
+        # A lone quotation mark swallows everything up to the next one; reading without quotes then loses less.
+        plain, plain_broken = _parse(text, _unique(_header(lines, delimiter, quoted=False)), delimiter, quoted=False)
+        if plain is not None and (frame is None or plain_broken.lines < broken.lines):
+            frame, broken = plain, plain_broken
+    if frame is None:
+        raise _line_too_long()
+    return Table(frame, kind, delimiter=delimiter, broken_lines=broken.lines, broken_examples=broken.examples)
+
+
+def _line_too_long() -> Invalid:
+    message = _(
+        "A line of this file is longer than %(limit)s MiB, or a quotation mark is never closed. Nothing was stored."
+    )
+    return Invalid(message % {"limit": LONGEST_LINE >> 20}, field="file")
+
+
+def _header(lines: str, delimiter: str, *, quoted: bool = True) -> list[str]:
+    try:
+        reader = csv.reader(
+            io.StringIO(lines, newline=""), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        )
+        return next((row for row in reader if row), [])
+    except csv.Error:
+        raise _line_too_long() from None
+
+
+def guess_delimiter(lines: str, default: str) -> str:
+    """The delimiter that splits the first lines most evenly into most columns."""
+    scores = {d: _evenness(lines, d) for d in DELIMITERS}
+    best = max(scores, key=lambda d: (scores[d], d == default))
+    return best if scores[best] > (0, 0) else default
+
+
+def _evenness(lines: str, delimiter: str) -> tuple[float, int]:
+    try:
+        rows = [
+            len(row)
+            for row, _n in zip(csv.reader(io.StringIO(lines, newline=""), delimiter=delimiter), range(60), strict=False)
+            if row
+        ]
+    except csv.Error:
+        return (0, 0)
+    rows = rows[:-1] or rows  # the sample may end inside a record
+    if not rows or rows[0] < 2:
+        return (0, 0)
+    return (round(rows.count(rows[0]) / len(rows), 1), rows[0])
+
+
+def _parse(text: Path, names: list[str], delimiter: str, *, quoted: bool) -> tuple[pl.DataFrame | None, Broken]:
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    broken = Broken()
+
+    def skip(record: Any) -> str:
+        broken.add((record.number or 1) - 1, record.text)
+        return "skip"
+
+    try:
+        table = arrow.read_csv(
+            text,
+            # One thread: only then does Arrow say which record was broken.
+            arrow.ReadOptions(use_threads=False, block_size=LONGEST_LINE, column_names=names),
+            arrow.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if quoted else False,
+                newlines_in_values=quoted,
+                invalid_row_handler=skip,
+            ),
+            arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid:
+        return None, broken
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    frame = frame[1:] if 0 not in broken.numbers else frame  # the header is the first record
+    return frame.with_columns(_numbers(frame.height, broken.numbers)), broken
+
+
+def _numbers(rows: int, broken: list[int]) -> pl.Series:
+    """The records' numbers, 1-based, leaving out those of broken records."""
+    lost = set(broken)
+    numbers = pl.int_range(1, rows + len(lost) + 1, dtype=pl.UInt32, eager=True).alias(ROW)
+    return numbers.filter(~numbers.is_in(list(lost)))[:rows] if lost else numbers
+
+
+# --- JSON --------------------------------------------------------------------------------------------------------
+
+
+def _read_json(text: Path, kind: str) -> Table:
+    if kind == "json":
+        try:
+            return _from_document(json.loads(text.read_bytes()))
+        except RecursionError:
+            raise Invalid(_("This JSON file is nested too deeply. Nothing was stored."), field="file") from None
+        except ValueError as error:
+            if head_of(text).lstrip()[:1] != b"{" or head_of(text).count(b"\n{") == 0:
+                message = _("This is not valid JSON: %(why)s. Nothing was stored.")
+                raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
+    return _from_lines(text)
+
+
+def _from_document(document: Any) -> Table:
+    """A list of objects; or one object of columns, each a list; or either under a single key such as "data"."""
+    if isinstance(document, dict) and len(document) == 1 and _is_records(*document.values()):
+        document = next(iter(document.values()))
+    if isinstance(document, dict) and document and all(isinstance(v, list) for v in document.values()):
+        if len({len(v) for v in document.values()}) != 1:
+            raise Invalid(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")
+        document = [dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True)]
+    if not isinstance(document, list):
+        message = _("This JSON file is neither a list of objects nor an object of columns. Nothing was stored.")
+        raise Invalid(message, field="file")
+    broken = Broken()
+    return _from_records(_only_objects(enumerate(document, 1), broken), "json", broken)
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _only_objects(items: Iterable[tuple[int, Any]], broken: Broken) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row, item in items:
+        if isinstance(item, dict):
+            yield row, item
+        else:
+            broken.add(row, str(item)[:200])
+
+
+def _from_lines(text: Path) -> Table:
+    broken = Broken()
+    with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as f:
+        return _from_records(_only_objects(_parsed_lines(f, broken), broken), "jsonl", broken)
+
+
+def _parsed_lines(lines: io.TextIOWrapper, broken: Broken) -> Iterator[tuple[int, Any]]:
+    row = 0
+    while line := lines.readline(LONGEST_LINE):
+        if not line.strip():
+            continue
+        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+            raise _line_too_long()
+        row += 1
+        try:
+            yield row, json.loads(line)
+        except (ValueError, RecursionError):
+            broken.add(row, line.rstrip()[:200])
+
+
+def _from_records(records: Iterator[tuple[int, dict[str, Any]]], kind: str, broken: Broken) -> Table:
+    columns: dict[str, list[str]] = {}
+    numbers: list[int] = []
+    for row, record in records:
+        for key in record:
+            if key not in columns:
+                if len(columns) >= _MOST_COLUMNS:
+                    raise Invalid(_("This file has more than 1,000 columns. Nothing was stored."), field="file")
+                columns[key] = [""] * len(numbers)
+        for key, values in columns.items():
+            values.append(cell(record.get(key)))
+        numbers.append(row)
+    names = _unique(columns)
+    data: dict[str, pl.Series] = {
+        n: pl.Series(v, dtype=pl.String) for n, v in zip(names, columns.values(), strict=True)
+    }
+    frame = pl.DataFrame({**data, ROW: pl.Series(numbers, dtype=pl.UInt32)})
+    return Table(frame, kind, broken_lines=broken.lines, broken_examples=broken.examples)
+
+
+def cell(value: Any) -> str:
+    """A value as the string that people would write: 1.0 is 1, true is true, lists are JSON."""
+    if isinstance(value, str):
+        return clean(value)
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return clean(json.dumps(value, ensure_ascii=False, default=str))
+
+
+# --- Parquet -----------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(plain: Path, limit: int) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with _damaged_parquet(pa.ArrowException):
+        file = parquet.ParquetFile(plain)
+        names = file.schema_arrow.names
+        unique = _unique(names)
+        batches, size = [], 0
+        for batch in file.iter_batches(batch_size=20_000):
+            size += batch.nbytes  # a few bytes of Parquet may stand for gigabytes of rows
+            if size > limit * 2:
+                raise too_large(limit)
+            batches.append(batch.rename_columns(unique))
+        if not batches:
+            raise Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
+        frame = pl.from_arrow(pa.Table.from_batches(batches))
+    assert isinstance(frame, pl.DataFrame)
+    texts = frame.select([_as_text(frame[name]) for name in frame.columns])
+    return Table(texts.with_columns(_numbers(texts.height, [])), "parquet", encoding="", encodings=())
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.String:
+        return column.fill_null("")
+    if column.dtype.is_integer() or column.dtype == pl.Categorical:
+        return column.cast(pl.String).fill_null("")
+    return pl.Series(column.name, [cell(value) for value in column.to_list()], dtype=pl.String)
+
+
+@contextmanager
+def _damaged_parquet(*errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (*errors, OSError, ValueError) as error:
+        message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
+        raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
