@@ -1,0 +1,78 @@
+"""The trainer: LoRA fine-tuning as a generator of events. Plain Python; knows no Django and no listener.
+
+    for event in train(config, data_file=Path("tweets.parquet"), results=Path("results/tweets")):
+        print(event)
+
+Importing this package is quick: torch and transformers are imported when a run starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from training.engine.config import RunConfig
+from training.engine.errors import ConfigError, EngineError, Problem
+from training.engine.events import (
+    Checkpointed,
+    Evaluated,
+    Event,
+    Finished,
+    Notice,
+    Prepared,
+    StageChanged,
+    StepDone,
+)
+
+__all__ = [
+    "Checkpointed",
+    "ConfigError",
+    "EngineError",
+    "Evaluated",
+    "Event",
+    "Finished",
+    "Notice",
+    "Prepared",
+    "Problem",
+    "RunConfig",
+    "StageChanged",
+    "StepDone",
+    "resolve_base_model",
+    "train",
+]
+
+
+def train(
+    config: RunConfig,
+    *,
+    data_file: Path,
+    results: Path,
+    base_models_dir: Path | None = None,
+    dataset_hash: str | None = None,
+    cache_dir: Path | None = None,
+    should_save: Callable[[], bool] | None = None,
+) -> Iterator[Event]:
+    """Train an adapter and leave everything in `results`; yields what happens.
+
+    `data_file` is Parquet, CSV, TSV, JSON or JSONL with a text and a label column. A run that was stopped goes on
+    from its newest whole checkpoint. Closing the generator cancels within one step and keeps the last checkpoint.
+    `should_save` is asked after each step; when it says yes, a checkpoint is written and Interrupted is raised.
+    Raises EngineError with a sentence for a person and a code.
+    """
+    from training.engine.run import Run
+
+    run = Run(config, data_file, results, base_models_dir, dataset_hash, cache_dir, should_save)
+    with closing(run.events()) as events:
+        yield from events
+
+
+def resolve_base_model(name: str, base_models_dir: Path | None = None, revision: str | None = None) -> Path:
+    """Folder of the base model `name`: sample package, `base_models_dir`, hub cache, or downloaded from the hub.
+
+    Raises BaseModelUnavailable within about three seconds when the hub can't be reached, BaseModelUnsafe when the
+    model wants to run code of its own or has pickled weights only.
+    """
+    from training.engine.base_models import resolve
+
+    return resolve(name, base_models_dir, revision)
