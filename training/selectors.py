@@ -3,11 +3,15 @@
 from uuid import UUID
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_visible, visible
+from accounts.permissions import get_managed, get_visible, visible
 
-from .models import Status, Task
+from .models import LogLine, Status, Task
+from .queue import place_in_line
+
+LOG_PAGE = 500
 
 
 def tasks_for(user: User) -> QuerySet[Task]:
@@ -15,8 +19,35 @@ def tasks_for(user: User) -> QuerySet[Task]:
 
 
 def task_for(user: User, task_id: UUID) -> Task:
-    return get_visible(user, Task.objects.select_related("experiment__version__dataset", "owner"), pk=task_id)
+    return get_visible(user, _whole(), pk=task_id)
+
+
+def managed_task(user: User, task_id: UUID) -> Task:
+    """The task if the person may cancel and resume it."""
+    return get_managed(user, _whole(), pk=task_id)
+
+
+def _whole() -> QuerySet[Task]:
+    return Task.objects.select_related("experiment__version__dataset", "owner")
 
 
 def running_count(user: User) -> int:
     return tasks_for(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
+
+
+def log_after(task: Task, after: int = 0) -> list[LogLine]:
+    """The next lines of the run's log, oldest first."""
+    return list(task.log.filter(pk__gt=after)[:LOG_PAGE])
+
+
+def note_for(task: Task) -> str:
+    """What is special about the task's state, in a sentence; empty when the status says it all."""
+    if task.status == Status.STARTED and task.cancel_requested:
+        return _("Cancelling: the step is finished and saved first.")
+    if task.status == Status.PENDING and task.sent_at is None:
+        return _("Waiting for the queue; it is sent by itself as soon as the queue answers.")
+    if task.status == Status.PENDING:
+        return _("Waiting in line; {count} before it.").format(count=place_in_line(task))
+    if task.status == Status.STARTED and task.deaths:
+        return _("Tried again after its worker died ({count} times).").format(count=task.deaths)
+    return ""

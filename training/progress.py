@@ -1,0 +1,173 @@
+"""The one road of progress: the engine's events become rows and log lines, written together at most once a second."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from . import lease
+from .engine import events
+from .models import LogLine, Point, Stage, Task
+
+WRITE_EVERY = 1.0  # seconds
+STEP_FIELDS = ["epoch", "loss", "learning_rate", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"]
+EVAL_FIELDS = ["epoch", "eval_loss", "accuracy", "macro_f1"]
+
+
+class Progress:
+    """Collects events; `write` stores what was collected if this attempt still holds the task, else raises Fenced."""
+
+    def __init__(self, task: Task, *, logging_steps: int = 1) -> None:
+        self.task, self.logging_steps = task, logging_steps
+        self.changes: dict[str, Any] = {}
+        self.steps: dict[int, Point] = {}
+        self.evaluations: dict[int, Point] = {}
+        self.lines: list[LogLine] = []
+        self.written_at = 0.0
+        self.process = psutil.Process()
+        self.process.cpu_percent()  # the first answer is always 0
+
+    def take(self, event: events.Event) -> None:
+        _LISTENERS[type(event)](self, event)
+        self.write_when_due()
+
+    def write_when_due(self) -> None:
+        if time.monotonic() - self.written_at >= WRITE_EVERY:
+            self.write()
+
+    def log(self, level: str, text: str) -> None:
+        self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
+
+    def write(self) -> None:
+        """A database that is away for a moment costs nothing: what was collected is written the next time."""
+        self.written_at = time.monotonic()
+        try:
+            with transaction.atomic():
+                lease.write(self.task, **(self.changes or {"attempt": self.task.attempt}))
+                _upsert(self.steps, STEP_FIELDS)
+                _upsert(self.evaluations, EVAL_FIELDS)
+                LogLine.objects.bulk_create(self.lines)
+        except DatabaseError:
+            if not connection.in_atomic_block:
+                connection.close()
+            return
+        lease.append_log(self.task, self.lines)
+        self.changes, self.steps, self.evaluations, self.lines = {}, {}, {}, []
+
+    def _stage(self, event: events.StageChanged) -> None:
+        self.changes["stage"] = Stage(event.stage)
+        self.log("info", _SENTENCES[event.stage]())
+
+    def _prepared(self, event: events.Prepared) -> None:
+        facts = {name: getattr(event, name) for name in event.__dataclass_fields__}
+        self.changes |= {"total_steps": event.total_steps, "step": event.resumed_from_step, "facts": facts}
+        self.log("info", _prepared_sentence(event))
+
+    def _step(self, event: events.StepDone) -> None:
+        names = ("step", "total_steps", "epoch", "loss", "tokens_per_second", "eta_seconds")
+        self.changes |= {name: getattr(event, name) for name in names}
+        if event.step % self.logging_steps and event.step not in (1, event.total_steps):
+            return
+        self.steps[event.step] = self._point(event)
+        self.log("info", _step_sentence(event))
+
+    def _point(self, event: events.StepDone) -> Point:
+        return Point(
+            task=self.task,
+            step=event.step,
+            epoch=event.epoch,
+            loss=event.loss,
+            learning_rate=event.learning_rate,
+            tokens_per_second=event.tokens_per_second,
+            cpu_percent=self.process.cpu_percent(),
+            memory_mb=self.process.memory_info().rss / 2**20,
+            gpu_memory_mb=gpu_memory_mb(),
+        )
+
+    def _evaluated(self, event: events.Evaluated) -> None:
+        m = event.metrics
+        self.evaluations[event.step] = Point(
+            task=self.task,
+            step=event.step,
+            epoch=event.epoch,
+            eval_loss=m.get("loss"),
+            accuracy=m.get("accuracy"),
+            macro_f1=m.get("macro_f1"),
+        )
+        self.log("info", _evaluated_sentence(event))
+
+    def _checkpointed(self, event: events.Checkpointed) -> None:
+        kept = ", ".join(f"{name}: {step}" for name, step in event.kept.items())
+        self.log("info", _("Checkpoint saved at step {step} (kept: {kept}).").format(step=event.step, kept=kept))
+
+    def _notice(self, event: events.Notice) -> None:
+        self.log(event.level, event.message)
+
+    def _finished(self, event: events.Finished) -> None:
+        self.log("info", _("The final model is saved."))
+
+
+def gpu_memory_mb() -> float | None:
+    """GPU memory in use by this process, in MiB; None without CUDA. The engine has loaded torch by now."""
+    import torch
+
+    return torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_initialized() else None
+
+
+def _upsert(points: dict[int, Point], fields: list[str]) -> None:
+    """A resumed run measures some steps again; an evaluation shares its row with the step that it followed."""
+    Point.objects.bulk_create(
+        points.values(), update_conflicts=True, unique_fields=["task", "step"], update_fields=fields
+    )
+
+
+def _prepared_sentence(event: events.Prepared) -> str:
+    text = _(
+        "{train} rows to train on, {eval} to evaluate on, labels {labels}; {total} steps on {device} ({precision})."
+    )
+    said = text.format(
+        train=event.train_rows,
+        eval=event.eval_rows,
+        labels=", ".join(event.labels),
+        total=event.total_steps,
+        device=event.device,
+        precision=event.precision,
+    )
+    if event.resumed_from_step:
+        said += " " + _("Going on after step {step}.").format(step=event.resumed_from_step)
+    return said
+
+
+def _step_sentence(event: events.StepDone) -> str:
+    return _("Step {step} of {total}: loss {loss:.4f}, {speed:.0f} tokens/s.").format(
+        step=event.step, total=event.total_steps, loss=event.loss, speed=event.tokens_per_second
+    )
+
+
+def _evaluated_sentence(event: events.Evaluated) -> str:
+    m = event.metrics
+    return _("Evaluation after step {step}: accuracy {accuracy:.4f}, macro F1 {f1:.4f}, loss {loss:.4f}.").format(
+        step=event.step, accuracy=m["accuracy"], f1=m["macro_f1"], loss=m["loss"]
+    )
+
+
+_SENTENCES: dict[str, Callable[[], str]] = {
+    "preparing": lambda: _("Preparing data and base model."),
+    "training": lambda: _("Training."),
+    "evaluating": lambda: _("Evaluating."),
+    "saving": lambda: _("Saving."),
+    "done": lambda: _("Done."),
+}
+_LISTENERS: dict[type, Callable[[Progress, Any], None]] = {
+    events.StageChanged: Progress._stage,
+    events.Prepared: Progress._prepared,
+    events.StepDone: Progress._step,
+    events.Evaluated: Progress._evaluated,
+    events.Checkpointed: Progress._checkpointed,
+    events.Notice: Progress._notice,
+    events.Finished: Progress._finished,
+}

@@ -1,0 +1,116 @@
+"""Redis carries task ids and nothing else; the database is the truth (docs/reliability.md)."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import redis
+from django.conf import settings
+from django.db.models.functions import Now
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from .models import Status, Task
+
+JOB = "training.jobs.run"
+POPPED_BUT_NOT_STARTED = 15  # seconds that a worker may take from the pop to the row's STARTED
+_REMEMBERED = 3600
+
+
+def device_kind() -> str:
+    """The queue of this installation: `DEVICE_KIND`, or what the machine has. Asks files, never CUDA (workers fork)."""
+    if named := os.environ.get("DEVICE_KIND"):
+        return named
+    if Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists():
+        return "cuda"
+    return "mps" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cpu"
+
+
+def connect(timeout: float = 2.0) -> redis.Redis:
+    """A client that gives up soon: a page that submits must not hang because Redis is away."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL, socket_connect_timeout=1, socket_timeout=timeout, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def queue_of(kind: str, connection: redis.Redis) -> Queue:
+    return Queue(kind, connection=connection, serializer=JSONSerializer, default_timeout=-1)
+
+
+def job_id(task: Task) -> str:
+    """One id per start, so that what an earlier start left in Redis never hides a later one."""
+    return f"{task.pk}-{task.attempt}"
+
+
+def send(task_id: UUID) -> bool:
+    """Put a task's id in its queue. False: Redis is away or another sender was first; the reconciler looks again."""
+    task = Task.objects.filter(pk=task_id, status=Status.PENDING).first()
+    if task is None or not _claim(task):
+        return False
+    try:
+        with connect() as connection:
+            _push(task, connection)
+    except redis.RedisError:
+        Task.objects.filter(pk=task.pk, status=Status.PENDING, attempt=task.attempt).update(sent_at=None)
+        return False
+    return True
+
+
+def _claim(task: Task) -> bool:
+    """Of several senders one sees its UPDATE count; a claim whose sender dies is found missing in Redis later."""
+    same = Task.objects.filter(pk=task.pk, status=Status.PENDING, attempt=task.attempt, sent_at=task.sent_at)
+    return bool(same.update(sent_at=Now()))
+
+
+def _push(task: Task, connection: redis.Redis) -> None:
+    forget(task, connection)
+    queue_of(task.device_kind, connection).enqueue(
+        JOB, args=[str(task.pk)], job_id=job_id(task), job_timeout=-1, result_ttl=0, failure_ttl=3600
+    )
+
+
+def forget(task: Task, connection: redis.Redis) -> None:
+    """Remove whatever Redis still holds of this start."""
+    queue = queue_of(task.device_kind, connection)
+    queue.intermediate_queue.remove(job_id(task))
+    connection.delete(_popped_key(task))
+    try:
+        Job.fetch(job_id(task), connection=connection, serializer=JSONSerializer).delete()
+    except NoSuchJobError:
+        connection.lrem(queue.key, 0, job_id(task))
+
+
+def waiting(kinds: set[str], connection: redis.Redis) -> set[str]:
+    """Job ids that wait in the queues of these device kinds."""
+    return {found for kind in kinds for found in queue_of(kind, connection).job_ids}
+
+
+def is_lost(task: Task, connection: redis.Redis) -> bool:
+    """True when a job that no longer waits is not about to start either.
+
+    A job between pop and start lies in the intermediate queue or in the registry of started jobs. It may stay there
+    for a moment; longer means that its worker died in between.
+    """
+    queue = queue_of(task.device_kind, connection)
+    popped = set(queue.intermediate_queue.get_job_ids()) | set(queue.started_job_registry.get_job_ids(cleanup=False))
+    if job_id(task) not in popped:
+        return True
+    connection.set(_popped_key(task), 1, nx=True, ex=_REMEMBERED)
+    return _REMEMBERED - connection.ttl(_popped_key(task)) > POPPED_BUT_NOT_STARTED
+
+
+def _popped_key(task: Task) -> str:
+    return f"lorasite:popped:{job_id(task)}"
+
+
+def place_in_line(task: Task) -> int:
+    """How many tasks of the same queue wait before this one."""
+    return Task.objects.filter(
+        status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
+    ).count()

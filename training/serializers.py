@@ -1,0 +1,80 @@
+"""The shapes of the training API, as OpenAPI describes them."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from .models import LogLine, Status, Task
+
+
+class ConfigSerializer(serializers.Serializer):
+    """The configuration of a run; docs name every field. RunConfig is what checks it."""
+
+    experiment_name = serializers.CharField(required=False)
+    model = serializers.DictField(required=False)
+    lora = serializers.DictField(required=False)
+    data = serializers.DictField(required=False)
+    training = serializers.DictField(required=False)
+    system = serializers.DictField(required=False)
+
+
+class AcceptedSerializer(serializers.ModelSerializer):
+    task_id = serializers.UUIDField(source="pk")
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Task
+        fields = ["task_id", "status", "url"]
+
+    def get_url(self, task: Task) -> str:
+        return f"/api/task/{task.pk}"
+
+
+class ProgressSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Task
+        fields = ["step", "total_steps", "epoch", "loss", "tokens_per_second", "eta_seconds"]
+
+
+class TaskErrorSerializer(serializers.Serializer):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    kept = serializers.CharField()
+    next = serializers.CharField()
+
+
+class TaskSerializer(serializers.ModelSerializer):
+    task_id = serializers.UUIDField(source="pk")
+    status = serializers.ChoiceField(choices=Status.values)
+    progress = ProgressSerializer(source="*")
+    result = serializers.DictField(allow_null=True)
+    error = TaskErrorSerializer(allow_null=True)
+    experiment = serializers.CharField(source="experiment.name")
+    note = serializers.SerializerMethodField(help_text="What a person should know now, in words.")
+
+    class Meta:
+        model = Task
+        fields = [
+            "task_id", "status", "stage", "progress", "result", "error", "experiment", "attempt", "deaths", "note",
+            "created_at", "started_at", "ended_at",
+        ]  # fmt: skip
+
+    def get_note(self, task: Task) -> str:
+        from .selectors import note_for
+
+        return note_for(task)
+
+
+class LogLineSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = LogLine
+        fields = ["id", "at", "level", "text"]
+
+
+class LogSerializer(serializers.Serializer):
+    lines = LogLineSerializer(many=True)
+    next = serializers.IntegerField(help_text="Give it as ?after= to get the lines that follow.")
+
+
+class ValidConfigSerializer(serializers.Serializer):
+    config: Any = serializers.DictField(help_text="The configuration with every default filled in.")

@@ -1,0 +1,177 @@
+"""The only way in for page, API and command: submit, cancel, resume."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils.translation import gettext as _
+from experiments.selectors import free_name
+
+from accounts.errors import Conflict, Invalid, NotFound
+from accounts.models import User
+from accounts.permissions import require_creator
+from audit.services import record
+from datasets_app.models import Version
+from datasets_app.selectors import version_for
+from experiments import services as experiments
+from experiments.models import Experiment
+
+from . import queue
+from .engine.config import RunConfig
+from .engine.errors import ConfigError, EngineError
+from .models import Stage, Status, Task, WrongState
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
+
+
+def parse_config(data: Mapping[str, Any] | str) -> RunConfig:
+    """A mapping or YAML text as a RunConfig; Invalid names every field at fault."""
+    try:
+        return RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
+    except ConfigError as error:
+        problems = [{"field": p.field, "message": p.message, "code": p.code} for p in error.problems]
+        raise Invalid(_("The configuration needs a look; nothing was queued."), problems=problems) from None
+
+
+def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None) -> Task:
+    """Store a run and queue its id after the commit; with Redis away the run waits in the database.
+
+    The same key of the same person gives the same task; with another configuration it is a Conflict.
+    """
+    require_creator(user)
+    with transaction.atomic():
+        User.objects.select_for_update().get(pk=user.pk)  # two submits of one person with one key: one after the other
+        if idempotency_key and (known := _submitted_before(user, idempotency_key, config)):
+            return known
+        return _create(user, config, idempotency_key)
+
+
+def _create(user: User, config: RunConfig, key: str | None) -> Task:
+    version = check(user=user, config=config)
+    named = _named(config)
+    experiment = experiments.create(
+        owner=user,
+        name=named.experiment_name,
+        config=named.model_dump(mode="json"),
+        version=version,
+        dataset_name=str(version) if version else config.data.dataset_name,
+        base_model=config.model.name,
+    )
+    task = Task.objects.create(
+        owner=user, experiment=experiment, device_kind=queue.device_kind(), idempotency_key=key or None
+    )
+    record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
+    transaction.on_commit(partial(queue.send, task.pk))
+    return task
+
+
+def check(*, user: User, config: RunConfig) -> Version | None:
+    """What only the platform can check: the dataset (None: one of the hub) and the base model."""
+    version = _dataset(user, config)
+    _check_base_model(config)
+    return version
+
+
+def _dataset(user: User, config: RunConfig) -> Version | None:
+    name = config.data.dataset_name
+    if FILE_NAME.search(name) or name.startswith((".", "/", "~")) or "\\" in name or ":" in name:
+        raise Invalid(
+            _("A file's path is taken on the command line only. Add the file as a dataset, then give its name."),
+            field="data.dataset_name",
+        )
+    if HUB_ID.fullmatch(name):
+        return None
+    version = version_for(user, name)
+    _check_version(version, config)
+    return version
+
+
+def _check_version(version: Version, config: RunConfig) -> None:
+    if len(version.labels) < 2:
+        raise Invalid(
+            _("{version} has one label only, so there is nothing to tell apart. Add rows of another label.").format(
+                version=version
+            ),
+            field="data.dataset_name",
+        )
+    refusing = [code for code, severity in config.data.validation_rules.items() if severity == "error"]
+    if finding := version.findings.filter(code__in=refusing).first():
+        raise Invalid(
+            _("Refused by your rule for {code}: {message}").format(code=finding.code, message=finding.message),
+            field="data.validation_rules",
+        )
+
+
+def _check_base_model(config: RunConfig) -> None:
+    from .engine.model import resolve_base_model
+
+    try:
+        resolve_base_model(config.model.name, settings.BASE_MODELS_DIR)
+    except EngineError as error:
+        raise Invalid(str(error), field="model.name", code=error.code) from None
+
+
+def _named(config: RunConfig) -> RunConfig:
+    """A run without a name of its own gets a free one."""
+    if "experiment_name" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"experiment_name": free_name(config.experiment_name)})
+
+
+def _submitted_before(user: User, key: str, config: RunConfig) -> Task | None:
+    task = Task.objects.select_related("experiment").filter(owner=user, idempotency_key=key).first()
+    if task is None:
+        return None
+    asked, known = config.model_dump(mode="json"), dict(task.experiment.config)
+    if "experiment_name" not in config.model_fields_set:
+        known["experiment_name"] = asked["experiment_name"]
+    if asked != known:
+        raise Conflict(
+            _("This Idempotency-Key was used for another configuration; nothing was queued. Use a new key."),
+            task_id=str(task.pk),
+        )
+    return task
+
+
+@transaction.atomic
+def cancel(*, user: User, task: Task) -> Task:
+    """A waiting task ends at once; a running one within a step, with its last checkpoint kept."""
+    if Task.objects.filter(pk=task.pk, status=Status.STARTED).update(cancel_requested=True):
+        task.refresh_from_db()
+    else:
+        task.move(Status.CANCELLED, frm=[Status.PENDING], ended_at=Now())
+    record("task.cancel", user=user, obj=task, task_id=str(task.pk))
+    return task
+
+
+@transaction.atomic
+def resume(*, user: User, task: Task) -> Task:
+    """Queue a cancelled or failed run again; it goes on from its last good checkpoint."""
+    _check_still_there(task.experiment)
+    task.move(
+        Status.PENDING,
+        frm=[Status.CANCELLED, Status.FAILURE],
+        stage=Stage.QUEUED,
+        sent_at=None,
+        cancel_requested=False,
+        deaths=0,
+        death_step=0,
+        error=None,
+        ended_at=None,
+    )
+    record("task.resume", user=user, obj=task, task_id=str(task.pk))
+    transaction.on_commit(partial(queue.send, task.pk))
+    return task
+
+
+def _check_still_there(experiment: Experiment) -> None:
+    if experiment.version and not experiment.version.path.exists():
+        raise NotFound(_("The data of this run are gone, so it can't go on. Add the dataset and train anew."))
+
+
+__all__ = ["WrongState", "cancel", "check", "parse_config", "resume", "submit"]
