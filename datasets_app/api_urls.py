@@ -1,3 +1,8 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from . import api
+
+urlpatterns = [
+    path("datasets", api.Datasets.as_view(), name="api-datasets"),
+    path("datasets/<str:name>", api.DatasetDetail.as_view(), name="api-dataset"),
+]

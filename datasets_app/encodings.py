@@ -20,6 +20,7 @@ ENCODINGS = {  # what the page offers; the key is Python's codec
     "latin-1": "ISO-8859-1 (Latin 1)",
     "mac_roman": "Mac Roman",
 }
+READABLE = {*ENCODINGS, "utf-32", "utf-16-le", "utf-16-be"}
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -33,7 +34,12 @@ _FREQUENT = {
     "gb18030": "的是不了在有人我他这们来个上大为和国地到说时要就出会也你对生能得着下自之年过后作里很好都没看可以还小去",
     "cp932": "のはにをたがでてとしいるなこれもあらっすまかくだよねそんりきせう",
     "cp949": "이다는의에을가를은한고지도로하사나기어서아그자시인대리",
+    "cp1252": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìò’“”‘–—…€£°",
+    "cp1250": "áčďéěíňóřšťúůýžąćęłńśźżőűăţ’“”„–…",
+    "cp1251": "оеаинтсрвлкмдпуяыьгзбчй",
+    "mac_roman": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìò’“”‘–—…€£°",
 }
+_WIDE, _WESTERN = ("cp950", "gb18030", "cp932", "cp949"), ("cp1252", "cp1250", "mac_roman")
 _ISOLATED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 
 
@@ -83,15 +89,16 @@ def _telling_lines(file: Path, size: int = 200_000) -> bytes:
 
 def _rank(sample: bytes) -> list[str]:
     beyond = sum(byte > 127 for byte in sample)
-    alone = len(_ISOLATED.findall(sample))
-    if alone > beyond * 0.5:  # letters with accents stand among ASCII ones; Chinese bytes come in pairs
-        return [*_single_byte(sample, ["cp1252", "mac_roman", "cp1250"]), "cp950", "gb18030"]
+    alone = len(_ISOLATED.findall(sample)) > beyond * 0.5
     scores = {name: _plausibility(sample, name) for name in _FREQUENT}
     if _mostly_utf8(sample):
         scores["utf-8"] = 1.0
-    ranked = sorted(scores, key=lambda name: -scores[name])
-    single = _single_byte(sample, ["cp1251", "cp1252", "cp1250", "mac_roman"])
-    return [*ranked, *single] if scores[ranked[0]] > 0.05 else [*single, *ranked]
+    # Letters with accents stand alone among ASCII ones; the bytes of Chinese come in pairs, those of Cyrillic in words.
+    for name in _WIDE if alone else _WESTERN:
+        scores[name] -= 0.5
+    best = max(scores, key=lambda name: scores[name])
+    ranked = sorted(scores, key=lambda name: (name != best, not alone and name not in _WIDE, -scores[name]))
+    return ranked if scores[best] > 0.1 else list(dict.fromkeys([*_by_library(sample), *ranked]))
 
 
 def _plausibility(sample: bytes, encoding: str) -> float:
@@ -106,8 +113,7 @@ def _mostly_utf8(sample: bytes) -> bool:
     return wide.count("\ufffd") < len(wide) * 0.1
 
 
-def _single_byte(sample: bytes, names: list[str]) -> list[str]:
+def _by_library(sample: bytes) -> list[str]:
     from charset_normalizer import from_bytes
 
-    found = [match.encoding for match in from_bytes(sample, cp_isolation=names)]
-    return list(dict.fromkeys([*found, *names]))
+    return [match.encoding for match in from_bytes(sample, cp_isolation=["cp1252", "mac_roman", "cp1250", "cp1251"])]

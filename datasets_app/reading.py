@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
 
-from .encodings import Detected, detect
+from .encodings import ENCODINGS, READABLE, Detected, detect
 from .files import head_of, kind_of, refuse_binary, too_large, unpack
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
@@ -60,17 +60,31 @@ class Broken:
             self.examples.append({"row": row, "text": clean(text[:200])})
 
 
-def read(file: Path, filename: str, *, limit: int, encoding: str | None = None, delimiter: str | None = None) -> Table:
-    """Read a whole file. Raises Invalid or TooLarge, with a sentence for the person who sent it."""
-    with tempfile.TemporaryDirectory(prefix="reading-", dir=file.parent) as scratch:
-        plain = unpack(file, Path(scratch), limit=limit)
+def read(
+    file: Path,
+    filename: str,
+    *,
+    limit: int,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    scratch: Path | None = None,
+) -> Table:
+    """Read a whole file. Raises Invalid or TooLarge, with a sentence for the person who sent it.
+
+    `limit` is in bytes, packed and unpacked; `scratch` is where unpacked and recoded copies lie meanwhile.
+    """
+    if encoding and encoding not in READABLE:
+        message = _("There is no encoding “%(name)s” here. Choose one of: %(known)s.")
+        raise Invalid(message % {"name": encoding[:40], "known": ", ".join(ENCODINGS)}, field="encoding")
+    with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
+        plain = unpack(file, Path(folder), limit=limit)
         head = head_of(plain)
         kind = kind_of(filename, head)
         if kind == "parquet":
             table = _read_parquet(plain, limit)
         else:
             refuse_binary(head)
-            table = _read_text(plain, kind, Path(scratch), limit, encoding, delimiter)
+            table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter)
     if not table.columns or table.frame.is_empty():
         raise Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
     return table

@@ -1,0 +1,47 @@
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from .encodings import ENCODINGS
+
+DELIMITER_WORDS = {",": _("comma"), "\t": _("tab"), ";": _("semicolon"), "|": _("vertical bar")}
+
+
+class UploadForm(forms.Form):
+    """Step one: the file."""
+
+    file = forms.FileField(
+        label=_("Data file"),
+        allow_empty_file=True,  # the reader says in words what is wrong with it
+        help_text=_("CSV, TSV, JSON, JSONL or Parquet, also gzipped: one row per text, with its label."),
+        widget=forms.FileInput(attrs={"accept": ".csv,.tsv,.tab,.txt,.json,.jsonl,.ndjson,.parquet,.gz"}),
+    )
+
+
+class StoreForm(forms.Form):
+    """Step two: how the file is read, each guess changeable, and what the dataset is called."""
+
+    encoding = forms.ChoiceField(label=_("Encoding"), required=False)
+    delimiter = forms.ChoiceField(label=_("Delimiter"), required=False)
+    text_column = forms.ChoiceField(label=_("Text column"), required=False)
+    label_column = forms.ChoiceField(label=_("Label column"), required=False)
+    name = forms.CharField(
+        label=_("Name"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
+    )
+    note = forms.CharField(label=_("Note"), max_length=300, required=False, help_text=_("Where the rows come from."))
+
+    def __init__(self, *args: Any, encodings: tuple[str, ...], delimiter: str, columns: list[str], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        known = list(dict.fromkeys([*encodings, *ENCODINGS])) if encodings else []
+        self._offer("encoding", [(e, ENCODINGS.get(e, e.upper())) for e in known])
+        delimiters = {delimiter: delimiter, **DELIMITER_WORDS} if delimiter else {}
+        self._offer("delimiter", list(delimiters.items()))
+        for name in ("text_column", "label_column"):
+            self._offer(name, [("", _("choose a column")), *((c, c) for c in columns)])
+
+    def _offer(self, name: str, choices: list[tuple[Any, Any]]) -> None:
+        if choices:
+            self.fields[name].choices = choices  # type: ignore[attr-defined]
+        else:
+            del self.fields[name]

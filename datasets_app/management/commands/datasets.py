@@ -1,0 +1,87 @@
+"""manage.py datasets import|list|validate, each with --json for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from accounts.errors import LorasiteError
+from accounts.models import User
+from datasets_app import selectors, services, wording
+
+
+class Command(BaseCommand):
+    help = "Import data files, list the datasets, or check a file without storing it."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        commands = parser.add_subparsers(dest="do", required=True)
+        add = commands.add_parser("import", help="store a file as a dataset's next version")
+        add.add_argument("name")
+        add.add_argument("--note", default="")
+        add.add_argument("--user", help="whose dataset it is; the first admin where left out")
+        check = commands.add_parser("validate", help="check a file; nothing is stored")
+        for command in (add, check):
+            command.add_argument("file", type=Path)
+            for option in ("--text-column", "--label-column", "--encoding", "--delimiter"):
+                command.add_argument(option)
+        shown = commands.add_parser("list", help="the datasets with their newest versions")
+        shown.add_argument("--user", help="only what this person may see")
+        for command in (add, check, shown):
+            command.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        do = {"import": self.store, "list": self.show, "validate": self.validate}[options["do"]]
+        try:
+            answer, lines = do(options)
+        except LorasiteError as error:
+            raise CommandError(str(error.message)) from error
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror}") from error
+        self.stdout.write(json.dumps(answer, ensure_ascii=False) if options["json"] else "\n".join(lines))
+
+    def store(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+        given = {key: options[key] for key in ("name", "file", "note", "text_column", "label_column", "encoding")}
+        version = services.create_version(
+            user=_user(options["user"]), filename=options["file"].name, delimiter=options["delimiter"], **given
+        )
+        found = [{"code": f.code, "severity": f.severity, "count": f.count} for f in version.findings.all()]
+        answer = {
+            "name": version.dataset.name,
+            "version": version.number,
+            "rows": version.rows,
+            "labels": version.labels,
+        }
+        return {**answer, "findings": found}, [f"{version}: {version.rows} rows", *map(_line, found)]
+
+    def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+        found = [d.latest for d in selectors.datasets_for(_user(options["user"])) if d.versions.all()]
+        answer = [{"name": v.dataset.name, "version": v.number, "rows": v.rows, "labels": v.labels} for v in found]
+        return answer, [f"{v}\t{v.rows} rows\t{len(v.labels)} labels" for v in found]
+
+    def validate(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+        from datasets_app import checks, columns, reading
+
+        file, given = options["file"], {key: options[key] for key in ("encoding", "delimiter")}
+        table = reading.read(file, file.name, limit=settings.UPLOAD_LIMIT, **given)
+        rows = columns.rows_of(table, columns.choose(table, options["text_column"], options["label_column"]))
+        columns.refuse_untrainable(rows)
+        found = [
+            {"code": f.code, "severity": f.severity, "count": f.count, "examples": f.examples} for f in checks.run(rows)
+        ]
+        answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": found}
+        head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"
+        return answer, [head, *map(_line, found)]
+
+
+def _line(finding: dict[str, Any]) -> str:
+    return f"{finding['severity']:8} {wording.sentence(finding['code'], finding['count'])}"
+
+
+def _user(name: str | None) -> User:
+    users = User.objects.filter(is_active=True)
+    found = users.filter(username=name).first() if name else users.filter(is_superuser=True).order_by("pk").first()
+    if found is None:
+        raise CommandError(f"There is no user {name}." if name else "There is no admin yet; name somebody by --user.")
+    return found

@@ -1,0 +1,95 @@
+"""Uploads between being sent and being stored: one folder each, kept for a day, open only to who sent it."""
+
+import json
+import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.http import HttpRequest
+
+from accounts.errors import NotFound
+from accounts.models import User
+
+from .files import copy_stream, too_large
+
+KEPT_SECONDS = 24 * 3600
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+_FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
+
+
+@dataclass(frozen=True)
+class Pending:
+    token: str
+    file: Path
+    filename: str
+
+
+def _root() -> Path:
+    return Path(settings.FILE_UPLOAD_TEMP_DIR) / "pending"
+
+
+def keep(*, user: User, upload: UploadedFile) -> Pending:
+    """Put the sent file aside under a token that cannot be guessed."""
+    sweep()
+    token = secrets.token_urlsafe(32)
+    folder = _root() / token
+    folder.mkdir(parents=True)
+    try:
+        copy_stream(upload.file, folder / "data", limit=settings.UPLOAD_LIMIT)
+        about = {"user": user.pk, "filename": str(upload.name)[:200]}
+        (folder / "about.json").write_text(json.dumps(about))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Pending(token, folder / "data", about["filename"])
+
+
+def pending_for(user: User, token: str) -> Pending:
+    """The upload of that token if this person sent it; NotFound otherwise."""
+    folder = _root() / token
+    if not _TOKEN.fullmatch(token) or not (folder / "about.json").exists():
+        raise NotFound
+    about = json.loads((folder / "about.json").read_text())
+    if about["user"] != user.pk:
+        raise NotFound
+    return Pending(token, folder / "data", about["filename"])
+
+
+def discard(pending: Pending) -> None:
+    shutil.rmtree(pending.file.parent, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Forget uploads that nobody stored within a day."""
+    oldest = time.time() - KEPT_SECONDS
+    for folder in _root().glob("*"):
+        if folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def limits_upload(view: Any) -> Any:
+    """Refuse a body over the limit before any of it is parsed or written to disk."""
+
+    @wraps(view)
+    def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+        if length > settings.UPLOAD_LIMIT + _FORM_BYTES:
+            _drain(request, length)
+            raise too_large(settings.UPLOAD_LIMIT)
+        return view(request, *args, **kwargs)
+
+    return limited
+
+
+def _drain(request: HttpRequest, length: int) -> None:
+    """Read a little too much to its end, so that the browser listens for the answer; of far too much, only a part."""
+    left = min(length, settings.UPLOAD_LIMIT * 4)
+    while left > 0 and (chunk := request.read(min(left, 1 << 20))):
+        left -= len(chunk)

@@ -1,0 +1,89 @@
+"""Reads of datasets and their versions."""
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Prefetch, QuerySet
+from django.utils.translation import gettext as _
+
+from accounts.errors import Invalid, NotFound
+from accounts.models import User
+from accounts.permissions import get_visible, visible
+
+from .models import Dataset, Finding, Version
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def datasets_for(user: User) -> QuerySet[Dataset]:
+    """The datasets that the person may see, each with its versions, newest first, and their findings."""
+    findings = Prefetch("versions__findings", Finding.objects.defer("examples"))
+    return visible(user, Dataset.objects.select_related("owner")).prefetch_related(
+        Prefetch("versions", Version.objects.select_related("parent", "author")), findings
+    )
+
+
+def dataset_for(user: User, name: str) -> Dataset:
+    versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
+    return get_visible(user, Dataset.objects.select_related("owner").prefetch_related(versions), name=name)
+
+
+def version_of(dataset: Dataset, number: object) -> Version:
+    """The version of that number; the newest where none is named."""
+    if number in (None, ""):
+        return dataset.latest
+    found = next((v for v in dataset.versions.all() if str(v.number) == str(number)), None)
+    if found is None:
+        raise NotFound(_("This dataset has no such version."))
+    return found
+
+
+def version_for(user: User, reference: str) -> Version:
+    """The version that "name" (the newest) or "name@3" means; Invalid says in words what there is instead."""
+    name, _at, number = str(reference).partition("@")
+    dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
+    if dataset is None:
+        raise Invalid(_no_dataset(user, name), field="data.dataset_name")
+    versions = dataset.versions.select_related("dataset")
+    found = versions.filter(number=int(number)).first() if _is_number(number) else None
+    found = versions.first() if not _at else found
+    if found is None:
+        numbers = ", ".join(str(n) for n in versions.values_list("number", flat=True)[:20])
+        message = _("The dataset “%(name)s” has no version “%(number)s”; it has %(numbers)s.")
+        facts = {"name": name, "number": number[:20], "numbers": numbers}
+        raise Invalid(message % facts, field="data.dataset_name")
+    return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _no_dataset(user: User, name: str) -> str:
+    names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
+    if not names:
+        return _("There is no dataset “%(name)s”; you have none yet. Upload one first.") % {"name": name[:80]}
+    near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+    message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
+    return message % {"name": name[:80], "near": ", ".join(near)}
+
+
+def rows_page(version: Version, *, label: str, text: str, start: int, size: int) -> tuple[list[dict[str, Any]], int]:
+    """Some rows of a version that have the label and contain the text, and how many there are."""
+    import polars as pl  # half a second that pages without rows must not wait for
+
+    found = _filtered(pl.scan_parquet(version.path), label, text)
+    total = found.select(pl.len()).collect().item()
+    return found.slice(start, size).collect().to_dicts(), total
+
+
+def _filtered(rows: "pl.LazyFrame", label: str, text: str) -> "pl.LazyFrame":
+    import polars as pl
+
+    if label:
+        rows = rows.filter(pl.col("label") == label)
+    if text:
+        lowered = pl.col("text").str.to_lowercase()
+        rows = rows.filter(lowered.str.contains(text.lower(), literal=True))
+    return rows

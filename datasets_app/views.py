@@ -1,0 +1,200 @@
+"""The dataset pages."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
+from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from accounts.errors import Conflict, Invalid
+from accounts.permissions import get_managed, require_creator, visible
+
+from . import pending, report, selectors, services
+from .forms import DELIMITER_WORDS, StoreForm, UploadForm
+from .models import Dataset
+
+if TYPE_CHECKING:
+    from .reading import Table
+
+PREVIEW_ROWS = 20
+ROWS_PER_PAGE = 50
+
+
+@login_required
+@require_safe
+def dataset_list(request: HttpRequest) -> HttpResponse:
+    page = Paginator(selectors.datasets_for(request.user), 25).get_page(request.GET.get("page"))
+    lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
+    return render(request, "datasets_app/list.html", {"page": page, "lines": lines})
+
+
+@csrf_exempt  # the size is judged before anything parses the body; the inner view checks the token
+@pending.limits_upload
+@csrf_protect
+@login_required
+def new(request: HttpRequest) -> HttpResponse:
+    """Step one: send a file. It is put aside, read once, and shown."""
+    require_creator(request.user)
+    form = UploadForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        kept = None
+        try:
+            kept = pending.keep(user=request.user, upload=form.cleaned_data["file"])
+            _read(kept)
+        except Invalid as error:
+            if kept:
+                pending.discard(kept)
+            form.add_error("file", str(error.message))
+            return _new_page(request, form, status=error.status)
+        query = request.GET.urlencode()
+        return redirect(reverse("datasets:preview", args=[kept.token]) + (f"?{query}" if query else ""))
+    return _new_page(request, form, status=400 if form.is_bound else 200)
+
+
+def _new_page(request: HttpRequest, form: UploadForm, *, status: int) -> HttpResponse:
+    context = {"form": form, "limit_mb": settings.UPLOAD_LIMIT >> 20}
+    return render(request, "datasets_app/new.html", context, status=status)
+
+
+def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
+    from . import reading
+
+    return reading.read(
+        kept.file,
+        kept.filename,
+        limit=settings.UPLOAD_LIMIT,
+        encoding=encoding or None,
+        delimiter=delimiter or None,
+        scratch=settings.FILE_UPLOAD_TEMP_DIR,
+    )
+
+
+@login_required
+@vary_on_headers("HX-Request")
+def preview(request: HttpRequest, token: str) -> HttpResponse:
+    """Step two: the first rows as they were read; each guess can be changed, then version n is stored."""
+    require_creator(request.user)
+    kept = pending.pending_for(request.user, token)
+    try:
+        table = _read(kept, request.POST.get("encoding"), request.POST.get("delimiter"))
+        problem = None
+    except Invalid as error:
+        table, problem = _read(kept), error
+    form = _store_form(request, kept, table)
+    wants_storing = request.method == "POST" and "again" not in request.POST
+    if wants_storing and not problem and form.is_valid():
+        problem = _store(request, kept, form)
+        if problem is None:
+            return redirect("datasets:detail", name=form.cleaned_data["name"])
+    return _preview_page(request, kept, table, form, problem, bool(problem or (wants_storing and form.errors)))
+
+
+def _store_form(request: HttpRequest, kept: pending.Pending, table: "Table") -> StoreForm:
+    from . import columns
+
+    guessed = columns.guess(table)
+    values = {
+        "encoding": table.encoding,
+        "delimiter": table.delimiter,
+        "text_column": guessed.text,
+        "label_column": guessed.label,
+        "name": request.GET.get("dataset") or _name_from(kept.filename),
+    }
+    sent = {k: v for k, v in request.POST.items() if not k.endswith("_column") or v in table.columns}
+    values |= {"text_column": sent.get("text_column", guessed.text)} | sent if request.method == "POST" else {}
+    offered: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
+    storing = request.method == "POST" and "again" not in request.POST
+    return StoreForm(values, **offered) if storing else StoreForm(initial=values, **offered)
+
+
+def _name_from(filename: str) -> str:
+    stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", filename.lower())
+    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80]
+
+
+def _store(request: HttpRequest, kept: pending.Pending, form: StoreForm) -> Invalid | Conflict | None:
+    fields = {key: value or None for key, value in form.cleaned_data.items() if key not in ("name", "note")}
+    try:
+        version = services.create_version(
+            user=request.user,
+            name=form.cleaned_data["name"],
+            note=form.cleaned_data["note"],
+            file=kept.file,
+            filename=kept.filename,
+            **fields,
+        )
+    except (Invalid, Conflict) as error:
+        return error
+    pending.discard(kept)
+    messages.success(
+        request, _("Version %(number)s is stored: %(rows)s rows.") % {"number": version.number, "rows": version.rows}
+    )
+    return None
+
+
+def _preview_page(
+    request: HttpRequest, kept: pending.Pending, table: "Table", form: StoreForm, problem: Any, wrong: bool
+) -> HttpResponse:
+    if problem:
+        field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)
+        form.errors.setdefault(field or "__all__", form.error_class()).append(str(problem.message))
+    chosen = {form["text_column"].value(): "text", form["label_column"].value(): "label"}
+    shown = table.frame.head(PREVIEW_ROWS)
+    context = {
+        "kept": kept,
+        "form": form,
+        "table": table,
+        "delimiter_word": DELIMITER_WORDS.get(table.delimiter, table.delimiter),
+        "columns": [{"name": name, "role": chosen.get(name, "")} for name in table.columns],
+        "rows": [[str(value)[:200] for value in row] for row in shown.select(table.columns).iter_rows()],
+        "total": table.frame.height,
+        "number": report.next_number(str(form["name"].value() or "")),
+    }
+    name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")  # type: ignore[attr-defined]
+    return render(request, name, context, status=getattr(problem, "status", 400) if wrong else 200)
+
+
+@login_required
+@require_safe
+def detail(request: HttpRequest, name: str) -> HttpResponse:
+    dataset = selectors.dataset_for(request.user, name)
+    version = selectors.version_of(dataset, request.GET.get("version"))
+    manages = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
+    context = {**report.summary(version), "lengths": report.length_chart(version), "manages": manages}
+    return render(request, "datasets_app/detail.html", {**context, "findings": report.findings(version)})
+
+
+@login_required
+@require_safe
+def rows(request: HttpRequest, name: str) -> HttpResponse:
+    dataset = selectors.dataset_for(request.user, name)
+    version = selectors.version_of(dataset, request.GET.get("version"))
+    label, text = request.GET.get("label", ""), request.GET.get("q", "")[:200]
+    number = max(1, int(asked)) if (asked := request.GET.get("page", "")).isascii() and asked.isdigit() else 1
+    start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
+    found, total = selectors.rows_page(version, label=label, text=text, start=start, size=ROWS_PER_PAGE)
+    page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)
+    context = {"dataset": dataset, "version": version, "rows": found, "page": page, "total": total}
+    return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text})
+
+
+@login_required
+@require_POST
+def delete(request: HttpRequest, name: str) -> HttpResponse:
+    dataset = get_managed(request.user, Dataset.objects.all(), name=name)
+    try:
+        services.delete(user=request.user, dataset=dataset)
+    except Conflict as error:
+        messages.error(request, str(error.message))
+        return redirect("datasets:detail", name=name)
+    messages.success(request, _("The dataset “%(name)s” is deleted.") % {"name": name})
+    return redirect("datasets:list")
