@@ -49,10 +49,12 @@ class LoraSection(Section):
     lora_alpha: float = Field(16, gt=0, le=4096, description="Scale: the update is multiplied by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: Literal["all-linear"] | list[LayerName] | None = Field(
-        None, description="Layers to adapt; left out: the right ones for the architecture; all-linear: each linear layer."
+        None,
+        description="Layers to adapt; left out: the right ones for the architecture; all-linear: each linear layer.",
     )
     layers_to_transform: list[int] | None = Field(
-        None, description="Indexes of the layers that get an adapter; left out: all. Layers below the lowest stay frozen."
+        None,
+        description="Indexes of the layers that get an adapter; left out: all. Layers below the lowest stay frozen.",
     )
     modules_to_save: list[LayerName] | None = Field(
         None, description="Further modules trained in full and saved; new heads are always among them."
@@ -72,13 +74,19 @@ class DataSection(Section):
     """Which rows are learnt and how they are cut."""
 
     dataset_name: str = Field(
-        "tweets-en", min_length=1, max_length=500, description="One of your datasets, as name or name@version, or a hub id."
+        "tweets-en",
+        min_length=1,
+        max_length=500,
+        description="One of your datasets, as name or name@version, or a hub id.",
     )
     dataset_config: str | None = Field(None, max_length=200, description="Configuration of a dataset of the hub.")
     text_column: str = Field("text", min_length=1, max_length=200, description="Column with the texts.")
     label_column: str = Field("label", min_length=1, max_length=200, description="Column with the labels.")
     split_column: str = Field(
-        "split", min_length=1, max_length=200, description="Column with train, eval and test; used when the data have it."
+        "split",
+        min_length=1,
+        max_length=200,
+        description="Column with train, eval and test; used when the data have it.",
     )
     train_samples: int | None = Field(None, ge=2, description="Train on at most this many rows; left out: all.")
     eval_samples: int | None = Field(None, ge=1, description="Evaluate on at most this many rows; left out: all.")
@@ -131,13 +139,17 @@ class TrainingSection(Section):
         "auto", description="Number format of the frozen weights; auto takes what the device is fast in."
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Start of every random choice: same seed, same run.")
-    deterministic: bool = Field(False, description="Only operations that give the same bits each time; slower on a GPU.")
+    deterministic: bool = Field(
+        False, description="Only operations that give the same bits each time; slower on a GPU."
+    )
 
 
 class SystemSection(Section):
     """What concerns the machine and not the result."""
 
-    num_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; left out: the cores this process may use.")
+    num_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads; left out: the cores this process may use."
+    )
     baseline: bool = Field(True, description="Also train a linear model on word counts, to compare with.")
 
 
@@ -162,7 +174,9 @@ class RunConfig(Section):
     def parse(cls, data: Mapping[str, Any]) -> RunConfig:
         """Check a mapping; ConfigError lists every problem with its field and what is allowed."""
         if not isinstance(data, Mapping):
-            raise ConfigError([Problem("", "A configuration is a mapping of sections, such as model: and lora:.", "type")])
+            raise ConfigError(
+                [Problem("", "A configuration is a mapping of sections, such as model: and lora:.", "type")]
+            )
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
@@ -191,7 +205,9 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         if self.lora.use_dora and self.lora.init_lora_weights.startswith("pissa"):
-            raise ValueError("lora.use_dora and lora.init_lora_weights pissa exclude each other. Leave one of them out.")
+            raise ValueError(
+                "lora.use_dora and lora.init_lora_weights pissa exclude each other. Leave one of them out."
+            )
         return self
 
 

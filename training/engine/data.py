@@ -72,7 +72,9 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
 def read_frame(path: Path) -> pl.DataFrame:
     """Any data file as a frame; DataUnreadable says what its name promised."""
     if not path.exists():
-        raise DataUnreadable(f"The data file {path.name} is not there. Choose the dataset again.", field="data.dataset_name")
+        raise DataUnreadable(
+            f"The data file {path.name} is not there. Choose the dataset again.", field="data.dataset_name"
+        )
     readers = {
         ".parquet": pl.read_parquet,
         ".csv": lambda file: pl.read_csv(file, encoding="utf8-lossy", infer_schema_length=10_000),
@@ -135,7 +137,9 @@ def _with_splits(frame: pl.DataFrame, eval_fraction: float) -> pl.DataFrame:
     if (named["split"] == "eval").any():
         return named
     rest = named.filter(pl.col("split") == "test")
-    return pl.concat([_held_out(named.filter(pl.col("split") == "train"), eval_fraction), rest.select("text", "label", "split")])
+    return pl.concat(
+        [_held_out(named.filter(pl.col("split") == "train"), eval_fraction), rest.select("text", "label", "split")]
+    )
 
 
 def _held_out(frame: pl.DataFrame, fraction: float) -> pl.DataFrame:
@@ -143,8 +147,12 @@ def _held_out(frame: pl.DataFrame, fraction: float) -> pl.DataFrame:
     first = frame.select("text", "label").unique("text", keep="first", maintain_order=True)
     hashed = first.with_columns(pl.col("text").map_elements(_hash, return_dtype=pl.UInt64).alias("hash"))
     rank = pl.col("hash").rank("ordinal").over("label")
-    eval_size = (pl.len().over("label") * fraction).round().clip(pl.when(pl.len().over("label") > 1).then(1).otherwise(0))
-    sides = hashed.select("text", pl.when(rank <= eval_size).then(pl.lit("eval")).otherwise(pl.lit("train")).alias("split"))
+    eval_size = (
+        (pl.len().over("label") * fraction).round().clip(pl.when(pl.len().over("label") > 1).then(1).otherwise(0))
+    )
+    sides = hashed.select(
+        "text", pl.when(rank <= eval_size).then(pl.lit("eval")).otherwise(pl.lit("train")).alias("split")
+    )
     return frame.select("text", "label").join(sides, on="text", how="left", maintain_order="left")
 
 

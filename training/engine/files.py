@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from safetensors import SafetensorError
+
 from training.engine.errors import CheckpointDamaged, DiskFull
 
 DRAFT = ".draft-"
@@ -105,9 +107,10 @@ def disk_errors(target: Path) -> Iterator[None]:
     """Turn what the disk says into DiskFull with a sentence."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else f"the disk refused it ({os.strerror(error.errno or errno.EIO)})"
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None) or errno.EIO
+        full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        cause = "the disk is full" if full else f"the disk refused it ({os.strerror(number)})"
         raise DiskFull(
             f"{target.name} could not be written: {cause}. Earlier checkpoints are kept. "
             "Free some space and resume the run.",

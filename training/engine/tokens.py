@@ -66,9 +66,9 @@ def _tokenise(texts: Sequence[str], tokenizer: Any, max_length: int) -> Tokens:
 
 def _encode(texts: list[str], tokenizer: Any, max_length: int | None) -> list[list[int]]:
     limits = {"truncation": True, "max_length": max_length} if max_length else {"truncation": False}
-    return tokenizer(
-        texts, **limits, return_attention_mask=False, return_token_type_ids=False, verbose=False
-    )["input_ids"]
+    return tokenizer(texts, **limits, return_attention_mask=False, return_token_type_ids=False, verbose=False)[
+        "input_ids"
+    ]
 
 
 def _key(texts: Sequence[str], tokenizer: Any, max_length: int) -> str:

@@ -1,0 +1,57 @@
+"""Which rows go together: batches of similar length in an order fixed by seed and epoch, so a position is a number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+POOL_BATCHES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """All training batches of a run. lengths: (rows,) tokens of each training row; `batch` rows per step."""
+
+    lengths: np.ndarray
+    batch: int
+    epochs: float
+    max_steps: int | None
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass over the rows."""
+        return math.ceil(len(self.lengths) / self.batch)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.max_steps or max(1, round(self.epochs * self.steps_per_epoch))
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Row indexes of each step of an epoch.
+
+        Rows are shuffled, then sorted by length within pools of 50 batches, and the batches shuffled again: nearly
+        no padding, while a batch's rows and their order stay random.
+        """
+        generator = np.random.default_rng([self.seed, number])
+        order = generator.permutation(len(self.lengths))
+        pool = self.batch * POOL_BATCHES
+        batches: list[np.ndarray] = []
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += [rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]
+        return [batches[index] for index in generator.permutation(len(batches))]
+
+    def longest(self) -> np.ndarray:
+        """The most demanding batch that could occur: the longest rows together."""
+        return np.argsort(self.lengths, kind="stable")[-self.batch :]
+
+
+def by_length(lengths: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Batches for evaluation: every row once, longest first, so that memory runs out at once or never."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + batch] for start in range(0, len(order), batch)]

@@ -1,0 +1,128 @@
+"""The one device policy: what the hardware is → precision, attention, bucketing, compile.
+
+| device                                | precision | attention | fused encoder | why                                       |
+|---------------------------------------|-----------|-----------|---------------|-------------------------------------------|
+| CPU without bf16 instructions (AVX2)  | fp32      | eager     | yes           | bf16 is emulated there, 300 times slower  |
+| CPU with avx512_bf16 or AMX           | bf16      | eager     | yes           | flash backward on CPUs is slow at < 512   |
+| CUDA from compute capability 8.0      | bf16      | sdpa      | no            | tensor cores; sdpa picks flash attention  |
+| CUDA before 8.0                       | fp32      | sdpa      | no            | no bf16 units                             |
+| MPS                                   | fp32      | sdpa      | no            | bf16 is not complete there                |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from training.engine.config import RunConfig
+from training.engine.errors import EngineError
+
+
+class DeviceUnavailable(EngineError):
+    """The device asked for is not in this machine."""
+
+    code = "device_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the policy has chosen for a run."""
+
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+    fused_encoder: bool
+    threads: int
+    compiled: bool = False
+
+    @property
+    def precision(self) -> str:
+        """fp32 or bf16."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    @property
+    def name(self) -> str:
+        """The device as a person would say it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+
+def choose(config: RunConfig) -> Plan:
+    """Apply the policy to this machine; DeviceUnavailable when the device asked for is missing."""
+    device = _device(config.training.device)
+    dtype = _dtype(config.training.precision, device)
+    on_cpu = device.type == "cpu"
+    return Plan(
+        device=device,
+        dtype=dtype,
+        attention="eager" if on_cpu else "sdpa",
+        fused_encoder=on_cpu,
+        threads=config.system.num_threads or usable_cores(),
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+def cpu_has_bf16() -> bool:
+    """Whether matrix products in bf16 run in hardware (avx512_bf16 or AMX; on ARM: bf16)."""
+    probes: tuple[Any, ...] = (
+        getattr(torch.cpu, "_is_avx512_bf16_supported", None),
+        getattr(torch.cpu, "_is_amx_tile_supported", None),
+    )
+    return any(probe() for probe in probes if probe is not None) or _flag_bf16()
+
+
+def _flag_bf16() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
+
+
+def _device(wanted: str) -> torch.device:
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[wanted]:
+        raise DeviceUnavailable(
+            f"This machine has no {wanted.upper()} device. Choose auto or one of: "
+            f"{', '.join(name for name, there in available.items() if there)}.",
+            field="training.device",
+        )
+    return torch.device(wanted)
+
+
+def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else torch.float32
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest memory so far in MiB: of the GPU where it computes there, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

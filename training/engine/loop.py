@@ -1,0 +1,263 @@
+"""The loop: steps, evaluations and checkpoints as a generator of events. It knows no task's details and no listener."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.engine.batches import Schedule
+from training.engine.checkpoint import Checkpoints, State
+from training.engine.config import RunConfig
+from training.engine.device import Plan
+from training.engine.errors import Interrupted, LossNotFinite, OutOfMemory
+from training.engine.events import Checkpointed, Evaluated, Event, Notice, StageChanged, StepDone
+from training.engine.memory import is_out_of_memory, release
+from training.engine.schedule import learning_rate
+from training.engine.tasks import Task
+
+SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "loss")
+RECENT_STEPS = 50
+
+
+class Loop:
+    """One run's training from state.step to its end."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        plan: Plan,
+        task: Task,
+        model: nn.Module,
+        schedule: Schedule,
+        checkpoints: Checkpoints,
+        should_save: Callable[[], bool] | None,
+    ) -> None:
+        self.config, self.plan, self.task, self.model, self.schedule = config, plan, task, model, schedule
+        self.checkpoints = checkpoints
+        self.should_save = should_save or (lambda: False)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = _optimizer(model, config, plan)
+        self.state = State(micro_batch=min(config.training.per_device_train_batch_size, schedule.batch))
+        self.metrics: dict[str, Any] = {}
+        self.stopped_early = False
+        self._notices: list[Notice] = []
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.schedule.total_steps
+
+    def probe(self) -> None:
+        """Try the longest batch first: what can't fit says so now and not after an hour. Leaves no trace."""
+        self.model.train()
+        generators = _rng(self.plan.device)
+        self._gradients(self.schedule.longest())
+        self.optimizer.zero_grad(set_to_none=True)
+        _restore_rng(self.plan.device, generators)
+
+    def notices(self) -> Iterator[Notice]:
+        """What has happened since the last call that a person should know."""
+        while self._notices:
+            yield self._notices.pop(0)
+
+    def events(self) -> Iterator[Event]:
+        """Train to the end; yields an event per step, evaluation and checkpoint."""
+        self.model.train()
+        while self.state.step < self.total_steps and not self.stopped_early:
+            epoch, start = divmod(self.state.step, self.schedule.steps_per_epoch)
+            for rows in self.schedule.epoch(epoch)[start:]:
+                yield self._step(rows)
+                yield from self.notices()
+                yield from self._after_step()
+                if self.state.step >= self.total_steps or self.stopped_early:
+                    break
+
+    def evaluate(self) -> Iterator[Event]:
+        """Evaluate and remember the score."""
+        yield StageChanged("evaluating")
+        self.metrics = self.task.evaluate()
+        scores = {name: self.metrics[name] for name in SCORES if name in self.metrics}
+        self._remember(scores)
+        yield Evaluated(self.state.step, self._epoch(), scores)
+
+    def save(self) -> Checkpointed:
+        """Write a checkpoint of this moment."""
+        path = self.checkpoints.save(self.state, self.model, self.optimizer)
+        return Checkpointed(self.state.step, str(path), self.checkpoints.kept(self.state))
+
+    def _step(self, rows: np.ndarray) -> StepDone:
+        started = time.perf_counter()
+        rate = self._set_rate()
+        loss = self._gradients(rows)
+        norm = self._clip()
+        self._refuse_not_finite(loss, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._advance(rows, loss, norm, rate, time.perf_counter() - started)
+
+    def _advance(self, rows: np.ndarray, loss: float, norm: float, rate: float, seconds: float) -> StepDone:
+        state, tokens = self.state, int(self.task.lengths[rows].sum())
+        state.step += 1
+        state.loss_sum += loss
+        state.tokens += tokens
+        state.runtime_s += seconds
+        state.unlogged.append(loss)
+        self._recent.append((seconds, tokens))
+        if state.step % self.config.training.logging_steps == 0 or state.step == self.total_steps:
+            state.history.append(
+                {
+                    "step": state.step,
+                    "epoch": self._epoch(),
+                    "loss": fmean(state.unlogged),
+                    "learning_rate": rate,
+                    "grad_norm": norm,
+                }
+            )
+            state.unlogged.clear()
+        recent_seconds, recent_tokens = (sum(column) for column in zip(*self._recent, strict=True))
+        return StepDone(
+            step=state.step,
+            total_steps=self.total_steps,
+            epoch=self._epoch(),
+            loss=loss,
+            learning_rate=rate,
+            grad_norm=norm,
+            tokens=tokens,
+            tokens_per_second=recent_tokens / recent_seconds,
+            eta_seconds=(self.total_steps - state.step) * recent_seconds / len(self._recent),
+        )
+
+    def _after_step(self) -> Iterator[Event]:
+        state, last = self.state, self.state.step >= self.total_steps
+        evaluated = self._due(self.config.training.eval_strategy, self.config.training.eval_steps) or last
+        if evaluated:
+            yield from self.evaluate()
+        stopping = self.should_save()
+        due = self._due(self.config.training.save_strategy, self.config.training.save_steps)
+        if evaluated or due or stopping:
+            yield self.save()
+        if stopping and not last:
+            raise Interrupted(
+                f"The run was stopped at step {state.step} of {self.total_steps}. Its place is saved; resume it to go on.",
+                step=state.step,
+            )
+        if evaluated and not last and not self.stopped_early:
+            yield StageChanged("training")
+
+    def _due(self, strategy: str, every: int) -> bool:
+        period = {"epoch": self.schedule.steps_per_epoch, "steps": every}.get(strategy)
+        return period is not None and self.state.step % period == 0
+
+    def _gradients(self, rows: np.ndarray) -> float:
+        """Mean loss of the step's rows, gradients accumulated; smaller micro-batches until they fit."""
+        generators = _rng(self.plan.device)
+        while True:
+            try:
+                return self._accumulate(rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = error.__class__.__name__
+            # Outside of the handler: the traceback would hold the failed attempt's tensors.
+            self.optimizer.zero_grad(set_to_none=True)
+            release(self.plan.device)
+            self._halve(rows, reason)
+            _restore_rng(self.plan.device, generators)
+
+    def _accumulate(self, rows: np.ndarray) -> float:
+        weight, total = self.task.weight(rows), 0.0
+        for start in range(0, len(rows), self.state.micro_batch):
+            loss = self.task.loss(rows[start : start + self.state.micro_batch]) / weight
+            loss.backward()
+            total += loss.item()  # waits for the device; a step is long beside it
+        return total
+
+    def _halve(self, rows: np.ndarray, reason: str) -> None:
+        longest = int(self.task.lengths[rows].max())
+        if self.state.micro_batch <= 1:
+            raise OutOfMemory(
+                f"One row of {longest} tokens does not fit into memory. The last checkpoint is kept. "
+                f"Set data.max_length to {max(4, longest // 2)} or less, or choose a smaller base model.",
+                field="data.max_length",
+                reason=reason,
+            )
+        self.state.micro_batch = math.ceil(self.state.micro_batch / 2)
+        self._notices.append(
+            Notice(
+                "warning",
+                "out_of_memory",
+                f"Memory ran out, so each step now takes its rows in micro-batches of {self.state.micro_batch}. "
+                "The batch size and the result stay the same.",
+            )
+        )
+
+    def _clip(self) -> float:
+        limit = self.config.training.max_grad_norm or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+
+    def _refuse_not_finite(self, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        raise LossNotFinite(
+            f"The loss was no longer a finite number at step {self.state.step + 1}. Earlier checkpoints are kept. "
+            "Lower training.learning_rate and start again.",
+            field="training.learning_rate",
+            step=self.state.step + 1,
+        )
+
+    def _set_rate(self) -> float:
+        rate = learning_rate(self.state.step, self.total_steps, self.config.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["ratio"]
+        return rate
+
+    def _remember(self, scores: dict[str, float]) -> None:
+        state, name = self.state, self.config.training.metric_for_best_model
+        sign = -1.0 if name == "loss" else 1.0
+        best = max((sign * score["metric"] for score in state.scores), default=-math.inf)
+        state.waited = 0 if sign * scores[name] > best else state.waited + 1
+        state.scores.append({"step": state.step, "metric": scores[name]})
+        state.history.append(
+            {"step": state.step, "epoch": self._epoch()} | {f"eval_{key}": value for key, value in scores.items()}
+        )
+        patience = self.config.training.early_stopping_patience
+        if patience is not None and state.waited >= patience and state.step < self.total_steps:
+            self.stopped_early = True
+
+    def _epoch(self) -> float:
+        return self.state.step / self.schedule.steps_per_epoch
+
+
+def _optimizer(model: nn.Module, config: RunConfig, plan: Plan) -> torch.optim.Optimizer:
+    """AdamW over the adapter in fp32; LoRA+ gives matrix B its own rate (arXiv 2402.12354)."""
+    ratio = config.lora.loraplus_lr_ratio or 1.0
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    faster = [parameter for name, parameter in named if "lora_B" in name]
+    others = [parameter for name, parameter in named if "lora_B" not in name]
+    groups = [{"params": others, "ratio": 1.0}, {"params": faster, "ratio": ratio}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.training.learning_rate,
+        weight_decay=config.training.weight_decay,
+        fused=plan.device.type in {"cpu", "cuda"},
+    )
+
+
+def _rng(device: torch.device) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _restore_rng(device: torch.device, states: list[torch.Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

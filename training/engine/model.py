@@ -1,0 +1,130 @@
+"""Base model plus PEFT adapter: loaded, frozen, given its adapter after the seed is set."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.engine.config import LoraSection, Problem
+from training.engine.device import Plan
+from training.engine.errors import BaseModelUnavailable, ConfigError
+
+QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
+
+
+def load_tokenizer(folder: Path, name: str) -> Any:
+    """The base model's fast tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelUnavailable(f"The tokenizer of {name} can't be loaded: {error}", field="model.name") from error
+
+
+def load_classifier(folder: Path, name: str, labels: list[str], plan: Plan) -> tuple[nn.Module, list[str]]:
+    """The base model with a new head for `labels`, and the names of its freshly started modules."""
+    from transformers import AutoModelForSequenceClassification
+
+    _quiet()
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            attn_implementation=plan.attention,
+            dtype=plan.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if "memory" in str(error):
+            raise
+        raise BaseModelUnavailable(f"The base model {name} can't be loaded: {error}", field="model.name") from error
+    return model, _new_modules(model, loading)
+
+
+def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> nn.Module:
+    """Wrap in PEFT's LoRA. Seeded right before, so that the same seed starts from the same adapter."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    torch.manual_seed(seed)
+    lora = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=target_modules(model, config),
+        layers_to_transform=config.layers_to_transform,
+        modules_to_save=sorted({*new_modules, *(config.modules_to_save or [])}),
+        bias=config.bias,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
+    )
+    try:
+        adapted = get_peft_model(model, lora)
+    except ValueError as error:
+        message = f"lora.target_modules: {str(error).splitlines()[0]}"
+        raise ConfigError([Problem("lora.target_modules", message, "target_modules")]) from error
+    adapted.peft_config["default"].base_model_name_or_path = base_model
+    for module in adapted.modules():
+        if isinstance(module, nn.Dropout) and not _learns(adapted, module):
+            module.p = 0.0
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def target_modules(model: nn.Module, config: LoraSection) -> Any:
+    """The configured targets, or the architecture's query and value projections, or every linear layer."""
+    if config.target_modules is not None:
+        return config.target_modules
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return next((list(pair) for pair in QUERY_VALUE if names.issuperset(pair)), "all-linear")
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """(trained, all) numbers of parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def _new_modules(model: nn.Module, loading: Any) -> list[str]:
+    """Outermost children that hold a weight which the base model's file has not."""
+    keys = {
+        key if isinstance(key, str) else key[0] for part in ("missing_keys", "mismatched_keys") for key in loading[part]
+    }
+    prefix = getattr(model, "base_model_prefix", "")
+    paths = [key.split(".") for key in keys]
+    heads = {path[0] for path in paths if path[0] != prefix} | {"pooler" for path in paths if path[1:2] == ["pooler"]}
+    return sorted(heads) or ["classifier"]
+
+
+def _learns(adapted: nn.Module, dropout: nn.Module) -> bool:
+    """Dropout stays where something learns right behind it: the adapter's own and the new head's."""
+    for name, module in adapted.named_modules():
+        if module is dropout:
+            inside = name.split(".")
+            return (
+                "lora_dropout" in inside or "modules_to_save" in inside or (inside[-1] == "dropout" and len(inside) <= 3)
+            )
+    return False
+
+
+def _quiet() -> None:
+    """A new head is expected here, so transformers' warning about it would only alarm."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("peft").setLevel(logging.ERROR)
