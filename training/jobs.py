@@ -22,6 +22,7 @@ from .engine.errors import EngineError, Interrupted
 from .lease import Fenced
 from .models import Stage, Status, Task, WrongState
 from .progress import Progress
+from .sources import hub_data_file
 
 log = logging.getLogger(__name__)
 stopping = threading.Event()  # set by SIGTERM in the work-horse: save, then give the task back
@@ -70,12 +71,12 @@ def _train_and_end(task: Task, beat: lease.Heartbeat) -> None:
 def _train(task: Task, beat: lease.Heartbeat) -> dict[str, Any]:
     from .engine import train
 
-    config = RunConfig.parse(task.experiment.config)
+    config = run_config(task)
     progress = Progress(task, logging_steps=config.training.logging_steps)
     progress.log("info", _("Attempt {n} starts.").format(n=task.attempt))
     progress.write()
     metrics: dict[str, Any] = {}
-    events = train(config, **engine_arguments(task), should_save=StopAsked(task, beat))
+    events = train(config, **engine_arguments(task, config), should_save=StopAsked(task, beat))
     try:
         with closing(events):
             for event in events:
@@ -88,15 +89,23 @@ def _train(task: Task, beat: lease.Heartbeat) -> dict[str, Any]:
     return metrics
 
 
-def engine_arguments(task: Task) -> dict[str, Any]:
+def engine_arguments(task: Task, config: RunConfig) -> dict[str, Any]:
     version = task.experiment.version
     return {
-        "data_file": version.path if version else None,
+        "data_file": version.path if version else hub_data_file(config.data),
         "dataset_hash": version.hash if version else None,
         "results": task.experiment.folder,
         "base_models_dir": settings.BASE_MODELS_DIR,
         "cache_dir": Path(settings.DATA_DIR) / "cache" / "tokens",
     }
+
+
+def run_config(task: Task) -> RunConfig:
+    """The configuration; the platform's own datasets hold their columns under fixed names."""
+    config = RunConfig.parse(task.experiment.config)
+    if task.experiment.version_id:
+        config.data.text_column, config.data.label_column, config.data.split_column = "text", "label", "split"
+    return config
 
 
 class StopAsked:

@@ -107,10 +107,3 @@ def is_lost(task: Task, connection: redis.Redis) -> bool:
 
 def _popped_key(task: Task) -> str:
     return f"lorasite:popped:{job_id(task)}"
-
-
-def place_in_line(task: Task) -> int:
-    """How many tasks of the same queue wait before this one."""
-    return Task.objects.filter(
-        status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
-    ).count()

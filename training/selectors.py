@@ -9,7 +9,6 @@ from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 
 from .models import LogLine, Status, Task
-from .queue import place_in_line
 
 LOG_PAGE = 500
 
@@ -51,3 +50,10 @@ def note_for(task: Task) -> str:
     if task.status == Status.STARTED and task.deaths:
         return _("Tried again after its worker died ({count} times).").format(count=task.deaths)
     return ""
+
+
+def place_in_line(task: Task) -> int:
+    """How many tasks of the same queue wait before this one."""
+    return Task.objects.filter(
+        status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
+    ).count()

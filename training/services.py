@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
@@ -22,8 +21,9 @@ from experiments.models import Experiment
 
 from . import queue
 from .engine.config import RunConfig
-from .engine.errors import ConfigError, EngineError
+from .engine.errors import ConfigError
 from .models import Stage, Status, Task, WrongState
+from .sources import check_base_model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
@@ -44,15 +44,17 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
     The same key of the same person gives the same task; with another configuration it is a Conflict.
     """
     require_creator(user)
+    if idempotency_key and (known := _submitted_before(user, idempotency_key, config)):
+        return known
+    version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
     with transaction.atomic():
         User.objects.select_for_update().get(pk=user.pk)  # two submits of one person with one key: one after the other
         if idempotency_key and (known := _submitted_before(user, idempotency_key, config)):
             return known
-        return _create(user, config, idempotency_key)
+        return _create(user, config, version, idempotency_key)
 
 
-def _create(user: User, config: RunConfig, key: str | None) -> Task:
-    version = check(user=user, config=config)
+def _create(user: User, config: RunConfig, version: Version | None, key: str | None) -> Task:
     named = _named(config)
     experiment = experiments.create(
         owner=user,
@@ -73,7 +75,7 @@ def _create(user: User, config: RunConfig, key: str | None) -> Task:
 def check(*, user: User, config: RunConfig) -> Version | None:
     """What only the platform can check: the dataset (None: one of the hub) and the base model."""
     version = _dataset(user, config)
-    _check_base_model(config)
+    check_base_model(config.model)
     return version
 
 
@@ -105,15 +107,6 @@ def _check_version(version: Version, config: RunConfig) -> None:
             _("Refused by your rule for {code}: {message}").format(code=finding.code, message=finding.message),
             field="data.validation_rules",
         )
-
-
-def _check_base_model(config: RunConfig) -> None:
-    from .engine.model import resolve_base_model
-
-    try:
-        resolve_base_model(config.model.name, settings.BASE_MODELS_DIR)
-    except EngineError as error:
-        raise Invalid(str(error), field="model.name", code=error.code) from None
 
 
 def _named(config: RunConfig) -> RunConfig:

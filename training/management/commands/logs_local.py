@@ -1,0 +1,34 @@
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+
+class Command(BaseCommand):
+    help = "Show the log of the newest run, or of a named one."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", nargs="?", help="Name of the experiment; left out: the newest log.")
+        parser.add_argument("-f", "--follow", action="store_true", help="Go on showing what is added, until Ctrl-C.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        path = _log(options["name"])
+        with open(path, encoding="utf-8", errors="replace") as file:
+            self.stdout.write(file.read(), ending="")
+            try:
+                while options["follow"]:
+                    time.sleep(0.5)
+                    self.stdout.write(file.read(), ending="")
+                    self.stdout.flush()
+            except KeyboardInterrupt:
+                pass
+
+
+def _log(name: str | None) -> Path:
+    results = Path(settings.RESULTS_DIR)
+    logs = [p for p in results.glob("*/logs.txt") if name in (None, p.parent.name)]
+    if not logs:
+        raise CommandError(f"There is no log of {name or 'any run'} in {results}.")
+    return max(logs, key=lambda p: p.stat().st_mtime)

@@ -1,0 +1,88 @@
+import signal
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from tqdm import tqdm
+
+from accounts.errors import LorasiteError
+from accounts.models import User
+from datasets_app.selectors import version_for
+from training import services
+from training.engine import Evaluated, Notice, Prepared, StageChanged, StepDone, train
+from training.engine.config import RunConfig
+from training.engine.errors import EngineError, Interrupted
+from training.management.commands.train import read_text, told
+
+
+class Command(BaseCommand):
+    help = "Train from a YAML file here and now, with a progress bar. Ctrl-C saves; the same command then goes on."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="The configuration, for example config/default.yaml.")
+        parser.add_argument("--name", help="Name of the experiment, instead of the file's.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        asked: list[int] = []
+        signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+        try:
+            config = services.parse_config(read_text(options["file"]))
+            if options["name"]:
+                config.experiment_name = options["name"]
+            self.run(config, options["file"].parent, asked)
+        except Interrupted:
+            raise CommandError("Stopped; the last step is saved. The same command goes on from there.") from None
+        except LorasiteError as error:
+            raise CommandError(told(error)) from None
+        except EngineError as error:
+            raise CommandError(str(error)) from None
+
+    def run(self, config: RunConfig, beside: Path, asked: list[int]) -> None:
+        results = Path(settings.RESULTS_DIR) / config.experiment_name
+        results.mkdir(parents=True, exist_ok=True)
+        events = train(
+            config,
+            results=results,
+            base_models_dir=settings.BASE_MODELS_DIR,
+            cache_dir=Path(settings.DATA_DIR) / "cache" / "tokens",
+            should_save=lambda: bool(asked),
+            **_data(config, beside),
+        )
+        with open(results / "logs.txt", "a", encoding="utf-8") as log, tqdm(unit="step", leave=True) as bar:
+            for event in events:
+                self.show(event, bar, log)
+        self.stdout.write(self.style.SUCCESS(f"The model is in {results / 'artifacts' / 'final_model'}"))
+
+    def show(self, event: Any, bar: tqdm, log: Any) -> None:
+        if isinstance(event, Prepared):
+            bar.reset(total=event.total_steps)
+            bar.update(event.resumed_from_step)
+        if isinstance(event, StepDone):
+            bar.update(event.step - bar.n)
+            bar.set_postfix(loss=f"{event.loss:.4f}", speed=f"{event.tokens_per_second:.0f} tokens/s")
+        if said := _sentence(event):
+            bar.write(said)
+            print(said, file=log, flush=True)
+
+
+def _sentence(event: Any) -> str:
+    if isinstance(event, StageChanged):
+        return f"{event.stage.capitalize()}."
+    if isinstance(event, Evaluated):
+        named = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items() if isinstance(value, float))
+        return f"Evaluation after step {event.step}: {named}"
+    return event.message if isinstance(event, Notice) else ""
+
+
+def _data(config: RunConfig, beside: Path) -> dict[str, Any]:
+    """A file's path (from here or from beside the YAML), or one of the platform's datasets."""
+    for path in (Path(config.data.dataset_name), beside / config.data.dataset_name):
+        if path.is_file():
+            return {"data_file": path}
+    admin = User.objects.filter(is_superuser=True).order_by("pk").first()
+    if admin is None:
+        raise CommandError(f"There is no file {config.data.dataset_name}, and no platform yet: run `make start` first.")
+    version = version_for(admin, config.data.dataset_name)
+    config.data.text_column, config.data.label_column, config.data.split_column = "text", "label", "split"
+    return {"data_file": version.path, "dataset_hash": version.hash}
