@@ -86,8 +86,12 @@ def read(
             refuse_binary(head)
             table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter)
     if not table.columns or table.frame.is_empty():
-        raise Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
+        raise no_rows()
     return table
+
+
+def no_rows() -> Invalid:
+    return Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
 
 
 def _read_text(plain: Path, kind: str, scratch: Path, limit: int, encoding: str | None, delimiter: str | None) -> Table:
@@ -147,6 +151,8 @@ def _read_csv(text: Path, kind: str, delimiter: str | None) -> Table:
     if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
         raise Invalid(_("The delimiter must be one character, such as a comma or a tab."), field="delimiter")
     names = _unique(_header(lines, delimiter))
+    if not names:
+        raise no_rows()
     frame, broken = _parse(text, names, delimiter, quoted=True)
     if frame is None or broken.lines > frame.height:
         # A lone quotation mark swallows everything up to the next one; reading without quotes then loses less.
@@ -347,7 +353,7 @@ def _read_parquet(plain: Path, limit: int) -> Table:
                 raise too_large(limit)
             batches.append(batch.rename_columns(unique))
         if not batches:
-            raise Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
+            raise no_rows()
         frame = pl.from_arrow(pa.Table.from_batches(batches))
     assert isinstance(frame, pl.DataFrame)
     texts = frame.select([_as_text(frame[name]) for name in frame.columns])

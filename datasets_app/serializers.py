@@ -7,7 +7,11 @@ from rest_framework import serializers
 
 from .models import Dataset, Finding, Version
 
-_Counts = serializers.DictField(child=serializers.IntegerField())
+
+class _Counts(serializers.DictField):
+    """Rows by name of the label or split."""
+
+    child = serializers.IntegerField()
 
 
 class UploadSerializer(serializers.Serializer[Any]):
@@ -24,14 +28,14 @@ class StoredSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     version = serializers.IntegerField()
     rows = serializers.IntegerField()
-    labels = _Counts
+    labels = _Counts()
     report_url = serializers.CharField()
 
 
 class VersionSerializer(serializers.ModelSerializer[Version]):
     version = serializers.IntegerField(source="number")
-    labels = _Counts
-    splits = _Counts
+    labels = _Counts()
+    splits = _Counts()
     parent = serializers.SerializerMethodField()
 
     class Meta:

@@ -1,0 +1,85 @@
+"""The datasets API: shapes of the spec, errors that name the field, 404 to strangers."""
+
+import json
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from datasets_app.models import Dataset
+
+
+def upload(client, content, name="moods", filename="moods.csv", **fields):
+    data = {"name": name, "file": SimpleUploadedFile(filename, content), **fields}
+    return client.post("/api/datasets", data, format="multipart")
+
+
+def test_upload_answers_what_was_stored(api, member, good_csv):
+    answer = upload(api(member), good_csv, text_column="comment", label_column="mood")
+    assert answer.status_code == 201
+    body = answer.json()
+    assert body.pop("report_url").endswith("/datasets/moods/")
+    assert body == {"name": "moods", "version": 1, "rows": 400, "labels": {"good": 200, "bad": 200}}
+
+
+def test_report_has_the_shape_of_the_spec(api, member, stored):
+    body = api(member).get("/api/datasets/moods").json()
+    assert set(body) == {"name", "owner", "versions", "report"} and body["owner"] == "member"
+    assert set(body["versions"][0]) == {"version", "hash", "rows", "labels", "splits", "parent", "note"}
+    assert body["report"]["version"] == 1
+    for finding in body["report"]["findings"]:
+        assert set(finding) == {"code", "severity", "count", "message", "examples"}
+
+
+def test_list_is_paginated(api, member, stored):
+    body = api(member).get("/api/datasets").json()
+    assert (body["count"], body["next"], body["previous"]) == (1, None, None)
+    assert body["results"][0]["name"] == "moods" and body["results"][0]["versions"][0]["rows"] == 400
+
+
+@pytest.mark.parametrize("method", ["get", "delete"])
+def test_dataset_is_404_to_a_stranger(api, stranger, stored, method):
+    assert getattr(api(stranger), method)("/api/datasets/moods").status_code == 404
+    assert api(stranger).get("/api/datasets").json()["count"] == 0
+    assert Dataset.objects.exists()
+
+
+def test_anonymous_is_401_and_viewer_403(client, api, viewer, good_csv):
+    assert client.get("/api/datasets").status_code == 401
+    assert upload(api(viewer), good_csv).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"content": b""}, "file"),
+        ({"content": b"\x89PNG" + bytes(900)}, "file"),
+        ({"content": b"text,label\na,x\nb,x\n"}, "label_column"),
+        ({"content": b"text,label\na,x\nb,y\n", "label_column": "mood"}, "label_column"),
+        ({"content": b"text,label\na,x\nb,y\n", "text_column": "words"}, "text_column"),
+        ({"content": b"text,label\na,x\nb,y\n", "name": "../../etc"}, "name"),
+        ({"content": b"text,label\na,x\nb,y\n", "encoding": "rot13"}, "encoding"),
+    ],
+)
+def test_bad_upload_names_the_field_and_stores_nothing(api, member, fields, field):
+    answer = upload(api(member), **fields)
+    assert answer.status_code == 400
+    assert [e["field"] for e in answer.json()["errors"]] == [field]
+    assert not Dataset.objects.exists()
+
+
+def test_missing_file_and_name_are_named(api, member):
+    answer = api(member).post("/api/datasets", {}, format="multipart")
+    assert {e["field"] for e in answer.json()["errors"]} == {"name", "file"}
+
+
+@pytest.mark.parametrize("size", [3000, 3_000_000])
+def test_file_over_the_limit_is_413(api, member, settings, size):
+    settings.UPLOAD_LIMIT = 1000
+    answer = upload(api(member), b"text,label\n" + b"a,b\n" * (size // 4))
+    assert answer.status_code == 413
+    assert json.loads(answer.content)["errors"][0]["field"] == "file"
+
+
+def test_owner_deletes(api, member, stored):
+    assert api(member).delete("/api/datasets/moods").status_code == 204
+    assert api(member).get("/api/datasets/moods").status_code == 404

@@ -1,0 +1,133 @@
+"""The pages: a file is shown before it is stored, and every mistake is told beside its field."""
+
+import re
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from datasets_app.models import Dataset
+
+
+@pytest.fixture
+def browser(client, member):
+    client.force_login(member)
+    return client
+
+
+def send(browser, content, filename="My moods.csv"):
+    return browser.post("/datasets/new/", {"file": SimpleUploadedFile(filename, content)})
+
+
+FORM = {"encoding": "utf-8", "delimiter": ",", "text_column": "comment", "label_column": "mood", "note": ""}
+
+
+def test_empty_list_says_what_to_do(browser):
+    assert "There are no datasets yet" in browser.get("/datasets/").content.decode()
+
+
+def test_file_goes_through_preview_to_a_stored_version(browser, good_csv, settings):
+    address = send(browser, good_csv).url
+    page = browser.get(address).content.decode()
+    assert "400 rows were read as csv" in page and "Store version 1" in page and 'value="my-moods"' in page
+    assert page.count("<tr>") == 21
+    assert not Dataset.objects.exists()
+    answer = browser.post(address, {**FORM, "name": "moods"})
+    assert answer.url == "/datasets/moods/"
+    assert "Ready to train on" in browser.get(answer.url).content.decode()
+    assert not list((settings.FILE_UPLOAD_TEMP_DIR / "pending").iterdir())
+    assert browser.get(address).status_code == 404
+
+
+def test_changed_guess_is_shown_before_anything_is_stored(browser):
+    address = send(browser, "comment,mood\n這家餐廳,好\n那家旅館,壞\n".encode("cp950")).url
+    again = {**FORM, "encoding": "latin-1", "name": "x", "again": "1"}
+    fragment = browser.post(address, again, headers={"HX-Request": "true"})
+    assert fragment.status_code == 200 and "<html" not in fragment.content.decode()
+    assert "這家餐廳" not in fragment.content.decode()
+    assert "這家餐廳" in browser.post(address, {**again, "encoding": "cp950"}).content.decode()
+    assert not Dataset.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "../up"}, "starts with a letter"),
+        ({"label_column": "comment"}, "same column"),
+        ({"name": ""}, "required"),
+    ],
+)
+def test_mistake_in_the_preview_is_told_and_nothing_is_stored(browser, good_csv, change, says):
+    address = send(browser, good_csv).url
+    answer = browser.post(address, {**FORM, "name": "moods", **change})
+    assert answer.status_code == 400 and says in answer.content.decode()
+    assert not Dataset.objects.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG" + bytes(500), b"text,label\n"])
+def test_unreadable_file_is_told_beside_the_field_and_forgotten(browser, content, settings):
+    answer = send(browser, content)
+    assert answer.status_code == 400 and "Nothing was stored" in answer.content.decode()
+    assert not list((settings.FILE_UPLOAD_TEMP_DIR / "pending").iterdir())
+
+
+def test_file_over_the_limit_is_413(browser, settings):
+    settings.UPLOAD_LIMIT = 1000
+    assert send(browser, b"text,label\n" * 200).status_code == 413
+    assert send(browser, b"text,label\n" * 200_000).status_code == 413
+
+
+def test_upload_needs_the_form_token(member, good_csv):
+    from django.test import Client
+
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(member)
+    assert send(strict, good_csv).status_code == 403
+
+
+def test_waiting_upload_is_404_to_everyone_else(browser, stranger, good_csv):
+    address = send(browser, good_csv).url
+    browser.force_login(stranger)
+    assert browser.get(address).status_code == 404
+    assert browser.get("/datasets/new/" + "..%2f" * 14 + "/").status_code == 404
+
+
+def test_viewer_cannot_upload(client, viewer):
+    client.force_login(viewer)
+    assert client.get("/datasets/new/").status_code == 403
+
+
+def test_pages_of_a_dataset_are_404_to_a_stranger(client, stored, stranger):
+    client.force_login(stranger)
+    for address in ("/datasets/moods/", "/datasets/moods/rows/"):
+        assert client.get(address).status_code == 404
+    assert client.post("/datasets/moods/delete/").status_code == 404
+    assert Dataset.objects.exists()
+
+
+def test_report_shows_findings_with_rows_and_leads_to_training(browser, member, file):
+    from datasets_app.services import create_version
+
+    content = (
+        "text,label\n"
+        + "".join(f"a text about thing {i},{'ab'[i % 2]}\n" for i in range(20))
+        + "<script>x</script>,c\n"
+    )
+    create_version(user=member, name="odd", file=file(content), filename="a.csv")
+    page = browser.get("/datasets/odd/").content.decode()
+    assert "Not ready" in page and "Rare labels" in page and "/train/?dataset=odd%401" in page
+    assert "<script>x" not in page
+    assert "1 error" in re.sub(r"\s+", " ", browser.get("/datasets/").content.decode())
+
+
+def test_rows_are_searched_and_filtered(browser, stored):
+    page = browser.get("/datasets/moods/rows/?label=good&q=NUMBER 12 ").content.decode()
+    assert "1 row found" in page and "number 12 to town" in page
+    assert browser.get("/datasets/moods/rows/?page=8").status_code == 200
+
+
+def test_owner_deletes_and_a_used_dataset_stays(browser, stored, member):
+    run = stored.experiments.create(name="my-run", owner=member, dataset_name="moods@1", base_model="m")
+    assert "my-run" in browser.post("/datasets/moods/delete/", follow=True).content.decode()
+    run.delete()
+    assert browser.post("/datasets/moods/delete/").url == "/datasets/"
+    assert not Dataset.objects.exists()

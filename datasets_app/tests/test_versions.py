@@ -1,0 +1,128 @@
+"""Versions are immutable, content-addressed, and stored whole or not at all."""
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.errors import Conflict, Invalid, NotAllowed
+from audit.models import Entry
+from datasets_app import canonical, selectors, services
+from datasets_app.models import Dataset, Version
+
+pairs = st.lists(st.tuples(st.text(), st.sampled_from("ab")), min_size=1, max_size=20)
+
+
+def frame(rows):
+    return pl.DataFrame(rows, schema={"text": pl.String, "label": pl.String}, orient="row")
+
+
+@given(pairs, st.randoms())
+def test_order_of_rows_does_not_change_the_hash(rows, random):
+    shuffled = [*rows]
+    random.shuffle(shuffled)
+    assert canonical.digest(frame(rows)) == canonical.digest(frame(shuffled))
+
+
+@given(pairs, pairs)
+def test_different_rows_have_different_hashes(one, other):
+    assert (canonical.digest(frame(one)) == canonical.digest(frame(other))) == (sorted(one) == sorted(other))
+
+
+def test_line_endings_do_not_change_the_hash(member, file):
+    text = 'text,label\n"two\nlines",a\nother,b\n'
+    one = services.create_version(user=member, name="one", file=file(text), filename="a.csv")
+    two = services.create_version(user=member, name="two", file=file(text.replace("\n", "\r\n")), filename="a.csv")
+    assert one.hash == two.hash and one.path == two.path
+
+
+def test_stored_version_says_what_it_holds(stored):
+    assert (stored.number, stored.rows, stored.labels) == (1, 400, {"bad": 200, "good": 200})
+    assert stored.source["text_column"] == "comment" and stored.source["label_column"] == "mood"
+    assert sum(b["rows"] for b in stored.lengths) == 400
+    rows = pl.read_parquet(stored.path)
+    assert rows.columns == ["text", "label", "row"] and rows["row"].to_list() == list(range(1, 401))
+    assert Entry.objects.filter(action="dataset.store", object_id="moods@1").exists()
+
+
+def test_rows_without_text_or_label_are_left_out_and_counted(member, file):
+    content = "text,label\ngood one,a\n  ,a\nno label,\nbad one,b\n"
+    version = services.create_version(user=member, name="holes", file=file(content), filename="a.csv")
+    assert version.rows == 2 and version.source["skipped"] == 2
+    finding = version.findings.get(code="empty_text")
+    assert finding.count == 2 and [e["row"] for e in finding.examples] == [2, 3]
+    assert pl.read_parquet(version.path)["row"].to_list() == [1, 4]
+
+
+def test_second_upload_is_the_next_version_with_its_parent(stored, member, file):
+    again = services.create_version(
+        user=member, name="moods", file=file("text,label\nx y z,a\nu v w,b\n"), filename="b.csv"
+    )
+    assert (again.number, again.parent) == (2, stored)
+    assert selectors.version_for(member, "moods") == again
+    assert selectors.version_for(member, "moods@1") == stored
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../up", "a/b", "a\\b", "a\x00b", ".hidden", "-x", "new", "a b", "a@1", "é", "x" * 81]
+)
+def test_bad_name_is_refused_and_nothing_is_stored(member, file, good_csv, name, settings):
+    with pytest.raises(Invalid) as caught:
+        services.create_version(user=member, name=name, file=file(good_csv), filename="a.csv")
+    assert caught.value.problems[0]["field"] == "name"
+    assert not Dataset.objects.exists() and not (settings.DATA_DIR / "datasets").exists()
+
+
+def test_name_of_somebody_elses_dataset_is_refused(stored, stranger, file, good_csv):
+    with pytest.raises(Conflict, match="taken"):
+        services.create_version(user=stranger, name="moods", file=file(good_csv), filename="a.csv")
+
+
+def test_viewer_cannot_store(viewer, file, good_csv):
+    with pytest.raises(NotAllowed):
+        services.create_version(user=viewer, name="mine", file=file(good_csv), filename="a.csv")
+
+
+def test_unknown_references_say_what_there_is(stored, member, stranger):
+    with pytest.raises(Invalid, match="You have: moods") as caught:
+        selectors.version_for(member, "mods")
+    assert caught.value.problems[0]["field"] == "data.dataset_name"
+    with pytest.raises(Invalid, match="no version “7”; it has 1"):
+        selectors.version_for(member, "moods@7")
+    with pytest.raises(Invalid, match="none yet"):
+        selectors.version_for(stranger, "moods")
+
+
+def test_deletion_removes_the_file_unless_another_version_has_the_same_rows(
+    stored, member, file, good_csv, django_capture_on_commit_callbacks
+):
+    other = services.create_version(user=member, name="copy", file=file(good_csv), filename="a.csv")
+    with django_capture_on_commit_callbacks(execute=True):
+        services.delete(user=member, dataset=stored.dataset)
+    assert other.path.exists()
+    with django_capture_on_commit_callbacks(execute=True):
+        services.delete(user=member, dataset=other.dataset)
+    assert not other.path.exists() and not Dataset.objects.exists()
+
+
+def test_dataset_with_several_versions_can_be_deleted(stored, member, file, good_csv):
+    services.create_version(user=member, name="moods", file=file(good_csv + b"\nmore,good"), filename="a.csv")
+    services.delete(user=member, dataset=stored.dataset)
+    assert not Version.objects.exists()
+
+
+def test_dataset_of_a_run_is_kept_and_the_run_named(stored, member):
+    stored.experiments.create(name="my-run", owner=member, dataset_name="moods@1", base_model="m")
+    with pytest.raises(Conflict, match="my-run"):
+        services.delete(user=member, dataset=stored.dataset)
+    assert stored.path.exists()
+
+
+def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
+    services.load_samples(owner=admin)
+    services.load_samples(owner=admin)
+    for user in (member, viewer):
+        assert [d.name for d in selectors.datasets_for(user)] == ["reviews-zh", "tweets-en"]
+    version = selectors.version_for(viewer, "tweets-en")
+    assert version.rows == 38158 and "confidence" in version.note
+    assert version.findings.filter(code="encoding").exists()
