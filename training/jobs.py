@@ -73,15 +73,13 @@ def _train(task: Task, beat: lease.Heartbeat) -> dict[str, Any]:
 
     config = run_config(task)
     progress = Progress(task, logging_steps=config.training.logging_steps)
-    progress.log("info", _("Attempt {n} starts.").format(n=task.attempt))
-    progress.write()
+    lease.note(task, "info", _("Attempt {n} starts.").format(n=task.attempt))
     metrics: dict[str, Any] = {}
     events = train(config, **engine_arguments(task, config), should_save=StopAsked(task, beat))
     try:
         with closing(events):
             for event in events:
-                if beat.lost.is_set() or beat.is_stale:
-                    lease.renew(task)
+                beat.check()
                 progress.take(event)
                 metrics = getattr(event, "metrics", metrics)
     finally:
@@ -115,8 +113,7 @@ class StopAsked:
         self.task, self.beat, self.asked_at = task, beat, 0.0
 
     def __call__(self) -> bool:
-        if self.beat.lost.is_set() or self.beat.is_stale:
-            lease.renew(self.task)
+        self.beat.check()
         return stopping.is_set() or self._cancelled()
 
     def _cancelled(self) -> bool:

@@ -78,15 +78,15 @@ def held(task: Task) -> Any:
 def note(task: Task, level: str, text: str) -> None:
     """A line in the run's log, in the database and in logs.txt."""
     line = LogLine.objects.create(task=task, at=timezone.now(), level=level, text=text[:1000])
-    append_log(task, [line])
+    _append_to_file(task, line)
 
 
-def append_log(task: Task, lines: list[LogLine]) -> None:
+def _append_to_file(task: Task, line: LogLine) -> None:
     """logs.txt is a copy for people; a disk that refuses it must not end the run."""
     try:
         task.experiment.folder.mkdir(parents=True, exist_ok=True)
         with open(task.experiment.folder / "logs.txt", "a", encoding="utf-8") as file:
-            file.writelines(f"{line.at:%Y-%m-%d %H:%M:%S} {line.level.upper():7} {line.text}\n" for line in lines)
+            file.write(f"{line.at:%Y-%m-%d %H:%M:%S} {line.text}\n")
     except OSError as error:
         log.warning("logs.txt of %s could not be written: %s", task.experiment.name, error)
 
@@ -110,10 +110,18 @@ class Heartbeat(threading.Thread):
         self._stop_asked = threading.Event()
         self._parent = os.getppid()
 
-    @property
-    def is_stale(self) -> bool:
-        """True when the lease may have run out (a frozen process wakes up so)."""
-        return time.monotonic() - self.renewed_at > settings.LEASE_SECONDS
+    def check(self) -> None:
+        """Fenced when somebody else has the task. Asks the database only if the lease may have run out meanwhile.
+
+        A frozen process wakes up so. A database that is away gives the task to nobody else either, so the run goes on.
+        """
+        if self.lost.is_set():
+            raise Fenced(f"Attempt {self.task.attempt} no longer holds task {self.task.pk}.")
+        if time.monotonic() - self.renewed_at > settings.LEASE_SECONDS:
+            try:
+                renew(self.task)
+            except DatabaseError:
+                connection.close()
 
     def run(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The one road of progress: the engine's events become rows and log lines, written together at most once a second."""
+"""The one road of progress: the engine's events become rows, written together at most once a second."""
 
 import time
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Any
 import psutil
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from . import lease
 from .engine import events
+from .engine.results import describe
 from .models import LogLine, Point, Stage, Task
 
 WRITE_EVERY = 1.0  # seconds
@@ -32,7 +32,10 @@ class Progress:
         self.process.cpu_percent()  # the first answer is always 0
 
     def take(self, event: events.Event) -> None:
-        _LISTENERS[type(event)](self, event)
+        if listener := _LISTENERS.get(type(event)):
+            listener(self, event)
+        if said := describe(event, self.logging_steps):
+            self.log(getattr(event, "level", "info"), said)
         self.write_when_due()
 
     def write_when_due(self) -> None:
@@ -55,17 +58,14 @@ class Progress:
             if not connection.in_atomic_block:
                 connection.close()
             return
-        lease.append_log(self.task, self.lines)
         self.changes, self.steps, self.evaluations, self.lines = {}, {}, {}, []
 
     def _stage(self, event: events.StageChanged) -> None:
         self.changes["stage"] = Stage(event.stage)
-        self.log("info", _SENTENCES[event.stage]())
 
     def _prepared(self, event: events.Prepared) -> None:
         facts = {name: getattr(event, name) for name in event.__dataclass_fields__}
         self.changes |= {"total_steps": event.total_steps, "step": event.resumed_from_step, "facts": facts}
-        self.log("info", _prepared_sentence(event))
 
     def _step(self, event: events.StepDone) -> None:
         names = ("step", "total_steps", "epoch", "loss", "tokens_per_second", "eta_seconds")
@@ -73,7 +73,6 @@ class Progress:
         if event.step % self.logging_steps and event.step not in (1, event.total_steps):
             return
         self.steps[event.step] = self._point(event)
-        self.log("info", _step_sentence(event))
 
     def _point(self, event: events.StepDone) -> Point:
         return Point(
@@ -98,17 +97,6 @@ class Progress:
             accuracy=m.get("accuracy"),
             macro_f1=m.get("macro_f1"),
         )
-        self.log("info", _evaluated_sentence(event))
-
-    def _checkpointed(self, event: events.Checkpointed) -> None:
-        kept = ", ".join(f"{name}: {step}" for name, step in event.kept.items())
-        self.log("info", _("Checkpoint saved at step {step} (kept: {kept}).").format(step=event.step, kept=kept))
-
-    def _notice(self, event: events.Notice) -> None:
-        self.log(event.level, event.message)
-
-    def _finished(self, event: events.Finished) -> None:
-        self.log("info", _("The final model is saved."))
 
 
 def gpu_memory_mb() -> float | None:
@@ -125,49 +113,9 @@ def _upsert(points: dict[int, Point], fields: list[str]) -> None:
     )
 
 
-def _prepared_sentence(event: events.Prepared) -> str:
-    text = _(
-        "{train} rows to train on, {eval} to evaluate on, labels {labels}; {total} steps on {device} ({precision})."
-    )
-    said = text.format(
-        train=event.train_rows,
-        eval=event.eval_rows,
-        labels=", ".join(event.labels),
-        total=event.total_steps,
-        device=event.device,
-        precision=event.precision,
-    )
-    if event.resumed_from_step:
-        said += " " + _("Going on after step {step}.").format(step=event.resumed_from_step)
-    return said
-
-
-def _step_sentence(event: events.StepDone) -> str:
-    return _("Step {step} of {total}: loss {loss:.4f}, {speed:.0f} tokens/s.").format(
-        step=event.step, total=event.total_steps, loss=event.loss, speed=event.tokens_per_second
-    )
-
-
-def _evaluated_sentence(event: events.Evaluated) -> str:
-    m = event.metrics
-    return _("Evaluation after step {step}: accuracy {accuracy:.4f}, macro F1 {f1:.4f}, loss {loss:.4f}.").format(
-        step=event.step, accuracy=m["accuracy"], f1=m["macro_f1"], loss=m["loss"]
-    )
-
-
-_SENTENCES: dict[str, Callable[[], str]] = {
-    "preparing": lambda: _("Preparing data and base model."),
-    "training": lambda: _("Training."),
-    "evaluating": lambda: _("Evaluating."),
-    "saving": lambda: _("Saving."),
-    "done": lambda: _("Done."),
-}
 _LISTENERS: dict[type, Callable[[Progress, Any], None]] = {
     events.StageChanged: Progress._stage,
     events.Prepared: Progress._prepared,
     events.StepDone: Progress._step,
     events.Evaluated: Progress._evaluated,
-    events.Checkpointed: Progress._checkpointed,
-    events.Notice: Progress._notice,
-    events.Finished: Progress._finished,
 }

@@ -131,11 +131,10 @@ def reconcile_safely() -> None:
 
 def import_heavy() -> None:
     """Once, before any fork: each task then starts with its libraries in memory that is shared."""
-    import peft  # noqa: F401
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
+    from peft import get_peft_model  # noqa: F401
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401
 
-    import training.engine  # noqa: F401
+    import training.engine.run  # noqa: F401
 
 
 def work(*, burst: bool = False) -> None:

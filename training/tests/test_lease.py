@@ -115,7 +115,6 @@ def test_progress_is_written_with_points_and_log(started):
     started.refresh_from_db()
     assert (started.step, started.total_steps, started.loss) == (1, 10, 0.5)
     assert "loss 0.5000" in LogLine.objects.get().text
-    assert "loss 0.5000" in (started.experiment.folder / "logs.txt").read_text()
 
 
 def test_progress_is_written_at_most_once_a_second(started, django_assert_num_queries):

@@ -28,7 +28,7 @@ def test_submitted_id_and_nothing_else_is_in_the_queue(submit, redis_server):
     task = submit()
     with redis.Redis.from_url(redis_server) as connection:
         job = queue.queue_of(queue.device_kind(), connection).jobs[0]
-    assert (job.func_name, job.args, job.kwargs) == ("training.jobs.run", (str(task.pk),), {})
+    assert (job.func_name, list(job.args), job.kwargs) == ("training.jobs.run", [str(task.pk)], {})
     task.refresh_from_db()
     assert task.sent_at is not None
 

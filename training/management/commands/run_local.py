@@ -10,9 +10,10 @@ from accounts.errors import LorasiteError
 from accounts.models import User
 from datasets_app.selectors import version_for
 from training import services
-from training.engine import Evaluated, Notice, Prepared, StageChanged, StepDone, train
+from training.engine import Prepared, StepDone, train
 from training.engine.config import RunConfig
 from training.engine.errors import EngineError, Interrupted
+from training.engine.results import describe
 from training.management.commands.train import read_text, told
 
 
@@ -40,7 +41,6 @@ class Command(BaseCommand):
 
     def run(self, config: RunConfig, beside: Path, asked: list[int]) -> None:
         results = Path(settings.RESULTS_DIR) / config.experiment_name
-        results.mkdir(parents=True, exist_ok=True)
         events = train(
             config,
             results=results,
@@ -49,30 +49,21 @@ class Command(BaseCommand):
             should_save=lambda: bool(asked),
             **_data(config, beside),
         )
-        with open(results / "logs.txt", "a", encoding="utf-8") as log, tqdm(unit="step", leave=True) as bar:
+        with tqdm(unit="step", dynamic_ncols=True) as bar:
             for event in events:
-                self.show(event, bar, log)
+                show(event, bar)
         self.stdout.write(self.style.SUCCESS(f"The model is in {results / 'artifacts' / 'final_model'}"))
 
-    def show(self, event: Any, bar: tqdm, log: Any) -> None:
-        if isinstance(event, Prepared):
-            bar.reset(total=event.total_steps)
-            bar.update(event.resumed_from_step)
-        if isinstance(event, StepDone):
-            bar.update(event.step - bar.n)
-            bar.set_postfix(loss=f"{event.loss:.4f}", speed=f"{event.tokens_per_second:.0f} tokens/s")
-        if said := _sentence(event):
-            bar.write(said)
-            print(said, file=log, flush=True)
 
-
-def _sentence(event: Any) -> str:
-    if isinstance(event, StageChanged):
-        return f"{event.stage.capitalize()}."
-    if isinstance(event, Evaluated):
-        named = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items() if isinstance(value, float))
-        return f"Evaluation after step {event.step}: {named}"
-    return event.message if isinstance(event, Notice) else ""
+def show(event: Any, bar: tqdm) -> None:
+    if isinstance(event, Prepared):
+        bar.reset(total=event.total_steps)
+        bar.update(event.resumed_from_step)
+    elif isinstance(event, StepDone):
+        bar.update(event.step - bar.n)
+        bar.set_postfix(loss=f"{event.loss:.4f}", speed=f"{event.tokens_per_second:.0f} tokens/s", refresh=False)
+    elif said := describe(event, every=1):
+        bar.write(said)
 
 
 def _data(config: RunConfig, beside: Path) -> dict[str, Any]:
