@@ -1,3 +1,12 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from . import api
+
+urlpatterns = [
+    path("train", api.train, name="api-train"),
+    path("train/validate", api.validate, name="api-train-validate"),
+    path("task/<uuid:task_id>", api.task, name="api-task"),
+    path("task/<uuid:task_id>/cancel", api.cancel, name="api-task-cancel"),
+    path("task/<uuid:task_id>/resume", api.resume, name="api-task-resume"),
+    path("task/<uuid:task_id>/logs", api.logs, name="api-task-logs"),
+]

@@ -148,7 +148,9 @@ def test_dataset_that_a_waiting_task_uses_cannot_be_deleted(submit, member, data
 
 
 def test_rule_of_the_run_refuses_a_dataset_with_that_finding(submit, dataset):
-    dataset.latest.findings.create(code="markup", severity="info", count=3, message="3 rows hold HTML.")
+    dataset.latest.findings.update_or_create(
+        code="markup", defaults={"severity": "info", "count": 3, "message": "HTML."}
+    )
     with pytest.raises(Invalid) as caught:
         submit(bad("data", validation_rules={"markup": "error"}))
     assert caught.value.problems[0]["field"] == "data.validation_rules"

@@ -1,0 +1,49 @@
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from unfold.admin import ModelAdmin
+
+from . import services
+from .models import Task, WrongState
+
+
+@admin.register(Task)
+class TaskAdmin(ModelAdmin):
+    """Tasks to look at; what changes one goes through the same services as page and API."""
+
+    list_display = ["experiment", "owner", "status", "stage", "step", "total_steps", "attempt", "deaths", "created_at"]
+    list_filter = ["status", "stage", "device_kind"]
+    search_fields = ["experiment__name", "owner__username"]
+    list_select_related = ["experiment", "owner"]
+    actions = ["cancel_tasks", "resume_tasks"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [field.name for field in Task._meta.fields]
+
+    @admin.action(description=gettext_lazy("Cancel"))
+    def cancel_tasks(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        self._each(request, queryset, services.cancel)
+
+    @admin.action(description=gettext_lazy("Resume"))
+    def resume_tasks(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        self._each(request, queryset, services.resume)
+
+    def _each(self, request: HttpRequest, queryset: QuerySet[Task], change: Any) -> None:
+        changed = 0
+        for task in queryset:
+            try:
+                change(user=request.user, task=task)
+                changed += 1
+            except WrongState:
+                messages.warning(request, _("{task} was left as it is.").format(task=task))
+        messages.info(request, ngettext("%d task changed.", "%d tasks changed.", changed) % changed)
