@@ -1,3 +1,9 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from . import api
+
+urlpatterns = [
+    path("experiments", api.AllExperiments.as_view(), name="api-experiments"),
+    path("experiments/mine", api.MyExperiments.as_view(), name="api-my-experiments"),
+    path("experiments/<str:name>", api.OneExperiment.as_view(), name="api-experiment"),
+]

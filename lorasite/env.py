@@ -1,7 +1,9 @@
 """Every environment variable of Lorasite, typed and described; `.env` is read too. `.env.example` lists the same names."""
 
+import hashlib
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -35,7 +37,10 @@ class Env(BaseSettings):
     @property
     def redis_socket(self) -> Path:
         """Where the embedded server listens. A Unix socket needs no port, so two installations never collide."""
-        return self.data_dir.resolve() / "redis" / "redis.sock"
+        path = self.data_dir.resolve() / "redis" / "redis.sock"
+        if len(os.fsencode(path)) < 100:  # a socket's path has room for 104 bytes on macOS, 108 on Linux
+            return path
+        return Path(tempfile.gettempdir()) / f"lorasite-{hashlib.sha256(bytes(path)).hexdigest()[:16]}.sock"
 
     @property
     def hosts(self) -> list[str]:

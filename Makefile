@@ -1,0 +1,53 @@
+# `make` lists what there is. Two commands matter: `make start` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MANAGE := $(BIN)/python manage.py
+PIP := $(BIN)/pip install -q --disable-pip-version-check
+.DEFAULT_GOAL := help
+.PHONY: help setup start run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list bench lint
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Lorasite needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing packages (a few minutes the first time) …"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/installed ## Make .venv and install everything
+start: setup ## Run everything: Redis, worker and web server
+	@exec $(MANAGE) start
+run-local: setup ## Train from a YAML in the foreground (config=config/default.yaml)
+	@$(MANAGE) run_local $(or $(config),config/default.yaml)
+logs-local: setup ## Follow the newest run's log (exp=NAME for another)
+	@$(MANAGE) logs_local $(exp) --follow
+test: $(VENV)/installed-dev ## Run the whole test suite
+	@$(BIN)/pytest
+test-v: $(VENV)/installed-dev ## The same, a line per test
+	@$(BIN)/pytest -v
+serve: setup ## Serve a model on its own port (exp=NAME; the best one when left out)
+	@exec $(MANAGE) serve $(exp)
+predict-health: setup ## Ask the server started by `make serve` how it is
+	@$(MANAGE) predict_health
+predict-text: setup ## Predict one text: make predict-text text='…'
+	@$(MANAGE) predict --text "$$text"
+predict-positive: setup ## Predict a friendly sentence
+	@$(MANAGE) predict --text 'What a lovely day, thank you so much!'
+predict-negative: setup ## Predict an angry sentence
+	@$(MANAGE) predict --text 'This is the worst service I have ever seen.'
+db-list: setup ## List datasets, tasks and experiments in the database
+	@$(MANAGE) db_list
+bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer
+	@$(BIN)/python bench/train.py
+lint: $(VENV)/installed-dev ## Format, lint, types, import layers
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/lint-imports
+
+export text

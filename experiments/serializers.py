@@ -1,0 +1,33 @@
+from typing import Any
+
+from rest_framework import serializers
+
+from .models import Experiment
+from .selectors import files
+
+
+class ExperimentRow(serializers.ModelSerializer[Experiment]):
+    """One line of a list."""
+
+    experiment = serializers.CharField(source="name", read_only=True)
+    task_id = serializers.UUIDField(source="task.pk", read_only=True, default=None)
+    status = serializers.CharField(source="task.status", read_only=True, default=None)
+    owner = serializers.CharField(source="owner.username", read_only=True)
+    dataset = serializers.CharField(source="dataset_name", read_only=True)
+
+    class Meta:
+        model = Experiment
+        fields = [
+            "experiment", "task_id", "status", "owner", "dataset", "dataset_hash", "base_model",
+            "accuracy", "macro_f1", "created_at",
+        ]  # fmt: skip
+
+
+class ExperimentDetail(ExperimentRow):
+    files = serializers.SerializerMethodField()
+
+    class Meta(ExperimentRow.Meta):
+        fields = [*ExperimentRow.Meta.fields, "config", "metrics", "files"]
+
+    def get_files(self, experiment: Experiment) -> list[dict[str, Any]]:
+        return files(experiment)

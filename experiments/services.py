@@ -1,0 +1,94 @@
+"""Everything that changes an experiment."""
+
+import json
+import shutil
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
+
+from accounts.errors import Conflict, LorasiteError
+from accounts.models import User
+from audit.services import record
+from datasets_app.models import Version
+
+from .models import Experiment
+from .selectors import free_name
+
+NEEDED = ("adapter_config.json", "adapter_model.safetensors", "lorasite.json")
+
+
+class NameTaken(Conflict):
+    code = "name_taken"
+
+
+class ModelMissing(LorasiteError):
+    code, status = "model_missing", 500
+
+
+@transaction.atomic
+def create(
+    *, owner: User, name: str, config: dict[str, Any], version: Version | None, dataset_name: str, base_model: str
+) -> Experiment:
+    """The row that a run fills; its name is taken once and for all people."""
+    if Experiment.objects.filter(name=name).exists():
+        raise name_taken(name)
+    try:
+        with transaction.atomic():
+            return Experiment.objects.create(
+                owner=owner,
+                name=name,
+                config=config,
+                version=version,
+                dataset_name=dataset_name,
+                dataset_hash=version.hash if version else "",
+                base_model=base_model,
+            )
+    except IntegrityError:
+        raise name_taken(name) from None
+
+
+def name_taken(name: str) -> NameTaken:
+    free = free_name(name)
+    message = _("There is an experiment called %(name)s already. %(free)s is free.") % {"name": name, "free": free}
+    return NameTaken(message, field="experiment_name", suggestion=free)
+
+
+def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
+    """Take over what a run measured, once the model's files are really there."""
+    check_model(experiment)
+    found = metrics["eval"]
+    experiment.metrics = metrics
+    experiment.accuracy, experiment.macro_f1 = found["accuracy"], found["macro_f1"]
+    experiment.eval_loss = found["loss"]
+    experiment.tokens_per_second = metrics["train"]["tokens_per_second"]
+    experiment.runtime_s = metrics["train"]["runtime_s"]
+    experiment.save(update_fields=["metrics", "accuracy", "macro_f1", "eval_loss", "tokens_per_second", "runtime_s"])
+
+
+def check_model(experiment: Experiment) -> None:
+    """Read the adapter's header and configuration; ModelMissing when the folder could not be served."""
+    from safetensors import SafetensorError, safe_open
+
+    folder = experiment.final_model
+    try:
+        for name in NEEDED[::2]:
+            json.loads((folder / name).read_bytes())
+        with safe_open(folder / NEEDED[1], framework="numpy") as tensors:
+            readable = bool(tensors.keys())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelMissing(_("The run ended, but its model can't be read: %s") % error) from None
+    if not readable:
+        raise ModelMissing(_("The run ended, but its adapter holds no weights."))
+
+
+def delete(*, user: User, experiment: Experiment) -> None:
+    """Remove the experiment, its run and its folder; refused while the run is queued or running."""
+    task = getattr(experiment, "task", None)
+    if task and not task.finished:
+        raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
+    folder = experiment.folder
+    with transaction.atomic():
+        record("experiment.delete", user=user, obj=experiment)
+        experiment.delete()
+        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))

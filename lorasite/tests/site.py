@@ -1,0 +1,62 @@
+"""A whole installation for a test: `manage.py start` on its own port and folders, as a person starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+
+PASSWORD = "correct-horse-9-battery"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@contextmanager
+def running_site(folder: Path, **environment: str) -> Iterator[str]:
+    """The site's address, once its first page answers; everything has ended when the block is left."""
+    port = free_port()
+    env = os.environ | {
+        "PORT": str(port),
+        "DATA_DIR": str(folder / "data"),
+        "RESULTS_DIR": str(folder / "results"),
+        "DJANGO_SUPERUSER_USERNAME": "root",
+        "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
+        "SAMPLES": "0",
+        **environment,
+    }
+    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "start"]
+    with (folder / "site.log").open("wb") as log:
+        site = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for_page(site, f"http://127.0.0.1:{port}/", folder / "site.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(site.pid, signal.SIGTERM)
+            site.wait(40)
+
+
+def wait_for_page(site: subprocess.Popen[bytes], address: str, log: Path, limit: float = 90) -> None:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if site.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(address, timeout=2)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"no page at {address}; the site said:\n{log.read_text(errors='replace')[-3000:]}")
