@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -42,13 +42,14 @@ def keep(*, user: User, upload: UploadedFile) -> Pending:
     folder = _root() / token
     folder.mkdir(parents=True)
     try:
-        copy_stream(upload.file, folder / "data", limit=settings.UPLOAD_LIMIT)
-        about = {"user": user.pk, "filename": str(upload.name)[:200]}
+        copy_stream(cast(BinaryIO, upload.file), folder / "data", limit=settings.UPLOAD_LIMIT)
+        filename = str(upload.name)[:200]
+        about = {"user": user.pk, "filename": filename}
         (folder / "about.json").write_text(json.dumps(about))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Pending(token, folder / "data", about["filename"])
+    return Pending(token, folder / "data", filename)
 
 
 def pending_for(user: User, token: str) -> Pending:

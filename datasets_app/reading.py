@@ -369,9 +369,9 @@ def _as_text(column: pl.Series) -> pl.Series:
 
 
 @contextmanager
-def _damaged_parquet(*errors: type[Exception]) -> Iterator[None]:
+def _damaged_parquet(arrow_error: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except (*errors, OSError, ValueError) as error:
+    except (arrow_error, OSError, ValueError) as error:
         message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
         raise Invalid(message % {"why": str(error)[:120]}, field="file") from None

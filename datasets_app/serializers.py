@@ -36,7 +36,7 @@ class VersionSerializer(serializers.ModelSerializer[Version]):
     version = serializers.IntegerField(source="number")
     labels = _Counts()
     splits = _Counts()
-    parent = serializers.SerializerMethodField()
+    parent = serializers.SerializerMethodField()  # type: ignore[assignment]  # DRF has an attribute of that name
 
     class Meta:
         model = Version

@@ -14,8 +14,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
+from django_htmx.middleware import HtmxDetails
 
 from accounts.errors import Conflict, Invalid
+from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
 
 from . import pending, report, selectors, services
@@ -25,13 +27,21 @@ from .models import Dataset
 if TYPE_CHECKING:
     from .reading import Table
 
+
+class SignedIn(HttpRequest):
+    """A request that login_required has let through."""
+
+    user: User  # type: ignore[assignment]
+    htmx: HtmxDetails
+
+
 PREVIEW_ROWS = 20
 ROWS_PER_PAGE = 50
 
 
 @login_required
 @require_safe
-def dataset_list(request: HttpRequest) -> HttpResponse:
+def dataset_list(request: SignedIn) -> HttpResponse:
     page = Paginator(selectors.datasets_for(request.user), 25).get_page(request.GET.get("page"))
     lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
     return render(request, "datasets_app/list.html", {"page": page, "lines": lines})
@@ -41,7 +51,7 @@ def dataset_list(request: HttpRequest) -> HttpResponse:
 @pending.limits_upload
 @csrf_protect
 @login_required
-def new(request: HttpRequest) -> HttpResponse:
+def new(request: SignedIn) -> HttpResponse:
     """Step one: send a file. It is put aside, read once, and shown."""
     require_creator(request.user)
     form = UploadForm(request.POST or None, request.FILES or None)
@@ -60,7 +70,7 @@ def new(request: HttpRequest) -> HttpResponse:
     return _new_page(request, form, status=400 if form.is_bound else 200)
 
 
-def _new_page(request: HttpRequest, form: UploadForm, *, status: int) -> HttpResponse:
+def _new_page(request: SignedIn, form: UploadForm, *, status: int) -> HttpResponse:
     context = {"form": form, "limit_mb": settings.UPLOAD_LIMIT >> 20}
     return render(request, "datasets_app/new.html", context, status=status)
 
@@ -80,13 +90,13 @@ def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | N
 
 @login_required
 @vary_on_headers("HX-Request")
-def preview(request: HttpRequest, token: str) -> HttpResponse:
+def preview(request: SignedIn, token: str) -> HttpResponse:
     """Step two: the first rows as they were read; each guess can be changed, then version n is stored."""
     require_creator(request.user)
     kept = pending.pending_for(request.user, token)
+    problem: Invalid | Conflict | None = None
     try:
         table = _read(kept, request.POST.get("encoding"), request.POST.get("delimiter"))
-        problem = None
     except Invalid as error:
         table, problem = _read(kept), error
     form = _store_form(request, kept, table)
@@ -98,19 +108,19 @@ def preview(request: HttpRequest, token: str) -> HttpResponse:
     return _preview_page(request, kept, table, form, problem, bool(problem or (wants_storing and form.errors)))
 
 
-def _store_form(request: HttpRequest, kept: pending.Pending, table: "Table") -> StoreForm:
+def _store_form(request: SignedIn, kept: pending.Pending, table: "Table") -> StoreForm:
     from . import columns
 
     guessed = columns.guess(table)
-    values = {
+    values: dict[str, Any] = {
         "encoding": table.encoding,
         "delimiter": table.delimiter,
         "text_column": guessed.text,
         "label_column": guessed.label,
         "name": request.GET.get("dataset") or _name_from(kept.filename),
     }
-    sent = {k: v for k, v in request.POST.items() if not k.endswith("_column") or v in table.columns}
-    values |= {"text_column": sent.get("text_column", guessed.text)} | sent if request.method == "POST" else {}
+    # Another encoding or delimiter may rename the columns; a choice that no longer exists gives way to the guess.
+    values |= {k: v for k, v in request.POST.items() if not k.endswith("_column") or v in table.columns}
     offered: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
     storing = request.method == "POST" and "again" not in request.POST
     return StoreForm(values, **offered) if storing else StoreForm(initial=values, **offered)
@@ -121,8 +131,8 @@ def _name_from(filename: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80]
 
 
-def _store(request: HttpRequest, kept: pending.Pending, form: StoreForm) -> Invalid | Conflict | None:
-    fields = {key: value or None for key, value in form.cleaned_data.items() if key not in ("name", "note")}
+def _store(request: SignedIn, kept: pending.Pending, form: StoreForm) -> Invalid | Conflict | None:
+    fields: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
     try:
         version = services.create_version(
             user=request.user,
@@ -142,7 +152,7 @@ def _store(request: HttpRequest, kept: pending.Pending, form: StoreForm) -> Inva
 
 
 def _preview_page(
-    request: HttpRequest, kept: pending.Pending, table: "Table", form: StoreForm, problem: Any, wrong: bool
+    request: SignedIn, kept: pending.Pending, table: "Table", form: StoreForm, problem: Any, wrong: bool
 ) -> HttpResponse:
     if problem:
         field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)
@@ -159,13 +169,13 @@ def _preview_page(
         "total": table.frame.height,
         "number": report.next_number(str(form["name"].value() or "")),
     }
-    name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")  # type: ignore[attr-defined]
+    name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")
     return render(request, name, context, status=getattr(problem, "status", 400) if wrong else 200)
 
 
 @login_required
 @require_safe
-def detail(request: HttpRequest, name: str) -> HttpResponse:
+def detail(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     manages = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
@@ -175,7 +185,7 @@ def detail(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_required
 @require_safe
-def rows(request: HttpRequest, name: str) -> HttpResponse:
+def rows(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     label, text = request.GET.get("label", ""), request.GET.get("q", "")[:200]
@@ -189,7 +199,7 @@ def rows(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_required
 @require_POST
-def delete(request: HttpRequest, name: str) -> HttpResponse:
+def delete(request: SignedIn, name: str) -> HttpResponse:
     dataset = get_managed(request.user, Dataset.objects.all(), name=name)
     try:
         services.delete(user=request.user, dataset=dataset)
