@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -13,15 +14,14 @@ from rest_framework_simplejwt.serializers import TokenObtainPairSerializer
 from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView
 
-from audit.services import record
-
 from .errors import Invalid
+from .models import User
 
 
 class LoginSerializer(TokenObtainPairSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         tokens: dict[str, Any] = super().validate(attrs)
-        record("user.login", user=self.user, through="api")
+        user_logged_in.send(type(self.user), request=self.context["request"], user=self.user)
         return {**tokens, "user_id": self.user.pk, "role": self.user.role}
 
 
@@ -40,13 +40,6 @@ LoginAnswer = inline_serializer(
 class Login(TokenObtainPairView):
     serializer_class = LoginSerializer
 
-    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        try:
-            return super().post(request, *args, **kwargs)
-        except Exception:
-            record("user.login", result="refused", username=str(request.data.get("username", ""))[:150], through="api")
-            raise
-
 
 class Logout(APIView):
     permission_classes = [AllowAny]
@@ -62,5 +55,6 @@ class Logout(APIView):
             token.blacklist()
         except TokenError as error:
             raise Invalid(str(error), field="refresh") from None
-        record("user.logout", through="api", user_id=token.get("user_id"))
+        user = User.objects.filter(pk=token.get("user_id")).first()
+        user_logged_out.send(User, request=request, user=user)
         return Response(status=204)

@@ -1,0 +1,100 @@
+"""Trained adapters over base models, each ready to answer: merged once, kept by how recently they were asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+MICRO_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one text. probabilities: one per label, in the order of `labels`."""
+
+    label: int
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    truncated: bool
+
+
+@dataclass(slots=True)
+class Loaded:
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...]
+    base_model: str
+    max_length: int
+
+
+class Predictor:
+    """Holds at most `keep` models; thread-safe."""
+
+    def __init__(self, base_models_dir: Path | None = None, keep: int = 4) -> None:
+        self.base_models_dir, self.keep = base_models_dir, keep
+        self._models: OrderedDict[Path, Loaded] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, folder: Path) -> Loaded:
+        """The model of a final_model folder, loaded on first use."""
+        with self._lock:
+            if folder not in self._models:
+                self._models[folder] = load(folder, self.base_models_dir)
+            self._models.move_to_end(folder)
+            while len(self._models) > self.keep:
+                self._models.popitem(last=False)
+            return self._models[folder]
+
+    def predict(self, folder: Path, texts: list[str]) -> tuple[list[Prediction], float]:
+        """Predictions in the order of `texts`, and the milliseconds that tokenising and computing took."""
+        loaded = self.get(folder)
+        started = time.perf_counter()
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found: dict[int, Prediction] = {}
+        for start in range(0, len(texts), MICRO_BATCH):
+            rows = by_length[start : start + MICRO_BATCH]
+            found.update(zip(rows, forward(loaded, [texts[i] for i in rows]), strict=True))
+        return [found[i] for i in range(len(texts))], (time.perf_counter() - started) * 1000
+
+
+def load(folder: Path, base_models_dir: Path | None) -> Loaded:
+    """Base model plus adapter from safetensors, merged into one; the answers are those of plain PEFT."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from training.engine.base_models import resolve
+
+    card = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
+    base = AutoModelForSequenceClassification.from_pretrained(
+        resolve(card["base_model"], base_models_dir),
+        num_labels=len(card["labels"]),
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,
+    )
+    model = PeftModel.from_pretrained(base, str(folder), use_safetensors=True).merge_and_unload().eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return Loaded(model, tokenizer, tuple(card["labels"]), card["base_model"], card["max_length"])
+
+
+def forward(loaded: Loaded, texts: list[str]) -> list[Prediction]:
+    """One padded batch. logits: (texts, labels)."""
+    import torch
+
+    limit = loaded.max_length
+    lengths = [len(ids) for ids in loaded.tokenizer(texts, truncation=True, max_length=limit + 1)["input_ids"]]
+    batch = loaded.tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        probabilities = loaded.model(**batch).logits.float().softmax(-1).tolist()
+    return [
+        Prediction(max(range(len(row)), key=row.__getitem__), loaded.labels, tuple(row), length > limit)
+        for row, length in zip(probabilities, lengths, strict=True)
+    ]

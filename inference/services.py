@@ -1,0 +1,74 @@
+"""Predictions for people: which model, may they use it, what does it say."""
+
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from accounts.errors import Conflict, Invalid
+from accounts.models import User
+from audit.services import record
+from experiments.models import Experiment
+from experiments.selectors import experiment_for, experiments_for
+
+from .engine.predictor import Prediction, Predictor
+
+TEXTS_LIMIT = 64
+TEXT_LIMIT = 20_000  # characters
+
+
+def predict(*, user: User, texts: list[str], model: str | None = None) -> list[dict[str, Any]]:
+    """An answer per text, in their order; `model` is an experiment's name, the best visible one when left out."""
+    check_texts(texts)
+    experiment = choose(user, model)
+    loaded = predictor().get(experiment.final_model)
+    found, milliseconds = predictor().predict(experiment.final_model, texts)
+    record("model.predict", user=user, obj=experiment, texts=len(texts))
+    each = round(milliseconds / len(texts), 2)
+    return [answer(p, text, experiment.name, loaded.base_model, each) for p, text in zip(found, texts, strict=True)]
+
+
+def answer(found: Prediction, text: str, model: str, base_model: str, milliseconds: float) -> dict[str, Any]:
+    from .engine.language import language
+
+    return {
+        "label": found.label,
+        "probability": round(found.probabilities[found.label], 4),
+        "latency_ms": milliseconds,
+        "base_model": base_model,
+        "language": language(text),
+        "label_name": found.labels[found.label],
+        "probabilities": {n: round(p, 4) for n, p in zip(found.labels, found.probabilities, strict=True)},
+        "model": model,
+        "truncated": found.truncated,
+    }
+
+
+def choose(user: User, name: str | None) -> Experiment:
+    if name:
+        experiment = experiment_for(user, name)
+        if not experiment.is_ready:
+            raise Conflict(
+                _("This run has left no model yet. Wait until it is done, or choose another."), field="model"
+            )
+        return experiment
+    best = experiments_for(user).filter(accuracy__isnull=False).order_by("-accuracy").first()
+    if best is None:
+        raise Conflict(_("There is no trained model yet. Train one first."), field="model")
+    return best
+
+
+def check_texts(texts: list[str]) -> None:
+    if not texts or any(not text.strip() for text in texts):
+        raise Invalid(_("Give a text that is not empty."), field="text")
+    if len(texts) > TEXTS_LIMIT:
+        raise Invalid(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
+    if any(len(text) > TEXT_LIMIT for text in texts):
+        raise Invalid(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
+
+
+@cache
+def predictor() -> Predictor:
+    """One per process, so that a model is loaded once."""
+    return Predictor(settings.BASE_MODELS_DIR)
