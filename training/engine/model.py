@@ -63,6 +63,7 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=target_modules(model, config),
+        exclude_modules=new_modules if config.target_modules == "all-linear" else None,
         layers_to_transform=config.layers_to_transform,
         modules_to_save=sorted({*new_modules, *(config.modules_to_save or [])}),
         bias=config.bias,
@@ -82,6 +83,15 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    return cast_head_inputs(adapted)
+
+
+def cast_head_inputs(adapted: nn.Module) -> nn.Module:
+    """Let fp32 heads take what a bf16 body gives."""
+    for name, module in adapted.named_modules():
+        if name.endswith("modules_to_save.default"):
+            dtype = next(module.parameters()).dtype
+            module.register_forward_pre_hook(lambda _, inputs, dtype=dtype: tuple(part.to(dtype) for part in inputs))
     return adapted
 
 
@@ -116,7 +126,9 @@ def _learns(adapted: nn.Module, dropout: nn.Module) -> bool:
         if module is dropout:
             inside = name.split(".")
             return (
-                "lora_dropout" in inside or "modules_to_save" in inside or (inside[-1] == "dropout" and len(inside) <= 3)
+                "lora_dropout" in inside
+                or "modules_to_save" in inside
+                or (inside[-1] == "dropout" and len(inside) <= 3)
             )
     return False
 

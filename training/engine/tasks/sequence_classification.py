@@ -19,7 +19,8 @@ from training.engine.device import Plan
 from training.engine.errors import CheckpointDamaged, ConfigError, OverLong
 from training.engine.evaluate import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
 from training.engine.files import write_json
-from training.engine.model import add_adapter, load_classifier, load_tokenizer
+from training.engine.fused import fused_forward
+from training.engine.model import add_adapter, cast_head_inputs, load_classifier, load_tokenizer
 from training.engine.tokens import Tokens, tokenise
 
 VERIFY_ROWS = 8
@@ -47,7 +48,8 @@ class Task:
         base, new_modules = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
         self.model = add_adapter(base, self.config.lora, new_modules, self.config.model.name, self.seed)
         self.model.to(self.plan.device)
-        self.forward: Callable[..., torch.Tensor] = _plain_forward(self.model)
+        fused = fused_forward(self.model) if self.plan.fused_encoder else None
+        self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
         return self.model
 
     def weight(self, rows: np.ndarray) -> float:
@@ -99,7 +101,7 @@ class Task:
         with _evaluating(self.model):
             expected = self._logits(self.held_out, rows).float().cpu()
         base, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
-        reloaded = PeftModel.from_pretrained(base, folder).to(self.plan.device)
+        reloaded = cast_head_inputs(PeftModel.from_pretrained(base, folder)).to(self.plan.device)
         with _evaluating(reloaded):
             found = _plain_forward(reloaded)(**self._inputs(self.held_out, rows)).float().cpu()
         tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3

@@ -1,0 +1,136 @@
+"""Which models can go the fused way, and the way itself: embeddings, layers, head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.engine.fused.layer import Layer, Shape
+
+BERT_PARTS = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+DISTILBERT_PARTS = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "output": "attention.out_lin",
+    "norm1": "sa_layer_norm",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+    "norm2": "output_layer_norm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Where a model keeps its parts, and its own head: (rows, 1, width) → (rows, labels)."""
+
+    body: str
+    layers: str
+    parts: dict[str, str]
+    head: Callable[[Any, Tensor], Tensor]
+
+
+def _bert_head(model: Any, hidden: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.bert.pooler(hidden)))
+
+
+def _roberta_head(model: Any, hidden: Tensor) -> Tensor:
+    return model.classifier(hidden)
+
+
+def _distilbert_head(model: Any, hidden: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.pre_classifier(hidden[:, 0]).relu()))
+
+
+ARCHITECTURES = {
+    "bert": Architecture("bert", "bert.encoder.layer", BERT_PARTS, _bert_head),
+    "roberta": Architecture("roberta", "roberta.encoder.layer", BERT_PARTS, _roberta_head),
+    "xlm-roberta": Architecture("roberta", "roberta.encoder.layer", BERT_PARTS, _roberta_head),
+    "camembert": Architecture("roberta", "roberta.encoder.layer", BERT_PARTS, _roberta_head),
+    "distilbert": Architecture("distilbert", "distilbert.transformer.layer", DISTILBERT_PARTS, _distilbert_head),
+}
+
+
+class FusedForward:
+    """(rows, length) ids and mask → (rows, labels) logits, through the weights of a PEFT model."""
+
+    def __init__(self, peft_model: Any, architecture: Architecture) -> None:
+        self.model, self.head = peft_model.get_base_model(), architecture.head
+        self.embeddings = self.model.get_submodule(f"{architecture.body}.embeddings")
+        self.layers = [_layer(module, architecture, self.model.config) for module in _layers(self.model, architecture)]
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        rows, length = input_ids.shape
+        with torch.no_grad():
+            hidden = self.embeddings(input_ids=input_ids).view(rows * length, -1)
+        shape = Shape(rows, length, _added_mask(attention_mask, hidden.dtype))
+        training = self.model.training
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, shape, training)
+        first = self._first_token(self.layers[-1], hidden, shape, training)
+        return self.head(self.model, first[:, None].to(hidden.dtype))
+
+    def _first_token(self, layer: Layer, hidden: Tensor, shape: Shape, training: bool) -> Tensor:
+        if training and any(group.dropout for group in layer.groups):
+            return layer(hidden, shape, training).view(shape.rows, shape.length, -1)[:, 0]
+        return layer.first_token(hidden, shape)
+
+
+def fused_forward(peft_model: Any) -> FusedForward | None:
+    """The fused way through a PEFT model, or None where it has a part that this way does not know."""
+    model = peft_model.get_base_model()
+    architecture = ARCHITECTURES.get(model.config.model_type)
+    if architecture is None or not _known(peft_model, model, architecture):
+        return None
+    return FusedForward(peft_model, architecture)
+
+
+def _known(peft_model: Any, model: Any, architecture: Architecture) -> bool:
+    config = model.config
+    activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
+    adapter = peft_model.peft_config["default"]
+    plain = activation == "gelu" and not adapter.use_dora and adapter.bias == "none"
+    absolute = getattr(config, "position_embedding_type", "absolute") in {"absolute", None}
+    return plain and absolute and not getattr(config, "is_decoder", False) and not _strays(model, architecture)
+
+
+def _strays(model: Any, architecture: Architecture) -> list[str]:
+    """Trained parameters in the body that are not LoRA of a known projection."""
+    projections = [path for name, path in architecture.parts.items() if not name.startswith("norm")]
+    strays = []
+    for name, parameter in model.named_parameters():
+        inside = name.startswith(f"{architecture.layers}.")
+        known = any(f".{path}.lora_" in name for path in projections) if inside else ".embeddings." not in name
+        if parameter.requires_grad and not known:
+            strays.append(name)
+    return strays
+
+
+def _layers(model: Any, architecture: Architecture) -> nn.ModuleList:
+    return model.get_submodule(architecture.layers)
+
+
+def _layer(module: nn.Module, architecture: Architecture, config: Any) -> Layer:
+    parts = {name: module.get_submodule(path) for name, path in architecture.parts.items()}
+    return Layer(parts, config.num_attention_heads)
+
+
+def _added_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What is added to the scores: 0 for a token, the lowest number for padding: (rows, 1, 1, length)."""
+    if bool(attention_mask.all()):
+        return None
+    lowest = torch.finfo(dtype).min
+    return (1 - attention_mask[:, None, None, :]).to(dtype) * lowest

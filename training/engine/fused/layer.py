@@ -1,0 +1,176 @@
+"""One encoder layer (attention, add & norm, feed-forward, add & norm) with its gradient written by hand.
+
+Keeps only what the gradient needs, computes in place where nothing else reads, and never asks for the gradient of a
+frozen weight. Shapes: tokens = batch × length; x: (tokens, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from training.engine.fused.projection import ProjectionGroup
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A batch: rows, tokens of its longest row, and what is added to scores: (rows, 1, 1, length), None if no padding."""
+
+    rows: int
+    length: int
+    mask: Tensor | None
+
+
+class Layer:
+    """The weights of one layer, taken from the model's own modules."""
+
+    def __init__(self, parts: dict[str, nn.Module], heads: int) -> None:
+        self.qkv = ProjectionGroup([parts["query"], parts["key"], parts["value"]])
+        self.output = ProjectionGroup([parts["output"]])
+        self.up = ProjectionGroup([parts["up"]])
+        self.down = ProjectionGroup([parts["down"]])
+        self.norm1, self.norm2 = parts["norm1"], parts["norm2"]
+        self.heads = heads
+        self.scale = (self.output.weight.shape[0] // heads) ** -0.5
+
+    @property
+    def groups(self) -> list[ProjectionGroup]:
+        """In the order of the parameters and gradients."""
+        return [self.qkv, self.output, self.up, self.down]
+
+    def __call__(self, x: Tensor, shape: Shape, training: bool) -> Tensor:
+        """x: (tokens, width) → (tokens, width)."""
+        parameters = [parameter for group in self.groups for parameter in group.parameters]
+        return _LayerFunction.apply(x, self, shape, training, *parameters)
+
+    def first_token(self, x: Tensor, shape: Shape) -> Tensor:
+        """The layer's output for each row's first token alone: (tokens, width) → (rows, width).
+
+        A classifier reads nothing else of the last layer. Keys and values of the other tokens are never computed:
+        q·(Wk x) = (Wkᵀq)·x and Σ p (Wv x) = Wv (Σ p x), with one small product per head and row. The key's bias
+        shifts all scores of a row alike, and softmax ignores that.
+        """
+        rows, width = shape.rows, x.shape[1]
+        x = x.view(rows, shape.length, width)
+        first = x[:, 0].float()
+        wq, wk, wv = (part.view(self.heads, -1, width) for part in self.qkv.merged_with_gradient().split(width))
+        bq, _, bv = self.qkv.bias.float().view(3, self.heads, 1, -1)
+        query = (torch.matmul(first, wq.transpose(1, 2)) + bq) * self.scale
+        scores = torch.matmul(torch.matmul(query, wk).transpose(0, 1).to(x.dtype), x.transpose(1, 2)).float()
+        if shape.mask is not None:
+            scores = scores + shape.mask[:, 0]
+        seen = torch.matmul(scores.softmax(-1).to(x.dtype), x).float()
+        context = torch.matmul(seen.transpose(0, 1), wv.transpose(1, 2)) + bv
+        return self._rest(context.permute(1, 0, 2).reshape(rows, width), first)
+
+    def _rest(self, context: Tensor, first: Tensor) -> Tensor:
+        attended = _norm(first + _linear(context, self.output), self.norm1)
+        inner = nn.functional.gelu(_linear(attended, self.up))
+        return _norm(attended + _linear(inner, self.down), self.norm2)
+
+
+class _LayerFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Layer, shape: Shape, training: bool, *parameters: Tensor) -> Tensor:
+        qkv, qkv_masks = layer.qkv.forward(x, training)
+        heads = _split_heads(qkv, shape, layer.heads)
+        weights, context = _attend(heads, shape, layer)
+        sum1, output_masks = layer.output.forward(context, training)
+        sum1 += x
+        attended, *stats1 = _norm_forward(sum1, layer.norm1)
+        inner, up_masks = layer.up.forward(attended, training)
+        active = aten.gelu(inner)
+        sum2, down_masks = layer.down.forward(active, training)
+        sum2 += attended
+        y, *stats2 = _norm_forward(sum2, layer.norm2)
+        ctx.layer, ctx.shape = layer, shape
+        ctx.masks = qkv_masks, output_masks, up_masks, down_masks
+        ctx.attention = x, heads, weights, context if layer.output.adapters else None
+        ctx.norms = sum1, stats1, sum2, stats2
+        ctx.inner = inner, attended if layer.up.adapters else None, active if layer.down.adapters else None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        layer: Layer = ctx.layer
+        qkv_masks, output_masks, up_masks, down_masks = ctx.masks
+        x, heads, weights, context = ctx.attention
+        sum1, stats1, sum2, stats2 = ctx.norms
+        inner, attended, active = ctx.inner
+        ctx.attention = ctx.norms = ctx.inner = None
+        dsum2 = _norm_backward(dy, sum2, stats2, layer.norm2)
+        dactive, down = layer.down.backward(dsum2, active, down_masks, None, True)
+        del active
+        dinner = aten.gelu_backward.grad_input(dactive, inner, grad_input=dactive)
+        del inner
+        dattended, up = layer.up.backward(dinner, attended, up_masks, dsum2, True)
+        del dinner, dactive, attended
+        dsum1 = _norm_backward(dattended, sum1, stats1, layer.norm1)
+        dcontext, output = layer.output.backward(dsum1, context, output_masks, None, True)
+        dqkv = _attend_backward(dcontext, heads, weights, ctx.shape, layer)
+        dx, qkv = layer.qkv.backward(dqkv, x, qkv_masks, dsum1, ctx.needs_input_grad[0])
+        return (dx, None, None, None, *qkv, *output, *up, *down)
+
+
+def _split_heads(qkv: Tensor, shape: Shape, heads: int) -> Tensor:
+    """(tokens, 3 × width) → (3, rows × heads, length, head width)."""
+    width = qkv.shape[1] // (3 * heads)
+    split = qkv.view(shape.rows, shape.length, 3, heads, width).permute(2, 0, 3, 1, 4)
+    return split.reshape(3, shape.rows * heads, shape.length, width)
+
+
+def _attend(heads: Tensor, shape: Shape, layer: Layer) -> tuple[Tensor, Tensor]:
+    """Attention weights: (rows × heads, length, length), and the context: (tokens, width)."""
+    query, key, value = heads
+    scores = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=layer.scale)
+    if shape.mask is not None:
+        scores.view(shape.rows, layer.heads, shape.length, shape.length).add_(shape.mask)
+    weights = aten._softmax(scores, -1, False)
+    return weights, _join_heads(torch.bmm(weights, value)[None], shape, layer.heads)
+
+
+def _attend_backward(dcontext: Tensor, heads: Tensor, weights: Tensor, shape: Shape, layer: Layer) -> Tensor:
+    """(tokens, width) → gradient of query, key and value: (tokens, 3 × width)."""
+    query, key, value = heads
+    split = dcontext.view(shape.rows, shape.length, layer.heads, -1).permute(0, 2, 1, 3)
+    dout = split.reshape(query.shape)
+    dheads = torch.empty_like(heads)
+    torch.bmm(weights.transpose(1, 2), dout, out=dheads[2])
+    dweights = torch.bmm(dout, value.transpose(1, 2))
+    dscores = aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
+    torch.baddbmm(dheads[0], dscores, key, beta=0, alpha=layer.scale, out=dheads[0])
+    torch.baddbmm(dheads[1], dscores.transpose(1, 2), query, beta=0, alpha=layer.scale, out=dheads[1])
+    return _join_heads(dheads, shape, layer.heads)
+
+
+def _join_heads(split: Tensor, shape: Shape, heads: int) -> Tensor:
+    """(n, rows × heads, length, head width) → (tokens, n × width)."""
+    number, width = split.shape[0], split.shape[-1]
+    joined = split.view(number, shape.rows, heads, shape.length, width).permute(1, 3, 0, 2, 4)
+    return joined.reshape(shape.rows * shape.length, number * heads * width)
+
+
+def _norm_forward(x: Tensor, norm: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return aten.native_layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _norm_backward(dy: Tensor, x: Tensor, stats: list[Tensor], norm: Any) -> Tensor:
+    chosen = [True, False, False]
+    return aten.native_layer_norm_backward(
+        dy.contiguous(), x, norm.normalized_shape, *stats, norm.weight, norm.bias, chosen
+    )[0]
+
+
+def _norm(x: Tensor, norm: Any) -> Tensor:
+    return nn.functional.layer_norm(x, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+
+
+def _linear(x: Tensor, group: ProjectionGroup) -> Tensor:
+    return nn.functional.linear(x, group.merged_with_gradient(), group.bias.float())
