@@ -124,7 +124,12 @@ def save_adapter(model: Any, folder: Path) -> None:
     """PEFT's own two files: adapter_model.safetensors and adapter_config.json."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    # With bias: all PEFT lists a head's bias under its own name and once more under modules_to_save.
+    state = {
+        name: tensor
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+        if ".modules_to_save." not in name
+    }
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
         folder / "adapter_model.safetensors",

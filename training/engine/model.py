@@ -97,9 +97,13 @@ def cast_head_inputs(adapted: nn.Module) -> nn.Module:
 
 def target_modules(model: nn.Module, config: LoraSection) -> Any:
     """The configured targets, or the architecture's query and value projections, or every linear layer."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if config.target_modules == "all-linear" and config.layers_to_transform is not None:
+        numbered = [name for name in linear if any(part.isdigit() for part in name.split("."))]
+        return sorted({name.rpartition(".")[2] for name in numbered})
     if config.target_modules is not None:
         return config.target_modules
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = {name.rpartition(".")[2] for name in linear}
     return next((list(pair) for pair in QUERY_VALUE if names.issuperset(pair)), "all-linear")
 
 
