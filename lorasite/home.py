@@ -1,8 +1,20 @@
+from typing import Any
+
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
+
+from datasets_app.selectors import datasets_for
+from training.models import ENDED
+from training.selectors import tasks_for
 
 
 @login_required
-def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "home.html")
+def home(request: Any) -> HttpResponse:
+    tasks = tasks_for(request.user)
+    context = {
+        "running": tasks.exclude(status__in=ENDED)[:20],
+        "ended": tasks.filter(status__in=ENDED).order_by("-ended_at")[:5],
+        "has_data": datasets_for(request.user).exists(),
+    }
+    return render(request, "home.html", context)

@@ -1,4 +1,11 @@
-from django.urls import URLPattern
+from django.urls import path
+
+from . import views
 
 app_name = "training"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("train/", views.new, name="new"),
+    path("runs/<uuid:task_id>/", views.run, name="run"),
+    path("runs/<uuid:task_id>/cancel/", views.cancel, name="cancel"),
+    path("runs/<uuid:task_id>/resume/", views.resume, name="resume"),
+]

@@ -1,0 +1,80 @@
+"""What the run page draws and says."""
+
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from .models import ENDED, Point, Stage, Status, Task
+
+MOST_POINTS = 300
+
+
+def stepper(task: Task) -> list[dict[str, str]]:
+    """The stages in order, each done, current, todo or failed."""
+    order = Stage.values
+    here = order.index(task.stage)
+    stopped = task.status in (Status.FAILURE, Status.CANCELLED)
+    states = ["done" if i < here else "todo" for i in range(len(order))]
+    states[here] = "failed" if stopped else "done" if task.status == Status.SUCCESS else "current"
+    return [{"name": str(stage.label), "state": state} for stage, state in zip(Stage, states, strict=True)]
+
+
+def charts(task: Task) -> list[dict[str, Any]]:
+    """Loss and metric curves, at most MOST_POINTS points each."""
+    points = list(task.points.all())
+    steps = [p for p in points if p.loss is not None]
+    evaluations = [p for p in points if p.accuracy is not None]
+    return [
+        line("loss", _("Loss"), loss_sentence(steps), thin(steps), (("loss", _("training loss")),)),
+        line(
+            "metrics", _("Accuracy"), accuracy_sentence(evaluations), evaluations,
+            (("accuracy", _("accuracy")), ("macro_f1", _("macro F1"))),
+        ),
+    ]  # fmt: skip
+
+
+def line(
+    key: str, title: str, sentence: str, points: list[Point], fields: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+    series = [{"label": label, "data": [rounded(getattr(p, field)) for p in points]} for field, label in fields]
+    return {
+        "id": key, "type": "line", "title": title, "sentence": sentence, "x_label": _("step"), "y_label": title,
+        "labels": [p.step for p in points], "series": series,
+    }  # fmt: skip
+
+
+def thin(points: list[Point]) -> list[Point]:
+    """Every n-th point, and always the last."""
+    every = max(1, len(points) // MOST_POINTS)
+    return points[::-every][::-1]
+
+
+def rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def loss_sentence(points: list[Point]) -> str:
+    if len(points) < 2:
+        return _("The loss curve begins with the first steps.")
+    first, last = points[0].loss or 0.0, points[-1].loss or 0.0
+    word = _("falling") if last < first else _("not falling")
+    return _("Training loss %(last).3f at step %(step)d, %(word)s from %(first).3f.") % {
+        "last": last, "step": points[-1].step, "word": word, "first": first,
+    }  # fmt: skip
+
+
+def accuracy_sentence(points: list[Point]) -> str:
+    if not points:
+        return _("Accuracy on held-out rows appears after the first evaluation.")
+    best = max(points, key=lambda p: p.accuracy or 0)
+    return _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.") % {
+        "best": 100 * (best.accuracy or 0), "step": best.step,
+    }  # fmt: skip
+
+
+def said(task: Task) -> str:
+    """What a screen reader hears: a quarter, half, three quarters, and the end."""
+    if task.status in ENDED:
+        return str(task.get_status_display())
+    quarter = task.percent // 25
+    return ["", _("A quarter is done."), _("Half is done."), _("Three quarters are done.")][min(quarter, 3)]
