@@ -40,6 +40,7 @@ __all__ = [
     "StepDone",
     "resolve_base_model",
     "train",
+    "warm_up",
 ]
 
 
@@ -76,3 +77,19 @@ def resolve_base_model(name: str, base_models_dir: Path | None = None, revision:
     from training.engine.base_models import resolve
 
     return resolve(name, base_models_dir, revision)
+
+
+def warm_up() -> None:
+    """Import all that a run needs, so that a process forked from this one starts at once. Runs no tensor operation."""
+    from training.engine import run
+    from training.engine.tasks import sequence_classification
+
+    assert run and sequence_classification  # imported for their imports
+    import peft
+    import sklearn.feature_extraction.text
+    import sklearn.linear_model
+    import transformers
+
+    # transformers and peft import their parts when first named.
+    assert peft.LoraConfig and transformers.AutoTokenizer and transformers.AutoModelForSequenceClassification
+    assert transformers.BertForSequenceClassification and transformers.PreTrainedTokenizerFast and sklearn
