@@ -3,6 +3,7 @@
 honcho ends everything when one child dies and supervisord wants a configuration file and a daemon, so these lines are ours.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -127,10 +128,8 @@ def _ended(pid: int) -> int | None:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _words(code: int) -> str:

@@ -85,7 +85,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tweets
     content[-1] ^= 1
     (newest / "optimizer.safetensors").write_bytes(content)
     after = run(config, tweets, tmp_path)
-    assert [event.code for event in after if isinstance(event, Notice)][0] == "checkpoint_damaged"
+    assert next(event.code for event in after if isinstance(event, Notice)) == "checkpoint_damaged"
     assert next(event for event in after if isinstance(event, Prepared)).resumed_from_step == 4
     assert losses(after) == expected[4:]
 
