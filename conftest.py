@@ -12,8 +12,10 @@ LABELS = ("negative", "neutral", "positive")
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLite in a file: threads and processes of a test see one database, and wait for each other's writes."""
+def django_db_modify_db_settings(
+    tmp_path_factory: pytest.TempPathFactory, django_db_modify_db_settings_parallel_suffix: None
+) -> None:
+    """A database per pytest process; SQLite's in a file, so that a test's threads and processes see the same one."""
     from django.db import connections
 
     database = connections.databases["default"]
