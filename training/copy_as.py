@@ -5,8 +5,12 @@ from typing import Any
 
 import yaml
 
+from .engine.config import RunConfig
+from .engine.errors import ConfigError
+
 
 def copies(request: Any, config: dict[str, Any]) -> list[dict[str, str]]:
+    config = shortened(config)
     address = request.build_absolute_uri("/api/train")
     body = json.dumps(config, ensure_ascii=False)
     quoted = body.replace("'", "'\\''")
@@ -30,3 +34,11 @@ def python(address: str, config: dict[str, Any]) -> str:
         '    "Authorization": "Bearer " + os.environ["TOKEN"], "Content-Type": "application/json"})\n'
         "print(json.load(urllib.request.urlopen(request)))\n"
     )
+
+
+def shortened(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what is the default anyway; a configuration with mistakes stays as it is."""
+    try:
+        return RunConfig.parse(config).concise()
+    except ConfigError:
+        return config

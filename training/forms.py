@@ -1,88 +1,142 @@
-"""The form of a new run. It only collects; RunConfig is the validation."""
+"""The form of a new run, made from RunConfig field by field. It only collects; RunConfig is the validation."""
 
 import uuid
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from django import forms
-from django.conf import settings
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from pydantic.fields import FieldInfo
 
 from accounts.errors import LorasiteError
 
-SAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
-HUB = ("distilbert-base-uncased", "roberta-base", "albert-base-v2", "bert-base-chinese")
-# form field -> the configuration's field; what people change stands in sight, the rest goes into `more`
-FIELDS = {
-    "dataset_name": "data.dataset_name", "model_name": "model.name", "num_train_epochs": "training.num_train_epochs",
-    "learning_rate": "training.learning_rate", "per_device_train_batch_size": "training.per_device_train_batch_size",
-    "r": "lora.r", "lora_alpha": "lora.lora_alpha", "max_length": "data.max_length", "seed": "training.seed",
-}  # fmt: skip
+from .engine.config import RunConfig
+
+NAME = "experiment_name"
+IN_SIGHT = {
+    NAME: _("Experiment"),
+    "data.dataset_name": _("Dataset"),
+    "model.name": _("Base model"),
+    "training.num_train_epochs": _("Epochs"),
+    "training.learning_rate": _("Learning rate"),
+    "training.per_device_train_batch_size": _("Batch size"),
+    "lora.r": _("LoRA rank (r)"),
+    "lora.lora_alpha": _("LoRA alpha"),
+    "lora.target_modules": _("Layers to adapt"),
+    "data.max_length": _("Longest text, in tokens"),
+    "training.seed": _("Seed"),
+}
+SECTIONS = ("model", "lora", "data", "training", "system")
+
+
+def described() -> Iterator[tuple[str, FieldInfo]]:
+    """Every field of the configuration by its dotted name."""
+    yield NAME, RunConfig.model_fields[NAME]
+    for section in SECTIONS:
+        model: Any = RunConfig.model_fields[section].annotation
+        yield from ((f"{section}.{name}", info) for name, info in model.model_fields.items())
 
 
 class RunForm(forms.Form):
-    token = forms.CharField(widget=forms.HiddenInput)
-    experiment_name = forms.CharField(label=_("Experiment"), max_length=80, help_text=_("The name of its results."))
-    dataset_name = forms.ChoiceField(label=_("Dataset"))
-    model_name = forms.ChoiceField(label=_("Base model"))
-    num_train_epochs = forms.FloatField(
-        label=_("Epochs"), initial=2, help_text=_("Passes over the data; 2 to 4 is usual.")
-    )
-    learning_rate = forms.FloatField(
-        label=_("Learning rate"), initial=0.001, help_text=_("0.0002 to 0.002 is usual for LoRA.")
-    )
-    per_device_train_batch_size = forms.IntegerField(label=_("Batch size"), initial=32)
-    r = forms.IntegerField(label=_("LoRA rank (r)"), initial=8)
-    lora_alpha = forms.IntegerField(label=_("LoRA alpha"), initial=16)
-    max_length = forms.IntegerField(label=_("Longest text, in tokens"), initial=128)
-    seed = forms.IntegerField(label=_("Seed"), initial=42)
-    more = forms.CharField(
-        label=_("Everything else, as YAML"), required=False, widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "false"}),
-        help_text=_("Any other field of the configuration, by its section, as in: training: {warmup_ratio: 0.1}"),
-    )  # fmt: skip
+    """Fields are named as in the configuration (`lora.r`); an empty one takes the configuration's default."""
 
-    def __init__(self, *args: Any, datasets: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["token"].initial = uuid.uuid4().hex
-        self.fields["dataset_name"].choices = [(n, n) for n in datasets]  # type: ignore[attr-defined]
-        self.fields["model_name"].choices = [(n, n) for n in base_models()]  # type: ignore[attr-defined]
-        for name, field in self.fields.items():
-            if name in FIELDS and isinstance(field.widget, forms.NumberInput):
-                field.widget.attrs["step"] = "any"
+    def __init__(self, data: Any = None, *, config: Mapping[str, Any], datasets: list[str], models: list[str]) -> None:
+        super().__init__(data, initial=flat(config))
+        self.config = config
+        self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
+        for path, info in described():
+            self.fields[path] = form_field(path, info)
+        self._offer("data.dataset_name", datasets)
+        self._offer("model.name", models)
+
+    def _offer(self, path: str, names: list[str]) -> None:
+        """A choice among what is here; a name from a YAML stays in the list, so that its error can be told."""
+        asked = self.data.get(path) or self.initial.get(path)
+        listed = [*names, *([asked] if asked and asked not in names else [])]
+        self.fields[path].widget = forms.Select(choices=[(name, name) for name in listed])
 
     def main_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in self.fields if name not in ("token", "more")]
+        return [self[path] for path in IN_SIGHT]
+
+    def folded(self) -> list[dict[str, Any]]:
+        """The other fields, by section."""
+        rest = [path for path in self.fields if path not in IN_SIGHT and path != "token"]
+        groups = {s: [self[path] for path in rest if path.startswith(f"{s}.")] for s in SECTIONS}
+        return [{"name": s, "fields": found, "wrong": any(f.errors for f in found)} for s, found in groups.items()]
 
     def configuration(self) -> dict[str, Any]:
-        """The mapping that services.parse_config reads."""
-        found = self.other_sections() | {"experiment_name": self.cleaned_data["experiment_name"]}
-        for name, path in FIELDS.items():
-            section, field = path.split(".")
-            found.setdefault(section, {})[field] = self.cleaned_data[name]
+        """The mapping that services.parse_config reads: what was filled in, nothing that was left empty."""
+        if not self.is_bound:
+            return dict(self.config)
+        found: dict[str, Any] = {}
+        for path, info in described():
+            value = parsed(info, self.data.get(path, ""))
+            if value is not None:
+                *section, name = path.split(".")
+                (found.setdefault(section[0], {}) if section else found)[name] = value
         return found
-
-    def other_sections(self) -> dict[str, Any]:
-        given = yaml.safe_load(self.cleaned_data.get("more") or "{}")
-        return {k: dict(v) if isinstance(v, dict) else v for k, v in given.items()}
-
-    def clean_more(self) -> str:
-        text: str = self.cleaned_data["more"]
-        try:
-            if not isinstance(yaml.safe_load(text or "{}"), dict):
-                raise forms.ValidationError(_("Write sections with fields, as in: training: {warmup_ratio: 0.1}"))
-        except yaml.YAMLError as error:
-            raise forms.ValidationError(_("This is not YAML: %s") % error) from None
-        return text
 
     def take(self, error: LorasiteError) -> None:
         """Put each problem beside its field; what has no field here goes on top."""
-        names = {path: name for name, path in FIELDS.items()} | {"experiment_name": "experiment_name"}
+        self.full_clean()
         for problem in error.problems or [{"field": "", "message": error.message}]:
-            name = names.get(problem["field"]) or ("more" if problem["field"] else None)
-            self.add_error(name, str(problem["message"]))
+            self.add_error(problem["field"] if problem["field"] in self.fields else None, str(problem["message"]))
 
 
-def base_models() -> list[str]:
-    folder = settings.BASE_MODELS_DIR
-    own = sorted(p.name for p in folder.iterdir() if (p / "config.json").exists()) if folder and folder.is_dir() else []
-    return [SAMPLE, *own, *HUB]
+def form_field(path: str, info: FieldInfo) -> forms.Field:
+    """Strings throughout: what a value means is RunConfig's to say."""
+    return forms.CharField(
+        label=IN_SIGHT.get(path, path.partition(".")[2]),
+        help_text=gettext(info.description or ""),
+        required=False,
+        widget=widget(info),
+    )
+
+
+def widget(info: FieldInfo) -> forms.Widget:
+    if choices := fixed_choices(info.annotation):
+        return forms.Select(choices=[(c, c) for c in choices])
+    if {int, float} & kinds(info.annotation):
+        return forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
+    return forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+
+
+def fixed_choices(annotation: Any) -> list[str]:
+    if annotation is bool:
+        return ["false", "true"]
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else []
+
+
+def kinds(annotation: Any) -> set[Any]:
+    return {annotation, *get_args(annotation)}
+
+
+def parsed(info: FieldInfo, text: str) -> Any:
+    """A field's text as YAML would read it, so that lists and mappings can be written; None when it is empty."""
+    text = text.strip()
+    if not text:
+        return None
+    if str in kinds(info.annotation) or fixed_choices(info.annotation):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, str]:
+    """A configuration as the form's texts."""
+    pairs = [(name, value) for name, value in config.items() if name not in SECTIONS]
+    for section in SECTIONS:
+        pairs += [(f"{section}.{name}", value) for name, value in (config.get(section) or {}).items()]
+    return {path: written(value) for path, value in pairs}
+
+
+def written(value: Any) -> str:
+    if value is None or value == {}:
+        return ""
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()

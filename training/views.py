@@ -11,12 +11,15 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.errors import LorasiteError
+from accounts.permissions import require_creator
 from datasets_app.selectors import datasets_for
-from experiments.selectors import free_name
+from experiments.selectors import experiment_for, free_name
 
-from . import curves, selectors, services
+from . import curves, presets, selectors, services
 from .copy_as import copies
+from .engine.config import RunConfig
 from .forms import RunForm
+from .models import Task
 
 
 @login_required
@@ -41,17 +44,49 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
 
 @login_required
 def new(request: Any) -> HttpResponse:
-    names = [f"{d.name}@{d.latest.number}" for d in datasets_for(request.user).prefetch_related("versions")]
-    first = {"dataset_name": request.GET.get("dataset", ""), "experiment_name": free_name("run-1")}
-    form = RunForm(request.POST or None, datasets=names, initial=first)
-    if request.method == "POST" and form.is_valid():
-        try:
-            config = services.parse_config(form.configuration())
-            task = services.submit(user=request.user, config=config, idempotency_key=form.cleaned_data["token"])
-            return redirect("training:run", task.pk)
-        except LorasiteError as error:
+    """The form of a run. `do` says which button was pressed: start, show (as curl, …) or read (the YAML)."""
+    require_creator(request.user)
+    do, problem = request.POST.get("do", "start"), None
+    form = _form(request, _asked(request), request.POST if do != "read" else None)
+    try:
+        if request.method == "POST" and do == "start":
+            return redirect("training:run", _start(request, form).pk)
+        if request.method == "POST" and do == "read":
+            form = _form(request, services.parse_config(request.POST.get("yaml", "")).model_dump(mode="json"))
+    except LorasiteError as error:
+        problem = error
+        if do == "start":
             form.take(error)
-    return render(request, "training/new.html", {"form": form})
+    context = {
+        "form": form,
+        "presets": presets.names(),
+        "problem": problem,
+        "do": do,
+        "yaml": request.POST.get("yaml", ""),
+    }
+    context["copies"] = copies(request, form.configuration())
+    return render(request, "training/new.html", context, status=problem.status if problem else 200)
+
+
+def _start(request: Any, form: RunForm) -> Task:
+    config = services.parse_config(form.configuration())
+    return services.submit(user=request.user, config=config, idempotency_key=request.POST.get("token"))
+
+
+def _form(request: Any, config: dict[str, Any], data: Any = None) -> RunForm:
+    names = [f"{d.name}@{d.latest.number}" for d in datasets_for(request.user).prefetch_related("versions")]
+    return RunForm(data or None, config=config, datasets=names, models=presets.base_models())
+
+
+def _asked(request: Any) -> dict[str, Any]:
+    """What the form starts from: an earlier experiment (`like`), a preset, a dataset."""
+    if like := request.GET.get("like"):
+        found = experiment_for(request.user, like)
+        return found.config | {"experiment_name": free_name(found.name)}
+    config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
+    if dataset := request.GET.get("dataset"):
+        config["data"]["dataset_name"] = dataset
+    return config | {"experiment_name": free_name("run-1")}
 
 
 @login_required

@@ -193,6 +193,16 @@ class RunConfig(Section):
             raise ConfigError([Problem("", f"The configuration is not valid YAML.{where}", "yaml")]) from None
         return cls.parse({} if data is None else data)
 
+    def concise(self) -> dict[str, Any]:
+        """What differs from the defaults, and always the names of experiment, base model and data."""
+        found = self.model_dump(mode="json", exclude_defaults=True)
+        return {
+            **found,
+            "experiment_name": self.experiment_name,
+            "model": {"name": self.model.name, **found.get("model", {})},
+            "data": {"dataset_name": self.data.dataset_name, **found.get("data", {})},
+        }
+
     def to_yaml(self) -> str:
         """The YAML form, which `from_yaml` reads back to an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,114 @@
+"""The pages of training, as a browser without JavaScript sees them."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from datasets_app.services import create_version
+from training.engine.config import RunConfig
+from training.forms import RunForm, described, flat
+from training.models import Task
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def browser(client: Client, member: Any, tweets_csv: Any) -> Client:
+    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    client.force_login(member)
+    return client
+
+
+def form_of(page: Any) -> dict[str, str]:
+    """What a browser would post: every field with the value that it shows."""
+    form: RunForm = page.context["form"]
+    return {field.html_name: field.value() or "" for field in form} | {"do": "start"}
+
+
+def test_form_has_every_field_of_the_configuration(browser: Client) -> None:
+    page = browser.get("/train/")
+    assert {path for path, _ in described()} <= set(page.context["form"].fields)
+    assert b"training.learning_rate" in page.content and b"data.validation_rules" in page.content
+
+
+def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> None:
+    shown = form_of(browser.get("/train/?preset=quick&dataset=tweets@1"))
+    answer = browser.post("/train/", shown)
+    task = Task.objects.get()
+    assert answer.status_code == 302 and answer.url == f"/runs/{task.pk}/"
+    assert task.experiment.config["data"]["train_samples"] == 2000
+    assert task.experiment.config["lora"]["r"] == 8
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("lora.r", "0", "greater than or equal to 1"),
+        ("training.learning_rate", "-1", "greater than 0"),
+        ("training.learning_rate", "fast", "number"),
+        ("data.validation_rules", "{typo: error}", "finding codes"),
+        ("lora.target_modules", "all linear", "list of layer names"),
+        ("model.name", "nobody/has-this", "model hub"),
+        ("data.dataset_name", "nowhere", "no dataset"),
+        ("experiment_name", "../up", "letters"),
+    ],
+)
+def test_wrong_value_is_told_beside_its_field_and_nothing_is_queued(
+    browser: Client, field: str, value: str, said: str
+) -> None:
+    page = browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | {field: value})
+    assert said in " ".join(page.context["form"].errors[field])
+    assert f'id="id_{field}_error"' in page.content.decode()
+    assert page.context["form"][field].value() == value
+    assert not Task.objects.exists()
+
+
+def test_two_submits_of_one_form_are_one_run(browser: Client) -> None:
+    shown = form_of(browser.get("/train/?dataset=tweets@1"))
+    first, second = browser.post("/train/", shown), browser.post("/train/", shown)
+    assert first.url == second.url and Task.objects.count() == 1
+
+
+def test_yaml_fills_the_form_and_a_broken_one_says_the_line(browser: Client) -> None:
+    filled = browser.post("/train/", {"do": "read", "yaml": "lora: {r: 4}\ntraining: {warmup_ratio: 0.2}"})
+    assert filled.context["form"]["lora.r"].value() == "4"
+    assert filled.context["form"]["training.warmup_ratio"].value() == "0.2"
+    broken = browser.post("/train/", {"do": "read", "yaml": "lora: {r: 4\n"})
+    assert broken.status_code == 400 and "line 2" in broken.content.decode()
+    unknown = browser.post("/train/", {"do": "read", "yaml": "lora: {rank: 4}"})
+    assert "lora.rank is not a field" in unknown.content.decode()
+
+
+def test_copies_follow_the_form(browser: Client) -> None:
+    shown = form_of(browser.get("/train/?dataset=tweets@1"))
+    page = browser.post("/train/", shown | {"do": "show", "training.seed": "7"})
+    code = {copy["id"]: copy["code"] for copy in page.context["copies"]}
+    assert RunConfig.from_yaml(code["copy-yaml"]).training.seed == 7
+    assert all('"seed": 7' in code[name] or "'seed': 7" in code[name] for name in ("copy-curl", "copy-python"))
+    assert not Task.objects.exists()
+
+
+def test_like_starts_from_an_earlier_run(browser: Client) -> None:
+    browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | {"lora.r": "3"})
+    name = Task.objects.get().experiment.name
+    form = browser.get(f"/train/?like={name}").context["form"]
+    assert form["lora.r"].value() == "3" and form["experiment_name"].value() != name
+
+
+def test_viewer_is_told_that_the_role_does_not_allow_it(client: Client, viewer: Any) -> None:
+    client.force_login(viewer)
+    assert client.get("/train/").status_code == 403
+
+
+def test_every_configuration_survives_the_form() -> None:
+    config = RunConfig.parse(
+        {
+            "lora": {"target_modules": ["query", "value"], "use_rslora": True},
+            "training": {"class_weights": {"a": 2.0}, "max_steps": 5, "learning_rate": 5e-5},
+            "data": {"validation_rules": {"markup": "error"}},
+        }
+    )
+    dump = config.model_dump(mode="json")
+    form = RunForm(flat(dump), config=dump, datasets=[], models=[])
+    assert RunConfig.parse(form.configuration()) == config
