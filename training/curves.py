@@ -19,9 +19,8 @@ def stepper(task: Task) -> list[dict[str, str]]:
     return [{"name": str(stage.label), "state": state} for stage, state in zip(Stage, states, strict=True)]
 
 
-def charts(task: Task) -> list[dict[str, Any]]:
+def charts(points: list[Point]) -> list[dict[str, Any]]:
     """Loss and metric curves, at most MOST_POINTS points each."""
-    points = list(task.points.all())
     steps = [p for p in points if p.loss is not None]
     evaluations = [p for p in points if p.accuracy is not None]
     return [
@@ -72,9 +71,28 @@ def accuracy_sentence(points: list[Point]) -> str:
     }  # fmt: skip
 
 
+def verdict(task: Task, points: list[Point]) -> str:
+    """How far the best evaluation is from always saying the commonest label, and whether it still improves."""
+    version = task.experiment.version
+    found = [p.accuracy for p in points if p.accuracy is not None]
+    if not found or version is None:
+        return ""
+    ahead = 100 * (max(found) - max(version.labels.values()) / version.rows)
+    if ahead <= 0:
+        return _("Not better than always saying the commonest label.")
+    sentence = _("Better than always saying the commonest label by %(ahead).0f points") % {"ahead": ahead}
+    if task.status == Status.STARTED and len(found) > 1:
+        return sentence + (_(", still improving.") if found[-1] >= max(found) else _(", no longer improving."))
+    return sentence + _(".")
+
+
+def quarter(task: Task) -> int:
+    """0 to 3 while it runs, 4 when it has ended: what a screen reader is told of."""
+    return 4 if task.status in ENDED else task.percent // 25
+
+
 def said(task: Task) -> str:
     """What a screen reader hears: a quarter, half, three quarters, and the end."""
     if task.status in ENDED:
         return str(task.get_status_display())
-    quarter = task.percent // 25
-    return ["", _("A quarter is done."), _("Half is done."), _("Three quarters are done.")][min(quarter, 3)]
+    return ["", _("A quarter is done."), _("Half is done."), _("Three quarters are done.")][quarter(task)]

@@ -12,9 +12,9 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
-from experiments.services import record_result
 
 from accounts.errors import LorasiteError
+from experiments.services import record_result
 
 from . import lease
 from .engine.config import RunConfig

@@ -83,6 +83,10 @@ class Task(models.Model):
         return self.status in ENDED
 
     @property
+    def can_resume(self) -> bool:
+        return self.status in (Status.CANCELLED, Status.FAILURE)
+
+    @property
     def percent(self) -> int:
         if self.status == Status.SUCCESS:
             return 100

@@ -26,6 +26,10 @@ def managed_task(user: User, task_id: UUID) -> Task:
     return get_managed(user, _whole(), pk=task_id)
 
 
+def manages(user: User, task: Task) -> bool:
+    return visible(user, Task.objects.filter(pk=task.pk), manage=True).exists()
+
+
 def _whole() -> QuerySet[Task]:
     return Task.objects.select_related("experiment__version__dataset", "owner")
 

@@ -8,7 +8,6 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
-from experiments.selectors import free_name
 
 from accounts.errors import Conflict, Invalid, NotFound
 from accounts.models import User
@@ -18,6 +17,7 @@ from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from experiments import services as experiments
 from experiments.models import Experiment
+from experiments.selectors import free_name
 
 from . import queue
 from .engine.config import RunConfig

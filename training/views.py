@@ -21,25 +21,34 @@ from .engine.config import RunConfig
 from .forms import RunForm
 from .models import Task
 
+LOG_TAIL = 12
+
 
 @login_required
 @vary_on_headers("HX-Request")
 def run(request: Any, task_id: UUID) -> HttpResponse:
+    """One run, live: the whole page, or for a poll the part that changes; 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
+    points, heard = list(task.points.all()), request.GET.get("heard", "")
     context = {
         "task": task,
         "experiment": task.experiment,
         "steps": curves.stepper(task),
-        "charts": curves.charts(task),
-        "latest": task.points.filter(cpu_percent__isnull=False).last(),
-        "log": reversed(task.log.order_by("-pk")[:12]),
+        "charts": curves.charts(points),
+        "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
+        "verdict": curves.verdict(task, points),
+        "log": task.log.order_by("-pk")[:LOG_TAIL],
         "note": selectors.note_for(task),
-        "said": curves.said(task),
-        "copies": copies(request, task.experiment.config),
+        "quarter": curves.quarter(task),
+        "said": curves.said(task) if heard not in ("", str(curves.quarter(task))) else "",
+        "manages": selectors.manages(request.user, task),
+        "polled": bool(request.htmx),
     }
-    ended = request.htmx and task.finished
-    name = "training/run.html" + ("#progress" if request.htmx else "")
-    return render(request, name, {**context, "polled": bool(request.htmx)}, status=HTMX_STOP_POLLING if ended else 200)
+    if request.htmx:
+        status = HTMX_STOP_POLLING if task.finished else 200
+        return render(request, "training/run.html#progress", context, status=status)
+    context["copies"] = copies(request, task.experiment.config)
+    return render(request, "training/run.html", context)
 
 
 @login_required

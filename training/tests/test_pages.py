@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from accounts.permissions import share
 from datasets_app.services import create_version
 from training.engine.config import RunConfig
 from training.forms import RunForm, described, flat
-from training.models import Task
+from training.models import Point, Status, Task
 
 pytestmark = pytest.mark.django_db
 
@@ -112,3 +113,53 @@ def test_every_configuration_survives_the_form() -> None:
     dump = config.model_dump(mode="json")
     form = RunForm(flat(dump), config=dump, datasets=[], models=[])
     assert RunConfig.parse(form.configuration()) == config
+
+
+@pytest.fixture
+def task(browser: Client) -> Task:
+    browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")))
+    return Task.objects.get()
+
+
+def test_poll_answers_the_part_that_changes_and_ends_with_286(browser: Client, task: Task) -> None:
+    page, poll = browser.get(f"/runs/{task.pk}/"), browser.get(f"/runs/{task.pk}/", HTTP_HX_REQUEST="true")
+    assert b"<html" in page.content and b"<html" not in poll.content
+    assert poll.status_code == 200 and "HX-Request" in poll["Vary"]
+    Task.objects.filter(pk=task.pk).update(status=Status.CANCELLED)
+    last = browser.get(f"/runs/{task.pk}/", HTTP_HX_REQUEST="true")
+    assert last.status_code == 286 and b"hx-trigger" not in last.content and b"Resume" in last.content
+
+
+def test_screen_reader_hears_a_quarter_once(browser: Client, task: Task) -> None:
+    Task.objects.filter(pk=task.pk).update(status=Status.STARTED, step=30, total_steps=100)
+
+    def poll(heard: int) -> str:
+        return browser.get(f"/runs/{task.pk}/?heard={heard}", HTTP_HX_REQUEST="true").content.decode()
+
+    assert "A quarter is done." in poll(0)
+    assert "A quarter is done." not in poll(1)
+
+
+def test_run_is_compared_with_always_saying_the_commonest_label(browser: Client, task: Task) -> None:
+    Task.objects.filter(pk=task.pk).update(status=Status.STARTED)
+    for step, accuracy in ((10, 0.4), (20, 0.73)):
+        Point.objects.create(task=task, step=step, epoch=0.1, accuracy=accuracy, macro_f1=accuracy)
+    page = browser.get(f"/runs/{task.pk}/").content.decode()
+    assert "Better than always saying the commonest label by 40 points, still improving." in page  # 100 rows of each
+
+
+def test_cancel_and_resume_by_hand(browser: Client, task: Task) -> None:
+    browser.post(f"/runs/{task.pk}/cancel/")
+    task.refresh_from_db()
+    assert task.status == Status.CANCELLED
+    browser.post(f"/runs/{task.pk}/resume/")
+    task.refresh_from_db()
+    assert task.status == Status.PENDING
+
+
+def test_reader_of_a_shared_run_sees_it_without_its_buttons(browser: Client, task: Task, viewer: Any) -> None:
+    share(task, to=viewer)
+    browser.force_login(viewer)
+    page = browser.get(f"/runs/{task.pk}/")
+    assert page.status_code == 200 and b'id="cancel"' not in page.content
+    assert browser.post(f"/runs/{task.pk}/cancel/").status_code == 403
