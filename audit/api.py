@@ -1,9 +1,12 @@
+from typing import cast
+
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 
+from accounts.models import User
 from accounts.permissions import require_admin
 
 from .models import Entry
@@ -26,7 +29,7 @@ class Logs(ListAPIView[Entry]):
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
-        require_admin(request.user)
+        require_admin(cast(User, request.user))
 
     def get_queryset(self) -> QuerySet[Entry]:
         return Entry.objects.none() if getattr(self, "swagger_fake_view", False) else search(self.request.query_params)

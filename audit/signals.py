@@ -1,9 +1,11 @@
-"""Signing in and out, as audit entries."""
+"""Accounts as audit entries: signing in and out, new passwords."""
 
 from typing import Any
 
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.dispatch import receiver
+
+from accounts.signals import password_changed
 
 from .services import record
 
@@ -22,3 +24,8 @@ def signed_out(user: Any, **kwargs: Any) -> None:
 @receiver(user_login_failed)
 def refused(credentials: dict[str, Any], **kwargs: Any) -> None:
     record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
+
+
+@receiver(password_changed)
+def new_password(user: Any, **kwargs: Any) -> None:
+    record("user.password_change", obj=user)
