@@ -7,9 +7,6 @@ from lorasite.env import BASE_DIR, env
 
 
 def prepare() -> None:
-    """Does nothing on an installation that has an account already."""
-    if User.objects.exists():
-        return
     admin, password = make_admin()
     if password:
         announce(admin.username, password)

@@ -1,6 +1,7 @@
 import fcntl
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from lorasite import embedded, first_start
+from accounts.models import User
+from lorasite import embedded
 from lorasite.env import BASE_DIR, env
 from lorasite.supervisor import Child, Supervisor, say
 
@@ -29,7 +31,7 @@ class Command(BaseCommand):
             start_redis(supervisor)
         try:
             migrate()
-            first_start.prepare()
+            prepare()
             connections.close_all()  # nothing of the database may cross the forks below
             say(f"http://{env.host}:{env.port}/ (Ctrl-C ends everything)")
             supervisor.run()
@@ -74,6 +76,14 @@ def migrate() -> None:
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", verbosity=0)
+
+
+def prepare() -> None:
+    """An empty installation is filled by a process of its own: polars' threads would not survive the forks here."""
+    if not User.objects.exists():
+        manage = str(Path(BASE_DIR) / "manage.py")
+        if subprocess.run([sys.executable, manage, "first_start"], check=False).returncode:
+            raise CommandError("The first start did not finish; the lines above say why. Nothing runs.")
 
 
 def run_redis() -> None:

@@ -1,0 +1,192 @@
+"""A person's visit, in a real Chromium, against a whole installation."""
+
+import csv
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from .site import PASSWORD, running_site
+
+pytestmark = pytest.mark.browser
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PAGES = ["/", "/datasets/", "/datasets/new/", "/datasets/moods/", "/train/", "/experiments/", "/predict/", "/api/docs"]
+
+
+def moods(path: Path, rows: int = 240) -> Path:
+    """A small file with two labels that a model can learn."""
+    rng = random.Random(3)
+    words = {"good": ["lovely", "warm", "bright", "kind", "happy"], "bad": ["awful", "cold", "grim", "rude", "broken"]}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["comment", "mood"])
+        for i in range(rows):
+            label = "good" if i % 2 else "bad"
+            out.writerow([f"day {i}: the soup was {rng.choice(words[label])} and {rng.choice(words[label])}", label])
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_site(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(address: str, chromium: Browser) -> Iterator[Page]:
+    """A signed-in page; any error in the browser's console fails the test (a broken CSP shows there)."""
+    context = chromium.new_context(base_url=address, locale="en")
+    page, complaints = context.new_page(), []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.goto("/login/")
+    page.get_by_label("Username").fill("root")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    yield page
+    context.close()
+    assert not [c for c in complaints if "status of 400" not in c]  # a form that was sent back
+
+
+@pytest.fixture(scope="module")
+def run(address: str, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a run that was started by hand and left alone: its page is closed at once."""
+    page = chromium.new_page(base_url=address, locale="en")
+    page.goto("/login/")
+    page.get_by_label("Username").fill("root")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    upload(page, moods(tmp_path_factory.mktemp("file") / "moods.csv"))
+    page.get_by_role("link", name="Train on this version").click()
+    page.get_by_label("Experiment").fill("by-hand")
+    page.get_by_label("Epochs").fill("6")
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/runs/**")
+    path = page.url.removeprefix(address)
+    page.close()
+    return path
+
+
+def upload(page: Page, file: Path) -> None:
+    page.goto("/datasets/new/")
+    page.locator("input[type=file]").set_input_files(file)
+    page.locator("main form button").first.click()
+    expect(page.get_by_text("day 0: the soup")).to_be_visible()
+    page.get_by_role("button", name="Store").click()
+    expect(page).to_have_url(re.compile("/datasets/moods/$"))
+
+
+def test_run_is_watched_to_its_end_and_its_model_predicts(page: Page, run: str) -> None:
+    page.goto(run)
+    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+    expect(page.locator(".stepper li").last).to_have_attribute("data-state", "done")
+    expect(page.locator("#progress")).not_to_have_attribute("hx-trigger", "every 1s")
+    expect(page.locator("canvas")).to_have_count(2)
+    expect(page.locator("#metrics-says")).to_contain_text("Best accuracy")
+
+    page.get_by_role("link", name="Try the model").click()
+    page.get_by_label("Text", exact=True).fill("the room was lovely and kind")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#result h2")).to_contain_text("good", timeout=60_000)
+
+
+def test_reload_and_another_browser_show_the_same(page: Page, run: str) -> None:
+    page.goto(run)
+    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+    first = page.locator("#progress").inner_text()
+    page.reload()
+    assert page.locator("#progress").inner_text() == first
+
+
+def test_chart_is_drawn(page: Page, run: str) -> None:
+    page.goto(run)
+    expect(page.locator("#loss-box table tbody tr").nth(1)).to_be_attached(timeout=180_000)
+    drawn = "() => { const c = document.getElementById('loss'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v) }"
+    page.wait_for_function(drawn)
+
+
+def test_focus_survives_a_poll(page: Page, run: str) -> None:
+    page.goto("/train/?dataset=moods@1&preset=quick")
+    page.get_by_label("Epochs").fill("40")
+    page.get_by_role("button", name="Start training").click()
+    cancel = page.get_by_role("button", name="Cancel")
+    cancel.focus()
+    with page.expect_response("**heard=**"):
+        pass
+    with page.expect_response("**heard=**"):
+        pass
+    expect(cancel).to_be_focused()
+    cancel.click()
+    expect(page.get_by_role("button", name="Resume from the last checkpoint")).to_be_visible(timeout=120_000)
+
+
+def test_wrong_value_is_told_beside_its_field(page: Page, run: str) -> None:
+    page.goto("/train/?dataset=moods@1")
+    rank = page.get_by_label("LoRA rank (r)")
+    rank.fill("0")
+    with page.expect_response("**/train/*"):
+        page.get_by_role("button", name="Start training").click()
+    expect(page.locator("[id='id_lora.r_error']")).to_contain_text("greater than or equal to 1")
+    page.get_by_label("LoRA rank (r)").fill("8")
+    page.get_by_label("Learning rate").first.fill("0.0007")
+    page.get_by_label("Learning rate").first.press("Tab")
+    page.locator("summary", has_text="Copy as").click()
+    expect(page.locator("#copy-yaml")).to_contain_text("learning_rate: 0.0007")
+
+
+@pytest.mark.parametrize("path", PAGES[:-1])
+def test_page_is_readable_by_all(page: Page, run: str, path: str) -> None:
+    """axe finds nothing, in light and dark; nothing sticks out at a phone's width."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(path)
+        found = Axe().run(page).response["violations"]
+        assert not found, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found]
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(path)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
+    test_page_is_readable_by_all(page, run, run)
+    test_page_is_readable_by_all(page, run, "/experiments/by-hand/")
+
+
+def test_api_docs_open(page: Page) -> None:
+    page.goto("/api/docs")
+    expect(page.locator("#swagger-ui")).to_contain_text("/api/train", timeout=30_000)
+
+
+def test_keys_go_places_and_theme_is_kept(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("g")
+    page.keyboard.press("e")
+    expect(page).to_have_url(re.compile("/experiments/$"))
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.emulate_media(color_scheme="light")
+    page.get_by_role("button", name="Light or dark").click()
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_chinese_is_one_click_away(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="繁體中文").click()
+    expect(page.locator("html")).to_have_attribute("lang", "zh-hant")
+    expect(page.get_by_role("link", name="資料集")).to_be_visible()
