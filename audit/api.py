@@ -10,7 +10,7 @@ from accounts.models import User
 from accounts.permissions import require_admin
 
 from .models import Entry
-from .selectors import search
+from .selectors import FILTERS, search
 
 
 class EntrySerializer(serializers.ModelSerializer[Entry]):
@@ -21,7 +21,7 @@ class EntrySerializer(serializers.ModelSerializer[Entry]):
         fields = ["at", "user", "action", "object_type", "object_id", "result", "address", "request_id", "details"]
 
 
-@extend_schema(parameters=[OpenApiParameter(name, str) for name in ("user", "action", "q", "since", "until")])
+@extend_schema(parameters=[OpenApiParameter(name, str) for name in FILTERS])
 class Logs(ListAPIView[Entry]):
     """The audit log, newest first; for admins."""
 

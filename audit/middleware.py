@@ -1,5 +1,6 @@
 import uuid
 from collections.abc import Callable
+from ipaddress import ip_address
 
 from django.http import HttpRequest, HttpResponse
 
@@ -14,10 +15,19 @@ class RequestMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request.id = str(uuid.uuid4())  # type: ignore[attr-defined]
-        token = context.enter(context.Context(request, request.META.get("REMOTE_ADDR") or None, request.id))  # type: ignore[attr-defined]
+        token = context.enter(context.Context(request, address_of(request), request.id))  # type: ignore[attr-defined]
         try:
             response = self.get_response(request)
         finally:
             context.leave(token)
         response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
         return response
+
+
+def address_of(request: HttpRequest) -> str | None:
+    """The caller's address in the one form that every database gives back unchanged, so that an entry's hash holds."""
+    try:
+        found = ip_address(request.META.get("REMOTE_ADDR", "").partition("%")[0])
+    except ValueError:  # a Unix socket has none
+        return None
+    return str(getattr(found, "ipv4_mapped", None) or found)

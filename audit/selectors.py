@@ -12,6 +12,8 @@ from accounts.errors import Invalid
 
 from .models import Entry
 
+FILTERS = ("user", "action", "q", "since", "until")
+
 
 def search(query: Mapping[str, str]) -> QuerySet[Entry]:
     """Entries, newest first; `query` may hold user, action (or its beginning), q, since and until."""

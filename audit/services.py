@@ -1,15 +1,18 @@
-"""Writing the audit log: record() for one action, verify() for the whole chain."""
+"""Writing the audit log: record() for one action, verify() for the whole chain, export() to take it away."""
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.utils import timezone
 
 from .context import current
 from .models import Entry
+from .selectors import FILTERS, search
 
 GENESIS = "0" * 64
 _LOCK = 0x10A51  # any number that no other PostgreSQL advisory lock of this database uses
@@ -49,14 +52,36 @@ def digest(entry: Entry) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def verify() -> Entry | None:
-    """The first entry that doesn't follow from the one before it, or None when the chain holds."""
-    previous = GENESIS
+def export(query: Mapping[str, str]) -> QuerySet[Entry]:
+    """The entries that `query` names (see selectors.search), for taking away; that they were taken is an entry too."""
+    found = search(query)
+    record("audit.export", filters={name: query[name] for name in FILTERS if query.get(name)})
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading the whole chain showed; `head` is the last entry's hash, which one may note down elsewhere."""
+
+    entries: int
+    head: str
+    broken: Entry | None = None  # the first entry that doesn't follow from the one before it
+    head_missing: bool = False  # a head noted down earlier is in the chain no more: its tail was cut or rewritten
+
+    @property
+    def holds(self) -> bool:
+        return self.broken is None and not self.head_missing
+
+
+def verify(published: str = "") -> Verdict:
+    """Read every entry; with `published`, the hash of some entry noted down earlier, see that it is still there."""
+    previous, count, seen = GENESIS, 0, not published
     for entry in Entry.objects.order_by("pk").iterator():
         if entry.previous != previous or digest(entry) != entry.hash:
-            return entry
-        previous = entry.hash
-    return None
+            return Verdict(count, previous, entry, not seen)
+        previous, count = entry.hash, count + 1
+        seen = seen or previous == published
+    return Verdict(count, previous, None, not seen)
 
 
 def _lock() -> None:

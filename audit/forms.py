@@ -1,0 +1,20 @@
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+_DAY = forms.DateInput(attrs={"type": "date"})
+
+
+class FilterForm(forms.Form):
+    """What selectors.search() takes, as fields."""
+
+    user = forms.CharField(label=_("Person"), required=False)
+    action = forms.CharField(
+        label=_("Action"), required=False, widget=forms.TextInput(attrs={"placeholder": "task.submit"})
+    )
+    q = forms.CharField(
+        label=_("Words"),
+        required=False,
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": _("any object")}),
+    )
+    since = forms.CharField(label=_("From"), required=False, widget=_DAY)
+    until = forms.CharField(label=_("Until"), required=False, widget=_DAY)
