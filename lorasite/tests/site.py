@@ -1,5 +1,6 @@
 """A whole installation for a test: `manage.py start` on its own port and folders, as a person starts it."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -43,7 +44,8 @@ def running_site(folder: Path, **environment: str) -> Iterator[str]:
             wait_for_page(site, f"http://127.0.0.1:{port}/", folder / "site.log")
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(site.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(site.pid, signal.SIGTERM)
             site.wait(40)
 
 

@@ -1,0 +1,24 @@
+"""The environment, its example and its guards."""
+
+import re
+from pathlib import Path
+
+from django.conf import settings
+
+from lorasite.env import Env
+
+
+def example() -> dict[str, str]:
+    text = (Path(settings.BASE_DIR) / ".env.example").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
+
+
+def test_example_names_every_variable_and_no_other() -> None:
+    assert {name.lower() for name in example()} == set(Env.model_fields)
+
+
+def test_example_shows_the_defaults() -> None:
+    asked = Env(_env_file=Path(settings.BASE_DIR) / ".env.example")  # type: ignore[call-arg]
+    default = Env(_env_file=None)  # type: ignore[call-arg]
+    for name in set(Env.model_fields) - {"data_dir", "results_dir"}:
+        assert getattr(asked, name) == getattr(default, name), name

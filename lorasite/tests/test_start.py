@@ -1,0 +1,139 @@
+"""`manage.py start` as a process tree: what it starts, how it ends, what it survives."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from django.conf import settings
+
+from .site import PASSWORD, free_port, running_site
+
+pytestmark = pytest.mark.process
+MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    with running_site(tmp_path) as address:
+        yield address
+
+
+def start(folder: Path, port: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PORT": str(port), "DATA_DIR": str(folder / "data"), "SAMPLES": "0", **environment}
+    return subprocess.run([sys.executable, MANAGE, "start"], env=env, capture_output=True, text=True, timeout=60)
+
+
+def children() -> dict[str, psutil.Process]:
+    """The site's processes by what they are; the supervisor is this test's only child that runs `start`."""
+    supervisor = next(p for p in psutil.Process().children() if "start" in p.cmdline())
+    kinds = {"redis": "valkey", "worker": "worker", "web": "start"}
+    found = {"supervisor": supervisor}
+    for child in supervisor.children():
+        line = " ".join(child.cmdline())
+        found.setdefault(next(kind for kind, word in kinds.items() if word in line), child)
+    return found
+
+
+def eventually(fact: Callable[[], Any], limit: float = 40) -> Any:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            if found := fact():
+                return found
+        except (OSError, StopIteration, psutil.Error):
+            pass
+        time.sleep(0.2)
+    raise AssertionError("it did not happen in time")
+
+
+def call(address: str, path: str, body: Any = None, token: str = "") -> Any:
+    request = urllib.request.Request(address + path, json.dumps(body).encode() if body else None)
+    request.add_header("Content-Type", "application/json")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def sign_in(address: str) -> str:
+    return str(call(address, "/api/login", {"username": "root", "password": PASSWORD})["access"])
+
+
+def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+    with running_site(tmp_path):
+        tree = eventually(lambda: len(found := children()) == 4 and found)
+        tree["supervisor"].send_signal(signal.SIGINT)
+        _, alive = psutil.wait_procs(tree.values(), timeout=40)
+    assert not alive
+
+
+def test_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells children of their parent's death")
+    with running_site(tmp_path):
+        tree = eventually(lambda: len(found := children()) == 4 and found)
+        tree["supervisor"].kill()
+        _, alive = psutil.wait_procs(tree.values(), timeout=40)
+    assert not alive
+
+
+@pytest.mark.parametrize("kind", ["redis", "worker", "web"])
+def test_dead_child_is_started_again(site: str, kind: str) -> None:
+    first = eventually(lambda: children()[kind] if len(children()) == 4 else None)
+    first.kill()
+    eventually(lambda: (again := children().get(kind)) and again.pid != first.pid)
+    eventually(lambda: sign_in(site))
+
+
+def test_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = start(tmp_path, taken.getsockname()[1])
+    assert ended.returncode == 1
+    assert "can't be used" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_second_start_on_the_same_data_is_told_in_one_line(tmp_path: Path) -> None:
+    with running_site(tmp_path):
+        ended = start(tmp_path, free_port())
+    assert ended.returncode == 1
+    assert "already runs" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_first_start_makes_samples_and_the_second_finds_them_again(tmp_path: Path) -> None:
+    """The upload comes after samples were read: a web server forked from that process would hang in polars."""
+    with running_site(tmp_path, SAMPLES="1") as site:
+        token = sign_in(site)
+        names = {d["name"] for d in call(site, "/api/datasets", token=token)["results"]}
+        runs = call(site, "/api/experiments", token=token)["results"]
+        assert names == {"tweets-en", "reviews-zh"} and len(runs) == 1
+        assert upload(site, token) == 201
+    with running_site(tmp_path) as site:
+        token = sign_in(site)
+        assert len(call(site, "/api/datasets", token=token)["results"]) == 3
+        task = runs[0]["task_id"]
+        eventually(lambda: call(site, f"/api/task/{task}", token=token)["status"] in ("STARTED", "SUCCESS"), 60)
+
+
+def upload(site: str, token: str) -> int:
+    rows = "text,label\n" + "".join(f"row {i} is {'good' if i % 2 else 'bad'},{i % 2}\n" for i in range(40))
+    body = (
+        '--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nmine\r\n'
+        f'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n{rows}\r\n--b--\r\n'
+    )
+    request = urllib.request.Request(site + "/api/datasets", body.encode())
+    request.add_header("Content-Type", "multipart/form-data; boundary=b")
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return int(answer.status)
