@@ -7,28 +7,21 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.admin import ModelAdmin
 
+from accounts.admin_site import ReadOnly
+
 from . import services
 from .models import Task, WrongState
 
 
 @admin.register(Task)
-class TaskAdmin(ModelAdmin):
+class TaskAdmin(ReadOnly, ModelAdmin):
     """Tasks to look at; what changes one goes through the same services as page and API."""
 
     list_display = ["experiment", "owner", "status", "stage", "step", "total_steps", "attempt", "deaths", "created_at"]
-    list_filter = ["status", "stage", "device_kind"]
+    list_filter = ["status", "stage", "device_kind", "created_at"]
     search_fields = ["experiment__name", "owner__username"]
     list_select_related = ["experiment", "owner"]
     actions = ["cancel_tasks", "resume_tasks"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [field.name for field in Task._meta.fields]
 
     @admin.action(description=gettext_lazy("Cancel"))
     def cancel_tasks(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:

@@ -1,0 +1,56 @@
+"""The configuration of a run: what it refuses, how it says so, and that its page is true."""
+
+from pathlib import Path
+
+import pytest
+
+from training.engine import reference
+from training.engine.config import RunConfig
+from training.engine.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_page_of_the_documentation_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == reference.page()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_is_valid(path: Path) -> None:
+    config = RunConfig.from_yaml(path.read_text(encoding="utf-8"))
+    assert RunConfig.from_yaml(config.to_yaml()) == config
+    assert RunConfig.parse(config.concise()) == config
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "said"),
+    [
+        ({"nonsense": 1}, "nonsense", "not a field"),
+        ({"lora": {"rank": 8}}, "lora.rank", "not a field"),
+        ({"training": {"learnig_rate": 1}}, "training.learnig_rate", "Did you mean training.learning_rate?"),
+        ({"lora": {"r": 0}}, "lora.r", "greater than or equal to 1"),
+        ({"training": {"learning_rate": -0.1}}, "training.learning_rate", "greater than 0"),
+        ({"training": {"num_train_epochs": float("inf")}}, "training.num_train_epochs", "finite"),
+        ({"model": {"name": "../up"}}, "model.name", "never a path"),
+        ({"experiment_name": "a/b"}, "experiment_name", "letters"),
+        ({"data": {"validation_rules": {"typo": "error"}}}, "data.validation_rules", "finding codes"),
+        ({"training": {"device": "tpu"}}, "training.device", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ({"lora": "all"}, "lora", "dictionary"),
+    ],
+)
+def test_mistake_is_named_with_its_field_and_what_is_allowed(data: dict, field: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(data)
+    (problem,) = caught.value.problems
+    assert problem.field == field and said in problem.message
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({"lora": {"r": 0, "lora_dropout": 1}, "training": {"seed": -1}})
+    assert {p.field for p in caught.value.problems} == {"lora.r", "lora.lora_dropout", "training.seed"}
+
+
+def test_broken_yaml_names_the_line() -> None:
+    with pytest.raises(ConfigError, match="line 3"):
+        RunConfig.from_yaml("lora:\n  r: [1, 2\n")
