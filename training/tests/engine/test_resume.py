@@ -75,10 +75,10 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tweets
     events, _ = unbroken
     config = small(training={"save_strategy": "steps", "save_steps": 3})
     expected = losses(events)
+    steps: list[StepDone] = []
     with pytest.raises(Interrupted):
-        steps = []
         for event in train(config, data_file=tweets, results=tmp_path, should_save=lambda: len(steps) == 6):
-            steps += [event] if isinstance(event, StepDone) else []
+            steps.extend([event] if isinstance(event, StepDone) else [])
     folder = tmp_path / "artifacts/checkpoints"
     newest = folder / "checkpoint-6"
     content = bytearray((newest / "optimizer.safetensors").read_bytes())
