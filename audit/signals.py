@@ -1,13 +1,17 @@
-"""Accounts as audit entries: signing in and out, new passwords."""
+"""What other parts announce, as audit entries: signing in and out, passwords, roles, every change made in the admin."""
 
 from typing import Any
 
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db.models.signals import post_save
 from django.dispatch import receiver
+from django.utils.translation import override
 
-from accounts.signals import password_changed
+from accounts.signals import password_changed, role_changed
 
 from .services import record
+
+_ADMIN = {1: "admin.add", 2: "admin.change", 3: "admin.delete"}  # Django's action flags
 
 
 @receiver(user_logged_in)
@@ -29,3 +33,17 @@ def refused(credentials: dict[str, Any], **kwargs: Any) -> None:
 @receiver(password_changed)
 def new_password(user: Any, **kwargs: Any) -> None:
     record("user.password_change", obj=user)
+
+
+@receiver(role_changed)
+def new_role(user: Any, role: str, **kwargs: Any) -> None:
+    record("user.role_change", obj=user, role=str(role))
+
+
+@receiver(post_save, sender="admin.LogEntry")
+def administered(instance: Any, created: bool, **kwargs: Any) -> None:
+    """Django's admin writes a LogEntry for whatever is done in it, whichever app's model it is."""
+    if created:
+        with override("en"):
+            changes = instance.get_change_message()
+        record(_ADMIN[instance.action_flag], user=instance.user, obj=instance.get_edited_object(), changes=changes)

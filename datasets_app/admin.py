@@ -1,23 +1,14 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
+from accounts.admin_site import ReadOnly
+
 from .models import Dataset, Finding, Version
-
-
-class ReadOnly:
-    """Versions are immutable, so the admin only shows them; changes go through the services."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class VersionInline(ReadOnly, TabularInline):
@@ -35,14 +26,26 @@ class FindingInline(ReadOnly, TabularInline):
 
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnly, ModelAdmin):
-    list_display = ["name", "owner", "created_at"]
-    search_fields = ["name", "owner__username"]
+    """Datasets; like their versions they are only shown, since a run must always find its data."""
+
+    list_display = ["name", "owner", "version_count", "description", "created_at"]
+    list_select_related = ["owner"]
+    list_filter = ["created_at"]
+    search_fields = ["name", "description", "owner__username"]
     inlines = [VersionInline]
+
+    @admin.display(description=_("versions"), ordering="count")
+    def version_count(self, dataset: Any) -> int:
+        return int(dataset.count)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
+        return super().get_queryset(request).annotate(count=Count("versions"))
 
 
 @admin.register(Version)
 class VersionAdmin(ReadOnly, ModelAdmin):
-    list_display = ["__str__", "rows", "author", "created_at"]
+    list_display = ["__str__", "rows", "author", "note", "created_at"]
     list_select_related = ["dataset", "author"]
-    search_fields = ["dataset__name", "hash"]
+    list_filter = ["created_at"]
+    search_fields = ["dataset__name", "hash", "author__username"]
     inlines = [FindingInline]

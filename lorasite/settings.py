@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import dj_database_url
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from lorasite.env import BASE_DIR, env
@@ -19,8 +20,8 @@ WSGI_APPLICATION = "lorasite.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "accounts.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -125,7 +126,6 @@ X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 
 CONTENT_SECURITY_POLICY = {
-    "EXCLUDE_URL_PREFIXES": ["/admin/"],
     "DIRECTIVES": {
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
@@ -177,6 +177,8 @@ UNFOLD = {
     "SITE_HEADER": "Lorasite",
     "SITE_URL": reverse_lazy("home"),
     "SHOW_HISTORY": True,
+    "SHOW_LANGUAGES": True,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("lorasite/icon.svg")}],
 }
 
 LOGGING = {

@@ -1,0 +1,111 @@
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from .forms import EndsSessions
+from .models import Role, User
+from .services import change_role
+
+admin.site.unregister([Group, OutstandingToken, BlacklistedToken])  # a token's page would show a living secret
+
+
+class PasswordForm(EndsSessions, AdminPasswordChangeForm):
+    pass
+
+
+class WithRole(forms.ModelForm):
+    role = forms.ChoiceField(label=_("Role"), choices=Role.choices, widget=UnfoldAdminSelectWidget)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "role" in self.fields:
+            self.fields["role"].initial = self.instance.role if self.instance.pk else Role.MEMBER
+
+
+class AddForm(WithRole, UserCreationForm):
+    pass
+
+
+class ChangeForm(WithRole, UserChangeForm):
+    pass
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
+    """People. An account is disabled rather than deleted: what it owns and did keeps its name."""
+
+    form, add_form, change_password_form = ChangeForm, AddForm, PasswordForm
+    list_display = ["username", "email", "role_word", "is_active", "last_login", "date_joined"]
+    list_filter = ["is_active", "groups", "last_login"]
+    search_fields = ["username", "email", "first_name", "last_name"]
+    ordering = ["username"]
+    filter_horizontal = ()
+    readonly_fields = ["last_login", "date_joined"]
+    fieldsets = [
+        (None, {"fields": ["username", "password", "role", "is_active"]}),
+        (_("Person"), {"fields": ["first_name", "last_name", "email", "groups"]}),
+        (_("Dates"), {"fields": ["last_login", "date_joined"]}),
+    ]
+    add_fieldsets = [(None, {"fields": ["username", "email", "usable_password", "password1", "password2", "role"]})]
+
+    @admin.display(description=_("Role"))
+    def role_word(self, user: User) -> str:
+        return str(user.role.label)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).prefetch_related("groups")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Nobody locks themselves out."""
+        return [*self.readonly_fields, *(["role", "is_active"] if obj == request.user else [])]
+
+    def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        if db_field.name == "groups":
+            kwargs["queryset"] = Group.objects.exclude(name__in=Role.values)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    def save_related(self, request: Any, form: Any, formsets: Any, change: bool) -> None:
+        """The groups of the form are teams; saving them drops the group of the role, which is put back here."""
+        user, before = form.instance, form.instance.role
+        super().save_related(request, form, formsets, change)
+        change_role(user, Role(form.cleaned_data.get("role", before)), before=before if change else None)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
+    """Teams to share with; the groups of the roles keep their names."""
+
+    list_display = ["name", "members"]
+    fields = ["name"]
+    filter_horizontal = ()
+
+    @admin.display(description=_("Members"), ordering="members")
+    def members(self, group: Any) -> int:
+        return int(group.members)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Group]:
+        return super().get_queryset(request).annotate(members=Count("user"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _no_role(obj) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return _no_role(obj) and super().has_delete_permission(request, obj)
+
+
+def _no_role(group: Any) -> bool:
+    return group is None or group.name not in Role.values

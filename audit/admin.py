@@ -1,0 +1,15 @@
+from django.contrib import admin
+from unfold.admin import ModelAdmin
+
+from accounts.admin_site import ReadOnly
+
+from .models import Entry
+
+
+@admin.register(Entry)
+class EntryAdmin(ReadOnly, ModelAdmin):  # type: ignore[type-arg]
+    list_display = ["at", "username", "action", "object_type", "object_id", "result", "address"]
+    list_filter = ["action", "result", "at"]
+    search_fields = ["username", "action", "object_id"]
+    show_full_result_count = False
+    ordering = ["-pk"]

@@ -1,0 +1,36 @@
+"""One of everything that a person can own, as rows; nothing is trained."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from accounts.models import User
+from datasets_app import canonical
+from datasets_app.models import Dataset, Version
+from experiments.models import Experiment
+from training.models import Stage, Status, Task
+
+
+@dataclass
+class Belongings:
+    dataset: Dataset
+    version: Version
+    experiment: Experiment
+    task: Task
+
+
+def belongings(owner: User, name: str = "mine") -> Belongings:
+    """A dataset `name` with its rows on disk, and a cancelled run `name` that trained on it."""
+    frame = pl.DataFrame({"text": ["a fine day", "a poor day"], "label": ["good", "bad"], "row": [1, 2]})
+    dataset = Dataset.objects.create(name=name, owner=owner)
+    version = Version.objects.create(
+        dataset=dataset, number=1, hash=canonical.digest(frame), author=owner, rows=2, labels={"bad": 1, "good": 1}
+    )
+    canonical.store(frame, version.path)
+    experiment = Experiment.objects.create(
+        name=name, owner=owner, version=version, dataset_name=str(version), base_model="some/model", config={}
+    )
+    experiment.folder.mkdir(parents=True)
+    (experiment.folder / "config.yaml").write_text("experiment_name: mine\n")
+    task = Task.objects.create(owner=owner, experiment=experiment, status=Status.CANCELLED, stage=Stage.TRAINING)
+    return Belongings(dataset, version, experiment, task)
