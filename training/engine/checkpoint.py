@@ -88,12 +88,12 @@ class Checkpoints:
         return State(**data)
 
     def kept(self, state: State) -> dict[str, int]:
-        """Steps of best, last and fastest (the earliest within one point of the best)."""
+        """Steps of best (of equals the one with the lowest loss), last and fastest (the earliest within one point)."""
         there = set(self.steps())
         scores = [score for score in state.scores if score["step"] in there]
         kept = {"last": max(there)} if there else {}
         if scores:
-            best = max(scores, key=lambda score: (self.sign * score["metric"], -score["step"]))
+            best = max(scores, key=lambda score: (self.sign * score["metric"], -score["loss"], -score["step"]))
             near = [score for score in scores if self.sign * (best["metric"] - score["metric"]) <= ONE_POINT]
             kept |= {"best": best["step"], "fastest": min(score["step"] for score in near)}
         return kept

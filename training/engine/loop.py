@@ -225,7 +225,7 @@ class Loop:
         sign = -1.0 if name == "loss" else 1.0
         best = max((sign * score["metric"] for score in state.scores), default=-math.inf)
         state.waited = 0 if sign * scores[name] > best else state.waited + 1
-        state.scores.append({"step": state.step, "metric": scores[name]})
+        state.scores.append({"step": state.step, "metric": scores[name], "loss": scores["loss"]})
         state.history.append(
             {"step": state.step, "epoch": self._epoch()} | {f"eval_{key}": value for key, value in scores.items()}
         )
