@@ -89,7 +89,7 @@ def form_field(path: str, info: FieldInfo) -> forms.Field:
     """Strings throughout: what a value means is RunConfig's to say."""
     return forms.CharField(
         label=IN_SIGHT.get(path, path.partition(".")[2]),
-        help_text=gettext(info.description or ""),
+        help_text=gettext(info.description) if info.description else "",
         required=False,
         widget=widget(info),
     )

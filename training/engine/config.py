@@ -20,6 +20,11 @@ FindingCode = Literal[
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+def _(text: str) -> str:
+    """Marks a sentence that pages translate; the engine itself speaks English."""
+    return text
+
+
 class Section(BaseModel):
     """Base of every section: unknown fields are refused, assignments are checked too."""
 
@@ -34,39 +39,43 @@ class ModelSection(Section):
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
-        description="Hub id such as distilbert-base-uncased, or the name of a folder under BASE_MODELS_DIR.",
+        description=_("Hub id such as distilbert-base-uncased, or the name of a folder under BASE_MODELS_DIR."),
     )
-    num_labels: int | None = Field(None, ge=2, le=1000, description="Number of labels; left out: counted in the data.")
+    num_labels: int | None = Field(
+        None, ge=2, le=1000, description=_("Number of labels; left out: counted in the data.")
+    )
     revision: str | None = Field(
-        None, max_length=100, pattern=r"^[A-Za-z0-9._-]+$", description="Branch, tag or commit on the hub."
+        None, max_length=100, pattern=r"^[A-Za-z0-9._-]+$", description=_("Branch, tag or commit on the hub.")
     )
 
 
 class LoraSection(Section):
     """The adapter, in PEFT's terms."""
 
-    r: int = Field(8, ge=1, le=512, description="Rank of the adapter's two matrices.")
-    lora_alpha: float = Field(16, gt=0, le=4096, description="Scale: the update is multiplied by lora_alpha / r.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    r: int = Field(8, ge=1, le=512, description=_("Rank of the adapter's two matrices."))
+    lora_alpha: float = Field(16, gt=0, le=4096, description=_("Scale: the update is multiplied by lora_alpha / r."))
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description=_("Dropout on the adapter's input."))
     target_modules: Literal["all-linear"] | list[LayerName] | None = Field(
         None,
-        description="Layers to adapt; left out: the right ones for the architecture; all-linear: each linear layer.",
+        description=_("Layers to adapt; left out: the right ones for the architecture; all-linear: each linear layer."),
     )
     layers_to_transform: list[int] | None = Field(
         None,
-        description="Indexes of the layers that get an adapter; left out: all. Layers below the lowest stay frozen.",
+        description=_("Indexes of the layers that get an adapter; left out: all. Layers below the lowest stay frozen."),
     )
     modules_to_save: list[LayerName] | None = Field(
-        None, description="Further modules trained in full and saved; new heads are always among them."
+        None, description=_("Further modules trained in full and saved; new heads are always among them.")
     )
-    bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases are trained.")
-    use_rslora: bool = Field(False, description="Rank-stabilised scale: lora_alpha / sqrt(r).")
-    use_dora: bool = Field(False, description="DoRA: learns each weight's magnitude apart from its direction; slower.")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description=_("Which biases are trained."))
+    use_rslora: bool = Field(False, description=_("Rank-stabilised scale: lora_alpha / sqrt(r)."))
+    use_dora: bool = Field(
+        False, description=_("DoRA: learns each weight's magnitude apart from its direction; slower.")
+    )
     init_lora_weights: Literal["default", "gaussian", "pissa", "pissa_niter_16", "olora", "orthogonal"] = Field(
-        "default", description="How the adapter starts; default makes it start as zero."
+        "default", description=_("How the adapter starts; default makes it start as zero.")
     )
     loraplus_lr_ratio: float | None = Field(
-        None, ge=1, le=1000, description="LoRA+: the learning rate of matrix B over that of matrix A."
+        None, ge=1, le=1000, description=_("LoRA+: the learning rate of matrix B over that of matrix A.")
     )
 
 
@@ -77,70 +86,76 @@ class DataSection(Section):
         "tweets-en",
         min_length=1,
         max_length=500,
-        description="One of your datasets, as name or name@version, or a hub id.",
+        description=_("One of your datasets, as name or name@version, or a hub id."),
     )
-    dataset_config: str | None = Field(None, max_length=200, description="Configuration of a dataset of the hub.")
-    text_column: str = Field("text", min_length=1, max_length=200, description="Column with the texts.")
-    label_column: str = Field("label", min_length=1, max_length=200, description="Column with the labels.")
+    dataset_config: str | None = Field(None, max_length=200, description=_("Configuration of a dataset of the hub."))
+    text_column: str = Field("text", min_length=1, max_length=200, description=_("Column with the texts."))
+    label_column: str = Field("label", min_length=1, max_length=200, description=_("Column with the labels."))
     split_column: str = Field(
         "split",
         min_length=1,
         max_length=200,
-        description="Column with train, eval and test; used when the data have it.",
+        description=_("Column with train, eval and test; used when the data have it."),
     )
-    train_samples: int | None = Field(None, ge=2, description="Train on at most this many rows; left out: all.")
-    eval_samples: int | None = Field(None, ge=1, description="Evaluate on at most this many rows; left out: all.")
+    train_samples: int | None = Field(None, ge=2, description=_("Train on at most this many rows; left out: all."))
+    eval_samples: int | None = Field(None, ge=1, description=_("Evaluate on at most this many rows; left out: all."))
     eval_fraction: float = Field(
-        0.1, gt=0, lt=0.9, description="Share of the rows held out for evaluation when the data have no splits."
+        0.1, gt=0, lt=0.9, description=_("Share of the rows held out for evaluation when the data have no splits.")
     )
-    max_length: int = Field(128, ge=4, le=8192, description="Longest text in tokens.")
+    max_length: int = Field(128, ge=4, le=8192, description=_("Longest text in tokens."))
     truncation: Literal["truncate", "refuse"] = Field(
-        "truncate", description="What happens to longer texts: cut and counted, or the run is refused."
+        "truncate", description=_("What happens to longer texts: cut and counted, or the run is refused.")
     )
     validation_rules: dict[FindingCode, Literal["error", "warning", "ignore"]] = Field(
-        default_factory=dict, description="Severity of a finding, by its code; an error refuses the run."
+        default_factory=dict, description=_("Severity of a finding, by its code; an error refuses the run.")
     )
 
 
 class TrainingSection(Section):
     """How the adapter learns, in the terms of transformers' TrainingArguments."""
 
-    learning_rate: float = Field(5e-4, gt=0, le=1, description="Highest learning rate of AdamW.")
-    per_device_train_batch_size: int = Field(32, ge=1, le=4096, description="Rows in a training batch.")
-    per_device_eval_batch_size: int = Field(64, ge=1, le=4096, description="Rows in an evaluation batch.")
-    gradient_accumulation_steps: int = Field(1, ge=1, le=1024, description="Batches that make one optimiser step.")
-    num_train_epochs: float = Field(3, gt=0, le=1000, description="Passes over the training rows.")
-    max_steps: int | None = Field(None, ge=1, description="Optimiser steps in all; overrides num_train_epochs.")
-    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description=_("Highest learning rate of AdamW."))
+    per_device_train_batch_size: int = Field(32, ge=1, le=4096, description=_("Rows in a training batch."))
+    per_device_eval_batch_size: int = Field(64, ge=1, le=4096, description=_("Rows in an evaluation batch."))
+    gradient_accumulation_steps: int = Field(1, ge=1, le=1024, description=_("Batches that make one optimiser step."))
+    num_train_epochs: float = Field(3, gt=0, le=1000, description=_("Passes over the training rows."))
+    max_steps: int | None = Field(None, ge=1, description=_("Optimiser steps in all; overrides num_train_epochs."))
+    warmup_ratio: float = Field(
+        0.06, ge=0, lt=1, description=_("Share of the steps over which the learning rate rises.")
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        "linear", description="How the learning rate falls after the warm-up."
+        "linear", description=_("How the learning rate falls after the warm-up.")
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")
-    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Gradients are clipped to this norm; 0: not clipped.")
-    label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="Share of each label spread over the others.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description=_("Weight decay of AdamW."))
+    max_grad_norm: float = Field(
+        1.0, ge=0, le=1000, description=_("Gradients are clipped to this norm; 0: not clipped.")
+    )
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description=_("Share of each label spread over the others."))
     class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
-        "none", description="Weight of each label in the loss; balanced: the rarer, the heavier."
+        "none", description=_("Weight of each label in the loss; balanced: the rarer, the heavier.")
     )
-    eval_strategy: Literal["epoch", "steps", "no"] = Field("epoch", description="When the model is evaluated.")
-    eval_steps: int = Field(200, ge=1, description="Steps between evaluations with eval_strategy steps.")
+    eval_strategy: Literal["epoch", "steps", "no"] = Field("epoch", description=_("When the model is evaluated."))
+    eval_steps: int = Field(200, ge=1, description=_("Steps between evaluations with eval_strategy steps."))
     save_strategy: Literal["epoch", "steps", "no"] = Field(
-        "epoch", description="When a checkpoint is written; one is written after each evaluation in any case."
+        "epoch", description=_("When a checkpoint is written; one is written after each evaluation in any case.")
     )
-    save_steps: int = Field(200, ge=1, description="Steps between checkpoints with save_strategy steps.")
-    logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
+    save_steps: int = Field(200, ge=1, description=_("Steps between checkpoints with save_strategy steps."))
+    logging_steps: int = Field(10, ge=1, description=_("Steps between two points of the loss curve."))
     metric_for_best_model: Literal["accuracy", "macro_f1", "macro_precision", "macro_recall", "loss"] = Field(
-        "accuracy", description="Metric that chooses the best checkpoint."
+        "accuracy", description=_("Metric that chooses the best checkpoint.")
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, le=1000, description="Stop after this many evaluations without improvement; left out: never."
+        None, ge=1, le=1000, description=_("Stop after this many evaluations without improvement; left out: never.")
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train; auto takes the fastest.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description=_("Where to train; auto takes the fastest.")
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of the frozen weights; auto takes what the device is fast in."
+        "auto", description=_("Number format of the frozen weights; auto takes what the device is fast in.")
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="Start of every random choice: same seed, same run.")
+    seed: int = Field(42, ge=0, lt=2**32, description=_("Start of every random choice: same seed, same run."))
     deterministic: bool = Field(
-        False, description="Only operations that give the same bits each time; slower on a GPU."
+        False, description=_("Only operations that give the same bits each time; slower on a GPU.")
     )
 
 
@@ -148,9 +163,9 @@ class SystemSection(Section):
     """What concerns the machine and not the result."""
 
     num_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads; left out: the cores this process may use."
+        None, ge=1, le=1024, description=_("CPU threads; left out: the cores this process may use.")
     )
-    baseline: bool = Field(True, description="Also train a linear model on word counts, to compare with.")
+    baseline: bool = Field(True, description=_("Also train a linear model on word counts, to compare with."))
 
 
 class RunConfig(Section):
@@ -161,14 +176,14 @@ class RunConfig(Section):
         min_length=1,
         max_length=80,
         pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*$",
-        description="Name of the experiment and of its folder: letters, digits and . _ - after a letter or digit.",
+        description=_("Name of the experiment and of its folder: letters, digits and . _ - after a letter or digit."),
     )
-    task: Literal["sequence_classification"] = Field("sequence_classification", description="What the model learns.")
-    model: ModelSection = Field(default_factory=ModelSection, description="Base model.")
-    lora: LoraSection = Field(default_factory=LoraSection, description="Adapter.")
-    data: DataSection = Field(default_factory=DataSection, description="Data.")
-    training: TrainingSection = Field(default_factory=TrainingSection, description="Training.")
-    system: SystemSection = Field(default_factory=SystemSection, description="Machine.")
+    task: Literal["sequence_classification"] = Field("sequence_classification", description=_("What the model learns."))
+    model: ModelSection = Field(default_factory=ModelSection, description=_("Base model."))
+    lora: LoraSection = Field(default_factory=LoraSection, description=_("Adapter."))
+    data: DataSection = Field(default_factory=DataSection, description=_("Data."))
+    training: TrainingSection = Field(default_factory=TrainingSection, description=_("Training."))
+    system: SystemSection = Field(default_factory=SystemSection, description=_("Machine."))
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> RunConfig:
