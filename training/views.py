@@ -56,7 +56,7 @@ def new(request: Any) -> HttpResponse:
     """The form of a run. `do` says which button was pressed: start, show (as curl, …) or read (the YAML)."""
     require_creator(request.user)
     do, problem = request.POST.get("do", "start"), None
-    form = _form(request, _asked(request), request.POST if do != "read" else None)
+    form = _form(request, _asked(request), request.POST if request.method == "POST" and do != "read" else None)
     try:
         if request.method == "POST" and do == "start":
             return redirect("training:run", _start(request, form).pk)
@@ -84,7 +84,7 @@ def _start(request: Any, form: RunForm) -> Task:
 
 def _form(request: Any, config: dict[str, Any], data: Any = None) -> RunForm:
     names = [f"{d.name}@{d.latest.number}" for d in datasets_for(request.user).prefetch_related("versions")]
-    return RunForm(data or None, config=config, datasets=names, models=presets.base_models())
+    return RunForm(data, config=config, datasets=names, models=presets.base_models())
 
 
 def _asked(request: Any) -> dict[str, Any]:

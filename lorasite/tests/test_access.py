@@ -1,0 +1,226 @@
+"""Who may do what: every address of the site, asked by everybody. An address without a line here fails the test.
+
+A line is a method, an address as its pattern says it, and the answers to: an anonymous caller; a viewer and a member who
+have nothing to do with the object; a reader, with whom its owner shares it for looking; the owner; an admin.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from drf_spectacular.generators import SchemaGenerator
+from rest_framework.test import APIClient
+from rest_framework_simplejwt.tokens import RefreshToken
+
+from accounts.permissions import share
+from conftest import make_user
+from datasets_app import pending
+from training.models import Status, Task
+
+from .rows import belongings
+
+PEOPLE = ("anonymous", "viewer", "stranger", "reader", "owner", "admin")
+
+PAGES = """
+GET    /                                           302 200 200 200 200 200
+POST   /                                           302 200 200 200 200 200
+GET    login/                                      200 302 302 302 302 302
+POST   login/                                      200 302 302 302 302 302
+GET    logout/                                     405 405 405 405 405 405
+POST   logout/                                     302 302 302 302 302 302
+GET    account/password/                           302 200 200 200 200 200
+POST   account/password/                           302 200 200 200 200 200
+GET    datasets/                                   302 200 200 200 200 200
+POST   datasets/                                   302 405 405 405 405 405
+GET    datasets/new/                               302 403 200 403 200 200
+POST   datasets/new/                               302 403 200 403 200 200
+GET    datasets/new/<str:token>/                   302 403 404 403 200 404
+POST   datasets/new/<str:token>/                   302 403 404 403 302 404
+GET    datasets/<str:name>/                        302 404 404 200 200 200
+POST   datasets/<str:name>/                        302 405 405 405 405 405
+GET    datasets/<str:name>/rows/                   302 404 404 200 200 200
+POST   datasets/<str:name>/rows/                   302 405 405 405 405 405
+GET    datasets/<str:name>/delete/                 302 405 405 405 405 405
+POST   datasets/<str:name>/delete/                 302 404 404 403 302 302
+GET    train/                                      302 403 200 403 200 200
+GET    train/?like=<name>                          302 403 404 403 200 200
+POST   train/                                      302 403 400 403 400 400
+GET    runs/<uuid:task_id>/                        302 404 404 200 200 200
+POST   runs/<uuid:task_id>/                        302 404 404 200 200 200
+GET    runs/<uuid:task_id>/cancel/                 302 405 405 405 405 405
+POST   runs/<uuid:task_id>/cancel/                 302 404 404 403 302 302
+GET    runs/<uuid:task_id>/resume/                 302 405 405 405 405 405
+POST   runs/<uuid:task_id>/resume/                 302 404 404 403 302 302
+GET    experiments/                                302 200 200 200 200 200
+POST   experiments/                                302 200 200 200 200 200
+GET    experiments/<str:name>/                     302 404 404 200 200 200
+POST   experiments/<str:name>/                     302 404 404 200 200 200
+GET    experiments/<str:name>/files/<path:path>    302 404 404 200 200 200
+POST   experiments/<str:name>/files/<path:path>    302 404 404 200 200 200
+GET    predict/                                    302 200 200 200 200 200
+POST   predict/                                    302 200 200 200 200 200
+GET    audit/                                      302 403 403 403 403 200
+POST   audit/                                      302 405 405 405 405 405
+GET    audit/export/                               302 403 403 403 403 200
+POST   audit/export/                               302 405 405 405 405 405
+GET    i18n/setlang/                               302 302 302 302 302 302
+POST   i18n/setlang/                               302 302 302 302 302 302
+"""
+
+API = """
+POST   api/login                                   400 400 400 400 400 400
+POST   api/login/refresh                           400 400 400 400 400 400
+POST   api/logout                                  400 400 400 400 400 400
+GET    api/audit/logs                              401 403 403 403 403 200
+GET    api/datasets                                401 200 200 200 200 200
+POST   api/datasets                                401 403 400 403 400 400
+GET    api/datasets/<str:name>                     401 404 404 200 200 200
+DELETE api/datasets/<str:name>                     401 404 404 403 409 409
+GET    api/experiments                             401 403 403 403 403 200
+GET    api/experiments/mine                        401 200 200 200 200 200
+GET    api/experiments/<str:name>                  401 404 404 200 200 200
+POST   api/train                                   401 403 400 403 202 202
+POST   api/train/validate                          401 400 400 200 200 200
+GET    api/task/<uuid:task_id>                     401 404 404 200 200 200
+POST   api/task/<uuid:task_id>/cancel              401 404 404 403 202 202
+POST   api/task/<uuid:task_id>/resume              401 404 404 403 202 202
+GET    api/task/<uuid:task_id>/logs                401 404 404 200 200 200
+POST   api/predict                                 401 404 404 409 409 409
+GET    api/schema                                  200 200 200 200 200 200
+GET    api/docs                                    200 200 200 200 200 200
+"""
+
+BODIES: dict[str, Any] = {  # what a POST carries; else nothing
+    "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
+    "api/train/validate": {"data": {"dataset_name": "private"}},
+    "api/predict": {"text": "a fine day", "model": "private"},
+    "predict/": {"text": "a fine day", "model": "private"},
+}
+
+
+def lines(table: str) -> list[tuple[str, str, list[int]]]:
+    rows = [line.split() for line in table.strip().splitlines()]
+    return [(method, address, [int(code) for code in codes]) for method, address, *codes in rows]
+
+
+@pytest.fixture
+def people(db: None) -> dict[str, Any]:
+    roles = {"viewer": "viewer", "stranger": "member", "reader": "viewer", "owner": "member", "admin": "admin"}
+    return {"anonymous": None} | {name: make_user(name, role) for name, role in roles.items()}
+
+
+@pytest.fixture
+def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
+    """What stands for <name>, <task_id>, … in an address."""
+    owned, waiting = belongings(people["owner"], "private"), belongings(people["owner"], "waiting")
+    for shared in (owned, waiting):
+        for thing in (shared.dataset, shared.experiment, shared.task):
+            share(thing, to=people["reader"])
+    Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
+    upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
+    token = pending.keep(user=people["owner"], upload=upload).token
+    ids = {"task_id": str(owned.task.pk), "waiting": str(waiting.task.pk)}
+    return {"name": "private", "path": "config.yaml", "token": token, **ids}
+
+
+def filled(address: str, arguments: dict[str, str]) -> str:
+    """The path; a run that is to be cancelled is one that still waits."""
+    known = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: known[found[1]], address.removeprefix("/"))
+
+
+def client_of(person: Any, *, api: bool = False) -> Any:
+    client: Any = APIClient() if api else Client()
+    if person and api:
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {RefreshToken.for_user(person).access_token}")
+    elif person:
+        client.force_login(person)
+    return client
+
+
+def answer(client: Any, method: str, path: str, body: Any = None) -> int:
+    """The status, with whatever the request changed undone."""
+    options = {"format": "json"} if isinstance(client, APIClient) and body is not None else {}
+    with transaction.atomic():
+        found = getattr(client, method.lower())(path, body, **options)
+        transaction.set_rollback(True)
+    return int(found.status_code)
+
+
+@pytest.mark.parametrize(("method", "address", "codes"), lines(PAGES) + lines(API))
+def test_everybody_gets_the_answer_of_the_table(
+    people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
+) -> None:
+    path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method == "POST" else None
+    clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
+    found = {name: answer(client, method, path, body) for name, client in clients.items()}
+    assert found == dict(zip(PEOPLE, codes, strict=True))
+
+
+@pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(PAGES) if line[0] == "POST"])
+def test_no_page_takes_a_post_that_another_site_sent(
+    people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
+) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(people["admin"])
+    assert browser.post(filled(address, arguments), BODIES.get(address, {})).status_code == 403
+
+
+@pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(API) if line[0] != "GET"])
+def test_the_api_takes_no_cookie_that_another_site_sent(
+    people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
+) -> None:
+    browser = APIClient(enforce_csrf_checks=True)
+    browser.force_login(people["admin"])
+    sent = getattr(browser, method.lower())(filled(address, arguments), BODIES.get(address, {}), format="json")
+    assert sent.status_code == (400 if codes[0] == 400 else 403)  # what is open to anybody reads no cookie
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any], method: str) -> None:
+    addresses = ["/" + re.sub(r"<.*?>", "1", a) for a in patterns(get_resolver()) if a.startswith("admin/")]
+    assert len(addresses) > 50
+    clients = {name: client_of(people[name]) for name in PEOPLE if name != "admin"}
+    for path in (re.sub(r"\^?\(.*", "accounts/", a) for a in addresses):
+        found = {name: answer(client, method, path) for name, client in clients.items()}
+        assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
+
+
+LISTS = ["/", "/datasets/", "/experiments/", "/train/", "/api/datasets", "/api/experiments/mine"]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dict[str, str], path: str) -> None:
+    seen = {n: client_of(p, api=path.startswith("/api/")).get(path).content.decode() for n, p in people.items() if p}
+    assert [name for name in ("stranger", "owner", "admin") if "private" in seen[name]] == ["owner", "admin"]
+    assert "private" not in seen["viewer"]
+
+
+def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
+    for pattern in resolver.url_patterns:
+        address = before + str(pattern.pattern)
+        if isinstance(pattern, URLPattern):
+            yield address
+        else:
+            yield from patterns(pattern, address)
+
+
+def test_every_page_stands_in_the_table_with_get_and_post() -> None:
+    pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", "api/"))}
+    told = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
+    assert told == {(method, address or "/") for address in pages for method in ("GET", "POST")}
+
+
+def test_every_operation_of_the_api_stands_in_the_table() -> None:
+    told = {(m, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", "/" + a.partition("?")[0])) for m, a, _codes in lines(API)}
+    schema = SchemaGenerator().get_schema(request=None, public=True)["paths"]
+    assert told - {("GET", "/api/schema"), ("GET", "/api/docs")} == {
+        (method.upper(), path) for path, methods in schema.items() for method in methods
+    }
+    addresses = {a.partition("?")[0] for _m, a, _codes in lines(API)}
+    assert addresses == {a for a in patterns(get_resolver()) if a.startswith("api/")}
