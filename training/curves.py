@@ -80,10 +80,15 @@ def verdict(task: Task, points: list[Point]) -> str:
     ahead = 100 * (max(found) - max(version.labels.values()) / version.rows)
     if ahead <= 0:
         return _("Not better than always saying the commonest label.")
-    sentence = _("Better than always saying the commonest label by %(ahead).0f points") % {"ahead": ahead}
+    sentence = _("Better than always saying the commonest label by %(ahead).0f points.")
     if task.status == Status.STARTED and len(found) > 1:
-        return sentence + (_(", still improving.") if found[-1] >= max(found) else _(", no longer improving."))
-    return sentence + _(".")
+        improving = found[-1] >= max(found)
+        sentence = (
+            _("Better than always saying the commonest label by %(ahead).0f points, still improving.")
+            if improving
+            else _("Better than always saying the commonest label by %(ahead).0f points, no longer improving.")
+        )
+    return sentence % {"ahead": ahead}
 
 
 def quarter(task: Task) -> int:
