@@ -8,6 +8,9 @@ class AccountsConfig(AppConfig):
     verbose_name = _("Accounts")
     default = True
 
+    def ready(self) -> None:
+        from . import backends  # noqa: F401  (its receivers)
+
 
 class AdminConfig(admin_apps.AdminConfig):
     default = False
