@@ -139,4 +139,6 @@ def written(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, float):
+        return f"{value:g}"
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()

@@ -93,8 +93,9 @@ def _asked(request: Any) -> dict[str, Any]:
         found = experiment_for(request.user, like)
         return found.config | {"experiment_name": free_name(found.name)}
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
-    if dataset := request.GET.get("dataset"):
-        config["data"]["dataset_name"] = dataset
+    wanted = request.GET.get("dataset") or config["data"]["dataset_name"]
+    known = {name.partition("@")[0]: name for name in _newest(request)}
+    config["data"]["dataset_name"] = known.get(wanted, wanted)
     return config | {"experiment_name": free_name("run-1")}
 
 
