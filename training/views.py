@@ -83,8 +83,12 @@ def _start(request: Any, form: RunForm) -> Task:
 
 
 def _form(request: Any, config: dict[str, Any], data: Any = None) -> RunForm:
-    names = [f"{d.name}@{d.latest.number}" for d in datasets_for(request.user).prefetch_related("versions")]
-    return RunForm(data, config=config, datasets=names, models=presets.base_models())
+    return RunForm(data, config=config, datasets=_newest(request), models=presets.base_models())
+
+
+def _newest(request: Any) -> list[str]:
+    """The newest version of every dataset, as name@version."""
+    return [f"{d.name}@{d.latest.number}" for d in datasets_for(request.user)]
 
 
 def _asked(request: Any) -> dict[str, Any]:
