@@ -22,6 +22,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from . import jobs, lease, queue
+from .engine import warm_up
+from .engine.limits import refuse_more_than_free
 from .models import Status, Task
 from .reconciler import reconcile, take_back_abandoned
 
@@ -70,6 +72,11 @@ class TrainingWorker(Worker):
         """A database connection must not be shared by two processes."""
         connections.close_all()
         super().fork_work_horse(job, queue)
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """In the forked process: memory that runs out is an error that the engine meets, not the kernel's kill."""
+        refuse_more_than_free()
+        super().main_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:
         """SIGTERM means: finish the step, save, give the task back."""
@@ -129,17 +136,9 @@ def reconcile_safely() -> None:
         connections.close_all()
 
 
-def import_heavy() -> None:
-    """Once, before any fork: each task then starts with its libraries in memory that is shared."""
-    from peft import get_peft_model  # noqa: F401
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401
-
-    import training.engine.run  # noqa: F401
-
-
 def work(*, burst: bool = False) -> None:
     """Serve this machine's queue until SIGTERM; a Redis that goes away is waited for, never died of."""
-    import_heavy()
+    warm_up()  # once, before any fork: each task then starts with its libraries in memory that is shared
     while True:
         reconcile_safely()
         worker = _serve(burst)

@@ -29,13 +29,10 @@ def test_submitted_form_becomes_one_run_whose_page_is_for_its_owner(
 
     create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
     client.force_login(member)
-    form = {
-        "token": "one", "experiment_name": "first", "dataset_name": "tweets@1", "num_train_epochs": "1",
-        "model_name": "sentence-transformers/all-MiniLM-L6-v2", "learning_rate": "0.001", "r": "8", "lora_alpha": "16",
-        "per_device_train_batch_size": "32", "max_length": "64", "seed": "42",
-    }  # fmt: skip
-    wrong = client.post("/train/", form | {"r": "0"})
-    assert wrong.status_code == 200 and wrong.context["form"].errors.keys() == {"r"}
+    form = client.get("/train/?dataset=tweets@1").context["form"]
+    form = {field.html_name: field.value() or "" for field in form} | {"experiment_name": "first"}
+    wrong = client.post("/train/", form | {"lora.r": "0"})
+    assert wrong.status_code == 400 and wrong.context["form"].errors.keys() == {"lora.r"}
     first, second = client.post("/train/", form), client.post("/train/", form)
     task = Task.objects.get()
     assert first["Location"] == second["Location"] == f"/runs/{task.pk}/"

@@ -23,11 +23,13 @@ from training.engine import (
     train,
 )
 from training.engine.errors import DataUnreadable, Interrupted
+from training.engine.limits import refuse_more_than_free
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 stopped by an error or by Ctrl-C, 2 wrong configuration."""
     options = _options(arguments)
+    refuse_more_than_free()
     try:
         config = _config(options.config)
         data_file = options.data or _data_file(config.data.dataset_name, options.cache)

@@ -19,7 +19,7 @@ from training.engine.config import RunConfig
 from training.engine.device import Plan
 from training.engine.errors import Interrupted, LossNotFinite, OutOfMemory
 from training.engine.events import Checkpointed, Evaluated, Event, Notice, StageChanged, StepDone
-from training.engine.memory import is_out_of_memory, release
+from training.engine.memory import halving, is_out_of_memory, release
 from training.engine.schedule import learning_rate
 from training.engine.tasks import Task
 
@@ -59,8 +59,13 @@ class Loop:
     def probe(self) -> None:
         """Try the longest batch first: what can't fit says so now and not after an hour. Leaves no trace."""
         self.model.train()
-        generators = _rng(self.plan.device)
-        self._gradients(self.schedule.longest())
+        generators, rows = _rng(self.plan.device), self.schedule.longest()
+        try:
+            self._gradients(rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._too_long(rows) from None
         self.optimizer.zero_grad(set_to_none=True)
         _restore_rng(self.plan.device, generators)
 
@@ -160,18 +165,13 @@ class Loop:
     def _gradients(self, rows: np.ndarray) -> float:
         """Mean loss of the step's rows, gradients accumulated; smaller micro-batches until they fit."""
         generators = _rng(self.plan.device)
-        while True:
-            try:
-                return self._accumulate(rows)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = error.__class__.__name__
-            # Outside of the handler: the traceback would hold the failed attempt's tensors.
+
+        def smaller(size: int) -> None:
             self.optimizer.zero_grad(set_to_none=True)
-            release(self.plan.device)
-            self._halve(rows, reason)
             _restore_rng(self.plan.device, generators)
+            self._shrink(size)
+
+        return halving(lambda _: self._accumulate(rows), self.state.micro_batch, self.plan.device, smaller)
 
     def _accumulate(self, rows: np.ndarray) -> float:
         weight, total = self.task.weight(rows), 0.0
@@ -181,24 +181,36 @@ class Loop:
             total += loss.item()  # waits for the device; a step is long beside it
         return total
 
-    def _halve(self, rows: np.ndarray, reason: str) -> None:
-        longest = int(self.task.lengths[rows].max())
-        if self.state.micro_batch <= 1:
-            raise OutOfMemory(
-                f"One row of {longest} tokens does not fit into memory. The last checkpoint is kept. "
-                f"Set data.max_length to {max(4, longest // 2)} or less, or choose a smaller base model.",
-                field="data.max_length",
-                reason=reason,
-            )
-        self.state.micro_batch = math.ceil(self.state.micro_batch / 2)
-        self._notices.append(
-            Notice(
-                "warning",
-                "out_of_memory",
-                f"Memory ran out, so each step now takes its rows in micro-batches of {self.state.micro_batch}. "
-                "The batch size and the result stay the same.",
-            )
+    def _shrink(self, size: int) -> None:
+        self.state.micro_batch = size
+        message = (
+            f"Memory ran out, so each step now takes its rows in micro-batches of {size}. "
+            "The batch size and the result stay the same."
         )
+        self._notices.append(Notice("warning", "out_of_memory", message))
+
+    def _too_long(self, rows: np.ndarray) -> OutOfMemory:
+        """Nothing fits, not even one row: find the longest row that does, to propose its length."""
+        longest = int(self.task.lengths[rows].max())
+        fits = next(filter(self._row_fits, _halves(longest)), None)
+        advice = f"Set data.max_length to {fits}, or choose" if fits else "Choose"
+        return OutOfMemory(
+            f"One row of {longest} tokens does not fit into this machine's memory. Nothing was trained. "
+            f"{advice} a smaller base model, or a smaller lora.r.",
+            field="data.max_length" if fits else "model.name",
+            fits=fits,
+        )
+
+    def _row_fits(self, length: int) -> bool:
+        release(self.plan.device)
+        rows = np.flatnonzero(self.task.lengths <= length)
+        try:
+            self._accumulate(rows[self.task.lengths[rows].argmax(keepdims=True)])
+        except (RuntimeError, MemoryError, ValueError):
+            return False
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        return True
 
     def _clip(self) -> float:
         limit = self.config.training.max_grad_norm or math.inf
@@ -250,6 +262,12 @@ def _optimizer(model: nn.Module, config: RunConfig, plan: Plan) -> torch.optim.O
         weight_decay=config.training.weight_decay,
         fused=plan.device.type in {"cpu", "cuda"},
     )
+
+
+def _halves(length: int) -> Iterator[int]:
+    """Half, a quarter, … of a length in tokens, down to 8."""
+    while (length := length // 2) >= 8:
+        yield length
 
 
 def _rng(device: torch.device) -> list[torch.Tensor]:

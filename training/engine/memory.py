@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "could not create a memory")
+T = TypeVar("T")
+
+# Of torch's allocators, oneDNN and safetensors, in this order.
+SIGNS = (
+    "out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "could not create a memory",
+    "could not create a primitive", "cannot allocate memory",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -14,6 +23,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+
+
+def halving(attempt: Callable[[int], T], size: int, device: torch.device, smaller: Callable[[int], None]) -> T:
+    """attempt(size), again with half the size as long as memory runs out; `smaller` hears of each new size first.
+
+    Raises the error of the attempt where it is another one, or where a size of one does not fit either.
+    """
+    while True:
+        try:
+            return attempt(size)
+        except (RuntimeError, MemoryError) as error:
+            if size <= 1 or not is_out_of_memory(error):
+                raise
+        # Outside of the handler: the traceback would hold the failed attempt's tensors.
+        size = math.ceil(size / 2)
+        smaller(size)
+        release(device)
 
 
 def release(device: torch.device) -> None:

@@ -18,14 +18,17 @@ from training.engine import base_models, device, tasks
 from training.engine.batches import Schedule
 from training.engine.checkpoint import Checkpoints, State, load_adapter, save_adapter
 from training.engine.config import Problem, RunConfig
-from training.engine.errors import ConfigError, EngineError
+from training.engine.errors import ConfigError, EngineError, OutOfMemory
 from training.engine.events import Event, Finished, Notice, Prepared, StageChanged
 from training.engine.files import write_folder
+from training.engine.limits import free_bytes
 from training.engine.loop import Loop
+from training.engine.memory import is_out_of_memory
 from training.engine.model import parameter_counts
 from training.engine.results import Results, describe
 
 WHERE_NOT_WHAT = {"system": True, "experiment_name": True, "training": {"device", "precision"}}
+ROOM_BYTES = 128 * 2**20  # beside its weights, the least that any run takes
 
 
 class Run:
@@ -57,6 +60,12 @@ class Run:
             except EngineError as error:
                 self._log_quietly(f"Stopped: {error}")
                 raise
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                stopped = _does_not_fit(self.config)
+                self._log_quietly(f"Stopped: {stopped}")
+                raise stopped from error
             except GeneratorExit:
                 self._log_quietly("Cancelled; the last checkpoint is kept.")
                 raise
@@ -77,6 +86,7 @@ class Run:
         self.plan = device.choose(self.config)
         self._seed()
         base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
+        self._refuse_without_room(base)
         self.task = tasks.create(
             self.config, self.plan, base, self.data_file, self.cache_dir, self.config.training.seed
         )
@@ -88,6 +98,12 @@ class Run:
         yield from self.loop.notices()
         yield from self._remarks()
         yield self._prepared()
+
+    def _refuse_without_room(self, base: Path) -> None:
+        """Before anything is loaded: native code aborts where not even the weights fit."""
+        weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+        if free_bytes() < weights + ROOM_BYTES:
+            raise _does_not_fit(self.config)
 
     def _seed(self) -> None:
         seed = self.config.training.seed
@@ -235,3 +251,13 @@ class Run:
         """Where the run has failed already, a full disk must not hide why."""
         with suppress(EngineError):
             self.results.log(line)
+
+
+def _does_not_fit(config: RunConfig) -> OutOfMemory:
+    """Memory ran out where no smaller micro-batch helps: while the model was built, evaluated or saved."""
+    return OutOfMemory(
+        f"Memory ran out; {free_bytes() / 2**20:,.0f} MiB are free now. Checkpoints that were written are kept. "
+        f"End other programs, or choose a smaller base model than {config.model.name} or a smaller "
+        "training.per_device_eval_batch_size.",
+        field="model.name",
+    )

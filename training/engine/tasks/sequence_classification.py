@@ -20,6 +20,7 @@ from training.engine.errors import CheckpointDamaged, ConfigError, OverLong
 from training.engine.evaluate import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
 from training.engine.files import write_json
 from training.engine.fused import fused_forward
+from training.engine.memory import halving, release
 from training.engine.model import add_adapter, cast_head_inputs, load_classifier, load_tokenizer
 from training.engine.tokens import Tokens, tokenise
 
@@ -100,6 +101,7 @@ class Task:
         rows = np.arange(min(VERIFY_ROWS, len(self.rows.eval)))
         with _evaluating(self.model):
             expected = self._logits(self.held_out, rows).float().cpu()
+        self._let_go()
         base, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
         reloaded = cast_head_inputs(PeftModel.from_pretrained(base, folder)).to(self.plan.device)
         with _evaluating(reloaded):
@@ -111,6 +113,12 @@ class Task:
                 "The checkpoints are kept; resume the run to save it again.",
                 difference=float((found - expected).abs().max()),
             )
+
+    def _let_go(self) -> None:
+        """Give the trained weights' memory back: loading them again must not take more than training them did."""
+        self.model.to("meta")
+        self.forward = _plain_forward(self.model)
+        release(self.plan.device)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -168,11 +176,15 @@ class Task:
         return self.forward(**self._inputs(tokens, rows)).float()
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
-        logits = np.empty((len(tokens.lengths), len(self.rows.labels)), dtype=np.float32)
+        def logits(batch: int) -> np.ndarray:
+            found = np.empty((len(tokens.lengths), len(self.rows.labels)), dtype=np.float32)
+            for rows in by_length(tokens.lengths, batch):
+                found[rows] = self._logits(tokens, rows).cpu().numpy()
+            return found
+
+        batch = self.config.training.per_device_eval_batch_size
         with _evaluating(self.model):
-            for rows in by_length(tokens.lengths, self.config.training.per_device_eval_batch_size):
-                logits[rows] = self._logits(tokens, rows).cpu().numpy()
-        return logits
+            return halving(logits, batch, self.plan.device, smaller=lambda _: None)
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:

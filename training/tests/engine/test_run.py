@@ -133,9 +133,23 @@ def test_smaller_micro_batches_after_running_out_of_memory_give_the_same_result(
 
 def test_run_that_cannot_fit_says_so_before_its_first_step(tweets, tmp_path, monkeypatch):
     fail_above(monkeypatch, 0)
-    with pytest.raises(OutOfMemory, match="max_length") as stopped:
+    with pytest.raises(OutOfMemory, match="smaller base model") as stopped:
         run(small(), tweets, tmp_path)
     assert stopped.value.code == "out_of_memory"
+
+
+def test_run_whose_longest_row_cannot_fit_proposes_a_length_that_does(tweets, tmp_path, monkeypatch):
+    real = Task.loss
+
+    def loss(self, rows):
+        if self.lengths[rows].max() > 12:
+            raise MemoryError
+        return real(self, rows)
+
+    monkeypatch.setattr(Task, "loss", loss)
+    with pytest.raises(OutOfMemory, match=r"Set data.max_length to 12\b") as stopped:
+        run(small(), tweets, tmp_path)
+    assert stopped.value.field == "data.max_length"
 
 
 def test_loss_that_is_not_finite_stops_the_run_with_a_sentence(tweets, tmp_path, monkeypatch):

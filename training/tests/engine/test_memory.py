@@ -1,0 +1,77 @@
+"""Running out of memory for real: a process whose memory is limited by the operating system."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from training.engine.limits import free_bytes
+
+PROCESS = """
+import json, resource, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from training.engine import EngineError, Notice, RunConfig, StepDone, train, warm_up
+from training.engine.limits import _held_bytes
+config, data, results, mebibytes = RunConfig.parse(json.loads(sys.argv[1])), *map(Path, sys.argv[2:4]), int(sys.argv[4])
+warm_up()
+if mebibytes:
+    resource.setrlimit(resource.RLIMIT_DATA, (_held_bytes() + mebibytes * 2**20,) * 2)
+try:
+    for event in train(config, data_file=data, results=results):
+        if isinstance(event, StepDone):
+            print(json.dumps(["loss", event.loss]))
+        elif isinstance(event, Notice):
+            print(json.dumps([event.code, event.message]))
+except EngineError as error:
+    print(json.dumps([error.code, str(error)]))
+"""
+CONFIG = {
+    "lora": {"target_modules": "all-linear"},
+    "data": {"max_length": 160, "eval_samples": 16},
+    "training": {"per_device_train_batch_size": 48, "max_steps": 2, "eval_strategy": "no"},
+    "system": {"baseline": False},
+}
+
+pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")]
+
+
+@pytest.fixture(scope="module")
+def long_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts of about 150 tokens."""
+    chance, words = random.Random(1), "room train soup film road lovely warm kind awful cold rude sad".split()
+    rows = {"text": [" ".join(chance.choices(words, k=150)) for _ in range(112)], "label": ["a", "b"] * 56}
+    path = tmp_path_factory.mktemp("long") / "long.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+def trained(data: Path, results: Path, mebibytes: int) -> list[Any]:
+    arguments = [json.dumps(CONFIG), str(data), str(results), str(mebibytes)]
+    done = subprocess.run([sys.executable, "-c", PROCESS, *arguments], capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_run_under_a_memory_limit_takes_smaller_micro_batches_and_ends_with_the_same_losses(long_texts, tmp_path):
+    plenty = trained(long_texts, tmp_path / "plenty", 0)
+    scarce = trained(long_texts, tmp_path / "scarce", 600)
+    assert "out_of_memory" not in dict(plenty) and "micro-batches of 24" in scarce[0][1]
+    losses = [[value for name, value in found if name == "loss"] for found in (plenty, scarce)]
+    assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert (tmp_path / "scarce/artifacts/final_model/adapter_model.safetensors").is_file()
+
+
+def test_base_model_that_does_not_fit_ends_in_a_sentence(long_texts, tmp_path):
+    (code, message), *more = trained(long_texts, tmp_path, 60)
+    assert code == "out_of_memory" and "smaller base model" in message and not more
+
+
+def test_free_memory_is_a_number_of_bytes_below_the_machines():
+    import psutil
+
+    assert 2**20 < free_bytes() <= psutil.virtual_memory().total
