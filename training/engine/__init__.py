@@ -92,4 +92,7 @@ def warm_up() -> None:
 
     # transformers and peft import their parts when first named.
     assert peft.LoraConfig and transformers.AutoTokenizer and transformers.AutoModelForSequenceClassification
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("bert")  # a thousand regular expressions, compiled at first use
     assert transformers.BertForSequenceClassification and transformers.PreTrainedTokenizerFast and sklearn

@@ -44,11 +44,14 @@ class Schedule:
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
             batches += [rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]
-        return [batches[index] for index in generator.permutation(len(batches))]
+        order = [batches[index] for index in generator.permutation(len(batches))]
+        return order if number else _longest_first(self.lengths, order)
 
-    def longest(self) -> np.ndarray:
-        """The most demanding batch that could occur: the longest rows together."""
-        return np.argsort(self.lengths, kind="stable")[-self.batch :]
+
+def _longest_first(lengths: np.ndarray, batches: list[np.ndarray]) -> list[np.ndarray]:
+    """What can't fit says so at the first step, and not after an hour."""
+    longest = max(range(len(batches)), key=lambda index: lengths[batches[index]].max() * len(batches[index]))
+    return [batches[longest], *batches[:longest], *batches[longest + 1 :]]
 
 
 def by_length(lengths: np.ndarray, batch: int) -> list[np.ndarray]:

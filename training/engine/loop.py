@@ -56,20 +56,11 @@ class Loop:
         """Optimiser steps of the whole run."""
         return self.schedule.total_steps
 
-    def probe(self) -> None:
-        """Try the longest batch first: what can't fit says so now and not after an hour. Leaves no trace."""
-        self.model.train()
-        generators, rows = _rng(self.plan.device), self.schedule.longest()
-        try:
-            self._gradients(rows)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise self._too_long(rows) from None
-        self.optimizer.zero_grad(set_to_none=True)
-        _restore_rng(self.plan.device, generators)
+    @property
+    def _expected_tokens(self) -> float:
+        return self.total_steps * float(self.schedule.lengths.sum()) / self.schedule.steps_per_epoch
 
-    def notices(self) -> Iterator[Notice]:
+    def _told(self) -> Iterator[Notice]:
         """What has happened since the last call that a person should know."""
         while self._notices:
             yield self._notices.pop(0)
@@ -80,8 +71,9 @@ class Loop:
         while self.state.step < self.total_steps and not self.stopped_early:
             epoch, start = divmod(self.state.step, self.schedule.steps_per_epoch)
             for rows in self.schedule.epoch(epoch)[start:]:
-                yield self._step(rows)
-                yield from self.notices()
+                done = self._step(rows)
+                yield from self._told()
+                yield done
                 yield from self._after_step()
                 if self.state.step >= self.total_steps or self.stopped_early:
                     break
@@ -138,7 +130,7 @@ class Loop:
             grad_norm=norm,
             tokens=tokens,
             tokens_per_second=recent_tokens / recent_seconds,
-            eta_seconds=(self.total_steps - state.step) * recent_seconds / len(self._recent),
+            eta_seconds=max(0.0, self._expected_tokens - state.tokens) * recent_seconds / recent_tokens,
         )
 
     def _after_step(self) -> Iterator[Event]:
@@ -171,7 +163,12 @@ class Loop:
             _restore_rng(self.plan.device, generators)
             self._shrink(size)
 
-        return halving(lambda _: self._accumulate(rows), self.state.micro_batch, self.plan.device, smaller)
+        try:
+            return halving(lambda _: self._accumulate(rows), self.state.micro_batch, self.plan.device, smaller)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        raise self._too_long(rows)
 
     def _accumulate(self, rows: np.ndarray) -> float:
         weight, total = self.task.weight(rows), 0.0
@@ -195,7 +192,8 @@ class Loop:
         fits = next(filter(self._row_fits, _halves(longest)), None)
         advice = f"Set data.max_length to {fits}, or choose" if fits else "Choose"
         return OutOfMemory(
-            f"One row of {longest} tokens does not fit into this machine's memory. Nothing was trained. "
+            f"One row of {longest} tokens does not fit into this machine's memory. "
+            f"{'The last checkpoint is kept.' if self.state.step else 'Nothing was trained.'} "
             f"{advice} a smaller base model, or a smaller lora.r.",
             field="data.max_length" if fits else "model.name",
             fits=fits,

@@ -94,8 +94,6 @@ class Run:
         self.model = self.task.build()
         self.loop = self._loop(self.model)
         yield from self._resume()
-        self.loop.probe()
-        yield from self.loop.notices()
         yield from self._remarks()
         yield self._prepared()
 
