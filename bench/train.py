@@ -44,7 +44,9 @@ def main() -> None:
         options.folder = folder
         _prepare(options)
         peak = _spawn(options, "peak", 0)
-        print(f"Matrix-product peak: {peak['fp32']:.0f} GFLOP/s fp32, {peak['bf16']:.0f} GFLOP/s bf16; {peak['machine']}")
+        print(
+            f"Matrix-product peak: {peak['fp32']:.0f} GFLOP/s fp32, {peak['bf16']:.0f} GFLOP/s bf16; {peak['machine']}"
+        )
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
         for seed in range(options.seeds):
             for name in CONTENDERS:
@@ -62,9 +64,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="three seeds, 12,000 rows, two epochs")
     parser.add_argument("--seeds", type=int, help="number of seeds (default 1; 3 with --full)")
-    parser.add_argument("--steps", type=int, default=0, help="stop after this many steps; accuracy is then not measured")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="stop after this many steps; accuracy is then not measured"
+    )
     parser.add_argument("--base", default="sample", choices=["sample", "bert-base"], help="base model")
-    parser.add_argument("--targets", default="preset", choices=["preset", "query-value", "all-linear"], help="adapted layers")
+    parser.add_argument(
+        "--targets", default="preset", choices=["preset", "query-value", "all-linear"], help="adapted layers"
+    )
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--dropout", type=float, default=0.0, help="lora_dropout of all contenders")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -115,7 +121,9 @@ def _summary(found: dict[str, list[dict[str, Any]]]) -> None:
         print(f"{speeds['engine'] / speeds[name]:.2f} times the {CONTENDERS[name]}")
     if found["engine"][0]["accuracy"] is not None:
         means = {name: fmean(result["accuracy"] for result in found[name]) for name in ("trainer", "engine")}
-        print(f"Held-out accuracy over {len(found['engine'])} seed(s): Trainer {means['trainer']:.4f}, engine {means['engine']:.4f}")
+        print(
+            f"Held-out accuracy over {len(found['engine'])} seed(s): Trainer {means['trainer']:.4f}, engine {means['engine']:.4f}"
+        )
 
 
 def _config(options: argparse.Namespace) -> Any:
@@ -260,7 +268,9 @@ def _peak(options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(usable_cores())
     found = {"fp32": _product_peak(torch.float32, 8), "bf16": _product_peak(torch.bfloat16, 8 if cpu_has_bf16() else 1)}
-    return found | {"machine": f"{usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"}
+    return found | {
+        "machine": f"{usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    }
 
 
 def _product_peak(dtype: Any, rounds: int) -> float:

@@ -45,13 +45,14 @@ class Schedule:
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
             batches += [rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]
         order = [batches[index] for index in generator.permutation(len(batches))]
-        return order if number else _longest_first(self.lengths, order)
+        return order if number else _longest_second(self.lengths, order)
 
 
-def _longest_first(lengths: np.ndarray, batches: list[np.ndarray]) -> list[np.ndarray]:
-    """What can't fit says so at the first step, and not after an hour."""
+def _longest_second(lengths: np.ndarray, batches: list[np.ndarray]) -> list[np.ndarray]:
+    """What can't fit says so within seconds and not after an hour; an ordinary step before it shows that the run moves."""
     longest = max(range(len(batches)), key=lambda index: lengths[batches[index]].max() * len(batches[index]))
-    return [batches[longest], *batches[:longest], *batches[longest + 1 :]]
+    others = batches[:longest] + batches[longest + 1 :]
+    return [*others[:1], batches[longest], *others[1:]]
 
 
 def by_length(lengths: np.ndarray, batch: int) -> list[np.ndarray]:
