@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start run-local logs-local test test-v  predict-text predict-positive predict-negative db-list bench lint
+.PHONY: help setup start run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list bench lint
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,10 @@ test: $(VENV)/installed-dev ## Run the whole test suite
 	@$(BIN)/pytest -n 2
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
+serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100
+	@exec $(MANAGE) serve $(if $(exp),--exp $(exp))
+predict-health: setup ## Ask a running `make serve` how it is
+	@$(MANAGE) predict_health
 predict-text: setup ## Predict one text: make predict-text text='…'
 	@$(MANAGE) predict --text "$$text"
 predict-positive: setup ## Predict a friendly sentence

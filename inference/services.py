@@ -1,6 +1,7 @@
 """Predictions for people: which model, may they use it, what does it say."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -12,21 +13,29 @@ from audit.services import record
 from experiments.models import Experiment
 from experiments.selectors import experiment_for, experiments_for
 
-from .engine.predictor import Prediction, Predictor
+from .engine.predictor import Loaded, Prediction, Predictor, Unreadable
+from .engine.words import Word, words_that_mattered
 
 TEXTS_LIMIT = 64
 TEXT_LIMIT = 20_000  # characters
+SURE, APART = 0.6, 0.15  # below such a probability, or with the next label so near, the model is not sure
 
 
 def predict(*, user: User, texts: list[str], model: str | None = None) -> list[dict[str, Any]]:
     """An answer per text, in their order; `model` is an experiment's name, the best visible one when left out."""
     check_texts(texts)
     experiment = choose(user, model)
-    loaded = predictor().get(experiment.final_model)
-    found, milliseconds = predictor().predict(experiment.final_model, texts)
+    found = answers(experiment.final_model, experiment.name, texts)
     record("model.predict", user=user, obj=experiment, texts=len(texts))
+    return found
+
+
+def answers(folder: Path, name: str, texts: list[str]) -> list[dict[str, Any]]:
+    """What the model `name`, whose final_model folder this is, says of each text."""
+    loaded = load(folder, name)
+    found, milliseconds = predictor().predict(folder, texts)
     each = round(milliseconds / len(texts), 2)
-    return [answer(p, text, experiment.name, loaded.base_model, each) for p, text in zip(found, texts, strict=True)]
+    return [answer(p, text, name, loaded.base_model, each) for p, text in zip(found, texts, strict=True)]
 
 
 def answer(found: Prediction, text: str, model: str, base_model: str, milliseconds: float) -> dict[str, Any]:
@@ -43,6 +52,17 @@ def answer(found: Prediction, text: str, model: str, base_model: str, millisecon
         "model": model,
         "truncated": found.truncated,
     }
+
+
+def explain(experiment: Experiment, text: str, label: int) -> list[Word]:
+    """The words of a text by how much they spoke for `label`."""
+    folder = experiment.final_model
+    return words_that_mattered(lambda texts: predictor().predict(folder, texts)[0], text, label)
+
+
+def is_sure(probabilities: dict[str, float]) -> bool:
+    first, second, *_rest = [*sorted(probabilities.values(), reverse=True), 0.0]
+    return first >= SURE and first - second >= APART
 
 
 def choose(user: User, name: str | None) -> Experiment:
@@ -66,6 +86,14 @@ def check_texts(texts: list[str]) -> None:
         raise Invalid(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
     if any(len(text) > TEXT_LIMIT for text in texts):
         raise Invalid(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
+
+
+def load(folder: Path, name: str) -> Loaded:
+    try:
+        return predictor().get(folder)
+    except Unreadable as error:
+        message = _("The model {name} can't be loaded: {reason}").format(name=name, reason=error)
+        raise Conflict(message, field="model") from None
 
 
 @cache

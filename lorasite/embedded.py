@@ -52,4 +52,4 @@ def answers(socket_path: Path) -> bool:
 
 def start(socket_path: Path) -> subprocess.Popen[bytes]:
     socket_path.parent.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(command(socket_path), start_new_session=True)
+    return subprocess.Popen(command(socket_path), start_new_session=True)  # noqa: S603  the command is ours

@@ -32,6 +32,8 @@ class Env(BaseSettings):
     )
     django_superuser_email: str = Field("", description="E-mail address of the first admin.")
     upload_limit_mb: int = Field(200, gt=0, description="Largest data file accepted, in MiB.")
+    serve_host: str = Field("127.0.0.1", description="Address that `make serve` listens on; it asks for no account.")
+    serve_port: int = Field(8100, ge=1, le=65535, description="Port that `make serve` listens on.")
     lease_seconds: int = Field(30, ge=5, description="A run whose worker is silent for so long is taken back.")
 
     @property
@@ -45,7 +47,7 @@ class Env(BaseSettings):
     @property
     def hosts(self) -> list[str]:
         named = [h.strip() for h in self.allowed_hosts.split(",") if h.strip()]
-        return named or sorted({"127.0.0.1", "localhost", "[::1]", self.host} - {"0.0.0.0", "::"})
+        return named or sorted({"127.0.0.1", "localhost", "[::1]", self.host} - {"0.0.0.0", "::"})  # noqa: S104  no name of a host
 
     def key(self) -> str:
         """The configured secret key, or the one kept in DATA_DIR (mode 0600), made on first use."""

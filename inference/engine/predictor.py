@@ -23,6 +23,10 @@ class Prediction:
     truncated: bool
 
 
+class Unreadable(Exception):
+    """The folder holds no model that can be loaded."""
+
+
 @dataclass(slots=True)
 class Loaded:
     model: Any
@@ -37,18 +41,19 @@ class Predictor:
 
     def __init__(self, base_models_dir: Path | None = None, keep: int = 4) -> None:
         self.base_models_dir, self.keep = base_models_dir, keep
-        self._models: OrderedDict[Path, Loaded] = OrderedDict()
+        self._models: OrderedDict[tuple[Path, int], Loaded] = OrderedDict()
         self._lock = Lock()
 
     def get(self, folder: Path) -> Loaded:
-        """The model of a final_model folder, loaded on first use."""
+        """The model of a final_model folder, loaded on first use and again when its file is another one."""
         with self._lock:
-            if folder not in self._models:
-                self._models[folder] = load(folder, self.base_models_dir)
-            self._models.move_to_end(folder)
+            key = folder, _written_at(folder)
+            if key not in self._models:
+                self._models[key] = load(folder, self.base_models_dir)
+            self._models.move_to_end(key)
             while len(self._models) > self.keep:
                 self._models.popitem(last=False)
-            return self._models[folder]
+            return self._models[key]
 
     def predict(self, folder: Path, texts: list[str]) -> tuple[list[Prediction], float]:
         """Predictions in the order of `texts`, and the milliseconds that tokenising and computing took."""
@@ -62,7 +67,26 @@ class Predictor:
         return [found[i] for i in range(len(texts))], (time.perf_counter() - started) * 1000
 
 
+def _written_at(folder: Path) -> int:
+    try:
+        return (folder / "adapter_model.safetensors").stat().st_mtime_ns
+    except OSError as error:
+        raise Unreadable(str(error)) from error
+
+
 def load(folder: Path, base_models_dir: Path | None) -> Loaded:
+    """The model of a final_model folder; Unreadable with the reason where it can't be loaded."""
+    from safetensors import SafetensorError
+
+    from training.engine.errors import EngineError
+
+    try:
+        return _load(folder, base_models_dir)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EngineError) as error:
+        raise Unreadable(str(error).splitlines()[0]) from error
+
+
+def _load(folder: Path, base_models_dir: Path | None) -> Loaded:
     """Base model plus adapter from safetensors, merged into one; the answers are those of plain PEFT."""
     import torch
     from peft import PeftModel

@@ -13,7 +13,7 @@ PLACEHOLDER = re.compile(r"%\(\w+\)[.\d]*[a-z]|%[sd]|\{\w+[^}]*\}")
 
 def test_every_sentence_is_in_the_catalogue_and_translated() -> None:
     stored = catalogue.stored()
-    missing = [m.id for m in catalogue.wanted() if m.id and not (known := stored.get(m.id))]
+    missing = [m.id for m in catalogue.wanted() if m.id and not stored.get(m.id)]
     empty = [m.id for m in stored if m.id and not catalogue.is_translated(m)]
     assert not missing and not empty, "python -m lorasite.catalogue, then translate what is empty"
 

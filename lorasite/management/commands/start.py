@@ -82,17 +82,17 @@ def prepare() -> None:
     """An empty installation is filled by a process of its own: polars' threads would not survive the forks here."""
     if not User.objects.exists():
         manage = str(Path(BASE_DIR) / "manage.py")
-        if subprocess.run([sys.executable, manage, "first_start"], check=False).returncode:
+        if subprocess.run([sys.executable, manage, "first_start"], check=False).returncode:  # noqa: S603  ours
             raise CommandError("The first start did not finish; the lines above say why. Nothing runs.")
 
 
 def run_redis() -> None:
     line = embedded.command(env.redis_socket)
-    os.execv(line[0], line)
+    os.execv(line[0], line)  # noqa: S606
 
 
 def run_worker() -> None:
-    os.execv(sys.executable, [sys.executable, str(Path(BASE_DIR) / "manage.py"), "worker"])
+    os.execv(sys.executable, [sys.executable, str(Path(BASE_DIR) / "manage.py"), "worker"])  # noqa: S606
 
 
 def run_web() -> None:

@@ -1,0 +1,148 @@
+"""What a trained model says, by API and page."""
+
+import shutil
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from inference.engine.predictor import Prediction
+from inference.engine.words import words_that_mattered
+from inference.services import is_sure, predictor
+
+pytestmark = pytest.mark.django_db
+
+SHAPE = {"label": int, "probability": float, "latency_ms": float, "base_model": str, "language": str, "label_name": str}
+
+
+@pytest.fixture(autouse=True)
+def fresh_predictor() -> None:
+    predictor.cache_clear()
+
+
+@pytest.fixture
+def browser(client: Client, member: Any) -> Client:
+    client.force_login(member)
+    return client
+
+
+def asked(api: Any, user: Any, **body: Any) -> Any:
+    return api(user).post("/api/predict", body, format="json")
+
+
+def test_answer_has_the_shape_of_the_specification(api, member, model):
+    answer = asked(api, member, text="What a lovely day!", model="small").json()
+    assert {name: type(answer[name]) for name in SHAPE} == SHAPE
+    assert answer["label_name"] in answer["probabilities"] and sum(answer["probabilities"].values()) == pytest.approx(
+        1, abs=1e-3
+    )
+    assert answer["probability"] == max(answer["probabilities"].values())
+    assert answer["language"] == "English" and answer["model"] == "small" and answer["truncated"] is False
+
+
+def test_answers_are_those_of_plain_peft(api, member, model, sentences):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from training.engine import resolve_base_model
+
+    base = AutoModelForSequenceClassification.from_pretrained(resolve_base_model(model.base_model), num_labels=3)
+    plain = PeftModel.from_pretrained(base, model.final_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model.final_model)
+    found = asked(api, member, texts=sentences, model="small").json()
+    for text, answer in zip(sentences, found, strict=True):
+        with torch.inference_mode():
+            logits = plain(**tokenizer(text, truncation=True, max_length=24, return_tensors="pt")).logits
+        assert list(answer["probabilities"].values()) == pytest.approx(logits.softmax(-1)[0].tolist(), abs=2e-4)
+
+
+def test_list_of_texts_gives_a_list_in_their_order(api, member, model, sentences):
+    together = asked(api, member, texts=sentences, model="small").json()
+    alone = [asked(api, member, text=text, model="small").json() for text in sentences]
+    for one, other in zip(together, alone, strict=True):
+        assert one["label"] == other["label"] and one["probability"] == pytest.approx(other["probability"], abs=2e-4)
+
+
+def test_language_of_the_text_is_told(api, member, model):
+    found = asked(api, member, texts=["房間很乾淨,服務也很好。", "The room was clean."], model="small").json()
+    assert [answer["language"] for answer in found] == ["Chinese", "English"]
+
+
+def test_long_text_is_cut_and_said_to_be(api, member, model):
+    assert asked(api, member, text="very " * 100, model="small").json()["truncated"] is True
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"text": ""}, {"text": " "}, {"texts": []}, {"texts": ["a"] * 65}, {"text": "a" * 20_001}, {"text": "a", "texts": ["a"]}]
+)  # fmt: skip
+def test_bad_request_is_refused_with_its_field(api, member, model, body):
+    answer = asked(api, member, **body)
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] in ("text", "texts")
+
+
+def test_model_is_not_found_for_a_stranger(api, stranger, model):
+    assert asked(api, stranger, text="a day", model="small").status_code == 404
+
+
+def test_without_a_name_the_best_visible_model_answers(api, member, stranger, model):
+    assert asked(api, member, text="a day").json()["model"] == "small"
+    assert asked(api, stranger, text="a day").status_code == 409
+
+
+def test_model_whose_files_are_gone_is_told_in_words(api, member, model):
+    assert asked(api, member, text="a day", model="small").status_code == 200
+    shutil.rmtree(model.final_model)
+    answer = asked(api, member, text="a day", model="small")
+    assert answer.status_code == 409 and "can't be loaded" in answer.json()["title"]
+
+
+def test_model_that_was_trained_anew_is_not_answered_from_memory(api, member, model):
+    before = asked(api, member, text="a day", model="small").json()
+    weights = model.final_model / "adapter_model.safetensors"
+    from safetensors.numpy import load_file, save_file
+
+    save_file({name: -tensor for name, tensor in load_file(weights).items()}, weights)
+    assert asked(api, member, text="a day", model="small").json()["probabilities"] != before["probabilities"]
+
+
+def test_page_shows_every_label_and_the_words_that_mattered(browser, model):
+    page = browser.post("/predict/", {"model": "small", "text": "What a lovely day!"})
+    (answer,) = page.context["answers"]
+    content = page.content.decode()
+    assert all(name in content for name in answer["probabilities"]) and 'value="0.' in content
+    assert "".join(word.text for word in answer["words"]) == "What a lovely day!"
+
+
+def test_two_models_stand_side_by_side(browser, model):
+    page = browser.post("/predict/", {"model": "small", "second": "small", "text": "What a lovely day!"})
+    assert len(page.context["answers"]) == 2
+
+
+def test_copies_ask_the_same(browser, model):
+    page = browser.post("/predict/", {"model": "small", "text": "it's a day"})
+    codes = {copy["title"]: copy["code"] for copy in page.context["copies"]}
+    assert codes.keys() == {"curl", "Python", "manage.py", "YAML"}
+    assert "/api/predict" in codes["curl"] and codes["YAML"] == "text: it's a day\nmodel: small\n"
+    assert """'it'"'"'s a day'""" in codes["manage.py"]
+
+
+def test_mistake_is_told_on_the_page(browser, model):
+    assert "not empty" in browser.post("/predict/", {"model": "small", "text": " "}).content.decode()
+
+
+def test_word_counts_by_what_is_lost_without_it():
+    def predict(texts: list[str]) -> list[Prediction]:
+        shares = [0.9 if "good" in text else 0.4 for text in texts]
+        return [Prediction(0, ("a", "b"), (share, 1 - share), False) for share in shares]
+
+    words = words_that_mattered(predict, "a good, 好 day", 0)
+    assert [word.text for word in words] == ["a", " ", "good", ", ", "好", " ", "day"]
+    assert [round(word.weight, 2) for word in words] == [0, 0, 0.5, 0, 0, 0, 0] and words[2].heat == 9
+
+
+@pytest.mark.parametrize(
+    ("shares", "sure"), [((0.9, 0.1), True), ((0.55, 0.45), False), ((0.4, 0.3, 0.3), False), ((1.0,), True)]
+)
+def test_model_is_unsure_where_labels_are_close(shares, sure):
+    assert is_sure(dict(enumerate(shares))) is sure
