@@ -1,12 +1,17 @@
 from django.db.models import QuerySet
-from rest_framework.generics import ListAPIView, RetrieveAPIView
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.generics import ListAPIView, RetrieveDestroyAPIView
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from accounts.permissions import require_admin
 
+from . import services
 from .models import Experiment
-from .selectors import experiment_for, search
+from .selectors import FILTERS, experiment_for, managed_experiment, search
 from .serializers import ExperimentDetail, ExperimentRow
 
 
@@ -17,8 +22,8 @@ class _Experiments(ListAPIView[Experiment]):
     def get_queryset(self) -> QuerySet[Experiment]:
         if getattr(self, "swagger_fake_view", False):
             return Experiment.objects.none()
-        query = self.request.query_params
-        return search(self.request.user, query.get("q", ""), query.get("status", ""), query.get("sort", "-created"))
+        query = {name: self.request.query_params.get(name, "") for name in FILTERS}
+        return search(self.request.user, **query)
 
 
 class AllExperiments(_Experiments):
@@ -33,10 +38,22 @@ class MyExperiments(_Experiments):
     """The experiments that the caller owns or that are shared with the caller."""
 
 
-class OneExperiment(RetrieveAPIView[Experiment]):
+class OneExperiment(RetrieveDestroyAPIView[Experiment]):
+    """One experiment with its configuration, metrics and files; DELETE removes it with its run and its folder."""
+
     serializer_class = ExperimentDetail
     queryset = Experiment.objects.none()
     lookup_field = "name"
 
     def get_object(self) -> Experiment:
         return experiment_for(self.request.user, self.kwargs["name"])
+
+    def perform_destroy(self, instance: Experiment) -> None:
+        services.delete(user=self.request.user, experiment=managed_experiment(self.request.user, instance.name))
+
+
+class ExperimentFile(APIView):
+    @extend_schema(operation_id="experiment_file", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    def get(self, request: Request, name: str, path: str) -> FileResponse:
+        """One file of the results, by its path in `files`."""
+        return FileResponse(services.opened(experiment_for(request.user, name), path), as_attachment=True)

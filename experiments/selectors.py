@@ -1,16 +1,20 @@
 """Reads of experiments."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
+from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from accounts.errors import Invalid, NotFound
 from accounts.models import User
-from accounts.permissions import get_visible, visible
+from accounts.permissions import get_managed, get_visible, visible
 
 from .models import Experiment
 
+FILTERS = ("q", "status", "dataset", "base_model", "owner", "sort")  # what search() takes
+STATUSES = ("PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED")
 SORTABLE = {
     "name": "name",
     "created": "created_at",
@@ -33,6 +37,25 @@ def experiment_for(user: User, name: str) -> Experiment:
     return get_visible(user, Experiment.objects.select_related("task", "owner", "version__dataset"), name=name)
 
 
+def managed_experiment(user: User, name: str) -> Experiment:
+    return get_managed(user, Experiment.objects.select_related("task", "owner"), name=name)
+
+
+def experiments_named(user: User, names: list[str]) -> list[Experiment]:
+    """These experiments in this order; NotFound unless the person may see each."""
+    found = {experiment.name: experiment for experiment in experiments_for(user).filter(name__in=names)}
+    if len(found) != len(names):
+        raise NotFound
+    return [found[name] for name in names]
+
+
+def choices(user: User) -> dict[str, list[str]]:
+    """What the list can be filtered by."""
+    seen = visible(user, Experiment.objects.order_by())
+    fields = {"datasets": "dataset_name", "base_models": "base_model"}
+    return {name: sorted(seen.values_list(field, flat=True).distinct()[:200]) for name, field in fields.items()}
+
+
 def free_name(wanted: str) -> str:
     """`wanted`, or the first of wanted-2, wanted-3, … that no experiment has."""
     stem = re.sub(r"-\d+$", "", wanted)[:74]
@@ -42,17 +65,38 @@ def free_name(wanted: str) -> str:
     return next(name for n in range(2, len(taken) + 3) if (name := f"{stem}-{n}") not in taken)
 
 
-def search(user: User, q: str = "", status: str = "", sort: str = "-created") -> QuerySet[Experiment]:
-    """The list of one person: words anywhere in name, dataset or base model; sorted by a column of SORTABLE."""
-    column = SORTABLE.get(sort.lstrip("-"))
-    if column is None:
-        raise Invalid(f"Sort by one of {', '.join(SORTABLE)}, with - in front for the other direction.", field="sort")
-    found = experiments_for(user).defer("config", "metrics")
+def search(
+    user: User,
+    q: str = "",
+    status: str = "",
+    sort: str = "",
+    dataset: str = "",
+    base_model: str = "",
+    owner: str = "",
+) -> QuerySet[Experiment]:
+    """The list of one person: words anywhere in name, dataset or base model; sorted by a column of SORTABLE.
+
+    `owner` is empty, or "me" for one's own.
+    """
+    sort = sort or "-created"
+    _refuse_unknown(sort.removeprefix("-"), SORTABLE, "sort")
+    _refuse_unknown(status, ("", *STATUSES), "status")
+    _refuse_unknown(owner, ("", "me"), "owner")
+    column = SORTABLE[sort.removeprefix("-")]
+    exact = {"task__status": status, "dataset_name": dataset, "base_model": base_model}
+    found = experiments_for(user).defer("config", "metrics").filter(**{k: v for k, v in exact.items() if v})
     for word in q.split():
         found = found.filter(Q(name__icontains=word) | Q(dataset_name__icontains=word) | Q(base_model__icontains=word))
-    if status:
-        found = found.filter(task__status=status)
-    return found.order_by(f"-{column}" if sort.startswith("-") else column, "-pk")
+    if owner:
+        found = found.filter(owner=user)
+    best_last = F(column).desc(nulls_last=True) if sort.startswith("-") else F(column).asc(nulls_last=True)
+    return found.order_by(best_last, "-pk")
+
+
+def _refuse_unknown(value: str, allowed: Iterable[str], field: str) -> None:
+    if value not in allowed:
+        listed = ", ".join(name for name in allowed if name)
+        raise Invalid(_("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}, field=field)
 
 
 def files(experiment: Experiment) -> list[dict[str, Any]]:

@@ -1,20 +1,28 @@
 """Everything that changes an experiment."""
 
 import json
+import logging
 import shutil
-from typing import Any
+import tempfile
+import uuid
+import zipfile
+from pathlib import Path
+from typing import IO, Any
 
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, LorasiteError
+from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
 from accounts.models import User
 from audit.services import record
 from datasets_app.models import Version
 
 from .models import Experiment
-from .selectors import free_name
+from .selectors import files, free_name
 
+log = logging.getLogger(__name__)
+
+RESERVED = ("mine", "compare")  # addresses of pages and of the API
 NEEDED = ("adapter_config.json", "adapter_model.safetensors", "lorasite.json")
 
 
@@ -33,6 +41,8 @@ def create(
     """The row that a run fills; its name is taken once and for all people."""
     if Experiment.objects.filter(name=name).exists():
         raise name_taken(name)
+    if name.lower() in RESERVED:
+        raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
     try:
         with transaction.atomic():
             return Experiment.objects.create(
@@ -87,8 +97,40 @@ def delete(*, user: User, experiment: Experiment) -> None:
     task = getattr(experiment, "task", None)
     if task and not task.finished:
         raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
-    folder = experiment.folder
     with transaction.atomic():
         record("experiment.delete", user=user, obj=experiment)
+        folder = experiment.folder
         experiment.delete()
-        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
+        gone = _set_aside(folder)
+    shutil.rmtree(gone, onerror=lambda _function, path, error: log.warning("%s is left: %s", path, error[1]))
+
+
+def _set_aside(folder: Path) -> Path:
+    """One rename, so that a folder is there whole or not at all; Conflict where the system refuses it."""
+    gone = folder.with_name(f".deleted-{uuid.uuid4().hex}")
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Conflict(_("Its folder can't be removed (%s), so nothing was deleted.") % error.strerror) from None
+    return gone
+
+
+def opened(experiment: Experiment, path: str) -> IO[bytes]:
+    """One file of the results; NotFound for what the list of files does not name."""
+    if path not in {entry["path"] for entry in files(experiment)}:
+        raise NotFound
+    record("experiment.download", obj=experiment, path=path)
+    return (experiment.folder / path).open("rb")
+
+
+def archive(experiment: Experiment) -> IO[bytes]:
+    """All files of the results in one .zip, stored as they are: weights hardly shrink."""
+    record("experiment.download", obj=experiment, path="*")
+    packed = tempfile.TemporaryFile()  # noqa: SIM115  the answer that sends it closes it
+    with zipfile.ZipFile(packed, "w") as target:
+        for entry in files(experiment):
+            target.write(experiment.folder / entry["path"], f"{experiment.name}/{entry['path']}")
+    packed.seek(0)
+    return packed

@@ -1,42 +1,93 @@
-"""Pages: find an experiment, and see whether to trust it."""
+"""Pages: find an experiment, compare some, and see whether to trust one."""
 
 from typing import Any
 
 import yaml
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import FileResponse, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_POST
 
-from accounts.errors import NotFound
-from audit.services import record
+from accounts.permissions import visible
 
-from .selectors import SORTABLE, experiment_for, files, search
+from . import compare, curves, services
+from .models import Experiment
+from .selectors import (
+    FILTERS,
+    SORTABLE,
+    STATUSES,
+    choices,
+    experiment_for,
+    experiments_named,
+    files,
+    managed_experiment,
+    search,
+)
 
 PER_PAGE = 50
 
 
 @login_required
 def index(request: Any) -> HttpResponse:
-    query = {name: request.GET.get(name, "") for name in ("q", "status", "sort")}
-    found = search(request.user, query["q"], query["status"], query["sort"] or "-created")
-    page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
-    return render(request, "experiments/list.html", {"page": page, "query": query, "sortable": SORTABLE})
+    query = {name: request.GET.get(name, "") for name in FILTERS}
+    page = Paginator(search(request.user, **query), PER_PAGE).get_page(request.GET.get("page"))
+    context = {"page": page, "query": query, "sortable": SORTABLE, "statuses": STATUSES}
+    return render(request, "experiments/list.html", context | choices(request.user))
+
+
+@require_GET
+@login_required
+def comparison(request: Any) -> HttpResponse:
+    names = list(dict.fromkeys(request.GET.getlist("name")))
+    compare.check_names(names)
+    chosen, everything = experiments_named(request.user, names), bool(request.GET.get("all"))
+    context = {
+        "experiments": chosen,
+        "measures": compare.measures(chosen),
+        "labels": compare.labels(chosen),
+        "settings": compare.settings(chosen, everything=everything),
+        "everything": everything,
+        "chart": curves.compared(chosen),
+    }
+    return render(request, "experiments/compare.html", context)
 
 
 @login_required
 def detail(request: Any, name: str) -> HttpResponse:
     experiment = experiment_for(request.user, name)
+    metrics = experiment.metrics
     context = {
         "experiment": experiment,
-        "eval": experiment.metrics.get("eval", {}),
-        "baseline": experiment.metrics.get("baseline", {}),
-        "matrix": matrix(experiment.labels, experiment.metrics.get("eval", {}).get("confusion_matrix", [])),
-        "worst": experiment.metrics.get("worst", [])[:10],
+        "eval": metrics.get("eval", {}),
+        "baseline": metrics.get("baseline", {}),
+        "verdict": verdict(metrics),
+        "charts": curves.of(experiment),
+        "matrix": matrix(experiment.labels, metrics.get("eval", {}).get("confusion_matrix", [])),
+        "worst": metrics.get("worst", [])[:10],
         "files": files(experiment),
         "config": yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
+        "manages": visible(request.user, Experiment.objects.filter(pk=experiment.pk), manage=True).exists(),
     }
     return render(request, "experiments/detail.html", context)
+
+
+def verdict(metrics: dict[str, Any]) -> str:
+    """The result in plain words, beside what is reached without any training and by a simple model."""
+    accuracy, baseline = metrics.get("eval", {}).get("accuracy"), metrics.get("baseline", {})
+    majority, linear = baseline.get("majority_accuracy"), baseline.get("linear_accuracy")
+    if accuracy is None or majority is None:
+        return ""
+    found = _(
+        "Right in %(right).1f %% of the held-out rows; always saying the commonest label would be in %(majority).1f %%."
+    )
+    sentence = found % {"right": 100 * accuracy, "majority": 100 * majority}
+    if linear is None:
+        return sentence
+    beside = _("A linear model on words reaches %(linear).1f %%.") % {"linear": 100 * linear}
+    return f"{sentence} {beside}"
 
 
 def matrix(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
@@ -50,8 +101,19 @@ def matrix(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
 @login_required
 def file(request: Any, name: str, path: str) -> FileResponse:
     """One file of the results; only what the list of files names can be had."""
+    return FileResponse(services.opened(experiment_for(request.user, name), path), as_attachment=True)
+
+
+@login_required
+def everything(request: Any, name: str) -> FileResponse:
+    """All files of the results as one .zip."""
     experiment = experiment_for(request.user, name)
-    if path not in {entry["path"] for entry in files(experiment)}:
-        raise NotFound
-    record("experiment.download", obj=experiment, path=path)
-    return FileResponse((experiment.folder / path).open("rb"), as_attachment=True)
+    return FileResponse(services.archive(experiment), as_attachment=True, filename=f"{experiment.name}.zip")
+
+
+@require_POST
+@login_required
+def delete(request: Any, name: str) -> HttpResponse:
+    services.delete(user=request.user, experiment=managed_experiment(request.user, name))
+    messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
+    return redirect("experiments:list")

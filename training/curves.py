@@ -4,9 +4,9 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from .models import ENDED, Point, Stage, Status, Task
+from experiments.curves import MOST_POINTS, chart
 
-MOST_POINTS = 300
+from .models import ENDED, Point, Stage, Status, Task
 
 
 def stepper(task: Task) -> list[dict[str, str]]:
@@ -35,21 +35,14 @@ def charts(points: list[Point]) -> list[dict[str, Any]]:
 def line(
     key: str, title: str, sentence: str, points: list[Point], fields: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    series = [{"label": label, "data": [rounded(getattr(p, field)) for p in points]} for field, label in fields]
-    return {
-        "id": key, "type": "line", "title": title, "sentence": sentence, "x_label": _("step"), "y_label": title,
-        "labels": [p.step for p in points], "series": series,
-    }  # fmt: skip
+    series = {label: [getattr(p, field) for p in points] for field, label in fields}
+    return chart(key, title, sentence, [p.step for p in points], series)
 
 
 def thin(points: list[Point]) -> list[Point]:
     """Every n-th point, and always the last."""
     every = max(1, len(points) // MOST_POINTS)
     return points[::-every][::-1]
-
-
-def rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
 
 
 def loss_sentence(points: list[Point]) -> str:

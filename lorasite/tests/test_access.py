@@ -58,6 +58,12 @@ GET    runs/<uuid:task_id>/resume/                 302 405 405 405 405 405
 POST   runs/<uuid:task_id>/resume/                 302 404 404 403 302 302
 GET    experiments/                                302 200 200 200 200 200
 POST   experiments/                                302 200 200 200 200 200
+GET    experiments/compare                         302 400 400 400 400 400
+POST   experiments/compare                         405 405 405 405 405 405
+GET    experiments/<str:name>/delete/              405 405 405 405 405 405
+POST   experiments/<str:name>/delete/              302 404 404 403 302 302
+GET    experiments/<str:name>/all.zip              302 404 404 200 200 200
+POST   experiments/<str:name>/all.zip              302 404 404 200 200 200
 GET    experiments/<str:name>/                     302 404 404 200 200 200
 POST   experiments/<str:name>/                     302 404 404 200 200 200
 GET    experiments/<str:name>/files/<path:path>    302 404 404 200 200 200
@@ -84,6 +90,8 @@ DELETE api/datasets/<str:name>                     401 404 404 403 409 409
 GET    api/experiments                             401 403 403 403 403 200
 GET    api/experiments/mine                        401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
+DELETE api/experiments/<str:name>                  401 404 404 403 204 204
+GET    api/experiments/<str:name>/files/<path:path> 401 404 404 200 200 200
 POST   api/train                                   401 403 400 403 202 202
 POST   api/train/validate                          401 400 400 200 200 200
 GET    api/task/<uuid:task_id>                     401 404 404 200 200 200
