@@ -1,3 +1,5 @@
+from typing import Any
+
 from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
@@ -8,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.permissions import require_admin
+from accounts.requests import person
 
 from . import services
 from .models import Experiment
@@ -23,15 +26,15 @@ class _Experiments(ListAPIView[Experiment]):
         if getattr(self, "swagger_fake_view", False):
             return Experiment.objects.none()
         query = {name: self.request.query_params.get(name, "") for name in FILTERS}
-        return search(self.request.user, **query)
+        return search(person(self.request), **query)
 
 
 class AllExperiments(_Experiments):
     """Every experiment; for admins."""
 
-    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+    def initial(self, request: Any, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
-        require_admin(request.user)
+        require_admin(person(request))
 
 
 class MyExperiments(_Experiments):
@@ -46,14 +49,14 @@ class OneExperiment(RetrieveDestroyAPIView[Experiment]):
     lookup_field = "name"
 
     def get_object(self) -> Experiment:
-        return experiment_for(self.request.user, self.kwargs["name"])
+        return experiment_for(person(self.request), self.kwargs["name"])
 
     def perform_destroy(self, instance: Experiment) -> None:
-        services.delete(user=self.request.user, experiment=managed_experiment(self.request.user, instance.name))
+        services.delete(user=person(self.request), experiment=managed_experiment(person(self.request), instance.name))
 
 
 class ExperimentFile(APIView):
     @extend_schema(operation_id="experiment_file", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, name: str, path: str) -> FileResponse:
         """One file of the results, by its path in `files`."""
-        return FileResponse(services.opened(experiment_for(request.user, name), path), as_attachment=True)
+        return FileResponse(services.opened(experiment_for(person(request), name), path), as_attachment=True)

@@ -1,6 +1,6 @@
 """Charts as the page draws them: a type, labels along x, series, and one sentence that says what is to be seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -12,7 +12,7 @@ History = list[dict[str, Any]]
 
 
 def chart(
-    key: str, title: str, sentence: str, labels: Sequence[Any], series: dict[str, Sequence[float | None]]
+    key: str, title: str, sentence: str, labels: Sequence[Any], series: Mapping[str, Sequence[float | None]]
 ) -> dict[str, Any]:
     """A line chart over steps; values are rounded to four digits, a gap is None."""
     lines = [{"label": label, "data": [rounded(value) for value in values]} for label, values in series.items()]

@@ -1,6 +1,6 @@
 """The REST API of tasks."""
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.utils.translation import gettext as _
@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.errors import Invalid
+from accounts.requests import person
 
 from . import selectors, services
 from .serializers import (
@@ -38,7 +39,7 @@ class YAMLParser(BaseParser):
 
     media_type = "application/yaml"
 
-    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> str:
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
             return stream.read().decode("utf-8")
         except UnicodeDecodeError:
@@ -53,8 +54,8 @@ class YAMLParser(BaseParser):
 @parser_classes([JSONParser, YAMLParser])
 def train(request: Request) -> Response:
     """Submit a run. It is accepted even when the queue is away for a moment."""
-    config = services.parse_config(request.data)
-    task = services.submit(user=request.user, config=config, idempotency_key=_idempotency_key(request))
+    config = services.parse_config(cast("dict[str, Any] | str", request.data))
+    task = services.submit(user=person(request), config=config, idempotency_key=_idempotency_key(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
 
@@ -65,8 +66,8 @@ def train(request: Request) -> Response:
 @parser_classes([JSONParser, YAMLParser])
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing."""
-    config = services.parse_config(request.data)
-    services.check(user=request.user, config=config)
+    config = services.parse_config(cast("dict[str, Any] | str", request.data))
+    services.check(user=person(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 
 
@@ -74,23 +75,23 @@ def validate(request: Request) -> Response:
 @api_view(["GET"])
 def task(request: Request, task_id: UUID) -> Response:
     """State, stage and progress of a run."""
-    return Response(TaskSerializer(selectors.task_for(request.user, task_id)).data)
+    return Response(TaskSerializer(selectors.task_for(person(request), task_id)).data)
 
 
 @extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer, 404: PROBLEM, 409: PROBLEM})
 @api_view(["POST"])
 def cancel(request: Request, task_id: UUID) -> Response:
     """End a waiting task at once, a running one within a step; its last checkpoint is kept."""
-    found = selectors.managed_task(request.user, task_id)
-    return Response(TaskSerializer(services.cancel(user=request.user, task=found)).data, status=202)
+    found = selectors.managed_task(person(request), task_id)
+    return Response(TaskSerializer(services.cancel(user=person(request), task=found)).data, status=202)
 
 
 @extend_schema(operation_id="task_resume", request=None, responses={202: TaskSerializer, 404: PROBLEM, 409: PROBLEM})
 @api_view(["POST"])
 def resume(request: Request, task_id: UUID) -> Response:
     """Queue a cancelled or failed run again, from its last good checkpoint."""
-    found = selectors.managed_task(request.user, task_id)
-    return Response(TaskSerializer(services.resume(user=request.user, task=found)).data, status=202)
+    found = selectors.managed_task(person(request), task_id)
+    return Response(TaskSerializer(services.resume(user=person(request), task=found)).data, status=202)
 
 
 @extend_schema(
@@ -102,7 +103,7 @@ def resume(request: Request, task_id: UUID) -> Response:
 def logs(request: Request, task_id: UUID) -> Response:
     """The run's log, 500 lines at a time."""
     after = _after(request.query_params.get("after", "0"))
-    lines = selectors.log_after(selectors.task_for(request.user, task_id), after)
+    lines = selectors.log_after(selectors.task_for(person(request), task_id), after)
     return Response({"lines": LogLineSerializer(lines, many=True).data, "next": lines[-1].pk if lines else after})
 
 

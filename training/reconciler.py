@@ -6,6 +6,8 @@ conditional UPDATE.
 
 import logging
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import redis
 from django.db import transaction
@@ -31,7 +33,7 @@ def reconcile() -> dict[str, int]:
     return counts
 
 
-def _pending(**where: object) -> list[object]:
+def _pending(**where: object) -> list[UUID]:
     return list(Task.objects.filter(status=Status.PENDING, **where).order_by("created_at").values_list("pk", flat=True))
 
 
@@ -55,7 +57,12 @@ def take_back_abandoned() -> int:
 def take_back(task: Task) -> bool:
     """Fence the attempt that died: what it still writes says `WHERE attempt = old AND status = STARTED`: no row."""
     deaths = task.deaths + 1 if task.step <= task.death_step or not task.deaths else 1
-    counted = {"deaths": deaths, "death_step": max(task.step, task.death_step), "lease_until": None, "worker": ""}
+    counted: dict[str, Any] = {
+        "deaths": deaths,
+        "death_step": max(task.step, task.death_step),
+        "lease_until": None,
+        "worker": "",
+    }
     try:
         with transaction.atomic():
             _still_abandoned(task)
@@ -71,8 +78,8 @@ def _still_abandoned(task: Task) -> None:
         raise WrongState
 
 
-def _return(task: Task, deaths: int, counted: dict[str, object]) -> None:
-    held = {"frm": [Status.STARTED], "held_attempt": task.attempt, **counted}
+def _return(task: Task, deaths: int, counted: dict[str, Any]) -> None:
+    held: dict[str, Any] = {"frm": [Status.STARTED], "held_attempt": task.attempt, **counted}
     if task.cancel_requested:
         task.move(Status.CANCELLED, ended_at=Now(), **held)
     elif deaths >= DEATHS_ALLOWED:

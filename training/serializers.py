@@ -13,7 +13,7 @@ class ConfigSerializer(serializers.Serializer):
     experiment_name = serializers.CharField(required=False)
     model = serializers.DictField(required=False)
     lora = serializers.DictField(required=False)
-    data = serializers.DictField(required=False)
+    data = serializers.DictField(required=False)  # type: ignore[assignment]  # the section, not DRF's property
     training = serializers.DictField(required=False)
     system = serializers.DictField(required=False)
 

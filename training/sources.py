@@ -37,8 +37,8 @@ def check_base_model(model: ModelSection) -> None:
 
 
 def _in_base_models_dir(name: str) -> bool:
-    root = settings.BASE_MODELS_DIR
-    return bool(root) and (Path(root) / name / "config.json").is_file()
+    root: Path | None = settings.BASE_MODELS_DIR
+    return root is not None and (Path(root) / name / "config.json").is_file()
 
 
 def _unavailable(sentence: str, model: ModelSection) -> Invalid:

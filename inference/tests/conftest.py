@@ -30,7 +30,7 @@ def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(trained: Path, member: Any) -> Experiment:
     """The member's experiment `small`, ready to answer."""
     experiment = Experiment.objects.create(
-        name="small", owner=member, dataset_name="tweets@1", base_model=RunConfig().model.name, accuracy=0.5
+        name="small", owner=member, dataset_name="tweets@1", base_model=RunConfig.parse({}).model.name, accuracy=0.5
     )
     shutil.copytree(trained, experiment.folder)
     return experiment

@@ -145,4 +145,4 @@ def test_word_counts_by_what_is_lost_without_it():
     ("shares", "sure"), [((0.9, 0.1), True), ((0.55, 0.45), False), ((0.4, 0.3, 0.3), False), ((1.0,), True)]
 )
 def test_model_is_unsure_where_labels_are_close(shares, sure):
-    assert is_sure(dict(enumerate(shares))) is sure
+    assert is_sure({str(label): share for label, share in enumerate(shares)}) is sure

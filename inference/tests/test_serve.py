@@ -88,9 +88,11 @@ def test_taken_port_and_unknown_experiment_are_one_line_each(model, port):
         s.bind(("127.0.0.1", port))
         s.listen()
         taken = started(port)
-        assert taken.wait(60) == 1 and "can't be used" in taken.stdout.read()
+        said, _ = taken.communicate(timeout=60)
+        assert taken.returncode == 1 and "can't be used" in said
     unknown = started(port, "--exp", "nowhere")
-    assert unknown.wait(60) == 1 and "nowhere has left no model" in unknown.stdout.read()
+    said, _ = unknown.communicate(timeout=60)
+    assert unknown.returncode == 1 and "nowhere has left no model" in said
 
 
 def test_health_of_no_server_says_how_to_start_one(port):

@@ -23,7 +23,7 @@ def test_placeholders_are_the_same() -> None:
         if message.id:
             said = message.id[-1] if isinstance(message.id, tuple) else message.id
             meant = message.string[0] if isinstance(message.string, tuple) else message.string
-            assert set(PLACEHOLDER.findall(said)) == set(PLACEHOLDER.findall(meant)), said
+            assert set(PLACEHOLDER.findall(str(said))) == set(PLACEHOLDER.findall(str(meant))), said
 
 
 def test_compiled_catalogue_is_that_of_the_text() -> None:

@@ -8,7 +8,7 @@ Importing this package is quick: torch and transformers are imported when a run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def train(
     dataset_hash: str | None = None,
     cache_dir: Path | None = None,
     should_save: Callable[[], bool] | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Train an adapter and leave everything in `results`; yields what happens.
 
     `data_file` is Parquet, CSV, TSV, JSON or JSONL with a text and a label column. A run that was stopped goes on
@@ -81,18 +81,18 @@ def resolve_base_model(name: str, base_models_dir: Path | None = None, revision:
 
 def warm_up() -> None:
     """Import all that a run needs, so that a process forked from this one starts at once. Runs no tensor operation."""
-    from training.engine import run
-    from training.engine.tasks import sequence_classification
-
-    assert run and sequence_classification  # imported for their imports
     import peft
     import sklearn.feature_extraction.text
     import sklearn.linear_model
     import transformers
-
-    # transformers and peft import their parts when first named.
-    assert peft.LoraConfig and transformers.AutoTokenizer and transformers.AutoModelForSequenceClassification
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+    from training.engine import run
+    from training.engine.tasks import sequence_classification
+
     get_checkpoint_conversion_mapping("bert")  # a thousand regular expressions, compiled at first use
-    assert transformers.BertForSequenceClassification and transformers.PreTrainedTokenizerFast and sklearn
+    named = ("AutoTokenizer", "AutoModelForSequenceClassification", "BertForSequenceClassification")
+    for module, names in ((transformers, (*named, "PreTrainedTokenizerFast")), (peft, ("LoraConfig",))):
+        for name in names:
+            getattr(module, name)  # these packages import their parts when first named
+    del run, sequence_classification, sklearn

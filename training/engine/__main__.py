@@ -157,8 +157,8 @@ def _show(event: object, bar) -> None:
             bar.write(", ".join(f"{name} {value:.4f}" for name, value in metrics.items()), file=sys.stderr)
         case Notice(message=message):
             bar.write(message, file=sys.stderr)
-        case Finished(metrics=metrics):
-            bar.write(f"Held-out accuracy {metrics['eval']['accuracy']:.4f}", file=sys.stderr)
+        case Finished(metrics=found):
+            bar.write(f"Held-out accuracy {found['eval']['accuracy']:.4f}", file=sys.stderr)
 
 
 def _fail(message: str, status: int) -> int:

@@ -44,8 +44,8 @@ class Schedule:
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
             batches += [rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]
-        order = [batches[index] for index in generator.permutation(len(batches))]
-        return order if number else _longest_second(self.lengths, order)
+        mixed = [batches[index] for index in generator.permutation(len(batches))]
+        return mixed if number else _longest_second(self.lengths, mixed)
 
 
 def _longest_second(lengths: np.ndarray, batches: list[np.ndarray]) -> list[np.ndarray]:

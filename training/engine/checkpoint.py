@@ -145,7 +145,7 @@ def load_adapter(model: Any, folder: Path) -> None:
     """Put a saved adapter's weights into the model; CheckpointDamaged when they don't fit it."""
     from peft import set_peft_model_state_dict
 
-    result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    result: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     if result.unexpected_keys:
         raise CheckpointDamaged(f"{folder.name} belongs to another model.", keys=result.unexpected_keys[:5])
 

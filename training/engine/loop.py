@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -65,7 +65,7 @@ class Loop:
         while self._notices:
             yield self._notices.pop(0)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event]:
         """Train to the end; yields an event per step, evaluation and checkpoint."""
         self.model.train()
         while self.state.step < self.total_steps and not self.stopped_early:
@@ -78,7 +78,7 @@ class Loop:
                 if self.state.step >= self.total_steps or self.stopped_early:
                     break
 
-    def evaluate(self) -> Iterator[Event]:
+    def evaluate(self) -> Generator[Event]:
         """Evaluate and remember the score."""
         yield StageChanged("evaluating")
         self.metrics = self.task.evaluate()
@@ -133,7 +133,7 @@ class Loop:
             eta_seconds=max(0.0, self._expected_tokens - state.tokens) * recent_seconds / recent_tokens,
         )
 
-    def _after_step(self) -> Iterator[Event]:
+    def _after_step(self) -> Generator[Event]:
         state, last = self.state, self.state.step >= self.total_steps
         evaluated = self._due(self.config.training.eval_strategy, self.config.training.eval_steps) or last
         if evaluated:
@@ -203,7 +203,7 @@ class Loop:
         release(self.plan.device)
         rows = np.flatnonzero(self.task.lengths <= length)
         try:
-            self._accumulate(rows[self.task.lengths[rows].argmax(keepdims=True)])
+            self._accumulate(rows[self.task.lengths[rows].argsort()[-1:]])
         except (RuntimeError, MemoryError, ValueError):
             return False
         finally:

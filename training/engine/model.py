@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=config.r,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float is as good
         lora_dropout=config.lora_dropout,
         target_modules=target_modules(model, config),
         exclude_modules=new_modules if config.target_modules == "all-linear" else None,
@@ -69,7 +70,7 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
         bias=config.bias,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
-        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,  # type: ignore[arg-type]
     )
     try:
         adapted = get_peft_model(model, lora)
@@ -144,3 +145,5 @@ def _quiet() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("peft").setLevel(logging.ERROR)
+    # peft 0.21 asks transformers by a name that is to go; nothing that a person here could change.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Run:
         self.dataset_hash, self.cache_dir, self.should_save = dataset_hash, cache_dir, should_save
         self.results = Results(results)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event]:
         """All events of the run, each also written to logs.txt."""
         with closing(self._stages()) as stages:
             try:
@@ -70,7 +70,7 @@ class Run:
                 self._log_quietly("Cancelled; the last checkpoint is kept.")
                 raise
 
-    def _stages(self) -> Iterator[Event]:
+    def _stages(self) -> Generator[Event]:
         yield StageChanged("preparing")
         self.results.write_config(self.config)
         self.results.forget_metrics()
@@ -82,7 +82,7 @@ class Run:
             yield Notice("info", "stopped_early", f"Stopped at step {self.loop.state.step}: no improvement any more.")
         yield from self._finish()
 
-    def _prepare(self) -> Iterator[Event]:
+    def _prepare(self) -> Generator[Event]:
         self.plan = device.choose(self.config)
         self._seed()
         base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
@@ -123,7 +123,7 @@ class Run:
         checkpoints = Checkpoints(self.results.checkpoints, lower_is_better=training.metric_for_best_model == "loss")
         return Loop(self.config, self.plan, self.task, model, schedule, checkpoints, self.should_save)
 
-    def _resume(self) -> Iterator[Event]:
+    def _resume(self) -> Generator[Event]:
         checkpoints = self.loop.checkpoints
         self.loop.state.fingerprint = self._fingerprint()
         newest, damaged = checkpoints.newest()
@@ -179,7 +179,7 @@ class Run:
             resumed_from_step=self.loop.state.step,
         )
 
-    def _finish(self) -> Iterator[Event]:
+    def _finish(self) -> Generator[Event]:
         loop, checkpoints = self.loop, self.loop.checkpoints
         best = checkpoints.kept(loop.state)["best"]
         if best != loop.state.step or not loop.metrics:

@@ -103,7 +103,7 @@ def test_rolled_back_submit_reaches_no_worker(submit, redis_server):
 def test_job_delivered_twice_is_taken_once(submit):
     task = submit()
     first, second = lease.take(task.pk), lease.take(task.pk)
-    assert (first.status, first.attempt, second) == (Status.STARTED, 1, None)
+    assert first is not None and (first.status, first.attempt, second) == (Status.STARTED, 1, None)
 
 
 def test_job_of_a_task_that_no_longer_exists_does_nothing():

@@ -14,11 +14,11 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="For programs.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        datasets = [
+        datasets: list[dict[str, Any]] = [
             {"dataset": str(v), "rows": v.rows, "hash": v.hash} for v in Version.objects.select_related("dataset")
         ]
         found = Experiment.objects.select_related("task").defer("config", "metrics")
-        runs = [
+        runs: list[dict[str, Any]] = [
             {"experiment": e.name, "status": e.task.status, "accuracy": e.accuracy, "dataset": e.dataset_name}
             for e in found
         ]

@@ -11,6 +11,7 @@ the two thin products are kept apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class ProjectionGroup:
     """Linear layers with the same input (query, key and value; or a single one). weight: (out, in), bias: (out,)."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
-        bases = [getattr(module, "base_layer", module) for module in modules]
+        bases: list[Any] = [getattr(module, "base_layer", module) for module in modules]
         self.weight = _joined([base.weight for base in bases])
         self.bias = _joined([base.bias for base in bases])
         self.adapters: list[Adapter] = []
@@ -68,8 +69,8 @@ class ProjectionGroup:
 
     def backward(
         self, dy: Tensor, x: Tensor, masks: tuple[Tensor, ...], residual: Tensor | None, needs_dx: bool
-    ) -> tuple[Tensor | None, list[Tensor]]:
-        """dy: (tokens, out) → dx (+ residual, overwritten): (tokens, in), and the gradients of `parameters`."""
+    ) -> tuple[Any, list[Tensor]]:
+        """dy: (tokens, out) → dx (+ residual, overwritten): (tokens, in), None unless needed; and the gradients of `parameters`."""
         apart = bool(masks) or not self._merges
         gradients: list[Tensor] = []
         dx = self._dx(dy, residual, self.weight if apart else self.merged) if needs_dx else None
@@ -105,7 +106,7 @@ class ProjectionGroup:
             at = adapter.rows.stop
         return torch.cat([*parts, weight[at:]]) if at < len(weight) or len(parts) > 1 else parts[0]
 
-    def _add(self, module: nn.Module, rows: slice) -> None:
+    def _add(self, module: Any, rows: slice) -> None:
         if not hasattr(module, "lora_A"):
             return
         dropout = module.lora_dropout["default"]

@@ -23,13 +23,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="Print JSON, as the API gives it.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        tasks = Task.objects.select_related("experiment")[: options["limit"]]
-        if options["action"] != "list":
+        if options["action"] == "list":
+            tasks = list(Task.objects.select_related("experiment")[: options["limit"]])
+        else:
             tasks = [self.change(**options)]
         if options["json"]:
             self.stdout.write(json.dumps(TaskSerializer(tasks, many=True).data, default=str, indent=2))
         else:
-            self.table(list(tasks))
+            self.table(tasks)
 
     def change(self, *, action: str, task: str | None, user: str | None, **_options: Any) -> Task:
         change = services.cancel if action == "cancel" else services.resume

@@ -32,6 +32,12 @@ def adapted(model_type, targets, **lora):
     return model
 
 
+def fused(model):
+    found = fused_forward(model)
+    assert found is not None
+    return found
+
+
 def batch():
     mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 3 + [0] * 6])
     ids = torch.randint(5, 50, (3, 9), generator=torch.Generator().manual_seed(2)) * mask + (1 - mask)
@@ -64,19 +70,19 @@ def test_fused_logits_and_gradients_are_those_of_plain_peft(model_type, targets)
 def test_adapters_on_upper_layers_only_leave_the_lower_ones_without_gradient():
     model = adapted("bert", ["query", "value"], layers_to_transform=[1, 2]).train()
     expected = gradients(model, model(**batch()).logits)
-    found = gradients(model, fused_forward(model)(**batch()))
+    found = gradients(model, fused(model)(**batch()))
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_dropout_gradient_is_the_slope_of_the_loss():
     model = adapted("bert", "all-linear", lora_dropout=0.3).train()
-    fused = fused_forward(model)
+    forward = fused(model)
     parameter = next(p for name, p in model.named_parameters() if "layer.0" in name and "query.lora_B" in name)
 
     def loss():
         torch.manual_seed(5)
-        return fused(**batch()).square().sum()
+        return forward(**batch()).square().sum()
 
     model.zero_grad()
     loss().backward()
@@ -94,23 +100,23 @@ def test_dropout_gradient_is_the_slope_of_the_loss():
 def test_frozen_weights_are_the_same_bits_after_a_step():
     model = adapted("bert", "all-linear").train()
     before = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    fused = fused_forward(model)
+    forward = fused(model)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    fused(**batch()).square().sum().backward()
+    forward(**batch()).square().sum().backward()
     optimizer.step()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters() if name in before)
 
 
 def test_bf16_stays_close_to_fp32():
     model = adapted("bert", ["query", "value"]).eval()
-    expected = fused_forward(model)(**batch())
+    expected = fused(model)(**batch())
     half = adapted("bert", ["query", "value"]).eval()
     half.load_state_dict(model.state_dict())
     for name, parameter in half.named_parameters():
         if "lora_" not in name and "modules_to_save" not in name:
             parameter.data = parameter.data.bfloat16()
     cast_head_inputs(half)
-    found = fused_forward(half)(**batch())
+    found = fused(half)(**batch())
     torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0.05)
 
 

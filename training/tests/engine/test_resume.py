@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from safetensors.numpy import load_file
 
-from training.engine import Checkpointed, ConfigError, Finished, Notice, Prepared, StepDone, train
+from training.engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StepDone, train
 from training.engine.errors import CheckpointDamaged, DiskFull, Interrupted
 from training.engine.files import verify_folder, write_folder
 from training.tests.engine.conftest import metrics_of, run, small
@@ -39,7 +39,7 @@ def test_same_seed_gives_the_same_run(unbroken, tweets, tmp_path):
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 7])
 def test_run_resumed_anywhere_ends_in_the_same_bytes(unbroken, tweets, tmp_path, stop_at):
     events, results = unbroken
-    before = []
+    before: list[Event] = []
     with pytest.raises(Interrupted) as interrupted:
         for event in train(
             small(), data_file=tweets, results=tmp_path / "run", should_save=lambda: len(losses(before)) == stop_at
