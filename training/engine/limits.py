@@ -19,16 +19,30 @@ def refuse_more_than_free() -> None:
     """
     if sys.platform != "linux" or NVIDIA.exists():
         return
+    _limit(_held_bytes() + min(_free_in_machine(), _free_in_container()))
+
+
+def renew() -> None:
+    """Count anew, after memory was given back whose addresses are kept; nothing where no limit was set."""
+    if _free_below_limit() < math.inf:
+        refuse_more_than_free()
+
+
+def _limit(wanted: float) -> None:
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _held_bytes() + free_bytes()
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    soft = int(wanted) if most == resource.RLIM_INFINITY else min(int(wanted), most)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, most))
 
 
 def free_bytes() -> int:
     """What this process may still use: of the machine's memory, of its container's, and below its own limit."""
-    return int(max(0, min(psutil.virtual_memory().available, _free_in_container(), _free_below_limit())))
+    return int(max(0, min(_free_in_machine(), _free_in_container(), _free_below_limit())))
+
+
+def _free_in_machine() -> float:
+    return psutil.virtual_memory().available
 
 
 def _free_in_container() -> float:

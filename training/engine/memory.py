@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 from collections.abc import Callable
@@ -9,7 +10,11 @@ from typing import TypeVar
 
 import torch
 
+from training.engine import limits
+
 T = TypeVar("T")
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE = 128 * 1024  # bytes
 
 # Of torch's allocators, oneDNN and safetensors, in this order.
 SIGNS = (
@@ -43,7 +48,22 @@ def halving(attempt: Callable[[int], T], size: int, device: torch.device, smalle
 
 
 def release(device: torch.device) -> None:
-    """Give back what a failed attempt still holds."""
+    """Give back what a failed attempt still holds, to the system too."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "cpu":
+        _empty_the_heap()
+        limits.renew()
+
+
+def _empty_the_heap() -> None:
+    """From now on large tensors have pages of their own, which go back when they are freed.
+
+    glibc would keep them in its heap, where small live blocks between them leave holes that nothing larger fits into.
+    That is faster while memory is plenty, so it is left alone until then. See mallopt(3).
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.malloc_trim(0)
