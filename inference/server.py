@@ -1,14 +1,16 @@
 """Trained models over HTTP, without accounts: POST /predict and GET /health. A WSGI application of its own."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
+from django.db import close_old_connections
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, LorasiteError, NotFound
+from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
+from experiments.models import Experiment
 
 from .services import answers, check_texts, load
 
@@ -24,20 +26,27 @@ class TooLarge(LorasiteError):
     code, status = "too_large", 413
 
 
-class Server:
-    """Serves `models`, name → final_model folder; `default` answers where a request names none."""
+class Unavailable(LorasiteError):
+    code, status = "unavailable", 503
 
-    def __init__(self, models: Mapping[str, Path], default: str) -> None:
-        self.models, self.default = models, default
-        self.base_model = load(models[default], default).base_model  # before the first request, so that none waits
+
+class Server:
+    """Serves `models`, the best first; they are read anew for each request, so what was trained or deleted since counts."""
+
+    def __init__(self, models: QuerySet[Experiment]) -> None:
+        self.models = models
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        headers: list[tuple[str, str]] = []
         try:
             status, kind, body = HTTPStatus.OK, "application/json", self._answer(environ)
         except LorasiteError as error:
-            status, kind, body = HTTPStatus(error.status), "application/problem+json", _problem(error)
+            status, kind, body = HTTPStatus(error.status), "application/problem+json", problem(error)
+            headers = [("Allow", error.facts["allow"])] if "allow" in error.facts else []
+        finally:
+            close_old_connections()
         content = json.dumps(body, ensure_ascii=False).encode()
-        headers = [("Content-Type", kind), ("Content-Length", str(len(content)))]
+        headers += [("Content-Type", kind), ("Content-Length", str(len(content)))]
         start_response(f"{status.value} {status.phrase}", headers)
         return [content]
 
@@ -46,25 +55,43 @@ class Server:
         if path not in ROUTES:
             raise NotFound(_("There is POST /predict and GET /health here, and nothing else."))
         if method != ROUTES[path]:
-            raise MethodNotAllowed(_("Use {method} for {path}.").format(method=ROUTES[path], path=path))
+            message = _("Use {method} for {path}.").format(method=ROUTES[path], path=path)
+            raise MethodNotAllowed(message, allow=ROUTES[path])
         return self.health() if path == "/health" else self.predict(_body(environ))
 
     def health(self) -> dict[str, Any]:
-        return {"status": "ok", "model": self.default, "base_model": self.base_model, "models": sorted(self.models)}
+        """Which models answer; Unavailable while the best one does not."""
+        best = self._choose(None)
+        try:
+            base_model = load(best.final_model, best.name).base_model
+        except Conflict as error:
+            raise Unavailable(error.message) from None
+        return {"status": "ok", "model": best.name, "base_model": base_model, "models": self._names()}
 
     def predict(self, asked: Any) -> Any:
         """The answer to `text`, or the answers to `texts`."""
         if not isinstance(asked, dict) or ("text" in asked) == ("texts" in asked):
             raise Invalid(_("Give either text or texts."), field="text")
-        name = self.default if asked.get("model") in (None, "") else asked["model"]
-        if not isinstance(name, str) or name not in self.models:
-            raise NotFound(_("No such model is served here: {models}.").format(models=", ".join(sorted(self.models))))
         texts = asked["texts"] if "texts" in asked else [asked["text"]]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise Invalid(_("A text is a string; texts is a list of strings."), field="text")
         check_texts(texts)
-        found = answers(self.models[name], name, texts)
+        chosen = self._choose(asked.get("model"))
+        found = answers(chosen.final_model, chosen.name, texts)
         return found if "texts" in asked else found[0]
+
+    def _choose(self, name: Any) -> Experiment:
+        named = name not in (None, "")
+        found = (self.models.filter(name=str(name)) if named else self.models).first()
+        if found is None and named:
+            message = _("There is no model {name} here, but: {models}.")
+            raise NotFound(message.format(name=name, models=", ".join(self._names()) or "–"), field="model")
+        if found is None:
+            raise Unavailable(_("There is no trained model yet. Train one first."))
+        return found
+
+    def _names(self) -> list[str]:
+        return sorted(self.models.values_list("name", flat=True))
 
 
 def _body(environ: dict[str, Any]) -> Any:
@@ -77,13 +104,9 @@ def _body(environ: dict[str, Any]) -> Any:
         raise Invalid(_("The body is not JSON.")) from None
 
 
-def _problem(error: LorasiteError) -> dict[str, Any]:
+def problem(error: LorasiteError) -> dict[str, Any]:
     """RFC 9457, in the words of the API."""
-    problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
-    return {
-        "type": f"about:blank#{error.code}",
-        "title": str(error.message),
-        "status": error.status,
-        "code": error.code,
-        "errors": problems,
-    }
+    problems = [{**found, "message": str(found["message"])} for found in error.problems]
+    title = str(error.message)
+    known = {"type": f"about:blank#{error.code}", "title": title, "status": error.status, "code": error.code}
+    return {**error.facts, **known, "detail": " ".join(p["message"] for p in problems) or title, "errors": problems}

@@ -13,6 +13,7 @@ from audit.services import record
 from experiments.models import Experiment
 from experiments.selectors import experiment_for, experiments_for
 
+from . import selectors
 from .engine.predictor import Loaded, Prediction, Predictor, Unreadable
 from .engine.words import Word, words_that_mattered
 
@@ -33,7 +34,7 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 def answers(folder: Path, name: str, texts: list[str]) -> list[dict[str, Any]]:
     """What the model `name`, whose final_model folder this is, says of each text."""
     loaded = load(folder, name)
-    found, milliseconds = predictor().predict(folder, texts)
+    found, milliseconds = loaded.predict(texts)
     each = round(milliseconds / len(texts), 2)
     return [answer(p, text, name, loaded.base_model, each) for p, text in zip(found, texts, strict=True)]
 
@@ -56,8 +57,8 @@ def answer(found: Prediction, text: str, model: str, base_model: str, millisecon
 
 def explain(experiment: Experiment, text: str, label: int) -> list[Word]:
     """The words of a text by how much they spoke for `label`."""
-    folder = experiment.final_model
-    return words_that_mattered(lambda texts: predictor().predict(folder, texts)[0], text, label)
+    loaded = load(experiment.final_model, experiment.name)
+    return words_that_mattered(lambda texts: loaded.predict(texts)[0], text, label)
 
 
 def is_sure(probabilities: dict[str, float]) -> bool:
@@ -73,7 +74,7 @@ def choose(user: User, name: str | None) -> Experiment:
                 _("This run has left no model yet. Wait until it is done, or choose another."), field="model"
             )
         return experiment
-    best = experiments_for(user).filter(accuracy__isnull=False).order_by("-accuracy").first()
+    best = selectors.with_model(experiments_for(user)).first()
     if best is None:
         raise Conflict(_("There is no trained model yet. Train one first."), field="model")
     return best
@@ -84,6 +85,8 @@ def check_texts(texts: list[str]) -> None:
         raise Invalid(_("Give a text that is not empty."), field="text")
     if len(texts) > TEXTS_LIMIT:
         raise Invalid(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise Invalid(_("Give texts in valid Unicode: half of a surrogate pair is no character."), field="text")
     if any(len(text) > TEXT_LIMIT for text in texts):
         raise Invalid(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
 

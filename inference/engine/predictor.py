@@ -24,16 +24,28 @@ class Prediction:
 
 
 class Unreadable(Exception):
-    """The folder holds no model that can be loaded."""
+    """The folder holds no model that can be loaded; the message says why, and no path of this machine."""
 
 
 @dataclass(slots=True)
 class Loaded:
+    """A model in memory. It answers as it was when it was loaded, whatever becomes of its files."""
+
     model: Any
     tokenizer: Any
     labels: tuple[str, ...]
     base_model: str
     max_length: int
+
+    def predict(self, texts: list[str]) -> tuple[list[Prediction], float]:
+        """Predictions in the order of `texts`, and the milliseconds that tokenising and computing took."""
+        started = time.perf_counter()
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found: dict[int, Prediction] = {}
+        for start in range(0, len(texts), MICRO_BATCH):
+            rows = by_length[start : start + MICRO_BATCH]
+            found.update(zip(rows, forward(self, [texts[i] for i in rows]), strict=True))
+        return [found[i] for i in range(len(texts))], (time.perf_counter() - started) * 1000
 
 
 class Predictor:
@@ -41,37 +53,28 @@ class Predictor:
 
     def __init__(self, base_models_dir: Path | None = None, keep: int = 4) -> None:
         self.base_models_dir, self.keep = base_models_dir, keep
-        self._models: OrderedDict[tuple[Path, int], Loaded] = OrderedDict()
+        self._models: OrderedDict[Path, tuple[Any, Loaded]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, folder: Path) -> Loaded:
         """The model of a final_model folder, loaded on first use and again when its file is another one."""
         with self._lock:
-            key = folder, _written_at(folder)
-            if key not in self._models:
-                self._models[key] = load(folder, self.base_models_dir)
-            self._models.move_to_end(key)
+            state = _state(folder)
+            known = self._models.pop(folder, None)  # gone before another is loaded, so that memory holds one of them
+            loaded = known[1] if known and known[0] == state else load(folder, self.base_models_dir)
+            self._models[folder] = state, loaded
             while len(self._models) > self.keep:
                 self._models.popitem(last=False)
-            return self._models[key]
-
-    def predict(self, folder: Path, texts: list[str]) -> tuple[list[Prediction], float]:
-        """Predictions in the order of `texts`, and the milliseconds that tokenising and computing took."""
-        loaded = self.get(folder)
-        started = time.perf_counter()
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found: dict[int, Prediction] = {}
-        for start in range(0, len(texts), MICRO_BATCH):
-            rows = by_length[start : start + MICRO_BATCH]
-            found.update(zip(rows, forward(loaded, [texts[i] for i in rows]), strict=True))
-        return [found[i] for i in range(len(texts))], (time.perf_counter() - started) * 1000
+            return loaded
 
 
-def _written_at(folder: Path) -> int:
+def _state(folder: Path) -> tuple[int, int]:
+    """Differs once the adapter was written anew, even by a copy that keeps the time."""
     try:
-        return (folder / "adapter_model.safetensors").stat().st_mtime_ns
+        found = (folder / "adapter_model.safetensors").stat()
     except OSError as error:
-        raise Unreadable(str(error)) from error
+        raise Unreadable("adapter_model.safetensors is not there") from error
+    return found.st_mtime_ns, found.st_ino
 
 
 def load(folder: Path, base_models_dir: Path | None) -> Loaded:
@@ -82,8 +85,9 @@ def load(folder: Path, base_models_dir: Path | None) -> Loaded:
 
     try:
         return _load(folder, base_models_dir)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EngineError) as error:
-        raise Unreadable(str(error).splitlines()[0]) from error
+    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise Unreadable(reason.replace(f"{folder}/", "")) from error
 
 
 def _load(folder: Path, base_models_dir: Path | None) -> Loaded:

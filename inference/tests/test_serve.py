@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +44,25 @@ def port() -> int:
         return int(s.getsockname()[1])
 
 
-@pytest.fixture
-def served(model: Any, port: int) -> Iterator[int]:
-    """A server of the model `small`; ends with status 0 on SIGTERM."""
-    process = started(port, "--exp", "small")
+@contextmanager
+def serving(port: int, *arguments: str, ends_on: int = signal.SIGTERM) -> Iterator[None]:
+    """A server that has answered; it ends with status 0 on the signal."""
+    process = started(port, *arguments)
     end = time.monotonic() + 90
-    while asked(port, "/health")[0] != 200:
+    while not asked(port, "/health")[0]:
         assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
         time.sleep(0.2)
-    yield port
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    try:
+        yield
+    finally:
+        process.send_signal(ends_on)
+        assert process.wait(20) == 0
+
+
+@pytest.fixture
+def served(model: Any, port: int) -> Iterator[int]:
+    with serving(port, "--exp", "small"):
+        yield port
 
 
 def asked(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
@@ -60,27 +70,50 @@ def asked(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=30) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
+        assert error.headers["Content-Type"] == "application/problem+json"
         return error.code, json.load(error)
     except OSError:
         return 0, None
 
 
-def test_server_answers_and_refuses_in_words(served, capsys):
-    assert asked(served, "/health")[1]["model"] == "small"
+REFUSED = {
+    b"": 400, b"{": 400, b"[]": 400, b"{}": 400, b'{"text": ""}': 400, b'{"text": 3}': 400, b'{"texts": "a"}': 400,
+    b'{"texts": null}': 400, b'{"text": "a", "texts": ["a"]}': 400, b'{"text": "\\ud800"}': 400, b"\xff": 400,
+    b'{"text": "a", "model": "other"}': 404, b'{"text": "a", "model": {}}': 404,
+    b'{"text": "a", "model": ["small"]}': 404, b" " * (2**20 + 1): 413,
+}  # fmt: skip
+
+
+def test_server_answers_and_refuses_in_words(served, model, capsys):
+    health = asked(served, "/health")[1]
+    assert health == {"status": "ok", "model": "small", "base_model": model.base_model, "models": ["small"]}
     call_command("predict_health", "--port", str(served))
     assert capsys.readouterr().out.startswith("ok: small")
     status, answer = asked(served, "/predict", b'{"text": "What a lovely day!"}')
     assert status == 200 and answer["language"] == "English" and answer["label_name"] in answer["probabilities"]
     status, answers = asked(served, "/predict", json.dumps({"texts": ["a day", "好"]}).encode())
     assert status == 200 and len(answers) == 2
-    refused = {
-        b"": 400, b"{": 400, b"[]": 400, b"{}": 400, b'{"text": ""}': 400, b'{"text": 3}': 400, b'{"texts": "a"}': 400,
-        b'{"text": "a", "model": "other"}': 404, b'{"text": "a", "model": {}}': 404, b" " * (2**20 + 1): 413,
-    }  # fmt: skip
-    for body, expected in refused.items():
-        status, problem = asked(served, "/predict", body)
-        assert (status, problem["status"]) == (expected, expected) and problem["title"], body[:40]
-    assert asked(served, "/predict")[0] == 405 and asked(served, "/")[0] == 404
+    for body, expected in REFUSED.items():
+        status, told = asked(served, "/predict", body)
+        assert (status, told["status"]) == (expected, expected) and told["title"] and told["detail"], body[:40]
+    assert asked(served, "/predict")[0] == 405 and asked(served, "/health", b"{}")[0] == 405
+    assert asked(served, "/")[0] == 404
+
+
+def test_server_follows_what_is_trained_and_deleted(model, port):
+    accuracy, model.accuracy = model.accuracy, None
+    model.save()
+    with serving(port, ends_on=signal.SIGINT):
+        assert asked(port, "/health")[0] == asked(port, "/predict", b'{"text": "a"}')[0] == 503
+        with pytest.raises(CommandError, match="503: There is no trained model yet"):
+            call_command("predict_health", "--port", str(port))
+        model.accuracy = accuracy
+        model.save()
+        assert asked(port, "/health")[1]["model"] == asked(port, "/predict", b'{"text": "a"}')[1]["model"] == "small"
+        shutil.rmtree(model.final_model)
+        assert asked(port, "/health")[0] == 503 and asked(port, "/predict", b'{"text": "a"}')[0] == 409
+        model.delete()
+        assert asked(port, "/predict", b'{"text": "a", "model": "small"}')[0] == 404
 
 
 def test_taken_port_and_unknown_experiment_are_one_line_each(model, port):
@@ -93,6 +126,13 @@ def test_taken_port_and_unknown_experiment_are_one_line_each(model, port):
     unknown = started(port, "--exp", "nowhere")
     said, _ = unknown.communicate(timeout=60)
     assert unknown.returncode == 1 and "nowhere has left no model" in said
+
+
+def test_database_that_was_never_made_is_one_line(port, tmp_path):
+    nothing = environment(port) | {"DATABASE_URL": f"sqlite:///{tmp_path / 'nothing.sqlite3'}"}
+    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "serve"]
+    ended = subprocess.run(command, env=nothing, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and "make start" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_health_of_no_server_says_how_to_start_one(port):

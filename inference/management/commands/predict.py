@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from accounts.errors import LorasiteError
 from accounts.models import User
@@ -16,7 +17,10 @@ class Command(BaseCommand):
         parser.add_argument("--model", help="An experiment's name.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        admin = User.objects.filter(is_superuser=True).first()
+        try:
+            admin = User.objects.filter(is_superuser=True).first()
+        except DatabaseError as error:
+            raise CommandError(f"The database can't be read ({error}). `make start` makes it.") from error
         if admin is None:
             raise CommandError("There is no account yet. Run `make start` once.")
         try:

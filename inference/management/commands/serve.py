@@ -1,12 +1,15 @@
+import contextlib
 import socket
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections
 from gunicorn.app.base import BaseApplication
 
 from accounts.errors import LorasiteError
 from experiments.models import Experiment
+from inference.selectors import with_model
 from inference.server import Server
 
 
@@ -21,22 +24,30 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         host, port = options["host"], options["port"]
         require_free(host, port)
-        try:
-            server = served(options["exp"])
-        except LorasiteError as error:
-            raise CommandError(str(error.message)) from None
-        self.stdout.write(f"{server.default} at http://{host}:{port}/predict (Ctrl-C ends it)")
-        Application(server, f"{host}:{port}").run()
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        server, first = Server(served(options["exp"])), best(options["exp"])
+        self.stdout.write(f"{first or 'No model yet'} at http://{address}/predict (Ctrl-C ends it)")
+        self.stdout.flush()
+        connections.close_all()  # the process that answers is a fork, and must not share this one's
+        Application(server, address).run()
 
 
-def served(name: str) -> Server:
-    """The finished experiments, the best one first; only `name` when given."""
-    ready = Experiment.objects.filter(accuracy__isnull=False).order_by("-accuracy").only("name")
-    models = {experiment.name: experiment.final_model for experiment in ready if name in ("", experiment.name)}
-    if not models:
-        what = f"{name} has left no model" if name else "There is no trained model"
-        raise CommandError(f"{what}. `make db-list` shows what there is; `make start` trains a sample.")
-    return Server(models, next(iter(models)))
+def served(name: str) -> Any:
+    found = Experiment.objects.filter(name=name) if name else Experiment.objects.all()
+    return with_model(found)
+
+
+def best(name: str) -> str:
+    """The name of the model that answers where a request names none; empty while there is none at all."""
+    try:
+        first = served(name).first()
+    except DatabaseError as error:
+        raise CommandError(f"The database can't be read ({error}). `make start` makes it.") from error
+    if first is None and name:
+        raise CommandError(
+            f"{name} has left no model. `make db-list` shows what there is; `make start` trains a sample."
+        )
+    return first.name if first else ""
 
 
 def require_free(host: str, port: int) -> None:
@@ -58,9 +69,12 @@ class Application(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        chosen = {"bind": self.address, "worker_class": "gthread", "threads": 4, "graceful_timeout": 5}
+        chosen = {"bind": self.address, "worker_class": "gthread", "threads": 4, "graceful_timeout": 5, "timeout": 600}
         for name, value in {**chosen, "control_socket_disable": True, "loglevel": "warning"}.items():
             self.cfg.set(name, value)
 
     def load(self) -> Server:
+        """Called after the fork. The model is loaded here, so that no request waits: torch's threads outlive no fork."""
+        with contextlib.suppress(LorasiteError):  # /health says it
+            self.server.health()
         return self.server
