@@ -57,12 +57,13 @@ def choices(user: User) -> dict[str, list[str]]:
 
 
 def free_name(wanted: str) -> str:
-    """`wanted`, or the first of wanted-2, wanted-3, … that no experiment has."""
+    """`wanted`, or the first of wanted-2, wanted-3, … that no experiment has, in whatever case."""
     stem = re.sub(r"-\d+$", "", wanted)[:74]
-    taken = set(Experiment.objects.filter(name__startswith=stem).values_list("name", flat=True))
-    if wanted not in taken:
+    same = Experiment.objects.filter(name__istartswith=stem).values_list("name", flat=True)
+    taken = {name.lower() for name in same}
+    if wanted.lower() not in taken:
         return wanted
-    return next(name for n in range(2, len(taken) + 3) if (name := f"{stem}-{n}") not in taken)
+    return next(name for n in range(2, len(taken) + 3) if (name := f"{stem}-{n}").lower() not in taken)
 
 
 def search(

@@ -39,10 +39,10 @@ def create(
     *, owner: User, name: str, config: dict[str, Any], version: Version | None, dataset_name: str, base_model: str
 ) -> Experiment:
     """The row that a run fills; its name is taken once and for all people."""
-    if Experiment.objects.filter(name=name).exists():
-        raise name_taken(name)
     if name.lower() in RESERVED:
         raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
+    if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
+        raise name_taken(name)
     try:
         with transaction.atomic():
             return Experiment.objects.create(
