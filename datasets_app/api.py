@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.urls import reverse
@@ -14,18 +14,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.models import User
 from accounts.permissions import get_managed, require_creator
+from accounts.requests import person
 
 from . import selectors, services
 from .files import copy_stream
 from .models import Dataset
 from .pending import limits_upload
 from .serializers import DatasetReportSerializer, DatasetSerializer, StoredSerializer, UploadSerializer
-
-
-def _person(request: Request) -> User:
-    return cast(User, request.user)  # IsAuthenticated has let it through
 
 
 @method_decorator(limits_upload, name="dispatch")
@@ -37,7 +33,7 @@ class Datasets(GenericAPIView[Dataset]):
     @extend_schema(operation_id="datasets_list", responses=DatasetSerializer(many=True))
     def get(self, request: Request) -> Response:
         """The datasets that you may see."""
-        page = self.paginate_queryset(selectors.datasets_for(_person(request)))
+        page = self.paginate_queryset(selectors.datasets_for(person(request)))
         return self.get_paginated_response(DatasetSerializer(page, many=True).data)
 
     @extend_schema(
@@ -47,10 +43,10 @@ class Datasets(GenericAPIView[Dataset]):
     )
     def post(self, request: Request) -> Response:
         """Store a file as a new dataset, or as the next version of yours."""
-        require_creator(_person(request))
+        require_creator(person(request))
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        version = _store(_person(request), {**sent.validated_data})
+        version = _store(person(request), {**sent.validated_data})
         name = version.dataset.name
         answer = {
             "name": name,
@@ -79,11 +75,11 @@ class DatasetDetail(APIView):
     @extend_schema(operation_id="datasets_retrieve", responses=DatasetReportSerializer)
     def get(self, request: Request, name: str) -> Response:
         """A dataset with its versions, and the validation report of the newest."""
-        return Response(DatasetReportSerializer(selectors.dataset_for(_person(request), name)).data)
+        return Response(DatasetReportSerializer(selectors.dataset_for(person(request), name)).data)
 
     @extend_schema(operation_id="datasets_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         """Delete a dataset that no run uses."""
-        dataset = get_managed(_person(request), Dataset.objects.all(), name=name)
-        services.delete(user=_person(request), dataset=dataset)
+        dataset = get_managed(person(request), Dataset.objects.all(), name=name)
+        services.delete(user=person(request), dataset=dataset)
         return Response(status=204)

@@ -55,11 +55,11 @@ def counts(column: pl.Series) -> dict[str, int]:
 def histogram(texts: pl.Series, bins: int = 20) -> list[dict[str, Any]]:
     """Rows by length of text in characters. The last bin holds the longest percent, so that the rest stays visible."""
     lengths = texts.str.len_chars()
-    usual, longest = int(lengths.quantile(0.99) or 0), int(lengths.max() or 0)  # type: ignore[arg-type]
+    usual, longest = int(lengths.quantile(0.99) or 0), int(lengths.max() or 0)  # type: ignore[arg-type]  # max: of any type
     width = max(1, -(-(usual + 1) // bins))
-    placed = counts((lengths // width).clip(upper_bound=bins - 1).alias("bin"))
+    placed: dict[Any, int] = counts((lengths // width).clip(upper_bound=bins - 1).alias("bin"))
     last = max(int(key) for key in placed)
     return [
-        {"from": i * width, "to": (i + 1) * width if i < last else longest + 1, "rows": placed.get(i, 0)}  # type: ignore[call-overload]
+        {"from": i * width, "to": (i + 1) * width if i < last else longest + 1, "rows": placed.get(i, 0)}
         for i in range(last + 1)
     ]

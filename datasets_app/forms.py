@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -42,6 +42,6 @@ class StoreForm(forms.Form):
 
     def _offer(self, name: str, choices: list[tuple[Any, Any]]) -> None:
         if choices:
-            self.fields[name].choices = choices  # type: ignore[attr-defined]
+            cast(forms.ChoiceField, self.fields[name]).choices = choices
         else:
             del self.fields[name]

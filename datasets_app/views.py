@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class SignedIn(HttpRequest):
     """A request that login_required has let through."""
 
-    user: User  # type: ignore[assignment]
+    user: User
     htmx: HtmxDetails
 
 
