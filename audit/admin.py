@@ -7,7 +7,7 @@ from .models import Entry
 
 
 @admin.register(Entry)
-class EntryAdmin(ReadOnly, ModelAdmin):  # type: ignore[type-arg]
+class EntryAdmin(ReadOnly, ModelAdmin):
     list_display = ["at", "username", "action", "object_type", "object_id", "result", "address"]
     list_filter = ["action", "result", "at"]
     search_fields = ["username", "action", "object_id"]

@@ -1,13 +1,11 @@
-from typing import cast
-
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 
-from accounts.models import User
 from accounts.permissions import require_admin
+from accounts.requests import person
 
 from .models import Entry
 from .selectors import FILTERS, search
@@ -29,7 +27,7 @@ class Logs(ListAPIView[Entry]):
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
-        require_admin(cast(User, request.user))
+        require_admin(person(request))
 
     def get_queryset(self) -> QuerySet[Entry]:
         return Entry.objects.none() if getattr(self, "swagger_fake_view", False) else search(self.request.query_params)

@@ -14,13 +14,14 @@ class RequestMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.id = str(uuid.uuid4())  # type: ignore[attr-defined]
-        token = context.enter(context.Context(request, address_of(request), request.id))  # type: ignore[attr-defined]
+        request_id = str(uuid.uuid4())
+        request.id = request_id  # type: ignore[attr-defined]  # the error page shows it
+        token = context.enter(context.Context(request, address_of(request), request_id))
         try:
             response = self.get_response(request)
         finally:
             context.leave(token)
-        response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
+        response["X-Request-ID"] = request_id
         return response
 
 

@@ -38,7 +38,8 @@ def moment(text: str, field: str, of_day: time) -> datetime:
         day = None if found else parse_date(text)
     except ValueError:
         found = day = None
-    if not found and not day:
+    if day:
+        found = datetime.combine(day, of_day)
+    if not found:
         raise Invalid(_("Write a date as 2026-11-24 or a time as 2026-11-24T08:30."), field=field)
-    found = found or datetime.combine(day, of_day)  # type: ignore[arg-type]
     return found if timezone.is_aware(found) else timezone.make_aware(found)
