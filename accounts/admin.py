@@ -42,7 +42,7 @@ class ChangeForm(WithRole, UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
     """People. An account is disabled rather than deleted: what it owns and did keeps its name."""
 
     form, add_form, change_password_form = ChangeForm, AddForm, PasswordForm
@@ -86,7 +86,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
     """Teams to share with; the groups of the roles keep their names."""
 
     list_display = ["name", "members"]

@@ -10,7 +10,7 @@ class EndsSessions:
 
     @transaction.atomic
     def save(self, commit: bool = True) -> User:
-        user: User = super().save(commit)  # type: ignore[misc]
+        user: User = super().save(commit)  # type: ignore[misc]  # of the form beside it
         after_password_change(user)
         return user
 
