@@ -67,4 +67,4 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-env = Env()  # type: ignore[call-arg]
+env = Env()

@@ -7,7 +7,7 @@ from gunicorn.app.base import BaseApplication
 from lorasite.env import env
 
 
-class Web(BaseApplication):  # type: ignore[misc]
+class Web(BaseApplication):
     def load_config(self) -> None:
         for name, value in {
             "bind": f"{env.host}:{env.port}",
