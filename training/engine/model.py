@@ -70,7 +70,7 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
         bias=config.bias,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
-        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,  # type: ignore[arg-type]
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,  # type: ignore[arg-type]  # it knows no 16
     )
     try:
         adapted = get_peft_model(model, lora)

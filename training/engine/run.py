@@ -27,7 +27,7 @@ from training.engine.memory import is_out_of_memory
 from training.engine.model import parameter_counts
 from training.engine.results import Results, describe
 
-WHERE_NOT_WHAT = {"system": True, "experiment_name": True, "training": {"device", "precision"}}
+WHERE_NOT_WHAT: dict[str, Any] = {"system": True, "experiment_name": True, "training": {"device", "precision"}}
 ROOM_BYTES = 128 * 2**20  # beside its weights, the least that any run takes
 
 
@@ -148,7 +148,7 @@ class Run:
             raise ConfigError([Problem("experiment_name", message, "other_settings")])
 
     def _fingerprint(self) -> str:
-        settings = self.config.model_dump(mode="json", exclude=WHERE_NOT_WHAT)  # type: ignore[arg-type]
+        settings = self.config.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(self.task.lengths.tobytes())
         return digest.hexdigest()

@@ -37,7 +37,7 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
     shown = form_of(browser.get("/train/?preset=quick&dataset=tweets@1"))
     answer = browser.post("/train/", shown)
     task = Task.objects.get()
-    assert answer["Location"] == f"/runs/{task.pk}/"
+    assert (answer.status_code, answer["Location"]) == (302, f"/runs/{task.pk}/")
     assert task.experiment.config["data"]["train_samples"] == 2000
     assert task.experiment.config["lora"]["r"] == 8
 
