@@ -7,7 +7,7 @@ from .models import Experiment
 
 
 @admin.register(Experiment)
-class ExperimentAdmin(ReadOnly, ModelAdmin):  # type: ignore[type-arg]
+class ExperimentAdmin(ReadOnly, ModelAdmin):
     """What runs left. A record is evidence, so it is only shown; the page deletes, through the services."""
 
     list_display = ["name", "owner", "state", "dataset_name", "base_model", "accuracy", "macro_f1", "created_at"]

@@ -61,7 +61,7 @@ def require_free(host: str, port: int) -> None:
             ) from error
 
 
-class Application(BaseApplication):  # type: ignore[misc]
+class Application(BaseApplication):
     """gunicorn, one process with threads, so that a model is loaded once."""
 
     def __init__(self, server: Server, address: str) -> None:
