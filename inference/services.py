@@ -15,7 +15,7 @@ from experiments.selectors import experiment_for, experiments_for
 
 from . import selectors
 from .engine.predictor import Loaded, Prediction, Predictor, Unreadable
-from .engine.words import Word, words_that_mattered
+from .engine.words import words_that_mattered
 
 TEXTS_LIMIT = 64
 TEXT_LIMIT = 20_000  # characters
@@ -55,15 +55,19 @@ def answer(found: Prediction, text: str, model: str, base_model: str, millisecon
     }
 
 
-def explain(experiment: Experiment, text: str, label: int) -> list[Word]:
-    """The words of a text by how much they spoke for `label`."""
-    loaded = load(experiment.final_model, experiment.name)
-    return words_that_mattered(lambda texts: loaded.predict(texts)[0], text, label)
+def explained(*, user: User, text: str, model: str | None) -> dict[str, Any]:
+    """The answer to one text, the words that it hangs on, and the label that comes near where the model is unsure."""
+    (found,) = predict(user=user, texts=[text], model=model)
+    loaded = load(choose(user, found["model"]).final_model, found["model"])
+    words = words_that_mattered(lambda texts: loaded.predict(texts)[0], text, found["label"])
+    hinges = any(word.heat for word in words)
+    return found | {"words": words, "hinges": hinges, "rival": rival(found["probabilities"])}
 
 
-def is_sure(probabilities: dict[str, float]) -> bool:
-    first, second, *_rest = [*sorted(probabilities.values(), reverse=True), 0.0]
-    return first >= SURE and first - second >= APART
+def rival(probabilities: dict[str, float]) -> tuple[str, float] | None:
+    """The second label and its probability where the model is not sure of the first."""
+    first, second, *_rest = [*sorted(probabilities.items(), key=lambda found: -found[1]), ("", 0.0)]
+    return None if first[1] >= SURE and first[1] - second[1] >= APART else second
 
 
 def choose(user: User, name: str | None) -> Experiment:

@@ -8,7 +8,7 @@ from django.test import Client
 
 from inference.engine.predictor import Prediction
 from inference.engine.words import words_that_mattered
-from inference.services import is_sure, predictor
+from inference.services import predictor, rival
 
 pytestmark = pytest.mark.django_db
 
@@ -52,9 +52,11 @@ def test_answers_are_those_of_plain_peft(api, member, model, sentences):
     tokenizer = AutoTokenizer.from_pretrained(model.final_model)
     found = asked(api, member, texts=sentences, model="small").json()
     for text, answer in zip(sentences, found, strict=True):
+        assert answer["label_name"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
         with torch.inference_mode():
             logits = plain(**tokenizer(text, truncation=True, max_length=24, return_tensors="pt")).logits
-        assert list(answer["probabilities"].values()) == pytest.approx(logits.softmax(-1)[0].tolist(), abs=2e-4)
+        assert answer["label"] == int(logits.argmax())
+        assert list(answer["probabilities"].values()) == pytest.approx(logits.softmax(-1)[0].tolist(), abs=1e-4)
 
 
 def test_list_of_texts_gives_a_list_in_their_order(api, member, model, sentences):
@@ -97,6 +99,12 @@ def test_model_whose_files_are_gone_is_told_in_words(api, member, model):
     assert answer.status_code == 409 and "can't be loaded" in answer.json()["title"]
 
 
+def test_model_whose_files_are_damaged_is_told_in_words(api, member, model):
+    (model.final_model / "adapter_model.safetensors").write_bytes(b"not a tensor")
+    answer = asked(api, member, text="a day", model="small")
+    assert answer.status_code == 409 and str(model.folder) not in answer.content.decode()
+
+
 def test_model_that_was_trained_anew_is_not_answered_from_memory(api, member, model):
     before = asked(api, member, text="a day", model="small").json()
     weights = model.final_model / "adapter_model.safetensors"
@@ -131,6 +139,25 @@ def test_mistake_is_told_on_the_page(browser, model):
     assert "not empty" in browser.post("/predict/", {"model": "small", "text": " "}).content.decode()
 
 
+def test_doubt_and_a_cut_are_said_on_the_page(browser, model, monkeypatch):
+    monkeypatch.setattr("inference.services.SURE", 1.1)
+    page = browser.post("/predict/", {"model": "small", "text": "very " * 100})
+    assert "The model is not sure" in page.content.decode() and "longer than the model reads" in page.content.decode()
+    (answer,) = page.context["answers"]
+    assert answer["rival"] == sorted(answer["probabilities"].items(), key=lambda found: -found[1])[1]
+
+
+def test_second_model_of_the_address_is_chosen(browser, model):
+    page = browser.get("/predict/?model=small&second=small&text=hello").content.decode()
+    assert page.count('<option value="small" selected>') == 2 and ">hello</textarea>" in page
+
+
+def test_model_of_somebody_else_is_neither_offered_nor_answered(client, stranger, model):
+    client.force_login(stranger)
+    assert "small" not in client.get("/predict/").content.decode()
+    assert "answers" not in client.post("/predict/", {"model": "small", "text": "a day"}).context
+
+
 def test_word_counts_by_what_is_lost_without_it():
     def predict(texts: list[str]) -> list[Prediction]:
         shares = [0.9 if "good" in text else 0.4 for text in texts]
@@ -142,7 +169,10 @@ def test_word_counts_by_what_is_lost_without_it():
 
 
 @pytest.mark.parametrize(
-    ("shares", "sure"), [((0.9, 0.1), True), ((0.55, 0.45), False), ((0.4, 0.3, 0.3), False), ((1.0,), True)]
-)
-def test_model_is_unsure_where_labels_are_close(shares, sure):
-    assert is_sure({str(label): share for label, share in enumerate(shares)}) is sure
+    ("shares", "near"),
+    [((0.1, 0.9), None), ((0.55, 0.45), 1), ((0.25, 0.15, 0.6), None), ((0.3, 0.1, 0.59), 0), ((0.62, 0.38), None),
+     ((0.48, 0.62), 0), ((1.0,), None)],
+)  # fmt: skip
+def test_model_is_unsure_where_labels_are_close(shares, near):
+    found = rival({str(label): share for label, share in enumerate(shares)})
+    assert found == (None if near is None else (str(near), shares[near]))
