@@ -12,16 +12,19 @@ class Experiment(models.Model):
     name = models.CharField(_("name"), max_length=80, unique=True)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="experiments")
     version = models.ForeignKey("datasets_app.Version", models.PROTECT, null=True, related_name="experiments")
-    dataset_name = models.CharField(_("dataset"), max_length=120)  # as it was asked for: name@version or a hub id
+    dataset_name = models.CharField(
+        _("dataset"), max_length=120, db_index=True
+    )  # as it was asked for: name@version or a hub id
     dataset_hash = models.CharField(max_length=64, blank=True)
-    base_model = models.CharField(_("base model"), max_length=120)
+    base_model = models.CharField(_("base model"), max_length=120, db_index=True)
     config = models.JSONField(default=dict)
     metrics = models.JSONField(default=dict)  # metrics.json; empty until the run has succeeded
-    accuracy = models.FloatField(_("accuracy"), null=True)  # of the best checkpoint; a column so that lists sort by it
-    macro_f1 = models.FloatField(_("macro F1"), null=True)
-    eval_loss = models.FloatField(_("evaluation loss"), null=True)
-    tokens_per_second = models.FloatField(null=True)
-    runtime_s = models.FloatField(null=True)
+    # of the best checkpoint; columns with an index, so that a list of 100,000 sorts by them
+    accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
+    macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
+    eval_loss = models.FloatField(_("evaluation loss"), null=True, db_index=True)
+    tokens_per_second = models.FloatField(null=True, db_index=True)
+    runtime_s = models.FloatField(null=True, db_index=True)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     class Meta:

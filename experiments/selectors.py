@@ -11,22 +11,16 @@ from accounts.errors import Invalid, NotFound
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 
+from .columns import COLUMNS, SORTABLE
 from .models import Experiment
 
 FILTERS = ("q", "status", "dataset", "base_model", "owner", "sort")  # what search() takes
-STATUSES = ("PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED")
-SORTABLE = {
-    "name": "name",
-    "created": "created_at",
-    "accuracy": "accuracy",
-    "macro_f1": "macro_f1",
-    "loss": "eval_loss",
-    "speed": "tokens_per_second",
-    "duration": "runtime_s",
-    "dataset": "dataset_name",
-    "base_model": "base_model",
-    "status": "task__status",
-}
+
+
+def statuses() -> dict[str, Any]:
+    """What a run's status can be, in words; training, which imports this app, is the one that knows."""
+    task: Any = Experiment._meta.get_field("task").related_model
+    return dict(task._meta.get_field("status").flatchoices)
 
 
 def experiments_for(user: User) -> QuerySet[Experiment]:
@@ -81,7 +75,7 @@ def search(
     """
     sort = sort or "-created"
     _refuse_unknown(sort.removeprefix("-"), SORTABLE, "sort")
-    _refuse_unknown(status, ("", *STATUSES), "status")
+    _refuse_unknown(status, ("", *statuses()), "status")
     _refuse_unknown(owner, ("", "me"), "owner")
     column = SORTABLE[sort.removeprefix("-")]
     exact = {"task__status": status, "dataset_name": dataset, "base_model": base_model}
@@ -90,8 +84,13 @@ def search(
         found = found.filter(Q(name__icontains=word) | Q(dataset_name__icontains=word) | Q(base_model__icontains=word))
     if owner:
         found = found.filter(owner=user)
-    best_last = F(column).desc(nulls_last=True) if sort.startswith("-") else F(column).asc(nulls_last=True)
-    return found.order_by(best_last, "-pk")
+    empty_last = F(column).desc(nulls_last=True) if sort.startswith("-") else F(column).asc(nulls_last=True)
+    return found.order_by(empty_last, "-pk" if sort.startswith("-") else "pk")  # one direction: an index serves it
+
+
+def check_columns(keys: list[str]) -> None:
+    for key in keys:
+        _refuse_unknown(key, [column.key for column in COLUMNS], "columns")
 
 
 def _refuse_unknown(value: str, allowed: Iterable[str], field: str) -> None:

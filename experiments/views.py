@@ -13,36 +13,40 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.permissions import visible
 
-from . import compare, curves, services
+from . import columns, compare, curves, selectors, services
 from .models import Experiment
-from .selectors import (
-    FILTERS,
-    SORTABLE,
-    STATUSES,
-    choices,
-    experiment_for,
-    experiments_named,
-    files,
-    managed_experiment,
-    search,
-)
+from .selectors import experiment_for, experiments_named, files, managed_experiment
 
 PER_PAGE = 50
 
 
 @login_required
-def index(request: Any) -> HttpResponse:
-    query = {name: request.GET.get(name, "") for name in FILTERS}
-    page = Paginator(search(request.user, **query), PER_PAGE).get_page(request.GET.get("page"))
-    context = {"page": page, "query": query, "sortable": SORTABLE, "statuses": STATUSES}
-    return render(request, "experiments/list.html", context | choices(request.user))
-
-
 @require_GET
+def index(request: Any) -> HttpResponse:
+    query = {name: request.GET.get(name, "") for name in selectors.FILTERS}
+    asked = request.GET.getlist("columns")
+    selectors.check_columns(asked)
+    shown = columns.chosen(asked)
+    page = Paginator(selectors.search(request.user, **query), PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "page": page,
+        "query": query,
+        "filtered": any(value for name, value in query.items() if name != "sort"),
+        "statuses": selectors.statuses(),
+        "columns": columns.COLUMNS,
+        "shown": shown,
+        "heads": columns.heads(shown, query["sort"]),
+        "lines": columns.lines(page, shown),
+    }
+    return render(request, "experiments/list.html", context | selectors.choices(request.user))
+
+
 @login_required
+@require_GET
 def comparison(request: Any) -> HttpResponse:
     names = list(dict.fromkeys(request.GET.getlist("name")))
-    compare.check_names(names)
+    if not compare.FEWEST <= len(names) <= compare.MOST:
+        return render(request, "experiments/compare.html", {"names": names}, status=400)
     chosen, everything = experiments_named(request.user, names), bool(request.GET.get("all"))
     context = {
         "experiments": chosen,
@@ -56,6 +60,7 @@ def comparison(request: Any) -> HttpResponse:
 
 
 @login_required
+@require_GET
 def detail(request: Any, name: str) -> HttpResponse:
     experiment = experiment_for(request.user, name)
     metrics = experiment.metrics
@@ -99,20 +104,22 @@ def matrix(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
 
 
 @login_required
+@require_GET
 def file(request: Any, name: str, path: str) -> FileResponse:
     """One file of the results; only what the list of files names can be had."""
     return FileResponse(services.opened(experiment_for(request.user, name), path), as_attachment=True)
 
 
 @login_required
+@require_GET
 def everything(request: Any, name: str) -> FileResponse:
     """All files of the results as one .zip."""
     experiment = experiment_for(request.user, name)
     return FileResponse(services.archive(experiment), as_attachment=True, filename=f"{experiment.name}.zip")
 
 
-@require_POST
 @login_required
+@require_POST
 def delete(request: Any, name: str) -> HttpResponse:
     services.delete(user=request.user, experiment=managed_experiment(request.user, name))
     messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})

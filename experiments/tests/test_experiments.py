@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.utils import timezone
 from accounts.permissions import share
 from audit.models import Entry
 from experiments import services
+from experiments.columns import COLUMNS, NAME
 from experiments.models import Experiment
 from lorasite.tests.rows import belongings
 from training.models import Status, Task
@@ -84,6 +86,46 @@ def test_unknown_filter_is_refused_on_page_and_api(browser, api, member, query):
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == query.split("=")[0]
 
 
+@pytest.mark.parametrize("column", [column.key for column in (NAME, *COLUMNS)])
+def test_list_is_sorted_both_ways_by_every_column(browser, member, stranger, column):
+    high = {"accuracy": 0.9, "macro_f1": 0.9, "eval_loss": 0.9, "tokens_per_second": 9.0, "runtime_s": 9.0}
+    share(row(stranger, "top", dataset_name="e@1", base_model="c", **high), to=member)
+    low = row(member, "low", **{name: value / 9 for name, value in high.items()})
+    Task.objects.filter(experiment=low).update(status=Status.FAILURE)
+    Experiment.objects.filter(name="low").update(created_at=timezone.now() - timedelta(days=1))
+    up, down = (names(browser.get(f"/experiments/?sort={sign}{column}")) for sign in ("", "-"))
+    assert up == ["low", "top"] and down == ["top", "low"]
+
+
+def test_a_second_click_on_a_head_turns_the_order(browser, member):
+    row(member, "only", accuracy=0.5)
+    orders = {
+        "-accuracy": ("descending", "accuracy"),
+        "accuracy": ("ascending", "-accuracy"),
+        "name": ("", "-accuracy"),
+    }
+    for sort, (order, then) in orders.items():
+        heads = {head["column"].key: head for head in browser.get(f"/experiments/?sort={sort}").context["heads"]}
+        assert (heads["accuracy"]["order"], heads["accuracy"]["next"]) == (order, then)
+
+
+def test_columns_are_those_of_the_address_and_stay_in_its_links(browser, member):
+    row(member, "only", accuracy=0.5)
+    page = browser.get("/experiments/?columns=owner&columns=loss")
+    assert [column.key for column in page.context["shown"]] == ["owner", "loss"]
+    assert b"columns=owner&amp;columns=loss&amp;sort=owner" in page.content
+    assert browser.get("/experiments/?columns=owner__password").status_code == 400
+
+
+def test_best_value_of_each_column_is_marked(browser, member):
+    row(member, "slow", accuracy=0.9, runtime_s=20.0)
+    row(member, "fast", accuracy=0.8, runtime_s=10.0)
+    row(member, "failed")
+    page = browser.get("/experiments/?columns=accuracy&columns=loss&columns=duration&sort=name")
+    marks = {line["experiment"].name: [cell["best"] for cell in line["cells"]] for line in page.context["lines"]}
+    assert marks == {"slow": [True, False, False], "fast": [False, False, True], "failed": [False, False, False]}
+
+
 def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, member, django_assert_max_num_queries):
     for i in range(60):
         row(member, f"run-{i}", accuracy=0.5)
@@ -101,7 +143,7 @@ def test_comparison_marks_the_best_and_shows_what_differs(browser, member):
     row(member, "slow", accuracy=0.9, runtime_s=20.0, config={"lora": {"r": 8}, "seed": 1})
     row(member, "fast", accuracy=0.8, runtime_s=10.0, config={"lora": {"r": 4}, "seed": 1})
     page = browser.get("/experiments/compare?name=slow&name=fast")
-    best = {str(line["title"]): [cell["best"] for cell in line["cells"]] for line in page.context["measures"]}
+    best = {str(line["column"].title): [cell["best"] for cell in line["cells"]] for line in page.context["measures"]}
     assert best["Accuracy"] == [True, False] and best["Seconds"] == [False, True] and best["Macro F1"] == [False, False]
     assert page.context["settings"] == [{"title": "lora.r", "values": [8, 4]}]
     assert len(browser.get("/experiments/compare?name=slow&name=fast&all=1").context["settings"]) == 2
@@ -111,7 +153,8 @@ def test_comparison_marks_the_best_and_shows_what_differs(browser, member):
 def test_comparison_of_one_or_of_the_invisible_is_refused(browser, member, stranger):
     row(member, "own")
     row(stranger, "other")
-    assert b"two to six" in browser.get("/experiments/compare?name=own").content
+    few = browser.get("/experiments/compare?name=own")
+    assert few.status_code == 400 and b"Tick two to six" in few.content
     assert browser.get("/experiments/compare?name=own&name=other").status_code == 404
 
 
