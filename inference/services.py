@@ -60,8 +60,8 @@ def explained(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     (found,) = predict(user=user, texts=[text], model=model)
     loaded = load(choose(user, found["model"]).final_model, found["model"])
     words = words_that_mattered(lambda texts: loaded.predict(texts)[0], text, found["label"])
-    hinges = any(word.heat for word in words)
-    return found | {"words": words, "hinges": hinges, "rival": rival(found["probabilities"])}
+    tried, hinges = sum(word.weight is not None for word in words), any(word.heat for word in words)
+    return found | {"words": words, "tried": tried, "hinges": hinges, "rival": rival(found["probabilities"])}
 
 
 def rival(probabilities: dict[str, float]) -> tuple[str, float] | None:

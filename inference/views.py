@@ -11,7 +11,6 @@ from experiments.selectors import experiments_for
 
 from . import services
 from .copy_as import copies
-from .engine.words import LIMIT as WORDS_LIMIT
 from .selectors import with_model
 
 
@@ -21,7 +20,7 @@ def page(request: Any) -> HttpResponse:
     sent = request.POST or request.GET
     asked = {name: sent.get(name, "") for name in ("model", "second", "text")}
     models = with_model(experiments_for(request.user)).values_list("name", "accuracy")
-    context: dict[str, Any] = {"models": models, "asked": asked, "words_limit": WORDS_LIMIT}
+    context: dict[str, Any] = {"models": models, "asked": asked}
     if request.method == "POST":
         context |= _answered(request, asked)
     return render(request, "inference/predict.html", context)

@@ -165,7 +165,18 @@ def test_word_counts_by_what_is_lost_without_it():
 
     words = words_that_mattered(predict, "a good, 好 day", 0)
     assert [word.text for word in words] == ["a", " ", "good", ", ", "好", " ", "day"]
-    assert [round(word.weight, 2) for word in words] == [0, 0, 0.5, 0, 0, 0, 0] and words[2].heat == 9
+    assert [word.weight for word in words] == pytest.approx([0, None, 0.5, None, 0, None, 0]) and words[2].heat == 9
+
+
+def test_words_of_a_long_text_are_bounded_in_number_and_time():
+    def predict(texts: list[str]) -> list[Prediction]:
+        return [Prediction(0, ("a",), (1.0,), False) for _text in texts]
+
+    def tried(seconds: float) -> list[int]:
+        words = words_that_mattered(predict, "word " * 100, 0, seconds)
+        return [number for number, word in enumerate(words[::2]) if word.weight is not None]
+
+    assert tried(60) == list(range(64)) and tried(0) == list(range(8))
 
 
 @pytest.mark.parametrize(
