@@ -52,11 +52,12 @@ def of(experiment: Experiment) -> list[dict[str, Any]]:
 
 def compared(experiments: list[Experiment]) -> dict[str, Any] | None:
     """The training losses of several runs over their steps; None where none has any."""
-    losses = {e.name: {row["step"]: row["loss"] for row in _with(e, "loss")} for e in experiments}
-    steps = sorted({step for found in losses.values() for step in found})
-    lowest = {name: min(found.values()) for name, found in losses.items() if found}
-    if not lowest:
+    measured = {e.name: {row["step"]: row["loss"] for row in _with(e, "loss")} for e in experiments}
+    losses = {name: found for name, found in measured.items() if found}
+    if not losses:
         return None
+    steps = sorted({step for found in losses.values() for step in found})
+    lowest = {name: min(found.values()) for name, found in losses.items()}
     name = min(lowest, key=lambda known: lowest[known])
     sentence = _("The lowest training loss is that of %(name)s: %(loss).3f.") % {"name": name, "loss": lowest[name]}
     return chart(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from django.db.models import F, Q, QuerySet
@@ -102,10 +103,15 @@ def _refuse_unknown(value: str, allowed: Iterable[str], field: str) -> None:
 def files(experiment: Experiment) -> list[dict[str, Any]]:
     """What lies in the results folder: path below it and size in bytes; drafts and links are left out."""
     folder = experiment.folder
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
-    paths = [p.relative_to(folder) for p in found]
-    return [
-        {"path": path.as_posix(), "size": (folder / path).stat().st_size}
-        for path in paths
-        if not any(part.startswith(".") for part in path.parts)
-    ]
+    paths = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if not p.is_symlink() and p.is_file()]
+    named = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    sizes = [(path, _size(folder / path)) for path in named]
+    return [{"path": path.as_posix(), "size": size} for path, size in sizes if size is not None]
+
+
+def _size(path: Path) -> int | None:
+    """None for what a run that goes on has just dropped."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

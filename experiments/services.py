@@ -1,5 +1,6 @@
 """Everything that changes an experiment."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -92,17 +93,28 @@ def check_model(experiment: Experiment) -> None:
         raise ModelMissing(_("The run ended, but its adapter holds no weights."))
 
 
-def delete(*, user: User, experiment: Experiment) -> None:
-    """Remove the experiment, its run and its folder; refused while the run is queued or running."""
-    task = getattr(experiment, "task", None)
-    if task and not task.finished:
-        raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
+def delete(*, user: User, experiment: Experiment) -> list[str]:
+    """Remove the experiment, its run and its folder; refused while the run is queued or running.
+
+    Gives back, and logs, the files that the system would not remove.
+    """
+    folder = experiment.folder
     with transaction.atomic():
+        _refuse_unless_ended(experiment)
         record("experiment.delete", user=user, obj=experiment)
-        folder = experiment.folder
         experiment.delete()
         gone = _set_aside(folder)
-    shutil.rmtree(gone, onerror=lambda _function, path, error: log.warning("%s is left: %s", path, error[1]))
+    return _remove(gone)
+
+
+def _refuse_unless_ended(experiment: Experiment) -> None:
+    """Asked under a lock, so that nobody resumes the run meanwhile."""
+    task = getattr(experiment, "task", None)
+    if task is None:
+        return
+    task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
+    if not task.finished:
+        raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
 
 
 def _set_aside(folder: Path) -> Path:
@@ -113,16 +125,30 @@ def _set_aside(folder: Path) -> Path:
     except FileNotFoundError:
         pass
     except OSError as error:
+        log.warning("%s can't be removed: %s", folder, error)
         raise Conflict(_("Its folder can't be removed (%s), so nothing was deleted.") % error.strerror) from None
     return gone
+
+
+def _remove(folder: Path) -> list[str]:
+    left: list[str] = []
+    if folder.exists():
+        shutil.rmtree(folder, onerror=lambda _function, path, error: left.append(f"{path}: {error[1]}"))
+    for line in left:
+        log.warning("A deleted experiment leaves %s", line)
+    return left
 
 
 def opened(experiment: Experiment, path: str) -> IO[bytes]:
     """One file of the results; NotFound for what the list of files does not name."""
     if path not in {entry["path"] for entry in files(experiment)}:
         raise NotFound
+    try:
+        found = (experiment.folder / path).open("rb")
+    except FileNotFoundError:  # a run that goes on drops its older checkpoints
+        raise NotFound from None
     record("experiment.download", obj=experiment, path=path)
-    return (experiment.folder / path).open("rb")
+    return found
 
 
 def archive(experiment: Experiment) -> IO[bytes]:
@@ -131,6 +157,7 @@ def archive(experiment: Experiment) -> IO[bytes]:
     packed = tempfile.TemporaryFile()  # noqa: SIM115  the answer that sends it closes it
     with zipfile.ZipFile(packed, "w") as target:
         for entry in files(experiment):
-            target.write(experiment.folder / entry["path"], f"{experiment.name}/{entry['path']}")
+            with contextlib.suppress(FileNotFoundError):  # dropped by a run that goes on
+                target.write(experiment.folder / entry["path"], f"{experiment.name}/{entry['path']}")
     packed.seek(0)
     return packed

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.permissions import visible
 
-from . import columns, compare, curves, selectors, services
+from . import columns, compare, curves, results, selectors, services
 from .models import Experiment
 from .selectors import experiment_for, experiments_named, files, managed_experiment
 
@@ -67,40 +67,18 @@ def detail(request: Any, name: str) -> HttpResponse:
     context = {
         "experiment": experiment,
         "eval": metrics.get("eval", {}),
+        "test": metrics.get("test"),
         "baseline": metrics.get("baseline", {}),
-        "verdict": verdict(metrics),
+        "verdict": results.verdict(metrics),
         "charts": curves.of(experiment),
-        "matrix": matrix(experiment.labels, metrics.get("eval", {}).get("confusion_matrix", [])),
+        "matrix": results.matrix(experiment.labels, metrics.get("eval", {}).get("confusion_matrix", [])),
         "worst": metrics.get("worst", [])[:10],
+        "code": results.plain_peft(experiment),
         "files": files(experiment),
         "config": yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
         "manages": visible(request.user, Experiment.objects.filter(pk=experiment.pk), manage=True).exists(),
     }
     return render(request, "experiments/detail.html", context)
-
-
-def verdict(metrics: dict[str, Any]) -> str:
-    """The result in plain words, beside what is reached without any training and by a simple model."""
-    accuracy, baseline = metrics.get("eval", {}).get("accuracy"), metrics.get("baseline", {})
-    majority, linear = baseline.get("majority_accuracy"), baseline.get("linear_accuracy")
-    if accuracy is None or majority is None:
-        return ""
-    found = _(
-        "Right in %(right).1f %% of the held-out rows; always saying the commonest label would be in %(majority).1f %%."
-    )
-    sentence = found % {"right": 100 * accuracy, "majority": 100 * majority}
-    if linear is None:
-        return sentence
-    beside = _("A linear model on words reaches %(linear).1f %%.") % {"linear": 100 * linear}
-    return f"{sentence} {beside}"
-
-
-def matrix(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix; heat is 0 to 9 by the share of the row."""
-    return [
-        {"label": label, "cells": [{"count": n, "heat": 9 * n // max(1, sum(row))} for n in row]}
-        for label, row in zip(labels, counts, strict=False)
-    ]
 
 
 @login_required
@@ -121,6 +99,8 @@ def everything(request: Any, name: str) -> FileResponse:
 @login_required
 @require_POST
 def delete(request: Any, name: str) -> HttpResponse:
-    services.delete(user=request.user, experiment=managed_experiment(request.user, name))
+    left = services.delete(user=request.user, experiment=managed_experiment(request.user, name))
     messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
+    if left:
+        messages.warning(request, _("The system kept some of its files; the server's log names them."))
     return redirect("experiments:list")

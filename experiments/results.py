@@ -1,0 +1,85 @@
+"""What a result means: in plain words, as a matrix, and as code that loads the model."""
+
+import json
+from math import sqrt
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from .models import Experiment
+
+CODE = """\
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer
+
+folder = "{name}/artifacts/final_model"
+labels = {labels}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels))
+logits = model(**tokenizer("…", return_tensors="pt", truncation=True, max_length={max_length})).logits
+print(labels[logits.argmax().item()])
+"""
+
+
+def plain_peft(experiment: Experiment) -> str:
+    """A program that needs transformers and peft only."""
+    return CODE.format(
+        name=experiment.name,
+        labels=json.dumps(experiment.labels, ensure_ascii=False),
+        max_length=experiment.config.get("data", {}).get("max_length", 128),
+    )
+
+
+def verdict(metrics: dict[str, Any]) -> str:
+    """The result in plain words, beside what is reached without any training and by a simple model."""
+    accuracy, baseline = metrics.get("eval", {}).get("accuracy"), metrics.get("baseline", {})
+    if accuracy is None:
+        return ""
+    margin = _margin(accuracy, sum(map(sum, metrics["eval"]["confusion_matrix"])))
+    sentences = [
+        _reached(metrics["eval"], margin),
+        _beside_majority(accuracy, baseline.get("majority_accuracy")),
+        _beside_linear(accuracy, baseline.get("linear_accuracy"), margin),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _margin(share: float, rows: int) -> float:
+    """Half the 95 % interval of a share that was counted over so many rows (normal approximation)."""
+    return 1.96 * sqrt(share * (1 - share) / max(1, rows))
+
+
+def _reached(found: dict[str, Any], margin: float) -> str:
+    said = _("Right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points.")
+    rows = sum(map(sum, found["confusion_matrix"]))
+    return said % {"right": 100 * found["accuracy"], "rows": rows, "margin": 100 * margin}
+
+
+def _beside_majority(accuracy: float, majority: float | None) -> str:
+    if majority is None:
+        return ""
+    if accuracy <= majority:
+        said = _("Not better than always saying the commonest label, which is right in %(share).1f %%.")
+    else:
+        said = _("Always saying the commonest label is right in %(share).1f %%.")
+    return said % {"share": 100 * majority}
+
+
+def _beside_linear(accuracy: float, linear: float | None, margin: float) -> str:
+    if linear is None:
+        return ""
+    if accuracy - linear > margin:
+        said = _("A linear model on words reaches %(share).1f %%, which is clearly less.")
+    elif linear - accuracy > margin:
+        said = _("A linear model on words reaches %(share).1f %%, which is clearly more: train longer, or use that.")
+    else:
+        said = _("A linear model on words reaches %(share).1f %%, which is about the same on so many rows.")
+    return said % {"share": 100 * linear}
+
+
+def matrix(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
+    """Rows of the confusion matrix; heat is 0 to 9 by the share of the row."""
+    return [
+        {"label": label, "cells": [{"count": n, "heat": 9 * n // max(1, sum(row))} for n in row]}
+        for label, row in zip(labels, counts, strict=False)
+    ]

@@ -1,0 +1,27 @@
+"""Experiments as rows; nothing is trained."""
+
+from typing import Any
+
+from experiments.models import Experiment
+from training.models import Status, Task
+
+METRICS = {
+    "labels": ["bad", "good"],
+    "eval": {
+        "accuracy": 0.8, "macro_f1": 0.79, "loss": 0.4, "confusion_matrix": [[8, 2], [2, 8]],
+        "per_label": {name: {"precision": 0.8, "recall": 0.8, "f1": 0.8, "support": 10} for name in ("bad", "good")},
+    },
+    "baseline": {"majority_accuracy": 0.5, "linear_accuracy": 0.7},
+    "worst": [{"text": "<script>alert(1)</script>", "label": "bad", "predicted": "good"}],
+    "history": [{"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5}, {"step": 2, "eval_accuracy": 0.8, "eval_macro_f1": 0.79}],
+}  # fmt: skip
+
+
+def row(owner: Any, name: str, **values: Any) -> Experiment:
+    experiment = Experiment.objects.create(
+        name=name, owner=owner, **({"dataset_name": "d@1", "base_model": "b", "metrics": METRICS} | values)
+    )
+    Task.objects.create(
+        owner=owner, experiment=experiment, status=(values.get("accuracy") and Status.SUCCESS) or Status.FAILURE
+    )
+    return experiment

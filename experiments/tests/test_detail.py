@@ -1,0 +1,179 @@
+"""One experiment: its page, its files, its end."""
+
+import io
+import zipfile
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts.errors import Conflict
+from accounts.permissions import share
+from audit.models import Entry
+from experiments import results, services
+from experiments.models import Experiment
+from training.models import Status, Task
+
+from .rows import METRICS, row
+
+pytestmark = pytest.mark.django_db
+
+
+def test_detail_says_what_was_reached_beside_the_baselines(browser, finished):
+    page = browser.get("/experiments/mine-too/")
+    content = page.content.decode()
+    assert "Right in 80.0 %" in content and "50.0 %" in content and "70.0 %" in content
+    assert [chart["id"] for chart in page.context["charts"]] == ["loss", "metrics"]
+    assert "<script>alert" not in content and "&lt;script&gt;alert" in content
+
+
+def test_archive_holds_every_file_and_nothing_else(browser, finished):
+    answer = browser.get("/experiments/mine-too/all.zip")
+    packed = zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content)))
+    assert packed.namelist() == ["mine-too/config.yaml"]
+    assert packed.read("mine-too/config.yaml") == (finished.folder / "config.yaml").read_bytes()
+    assert Entry.objects.filter(action="experiment.download").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../mine-too/config.yaml",
+        "%2e%2e/x",
+        "..%2fx",
+        "%252e%252e/x",
+        "/etc/passwd",
+        "a%00b",
+        "logs.txt/../config.yaml",
+    ],
+)
+def test_only_listed_files_can_be_had(browser, api, member, finished, path):
+    (finished.folder / "link").symlink_to("/etc/passwd")
+    for found in (browser.get(f"/experiments/mine-too/files/{path}"), browser.get("/experiments/mine-too/files/link")):
+        assert found.status_code == 404
+    assert api(member).get(f"/api/experiments/mine-too/files/{path}").status_code == 404
+
+
+def test_file_of_the_api_is_the_file(api, member, finished):
+    answer = api(member).get("/api/experiments/mine-too/files/config.yaml")
+    assert b"".join(answer.streaming_content) == (finished.folder / "config.yaml").read_bytes()
+
+
+def test_detail_of_the_api_has_the_shape_of_the_specification(api, member, finished):
+    answer = api(member).get("/api/experiments/mine-too").json()
+    assert {
+        "experiment", "task_id", "status", "owner", "dataset", "dataset_hash", "base_model", "config", "metrics", "files",
+        "created_at",
+    } <= answer.keys()  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deletion_removes_row_run_and_files(browser, finished):
+    folder = finished.folder
+    assert browser.post("/experiments/mine-too/delete/").status_code == 302
+    assert not folder.exists() and not list(folder.parent.glob(".deleted-*"))
+    assert not Experiment.objects.exists() and not Task.objects.exists()
+    assert Entry.objects.filter(action="experiment.delete").exists()
+
+
+def test_running_experiment_is_not_deleted(api, member, finished):
+    Task.objects.update(status=Status.STARTED, started_at=timezone.now())
+    answer = api(member).delete("/api/experiments/mine-too")
+    assert answer.status_code == 409 and finished.folder.exists() and Experiment.objects.exists()
+
+
+def test_folder_that_cannot_be_removed_keeps_the_experiment(api, member, finished, monkeypatch):
+    from pathlib import Path
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    answer = api(member).delete("/api/experiments/mine-too")
+    assert answer.status_code == 409 and "Permission denied" in answer.json()["title"]
+    assert Experiment.objects.filter(name="mine-too").exists() and finished.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "baseline", "said"),
+    [
+        (0.8, {"majority_accuracy": 0.5}, "Always saying the commonest label is right in 50.0 %"),
+        (0.5, {"majority_accuracy": 0.5}, "Not better than always saying"),
+        (0.8, {"linear_accuracy": 0.5}, "clearly less"),
+        (0.5, {"linear_accuracy": 0.8}, "clearly more"),
+        (0.7, {"linear_accuracy": 0.72}, "about the same"),
+        (0.8, {}, "80.0 % of 100 held-out rows, give or take 7.8 points."),
+        (None, {}, ""),
+    ],
+)
+def test_verdict_says_what_the_result_is_worth(accuracy, baseline, said):
+    found = {"eval": {"accuracy": accuracy, "confusion_matrix": [[40, 10], [10, 40]]}, "baseline": baseline}
+    assert said in results.verdict(found) and (said or results.verdict(found) == "")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("PENDING", "waits in line"), ("STARTED", "is going on"), ("FAILURE", "This run failed"), ("CANCELLED", "was cancelled")],
+)  # fmt: skip
+def test_run_without_a_result_says_how_it_stands_and_links_to_its_page(browser, member, status, said):
+    experiment = row(member, "without")
+    error = {"code": "oom", "message": "Memory ran out.", "kept": "All until step 5.", "next": "Take a smaller batch."}
+    Task.objects.update(status=status, error=error if status == "FAILURE" else None)
+    content = browser.get("/experiments/without/").content.decode()
+    assert said in content and f"/runs/{experiment.task.pk}/" in content and "plain PEFT" not in content
+    assert ("Take a smaller batch." in content) == (status == "FAILURE")
+    assert ("Delete this experiment" in content) == (status in ("FAILURE", "CANCELLED"))
+
+
+def test_code_to_copy_names_the_labels_and_is_a_program(browser, finished):
+    Experiment.objects.update(metrics={**METRICS, "labels": ['"quoted"', "負面"]})
+    code = browser.get("/experiments/mine-too/").context["code"]
+    assert 'labels = ["\\"quoted\\"", "負面"]' in code and "mine-too/artifacts/final_model" in code
+    compile(code, "copied", "exec")
+
+
+def test_viewer_reads_what_is_shared_but_neither_deletes_nor_sees_the_button(client, api, viewer, stranger, finished):
+    assert api(stranger).get("/api/experiments/mine-too").status_code == 404
+    assert api(stranger).delete("/api/experiments/mine-too").status_code == 404
+    share(finished, to=viewer)
+    client.force_login(viewer)
+    assert b"Delete this experiment" not in client.get("/experiments/mine-too/").content
+    assert client.post("/experiments/mine-too/delete/").status_code == 403
+    assert api(viewer).delete("/api/experiments/mine-too").status_code == 403
+    assert api(viewer).get("/api/experiments/mine-too").json()["experiment"] == "mine-too"
+    assert finished.folder.exists()
+
+
+def test_whom_the_owner_lets_manage_may_delete(api, stranger, finished):
+    share(finished, to=stranger, manage=True)
+    assert api(stranger).delete("/api/experiments/mine-too").status_code == 204
+    assert not finished.folder.exists()
+
+
+def test_run_that_was_resumed_since_the_page_was_read_is_not_deleted(member, finished):
+    assert finished.task.finished
+    Task.objects.update(status=Status.PENDING)
+    with pytest.raises(Conflict):
+        services.delete(user=member, experiment=finished)
+    assert finished.folder.exists()
+
+
+def test_files_that_the_system_keeps_are_logged_and_told(browser, finished, monkeypatch, caplog):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.unlink", refuse)
+    page = browser.post("/experiments/mine-too/delete/", follow=True).content.decode()
+    assert "The system kept some of its files" in page and "config.yaml" in caplog.text
+    assert not Experiment.objects.exists() and not finished.folder.exists()
+
+
+def test_archive_leaves_out_drafts_and_links(browser, finished):
+    (finished.folder / ".draft").write_text("half")
+    (finished.folder / "link").symlink_to("/etc/passwd")
+    final = finished.final_model
+    final.mkdir(parents=True)
+    (final / "adapter_config.json").write_bytes(b"{}")
+    answer = browser.get("/experiments/mine-too/all.zip")
+    packed = zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content)))
+    assert packed.namelist() == ["mine-too/artifacts/final_model/adapter_config.json", "mine-too/config.yaml"]

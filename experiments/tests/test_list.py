@@ -1,0 +1,99 @@
+"""The list: filters, order, columns."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts.permissions import share
+from experiments.columns import COLUMNS, NAME
+from experiments.models import Experiment
+from training.models import Status, Task
+
+from .rows import row
+
+pytestmark = pytest.mark.django_db
+
+
+def names(page: Any) -> list[str]:
+    return [experiment.name for experiment in page.context["page"]]
+
+
+def test_list_is_sorted_with_runs_without_a_value_last(browser, member):
+    for name, accuracy in (("low", 0.5), ("none", None), ("high", 0.9)):
+        row(member, name, accuracy=accuracy)
+    assert names(browser.get("/experiments/?sort=-accuracy")) == ["high", "low", "none"]
+    assert names(browser.get("/experiments/?sort=accuracy")) == ["low", "high", "none"]
+    assert names(browser.get("/experiments/?sort=name")) == ["high", "low", "none"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("q=alp", ["alpha"]), ("status=FAILURE", ["beta"]), ("dataset=other@1", ["beta"]), ("base_model=b", ["alpha"]),
+     ("q=alpha+d@1", ["alpha"]), ("q=alpha+nowhere", []), ("owner=me", ["alpha"])],
+)  # fmt: skip
+def test_list_is_filtered(browser, member, stranger, query, found):
+    row(member, "alpha", accuracy=0.5)
+    share(row(stranger, "beta", dataset_name="other@1", base_model="c"), to=member)
+    assert names(browser.get(f"/experiments/?{query}")) == found
+
+
+@pytest.mark.parametrize("query", ["sort=owner__password", "sort=-metrics", "status=DONE", "owner=admin"])
+def test_unknown_filter_is_refused_on_page_and_api(browser, api, member, query):
+    assert browser.get(f"/experiments/?{query}").status_code == 400
+    answer = api(member).get(f"/api/experiments/mine?{query}")
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == query.split("=")[0]
+
+
+@pytest.mark.parametrize("column", [column.key for column in (NAME, *COLUMNS)])
+def test_list_is_sorted_both_ways_by_every_column(browser, member, stranger, column):
+    high = {"accuracy": 0.9, "macro_f1": 0.9, "eval_loss": 0.9, "tokens_per_second": 9.0, "runtime_s": 9.0}
+    share(row(stranger, "top", dataset_name="e@1", base_model="c", **high), to=member)
+    low = row(member, "low", **{name: value / 9 for name, value in high.items()})
+    Task.objects.filter(experiment=low).update(status=Status.FAILURE)
+    Experiment.objects.filter(name="low").update(created_at=timezone.now() - timedelta(days=1))
+    up, down = (names(browser.get(f"/experiments/?sort={sign}{column}")) for sign in ("", "-"))
+    assert up == ["low", "top"] and down == ["top", "low"]
+
+
+def test_a_second_click_on_a_head_turns_the_order(browser, member):
+    row(member, "only", accuracy=0.5)
+    orders = {
+        "-accuracy": ("descending", "accuracy"),
+        "accuracy": ("ascending", "-accuracy"),
+        "name": ("", "-accuracy"),
+    }
+    for sort, (order, then) in orders.items():
+        heads = {head["column"].key: head for head in browser.get(f"/experiments/?sort={sort}").context["heads"]}
+        assert (heads["accuracy"]["order"], heads["accuracy"]["next"]) == (order, then)
+
+
+def test_columns_are_those_of_the_address_and_stay_in_its_links(browser, member):
+    row(member, "only", accuracy=0.5)
+    page = browser.get("/experiments/?columns=owner&columns=loss")
+    assert [column.key for column in page.context["shown"]] == ["owner", "loss"]
+    assert b"columns=owner&amp;columns=loss&amp;sort=owner" in page.content
+    assert browser.get("/experiments/?columns=owner__password").status_code == 400
+
+
+def test_best_value_of_each_column_is_marked(browser, member):
+    row(member, "slow", accuracy=0.9, runtime_s=20.0)
+    row(member, "fast", accuracy=0.8, runtime_s=10.0)
+    row(member, "failed")
+    page = browser.get("/experiments/?columns=accuracy&columns=loss&columns=duration&sort=name")
+    marks = {line["experiment"].name: [cell["best"] for cell in line["cells"]] for line in page.context["lines"]}
+    assert marks == {"slow": [True, False, False], "fast": [False, False, True], "failed": [False, False, False]}
+
+
+def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, member, django_assert_max_num_queries):
+    for i in range(60):
+        row(member, f"run-{i}", accuracy=0.5)
+    with django_assert_max_num_queries(15):
+        assert len(names(browser.get("/experiments/"))) == 50
+    assert len(names(browser.get("/experiments/?page=2"))) == 10
+
+
+def test_empty_list_and_empty_search_say_different_things(browser, member):
+    assert b"There are no experiments yet" in browser.get("/experiments/").content
+    assert b"Show all" in browser.get("/experiments/?q=nothing").content
