@@ -3,7 +3,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.generics import ListAPIView, RetrieveDestroyAPIView
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -13,11 +13,19 @@ from accounts.permissions import require_admin
 from accounts.requests import person
 
 from . import services
+from .columns import SORTABLE
 from .models import Experiment
 from .selectors import FILTERS, experiment_for, managed_experiment, search
 from .serializers import ExperimentDetail, ExperimentRow
 
+WORDS = {
+    "q": "Words anywhere in name, dataset or base model.",
+    "owner": "me: one's own only.",
+    "sort": f"One of {', '.join(SORTABLE)}; with a minus, the highest first.",
+}
 
+
+@extend_schema(parameters=[OpenApiParameter(name, str, description=WORDS.get(name, "")) for name in FILTERS])
 class _Experiments(ListAPIView[Experiment]):
     permission_classes = [IsAuthenticated]
     serializer_class = ExperimentRow

@@ -1,5 +1,6 @@
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from .models import Experiment
@@ -23,11 +24,20 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
         ]  # fmt: skip
 
 
+class FileSerializer(serializers.Serializer[Any]):
+    path = serializers.CharField(help_text="Below the results folder; what …/files/{path} takes.")
+    size = serializers.IntegerField(help_text="In bytes.")
+
+
 class ExperimentDetail(ExperimentRow):
     files = serializers.SerializerMethodField()
 
     class Meta(ExperimentRow.Meta):
-        fields = [*ExperimentRow.Meta.fields, "config", "metrics", "files"]
+        fields = [
+            "experiment", "task_id", "status", "owner", "dataset", "dataset_hash", "base_model",
+            "config", "metrics", "files", "created_at",
+        ]  # fmt: skip
 
+    @extend_schema_field(FileSerializer(many=True))
     def get_files(self, experiment: Experiment) -> list[dict[str, Any]]:
         return files(experiment)

@@ -97,3 +97,14 @@ def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, membe
 def test_empty_list_and_empty_search_say_different_things(browser, member):
     assert b"There are no experiments yet" in browser.get("/experiments/").content
     assert b"Show all" in browser.get("/experiments/?q=nothing").content
+
+
+def test_lists_of_the_api_are_filtered_sorted_and_paged(api, member, admin, stranger):
+    for name, accuracy in (("low", 0.5), ("high", 0.9), ("failed", None)):
+        row(member, name, accuracy=accuracy)
+    row(stranger, "other", accuracy=0.7)
+    mine = api(member).get("/api/experiments/mine?status=SUCCESS&sort=-accuracy&limit=1").json()
+    assert mine["count"] == 2 and [line["experiment"] for line in mine["results"]] == ["high"] and mine["next"]
+    everything = api(admin).get("/api/experiments?sort=accuracy").json()["results"]
+    assert [line["experiment"] for line in everything] == ["low", "other", "high", "failed"]
+    assert api(member).get("/api/experiments").status_code == 403
