@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def _load(folder: Path, base_models_dir: Path | None) -> Loaded:
 
     from training.engine.base_models import resolve
 
+    _quiet()
     card = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
     base = AutoModelForSequenceClassification.from_pretrained(
         resolve(card["base_model"], base_models_dir),
@@ -111,6 +113,15 @@ def _load(folder: Path, base_models_dir: Path | None) -> Loaded:
     model = PeftModel.from_pretrained(base, str(folder), use_safetensors=True).merge_and_unload().eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return Loaded(model, tokenizer, tuple(card["labels"]), card["base_model"], card["max_length"])
+
+
+def _quiet() -> None:
+    """The adapter brings the head that the base model lacks, so transformers' warning about it would only alarm."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
 def forward(loaded: Loaded, texts: list[str]) -> list[Prediction]:
