@@ -45,8 +45,9 @@ def verdict(metrics: dict[str, Any]) -> str:
 
 
 def _margin(share: float, rows: int) -> float:
-    """Half the 95 % interval of a share that was counted over so many rows (normal approximation)."""
-    return 1.96 * sqrt(share * (1 - share) / max(1, rows))
+    """Half the 95 % interval of a share that was counted over so many rows (Wilson, JASA 22, 1927)."""
+    n, z = max(1, rows), 1.96
+    return z / (1 + z * z / n) * sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
 
 
 def _reached(found: dict[str, Any], margin: float) -> str:

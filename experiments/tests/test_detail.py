@@ -179,3 +179,8 @@ def test_archive_leaves_out_drafts_and_links(browser, finished):
     answer = browser.get("/experiments/mine-too/all.zip")
     packed = zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content)))
     assert packed.namelist() == ["mine-too/artifacts/final_model/adapter_config.json", "mine-too/config.yaml"]
+
+
+def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
+    said = results.verdict({"eval": {"accuracy": 1.0, "confusion_matrix": [[12, 0], [0, 12]]}})
+    assert "100.0 % of 24 held-out rows, give or take 6.9 points" in said
