@@ -78,6 +78,11 @@ class LoraSection(Section):
         None, ge=1, le=1000, description=_("LoRA+: the learning rate of matrix B over that of matrix A.")
     )
 
+    @property
+    def trains_base_weights(self) -> bool:
+        """Whether weights of the base model learn beside the adapter; bf16 would swallow their small steps."""
+        return self.bias != "none" or bool(self.modules_to_save)
+
 
 class DataSection(Section):
     """Which rows are learnt and how they are cut."""
@@ -233,6 +238,10 @@ class RunConfig(Section):
             raise ValueError(
                 "lora.use_dora and lora.init_lora_weights pissa exclude each other. Leave one of them out."
             )
+        if self.training.precision == "bf16" and self.lora.trains_base_weights:
+            raise ValueError(
+                "training.precision bf16 trains adapters only. Leave it out, or leave out lora.bias and lora.modules_to_save."
+            )
         return self
 
 
@@ -253,7 +262,8 @@ def _problem(path: list[str], item: Any) -> Problem:
     if item["type"] == "extra_forbidden":
         return Problem(field, _unknown(field, path[depth - 1], model if depth == 2 else RunConfig), "unknown_field")
     if not path:
-        return Problem("lora.use_dora", str(item["ctx"]["error"]), "contradiction")
+        message = str(item["ctx"]["error"])
+        return Problem(message.split()[0], message, "contradiction")
     given = f" {item['input']!r} was given." if isinstance(item.get("input"), str | int | float | bool) else ""
     return Problem(field, f"{field}: {_allowed(field, item)}{given}", item["type"])
 

@@ -7,6 +7,7 @@
 | CUDA from compute capability 8.0      | bf16      | sdpa      | no            | tensor cores; sdpa picks flash attention  |
 | CUDA before 8.0                       | fp32      | sdpa      | no            | no bf16 units                             |
 | MPS                                   | fp32      | sdpa      | no            | bf16 is not complete there                |
+| any, with lora.bias or modules_to_save | fp32     | as above  | as above      | bf16 swallows small steps of base weights |
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Plan:
 def choose(config: RunConfig) -> Plan:
     """Apply the policy to this machine; DeviceUnavailable when the device asked for is missing."""
     device = _device(config.training.device)
-    dtype = _dtype(config.training.precision, device)
+    dtype = _dtype(config, device)
     on_cpu = device.type == "cpu"
     return Plan(
         device=device,
@@ -109,9 +110,11 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _dtype(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        return torch.bfloat16 if wanted == "bf16" else torch.float32
+def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
+    if config.training.precision != "auto":
+        return torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    if config.lora.trains_base_weights:
+        return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else torch.float32

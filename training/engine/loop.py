@@ -19,7 +19,7 @@ from training.engine.config import RunConfig
 from training.engine.device import Plan
 from training.engine.errors import Interrupted, LossNotFinite, OutOfMemory
 from training.engine.events import Checkpointed, Evaluated, Event, Notice, StageChanged, StepDone
-from training.engine.memory import halving, is_out_of_memory, release
+from training.engine.memory import fitting, halving, is_out_of_memory, release
 from training.engine.schedule import learning_rate
 from training.engine.tasks import Task
 
@@ -48,6 +48,7 @@ class Loop:
         self.state = State(micro_batch=min(config.training.per_device_train_batch_size, schedule.batch))
         self.metrics: dict[str, Any] = {}
         self.stopped_early = False
+        self._held = 0.0  # bytes that the largest micro-batch so far took, by the estimate
         self._notices: list[Notice] = []
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
 
@@ -156,11 +157,13 @@ class Loop:
 
     def _gradients(self, rows: np.ndarray) -> float:
         """Mean loss of the step's rows, gradients accumulated; smaller micro-batches until they fit."""
+        self._foresee(rows)
         generators = _rng(self.plan.device)
 
         def smaller(size: int) -> None:
             self.optimizer.zero_grad(set_to_none=True)
             _restore_rng(self.plan.device, generators)
+            self._held = 0.0
             self._shrink(size)
 
         try:
@@ -178,10 +181,23 @@ class Loop:
             total += loss.item()  # waits for the device; a step is long beside it
         return total
 
+    def _foresee(self, rows: np.ndarray) -> None:
+        """Smaller micro-batches before memory runs out, where the estimate says that it would."""
+        if self.plan.device.type != "cpu":
+            return  # a GPU that runs out says so cleanly
+
+        def bytes_of(size: int) -> float:
+            return self.task.step_bytes(size, int(self.task.lengths[rows].max()))
+
+        size = fitting(self.state.micro_batch, bytes_of, self._held)
+        self._held = max(self._held, bytes_of(size))
+        if size < self.state.micro_batch:
+            self._shrink(size)
+
     def _shrink(self, size: int) -> None:
         self.state.micro_batch = size
         message = (
-            f"Memory ran out, so each step now takes its rows in micro-batches of {size}. "
+            f"A step needs more memory than is free, so it now takes its rows in micro-batches of {size}. "
             "The batch size and the result stay the same."
         )
         self._notices.append(Notice("warning", "out_of_memory", message))

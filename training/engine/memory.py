@@ -41,10 +41,21 @@ def halving(attempt: Callable[[int], T], size: int, device: torch.device, smalle
         except (RuntimeError, MemoryError) as error:
             if size <= 1 or not is_out_of_memory(error):
                 raise
+            _leave_a_broken_onednn(error)
         # Outside of the handler: the traceback would hold the failed attempt's tensors.
         size = math.ceil(size / 2)
         smaller(size)
         release(device)
+
+
+def fitting(size: int, bytes_of: Callable[[int], float], held: float = 0.0) -> int:
+    """The largest of size, its half, its quarter, … whose estimate is free beside the bytes that are held for it."""
+    if bytes_of(size) <= held:
+        return size
+    free = held + limits.free_bytes()
+    while size > 1 and bytes_of(size) > free:
+        size = math.ceil(size / 2)
+    return size
 
 
 def release(device: torch.device) -> None:
@@ -55,6 +66,12 @@ def release(device: torch.device) -> None:
     elif device.type == "cpu":
         _empty_the_heap()
         limits.renew()
+
+
+def _leave_a_broken_onednn(error: BaseException) -> None:
+    """Where oneDNN got no memory for a kernel, its next ones fail too, or crash (seen with 3.12). torch's own are slower."""
+    if "primitive" in str(error):
+        torch.backends.mkldnn.set_flags(False)
 
 
 def _empty_the_heap() -> None:

@@ -14,6 +14,7 @@ from training.engine.config import LoraSection, Problem
 from training.engine.device import Plan
 from training.engine.errors import BaseModelUnavailable, ConfigError
 
+ATTENTION = ("attention", "attn", "Wqkv")
 QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
 
 
@@ -106,6 +107,12 @@ def target_modules(model: nn.Module, config: LoraSection) -> Any:
         return config.target_modules
     names = {name.rpartition(".")[2] for name in linear}
     return next((list(pair) for pair in QUERY_VALUE if names.issuperset(pair)), "all-linear")
+
+
+def adapts_feed_forward(adapted: nn.Module) -> bool:
+    """Whether any adapter sits outside of attention."""
+    names = (name for name, _ in adapted.named_parameters() if "lora_A" in name)
+    return any(not any(part in name for part in ATTENTION) for name in names)
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

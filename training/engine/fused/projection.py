@@ -5,7 +5,8 @@
 Without dropout in fp32 the update is merged into a scratch weight before each product: one matrix product each way
 instead of three, for out × in × r multiplications more. The gradients of A and B never need the weight's own
 gradient: dB = s dyᵀ (x Aᵀ) and dA = s (dy B)ᵀ x. With dropout, or in bf16 whose 8 bits would swallow the update,
-the two thin products are kept apart.
+the thin products are kept apart: one with the A of all adapters of the group, since they read the same input, and
+one with the B of each. Adapters of a group share one dropout mask.
 """
 
 from __future__ import annotations
@@ -15,16 +16,67 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA of some rows of a group's weight."""
+    """LoRA of some rows of a group's weight; its rank's columns among those of the whole group."""
 
     rows: slice
+    columns: slice
     a: nn.Parameter
     b: nn.Parameter
     scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Thin products of a forward pass: s A of all adapters: (ranks, in); x (s A)ᵀ: (tokens, ranks); the dropout mask of x."""
+
+    a: Tensor
+    thin: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of a group's linear layers, for few rows, without dropout: torch finds the gradients."""
+
+    weight: Tensor
+    bias: Tensor
+    adapter: Adapter | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: (rows, in) → x (W + s B A)ᵀ + b: (rows, out)."""
+        y = linear(x, self.weight, self.bias)
+        if self.adapter is None:
+            return y
+        a, b = self._thin(x.dtype)
+        return y + linear(linear(x, a), b)
+
+    def by_head(self, x: Tensor, heads: int) -> Tensor:
+        """x: (heads, rows, in) → x (W + s B A)ᵀ, each head with its own rows of W and B: (heads, rows, out / heads)."""
+        y = x @ self._split(self.weight, heads).transpose(1, 2)
+        if self.adapter is None:
+            return y
+        a, b = self._thin(x.dtype)
+        return y + (x @ a.t()) @ self._split(b, heads).transpose(1, 2)
+
+    def back_by_head(self, y: Tensor, heads: int) -> Tensor:
+        """y: (heads, rows, out / heads) → y (W + s B A): (heads, rows, in)."""
+        x = y @ self._split(self.weight, heads)
+        if self.adapter is None:
+            return x
+        a, b = self._thin(y.dtype)
+        return x + (y @ self._split(b, heads)) @ a
+
+    def _thin(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        adapter: Any = self.adapter
+        return (adapter.a * adapter.scale).to(dtype), adapter.b.to(dtype)
+
+    def _split(self, rows: Tensor, heads: int) -> Tensor:
+        return rows.view(heads, -1, rows.shape[1])
 
 
 class ProjectionGroup:
@@ -35,6 +87,7 @@ class ProjectionGroup:
         self.weight = _joined([base.weight for base in bases])
         self.bias = _joined([base.bias for base in bases])
         self.adapters: list[Adapter] = []
+        self.parts: list[Part] = []
         self.dropout = 0.0
         start = 0
         for module, base in zip(modules, bases, strict=True):
@@ -49,41 +102,64 @@ class ProjectionGroup:
         return self.weight.dtype == torch.float32
 
     @property
+    def rank(self) -> int:
+        """Of all adapters together."""
+        return sum(len(adapter.a) for adapter in self.adapters)
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """A and B of each adapter, in the order of `backward`'s gradients."""
         return [parameter for adapter in self.adapters for parameter in (adapter.a, adapter.b)]
 
-    def forward(self, x: Tensor, training: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x: (tokens, in) → y: (tokens, out), and the dropout masks that `backward` needs."""
+    def forward(self, x: Tensor, training: bool) -> tuple[Tensor, Apart | None]:
+        """x: (tokens, in) → y: (tokens, out), and what `backward` needs of the thin products."""
         if not self.adapters:
-            return torch.addmm(self.bias, x, self.weight.t()), ()
-        if self._merges and not (training and self.dropout):
-            return torch.addmm(self.bias, x, self.merge().t()), ()
+            return torch.addmm(self.bias, x, self.weight.t()), None
+        dropout = self.dropout if training else 0.0
+        if self._merges and not dropout:
+            return torch.addmm(self.bias, x, self.merge().t()), None
         y = torch.addmm(self.bias, x, self.weight.t())
-        masks: list[Tensor] = []
+        mask = torch.empty_like(x).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+        a = torch.cat([adapter.a * adapter.scale for adapter in self.adapters]).to(x.dtype)
+        thin = (x if mask is None else x * mask) @ a.t()
         for adapter in self.adapters:
-            masks += [self._mask(x)] if training and self.dropout else []
-            thin = (x * masks[-1] if masks else x) @ adapter.a.t().to(x.dtype)
-            y[:, adapter.rows].addmm_(thin, adapter.b.t().to(x.dtype), alpha=adapter.scale)
-        return y, tuple(masks)
+            y[:, adapter.rows].addmm_(thin[:, adapter.columns], adapter.b.t().to(x.dtype))
+        return y, Apart(a, thin, mask)
 
     def backward(
-        self, dy: Tensor, x: Tensor, masks: tuple[Tensor, ...], residual: Tensor | None, needs_dx: bool
+        self, dy: Tensor, x: Tensor, apart: Apart | None, residual: Tensor | None, needs_dx: bool
     ) -> tuple[Any, list[Tensor]]:
         """dy: (tokens, out) → dx (+ residual, overwritten): (tokens, in), None unless needed; and the gradients of `parameters`."""
-        apart = bool(masks) or not self._merges
-        gradients: list[Tensor] = []
         dx = self._dx(dy, residual, self.weight if apart else self.merged) if needs_dx else None
-        for index, adapter in enumerate(self.adapters):
+        if not self.adapters:
+            return dx, []
+        if apart is None:
+            return dx, self._merged_gradients(dy, x)
+        return dx, self._apart_gradients(dy, x, apart, dx)
+
+    def _merged_gradients(self, dy: Tensor, x: Tensor) -> list[Tensor]:
+        gradients: list[Tensor] = []
+        for adapter in self.adapters:
             mine = dy[:, adapter.rows]
-            seen = x * masks[index] if masks else x
-            thin = (mine @ adapter.b.to(x.dtype)) * adapter.scale
-            gradients.append((thin.t() @ seen).float())
-            gradients.append((mine.t() @ (seen @ adapter.a.t().to(x.dtype))).float() * adapter.scale)
-            if apart and dx is not None:
-                update = thin @ adapter.a.to(x.dtype)
-                dx += update * masks[index] if masks else update
-        return dx, gradients
+            gradients.append((mine @ (adapter.b * adapter.scale)).t() @ x)
+            gradients.append(mine.t() @ (x @ (adapter.a * adapter.scale).t()))
+        return gradients
+
+    def _apart_gradients(self, dy: Tensor, x: Tensor, apart: Apart, dx: Tensor | None) -> list[Tensor]:
+        """Gradients of A and B; adds the adapters' share to dx."""
+        dthin = torch.empty_like(apart.thin)
+        for adapter in self.adapters:
+            torch.mm(dy[:, adapter.rows], adapter.b.to(dy.dtype), out=dthin[:, adapter.columns])
+        if dx is not None and apart.mask is None:
+            dx.addmm_(dthin, apart.a)
+        elif dx is not None and apart.mask is not None:
+            dx.addcmul_(dthin @ apart.a, apart.mask)
+        da = (dthin.t() @ (x if apart.mask is None else x * apart.mask)).float()
+        gradients: list[Tensor] = []
+        for adapter in self.adapters:
+            gradients.append(da[adapter.columns] * adapter.scale)
+            gradients.append((dy[:, adapter.rows].t() @ apart.thin[:, adapter.columns]).float())
+        return gradients
 
     def merge(self) -> Tensor:
         """W + s B A in the scratch weight: (out, in)."""
@@ -94,29 +170,16 @@ class ProjectionGroup:
             )
         return self.merged
 
-    def merged_with_gradient(self) -> Tensor:
-        """W + s B A in fp32 as a function of A and B, for the few rows where its full gradient is cheap."""
-        weight = self.weight.float()
-        if not self.adapters:
-            return weight
-        parts, at = [], 0
-        for adapter in self.adapters:
-            parts += [weight[at : adapter.rows.start]] if adapter.rows.start > at else []
-            parts.append(torch.addmm(weight[adapter.rows], adapter.b, adapter.a, alpha=adapter.scale))
-            at = adapter.rows.stop
-        return torch.cat([*parts, weight[at:]]) if at < len(weight) or len(parts) > 1 else parts[0]
-
     def _add(self, module: Any, rows: slice) -> None:
-        if not hasattr(module, "lora_A"):
-            return
+        adapter = self._adapter(module, rows) if hasattr(module, "lora_A") else None
+        self.adapters += [adapter] if adapter else []
+        self.parts.append(Part(self.weight[rows], self.bias[rows], adapter))
+
+    def _adapter(self, module: Any, rows: slice) -> Adapter:
         dropout = module.lora_dropout["default"]
         self.dropout = max(self.dropout, float(getattr(dropout, "p", 0.0)))
-        self.adapters.append(
-            Adapter(rows, module.lora_A["default"].weight, module.lora_B["default"].weight, module.scaling["default"])
-        )
-
-    def _mask(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x).bernoulli_(1 - self.dropout).div_(1 - self.dropout)
+        a, b, taken = module.lora_A["default"].weight, module.lora_B["default"].weight, self.rank
+        return Adapter(rows, slice(taken, taken + len(a)), a, b, module.scaling["default"])
 
     def _dx(self, dy: Tensor, residual: Tensor | None, weight: Tensor) -> Tensor:
         return dy @ weight if residual is None else residual.addmm_(dy, weight)

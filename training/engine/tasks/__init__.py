@@ -32,6 +32,10 @@ class Task(Protocol):
         """Summed loss of these training rows, a scalar with gradient."""
         ...
 
+    def step_bytes(self, rows: int, length: int) -> float:
+        """Estimate of the memory that a micro-batch of `rows` padded to `length` tokens takes, in bytes."""
+        ...
+
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the eval rows; `loss`, `accuracy` and the like are numbers, the rest is for metrics.json."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from training.engine.config import Problem, RunConfig
 from training.engine.data import Split, load_rows
 from training.engine.device import Plan
 from training.engine.errors import CheckpointDamaged, ConfigError, OverLong
+from training.engine.estimate import Encoder, Memory
 from training.engine.evaluate import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
 from training.engine.files import write_json
 from training.engine.fused import fused_forward
-from training.engine.memory import halving, release
-from training.engine.model import add_adapter, cast_head_inputs, load_classifier, load_tokenizer
+from training.engine.memory import fitting, halving, release
+from training.engine.model import adapts_feed_forward, add_adapter, cast_head_inputs, load_classifier, load_tokenizer
 from training.engine.tokens import Tokens, tokenise
 
 VERIFY_ROWS = 8
@@ -51,6 +53,8 @@ class Task:
         self.model.to(self.plan.device)
         fused = fused_forward(self.model) if self.plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
+        plan = replace(self.plan, fused_encoder=bool(fused))
+        self.memory = Memory(Encoder.of(self.base), plan, adapts_feed_forward(self.model), self.config.lora.use_dora)
         return self.model
 
     def weight(self, rows: np.ndarray) -> float:
@@ -69,6 +73,10 @@ class Task:
             reduction="sum",
             label_smoothing=self.config.training.label_smoothing_factor,
         )
+
+    def step_bytes(self, rows: int, length: int) -> float:
+        """Of the activations, which all other needs are small beside."""
+        return self.memory.training(rows, length)
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the eval rows; keeps the logits for the summary."""
@@ -182,7 +190,10 @@ class Task:
                 found[rows] = self._logits(tokens, rows).cpu().numpy()
             return found
 
+        longest = int(tokens.lengths.max())
         batch = self.config.training.per_device_eval_batch_size
+        if self.plan.device.type == "cpu":
+            batch = fitting(batch, lambda size: self.memory.evaluation(size, longest))
         with _evaluating(self.model):
             return halving(logits, batch, self.plan.device, smaller=lambda _: None)
 

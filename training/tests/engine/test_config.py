@@ -36,6 +36,8 @@ def test_every_preset_is_valid(path: Path) -> None:
         ({"data": {"validation_rules": {"typo": "error"}}}, "data.validation_rules", "finding codes"),
         ({"training": {"device": "tpu"}}, "training.device", "'auto', 'cpu', 'cuda' or 'mps'"),
         ({"lora": "all"}, "lora", "dictionary"),
+        ({"lora": {"use_dora": True, "init_lora_weights": "pissa"}}, "lora.use_dora", "Leave one of them out"),
+        ({"lora": {"bias": "all"}, "training": {"precision": "bf16"}}, "training.precision", "adapters only"),
     ],
 )
 def test_mistake_is_named_with_its_field_and_what_is_allowed(data: dict, field: str, said: str) -> None:
