@@ -40,10 +40,7 @@ def create(
     *, owner: User, name: str, config: dict[str, Any], version: Version | None, dataset_name: str, base_model: str
 ) -> Experiment:
     """The row that a run fills; its name is taken once and for all people."""
-    if name.lower() in RESERVED:
-        raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
-    if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
-        raise name_taken(name)
+    check_name(name)
     try:
         with transaction.atomic():
             return Experiment.objects.create(
@@ -57,6 +54,14 @@ def create(
             )
     except IntegrityError:
         raise name_taken(name) from None
+
+
+def check_name(name: str) -> None:
+    """Invalid or NameTaken unless an experiment may have this name."""
+    if name.lower() in RESERVED:
+        raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
+    if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
+        raise name_taken(name)
 
 
 def name_taken(name: str) -> NameTaken:

@@ -67,7 +67,7 @@ def train(request: Request) -> Response:
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing."""
     config = services.parse_config(cast("dict[str, Any] | str", request.data))
-    services.check(user=person(request), config=config)
+    services.validate(user=person(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 
 

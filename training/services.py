@@ -72,6 +72,13 @@ def _create(user: User, config: RunConfig, version: Version | None, key: str | N
     return task
 
 
+def validate(*, user: User, config: RunConfig) -> None:
+    """Raise what `submit` would, and queue nothing."""
+    check(user=user, config=config)
+    if "experiment_name" in config.model_fields_set:
+        experiments.check_name(config.experiment_name)
+
+
 def check(*, user: User, config: RunConfig) -> Version | None:
     """What only the platform can check: the dataset (None: one of the hub) and the base model."""
     version = _dataset(user, config)
@@ -167,4 +174,4 @@ def _check_still_there(experiment: Experiment) -> None:
         raise NotFound(_("The data of this run are gone, so it can't go on. Add the dataset and train anew."))
 
 
-__all__ = ["WrongState", "cancel", "check", "parse_config", "resume", "submit"]
+__all__ = ["WrongState", "cancel", "check", "parse_config", "resume", "submit", "validate"]

@@ -1,0 +1,63 @@
+"""A run that is hit at any place where it touches a file: nothing is silently different, nothing is cleaned up by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.engine import RunConfig
+
+from .conftest import small
+
+pytestmark = [pytest.mark.process, pytest.mark.skipif(not hasattr(os, "fork"), reason="each run is a fork")]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the base model "tiny": two layers with random weights and the sample's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from samples import base_model_path
+
+    folder = tmp_path_factory.mktemp("bases")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForSequenceClassification(BertConfig(**sizes)).save_pretrained(folder / "tiny")
+    AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder / "tiny")
+    return folder
+
+
+def tiny() -> RunConfig:
+    training = {"num_train_epochs": 1, "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
+    return small(model={"name": "tiny"}, lora={"layers_to_transform": None}, training=training)
+
+
+def hit_everywhere(kind: str, folder: Path, data: Path, bases: Path) -> list[dict[str, Any]]:
+    arguments = [kind, str(folder), str(data), json.dumps(tiny().model_dump(mode="json")), str(bases)]
+    command = [sys.executable, "-W", "ignore", "-m", "training.tests.engine.faults", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_run_killed_at_any_file_boundary_goes_on_by_itself_to_the_same_bytes(tweets, bases, tmp_path):
+    hits = hit_everywhere("kill", tmp_path, tweets, bases)
+    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 20
+    assert {hit["broken"] for hit in hits} == {"SIGKILL"}
+    assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
+    assert [hit["drafts"] for hit in hits if hit["drafts"]] == []
+
+
+def test_disk_full_at_any_write_is_told_in_words_and_the_run_goes_on_once_there_is_room(tweets, bases, tmp_path):
+    hits = hit_everywhere("full", tmp_path, tweets, bases)
+    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 20
+    refused = [hit for hit in hits if hit["broken"]["code"]]
+    assert {hit["broken"]["code"] for hit in refused} == {"disk_full"}
+    assert all("disk is full" in hit["broken"]["said"] for hit in refused)
+    assert any("checkpoint-2" in hit["place"] for hit in refused)
+    assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
