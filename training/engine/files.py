@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -31,7 +31,8 @@ def replace_atomically(target: Path, write: Callable[[Path], object]) -> None:
             draft.replace(target)
             sync(target.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is the news
+            draft.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from training.engine.checkpoint import Checkpoints, State, load_adapter, save_ad
 from training.engine.config import Problem, RunConfig
 from training.engine.errors import ConfigError, EngineError, OutOfMemory
 from training.engine.events import Event, Finished, Notice, Prepared, StageChanged
-from training.engine.files import write_folder
+from training.engine.files import disk_errors, write_folder
 from training.engine.limits import free_bytes
 from training.engine.loop import Loop
 from training.engine.memory import is_out_of_memory
@@ -52,11 +52,8 @@ class Run:
         """All events of the run, each also written to logs.txt."""
         with closing(self._stages()) as stages:
             try:
-                for event in stages:
-                    line = describe(event, self.config.training.logging_steps)
-                    if line:
-                        self.results.log(line)
-                    yield event
+                with disk_errors(self.results.folder):
+                    yield from self._logged(stages)
             except EngineError as error:
                 self._log_quietly(f"Stopped: {error}")
                 raise
@@ -69,6 +66,12 @@ class Run:
             except GeneratorExit:
                 self._log_quietly("Cancelled; the last checkpoint is kept.")
                 raise
+
+    def _logged(self, stages: Iterator[Event]) -> Generator[Event]:
+        for event in stages:
+            if line := describe(event, self.config.training.logging_steps):
+                self.results.log(line)
+            yield event
 
     def _stages(self) -> Generator[Event]:
         yield StageChanged("preparing")

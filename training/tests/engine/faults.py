@@ -1,6 +1,9 @@
 """Runs one small training again and again, each time with a fault at the next place where it touches a file.
 
-    python -m training.tests.engine.faults kill|full FOLDER DATA CONFIG BASES
+    python -m training.tests.engine.faults kill|full|refuse FOLDER DATA CONFIG BASES
+
+kill: SIGKILL. full: this one call finds the disk full. refuse: from here on no file takes more than 64 bytes, whoever
+writes it, native code too.
 
 Prints a line of JSON per place: what was touched, how the broken run ended, and whether the same run, started again
 without a fault, ended in the same bytes. Imports once and forks for each run, as a worker does.
@@ -8,6 +11,7 @@ without a fault, ended in the same bytes. Imports once and forks for each run, a
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -51,6 +55,10 @@ def full() -> None:
     raise OSError(28, "No space left on device")
 
 
+def refuse() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+
+
 def forked(work: Callable[[], Any]) -> Any:
     """What `work` returns in a process of its own, or the signal that ended it."""
     reading, writing = os.pipe()
@@ -65,9 +73,12 @@ def forked(work: Callable[[], Any]) -> Any:
     return json.loads(said) if said else signal.Signals(os.WTERMSIG(status)).name
 
 
+STRIKES = {"kill": kill, "full": full, "refuse": refuse}
+
+
 def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path) -> None:
     def run(results: Path, at: int | None = None) -> dict[str, Any]:
-        faults = Faults(results, at, {"kill": kill, "full": full}[kind])
+        faults = Faults(results, at, STRIKES[kind])
         try:
             losses = [event.loss for event in train(config, data_file=data, results=results, base_models_dir=bases)
                       if hasattr(event, "loss")]  # fmt: skip
@@ -84,7 +95,9 @@ def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path) ->
         broken, again = forked(lambda: run(results, at)), forked(lambda: run(results))
         same = again["code"] == "" and adapter(results) == adapter(folder / "whole")
         drafts = [str(path) for path in results.rglob(".draft-*")]
-        print(json.dumps({"place": place, "broken": broken, "again": again, "same": same, "drafts": drafts}), flush=True)
+        print(
+            json.dumps({"place": place, "broken": broken, "again": again, "same": same, "drafts": drafts}), flush=True
+        )
 
 
 if __name__ == "__main__":

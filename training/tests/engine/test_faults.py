@@ -33,7 +33,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny() -> RunConfig:
-    training = {"num_train_epochs": 1, "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
+    training = {"num_train_epochs": 1, "max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
     return small(model={"name": "tiny"}, lora={"layers_to_transform": None}, training=training)
 
 
@@ -47,7 +47,7 @@ def hit_everywhere(kind: str, folder: Path, data: Path, bases: Path) -> list[dic
 
 def test_run_killed_at_any_file_boundary_goes_on_by_itself_to_the_same_bytes(tweets, bases, tmp_path):
     hits = hit_everywhere("kill", tmp_path, tweets, bases)
-    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 20
+    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 16
     assert {hit["broken"] for hit in hits} == {"SIGKILL"}
     assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
     assert [hit["drafts"] for hit in hits if hit["drafts"]] == []
@@ -55,9 +55,18 @@ def test_run_killed_at_any_file_boundary_goes_on_by_itself_to_the_same_bytes(twe
 
 def test_disk_full_at_any_write_is_told_in_words_and_the_run_goes_on_once_there_is_room(tweets, bases, tmp_path):
     hits = hit_everywhere("full", tmp_path, tweets, bases)
-    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 20
+    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 16
     refused = [hit for hit in hits if hit["broken"]["code"]]
     assert {hit["broken"]["code"] for hit in refused} == {"disk_full"}
     assert all("disk is full" in hit["broken"]["said"] for hit in refused)
     assert any("checkpoint-2" in hit["place"] for hit in refused)
+    assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
+
+
+def test_disk_that_refuses_every_write_from_some_moment_on_leaves_what_was_saved(tweets, bases, tmp_path):
+    hits = hit_everywhere("refuse", tmp_path, tweets, bases)
+    refused = [hit for hit in hits if hit["broken"]["code"]]
+    assert len(refused) > 0.9 * len(hits)
+    assert {hit["broken"]["code"] for hit in refused} == {"disk_full"}
+    assert any("adapter_model" in hit["broken"]["said"] or "checkpoint-2" in hit["broken"]["said"] for hit in refused)
     assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
