@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path) ->
     whole = forked(lambda: run(folder / "whole"))
     for at, place in enumerate(whole["places"][:LIMIT], 1):
         results = folder / f"{kind}-{at}"
-        broken, again = forked(lambda: run(results, at)), forked(lambda: run(results))
+        broken, again = forked(partial(run, results, at)), forked(partial(run, results))
         same = again["code"] == "" and adapter(results) == adapter(folder / "whole")
         drafts = [str(path) for path in results.rglob(".draft-*")]
         print(

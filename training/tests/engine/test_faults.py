@@ -26,8 +26,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("bases")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertForSequenceClassification(BertConfig(**sizes)).save_pretrained(folder / "tiny")
+    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertForSequenceClassification(config).save_pretrained(folder / "tiny")
     AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder / "tiny")
     return folder
 
