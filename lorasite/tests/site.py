@@ -1,6 +1,8 @@
 """A whole installation for a test: `manage.py start` on its own port and folders, as a person starts it."""
 
+import atexit
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -13,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 from django.conf import settings
+from psycopg import sql
 
 PASSWORD = "correct-horse-9-battery"
 
@@ -22,6 +26,23 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+def database_of(folder: Path) -> dict[str, str]:
+    """A database for the installation in `folder` alone, where the suite runs on PostgreSQL; dropped when pytest ends."""
+    server = os.environ.get("DATABASE_URL", "")
+    if not server.startswith("postgres"):
+        return {}
+    name = f"site_{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"
+    with contextlib.suppress(psycopg.errors.DuplicateDatabase):
+        on_server(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        atexit.register(on_server, server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    return {"DATABASE_URL": f"{server.rpartition('/')[0]}/{name}"}
+
+
+def on_server(server: str, statement: sql.Composed) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 @contextmanager
@@ -35,6 +56,7 @@ def running_site(folder: Path, **environment: str) -> Iterator[str]:
         "DJANGO_SUPERUSER_USERNAME": "root",
         "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
         "SAMPLES": "0",
+        **database_of(folder),
         **environment,
     }
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "start"]
