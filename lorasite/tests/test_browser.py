@@ -151,12 +151,13 @@ def test_wrong_value_is_told_beside_its_field(page: Page, run: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_page_is_readable_by_all(page: Page, run: str, path: str) -> None:
-    """axe finds nothing, in light and dark; nothing sticks out at a phone's width."""
+    """axe finds nothing, in light and dark; each chart is drawn; nothing sticks out at a phone's width."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.goto(path)
         found = Axe().run(page).response["violations"]
         assert not found, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found]
+        assert page.evaluate("[...document.querySelectorAll('canvas')].every(canvas => Chart.getChart(canvas))")
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(path)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
