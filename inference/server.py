@@ -19,7 +19,7 @@ from . import metrics
 from .services import answers, check_texts, load
 
 BODY_LIMIT = 2**20  # bytes
-ROUTES = {"/predict": "POST", "/health": "GET"}
+ROUTES = {"/predict": "POST", "/health": "GET", "/healthz": "GET"}
 
 
 class MethodNotAllowed(LorasiteError):
@@ -63,6 +63,8 @@ class Server:
         if method != ROUTES[path]:
             message = _("Use {method} for {path}.").format(method=ROUTES[path], path=path)
             raise MethodNotAllowed(message, allow=ROUTES[path])
+        if path == "/healthz":
+            return {"status": "ok"}  # the process lives, with or without a model
         return self.health() if path == "/health" else self.predict(_body(environ))
 
     def health(self) -> dict[str, Any]:

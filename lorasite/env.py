@@ -47,8 +47,8 @@ class Env(BaseSettings):
     worker_beat_file: Path | None = Field(
         None, description="File that a living worker touches, for a container's check."
     )
-    secrets_dir: Path | None = Field(
-        None,
+    secrets_dir: Path = Field(
+        Path("/run/secrets"),
         description="Folder of files, each named like a variable here, that hold what should not be in the environment.",
     )
 
@@ -86,7 +86,7 @@ def _private(path: str, flags: int) -> int:
 def read() -> Env:
     """The environment, then `.env`, then the files of SECRETS_DIR."""
     found = Env()
-    return Env(_secrets_dir=found.secrets_dir) if found.secrets_dir and found.secrets_dir.is_dir() else found
+    return Env(_secrets_dir=found.secrets_dir) if found.secrets_dir.is_dir() else found
 
 
 env = read()
