@@ -26,6 +26,7 @@ from .engine import warm_up
 from .engine.limits import refuse_more_than_free
 from .models import Status, Task
 from .reconciler import reconcile, take_back_abandoned
+from .signals import worker_alive, worker_left
 
 log = logging.getLogger(__name__)
 RECONCILE_EVERY = 10.0  # seconds
@@ -127,6 +128,7 @@ def _killed_sentence(peak: int) -> str:
 
 
 def reconcile_safely() -> None:
+    worker_alive.send_robust(sender=None, kind=queue.device_kind())
     try:
         counts = reconcile()
         if any(counts.values()):
@@ -143,6 +145,7 @@ def work(*, burst: bool = False) -> None:
         reconcile_safely()
         worker = _serve(burst)
         if burst or (worker and worker.stop_requested):
+            worker_left.send_robust(sender=None)
             return
         time.sleep(1)
 
