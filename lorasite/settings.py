@@ -38,6 +38,7 @@ INSTALLED_APPS = [
     "lorasite",
     "accounts",
     "audit",
+    "work",
     "datasets_app",
     "experiments",
     "training",

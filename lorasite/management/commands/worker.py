@@ -10,6 +10,10 @@ class Command(BaseCommand):
         parser.add_argument("--burst", action="store_true", help="Stop when nothing waits any more.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from training.worker import work
+        from training.engine import warm_up
+        from training.engine.limits import refuse_more_than_free
+        from work.queue import device_kind
+        from work.worker import work
 
-        work(burst=options["burst"])
+        # Memory that runs out is then an error that the engine meets, not the kernel's kill.
+        work(device_kind(), warm_up=warm_up, in_horse=refuse_more_than_free, burst=options["burst"])
