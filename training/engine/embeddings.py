@@ -18,7 +18,7 @@ from training.engine.config import RunConfig
 from training.engine.errors import BaseModelUnavailable
 from training.engine.fused import fused_body
 from training.engine.memory import halving
-from training.engine.model import load_tokenizer
+from training.engine.model import load_tokenizer, quiet
 from training.engine.tokens import Tokens, tokenise
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
@@ -60,6 +60,8 @@ def embed(
 
 def _forward(base: Path, name: str, plan: device.Plan) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     from transformers import AutoModel
+
+    quiet()
 
     try:
         model = AutoModel.from_pretrained(
