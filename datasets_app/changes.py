@@ -173,12 +173,12 @@ def rename(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 def merge(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     """Add the rows of another version that are not here yet; they get numbers after the last one."""
-    other = pl.read_parquet(Version.objects.get(pk=change["version"]).path)
+    other = pl.read_parquet(Version.objects.get(pk=change["version_pk"]).path)
     fresh = other.unique(["text", "label"], keep="first", maintain_order=True).join(
         frame.select("text", "label"), on=["text", "label"], how="anti", maintain_order="left"
     )
     last = int(frame["row"].max() or 0)  # type: ignore[arg-type]  # max: of any type
-    numbers = pl.int_range(last + 1, last + 1 + fresh.height, dtype=frame.schema["row"], eager=True)
+    numbers = pl.int_range(last + 1, last + 1 + fresh.height, eager=True).cast(frame.schema["row"])
     return pl.concat([frame, fresh.with_columns(numbers.alias("row"))], how="diagonal").select(frame.columns)
 
 

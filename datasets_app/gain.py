@@ -18,7 +18,7 @@ def of(user: User, version: Version) -> dict[str, Any] | None:
         return None
     before = visible(user, version.experiments.filter(accuracy__isnull=False)).order_by("-accuracy").first()
     after = visible(user, corrected.experiments.all()).order_by("-created_at").first()
-    found = {"corrected": corrected, "before": before, "after": after}
-    if before and after and after.accuracy is not None:
+    found: dict[str, Any] = {"corrected": corrected, "before": before, "after": after}
+    if before and after and before.accuracy is not None and after.accuracy is not None:
         found["points"] = 100 * (after.accuracy - before.accuracy)
     return found

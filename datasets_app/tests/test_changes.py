@@ -30,9 +30,15 @@ def dirty(member, file):
     return services.create_version(user=member, name="dirty", file=file(content), filename="dirty.csv")
 
 
+def make(member, version, **change) -> Version:
+    made = changes.make(user=member, version=version, change=change)
+    assert isinstance(made, Version)
+    return made
+
+
 def fixed(member, version, code) -> list[tuple[int, str, str]]:
-    made = changes.make(user=member, version=version, change={"did": "fix", "code": code})
-    assert isinstance(made, Version) and made.parent == version and made.change["code"] == code
+    made = make(member, version, did="fix", code=code)
+    assert made.parent == version and made.change["code"] == code
     assert not made.findings.filter(code=code).exists()
     return pl.read_parquet(made.path).select("row", "text", "label").rows()
 
@@ -73,7 +79,7 @@ def test_every_finding_with_a_button_has_a_fix():
 
 def test_row_is_edited_and_another_dropped(member, dirty):
     rows = {"41": {"text": "a fine day", "label": "bad"}, "50": None}
-    made = changes.make(user=member, version=dirty, change={"did": "edit", "rows": rows})
+    made = make(member, dirty, did="edit", rows=rows)
     found = {r: (t, x) for r, t, x in pl.read_parquet(made.path).select("row", "text", "label").rows()}
     assert found[41] == ("a fine day", "bad") and 50 not in found
     assert made.change == {"did": "edit", "count": 2} and "Edited 2 rows" in made.note
@@ -90,7 +96,7 @@ def test_edit_that_cannot_be_is_refused_and_makes_nothing(member, dirty, rows, e
 
 
 def test_label_is_renamed(member, dirty):
-    made = changes.make(user=member, version=dirty, change={"did": "rename", "label": "bad", "to": "poor"})
+    made = make(member, dirty, did="rename", label="bad", to="poor")
     assert set(made.labels) == {"good", "poor"}
 
 
@@ -98,14 +104,14 @@ def test_merge_adds_what_is_not_there_yet(member, dirty, file):
     other = services.create_version(
         user=member, name="more", file=file('text,label\n"x",bad\nsomething new,good\n'), filename="a.csv"
     )
-    made = changes.make(user=member, version=dirty, change={"did": "merge", "version": other.pk, "other": str(other)})
+    made = make(member, dirty, did="merge", version_pk=other.pk, other=str(other))
     assert made.rows == 51 and pl.read_parquet(made.path)["row"].to_list()[-1] == 51
     assert "more@1" in made.note
 
 
 def test_difference_is_told_by_row_and_label(member, dirty):
     rows = {"41": {"text": "a fine day", "label": "good"}, "42": {"label": "good"}, "50": None}
-    made = changes.make(user=member, version=dirty, change={"did": "edit", "rows": rows})
+    made = make(member, dirty, did="edit", rows=rows)
     found = diff.between(dirty, made)
     counts = {change["kind"]: change["count"] for change in found["changes"]}
     assert counts == {"relabelled": 1, "rewritten": 1, "added": 0, "dropped": 1}

@@ -108,6 +108,14 @@ GET    api/datasets                                401 200 200 200 200 200
 POST   api/datasets                                401 403 400 403 400 400
 GET    api/datasets/<str:name>                     401 404 404 200 200 200
 DELETE api/datasets/<str:name>                     401 404 404 403 409 409
+GET    api/datasets/tasks/<uuid:task_id>            401 404 404 404 200 200
+DELETE api/datasets/tasks/<uuid:task_id>            401 404 404 404 202 202
+POST   api/datasets/<str:name>/changes             401 404 404 403 201 201
+GET    api/datasets/<str:name>/rows                401 404 404 200 200 200
+GET    api/datasets/<str:name>/diff                401 404 404 200 200 200
+GET    api/datasets/<str:name>/noise               401 404 404 200 200 200
+POST   api/datasets/<str:name>/noise               401 404 404 403 202 202
+POST   api/datasets/<str:name>/noise/<int:rank>    401 404 404 403 200 200
 GET    api/experiments                             401 403 403 403 403 200
 GET    api/experiments/mine                        401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
@@ -128,6 +136,8 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
     "api/train/validate": {"data": {"dataset_name": "private"}},
     "api/predict": {"text": "a fine day", "model": "private"},
+    "api/datasets/<str:name>/changes": {"did": "edit", "rows": {"1": {"text": "a fine day indeed"}}},
+    "api/datasets/<str:name>/noise/<int:rank>": {"label": "good"},
     "predict/": {"text": "a fine day", "model": "private"},
     "datasets/<str:name>/fix/": {"code": "markup"},
     "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},
@@ -156,7 +166,12 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
     token = pending.keep(user=people["owner"], upload=upload).token
-    ids = {"task_id": str(owned.task.pk), "waiting": str(waiting.task.pk), "data_task": str(owned.data_task.pk)}
+    ids = {
+        "task_id": str(owned.task.pk),
+        "waiting": str(waiting.task.pk),
+        "data_task": str(owned.data_task.pk),
+        "rank": "1",
+    }
     return {"name": "private", "path": "config.yaml", "token": token, **ids}
 
 

@@ -62,7 +62,6 @@ def _forward(base: Path, name: str, plan: device.Plan) -> Callable[[torch.Tensor
     from transformers import AutoModel
 
     quiet()
-
     try:
         model = AutoModel.from_pretrained(
             base,
