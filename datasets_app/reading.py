@@ -77,9 +77,9 @@ def read(
         message = _("There is no encoding “%(name)s” here. Choose one of: %(known)s.")
         raise Invalid(message % {"name": encoding[:40], "known": ", ".join(ENCODINGS)}, field="encoding")
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
-        plain = unpack(file, Path(folder), limit=limit)
+        plain, inside = unpack(file, Path(folder), limit=limit)
         head = head_of(plain)
-        kind = kind_of(filename, head)
+        kind = kind_of(inside or filename, head)
         if kind == "parquet":
             table = _read_parquet(plain, limit)
         else:
