@@ -81,7 +81,7 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame) -> int:
 def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     """Repair what a finding found: `change["code"]`."""
     code = change["code"]
-    found = next((f for f in checks.run(Rows(frame, Chosen("text", "label", None))) if f.code == code), None)
+    found = next((f for f in checks.run(Rows(frame, Chosen("text", "label", None))).found if f.code == code), None)
     if found is None:
         raise Conflict(_("This finding is gone, so there is nothing to repair."))
     named = pl.col("row").is_in(found.rows)

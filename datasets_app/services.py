@@ -17,6 +17,7 @@ from accounts.errors import Conflict, Invalid
 from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
 from audit.services import record
+from training.engine.config import SAMPLE_MODEL
 from work import queue
 from work.models import Status
 
@@ -90,8 +91,8 @@ def prepare_file(
     )
     rows = columns.rows_of(table, columns.choose(table, text_column, label_column))
     columns.refuse_untrainable(rows)
-    told("checking")
-    return prepare(user, name, rows, source=_source(table, rows, filename), note=note, description=description)
+    source = _source(table, rows, filename)
+    return prepare(user, name, rows, source=source, note=note, description=description, told=told)
 
 
 def submit(*, user: User, kind: DataTask.Kind, name: str, version: Version | None = None, **arguments: Any) -> DataTask:
@@ -194,11 +195,12 @@ def prepare(
     description: str = "",
     parent: Version | None = None,
     change: dict[str, Any] | None = None,
+    told: "Callable[..., None]" = _silent,
 ) -> Prepared:
     """Check rows and put them on disk."""
     from . import canonical, checks
 
-    found, frame = checks.run(rows), rows.frame
+    report, frame = checks.run(rows, told), rows.frame
     version = Version(
         hash=canonical.digest(frame),
         parent=parent,
@@ -208,11 +210,12 @@ def prepare(
         labels=canonical.counts(frame["label"]),
         splits=canonical.counts(frame["split"]) if "split" in frame.columns else {},
         lengths=canonical.histogram(frame["text"]),
+        tokens={SAMPLE_MODEL: report.tokens},
         source=source,
         change=change or {},
     )
     canonical.store(frame, version.path)
-    return Prepared(user, name, version, found, description)
+    return Prepared(user, name, version, report.found, description)
 
 
 def insert(prepared: Prepared) -> Version:
