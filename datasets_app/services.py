@@ -81,15 +81,18 @@ def prepare_file(
     require_creator(user)
     _target(user, name)
     told("reading")
-    table = reading.read(
-        file,
-        filename,
-        limit=settings.UPLOAD_LIMIT,
-        encoding=encoding,
-        delimiter=delimiter,
-        scratch=settings.FILE_UPLOAD_TEMP_DIR,
-    )
-    rows = columns.rows_of(table, columns.choose(table, text_column, label_column))
+    way: dict[str, Any] = {
+        "limit": settings.UPLOAD_LIMIT,
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "scratch": settings.FILE_UPLOAD_TEMP_DIR,
+    }
+    table = reading.read(file, filename, head=True, **way)
+    chosen = columns.choose(table, text_column, label_column)
+    if not table.complete:
+        wanted = [name for name in (chosen.text, chosen.label, chosen.split) if name]
+        table = reading.read(file, filename, only=wanted, **way)
+    rows = columns.rows_of(table, chosen)
     columns.refuse_untrainable(rows)
     source = _source(table, rows, filename)
     return prepare(user, name, rows, source=source, note=note, description=description, told=told)

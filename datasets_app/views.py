@@ -85,6 +85,7 @@ def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | N
     return reading.read(
         kept.file,
         kept.filename,
+        head=True,
         limit=settings.UPLOAD_LIMIT,
         encoding=encoding or None,
         delimiter=delimiter or None,

@@ -120,3 +120,16 @@ def test_any_damage_is_told_in_words(file):
                 read(file(content))
             except Invalid as error:
                 assert error.problems[0]["field"]
+
+
+def test_parquet_whose_few_bytes_stand_for_gigabytes_is_refused(file, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000), pa.array(["long " * 20_000]))
+    label = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 10_000), pa.array(["a", "b"]))
+    path = tmp_path / "bomb.parquet"
+    parquet.write_table(pa.table({"text": text, "label": label}), path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(TooLarge):
+        read(path, "bomb.parquet")
