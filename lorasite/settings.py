@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "lorasite",
     "accounts",
     "audit",
+    "work",
     "datasets_app",
     "experiments",
     "training",
@@ -153,7 +154,7 @@ CONTENT_SECURITY_POLICY = {
 REDIS_URL = env.redis_url or f"unix://{env.redis_socket}"
 RQ_QUEUES = {
     kind: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1, "SERIALIZER": "rq.serializers.JSONSerializer"}
-    for kind in ("cpu", "cuda", "mps")
+    for kind in ("cpu", "cuda", "mps", "data")
 }
 RQ = {"COMMIT_MODE": "request_finished"}
 RQ_SHOW_ADMIN_LINK = False

@@ -9,11 +9,13 @@ from typing import Any
 import redis
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Min, Q, Sum
+from django.db.models import Count, Min, Q, Sum, Value
 from django.db.models.functions import Coalesce, Now
 
-from training import queue
-from training.models import Status, Task
+from datasets_app.models import QUEUE as DATA_QUEUE
+from training.models import Task
+from work import queue
+from work.models import Status, Work, kinds
 
 from . import health
 from .models import Worker
@@ -70,21 +72,22 @@ def system() -> System:
 def queues() -> list[QueueState]:
     """The queues that this installation has workers for, and any other that holds a task or a worker."""
     living = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
-    rows = {row["device_kind"]: row for row in _unfinished()}
-    kinds = [kind for kind in settings.RQ_QUEUES if kind in rows or kind in living or kind in queue.device_kinds()]
-    return [_state(kind, rows.get(kind, {}), living.get(kind, 0)) for kind in kinds]
+    rows = {row["waits_in"]: row for kind in kinds() for row in _unfinished(kind)}
+    served = {*queue.device_kinds(), DATA_QUEUE}
+    names = [name for name in settings.RQ_QUEUES if name in rows or name in living or name in served]
+    return [_state(name, rows.get(name, {}), living.get(name, 0)) for name in names]
 
 
-def _unfinished() -> Any:
-    """`sent_at` and not `created_at`: a run that comes back into the queue has not waited while it ran."""
+def _unfinished(kind: type[Work]) -> Any:
+    """`sent_at` and not `created_at`: work that comes back into the queue has not waited while it ran."""
     waiting, running = Q(status=Status.PENDING), Q(status=Status.STARTED)
-    tasks = Task.objects.filter(waiting | running).order_by().values("device_kind")
-    return tasks.annotate(
+    unfinished = kind._default_manager.filter(waiting | running).order_by().values(waits_in=kind.queue)
+    return unfinished.annotate(
         waiting=Count("pk", filter=waiting),
         running=Count("pk", filter=running),
         since=Min(Coalesce("sent_at", "created_at"), filter=waiting),
         now=Now(),
-        speed=Sum("tokens_per_second", filter=running),
+        speed=Sum("tokens_per_second", filter=running) if kind is Task else Value(0.0),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import DatabaseError, connection
 from django.dispatch import receiver
 
-from training.signals import worker_alive, worker_left
+from work.signals import worker_alive, worker_left
 
 from . import services
 

