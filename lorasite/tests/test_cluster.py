@@ -17,7 +17,7 @@ from django.db import connection
 from lorasite.env import BASE_DIR as ROOT
 from lorasite.env import Env
 from training.models import Status, Task
-from training.worker import GRACE
+from work.worker import GRACE
 
 from .rows import belongings
 
