@@ -1,18 +1,29 @@
 """The rule book: who sees and who manages an object. Pages, admin and API all ask here.
 
 An object with an `owner` is seen by its owner, by admins, and by whom guardian's `view_<model>` or `change_<model>` names,
-directly or through a group. It is managed by its owner, by admins, and by holders of `change_<model>`.
+directly or through a group. It is managed by its owner, by admins, and by holders of `change_<model>`. Sharing it and giving
+it away are for its owner and for admins alone.
+
+A model may hang on another one (`shared_through = "experiment"`): that one's owner and shares decide, so that a run and its
+results are always open to the same people.
 """
 
-from typing import TypeVar
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 from django.db.models import Model, Q, QuerySet
-from guardian.shortcuts import assign_perm, get_objects_for_user
+from django.utils.translation import gettext_lazy as _
+from guardian.shortcuts import assign_perm, get_objects_for_user, remove_perm
 
 from .errors import NotAllowed, NotFound
-from .models import User
+from .models import BaseModelRule, User
 
 M = TypeVar("M", bound=Model)
+
+
+class OnlyOwner(NotAllowed):
+    code = "only_owner"
+    message = _("Only its owner or an administrator can share this or give it away.")
 
 
 def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> QuerySet[M]:
@@ -21,10 +32,10 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
         return queryset.none()
     if user.is_admin:
         return queryset
-    name = queryset.model._meta.model_name
-    perms = [f"change_{name}"] if manage else [f"view_{name}", f"change_{name}"]
-    shared = get_objects_for_user(user, perms, queryset.model, any_perm=True, accept_global_perms=False)
-    return queryset.filter(Q(owner=user) | Q(pk__in=shared.values("pk")))
+    path, model = _decided_by(queryset.model)
+    perms = [_perm(model, True)] if manage else [_perm(model, False), _perm(model, True)]
+    shared = get_objects_for_user(user, perms, model, any_perm=True, accept_global_perms=False)
+    return queryset.filter(Q(**{f"{path}owner": user}) | Q(**{f"{path}pk__in": shared.values("pk")}))
 
 
 def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
@@ -43,6 +54,16 @@ def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
     return found
 
 
+def owns(user: User, obj: Any) -> bool:
+    """Whether the person may share the object and give it away."""
+    return user.is_active and (user.is_admin or decided_by(obj).owner_id == user.pk)
+
+
+def require_owner(user: User, obj: Model) -> None:
+    if not owns(user, obj):
+        raise OnlyOwner
+
+
 def require_creator(user: User) -> None:
     if not user.can_create:
         raise NotAllowed
@@ -53,6 +74,34 @@ def require_admin(user: User) -> None:
         raise NotAllowed
 
 
-def share(obj: Model, *, to: object, manage: bool = False) -> None:
+def base_model_allowed(name: str) -> bool:
+    """Whether the admin's list has this base model of the hub."""
+    return any(fnmatchcase(name, pattern) for pattern in BaseModelRule.objects.values_list("pattern", flat=True))
+
+
+def share(obj: Model, *, to: Any, manage: bool = False) -> None:
     """Let a person or a group see (or manage) the object."""
-    assign_perm(f"{'change' if manage else 'view'}_{obj._meta.model_name}", to, obj)
+    found = decided_by(obj)
+    assign_perm(_perm(type(found), manage), to, found)
+
+
+def unshare(obj: Model, *, to: Any) -> None:
+    found = decided_by(obj)
+    for manage in (False, True):
+        remove_perm(_perm(type(found), manage), to, found)
+
+
+def decided_by(obj: Any) -> Any:
+    """The object whose owner and shares decide about this one: itself, or what it hangs on."""
+    return getattr(obj, obj.shared_through) if hasattr(obj, "shared_through") else obj
+
+
+def _decided_by(model: Any) -> tuple[str, type[Model]]:
+    """The same for a class, with the path that leads there."""
+    if not hasattr(model, "shared_through"):
+        return "", model
+    return f"{model.shared_through}__", model._meta.get_field(model.shared_through).related_model
+
+
+def _perm(model: type[Model], manage: bool) -> str:
+    return f"{'change' if manage else 'view'}_{model._meta.model_name}"

@@ -1,8 +1,17 @@
-"""Who asks."""
+"""What every view asks of a request: who sent it, is it still fresh, does it hold what nobody knows."""
 
+import hashlib
+from ipaddress import ip_address
+from typing import Any
+
+from django.http import HttpResponse
+from django.utils.cache import get_conditional_response
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
+from .errors import Invalid
 from .models import User
 
 
@@ -11,3 +20,31 @@ def person(request: Request) -> User:
     if not isinstance(request.user, User):
         raise NotAuthenticated
     return request.user
+
+
+def address_of(request: Any) -> str | None:
+    """The caller's address in the one form that every database gives back unchanged, so that an entry's hash holds."""
+    try:
+        found = ip_address(request.META.get("REMOTE_ADDR", "").partition("%")[0])
+    except ValueError:  # a Unix socket has none
+        return None
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def tag_of(*facts: Any) -> str:
+    """An ETag from what an answer hangs on, without making the answer."""
+    said = repr((get_language(), *facts)).encode()
+    return f'"{hashlib.sha256(said).hexdigest()[:32]}"'
+
+
+def unchanged(request: Request, tag: str) -> HttpResponse | None:
+    """304 where the caller has the answer of this tag already, else None."""
+    found: HttpResponse | None = get_conditional_response(request._request, etag=tag)
+    return found
+
+
+def refuse_unknown(data: Any, serializer: Any) -> None:
+    """Invalid for a field that the serializer has not: a misspelt one must not be taken for one left out."""
+    if isinstance(data, dict) and (unknown := sorted(data.keys() - serializer().fields.keys())):
+        known = ", ".join(serializer().fields)
+        raise Invalid(_("Unknown field; known are: %(known)s.") % {"known": known}, field=str(unknown[0])[:80])

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from allauth.mfa.signals import authenticator_added, authenticator_removed
+from axes.signals import user_locked_out
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils.translation import override
 
-from accounts.signals import password_changed, role_changed
+from accounts.signals import happened
 
 from .services import record
 
@@ -30,14 +32,24 @@ def refused(credentials: dict[str, Any], **kwargs: Any) -> None:
     record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
 
 
-@receiver(password_changed)
-def new_password(user: Any, **kwargs: Any) -> None:
-    record("user.password_change", obj=user)
+@receiver(user_locked_out)
+def locked_out(username: str | None, **kwargs: Any) -> None:
+    record("user.locked_out", result="refused", username=str(username or "")[:150])
 
 
-@receiver(role_changed)
-def new_role(user: Any, role: str, **kwargs: Any) -> None:
-    record("user.role_change", obj=user, role=str(role))
+@receiver(authenticator_added)
+def second_factor_added(user: Any, authenticator: Any, **kwargs: Any) -> None:
+    record("second_factor.add", user=user, obj=user, kind=authenticator.type)
+
+
+@receiver(authenticator_removed)
+def second_factor_removed(user: Any, authenticator: Any, **kwargs: Any) -> None:
+    record("second_factor.remove", user=user, obj=user, kind=authenticator.type)
+
+
+@receiver(happened)
+def announced(action: str, obj: Any, user: Any, result: str, details: dict[str, Any], **kwargs: Any) -> None:
+    record(action, user=user, obj=obj, result=result, **details)
 
 
 @receiver(post_save, sender="admin.LogEntry")

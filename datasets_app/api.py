@@ -14,8 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.idempotency import HEADER, key_of
 from accounts.permissions import get_managed, require_creator
-from accounts.requests import person
+from accounts.requests import person, refuse_unknown
+from accounts.throttles import throttles
 
 from . import selectors, services
 from .files import copy_stream
@@ -28,6 +30,7 @@ from .serializers import DatasetReportSerializer, DatasetSerializer, StoredSeria
 class Datasets(GenericAPIView[Dataset]):
     serializer_class = DatasetSerializer
     parser_classes = [MultiPartParser]
+    throttle_classes = throttles("upload")  # type: ignore[assignment]  # DRF calls each
     queryset = Dataset.objects.none()
 
     @extend_schema(operation_id="datasets_list", responses=DatasetSerializer(many=True))
@@ -39,14 +42,16 @@ class Datasets(GenericAPIView[Dataset]):
     @extend_schema(
         operation_id="datasets_upload",
         request={"multipart/form-data": UploadSerializer},
+        parameters=[HEADER],
         responses={201: StoredSerializer},
     )
     def post(self, request: Request) -> Response:
         """Store a file as a new dataset, or as the next version of yours."""
         require_creator(person(request))
+        refuse_unknown(request.data, UploadSerializer)
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        version = _store(person(request), {**sent.validated_data})
+        version = _store(person(request), {**sent.validated_data}, key_of(request))
         name = version.dataset.name
         answer = {
             "name": name,
@@ -58,14 +63,20 @@ class Datasets(GenericAPIView[Dataset]):
         return Response(StoredSerializer(answer).data, status=201)
 
 
-def _store(user: Any, fields: dict[str, Any]) -> Any:
+def _store(user: Any, fields: dict[str, Any], key: str | None) -> Any:
     upload = fields.pop("file")
     options: dict[str, Any] = {key: value or None for key, value in fields.items() if key not in ("name", "note")}
     with tempfile.TemporaryDirectory(dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
         file = Path(folder) / "data"
         copy_stream(upload.file, file, limit=settings.UPLOAD_LIMIT)
         return services.create_version(
-            user=user, name=fields["name"], file=file, filename=upload.name, note=fields.get("note", ""), **options
+            user=user,
+            name=fields["name"],
+            file=file,
+            filename=upload.name,
+            note=fields.get("note", ""),
+            idempotency_key=key,
+            **options,
         )
 
 

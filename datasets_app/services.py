@@ -1,8 +1,9 @@
 """Everything that changes datasets: a new version from a file, deletion, the samples."""
 
+import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from django.contrib.auth.models import Group
@@ -11,8 +12,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.errors import Conflict, Invalid
+from accounts.idempotency import fingerprint, made_before, once
 from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
+from accounts.quotas import require_storage
 from audit.services import record
 
 from . import wording
@@ -39,6 +42,7 @@ def create_version(
     delimiter: str | None = None,
     note: str = "",
     description: str = "",
+    idempotency_key: str | None = None,
 ) -> Version:
     """Read, check and store a file as a new dataset, or as the next version of one that the person manages.
 
@@ -47,7 +51,11 @@ def create_version(
     from . import columns, reading
 
     require_creator(user)
+    mark = _mark(file, name, text_column, label_column, encoding, delimiter, note) if idempotency_key else ""
+    if known := made_before(user, idempotency_key, mark, Version.objects.all()):
+        return cast(Version, known)
     _target(user, name)
+    require_storage(user, file.stat().st_size)
     table = reading.read(
         file,
         filename,
@@ -58,7 +66,13 @@ def create_version(
     )
     rows = columns.rows_of(table, columns.choose(table, text_column, label_column))
     columns.refuse_untrainable(rows)
-    return _add(user, name, rows, source=_source(table, rows, filename), note=note, description=description)
+    source = _source(table, rows, filename)
+    return _add(user, name, rows, source=source, note=note, description=description, key=(idempotency_key, mark))
+
+
+def _mark(file: Path, *asked: Any) -> str:
+    with file.open("rb") as content:
+        return fingerprint("dataset", hashlib.file_digest(content, "sha256").hexdigest(), *asked)
 
 
 def check_name(user: User, name: str) -> None:
@@ -96,7 +110,16 @@ def _source(table: "Table", rows: "Rows", filename: str) -> dict[str, Any]:
     }
 
 
-def _add(user: User, name: str, rows: "Rows", *, source: dict[str, Any], note: str, description: str) -> Version:
+def _add(
+    user: User,
+    name: str,
+    rows: "Rows",
+    *,
+    source: dict[str, Any],
+    note: str,
+    description: str,
+    key: tuple[str | None, str] = (None, ""),
+) -> Version:
     from . import canonical, checks
 
     found, frame = checks.run(rows), rows.frame
@@ -111,12 +134,15 @@ def _add(user: User, name: str, rows: "Rows", *, source: dict[str, Any], note: s
         source=source,
     )
     canonical.store(frame, version.path)
-    _insert(version, user, name, found, description)
+    with once(user, *key, Version.objects.all()) as stored:
+        if stored.made:
+            return cast(Version, stored.made)
+        _insert(version, user, name, found, description)
+        stored.made = version
     canonical.store(frame, version.path)  # somebody may have deleted the only other version of these rows meanwhile
     return version
 
 
-@transaction.atomic
 def _insert(version: Version, user: User, name: str, found: "list[Found]", description: str) -> None:
     dataset = _target(user, name)
     try:

@@ -19,6 +19,7 @@ from django_htmx.middleware import HtmxDetails
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
+from accounts.throttles import limited
 
 from . import pending, report, selectors, services
 from .forms import DELIMITER_WORDS, StoreForm, UploadForm
@@ -51,6 +52,7 @@ def dataset_list(request: SignedIn) -> HttpResponse:
 @pending.limits_upload
 @csrf_protect
 @login_required
+@limited("upload")
 def new(request: SignedIn) -> HttpResponse:
     """Step one: send a file. It is put aside, read once, and shown."""
     require_creator(request.user)

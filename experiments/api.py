@@ -25,7 +25,18 @@ WORDS = {
 }
 
 
-@extend_schema(parameters=[OpenApiParameter(name, str, description=WORDS.get(name, "")) for name in FILTERS])
+CHOICES = {
+    "owner": ["me"],
+    "sort": [*SORTABLE, *(f"-{key}" for key in SORTABLE)],
+    "status": ["PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED"],
+}
+
+
+@extend_schema(
+    parameters=[
+        OpenApiParameter(name, str, description=WORDS.get(name, ""), enum=CHOICES.get(name)) for name in FILTERS
+    ]
+)
 class _Experiments(ListAPIView[Experiment]):
     permission_classes = [IsAuthenticated]
     serializer_class = ExperimentRow

@@ -2,15 +2,30 @@
 
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound
+
+
+class TooLarge(LorasiteError):
+    code, status = "too_large", 413
+    message = _lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
+
+
+class Unreadable(LorasiteError):
+    code, status = "unreadable", 400
+    message = _lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")
+
+
+# What deep nesting, half a surrogate pair and broken forms raise, wherever they are met first.
+UNREADABLE = (RecursionError, UnicodeEncodeError, SuspiciousOperation)
 
 
 def problem(error: LorasiteError, request: Any = None) -> dict[str, Any]:
@@ -67,6 +82,10 @@ def _from_drf(error: Exception) -> LorasiteError | None:
         return NotFound()
     if isinstance(error, PermissionDenied):
         return NotAllowed()
+    if isinstance(error, RequestDataTooBig):
+        return TooLarge()
+    if isinstance(error, UNREADABLE):
+        return Unreadable()
     if not isinstance(error, exceptions.APIException):
         return None
     problems = [{"field": f, "message": m} for f, m in _flatten(error.detail) if f]

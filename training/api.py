@@ -3,35 +3,32 @@
 from typing import Any, cast
 from uuid import UUID
 
+from django.http import HttpResponse
 from django.utils.translation import gettext as _
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.decorators import api_view, parser_classes
+from rest_framework.decorators import api_view, parser_classes, throttle_classes
 from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.errors import Invalid
-from accounts.requests import person
+from accounts.idempotency import HEADER, key_of
+from accounts.requests import person, tag_of, unchanged
+from accounts.throttles import throttles
 
 from . import selectors, services
+from .engine.config import RunConfig
+from .models import Status
 from .serializers import (
     AcceptedSerializer,
-    ConfigSerializer,
     LogLineSerializer,
     LogSerializer,
     TaskSerializer,
     ValidConfigSerializer,
 )
 
-PROBLEM = OpenApiTypes.OBJECT
-KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="The same key with the same configuration gives the same task, however often it is sent.",
-)
-KEY_LENGTH = 200
+CHANGES = ("pk", "status", "stage", "attempt", "step", "loss", "eta_seconds", "deaths", "cancel_requested", "ended_at")
+AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
 
 
 class YAMLParser(BaseParser):
@@ -47,21 +44,20 @@ class YAMLParser(BaseParser):
 
 
 @extend_schema(
-    operation_id="train", request=ConfigSerializer, parameters=[KEY],
-    responses={202: AcceptedSerializer, 400: PROBLEM, 403: PROBLEM, 409: PROBLEM},
+    operation_id="train", request=RunConfig, parameters=[HEADER],
+    responses={202: AcceptedSerializer},
 )  # fmt: skip
 @api_view(["POST"])
+@throttle_classes(throttles("train"))  # type: ignore[arg-type]  # DRF calls each
 @parser_classes([JSONParser, YAMLParser])
 def train(request: Request) -> Response:
     """Submit a run. It is accepted even when the queue is away for a moment."""
     config = services.parse_config(cast("dict[str, Any] | str", request.data))
-    task = services.submit(user=person(request), config=config, idempotency_key=_idempotency_key(request))
+    task = services.submit(user=person(request), config=config, idempotency_key=key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
 
-@extend_schema(
-    operation_id="train_validate", request=ConfigSerializer, responses={200: ValidConfigSerializer, 400: PROBLEM}
-)
+@extend_schema(operation_id="train_validate", request=RunConfig, responses={200: ValidConfigSerializer})
 @api_view(["POST"])
 @parser_classes([JSONParser, YAMLParser])
 def validate(request: Request) -> Response:
@@ -71,14 +67,18 @@ def validate(request: Request) -> Response:
     return Response({"config": config.model_dump(mode="json")})
 
 
-@extend_schema(operation_id="task", responses={200: TaskSerializer, 404: PROBLEM})
+@extend_schema(operation_id="task", responses={200: TaskSerializer})
 @api_view(["GET"])
-def task(request: Request, task_id: UUID) -> Response:
+def task(request: Request, task_id: UUID) -> HttpResponse:
     """State, stage and progress of a run."""
-    return Response(TaskSerializer(selectors.task_for(person(request), task_id)).data)
+    found = selectors.task_for(person(request), task_id)
+    if found.status == Status.PENDING:  # its place in line moves without it
+        return Response(TaskSerializer(found).data)
+    tag = tag_of(*(getattr(found, name) for name in CHANGES))
+    return unchanged(request, tag) or Response(TaskSerializer(found).data, headers={"ETag": tag})
 
 
-@extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer, 404: PROBLEM, 409: PROBLEM})
+@extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def cancel(request: Request, task_id: UUID) -> Response:
     """End a waiting task at once, a running one within a step; its last checkpoint is kept."""
@@ -86,7 +86,7 @@ def cancel(request: Request, task_id: UUID) -> Response:
     return Response(TaskSerializer(services.cancel(user=person(request), task=found)).data, status=202)
 
 
-@extend_schema(operation_id="task_resume", request=None, responses={202: TaskSerializer, 404: PROBLEM, 409: PROBLEM})
+@extend_schema(operation_id="task_resume", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def resume(request: Request, task_id: UUID) -> Response:
     """Queue a cancelled or failed run again, from its last good checkpoint."""
@@ -96,8 +96,8 @@ def resume(request: Request, task_id: UUID) -> Response:
 
 @extend_schema(
     operation_id="task_logs",
-    parameters=[OpenApiParameter("after", int, description="Lines after this one; 0: from the first.")],
-    responses={200: LogSerializer, 404: PROBLEM},
+    parameters=[OpenApiParameter("after", AFTER, description="Lines after this one; 0: from the first.")],
+    responses={200: LogSerializer},
 )
 @api_view(["GET"])
 def logs(request: Request, task_id: UUID) -> Response:
@@ -111,10 +111,3 @@ def _after(given: str) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 18:
         raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
     return int(given)
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > KEY_LENGTH:
-        raise Invalid(_("An Idempotency-Key has at most 200 characters."), field="Idempotency-Key")
-    return key or None

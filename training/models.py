@@ -37,12 +37,13 @@ ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELLED)
 
 
 class Task(models.Model):
+    shared_through = "experiment"  # whose owner and shares decide who sees the run
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tasks")
     experiment = models.OneToOneField("experiments.Experiment", models.CASCADE, related_name="task")
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.PENDING, db_index=True)
     device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
-    idempotency_key = models.CharField(max_length=200, null=True, blank=True)
 
     # the queue: outbox, lease and fencing token
     sent_at = models.DateTimeField(null=True)  # empty until Redis has the id
@@ -71,9 +72,6 @@ class Task(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
-        constraints = [
-            models.UniqueConstraint(fields=["owner", "idempotency_key"], name="one_task_per_idempotency_key")
-        ]
 
     def __str__(self) -> str:
         return f"{self.experiment.name} ({self.status})"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import redis
 from django.conf import settings
+from django.db.models import Q
 from django.db.models.functions import Now
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -15,6 +16,8 @@ from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
+
+from accounts.quotas import limit
 
 from .models import Status, Task
 
@@ -50,8 +53,8 @@ def job_id(task: Task) -> str:
 
 def send(task_id: UUID) -> bool:
     """Put a task's id in its queue. False: Redis is away or another sender was first; the reconciler looks again."""
-    task = Task.objects.filter(pk=task_id, status=Status.PENDING).first()
-    if task is None or not _claim(task):
+    task = Task.objects.select_related("owner").filter(pk=task_id, status=Status.PENDING).first()
+    if task is None or not _within_limit(task) or not _claim(task):
         return False
     try:
         with connect() as connection:
@@ -60,6 +63,15 @@ def send(task_id: UUID) -> bool:
         Task.objects.filter(pk=task.pk, status=Status.PENDING, attempt=task.attempt).update(sent_at=None)
         return False
     return True
+
+
+def _within_limit(task: Task) -> bool:
+    """A person's runs beyond their limit stay unsent; the reconciler asks again."""
+    most = limit(task.owner, "running")
+    if most is None:
+        return True
+    others = Task.objects.filter(owner=task.owner).exclude(pk=task.pk)
+    return others.filter(Q(status=Status.STARTED) | Q(status=Status.PENDING, sent_at__isnull=False)).count() < most
 
 
 def _claim(task: Task) -> bool:

@@ -7,17 +7,6 @@ from rest_framework import serializers
 from .models import LogLine, Status, Task
 
 
-class ConfigSerializer(serializers.Serializer):
-    """The configuration of a run; docs name every field. RunConfig is what checks it."""
-
-    experiment_name = serializers.CharField(required=False)
-    model = serializers.DictField(required=False)
-    lora = serializers.DictField(required=False)
-    data = serializers.DictField(required=False)  # type: ignore[assignment]  # the section, not DRF's property
-    training = serializers.DictField(required=False)
-    system = serializers.DictField(required=False)
-
-
 class AcceptedSerializer(serializers.ModelSerializer):
     task_id = serializers.UUIDField(source="pk")
     url = serializers.SerializerMethodField()
