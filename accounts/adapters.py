@@ -15,7 +15,7 @@ from .requests import address_of
 from .signals import announce
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+class AccountAdapter(DefaultAccountAdapter):
     def is_open_for_signup(self, request: Any) -> bool:
         return False
 
@@ -26,7 +26,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """The audit log has it; mail may not be set up."""
 
 
-class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+class SecondFactorAdapter(DefaultMFAAdapter):
     """Keeps the secrets of authenticator apps encrypted, so that a copy of the database alone gives nobody a code."""
 
     def encrypt(self, text: str) -> str:
@@ -41,7 +41,7 @@ def _fernet() -> Fernet:
     return Fernet(base64.urlsafe_b64encode(key))
 
 
-class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
+class SingleSignOnAdapter(DefaultSocialAccountAdapter):
     def is_open_for_signup(self, request: Any, sociallogin: Any) -> bool:
         return bool(settings.OIDC_SIGN_UP)
 

@@ -9,9 +9,29 @@ from allauth.socialaccount.providers.openid_connect import views as oidc
 from django.conf import settings
 from django.contrib.auth.views import PasswordResetDoneView
 from django.urls import URLPattern, URLResolver, include, path
+from django.utils.translation import gettext_lazy as _
+from requests import RequestException
 
 from . import views
-from .errors import NotFound
+from .errors import LorasiteError, NotFound
+
+
+class ProviderAway(LorasiteError):
+    code, status = "sign_on_away", 503
+    message = _("The sign-on service does not answer. Try again later, or sign in with a password if you have one.")
+
+
+def asked(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view that asks the provider of single sign-on, which may be away."""
+
+    @wraps(view)
+    def inner(request: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return view(request, *args, **kwargs)
+        except RequestException:
+            raise ProviderAway from None
+
+    return inner
 
 
 def switched(setting: str, *patterns: Any, names: tuple[str, ...] = ()) -> list[Any]:
@@ -58,8 +78,8 @@ urlpatterns = [
     ),
     *switched(
         "SINGLE_SIGN_ON",
-        path("sso/<str:provider_id>/login/", oidc.login, name="openid_connect_login"),
-        path("sso/<str:provider_id>/callback/", oidc.callback, name="openid_connect_callback"),
+        path("sso/<str:provider_id>/login/", asked(oidc.login), name="openid_connect_login"),
+        path("sso/<str:provider_id>/callback/", asked(oidc.callback), name="openid_connect_callback"),
         path("sso/", include("allauth.socialaccount.urls")),
     ),
 ]

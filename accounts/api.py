@@ -18,7 +18,7 @@ from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
 from . import sharing
-from .errors import Invalid, LorasiteError
+from .errors import LorasiteError
 from .models import User
 from .requests import person
 from .throttles import throttles
@@ -89,6 +89,9 @@ class Logout(APIView):
     permission_classes = [AllowAny]
     authentication_classes: list[Any] = []
 
+    def get_authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="api"'
+
     @extend_schema(request=EndSerializer, responses={204: None})
     def post(self, request: Request) -> Response:
         """Ends a refresh token for good."""
@@ -98,7 +101,7 @@ class Logout(APIView):
             token = RefreshToken(asked.validated_data["refresh"])
             token.blacklist()
         except TokenError as error:
-            raise Invalid(str(error), field="refresh") from None
+            raise InvalidToken(str(error)) from None
         user = User.objects.filter(pk=token.get("user_id")).first()
         user_logged_out.send(User, request=request, user=user)
         return Response(status=204)

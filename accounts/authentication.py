@@ -65,7 +65,7 @@ class HasScope(IsAuthenticated):
         return not isinstance(request.auth, Token) or wanted in request.auth.scopes
 
 
-class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class TokenScheme(OpenApiAuthenticationExtension):
     target_class, name = TokenAuthentication, "personalToken"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:

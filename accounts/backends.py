@@ -19,7 +19,7 @@ class TooManyTries(LorasiteError):
         return int(settings.AXES_COOLOFF_TIME.total_seconds())
 
 
-class LockOut(AxesStandaloneBackend):  # type: ignore[misc]
+class LockOut(AxesStandaloneBackend):
     """Lets nobody in, and keeps out who has tried too often; by account and address, so that nobody locks others out."""
 
     def authenticate(self, request: Any, username: str | None = None, **credentials: Any) -> None:

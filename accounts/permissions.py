@@ -11,8 +11,10 @@ results are always open to the same people.
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, Q, QuerySet
 from django.utils.translation import gettext_lazy as _
+from guardian.models import GroupObjectPermission, UserObjectPermission
 from guardian.shortcuts import assign_perm, get_objects_for_user, remove_perm
 
 from .errors import NotAllowed, NotFound
@@ -89,6 +91,14 @@ def unshare(obj: Model, *, to: Any) -> None:
     found = decided_by(obj)
     for manage in (False, True):
         remove_perm(_perm(type(found), manage), to, found)
+
+
+def forget_shares(sender: Any, instance: Any, **kwargs: Any) -> None:
+    """Shares of a deleted object must not wait for another one that gets its key."""
+    if hasattr(instance, "owner_id") and not hasattr(instance, "shared_through"):
+        for shares in (UserObjectPermission, GroupObjectPermission):
+            content_type = ContentType.objects.get_for_model(sender)
+            shares.objects.filter(content_type=content_type, object_pk=str(instance.pk)).delete()
 
 
 def decided_by(obj: Any) -> Any:

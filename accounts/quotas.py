@@ -1,6 +1,7 @@
 """How much one person may use. Each app says what it counts; the limits are the installation's unless an admin set others."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext as _
@@ -52,7 +53,7 @@ def require_queue(user: User) -> None:
             "You have %(used)s runs waiting, and %(limit)s is your limit. Nothing was queued; "
             "cancel one, wait until one starts, or ask an administrator for more."
         )
-        facts = {"used": used(user, "queued"), "limit": limit(user, "queued")}
+        facts: dict[str, Any] = {"used": used(user, "queued"), "limit": limit(user, "queued")}
         raise QuotaReached(message % facts, quota="queued", **facts)
 
 
@@ -65,5 +66,5 @@ def require_storage(user: User, more: int = 0) -> None:
         "Your data and results take %(used)s MiB, this needs %(more)s MiB more, and %(limit)s MiB is your limit. "
         "Nothing was stored; delete a dataset or an experiment, or ask an administrator for more."
     )
-    facts = {"used": -(-taken // MIB), "more": -(-more // MIB), "limit": most // MIB}
+    facts: dict[str, Any] = {"used": -(-taken // MIB), "more": -(-more // MIB), "limit": most // MIB}
     raise QuotaReached(message % facts, quota="storage", **facts)

@@ -40,6 +40,8 @@ def tag_of(*facts: Any) -> str:
 def unchanged(request: Request, tag: str) -> HttpResponse | None:
     """304 where the caller has the answer of this tag already, else None."""
     found: HttpResponse | None = get_conditional_response(request._request, etag=tag)
+    if found is not None:
+        found["ETag"] = tag
     return found
 
 

@@ -76,7 +76,7 @@ def access_list(obj: Any) -> list[Access]:
     """Who can see the object, and why."""
     obj = decided_by(obj)
     manage, rows = f"change_{obj._meta.model_name}", [Access(obj.owner, _name(obj.owner), "owner", _("owns it"))]
-    people = get_users_with_perms(obj, attach_perms=True, with_group_users=False)
+    people: Any = get_users_with_perms(obj, attach_perms=True, with_group_users=False)
     groups: Any = get_groups_with_perms(obj, attach_perms=True)
     sizes = dict(Group.objects.filter(pk__in=[g.pk for g in groups]).annotate(n=Count("user")).values_list("pk", "n"))
     for person, perms in sorted(people.items(), key=lambda found: found[0].get_username()):

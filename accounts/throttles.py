@@ -26,14 +26,13 @@ class TooOften(LorasiteError):
 class _Throttle(SimpleRateThrottle):
     """Counts in Redis, where every web process looks; without Redis nobody is held up."""
 
-    cache = caches["throttles"]
+    @property
+    def cache(self) -> Any:
+        return caches["throttles"]
 
     def __init__(self, scope: str) -> None:
-        self.scope = scope
-        super().__init__()
-
-    def get_rate(self) -> str | None:
-        return settings.THROTTLES[self.scope] or None
+        self.scope, self.rate = scope, settings.THROTTLES[scope] or None
+        self.num_requests, self.duration = self.parse_rate(self.rate)
 
     def allow_request(self, request: Any, view: Any) -> bool:
         try:

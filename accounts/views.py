@@ -44,7 +44,8 @@ class SignIn(views.LoginView):
 
 
 def _oidc_name() -> str:
-    return str(settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"][0]["name"])
+    provider: Any = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]
+    return str(provider["APPS"][0]["name"])
 
 
 class ChangePassword(views.PasswordChangeView):

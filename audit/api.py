@@ -19,7 +19,7 @@ class EntrySerializer(serializers.ModelSerializer[Entry]):
         fields = ["at", "user", "action", "object_type", "object_id", "result", "address", "request_id", "details"]
 
 
-MOMENT = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
+MOMENT = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"const": ""}]}
 
 
 @extend_schema(parameters=[OpenApiParameter(n, MOMENT if n in ("since", "until") else str) for n in FILTERS])

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from allauth.mfa.signals import authenticator_added, authenticator_removed
+from allauth.mfa.signals import authentication_failed
 from axes.signals import user_locked_out
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
-from django.db.models.signals import post_save
+from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils.translation import override
 
@@ -37,14 +37,20 @@ def locked_out(username: str | None, **kwargs: Any) -> None:
     record("user.locked_out", result="refused", username=str(username or "")[:150])
 
 
-@receiver(authenticator_added)
-def second_factor_added(user: Any, authenticator: Any, **kwargs: Any) -> None:
-    record("second_factor.add", user=user, obj=user, kind=authenticator.type)
+@receiver(authentication_failed)
+def wrong_code(user: Any, **kwargs: Any) -> None:
+    record("second_factor.check", user=user, obj=user, result="refused")
 
 
-@receiver(authenticator_removed)
-def second_factor_removed(user: Any, authenticator: Any, **kwargs: Any) -> None:
-    record("second_factor.remove", user=user, obj=user, kind=authenticator.type)
+@receiver(post_save, sender="mfa.Authenticator")
+def second_factor_added(instance: Any, created: bool, **kwargs: Any) -> None:
+    if created:
+        record("second_factor.add", obj=instance.user, kind=instance.type)
+
+
+@receiver(post_delete, sender="mfa.Authenticator")
+def second_factor_removed(instance: Any, **kwargs: Any) -> None:
+    record("second_factor.remove", obj=instance.user, kind=instance.type)
 
 
 @receiver(happened)

@@ -26,9 +26,9 @@ WORDS = {
 
 
 CHOICES = {
-    "owner": ["me"],
-    "sort": [*SORTABLE, *(f"-{key}" for key in SORTABLE)],
-    "status": ["PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED"],
+    "owner": ["", "me"],
+    "sort": ["", *SORTABLE, *(f"-{key}" for key in SORTABLE)],
+    "status": ["", "PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED"],
 }
 
 

@@ -27,7 +27,7 @@ class CursorPagination(BasePagination):
 
     next: str | None = None
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request, view: Any = None) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         size, (path, down) = page_size(request), first_order(queryset)
         column = F(path).desc(nulls_last=True) if down else F(path).asc(nulls_last=True)
         found = queryset.order_by(column, "-pk" if down else "pk")  # one direction: an index serves it

@@ -73,6 +73,8 @@ class Schema(AutoSchema):
         for status, response in operation["responses"].items():
             response["headers"] = HEADERS | response.get("headers", {}) | (TAG if reads and status == "200" else {})
         operation["responses"] |= self._failures(operation)
+        if "requestBody" in operation:
+            operation["requestBody"]["required"] = True
         if reads:
             operation["responses"]["304"] = {"description": "Nothing has changed since the tag that was sent."}
         return operation
@@ -106,7 +108,7 @@ def _without_nul(schema: dict[str, Any], pattern: str = ANY_TEXT) -> None:
         schema["pattern"] = pattern
 
 
-class Sent(PydanticExtension):  # type: ignore[misc]
+class Sent(PydanticExtension):
     """A pydantic model as a caller writes it: a field with a default may be left out."""
 
     target_class = "pydantic.BaseModel"

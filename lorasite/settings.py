@@ -14,7 +14,7 @@ BASE_MODELS_DIR = env.base_models_dir
 DATA_DIR.mkdir(parents=True, exist_ok=True)
 
 SECRET_KEY = env.key()
-DEBUG = env.debug
+DEBUG, HOST = env.debug, env.host
 ALLOWED_HOSTS = env.hosts
 ROOT_URLCONF = "lorasite.urls"
 WSGI_APPLICATION = "lorasite.wsgi.application"
@@ -68,8 +68,8 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
-    "lorasite.middleware.SaneMiddleware",
     "lorasite.middleware.ApiMiddleware",
+    "lorasite.middleware.SaneMiddleware",
     "lorasite.errors.ErrorMiddleware",
 ]
 
@@ -200,6 +200,7 @@ TRUSTED_PROXIES = env.trusted_proxies
 if env.behind_https:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = True
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # asked from inside the cluster
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
 # W002: the lock-out answers through our own errors, not axes' middleware. W005, W021: other names of the domain are not ours.
 SILENCED_SYSTEM_CHECKS = ["axes.W002", "security.W005", "security.W021"]

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import api_view, parser_classes, throttle_classes
 from rest_framework.parsers import BaseParser, JSONParser
@@ -27,8 +28,13 @@ from .serializers import (
     ValidConfigSerializer,
 )
 
+NOTHING = ("", "null", "~", "---", "--- null", "...")
 CHANGES = ("pk", "status", "stage", "attempt", "step", "loss", "eta_seconds", "deaths", "cancel_requested", "ended_at")
 AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
+
+
+class Empty(Invalid):
+    message = _lazy("Send a configuration; {} takes every default.")
 
 
 class YAMLParser(BaseParser):
@@ -38,9 +44,19 @@ class YAMLParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
-            return stream.read().decode("utf-8")
+            text = stream.read().decode("utf-8")
         except UnicodeDecodeError:
             raise Invalid(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
+        if text.strip() in NOTHING:
+            raise Empty
+        return text
+
+
+def _sent(request: Request) -> dict[str, Any] | str:
+    """The configuration as it was sent; a request without a body is more likely a mistake than a wish."""
+    if not request.headers.get("Content-Length", "").strip("0"):
+        raise Empty
+    return cast("dict[str, Any] | str", request.data)
 
 
 @extend_schema(
@@ -52,7 +68,7 @@ class YAMLParser(BaseParser):
 @parser_classes([JSONParser, YAMLParser])
 def train(request: Request) -> Response:
     """Submit a run. It is accepted even when the queue is away for a moment."""
-    config = services.parse_config(cast("dict[str, Any] | str", request.data))
+    config = services.parse_config(_sent(request))
     task = services.submit(user=person(request), config=config, idempotency_key=key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
@@ -62,7 +78,7 @@ def train(request: Request) -> Response:
 @parser_classes([JSONParser, YAMLParser])
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing."""
-    config = services.parse_config(cast("dict[str, Any] | str", request.data))
+    config = services.parse_config(_sent(request))
     services.validate(user=person(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 

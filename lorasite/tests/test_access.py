@@ -300,7 +300,9 @@ def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
 def test_every_page_stands_in_the_table_with_get_and_post() -> None:
     pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", "api/"))}
     told = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
-    assert told - {("GET", "join/<invitation>/")} == {(method, address or "/") for address in pages for method in ("GET", "POST")}
+    assert told - {("GET", "join/<invitation>/")} == {
+        (method, address or "/") for address in pages for method in ("GET", "POST")
+    }
 
 
 def test_every_operation_of_the_api_stands_in_the_table() -> None:
