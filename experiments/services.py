@@ -23,7 +23,7 @@ from .selectors import files, free_name
 
 log = logging.getLogger(__name__)
 
-RESERVED = ("mine", "compare")  # addresses of pages and of the API
+RESERVED = ("mine", "compare", "delete")  # addresses of pages and of the API
 NEEDED = ("adapter_config.json", "adapter_model.safetensors", "lorasite.json")
 
 

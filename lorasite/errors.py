@@ -6,22 +6,23 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as _lazy
+from django.utils.translation import gettext_lazy
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound
+from audit.services import record
 
 
 class TooLarge(LorasiteError):
     code, status = "too_large", 413
-    message = _lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
+    message = gettext_lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
 
 
 class Unreadable(LorasiteError):
     code, status = "unreadable", 400
-    message = _lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")
+    message = gettext_lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")
 
 
 # What deep nesting, half a surrogate pair and broken forms raise, wherever they are met first.
@@ -53,7 +54,14 @@ class ErrorMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, LorasiteError):
             return None
+        note_refusal(request, error)
         return error_page(request, error)
+
+
+def note_refusal(request: Any, error: LorasiteError) -> None:
+    """A signed-in person who asks for what the role or the scope forbids is an entry of the audit log."""
+    if error.status == 403 and getattr(request.user, "is_authenticated", False):
+        record("request.refused", result="refused", method=request.method, path=request.path[:200], code=error.code)
 
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
@@ -69,6 +77,7 @@ def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response
     if known is None:
         return None
     set_rollback()
+    note_refusal(request, known)
     headers = {k: v for k, v in (("WWW-Authenticate", getattr(error, "auth_header", None)),) if v}
     if wait := getattr(error, "wait", None):
         headers["Retry-After"] = str(int(wait))

@@ -3,27 +3,32 @@
 from typing import Any, cast
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as _lazy
+from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import api_view, parser_classes, throttle_classes
+from rest_framework.generics import ListAPIView
 from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.errors import Invalid
+from accounts.errors import Invalid, LorasiteError
 from accounts.idempotency import HEADER, key_of
+from accounts.models import User
 from accounts.requests import person, tag_of, unchanged
 from accounts.throttles import throttles
 
 from . import selectors, services
 from .engine.config import RunConfig
-from .models import Status
+from .models import Status, Task
 from .serializers import (
     AcceptedSerializer,
+    DoneSerializer,
     LogLineSerializer,
     LogSerializer,
+    ManySerializer,
     TaskSerializer,
     ValidConfigSerializer,
 )
@@ -34,7 +39,7 @@ AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
 
 
 class Empty(Invalid):
-    message = _lazy("Send a configuration; {} takes every default.")
+    message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
 class YAMLParser(BaseParser):
@@ -127,3 +132,43 @@ def _after(given: str) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 18:
         raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
     return int(given)
+
+
+FILTERS = ("status", "owner")
+
+
+class Tasks(ListAPIView[Task]):
+    """Runs of the caller and what is shared with the caller, the newest first."""
+
+    serializer_class = TaskSerializer
+
+    @extend_schema(
+        operation_id="tasks",
+        parameters=[
+            OpenApiParameter("status", str, enum=["", *Status.values]),
+            OpenApiParameter("owner", str, enum=["", "me"], description="me: one's own only."),
+        ],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Task]:
+        query = {name: self.request.query_params.get(name, "") for name in FILTERS}
+        return selectors.search(person(self.request), **query)
+
+
+@extend_schema(operation_id="tasks_cancel", request=ManySerializer, responses={200: DoneSerializer(many=True)})
+@api_view(["POST"])
+def cancel_many(request: Request) -> Response:
+    """Cancel up to 100 runs; each answer says what became of one, and one that is refused stops no other."""
+    asked = ManySerializer(data=request.data)
+    asked.is_valid(raise_exception=True)
+    return Response([_cancelled(person(request), task_id) for task_id in asked.validated_data["task_ids"]])
+
+
+def _cancelled(user: User, task_id: UUID) -> dict[str, Any]:
+    try:
+        found = services.cancel(user=user, task=selectors.managed_task(user, task_id))
+    except LorasiteError as error:
+        return {"task_id": task_id, "code": error.code, "detail": str(error.message)}
+    return {"task_id": task_id, "code": "", "detail": selectors.note_for(found) or str(found.get_status_display())}

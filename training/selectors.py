@@ -5,6 +5,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
+from accounts.errors import Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts, limit
@@ -16,6 +17,17 @@ LOG_PAGE = 500
 
 def tasks_for(user: User) -> QuerySet[Task]:
     return visible(user, Task.objects.select_related("experiment", "owner"))
+
+
+def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
+    """Runs that the person may see, the newest first; `owner` is empty, or "me" for one's own."""
+    if status not in ("", *Status.values):
+        raise Invalid(_("status is one of: {names}.").format(names=", ".join(Status.values)), field="status")
+    if owner not in ("", "me"):
+        raise Invalid(_("owner is empty or me."), field="owner")
+    found = tasks_for(user).order_by("-created_at")
+    found = found.filter(status=status) if status else found
+    return found.filter(owner=user) if owner else found
 
 
 def task_for(user: User, task_id: UUID) -> Task:

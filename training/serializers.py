@@ -67,3 +67,15 @@ class LogSerializer(serializers.Serializer):
 
 class ValidConfigSerializer(serializers.Serializer):
     config: Any = serializers.DictField(help_text="The configuration with every default filled in.")
+
+
+class ManySerializer(serializers.Serializer):
+    task_ids = serializers.ListField(child=serializers.UUIDField(), min_length=1, max_length=100)
+
+
+class DoneSerializer(serializers.Serializer):
+    """What became of one of several."""
+
+    task_id = serializers.UUIDField()
+    code = serializers.CharField(allow_blank=True, help_text="Empty where it was done, else why not.")
+    detail = serializers.CharField()

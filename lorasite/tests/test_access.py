@@ -161,11 +161,14 @@ GET    api/datasets/<str:name>                     401 404 404 200 200 200
 DELETE api/datasets/<str:name>                     401 404 404 403 409 409
 GET    api/experiments                             401 403 403 403 403 200
 GET    api/experiments/mine                        401 200 200 200 200 200
+POST   api/experiments/delete                      401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
 DELETE api/experiments/<str:name>                  401 404 404 403 204 204
 GET    api/experiments/<str:name>/files/<path:path> 401 404 404 200 200 200
 POST   api/train                                   401 403 400 403 202 202
 POST   api/train/validate                          401 400 400 200 200 200
+GET    api/tasks                                   401 200 200 200 200 200
+POST   api/tasks/cancel                            401 200 200 200 200 200
 GET    api/task/<uuid:task_id>                     401 404 404 200 200 200
 POST   api/task/<uuid:task_id>/cancel              401 404 404 403 202 202
 POST   api/task/<uuid:task_id>/resume              401 404 404 403 202 202
@@ -180,6 +183,8 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train/validate": {"data": {"dataset_name": "private"}},
     "api/sharing/<str:kind>/<str:name>": {"to": "viewer", "access": "view"},
     "sharing/<str:kind>/<str:name>/": {"to": "viewer", "access": "view"},
+    "api/experiments/delete": {"names": ["private"]},
+    "api/tasks/cancel": {"task_ids": ["00000000-0000-4000-8000-000000000000"]},
     "api/predict": {"text": "a fine day", "model": "private"},
     "predict/": {"text": "a fine day", "model": "private"},
 }
@@ -278,7 +283,7 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
         assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
 
 
-LISTS = ["/", "/datasets/", "/experiments/", "/train/", "/api/datasets", "/api/experiments/mine"]
+LISTS = ["/", "/datasets/", "/experiments/", "/train/", "/api/datasets", "/api/experiments/mine", "/api/tasks"]
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -185,3 +185,31 @@ def test_same_submit_six_times_at_once_is_one_run(
         answers = set(pool.map(send, range(6)))
     assert len(answers) == 1 and Task.objects.count() == 1
     assert Task.objects.get().status == Status.PENDING
+
+
+# Several at once.
+
+
+def test_many_runs_are_cancelled_and_each_is_told_of(api: Callable[..., Any], member: User, stranger: User) -> None:
+    waiting, ended, theirs = (
+        belongings(member, "a").task,
+        belongings(member, "b").task,
+        belongings(stranger, "c").task,
+    )
+    Task.objects.filter(pk=waiting.pk).update(status=Status.PENDING)
+    body = {"task_ids": [str(task.pk) for task in (ended, theirs, waiting)]}
+    answer = api(member).post("/api/tasks/cancel", body, format="json").json()
+    assert [line["code"] for line in answer] == ["task_wrong_state", "not_found", ""]
+    assert set(Task.objects.values_list("status", flat=True)) == {Status.CANCELLED}
+    assert [t["experiment"] for t in api(member).get("/api/tasks?owner=me").json()["results"]] == ["b", "a"]
+    assert api(member).get("/api/tasks?status=PENDING").json()["results"] == []
+    assert api(member).get("/api/tasks?status=owner__password").status_code == 400
+
+
+def test_many_experiments_are_deleted(api: Callable[..., Any], member: User, stranger: User) -> None:
+    for name in ("a", "b"):
+        belongings(member, name)
+    belongings(stranger, "c")
+    answer = api(member).post("/api/experiments/delete", {"names": ["a", "c", "b"]}, format="json").json()
+    assert [line["code"] for line in answer] == ["", "not_found", ""]
+    assert list(Experiment.objects.values_list("name", flat=True)) == ["c"]
