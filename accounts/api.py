@@ -20,7 +20,7 @@ from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 from . import sharing
 from .errors import LorasiteError
 from .models import User
-from .requests import person
+from .requests import Text, person
 from .throttles import throttles
 
 
@@ -30,9 +30,7 @@ class SecondFactorNeeded(LorasiteError):
 
 
 class LoginSerializer(TokenObtainPairSerializer):
-    code = serializers.CharField(
-        required=False, write_only=True, help_text="Of the second factor, where the account has one."
-    )
+    code = Text(required=False, write_only=True, help_text="Of the second factor, where the account has one.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         code = attrs.pop("code", "")
@@ -78,7 +76,7 @@ class Login(TokenObtainPairView):
 
 
 class EndSerializer(serializers.Serializer[Any]):
-    refresh = serializers.CharField()
+    refresh = Text()
 
 
 class Refresh(TokenRefreshView):
@@ -115,7 +113,7 @@ class AccessSerializer(serializers.Serializer[Any]):
 
 
 class GiveSerializer(serializers.Serializer[Any]):
-    to = serializers.CharField(max_length=150, help_text="A username, or group: and a group's name.")
+    to = Text(max_length=150, help_text="A username, or group: and a group's name.")
     access = serializers.ChoiceField(list(sharing.LEVELS), help_text="owner gives it away; none ends what was shared.")
 
 

@@ -12,6 +12,9 @@ class Entries(models.QuerySet["Entry"]):
     def update(self, **changes: Any) -> int:
         raise AppendOnly
 
+    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
+        raise AppendOnly
+
     def delete(self) -> tuple[int, dict[str, int]]:
         raise AppendOnly
 

@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from accounts.errors import LorasiteError
 from accounts.models import User
 from accounts.permissions import require_admin
-from accounts.requests import person
+from accounts.requests import Text, person
 
 from . import services
 from .columns import SORTABLE
@@ -86,7 +86,7 @@ class ExperimentFile(APIView):
 
 
 class NamesSerializer(serializers.Serializer[Any]):
-    names = serializers.ListField(child=serializers.CharField(max_length=80), min_length=1, max_length=100)
+    names = serializers.ListField(child=Text(max_length=80), min_length=1, max_length=100)
 
 
 class DeletedSerializer(serializers.Serializer[Any]):

@@ -9,18 +9,18 @@ from rest_framework.views import APIView
 
 from accounts.errors import Invalid
 from accounts.models import Scope
-from accounts.requests import person, refuse_unknown
+from accounts.requests import Text, person, refuse_unknown
 from accounts.throttles import throttles
 
 from .services import TEXT_LIMIT, TEXTS_LIMIT, predict
 
 
 class PredictRequest(serializers.Serializer[Any]):
-    text = serializers.CharField(required=False, allow_blank=True, help_text="One text; the answer is an object.")
+    text = Text(required=False, allow_blank=True, help_text="One text; the answer is an object.")
     texts = serializers.ListField(
-        child=serializers.CharField(allow_blank=True), required=False, help_text="Several; the answer is a list."
+        child=Text(allow_blank=True), required=False, help_text="Several; the answer is a list."
     )
-    model = serializers.CharField(required=False, allow_blank=True, help_text="An experiment; the best when left out.")
+    model = Text(required=False, allow_blank=True, help_text="An experiment; the best when left out.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("texts" in attrs):

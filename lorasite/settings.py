@@ -7,7 +7,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from lorasite.env import BASE_DIR, env
-from lorasite.mail import mail
+from lorasite.neighbours import mail, origin_of
 
 DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
 BASE_MODELS_DIR = env.base_models_dir
@@ -210,7 +210,7 @@ CONTENT_SECURITY_POLICY = {
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "frame-ancestors": ["'none'"],
-        "form-action": ["'self'"],
+        "form-action": ["'self'", *([origin_of(env.oidc_server_url)] if env.oidc_server_url else [])],
         "base-uri": ["'none'"],
         "object-src": ["'none'"],
     },

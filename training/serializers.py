@@ -4,6 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from accounts.requests import Key
+
 from .models import LogLine, Status, Task
 
 
@@ -70,7 +72,7 @@ class ValidConfigSerializer(serializers.Serializer):
 
 
 class ManySerializer(serializers.Serializer):
-    task_ids = serializers.ListField(child=serializers.UUIDField(), min_length=1, max_length=100)
+    task_ids = serializers.ListField(child=Key(), min_length=1, max_length=100)
 
 
 class DoneSerializer(serializers.Serializer):

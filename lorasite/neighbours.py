@@ -1,4 +1,4 @@
-"""EMAIL_URL as Django's settings."""
+"""Addresses of other services as Django's settings."""
 
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -32,3 +32,9 @@ def mail(url: str) -> Mail:
         starttls=bool(password) and not tls,
         tls=tls,
     )
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port: where a form of ours may send the browser."""
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.netloc}"
