@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -57,7 +58,7 @@ def withdraw(request: Any, pk: int) -> HttpResponse:
 @login_required
 @never_cache
 def person(request: Any, username: str) -> HttpResponse:
-    """One person: role, use and limits; `do` is limits, link, close, reopen or hand_over."""
+    """One person: role, use and limits; `do` is limits, link, close, reopen, hand_over or second_factor."""
     require_admin(request.user)
     found = User.objects.filter(username=username).first()
     if found is None:
@@ -109,6 +110,12 @@ def _hand_over(request: Any, found: User, context: dict[str, Any]) -> bool:
     return True
 
 
+def _second_factor(request: Any, found: User, context: dict[str, Any]) -> bool:
+    services.remove_second_factor(user=request.user, person=found)
+    messages.success(request, _("The second factor is removed; the password alone signs in."))
+    return True
+
+
 def _reopen(request: Any, found: User, context: dict[str, Any]) -> bool:
     services.reopen(user=request.user, person=found)
     messages.success(request, _("The account is open again."))
@@ -121,4 +128,11 @@ def _heir(request: Any) -> User | None:
     return found if isinstance(found, User) else None
 
 
-_ACTIONS = {"limits": _limits, "link": _link, "close": _close, "hand_over": _hand_over, "reopen": _reopen}
+_ACTIONS = {
+    "limits": _limits,
+    "link": _link,
+    "close": _close,
+    "hand_over": _hand_over,
+    "reopen": _reopen,
+    "second_factor": _second_factor,
+}

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from allauth.mfa.models import Authenticator
 from django.contrib.auth.password_validation import validate_password
 from django.contrib.auth.tokens import default_token_generator
 from django.core.exceptions import ValidationError
@@ -171,6 +172,14 @@ def reopen(*, user: User, person: User) -> None:
     person.is_active = True
     person.save(update_fields=["is_active"])
     announce("user.reopen", user=user, obj=person)
+
+
+@transaction.atomic
+def remove_second_factor(*, user: User, person: User) -> None:
+    """For somebody who lost the app, the key and the recovery codes; the audit log hears of each that goes."""
+    require_admin(user)
+    for authenticator in Authenticator.objects.filter(user=person):
+        authenticator.delete()
 
 
 @transaction.atomic

@@ -96,3 +96,11 @@ def test_code_can_not_be_tried_for_ever(protected: str) -> None:
     tries = [browser.post("/account/second-factor/authenticate/", {"code": f"{n:06}"}) for n in range(12)]
     assert browser.get("/").status_code == 302
     assert any("Too many" in t.content.decode() or t.status_code == 429 for t in tries)
+
+
+def test_admin_removes_the_factor_of_who_lost_it_and_it_is_audited(protected: str, admin: User, client: Any) -> None:
+    client.force_login(admin)
+    client.post("/people/member/", {"do": "second_factor"})
+    assert APIClient().post("/api/login", LOGIN, format="json").status_code == 200
+    removed = Entry.objects.filter(action="second_factor.remove", object_id="member", username="admin")
+    assert sorted(removed.values_list("details__kind", flat=True)) == ["recovery_codes", "totp"]

@@ -46,7 +46,12 @@ DONE: dict[str, tuple[Do, str, str, str]] = {  # by API client, page or both: ac
     "resume": (lambda a, p, x: p.post(f"/runs/{x['task']}/resume/"), "task.resume", "owned (PENDING)", "ok"),
     "delete": (lambda a, p, x: a.delete("/api/experiments/owned"), "experiment.delete", "owned", "ok"),
     "delete data": (lambda a, p, x: p.post("/datasets/unused/delete/"), "dataset.delete", "unused", "ok"),
-    "download": (lambda a, p, x: a.get("/api/experiments/owned/files/config.yaml"), "experiment.download", "owned", "ok"),
+    "download": (
+        lambda a, p, x: a.get("/api/experiments/owned/files/config.yaml"),
+        "experiment.download",
+        "owned",
+        "ok",
+    ),
     "download all": (lambda a, p, x: p.get("/experiments/owned/all.zip"), "experiment.download", "owned", "ok"),
     "share": (
         lambda a, p, x: a.post("/api/sharing/dataset/owned", {"to": "viewer", "access": "view"}, format="json"),

@@ -70,6 +70,27 @@ def test_djangos_own_deployment_checks_find_nothing_behind_https(tmp_path: Path)
     assert ended.returncode == 0 and "no issues" in ended.stdout, ended.stderr
 
 
+ASK = """
+import django; django.setup()
+from django.test import Client
+for proto in ("http", "https"):
+    found = Client().get("/login/", headers={"X-Forwarded-Proto": proto, "Host": "lora.example.org"})
+    secure = [bool(cookie["secure"]) for cookie in found.cookies.values()]
+    print(found.status_code, found.get("Location"), found.get("Strict-Transport-Security"), secure)
+"""
+
+
+def test_behind_https_everything_is_https(tmp_path: Path) -> None:
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "lorasite.settings", "DATA_DIR": str(tmp_path)}
+    env |= {"BEHIND_HTTPS": "true", "ALLOWED_HOSTS": "lora.example.org"}
+    command = [sys.executable, "-c", ASK]
+    ended = subprocess.run(command, env=env, cwd=project.BASE_DIR, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.splitlines() == [
+        "301 https://lora.example.org/login/ None []",
+        "200 None max-age=31536000 [True]",
+    ], ended.stderr
+
+
 @pytest.mark.parametrize(
     ("proxies", "header", "found"),
     [
