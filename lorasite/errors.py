@@ -66,8 +66,14 @@ def note_refusal(request: Any, error: LorasiteError) -> None:
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
     if request.path.startswith("/api/") or request.accepts("text/html") is False:
-        return JsonResponse(problem(error, request), status=error.status, content_type="application/problem+json")
-    return render(request, "error.html", {"error": error}, status=error.status)
+        told: HttpResponse = JsonResponse(
+            problem(error, request), status=error.status, content_type="application/problem+json"
+        )
+    else:
+        told = render(request, "error.html", {"error": error}, status=error.status)
+    if wait := getattr(error, "wait", None):
+        told["Retry-After"] = str(int(wait))
+    return told
 
 
 def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
