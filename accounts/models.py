@@ -86,10 +86,6 @@ class Token(models.Model):
     def is_living(self) -> bool:
         return self.expires_at > timezone.now()
 
-    @property
-    def scope_words(self) -> list[Any]:
-        return [Scope(scope).label for scope in self.scopes]
-
 
 class Invitation(models.Model):
     """A link by which one person makes an account; sign-up is closed to everybody else."""
