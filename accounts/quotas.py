@@ -50,7 +50,7 @@ def has_room(user: User, kind: str) -> bool:
 def require_queue(user: User) -> None:
     if not has_room(user, "queued"):
         message = _(
-            "You have %(used)s runs waiting, and %(limit)s is your limit. Nothing was queued; "
+            "Your waiting runs: %(used)s; your limit: %(limit)s. Nothing was queued; "
             "cancel one, wait until one starts, or ask an administrator for more."
         )
         facts: dict[str, Any] = {"used": used(user, "queued"), "limit": limit(user, "queued")}

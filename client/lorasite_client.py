@@ -130,7 +130,7 @@ class Lorasite:
 
     @classmethod
     def sign_in(cls, site: str, username: str, password: str, code: str | None = None) -> Lorasite:
-        """With a password, and a code where the account has a second factor; lasts for a quarter of an hour."""
+        """With a password, and a code where the account has a second factor; lasts for half an hour."""
         found = cls(site)
         given = {"username": username, "password": password} | ({"code": code} if code else {})
         found.token = str(found._json("POST", "/api/login", given)["access"])

@@ -180,9 +180,9 @@ def delete(*, user: User, dataset: Dataset) -> None:
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
         raise Conflict(message % {"runs": shown}, experiments=runs[:50])
     paths = {v.hash: v.path for v in dataset.versions.all()}
-    record("dataset.delete", user=user, obj=dataset, versions=len(paths))
     Version.objects.filter(dataset=dataset).update(parent=None)  # parents are protected one by one, not as a family
     dataset.delete()
+    record("dataset.delete", user=user, obj=dataset, versions=len(paths))
     transaction.on_commit(lambda: _remove_unused(paths))
 
 

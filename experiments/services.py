@@ -106,8 +106,8 @@ def delete(*, user: User, experiment: Experiment) -> list[str]:
     folder = experiment.folder
     with transaction.atomic():
         _refuse_unless_ended(experiment)
-        record("experiment.delete", user=user, obj=experiment)
         experiment.delete()
+        record("experiment.delete", user=user, obj=experiment)
         gone = _set_aside(folder)
     return _remove(gone)
 

@@ -94,7 +94,7 @@ def test_queue_quota_says_the_number_and_what_to_do(api: Callable[..., Any], mem
     refused = api(member).post("/api/train", body, format="json")
     assert refused.status_code == 409 and refused.json()["code"] == "quota_reached"
     assert (
-        "1 runs waiting, and 1 is your limit" in refused.json()["detail"] and "cancel one" in refused.json()["detail"]
+        "Your waiting runs: 1; your limit: 1." in refused.json()["detail"] and "cancel one" in refused.json()["detail"]
     )
     assert not Experiment.objects.filter(name="second").exists()
     Task.objects.update(status=Status.CANCELLED)
