@@ -12,10 +12,11 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import Model, Q, QuerySet
+from django.db.models import BigIntegerField, Model, Q, QuerySet
+from django.db.models.functions import Cast
 from django.utils.translation import gettext_lazy as _
 from guardian.models import GroupObjectPermission, UserObjectPermission
-from guardian.shortcuts import assign_perm, get_objects_for_user, remove_perm
+from guardian.shortcuts import assign_perm, remove_perm
 
 from .errors import NotAllowed, NotFound
 from .models import BaseModelRule, User
@@ -35,9 +36,22 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     if user.is_admin:
         return queryset
     path, model = _decided_by(queryset.model)
-    perms = [_perm(model, True)] if manage else [_perm(model, False), _perm(model, True)]
-    shared = get_objects_for_user(user, perms, model, any_perm=True, accept_global_perms=False)
-    return queryset.filter(Q(**{f"{path}owner": user}) | Q(**{f"{path}pk__in": shared.values("pk")}))
+    mine = Q(**{f"{path}owner": user})
+    for shares in (
+        _shares(UserObjectPermission, model, manage, user=user),
+        _shares(GroupObjectPermission, model, manage, group__user=user),
+    ):
+        mine |= Q(**{f"{path}pk__in": shares})
+    return queryset.filter(mine)
+
+
+def _shares(grants: Any, model: type[Model], manage: bool, **to: object) -> QuerySet[Any]:
+    """Keys of the objects that are shared. guardian's own shortcut casts every key of the table to text instead."""
+    names = [_perm(model, True)] if manage else [_perm(model, False), _perm(model, True)]
+    content_type = ContentType.objects.get_for_model(model)
+    found = grants.objects.filter(content_type=content_type, permission__codename__in=names, **to)
+    keys: QuerySet[Any] = found.order_by().values_list(Cast("object_pk", BigIntegerField()))
+    return keys
 
 
 def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
@@ -51,7 +65,7 @@ def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
 def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
     """The object if the person may change it; NotFound to a stranger, NotAllowed to a reader."""
     found = get_visible(user, queryset, **lookup)
-    if not visible(user, queryset.filter(pk=found.pk), manage=True).exists():
+    if not owns(user, found) and not visible(user, queryset.filter(pk=found.pk), manage=True).exists():
         raise NotAllowed
     return found
 

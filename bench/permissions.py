@@ -37,7 +37,7 @@ from accounts.authentication import TokenAuthentication
 from accounts.models import Role, User
 from accounts.permissions import get_visible, share, visible
 from accounts.services import make_token
-from datasets_app.models import Dataset
+from datasets_app.models import Dataset, Version
 
 OBJECTS, SHARES, PASSWORD = 10_000, 100, "correct-horse-9"
 
@@ -88,11 +88,12 @@ def filled() -> tuple[User, User]:
     Dataset.objects.bulk_create(Dataset(name=f"data-{n}", owner=owners[n % 50]) for n in range(OBJECTS))
     for n, dataset in enumerate(Dataset.objects.order_by("pk")[:SHARES]):
         share(dataset, to=person if n % 2 else groups[n % 5], manage=n % 4 == 0)
+        Version.objects.create(dataset=dataset, number=1, hash="0" * 64, author=owners[0], rows=0)
     return User.objects.get(pk=person.pk), User.objects.get(pk=admin.pk)
 
 
 def client(user: User) -> Any:
-    found = APIClient()
+    found = APIClient(HTTP_HOST="127.0.0.1")
     found.credentials(HTTP_AUTHORIZATION=f"Bearer {RefreshToken.for_user(user).access_token}")
     return found
 
@@ -129,8 +130,10 @@ def median(call: Callable[[], Any], rounds: int) -> float:
 
 def timed(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
-    call()
-    return (time.perf_counter() - started) * 1000
+    answer = call()
+    took = (time.perf_counter() - started) * 1000
+    assert getattr(answer, "status_code", 200) == 200, answer.content
+    return took
 
 
 if __name__ == "__main__":

@@ -40,10 +40,11 @@ def page(site: str) -> Iterator[Page]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
         page, complaints = browser.new_page(base_url=site, locale="en"), []
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        ours = lambda said: said.type == "error" and page.url.startswith(site)  # noqa: E731  the provider's page has its own
+        page.on("console", lambda said: complaints.append(said.text) if ours(said) else None)
         yield page
         browser.close()
-    assert not [c for c in complaints if "favicon" not in c]
+    assert not complaints
 
 
 def readable(page: Page) -> None:
@@ -78,8 +79,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(page: Page) -> None:
     readable(page)
     page.get_by_role("button", name="Acme sign-on").click()
     page.wait_for_url("**/oauth2/authorize**")
-    page.locator("[name=sub]").last.fill("7") if page.locator("input[name=sub]").count() else None
-    page.get_by_role("button", name=re.compile("7|authorize|continue", re.IGNORECASE)).first.click()
+    page.locator("button[name=sub][value='7']").click()
     expect(page.get_by_role("link", name="member", exact=True)).to_be_visible()
 
 
@@ -108,6 +108,7 @@ def test_authenticator_app_and_security_key_open_the_door(page: Page) -> None:
     confirm(page)
     page.get_by_label("Name").fill("key on my desk")
     page.get_by_role("button", name="Add").click()
+    page.wait_for_url(re.compile("second-factor/(webauthn|recovery-codes)?/?$"))
     page.goto("/account/second-factor/webauthn/")
     expect(page.get_by_text("key on my desk")).to_be_visible()
     readable(page)
