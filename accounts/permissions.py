@@ -9,8 +9,10 @@ results are always open to the same people.
 """
 
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, TypeVar
 
+from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import BigIntegerField, Model, Q, QuerySet
 from django.db.models.functions import Cast
@@ -36,22 +38,27 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     if user.is_admin:
         return queryset
     path, model = _decided_by(queryset.model)
-    mine = Q(**{f"{path}owner": user})
-    for shares in (
-        _shares(UserObjectPermission, model, manage, user=user),
-        _shares(GroupObjectPermission, model, manage, group__user=user),
-    ):
-        mine |= Q(**{f"{path}pk__in": shares})
-    return queryset.filter(mine)
+    groups = User.groups.through.objects.filter(user=user).values("group")
+    own = Q(**{f"{path}owner": user})
+    direct = Q(**{f"{path}pk__in": _shares(UserObjectPermission, model, manage, user=user)})
+    by_group = Q(**{f"{path}pk__in": _shares(GroupObjectPermission, model, manage, group__in=groups)})
+    return queryset.filter(own | direct | by_group)
 
 
 def _shares(grants: Any, model: type[Model], manage: bool, **to: object) -> QuerySet[Any]:
     """Keys of the objects that are shared. guardian's own shortcut casts every key of the table to text instead."""
-    names = [_perm(model, True)] if manage else [_perm(model, False), _perm(model, True)]
     content_type = ContentType.objects.get_for_model(model)
-    found = grants.objects.filter(content_type=content_type, permission__codename__in=names, **to)
+    known, levels = _permission_keys(content_type), (True,) if manage else (False, True)
+    permissions = [known[_perm(model, level)] for level in levels]
+    found = grants.objects.filter(content_type=content_type, permission__in=permissions, **to)
     keys: QuerySet[Any] = found.order_by().values_list(Cast("object_pk", BigIntegerField()))
     return keys
+
+
+@cache
+def _permission_keys(content_type: ContentType) -> dict[str, int]:
+    """Of a model's permissions by name; they stay as migrations made them."""
+    return dict(Permission.objects.filter(content_type=content_type).values_list("codename", "pk"))
 
 
 def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
