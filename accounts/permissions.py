@@ -42,12 +42,12 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
 
 
 # guardian's shortcut casts every key of the table to text, and the ORM takes a millisecond to build this (bench/permissions.py).
-_SHARED = f"""(
+_SHARED = f"""
 SELECT CAST(object_pk AS bigint) FROM {UserObjectPermission._meta.db_table}
 WHERE user_id = %s AND content_type_id = %s AND permission_id IN (%s, %s)
 UNION ALL SELECT CAST(object_pk AS bigint) FROM {GroupObjectPermission._meta.db_table}
 WHERE group_id IN (SELECT group_id FROM {User.groups.through._meta.db_table} WHERE user_id = %s)
-AND content_type_id = %s AND permission_id IN (%s, %s))"""  # noqa: S608  names of our own tables
+AND content_type_id = %s AND permission_id IN (%s, %s)"""  # noqa: S608  names of our own tables
 
 
 def _shared_keys(user: User, model: type[Model], manage: bool) -> RawSQL:

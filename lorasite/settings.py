@@ -127,6 +127,7 @@ SOCIALACCOUNT_ADAPTER = "accounts.adapters.SingleSignOnAdapter"
 ACCOUNT_EMAIL_VERIFICATION, ACCOUNT_LOGIN_METHODS, ACCOUNT_SIGNUP_FIELDS = "none", {"username"}, ["username*", "email"]
 SECOND_FACTOR = env.second_factor
 MFA_SUPPORTED_TYPES, MFA_TOTP_ISSUER = ["totp", "webauthn", "recovery_codes"], "Lorasite"
+MFA_TOTP_TOLERANCE = 1  # a code of the half minute before or after: clocks differ
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not env.behind_https
 SINGLE_SIGN_ON, OIDC_SIGN_UP = bool(env.oidc_server_url), env.oidc_sign_up
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True

@@ -62,6 +62,19 @@ def test_list_says_who_sees_it_and_why(owned: Belongings, member: User, stranger
     ]
 
 
+def test_everything_that_is_shared_is_seen_and_nothing_else(member: User, stranger: User) -> None:
+    team = Group.objects.create(name="team")
+    stranger.groups.add(team)
+    things = [belongings(member, f"data-{n}").dataset for n in range(7)]
+    for n, thing in enumerate(things[:6]):
+        sharing.give(user=member, obj=thing, to=stranger if n % 2 else team, level="manage" if n < 3 else "view")
+    own = belongings(stranger, "own").dataset
+    seen, managed = (visible(stranger, Dataset.objects.all(), manage=manage) for manage in (False, True))
+    assert set(seen) == {own, *things[:6]} and set(managed) == {own, *things[:3]}
+    stranger.groups.clear()
+    assert set(visible(stranger, Dataset.objects.all())) == {own, things[1], things[3], things[5]}
+
+
 @pytest.mark.parametrize("level", ["view", "manage"])
 def test_only_the_owner_shares_on(owned: Belongings, member: User, stranger: User, viewer: User, level: str) -> None:
     sharing.give(user=member, obj=owned.dataset, to=stranger, level=level)
