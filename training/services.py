@@ -22,6 +22,7 @@ from experiments.models import Experiment
 from experiments.selectors import free_name
 from work import queue
 
+from . import estimates
 from .engine.config import RunConfig
 from .engine.errors import ConfigError
 from .models import Stage, Status, Task, WrongState
@@ -69,10 +70,17 @@ def _create(user: User, config: RunConfig, version: Version | None) -> Task:
         base_model=config.model.name,
     )
     kind = queue.kind_for(config.training.device)
-    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind)
+    foreseen = estimates.known(config, version)
+    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind, foreseen=foreseen)
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
     return task
+
+
+def estimate(*, user: User, config: RunConfig, again: bool = False) -> estimates.Estimate:
+    """What a run would take. Queues a measurement where nobody has made it yet, or `again` after one that failed."""
+    require_creator(user)
+    return estimates.ask(user, config, check(user=user, config=config), again=again)
 
 
 def validate(*, user: User, config: RunConfig) -> None:
@@ -163,4 +171,4 @@ def _check_still_there(experiment: Experiment) -> None:
         raise NotFound(_("The data of this run are gone, so it can't go on. Add the dataset and train anew."))
 
 
-__all__ = ["WrongState", "cancel", "check", "parse_config", "resume", "submit", "validate"]
+__all__ = ["WrongState", "cancel", "check", "estimate", "parse_config", "resume", "submit", "validate"]

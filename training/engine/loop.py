@@ -72,7 +72,7 @@ class Loop:
         while self.state.step < self.total_steps and not self.stopped_early:
             epoch, start = divmod(self.state.step, self.schedule.steps_per_epoch)
             for rows in self.schedule.epoch(epoch)[start:]:
-                done = self._step(rows)
+                done = self.take(rows)
                 yield from self._told()
                 yield done
                 yield from self._after_step()
@@ -92,7 +92,8 @@ class Loop:
         path = self.checkpoints.save(self.state, self.model, self.optimizer)
         return Checkpointed(self.state.step, str(path), self.checkpoints.kept(self.state))
 
-    def _step(self, rows: np.ndarray) -> StepDone:
+    def take(self, rows: np.ndarray) -> StepDone:
+        """One optimiser step on these training rows."""
         started = time.perf_counter()
         rate = self._set_rate()
         loss = self._gradients(rows)

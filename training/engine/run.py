@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,25 @@ class Run:
         """All events of the run, each also written to logs.txt."""
         with closing(self._stages()) as stages:
             try:
-                with disk_errors(self.results.folder):
+                with self.explained():
                     yield from self._logged(stages)
             except EngineError as error:
                 self._log_quietly(f"Stopped: {error}")
                 raise
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                stopped = _does_not_fit(self.config)
-                self._log_quietly(f"Stopped: {stopped}")
-                raise stopped from error
             except GeneratorExit:
                 self._log_quietly("Cancelled; the last checkpoint is kept.")
                 raise
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Disks and memory that give out say so in words."""
+        try:
+            with disk_errors(self.results.folder):
+                yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _does_not_fit(self.config) from error
 
     def _logged(self, stages: Iterator[Event]) -> Generator[Event]:
         for event in stages:
@@ -77,7 +82,7 @@ class Run:
         yield StageChanged("preparing")
         self.results.write_config(self.config)
         self.results.forget_metrics()
-        yield from self._prepare()
+        yield from self.prepare()
         yield StageChanged("training")
         with closing(self.loop.events()) as events:
             yield from events
@@ -85,7 +90,8 @@ class Run:
             yield Notice("info", "stopped_early", f"Stopped at step {self.loop.state.step}: no improvement any more.")
         yield from self._finish()
 
-    def _prepare(self) -> Generator[Event]:
+    def prepare(self) -> Generator[Event]:
+        """Everything before the first step: data, model, and the place where an earlier attempt stopped."""
         self.plan = device.choose(self.config)
         self._seed()
         base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
@@ -191,13 +197,21 @@ class Run:
             loop.metrics = self.task.evaluate()
         yield StageChanged("saving")
         metrics = self._metrics()
-        write_folder(self.results.final_model, self._fill_final_model)
-        self._release_optimizer()
-        self.task.verify(self.results.final_model)
+        self.save_final_model()
         checkpoints.prune(loop.state, keep_candidates=False)
         self.results.write_metrics(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
+
+    def save_final_model(self) -> None:
+        """Write it, and load it again as a stranger would. Training can't go on after that."""
+        write_folder(self.results.final_model, self._fill_final_model)
+        self._release_optimizer()
+        self.task.verify(self.results.final_model)
+
+    def peak_memory_mb(self) -> float:
+        """Highest memory of this process so far, in MiB."""
+        return device.peak_memory_mb(self.plan.device)
 
     def _fill_final_model(self, draft: Path) -> None:
         save_adapter(self.model, draft)
@@ -224,7 +238,7 @@ class Run:
             "system": {
                 "device": self.plan.name,
                 "precision": self.plan.precision,
-                "peak_memory_mb": device.peak_memory_mb(self.plan.device),
+                "peak_memory_mb": self.peak_memory_mb(),
                 "threads": self.plan.threads,
                 "micro_batch": state.micro_batch,
                 "trainable_parameters": trained,
