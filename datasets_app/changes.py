@@ -15,6 +15,7 @@ from django.utils.translation import override
 
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
+from training.engine.near import same_text
 from work.models import Status
 
 from . import checks, services, wording
@@ -98,7 +99,7 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 def _majority(frame: pl.DataFrame, named: pl.Expr) -> pl.DataFrame:
     """Of texts with several labels the rows with the commonest one stay; where two are as common, none."""
-    doubtful = frame.filter(named).with_columns(checks.same_text().alias("same"))
+    doubtful = frame.filter(named).with_columns(same_text().alias("same"))
     votes = doubtful.group_by("same", "label").len()
     best = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
     kept = doubtful.join(best, on=["same", "label"], how="semi")["row"]

@@ -10,16 +10,16 @@ import polars as pl
 
 from training.engine import resolve_base_model
 from training.engine.config import SAMPLE_MODEL
+from training.engine.near import groups
 from training.engine.token_counts import TokenCounter
 
-from .canonical import counts
+from .canonical import SLICE, counts
 from .columns import Rows
 
 SHORTEST, LONGEST = 3, 2000  # characters
 FEWEST_ROWS = 10  # of a label; below, neither learning nor evaluation means anything
 IMBALANCE = 5  # times the rows of the smallest label
 EXAMPLES = 5
-SLICE = 50_000  # rows
 TOKEN_LIMIT = 128  # the usual data.max_length
 
 _MARKUP = (
@@ -55,7 +55,8 @@ class Report:
     """The findings, worst first, and how many rows have how many tokens with the sample base model."""
 
     found: list[Found]
-    tokens: dict[int, int] = field(default_factory=dict)
+    tokens: dict[int, int]
+    facts: pl.DataFrame  # of each row: row, label, same, group (see training.engine.near) and a flag per check
 
 
 Told = Callable[..., None]
@@ -69,10 +70,9 @@ def run(rows: Rows, told: Told = lambda stage, done=0, total=0: None) -> Report:
     if rows.skipped:
         found.append(Found("empty_text", "warning", rows.skipped, rows.skipped_examples))
     order = {"error": 0, "warning": 1, "info": 2}
-    counts = dict(zip(*np.unique(tokens, return_counts=True), strict=True))
-    return Report(
-        sorted(found, key=lambda f: (order[f.severity], -f.count)), {int(k): int(v) for k, v in counts.items()}
-    )
+    lengths, amounts = np.unique(tokens, return_counts=True)
+    tokens_by_length = dict(zip(lengths.tolist(), amounts.tolist(), strict=True))
+    return Report(sorted(found, key=lambda f: (order[f.severity], -f.count)), tokens_by_length, facts)
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,6 @@ class Seen:
         ]
 
 
-def same_text() -> pl.Expr:
-    """Texts that differ only in case and white space are the same one."""
-    return pl.col("text").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-
-
 def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
     counter = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
     parts, tokens = [], []
@@ -111,7 +106,8 @@ def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
         part = frame[start : start + SLICE]
         tokens.append(counter(part["text"]))
         parts.append(_facts_of(part).with_columns(pl.Series("over_token_limit", tokens[-1] > TOKEN_LIMIT)))
-    return pl.concat(parts), np.concatenate(tokens)
+    facts = pl.concat(parts).with_columns(groups(frame["text"]))
+    return facts, np.concatenate(tokens)
 
 
 def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
@@ -119,7 +115,6 @@ def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
     kept = ["row", pl.col("label").cast(pl.Categorical), *(["split"] if "split" in part.columns else [])]
     facts = part.select(
         *kept,
-        same_text().hash().alias("same"),
         text.hash().alias("exact"),
         (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
         (text.str.len_chars() > LONGEST).alias("too_long"),
@@ -182,14 +177,11 @@ def exact_duplicate(seen: Seen) -> Iterator[Found]:
 
 
 def near_duplicate(seen: Seen) -> Iterator[Found]:
-    from .near import near_duplicates
-
-    firsts = seen.facts.select(pl.col("same").is_first_distinct())["same"]
-    partners = near_duplicates(seen.frame.filter(firsts).select(same_text().alias("text"))["text"])
-    if partners:
-        rows = seen.facts.filter(firsts)["row"]
-        repeated = pl.DataFrame({"row": rows.gather([*partners]), "like": rows.gather([*partners.values()])})
-        yield from seen.finding("near_duplicate", "info", repeated, like_row="like")
+    """Rows that nearly say what an earlier one of their group says; those that say the very same are told elsewhere."""
+    first = [pl.col(name).first().over("group").alias(f"first_{name}") for name in ("row", "same")]
+    repeated = seen.facts.with_columns(first).filter(pl.col("same") != pl.col("first_same"))
+    once = repeated.unique("same", keep="first", maintain_order=True)
+    yield from seen.finding("near_duplicate", "info", once, like_row="first_row")
 
 
 def label_conflict(seen: Seen) -> Iterator[Found]:
@@ -198,14 +190,15 @@ def label_conflict(seen: Seen) -> Iterator[Found]:
 
 
 def split_leakage(seen: Seen) -> Iterator[Found]:
+    """Texts, or near-duplicates of them, in more than one of the splits that were given."""
     if "split" in seen.facts.columns:
-        kinds = pl.col("split").n_unique().over("same")
+        kinds = pl.col("split").n_unique().over("group")
         yield from seen.finding("split_leakage", "error", _grouped(seen.facts.filter(kinds > 1)), split="split")
 
 
 def _grouped(found: pl.DataFrame) -> pl.DataFrame:
     """Rows of one text side by side, in the order of their first ones."""
-    return found.sort(pl.col("row").min().over("same"), "row")
+    return found.sort(pl.col("row").min().over("group"), "row")
 
 
 def label_imbalance(seen: Seen) -> Iterator[Found]:

@@ -255,6 +255,7 @@ def _parse(
     except pa.ArrowInvalid:
         return None, broken
     frame = pl.concat(blocks)
+    pa.default_memory_pool().release_unused()
     assert isinstance(frame, pl.DataFrame)
     frame = frame[1:] if 0 not in broken.numbers else frame  # the header is the first record
     return frame.with_columns(_numbers(frame.height, broken.numbers)), broken

@@ -108,7 +108,9 @@ def rows_page(version: Version, *, label: str, text: str, start: int, size: int)
     """Some rows of a version that have the label and contain the text, and how many there are."""
     import polars as pl  # half a second that pages without rows must not wait for
 
-    found = _filtered(pl.scan_parquet(version.path), label, text)
+    from .canonical import with_split
+
+    found = _filtered(with_split(pl.scan_parquet(version.path)), label, text)
     total = found.select(pl.len()).collect().item()
     return found.slice(start, size).collect().to_dicts(), total
 

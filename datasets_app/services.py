@@ -28,6 +28,8 @@ from .pending import Pending, discard, pending_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import polars as pl
+
     from .checks import Found
     from .columns import Rows
     from .jobs import Told
@@ -95,6 +97,7 @@ def prepare_file(
     rows = columns.rows_of(table, chosen)
     columns.refuse_untrainable(rows)
     source = _source(table, rows, filename)
+    del table  # its rows are in `rows` now, and a million of them need not be there twice
     return prepare(user, name, rows, source=source, note=note, description=description, told=told)
 
 
@@ -203,7 +206,8 @@ def prepare(
     """Check rows and put them on disk."""
     from . import canonical, checks
 
-    report, frame = checks.run(rows, told), rows.frame
+    report = checks.run(rows, told)
+    frame = _with_places(rows.frame, report.facts, parent or _newest(name))
     version = Version(
         hash=canonical.digest(frame),
         parent=parent,
@@ -211,7 +215,7 @@ def prepare(
         note=note[:300],
         rows=frame.height,
         labels=canonical.counts(frame["label"]),
-        splits=canonical.counts(frame["split"]) if "split" in frame.columns else {},
+        splits=canonical.splits(frame),
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: report.tokens},
         source=source,
@@ -219,6 +223,26 @@ def prepare(
     )
     canonical.store(frame, version.path)
     return Prepared(user, name, version, report.found, description)
+
+
+def _newest(name: str) -> Version | None:
+    return Version.objects.filter(dataset__name=name).first()
+
+
+def _with_places(frame: "pl.DataFrame", facts: "pl.DataFrame", before: Version | None) -> "pl.DataFrame":
+    """Where no rows to evaluate on were given, each row gets its place, and keeps it in all later versions."""
+    import polars as pl
+
+    from training.engine import splits
+
+    if "split" in frame.columns and (frame["split"] == "eval").any():
+        return frame.drop(splits.COLUMN, strict=False)
+    known = pl.scan_parquet(before.path) if before and before.path.exists() else None
+    placed = known is not None and splits.COLUMN in known.collect_schema()
+    places = splits.placed(
+        facts, known.select("text", splits.COLUMN).collect() if known is not None and placed else None
+    )
+    return frame.with_columns(places)
 
 
 def insert(prepared: Prepared) -> Version:

@@ -41,7 +41,7 @@ def test_stored_version_says_what_it_holds(stored):
     assert stored.source["text_column"] == "comment" and stored.source["label_column"] == "mood"
     assert sum(b["rows"] for b in stored.lengths) == 400
     rows = pl.read_parquet(stored.path)
-    assert rows.columns == ["text", "label", "row"] and rows["row"].to_list() == list(range(1, 401))
+    assert rows.columns == ["text", "label", "row", "held_out"] and rows["row"].to_list() == list(range(1, 401))
     assert Entry.objects.filter(action="dataset.store", object_id="moods@1").exists()
 
 

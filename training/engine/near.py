@@ -1,8 +1,13 @@
-"""Near-duplicate texts by MinHash (rensa): candidates by locality-sensitive hashing, then proven by the words.
+"""Texts that say the same: equal but for case and white space, or nearly so by MinHash (rensa).
+
+Candidates come by locality-sensitive hashing and are proven by the words.
 
 One band of hashes at a time, over words as 32-bit numbers, so that a million texts take a few hundred megabytes.
 """
 
+from __future__ import annotations
+
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -14,23 +19,56 @@ _BANDS, _PERMUTATIONS, _SEED = 8, 8, 42  # hashes per band: two texts of similar
 _FEWEST_WORDS = 4
 _BATCH = 20_000  # texts
 _PAIRS = 100_000  # compared at a time
+_SLICE = 50_000  # texts
 
 
-def near_duplicates(texts: pl.Series) -> dict[int, int]:
-    """For each text that nearly repeats an earlier one: its index, and the index of that one. Texts are unique."""
-    if texts.len() < 2:
+def same_text(column: str = "text") -> pl.Expr:
+    """Texts that differ only in case and white space are the same one."""
+    return pl.col(column).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def text_hash(text: str) -> int:
+    """64 bits of a text, the same on every machine and in every release: what splits and folds go by."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def groups(texts: pl.Series) -> pl.DataFrame:
+    """For each text: `same`, the hash of what it says, and `group`, the least hash among its near-duplicates.
+
+    Texts are compared in the order of their hashes, so that the order of rows makes no difference.
+    """
+    hashes = np.concatenate([_hashes(texts[at : at + _SLICE]) for at in range(0, max(1, texts.len()), _SLICE)])
+    distinct, order = np.unique(hashes, return_index=True)
+    of_group = distinct.copy()
+    for here, there in near_duplicates(texts, order).items():
+        of_group[here] = of_group[there]  # partners stand earlier and know their group by now
+    return pl.DataFrame({"same": hashes, "group": of_group[np.searchsorted(distinct, hashes)]})
+
+
+def _hashes(texts: pl.Series) -> np.ndarray:
+    said = texts.alias("text").to_frame().select(same_text())["text"]
+    return np.fromiter(map(text_hash, said), dtype=np.uint64, count=said.len())
+
+
+def near_duplicates(texts: pl.Series, order: np.ndarray) -> dict[int, int]:
+    """For each text that nearly repeats an earlier one: its place in the order, and the place of that one.
+
+    `order`: indexes of texts that say different things, in which they are compared.
+    """
+    if len(order) < 2:
         return {}
-    words, offsets = _words(texts)
+    words, offsets = _words(texts, order)
     pairs = pl.concat([_candidates(words, offsets, band) for band in range(_BANDS)]).unique(["here", "there"])
     proven = _proven(pairs, words, offsets).group_by("here").agg(pl.col("there").min()).sort("here")
     return dict(zip(proven["here"].to_list(), proven["there"].to_list(), strict=True))
 
 
-def _words(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+def _words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All words end to end as numbers: (words,) uint32, and where each text's begin: (texts + 1,) int64."""
     parts, lengths = [], []
-    for start in range(0, texts.len(), _BATCH):
-        flat, counts = _words_of(texts[start : start + _BATCH])
+    for start in range(0, len(order), _BATCH):
+        part = texts.gather(order[start : start + _BATCH]).alias("text").to_frame().select(same_text())
+        flat, counts = _words_of(part["text"])
         parts.append(flat)
         lengths.append(counts)
     return np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
@@ -63,10 +101,9 @@ def _candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.DataFra
     flags = np.concatenate([index.query_duplicate_flags_matrix(matrix) for matrix in matrices])
     suspects = np.flatnonzero(flags & (np.diff(offsets) >= _FEWEST_WORDS))
     del index, matrices
-    rows = [
-        _digests(words, offsets, suspects[at : at + _BATCH], band).to_rows() for at in range(0, len(suspects), _BATCH)
-    ]
-    keys = pl.DataFrame(np.array([key for part in rows for key in part]).reshape(-1, _PERMUTATIONS))
+    parts = [suspects[at : at + _BATCH] for at in range(0, len(suspects), _BATCH)]
+    rows = [np.array(_digests(words, offsets, part, band).to_rows(), dtype=np.uint32) for part in parts]
+    keys = pl.DataFrame(np.concatenate([np.empty((0, _PERMUTATIONS), np.uint32), *rows]))
     keys = keys.with_columns(pl.Series("here", suspects, dtype=pl.Int64))
     names = [name for name in keys.columns if name != "here"]
     first = keys.select("here", pl.col("here").min().over(names).alias("there"))
