@@ -13,6 +13,7 @@ from training.engine.config import SAMPLE_MODEL
 from training.engine.near import groups
 from training.engine.token_counts import TokenCounter
 
+from . import languages
 from .canonical import SLICE, counts
 from .columns import Rows
 
@@ -52,11 +53,12 @@ class Found:
 
 @dataclass
 class Report:
-    """The findings, worst first, and how many rows have how many tokens with the sample base model."""
+    """The findings, worst first, and what was seen on the way."""
 
     found: list[Found]
-    tokens: dict[int, int]
+    tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
     facts: pl.DataFrame  # of each row: row, label, same, group (see training.engine.near) and a flag per check
+    languages: dict[str, int]  # {language: rows of the sample}
 
 
 Told = Callable[..., None]
@@ -66,13 +68,15 @@ def run(rows: Rows, told: Told = lambda stage, done=0, total=0: None) -> Report:
     """All checks. Texts are looked at in slices; what is compared across rows is a few numbers for each."""
     frame = rows.frame
     facts, tokens = _facts(frame, told)
-    found = [f for check in CHECKS for f in check(Seen(frame, facts))]
+    spoken = languages.told_of(frame)
+    found = [f for check in CHECKS for f in check(Seen(frame, facts, spoken))]
     if rows.skipped:
         found.append(Found("empty_text", "warning", rows.skipped, rows.skipped_examples))
     order = {"error": 0, "warning": 1, "info": 2}
     lengths, amounts = np.unique(tokens, return_counts=True)
     tokens_by_length = dict(zip(lengths.tolist(), amounts.tolist(), strict=True))
-    return Report(sorted(found, key=lambda f: (order[f.severity], -f.count)), tokens_by_length, facts)
+    worst_first = sorted(found, key=lambda f: (order[f.severity], -f.count))
+    return Report(worst_first, tokens_by_length, facts, counts(spoken["language"].drop_nulls()))
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Seen:
 
     frame: pl.DataFrame
     facts: pl.DataFrame
+    spoken: pl.DataFrame  # the rows whose language was told
 
     def finding(self, code: str, severity: str, found: pl.DataFrame, **more: str) -> Iterator[Found]:
         """`found`: rows of the facts; `more` names further columns of it that the examples keep."""
@@ -112,7 +117,7 @@ def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
 
 def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
     text = pl.col("text")
-    kept = ["row", pl.col("label").cast(pl.Categorical), *(["split"] if "split" in part.columns else [])]
+    kept: list[str | pl.Expr] = ["row", pl.col("label").cast(pl.Categorical), *(["split"] if "split" in part.columns else [])]
     facts = part.select(
         *kept,
         text.hash().alias("exact"),
@@ -223,11 +228,10 @@ def rare_label(seen: Seen) -> Iterator[Found]:
 
 
 def mixed_language(seen: Seen) -> Iterator[Found]:
-    from .languages import strangers
-
-    found, share = strangers(seen.frame)
+    found, share = languages.strangers(seen.spoken)
     if found.height:
-        count = max(1, round(share * seen.frame.height))
+        readable = languages.readable(seen.frame).len()
+        count = max(1, round(share * readable))
         shown = seen.examples(found.select("row", "language"), language="language")
         yield Found("mixed_language", "info", count, shown, found["row"].to_list())
 

@@ -7,6 +7,7 @@ import polars as pl
 
 SAMPLE = 40_000  # rows; lingua tells about 20,000 short texts a second on two cores
 _FEWEST_CHARS = 40  # below, even people cannot always tell
+_FEWEST_ROWS = 20
 _SURE = 0.9
 _NOISE = r"https?://\S+|[@#]\w+|&\w+;|\x{fffd}|_"
 _WIDE = r"[\x{3040}-\x{30ff}\x{4e00}-\x{9fff}\x{ac00}-\x{d7af}]"  # a few of these say as much as a line of letters
@@ -14,18 +15,25 @@ _SHARE = 0.02  # of the sample; fewer are more likely mistakes of the detector
 TRADITIONAL, SIMPLIFIED = "Chinese (Traditional)", "Chinese (Simplified)"
 
 
-def strangers(frame: pl.DataFrame) -> tuple[pl.DataFrame, float]:
-    """Rows of the sample in another language, with a column `language`, and the share of all rows that are such."""
+def readable(frame: pl.DataFrame) -> pl.Series:
+    """The indexes of rows that are long enough to tell."""
     text = pl.col("text")
-    readable = frame.select((text.str.len_chars() >= _FEWEST_CHARS) | text.str.contains(_WIDE))["text"].arg_true()
-    sample = frame[readable.gather_every(max(1, -(-readable.len() // SAMPLE)))]
-    if sample.height < 20:
-        return sample.clear(), 0.0
-    told = sample.with_columns(languages(sample["text"]))
+    return frame.select((text.str.len_chars() >= _FEWEST_CHARS) | text.str.contains(_WIDE))["text"].arg_true()
+
+
+def told_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """A sample of the readable rows with a column `language`, null where the detector is not sure."""
+    rows = readable(frame)
+    sample = frame[rows.gather_every(max(1, -(-rows.len() // SAMPLE)))]
+    return sample.with_columns(languages(sample["text"]))
+
+
+def strangers(told: pl.DataFrame) -> tuple[pl.DataFrame, float]:
+    """The sample's rows in another language than most, and their share; none where they are so few that it may err."""
     usual = told["language"].drop_nulls().mode().sort().first()
     found = told.filter(pl.col("language") != usual)
-    share = found.height / sample.height
-    return (found, share * readable.len() / frame.height) if share >= _SHARE else (found.clear(), 0.0)
+    share = found.height / max(1, told.height)
+    return (found, share) if told.height >= _FEWEST_ROWS and share >= _SHARE else (found.clear(), 0.0)
 
 
 def languages(texts: pl.Series) -> pl.Series:
@@ -36,8 +44,8 @@ def languages(texts: pl.Series) -> pl.Series:
     best = [values[0] for values in ranked]
     names = pl.Series([b.language.name.title() if b.value >= _SURE else None for b in best], dtype=pl.String)
     frame = pl.DataFrame({"words": words, "language": names, "long": long})
-    chinese = pl.when(_more(simplified_only(), traditional_only())).then(pl.lit(SIMPLIFIED))
-    chinese = chinese.when(_more(traditional_only(), simplified_only())).then(pl.lit(TRADITIONAL))
+    simplified = pl.when(_more(simplified_only(), traditional_only())).then(pl.lit(SIMPLIFIED))
+    chinese = simplified.when(_more(traditional_only(), simplified_only())).then(pl.lit(TRADITIONAL))
     told = pl.when(pl.col("language") == "Chinese").then(chinese).otherwise(pl.col("language"))
     return frame.select(pl.when("long").then(told).alias("language"))["language"]
 

@@ -45,6 +45,8 @@ class Version(models.Model):
         default=list
     )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
     tokens = models.JSONField(default=dict)  # {base model: {tokens of a text: rows}}
+    languages = models.JSONField(default=dict)  # {language: rows} of a sample
+    words = models.JSONField(default=dict)  # {label: [[word, rows], …]}: what its texts have and others do not
     change = models.JSONField(default=dict)  # {did, count, …}: how it came of its parent; empty: from a file
     source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
 
@@ -109,6 +111,7 @@ class DataTask(Work):
         STORE = "store", _("reading a file")
         NOISE = "noise", _("searching for wrong labels")
         CHANGE = "change", _("making a new version")
+        TOKENS = "tokens", _("counting tokens")
 
     class Stage(models.TextChoices):
         QUEUED = "queued", _("queued")

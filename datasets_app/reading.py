@@ -93,12 +93,12 @@ def read(
     part = Part(head, tuple(only))
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
         plain, inside = unpack(file, Path(folder), limit=limit)
-        head = head_of(plain)
-        kind = kind_of(inside or filename, head)
+        first = head_of(plain)
+        kind = kind_of(inside or filename, first)
         if kind == "parquet":
             table = _read_parquet(plain, limit, part)
         else:
-            refuse_binary(head)
+            refuse_binary(first)
             table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter, part)
     if not table.columns or table.frame.is_empty():
         raise no_rows()
@@ -251,12 +251,11 @@ def _parse(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, include_columns=[*part.only]
             ),
         )
-        blocks = [pl.from_arrow(batch) for batch in islice(reader, 1 if part.head else None)]
+        blocks = [pl.DataFrame(batch) for batch in islice(reader, 1 if part.head else None)]
     except pa.ArrowInvalid:
         return None, broken
     frame = pl.concat(blocks)
     pa.default_memory_pool().release_unused()
-    assert isinstance(frame, pl.DataFrame)
     frame = frame[1:] if 0 not in broken.numbers else frame  # the header is the first record
     return frame.with_columns(_numbers(frame.height, broken.numbers)), broken
 

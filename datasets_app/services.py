@@ -129,6 +129,20 @@ def cancel(*, user: User, task: DataTask) -> DataTask:
     return task
 
 
+def count_tokens(*, user: User, version: Version, model: str) -> DataTask | None:
+    """Count at once where that takes about a second (None), else by a task. Raises BaseModelUnavailable."""
+    from . import analysis
+
+    if version.rows > analysis.AT_ONCE:
+        kind = DataTask.Kind.TOKENS
+        return submit(user=user, kind=kind, name=version.dataset.name, version=version, base_model=model)
+    lengths = analysis.count_tokens(version, model)
+    with transaction.atomic():
+        analysis.keep_tokens(version, model, lengths)
+        record("dataset.tokens", user=user, obj=version, base_model=model)
+    return None
+
+
 @transaction.atomic
 def decide(*, user: User, suspect: Suspect, label: str | None) -> Suspect:
     """What a person says to a suspect: the label that is right (its own: it stays), "" to drop the row, None to undo."""
@@ -204,7 +218,7 @@ def prepare(
     told: "Callable[..., None]" = _silent,
 ) -> Prepared:
     """Check rows and put them on disk."""
-    from . import canonical, checks
+    from . import analysis, canonical, checks
 
     report = checks.run(rows, told)
     frame = _with_places(rows.frame, report.facts, parent or _newest(name))
@@ -218,6 +232,8 @@ def prepare(
         splits=canonical.splits(frame),
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: report.tokens},
+        languages=report.languages,
+        words=analysis.words(frame),
         source=source,
         change=change or {},
     )

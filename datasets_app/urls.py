@@ -13,6 +13,7 @@ urlpatterns = [
     path("datasets/<str:name>/rows/", views.rows, name="rows"),
     path("datasets/<str:name>/fix/", change_views.fix, name="fix"),
     path("datasets/<str:name>/edit/", change_views.edit, name="edit"),
+    path("datasets/<str:name>/tokens/", change_views.tokens, name="tokens"),
     path("datasets/<str:name>/compare/", change_views.compare, name="compare"),
     path("datasets/<str:name>/noise/", review_views.review, name="noise"),
     path("datasets/<str:name>/noise/search/", review_views.search, name="noise-search"),

@@ -2,6 +2,7 @@
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
@@ -21,11 +22,12 @@ from django_htmx.middleware import HtmxDetails
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
+from training.engine.config import SAMPLE_MODEL
 from work.models import ENDED, Status
 
 from . import pending, report, selectors, services
 from .forms import DELIMITER_WORDS, StoreForm, UploadForm
-from .models import Dataset, DataTask
+from .models import Dataset, DataTask, Version
 
 if TYPE_CHECKING:
     from .reading import Table
@@ -39,6 +41,7 @@ class SignedIn(HttpRequest):
 
 
 PREVIEW_ROWS = 20
+TOKEN_LIMIT, MOST_TOKENS = 128, 8192  # the usual data.max_length
 ROWS_PER_PAGE = 50
 
 
@@ -196,7 +199,24 @@ def detail(request: SignedIn, name: str) -> HttpResponse:
     manages = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
     context = {**report.summary(version), "lengths": report.length_chart(version), "manages": manages}
     context["running"] = version.tasks.exclude(status__in=ENDED).first()
+    context |= _analysis(request, version)
     return render(request, "datasets_app/detail.html", {**context, "findings": report.findings(version)})
+
+
+def _analysis(request: SignedIn, version: Version) -> dict[str, Any]:
+    """Tokens with the base model that was asked for, languages, words."""
+    model, limit = request.GET.get("model") or SAMPLE_MODEL, _limit(request.GET.get("max_length", ""))
+    return {
+        "model": model[:200],
+        "max_length": limit,
+        "tokens": report.token_chart(version, model, limit),
+        "counted": [*version.tokens],
+        "languages": report.languages(version),
+    }
+
+
+def _limit(asked: str) -> int:
+    return min(MOST_TOKENS, max(8, int(asked))) if asked.isascii() and asked.isdigit() and len(asked) < 7 else TOKEN_LIMIT
 
 
 @login_required
@@ -246,7 +266,10 @@ def leads_to(task: DataTask) -> str:
     if task.status != Status.SUCCESS or not task.result:
         return ""
     page = "datasets:noise" if task.kind == DataTask.Kind.NOISE else "datasets:detail"
-    return f"{reverse(page, args=[task.result['name']])}?version={task.result['version']}"
+    query = {"version": task.result["version"]}
+    if task.kind == DataTask.Kind.TOKENS:
+        query["model"] = task.result["base_model"]
+    return f"{reverse(page, args=[task.result['name']])}?{urlencode(query)}"
 
 
 @login_required

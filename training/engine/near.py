@@ -75,7 +75,13 @@ def _words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _words_of(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Words; where a text has no spaces to speak of (Chinese, Japanese, Thai) overlapping pairs of characters."""
+    rows = words_of(texts).sort("at", maintain_order=True)
+    counts = np.bincount(rows["at"].to_numpy(), minlength=texts.len())
+    return (rows["word"].hash(_SEED) & 0xFFFF_FFFF).cast(pl.UInt32).to_numpy(), counts
+
+
+def words_of(texts: pl.Series) -> pl.DataFrame:
+    """`at`, the text's index, and `word`; in a text without spaces to speak of (Chinese, Japanese, Thai) pairs of characters."""
     text = pl.col("text")
     spaced = (text.str.count_matches(" ", literal=True) * 12 >= text.str.len_chars()) | (
         text.str.len_bytes() == text.str.len_chars()
@@ -84,9 +90,7 @@ def _words_of(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     plain = frame.filter("spaced").select("at", text.str.extract_all(r"\w+").alias("word")).explode("word")
     dense = frame.filter(~pl.col("spaced")).select("at", text.str.split("").alias("word")).explode("word")
     joined = dense.with_columns(pl.concat_str("word", pl.col("word").shift(-1).over("at")).alias("word"))
-    rows = pl.concat([plain, joined]).drop_nulls("word").sort("at", maintain_order=True)
-    counts = np.bincount(rows["at"].to_numpy(), minlength=texts.len())
-    return (rows["word"].hash(_SEED) & 0xFFFF_FFFF).cast(pl.UInt32).to_numpy(), counts
+    return pl.concat([plain, joined]).drop_nulls("word")
 
 
 def _candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.DataFrame:

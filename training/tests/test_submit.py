@@ -154,3 +154,11 @@ def test_rule_of_the_run_refuses_a_dataset_with_that_finding(submit, dataset):
     with pytest.raises(Invalid) as caught:
         submit(bad("data", validation_rules={"markup": "error"}))
     assert caught.value.problems[0]["field"] == "data.validation_rules"
+
+
+def test_rule_for_long_texts_goes_by_the_run_s_own_length(submit, dataset):
+    with pytest.raises(Invalid) as caught:
+        submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=8))
+    assert "longer than 8 tokens" in str(caught.value.problems[0]["message"] or caught.value)
+    assert caught.value.problems[0]["field"] == "data.validation_rules"
+    assert submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=256))
