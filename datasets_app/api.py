@@ -20,7 +20,7 @@ from accounts.errors import Invalid, NotFound
 from accounts.permissions import get_managed, require_creator
 from accounts.requests import person
 
-from . import changes, diff, selectors, services
+from . import changes, diff, hub, selectors, services
 from .files import copy_stream
 from .models import Dataset, DataTask, Suspect, Version
 from .pending import keep, limits_upload
@@ -56,7 +56,10 @@ class Datasets(GenericAPIView[Dataset]):
         responses={201: StoredSerializer, 202: DataTaskSerializer},
     )
     def post(self, request: Request) -> Response:
-        """Store a file as a new dataset, or as the next version of yours; a file over 512 KiB is read by the queue (202)."""
+        """Store a file as a new dataset, or as the next version of yours.
+
+        A file over 512 KiB, or a data set of the hub (`hub`, its id), is read by the queue (202).
+        """
         require_creator(person(request))
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
@@ -68,8 +71,19 @@ def _accepted(request: Request, task: DataTask) -> Response:
     return Response(DataTaskSerializer(task, context={"request": request}).data, status=202)
 
 
+def _from_hub(user: Any, fields: dict[str, Any]) -> DataTask:
+    given = {
+        key: fields[key] for key in ("revision", "config", "text_column", "label_column", "note") if fields.get(key)
+    }
+    return hub.submit(user=user, name=fields["name"], identifier=fields["hub"], **given)
+
+
 def _store(user: Any, fields: dict[str, Any]) -> Version | DataTask:
-    upload = fields.pop("file")
+    if fields.get("hub"):
+        return _from_hub(user, fields)
+    upload = fields.pop("file", None)
+    if upload is None:
+        raise Invalid(_("Send a file, or name a data set of the hub."), field="file")
     options: dict[str, Any] = {key: value or None for key, value in fields.items() if key not in ("name", "note")}
     if upload.size > services.AT_ONCE:
         services.check_name(user, fields["name"])

@@ -117,7 +117,11 @@ def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
 
 def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
     text = pl.col("text")
-    kept: list[str | pl.Expr] = ["row", pl.col("label").cast(pl.Categorical), *(["split"] if "split" in part.columns else [])]
+    kept: list[str | pl.Expr] = [
+        "row",
+        pl.col("label").cast(pl.Categorical),
+        *(["split"] if "split" in part.columns else []),
+    ]
     facts = part.select(
         *kept,
         text.hash().alias("exact"),

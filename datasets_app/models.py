@@ -63,6 +63,13 @@ class Version(models.Model):
         return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
 
 
+class BrokenLines(models.Model):
+    """The lines of a version's file that could not be read, to be downloaded: each its number, a tab, and what stands there."""
+
+    version = models.OneToOneField(Version, models.CASCADE, related_name="broken")
+    text = models.TextField()
+
+
 class Suspect(models.Model):
     """A row whose label cross-validated predictions disagree with, and what a person said to it."""
 
@@ -111,11 +118,13 @@ class DataTask(Work):
         STORE = "store", _("reading a file")
         NOISE = "noise", _("searching for wrong labels")
         CHANGE = "change", _("making a new version")
+        HUB = "hub", _("fetching a data set of the hub")
         TOKENS = "tokens", _("counting tokens")
 
     class Stage(models.TextChoices):
         QUEUED = "queued", _("queued")
         PREPARING = "preparing", _("preparing")
+        FETCHING = "fetching", _("fetching")
         READING = "reading", _("reading")
         CHECKING = "checking", _("checking")
         EMBEDDING = "embedding", _("reading the texts with the base model")

@@ -28,6 +28,7 @@ ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of n
 _HEADER_BYTES = 1 << 18
 _MOST_COLUMNS = 1000
 HEAD_ROWS = 2000
+MOST_BROKEN = 4 << 20  # characters of broken lines that are kept to be downloaded
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Table:
     delimiter: str = ""
     broken_lines: int = 0
     broken_examples: list[dict[str, Any]] = field(default_factory=list)
+    broken_text: str = ""  # all of them, up to MOST_BROKEN: their numbers, a tab, and what stands there
     complete: bool = True  # False: only the first rows were asked for, and there are more
 
     @property
@@ -58,15 +60,18 @@ class Part:
 
 @dataclass
 class Broken:
-    """Counts unreadable lines and keeps the first few."""
+    """Counts unreadable lines, keeps the first few as examples, and all of them up to MOST_BROKEN."""
 
     lines: int = 0
     numbers: list[int] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    text: io.StringIO = field(default_factory=io.StringIO)
 
     def add(self, row: int, text: str) -> None:
         self.lines += text.count("\n") + 1
         self.numbers.append(row)
+        if self.text.tell() < MOST_BROKEN:
+            self.text.write(f"{row}\t{clean(text[:MOST_BROKEN]).rstrip()}\n")
         if len(self.examples) < 20:
             self.examples.append({"row": row, "text": clean(text[:200])})
 
@@ -179,7 +184,8 @@ def _read_csv(text: Path, kind: str, delimiter: str | None, part: Part) -> Table
             frame, broken = plain, plain_broken
     if frame is None:
         raise _line_too_long()
-    table = Table(frame, kind, delimiter=delimiter, broken_lines=broken.lines, broken_examples=broken.examples)
+    table = _table(frame, kind, broken)
+    table.delimiter = delimiter
     table.complete = not part.head or text.stat().st_size <= LONGEST_LINE
     return table
 
@@ -307,7 +313,7 @@ def _only_objects(items: Iterable[tuple[int, Any]], broken: Broken) -> Iterator[
         if isinstance(item, dict):
             yield row, item
         else:
-            broken.add(row, str(item)[:200])
+            broken.add(row, str(item))
 
 
 def _from_lines(text: Path, part: Part) -> Table:
@@ -330,7 +336,7 @@ def _parsed_lines(lines: io.TextIOWrapper, broken: Broken) -> Iterator[tuple[int
         try:
             yield row, json.loads(line)
         except (ValueError, RecursionError):
-            broken.add(row, line.rstrip()[:200])
+            broken.add(row, line.rstrip())
 
 
 def _from_records(
@@ -352,7 +358,13 @@ def _from_records(
         n: pl.Series(v, dtype=pl.String) for n, v in zip(names, columns.values(), strict=True)
     }
     frame = pl.DataFrame({**data, ROW: pl.Series(numbers, dtype=pl.UInt32)})
-    return Table(frame, kind, broken_lines=broken.lines, broken_examples=broken.examples)
+    return _table(frame, kind, broken)
+
+
+def _table(frame: pl.DataFrame, kind: str, broken: Broken) -> Table:
+    table = Table(frame, kind, broken_lines=broken.lines, broken_examples=broken.examples)
+    table.broken_text = broken.text.getvalue()
+    return table
 
 
 def cell(value: Any) -> str:

@@ -12,7 +12,7 @@ from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from work.models import Status
 
-from .models import Dataset, DataTask, Finding, Suspect, Version
+from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,6 +69,14 @@ def _no_dataset(user: User, name: str) -> str:
     near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
     message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
     return message % {"name": name[:80], "near": ", ".join(near)}
+
+
+def broken_lines(version: Version) -> str:
+    """The lines of its file that could not be read; NotFound where there are none."""
+    found = BrokenLines.objects.filter(version=version).first()
+    if found is None:
+        raise NotFound(_("This version has no broken lines."))
+    return found.text
 
 
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:

@@ -22,7 +22,7 @@ from work import queue
 from work.models import Status
 
 from . import wording
-from .models import Dataset, DataTask, Finding, Suspect, Version
+from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 from .pending import Pending, discard, pending_for
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ class Prepared:
     version: Version
     found: "list[Found]"
     description: str = ""
+    broken: str = ""  # lines that could not be read
 
 
-def _silent(stage: str, done: int = 0, total: int = 0) -> None:
+def silent(stage: str, done: int = 0, total: int = 0) -> None:
     """Nobody waits to hear how far a short piece of work is."""
 
 
@@ -75,7 +76,7 @@ def prepare_file(
     delimiter: str | None = None,
     note: str = "",
     description: str = "",
-    told: "Callable[..., None]" = _silent,
+    told: "Callable[..., None]" = silent,
 ) -> Prepared:
     """All of `create_version` but what the database sees. `told` hears of each stage."""
     from . import columns, reading
@@ -96,9 +97,11 @@ def prepare_file(
         table = reading.read(file, filename, only=wanted, **way)
     rows = columns.rows_of(table, chosen)
     columns.refuse_untrainable(rows)
-    source = _source(table, rows, filename)
+    source, broken = _source(table, rows, filename), table.broken_text
     del table  # its rows are in `rows` now, and a million of them need not be there twice
-    return prepare(user, name, rows, source=source, note=note, description=description, told=told)
+    prepared = prepare(user, name, rows, source=source, note=note, description=description, told=told)
+    prepared.broken = broken
+    return prepared
 
 
 def submit(*, user: User, kind: DataTask.Kind, name: str, version: Version | None = None, **arguments: Any) -> DataTask:
@@ -164,10 +167,15 @@ def store_pending(task: DataTask, told: "Told") -> "Callable[[], dict[str, Any]]
     return partial(_store_and_discard, prepared, kept)
 
 
-def _store_and_discard(prepared: Prepared, kept: Pending) -> dict[str, Any]:
+def stored(prepared: Prepared) -> dict[str, Any]:
+    """Insert, and tell what there is now: the result of a task."""
     version = insert(prepared)
-    transaction.on_commit(partial(discard, kept))
     return {"name": version.dataset.name, "version": version.number, "rows": version.rows}
+
+
+def _store_and_discard(prepared: Prepared, kept: Pending) -> dict[str, Any]:
+    transaction.on_commit(partial(discard, kept))
+    return stored(prepared)
 
 
 def check_name(user: User, name: str) -> None:
@@ -215,7 +223,7 @@ def prepare(
     description: str = "",
     parent: Version | None = None,
     change: dict[str, Any] | None = None,
-    told: "Callable[..., None]" = _silent,
+    told: "Callable[..., None]" = silent,
 ) -> Prepared:
     """Check rows and put them on disk."""
     from . import analysis, canonical, checks
@@ -284,6 +292,8 @@ def _insert(prepared: Prepared) -> None:
     version.dataset, version.parent = dataset, version.parent or newest
     version.number = newest.number + 1 if newest else 1
     version.save(force_insert=True)
+    if prepared.broken:
+        BrokenLines.objects.create(version=version, text=prepared.broken)
     Finding.objects.bulk_create(_finding(version, f) for f in prepared.found)
     record("dataset.store", user=user, obj=version, rows=version.rows, hash=version.hash, **version.change)
 

@@ -6,6 +6,7 @@ app_name = "datasets"
 urlpatterns = [
     path("datasets/", views.dataset_list, name="list"),
     path("datasets/new/", views.new, name="new"),
+    path("datasets/new/hub/", views.from_hub, name="hub"),
     path("datasets/new/<str:token>/", views.preview, name="preview"),
     path("datasets/tasks/<uuid:task_id>/", views.task, name="task"),
     path("datasets/tasks/<uuid:task_id>/cancel/", views.cancel, name="cancel"),
@@ -19,5 +20,6 @@ urlpatterns = [
     path("datasets/<str:name>/noise/search/", review_views.search, name="noise-search"),
     path("datasets/<str:name>/noise/decide/", review_views.decide, name="noise-decide"),
     path("datasets/<str:name>/noise/apply/", review_views.apply, name="noise-apply"),
+    path("datasets/<str:name>/broken/", views.broken, name="broken"),
     path("datasets/<str:name>/delete/", views.delete, name="delete"),
 ]

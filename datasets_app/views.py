@@ -25,8 +25,8 @@ from accounts.permissions import get_managed, require_creator, visible
 from training.engine.config import SAMPLE_MODEL
 from work.models import ENDED, Status
 
-from . import pending, report, selectors, services
-from .forms import DELIMITER_WORDS, StoreForm, UploadForm
+from . import hub, pending, report, selectors, services
+from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
 from .models import Dataset, DataTask, Version
 
 if TYPE_CHECKING:
@@ -77,8 +77,27 @@ def new(request: SignedIn) -> HttpResponse:
     return _new_page(request, form, status=400 if form.is_bound else 200)
 
 
-def _new_page(request: SignedIn, form: UploadForm, *, status: int) -> HttpResponse:
-    context = {"form": form, "limit_mb": settings.UPLOAD_LIMIT >> 20}
+@login_required
+@require_POST
+def from_hub(request: SignedIn) -> HttpResponse:
+    """Fetch a data set of the hub; the task's page shows how far it is."""
+    require_creator(request.user)
+    form = HubForm(request.POST, auto_id="hub_%s")
+    if form.is_valid():
+        given = {key: value.strip() or None for key, value in form.cleaned_data.items() if key not in ("hub", "name")}
+        try:
+            task = hub.submit(
+                user=request.user, name=form.cleaned_data["name"], identifier=form.cleaned_data["hub"], **given
+            )
+            return redirect("datasets:task", task.pk)
+        except (Invalid, Conflict) as error:
+            field = error.problems[0]["field"] if error.problems else None
+            form.add_error(field if field in form.fields else None, str(error.message))
+    return _new_page(request, UploadForm(), fetched=form, status=400)
+
+
+def _new_page(request: SignedIn, form: UploadForm, *, status: int, fetched: HubForm | None = None) -> HttpResponse:
+    context = {"form": form, "hub": fetched or HubForm(auto_id="hub_%s"), "limit_mb": settings.UPLOAD_LIMIT >> 20}
     return render(request, "datasets_app/new.html", context, status=status)
 
 
@@ -216,7 +235,9 @@ def _analysis(request: SignedIn, version: Version) -> dict[str, Any]:
 
 
 def _limit(asked: str) -> int:
-    return min(MOST_TOKENS, max(8, int(asked))) if asked.isascii() and asked.isdigit() and len(asked) < 7 else TOKEN_LIMIT
+    return (
+        min(MOST_TOKENS, max(8, int(asked))) if asked.isascii() and asked.isdigit() and len(asked) < 7 else TOKEN_LIMIT
+    )
 
 
 @login_required
@@ -233,6 +254,17 @@ def rows(request: SignedIn, name: str) -> HttpResponse:
     context["manages"] = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
     context["editing"] = request.GET.get("edit", "")
     return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text})
+
+
+@login_required
+@require_safe
+def broken(request: SignedIn, name: str) -> HttpResponse:
+    """The lines that could not be read, as a text file."""
+    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
+    lines = selectors.broken_lines(version)
+    answer = HttpResponse(lines, content_type="text/plain; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
+    return answer
 
 
 @login_required

@@ -128,7 +128,9 @@ def _check_tokens(version: Version, config: RunConfig) -> None:
         lengths = analysis.count_tokens(version, config.model.name)
     over, share = analysis.share_over(lengths, config.data.max_length)
     if over:
-        message = _("Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens.")
+        message = _(
+            "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
+        )
         said = message.format(count=over, percent=f"{100 * share:.2g}", limit=config.data.max_length)
         raise Invalid(said, field="data.validation_rules")
 

@@ -5,7 +5,7 @@ import shutil
 import polars as pl
 import pytest
 
-from datasets_app import analysis, services
+from datasets_app import analysis
 from datasets_app.models import DataTask
 from training.engine import resolve_base_model
 from training.engine.config import SAMPLE_MODEL
@@ -25,7 +25,10 @@ def own_model(settings, tmp_path):
 def test_words_are_those_that_tell_labels_apart():
     rows = [(f"the room {i} was {('clean', 'filthy')[i % 2]} indeed", "ab"[i % 2]) for i in range(40)]
     found = analysis.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
-    assert {label: [word for word, _rows in words] for label, words in found.items()} == {"a": ["clean"], "b": ["filthy"]}
+    assert {label: [word for word, _rows in words] for label, words in found.items()} == {
+        "a": ["clean"],
+        "b": ["filthy"],
+    }
     assert found["a"] == [["clean", 20]]
 
 
@@ -36,7 +39,9 @@ def test_chinese_words_are_pairs_of_characters():
     assert "服務" not in [word for words in found.values() for word, _rows in words]
 
 
-@pytest.mark.parametrize(("lengths", "limit"), [({5: 10, 40: 5}, 16), ({3: 1}, 128), ({9: 99, 600: 1}, 7), ({200: 4}, 128)])
+@pytest.mark.parametrize(
+    ("lengths", "limit"), [({5: 10, 40: 5}, 16), ({3: 1}, 128), ({9: 99, 600: 1}, 7), ({200: 4}, 128)]
+)
 def test_no_bin_of_the_histogram_straddles_the_limit(lengths, limit):
     bins = analysis.histogram(lengths, limit)
     over, _share = analysis.share_over(lengths, limit)
@@ -69,11 +74,14 @@ def test_model_that_is_nowhere_is_told_in_words(client, member, stored, monkeypa
     assert "is not on this machine" in answer.content.decode()
 
 
-def test_many_rows_are_counted_by_the_queue(member, stored, own_model, monkeypatch):
+@pytest.mark.django_db(transaction=True)
+def test_many_rows_are_counted_by_the_queue(client, member, stored, own_model, monkeypatch, run_worker):
     monkeypatch.setattr(analysis, "AT_ONCE", 10)
-    task = services.count_tokens(user=member, version=stored, model=own_model)
-    assert task and task.kind == DataTask.Kind.TOKENS and task.status == Status.PENDING
-    finish = analysis.carry_out(task, lambda *done: None)
-    finish()
+    client.force_login(member)
+    address = client.post("/datasets/moods/tokens/", {"version": 1, "model": own_model}).url
+    run_worker()
+    task = DataTask.objects.get()
+    assert task.status == Status.SUCCESS, task.error
+    assert "version=1&amp;model=mine" in client.get(address).content.decode()
     stored.refresh_from_db()
     assert analysis.tokens(stored, "mine") == analysis.tokens(stored, SAMPLE_MODEL)
