@@ -81,9 +81,7 @@ def _from_hub(user: Any, fields: dict[str, Any]) -> DataTask:
 def _store(user: Any, fields: dict[str, Any]) -> Version | DataTask:
     if fields.get("hub"):
         return _from_hub(user, fields)
-    upload = fields.pop("file", None)
-    if upload is None:
-        raise Invalid(_("Send a file, or name a data set of the hub."), field="file")
+    upload = fields.pop("file")
     options: dict[str, Any] = {key: value or None for key, value in fields.items() if key not in ("name", "note")}
     if upload.size > services.AT_ONCE:
         services.check_name(user, fields["name"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import polars as pl
 
 SLICE = 50_000  # rows
+PART = 10_000  # row numbers whose rows lie in one file
 
 
 def digest(rows: pl.DataFrame) -> str:
@@ -32,25 +34,77 @@ def digest(rows: pl.DataFrame) -> str:
     return total.hexdigest()
 
 
-def store(rows: pl.DataFrame, target: Path) -> None:
-    """Write the Parquet file whole or not at all; a file that is there already has the same content."""
+def store(rows: pl.DataFrame, target: Path, before: Path | None = None) -> None:
+    """Write the rows whole or not at all; what is there already has the same content.
+
+    More than PART rows are a folder with a file for each 10,000 row numbers. A file that stands unchanged in the folder of
+    the version `before` is the same one on disk (a hard link), so that an edited row costs one file.
+    """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=".draft-", dir=target.parent)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
     try:
-        with os.fdopen(handle, "wb") as out:
-            rows.write_parquet(out, compression="zstd")
-            out.flush()
-            os.fsync(out.fileno())
-        Path(draft).replace(target)
+        if rows.height <= PART:
+            _write(rows, draft / "rows")
+            (draft / "rows").replace(target)
+        else:
+            _write_parts(rows, draft, before)
+            _rename(draft, target)
     finally:
-        Path(draft).unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
+        shutil.rmtree(draft, ignore_errors=True)
+    _sync(target.parent)
+
+
+def _write(rows: pl.DataFrame, file: Path) -> None:
+    with open(file, "wb") as out:
+        rows.write_parquet(out, compression="zstd")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _write_parts(rows: pl.DataFrame, folder: Path, before: Path | None) -> None:
+    number = (pl.col("row") - 1) // PART
+    for part in rows.select(number.unique().sort())["row"]:
+        fresh = folder / "fresh"
+        _write(rows.filter(number == part), fresh)
+        with open(fresh, "rb") as content:
+            named = folder / f"{part:06}-{hashlib.file_digest(content, 'sha256').hexdigest()}.parquet"
+        try:
+            os.link((before or folder) / named.name, named)
+            fresh.unlink()
+        except OSError:  # not there, or a file system without links
+            fresh.replace(named)
+    _sync(folder)
+
+
+def _rename(draft: Path, target: Path) -> None:
     try:
-        os.fsync(folder)
+        draft.rename(target)
+    except OSError:
+        if not target.exists():  # else somebody else has just stored the same rows
+            raise
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def size(path: Path) -> int:
+    """Bytes of stored rows."""
+    return sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
+
+
+def remove(path: Path) -> None:
+    """Delete stored rows; those of other versions stay, linked or not."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def split_of(share: float = 0.1) -> pl.Expr:

@@ -31,7 +31,7 @@ def told_of(frame: pl.DataFrame) -> pl.DataFrame:
 def strangers(told: pl.DataFrame) -> tuple[pl.DataFrame, float]:
     """The sample's rows in another language than most, and their share; none where they are so few that it may err."""
     usual = told["language"].drop_nulls().mode().sort().first()
-    found = told.filter(pl.col("language") != usual)
+    found = told.filter(pl.col("language") != pl.lit(usual, dtype=pl.String))
     share = found.height / max(1, told.height)
     return (found, share) if told.height >= _FEWEST_ROWS and share >= _SHARE else (found.clear(), 0.0)
 

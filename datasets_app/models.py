@@ -29,7 +29,7 @@ class Dataset(models.Model):
 
 
 class Version(models.Model):
-    """An immutable, content-addressed state of a dataset. Its rows lie in one Parquet file named by the hash."""
+    """An immutable, content-addressed state of a dataset. Its rows lie in Parquet named by the hash."""
 
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -59,7 +59,7 @@ class Version(models.Model):
 
     @property
     def path(self) -> Path:
-        """Parquet file with the columns text, label (strings), row (1-based) and, where one was given, split."""
+        """Parquet file, or folder of such files, with text, label (strings), row (1-based) and split or held_out."""
         return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
 
 

@@ -31,6 +31,11 @@ class UploadSerializer(serializers.Serializer[Any]):
     delimiter = serializers.CharField(required=False, allow_blank=True, max_length=1, trim_whitespace=False)
     note = serializers.CharField(required=False, allow_blank=True, max_length=300)
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs.get("hub") and "file" not in attrs:
+            raise serializers.ValidationError({"file": _("Send a file, or name a data set of the hub.")})
+        return attrs
+
 
 class StoredSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()

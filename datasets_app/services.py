@@ -228,8 +228,8 @@ def prepare(
     """Check rows and put them on disk."""
     from . import analysis, canonical, checks
 
-    report = checks.run(rows, told)
-    frame = _with_places(rows.frame, report.facts, parent or _newest(name))
+    report, before = checks.run(rows, told), parent or _newest(name)
+    frame = _with_places(rows.frame, report.facts, before)
     version = Version(
         hash=canonical.digest(frame),
         parent=parent,
@@ -245,7 +245,7 @@ def prepare(
         source=source,
         change=change or {},
     )
-    canonical.store(frame, version.path)
+    canonical.store(frame, version.path, before.path if before else None)
     return Prepared(user, name, version, report.found, description)
 
 
@@ -327,10 +327,12 @@ def delete(*, user: User, dataset: Dataset) -> None:
 
 
 def _remove_unused(paths: dict[str, Path]) -> None:
+    from . import canonical
+
     used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
     for digest, path in paths.items():
         if digest not in used:
-            path.unlink(missing_ok=True)
+            canonical.remove(path)
 
 
 def load_samples(*, owner: User) -> None:

@@ -44,11 +44,11 @@ def test_offline_is_told_in_words_and_nothing_is_queued(client, member):
     assert not DataTask.objects.exists()
 
 
-def test_offline_is_told_by_api_and_command(api, admin, member):
+def test_offline_is_told_by_api_and_command(api, member):
     answer = api(member).post("/api/datasets", {"name": "reviews", "hub": "somebody/reviews"}, format="multipart")
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "hub"
     with pytest.raises(CommandError, match="can't be reached"):
-        call_command("datasets", "import", "reviews", "--hub", "somebody/reviews")
+        call_command("datasets", "import", "reviews", "--hub", "somebody/reviews", "--user", member.username)
 
 
 def test_id_that_cannot_be_is_refused():
