@@ -1,5 +1,6 @@
 """Fixtures of every app: people with roles, an API client, a folder of their own, a real Valkey, real tweets."""
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,10 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey")) as server:
+    with socket.socket() as s:  # left to itself it tries the same ports in every pytest process
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with ValkeyServer(port=port, data_dir=tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 

@@ -161,6 +161,7 @@ class Rows(APIView):
         operation_id="datasets_rows",
         parameters=[
             OpenApiParameter("version", int), OpenApiParameter("label", str), OpenApiParameter("q", str),
+            OpenApiParameter("split", str),
             OpenApiParameter("limit", int), OpenApiParameter("offset", int),
         ],
         responses=RowsSerializer,
@@ -170,8 +171,8 @@ class Rows(APIView):
         query = request.query_params
         version = _version(person(request), name, query.get("version"))
         start, size = _number(query.get("offset", "0")), min(1000, _number(query.get("limit", "50")))
-        label, text = query.get("label", ""), query.get("q", "")[:200]
-        found, total = selectors.rows_page(version, label=label, text=text, start=start, size=size)
+        wanted = {"label": query.get("label", ""), "text": query.get("q", "")[:200], "split": query.get("split", "")}
+        found, total = selectors.rows_page(version, **wanted, start=start, size=size)
         return Response({"version": version.number, "count": total, "results": found})
 
 

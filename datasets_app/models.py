@@ -138,7 +138,7 @@ class DataTask(Work):
     arguments = models.JSONField(default=dict)
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)
 
-    job, words = "datasets_app.jobs.run", WORDS
+    queue, job, words = models.Value(QUEUE), "datasets_app.jobs.run", WORDS
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}, {self.status})"

@@ -112,13 +112,17 @@ def review_counts(version: Version) -> dict[str, int]:
     }
 
 
-def rows_page(version: Version, *, label: str, text: str, start: int, size: int) -> tuple[list[dict[str, Any]], int]:
-    """Some rows of a version that have the label and contain the text, and how many there are."""
+def rows_page(
+    version: Version, *, label: str = "", text: str = "", split: str = "", start: int, size: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Some rows of a version that have the label, are in the split, contain the text; and how many there are."""
     import polars as pl  # half a second that pages without rows must not wait for
 
     from .canonical import with_split
 
     found = _filtered(with_split(pl.scan_parquet(version.path)), label, text)
+    if split:
+        found = found.filter(pl.col("split") == split) if "split" in found.collect_schema() else found.clear()
     total = found.select(pl.len()).collect().item()
     return found.slice(start, size).collect().to_dicts(), total
 

@@ -245,15 +245,15 @@ def _limit(asked: str) -> int:
 def rows(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    label, text = request.GET.get("label", ""), request.GET.get("q", "")[:200]
+    label, text, split = request.GET.get("label", ""), request.GET.get("q", "")[:200], request.GET.get("split", "")
     number = max(1, int(asked)) if (asked := request.GET.get("page", "")).isascii() and asked.isdigit() else 1
     start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
-    found, total = selectors.rows_page(version, label=label, text=text, start=start, size=ROWS_PER_PAGE)
+    found, total = selectors.rows_page(version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE)
     page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)
     context = {"dataset": dataset, "version": version, "rows": found, "page": page, "total": total}
     context["manages"] = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
     context["editing"] = request.GET.get("edit", "")
-    return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text})
+    return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text, "split": split})
 
 
 @login_required

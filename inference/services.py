@@ -13,7 +13,7 @@ from audit.services import record
 from experiments.models import Experiment
 from experiments.selectors import experiment_for, experiments_for
 
-from . import selectors
+from . import metrics, selectors
 from .engine.predictor import Loaded, Prediction, Predictor, Unreadable
 from .engine.words import words_that_mattered
 
@@ -33,8 +33,9 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 
 def answers(folder: Path, name: str, texts: list[str]) -> list[dict[str, Any]]:
     """What the model `name`, whose final_model folder this is, says of each text."""
-    loaded = load(folder, name)
-    found, milliseconds = loaded.predict(texts)
+    with metrics.measured(len(texts)):
+        loaded = load(folder, name)
+        found, milliseconds = loaded.predict(texts)
     each = round(milliseconds / len(texts), 2)
     return [answer(p, text, name, loaded.base_model, each) for p, text in zip(found, texts, strict=True)]
 

@@ -1,5 +1,6 @@
 """Django's settings; what an installation may change comes from env.py."""
 
+import re
 from datetime import timedelta
 
 import dj_database_url
@@ -8,6 +9,7 @@ from django.urls import reverse_lazy
 
 from lorasite.env import BASE_DIR, env
 
+VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # it has one
 DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
 BASE_MODELS_DIR = env.base_models_dir
 DATA_DIR.mkdir(parents=True, exist_ok=True)
@@ -35,6 +37,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_rq",
+    "django_prometheus",
     "lorasite",
     "accounts",
     "audit",
@@ -43,9 +46,12 @@ INSTALLED_APPS = [
     "experiments",
     "training",
     "inference",
+    "monitoring",
 ]
 
 MIDDLEWARE = [
+    "monitoring.middleware.Probes",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -59,6 +65,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
     "lorasite.errors.ErrorMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
 TEMPLATES = [
@@ -120,6 +127,11 @@ for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
 LEASE_SECONDS = env.lease_seconds
 SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
+DEVICE_KINDS = [kind for kind in env.device_kinds.split(",") if kind]
+METRICS_TOKEN = env.metrics_token.get_secret_value()
+MIN_FREE_DISK = env.min_free_disk_mb * 1024 * 1024
+WORKER_BEAT_FILE = env.worker_beat_file
+PROMETHEUS_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf"))
 
 # Two installations on one host share cookies (a cookie knows no port), so each names its own.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"lorasite_{env.port}", f"lorasite_csrf_{env.port}"
@@ -170,7 +182,7 @@ SIMPLE_JWT = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Lorasite",
     "DESCRIPTION": "Self-hosted LoRA fine-tuning, from a raw data file to a served model.",
-    "VERSION": "0.1.0",
+    "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

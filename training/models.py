@@ -38,7 +38,7 @@ class Task(Work):
     tokens_per_second = models.FloatField(null=True)
     facts = models.JSONField(default=dict)  # the engine's Prepared event: device, precision, rows, labels, …
 
-    job, words = "training.jobs.run", WORDS
+    queue, job, words = models.F("device_kind"), "training.jobs.run", WORDS
 
     class Meta(Work.Meta):
         constraints = [

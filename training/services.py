@@ -65,9 +65,8 @@ def _create(user: User, config: RunConfig, version: Version | None, key: str | N
         dataset_name=str(version) if version else config.data.dataset_name,
         base_model=config.model.name,
     )
-    task = Task.objects.create(
-        owner=user, experiment=experiment, device_kind=queue.device_kind(), idempotency_key=key or None
-    )
+    kind = queue.kind_for(config.training.device)
+    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind, idempotency_key=key or None)
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
     return task

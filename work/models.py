@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from django.apps import apps
 from django.db import models
+from django.db.models.expressions import Combinable
 from django.utils.translation import gettext_lazy as _
 
 from accounts.errors import Conflict
@@ -74,6 +75,7 @@ class Work(models.Model):
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
 
+    queue: ClassVar[Combinable]  # `queue_name` in SQL
     job: ClassVar[str]  # dotted name of the function that a worker calls with the id
     words: ClassVar[Words]
 

@@ -32,6 +32,17 @@ def device_kind() -> str:
     return "mps" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cpu"
 
 
+def device_kinds() -> list[str]:
+    """Kinds of the workers that this installation has, the usual one first: DEVICE_KINDS, or what this machine has."""
+    return settings.DEVICE_KINDS or [device_kind()]
+
+
+def kind_for(wanted: str) -> str:
+    """The queue of a run that asks for a device; where no worker has it, the usual one, which says what it lacks."""
+    kinds = device_kinds()
+    return wanted if wanted in kinds else kinds[0]
+
+
 def connect(timeout: float = 2.0) -> redis.Redis:
     """A client that gives up soon: a page that submits must not hang because Redis is away."""
     return redis.Redis.from_url(

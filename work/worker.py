@@ -24,6 +24,7 @@ from rq.utils import now
 from . import lease, queue, running
 from .models import Status, Work, kinds
 from .reconciler import reconcile, take_back_abandoned
+from .signals import worker_alive, worker_left
 
 log = logging.getLogger(__name__)
 RECONCILE_EVERY = 10.0  # seconds
@@ -35,7 +36,7 @@ class ForkingWorker(Worker):
 
     def __init__(self, name: str, connection: redis.Redis, in_horse: Callable[[], None]) -> None:
         super().__init__([name], connection=connection, serializer=JSONSerializer, job_monitoring_interval=5)
-        self.in_horse = in_horse
+        self.queue_name, self.in_horse = name, in_horse
         self.reconciled_at = float("-inf")
 
     @property
@@ -65,7 +66,7 @@ class ForkingWorker(Worker):
     def reconcile_when_due(self) -> None:
         if time.monotonic() - self.reconciled_at >= RECONCILE_EVERY:
             self.reconciled_at = time.monotonic()
-            reconcile_safely()
+            reconcile_safely(self.queue_name)
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """A database connection must not be shared by two processes."""
@@ -122,7 +123,8 @@ def _mib(maxrss: int) -> float:
     return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def reconcile_safely() -> None:
+def reconcile_safely(name: str) -> None:
+    worker_alive.send_robust(sender=None, kind=name)
     try:
         counts = reconcile()
         if any(counts.values()):
@@ -140,9 +142,10 @@ def work(name: str, *, warm_up: Callable[[], None], in_horse: Callable[[], None]
     """
     warm_up()
     while True:
-        reconcile_safely()
+        reconcile_safely(name)
         worker = _serve(name, in_horse, burst)
         if burst or (worker and worker.stop_requested):
+            worker_left.send_robust(sender=None)
             return
         time.sleep(1)
 

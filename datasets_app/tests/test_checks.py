@@ -43,6 +43,7 @@ def test_good_rows_have_no_findings():
         ("encoding", "It doesnâ€™t work at all"),
         ("personal_data", "write to jane.roe@example.org today"),
         ("personal_data", "call 0912-345-678 now"),
+        ("personal_data", "市話 (02) 2345-6789 分機"),
         ("personal_data", "call +44 20 7946 0958 now"),
         ("personal_data", "his number is A123456789 they say"),
     ],

@@ -133,6 +133,13 @@ def test_owner_deletes_and_a_used_dataset_stays(browser, stored, member):
     assert not Dataset.objects.exists()
 
 
+def test_rows_are_filtered_by_split(client, member, stored):
+    client.force_login(member)
+    page = client.get("/datasets/moods/rows/?split=eval").content.decode()
+    assert f"{stored.splits['eval']} rows found" in page and stored.splits["eval"] == 40
+    assert client.get("/datasets/moods/rows/?split=nothing").status_code == 200
+
+
 def test_broken_lines_are_downloaded(client, member, file):
     from datasets_app.services import create_version
 

@@ -101,6 +101,14 @@ GET    audit/                                      302 403 403 403 403 200
 POST   audit/                                      302 405 405 405 405 405
 GET    audit/export/                               302 403 403 403 403 200
 POST   audit/export/                               302 405 405 405 405 405
+GET    system/                                     302 403 403 403 403 200
+POST   system/                                     302 405 405 405 405 405
+GET    healthz                                     200 200 200 200 200 200
+POST   healthz                                     405 405 405 405 405 405
+GET    readyz?only=database                        200 200 200 200 200 200
+POST   readyz                                      405 405 405 405 405 405
+GET    metrics                                     403 403 403 403 403 403
+POST   metrics                                     405 405 405 405 405 405
 GET    i18n/setlang/                               302 302 302 302 302 302
 POST   i18n/setlang/                               302 302 302 302 302 302
 """
@@ -134,6 +142,7 @@ POST   api/task/<uuid:task_id>/cancel              401 404 404 403 202 202
 POST   api/task/<uuid:task_id>/resume              401 404 404 403 202 202
 GET    api/task/<uuid:task_id>/logs                401 404 404 200 200 200
 POST   api/predict                                 401 404 404 409 409 409
+GET    api/system                                  401 403 403 403 403 200
 GET    api/schema                                  200 200 200 200 200 200
 GET    api/docs                                    200 200 200 200 200 200
 """
