@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 AT_ONCE = 50_000  # rows whose tokens are counted within about a second
 _SAMPLE = 50_000  # rows that words are counted in
 _MOST_LABELS, _MOST_WORDS, _FEWEST = 12, 12, 3
+_TELLING = 1.2  # times the share of rows at large
 _WORD = r"^\w*\p{L}\w+$|^\w+\p{L}\w*$"  # two characters or more, a letter among them
 _BINS = 32
 
@@ -38,7 +39,7 @@ def words(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
     found = said.group_by("label", "word").len("rows").join(rows, on="label")
     p, q = pl.col("rows") / pl.col("of_label"), pl.col("rows").sum().over("word") / sample.height
     ranked = found.with_columns((p * (p / q).log()).alias("marks")).filter(
-        (pl.col("rows") >= _FEWEST) & (pl.col("marks") > 0)
+        (pl.col("rows") >= _FEWEST) & (p > _TELLING * q)
     )
     best = ranked.sort(["marks", "word"], descending=[True, False]).group_by("label", maintain_order=True)
     top = best.head(_MOST_WORDS).group_by("label").agg("word", "rows")

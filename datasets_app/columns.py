@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from accounts.errors import Invalid
 
 from .canonical import SLICE
-from .reading import ROW, Table
+from .table import ROW, Table
 
 TEXT_NAMES = (
     *("text", "sentence", "comment", "review", "tweet", "content", "message", "body", "post", "document"),

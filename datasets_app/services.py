@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .checks import Found
     from .columns import Rows
     from .jobs import Told
-    from .reading import Table
+    from .table import Table
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"new", "tasks"}  # addresses of the pages
@@ -345,10 +345,10 @@ def load_samples(*, owner: User) -> None:
 
 
 def _load_sample(owner: User, name: str, frame: Any) -> None:
-    from . import columns, reading
+    from . import columns
+    from .table import ROW, Table
 
-    numbered = frame.with_row_index(reading.ROW, offset=1).fill_null("")
-    table = reading.Table(numbered, "sample")
+    table = Table(frame.with_row_index(ROW, offset=1).fill_null(""), "sample")
     rows = columns.rows_of(table, columns.Chosen("text", "label", None))
     description, note = _SAMPLE_WORDS.get(name, ("", ""))
     source = _source(table, rows, f"sample {name}")

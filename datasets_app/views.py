@@ -30,7 +30,7 @@ from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
 from .models import Dataset, DataTask, Version
 
 if TYPE_CHECKING:
-    from .reading import Table
+    from .table import Table
 
 
 class SignedIn(HttpRequest):

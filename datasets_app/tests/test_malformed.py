@@ -18,7 +18,8 @@ from datasets_app.models import Dataset
 from .malformed import MALFORMED, good
 
 LIMIT = 20 << 20
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+CHARACTERS = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\r\t")  # many others: not a text file
+WORDS = st.text(CHARACTERS, max_size=30)
 ROWS = st.lists(st.tuples(WORDS, st.sampled_from(["good", "bad", "0", "標籤"])), min_size=1, max_size=15)
 
 
