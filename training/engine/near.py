@@ -65,13 +65,14 @@ def near_duplicates(texts: pl.Series, order: np.ndarray) -> dict[int, int]:
 
 def _words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All words end to end as numbers: (words,) uint32, and where each text's begin: (texts + 1,) int64."""
-    parts, lengths = [], []
+    every, lengths = bytearray(), []  # grows in place: beside a list of parts, their sum would be there twice
     for start in range(0, len(order), _BATCH):
         part = texts.gather(order[start : start + _BATCH]).alias("text").to_frame().select(same_text())
-        flat, counts = _words_of(part["text"])
-        parts.append(flat)
+        words, counts = _words_of(part["text"])
+        every += words.tobytes()
         lengths.append(counts)
-    return np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    ends = np.cumsum(np.concatenate(lengths))
+    return np.frombuffer(every, dtype=np.uint32), np.concatenate([[0], ends]).astype(np.int64)
 
 
 def _words_of(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
