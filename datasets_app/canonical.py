@@ -94,11 +94,6 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def size(path: Path) -> int:
-    """Bytes of stored rows."""
-    return sum(p.stat().st_size for p in path.iterdir()) if path.is_dir() else path.stat().st_size
-
-
 def remove(path: Path) -> None:
     """Delete stored rows; those of other versions stay, linked or not."""
     if path.is_dir():

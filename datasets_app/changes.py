@@ -18,7 +18,7 @@ from accounts.models import User
 from training.engine.near import same_text
 from work.models import Status
 
-from . import canonical, checks, services, wording
+from . import checks, services, wording
 from .columns import Chosen, Rows, refuse_untrainable
 from .models import DataTask, Suspect, Version
 
@@ -31,7 +31,7 @@ _TAG = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]{0,300}>")
 
 def make(*, user: User, version: Version, change: dict[str, Any], note: str = "") -> Version | DataTask:
     """The next version at once where that takes about a second, else the task that makes it."""
-    if canonical.size(version.path) > services.AT_ONCE / 2:  # packed to about half
+    if sum(version.sizes().values()) > services.AT_ONCE / 2:  # packed to about half
         kind = DataTask.Kind.CHANGE
         return services.submit(
             user=user, kind=kind, name=version.dataset.name, version=version, change=change, note=note

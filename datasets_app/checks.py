@@ -81,11 +81,15 @@ def run(rows: Rows, told: Told = lambda stage, done=0, total=0: None) -> Report:
 
 @dataclass(frozen=True)
 class Seen:
-    """All rows, and beside each: `same` and `exact`, numbers of its text, and a flag for each check of one text alone."""
+    """All rows, and beside each: `same` (its text), `exact` (its text and label), `group`, and a flag for each check of one text alone."""
 
     frame: pl.DataFrame
     facts: pl.DataFrame
     spoken: pl.DataFrame  # the rows whose language was told
+
+    def repeated(self, column: str) -> pl.DataFrame:
+        """The rows whose value of this column others have too: few, so that comparing them takes little memory."""
+        return self.facts.filter(pl.col(column).is_duplicated())
 
     def finding(self, code: str, severity: str, found: pl.DataFrame, **more: str) -> Iterator[Found]:
         """`found`: rows of the facts; `more` names further columns of it that the examples keep."""
@@ -124,7 +128,7 @@ def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
     ]
     facts = part.select(
         *kept,
-        text.hash().alias("exact"),
+        (text.hash() ^ pl.col("label").hash(1)).alias("exact"),
         (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
         (text.str.len_chars() > LONGEST).alias("too_long"),
         text.str.contains(CONTROL).alias("control_characters"),
@@ -180,29 +184,30 @@ def one_text(seen: Seen) -> Iterator[Found]:
 
 
 def exact_duplicate(seen: Seen) -> Iterator[Found]:
-    first = pl.col("row").first().over("exact", "label").alias("first")
-    repeated = seen.facts.with_columns(first).filter(pl.col("row") != pl.col("first"))
+    first = pl.col("row").first().over("exact").alias("first")
+    repeated = seen.repeated("exact").with_columns(first).filter(pl.col("row") != pl.col("first"))
     yield from seen.finding("exact_duplicate", "warning", repeated, same_as_row="first")
 
 
 def near_duplicate(seen: Seen) -> Iterator[Found]:
     """Rows that nearly say what an earlier one of their group says; those that say the very same are told elsewhere."""
     first = [pl.col(name).first().over("group").alias(f"first_{name}") for name in ("row", "same")]
-    repeated = seen.facts.with_columns(first).filter(pl.col("same") != pl.col("first_same"))
+    repeated = seen.repeated("group").with_columns(first).filter(pl.col("same") != pl.col("first_same"))
     once = repeated.unique("same", keep="first", maintain_order=True)
     yield from seen.finding("near_duplicate", "info", once, like_row="first_row")
 
 
 def label_conflict(seen: Seen) -> Iterator[Found]:
     kinds = pl.col("label").n_unique().over("same")
-    yield from seen.finding("label_conflict", "warning", _grouped(seen.facts.filter(kinds > 1)))
+    yield from seen.finding("label_conflict", "warning", _grouped(seen.repeated("same").filter(kinds > 1)))
 
 
 def split_leakage(seen: Seen) -> Iterator[Found]:
     """Texts, or near-duplicates of them, in more than one of the splits that were given."""
     if "split" in seen.facts.columns:
         kinds = pl.col("split").n_unique().over("group")
-        yield from seen.finding("split_leakage", "error", _grouped(seen.facts.filter(kinds > 1)), split="split")
+        leaked = _grouped(seen.repeated("group").filter(kinds > 1))
+        yield from seen.finding("split_leakage", "error", leaked, split="split")
 
 
 def _grouped(found: pl.DataFrame) -> pl.DataFrame:

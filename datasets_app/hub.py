@@ -29,6 +29,7 @@ def pinned(identifier: str, revision: str | None = None) -> str:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     facts = {"name": identifier[:100], "revision": (revision or "")[:80]}
+    refuse_folder(identifier)
     try:
         return str(HfApi().dataset_info(identifier, revision=revision or None, timeout=TIMEOUT_S).sha)
     except HFValidationError:
@@ -56,6 +57,7 @@ def submit(*, user: User, name: str, identifier: str, revision: str | None = Non
 
 def carry_out(task: DataTask, told: "Told") -> Callable[[], dict[str, Any]]:
     """The work of a task that fetches a data set of the hub."""
+    refuse_folder(task.arguments["hub"])
     prepared = prepare(user=task.owner, name=task.name, told=told, **task.arguments)
     return partial(services.stored, prepared)
 
@@ -79,6 +81,12 @@ def prepare(
         prepared = services.prepare_file(user=user, name=name, file=file, filename=filename, told=told, **options)
     prepared.version.source |= {"filename": filename, "hub": hub, "config": config, "revision": revision}
     return prepared
+
+
+def refuse_folder(identifier: str) -> None:
+    """Invalid where the library would take a folder of this machine for the data set."""
+    if Path(identifier).exists():
+        raise Invalid(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
 
 
 def fetch(

@@ -2,6 +2,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from work.models import Work
@@ -22,6 +23,9 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("datasets:detail", args=[self.name])
 
     @property
     def latest(self) -> "Version":
@@ -61,6 +65,12 @@ class Version(models.Model):
     def path(self) -> Path:
         """Parquet file, or folder of such files, with text, label (strings), row (1-based) and split or held_out."""
         return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
+
+    def sizes(self) -> dict[int, int]:
+        """Bytes of the files that its rows lie in, by inode: files that versions share have the same. Empty: rows are gone."""
+        path = self.path
+        files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
+        return {file.stat().st_ino: file.stat().st_size for file in files}
 
 
 class BrokenLines(models.Model):
@@ -113,6 +123,8 @@ class Finding(models.Model):
 
 class DataTask(Work):
     """Work on data that takes more than a second: a large file to store, a fix of many rows, a search for wrong labels."""
+
+    passing = True  # its person's alone: never shared, never handed over
 
     class Kind(models.TextChoices):
         STORE = "store", _("reading a file")

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
+from accounts.permissions import base_model_allowed
 from datasets_app import hub
 
 from .engine.config import SAMPLE_MODEL, DataSection, ModelSection
@@ -17,6 +18,14 @@ def check_base_model(model: ModelSection) -> None:
     """Invalid when the base model is neither here nor on a hub that answers; downloads nothing."""
     if model.name == SAMPLE_MODEL or _in_base_models_dir(model.name):
         return
+    if not base_model_allowed(model.name):
+        raise Invalid(
+            _(
+                "{name} is not on the list of base models that runs may use. Choose another, or ask an administrator."
+            ).format(name=model.name),
+            field="model.name",
+            reason="base_model_not_allowed",
+        )
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -50,5 +59,6 @@ def hub_data_file(data: DataSection) -> Path:
     name = f"{data.dataset_name}-{data.dataset_config or 'default'}".replace("/", "--")
     path = Path(settings.DATA_DIR) / "cache" / "hub" / f"{name}.parquet"
     if not path.exists():
+        hub.refuse_folder(data.dataset_name)
         hub.fetch(data.dataset_name, data.dataset_config, None, path, label_column=data.label_column)
     return path

@@ -53,7 +53,14 @@ def test_offline_is_told_by_api_and_command(api, member):
 
 def test_id_that_cannot_be_is_refused():
     with pytest.raises(Invalid, match="owner/name"):
-        hub.pinned("../../etc")
+        hub.pinned("../../no such place")
+
+
+@pytest.mark.parametrize("folder", ["datasets_app/tests", ".", "/etc"])
+def test_folder_of_this_machine_is_no_data_set_of_the_hub(folder, settings, monkeypatch):
+    monkeypatch.chdir(settings.BASE_DIR)
+    with pytest.raises(Invalid, match="no data set of the hub"):
+        hub.pinned(folder)
 
 
 def test_splits_names_of_labels_and_revision_are_kept(member, shelf):
