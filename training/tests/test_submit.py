@@ -156,6 +156,14 @@ def test_rule_of_the_run_refuses_a_dataset_with_that_finding(submit, dataset):
     assert caught.value.problems[0]["field"] == "data.validation_rules"
 
 
+def test_rule_for_long_texts_goes_by_the_run_s_own_length(submit, dataset):
+    with pytest.raises(Invalid) as caught:
+        submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=8))
+    assert "longer than 8 tokens" in str(caught.value.problems[0]["message"] or caught.value)
+    assert caught.value.problems[0]["field"] == "data.validation_rules"
+    assert submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=256))
+
+
 def test_run_waits_in_the_queue_of_the_device_that_it_asks_for_where_one_is_served(submit, settings):
     settings.DEVICE_KINDS = ["cuda", "cpu"]
     asked = {device: submit(tiny(device, device=device)).device_kind for device in ("auto", "cpu", "cuda", "mps")}
