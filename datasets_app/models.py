@@ -44,8 +44,10 @@ class Version(models.Model):
     lengths = models.JSONField(
         default=list
     )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
-    tokens = models.JSONField(default=dict)  # {base model: {tokens of a text: rows}}
-    change = models.JSONField(default=dict)  # {did, count, …}: how it came of its parent; empty: from a file
+    tokens = models.JSONField(default=dict, db_default={})  # {base model: {tokens of a text: rows}}
+    change = models.JSONField(
+        default=dict, db_default={}
+    )  # {did, count, …}: how it came of its parent; empty: from a file
     source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
 
     class Meta:
