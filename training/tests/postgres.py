@@ -2,10 +2,10 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,9 +48,12 @@ class ThrowawayPostgres:
 
     def kill(self) -> None:
         """All of it at once, as when the machine loses its power."""
+        if self.process.poll() is not None:
+            return
         everyone = [*psutil.Process(self.process.pid).children(), psutil.Process(self.process.pid)]
         for process in everyone:
-            process.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
         psutil.wait_procs(everyone)
 

@@ -111,7 +111,7 @@ def site(database: ThrowawayPostgres, tmp_path: Path, tweets_csv: Path) -> Itera
 def test_no_accepted_run_is_lost_and_each_key_answers_the_same(site: Site, database: ThrowawayPostgres) -> None:
     before = site.accepted("before")
     status, answer = killed_inside_a_transaction(site, database)
-    assert status in (500, 503) and answer["message"], "it was not accepted, and that is said in words"
+    assert status in (500, 503) and answer["detail"], "it was not accepted, and that is said in words"
     database.start()
     assert site.accepted("before") == before
     inside = site.accepted("inside")
