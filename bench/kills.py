@@ -33,7 +33,7 @@ from lorasite.tests.site import running_site
 UNHARMED = 3
 ENDED = ("SUCCESS", "FAILURE", "CANCELLED")
 CONFIG = {
-    "data": {"dataset_name": "tweets", "train_samples": 1600, "eval_samples": 64, "max_length": 64},
+    "data": {"dataset_name": "tweets", "train_samples": 800, "eval_samples": 64, "max_length": 64},
     "training": {
         "device": "cpu", "logging_steps": 1, "num_train_epochs": 1, "per_device_train_batch_size": 32,
         "eval_strategy": "epoch", "save_strategy": "steps", "save_steps": 10,
