@@ -80,7 +80,6 @@ def test_every_variable_that_the_images_set_is_read(compose: Any) -> None:
         "PYTHONDONTWRITEBYTECODE",
         "HF_HOME",
         "PIP_NO_CACHE_DIR",
-        "FORWARDED_ALLOW_IPS",
     }
     assert {name.lower() for name in asked - others} <= set(Env.model_fields)
 

@@ -42,6 +42,7 @@ class Site:
             "SAMPLES": "false",
             "DJANGO_SUPERUSER_PASSWORD": "correct-horse-9",
             "PORT": str(self.port),
+            "THROTTLE_TRAIN": "off",
         }
         self.token = ""
 
