@@ -76,10 +76,11 @@ def lost_in_redis() -> list[Work]:
 
 def take_back_abandoned() -> int:
     """STARTED work whose lease ran out by the database's clock goes back to the queue, or is set aside."""
-    if not clock.is_trusted():
+    where = {"status": Status.STARTED, "lease_until__lt": Now()}
+    found = [task for kind in kinds() for task in kind._default_manager.filter(**where)]
+    if not clock.is_trusted():  # asked last: it may have been moved just before we looked
         return 0
-    found = (kind._default_manager.filter(status=Status.STARTED, lease_until__lt=Now()) for kind in kinds())
-    return sum(take_back(task) for tasks in found for task in tasks)
+    return sum(map(take_back, found))
 
 
 def take_back(task: Work) -> bool:
@@ -103,7 +104,7 @@ def take_back(task: Work) -> bool:
 def _still_abandoned(task: Work) -> None:
     """Its worker may have renewed the lease since we looked."""
     same = type(task)._default_manager.select_for_update()
-    if not same.filter(pk=task.pk, attempt=task.attempt, lease_until__lt=Now()).exists():
+    if not same.filter(pk=task.pk, attempt=task.attempt, lease_until=task.lease_until).exists():
         raise WrongState
 
 
