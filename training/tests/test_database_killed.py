@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -71,9 +72,11 @@ class Site:
 
     def accepted(self, key: str) -> str:
         """The run that this key made, asked for until it is accepted, as a client does."""
-        found: list[Answer] = []
-        until(lambda: found.append(self.train(key)) or found[-1][0] == 202, what=f"{key}: {found[-1:]}")
-        return str(found[-1][1]["task_id"])
+        end = time.monotonic() + 60
+        while (answer := self.train(key))[0] != 202:
+            assert time.monotonic() < end, f"{key}: {answer}"
+            time.sleep(0.1)
+        return str(answer[1]["task_id"])
 
     def sign_in_and_upload(self, file: Path) -> None:
         who = {"username": "admin", "password": "correct-horse-9"}

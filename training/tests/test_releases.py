@@ -76,7 +76,7 @@ def test_every_column_that_the_last_release_knows_is_there_and_new_ones_can_be_l
 
 
 def columns(model: type[models.Model]) -> set[str]:
-    return {field.column for field in model._meta.concrete_fields}
+    return {str(field.column) for field in model._meta.concrete_fields}
 
 
 def is_needed(model: type[models.Model], column: str) -> bool:
