@@ -48,10 +48,10 @@ class Version(models.Model):
     lengths = models.JSONField(
         default=list
     )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
-    tokens = models.JSONField(default=dict)  # {base model: {tokens of a text: rows}}
-    languages = models.JSONField(default=dict)  # {language: rows} of a sample
-    words = models.JSONField(default=dict)  # {label: [[word, rows], …]}: what its texts have and others do not
-    change = models.JSONField(default=dict)  # {did, count, …}: how it came of its parent; empty: from a file
+    tokens = models.JSONField(default=dict, db_default={})  # {base model: {tokens of a text: rows}}
+    languages = models.JSONField(default=dict, db_default={})  # {language: rows} of a sample
+    words = models.JSONField(default=dict, db_default={})  # {label: [[word, rows], …]}: what its texts have, others not
+    change = models.JSONField(default=dict, db_default={})  # {did, count, …}: how it came of its parent; empty: a file
     source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
 
     class Meta:
