@@ -91,10 +91,10 @@ class Task:
             "baseline": {"majority_accuracy": majority_accuracy(train, held_out)},
             "worst": worst_rows(self.eval_logits, held_out, self.rows.labels),
         }
-        if self.config.system.baseline:
-            found["baseline"]["linear_accuracy"] = linear_accuracy(train, held_out)
         if self.rows.test and self.test:
             found["test"] = classification_metrics(self._all_logits(self.test), self.rows.test.labels, self.rows.labels)
+        if self.config.system.baseline and self.plan.world.leads:
+            found["baseline"]["linear_accuracy"] = linear_accuracy(train, held_out)
         return found
 
     def save_extras(self, folder: Path) -> None:
@@ -184,17 +184,21 @@ class Task:
         return self.forward(**self._inputs(tokens, rows)).float()
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
-        def logits(batch: int) -> np.ndarray:
-            found = np.empty((len(tokens.lengths), len(self.rows.labels)), dtype=np.float32)
-            for rows in by_length(tokens.lengths, batch):
-                found[rows] = self._logits(tokens, rows).cpu().numpy()
+        world = self.plan.world
+        share = world.share(np.arange(len(tokens.lengths)))
+
+        def logits(batch: int) -> torch.Tensor:
+            found = torch.zeros(len(tokens.lengths), len(self.rows.labels))
+            for rows in by_length(tokens.lengths[share], batch):
+                found[share[rows]] = self._logits(tokens, share[rows]).cpu()
             return found
 
         batch = self.config.training.per_device_eval_batch_size
         if self.plan.device.type == "cpu":
             batch = fitting(batch, lambda size: self.memory.evaluation(size, tokens.longest))
         with _evaluating(self.model):
-            return halving(logits, batch, self.plan.device, smaller=lambda _: None)
+            found = halving(logits, batch, self.plan.device, smaller=lambda _: None)
+            return world.sum(found.to(self.plan.device)).cpu().numpy()
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
