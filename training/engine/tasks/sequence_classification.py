@@ -124,7 +124,8 @@ class Task:
 
     def _let_go(self) -> None:
         """Give the trained weights' memory back: loading them again must not take more than training them did."""
-        self.model.to("meta")
+        if self.plan.few_bits is None:  # bitsandbytes' weights don't go there, and are few
+            self.model.to("meta")
         self.forward = _plain_forward(self.model)
         release(self.plan.device)
 

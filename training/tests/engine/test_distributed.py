@@ -28,6 +28,7 @@ def config() -> RunConfig:
     """Twenty steps; the last of each epoch has one row, so one of two processes has none."""
     return small(
         experiment_name="shared",
+        model={"name": "still"},
         lora={"lora_dropout": 0.0},
         data={"train_samples": 33, "eval_samples": 15},
         training={
@@ -41,12 +42,12 @@ def config() -> RunConfig:
     )
 
 
-def torchrun(folder: Path, data: Path, *more: str) -> subprocess.Popen[str]:
+def torchrun(folder: Path, data: Path, bases: Path, *more: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     (folder / "run.yaml").write_text(config().to_yaml())
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
     engine = ["-m", "training.engine", str(folder / "run.yaml"), "--data", str(data), "--results", str(folder)]
-    command = [*launch, *engine, "--cache", str(folder / "cache")]
+    command = [*launch, *engine, "--cache", str(folder / "cache"), "--base-models", str(bases)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -57,14 +58,14 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def shared(tweets: Path, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("shared")
-    return folder / "shared", ended(torchrun(folder, tweets))
+    return folder / "shared", ended(torchrun(folder, tweets, bases))
 
 
-def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets, tmp_path):
+def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets, bases, tmp_path):
     results, _ = shared
-    run(config(), tweets, tmp_path)
+    run(config(), tweets, tmp_path, base_models_dir=bases)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, results))
     losses = [[point["loss"] for point in found["history"] if "loss" in point] for found in (one, two)]
     assert len(losses[0]) == 20 and losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -87,13 +88,14 @@ def test_one_process_writes_and_speaks(shared):
     assert not list(results.rglob(".draft-*"))
 
 
-def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shared, tweets, tmp_path):
+def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shared, tweets, bases, tmp_path):
     expected, _ = shared
-    process = torchrun(tmp_path, tweets, "--max-restarts", "2")
+    process = torchrun(tmp_path, tweets, bases, "--max-restarts", "2")
     results = tmp_path / "shared"
-    at = step_above(results, 1)
+    step_above(results, 1)
     os.kill(second(process.pid), signal.SIGKILL)
-    at = step_above(results, at)
+    until(lambda: (results / "logs.txt").read_text().count("20 steps, from step"), 1)
+    step_above(results, newest(results))
     os.kill(second(process.pid), signal.SIGTERM)
     ended(process)
     log = (results / "logs.txt").read_text()
@@ -101,16 +103,20 @@ def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shar
     assert (results / ADAPTER).read_bytes() == (expected / ADAPTER).read_bytes()
 
 
-def step_above(results: Path, step: int) -> int:
-    """The newest checkpoint's step, once there is one above `step`."""
-    return until(lambda: max((int(path.name[11:]) for path in results.rglob("checkpoint-*")), default=0), step)
+def newest(results: Path) -> int:
+    """The newest checkpoint's step."""
+    return max((int(path.name[11:]) for path in results.glob("artifacts/checkpoints/checkpoint-*")), default=0)
 
 
-def until(count: Callable[[], int], above: int) -> int:
+def step_above(results: Path, step: int) -> None:
+    until(lambda: newest(results), step)
+
+
+def until(count: Callable[[], int], above: int) -> None:
     ends = time.monotonic() + 120
     while time.monotonic() < ends:
-        if (found := count()) > above:
-            return found
+        if count() > above:
+            return
         time.sleep(0.01)
     raise AssertionError("nothing came")
 

@@ -1,5 +1,8 @@
 """Frozen weights in 8 or 4 bits: refused in words where they can't be, and what loads them is told the right thing."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -35,6 +38,20 @@ def test_missing_package_is_named_with_the_command_that_installs_it():
         device.refuse_few_bits(ModelSection(load_in_4bit=True), torch.device("cuda"))
 
 
+def test_process_that_warms_up_leaves_bitsandbytes_to_the_runs_since_it_opens_cuda(tmp_path):
+    (tmp_path / "bitsandbytes").mkdir()
+    (tmp_path / "bitsandbytes/__init__.py").write_text("raise SystemExit('CUDA was opened before the fork')")
+    code = "from training.engine import warm_up; warm_up(); from importlib.util import find_spec; print(find_spec('bitsandbytes').name)"
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["bitsandbytes"], done.stderr
+
+
 @bits_of_both
 def test_encoder_is_loaded_in_few_bits_and_what_learns_in_full(bits):
     told = in_few_bits(base_model_path(), plan_of(bits))
@@ -50,7 +67,8 @@ def test_encoder_is_loaded_in_few_bits_and_what_learns_in_full(bits):
 @bits_of_both
 def test_run_with_weights_in_few_bits_learns_saves_and_loads(tweets, tmp_path, monkeypatch, bits):
     """bitsandbytes computes on CPUs too, slowly; only the policy stands in the way, so it is put aside here."""
-    monkeypatch.setattr(device, "choose", lambda config, world: plan_of(bits))
+    plan = plan_of(bits)
+    monkeypatch.setattr(device, "choose", lambda config, world: plan)
     config = small(model={bits: True}, lora={"lora_dropout": 0.0}, training={"num_train_epochs": 4})
     events = run(config, tweets, tmp_path)
     losses = [event.loss for event in events if isinstance(event, StepDone)]
