@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from training.engine import RunConfig
+from training.engine import RunConfig, device
 from training.engine.distributed import World
 from training.tests.engine.conftest import run, small
 
@@ -125,6 +125,46 @@ def second(launcher: int) -> int:
     """Process id of rank 1."""
     children = psutil.Process(launcher).children()
     return next(child.pid for child in children if child.environ().get("RANK") == "1")
+
+
+EXCHANGE = """
+import json, sys, torch
+from training.engine.distributed import ProcessesDiffer, World
+world, cpu = World.of_environment(), torch.device("cpu")
+world.join(cpu)
+weight = torch.nn.Parameter(torch.zeros(2))
+weight.grad = None if world.leads else torch.tensor([3.0, 4.0])  # the first had no rows
+told = world.after_step([weight], loss=1.0 + world.rank, micro_batch=8 >> world.rank, stop=not world.leads)
+world.refuse_differences("same", [weight], cpu)
+try:
+    world.refuse_differences(f"checkpoint {world.rank}", [weight], cpu)
+    said = "agreed"
+except ProcessesDiffer as error:
+    said = error.code
+world.leave()
+sys.stdout.write(json.dumps([*told, weight.grad.tolist(), said]) + chr(10))
+"""
+
+
+def test_smallest_micro_batch_and_a_wish_to_stop_reach_all_and_other_starts_are_refused(tmp_path):
+    (tmp_path / "exchange.py").write_text(EXCHANGE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(tmp_path / "exchange.py")]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [json.loads(line) for line in done.stdout.split("\n") if line] == [
+        [3.0, 4, True, [3.0, 4.0], "processes_differ"]
+    ] * 2
+
+
+def test_more_processes_than_gpus_are_refused_in_words():
+    with pytest.raises(device.DeviceUnavailable, match="fewer GPUs than torchrun started processes"):
+        device._of_process(torch.device("cuda"), World(63, 64, 63))
+
+
+def test_cores_are_shared_out_between_the_processes_of_a_machine():
+    config = RunConfig.parse({"training": {"device": "cpu"}})
+    assert device.choose(config, World(0, 2, 0)).threads == max(1, device.usable_cores() // 2)
 
 
 def test_dropout_differs_between_processes_and_depends_on_the_step_alone():
