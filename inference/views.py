@@ -7,6 +7,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 
 from accounts.errors import LorasiteError
+from accounts.throttles import limited
 from experiments.selectors import experiments_for
 
 from . import services
@@ -15,6 +16,7 @@ from .selectors import with_model
 
 
 @login_required
+@limited("predict")
 def page(request: Any) -> HttpResponse:
     """Ask a finished experiment about one text, and another one beside it."""
     sent = request.POST or request.GET

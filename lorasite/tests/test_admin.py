@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts.models import Role, User
+from accounts.models import BaseModelRule, Role, User
 from audit.models import Entry
 from audit.services import record, verify
 from datasets_app.models import Dataset, Version
@@ -21,7 +21,7 @@ from training.models import Status, Task
 
 from .rows import Belongings, belongings
 
-MODELS: list[Any] = [User, Group, Dataset, Version, Experiment, Task, Entry, Worker]
+MODELS: list[Any] = [User, Group, BaseModelRule, Dataset, Version, Experiment, Task, Entry, Worker]
 PASSWORD = "correct-horse-9"
 
 
