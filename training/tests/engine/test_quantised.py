@@ -64,9 +64,12 @@ def test_encoder_is_loaded_in_few_bits_and_what_learns_in_full(bits):
 @pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="an optional package: pip install -r requirements-cuda.txt"
 )
-@bits_of_both
-def test_run_with_weights_in_few_bits_learns_saves_and_loads(tweets, tmp_path, monkeypatch, bits):
-    """bitsandbytes computes on CPUs too, slowly; only the policy stands in the way, so it is put aside here."""
+def test_run_with_weights_in_8_bits_learns_saves_and_loads(tweets, tmp_path, monkeypatch):
+    """bitsandbytes computes on CPUs too; only the policy stands in the way, so it is put aside here.
+
+    Not in 4 bits: on a CPU with avx512_bf16 these give no gradients once they have been evaluated.
+    """
+    bits: FewBits = "load_in_8bit"
     plan = plan_of(bits)
     monkeypatch.setattr(device, "choose", lambda config, world: plan)
     config = small(model={bits: True}, lora={"lora_dropout": 0.0}, training={"num_train_epochs": 4})
