@@ -92,11 +92,15 @@ def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shar
     expected, _ = shared
     process = torchrun(tmp_path, tweets, bases, "--max-restarts", "2")
     results = tmp_path / "shared"
-    step_above(results, 1)
-    os.kill(second(process.pid), signal.SIGKILL)
-    until(lambda: (results / "logs.txt").read_text().count("20 steps, from step"), 1)
-    step_above(results, newest(results))
-    os.kill(second(process.pid), signal.SIGTERM)
+    try:
+        step_above(results, 1)
+        os.kill(second(process.pid), signal.SIGKILL)
+        until(lambda: (results / "logs.txt").read_text().count("20 steps, from step"), 1)
+        step_above(results, newest(results))
+        os.kill(second(process.pid), signal.SIGTERM)
+    except AssertionError:
+        process.terminate()
+        pytest.fail(process.communicate(timeout=60)[0][-3000:])
     ended(process)
     log = (results / "logs.txt").read_text()
     assert log.count("Stage: preparing.") == 3 and log.count("The run was stopped at step") == 1
