@@ -95,7 +95,20 @@ def check(*, user: User, config: RunConfig) -> Version | None:
     """What only the platform can check: the dataset (None: one of the hub) and the base model."""
     version = _dataset(user, config)
     check_base_model(config.model)
+    _check_few_bits(config)
     return version
+
+
+def _check_few_bits(config: RunConfig) -> None:
+    field = f"model.{config.model.few_bits}"
+    if config.model.few_bits and queue.kind_for(config.training.device) != "cuda":
+        raise Invalid(
+            _(
+                "{field} needs an NVIDIA GPU, and this run would go to a worker without one. Leave it out, or add a "
+                "worker with a GPU and ask for it with training.device cuda."
+            ).format(field=field),
+            field=field,
+        )
 
 
 def _dataset(user: User, config: RunConfig) -> Version | None:

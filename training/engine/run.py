@@ -18,6 +18,7 @@ from training.engine import base_models, device, tasks
 from training.engine.batches import Schedule
 from training.engine.checkpoint import Checkpoints, State, load_adapter, save_adapter
 from training.engine.config import Problem, RunConfig
+from training.engine.distributed import World
 from training.engine.errors import ConfigError, EngineError, OutOfMemory
 from training.engine.events import Event, Finished, Notice, Prepared, StageChanged
 from training.engine.files import disk_errors, write_folder
@@ -46,7 +47,8 @@ class Run:
     ) -> None:
         self.config, self.data_file, self.base_models_dir = config, data_file, base_models_dir
         self.dataset_hash, self.cache_dir, self.should_save = dataset_hash, cache_dir, should_save
-        self.results = Results(results)
+        self.world = World.of_environment()
+        self.results = Results(results, writes=self.world.leads)
 
     def events(self) -> Generator[Event]:
         """All events of the run, each also written to logs.txt."""
@@ -60,6 +62,8 @@ class Run:
             except GeneratorExit:
                 self._log_quietly("Cancelled; the last checkpoint is kept.")
                 raise
+            finally:
+                self.world.leave()
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -92,7 +96,8 @@ class Run:
 
     def prepare(self) -> Generator[Event]:
         """Everything before the first step: data, model, and the place where an earlier attempt stopped."""
-        self.plan = device.choose(self.config)
+        self.plan = device.choose(self.config, self.world)
+        self.world.join(self.plan.device)
         self._seed()
         base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
         self._refuse_without_room(base)
@@ -103,13 +108,15 @@ class Run:
         self.model = self.task.build()
         self.loop = self._loop(self.model)
         yield from self._resume()
+        start = f"{self._fingerprint()} {self.loop.state.step}"
+        self.world.refuse_differences(start, self.loop.parameters, self.plan.device)
         yield from self._remarks()
         yield self._prepared()
 
     def _refuse_without_room(self, base: Path) -> None:
         """Before anything is loaded: native code aborts where not even the weights fit."""
         weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-        if free_bytes() < weights + ROOM_BYTES:
+        if free_bytes() < self.world.size * (weights + ROOM_BYTES):
             raise _does_not_fit(self.config)
 
     def _seed(self) -> None:
@@ -129,7 +136,8 @@ class Run:
             max_steps=training.max_steps,
             seed=training.seed,
         )
-        checkpoints = Checkpoints(self.results.checkpoints, lower_is_better=training.metric_for_best_model == "loss")
+        lower = training.metric_for_best_model == "loss"
+        checkpoints = Checkpoints(self.results.checkpoints, lower_is_better=lower, writes=self.world.leads)
         return Loop(self.config, self.plan, self.task, model, schedule, checkpoints, self.should_save)
 
     def _resume(self) -> Generator[Event]:
@@ -197,6 +205,8 @@ class Run:
             loop.metrics = self.task.evaluate()
         yield StageChanged("saving")
         metrics = self._metrics()
+        if not self.world.leads:
+            return
         self.save_final_model()
         checkpoints.prune(loop.state, keep_candidates=False)
         self.results.write_metrics(metrics)

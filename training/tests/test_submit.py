@@ -28,6 +28,7 @@ def bad(section: str, **values: object) -> dict:
         (bad("data", dataset_name="tweets@99"), "data.dataset_name"),
         (bad("model", name="nobody/such-model-anywhere"), "model.name"),
         (bad("model", name="../../etc"), "model.name"),
+        (bad("model", load_in_4bit=True), "model.load_in_4bit"),
         ({**tiny(), "experiment_name": "../out"}, "experiment_name"),
     ],
 )

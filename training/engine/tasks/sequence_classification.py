@@ -116,7 +116,7 @@ class Task:
         """Accuracy of the commonest label, and of a linear model on word counts."""
         train, held_out = self.rows.train, self.rows.eval
         found = {"majority_accuracy": majority_accuracy(train, held_out)}
-        if self.config.system.baseline:
+        if self.config.system.baseline and self.plan.world.leads:
             found["linear_accuracy"] = linear_accuracy(train, held_out)
         return found
 
@@ -147,7 +147,8 @@ class Task:
 
     def _let_go(self) -> None:
         """Give the trained weights' memory back: loading them again must not take more than training them did."""
-        self.model.to("meta")
+        if self.plan.few_bits is None:  # bitsandbytes' weights don't go there, and are few
+            self.model.to("meta")
         self.forward = _plain_forward(self.model)
         release(self.plan.device)
 
@@ -207,14 +208,18 @@ class Task:
         return self.forward(**self._inputs(tokens, rows)).float()
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
-        def logits(batch: int) -> np.ndarray:
-            found = np.empty((len(tokens.lengths), len(self.rows.labels)), dtype=np.float32)
-            for rows in by_length(tokens.lengths, batch):
-                found[rows] = self._logits(tokens, rows).cpu().numpy()
+        world = self.plan.world
+        share = world.share(np.arange(len(tokens.lengths)))
+
+        def logits(batch: int) -> torch.Tensor:
+            found = torch.zeros(len(tokens.lengths), len(self.rows.labels))
+            for rows in by_length(tokens.lengths[share], batch):
+                found[share[rows]] = self._logits(tokens, share[rows]).cpu()
             return found
 
         with _evaluating(self.model):
-            return halving(logits, self._evaluation_batch(tokens), self.plan.device, smaller=lambda _: None)
+            found = halving(logits, self._evaluation_batch(tokens), self.plan.device, smaller=lambda _: None)
+            return world.sum(found.to(self.plan.device)).cpu().numpy()
 
     def _evaluation_batch(self, tokens: Tokens) -> int:
         batch = self.config.training.per_device_eval_batch_size

@@ -154,7 +154,7 @@ def test_run_whose_longest_row_cannot_fit_proposes_a_length_that_does(tweets, tm
 def test_loss_that_is_not_finite_stops_the_run_with_a_sentence(tweets, tmp_path, monkeypatch):
     real = Loop._accumulate
     monkeypatch.setattr(
-        Loop, "_accumulate", lambda self, rows: float("nan") if self.state.step == 5 else real(self, rows)
+        Loop, "_accumulate", lambda self, *rows: float("nan") if self.state.step == 5 else real(self, *rows)
     )
     with pytest.raises(LossNotFinite, match="step 6"):
         run(small(), tweets, tmp_path)
