@@ -1,6 +1,6 @@
 """What a run will take, told before it starts: a few of its own steps on this machine, and arithmetic.
 
-`measure` prepares the run as `train` would and times some of its batches: the shortest, one of usual length, the longest.
+`measure` prepares the run as `train` would and times some of its batches, from the longest to the shortest.
 What it finds is the same for any number of epochs and evaluations and for any learning rate, so it is worth keeping;
 `forecast` then tells time and memory of a configuration within a millisecond.
 """
@@ -11,8 +11,9 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ from training.engine.config import RunConfig
 if TYPE_CHECKING:
     from training.engine.run import Run
 
-SAMPLES = 3  # batches, from the shortest to the longest
-REPEATS, ENOUGH_S = 4, 1.0  # of one batch, once it is warm
+TRAIN_S, EVALUATE_S = 12.0, 4.0  # after so long no further length is tried
+FEWEST = 3  # lengths: the longest, the shortest, one between them
+LONG_S = 0.5  # a batch of more seconds is timed twice, others three times
 NO_INFLUENCE: dict[str, Any] = {
     "experiment_name": True,
     "training": {
@@ -39,12 +41,11 @@ NO_INFLUENCE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was timed, in seconds and MiB. `new_shape_s` is what the first batch of a length takes longer than its next."""
+    """What was timed, in seconds and MiB. `warm_up_s` is what the first batches of all lengths take longer than others."""
 
     steps_per_epoch: int
     step_s: float
-    new_shape_s: float
-    shapes: int
+    warm_up_s: float
     evaluation_s: float
     prepare_s: float
     save_s: float
@@ -109,7 +110,7 @@ def forecast(config: RunConfig, measured: Measured) -> Forecast:
     seconds = (
         measured.prepare_s
         + steps * measured.step_s
-        + min(steps, measured.shapes) * measured.new_shape_s
+        + measured.warm_up_s
         + evaluations * measured.evaluation_s
         + saves * measured.save_s
         + measured.end_s
@@ -120,51 +121,47 @@ def forecast(config: RunConfig, measured: Measured) -> Forecast:
 class _Measurement:
     def __init__(self, run: Run, told: Callable[[int, int], None]) -> None:
         self.run, self.told = run, told
-        self.batches = sorted(run.loop.schedule.epoch(1), key=run.task.padded)
-        self.evaluation_batches = run.task.evaluation_batches()
-        self.done, self.total = 0, len(_places(self.batches)) + len(_places(self.evaluation_batches)) + 2
+        self.started = time.perf_counter()
 
     def all(self, prepare_s: float) -> Measured:
         loop, task = self.run.loop, self.run.task
-        train = self._sample(self.batches, loop.take)
-        evaluation = self._sample(self.evaluation_batches, task.evaluate_batch)
-        evaluation_s = _mean(evaluation, len(self.evaluation_batches)) * len(self.evaluation_batches)
-        save_s = _seconds(loop.save)
-        self._told()
+        batches, evaluation = sorted(loop.schedule.epoch(1), key=task.padded), task.evaluation_batches()
+        widths = [task.padded(rows) for rows in batches]
+        steps = self._sample(batches, _last_of_each(widths), loop.take, TRAIN_S)
+        evaluated = self._sample(evaluation, list(range(len(evaluation))), task.evaluate_batch, EVALUATE_S)
+        evaluation_s = _mean(evaluated, len(evaluation)) * len(evaluation)
         return Measured(
-            steps_per_epoch=len(self.batches),
-            step_s=_mean(train, len(self.batches)),
-            new_shape_s=fmean(found.first_s - found.seconds for found in train),
-            shapes=len({task.padded(rows) for rows in self.batches}),
+            steps_per_epoch=len(batches),
+            step_s=_mean(steps, len(batches)),
+            warm_up_s=_warm_up(steps, len(set(widths))) + _warm_up(evaluated, len(evaluation)),
             evaluation_s=evaluation_s,
             prepare_s=prepare_s,
-            save_s=save_s,
+            save_s=_seconds(loop.save),
             end_s=_seconds(self._end) + evaluation_s * task.test_share,
             peak_mb=self.run.peak_memory_mb(),
             micro_batch=loop.state.micro_batch,
         )
 
-    def _sample(self, batches: Sequence[np.ndarray], work: Callable[[np.ndarray], object]) -> list[_Timed]:
-        """Some of the batches, evenly spread; the last one first, because it needs the most memory."""
-        found = []
-        for place in reversed(_places(batches)):
+    def _sample(
+        self, batches: Sequence[np.ndarray], places: list[int], work: Callable[[np.ndarray], object], limit_s: float
+    ) -> list[_Timed]:
+        """Batches of as many lengths as there is time for: each length that is seen adds to what memory is held."""
+        found, until = [], time.perf_counter() + limit_s
+        for place in _spread(places):
             found.append(_timed(place, lambda rows=batches[place]: work(rows)))  # type: ignore[misc]
             self._told()
-        return found[::-1]
+            if time.perf_counter() > until and len(found) >= FEWEST:
+                break
+        return sorted(found, key=lambda one: one.place)
 
     def _end(self) -> None:
         """All that follows the last evaluation, but what evaluates again."""
         self.run.save_final_model()
         self.run.task.baseline()
-        self._told()
 
     def _told(self) -> None:
-        self.done += 1
-        self.told(self.done, self.total)
-
-
-def _places(batches: Sequence[np.ndarray]) -> list[int]:
-    return sorted({round(place) for place in np.linspace(0, len(batches) - 1, SAMPLES)})
+        usual = TRAIN_S + EVALUATE_S
+        self.told(int(min(time.perf_counter() - self.started, usual)), int(usual))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +173,28 @@ class _Timed:
 
 def _timed(place: int, work: Callable[[], object]) -> _Timed:
     first = _seconds(work)
-    rounds = [_seconds(work)]
-    while len(rounds) < REPEATS and sum(rounds) < ENOUGH_S:
-        rounds.append(_seconds(work))
-    steady = median(rounds)
+    steady = median(_seconds(work) for _ in range(2 if first > LONG_S else 3))
     return _Timed(place, max(first, steady), steady)
+
+
+def _last_of_each(widths: list[int]) -> list[int]:
+    """Where in sorted widths each one ends."""
+    return [place for place, (here, after) in enumerate(pairwise([*widths, None])) if here != after]
+
+
+def _spread(places: list[int]) -> Iterator[int]:
+    """All of them: the last, which needs most, the first, the middle one, quarters: each beginning is evenly spread."""
+    last, parts, seen = len(places) - 1, 1, set()
+    while len(seen) < len(places):
+        for part in range(parts, -1, -1):
+            if (at := round(last * part / parts)) not in seen:
+                seen.add(at)
+                yield places[at]
+        parts *= 2
+
+
+def _warm_up(found: list[_Timed], shapes: int) -> float:
+    return fmean(one.first_s - one.seconds for one in found) * shapes
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from training.engine.config import RunConfig
-from training.engine.forecast import Measured, forecast, influences, measure
+from training.engine.forecast import Measured, _spread, forecast, influences, measure
 
 MEASURED = Measured(
-    steps_per_epoch=10, step_s=1.0, new_shape_s=0.5, shapes=4, evaluation_s=3.0, prepare_s=2.0, save_s=0.25, end_s=7.0,
+    steps_per_epoch=10, step_s=1.0, warm_up_s=2.0, evaluation_s=3.0, prepare_s=2.0, save_s=0.25, end_s=7.0,
     peak_mb=900.0, micro_batch=32,
 )  # fmt: skip
 
@@ -23,7 +23,7 @@ def config(**training: object) -> RunConfig:
     [
         ({"num_train_epochs": 2}, 20, 2 + 20 + 2 + 2 * 3 + 2 * 0.25 + 7),
         ({"num_train_epochs": 2, "eval_strategy": "no"}, 20, 2 + 20 + 2 + 3 + 2 * 0.25 + 7),
-        ({"max_steps": 3}, 3, 2 + 3 + 1.5 + 3 + 0.25 + 7),
+        ({"max_steps": 3}, 3, 2 + 3 + 2 + 3 + 0.25 + 7),
         ({"num_train_epochs": 1, "eval_strategy": "steps", "eval_steps": 4}, 10, 2 + 10 + 2 + 3 * 3 + 3 * 0.25 + 7),
     ],
 )
@@ -53,8 +53,14 @@ def test_measurement_of_a_real_run_leaves_nothing_and_is_told_of(tweets, tmp_pat
     )
     heard: list[tuple[int, int]] = []
     found = measure(asked, data_file=tweets, told=lambda done, total: heard.append((done, total)))
-    assert found.steps_per_epoch == 4 and found.micro_batch == 16 and 1 <= found.shapes <= 4
+    assert found.steps_per_epoch == 4 and found.micro_batch == 16
     assert min(found.step_s, found.evaluation_s, found.prepare_s, found.save_s, found.end_s) > 0
-    assert heard[-1] == (heard[-1][1], heard[-1][1]) and [done for done, _ in heard] == list(range(1, len(heard) + 1))
+    assert len(heard) >= 2 and heard == sorted(heard) and all(done <= total for done, total in heard)
     assert replace(found, **found.to_json()) == found
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 40])
+def test_lengths_are_tried_from_the_ends_inwards_and_each_once(count: int) -> None:
+    order = list(_spread(list(range(count))))
+    assert sorted(order) == list(range(count)) and order[:2] == [count - 1, 0][:count]
