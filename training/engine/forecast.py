@@ -184,7 +184,8 @@ def _last_of_each(widths: list[int]) -> list[int]:
 
 def _spread(places: list[int]) -> Iterator[int]:
     """All of them: the last, which needs most, the first, the middle one, quarters: each beginning is evenly spread."""
-    last, parts, seen = len(places) - 1, 1, set()
+    last, parts = len(places) - 1, 1
+    seen: set[int] = set()
     while len(seen) < len(places):
         for part in range(parts, -1, -1):
             if (at := round(last * part / parts)) not in seen:
