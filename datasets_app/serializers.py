@@ -34,6 +34,9 @@ class UploadSerializer(serializers.Serializer[Any]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if not attrs.get("hub") and "file" not in attrs:
             raise serializers.ValidationError({"file": _("Send a file, or name a data set of the hub.")})
+        for name in ("config", "revision"):
+            if name in attrs and not attrs.get("hub"):
+                raise serializers.ValidationError({name: _("This belongs to a data set of the hub; a file has none.")})
         return attrs
 
 

@@ -54,7 +54,7 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
     if len(train) < 2 or not len(held_out):
         raise TooFewRows(
             f"{len(train)} rows are left for training and {len(held_out)} for evaluation; at least 2 and 1 are needed. "
-            "Add rows, or check the split column.",
+            "Texts that nearly repeat one another stay together. Add other rows, or a split column.",
             field="data.dataset_name",
         )
     _refuse_one_label(train["label"].unique().to_list())

@@ -135,7 +135,7 @@ def test_class_weights_weigh_the_loss_as_torch_does(tweets, bases) -> None:
 
 
 def test_balanced_class_weights_give_each_label_the_same_weight_in_all(tweets, bases) -> None:
-    config = small(model={"name": "still"}, training={"class_weights": "balanced"})
+    config = small(model={"name": "still"}, data={"train_samples": None}, training={"class_weights": "balanced"})
     task = Task(config, device.choose(config), bases / "still", tweets, None, 1)
     totals = [task.weight((task.rows.train.labels == label).nonzero()[0]) for label in range(3)]
     assert totals == pytest.approx([totals[0]] * 3)

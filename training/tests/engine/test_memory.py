@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", r
 @pytest.fixture(scope="module")
 def long_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts of about 150 tokens."""
-    chance, words = random.Random(1), ["room", "train", "soup", "lovely", "warm", "kind", "awful", "cold", "rude"]
-    rows = {"text": [" ".join(chance.choices(words, k=150)) for _ in range(112)], "label": ["a", "b"] * 56}
+    chance, syllables = random.Random(1), list(map("".join, product("bdfklmnprst", "aeiou")))
+    words = list(map("".join, product(syllables, syllables)))  # of few words all texts would be near-duplicates
+    rows = {"text": [" ".join(chance.choices(words, k=80)) for _ in range(112)], "label": ["a", "b"] * 56}
     path = tmp_path_factory.mktemp("long") / "long.parquet"
     pl.DataFrame(rows).write_parquet(path)
     return path
