@@ -45,3 +45,9 @@ def _detector() -> Any:
     names = ("ENGLISH", "CHINESE", "JAPANESE", "KOREAN", "SPANISH", "FRENCH", "GERMAN")
     few = [getattr(Language, name) for name in names]
     return LanguageDetectorBuilder.from_languages(*few).with_low_accuracy_mode().build()
+
+
+def spoken(texts: list[str]) -> str:
+    """The language of most of the texts by its English name; empty where none can be told."""
+    found = [language for text in texts if (language := _language(text[:300]))]
+    return max(set(found), key=found.count) if found else ""

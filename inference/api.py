@@ -1,7 +1,7 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -9,7 +9,9 @@ from rest_framework.views import APIView
 
 from accounts.errors import Invalid
 from accounts.requests import person
+from datasets_app.selectors import version_for
 
+from .recommendation import SAMPLE, recommend
 from .services import predict
 
 
@@ -18,7 +20,9 @@ class PredictRequest(serializers.Serializer[Any]):
     texts = serializers.ListField(
         child=serializers.CharField(allow_blank=True), required=False, help_text="Several; the answer is a list."
     )
-    model = serializers.CharField(required=False, allow_blank=True, help_text="An experiment; the best when left out.")
+    model = serializers.CharField(
+        required=False, allow_blank=True, help_text="A registered model (name, name@3, name@alias) or an experiment."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("texts" in attrs):
@@ -38,6 +42,7 @@ PredictAnswer = inline_serializer(
         "probabilities": serializers.DictField(child=serializers.FloatField()),
         "model": serializers.CharField(),
         "truncated": serializers.BooleanField(),
+        "timing": serializers.DictField(child=serializers.FloatField()),
     },
 )
 
@@ -52,3 +57,55 @@ class Predict(APIView):
         texts = values.get("texts") or [values.get("text", "")]
         answers = predict(user=person(request), texts=texts, model=values.get("model"))
         return Response(answers if "texts" in values else answers[0])
+
+
+class MeasuredSerializer(serializers.Serializer[Any]):
+    """A model that fits; accuracy, low and high are null where it could not be measured."""
+
+    name = serializers.CharField(source="version.model.name")
+    version = serializers.IntegerField(source="version.number")
+    accuracy = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField(
+        allow_null=True, help_text="With high: where it lies on all such rows, in 95 of 100 cases."
+    )
+    high = serializers.FloatField(allow_null=True)
+    rows = serializers.IntegerField(help_text="Rows that it was asked about.")
+    seconds = serializers.FloatField()
+    reason = serializers.CharField()
+
+
+class StartSerializer(serializers.Serializer[Any]):
+    experiment = serializers.CharField(source="experiment.name")
+    similarity = serializers.FloatField(help_text="Of its data to these, 0 to 1.")
+    config = serializers.DictField(help_text="What POST /api/train takes.")
+    reason = serializers.CharField()
+
+
+class RecommendationSerializer(serializers.Serializer[Any]):
+    dataset = serializers.CharField(source="data")
+    models = MeasuredSerializer(many=True, help_text="The most accurate on these rows first.")
+    more = serializers.IntegerField(help_text="Models that fit too and were not measured.")
+    start = StartSerializer(allow_null=True)
+
+
+class Recommend(APIView):
+    @extend_schema(
+        operation_id="models_recommend",
+        parameters=[
+            OpenApiParameter("dataset", str, required=True, description="name, or name@version."),
+            OpenApiParameter("sample", int, description="Rows to measure on, 10 to 2,000; 200 when left out."),
+        ],
+        responses=RecommendationSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        """The registered models whose labels fit a dataset, measured on a sample of its rows, and how to train another."""
+        asked = RecommendRequest(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        data = version_for(person(request), asked.validated_data["dataset"])
+        found = recommend(user=person(request), data=data, sample=asked.validated_data["sample"])
+        return Response(RecommendationSerializer(found).data)
+
+
+class RecommendRequest(serializers.Serializer[Any]):
+    dataset = serializers.CharField(max_length=120)
+    sample = serializers.IntegerField(min_value=10, max_value=2000, default=SAMPLE)

@@ -119,6 +119,8 @@ for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
 LEASE_SECONDS = env.lease_seconds
 SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
+SERVE_DEVICE, SERVE_MEMORY_MB = env.serve_device, env.serve_memory_mb
+SERVE_BATCH_TOKENS, SERVE_WAIT_SECONDS = env.serve_batch_tokens, env.serve_wait_seconds
 
 # Two installations on one host share cookies (a cookie knows no port), so each names its own.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"lorasite_{env.port}", f"lorasite_csrf_{env.port}"

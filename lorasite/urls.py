@@ -12,8 +12,8 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("datasets_app.urls")),
     path("", include("training.urls")),
+    path("", include("inference.urls")),  # before experiments: models/recommend is no model
     path("", include("experiments.urls")),
-    path("", include("inference.urls")),
     path("", include("audit.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("lorasite.api")),
