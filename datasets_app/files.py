@@ -1,7 +1,10 @@
-"""From an uploaded file to bounded plain bytes on disk: what kind it is, how large it may be, gzip undone."""
+"""From an uploaded file to bounded plain bytes on disk: what kind it is, how large it may be, gzip and ZIP undone."""
 
 import gzip
 import re
+import stat
+import struct
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +14,12 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
 
+GZIP, ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+DIRECTORY_BYTES = 64 * 1024  # of a ZIP: a thousand names, and more than a data file needs
+PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes to be undone
 KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
 CHUNK = 1 << 20
 _FOREIGN = {  # first bytes of what people mistake for a data file
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
     b"\x89PNG": "a PNG picture",
@@ -43,30 +48,115 @@ def kind_of(filename: str, head: bytes) -> str:
     """One of KINDS: by the content where that is certain, else by the name, else CSV."""
     if head.startswith(b"PAR1"):
         return "parquet"
-    suffix = Path(filename.lower().removesuffix(".gz")).suffix.removeprefix(".")
+    suffix = Path(filename.lower().removesuffix(".gz").removesuffix(".zip")).suffix.removeprefix(".")
     suffix = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet"}.get(suffix, suffix)
     if suffix in KINDS:
         return suffix
     return {b"[": "json", b"{": "jsonl"}.get(head.lstrip()[:1], "csv")
 
 
-def unpack(file: Path, into: Path, *, limit: int) -> Path:
-    """The file itself, or its content in `into` where it is gzip; TooLarge beyond `limit` bytes, packed or not."""
+def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
+    """The plain file, and its own name where an archive tells one; TooLarge beyond `limit` bytes, packed or not."""
     size = file.stat().st_size
     if size == 0:
         raise Invalid(_("This file is empty. Nothing was stored; choose a file that has rows."), field="file")
     if size > limit:
         raise too_large(limit)
     with open(file, "rb") as packed:
-        if packed.read(2) != b"\x1f\x8b":
-            return file
-    target = into / "unpacked"
+        head = packed.read(4)
+    if head.startswith(GZIP):
+        return _write(_gunzip(file, limit), into / "unpacked"), ""
+    if head in ZIP:
+        return _unzip(file, into / "unpacked", limit)
+    return file, ""
+
+
+def _write(chunks: Iterator[bytes], target: Path) -> Path:
     with open(target, "wb") as out:
-        for chunk in _gunzip(file, limit):
+        for chunk in chunks:
             out.write(chunk)
-    if target.stat().st_size == 0:
-        raise Invalid(_("The gzip file has nothing inside. Nothing was stored."), field="file")
+    with open(target, "rb") as plain:
+        head = plain.read(4)
+    if not head:
+        raise Invalid(_("There is nothing inside this archive. Nothing was stored."), field="file")
+    if head.startswith(GZIP) or head in ZIP:
+        raise Invalid(
+            _("There is an archive inside this archive. Nothing was stored; pack it once only."), field="file"
+        )
     return target
+
+
+def _unzip(file: Path, target: Path, limit: int) -> tuple[Path, str]:
+    """The one data file in a ZIP archive. What the directory says is judged before anything is unpacked."""
+    _refuse_large_directory(file)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entry = _only_entry(archive, file.stat().st_size)
+            if entry.file_size > limit:
+                raise too_large(limit)
+            return _write(_inflate(archive, entry, limit), target), entry.filename
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError):
+        message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
+        raise Invalid(message, field="file") from None
+
+
+def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
+    """Counts what really comes out: the directory may lie."""
+    done = 0
+    with archive.open(entry) as packed:
+        while chunk := packed.read(CHUNK):
+            done += len(chunk)
+            if done > limit:
+                raise too_large(limit)
+            yield chunk
+
+
+def _refuse_large_directory(file: Path) -> None:
+    """Python reads the whole directory of a ZIP into memory, so its size is read first (APPNOTE 4.3.16)."""
+    with open(file, "rb") as packed:
+        packed.seek(max(0, file.stat().st_size - 65_557))
+        tail = packed.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < 22:
+        raise Invalid(
+            _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again."),
+            field="file",
+        )
+    size = struct.unpack_from("<I", tail, at + 12)[0]
+    if size > DIRECTORY_BYTES:
+        raise Invalid(
+            _("This ZIP archive has too many files inside. Nothing was stored; pack one data file."), field="file"
+        )
+
+
+def _only_entry(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_hidden(entry.filename)]
+    if len(entries) != 1:
+        names = ", ".join(f"“{entry.filename[:60]}”" for entry in entries[:5])
+        message = _("A ZIP archive must hold one data file; this one holds %(count)s: %(names)s. Nothing was stored.")
+        raise Invalid(message % {"count": len(entries), "names": names}, field="file")
+    entry = entries[0]
+    if entry.filename.startswith(("xl/", "word/", "[Content")):
+        raise Invalid(_("This looks like an Excel workbook. Nothing was stored; save the rows as CSV."), field="file")
+    if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or entry.compress_type not in PLAIN_METHODS:
+        message = _("This ZIP archive holds a link, or is encrypted or packed in an unusual way. Nothing was stored.")
+        raise Invalid(message, field="file")
+    _refuse_overlap(archive, size)
+    return entry
+
+
+def _is_hidden(name: str) -> bool:
+    """What macOS and others put beside the file that was meant."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
+
+
+def _refuse_overlap(archive: zipfile.ZipFile, size: int) -> None:
+    """Entries that share bytes unpack to far more than was sent (Fifield, WOOT 2019)."""
+    end = 0
+    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        if entry.header_offset < end or entry.header_offset + entry.compress_size > size:
+            raise zipfile.BadZipFile
+        end = entry.header_offset + 30 + entry.compress_size
 
 
 def _gunzip(file: Path, limit: int) -> Iterator[bytes]:

@@ -14,8 +14,8 @@ class UploadForm(forms.Form):
     file = forms.FileField(
         label=_("Data file"),
         allow_empty_file=True,  # the reader says in words what is wrong with it
-        help_text=_("CSV, TSV, JSON, JSONL or Parquet, also gzipped: one row per text, with its label."),
-        widget=forms.FileInput(attrs={"accept": ".csv,.tsv,.tab,.txt,.json,.jsonl,.ndjson,.parquet,.gz"}),
+        help_text=_("CSV, TSV, JSON, JSONL or Parquet, also as .gz or .zip: one row per text, with its label."),
+        widget=forms.FileInput(attrs={"accept": ".csv,.tsv,.tab,.txt,.json,.jsonl,.ndjson,.parquet,.gz,.zip"}),
     )
 
 

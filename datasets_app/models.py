@@ -4,6 +4,12 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from work.models import Work
+
+from .wording import WORDS
+
+QUEUE = "data"  # of a worker of its own, so that a short look at data never waits behind a long training
+
 
 class Dataset(models.Model):
     name = models.CharField(_("name"), max_length=80, unique=True)
@@ -38,6 +44,8 @@ class Version(models.Model):
     lengths = models.JSONField(
         default=list
     )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
+    tokens = models.JSONField(default=dict)  # {base model: {tokens of a text: rows}}
+    change = models.JSONField(default=dict)  # {did, count, …}: how it came of its parent; empty: from a file
     source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
 
     class Meta:
@@ -51,6 +59,25 @@ class Version(models.Model):
     def path(self) -> Path:
         """Parquet file with the columns text, label (strings), row (1-based) and, where one was given, split."""
         return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
+
+
+class Suspect(models.Model):
+    """A row whose label cross-validated predictions disagree with, and what a person said to it."""
+
+    version = models.ForeignKey(Version, models.CASCADE, related_name="suspects")
+    rank = models.PositiveIntegerField()  # 1: the likeliest to be wrong
+    row = models.PositiveIntegerField()
+    text = models.CharField(max_length=1000)
+    label = models.CharField(max_length=300)
+    predicted = models.CharField(max_length=300)
+    given_probability = models.FloatField()  # of the label that it has
+    predicted_probability = models.FloatField()
+    decision = models.CharField(max_length=300, null=True)  # the label that a person gave; empty string: drop the row
+    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+
+    class Meta:
+        ordering = ["rank"]
+        constraints = [models.UniqueConstraint(fields=["version", "rank"], name="one_suspect_per_rank")]
 
 
 class Finding(models.Model):
@@ -73,3 +100,37 @@ class Finding(models.Model):
     class Meta:
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["version", "code"], name="one_finding_per_code")]
+
+
+class DataTask(Work):
+    """Work on data that takes more than a second: a large file to store, a fix of many rows, a search for wrong labels."""
+
+    class Kind(models.TextChoices):
+        STORE = "store", _("reading a file")
+        NOISE = "noise", _("searching for wrong labels")
+        CHANGE = "change", _("making a new version")
+
+    class Stage(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        PREPARING = "preparing", _("preparing")
+        READING = "reading", _("reading")
+        CHECKING = "checking", _("checking")
+        EMBEDDING = "embedding", _("reading the texts with the base model")
+        COMPARING = "comparing", _("comparing labels with predictions")
+        DONE = "done", _("done")
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="data_tasks")
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    name = models.CharField(max_length=80)  # of the dataset, which need not exist yet
+    version = models.ForeignKey(Version, models.CASCADE, null=True, related_name="tasks")  # that it works on
+    arguments = models.JSONField(default=dict)
+    stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)
+
+    queue, job, words = models.Value(QUEUE), "datasets_app.jobs.run", WORDS
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind}, {self.status})"
+
+    @property
+    def queue_name(self) -> str:
+        return QUEUE

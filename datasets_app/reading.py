@@ -7,9 +7,10 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ LONGEST_LINE = 8 << 20  # bytes; a longer record is refused, so that one endless
 ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
 _HEADER_BYTES = 1 << 18
 _MOST_COLUMNS = 1000
+HEAD_ROWS = 2000
 
 
 @dataclass
@@ -39,10 +41,19 @@ class Table:
     delimiter: str = ""
     broken_lines: int = 0
     broken_examples: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = True  # False: only the first rows were asked for, and there are more
 
     @property
     def columns(self) -> list[str]:
         return [name for name in self.frame.columns if name != ROW]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of a file is read: its first rows only, some of its columns only."""
+
+    head: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass
@@ -68,23 +79,27 @@ def read(
     encoding: str | None = None,
     delimiter: str | None = None,
     scratch: Path | None = None,
+    head: bool = False,
+    only: Sequence[str] = (),
 ) -> Table:
-    """Read a whole file. Raises Invalid or TooLarge, with a sentence for the person who sent it.
+    """Read a file. Raises Invalid or TooLarge, with a sentence for the person who sent it.
 
-    `limit` is in bytes, packed and unpacked; `scratch` is where unpacked and recoded copies lie meanwhile.
+    `limit` is in bytes, packed and unpacked; `scratch` is where unpacked and recoded copies lie meanwhile. `head`: its
+    first rows suffice. `only`: the columns that are wanted, where they are known; a large file needs less memory then.
     """
     if encoding and encoding not in READABLE:
         message = _("There is no encoding “%(name)s” here. Choose one of: %(known)s.")
         raise Invalid(message % {"name": encoding[:40], "known": ", ".join(ENCODINGS)}, field="encoding")
+    part = Part(head, tuple(only))
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
-        plain = unpack(file, Path(folder), limit=limit)
+        plain, inside = unpack(file, Path(folder), limit=limit)
         head = head_of(plain)
-        kind = kind_of(filename, head)
+        kind = kind_of(inside or filename, head)
         if kind == "parquet":
-            table = _read_parquet(plain, limit)
+            table = _read_parquet(plain, limit, part)
         else:
             refuse_binary(head)
-            table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter)
+            table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter, part)
     if not table.columns or table.frame.is_empty():
         raise no_rows()
     return table
@@ -94,10 +109,12 @@ def no_rows() -> Invalid:
     return Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
 
 
-def _read_text(plain: Path, kind: str, scratch: Path, limit: int, encoding: str | None, delimiter: str | None) -> Table:
+def _read_text(
+    plain: Path, kind: str, scratch: Path, limit: int, encoding: str | None, delimiter: str | None, part: Part
+) -> Table:
     found = Detected(encoding, (encoding,)) if encoding else detect(plain)
     text = _as_utf8(plain, found, scratch, limit) if encoding or found.has_bom or found.encoding != "utf-8" else plain
-    table = _read_json(text, kind) if kind in ("json", "jsonl") else _read_csv(text, kind, delimiter)
+    table = _read_json(text, kind, part) if kind in ("json", "jsonl") else _read_csv(text, kind, delimiter, part)
     others = found.candidates if not encoding else tuple(dict.fromkeys([encoding, *detect(plain).candidates]))
     table.encoding, table.encodings = found.encoding, others
     return table
@@ -142,7 +159,7 @@ def _unique(names: Iterable[Any]) -> list[str]:
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(text: Path, kind: str, delimiter: str | None) -> Table:
+def _read_csv(text: Path, kind: str, delimiter: str | None, part: Part) -> Table:
     sample = head_of(text, _HEADER_BYTES)
     if b"\n" not in sample and b"\r" not in sample and text.stat().st_size > len(sample):
         raise _line_too_long()
@@ -153,15 +170,18 @@ def _read_csv(text: Path, kind: str, delimiter: str | None) -> Table:
     names = _unique(_header(lines, delimiter))
     if not names:
         raise no_rows()
-    frame, broken = _parse(text, names, delimiter, quoted=True)
+    frame, broken = _parse(text, names, delimiter, part, quoted=True)
     if frame is None or broken.lines > frame.height:
         # A lone quotation mark swallows everything up to the next one; reading without quotes then loses less.
-        plain, plain_broken = _parse(text, _unique(_header(lines, delimiter, quoted=False)), delimiter, quoted=False)
+        names = _unique(_header(lines, delimiter, quoted=False))
+        plain, plain_broken = _parse(text, names, delimiter, part, quoted=False)
         if plain is not None and (frame is None or plain_broken.lines < broken.lines):
             frame, broken = plain, plain_broken
     if frame is None:
         raise _line_too_long()
-    return Table(frame, kind, delimiter=delimiter, broken_lines=broken.lines, broken_examples=broken.examples)
+    table = Table(frame, kind, delimiter=delimiter, broken_lines=broken.lines, broken_examples=broken.examples)
+    table.complete = not part.head or text.stat().st_size <= LONGEST_LINE
+    return table
 
 
 def _line_too_long() -> Invalid:
@@ -203,7 +223,9 @@ def _evenness(lines: str, delimiter: str) -> tuple[float, int]:
     return (round(rows.count(rows[0]) / len(rows), 1), rows[0])
 
 
-def _parse(text: Path, names: list[str], delimiter: str, *, quoted: bool) -> tuple[pl.DataFrame | None, Broken]:
+def _parse(
+    text: Path, names: list[str], delimiter: str, part: Part, *, quoted: bool
+) -> tuple[pl.DataFrame | None, Broken]:
     import pyarrow as pa
     from pyarrow import csv as arrow
 
@@ -214,9 +236,10 @@ def _parse(text: Path, names: list[str], delimiter: str, *, quoted: bool) -> tup
         return "skip"
 
     try:
-        table = arrow.read_csv(
+        # One thread: only then does Arrow say which record was broken. Block by block, so that the file is never whole
+        # in memory beside its rows.
+        reader = arrow.open_csv(
             text,
-            # One thread: only then does Arrow say which record was broken.
             arrow.ReadOptions(use_threads=False, block_size=LONGEST_LINE, column_names=names),
             arrow.ParseOptions(
                 delimiter=delimiter,
@@ -224,11 +247,14 @@ def _parse(text: Path, names: list[str], delimiter: str, *, quoted: bool) -> tup
                 newlines_in_values=quoted,
                 invalid_row_handler=skip,
             ),
-            arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            arrow.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, include_columns=[*part.only]
+            ),
         )
+        blocks = [pl.from_arrow(batch) for batch in islice(reader, 1 if part.head else None)]
     except pa.ArrowInvalid:
         return None, broken
-    frame = pl.from_arrow(table)
+    frame = pl.concat(blocks)
     assert isinstance(frame, pl.DataFrame)
     frame = frame[1:] if 0 not in broken.numbers else frame  # the header is the first record
     return frame.with_columns(_numbers(frame.height, broken.numbers)), broken
@@ -244,7 +270,7 @@ def _numbers(rows: int, broken: list[int]) -> pl.Series:
 # --- JSON --------------------------------------------------------------------------------------------------------
 
 
-def _read_json(text: Path, kind: str) -> Table:
+def _read_json(text: Path, kind: str, part: Part) -> Table:
     if kind == "json":
         try:
             return _from_document(json.loads(text.read_bytes()))
@@ -254,7 +280,7 @@ def _read_json(text: Path, kind: str) -> Table:
             if head_of(text).lstrip()[:1] != b"{" or head_of(text).count(b"\n{") == 0:
                 message = _("This is not valid JSON: %(why)s. Nothing was stored.")
                 raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
-    return _from_lines(text)
+    return _from_lines(text, part)
 
 
 def _from_document(document: Any) -> Table:
@@ -284,10 +310,13 @@ def _only_objects(items: Iterable[tuple[int, Any]], broken: Broken) -> Iterator[
             broken.add(row, str(item)[:200])
 
 
-def _from_lines(text: Path) -> Table:
+def _from_lines(text: Path, part: Part) -> Table:
     broken = Broken()
     with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as f:
-        return _from_records(_only_objects(_parsed_lines(f, broken), broken), "jsonl", broken)
+        records = _only_objects(_parsed_lines(f, broken), broken)
+        table = _from_records(islice(records, HEAD_ROWS if part.head else None), "jsonl", broken, part.only)
+        table.complete = not f.readline()
+    return table
 
 
 def _parsed_lines(lines: io.TextIOWrapper, broken: Broken) -> Iterator[tuple[int, Any]]:
@@ -304,12 +333,14 @@ def _parsed_lines(lines: io.TextIOWrapper, broken: Broken) -> Iterator[tuple[int
             broken.add(row, line.rstrip()[:200])
 
 
-def _from_records(records: Iterator[tuple[int, dict[str, Any]]], kind: str, broken: Broken) -> Table:
+def _from_records(
+    records: Iterator[tuple[int, dict[str, Any]]], kind: str, broken: Broken, only: tuple[str, ...] = ()
+) -> Table:
     columns: dict[str, list[str]] = {}
     numbers: list[int] = []
     for row, record in records:
         for key in record:
-            if key not in columns:
+            if key not in columns and (not only or key in only):
                 if len(columns) >= _MOST_COLUMNS:
                     raise Invalid(_("This file has more than 1,000 columns. Nothing was stored."), field="file")
                 columns[key] = [""] * len(numbers)
@@ -338,26 +369,50 @@ def cell(value: Any) -> str:
 # --- Parquet -----------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(plain: Path, limit: int) -> Table:
+def _read_parquet(plain: Path, limit: int, part: Part) -> Table:
     import pyarrow as pa
     from pyarrow import parquet
 
     with _damaged_parquet(pa.ArrowException):
-        file = parquet.ParquetFile(plain)
-        names = file.schema_arrow.names
-        unique = _unique(names)
+        schema = parquet.read_schema(plain)
+        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        file = parquet.ParquetFile(plain, read_dictionary=texts)
+        unique = dict(zip(file.schema_arrow.names, _unique(file.schema_arrow.names), strict=True))
+        wanted = [name for name, shown in unique.items() if not part.only or shown in part.only]
+        if file.metadata.num_rows > limit:  # a few bytes of Parquet may stand for billions of rows
+            raise too_large(limit)
         batches, size = [], 0
-        for batch in file.iter_batches(batch_size=20_000):
-            size += batch.nbytes  # a few bytes of Parquet may stand for gigabytes of rows
+        for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), 1 if part.head else None):
+            size += sum(map(_plain_bytes, batch.columns))
             if size > limit * 2:
                 raise too_large(limit)
-            batches.append(batch.rename_columns(unique))
+            plain_columns = [_without_dictionary(column) for column in batch.columns]
+            batches.append(pa.RecordBatch.from_arrays(plain_columns, [unique[name] for name in batch.schema.names]))
         if not batches:
             raise no_rows()
         frame = pl.from_arrow(pa.Table.from_batches(batches))
     assert isinstance(frame, pl.DataFrame)
-    texts = frame.select([_as_text(frame[name]) for name in frame.columns])
-    return Table(texts.with_columns(_numbers(texts.height, [])), "parquet", encoding="", encodings=())
+    cells = frame.select([_as_text(frame[name]) for name in frame.columns])
+    complete = cells.height == file.metadata.num_rows
+    frame = cells.with_columns(_numbers(cells.height, []))
+    return Table(frame, "parquet", encoding="", encodings=(), complete=complete)
+
+
+def _plain_bytes(column: Any) -> int:
+    """What a column takes without its dictionary, in which one long text may stand for millions."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = compute.take(compute.binary_length(column.dictionary), column.indices)
+    return int(compute.sum(lengths).as_py() or 0) + 8 * len(column)
+
+
+def _without_dictionary(column: Any) -> Any:
+    import pyarrow as pa
+
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _as_text(column: pl.Series) -> pl.Series:

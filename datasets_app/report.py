@@ -15,6 +15,7 @@ _EXTRA_WORDS = {
     "split": lambda value: _("in %(split)s") % {"split": value},
     "language": lambda value: value or _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
+    "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
 
 
@@ -76,6 +77,7 @@ def findings(version: Version) -> list[dict[str, Any]]:
             "count": f.count,
             "title": wording.title(f.code),
             "sentence": wording.sentence(f.code, f.count),
+            "fix": wording.FIXES.get(f.code, ""),
             "examples": [{**{key: e.get(key, "") for key in _SHOWN}, "extra": _extra(e)} for e in f.examples],
         }
         for f in version.findings.all()

@@ -2,15 +2,17 @@
 
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import F, Prefetch, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid, NotFound
 from accounts.models import User
-from accounts.permissions import get_visible, visible
+from accounts.permissions import get_managed, get_visible, visible
+from work.models import Status
 
-from .models import Dataset, Finding, Version
+from .models import Dataset, DataTask, Finding, Suspect, Version
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,6 +69,39 @@ def _no_dataset(user: User, name: str) -> str:
     near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
     message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
     return message % {"name": name[:80], "near": ", ".join(near)}
+
+
+def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
+    """A task on data, for who started it and for admins."""
+    return (get_managed if manage else get_visible)(user, DataTask.objects.select_related("version"), pk=task_id)
+
+
+def running_tasks(user: User) -> QuerySet[DataTask]:
+    return visible(user, DataTask.objects.filter(status__in=[Status.PENDING, Status.STARTED]))
+
+
+def running_on(version: Version, kind: DataTask.Kind) -> DataTask | None:
+    """The task of that kind that works on the version now, whoever started it."""
+    return version.tasks.filter(kind=kind, status__in=[Status.PENDING, Status.STARTED]).first()
+
+
+def next_suspect(version: Version, after: int = 0) -> Suspect | None:
+    """The likeliest wrong row that nobody has looked at; behind the last one it begins again."""
+    left = version.suspects.filter(decision=None)
+    return left.filter(rank__gt=after).first() or left.first()
+
+
+def review_counts(version: Version) -> dict[str, int]:
+    """How far the review is: suspects in all, looked at, kept, corrected, dropped."""
+    looked = version.suspects.exclude(decision=None)
+    kept, dropped = looked.filter(decision=F("label")).count(), looked.filter(decision="").count()
+    return {
+        "suspects": version.suspects.count(),
+        "looked": looked.count(),
+        "kept": kept,
+        "dropped": dropped,
+        "corrected": looked.count() - kept - dropped,
+    }
 
 
 def rows_page(version: Version, *, label: str, text: str, start: int, size: int) -> tuple[list[dict[str, Any]], int]:

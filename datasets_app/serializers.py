@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from .models import Dataset, Finding, Version
+from work.models import Status
+
+from .models import Dataset, DataTask, Finding, Suspect, Version
 
 
 class _Counts(serializers.DictField):
@@ -82,3 +85,73 @@ class DatasetReportSerializer(DatasetSerializer):
     @extend_schema_field(ReportSerializer)
     def get_report(self, dataset: Dataset) -> dict[str, Any]:
         return dict(ReportSerializer(dataset.latest).data)
+
+
+class DataTaskSerializer(serializers.ModelSerializer[DataTask]):
+    task_id = serializers.UUIDField(source="pk")
+    status = serializers.ChoiceField(choices=Status.values)
+    result = serializers.DictField(allow_null=True)
+    error = serializers.DictField(allow_null=True)
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = DataTask
+        fields = ["task_id", "status", "url", "kind", "name", "stage", "step", "total_steps", "result", "error"]
+
+    def get_url(self, task: DataTask) -> str:
+        return f"/api/datasets/tasks/{task.pk}"
+
+
+class ChangeSerializer(serializers.Serializer[Any]):
+    """`did`: fix (with code), edit (with rows: {row: {text, label} or null}), rename (label, to), merge (other), relabel."""
+
+    did = serializers.ChoiceField(choices=["fix", "edit", "rename", "merge", "relabel"])
+    version = serializers.IntegerField(required=False)
+    code = serializers.CharField(required=False, max_length=30)
+    rows = serializers.DictField(child=serializers.DictField(allow_null=True), required=False)
+    label = serializers.CharField(required=False, max_length=300)  # type: ignore[assignment]  # DRF has one of that name
+    to = serializers.CharField(required=False, max_length=300)
+    other = serializers.CharField(required=False, max_length=120)
+    note = serializers.CharField(required=False, max_length=300, allow_blank=True)
+
+    NEEDED = {"fix": ["code"], "edit": ["rows"], "rename": ["label", "to"], "merge": ["other"], "relabel": []}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        missing = [name for name in self.NEEDED[attrs["did"]] if name not in attrs]
+        if missing:
+            raise serializers.ValidationError({name: _("This field is needed here.") for name in missing})
+        if any(not row.isascii() or not row.isdigit() for row in attrs.get("rows", {})):
+            raise serializers.ValidationError({"rows": _("The keys are numbers of rows.")})
+        return attrs
+
+
+class RowSerializer(serializers.Serializer[Any]):
+    row = serializers.IntegerField()
+    text = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]  # DRF has one of that name
+    split = serializers.CharField(required=False)
+
+
+class RowsSerializer(serializers.Serializer[Any]):
+    version = serializers.IntegerField()
+    count = serializers.IntegerField()
+    results = RowSerializer(many=True)
+
+
+class DiffSerializer(serializers.Serializer[Any]):
+    old = serializers.IntegerField()
+    new = serializers.IntegerField()
+    unchanged = serializers.IntegerField()
+    changes = serializers.ListField(child=serializers.DictField())
+    moves = serializers.ListField(child=serializers.DictField())
+    labels = serializers.ListField(child=serializers.DictField())
+
+
+class SuspectSerializer(serializers.ModelSerializer[Suspect]):
+    class Meta:
+        model = Suspect
+        fields = ["rank", "row", "text", "label", "predicted", "given_probability", "predicted_probability", "decision"]
+
+
+class DecisionSerializer(serializers.Serializer[Any]):
+    label = serializers.CharField(allow_null=True, allow_blank=True, max_length=300)  # type: ignore[assignment]  # as above

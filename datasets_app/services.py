@@ -1,12 +1,15 @@
-"""Everything that changes datasets: a new version from a file, deletion, the samples."""
+"""Everything that changes datasets: a new version from a file, work for the queue, deletion, the samples."""
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
@@ -14,20 +17,51 @@ from accounts.errors import Conflict, Invalid
 from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
 from audit.services import record
+from training.engine.config import SAMPLE_MODEL
+from work import queue
+from work.models import Status
 
 from . import wording
-from .models import Dataset, Finding, Version
+from .models import Dataset, DataTask, Finding, Suspect, Version
+from .pending import Pending, discard, pending_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .checks import Found
     from .columns import Rows
+    from .jobs import Told
     from .reading import Table
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-_RESERVED = {"new"}  # an address of the pages
+_RESERVED = {"new", "tasks"}  # addresses of the pages
+AT_ONCE = 512 * 1024  # bytes of a file that are read and checked within about a second; more goes into the queue
 
 
-def create_version(
+@dataclass
+class Prepared:
+    """A version whose rows are on disk and which the database does not know yet."""
+
+    user: User
+    name: str
+    version: Version
+    found: "list[Found]"
+    description: str = ""
+
+
+def _silent(stage: str, done: int = 0, total: int = 0) -> None:
+    """Nobody waits to hear how far a short piece of work is."""
+
+
+def create_version(*, user: User, name: str, file: Path, filename: str, **options: Any) -> Version:
+    """Read, check and store a file as a new dataset, or as the next version of one that the person manages.
+
+    The rows are on disk, whole, before the database knows of them; a refused file leaves nothing behind.
+    """
+    return insert(prepare_file(user=user, name=name, file=file, filename=filename, **options))
+
+
+def prepare_file(
     *,
     user: User,
     name: str,
@@ -39,26 +73,84 @@ def create_version(
     delimiter: str | None = None,
     note: str = "",
     description: str = "",
-) -> Version:
-    """Read, check and store a file as a new dataset, or as the next version of one that the person manages.
-
-    The rows are on disk, whole, before the database knows of them; a refused file leaves nothing behind.
-    """
+    told: "Callable[..., None]" = _silent,
+) -> Prepared:
+    """All of `create_version` but what the database sees. `told` hears of each stage."""
     from . import columns, reading
 
     require_creator(user)
     _target(user, name)
-    table = reading.read(
-        file,
-        filename,
-        limit=settings.UPLOAD_LIMIT,
-        encoding=encoding,
-        delimiter=delimiter,
-        scratch=settings.FILE_UPLOAD_TEMP_DIR,
-    )
-    rows = columns.rows_of(table, columns.choose(table, text_column, label_column))
+    told("reading")
+    way: dict[str, Any] = {
+        "limit": settings.UPLOAD_LIMIT,
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "scratch": settings.FILE_UPLOAD_TEMP_DIR,
+    }
+    table = reading.read(file, filename, head=True, **way)
+    chosen = columns.choose(table, text_column, label_column)
+    if not table.complete:
+        wanted = [name for name in (chosen.text, chosen.label, chosen.split) if name]
+        table = reading.read(file, filename, only=wanted, **way)
+    rows = columns.rows_of(table, chosen)
     columns.refuse_untrainable(rows)
-    return _add(user, name, rows, source=_source(table, rows, filename), note=note, description=description)
+    source = _source(table, rows, filename)
+    return prepare(user, name, rows, source=source, note=note, description=description, told=told)
+
+
+def submit(*, user: User, kind: DataTask.Kind, name: str, version: Version | None = None, **arguments: Any) -> DataTask:
+    """Put work on data into the queue; one that does the same and has not ended yet is given instead."""
+    require_creator(user)
+    _target(user, name)
+    same = DataTask.objects.filter(kind=kind, name=name, version=version, arguments=arguments, owner=user)
+    waiting = same.filter(status__in=[Status.PENDING, Status.STARTED]).first()
+    return waiting or _queue(user, kind, name, version, arguments)
+
+
+@transaction.atomic
+def _queue(user: User, kind: str, name: str, version: Version | None, arguments: dict[str, Any]) -> DataTask:
+    task = DataTask.objects.create(owner=user, kind=kind, name=name, version=version, arguments=arguments)
+    record(f"dataset.{kind}.submit", user=user, obj=task, task_id=str(task.pk))
+    transaction.on_commit(partial(queue.send, DataTask, task.pk))
+    return task
+
+
+@transaction.atomic
+def cancel(*, user: User, task: DataTask) -> DataTask:
+    """Waiting work ends at once, work that is going on within a moment; nothing is stored."""
+    if DataTask.objects.filter(pk=task.pk, status=Status.STARTED).update(cancel_requested=True):
+        task.refresh_from_db()
+    else:
+        task.move(Status.CANCELLED, frm=[Status.PENDING], ended_at=Now())
+    record(f"dataset.{task.kind}.cancel", user=user, obj=task, task_id=str(task.pk))
+    return task
+
+
+@transaction.atomic
+def decide(*, user: User, suspect: Suspect, label: str | None) -> Suspect:
+    """What a person says to a suspect: the label that is right (its own: it stays), "" to drop the row, None to undo."""
+    if label and label not in suspect.version.labels:
+        raise Invalid(_("There is no label “%(label)s” in this version.") % {"label": label[:80]}, field="label")
+    suspect.decision, suspect.decided_by = label, user if label is not None else None
+    suspect.save(update_fields=["decision", "decided_by"])
+    record("dataset.decide", user=user, obj=suspect.version, row=suspect.row, was=suspect.label, label=label)
+    return suspect
+
+
+def store_pending(task: DataTask, told: "Told") -> "Callable[[], dict[str, Any]]":
+    """The work of a task that stores an upload."""
+    options = dict(task.arguments)
+    kept = pending_for(task.owner, options.pop("token"))
+    prepared = prepare_file(
+        user=task.owner, name=task.name, file=kept.file, filename=kept.filename, told=told, **options
+    )
+    return partial(_store_and_discard, prepared, kept)
+
+
+def _store_and_discard(prepared: Prepared, kept: Pending) -> dict[str, Any]:
+    version = insert(prepared)
+    transaction.on_commit(partial(discard, kept))
+    return {"name": version.dataset.name, "version": version.number, "rows": version.rows}
 
 
 def check_name(user: User, name: str) -> None:
@@ -96,40 +188,64 @@ def _source(table: "Table", rows: "Rows", filename: str) -> dict[str, Any]:
     }
 
 
-def _add(user: User, name: str, rows: "Rows", *, source: dict[str, Any], note: str, description: str) -> Version:
+def prepare(
+    user: User,
+    name: str,
+    rows: "Rows",
+    *,
+    source: dict[str, Any],
+    note: str = "",
+    description: str = "",
+    parent: Version | None = None,
+    change: dict[str, Any] | None = None,
+    told: "Callable[..., None]" = _silent,
+) -> Prepared:
+    """Check rows and put them on disk."""
     from . import canonical, checks
 
-    found, frame = checks.run(rows), rows.frame
+    report, frame = checks.run(rows, told), rows.frame
     version = Version(
         hash=canonical.digest(frame),
+        parent=parent,
         author=user,
         note=note[:300],
         rows=frame.height,
         labels=canonical.counts(frame["label"]),
         splits=canonical.counts(frame["split"]) if "split" in frame.columns else {},
         lengths=canonical.histogram(frame["text"]),
+        tokens={SAMPLE_MODEL: report.tokens},
         source=source,
+        change=change or {},
     )
     canonical.store(frame, version.path)
-    _insert(version, user, name, found, description)
-    canonical.store(frame, version.path)  # somebody may have deleted the only other version of these rows meanwhile
-    return version
+    return Prepared(user, name, version, report.found, description)
+
+
+def insert(prepared: Prepared) -> Version:
+    """Let the database know; from here on the version is there."""
+    _insert(prepared)
+    if not prepared.version.path.exists():
+        # Somebody deleted the only other version of these rows after they were found on disk.
+        raise Conflict(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))
+    return prepared.version
 
 
 @transaction.atomic
-def _insert(version: Version, user: User, name: str, found: "list[Found]", description: str) -> None:
+def _insert(prepared: Prepared) -> None:
+    user, name, version = prepared.user, prepared.name, prepared.version
     dataset = _target(user, name)
     try:
         with transaction.atomic():
-            dataset = dataset or Dataset.objects.create(name=name, owner=user, description=description[:300])
+            dataset = dataset or Dataset.objects.create(name=name, owner=user, description=prepared.description[:300])
     except IntegrityError:
         raise Conflict(_("This name has just been taken. Choose another."), field="name") from None
     dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # one next number at a time
-    version.dataset, version.parent = dataset, dataset.versions.first()
-    version.number = version.parent.number + 1 if version.parent else 1
+    newest = dataset.versions.first()
+    version.dataset, version.parent = dataset, version.parent or newest
+    version.number = newest.number + 1 if newest else 1
     version.save(force_insert=True)
-    Finding.objects.bulk_create(_finding(version, f) for f in found)
-    record("dataset.store", user=user, obj=version, rows=version.rows, hash=version.hash)
+    Finding.objects.bulk_create(_finding(version, f) for f in prepared.found)
+    record("dataset.store", user=user, obj=version, rows=version.rows, hash=version.hash, **version.change)
 
 
 def _finding(version: Version, found: "Found") -> Finding:
@@ -184,7 +300,7 @@ def _load_sample(owner: User, name: str, frame: Any) -> None:
     rows = columns.rows_of(table, columns.Chosen("text", "label", None))
     description, note = _SAMPLE_WORDS.get(name, ("", ""))
     source = _source(table, rows, f"sample {name}")
-    version = _add(owner, name, rows, source=source, note=note, description=description)
+    version = insert(prepare(owner, name, rows, source=source, note=note, description=description))
     for role in (Role.MEMBER, Role.VIEWER):
         share(version.dataset, to=Group.objects.get_or_create(name=role)[0])
 

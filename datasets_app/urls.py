@@ -1,13 +1,22 @@
 from django.urls import path
 
-from . import views
+from . import change_views, review_views, views
 
 app_name = "datasets"
 urlpatterns = [
     path("datasets/", views.dataset_list, name="list"),
     path("datasets/new/", views.new, name="new"),
     path("datasets/new/<str:token>/", views.preview, name="preview"),
+    path("datasets/tasks/<uuid:task_id>/", views.task, name="task"),
+    path("datasets/tasks/<uuid:task_id>/cancel/", views.cancel, name="cancel"),
     path("datasets/<str:name>/", views.detail, name="detail"),
     path("datasets/<str:name>/rows/", views.rows, name="rows"),
+    path("datasets/<str:name>/fix/", change_views.fix, name="fix"),
+    path("datasets/<str:name>/edit/", change_views.edit, name="edit"),
+    path("datasets/<str:name>/compare/", change_views.compare, name="compare"),
+    path("datasets/<str:name>/noise/", review_views.review, name="noise"),
+    path("datasets/<str:name>/noise/search/", review_views.search, name="noise-search"),
+    path("datasets/<str:name>/noise/decide/", review_views.decide, name="noise-decide"),
+    path("datasets/<str:name>/noise/apply/", review_views.apply, name="noise-apply"),
     path("datasets/<str:name>/delete/", views.delete, name="delete"),
 ]

@@ -2,6 +2,7 @@
 
 import re
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
@@ -14,15 +15,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
+from django_htmx.http import HTMX_STOP_POLLING
 from django_htmx.middleware import HtmxDetails
 
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
+from work.models import ENDED, Status
 
 from . import pending, report, selectors, services
 from .forms import DELIMITER_WORDS, StoreForm, UploadForm
-from .models import Dataset
+from .models import Dataset, DataTask
 
 if TYPE_CHECKING:
     from .reading import Table
@@ -44,7 +47,8 @@ ROWS_PER_PAGE = 50
 def dataset_list(request: SignedIn) -> HttpResponse:
     page = Paginator(selectors.datasets_for(request.user), 25).get_page(request.GET.get("page"))
     lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
-    return render(request, "datasets_app/list.html", {"page": page, "lines": lines})
+    context = {"page": page, "lines": lines, "tasks": selectors.running_tasks(request.user)}
+    return render(request, "datasets_app/list.html", context)
 
 
 @csrf_exempt  # the size is judged before anything parses the body; the inner view checks the token
@@ -81,6 +85,7 @@ def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | N
     return reading.read(
         kept.file,
         kept.filename,
+        head=True,
         limit=settings.UPLOAD_LIMIT,
         encoding=encoding or None,
         delimiter=delimiter or None,
@@ -102,6 +107,8 @@ def preview(request: SignedIn, token: str) -> HttpResponse:
     form = _store_form(request, kept, table)
     wants_storing = request.method == "POST" and "again" not in request.POST
     if wants_storing and not problem and form.is_valid():
+        if kept.file.stat().st_size > services.AT_ONCE:
+            return _queue(request, kept, form)
         problem = _store(request, kept, form)
         if problem is None:
             return redirect("datasets:detail", name=form.cleaned_data["name"])
@@ -129,6 +136,14 @@ def _store_form(request: SignedIn, kept: pending.Pending, table: "Table") -> Sto
 def _name_from(filename: str) -> str:
     stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", filename.lower())
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80]
+
+
+def _queue(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpResponse:
+    """A large file is read and checked by the data worker."""
+    options = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
+    options |= {"token": kept.token, "note": form.cleaned_data["note"]}
+    task = services.submit(user=request.user, kind=DataTask.Kind.STORE, name=form.cleaned_data["name"], **options)
+    return redirect("datasets:task", task.pk)
 
 
 def _store(request: SignedIn, kept: pending.Pending, form: StoreForm) -> Invalid | Conflict | None:
@@ -180,6 +195,7 @@ def detail(request: SignedIn, name: str) -> HttpResponse:
     version = selectors.version_of(dataset, request.GET.get("version"))
     manages = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
     context = {**report.summary(version), "lengths": report.length_chart(version), "manages": manages}
+    context["running"] = version.tasks.exclude(status__in=ENDED).first()
     return render(request, "datasets_app/detail.html", {**context, "findings": report.findings(version)})
 
 
@@ -194,6 +210,8 @@ def rows(request: SignedIn, name: str) -> HttpResponse:
     found, total = selectors.rows_page(version, label=label, text=text, start=start, size=ROWS_PER_PAGE)
     page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)
     context = {"dataset": dataset, "version": version, "rows": found, "page": page, "total": total}
+    context["manages"] = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
+    context["editing"] = request.GET.get("edit", "")
     return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text})
 
 
@@ -208,3 +226,31 @@ def delete(request: SignedIn, name: str) -> HttpResponse:
         return redirect("datasets:detail", name=name)
     messages.success(request, _("The dataset “%(name)s” is deleted.") % {"name": name})
     return redirect("datasets:list")
+
+
+@login_required
+@require_safe
+@vary_on_headers("HX-Request")
+def task(request: SignedIn, task_id: UUID) -> HttpResponse:
+    """Work on data, live; when it is done the page leads to what it made."""
+    found = selectors.task_for(request.user, task_id)
+    context = {"task": found, "leads_to": leads_to(found), "manages": found.owner == request.user}
+    if not request.htmx:
+        return render(request, "datasets_app/task.html", context)
+    status = HTMX_STOP_POLLING if found.finished else 200
+    return render(request, "datasets_app/task.html#progress", context, status=status)
+
+
+def leads_to(task: DataTask) -> str:
+    """The page with what a finished task made."""
+    if task.status != Status.SUCCESS or not task.result:
+        return ""
+    page = "datasets:noise" if task.kind == DataTask.Kind.NOISE else "datasets:detail"
+    return f"{reverse(page, args=[task.result['name']])}?version={task.result['version']}"
+
+
+@login_required
+@require_POST
+def cancel(request: SignedIn, task_id: UUID) -> HttpResponse:
+    services.cancel(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
+    return redirect("datasets:task", task_id)

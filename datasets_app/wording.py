@@ -1,9 +1,27 @@
 """What each finding is called and what it does to a training, in words. The keys are the finding codes of the API."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
+
+from work.models import Words
+
+WORDS = Words(
+    kept=_("Nothing was stored; all versions that were there are unchanged."),
+    after_known=_("Change what the message names, then start it again."),
+    after_unforeseen=_("Start it again; if it breaks again, tell your administrator the number."),
+    kept_by_lost=_("Nothing was stored; all versions that were there are unchanged."),
+    after_lost=_("The rows may need more memory than there is. Try with fewer rows, or end other programs first."),
+    cancelled=_("Cancelled. Nothing was stored."),
+    given_back=_("The worker stops; the work begins again on the next one."),
+    taken_back=_("The worker of this task is gone; the task goes back to the queue."),
+    killed=_(
+        "The system killed the process, as it does when memory runs out (SIGKILL); its peak was {peak:.0f} MiB. "
+        "It is tried again."
+    ),
+)
 
 TITLES = {
     "empty_text": _("No text or no label"),
@@ -20,6 +38,21 @@ TITLES = {
     "control_characters": _("Control characters"),
     "encoding": _("Broken characters"),
     "personal_data": _("Personal data"),
+    "over_token_limit": _("Longer than the model reads"),
+    "label_noise": _("Labels that are probably wrong"),
+}
+FIXES = {  # what the button of a finding's one-click fix says
+    "too_short": _("Leave these rows out"),
+    "exact_duplicate": _("Keep the first of each"),
+    "near_duplicate": _("Keep the first of each"),
+    "label_conflict": _("Keep the commonest label of each text"),
+    "split_leakage": _("Leave them out of train"),
+    "rare_label": _("Leave these labels out"),
+    "mixed_language": _("Leave these rows out"),
+    "markup": _("Take out the HTML"),
+    "control_characters": _("Take these characters out"),
+    "encoding": _("Repair the characters"),
+    "personal_data": _("Replace them with [e-mail], [phone], [id]"),
 }
 
 _SENTENCES: dict[str, Callable[[int], str]] = {
@@ -95,7 +128,43 @@ _SENTENCES: dict[str, Callable[[int], str]] = {
         "%(count)s texts have e-mail addresses, phone or identity numbers: a model can remember and give them away.",
         n,
     ),
+    "over_token_limit": lambda n: ngettext(
+        "%(count)s text has more tokens than the usual limit of 128: a training cuts it off and never sees the end.",
+        "%(count)s texts have more tokens than the usual limit of 128: a training cuts them off and never sees their ends.",
+        n,
+    ),
+    "label_noise": lambda n: ngettext(
+        "%(count)s row has a label that a model trained on the other rows disagrees with: it teaches the wrong thing.",
+        "%(count)s rows have labels that a model trained on the other rows disagrees with: they teach the wrong thing.",
+        n,
+    ),
 }
+
+_CHANGES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "fix": lambda change: (
+        ngettext("Repaired “%(title)s” in %(count)s row", "Repaired “%(title)s” in %(count)s rows", change["count"])
+        % {"title": title(change["code"]), "count": f"{change['count']:,}"}
+    ),
+    "edit": lambda change: (
+        ngettext("Edited %(count)s row", "Edited %(count)s rows", change["count"]) % {"count": f"{change['count']:,}"}
+    ),
+    "relabel": lambda change: (
+        ngettext("Corrected the label of %(count)s row", "Corrected the labels of %(count)s rows", change["count"])
+        % {"count": f"{change['count']:,}"}
+    ),
+    "rename": lambda change: (
+        _("Renamed the label “%(label)s” to “%(to)s”") % {"label": change["label"], "to": change["to"]}
+    ),
+    "merge": lambda change: (
+        ngettext("Added %(count)s row of %(other)s", "Added %(count)s rows of %(other)s", change["count"])
+        % {"count": f"{change['count']:,}", "other": change.get("other", "")}
+    ),
+}
+
+
+def changed(change: dict[str, Any]) -> str:
+    """What was done to a version's parent; empty where it came from a file."""
+    return str(_CHANGES[change["did"]](change)) if change else ""
 
 
 def title(code: str) -> str:

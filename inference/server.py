@@ -1,4 +1,7 @@
-"""Trained models over HTTP, without accounts: POST /predict and GET /health. A WSGI application of its own."""
+"""Trained models over HTTP, without accounts: POST /predict, GET /health, and GET /metrics for whom the rule book lets.
+
+A WSGI application of its own.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -10,12 +13,13 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
 
+from . import metrics
 from .selectors import Model, Models
 from .services import answers, check_texts, load, predictor
 
 BODY_LIMIT = 2**20  # bytes
 HEADERS = {"Allow": "allow", "Retry-After": "retry_after"}
-ROUTES = {"/predict": "POST", "/health": "GET"}
+ROUTES = {"/predict": "POST", "/health": "GET", "/healthz": "GET"}
 
 
 class MethodNotAllowed(LorasiteError):
@@ -39,6 +43,8 @@ class Server:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers: list[tuple[str, str]] = []
         try:
+            if environ["PATH_INFO"] == "/metrics":
+                return metrics.serve(environ, start_response)
             status, kind, body = HTTPStatus.OK, "application/json", self._answer(environ)
         except LorasiteError as error:
             status, kind, body = HTTPStatus(error.status), "application/problem+json", problem(error)
@@ -57,6 +63,8 @@ class Server:
         if method != ROUTES[path]:
             message = _("Use {method} for {path}.").format(method=ROUTES[path], path=path)
             raise MethodNotAllowed(message, allow=ROUTES[path])
+        if path == "/healthz":
+            return {"status": "ok"}  # the process lives, with or without a model
         return self.health() if path == "/health" else self.predict(_body(environ))
 
     def health(self) -> dict[str, Any]:

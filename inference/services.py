@@ -14,6 +14,7 @@ from accounts.errors import Conflict, Invalid, LorasiteError
 from accounts.models import User
 from audit.services import record
 
+from . import metrics
 from .engine.errors import Busy, Unreadable
 from .engine.predictor import Answers, Prediction, Predictor
 from .engine.words import words_that_mattered
@@ -49,7 +50,8 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 
 def answers(model: Model, texts: list[str]) -> list[dict[str, Any]]:
     """What the model says of each text."""
-    found = ask(model, texts)
+    with metrics.measured(len(texts)):
+        found = ask(model, texts)
     return [answer(p, text, model.name, found) for p, text in zip(found.predictions, texts, strict=True)]
 
 

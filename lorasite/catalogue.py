@@ -23,7 +23,7 @@ HEAD, BEGUN = (
     "# Lorasite in Traditional Chinese. Brought up to date by: python -m lorasite.catalogue",
     datetime(2026, 11, 24),
 )
-APPS = ("accounts", "audit", "datasets_app", "experiments", "inference", "lorasite", "training")
+APPS = ("accounts", "audit", "datasets_app", "experiments", "inference", "lorasite", "monitoring", "training", "work")
 KEYWORDS: dict[str, tuple[int, ...] | None] = {
     "_": None, "gettext": None, "gettext_lazy": None, "gettext_noop": None, "ngettext": (1, 2), "ngettext_lazy": (1, 2),
 }  # fmt: skip

@@ -48,6 +48,22 @@ class Env(BaseSettings):
         4.0, gt=0, description="Where the wait for an answer would be longer, the caller is told to come back (429)."
     )
     lease_seconds: int = Field(30, ge=5, description="A run whose worker is silent for so long is taken back.")
+    device_kinds: str = Field(
+        "",
+        pattern=r"^((cpu|cuda|mps)(,(cpu|cuda|mps))*)?$",
+        description="Device kinds that workers here have, the usual one first, with commas; unset: this machine's.",
+    )
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token that reads /metrics; unset: only this machine reads them."
+    )
+    min_free_disk_mb: int = Field(1024, ge=0, description="With less space free, in MiB, /readyz says so.")
+    worker_beat_file: Path | None = Field(
+        None, description="File that a living worker touches, for a container's check."
+    )
+    secrets_dir: Path = Field(
+        Path("/run/secrets"),
+        description="Folder of files, each named like a variable here, that hold what should not be in the environment.",
+    )
 
     @property
     def redis_socket(self) -> Path:
@@ -80,4 +96,10 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-env = Env()
+def read() -> Env:
+    """The environment, then `.env`, then the files of SECRETS_DIR."""
+    found = Env()
+    return Env(_secrets_dir=found.secrets_dir) if found.secrets_dir.is_dir() else found
+
+
+env = read()

@@ -1,5 +1,6 @@
 """Django's settings; what an installation may change comes from env.py."""
 
+import re
 from datetime import timedelta
 
 import dj_database_url
@@ -8,6 +9,7 @@ from django.urls import reverse_lazy
 
 from lorasite.env import BASE_DIR, env
 
+VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # it has one
 DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
 BASE_MODELS_DIR = env.base_models_dir
 DATA_DIR.mkdir(parents=True, exist_ok=True)
@@ -35,16 +37,21 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_rq",
+    "django_prometheus",
     "lorasite",
     "accounts",
     "audit",
+    "work",
     "datasets_app",
     "experiments",
     "training",
     "inference",
+    "monitoring",
 ]
 
 MIDDLEWARE = [
+    "monitoring.middleware.Probes",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -58,6 +65,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
     "lorasite.errors.ErrorMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
 TEMPLATES = [
@@ -121,6 +129,11 @@ LEASE_SECONDS = env.lease_seconds
 SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
 SERVE_DEVICE, SERVE_MEMORY_MB = env.serve_device, env.serve_memory_mb
 SERVE_BATCH_TOKENS, SERVE_WAIT_SECONDS = env.serve_batch_tokens, env.serve_wait_seconds
+DEVICE_KINDS = [kind for kind in env.device_kinds.split(",") if kind]
+METRICS_TOKEN = env.metrics_token.get_secret_value()
+MIN_FREE_DISK = env.min_free_disk_mb * 1024 * 1024
+WORKER_BEAT_FILE = env.worker_beat_file
+PROMETHEUS_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf"))
 
 # Two installations on one host share cookies (a cookie knows no port), so each names its own.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"lorasite_{env.port}", f"lorasite_csrf_{env.port}"
@@ -143,7 +156,7 @@ CONTENT_SECURITY_POLICY = {
 REDIS_URL = env.redis_url or f"unix://{env.redis_socket}"
 RQ_QUEUES = {
     kind: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1, "SERIALIZER": "rq.serializers.JSONSerializer"}
-    for kind in ("cpu", "cuda", "mps")
+    for kind in ("cpu", "cuda", "mps", "data")
 }
 RQ = {"COMMIT_MODE": "request_finished"}
 RQ_SHOW_ADMIN_LINK = False
@@ -171,7 +184,7 @@ SIMPLE_JWT = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Lorasite",
     "DESCRIPTION": "Self-hosted LoRA fine-tuning, from a raw data file to a served model.",
-    "VERSION": "0.1.0",
+    "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -15,6 +15,7 @@ urlpatterns = [
     path("", include("inference.urls")),  # before experiments: models/recommend is no model
     path("", include("experiments.urls")),
     path("", include("audit.urls")),
+    path("", include("monitoring.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("lorasite.api")),
     path("i18n/", include("django.conf.urls.i18n")),

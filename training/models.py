@@ -1,76 +1,46 @@
-"""A task's life. The database is the truth; Redis carries ids. docs/reliability.md gives the reasons."""
+"""A run as a task of the queue, its curves and its log. The task's life is that of `work.models.Work`."""
 
-import uuid
-from collections.abc import Collection
-from typing import Any
+import logging
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts.errors import Conflict
+from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
 
+from .wording import WORDS
 
-class WrongState(Conflict):
-    code = "task_wrong_state"
-    message = _("This task has already ended or been taken; nothing was changed.")
+log = logging.getLogger(__name__)
 
-
-class Status(models.TextChoices):
-    PENDING = "PENDING", _("queued")
-    STARTED = "STARTED", _("running")
-    SUCCESS = "SUCCESS", _("done")
-    FAILURE = "FAILURE", _("failed")
-    CANCELLED = "CANCELLED", _("cancelled")
+__all__ = ["ENDED", "LogLine", "Point", "Stage", "Status", "Task", "WrongState"]
 
 
 class Stage(models.TextChoices):
-    QUEUED = "queued", _("queued")
-    PREPARING = "preparing", _("preparing")
+    QUEUED = QUEUED, _("queued")
+    PREPARING = PREPARING, _("preparing")
     TRAINING = "training", _("training")
     EVALUATING = "evaluating", _("evaluating")
     SAVING = "saving", _("saving")
     DONE = "done", _("done")
 
 
-ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELLED)
-
-
-class Task(models.Model):
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+class Task(Work):
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tasks")
     experiment = models.OneToOneField("experiments.Experiment", models.CASCADE, related_name="task")
-    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.PENDING, db_index=True)
     device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)
 
-    # the queue: outbox, lease and fencing token
-    sent_at = models.DateTimeField(null=True)  # empty until Redis has the id
-    attempt = models.PositiveIntegerField(default=0)  # counts starts; every write of a worker says WHERE attempt = mine
-    lease_until = models.DateTimeField(null=True)
-    worker = models.CharField(max_length=100, blank=True)
-    cancel_requested = models.BooleanField(default=False)
-    deaths = models.PositiveIntegerField(default=0)  # workers lost at `death_step`; the third sets the task aside
-    death_step = models.PositiveIntegerField(default=0)
-
-    # progress, as the worker last wrote it
+    # progress, beside what all work has
     stage = models.CharField(_("stage"), max_length=10, choices=Stage.choices, default=Stage.QUEUED)
-    step = models.PositiveIntegerField(default=0)
-    total_steps = models.PositiveIntegerField(default=0)
     epoch = models.FloatField(default=0)
     loss = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
-    eta_seconds = models.FloatField(null=True)
     facts = models.JSONField(default=dict)  # the engine's Prepared event: device, precision, rows, labels, …
 
-    result = models.JSONField(null=True)
-    error = models.JSONField(null=True)  # {code, message, kept, next}
-    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
-    started_at = models.DateTimeField(null=True)
-    ended_at = models.DateTimeField(null=True)
+    queue, job, words = models.F("device_kind"), "training.jobs.run", WORDS
 
-    class Meta:
-        ordering = ["-created_at"]
+    class Meta(Work.Meta):
         constraints = [
             models.UniqueConstraint(fields=["owner", "idempotency_key"], name="one_task_per_idempotency_key")
         ]
@@ -79,25 +49,26 @@ class Task(models.Model):
         return f"{self.experiment.name} ({self.status})"
 
     @property
-    def finished(self) -> bool:
-        return self.status in ENDED
+    def queue_name(self) -> str:
+        return self.device_kind
 
     @property
     def can_resume(self) -> bool:
         return self.status in (Status.CANCELLED, Status.FAILURE)
 
-    @property
-    def percent(self) -> int:
-        if self.status == Status.SUCCESS:
-            return 100
-        return min(99, int(100 * self.step / self.total_steps)) if self.total_steps else 0
+    def note(self, level: str, text: str) -> None:
+        """A line in the run's log, in the database and in logs.txt."""
+        line = LogLine.objects.create(task=self, at=timezone.now(), level=level, text=text[:1000])
+        self._append_to_file(line)
 
-    def move(self, to: Status, *, frm: Collection[Status], **changes: Any) -> None:
-        """The only way a status changes: one conditional UPDATE whose row count is the answer."""
-        where: dict[str, Any] = {"attempt": changes.pop("held_attempt")} if "held_attempt" in changes else {}
-        if not Task.objects.filter(pk=self.pk, status__in=list(frm), **where).update(status=to, **changes):
-            raise WrongState(task_id=str(self.pk))
-        self.refresh_from_db()
+    def _append_to_file(self, line: "LogLine") -> None:
+        """logs.txt is a copy for people; a disk that refuses it must not end the run."""
+        try:
+            self.experiment.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.experiment.folder / "logs.txt", "a", encoding="utf-8") as file:
+                file.write(f"{line.at:%Y-%m-%d %H:%M:%S} {line.text}\n")
+        except OSError as error:
+            log.warning("logs.txt of %s could not be written: %s", self.experiment.name, error)
 
 
 class Point(models.Model):

@@ -1,33 +1,30 @@
-"""The one road of progress: the engine's events become rows, written together at most once a second."""
+"""The engine's events become rows, written together at most once a second."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import psutil
-from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from . import lease
+from work.progress import Progress
+
 from .engine import events
 from .engine.results import describe
 from .models import LogLine, Point, Stage, Task
 
-WRITE_EVERY = 1.0  # seconds
 STEP_FIELDS = ["epoch", "loss", "learning_rate", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"]
 EVAL_FIELDS = ["epoch", "eval_loss", "accuracy", "macro_f1"]
 
 
-class Progress:
-    """Collects events; `write` stores what was collected if this attempt still holds the task, else raises Fenced."""
+class TrainingProgress(Progress):
+    """Turns events into changes of the task, points of its curves and lines of its log."""
+
+    task: Task
 
     def __init__(self, task: Task, *, logging_steps: int = 1) -> None:
-        self.task, self.logging_steps = task, logging_steps
-        self.changes: dict[str, Any] = {}
-        self.steps: dict[int, Point] = {}
-        self.evaluations: dict[int, Point] = {}
-        self.lines: list[LogLine] = []
-        self.written_at = 0.0
+        super().__init__(task)
+        self.logging_steps = logging_steps
+        self.forget()
         self.process = psutil.Process()
         self.process.cpu_percent()  # the first answer is always 0
 
@@ -38,27 +35,19 @@ class Progress:
             self.log(getattr(event, "level", "info"), said)
         self.write_when_due()
 
-    def write_when_due(self) -> None:
-        if time.monotonic() - self.written_at >= WRITE_EVERY:
-            self.write()
-
     def log(self, level: str, text: str) -> None:
         self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
 
-    def write(self) -> None:
-        """A database that is away for a moment costs nothing: what was collected is written the next time."""
-        self.written_at = time.monotonic()
-        try:
-            with transaction.atomic():
-                lease.write(self.task, **(self.changes or {"attempt": self.task.attempt}))
-                _upsert(self.steps, STEP_FIELDS)
-                _upsert(self.evaluations, EVAL_FIELDS)
-                LogLine.objects.bulk_create(self.lines)
-        except DatabaseError:
-            if not connection.in_atomic_block:
-                connection.close()
-            return
-        self.changes, self.steps, self.evaluations, self.lines = {}, {}, {}, []
+    def write_more(self) -> None:
+        _upsert(self.steps, STEP_FIELDS)
+        _upsert(self.evaluations, EVAL_FIELDS)
+        LogLine.objects.bulk_create(self.lines)
+
+    def forget(self) -> None:
+        super().forget()
+        self.steps: dict[int, Point] = {}
+        self.evaluations: dict[int, Point] = {}
+        self.lines: list[LogLine] = []
 
     def _stage(self, event: events.StageChanged) -> None:
         self.changes["stage"] = Stage(event.stage)
@@ -113,9 +102,9 @@ def _upsert(points: dict[int, Point], fields: list[str]) -> None:
     )
 
 
-_LISTENERS: dict[type, Callable[[Progress, Any], None]] = {
-    events.StageChanged: Progress._stage,
-    events.Prepared: Progress._prepared,
-    events.StepDone: Progress._step,
-    events.Evaluated: Progress._evaluated,
+_LISTENERS: dict[type, Callable[[TrainingProgress, Any], None]] = {
+    events.StageChanged: TrainingProgress._stage,
+    events.Prepared: TrainingProgress._prepared,
+    events.StepDone: TrainingProgress._step,
+    events.Evaluated: TrainingProgress._evaluated,
 }

@@ -18,8 +18,8 @@ from datasets_app.selectors import version_for
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
+from work import queue
 
-from . import queue
 from .engine.config import RunConfig
 from .engine.errors import ConfigError
 from .models import Stage, Status, Task, WrongState
@@ -64,11 +64,10 @@ def _create(user: User, config: RunConfig, version: Version | None, key: str | N
         dataset_name=str(version) if version else config.data.dataset_name,
         base_model=config.model.name,
     )
-    task = Task.objects.create(
-        owner=user, experiment=experiment, device_kind=queue.device_kind(), idempotency_key=key or None
-    )
+    kind = queue.kind_for(config.training.device)
+    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind, idempotency_key=key or None)
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
-    transaction.on_commit(partial(queue.send, task.pk))
+    transaction.on_commit(partial(queue.send, Task, task.pk))
     return task
 
 
@@ -165,7 +164,7 @@ def resume(*, user: User, task: Task) -> Task:
         ended_at=None,
     )
     record("task.resume", user=user, obj=task, task_id=str(task.pk))
-    transaction.on_commit(partial(queue.send, task.pk))
+    transaction.on_commit(partial(queue.send, Task, task.pk))
     return task
 
 

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
-from accounts.errors import LorasiteError
+from accounts.errors import Conflict, LorasiteError
 from accounts.permissions import require_creator
 from datasets_app.selectors import datasets_for
 from experiments.selectors import experiment_for, free_name
@@ -75,6 +75,21 @@ def new(request: Any) -> HttpResponse:
     }
     context["copies"] = copies(request, form.configuration())
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
+
+
+@login_required
+@require_POST
+def again(request: Any) -> HttpResponse:
+    """The configuration of an experiment (`like`) once more, on another version of its data (`dataset`)."""
+    found = experiment_for(request.user, request.POST.get("like", ""))
+    config = found.config | {"experiment_name": free_name(found.name)}
+    config["data"] = config["data"] | {"dataset_name": request.POST.get("dataset") or found.dataset_name}
+    key = f"again-{found.pk}-{config['data']['dataset_name']}"  # pressed twice, it is one run
+    try:
+        task = services.submit(user=request.user, config=services.parse_config(config), idempotency_key=key)
+    except Conflict as error:  # that very run is there already, under the name that was free then
+        return redirect("training:run", error.facts["task_id"])
+    return redirect("training:run", task.pk)
 
 
 def _start(request: Any, form: RunForm) -> Task:

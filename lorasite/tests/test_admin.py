@@ -15,17 +15,20 @@ from audit.models import Entry
 from audit.services import record, verify
 from datasets_app.models import Dataset, Version
 from experiments.models import Experiment
+from monitoring.models import Worker
+from monitoring.services import beat
 from training.models import Status, Task
 
 from .rows import Belongings, belongings
 
-MODELS: list[Any] = [User, Group, Dataset, Version, Experiment, Task, Entry]
+MODELS: list[Any] = [User, Group, Dataset, Version, Experiment, Task, Entry, Worker]
 PASSWORD = "correct-horse-9"
 
 
 @pytest.fixture
 def owned(member: Any) -> Belongings:
     record("dataset.store", user=member)
+    beat("cpu")
     return belongings(member)
 
 
@@ -81,7 +84,7 @@ def test_anonymous_comes_to_the_one_sign_in(client: Any, owned: Belongings) -> N
         assert client.get(path, follow=True).redirect_chain[-1][0] == f"/login/?next={path}"
 
 
-@pytest.mark.parametrize("model", [Dataset, Version, Experiment, Task, Entry])
+@pytest.mark.parametrize("model", [Dataset, Version, Experiment, Task, Entry, Worker])
 def test_records_are_only_looked_at(browser: Any, owned: Belongings, model: Any) -> None:
     one = model.objects.order_by("pk")[0]
     before = list(model.objects.values())

@@ -16,7 +16,7 @@ from .site import PASSWORD, running_site
 pytestmark = pytest.mark.browser
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PAGES = ["/", "/datasets/", "/datasets/new/", "/datasets/moods/", "/train/", "/experiments/", "/predict/"]
+PAGES = ["/", "/datasets/", "/datasets/new/", "/datasets/moods/", "/train/", "/experiments/", "/predict/", "/system/"]
 
 
 def moods(path: Path, rows: int = 240) -> Path:

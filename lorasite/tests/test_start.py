@@ -36,7 +36,7 @@ def start(folder: Path, port: int, **environment: str) -> subprocess.CompletedPr
 def children() -> dict[str, psutil.Process]:
     """The site's processes by what they are; the supervisor is this test's only child that runs `start`."""
     supervisor = next(p for p in psutil.Process().children() if "start" in p.cmdline())
-    kinds = {"redis": "valkey", "worker": "worker", "web": "start"}
+    kinds = {"redis": "valkey", "data worker": "--data", "worker": "worker", "web": "start"}
     found = {"supervisor": supervisor}
     for child in supervisor.children():
         line = " ".join(child.cmdline())
@@ -71,7 +71,7 @@ def sign_in(address: str) -> str:
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     with running_site(tmp_path):
-        tree = eventually(lambda: len(found := children()) == 4 and found)
+        tree = eventually(lambda: len(found := children()) == 5 and found)
         tree["supervisor"].send_signal(signal.SIGINT)
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
@@ -81,15 +81,15 @@ def test_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells children of their parent's death")
     with running_site(tmp_path):
-        tree = eventually(lambda: len(found := children()) == 4 and found)
+        tree = eventually(lambda: len(found := children()) == 5 and found)
         tree["supervisor"].kill()
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
 
 
-@pytest.mark.parametrize("kind", ["redis", "worker", "web"])
+@pytest.mark.parametrize("kind", ["redis", "worker", "data worker", "web"])
 def test_dead_child_is_started_again(site: str, kind: str) -> None:
-    first = eventually(lambda: children()[kind] if len(children()) == 4 else None)
+    first = eventually(lambda: children()[kind] if len(children()) == 5 else None)
     first.kill()
     eventually(lambda: (again := children().get(kind)) and again.pid != first.pid)
     eventually(lambda: sign_in(site))

@@ -8,6 +8,7 @@ Importing this package is quick: torch and transformers are imported when a run 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
@@ -96,3 +97,5 @@ def warm_up() -> None:
         for name in names:
             getattr(module, name)  # these packages import their parts when first named
     del run, sequence_classification, sklearn
+    gc.collect()
+    gc.freeze()  # a million objects that stay: no collection of a run looks at them, and forks go on sharing their pages

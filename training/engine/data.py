@@ -145,7 +145,7 @@ def _with_splits(frame: pl.DataFrame, eval_fraction: float) -> pl.DataFrame:
 def _held_out(frame: pl.DataFrame, fraction: float) -> pl.DataFrame:
     """Stratified by label and fixed by the text alone, so equal texts are never on both sides."""
     first = frame.select("text", "label").unique("text", keep="first", maintain_order=True)
-    hashed = first.with_columns(pl.col("text").map_elements(_hash, return_dtype=pl.UInt64).alias("hash"))
+    hashed = first.with_columns(pl.col("text").map_elements(text_hash, return_dtype=pl.UInt64).alias("hash"))
     rank = pl.col("hash").rank("ordinal").over("label")
     eval_size = (
         (pl.len().over("label") * fraction).round().clip(pl.when(pl.len().over("label") > 1).then(1).otherwise(0))
@@ -156,7 +156,8 @@ def _held_out(frame: pl.DataFrame, fraction: float) -> pl.DataFrame:
     return frame.select("text", "label").join(sides, on="text", how="left", maintain_order="left")
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """64 bits of a text, the same on every machine and in every release: what splits and folds go by."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 

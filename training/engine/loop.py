@@ -187,7 +187,7 @@ class Loop:
             return  # a GPU that runs out says so cleanly
 
         def bytes_of(size: int) -> float:
-            return self.task.step_bytes(size, int(self.task.lengths[rows].max()))
+            return self.task.step_bytes(min(size, len(rows)), int(self.task.lengths[rows].max()))
 
         size = fitting(self.state.micro_batch, bytes_of, self._held)
         self._held = max(self._held, bytes_of(size))

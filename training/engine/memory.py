@@ -15,6 +15,7 @@ from training.engine import limits
 T = TypeVar("T")
 M_MMAP_THRESHOLD = -3  # of malloc.h
 LARGE = 128 * 1024  # bytes
+MARGIN = 1.25  # an estimate may be off by a quarter; to try and fail may leave oneDNN broken, and that is slow
 
 # Of torch's allocators, oneDNN and safetensors, in this order.
 SIGNS = (
@@ -49,11 +50,11 @@ def halving(attempt: Callable[[int], T], size: int, device: torch.device, smalle
 
 
 def fitting(size: int, bytes_of: Callable[[int], float], held: float = 0.0) -> int:
-    """The largest of size, its half, its quarter, … whose estimate is free beside the bytes that are held for it."""
+    """The largest of size, its half, its quarter, … whose estimate is surely free beside the bytes that are held for it."""
     if bytes_of(size) <= held:
         return size
     free = held + limits.free_bytes()
-    while size > 1 and bytes_of(size) > free:
+    while size > 1 and bytes_of(size) * MARGIN > free:
         size = math.ceil(size / 2)
     return size
 

@@ -32,7 +32,7 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: Plan) -> t
     """The base model with a new head for `labels`, and the names of its freshly started modules."""
     from transformers import AutoModelForSequenceClassification
 
-    _quiet()
+    quiet()
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -145,7 +145,7 @@ def _learns(adapted: nn.Module, dropout: nn.Module) -> bool:
     return False
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """A new head is expected here, so transformers' warning about it would only alarm."""
     from transformers.utils import logging as transformers_logging
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from training.engine.files import replace_atomically
 CHUNK = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tokens:
     """Token ids of many texts, end to end. ids: (tokens,) int32; offsets: (texts + 1,) int64."""
 
@@ -25,15 +26,29 @@ class Tokens:
     offsets: np.ndarray
     truncated: int
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each text: (texts,) int64."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths.max())
+
+    def padded_length(self, length: int) -> int:
+        """`length` rounded up to one of eight lengths per doubling, never above the longest text.
+
+        oneDNN compiles and keeps a kernel for each shape of a matrix product: with every length on its own, a run is
+        a fifth slower and takes 800 MiB more. The rounding adds about 5 % of padding.
+        """
+        step = max(4, 2 ** (length.bit_length() - 4))
+        return min(-(-length // step) * step, self.longest)
+
     def padded(self, rows: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows as one rectangle: ids and mask, each (rows, longest) int64."""
+        """The rows as one rectangle: ids and mask, each (rows, padded_length of the longest) int64."""
         starts, lengths = self.offsets[rows], self.lengths[rows]
-        columns = np.arange(int(lengths.max()))
+        columns = np.arange(self.padded_length(int(lengths.max())))
         mask = columns < lengths[:, None]
         places = np.minimum(starts[:, None] + columns, len(self.ids) - 1)
         return np.where(mask, self.ids[places], pad).astype(np.int64), mask.astype(np.int64)

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from experiments.services import ModelMissing
-from training import jobs, lease, services
+from training import jobs, services
 from training.models import Point, Stage, Status, Task
 from training.tests.conftest import tiny
+from work import lease, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -70,7 +71,7 @@ def test_unforeseen_error_shows_a_number_and_no_traceback(submit, run_worker):
 
 
 def test_success_is_refused_when_the_model_files_are_not_there(submit):
-    task = lease.take(submit().pk)
+    task = lease.take(Task, submit().pk)
     assert task is not None
     with pytest.raises(ModelMissing):
         jobs._succeed(task, {"eval": {"accuracy": 1.0}})
@@ -81,7 +82,7 @@ def test_success_is_refused_when_the_model_files_are_not_there(submit):
 def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_worker, member, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
     seen: list[int] = []
-    ask = jobs.StopAsked._cancelled
+    ask = running.StopAsked._cancelled
 
     def cancel_at_third_step(self):
         seen.append(len(seen) + 1)
@@ -90,7 +91,7 @@ def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_wo
         self.asked_at = 0.0
         return ask(self)
 
-    monkeypatch.setattr(jobs.StopAsked, "_cancelled", cancel_at_third_step)
+    monkeypatch.setattr(running.StopAsked, "_cancelled", cancel_at_third_step)
     run_worker()
     task.refresh_from_db()
     assert (task.status, task.step, task.deaths) == (Status.CANCELLED, 3, 0)
@@ -107,12 +108,12 @@ def test_sigterm_saves_the_run_and_gives_it_back(submit, run_worker, monkeypatch
     task = submit(tiny(num_train_epochs=4))
 
     def asked(self):
-        jobs.request_stop()
+        running.request_stop()
         return True
 
-    monkeypatch.setattr(jobs.StopAsked, "_cancelled", asked)
+    monkeypatch.setattr(running.StopAsked, "_cancelled", asked)
     run_worker()
-    jobs.stopping.clear()
+    running.stopping.clear()
     task.refresh_from_db()
     assert (task.status, task.sent_at, task.deaths) == (Status.PENDING, None, 0)
     assert list((task.experiment.folder / "artifacts" / "checkpoints").glob("checkpoint-*"))

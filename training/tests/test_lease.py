@@ -5,11 +5,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from training import lease, services
+from training import services
 from training.engine import events
 from training.models import LogLine, Point, Status, Task, WrongState
-from training.progress import Progress
-from training.reconciler import reconcile, take_back
+from training.progress import TrainingProgress
+from work import lease
+from work.reconciler import reconcile, take_back
 
 pytestmark = pytest.mark.django_db(transaction=True)
 STEP = events.StepDone(1, 10, 0.1, 0.5, 1e-4, 1.0, 100, 1000.0, 9.0)
@@ -17,7 +18,7 @@ STEP = events.StepDone(1, 10, 0.1, 0.5, 1e-4, 1.0, 100, 1000.0, 9.0)
 
 @pytest.fixture
 def started(submit):
-    return lease.take(submit().pk)
+    return lease.take(Task, submit().pk)
 
 
 def run_out(task: Task, **changes: object) -> None:
@@ -65,7 +66,7 @@ def test_third_death_at_the_same_step_sets_the_task_aside(started):
     for _ in range(3):
         run_out(started, step=7)
         reconcile()
-        lease.take(started.pk)
+        lease.take(Task, started.pk)
     started.refresh_from_db()
     assert started.status == Status.FAILURE
     assert started.error["code"] == "worker_lost"
@@ -76,7 +77,7 @@ def test_deaths_at_new_steps_are_forgiven(started):
     for step in (10, 20, 30, 40):
         run_out(started, step=step)
         reconcile()
-        lease.take(started.pk)
+        lease.take(Task, started.pk)
     started.refresh_from_db()
     assert (started.status, started.deaths) == (Status.STARTED, 1)
 
@@ -93,9 +94,9 @@ def test_writes_of_a_stale_attempt_are_refused(started):
     stale = Task.objects.select_related("experiment").get(pk=started.pk)
     run_out(started)
     reconcile()
-    current = lease.take(started.pk)
+    current = lease.take(Task, started.pk)
     assert current is not None
-    progress = Progress(stale)
+    progress = TrainingProgress(stale)
     with pytest.raises(lease.Fenced):
         progress.take(STEP)
     with pytest.raises(WrongState):
@@ -106,7 +107,7 @@ def test_writes_of_a_stale_attempt_are_refused(started):
 
 
 def test_progress_is_written_with_points_and_log(started):
-    progress = Progress(started)
+    progress = TrainingProgress(started)
     progress.take(STEP)
     progress.evaluations[1] = Point(task=started, step=1, epoch=0.1, accuracy=0.9)
     progress.write()
@@ -119,7 +120,7 @@ def test_progress_is_written_with_points_and_log(started):
 
 
 def test_progress_is_written_at_most_once_a_second(started, django_assert_num_queries):
-    progress = Progress(started)
+    progress = TrainingProgress(started)
     progress.take(STEP)
     with django_assert_num_queries(0):
         progress.take(events.StepDone(2, 10, 0.2, 0.4, 1e-4, 1.0, 100, 1000.0, 8.0))

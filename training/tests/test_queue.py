@@ -7,10 +7,11 @@ import redis
 from django.db import transaction
 from django.utils import timezone
 
-from training import jobs, lease, queue, services
+from training import jobs, services
 from training.models import Status, Task
-from training.reconciler import reconcile
 from training.tests.conftest import tiny
+from work import lease, queue
+from work.reconciler import reconcile
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,7 +37,7 @@ def test_submitted_id_and_nothing_else_is_in_the_queue(submit, redis_server):
 def test_name_of_the_job_leads_to_the_function():
     from django.utils.module_loading import import_string
 
-    assert import_string(queue.JOB) is jobs.run
+    assert import_string(Task.job) is jobs.run
 
 
 def test_submit_without_redis_is_accepted_at_once_and_sent_later(submit, api, member, settings, redis_server):
@@ -102,7 +103,7 @@ def test_rolled_back_submit_reaches_no_worker(submit, redis_server):
 
 def test_job_delivered_twice_is_taken_once(submit):
     task = submit()
-    first, second = lease.take(task.pk), lease.take(task.pk)
+    first, second = lease.take(Task, task.pk), lease.take(Task, task.pk)
     assert first is not None and (first.status, first.attempt, second) == (Status.STARTED, 1, None)
 
 

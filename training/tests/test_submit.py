@@ -154,3 +154,9 @@ def test_rule_of_the_run_refuses_a_dataset_with_that_finding(submit, dataset):
     with pytest.raises(Invalid) as caught:
         submit(bad("data", validation_rules={"markup": "error"}))
     assert caught.value.problems[0]["field"] == "data.validation_rules"
+
+
+def test_run_waits_in_the_queue_of_the_device_that_it_asks_for_where_one_is_served(submit, settings):
+    settings.DEVICE_KINDS = ["cuda", "cpu"]
+    asked = {device: submit(tiny(device, device=device)).device_kind for device in ("auto", "cpu", "cuda", "mps")}
+    assert asked == {"auto": "cuda", "cpu": "cpu", "cuda": "cuda", "mps": "cuda"}

@@ -6,10 +6,11 @@ import signal
 import pytest
 import redis
 
-from training import queue, services
+from training import services
 from training.models import Status
-from training.reconciler import reconcile
 from training.tests.conftest import horse_of, long, reaches, tiny
+from work import queue
+from work.reconciler import reconcile
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.process]
 LEASE = 5

@@ -68,7 +68,8 @@ class Command(BaseCommand):
         rows = columns.rows_of(table, columns.choose(table, options["text_column"], options["label_column"]))
         columns.refuse_untrainable(rows)
         found = [
-            {"code": f.code, "severity": f.severity, "count": f.count, "examples": f.examples} for f in checks.run(rows)
+            {"code": f.code, "severity": f.severity, "count": f.count, "examples": f.examples}
+            for f in checks.run(rows).found
         ]
         answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": found}
         head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"

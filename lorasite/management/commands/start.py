@@ -26,7 +26,9 @@ class Command(BaseCommand):
         require_free_port()
         lock = require_only_one()
         redis = [] if env.redis_url else [Child("redis", run_redis)]
-        supervisor = Supervisor(*redis, Child("worker", run_worker), Child("web", run_web))
+        supervisor = Supervisor(
+            *redis, Child("worker", run_worker), Child("data worker", run_data_worker), Child("web", run_web)
+        )
         if redis:
             start_redis(supervisor)
         try:
@@ -91,8 +93,13 @@ def run_redis() -> None:
     os.execv(line[0], line)  # noqa: S606  the command is ours
 
 
-def run_worker() -> None:
-    os.execv(sys.executable, [sys.executable, str(Path(BASE_DIR) / "manage.py"), "worker"])  # noqa: S606  ours
+def run_worker(*options: str) -> None:
+    manage = str(Path(BASE_DIR) / "manage.py")
+    os.execv(sys.executable, [sys.executable, manage, "worker", *options])  # noqa: S606  ours
+
+
+def run_data_worker() -> None:
+    run_worker("--data")
 
 
 def run_web() -> None:

@@ -1,10 +1,10 @@
 """A faster way through the same weights: BERT-like encoders with LoRA, layer by layer, with hand-written gradients.
 
-The adapter still lives in PEFT's modules; only the arithmetic is ours. `fused_forward` gives None where a model,
+The adapter still lives in PEFT's modules; only the arithmetic is ours. `fused_forward` and `fused_body` give None where a model,
 an adapter or a device is not one that it knows, and then the plain way is used. Both give the same logits and
 gradients; tests/engine/test_fused.py holds it to that.
 """
 
-from training.engine.fused.encoder import fused_forward
+from training.engine.fused.encoder import fused_body, fused_forward
 
-__all__ = ["fused_forward"]
+__all__ = ["fused_body", "fused_forward"]

@@ -64,23 +64,42 @@ ARCHITECTURES = {
 }
 
 
+class FusedBody:
+    """(rows, length) ids and mask → hidden states, through the weights of a model's body (BertModel and the like)."""
+
+    def __init__(self, body: Any, architecture: Architecture) -> None:
+        self.embeddings = body.get_submodule("embeddings")
+        layers = body.get_submodule(architecture.layers.partition(".")[2])
+        self.layers = [_layer(module, architecture, body.config) for module in layers]
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """After the last layer: (rows, length, width)."""
+        hidden, shape = self.before(input_ids, attention_mask)
+        for layer in self.layers:
+            hidden = layer(hidden, shape, False)
+        return hidden.view(shape.rows, shape.length, -1)
+
+    def before(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Shape]:
+        """What goes into the first layer: (tokens, width)."""
+        rows, length = input_ids.shape
+        with torch.no_grad():
+            hidden = self.embeddings(input_ids=input_ids).view(rows * length, -1)
+        return hidden, Shape(rows, length, _added_mask(attention_mask, hidden.dtype))
+
+
 class FusedForward:
     """(rows, length) ids and mask → (rows, labels) logits, through the weights of a PEFT model."""
 
     def __init__(self, peft_model: Any, architecture: Architecture) -> None:
         self.model, self.head = peft_model.get_base_model(), architecture.head
-        self.embeddings = self.model.get_submodule(f"{architecture.body}.embeddings")
-        self.layers = [_layer(module, architecture, self.model.config) for module in _layers(self.model, architecture)]
+        self.body = FusedBody(self.model.get_submodule(architecture.body), architecture)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        rows, length = input_ids.shape
-        with torch.no_grad():
-            hidden = self.embeddings(input_ids=input_ids).view(rows * length, -1)
-        shape = Shape(rows, length, _added_mask(attention_mask, hidden.dtype))
+        hidden, shape = self.body.before(input_ids, attention_mask)
         training = self.model.training
-        for layer in self.layers[:-1]:
+        for layer in self.body.layers[:-1]:
             hidden = layer(hidden, shape, training)
-        first = self._first_token(self.layers[-1], hidden, shape, training)
+        first = self._first_token(self.body.layers[-1], hidden, shape, training)
         return self.head(self.model, first[:, None].to(hidden.dtype))
 
     def _first_token(self, layer: Layer, hidden: Tensor, shape: Shape, training: bool) -> Tensor:
@@ -98,13 +117,22 @@ def fused_forward(peft_model: Any) -> FusedForward | None:
     return FusedForward(peft_model, architecture)
 
 
+def fused_body(body: Any) -> FusedBody | None:
+    """The fused way through a bare encoder, for its hidden states; None where it has a part that this way does not know."""
+    architecture = ARCHITECTURES.get(body.config.model_type)
+    return FusedBody(body, architecture) if architecture and _plain(body.config) else None
+
+
 def _known(peft_model: Any, model: Any, architecture: Architecture) -> bool:
-    config = model.config
-    activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     adapter = peft_model.peft_config["default"]
-    plain = activation == "gelu" and not adapter.use_dora and adapter.bias == "none"
+    plain = not adapter.use_dora and adapter.bias == "none"
+    return plain and _plain(model.config) and not _strays(model, architecture)
+
+
+def _plain(config: Any) -> bool:
+    activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     absolute = getattr(config, "position_embedding_type", "absolute") in {"absolute", None}
-    return plain and absolute and not getattr(config, "is_decoder", False) and not _strays(model, architecture)
+    return activation == "gelu" and absolute and not getattr(config, "is_decoder", False)
 
 
 def _strays(model: Any, architecture: Architecture) -> list[str]:
@@ -117,10 +145,6 @@ def _strays(model: Any, architecture: Architecture) -> list[str]:
         if parameter.requires_grad and not known:
             strays.append(name)
     return strays
-
-
-def _layers(model: Any, architecture: Architecture) -> nn.ModuleList:
-    return model.get_submodule(architecture.layers)
 
 
 def _layer(module: nn.Module, architecture: Architecture, config: Any) -> Layer:

@@ -76,7 +76,7 @@ class Task:
 
     def step_bytes(self, rows: int, length: int) -> float:
         """Of the activations, which all other needs are small beside."""
-        return self.memory.training(rows, length)
+        return self.memory.training(rows, self.train.padded_length(length))
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the eval rows; keeps the logits for the summary."""
@@ -190,10 +190,9 @@ class Task:
                 found[rows] = self._logits(tokens, rows).cpu().numpy()
             return found
 
-        longest = int(tokens.lengths.max())
         batch = self.config.training.per_device_eval_batch_size
         if self.plan.device.type == "cpu":
-            batch = fitting(batch, lambda size: self.memory.evaluation(size, longest))
+            batch = fitting(batch, lambda size: self.memory.evaluation(size, tokens.longest))
         with _evaluating(self.model):
             return halving(logits, batch, self.plan.device, smaller=lambda _: None)
 

@@ -1,6 +1,6 @@
 """Runs one small training again and again, each time with a fault at the next place where it touches a file.
 
-    python -m training.tests.engine.faults kill|full|refuse FOLDER DATA CONFIG BASES
+    python -m training.tests.engine.faults kill|full|refuse FOLDER DATA CONFIG BASES EVERY
 
 kill: SIGKILL. full: this one call finds the disk full. refuse: from here on no file takes more than 64 bytes, whoever
 writes it, native code too.
@@ -77,7 +77,7 @@ def forked(work: Callable[[], Any]) -> Any:
 STRIKES = {"kill": kill, "full": full, "refuse": refuse}
 
 
-def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path) -> None:
+def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path, every: int) -> None:
     def run(results: Path, at: int | None = None) -> dict[str, Any]:
         faults = Faults(results, at, STRIKES[kind])
         try:
@@ -91,7 +91,7 @@ def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path) ->
         return (results / "artifacts/final_model/adapter_model.safetensors").read_bytes().hex()
 
     whole = forked(lambda: run(folder / "whole"))
-    for at, place in enumerate(whole["places"][:LIMIT], 1):
+    for at, place in list(enumerate(whole["places"][:LIMIT], 1))[::every]:
         results = folder / f"{kind}-{at}"
         broken, again = forked(partial(run, results, at)), forked(partial(run, results))
         same = again["code"] == "" and adapter(results) == adapter(folder / "whole")
@@ -103,4 +103,5 @@ def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path) ->
 
 if __name__ == "__main__":
     warm_up()
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), RunConfig.parse(json.loads(sys.argv[4])), Path(sys.argv[5]))
+    kind, folder, data, config, bases, every = sys.argv[1:]
+    main(kind, Path(folder), Path(data), RunConfig.parse(json.loads(config)), Path(bases), int(every))

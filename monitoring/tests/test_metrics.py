@@ -1,0 +1,86 @@
+"""/metrics: who reads it, and what stands there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from prometheus_client.parser import text_string_to_metric_families
+
+from accounts.errors import Invalid
+from inference.metrics import measured
+from lorasite.tests.rows import belongings
+from monitoring.metrics import exposition
+from training.models import Status, Task
+
+pytestmark = pytest.mark.django_db
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def values() -> dict[tuple[str, str], float]:
+    """Value by name and first label's value."""
+    families = text_string_to_metric_families(exposition().decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {(s.name, next(iter(s.labels.values()), "")): s.value for s in samples}
+
+
+def test_metrics_are_read_on_this_machine_but_not_through_a_proxy(client: Client) -> None:
+    here: dict[str, Any] = {"HTTP_HOST": "localhost:8000", "REMOTE_ADDR": "127.0.0.1"}
+    assert client.get("/metrics", **here).status_code == 200
+    for elsewhere in (
+        {"REMOTE_ADDR": "192.168.1.7"},
+        {"HTTP_HOST": "lora.example.org"},
+        {"HTTP_X_FORWARDED_FOR": "203.0.113.9"},
+        {"HTTP_HOST": "localhost.example.org"},
+    ):
+        answer = client.get("/metrics", **here | elsewhere)
+        assert answer.status_code == 403 and "METRICS_TOKEN" in answer.content.decode()
+
+
+def test_token_reads_metrics_from_everywhere_and_nothing_else_does(client: Client, settings: Any) -> None:
+    settings.METRICS_TOKEN = "a-token"
+    assert client.get("/metrics", HTTP_HOST="10.1.2.3", HTTP_AUTHORIZATION="Bearer a-token").status_code == 200
+    assert client.get("/metrics", HTTP_AUTHORIZATION="Bearer another").status_code == 403
+    assert client.get("/metrics", HTTP_HOST="localhost", REMOTE_ADDR="127.0.0.1").status_code == 403
+
+
+def test_queue_and_tasks_are_those_of_the_database(member: Any, worker: Any) -> None:
+    waiting, running = belongings(member, "waiting").task, belongings(member, "running").task
+    Task.objects.filter(pk=waiting.pk).update(status=Status.PENDING)
+    Task.objects.filter(pk=running.pk).update(status=Status.STARTED, tokens_per_second=1234, sent_at=None)
+    found = values()
+    assert found["lorasite_queue_length", "cpu"] == 1 and 0 <= found["lorasite_queue_oldest_seconds", "cpu"] < 60
+    assert found["lorasite_running_tokens_per_second", "cpu"] == 1234
+    assert (found["lorasite_tasks", "STARTED"], found["lorasite_tasks", "SUCCESS"]) == (1, 0)
+    assert (found["lorasite_workers", "cpu"], found["lorasite_workers", "cuda"]) == (1, 0)
+    assert found["lorasite_worker_cpu_ratio", "mill:5"] == pytest.approx(0.4)
+    assert (found["lorasite_check_ok", "database"], found["lorasite_check_ok", "redis"]) == (1, 0)
+
+
+def test_gpus_of_a_worker_are_told_one_by_one(worker: Any) -> None:
+    gpu = {"name": "GPU", "memory_bytes": 100, "memory_used_bytes": 25, "use_percent": 50, "celsius": 61}
+    worker.figures = worker.figures | {"gpus": [gpu]}
+    worker.save()
+    found = values()
+    assert (found["lorasite_gpu_use_ratio", "0"], found["lorasite_gpu_memory_used_bytes", "0"]) == (0.5, 25)
+
+
+def test_predictions_are_counted_by_outcome(db: None) -> None:
+    before = values()
+    with measured(3):
+        pass
+    with pytest.raises(Invalid), measured(1):
+        raise Invalid
+    after = values()
+    assert after["lorasite_predictions_total", "ok"] - before["lorasite_predictions_total", "ok"] == 3
+    assert after["lorasite_predictions_total", "invalid"] >= 1
+    assert after["lorasite_prediction_seconds_count", ""] - before["lorasite_prediction_seconds_count", ""] == 2
+
+
+def test_every_metric_of_ours_is_documented_and_no_other(worker: Any) -> None:
+    families = text_string_to_metric_families(exposition().decode())
+    there = {family.name for family in families if family.name.startswith("lorasite_")}
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `(lorasite_\w+)", page, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in told} == there

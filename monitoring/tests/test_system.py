@@ -1,0 +1,83 @@
+"""The page System, and the same by API and command."""
+
+import json
+import shutil
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db.models.functions import Now
+from django.test import Client
+
+from lorasite.tests.rows import belongings
+from monitoring.models import Worker
+from training.models import Status, Task
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def page(client: Client, admin: Any) -> Any:
+    """page() is what an admin sees."""
+    client.force_login(admin)
+    return lambda **headers: client.get("/system/", **headers).content.decode()
+
+
+def test_whole_installation_says_so_first(page: Any, redis_server: str, worker: Any) -> None:
+    text = page()
+    assert "Everything that training and serving need is there." in text and "mill:5" in text and "idle" in text
+    assert text.index("Everything that") < text.index("mill:5")
+
+
+def test_installation_without_a_worker_says_how_to_start_one(page: Any) -> None:
+    assert "No worker has reported." in page()
+
+
+def test_worker_that_is_gone_is_marked_and_its_queue_is_unserved(page: Any, gone: Any, member: Any) -> None:
+    Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.PENDING)
+    text = page()
+    assert ">gone<" in text and "1, and no worker" in text and "Something that training or serving needs" in text
+
+
+def test_worker_names_the_run_that_its_child_trains(page: Any, worker: Any, member: Any) -> None:
+    task = belongings(member).task
+    Task.objects.filter(pk=task.pk).update(status=Status.STARTED, worker="mill:7")
+    assert f'href="/runs/{task.pk}/">mine<' in page()
+
+
+def test_disk_that_is_nearly_full_is_marked(page: Any, settings: Any) -> None:
+    settings.MIN_FREE_DISK = shutil.disk_usage(settings.DATA_DIR).free // 2
+    assert "nearly full" in page()
+
+
+def test_run_that_was_set_aside_can_be_resumed_from_here(page: Any, client: Client, member: Any) -> None:
+    task = belongings(member).task
+    error = {"code": "worker_lost", "message": "The worker died 3 times near step 4."}
+    Task.objects.filter(pk=task.pk).update(status=Status.FAILURE, error=error)
+    assert f'action="/runs/{task.pk}/resume/"' in page()
+    client.post(f"/runs/{task.pk}/resume/")
+    assert "died 3 times" not in page()
+
+
+def test_poll_swaps_the_live_part_alone(page: Any, worker: Any) -> None:
+    text = page(HTTP_HX_REQUEST="true")
+    assert text.strip().startswith('<div id="system"') and "<html" not in text
+
+
+def test_api_tells_the_same(api: Any, admin: Any, worker: Any) -> None:
+    found = api(admin).get("/api/system").json()
+    assert (
+        found["ready"] is False
+        and found["workers"][0] | {"name": "mill:5", "alive": True, "task_id": None} == found["workers"][0]
+    )
+    assert {check["name"] for check in found["checks"]} == {"database", "redis", "disk", "workers"}
+
+
+def test_command_ends_with_1_while_a_check_fails(gone: Any, redis_server: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call_command("system")
+    assert ended.value.code == 1 and "FAILS    workers" in capsys.readouterr().out
+    Worker.objects.update(seen_at=Now() - timedelta(seconds=1))
+    call_command("system", "--json")
+    assert json.loads(capsys.readouterr().out)["ready"] is True

