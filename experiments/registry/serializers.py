@@ -26,7 +26,7 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
         ]  # fmt: skip
 
 
-class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
+class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
     version = serializers.IntegerField(source="number", read_only=True)
     author = serializers.CharField(source="author.username", read_only=True)
     experiment = serializers.CharField(source="experiment_name", read_only=True)
@@ -61,9 +61,9 @@ class ModelDetail(ModelRow):
     def get_versions(self, model: RegisteredModel) -> list[int]:
         return list(model.versions.values_list("number", flat=True))
 
-    @extend_schema_field(VersionSerializer)
+    @extend_schema_field(ModelVersionSerializer)
     def get_chosen(self, model: RegisteredModel) -> dict[str, Any]:
-        return dict(VersionSerializer(self.context["version"]).data)
+        return dict(ModelVersionSerializer(self.context["version"]).data)
 
 
 class RegisterSerializer(serializers.Serializer[Any]):
