@@ -67,4 +67,6 @@ class ModelVersionAdmin(ReadOnly, ModelAdmin):
     def make_champion(self, request: Any, queryset: QuerySet[ModelVersion]) -> None:
         for version in queryset.select_related("model"):
             services.set_alias(user=request.user, version=version, name="champion")
-            messages.info(request, _("{name} means {version} now.").format(name=f"{version.model}@champion", version=version))
+            messages.info(
+                request, _("{name} means {version} now.").format(name=f"{version.model}@champion", version=version)
+            )

@@ -38,4 +38,7 @@ def _queues(found: RedisState) -> dict[str, Any]:
 
 
 def _workers(found: RedisState) -> dict[str, Any]:
-    return {"headers": [_("RQ worker"), _("Queue"), _("State"), _("Job in hand")], "rows": [list(w) for w in found.workers]}
+    return {
+        "headers": [_("RQ worker"), _("Queue"), _("State"), _("Job in hand")],
+        "rows": [list(w) for w in found.workers],
+    }

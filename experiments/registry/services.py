@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from guardian.shortcuts import remove_perm
 
 from accounts.errors import Conflict, Invalid
 from accounts.models import Role, User
@@ -27,6 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9](\.?[A-Za-z0-9_-]){0,79}")
 ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 RESERVED = ("register", "recommend")  # addresses of pages and of the API
 CARD_LIMIT = 20_000  # characters
+LEVELS = ("view", "manage", "none")
 KEPT_METRICS = ("eval", "test", "baseline", "train", "system")
 SAMPLE = 60  # rows that tell a dataset's language
 
@@ -194,11 +196,27 @@ def remove_alias(*, user: User, model: RegisteredModel, name: str) -> None:
 
 
 @transaction.atomic
-def share_with_everyone(*, user: User, model: RegisteredModel) -> None:
-    """With everybody who has an account: each role is a group, and everybody has one."""
-    for role in Role:
-        share(model, to=Group.objects.get_or_create(name=role)[0])
-    record("share", user=user, obj=model, to="everyone", access="view")
+def share_with(*, user: User, model: RegisteredModel, to: str, level: str = "view") -> None:
+    """Let a person, group:NAME or everyone view or manage it; with the level none, not any more."""
+    if level not in LEVELS:
+        raise Invalid(_("access is one of: %(listed)s.") % {"listed": ", ".join(LEVELS)}, field="access")
+    for each in recipients(to):
+        for permission in ("view_registeredmodel", "change_registeredmodel"):
+            remove_perm(permission, each, model)
+        if level != "none":
+            share(model, to=each, manage=level == "manage")
+    record("share" if level != "none" else "share.end", user=user, obj=model, to=to, access=level)
+
+
+def recipients(name: str) -> list[Any]:
+    """`ada` is a person, `group:night shift` a group, `everyone` whoever has an account: each role is a group."""
+    if name == "everyone":
+        return [Group.objects.get_or_create(name=role)[0] for role in Role]
+    people: Any = Group.objects if name.startswith("group:") else User.objects.filter(is_active=True)
+    found = people.filter(**({"name": name[6:]} if name.startswith("group:") else {"username": name})).first()
+    if found is None:
+        raise Invalid(_("There is no such person or group."), field="to")
+    return [found]
 
 
 def archive(*, user: User, version: ModelVersion) -> IO[bytes]:

@@ -71,7 +71,9 @@ def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, me
     assert hub.data.base_model == registered.base_model and hub.data.license == "apache-2.0"
     results = yaml.safe_load(hub.data.to_yaml())["model-index"][0]["results"][0]
     assert results["dataset"]["revision"] == registered.dataset_hash
-    assert {metric["type"]: metric["value"] for metric in results["metrics"]}["accuracy"] == round(registered.accuracy, 4)
+    assert {metric["type"]: metric["value"] for metric in results["metrics"]}["accuracy"] == round(
+        registered.accuracy, 4
+    )
     assert "| negative |" in hub.text and "Use it in plain PEFT" in hub.text
 
 
@@ -157,7 +159,9 @@ def test_damaged_run_is_not_registered(learnt, member):
 def test_alias_is_moved_from_version_to_version(registered, learnt, member, api):
     second = services.register(user=member, experiment=learnt, name="mood")
     client = api(member)
-    assert client.put("/api/models/mood/aliases/champion", {"version": 1}, format="json").json()["aliases"] == {"champion": 1}
+    assert client.put("/api/models/mood/aliases/champion", {"version": 1}, format="json").json()["aliases"] == {
+        "champion": 1
+    }
     assert selectors.version_for(member, "mood@champion") == registered
     services.set_alias(user=member, version=second, name="champion")
     assert selectors.version_for(member, "mood@champion") == second and Alias.objects.count() == 1
@@ -180,7 +184,7 @@ def test_stranger_learns_nothing_and_a_reader_changes_nothing(registered, member
 
 
 def test_what_is_shared_with_everyone_is_seen_by_every_role(registered, member, stranger, viewer):
-    services.share_with_everyone(user=member, model=registered.model)
+    services.share_with(user=member, model=registered.model, to="everyone")
     assert [selectors.model_for(person, "mood").pk for person in (stranger, viewer)] == [registered.model.pk] * 2
 
 
@@ -239,7 +243,9 @@ def test_markdown_of_a_card_is_inert(text):
 
 
 def test_card_shows_markdown_on_the_page(browser, registered, member):
-    services.describe(user=member, version=registered, text="## Use\n\n| a | b |\n|---|---|\n| **1** | `2` |\n\n<b>x</b>")
+    services.describe(
+        user=member, version=registered, text="## Use\n\n| a | b |\n|---|---|\n| **1** | `2` |\n\n<b>x</b>"
+    )
     page = browser.get("/models/mood/").content.decode()
     assert "<h2>Use</h2>" in page and "<td><strong>1</strong></td>" in page and "&lt;b&gt;x" in page
 
@@ -279,7 +285,9 @@ def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
 
 def test_experiment_page_shows_its_checkpoints_and_what_another_one_reached(browser, learnt):
     page = browser.get("/experiments/small/")
-    assert list(page.context["checkpoints"]) == ["best", "last", "fastest"] and "Checkpoints kept" in page.content.decode()
+    assert (
+        list(page.context["checkpoints"]) == ["best", "last", "fastest"] and "Checkpoints kept" in page.content.decode()
+    )
     other = browser.get("/experiments/small/?checkpoint=fastest")
     assert "scores alone" in other.content.decode() and "checkpoints/checkpoint-" in other.context["code"]
     compile(other.context["code"], "copied", "exec")
@@ -291,12 +299,16 @@ def test_texts_that_were_cut_are_told(browser, learnt):
     assert "longer than 24 tokens: their ends were cut off" in browser.get("/experiments/small/").content.decode()
 
 
-def test_list_asks_the_database_as_often_for_many_models_as_for_one(browser, registered, member, django_assert_max_num_queries):
+def test_list_asks_the_database_as_often_for_many_models_as_for_one(
+    browser, registered, member, django_assert_max_num_queries
+):
     for i in range(60):
         model = RegisteredModel.objects.create(
             name=f"m{i}", owner=member, base_model="b", label_set="x", updated_at=registered.created_at, accuracy=i / 60
         )
-        model.latest = ModelVersion.objects.create(model=model, number=1, author=member, experiment_name="e", base_model="b")
+        model.latest = ModelVersion.objects.create(
+            model=model, number=1, author=member, experiment_name="e", base_model="b"
+        )
         model.save()
     with django_assert_max_num_queries(12):
         page = browser.get("/models/?sort=-accuracy")

@@ -1,6 +1,8 @@
 """Adapters over shared base models: the answers are those of plain PEFT, whoever else is asked at the same moment."""
 
 import json
+import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from inference.engine.errors import Busy, TooLarge, Unreadable
 from inference.engine.memory import Memory
 from inference.engine.predictor import WEIGHTS, Predictor, file_state
 from inference.engine.queue import Queue
+from samples import base_model_path
 
 from .adapters import LENGTH, make_adapter, plain_peft
 
@@ -263,7 +266,7 @@ HARMFUL: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
         "9 labels",
     ),
     "other-layer": (lambda t: t.update({first_pair(t).replace("layer.0", "layer.99"): torch.zeros(4, 384)}), "does not fit"),
-    "too-many": (lambda t: t.update({f"base_model.model.x{i}.lora_A.weight": torch.zeros(1) for i in range(11_000)}), "11,0"),
+    "too-many": (lambda t: t.update({f"x{i}.lora_A.weight": torch.zeros(1) for i in range(100_000)}), "100,0|no safetensors"),
 }  # fmt: skip
 
 
@@ -290,3 +293,37 @@ def test_base_model_of_a_card_that_names_a_path_is_refused(adapters, tmp_path):
         (folder / "lorasite.json").write_text(json.dumps(card | {"base_model": name}))
         with pytest.raises(Unreadable):
             Predictor(tmp_path).ask(folder, ["a"])
+
+
+EVIL_BASES: dict[str, dict[str, Any]] = {
+    "auto-map": {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}},
+    "nested": {"text_config": {"auto_map": {"AutoConfig": "evil.Config"}, "trust_remote_code": True}},
+    "unknown-kind": {"model_type": "no-such-architecture"},
+}
+
+
+@pytest.mark.parametrize("name", EVIL_BASES)
+def test_adapter_over_a_base_model_that_brings_code_is_refused_and_nothing_of_it_runs(
+    adapters, tmp_path, monkeypatch, name
+):
+    """S5, where serving loads: no file of it is run, no connection is made."""
+    ran, connected = tmp_path / "it-ran", []
+    monkeypatch.setattr(socket.socket, "connect", lambda *address: connected.append(address))
+    base = shutil.copytree(base_model_path(), tmp_path / "bases" / "own")
+    (base / "config.json").write_text(json.dumps(json.loads((base / "config.json").read_text()) | EVIL_BASES[name]))
+    (base / "evil.py").write_text(f"open({str(ran)!r}, 'w')")
+    folder = damaged(adapters["query-value"], tmp_path / "over-it", lambda tensors: None)
+    card = json.loads((folder / "lorasite.json").read_text())
+    (folder / "lorasite.json").write_text(json.dumps(card | {"base_model": "own"}))
+    with pytest.raises(Unreadable):
+        Predictor(tmp_path / "bases").ask(folder, ["a"])
+    assert not ran.exists() and not connected
+
+
+@pytest.mark.parametrize("weights", ["adapter_model.bin", "adapter_model.pt"])
+def test_adapter_in_a_pickle_is_refused_and_never_opened(adapters, tmp_path, weights):
+    folder = damaged(adapters["query-value"], tmp_path / "pickled", lambda tensors: None)
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1)}, folder / weights)
+    with pytest.raises(Unreadable, match=r"adapter_model\.safetensors is not there"):
+        Predictor().ask(folder, ["a"])

@@ -90,12 +90,14 @@ def test_time_is_bounded_and_what_was_not_measured_is_told_and_not_kept(good, le
     assert not Measurement.objects.exists()
 
 
-def test_only_models_that_one_may_see_and_whose_labels_fit_are_measured(good, learnt, member, stranger, admin, tmp_path):
+def test_only_models_that_one_may_see_and_whose_labels_fit_are_measured(
+    good, learnt, member, stranger, admin, tmp_path
+):
     assert recommend(user=stranger, data=learnt.version).models == []
     assert len(recommend(user=admin, data=learnt.version).models) == 1
-    pl.DataFrame({"text": [f"text {i} of some length" for i in range(40)], "label": ["Positive", "negative"] * 20}).write_csv(
-        tmp_path / "two.csv"
-    )
+    pl.DataFrame(
+        {"text": [f"text {i} of some length" for i in range(40)], "label": ["Positive", "negative"] * 20}
+    ).write_csv(tmp_path / "two.csv")
     two = create_version(user=member, name="two", file=tmp_path / "two.csv", filename="two.csv")
     assert recommend(user=member, data=two).models == []
 
@@ -125,7 +127,12 @@ def test_start_is_the_best_run_on_the_most_similar_data(learnt, member, stranger
 
 
 def version(**facts: Any) -> Version:
-    usual = {"labels": {"a": 1, "b": 1}, "rows": 1000, "lengths": [{"from": 0, "to": 100, "rows": 1000}], "hash": "none"}
+    usual = {
+        "labels": {"a": 1, "b": 1},
+        "rows": 1000,
+        "lengths": [{"from": 0, "to": 100, "rows": 1000}],
+        "hash": "none",
+    }
     return Version(**usual | facts)
 
 

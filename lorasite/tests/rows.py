@@ -48,7 +48,12 @@ def belongings(owner: User, name: str = "mine") -> Belongings:
 def registered(owner: User, name: str) -> RegisteredModel:
     now = timezone.now()
     model = RegisteredModel.objects.create(name=name, owner=owner, base_model="some/model", updated_at=now, words=name)
-    facts = {"experiment_name": name, "dataset_name": f"{name}@1", "base_model": "some/model", "labels": ["bad", "good"]}
+    facts = {
+        "experiment_name": name,
+        "dataset_name": f"{name}@1",
+        "base_model": "some/model",
+        "labels": ["bad", "good"],
+    }
     model.latest = ModelVersion.objects.create(model=model, number=1, author=owner, **facts)
     model.latest.folder.mkdir(parents=True)
     (model.latest.folder / "adapter_config.json").write_text("{}")

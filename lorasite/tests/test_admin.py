@@ -139,9 +139,7 @@ def test_champion_is_named_through_the_service(browser: Any, owned: Belongings) 
     assert (entry.username, entry.object_id) == ("admin", "mine@1")
 
 
-def test_queues_and_workers_of_rq_stand_beside_the_database(
-    browser: Any, redis_server: str, owned: Belongings
-) -> None:
+def test_queues_and_workers_of_rq_stand_beside_the_database(browser: Any, redis_server: str, owned: Belongings) -> None:
     Task.objects.update(status=Status.PENDING)
     page = browser.get(address(Worker, "changelist"))
     assert ["cpu", 0, 0, 0, 1, 0] in page.context["queue_table"]["rows"]

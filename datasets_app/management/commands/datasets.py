@@ -70,4 +70,3 @@ class Command(Answering):
 
 def _line(finding: dict[str, Any]) -> str:
     return f"{finding['severity']:8} {wording.sentence(finding['code'], finding['count'])}"
-

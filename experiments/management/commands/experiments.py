@@ -37,7 +37,9 @@ class Command(Answering):
     def list(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         query = {name: options[name] for name in FILTERS}
         found = selectors.search(person(options["user"]), **query)[: options["limit"]]
-        rows = [[each.name, each.task.status, _share(each.accuracy), each.dataset_name, each.base_model] for each in found]
+        rows = [
+            [each.name, each.task.status, _share(each.accuracy), each.dataset_name, each.base_model] for each in found
+        ]
         lines = columns([["experiment", "status", "accuracy", "dataset", "base model"], *rows])
         return ExperimentRow(found, many=True).data, lines if rows else ["No experiments fit."]
 
@@ -55,7 +57,9 @@ class Command(Answering):
     def compare(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         names = options["names"]
         if not compare.FEWEST <= len(names) <= compare.MOST:
-            raise Invalid(_("Name %(fewest)d to %(most)d experiments.") % {"fewest": compare.FEWEST, "most": compare.MOST})
+            raise Invalid(
+                _("Name %(fewest)d to %(most)d experiments.") % {"fewest": compare.FEWEST, "most": compare.MOST}
+            )
         found = selectors.experiments_named(person(options["user"]), names)
         measured = {
             str(row["column"].title): [cell["value"] for cell in row["cells"]]

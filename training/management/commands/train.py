@@ -46,4 +46,3 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{file} can't be read: {error}", returncode=MISSING) from None
-
