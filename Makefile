@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint
+.PHONY: help setup start audit-packages sbom run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,5 +57,9 @@ bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer
 	@$(BIN)/python bench/train.py
 lint: $(VENV)/installed-dev ## Format, lint, types, import layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/lint-imports
+audit-packages: $(VENV)/installed-dev ## Known holes in the packages that we run on (asks PyPI)
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
+sbom: $(VENV)/installed-dev ## Write sbom.json: every installed package with version and licence (CycloneDX)
+	@$(BIN)/cyclonedx-py environment $(VENV) --output-reproducible --of JSON -o sbom.json && echo sbom.json
 
 export text

@@ -31,6 +31,17 @@ def django_db_modify_db_settings(
         database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Tests clean up with DELETE and TRUNCATE, which the audit log refuses; its own tests put the guard back."""
+    from django.db import connection
+
+    from audit import guard
+
+    with django_db_blocker.unblock():
+        guard.remove(connection)
+
+
 @pytest.fixture(autouse=True)
 def data_root(tmp_path: Path, settings: Any) -> Path:
     """A test's own DATA_DIR and RESULTS_DIR; no Redis unless the test asks for `redis_server`."""
@@ -44,6 +55,7 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "")  # their own tests put them back
     _point_queues_at(settings, f"unix://{tmp_path / 'nothing-listens-here.sock'}")
     return tmp_path
 

@@ -1,5 +1,9 @@
 from typing import Any
 
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
@@ -14,10 +18,12 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from .forms import EndsSessions
-from .models import Role, User
+from .models import BaseModelRule, Role, User
 from .services import change_role
 
-admin.site.unregister([Group, OutstandingToken, BlacklistedToken])  # a token's page would show a living secret
+# A token's page would show a living secret; the rest has pages of its own.
+admin.site.unregister([Group, OutstandingToken, BlacklistedToken, Authenticator, EmailAddress, UserSession])
+admin.site.unregister([SocialAccount, SocialApp, SocialToken])
 
 
 class PasswordForm(EndsSessions, AdminPasswordChangeForm):
@@ -105,6 +111,14 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return _no_role(obj) and super().has_delete_permission(request, obj)
+
+
+@admin.register(BaseModelRule)
+class BaseModelRuleAdmin(ModelAdmin):
+    """The base models of the hub that runs may name; the sample and folders of BASE_MODELS_DIR need no line here."""
+
+    list_display = ["pattern", "note"]
+    search_fields = ["pattern"]
 
 
 def _no_role(group: Any) -> bool:

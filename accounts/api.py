@@ -2,7 +2,10 @@
 
 from typing import Any, cast
 
-from django.contrib.auth.signals import user_logged_in, user_logged_out
+from allauth.mfa.models import Authenticator
+from allauth.mfa.utils import is_mfa_enabled
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -14,16 +17,37 @@ from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, Toke
 from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
-from .errors import Invalid
+from . import sharing
+from .errors import LorasiteError
 from .models import User
+from .requests import Text, person
+from .throttles import throttles
+
+
+class SecondFactorNeeded(LorasiteError):
+    code, status = "second_factor_needed", 401
+    message = _("This account has a second factor. Send its code as `code` too; a recovery code will do.")
 
 
 class LoginSerializer(TokenObtainPairSerializer):
+    code = Text(required=False, write_only=True, help_text="Of the second factor, where the account has one.")
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        code = attrs.pop("code", "")
         tokens: dict[str, Any] = super().validate(attrs)
         user = cast(User, self.user)
+        if is_mfa_enabled(user) and not _code_fits(user, code):
+            if code:
+                user_login_failed.send(User, credentials={"username": user.username}, request=self.context["request"])
+            raise SecondFactorNeeded
         user_logged_in.send(User, request=self.context["request"], user=user)
         return {**tokens, "user_id": user.pk, "role": user.role}
+
+
+def _code_fits(user: User, code: str) -> bool:
+    """A code of the authenticator app, or one of the recovery codes, which then is used up."""
+    known = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
+    return bool(code) and any(authenticator.wrap().validate_code(code) for authenticator in known)
 
 
 class RefreshSerializer(TokenRefreshSerializer):
@@ -48,10 +72,11 @@ LoginAnswer = inline_serializer(
 @extend_schema(responses=LoginAnswer)
 class Login(TokenObtainPairView):
     serializer_class = LoginSerializer
+    throttle_classes = throttles("login")  # type: ignore[assignment]  # DRF calls each
 
 
-class LogoutRequest(serializers.Serializer[Any]):
-    refresh = serializers.CharField()
+class EndSerializer(serializers.Serializer[Any]):
+    refresh = Text()
 
 
 class Refresh(TokenRefreshView):
@@ -62,16 +87,51 @@ class Logout(APIView):
     permission_classes = [AllowAny]
     authentication_classes: list[Any] = []
 
-    @extend_schema(request=LogoutRequest, responses={204: None})
+    def get_authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="api"'
+
+    @extend_schema(request=EndSerializer, responses={204: None})
     def post(self, request: Request) -> Response:
         """Ends a refresh token for good."""
-        asked = LogoutRequest(data=request.data)
+        asked = EndSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         try:
             token = RefreshToken(asked.validated_data["refresh"])
             token.blacklist()
         except TokenError as error:
-            raise Invalid(str(error), field="refresh") from None
+            raise InvalidToken(str(error)) from None
         user = User.objects.filter(pk=token.get("user_id")).first()
         user_logged_out.send(User, request=request, user=user)
         return Response(status=204)
+
+
+class AccessSerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(["person", "group"])
+    name = serializers.CharField(help_text="Of the person or group; of the administrators' line: in words.")
+    access = serializers.ChoiceField(["view", "manage", "owner", "all"], source="level")
+    why = serializers.CharField()
+
+
+class GiveSerializer(serializers.Serializer[Any]):
+    to = Text(max_length=150, help_text="A username, group: and a group's name, or everyone.")
+    access = serializers.ChoiceField(list(sharing.LEVELS), help_text="owner gives it away; none ends what was shared.")
+
+
+class Sharing(APIView):
+    """Who can see an object; `kind` is dataset, experiment or model. A run is shared with its experiment."""
+
+    @extend_schema(operation_id="sharing_list", responses=AccessSerializer(many=True))
+    def get(self, request: Request, kind: str, name: str) -> Response:
+        """Who can see it, and why."""
+        obj = sharing.shared_object(person(request), kind, name)
+        return Response(AccessSerializer(sharing.access_list(obj), many=True).data)
+
+    @extend_schema(operation_id="sharing_give", request=GiveSerializer, responses={200: AccessSerializer(many=True)})
+    def post(self, request: Request, kind: str, name: str) -> Response:
+        """Set what a person or a group may do with it; for its owner and for admins."""
+        obj = sharing.shared_object(person(request), kind, name)
+        asked = GiveSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        for to in sharing.recipients(asked.validated_data["to"]):
+            sharing.give(user=person(request), obj=obj, to=to, level=asked.validated_data["access"])
+        return Response(AccessSerializer(sharing.access_list(obj), many=True).data)

@@ -9,7 +9,11 @@ class AccountsConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from . import backends  # noqa: F401  (its receivers)
+        from django.db.models.signals import post_delete
+
+        from .permissions import forget_shares
+
+        post_delete.connect(forget_shares)
 
 
 class AdminConfig(admin_apps.AdminConfig):

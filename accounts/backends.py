@@ -1,47 +1,31 @@
-"""A brake for who guesses passwords: before any password is looked at, on the page and the API alike."""
+"""A lock for who guesses passwords: django-axes counts, before any password is looked at, on page and API alike."""
 
-import hashlib
-from contextlib import suppress
 from typing import Any
 
-from django.contrib.auth.signals import user_logged_in, user_login_failed
-from django.core.cache import cache
-from django.dispatch import receiver
+from axes.backends import AxesStandaloneBackend
+from axes.exceptions import AxesBackendPermissionDenied
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from .errors import LorasiteError
 
-TRIES, SECONDS = 10, 300
-
 
 class TooManyTries(LorasiteError):
-    code, status, wait = "too_many_tries", 429, SECONDS
+    code, status = "too_many_tries", 429
     message = _("Too many wrong passwords for this account from your address. Wait five minutes, then try again.")
 
+    @property
+    def wait(self) -> int:
+        return int(settings.AXES_COOLOFF_TIME.total_seconds())
 
-class Brake:
-    """An authentication backend that lets nobody in. It counts by account and address, so nobody locks others out."""
+
+class LockOut(AxesStandaloneBackend):
+    """Lets nobody in, and keeps out who has tried too often; by account and address, so that nobody locks others out."""
 
     def authenticate(self, request: Any, username: str | None = None, **credentials: Any) -> None:
-        if request is not None and cache.get(_key(request, username), 0) >= TRIES:
-            raise TooManyTries
-
-
-@receiver(user_login_failed)
-def count(credentials: dict[str, Any], request: Any = None, **kwargs: Any) -> None:
-    if request is not None:
-        key = _key(request, credentials.get("username"))
-        if not cache.add(key, 1, SECONDS):
-            with suppress(ValueError):  # the count has just run out
-                cache.incr(key)
-
-
-@receiver(user_logged_in)
-def forgive(request: Any, user: Any, **kwargs: Any) -> None:
-    if request is not None:
-        cache.delete(_key(request, user.get_username()))
-
-
-def _key(request: Any, username: str | None) -> str:
-    who = f"{request.META.get('REMOTE_ADDR')} {username}"
-    return f"sign-in-{hashlib.sha256(who.encode()).hexdigest()}"
+        if request is None:
+            return
+        try:
+            super().authenticate(request, username=username, **credentials)
+        except AxesBackendPermissionDenied:
+            raise TooManyTries from None

@@ -1,6 +1,13 @@
-"""What happens to an account and has no signal in Django; audit listens."""
+"""What people do to accounts and to what is shared; audit, which stands above this app, listens and records it."""
 
+from typing import Any
+
+from django.db.models import Model
 from django.dispatch import Signal
 
-password_changed = Signal()  # sender: User; user: whose password it is
-role_changed = Signal()  # sender: User; user, role: what the person may do from here on
+happened = Signal()  # sender: the object's class; action, user, obj, result, details
+
+
+def announce(action: str, *, obj: Model, user: Any = None, result: str = "ok", **details: Any) -> None:
+    """`user` is who did it; None: whoever sent the request."""
+    happened.send(type(obj), action=action, user=user, obj=obj, result=result, details=details)

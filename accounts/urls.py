@@ -1,13 +1,20 @@
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from .views import ChangePassword
+from . import people, views
 
 app_name = "accounts"
 urlpatterns = [
-    path(
-        "login/", LoginView.as_view(template_name="accounts/login.html", redirect_authenticated_user=True), name="login"
-    ),
+    path("login/", views.SignIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
-    path("account/password/", ChangePassword.as_view(), name="password"),
+    path("join/<str:secret>/", views.join, name="join"),
+    path("account/", views.account, name="account"),
+    path("account/password/", views.ChangePassword.as_view(), name="password"),
+    path("account/tokens/", views.tokens, name="tokens"),
+    path("account/tokens/<int:pk>/end/", views.end_token, name="end-token"),
+    path("account/sessions/", views.sessions, name="sessions"),
+    path("people/", people.people, name="people"),
+    path("people/invitations/<int:pk>/end/", people.withdraw, name="withdraw"),
+    path("people/<str:username>/", people.person, name="person"),
+    path("sharing/<str:kind>/<str:name>/", views.share, name="share"),
 ]

@@ -19,7 +19,10 @@ class EntrySerializer(serializers.ModelSerializer[Entry]):
         fields = ["at", "user", "action", "object_type", "object_id", "result", "address", "request_id", "details"]
 
 
-@extend_schema(parameters=[OpenApiParameter(name, str) for name in FILTERS])
+MOMENT = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"const": ""}]}
+
+
+@extend_schema(parameters=[OpenApiParameter(n, MOMENT if n in ("since", "until") else str) for n in FILTERS])
 class Logs(ListAPIView[Entry]):
     """The audit log, newest first; for admins."""
 

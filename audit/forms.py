@@ -11,6 +11,9 @@ class FilterForm(forms.Form):
     action = forms.CharField(
         label=_("Action"), required=False, widget=forms.TextInput(attrs={"placeholder": "task.submit"})
     )
+    result = forms.ChoiceField(
+        label=_("Result"), required=False, choices=[("", _("any")), ("ok", _("done")), ("refused", _("refused"))]
+    )
     q = forms.CharField(
         label=_("Words"),
         required=False,

@@ -1,8 +1,9 @@
 import uuid
 from collections.abc import Callable
-from ipaddress import ip_address
 
 from django.http import HttpRequest, HttpResponse
+
+from accounts.requests import address_of
 
 from . import context
 
@@ -23,12 +24,3 @@ class RequestMiddleware:
             context.leave(token)
         response["X-Request-ID"] = request_id
         return response
-
-
-def address_of(request: HttpRequest) -> str | None:
-    """The caller's address in the one form that every database gives back unchanged, so that an entry's hash holds."""
-    try:
-        found = ip_address(request.META.get("REMOTE_ADDR", "").partition("%")[0])
-    except ValueError:  # a Unix socket has none
-        return None
-    return str(getattr(found, "ipv4_mapped", None) or found)

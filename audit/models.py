@@ -1,13 +1,29 @@
-from django.conf import settings
+from typing import Any
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+
+class AppendOnly(RuntimeError):
+    """An entry is written once. To look like it was not is what the chain of hashes is there to show."""
+
+
+class Entries(models.QuerySet["Entry"]):
+    def update(self, **changes: Any) -> int:
+        raise AppendOnly
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
+        raise AppendOnly
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise AppendOnly
 
 
 class Entry(models.Model):
     """One action of one person. Append-only; each entry carries the hash of the one before it."""
 
     at = models.DateTimeField(_("time"), db_index=True)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
+    person = models.BigIntegerField(null=True, blank=True)  # key of the account, whose name may change
     username = models.CharField(_("user"), max_length=150, blank=True, db_index=True)
     action = models.CharField(_("action"), max_length=60, db_index=True)  # e.g. "task.submit"
     object_type = models.CharField(max_length=40, blank=True)
@@ -19,9 +35,19 @@ class Entry(models.Model):
     previous = models.CharField(max_length=64, blank=True)
     hash = models.CharField(max_length=64, unique=True)
 
+    objects = Entries.as_manager()
+
     class Meta:
         ordering = ["-pk"]
         verbose_name, verbose_name_plural = _("audit entry"), _("audit log")
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.username} {self.action} {self.object_id}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise AppendOnly
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise AppendOnly

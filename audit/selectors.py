@@ -12,16 +12,18 @@ from accounts.errors import Invalid
 
 from .models import Entry
 
-FILTERS = ("user", "action", "q", "since", "until")
+FILTERS = ("user", "action", "result", "q", "since", "until")
 
 
 def search(query: Mapping[str, str]) -> QuerySet[Entry]:
-    """Entries, newest first; `query` may hold user, action (or its beginning), q, since and until."""
+    """Entries, newest first; `query` may hold user, action (or its beginning), result, q, since and until."""
     found = Entry.objects.all()
     if user := query.get("user"):
         found = found.filter(username=user)
     if action := query.get("action"):
         found = found.filter(action__startswith=action)
+    if result := query.get("result"):
+        found = found.filter(result=result)
     if word := query.get("q"):
         found = found.filter(Q(object_id__icontains=word) | Q(action__icontains=word) | Q(username__icontains=word))
     if since := query.get("since"):

@@ -22,12 +22,11 @@ def record(action: str, *, user: Any = None, obj: Model | None = None, result: s
     """Append one entry; who, from where and in which request come from the current request unless `user` is given."""
     context = current()
     user = user or context.user
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):  # an action whose entry can't be written is not done either
         _lock()
-        last = Entry.objects.order_by("-pk").values_list("hash", flat=True).first() or GENESIS
         entry = Entry(
             at=timezone.now(),
-            user=user if getattr(user, "pk", None) else None,
+            person=getattr(user, "pk", None),
             username=details.pop("username", None) or (user.get_username() if user else ""),
             action=action,
             object_type=obj._meta.model_name or "" if obj else "",
@@ -36,7 +35,7 @@ def record(action: str, *, user: Any = None, obj: Model | None = None, result: s
             address=context.address,
             request_id=context.request_id,
             details=details,
-            previous=last,
+            previous=head(),
         )
         entry.hash = digest(entry)
         entry.save(force_insert=True)
@@ -49,6 +48,8 @@ def digest(entry: Entry) -> str:
         entry.previous, entry.at.isoformat(timespec="microseconds"), entry.username, entry.action, entry.object_type,
         entry.object_id, entry.result, entry.address, entry.request_id, entry.details,
     ]  # fmt: skip
+    if entry.person is not None:  # entries of before this column was there have none, and keep their hash
+        said.append(entry.person)
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -84,8 +85,16 @@ def verify(published: str = "") -> Verdict:
     return Verdict(count, previous, None, not seen)
 
 
+def head() -> str:
+    """The newest entry's hash, to be noted down where nobody who can write to the database can write."""
+    return Entry.objects.order_by("-pk").values_list("hash", flat=True).first() or GENESIS
+
+
 def _lock() -> None:
-    """One writer at a time, so that the chain never forks. SQLite's BEGIN IMMEDIATE already is such a lock."""
+    """One writer at a time, so that the chain never forks. SQLite's BEGIN IMMEDIATE already is such a lock.
+
+    It is held until the transaction of the action ends, so `record` comes last in it.
+    """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])

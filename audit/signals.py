@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from allauth.mfa.signals import authentication_failed
+from axes.signals import user_locked_out
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
-from django.db.models.signals import post_save
+from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils.translation import override
 
-from accounts.signals import password_changed, role_changed
+from accounts.signals import happened
 
 from .services import record
 
@@ -30,14 +32,30 @@ def refused(credentials: dict[str, Any], **kwargs: Any) -> None:
     record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
 
 
-@receiver(password_changed)
-def new_password(user: Any, **kwargs: Any) -> None:
-    record("user.password_change", obj=user)
+@receiver(user_locked_out)
+def locked_out(username: str | None, **kwargs: Any) -> None:
+    record("user.locked_out", result="refused", username=str(username or "")[:150])
 
 
-@receiver(role_changed)
-def new_role(user: Any, role: str, **kwargs: Any) -> None:
-    record("user.role_change", obj=user, role=str(role))
+@receiver(authentication_failed)
+def wrong_code(user: Any, **kwargs: Any) -> None:
+    record("second_factor.check", user=user, obj=user, result="refused")
+
+
+@receiver(post_save, sender="mfa.Authenticator")
+def second_factor_added(instance: Any, created: bool, **kwargs: Any) -> None:
+    if created:
+        record("second_factor.add", obj=instance.user, kind=instance.type)
+
+
+@receiver(post_delete, sender="mfa.Authenticator")
+def second_factor_removed(instance: Any, **kwargs: Any) -> None:
+    record("second_factor.remove", obj=instance.user, kind=instance.type)
+
+
+@receiver(happened)
+def announced(action: str, obj: Any, user: Any, result: str, details: dict[str, Any], **kwargs: Any) -> None:
+    record(action, user=user, obj=obj, result=result, **details)
 
 
 @receiver(post_save, sender="admin.LogEntry")

@@ -17,8 +17,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.errors import Invalid, NotFound
+from accounts.idempotency import HEADER, key_of
 from accounts.permissions import get_managed, require_creator
-from accounts.requests import person
+from accounts.requests import person, refuse_unknown
+from accounts.throttles import throttles
 
 from . import changes, diff, selectors, services
 from .files import copy_stream
@@ -37,11 +39,16 @@ from .serializers import (
     UploadSerializer,
 )
 
+WHOLE = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+NUMBER = {"type": "integer", "minimum": 1}
+VERSION = OpenApiParameter("version", NUMBER, description="Its number; left out: the newest.")
+
 
 @method_decorator(limits_upload, name="dispatch")
 class Datasets(GenericAPIView[Dataset]):
     serializer_class = DatasetSerializer
     parser_classes = [MultiPartParser]
+    throttle_classes = throttles("upload")  # type: ignore[assignment]  # DRF calls each
     queryset = Dataset.objects.none()
 
     @extend_schema(operation_id="datasets_list", responses=DatasetSerializer(many=True))
@@ -53,14 +60,16 @@ class Datasets(GenericAPIView[Dataset]):
     @extend_schema(
         operation_id="datasets_upload",
         request={"multipart/form-data": UploadSerializer},
+        parameters=[HEADER],
         responses={201: StoredSerializer, 202: DataTaskSerializer},
     )
     def post(self, request: Request) -> Response:
         """Store a file as a new dataset, or as the next version of yours; a file over 512 KiB is read by the queue (202)."""
         require_creator(person(request))
+        refuse_unknown(request.data, UploadSerializer)
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        version = _store(person(request), {**sent.validated_data})
+        version = _store(person(request), {**sent.validated_data}, key_of(request))
         return _made(request, version)
 
 
@@ -68,19 +77,18 @@ def _accepted(request: Request, task: DataTask) -> Response:
     return Response(DataTaskSerializer(task, context={"request": request}).data, status=202)
 
 
-def _store(user: Any, fields: dict[str, Any]) -> Version | DataTask:
+def _store(user: Any, fields: dict[str, Any], key: str | None) -> Version | DataTask:
     upload = fields.pop("file")
-    options: dict[str, Any] = {key: value or None for key, value in fields.items() if key not in ("name", "note")}
+    options = {name: value or None for name, value in fields.items() if name not in ("name", "note")}
+    options |= {"name": fields["name"], "note": fields.get("note", "")}
     if upload.size > services.AT_ONCE:
         services.check_name(user, fields["name"])
-        options |= {"token": keep(user=user, upload=upload).token, "note": fields.get("note", "")}
-        return services.submit(user=user, kind=DataTask.Kind.STORE, name=fields["name"], **options)
+        kept = keep(user=user, upload=upload)
+        return services.submit_upload(user=user, kept=kept, idempotency_key=key, **options)
     with tempfile.TemporaryDirectory(dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
         file = Path(folder) / "data"
         copy_stream(upload.file, file, limit=settings.UPLOAD_LIMIT)
-        return services.create_version(
-            user=user, name=fields["name"], file=file, filename=upload.name, note=fields.get("note", ""), **options
-        )
+        return services.create_version(user=user, file=file, filename=upload.name, idempotency_key=key, **options)
 
 
 class DatasetDetail(APIView):
@@ -148,8 +156,8 @@ class Rows(APIView):
     @extend_schema(
         operation_id="datasets_rows",
         parameters=[
-            OpenApiParameter("version", int), OpenApiParameter("label", str), OpenApiParameter("q", str),
-            OpenApiParameter("limit", int), OpenApiParameter("offset", int),
+            VERSION, OpenApiParameter("label", str), OpenApiParameter("q", str),
+            OpenApiParameter("limit", WHOLE), OpenApiParameter("offset", WHOLE),
         ],
         responses=RowsSerializer,
     )  # fmt: skip
@@ -174,7 +182,7 @@ class Diff(APIView):
 
     @extend_schema(
         operation_id="datasets_diff",
-        parameters=[OpenApiParameter("old", int), OpenApiParameter("new", int)],
+        parameters=[OpenApiParameter("old", NUMBER), OpenApiParameter("new", NUMBER)],
         responses=DiffSerializer,
     )
     def get(self, request: Request, name: str) -> Response:
@@ -189,7 +197,7 @@ class Noise(GenericAPIView[Suspect]):
     serializer_class = SuspectSerializer
     queryset = Suspect.objects.none()
 
-    @extend_schema(operation_id="datasets_noise_list", parameters=[OpenApiParameter("version", int)])
+    @extend_schema(operation_id="datasets_noise_list", parameters=[VERSION], responses=SuspectSerializer(many=True))
     def get(self, request: Request, name: str) -> Response:
         """The suspects of a version, the likeliest wrong first."""
         version = _version(person(request), name, request.query_params.get("version"))
@@ -233,8 +241,12 @@ class Task(APIView):
         found = selectors.task_for(person(request), task_id)
         return Response(DataTaskSerializer(found, context={"request": request}).data)
 
-    @extend_schema(operation_id="datasets_task_cancel", responses={202: DataTaskSerializer})
-    def delete(self, request: Request, task_id: UUID) -> Response:
+
+class CancelTask(APIView):
+    serializer_class = DataTaskSerializer
+
+    @extend_schema(operation_id="datasets_task_cancel", request=None, responses={202: DataTaskSerializer})
+    def post(self, request: Request, task_id: UUID) -> Response:
         """Cancel it; nothing is stored."""
         user = person(request)
         task = services.cancel(user=user, task=selectors.task_for(user, task_id, manage=True))

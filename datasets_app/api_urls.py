@@ -5,6 +5,7 @@ from . import api
 urlpatterns = [
     path("datasets", api.Datasets.as_view(), name="api-datasets"),
     path("datasets/tasks/<uuid:task_id>", api.Task.as_view(), name="api-data-task"),
+    path("datasets/tasks/<uuid:task_id>/cancel", api.CancelTask.as_view(), name="api-data-task-cancel"),
     path("datasets/<str:name>/changes", api.Changes.as_view(), name="api-dataset-changes"),
     path("datasets/<str:name>/rows", api.Rows.as_view(), name="api-dataset-rows"),
     path("datasets/<str:name>/diff", api.Diff.as_view(), name="api-dataset-diff"),

@@ -2,6 +2,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from work.models import Work
@@ -22,6 +23,9 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("datasets:detail", args=[self.name])
 
     @property
     def latest(self) -> "Version":
@@ -104,6 +108,8 @@ class Finding(models.Model):
 
 class DataTask(Work):
     """Work on data that takes more than a second: a large file to store, a fix of many rows, a search for wrong labels."""
+
+    passing = True  # its person's alone: never shared, never handed over
 
     class Kind(models.TextChoices):
         STORE = "store", _("reading a file")

@@ -89,7 +89,7 @@ class DatasetReportSerializer(DatasetSerializer):
 
 class DataTaskSerializer(serializers.ModelSerializer[DataTask]):
     task_id = serializers.UUIDField(source="pk")
-    status = serializers.ChoiceField(choices=Status.values)
+    status = serializers.ChoiceField(choices=Status.choices)
     result = serializers.DictField(allow_null=True)
     error = serializers.DictField(allow_null=True)
     url = serializers.SerializerMethodField()

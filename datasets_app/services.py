@@ -1,10 +1,11 @@
 """Everything that changes datasets: a new version from a file, work for the queue, deletion, the samples."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from django.contrib.auth.models import Group
@@ -14,8 +15,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.errors import Conflict, Invalid
+from accounts.idempotency import fingerprint, made_before, once
 from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
+from accounts.quotas import require_storage
 from audit.services import record
 from training.engine.config import SAMPLE_MODEL
 from work import queue
@@ -53,12 +56,20 @@ def _silent(stage: str, done: int = 0, total: int = 0) -> None:
     """Nobody waits to hear how far a short piece of work is."""
 
 
-def create_version(*, user: User, name: str, file: Path, filename: str, **options: Any) -> Version:
+def create_version(
+    *, user: User, name: str, file: Path, filename: str, idempotency_key: str | None = None, **options: Any
+) -> Version:
     """Read, check and store a file as a new dataset, or as the next version of one that the person manages.
 
     The rows are on disk, whole, before the database knows of them; a refused file leaves nothing behind.
     """
-    return insert(prepare_file(user=user, name=name, file=file, filename=filename, **options))
+    mark, versions = _mark(file, name, options) if idempotency_key else "", Version.objects.all()
+    if known := made_before(user, idempotency_key, mark, versions):
+        return cast(Version, known)
+    prepared = prepare_file(user=user, name=name, file=file, filename=filename, **options)
+    with once(user, idempotency_key, mark, versions) as found:
+        found.made = found.made or _insert(prepared)
+    return _on_disk(found.made)
 
 
 def prepare_file(
@@ -80,6 +91,7 @@ def prepare_file(
 
     require_creator(user)
     _target(user, name)
+    require_storage(user, file.stat().st_size)
     told("reading")
     way: dict[str, Any] = {
         "limit": settings.UPLOAD_LIMIT,
@@ -153,6 +165,21 @@ def _store_and_discard(prepared: Prepared, kept: Pending) -> dict[str, Any]:
     return {"name": version.dataset.name, "version": version.number, "rows": version.rows}
 
 
+def submit_upload(
+    *, user: User, name: str, kept: Pending, idempotency_key: str | None = None, **options: Any
+) -> DataTask:
+    """Let the queue read, check and store a file that was put aside."""
+    mark = _mark(kept.file, name, options) if idempotency_key else ""
+    with once(user, idempotency_key, mark, DataTask.objects.all()) as found:
+        found.made = found.made or submit(user=user, kind=DataTask.Kind.STORE, name=name, token=kept.token, **options)
+        return cast(DataTask, found.made)
+
+
+def _mark(file: Path, *asked: Any) -> str:
+    with file.open("rb") as content:
+        return fingerprint("dataset", hashlib.file_digest(content, "sha256").hexdigest(), *asked)
+
+
 def check_name(user: User, name: str) -> None:
     """Invalid or Conflict where the person cannot store a dataset of this name."""
     require_creator(user)
@@ -223,15 +250,18 @@ def prepare(
 
 def insert(prepared: Prepared) -> Version:
     """Let the database know; from here on the version is there."""
-    _insert(prepared)
-    if not prepared.version.path.exists():
+    return _on_disk(_insert(prepared))
+
+
+def _on_disk(version: Version) -> Version:
+    if not version.path.exists():
         # Somebody deleted the only other version of these rows after they were found on disk.
         raise Conflict(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))
-    return prepared.version
+    return version
 
 
 @transaction.atomic
-def _insert(prepared: Prepared) -> None:
+def _insert(prepared: Prepared) -> Version:
     user, name, version = prepared.user, prepared.name, prepared.version
     dataset = _target(user, name)
     try:
@@ -246,6 +276,8 @@ def _insert(prepared: Prepared) -> None:
     version.save(force_insert=True)
     Finding.objects.bulk_create(_finding(version, f) for f in prepared.found)
     record("dataset.store", user=user, obj=version, rows=version.rows, hash=version.hash, **version.change)
+    return version
+    return version
 
 
 def _finding(version: Version, found: "Found") -> Finding:
@@ -270,9 +302,9 @@ def delete(*, user: User, dataset: Dataset) -> None:
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
         raise Conflict(message % {"runs": shown}, experiments=runs[:50])
     paths = {v.hash: v.path for v in dataset.versions.all()}
-    record("dataset.delete", user=user, obj=dataset, versions=len(paths))
     Version.objects.filter(dataset=dataset).update(parent=None)  # parents are protected one by one, not as a family
     dataset.delete()
+    record("dataset.delete", user=user, obj=dataset, versions=len(paths))
     transaction.on_commit(lambda: _remove_unused(paths))
 
 

@@ -21,6 +21,7 @@ from django_htmx.middleware import HtmxDetails
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
+from accounts.throttles import limited
 from work.models import ENDED, Status
 
 from . import pending, report, selectors, services
@@ -55,6 +56,7 @@ def dataset_list(request: SignedIn) -> HttpResponse:
 @pending.limits_upload
 @csrf_protect
 @login_required
+@limited("upload")
 def new(request: SignedIn) -> HttpResponse:
     """Step one: send a file. It is put aside, read once, and shown."""
     require_creator(request.user)
@@ -141,8 +143,8 @@ def _name_from(filename: str) -> str:
 def _queue(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpResponse:
     """A large file is read and checked by the data worker."""
     options = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
-    options |= {"token": kept.token, "note": form.cleaned_data["note"]}
-    task = services.submit(user=request.user, kind=DataTask.Kind.STORE, name=form.cleaned_data["name"], **options)
+    options |= {"name": form.cleaned_data["name"], "note": form.cleaned_data["note"]}
+    task = services.submit_upload(user=request.user, kept=kept, **options)
     return redirect("datasets:task", task.pk)
 
 

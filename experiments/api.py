@@ -4,13 +4,17 @@ from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
 from rest_framework.generics import ListAPIView, RetrieveDestroyAPIView
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.errors import LorasiteError
+from accounts.models import User
 from accounts.permissions import require_admin
-from accounts.requests import person
+from accounts.requests import Text, person
 
 from . import services
 from .columns import SORTABLE
@@ -25,7 +29,18 @@ WORDS = {
 }
 
 
-@extend_schema(parameters=[OpenApiParameter(name, str, description=WORDS.get(name, "")) for name in FILTERS])
+CHOICES = {
+    "owner": ["", "me"],
+    "sort": ["", *SORTABLE, *(f"-{key}" for key in SORTABLE)],
+    "status": ["", "PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED"],
+}
+
+
+@extend_schema(
+    parameters=[
+        OpenApiParameter(name, str, description=WORDS.get(name, ""), enum=CHOICES.get(name)) for name in FILTERS
+    ]
+)
 class _Experiments(ListAPIView[Experiment]):
     permission_classes = [IsAuthenticated]
     serializer_class = ExperimentRow
@@ -68,3 +83,33 @@ class ExperimentFile(APIView):
     def get(self, request: Request, name: str, path: str) -> FileResponse:
         """One file of the results, by its path in `files`."""
         return FileResponse(services.opened(experiment_for(person(request), name), path), as_attachment=True)
+
+
+class NamesSerializer(serializers.Serializer[Any]):
+    names = serializers.ListField(child=Text(max_length=80), min_length=1, max_length=100)
+
+
+class DeletedSerializer(serializers.Serializer[Any]):
+    """What became of one of several."""
+
+    experiment = serializers.CharField()
+    code = serializers.CharField(allow_blank=True, help_text="Empty where it was deleted, else why not.")
+    detail = serializers.CharField(allow_blank=True)
+
+
+class DeleteExperiments(APIView):
+    @extend_schema(
+        operation_id="experiments_delete", request=NamesSerializer, responses={200: DeletedSerializer(many=True)}
+    )
+    def post(self, request: Request) -> Response:
+        """Delete up to 100 experiments with their runs and folders; one that is refused stops no other."""
+        asked = NamesSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        return Response([self._deleted(person(request), name) for name in asked.validated_data["names"]])
+
+    def _deleted(self, user: User, name: str) -> dict[str, str]:
+        try:
+            services.delete(user=user, experiment=managed_experiment(user, name))
+        except LorasiteError as error:
+            return {"experiment": name, "code": error.code, "detail": str(error.message)}
+        return {"experiment": name, "code": "", "detail": ""}

@@ -35,6 +35,9 @@ class Experiment(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def get_absolute_url(self) -> str:
+        return reverse("experiments:detail", args=[self.name])
+
     @property
     def folder(self) -> Path:
         return Path(settings.RESULTS_DIR) / self.name
@@ -71,6 +74,8 @@ class RegisteredModel(models.Model):
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
     updated_at = models.DateTimeField(_("newest version"), db_index=True)
+
+    shared_as = "model"
 
     class Meta:
         ordering = ["-updated_at"]

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from accounts.errors import Invalid, NotFound
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
+from accounts.quotas import counts
 
 from .columns import COLUMNS, SORTABLE
 from .models import Experiment
@@ -26,6 +27,12 @@ def statuses() -> dict[str, Any]:
 
 def experiments_for(user: User) -> QuerySet[Experiment]:
     return visible(user, Experiment.objects.select_related("task", "owner"))
+
+
+@counts("storage")
+def kept_by(user: User) -> int:
+    """Bytes of the results folders that a person owns."""
+    return sum(entry["size"] for one in Experiment.objects.filter(owner=user).only("name") for entry in files(one))
 
 
 def experiment_for(user: User, name: str) -> Experiment:

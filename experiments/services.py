@@ -24,7 +24,7 @@ from .selectors import files, free_name
 
 log = logging.getLogger(__name__)
 
-RESERVED = ("mine", "compare")  # addresses of pages and of the API
+RESERVED = ("mine", "compare", "delete")  # addresses of pages and of the API
 NEEDED = ("adapter_config.json", "adapter_model.safetensors", "lorasite.json")
 
 
@@ -115,8 +115,8 @@ def delete(*, user: User, experiment: Experiment) -> list[str]:
     folder = experiment.folder
     with transaction.atomic():
         _refuse_unless_ended(experiment)
-        record("experiment.delete", user=user, obj=experiment)
         experiment.delete()
+        record("experiment.delete", user=user, obj=experiment)
         gone = _set_aside(folder)
     return _remove(gone)
 

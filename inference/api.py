@@ -1,28 +1,32 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.errors import Invalid
-from accounts.requests import person
+from accounts.models import Scope
+from accounts.requests import Text, person, refuse_unknown
+from accounts.throttles import throttles
 from datasets_app.selectors import version_for
 
 from .recommendation import SAMPLE, recommend
-from .services import predict
+from .services import TEXT_LIMIT, TEXTS_LIMIT, predict
+
+WHICH = (
+    "A registered model (name, name@3, name@alias) or an experiment; the best that the caller may see when left out."
+)
 
 
 class PredictRequest(serializers.Serializer[Any]):
-    text = serializers.CharField(required=False, allow_blank=True, help_text="One text; the answer is an object.")
+    text = Text(required=False, allow_blank=True, help_text="One text; the answer is an object.")
     texts = serializers.ListField(
-        child=serializers.CharField(allow_blank=True), required=False, help_text="Several; the answer is a list."
+        child=Text(allow_blank=True), required=False, help_text="Several; the answer is a list."
     )
-    model = serializers.CharField(
-        required=False, allow_blank=True, help_text="A registered model (name, name@3, name@alias) or an experiment."
-    )
+    model = Text(required=False, allow_blank=True, help_text=WHICH)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("texts" in attrs):
@@ -46,11 +50,42 @@ PredictAnswer = inline_serializer(
     },
 )
 
+ANSWERED = PolymorphicProxySerializer(
+    "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
+)
+TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": r"\S"}
+MODEL = {"type": "string", "description": WHICH}
+ASKED = {
+    "oneOf": [
+        {
+            "title": "One text; the answer is an object.",
+            "type": "object",
+            "required": ["text"],
+            "properties": {"text": TEXT, "model": MODEL},
+            "additionalProperties": False,
+        },
+        {
+            "title": "Several; the answer is a list in their order.",
+            "type": "object",
+            "required": ["texts"],
+            "properties": {
+                "texts": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": TEXTS_LIMIT},
+                "model": MODEL,
+            },
+            "additionalProperties": False,
+        },
+    ]
+}
+
 
 class Predict(APIView):
-    @extend_schema(request=PredictRequest, responses=PredictAnswer)
+    scope = Scope.PREDICT
+    throttle_classes = throttles("predict")  # type: ignore[assignment]  # DRF calls each
+
+    @extend_schema(request={"application/json": ASKED}, responses=ANSWERED)
     def post(self, request: Request) -> Response:
         """What a trained model says of a text, or of several."""
+        refuse_unknown(request.data, PredictRequest)
         asked = PredictRequest(data=request.data)
         asked.is_valid(raise_exception=True)
         values = asked.validated_data

@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.errors import LorasiteError
+from accounts.throttles import limited
 from datasets_app.selectors import version_for
 
 from . import recommendation, services
@@ -17,6 +18,7 @@ from .selectors import models_for
 
 
 @login_required
+@limited("predict")
 def page(request: Any) -> HttpResponse:
     """Ask a model about one text, and another one beside it."""
     sent = request.POST or request.GET

@@ -37,7 +37,7 @@ def sources() -> Iterator[tuple[Path, str]]:
         for path in sorted((ROOT / app).rglob("*.py")):
             if "tests" not in path.parts and path.name != "catalogue.py":
                 yield path, path.read_text(encoding="utf-8")
-    for path in sorted((ROOT / "templates").rglob("*.html")):
+    for path in sorted(p for p in (ROOT / "templates").rglob("*") if p.suffix in (".html", ".txt")):
         text = templatize(path.read_text(encoding="utf-8"), origin=str(path))
         yield path, "\n".join(CALL.findall(text))
 

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+RATE = r"^(off|[1-9][0-9]*/(second|minute|hour|day))$"
 
 
 class Env(BaseSettings):
@@ -47,6 +48,25 @@ class Env(BaseSettings):
     serve_wait_seconds: float = Field(
         4.0, gt=0, description="Where the wait for an answer would be longer, the caller is told to come back (429)."
     )
+    behind_https: bool = Field(False, description="A reverse proxy speaks HTTPS: secure cookies, HSTS, redirects.")
+    trusted_proxies: int = Field(0, ge=0, le=5, description="Reverse proxies that set X-Forwarded-For before us.")
+    email_url: SecretStr = Field(
+        SecretStr(""), description="Where mail goes, smtp://user:password@host:587; unset: no mail is sent."
+    )
+    email_from: str = Field("lorasite@localhost", description="Sender of the mail.")
+    second_factor: bool = Field(False, description="Let people protect their account with a second factor.")
+    oidc_server_url: str = Field("", description="OpenID Connect provider for single sign-on; unset: none.")
+    oidc_client_id: str = Field("", description="Our name at the provider.")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="Our secret at the provider.")
+    oidc_name: str = Field("Single sign-on", description="What the button on the sign-in page says.")
+    oidc_sign_up: bool = Field(False, description="Whoever the provider knows gets an account, as a viewer.")
+    throttle_login: str = Field("60/minute", pattern=RATE, description="Sign-ins of one address, or off.")
+    throttle_upload: str = Field("60/minute", pattern=RATE, description="Uploads of one person or address, or off.")
+    throttle_train: str = Field("60/minute", pattern=RATE, description="Submits of one person or address, or off.")
+    throttle_predict: str = Field("1200/minute", pattern=RATE, description="Predictions, likewise, or off.")
+    quota_running: int | None = Field(None, ge=1, description="Runs of one person at once; unset: as many as fit.")
+    quota_queued: int | None = Field(100, ge=1, description="Runs of one person in the queue.")
+    quota_storage_mb: int | None = Field(None, ge=1, description="Data and results of one person, in MiB; unset: any.")
     lease_seconds: int = Field(30, ge=5, description="A run whose worker is silent for so long is taken back.")
     device_kinds: str = Field(
         "",

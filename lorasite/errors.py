@@ -2,15 +2,31 @@
 
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound
+from audit.services import record
+
+
+class TooLarge(LorasiteError):
+    code, status = "too_large", 413
+    message = gettext_lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
+
+
+class Unreadable(LorasiteError):
+    code, status = "unreadable", 400
+    message = gettext_lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")
+
+
+# What deep nesting, half a surrogate pair and broken forms raise, wherever they are met first.
+UNREADABLE = (RecursionError, UnicodeEncodeError, SuspiciousOperation)
 
 
 def problem(error: LorasiteError, request: Any = None) -> dict[str, Any]:
@@ -38,13 +54,26 @@ class ErrorMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, LorasiteError):
             return None
+        note_refusal(request, error)
         return error_page(request, error)
+
+
+def note_refusal(request: Any, error: LorasiteError) -> None:
+    """A signed-in person who asks for what the role or the scope forbids is an entry of the audit log."""
+    if error.status == 403 and getattr(request.user, "is_authenticated", False):
+        record("request.refused", result="refused", method=request.method, path=request.path[:200], code=error.code)
 
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
     if request.path.startswith("/api/") or request.accepts("text/html") is False:
-        return JsonResponse(problem(error, request), status=error.status, content_type="application/problem+json")
-    return render(request, "error.html", {"error": error}, status=error.status)
+        told: HttpResponse = JsonResponse(
+            problem(error, request), status=error.status, content_type="application/problem+json"
+        )
+    else:
+        told = render(request, "error.html", {"error": error}, status=error.status)
+    if wait := getattr(error, "wait", None):
+        told["Retry-After"] = str(int(wait))
+    return told
 
 
 def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -54,6 +83,7 @@ def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response
     if known is None:
         return None
     set_rollback()
+    note_refusal(request, known)
     headers = {k: v for k, v in (("WWW-Authenticate", getattr(error, "auth_header", None)),) if v}
     if wait := getattr(error, "wait", None):
         headers["Retry-After"] = str(int(wait))
@@ -67,6 +97,10 @@ def _from_drf(error: Exception) -> LorasiteError | None:
         return NotFound()
     if isinstance(error, PermissionDenied):
         return NotAllowed()
+    if isinstance(error, RequestDataTooBig):
+        return TooLarge()
+    if isinstance(error, UNREADABLE):
+        return Unreadable()
     if not isinstance(error, exceptions.APIException):
         return None
     problems = [{"field": f, "message": m} for f, m in _flatten(error.detail) if f]

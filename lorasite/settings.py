@@ -8,6 +8,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from lorasite.env import BASE_DIR, env
+from lorasite.neighbours import mail, origin_of
 
 VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # it has one
 DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
@@ -15,7 +16,7 @@ BASE_MODELS_DIR = env.base_models_dir
 DATA_DIR.mkdir(parents=True, exist_ok=True)
 
 SECRET_KEY = env.key()
-DEBUG = env.debug
+DEBUG, HOST = env.debug, env.host
 ALLOWED_HOSTS = env.hosts
 ROOT_URLCONF = "lorasite.urls"
 WSGI_APPLICATION = "lorasite.wsgi.application"
@@ -29,9 +30,17 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.contrib.humanize",
     "django_htmx",
     "template_partials",
     "guardian",
+    "axes",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.usersessions",
     "rest_framework",
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
@@ -52,6 +61,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "monitoring.middleware.Probes",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "lorasite.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -61,9 +71,12 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
+    "lorasite.middleware.ApiMiddleware",
+    "lorasite.middleware.SaneMiddleware",
     "lorasite.errors.ErrorMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
@@ -100,7 +113,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
-    "accounts.backends.Brake",
+    "accounts.backends.LockOut",
     "django.contrib.auth.backends.ModelBackend",
     "guardian.backends.ObjectPermissionBackend",
 ]
@@ -110,6 +123,64 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME = 10, timedelta(minutes=5)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # so that nobody locks others out
+AXES_RESET_ON_SUCCESS, AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, True, False, False
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_CLIENT_IP_CALLABLE = "accounts.requests.address_of"
+
+# django-allauth brings the second factor, single sign-on and the list of sessions; signing in and up stays our own.
+ACCOUNT_ADAPTER, MFA_ADAPTER = "accounts.adapters.AccountAdapter", "accounts.adapters.SecondFactorAdapter"
+SOCIALACCOUNT_ADAPTER = "accounts.adapters.SingleSignOnAdapter"
+ACCOUNT_EMAIL_VERIFICATION, ACCOUNT_LOGIN_METHODS, ACCOUNT_SIGNUP_FIELDS = "none", {"username"}, ["username*", "email"]
+SECOND_FACTOR = env.second_factor
+MFA_SUPPORTED_TYPES, MFA_TOTP_ISSUER = ["totp", "webauthn", "recovery_codes"], "Lorasite"
+MFA_TOTP_TOLERANCE = 1  # a code of the half minute before or after: clocks differ
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not env.behind_https
+SINGLE_SIGN_ON, OIDC_SIGN_UP = bool(env.oidc_server_url), env.oidc_sign_up
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+SOCIALACCOUNT_LOGIN_ON_GET, SOCIALACCOUNT_STORE_TOKENS = False, False
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": "oidc",
+                "name": env.oidc_name,
+                "client_id": env.oidc_client_id,
+                "secret": env.oidc_client_secret.get_secret_value(),
+                "settings": {"server_url": env.oidc_server_url},
+            }
+        ],
+    }
+}
+
+EMAIL = mail(env.email_url.get_secret_value())
+EMAIL_BACKEND, DEFAULT_FROM_EMAIL = EMAIL.backend, env.email_from
+EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = EMAIL.host, EMAIL.port, EMAIL.user, EMAIL.password
+EMAIL_USE_TLS, EMAIL_USE_SSL, EMAIL_TIMEOUT = EMAIL.starttls, EMAIL.tls, 10
+PASSWORD_RESET_TIMEOUT = 24 * 3600
+
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "throttles": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": env.redis_url or f"unix://{env.redis_socket}",
+        "KEY_PREFIX": "lorasite",
+        "OPTIONS": {"socket_connect_timeout": 0.2, "socket_timeout": 0.5},
+    },
+}
+THROTTLES = {
+    name: "" if rate == "off" else rate
+    for name, rate in {
+        "login": env.throttle_login,
+        "upload": env.throttle_upload,
+        "train": env.throttle_train,
+        "predict": env.throttle_predict,
+    }.items()
+}
+QUOTAS = {"running": env.quota_running, "queued": env.quota_queued, "storage": env.quota_storage_mb}
+
 LOGIN_URL, LOGIN_REDIRECT_URL, LOGOUT_REDIRECT_URL = "accounts:login", "home", "accounts:login"
 
 LANGUAGE_CODE = "en"
@@ -120,7 +191,7 @@ USE_TZ, TIME_ZONE = True, "UTC"
 STATIC_URL, STATIC_ROOT = "static/", DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
-DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = API_BODY_LIMIT = 4 * 1024 * 1024
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
 for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
     folder.mkdir(exist_ok=True)
@@ -141,13 +212,21 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "lorasite.errors.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+TRUSTED_PROXIES = env.trusted_proxies
+if env.behind_https:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = True
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # asked from inside the cluster
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+# W002: the lock-out answers through our own errors, not axes' middleware. W005, W021: other names of the domain are not ours.
+SILENCED_SYSTEM_CHECKS = ["axes.W002", "security.W005", "security.W021"]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "frame-ancestors": ["'none'"],
-        "form-action": ["'self'"],
+        "form-action": ["'self'", *([origin_of(env.oidc_server_url)] if env.oidc_server_url else [])],
         "base-uri": ["'none'"],
         "object-src": ["'none'"],
     },
@@ -163,14 +242,15 @@ RQ_SHOW_ADMIN_LINK = False
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.authentication.TokenAuthentication",
         "rest_framework_simplejwt.authentication.JWTAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.HasScope"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
-    "PAGE_SIZE": 50,
+    "DEFAULT_SCHEMA_CLASS": "lorasite.schema.Schema",
+    "DEFAULT_PAGINATION_CLASS": "lorasite.pagination.CursorPagination",
     "EXCEPTION_HANDLER": "lorasite.errors.api_exception_handler",
 }
 SIMPLE_JWT = {
@@ -185,6 +265,12 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Lorasite",
     "DESCRIPTION": "Self-hosted LoRA fine-tuning, from a raw data file to a served model.",
     "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "TaskStatusEnum": "work.models.Status",
+        "StrategyEnum": ["epoch", "steps", "no"],
+    },
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -204,5 +290,5 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"httpx": {"level": "WARNING"}, "filelock": {"level": "WARNING"}},
+    "loggers": {"httpx": {"level": "WARNING"}, "filelock": {"level": "WARNING"}, "axes": {"level": "WARNING"}},
 }

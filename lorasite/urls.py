@@ -10,6 +10,7 @@ handler404, handler500 = "lorasite.errors.not_found", "lorasite.errors.server_er
 urlpatterns = [
     path("", home.home, name="home"),
     path("", include("accounts.urls")),
+    path("", include("accounts.allauth_urls")),
     path("", include("datasets_app.urls")),
     path("", include("training.urls")),
     path("", include("inference.urls")),  # before experiments: models/recommend is no model

@@ -3,35 +3,43 @@
 from typing import Any, cast
 from uuid import UUID
 
+from django.db.models import QuerySet
+from django.http import HttpResponse
 from django.utils.translation import gettext as _
-from drf_spectacular.types import OpenApiTypes
+from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.decorators import api_view, parser_classes
+from rest_framework.decorators import api_view, parser_classes, throttle_classes
+from rest_framework.generics import ListAPIView
 from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.errors import Invalid
-from accounts.requests import person
+from accounts.errors import Invalid, LorasiteError
+from accounts.idempotency import HEADER, key_of
+from accounts.models import User
+from accounts.requests import person, tag_of, unchanged
+from accounts.throttles import throttles
 
 from . import selectors, services
+from .engine.config import RunConfig
+from .models import Status, Task
 from .serializers import (
     AcceptedSerializer,
-    ConfigSerializer,
+    DoneSerializer,
     LogLineSerializer,
     LogSerializer,
+    ManySerializer,
     TaskSerializer,
     ValidConfigSerializer,
 )
 
-PROBLEM = OpenApiTypes.OBJECT
-KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="The same key with the same configuration gives the same task, however often it is sent.",
-)
-KEY_LENGTH = 200
+NOTHING = ("", "null", "~", "---", "--- null", "...")
+CHANGES = ("pk", "status", "stage", "attempt", "step", "loss", "eta_seconds", "deaths", "cancel_requested", "ended_at")
+AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
+
+
+class Empty(Invalid):
+    message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
 class YAMLParser(BaseParser):
@@ -41,44 +49,57 @@ class YAMLParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
-            return stream.read().decode("utf-8")
+            text = stream.read().decode("utf-8")
         except UnicodeDecodeError:
             raise Invalid(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
+        if text.strip() in NOTHING:
+            raise Empty
+        return text
+
+
+def _sent(request: Request) -> dict[str, Any] | str:
+    """The configuration as it was sent; a request without a body is more likely a mistake than a wish."""
+    if not request.headers.get("Content-Length", "").strip("0"):
+        raise Empty
+    return cast("dict[str, Any] | str", request.data)
 
 
 @extend_schema(
-    operation_id="train", request=ConfigSerializer, parameters=[KEY],
-    responses={202: AcceptedSerializer, 400: PROBLEM, 403: PROBLEM, 409: PROBLEM},
+    operation_id="train", request=RunConfig, parameters=[HEADER],
+    responses={202: AcceptedSerializer},
 )  # fmt: skip
 @api_view(["POST"])
+@throttle_classes(throttles("train"))  # type: ignore[arg-type]  # DRF calls each
 @parser_classes([JSONParser, YAMLParser])
 def train(request: Request) -> Response:
     """Submit a run. It is accepted even when the queue is away for a moment."""
-    config = services.parse_config(cast("dict[str, Any] | str", request.data))
-    task = services.submit(user=person(request), config=config, idempotency_key=_idempotency_key(request))
+    config = services.parse_config(_sent(request))
+    task = services.submit(user=person(request), config=config, idempotency_key=key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
 
-@extend_schema(
-    operation_id="train_validate", request=ConfigSerializer, responses={200: ValidConfigSerializer, 400: PROBLEM}
-)
+@extend_schema(operation_id="train_validate", request=RunConfig, responses={200: ValidConfigSerializer})
 @api_view(["POST"])
 @parser_classes([JSONParser, YAMLParser])
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing."""
-    config = services.parse_config(cast("dict[str, Any] | str", request.data))
+    config = services.parse_config(_sent(request))
     services.validate(user=person(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 
 
-@extend_schema(operation_id="task", responses={200: TaskSerializer, 404: PROBLEM})
+@extend_schema(operation_id="task", responses={200: TaskSerializer})
 @api_view(["GET"])
-def task(request: Request, task_id: UUID) -> Response:
+def task(request: Request, task_id: UUID) -> HttpResponse:
     """State, stage and progress of a run."""
-    return Response(TaskSerializer(selectors.task_for(person(request), task_id)).data)
+    found = selectors.task_for(person(request), task_id)
+    if found.status == Status.PENDING:  # its place in line moves without it
+        return Response(TaskSerializer(found).data)
+    tag = tag_of(*(getattr(found, name) for name in CHANGES))
+    return unchanged(request, tag) or Response(TaskSerializer(found).data, headers={"ETag": tag})
 
 
-@extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer, 404: PROBLEM, 409: PROBLEM})
+@extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def cancel(request: Request, task_id: UUID) -> Response:
     """End a waiting task at once, a running one within a step; its last checkpoint is kept."""
@@ -86,7 +107,7 @@ def cancel(request: Request, task_id: UUID) -> Response:
     return Response(TaskSerializer(services.cancel(user=person(request), task=found)).data, status=202)
 
 
-@extend_schema(operation_id="task_resume", request=None, responses={202: TaskSerializer, 404: PROBLEM, 409: PROBLEM})
+@extend_schema(operation_id="task_resume", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def resume(request: Request, task_id: UUID) -> Response:
     """Queue a cancelled or failed run again, from its last good checkpoint."""
@@ -96,8 +117,8 @@ def resume(request: Request, task_id: UUID) -> Response:
 
 @extend_schema(
     operation_id="task_logs",
-    parameters=[OpenApiParameter("after", int, description="Lines after this one; 0: from the first.")],
-    responses={200: LogSerializer, 404: PROBLEM},
+    parameters=[OpenApiParameter("after", AFTER, description="Lines after this one; 0: from the first.")],
+    responses={200: LogSerializer},
 )
 @api_view(["GET"])
 def logs(request: Request, task_id: UUID) -> Response:
@@ -113,8 +134,41 @@ def _after(given: str) -> int:
     return int(given)
 
 
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > KEY_LENGTH:
-        raise Invalid(_("An Idempotency-Key has at most 200 characters."), field="Idempotency-Key")
-    return key or None
+FILTERS = ("status", "owner")
+
+
+class Tasks(ListAPIView[Task]):
+    """Runs of the caller and what is shared with the caller, the newest first."""
+
+    serializer_class = TaskSerializer
+
+    @extend_schema(
+        operation_id="tasks",
+        parameters=[
+            OpenApiParameter("status", str, enum=["", *Status.values]),
+            OpenApiParameter("owner", str, enum=["", "me"], description="me: one's own only."),
+        ],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Task]:
+        query = {name: self.request.query_params.get(name, "") for name in FILTERS}
+        return selectors.search(person(self.request), **query)
+
+
+@extend_schema(operation_id="tasks_cancel", request=ManySerializer, responses={200: DoneSerializer(many=True)})
+@api_view(["POST"])
+def cancel_many(request: Request) -> Response:
+    """Cancel up to 100 runs; each answer says what became of one, and one that is refused stops no other."""
+    asked = ManySerializer(data=request.data)
+    asked.is_valid(raise_exception=True)
+    return Response([_cancelled(person(request), task_id) for task_id in asked.validated_data["task_ids"]])
+
+
+def _cancelled(user: User, task_id: UUID) -> dict[str, Any]:
+    try:
+        found = services.cancel(user=user, task=selectors.managed_task(user, task_id))
+    except LorasiteError as error:
+        return {"task_id": task_id, "code": error.code, "detail": str(error.message)}
+    return {"task_id": task_id, "code": "", "detail": selectors.note_for(found) or str(found.get_status_display())}

@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from accounts.quotas import limit
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
 
 from .wording import WORDS
@@ -26,10 +27,11 @@ class Stage(models.TextChoices):
 
 
 class Task(Work):
+    shared_through = "experiment"  # whose owner and shares decide who sees the run
+
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tasks")
     experiment = models.OneToOneField("experiments.Experiment", models.CASCADE, related_name="task")
     device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
-    idempotency_key = models.CharField(max_length=200, null=True, blank=True)
 
     # progress, beside what all work has
     stage = models.CharField(_("stage"), max_length=10, choices=Stage.choices, default=Stage.QUEUED)
@@ -39,11 +41,6 @@ class Task(Work):
     facts = models.JSONField(default=dict)  # the engine's Prepared event: device, precision, rows, labels, …
 
     queue, job, words = models.F("device_kind"), "training.jobs.run", WORDS
-
-    class Meta(Work.Meta):
-        constraints = [
-            models.UniqueConstraint(fields=["owner", "idempotency_key"], name="one_task_per_idempotency_key")
-        ]
 
     def __str__(self) -> str:
         return f"{self.experiment.name} ({self.status})"
@@ -55,6 +52,14 @@ class Task(Work):
     @property
     def can_resume(self) -> bool:
         return self.status in (Status.CANCELLED, Status.FAILURE)
+
+    def within_limit(self) -> bool:
+        most = limit(self.owner, "running")
+        if most is None:
+            return True
+        others = Task.objects.filter(owner=self.owner).exclude(pk=self.pk)
+        sent = models.Q(status=Status.STARTED) | models.Q(status=Status.PENDING, sent_at__isnull=False)
+        return others.filter(sent).count() < most
 
     def note(self, level: str, text: str) -> None:
         """A line in the run's log, in the database and in logs.txt."""

@@ -5,8 +5,10 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
+from accounts.errors import Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
+from accounts.quotas import counts, limit
 
 from .models import LogLine, Status, Task
 
@@ -15,6 +17,17 @@ LOG_PAGE = 500
 
 def tasks_for(user: User) -> QuerySet[Task]:
     return visible(user, Task.objects.select_related("experiment", "owner"))
+
+
+def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
+    """Runs that the person may see, the newest first; `owner` is empty, or "me" for one's own."""
+    if status not in ("", *Status.values):
+        raise Invalid(_("status is one of: {names}.").format(names=", ".join(Status.values)), field="status")
+    if owner not in ("", "me"):
+        raise Invalid(_("owner is empty or me."), field="owner")
+    found = tasks_for(user).order_by("-created_at")
+    found = found.filter(status=status) if status else found
+    return found.filter(owner=user) if owner else found
 
 
 def task_for(user: User, task_id: UUID) -> Task:
@@ -34,6 +47,16 @@ def _whole() -> QuerySet[Task]:
     return Task.objects.select_related("experiment__version__dataset", "owner")
 
 
+@counts("running")
+def started_by(user: User) -> int:
+    return Task.objects.filter(owner=user, status=Status.STARTED).count()
+
+
+@counts("queued")
+def waiting_of(user: User) -> int:
+    return Task.objects.filter(owner=user, status=Status.PENDING).count()
+
+
 def running_count(user: User) -> int:
     return tasks_for(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
 
@@ -47,6 +70,8 @@ def note_for(task: Task) -> str:
     """What is special about the task's state, in a sentence; empty when the status says it all."""
     if task.status == Status.STARTED and task.cancel_requested:
         return _("Cancelling: the step is finished and saved first.")
+    if task.status == Status.PENDING and task.sent_at is None and (most := limit(task.owner, "running")):
+        return _("Waiting until fewer than {limit} of your runs go on, which is your limit.").format(limit=most)
     if task.status == Status.PENDING and task.sent_at is None:
         return _("Waiting for the queue; it is sent by itself as soon as the queue answers.")
     if task.status == Status.PENDING:

@@ -4,18 +4,9 @@ from typing import Any
 
 from rest_framework import serializers
 
+from accounts.requests import Key
+
 from .models import LogLine, Status, Task
-
-
-class ConfigSerializer(serializers.Serializer):
-    """The configuration of a run; docs name every field. RunConfig is what checks it."""
-
-    experiment_name = serializers.CharField(required=False)
-    model = serializers.DictField(required=False)
-    lora = serializers.DictField(required=False)
-    data = serializers.DictField(required=False)  # type: ignore[assignment]  # the section, not DRF's property
-    training = serializers.DictField(required=False)
-    system = serializers.DictField(required=False)
 
 
 class AcceptedSerializer(serializers.ModelSerializer):
@@ -45,7 +36,7 @@ class TaskErrorSerializer(serializers.Serializer):
 
 class TaskSerializer(serializers.ModelSerializer):
     task_id = serializers.UUIDField(source="pk")
-    status = serializers.ChoiceField(choices=Status.values)
+    status = serializers.ChoiceField(choices=Status.choices)
     progress = ProgressSerializer(source="*")
     result = serializers.DictField(allow_null=True)
     error = TaskErrorSerializer(allow_null=True)
@@ -78,3 +69,15 @@ class LogSerializer(serializers.Serializer):
 
 class ValidConfigSerializer(serializers.Serializer):
     config: Any = serializers.DictField(help_text="The configuration with every default filled in.")
+
+
+class ManySerializer(serializers.Serializer):
+    task_ids = serializers.ListField(child=Key(), min_length=1, max_length=100)
+
+
+class DoneSerializer(serializers.Serializer):
+    """What became of one of several."""
+
+    task_id = serializers.UUIDField()
+    code = serializers.CharField(allow_blank=True, help_text="Empty where it was done, else why not.")
+    detail = serializers.CharField()

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, Invalid, NotFound
+from accounts.errors import Invalid, NotFound
+from accounts.idempotency import fingerprint, made_before, once
 from accounts.models import User
 from accounts.permissions import require_creator
+from accounts.quotas import require_queue, require_storage
 from audit.services import record
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
@@ -44,17 +46,19 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
     The same key of the same person gives the same task; with another configuration it is a Conflict.
     """
     require_creator(user)
-    if idempotency_key and (known := _submitted_before(user, idempotency_key, config)):
-        return known
+    tasks, mark = Task.objects.select_related("experiment"), fingerprint("train", config.model_dump(mode="json"))
+    if known := made_before(user, idempotency_key, mark, tasks):
+        return cast(Task, known)
     version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
-    with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)  # two submits of one person with one key: one after the other
-        if idempotency_key and (known := _submitted_before(user, idempotency_key, config)):
-            return known
-        return _create(user, config, version, idempotency_key)
+    with once(user, idempotency_key, mark, tasks) as found:
+        found.made = found.made or _create(user, config, version)
+        return cast(Task, found.made)
 
 
-def _create(user: User, config: RunConfig, version: Version | None, key: str | None) -> Task:
+def _create(user: User, config: RunConfig, version: Version | None) -> Task:
+    User.objects.select_for_update().get(pk=user.pk)  # a quota is counted by one submit at a time
+    require_queue(user)
+    require_storage(user)
     named = _named(config)
     experiment = experiments.create(
         owner=user,
@@ -65,7 +69,7 @@ def _create(user: User, config: RunConfig, version: Version | None, key: str | N
         base_model=config.model.name,
     )
     kind = queue.kind_for(config.training.device)
-    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind, idempotency_key=key or None)
+    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind)
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
     return task
@@ -122,21 +126,6 @@ def _named(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"experiment_name": free_name(config.experiment_name)})
 
 
-def _submitted_before(user: User, key: str, config: RunConfig) -> Task | None:
-    task = Task.objects.select_related("experiment").filter(owner=user, idempotency_key=key).first()
-    if task is None:
-        return None
-    asked, known = config.model_dump(mode="json"), dict(task.experiment.config)
-    if "experiment_name" not in config.model_fields_set:
-        known["experiment_name"] = asked["experiment_name"]
-    if asked != known:
-        raise Conflict(
-            _("This Idempotency-Key was used for another configuration; nothing was queued. Use a new key."),
-            task_id=str(task.pk),
-        )
-    return task
-
-
 @transaction.atomic
 def cancel(*, user: User, task: Task) -> Task:
     """A waiting task ends at once; a running one within a step, with its last checkpoint kept."""
@@ -152,6 +141,7 @@ def cancel(*, user: User, task: Task) -> Task:
 def resume(*, user: User, task: Task) -> Task:
     """Queue a cancelled or failed run again; it goes on from its last good checkpoint."""
     _check_still_there(task.experiment)
+    require_queue(task.owner)
     task.move(
         Status.PENDING,
         frm=[Status.CANCELLED, Status.FAILURE],

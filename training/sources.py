@@ -7,6 +7,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
+from accounts.permissions import base_model_allowed
 
 from .engine.config import SAMPLE_MODEL, DataSection, ModelSection
 
@@ -17,6 +18,14 @@ def check_base_model(model: ModelSection) -> None:
     """Invalid when the base model is neither here nor on a hub that answers; downloads nothing."""
     if model.name == SAMPLE_MODEL or _in_base_models_dir(model.name):
         return
+    if not base_model_allowed(model.name):
+        raise Invalid(
+            _(
+                "{name} is not on the list of base models that runs may use. Choose another, or ask an administrator."
+            ).format(name=model.name),
+            field="model.name",
+            reason="base_model_not_allowed",
+        )
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -58,6 +67,8 @@ def _download(data: DataSection, path: Path) -> None:
     import polars as pl
     from datasets import load_dataset
 
+    if Path(data.dataset_name).exists():  # the library would take a folder of this machine for the data set
+        raise Invalid(_("{name} is no data set of the hub.").format(name=data.dataset_name), field="data.dataset_name")
     try:
         splits: dict[str, Any] = load_dataset(data.dataset_name, data.dataset_config)
     except Exception as error:  # the library has no common error; its sentence says which of many causes it was

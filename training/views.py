@@ -12,6 +12,7 @@ from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.errors import Conflict, LorasiteError
 from accounts.permissions import require_creator
+from accounts.throttles import limited
 from datasets_app.selectors import datasets_for
 from experiments.selectors import experiment_for, free_name
 
@@ -52,6 +53,7 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
 
 
 @login_required
+@limited("train")
 def new(request: Any) -> HttpResponse:
     """The form of a run. `do` says which button was pressed: start, show (as curl, …) or read (the YAML)."""
     require_creator(request.user)

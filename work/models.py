@@ -106,6 +106,10 @@ class Work(models.Model):
             raise WrongState(task_id=str(self.pk))
         self.refresh_from_db()
 
+    def within_limit(self) -> bool:
+        """Whether its person may have one more of its kind sent; else it stays unsent, and the reconciler asks again."""
+        return True
+
     def note(self, level: str, text: str) -> None:
         """What happened to it, for its person; a kind that keeps a log writes it there."""
         log.info("%s %s: %s", self._meta.verbose_name, self.pk, text)

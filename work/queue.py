@@ -62,7 +62,7 @@ def job_id(task: Work) -> str:
 def send(kind: type[Work], task_id: UUID) -> bool:
     """Put an id in its queue. False: Redis is away or another sender was first; the reconciler looks again."""
     task = _waits(kind).filter(pk=task_id).first()
-    if task is None or not _claim(task):
+    if task is None or not task.within_limit() or not _claim(task):
         return False
     try:
         with connect() as connection:

@@ -1,24 +1,14 @@
 """Guessing passwords gets slow, for the guesser alone."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from django.core.cache import cache
+from django.conf import settings
 from django.test import Client
 from rest_framework.test import APIClient
 
-from accounts.backends import TRIES
 from accounts.models import User
 
-RIGHT = "correct-horse-9"
-
-
-@pytest.fixture(autouse=True)
-def fresh_counts() -> Iterator[None]:
-    cache.clear()
-    yield
-    cache.clear()
+RIGHT, TRIES = "correct-horse-9", settings.AXES_FAILURE_LIMIT
 
 
 def page(password: str, username: str = "member", address: str = "192.0.2.1") -> int:

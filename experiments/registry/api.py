@@ -11,9 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.idempotency import HEADER, key_of
 from accounts.models import User
 from accounts.permissions import require_creator
-from accounts.requests import person
+from accounts.requests import person, refuse_unknown
 
 from ..models import ModelVersion, RegisteredModel
 from ..selectors import managed_experiment
@@ -46,15 +47,20 @@ class Models(ListAPIView[RegisteredModel]):
         """The registered models that you may see."""
         return super().get(request, *args, **kwargs)
 
-    @extend_schema(operation_id="models_register", request=RegisterSerializer, responses={201: ModelDetail})
+    @extend_schema(
+        operation_id="models_register", request=RegisterSerializer, parameters=[HEADER], responses={201: ModelDetail}
+    )
     def post(self, request: Request) -> Response:
         """Register a finished experiment of yours as a new model, or as the next version of one."""
         require_creator(person(request))
+        refuse_unknown(request.data, RegisterSerializer)
         sent = RegisterSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         fields = {**sent.validated_data}
         experiment = managed_experiment(person(request), fields.pop("experiment"))
-        version = services.register(user=person(request), experiment=experiment, **fields)
+        version = services.register(
+            user=person(request), experiment=experiment, idempotency_key=key_of(request), **fields
+        )
         return Response(_detail(version), status=201)
 
 
@@ -70,6 +76,7 @@ class OneModel(APIView):
     def patch(self, request: Request, name: str) -> Response:
         """Change the summary, the card's text or the licences; what is not sent stays."""
         version = _managed(person(request), name)
+        refuse_unknown(request.data, DescribeSerializer)
         sent = DescribeSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         values = sent.validated_data
@@ -106,6 +113,7 @@ class ModelAlias(APIView):
     def put(self, request: Request, name: str, alias: str) -> Response:
         """Let name@alias mean this version, whatever it meant before."""
         model = selectors.managed_model(person(request), name)
+        refuse_unknown(request.data, AliasSerializer)
         sent = AliasSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         version = selectors.version_of(model, str(sent.validated_data["version"]))

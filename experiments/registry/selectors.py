@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.errors import NotFound
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
+from accounts.quotas import counts
 
 from ..models import ModelVersion, RegisteredModel
 from ..selectors import refuse_unknown
@@ -18,6 +19,13 @@ SORTABLE = {
     "name": "name", "updated": "updated_at", "accuracy": "accuracy", "macro_f1": "macro_f1", "language": "language",
     "base_model": "base_model", "owner": "owner__username",
 }  # fmt: skip
+
+
+@counts("storage")
+def kept_by(user: User) -> int:
+    """Bytes of a person's models; while the run is there, its files are the same ones and counted with it."""
+    found = ModelVersion.objects.filter(model__owner=user, experiment=None)
+    return found.aggregate(all=Sum("size"))["all"] or 0
 
 
 def models_for(user: User) -> QuerySet[RegisteredModel]:

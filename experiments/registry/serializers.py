@@ -5,6 +5,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from accounts.requests import Text
+
 from ..models import ModelVersion, RegisteredModel
 from .card import LICENCES
 from .selectors import aliases
@@ -67,25 +69,21 @@ class ModelDetail(ModelRow):
 
 
 class RegisterSerializer(serializers.Serializer[Any]):
-    experiment = serializers.CharField(max_length=80)
-    name = serializers.CharField(max_length=80, help_text="A new model's, or one that you manage: its next version.")
-    summary = serializers.CharField(
-        required=False, allow_blank=True, max_length=300, help_text="What it does, in a line."
-    )
-    note = serializers.CharField(
-        required=False, allow_blank=True, max_length=300, help_text="What is new in this version."
-    )
+    experiment = Text(max_length=80)
+    name = Text(max_length=80, help_text="A new model's, or one that you manage: its next version.")
+    summary = Text(required=False, allow_blank=True, max_length=300, help_text="What it does, in a line.")
+    note = Text(required=False, allow_blank=True, max_length=300, help_text="What is new in this version.")
     checkpoint = serializers.ChoiceField(["best", "last", "fastest"], required=False)
 
 
 class LicenceSerializer(serializers.Serializer[Any]):
-    base_model = serializers.CharField(required=False, allow_blank=True, max_length=80)
-    dataset = serializers.CharField(required=False, allow_blank=True, max_length=80)
+    base_model = Text(required=False, allow_blank=True, max_length=80)
+    dataset = Text(required=False, allow_blank=True, max_length=80)
 
 
 class DescribeSerializer(serializers.Serializer[Any]):
-    summary = serializers.CharField(required=False, allow_blank=True, max_length=300)
-    card = serializers.CharField(required=False, allow_blank=True, help_text="Markdown.")
+    summary = Text(required=False, allow_blank=True, max_length=300)
+    card = Text(required=False, allow_blank=True, help_text="Markdown.")
     licence = LicenceSerializer(required=False, help_text=f"Of {' and '.join(LICENCES)}.")
 
 

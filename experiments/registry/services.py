@@ -4,17 +4,17 @@ import re
 import tempfile
 import uuid
 import zipfile
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from guardian.shortcuts import remove_perm
 
 from accounts.errors import Conflict, Invalid
-from accounts.models import Role, User
-from accounts.permissions import require_creator, share, visible
+from accounts.idempotency import fingerprint, made_before, once
+from accounts.models import User
+from accounts.permissions import require_creator, visible
+from accounts.quotas import require_storage
 from audit.services import record
 from datasets_app.languages import spoken
 from datasets_app.models import Version
@@ -28,30 +28,48 @@ NAME = re.compile(r"[A-Za-z0-9](\.?[A-Za-z0-9_-]){0,79}")
 ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 RESERVED = ("register", "recommend")  # addresses of pages and of the API
 CARD_LIMIT = 20_000  # characters
-LEVELS = ("view", "manage", "none")
 KEPT_METRICS = ("eval", "test", "baseline", "train", "system")
 SAMPLE = 60  # rows that tell a dataset's language
 
 
 def register(
-    *, user: User, experiment: Experiment, name: str, summary: str = "", note: str = "", checkpoint: str = "best"
+    *,
+    user: User,
+    experiment: Experiment,
+    name: str,
+    summary: str = "",
+    note: str = "",
+    checkpoint: str = "best",
+    idempotency_key: str | None = None,
 ) -> ModelVersion:
     """The next version of a model, from a finished experiment that the person manages.
 
     Its files are in place, whole, before the database knows of it; what is refused leaves nothing behind.
     """
     require_creator(user)
+    mark = fingerprint("model", experiment.name, name, summary, note, checkpoint)
+    if known := made_before(user, idempotency_key, mark, ModelVersion.objects.all()):
+        return cast(ModelVersion, known)
     _check_source(user, experiment, checkpoint)
     check_name(user, name)
-    version = ModelVersion(
-        author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **_facts(experiment, checkpoint)
-    )
-    version.size = files.keep(experiment, checkpoint, version.folder)
+    require_storage(user)
+    version = _on_disk(user, experiment, checkpoint, note)
     try:
-        _insert(version, user, name, summary)
+        with once(user, idempotency_key, mark, ModelVersion.objects.all()) as found:
+            found.made = found.made or _insert(version, user, name, summary)
     except BaseException:
         files.remove(version.folder)
         raise
+    if found.made != version:  # the same request was here at the same moment
+        files.remove(version.folder)
+    return cast(ModelVersion, found.made)
+
+
+def _on_disk(user: User, experiment: Experiment, checkpoint: str, note: str) -> ModelVersion:
+    """A version with its files, which the database does not know yet."""
+    facts = _facts(experiment, checkpoint)
+    version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
+    version.size = files.keep(experiment, checkpoint, version.folder)
     return version
 
 
@@ -131,7 +149,7 @@ def language_of(data: Version) -> str:
 
 
 @transaction.atomic
-def _insert(version: ModelVersion, user: User, name: str, summary: str) -> None:
+def _insert(version: ModelVersion, user: User, name: str, summary: str) -> ModelVersion:
     model = _target(user, name)
     try:
         with transaction.atomic():
@@ -146,6 +164,7 @@ def _insert(version: ModelVersion, user: User, name: str, summary: str) -> None:
     model.summary = summary.strip()[:300] or model.summary
     _take_over(model, version)
     record("model.register", user=user, obj=version, experiment=version.experiment_name, checkpoint=version.checkpoint)
+    return version
 
 
 def _take_over(model: RegisteredModel, newest: ModelVersion) -> None:
@@ -193,30 +212,6 @@ def set_alias(*, user: User, version: ModelVersion, name: str) -> Alias:
 def remove_alias(*, user: User, model: RegisteredModel, name: str) -> None:
     if Alias.objects.filter(model=model, name=name).delete()[0]:
         record("model.alias_end", user=user, obj=model, alias=name)
-
-
-@transaction.atomic
-def share_with(*, user: User, model: RegisteredModel, to: str, level: str = "view") -> None:
-    """Let a person, group:NAME or everyone view or manage it; with the level none, not any more."""
-    if level not in LEVELS:
-        raise Invalid(_("access is one of: %(listed)s.") % {"listed": ", ".join(LEVELS)}, field="access")
-    for each in recipients(to):
-        for permission in ("view_registeredmodel", "change_registeredmodel"):
-            remove_perm(permission, each, model)
-        if level != "none":
-            share(model, to=each, manage=level == "manage")
-    record("share" if level != "none" else "share.end", user=user, obj=model, to=to, access=level)
-
-
-def recipients(name: str) -> list[Any]:
-    """`ada` is a person, `group:night shift` a group, `everyone` whoever has an account: each role is a group."""
-    if name == "everyone":
-        return [Group.objects.get_or_create(name=role)[0] for role in Role]
-    people: Any = Group.objects if name.startswith("group:") else User.objects.filter(is_active=True)
-    found = people.filter(**({"name": name[6:]} if name.startswith("group:") else {"username": name})).first()
-    if found is None:
-        raise Invalid(_("There is no such person or group."), field="to")
-    return [found]
 
 
 def archive(*, user: User, version: ModelVersion) -> IO[bytes]:

@@ -12,6 +12,7 @@ import yaml
 
 from accounts.errors import Conflict, Invalid, NotFound
 from accounts.permissions import share
+from accounts.sharing import give, recipients
 from audit.models import Entry
 from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
@@ -184,7 +185,8 @@ def test_stranger_learns_nothing_and_a_reader_changes_nothing(registered, member
 
 
 def test_what_is_shared_with_everyone_is_seen_by_every_role(registered, member, stranger, viewer):
-    services.share_with(user=member, model=registered.model, to="everyone")
+    for role in recipients("everyone"):
+        give(user=member, obj=registered.model, to=role, level="view")
     assert [selectors.model_for(person, "mood").pk for person in (stranger, viewer)] == [registered.model.pk] * 2
 
 
@@ -313,3 +315,32 @@ def test_list_asks_the_database_as_often_for_many_models_as_for_one(
     with django_assert_max_num_queries(12):
         page = browser.get("/models/?sort=-accuracy")
     assert [m.name for m in page.context["page"]][:2] == ["m59", "m58"] and len(page.context["page"]) == 50
+
+
+def test_registration_sent_twice_with_a_key_is_one_version(learnt, member, api):
+    client, body = api(member), {"experiment": "small", "name": "mood"}
+    first, again = (client.post("/api/models", body, format="json", headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert first.status_code == again.status_code == 201 and first.json() == again.json()
+    assert len(list(ModelVersion.objects.get().folder.parent.iterdir())) == 1
+    other = client.post("/api/models", body | {"name": "other"}, format="json", headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_used")
+    assert client.post("/api/models", body | {"nmae": "x"}, format="json").status_code == 400
+
+
+def test_models_are_shared_and_read_page_by_page_like_everything_else(
+    registered, learnt, member, stranger, api, browser
+):
+    services.register(user=member, experiment=learnt, name="other")
+    page = api(member).get("/api/models?limit=1&sort=-accuracy").json()
+    rest = api(member).get(page["next"]).json()
+    assert {row["name"] for row in page["results"] + rest["results"]} == {"mood", "other"} and rest["next"] is None
+    shared = api(member).post("/api/sharing/model/mood", {"to": "everyone", "access": "view"}, format="json")
+    assert {line["access"] for line in shared.json() if line["kind"] == "group"} >= {"view"}
+    assert api(stranger).get("/api/models/mood").status_code == 200
+    assert "everyone with an account" in browser.get("/models/mood/").content.decode()
+    browser.post("/sharing/model/mood/", {"to": "everyone", "access": "none"})
+    assert api(stranger).get("/api/models/mood").status_code == 404
+    assert (
+        api(stranger).post("/api/sharing/model/mood", {"to": "stranger", "access": "view"}, format="json").status_code
+        == 404
+    )

@@ -40,6 +40,17 @@ def build(root: Path) -> None:
         save(root / name, config, tokenizer, special, kind)
 
 
+def build_wide_chinese(folder: Path) -> None:
+    """One layer of 256: random features of characters that a head can learn from, as nothing was pretrained."""
+    import torch
+    from transformers import BertConfig
+
+    torch.manual_seed(0)
+    texts = reviews_zh()["text"].gather_every(8).to_list()
+    config = BertConfig(**SIZES | {"hidden_size": 256, "num_hidden_layers": 1, "intermediate_size": 512})
+    save(folder, config, characters(texts), BERT_SPECIAL, "BertTokenizer")
+
+
 def save(folder: Path, config: Any, tokenizer: Any, special: dict[str, str], kind: str) -> None:
     import json
 

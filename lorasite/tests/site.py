@@ -71,6 +71,42 @@ def running_site(folder: Path, **environment: str) -> Iterator[str]:
             site.wait(40)
 
 
+PREPARE = """
+import django; django.setup()
+from django.core.management import call_command
+from accounts.models import Role, User
+call_command("migrate", verbosity=0)
+root = User.objects.create_superuser("root", None, {password!r})
+root.set_role(Role.ADMIN)
+{more}
+"""
+SERVE = "import django; django.setup(); from lorasite.web import serve; serve()"
+
+
+@contextmanager
+def running_web(folder: Path, *, more: str = "", **environment: str) -> Iterator[tuple[str, str]]:
+    """The web server alone, without Redis and worker, and what `more`, a few lines of Python, printed before it started."""
+    port = free_port()
+    env = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "lorasite.settings",
+        "PORT": str(port),
+        "DATA_DIR": str(folder / "data"),
+        "RESULTS_DIR": str(folder / "results"),
+        **database_of(folder),
+        **environment,
+    }
+    prepare = [sys.executable, "-c", PREPARE.format(password=PASSWORD, more=more)]
+    said = subprocess.run(prepare, env=env, cwd=settings.BASE_DIR, check=True, capture_output=True, text=True).stdout
+    with (folder / "site.log").open("wb") as log:
+        web = subprocess.Popen([sys.executable, "-c", SERVE], env=env, cwd=settings.BASE_DIR, stdout=log, stderr=log)
+        try:
+            wait_for_page(web, f"http://127.0.0.1:{port}/login/", folder / "site.log")
+            yield f"http://127.0.0.1:{port}", said.strip()
+        finally:
+            web.terminate()
+            web.wait(20)
+
+
 def wait_for_page(site: subprocess.Popen[bytes], address: str, log: Path, limit: float = 90) -> None:
     end = time.monotonic() + limit
     while time.monotonic() < end:

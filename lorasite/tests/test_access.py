@@ -17,7 +17,9 @@ from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import RefreshToken
 
+from accounts.models import Role
 from accounts.permissions import share
+from accounts.services import invite, make_token
 from conftest import make_user
 from datasets_app import pending
 from training.models import Status, Task
@@ -33,6 +35,73 @@ GET    login/                                      200 302 302 302 302 302
 POST   login/                                      200 302 302 302 302 302
 GET    logout/                                     405 405 405 405 405 405
 POST   logout/                                     302 302 302 302 302 302
+GET    login/closed/                               200 200 200 200 200 200
+POST   login/closed/                               405 405 405 405 405 405
+GET    password/forgot/                            200 200 200 200 200 200
+POST   password/forgot/                            200 200 200 200 200 200
+GET    password/forgot/sent/                       200 200 200 200 200 200
+POST   password/forgot/sent/                       405 405 405 405 405 405
+GET    password/new/<str:uidb64>/<str:token>/      200 200 200 200 200 200
+POST   password/new/<str:uidb64>/<str:token>/      200 200 200 200 200 200
+GET    join/<str:secret>/                          404 404 404 404 404 404
+GET    join/<invitation>/                          200 200 200 200 200 200
+POST   join/<str:secret>/                          404 404 404 404 404 404
+GET    account/                                    302 200 200 200 200 200
+POST   account/                                    302 405 405 405 405 405
+GET    account/tokens/                             302 200 200 200 200 200
+POST   account/tokens/                             302 200 200 200 200 200
+GET    account/tokens/<int:pk>/end/                302 405 405 405 405 405
+POST   account/tokens/<int:pk>/end/                302 404 404 404 302 404
+GET    account/sessions/                           302 200 200 200 200 200
+POST   account/sessions/                           302 302 302 302 302 302
+GET    account/confirm/                            302 200 200 200 200 200
+POST   account/confirm/                            302 200 200 200 200 200
+GET    people/                                     302 403 403 403 403 200
+POST   people/                                     302 403 403 403 403 200
+GET    people/invitations/<int:pk>/end/            302 405 405 405 405 405
+POST   people/invitations/<int:pk>/end/            302 403 403 403 403 302
+GET    people/<str:username>/                      302 403 403 403 403 200
+POST   people/<str:username>/                      302 403 403 403 403 200
+GET    sharing/<str:kind>/<str:name>/              302 405 405 405 405 405
+POST   sharing/<str:kind>/<str:name>/              302 404 404 403 302 302
+GET    account/second-factor/                      302 200 200 200 200 200
+POST   account/second-factor/                      302 405 405 405 405 405
+GET    account/second-factor/authenticate/         302 302 302 302 302 302
+POST   account/second-factor/authenticate/         302 302 302 302 302 302
+GET    account/second-factor/reauthenticate/       302 302 302 302 302 302
+POST   account/second-factor/reauthenticate/       302 302 302 302 302 302
+GET    account/second-factor/totp/activate/        404 404 404 404 404 404
+POST   account/second-factor/totp/activate/        404 404 404 404 404 404
+GET    account/second-factor/totp/deactivate/      302 404 404 404 404 404
+POST   account/second-factor/totp/deactivate/      302 404 404 404 404 404
+GET    account/second-factor/recovery-codes/       302 404 404 404 404 404
+POST   account/second-factor/recovery-codes/       302 405 405 405 405 405
+GET    account/second-factor/recovery-codes/generate/ 302 302 302 302 302 302
+POST   account/second-factor/recovery-codes/generate/ 302 302 302 302 302 302
+GET    account/second-factor/recovery-codes/download/ 302 404 404 404 404 404
+POST   account/second-factor/recovery-codes/download/ 302 404 404 404 404 404
+GET    account/second-factor/webauthn/             302 200 200 200 200 200
+POST   account/second-factor/webauthn/             302 405 405 405 405 405
+GET    account/second-factor/webauthn/add/         404 404 404 404 404 404
+POST   account/second-factor/webauthn/add/         404 404 404 404 404 404
+GET    account/second-factor/webauthn/reauthenticate/ 302 302 302 302 302 302
+POST   account/second-factor/webauthn/reauthenticate/ 302 302 302 302 302 302
+GET    account/second-factor/webauthn/keys/<int:pk>/remove/ 302 302 302 302 302 302
+POST   account/second-factor/webauthn/keys/<int:pk>/remove/ 302 302 302 302 302 302
+GET    account/second-factor/webauthn/keys/<int:pk>/edit/ 302 302 302 302 302 302
+POST   account/second-factor/webauthn/keys/<int:pk>/edit/ 302 302 302 302 302 302
+GET    sso/<str:provider_id>/login/               404 404 404 404 404 404
+POST   sso/<str:provider_id>/login/               404 404 404 404 404 404
+GET    sso/<str:provider_id>/callback/           404 404 404 404 404 404
+POST   sso/<str:provider_id>/callback/           404 404 404 404 404 404
+GET    sso/login/cancelled/                        404 404 404 404 404 404
+POST   sso/login/cancelled/                        404 404 404 404 404 404
+GET    sso/login/error/                            404 404 404 404 404 404
+POST   sso/login/error/                            404 404 404 404 404 404
+GET    sso/signup/                                 404 404 404 404 404 404
+POST   sso/signup/                                 404 404 404 404 404 404
+GET    sso/                                        404 404 404 404 404 404
+POST   sso/                                        404 404 404 404 404 404
 GET    account/password/                           302 200 200 200 200 200
 POST   account/password/                           302 200 200 200 200 200
 GET    datasets/                                   302 200 200 200 200 200
@@ -126,6 +195,8 @@ POST   i18n/setlang/                               302 302 302 302 302 302
 API = """
 POST   api/login                                   400 400 400 400 400 400
 POST   api/login/refresh                           400 400 400 400 400 400
+GET    api/sharing/<str:kind>/<str:name>           401 404 404 200 200 200
+POST   api/sharing/<str:kind>/<str:name>           401 404 404 403 200 200
 POST   api/logout                                  400 400 400 400 400 400
 GET    api/audit/logs                              401 403 403 403 403 200
 GET    api/datasets                                401 200 200 200 200 200
@@ -133,7 +204,7 @@ POST   api/datasets                                401 403 400 403 400 400
 GET    api/datasets/<str:name>                     401 404 404 200 200 200
 DELETE api/datasets/<str:name>                     401 404 404 403 409 409
 GET    api/datasets/tasks/<uuid:task_id>            401 404 404 404 200 200
-DELETE api/datasets/tasks/<uuid:task_id>            401 404 404 404 202 202
+POST   api/datasets/tasks/<uuid:task_id>/cancel     401 404 404 404 202 202
 POST   api/datasets/<str:name>/changes             401 404 404 403 201 201
 GET    api/datasets/<str:name>/rows                401 404 404 200 200 200
 GET    api/datasets/<str:name>/diff                401 404 404 200 200 200
@@ -142,6 +213,7 @@ POST   api/datasets/<str:name>/noise               401 404 404 403 202 202
 POST   api/datasets/<str:name>/noise/<int:rank>    401 404 404 403 200 200
 GET    api/experiments                             401 403 403 403 403 200
 GET    api/experiments/mine                        401 200 200 200 200 200
+POST   api/experiments/delete                      401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
 DELETE api/experiments/<str:name>                  401 404 404 403 204 204
 GET    api/experiments/<str:name>/files/<path:path> 401 404 404 200 200 200
@@ -156,6 +228,8 @@ PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
 DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
 POST   api/train                                   401 403 400 403 202 202
 POST   api/train/validate                          401 400 400 200 200 200
+GET    api/tasks                                   401 200 200 200 200 200
+POST   api/tasks/cancel                            401 200 200 200 200 200
 GET    api/task/<uuid:task_id>                     401 404 404 200 200 200
 POST   api/task/<uuid:task_id>/cancel              401 404 404 403 202 202
 POST   api/task/<uuid:task_id>/resume              401 404 404 403 202 202
@@ -169,6 +243,10 @@ GET    api/docs                                    200 200 200 200 200 200
 BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
     "api/train/validate": {"data": {"dataset_name": "private"}},
+    "api/sharing/<str:kind>/<str:name>": {"to": "viewer", "access": "view"},
+    "sharing/<str:kind>/<str:name>/": {"to": "viewer", "access": "view"},
+    "api/experiments/delete": {"names": ["private"]},
+    "api/tasks/cancel": {"task_ids": ["00000000-0000-4000-8000-000000000000"]},
     "api/predict": {"text": "a fine day", "model": "private"},
     "api/datasets/<str:name>/changes": {"did": "edit", "rows": {"1": {"text": "a fine day indeed"}}},
     "api/datasets/<str:name>/noise/<int:rank>": {"label": "good"},
@@ -201,7 +279,7 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     """What stands for <name>, <task_id>, … in an address."""
     owned, waiting = belongings(people["owner"], "private"), belongings(people["owner"], "waiting")
     for shared in (owned, waiting):
-        for thing in (shared.dataset, shared.experiment, shared.task, shared.model):
+        for thing in (shared.dataset, shared.experiment, shared.model):
             share(thing, to=people["reader"])
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
@@ -213,13 +291,18 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
         "rank": "1",
         "alias": "champion",
     }
-    return {"name": "private", "path": "config.yaml", "token": token, **ids}
+    api_token, _secret = make_token(user=people["owner"], name="script", scopes=["read"], days=1)
+    invitation, link = invite(user=people["admin"], role=Role.VIEWER)
+    ids |= {"pk": str(api_token.pk), "open": str(invitation.pk), "invitation": link}
+    spare = {"secret": "ls_inv_none", "uidb64": "MQ", "username": "viewer", "kind": "dataset", "provider_id": "oidc"}
+    return {"name": "private", "path": "config.yaml", "token": token, **ids, **spare}
 
 
 def filled(address: str, arguments: dict[str, str]) -> str:
     """The path; a run that is to be cancelled is one that still waits."""
     known = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
     known |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
+    known |= {"pk": arguments["open"]} if "invitations" in address else {}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: known[found[1]], address.removeprefix("/"))
 
 
@@ -282,7 +365,7 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
 
 LISTS = [
     "/", "/datasets/", "/experiments/", "/train/", "/models/", "/predict/", "/api/datasets", "/api/experiments/mine",
-    "/api/models",
+    "/api/models", "/api/tasks",
 ]  # fmt: skip
 
 
@@ -305,7 +388,9 @@ def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
 def test_every_page_stands_in_the_table_with_get_and_post() -> None:
     pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", "api/"))}
     told = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
-    assert told == {(method, address or "/") for address in pages for method in ("GET", "POST")}
+    assert told - {("GET", "join/<invitation>/")} == {
+        (method, address or "/") for address in pages for method in ("GET", "POST")
+    }
 
 
 def test_every_operation_of_the_api_stands_in_the_table() -> None:

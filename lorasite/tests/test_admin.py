@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts.models import Role, User
+from accounts.models import BaseModelRule, Role, User
 from audit.models import Entry
 from audit.services import record, verify
 from datasets_app.models import Dataset, Version
@@ -23,7 +23,7 @@ from work.queue import send
 from .rows import Belongings, belongings
 
 MODELS: list[Any] = [
-    User, Group, Dataset, Version, Experiment, RegisteredModel, ModelVersion, Task, Entry, Worker,
+    User, Group, BaseModelRule, Dataset, Version, Experiment, RegisteredModel, ModelVersion, Task, Entry, Worker,
 ]  # fmt: skip
 PASSWORD = "correct-horse-9"
 

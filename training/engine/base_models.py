@@ -35,7 +35,7 @@ def check_safe(folder: Path, name: str) -> None:
             f"The base model {name} asks to run code of its own (auto_map), which is refused. Choose another model.",
             field="model.name",
         )
-    if config.get("model_type") not in CONFIG_MAPPING:
+    if str(config.get("model_type")) not in CONFIG_MAPPING:
         raise BaseModelUnsafe(
             f"The base model {name} is of the unknown type {config.get('model_type')!r}. Choose a model that transformers knows.",
             field="model.name",

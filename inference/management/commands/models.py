@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import Answering, columns, person, who_and_how
+from accounts.sharing import LEVELS, give, recipients
 from datasets_app.selectors import version_for as data_version_for
 from experiments.models import ModelVersion
 from experiments.registry import selectors, services
@@ -39,7 +40,7 @@ class Command(Answering):
         shared = commands.add_parser("share", help="let somebody see or manage a model, or not any more")
         shared.add_argument("name")
         shared.add_argument("--to", required=True, help="a person, group:NAME, or everyone")
-        shared.add_argument("--access", default="view", choices=services.LEVELS)
+        shared.add_argument("--access", default="view", choices=list(LEVELS))
         asked = commands.add_parser("recommend", help="which model is right most often on a dataset's rows")
         asked.add_argument("dataset", help="name or name@version")
         asked.add_argument("--sample", type=int, default=SAMPLE, help=f"rows to measure on ({SAMPLE})")
@@ -76,8 +77,9 @@ class Command(Answering):
 
     def share(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = person(options["user"])
-        model = selectors.managed_model(user, options["name"])
-        services.share_with(user=user, model=model, to=options["to"], level=options["access"])
+        model = selectors.model_for(user, options["name"])
+        for to in recipients(options["to"]):
+            give(user=user, obj=model, to=to, level=options["access"])
         done = {"model": model.name, "to": options["to"], "access": options["access"]}
         return done, [f"{model.name}: {options['to']}, {options['access']}"]
 

@@ -7,13 +7,17 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from accounts.models import User
+from audit.models import Entry
+from audit.services import head
 from lorasite import embedded
+from lorasite.checks import TAG
 from lorasite.env import BASE_DIR, env
 from lorasite.supervisor import Child, Supervisor, say
 
@@ -23,6 +27,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_unsafe_settings()
         require_free_port()
         lock = require_only_one()
         redis = [] if env.redis_url else [Child("redis", run_redis)]
@@ -34,12 +39,25 @@ class Command(BaseCommand):
         try:
             migrate()
             prepare()
+            publish_head()
             connections.close_all()  # nothing of the database may cross the forks below
             say(f"http://{env.host}:{env.port}/ (Ctrl-C ends everything)")
             supervisor.run()
         finally:
             supervisor.end()
             lock.close()
+
+
+def refuse_unsafe_settings() -> None:
+    for message in run_checks(tags=[TAG]):
+        if message.is_serious():
+            raise CommandError(f"{message.id}: {message.msg} {message.hint}")
+        say(f"{message.id}: {message.msg} {message.hint}")
+
+
+def publish_head() -> None:
+    """Into the log, which is often kept where the database can't be written from: `audit verify --head` asks for it."""
+    say(f"audit log: {Entry.objects.count()} entries, head {head()}")
 
 
 def require_free_port() -> None:

@@ -1,0 +1,53 @@
+"""What django-allauth asks us: who may have an account, how secrets are kept, what address a caller has."""
+
+import base64
+import hashlib
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from cryptography.fernet import Fernet
+from django.conf import settings
+
+from .models import Role
+from .requests import address_of
+from .signals import announce
+
+
+class AccountAdapter(DefaultAccountAdapter):
+    def is_open_for_signup(self, request: Any) -> bool:
+        return False
+
+    def get_client_ip(self, request: Any) -> str:
+        return address_of(request) or "127.0.0.1"
+
+    def send_notification_mail(self, *args: Any, **kwargs: Any) -> None:
+        """The audit log has it; mail may not be set up."""
+
+
+class SecondFactorAdapter(DefaultMFAAdapter):
+    """Keeps the secrets of authenticator apps encrypted, so that a copy of the database alone gives nobody a code."""
+
+    def encrypt(self, text: str) -> str:
+        return _fernet().encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return _fernet().decrypt(encrypted_text.encode()).decode()
+
+
+def _fernet() -> Fernet:
+    key = hashlib.sha256(b"second factor " + settings.SECRET_KEY.encode()).digest()
+    return Fernet(base64.urlsafe_b64encode(key))
+
+
+class SingleSignOnAdapter(DefaultSocialAccountAdapter):
+    def is_open_for_signup(self, request: Any, sociallogin: Any) -> bool:
+        return bool(settings.OIDC_SIGN_UP)
+
+    def save_user(self, request: Any, sociallogin: Any, form: Any = None) -> Any:
+        """A new account is a viewer's; an admin makes it more."""
+        user = super().save_user(request, sociallogin, form)
+        user.set_role(Role.VIEWER)
+        announce("user.join", user=user, obj=user, by="single sign-on", role=str(Role.VIEWER))
+        return user

@@ -1,0 +1,93 @@
+"""A creation that may be sent twice: the same Idempotency-Key of the same person gives what the first one made."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Model, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.request import Request
+
+from .errors import Conflict, Invalid
+from .models import RepeatKey, User
+
+LONGEST = 200
+KEPT = timedelta(days=30)
+HEADER = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": r"^[\x21-\x7e]+$"},
+    OpenApiParameter.HEADER,
+    description="The same key with the same request gives what the first one made, however often it is sent, for 30 days.",
+)
+
+
+class KeyUsed(Conflict):
+    code = "idempotency_key_used"
+    message = gettext_lazy("This Idempotency-Key was used for another request; nothing was made. Use a new key.")
+
+
+class Once:
+    """`made` is what an earlier request with this key made; set it to what this one makes."""
+
+    def __init__(self, made: Any = None) -> None:
+        self.made = made
+
+
+def key_of(request: Request) -> str | None:
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > LONGEST:
+        raise Invalid(_("An Idempotency-Key has at most %d characters.") % LONGEST, field="Idempotency-Key")
+    return key or None
+
+
+def fingerprint(*asked: Any) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def made_before(user: User, key: str | None, mark: str, queryset: QuerySet[Any]) -> Any:
+    """What the key made, without waiting for one who is at it: worth asking before slow work."""
+    used = RepeatKey.objects.filter(user=user, key=key).first() if key else None
+    return _object(used, mark, queryset) if used else None
+
+
+@contextmanager
+def once(user: User, key: str | None, mark: str, queryset: QuerySet[Any]) -> Iterator[Once]:
+    """One transaction. Whoever comes second with the key waits here for the first, and finds what that one made.
+
+    What is made and that it was made are committed together, so a crash leaves both or neither.
+    """
+    with transaction.atomic():
+        if not key:
+            yield Once()
+            return
+        used, new = _take(user, key, mark)
+        found = Once(None if new else _object(used, mark, queryset))
+        yield found
+        if isinstance(found.made, Model) and not used.made:
+            used.made = str(found.made.pk)
+            used.save(update_fields=["made"])
+
+
+def _take(user: User, key: str, mark: str) -> tuple[RepeatKey, bool]:
+    RepeatKey.objects.filter(user=user, created_at__lt=timezone.now() - KEPT).delete()
+    try:
+        with transaction.atomic():
+            return RepeatKey.objects.create(user=user, key=key, fingerprint=mark), True
+    except IntegrityError:
+        return RepeatKey.objects.select_for_update().get(user=user, key=key), False
+
+
+def _object(used: RepeatKey, mark: str, queryset: QuerySet[Any]) -> Any:
+    if used.fingerprint != mark:
+        raise KeyUsed(made=used.made)
+    found = queryset.filter(pk=used.made).first()
+    if found is None:
+        raise KeyUsed(_("What this Idempotency-Key made was deleted since. Use a new key to make it again."))
+    return found

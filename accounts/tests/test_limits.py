@@ -1,0 +1,145 @@
+"""Throttles and quotas: too much is refused in words, and nobody else notices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.test import Client
+from rest_framework.test import APIClient
+
+from accounts import services
+from accounts.models import User
+from accounts.quotas import MIB, QuotaReached
+from experiments.models import Experiment
+from lorasite.tests.rows import belongings
+from training.models import Status, Task
+from training.selectors import note_for
+from training.services import parse_config, submit
+from work import queue
+
+
+@pytest.fixture
+def counted(redis_server: str, settings: Any) -> None:
+    """Two requests a minute of each kind, counted in a real Valkey."""
+    settings.CACHES = {**settings.CACHES, "throttles": {**settings.CACHES["throttles"], "LOCATION": redis_server}}
+    settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "2/minute")
+    caches["throttles"].clear()
+
+
+BODY = {"experiment_name": "x", "data": {"dataset_name": "nowhere"}}
+REQUESTS: dict[str, Any] = {
+    "login": lambda user: APIClient().post("/api/login", {"username": "x", "password": "y"}, format="json"),
+    "login page": lambda user: Client().post("/login/", {"username": "x", "password": "y"}),
+    "train": lambda user: user.post("/api/train", BODY, format="json"),
+    "upload": lambda user: user.post("/api/datasets", {"name": "x"}, format="multipart"),
+    "predict": lambda user: user.post("/api/predict", {"text": "x", "model": "nowhere"}, format="json"),
+}
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_too_many_requests_are_told_when_to_come_back(
+    counted: None, api: Callable[..., Any], member: User, kind: str
+) -> None:
+    client = api(member)
+    answers = [REQUESTS[kind](client) for _ in range(3)]
+    assert [a.status_code == 429 for a in answers] == [False, False, True]
+    if kind != "login page":
+        assert 0 < int(answers[-1]["Retry-After"]) <= 60 and answers[-1]["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/train/", "/predict/", "/datasets/new/"])
+def test_pages_are_counted_too_and_looking_is_not(counted: None, client: Any, member: User, path: str) -> None:
+    client.force_login(member)
+    assert [client.get(path).status_code for _ in range(4)] == [200] * 4
+    statuses = [client.post(path, {}).status_code for _ in range(3)]
+    assert statuses[-1] == 429 and 429 not in statuses[:2]
+
+
+def test_a_person_is_counted_wherever_they_are_and_an_address_whoever_it_is(
+    counted: None, api: Callable[..., Any], member: User, stranger: User
+) -> None:
+    body = {"text": "x", "model": "nowhere"}
+
+    def ask(user: User, address: str) -> int:
+        return int(api(user).post("/api/predict", body, format="json", REMOTE_ADDR=address).status_code)
+
+    assert [ask(member, "192.0.2.1"), ask(member, "192.0.2.2"), ask(member, "192.0.2.3")] == [404, 404, 429]
+    assert [ask(stranger, "192.0.2.9"), ask(stranger, "192.0.2.9"), ask(stranger, "192.0.2.9")] == [404, 404, 429]
+
+
+def test_without_redis_nobody_is_held_up(api: Callable[..., Any], member: User, settings: Any) -> None:
+    nowhere = {**settings.CACHES["throttles"], "LOCATION": "unix:///nowhere.sock"}
+    settings.CACHES = {**settings.CACHES, "throttles": nowhere}
+    settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "1/minute")
+    assert [REQUESTS["predict"](api(member)).status_code for _ in range(3)] == [404] * 3
+
+
+@pytest.fixture
+def dataset(member: User, tweets_csv: Any) -> Any:
+    from datasets_app.services import create_version
+
+    return create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv").dataset
+
+
+def run(user: User, name: str) -> Task:
+    return submit(user=user, config=parse_config({"experiment_name": name, "data": {"dataset_name": "tweets"}}))
+
+
+def test_queue_quota_says_the_number_and_what_to_do(api: Callable[..., Any], member: User, dataset: Any) -> None:
+    User.objects.filter(pk=member.pk).update(queued_limit=1)
+    member.refresh_from_db()
+    run(member, "first")
+    body = {"experiment_name": "second", "data": {"dataset_name": "tweets"}}
+    refused = api(member).post("/api/train", body, format="json")
+    assert refused.status_code == 409 and refused.json()["code"] == "quota_reached"
+    assert (
+        "Your waiting runs: 1; your limit: 1." in refused.json()["detail"] and "cancel one" in refused.json()["detail"]
+    )
+    assert not Experiment.objects.filter(name="second").exists()
+    Task.objects.update(status=Status.CANCELLED)
+    run(member, "second")
+
+
+def test_running_quota_keeps_the_rest_in_the_database(
+    redis_server: str, member: User, admin: User, dataset: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    User.objects.filter(pk=member.pk).update(running_limit=1)
+    member.refresh_from_db()
+    with django_capture_on_commit_callbacks(execute=True):
+        first, second = run(member, "first"), run(member, "second")
+        other = submit(user=admin, config=parse_config({"experiment_name": "o", "data": {"dataset_name": "tweets"}}))
+    for task in (first, second, other):
+        task.refresh_from_db()
+    assert first.sent_at and other.sent_at and second.sent_at is None
+    assert "fewer than 1 of your runs" in note_for(second)
+    Task.objects.filter(pk=first.pk).update(status=Status.SUCCESS)
+    assert queue.send(Task, second.pk)
+
+
+def test_storage_quota_counts_data_and_results(member: User, tweets_csv: Any) -> None:
+    from datasets_app.services import create_version
+
+    owned = belongings(member, "mine")
+    (owned.experiment.folder / "big.bin").write_bytes(b"0" * 2 * MIB)
+    User.objects.filter(pk=member.pk).update(storage_limit_mb=2)
+    member.refresh_from_db()
+    with pytest.raises(QuotaReached, match="2 MiB is your limit"):
+        create_version(user=member, name="more", file=tweets_csv, filename="tweets.csv")
+
+
+def test_account_page_shows_use_and_limit(client: Any, member: User, settings: Any) -> None:
+    settings.QUOTAS = {"running": 2, "queued": 5, "storage": 100}
+    belongings(member, "mine")
+    client.force_login(member)
+    page = client.get("/account/").content.decode()
+    assert all(words in page for words in ("runs in the queue", ">5<", "storage in MiB", ">100<"))
+
+
+def test_installations_limits_hold_unless_an_admin_set_others(member: User, admin: User, settings: Any) -> None:
+    from accounts.quotas import limit
+
+    settings.QUOTAS = {"running": None, "queued": 5, "storage": 100}
+    assert (limit(member, "running"), limit(member, "queued"), limit(member, "storage")) == (None, 5, 100 * MIB)
+    services.set_limits(user=admin, person=member, queued_limit=7)
+    assert limit(member, "queued") == 7

@@ -1,0 +1,106 @@
+"""The second factor: an authenticator app whose code is asked for on the page and by the API, and codes for its loss."""
+
+import base64
+import hmac
+import re
+import struct
+import time
+from typing import Any
+
+import pytest
+from allauth.mfa.models import Authenticator
+from django.core.cache import cache
+from django.test import Client
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from audit.models import Entry
+
+LOGIN = {"username": "member", "password": "correct-horse-9"}
+
+
+def code(secret: str, ahead: int = 0) -> str:
+    """RFC 6238, as an authenticator app computes it."""
+    counter = struct.pack(">Q", int(time.time()) // 30 + ahead)
+    found = hmac.digest(base64.b32decode(secret), counter, "sha1")
+    start = found[-1] & 15
+    return f"{(struct.unpack('>I', found[start : start + 4])[0] & 0x7FFFFFFF) % 1_000_000:06}"
+
+
+@pytest.fixture
+def protected(member: User, settings: Any) -> str:
+    """The secret of an authenticator app that `member` has set up on the pages."""
+    settings.SECOND_FACTOR = True
+    cache.clear()
+    browser = Client()
+    browser.post("/login/", LOGIN)
+    asked = browser.get("/account/second-factor/totp/activate/")
+    if asked.status_code == 302:
+        browser.post(asked["Location"], {"password": LOGIN["password"]})
+        asked = browser.get("/account/second-factor/totp/activate/")
+    page = asked.content.decode()
+    assert "data:image/svg+xml" in page and "unsafe-inline" not in asked["Content-Security-Policy"]
+    secret = re.search(r'value="([A-Z2-7]{16,})"', page)[1]  # type: ignore[index]
+    answer = browser.post("/account/second-factor/totp/activate/", {"code": code(secret)})
+    assert answer.status_code == 302, answer.content.decode()
+    cache.clear()  # the code was used; a person would wait for the next
+    return secret
+
+
+def test_page_asks_for_the_code_after_the_password(protected: str) -> None:
+    browser = Client()
+    asked = browser.post("/login/", LOGIN)
+    assert asked["Location"].startswith("/account/second-factor/authenticate/")
+    assert browser.get("/").status_code == 302
+    wrong = browser.post("/account/second-factor/authenticate/", {"code": "000000"})
+    assert wrong.status_code == 200 and browser.get("/").status_code == 302
+    browser.post("/account/second-factor/authenticate/", {"code": code(protected)})
+    assert browser.get("/").status_code == 200
+    actions = list(Entry.objects.order_by("pk").values_list("action", "result"))
+    assert ("second_factor.add", "ok") in actions and ("second_factor.check", "refused") in actions
+
+
+def test_api_asks_for_it_too(protected: str) -> None:
+    def sign_in(**more: str) -> Any:
+        return APIClient().post("/api/login", LOGIN | more, format="json")
+
+    refused = sign_in()
+    assert refused.status_code == 401 and refused.json()["code"] == "second_factor_needed"
+    assert sign_in(code="000000").status_code == 401
+    assert "access" in sign_in(code=code(protected)).json()
+    assert sign_in(code=code(protected)).status_code == 401  # a code works once
+
+
+def test_recovery_code_works_once(protected: str, member: User) -> None:
+    codes = Authenticator.objects.get(user=member, type=Authenticator.Type.RECOVERY_CODES).wrap().get_unused_codes()
+    signs_in = [APIClient().post("/api/login", LOGIN | {"code": codes[0]}, format="json").status_code for _ in "12"]
+    assert signs_in == [200, 401]
+
+
+def test_secret_lies_encrypted_in_the_database(protected: str) -> None:
+    assert protected not in str(list(Authenticator.objects.values()))
+
+
+def test_factor_stays_when_the_installation_no_longer_offers_one(protected: str, settings: Any) -> None:
+    settings.SECOND_FACTOR = False
+    browser = Client()
+    assert "authenticate" in browser.post("/login/", LOGIN)["Location"]
+    browser.post("/account/second-factor/authenticate/", {"code": code(protected)})
+    assert browser.get("/account/second-factor/").status_code == 200
+    assert browser.get("/account/second-factor/totp/activate/").status_code == 404
+
+
+def test_code_can_not_be_tried_for_ever(protected: str) -> None:
+    browser = Client()
+    browser.post("/login/", LOGIN)
+    tries = [browser.post("/account/second-factor/authenticate/", {"code": f"{n:06}"}) for n in range(12)]
+    assert browser.get("/").status_code == 302
+    assert any("Too many" in t.content.decode() or t.status_code == 429 for t in tries)
+
+
+def test_admin_removes_the_factor_of_who_lost_it_and_it_is_audited(protected: str, admin: User, client: Any) -> None:
+    client.force_login(admin)
+    client.post("/people/member/", {"do": "second_factor"})
+    assert APIClient().post("/api/login", LOGIN, format="json").status_code == 200
+    removed = Entry.objects.filter(action="second_factor.remove", object_id="member", username="admin")
+    assert sorted(removed.values_list("details__kind", flat=True)) == ["recovery_codes", "totp"]

@@ -1,0 +1,163 @@
+"""What has an owner can be shared, given away and handed over; nothing else decides who sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from guardian.models import GroupObjectPermission, UserObjectPermission
+
+from accounts import services, sharing
+from accounts.errors import Invalid, NotAllowed
+from accounts.models import User
+from accounts.permissions import OnlyOwner, visible
+from audit.models import Entry
+from conftest import make_user
+from datasets_app.models import Dataset
+from experiments.models import Experiment
+from lorasite.tests.rows import Belongings, belongings
+from training.models import Task
+
+
+@pytest.fixture
+def owned(member: User) -> Belongings:
+    return belongings(member, "mine")
+
+
+def sees(user: User, *, manage: bool = False) -> set[str]:
+    models: list[Any] = [Dataset, Experiment, Task]
+    user = User.objects.get(pk=user.pk)
+    return {m._meta.model_name for m in models if visible(user, m.objects.all(), manage=manage).exists()}
+
+
+@pytest.mark.parametrize(("level", "manages"), [("view", set()), ("manage", {"experiment", "task"})])
+def test_a_run_is_shared_with_its_experiment_and_both_end_together(
+    owned: Belongings, member: User, stranger: User, level: str, manages: set[str]
+) -> None:
+    sharing.give(user=member, obj=owned.task, to=stranger, level=level)
+    assert sees(stranger) == {"experiment", "task"} and sees(stranger, manage=True) == manages
+    sharing.give(user=member, obj=owned.experiment, to=stranger, level="none")
+    assert sees(stranger) == set()
+
+
+def test_a_group_sees_while_one_is_in_it(owned: Belongings, member: User, stranger: User) -> None:
+    team = Group.objects.create(name="night shift")
+    sharing.give(user=member, obj=owned.dataset, to=team, level="view")
+    assert sees(stranger) == set()
+    stranger.groups.add(team)
+    assert sees(stranger) == {"dataset"}
+    stranger.groups.remove(team)
+    assert sees(stranger) == set()
+
+
+def test_list_says_who_sees_it_and_why(owned: Belongings, member: User, stranger: User, viewer: User) -> None:
+    sharing.give(user=member, obj=owned.dataset, to=stranger, level="manage")
+    sharing.give(user=member, obj=owned.dataset, to=Group.objects.get(name="viewer"), level="view")
+    lines = [(line.name, line.level, line.why) for line in sharing.access_list(owned.dataset)]
+    assert lines == [
+        ("member", "owner", "owns it"),
+        ("stranger", "manage", "shared with this person"),
+        ("all viewers", "view", "shared with a group of 1"),
+        ("Administrators", "all", "may see and manage everything"),
+    ]
+
+
+def test_everything_that_is_shared_is_seen_and_nothing_else(member: User, stranger: User) -> None:
+    team = Group.objects.create(name="team")
+    stranger.groups.add(team)
+    things = [belongings(member, f"data-{n}").dataset for n in range(7)]
+    for n, thing in enumerate(things[:6]):
+        sharing.give(user=member, obj=thing, to=stranger if n % 2 else team, level="manage" if n < 3 else "view")
+    own = belongings(stranger, "own").dataset
+    seen, managed = (visible(stranger, Dataset.objects.all(), manage=manage) for manage in (False, True))
+    assert set(seen) == {own, *things[:6]} and set(managed) == {own, *things[:3]}
+    stranger.groups.clear()
+    assert set(visible(stranger, Dataset.objects.all())) == {own, things[1], things[3], things[5]}
+
+
+@pytest.mark.parametrize("level", ["view", "manage"])
+def test_only_the_owner_shares_on(owned: Belongings, member: User, stranger: User, viewer: User, level: str) -> None:
+    sharing.give(user=member, obj=owned.dataset, to=stranger, level=level)
+    with pytest.raises(OnlyOwner):
+        sharing.give(user=stranger, obj=owned.dataset, to=viewer, level="view")
+
+
+def test_what_is_given_away_has_one_owner_and_takes_its_run_along(
+    owned: Belongings, member: User, stranger: User, viewer: User
+) -> None:
+    sharing.give(user=member, obj=owned.experiment, to=stranger, level="owner")
+    owned.task.refresh_from_db()
+    assert owned.task.owner == stranger and sees(member) == {"dataset"} and sees(stranger) == {"experiment", "task"}
+    with pytest.raises(Invalid):
+        sharing.give(user=stranger, obj=owned.experiment, to=viewer, level="owner")  # a viewer can't own
+
+
+def test_leavers_objects_are_handed_over_in_one_step_and_the_account_is_closed(
+    owned: Belongings, admin: User, member: User, stranger: User
+) -> None:
+    belongings(member, "other")
+    assert services.close(user=admin, person=member, heir=stranger) == 4
+    assert sharing.belongings(member) == {} and sharing.belongings(stranger) == {"dataset": 2, "experiment": 2}
+    assert not Task.objects.exclude(owner=stranger).exists()
+    assert not User.objects.get(pk=member.pk).is_active
+    done = list(Entry.objects.filter(username="admin").values_list("action", flat=True))
+    assert done.count("owner.change") == 4 and {"owner.hand_over", "user.close"} <= set(done)
+
+
+def test_leavers_objects_wait_for_an_heir_and_are_never_orphaned(owned: Belongings, admin: User, member: User) -> None:
+    services.close(user=admin, person=member)
+    assert Dataset.objects.get().owner == member and sees(admin) == {"dataset", "experiment", "task"}
+    assert sharing.hand_over(user=admin, leaver=member, to=admin) == 2
+    with pytest.raises(NotAllowed):
+        sharing.hand_over(user=member, leaver=admin, to=member)
+
+
+def test_nobody_closes_their_own_account(admin: User) -> None:
+    with pytest.raises(Invalid):
+        services.close(user=admin, person=admin)
+
+
+def test_shares_go_with_the_object(owned: Belongings, member: User, stranger: User) -> None:
+    sharing.give(user=member, obj=owned.experiment, to=stranger, level="view")
+    sharing.give(user=member, obj=owned.experiment, to=Group.objects.get(name="viewer"), level="view")
+    owned.experiment.delete()
+    assert not UserObjectPermission.objects.exists() and not GroupObjectPermission.objects.exists()
+
+
+def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, stranger: User) -> None:
+    client.force_login(member)
+    page = client.get("/datasets/mine/").content.decode()
+    assert "Who can see it" in page and "<option>stranger</option>" in page
+    shared = client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "view"}, follow=True)
+    assert shared.redirect_chain[0][0] == "/datasets/mine/" and "shared with this person" in shared.content.decode()
+    client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "none"})
+    assert sees(stranger) == set()
+    client.post("/sharing/experiment/mine/", {"to": "group:viewer", "access": "manage"})
+    assert [e.action for e in Entry.objects.filter(action__startswith="share")] == ["share", "share.end", "share"]
+
+
+def test_reader_sees_the_list_but_no_form(client: Any, owned: Belongings, member: User, stranger: User) -> None:
+    sharing.give(user=member, obj=owned.experiment, to=stranger, level="view")
+    client.force_login(stranger)
+    page = client.get("/experiments/mine/").content.decode()
+    assert "shared with this person" in page and 'name="access"' not in page
+
+
+def test_api_shares_and_tells(api: Callable[..., Any], owned: Belongings, member: User, stranger: User) -> None:
+    found = api(member).post("/api/sharing/experiment/mine", {"to": "stranger", "access": "view"}, format="json")
+    assert [line["name"] for line in found.json()] == ["member", "stranger", "Administrators"]
+    assert api(stranger).get("/api/sharing/experiment/mine").json() == found.json()
+    wrong = api(member).post("/api/sharing/experiment/mine", {"to": "nobody", "access": "view"}, format="json")
+    assert wrong.status_code == 400 and wrong.json()["errors"][0]["field"] == "to"
+    assert api(member).get("/api/sharing/task/mine").status_code == 404
+
+
+def test_quota_fields_and_admins_page(client: Any, admin: User, owned: Belongings, member: User) -> None:
+    client.force_login(admin)
+    client.post("/people/member/", {"do": "limits", "queued_limit": "3"})
+    assert User.objects.get(pk=member.pk).queued_limit == 3
+    make_user("heir", "member")
+    client.post("/people/member/", {"do": "close", "heir": "heir"})
+    assert not User.objects.get(pk=member.pk).is_active and Dataset.objects.get().owner.username == "heir"
+    client.post("/people/member/", {"do": "reopen"})
+    assert User.objects.get(pk=member.pk).is_active

@@ -1,0 +1,39 @@
+"""The database itself refuses to change or remove an entry. Who may drop triggers can still do it, and the chain shows it."""
+
+from typing import Any
+
+_REFUSAL = "audit entries are append-only"
+_POSTGRESQL = f"""
+CREATE OR REPLACE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$;
+CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE ON audit_entry
+FOR EACH ROW EXECUTE FUNCTION audit_append_only();
+CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit_entry
+FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+"""
+_SQLITE = [
+    f"CREATE TRIGGER audit_no_{change} BEFORE {change} ON audit_entry BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+    for change in ("update", "delete")
+]
+_INSTALL = {"postgresql": [_POSTGRESQL], "sqlite": _SQLITE}
+_REMOVE = {
+    "postgresql": [
+        f"DROP TRIGGER IF EXISTS {name} ON audit_entry" for name in ("audit_append_only", "audit_no_truncate")
+    ],
+    "sqlite": [f"DROP TRIGGER IF EXISTS audit_no_{change}" for change in ("update", "delete")],
+}
+
+
+def install(connection: Any) -> None:
+    _run(connection, _INSTALL)
+
+
+def remove(connection: Any) -> None:
+    """For a migration that rewrites the table, and for tests that play the thief."""
+    _run(connection, _REMOVE)
+
+
+def _run(connection: Any, statements: dict[str, list[str]]) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements[connection.vendor]:
+            cursor.execute(statement)

@@ -1,0 +1,86 @@
+"""What is asked of every request, and what every answer of the API has: a version, and a tag that tells of changes."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.cache import get_conditional_response, patch_cache_control, set_response_etag
+from django.utils.translation import gettext as _
+
+from accounts.errors import Invalid
+from lorasite.errors import TooLarge, Unreadable, error_page
+
+VERSION_HEADER = "X-API-Version"
+NEWEST, KNOWN = "1", ("1",)
+
+
+class UnknownVersion(Invalid):
+    code = "unknown_version"
+
+
+class ProxyMiddleware:
+    """The caller's address as the outermost of our own proxies saw it; what stands before that anybody can write."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if settings.TRUSTED_PROXIES:
+            hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
+            if hops:
+                request.META["REMOTE_ADDR"] = hops[-min(settings.TRUSTED_PROXIES, len(hops))]
+        return self.get_response(request)
+
+
+class SaneMiddleware:
+    """Refuses a NUL in an address: no name of ours has one, and PostgreSQL would stumble over it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        query = request.META.get("QUERY_STRING", "")
+        if "\0" in request.path or "%00" in query or "\0" in query:
+            return error_page(request, Unreadable())
+        return self.get_response(request)
+
+
+class ApiMiddleware:
+    """`X-API-Version: 1` may be asked for; the newest where it is left out. Reads answer 304 to a tag that still holds."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith("/api/"):
+            return self.get_response(request)
+        refused = self._unknown_version(request) or self._too_large(request)
+        response = refused or tagged(request, self.get_response(request))
+        response[VERSION_HEADER] = NEWEST
+        return response
+
+    def _unknown_version(self, request: HttpRequest) -> HttpResponse | None:
+        if request.headers.get(VERSION_HEADER, NEWEST) in KNOWN:
+            return None
+        message = _("This API speaks version %(known)s.") % {"known": ", ".join(KNOWN)}
+        return error_page(request, UnknownVersion(message, field=VERSION_HEADER))
+
+    def _too_large(self, request: HttpRequest) -> HttpResponse | None:
+        """Before anything reads the body. What carries files has a limit of its own."""
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+        if length <= settings.API_BODY_LIMIT or request.content_type == "multipart/form-data":
+            return None
+        left = min(length, settings.API_BODY_LIMIT * 4)
+        while left > 0 and (chunk := request.read(min(left, 1 << 16))):  # a caller who still sends would not hear us
+            left -= len(chunk)
+        return error_page(request, TooLarge(limit_bytes=settings.API_BODY_LIMIT))
+
+
+def tagged(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """A view may have set a cheaper tag than the body's hash; whatever is private stays out of shared caches."""
+    patch_cache_control(response, private=True)
+    if request.method != "GET" or response.status_code != 200 or response.streaming:
+        return response
+    if not response.has_header("ETag"):
+        set_response_etag(response)
+    return get_conditional_response(request, etag=response["ETag"], response=response) or response
