@@ -31,11 +31,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            {"list": self.list, "verify": self.verify, "export": self.export}[options["do"]](options)
+            {"list": self.listed, "verify": self.verify, "export": self.export}[options["do"]](options)
         except LorasiteError as error:
             raise refused(error) from None
 
-    def list(self, options: dict[str, Any]) -> None:
+    def listed(self, options: dict[str, Any]) -> None:
         found = search({name: options[name] for name in FILTERS})[: options["limit"]]
         if options["json"]:
             self.stdout.write(json.dumps(EntrySerializer(found, many=True).data, ensure_ascii=False, indent=2))

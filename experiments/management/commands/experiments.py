@@ -32,9 +32,9 @@ class Command(Answering):
             who_and_how(command)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        return {"list": self.list, "show": self.show, "compare": self.compare}[options["do"]](options)
+        return {"list": self.listed, "show": self.show, "compare": self.compare}[options["do"]](options)
 
-    def list(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    def listed(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         query = {name: options[name] for name in FILTERS}
         found = selectors.search(person(options["user"]), **query)[: options["limit"]]
         rows = [

@@ -49,12 +49,12 @@ class Command(Answering):
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         does = {
-            "list": self.list, "show": self.show, "register": self.register, "alias": self.alias, "share": self.share,
+            "list": self.listed, "show": self.show, "register": self.register, "alias": self.alias, "share": self.share,
             "recommend": self.recommend,
         }  # fmt: skip
         return does[options["do"]](options)
 
-    def list(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    def listed(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         found = selectors.search(person(options["user"]), **{name: options[name] for name in FILTERS})
         rows = [[m.name, m.latest.number if m.latest else None, m.language, m.accuracy, m.base_model] for m in found]
         lines = columns([["model", "version", "language", "accuracy", "base model"], *rows])
