@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import OperationalError, ProgrammingError
 
 from .errors import LorasiteError
 from .models import User
@@ -25,7 +25,7 @@ class Answering(BaseCommand):
             found, lines = self.answer(options)
         except LorasiteError as error:
             raise refused(error) from None
-        except DatabaseError as error:
+        except (OperationalError, ProgrammingError) as error:
             raise CommandError(f"The database can't be read ({error}). `make start` makes it.") from error
         told = json.dumps(found, ensure_ascii=False, indent=2, default=str) if options["json"] else "\n".join(lines)
         self.stdout.write(told)

@@ -26,6 +26,7 @@ class Command(Answering):
         found = commands.add_parser("list", help="the models that one may see")
         for name in FILTERS:
             found.add_argument(f"--{name.replace('_', '-')}", default="")
+        found.add_argument("--limit", type=int, default=50, help="how many are listed (50)")
         shown = commands.add_parser("show", help="what one is good for")
         shown.add_argument("name", help="name, name@3 or name@champion")
         made = commands.add_parser("register", help="a finished experiment becomes a model's next version")
@@ -55,7 +56,8 @@ class Command(Answering):
         return does[options["do"]](options)
 
     def listed(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        found = selectors.search(person(options["user"]), **{name: options[name] for name in FILTERS})
+        query = {name: options[name] for name in FILTERS}
+        found = selectors.search(person(options["user"]), **query)[: options["limit"]]
         rows = [[m.name, m.latest.number if m.latest else None, m.language, m.accuracy, m.base_model] for m in found]
         lines = columns([["model", "version", "language", "accuracy", "base model"], *rows])
         return ModelRow(found, many=True).data, lines if rows else ["No model fits."]
