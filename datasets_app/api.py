@@ -79,7 +79,7 @@ def _accepted(request: Request, task: DataTask) -> Response:
 
 def _store(user: Any, fields: dict[str, Any], key: str | None) -> Version | DataTask:
     upload = fields.pop("file")
-    options = {name: value or None for name, value in fields.items() if name not in ("name", "note")}
+    options: dict[str, Any] = {name: value or None for name, value in fields.items() if name not in ("name", "note")}
     options |= {"name": fields["name"], "note": fields.get("note", "")}
     if upload.size > services.AT_ONCE:
         services.check_name(user, fields["name"])

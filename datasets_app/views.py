@@ -142,7 +142,7 @@ def _name_from(filename: str) -> str:
 
 def _queue(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpResponse:
     """A large file is read and checked by the data worker."""
-    options = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
+    options: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
     options |= {"name": form.cleaned_data["name"], "note": form.cleaned_data["note"]}
     task = services.submit_upload(user=request.user, kept=kept, **options)
     return redirect("datasets:task", task.pk)
