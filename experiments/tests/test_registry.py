@@ -194,7 +194,7 @@ def test_what_is_shared_with_everyone_is_seen_by_every_role(registered, member, 
 def test_deletion_removes_rows_and_files(registered, learnt, member, api):
     services.register(user=member, experiment=learnt, name="mood")
     assert api(member).delete("/api/models/mood@1").status_code == 204
-    assert not registered.folder.exists() and RegisteredModel.objects.get().latest.number == 2
+    assert not registered.folder.exists() and ModelVersion.objects.get().number == 2
     refused = api(member).delete("/api/models/mood@2")
     assert refused.status_code == 409 and "only version" in refused.json()["title"]
     assert api(member).delete("/api/models/mood").status_code == 204
