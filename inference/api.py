@@ -11,9 +11,8 @@ from accounts.errors import Invalid
 from accounts.models import Scope
 from accounts.requests import Text, person, refuse_unknown
 from accounts.throttles import throttles
-from datasets_app.selectors import version_for
 
-from .recommendation import SAMPLE, recommend
+from .recommendation import SAMPLE, data_for, recommend
 from .services import TEXT_LIMIT, TEXTS_LIMIT, predict
 
 WHICH = (
@@ -123,12 +122,16 @@ class RecommendationSerializer(serializers.Serializer[Any]):
     start = StartSerializer(allow_null=True)
 
 
+DATASET = {"type": "string", "minLength": 1, "maxLength": 120, "pattern": r"\S"}
+ROWS = {"type": "integer", "minimum": 10, "maximum": 2000, "default": SAMPLE}
+
+
 class Recommend(APIView):
     @extend_schema(
         operation_id="models_recommend",
         parameters=[
-            OpenApiParameter("dataset", str, required=True, description="name, or name@version."),
-            OpenApiParameter("sample", int, description="Rows to measure on, 10 to 2,000; 200 when left out."),
+            OpenApiParameter("dataset", DATASET, required=True, description="name, or name@version."),
+            OpenApiParameter("sample", ROWS, description="Rows to measure on; 200 when left out."),
         ],
         responses=RecommendationSerializer,
     )
@@ -136,7 +139,7 @@ class Recommend(APIView):
         """The registered models whose labels fit a dataset, measured on a sample of its rows, and how to train another."""
         asked = RecommendRequest(data=request.query_params)
         asked.is_valid(raise_exception=True)
-        data = version_for(person(request), asked.validated_data["dataset"])
+        data = data_for(person(request), asked.validated_data["dataset"])
         found = recommend(user=person(request), data=data, sample=asked.validated_data["sample"])
         return Response(RecommendationSerializer(found).data)
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, LorasiteError
+from accounts.errors import Invalid, LorasiteError, NotFound
 from accounts.models import User
 from audit.services import record
 from datasets_app.models import Version
+from datasets_app.selectors import version_for
 from experiments.models import Measurement, ModelVersion
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
@@ -58,6 +59,14 @@ class Recommendation:
     models: list[Measured]
     more: int
     start: Start | None
+
+
+def data_for(user: User, reference: str) -> Version:
+    """The dataset version that "name" or "name@version" means; NotFound where there is none for this person."""
+    try:
+        return version_for(user, reference)
+    except Invalid as error:
+        raise NotFound(error.message, field="dataset") from None
 
 
 def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float = SECONDS) -> Recommendation:

@@ -10,7 +10,6 @@ from django.views.decorators.vary import vary_on_headers
 
 from accounts.errors import LorasiteError
 from accounts.throttles import limited
-from datasets_app.selectors import version_for
 
 from . import recommendation, services
 from .copy_as import copies
@@ -37,7 +36,7 @@ def page(request: Any) -> HttpResponse:
 @vary_on_headers("HX-Request")
 def recommend(request: Any) -> HttpResponse:
     """The models that fit a dataset, measured on its rows; a page, or the part that the page of models loads by itself."""
-    data = version_for(request.user, request.GET.get("dataset", ""))
+    data = recommendation.data_for(request.user, request.GET.get("dataset", ""))
     context = {"data": data, "found": recommendation.recommend(user=request.user, data=data)}
     return render(request, "inference/recommend.html" + ("#measured" if request.htmx else ""), context)
 

@@ -85,6 +85,11 @@ class Schema(AutoSchema):
             _without_nul(schema, SOME_TEXT if not field.allow_blank and field.trim_whitespace else ANY_TEXT)
         return schema
 
+    def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
+        closed = direction == "request" and getattr(serializer, "closed", False)
+        return schema | {"additionalProperties": False} if closed else schema
+
     def _failures(self, operation: dict[str, Any]) -> dict[str, Any]:
         left_out = set() if "requestBody" in operation else {"413", "415"}
         left_out |= set() if "{" in self.path or self.method == "POST" or self._paginates() else {"404"}

@@ -30,6 +30,10 @@ WORDS = {
 }
 
 
+CHOICES = {"sort": ["", *selectors.SORTABLE, *(f"-{key}" for key in selectors.SORTABLE)], "owner": ["", "me"]}
+ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{services.ALIAS.pattern}$"}, OpenApiParameter.PATH)
+
+
 class Models(ListAPIView[RegisteredModel]):
     serializer_class = ModelRow
 
@@ -41,7 +45,10 @@ class Models(ListAPIView[RegisteredModel]):
 
     @extend_schema(
         operation_id="models_list",
-        parameters=[OpenApiParameter(name, str, description=WORDS.get(name, "")) for name in selectors.FILTERS],
+        parameters=[
+            OpenApiParameter(name, str, description=WORDS.get(name, ""), enum=CHOICES.get(name))
+            for name in selectors.FILTERS
+        ],
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """The registered models that you may see."""
@@ -109,7 +116,7 @@ class ModelArchive(APIView):
 class ModelAlias(APIView):
     serializer_class = AliasSerializer
 
-    @extend_schema(operation_id="model_alias", request=AliasSerializer, responses=ModelDetail)
+    @extend_schema(operation_id="model_alias", request=AliasSerializer, responses=ModelDetail, parameters=[ALIAS])
     def put(self, request: Request, name: str, alias: str) -> Response:
         """Let name@alias mean this version, whatever it meant before."""
         model = selectors.managed_model(person(request), name)
@@ -120,7 +127,7 @@ class ModelAlias(APIView):
         services.set_alias(user=person(request), version=version, name=alias)
         return Response(_detail(version))
 
-    @extend_schema(operation_id="model_alias_end", responses={204: None})
+    @extend_schema(operation_id="model_alias_end", responses={204: None}, parameters=[ALIAS])
     def delete(self, request: Request, name: str, alias: str) -> Response:
         """The alias means nothing any more."""
         model = selectors.managed_model(person(request), name)

@@ -69,6 +69,8 @@ class ModelDetail(ModelRow):
 
 
 class RegisterSerializer(serializers.Serializer[Any]):
+    closed = True  # a misspelt field is refused
+
     experiment = Text(max_length=80)
     name = Text(max_length=80, help_text="A new model's, or one that you manage: its next version.")
     summary = Text(required=False, allow_blank=True, max_length=300, help_text="What it does, in a line.")
@@ -82,10 +84,14 @@ class LicenceSerializer(serializers.Serializer[Any]):
 
 
 class DescribeSerializer(serializers.Serializer[Any]):
+    closed = True  # a misspelt field is refused
+
     summary = Text(required=False, allow_blank=True, max_length=300)
     card = Text(required=False, allow_blank=True, help_text="Markdown.")
     licence = LicenceSerializer(required=False, help_text=f"Of {' and '.join(LICENCES)}.")
 
 
 class AliasSerializer(serializers.Serializer[Any]):
+    closed = True  # a misspelt field is refused
+
     version = serializers.IntegerField(min_value=1)

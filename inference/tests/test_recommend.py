@@ -157,7 +157,7 @@ def test_page_and_api_give_each_with_its_reason(good, learnt, member, client, ap
     told = api(member).get("/api/models/recommend?dataset=tweets@1").json()
     assert told["models"][0]["name"] == "good" and told["models"][0]["rows"] == 30 and told["more"] == 0
     assert told["start"]["experiment"] == "small" and told["start"]["config"]["data"]["dataset_name"] == "tweets@1"
-    assert api(member).get("/api/models/recommend?dataset=nothing").status_code == 400
+    assert api(member).get("/api/models/recommend?dataset=nothing").status_code == 404
     assert api(member).get("/api/models/recommend?dataset=tweets&sample=5").status_code == 400
 
 

@@ -162,7 +162,7 @@ GET    models/                                     302 200 200 200 200 200
 POST   models/                                     302 405 405 405 405 405
 GET    models/register/?experiment=<name>          302 404 404 403 200 200
 POST   models/register/                            302 404 404 403 409 409
-GET    models/recommend/?dataset=<name>            302 400 400 200 200 200
+GET    models/recommend/?dataset=<name>            302 404 404 200 200 200
 POST   models/recommend/                           302 405 405 405 405 405
 GET    models/<str:name>/                          302 404 404 200 200 200
 POST   models/<str:name>/                          302 405 405 405 405 405
@@ -219,7 +219,7 @@ DELETE api/experiments/<str:name>                  401 404 404 403 204 204
 GET    api/experiments/<str:name>/files/<path:path> 401 404 404 200 200 200
 GET    api/models                                  401 200 200 200 200 200
 POST   api/models                                  401 403 404 403 409 409
-GET    api/models/recommend?dataset=<name>         401 400 400 200 200 200
+GET    api/models/recommend?dataset=<name>         401 404 404 200 200 200
 GET    api/models/<str:name>                       401 404 404 200 200 200
 PATCH  api/models/<str:name>                       401 404 404 403 200 200
 DELETE api/models/<str:name>                       401 404 404 403 204 204

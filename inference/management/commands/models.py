@@ -6,14 +6,13 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import Answering, columns, person, who_and_how
 from accounts.sharing import LEVELS, give, recipients
-from datasets_app.selectors import version_for as data_version_for
 from experiments.models import ModelVersion
 from experiments.registry import selectors, services
 from experiments.registry.serializers import ModelDetail, ModelRow
 from experiments.results import verdict
 from experiments.selectors import managed_experiment
 from inference.api import RecommendationSerializer
-from inference.recommendation import SAMPLE, Measured, recommend
+from inference.recommendation import SAMPLE, Measured, data_for, recommend
 
 FILTERS = ("q", "language", "base_model", "labels", "sort")
 
@@ -87,7 +86,7 @@ class Command(Answering):
 
     def recommend(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = person(options["user"])
-        found = recommend(user=user, data=data_version_for(user, options["dataset"]), sample=options["sample"])
+        found = recommend(user=user, data=data_for(user, options["dataset"]), sample=options["sample"])
         lines = [_measured(each) for each in found.models] or ["No registered model tells just these labels apart."]
         if found.start:
             lines.append(f"Train another like {found.start.experiment.name}: {found.start.reason}")
