@@ -30,7 +30,7 @@ run-local: setup ## Train from a YAML in the foreground (config=config/default.y
 logs-local: setup ## Follow the newest run's log (exp=NAME for another)
 	@$(MANAGE) logs_local $(exp) --follow
 test: $(VENV)/installed-dev ## Run the whole test suite
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --dist worksteal
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
 serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100

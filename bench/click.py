@@ -53,7 +53,9 @@ def upload(client: httpx.Client, file: Path) -> None:
     tweets_en().select("text", "label").write_csv(file)
     with file.open("rb") as content:
         columns = {"name": "tweets", "text_column": "text", "label_column": "label"}
-        client.post("/api/datasets", data=columns, files={"file": content}).raise_for_status()
+        task = client.post("/api/datasets", data=columns, files={"file": content}).raise_for_status().json()
+    while client.get(task["url"]).raise_for_status().json()["status"] != "SUCCESS":  # the data worker reads it
+        time.sleep(0.25)
 
 
 def first_step(client: httpx.Client) -> float:

@@ -1,7 +1,8 @@
 """The validation report beside a plain pandas script that makes the same checks, taking turns, each in a process of its own.
 
     python bench/data.py                 the sample tweets (38,158 rows) and 100,000 rows
-    python bench/data.py --rows 1000000  a million rows of about 30 tokens: a quarter of an hour, nearly all of it pandas'
+    python bench/data.py --rows 1000000  a million rows of about 30 tokens: six minutes, nearly all of it pandas'
+    python bench/data.py --store         only: how long and in how much memory the rows are read, checked, split, stored
 
 The pandas script is what one writes with the usual libraries: pandas, re, ftfy, datasketch's MinHash, transformers'
 tokenizer, lingua. Both read the same CSV, look for the same findings, and count tokens of every row. Languages are told
@@ -38,17 +39,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--store", action="store_true")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--file", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     if options.worker:
         started = time.perf_counter()
-        found = {"pandas": with_pandas, "lorasite": with_lorasite}[options.worker](Path(options.file))
+        workers = {"pandas": with_pandas, "lorasite": with_lorasite, "store": stored_by_lorasite}
+        found = workers[options.worker](Path(options.file))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": time.perf_counter() - started, "peak_mb": peak, "found": found}))
         return
     with tempfile.TemporaryDirectory() as folder:
+        if options.store:
+            show("store", spawn("store", made_up(Path(folder), options.rows)))
+            return
         for file in (sample(Path(folder)), made_up(Path(folder), options.rows)):
             beside(file, options.turns)
 
@@ -60,9 +66,13 @@ def beside(file: Path, turns: int) -> None:
         for name in ("lorasite", "pandas"):
             result = spawn(name, file)
             best[name] = min(best.get(name, float("inf")), result["seconds"])
-            findings = ", ".join(f"{code} {count}" for code, count in sorted(result["found"].items()))
-            print(f"  {name:8}  {result['seconds']:7.1f} s  {result['peak_mb']:6.0f} MiB  {findings}", flush=True)
+            show(name, result)
     print(f"  pandas / lorasite: {best['pandas'] / best['lorasite']:.1f} times")
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    findings = ", ".join(f"{code} {count}" for code, count in sorted(result["found"].items()))
+    print(f"  {name:8}  {result['seconds']:7.1f} s  {result['peak_mb']:6.0f} MiB  {findings}", flush=True)
 
 
 def spawn(worker: str, file: Path) -> Any:
@@ -113,6 +123,24 @@ def with_lorasite(file: Path) -> dict[str, int]:
     rows = columns.rows_of(table, chosen)
     del table
     return {found.code: found.count for found in checks.run(rows).found}
+
+
+def stored_by_lorasite(file: Path) -> dict[str, int]:
+    """All that the data worker does with an upload, in an installation of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"DATA_DIR": folder, "DJANGO_SETTINGS_MODULE": "lorasite.settings", "UPLOAD_LIMIT_MB": "2000"}
+        import django
+
+        django.setup()
+        from django.core.management import call_command
+
+        call_command("migrate", verbosity=0)
+        from accounts.models import User
+        from datasets_app import services
+
+        user = User.objects.create_superuser("bench", password="unused but needed")
+        version = services.create_version(user=user, name="bench", file=file, filename=file.name)
+        return {"rows": version.rows} | {found.code: found.count for found in version.findings.all()}
 
 
 def with_pandas(file: Path) -> dict[str, int]:

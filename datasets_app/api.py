@@ -22,7 +22,7 @@ from accounts.permissions import get_managed, require_creator
 from accounts.requests import person, refuse_unknown
 from accounts.throttles import throttles
 
-from . import changes, diff, selectors, services
+from . import changes, diff, hub, selectors, services
 from .files import copy_stream
 from .models import Dataset, DataTask, Suspect, Version
 from .pending import keep, limits_upload
@@ -64,7 +64,10 @@ class Datasets(GenericAPIView[Dataset]):
         responses={201: StoredSerializer, 202: DataTaskSerializer},
     )
     def post(self, request: Request) -> Response:
-        """Store a file as a new dataset, or as the next version of yours; a file over 512 KiB is read by the queue (202)."""
+        """Store a file as a new dataset, or as the next version of yours.
+
+        A file over 512 KiB, or a data set of the hub (`hub`, its id), is read by the queue (202).
+        """
         require_creator(person(request))
         refuse_unknown(request.data, UploadSerializer)
         sent = UploadSerializer(data=request.data)
@@ -77,7 +80,16 @@ def _accepted(request: Request, task: DataTask) -> Response:
     return Response(DataTaskSerializer(task, context={"request": request}).data, status=202)
 
 
+def _from_hub(user: Any, fields: dict[str, Any]) -> DataTask:
+    given = {
+        key: fields[key] for key in ("revision", "config", "text_column", "label_column", "note") if fields.get(key)
+    }
+    return hub.submit(user=user, name=fields["name"], identifier=fields["hub"], **given)
+
+
 def _store(user: Any, fields: dict[str, Any], key: str | None) -> Version | DataTask:
+    if fields.get("hub"):
+        return _from_hub(user, fields)
     upload = fields.pop("file")
     options: dict[str, Any] = {name: value or None for name, value in fields.items() if name not in ("name", "note")}
     options |= {"name": fields["name"], "note": fields.get("note", "")}
@@ -156,7 +168,7 @@ class Rows(APIView):
     @extend_schema(
         operation_id="datasets_rows",
         parameters=[
-            VERSION, OpenApiParameter("label", str), OpenApiParameter("q", str),
+            VERSION, OpenApiParameter("label", str), OpenApiParameter("q", str), OpenApiParameter("split", str),
             OpenApiParameter("limit", WHOLE), OpenApiParameter("offset", WHOLE),
         ],
         responses=RowsSerializer,
@@ -166,8 +178,8 @@ class Rows(APIView):
         query = request.query_params
         version = _version(person(request), name, query.get("version"))
         start, size = _number(query.get("offset", "0")), min(1000, _number(query.get("limit", "50")))
-        label, text = query.get("label", ""), query.get("q", "")[:200]
-        found, total = selectors.rows_page(version, label=label, text=text, start=start, size=size)
+        wanted = {"label": query.get("label", ""), "text": query.get("q", "")[:200], "split": query.get("split", "")}
+        found, total = selectors.rows_page(version, **wanted, start=start, size=size)
         return Response({"version": version.number, "count": total, "results": found})
 
 

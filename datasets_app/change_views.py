@@ -1,6 +1,7 @@
 """Pages that make a new version: one-click fixes, edits of rows; and the comparison of two versions."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -12,8 +13,10 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.errors import Conflict, Invalid
 from accounts.permissions import get_managed
+from training.engine.config import SAMPLE_MODEL
+from training.engine.errors import EngineError
 
-from . import changes, diff, selectors, wording
+from . import analysis, changes, diff, selectors, services, wording
 from .models import Dataset, DataTask, Version
 from .views import SignedIn
 
@@ -59,6 +62,24 @@ def managed_version(request: SignedIn, name: str) -> Version:
     """The version that a form names, of a dataset that the person may change."""
     dataset = get_managed(request.user, Dataset.objects.all(), name=name)
     return selectors.version_of(dataset, request.POST.get("version"))
+
+
+@login_required
+@require_POST
+def tokens(request: SignedIn, name: str) -> HttpResponse:
+    """Count tokens with a base model of one's choice; of many rows in the queue."""
+    version = managed_version(request, name)
+    model = request.POST.get("model", "").strip().replace("\x00", "")[:200] or SAMPLE_MODEL
+    query = urlencode({"version": version.number, "model": model, "max_length": request.POST.get("max_length", "")})
+    if analysis.tokens(version, model) is None:
+        try:
+            task = services.count_tokens(user=request.user, version=version, model=model)
+        except EngineError as error:
+            messages.error(request, str(error))
+            return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}")
+        if task:
+            return redirect("datasets:task", task.pk)
+    return redirect(f"{reverse('datasets:detail', args=[name])}?{query}#tokens-title")
 
 
 @login_required

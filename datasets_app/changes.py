@@ -15,6 +15,7 @@ from django.utils.translation import override
 
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
+from training.engine.near import same_text
 from work.models import Status
 
 from . import checks, services, wording
@@ -30,7 +31,7 @@ _TAG = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]{0,300}>")
 
 def make(*, user: User, version: Version, change: dict[str, Any], note: str = "") -> Version | DataTask:
     """The next version at once where that takes about a second, else the task that makes it."""
-    if version.path.stat().st_size > services.AT_ONCE / 2:  # packed to about half
+    if sum(version.sizes().values()) > services.AT_ONCE / 2:  # packed to about half
         kind = DataTask.Kind.CHANGE
         return services.submit(
             user=user, kind=kind, name=version.dataset.name, version=version, change=change, note=note
@@ -98,7 +99,7 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 def _majority(frame: pl.DataFrame, named: pl.Expr) -> pl.DataFrame:
     """Of texts with several labels the rows with the commonest one stay; where two are as common, none."""
-    doubtful = frame.filter(named).with_columns(checks.same_text().alias("same"))
+    doubtful = frame.filter(named).with_columns(same_text().alias("same"))
     votes = doubtful.group_by("same", "label").len()
     best = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
     kept = doubtful.join(best, on=["same", "label"], how="semi")["row"]

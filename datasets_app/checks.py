@@ -10,16 +10,17 @@ import polars as pl
 
 from training.engine import resolve_base_model
 from training.engine.config import SAMPLE_MODEL
+from training.engine.near import groups
 from training.engine.token_counts import TokenCounter
 
-from .canonical import counts
+from . import languages
+from .canonical import SLICE, counts
 from .columns import Rows
 
 SHORTEST, LONGEST = 3, 2000  # characters
 FEWEST_ROWS = 10  # of a label; below, neither learning nor evaluation means anything
 IMBALANCE = 5  # times the rows of the smallest label
 EXAMPLES = 5
-SLICE = 50_000  # rows
 TOKEN_LIMIT = 128  # the usual data.max_length
 
 _MARKUP = (
@@ -52,10 +53,12 @@ class Found:
 
 @dataclass
 class Report:
-    """The findings, worst first, and how many rows have how many tokens with the sample base model."""
+    """The findings, worst first, and what was seen on the way."""
 
     found: list[Found]
-    tokens: dict[int, int] = field(default_factory=dict)
+    tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
+    facts: pl.DataFrame  # of each row: row, label, same, group (see training.engine.near) and a flag per check
+    languages: dict[str, int]  # {language: rows of the sample}
 
 
 Told = Callable[..., None]
@@ -65,22 +68,28 @@ def run(rows: Rows, told: Told = lambda stage, done=0, total=0: None) -> Report:
     """All checks. Texts are looked at in slices; what is compared across rows is a few numbers for each."""
     frame = rows.frame
     facts, tokens = _facts(frame, told)
-    found = [f for check in CHECKS for f in check(Seen(frame, facts))]
+    spoken = languages.told_of(frame)
+    found = [f for check in CHECKS for f in check(Seen(frame, facts, spoken))]
     if rows.skipped:
         found.append(Found("empty_text", "warning", rows.skipped, rows.skipped_examples))
     order = {"error": 0, "warning": 1, "info": 2}
-    counts = dict(zip(*np.unique(tokens, return_counts=True), strict=True))
-    return Report(
-        sorted(found, key=lambda f: (order[f.severity], -f.count)), {int(k): int(v) for k, v in counts.items()}
-    )
+    lengths, amounts = np.unique(tokens, return_counts=True)
+    tokens_by_length = dict(zip(lengths.tolist(), amounts.tolist(), strict=True))
+    worst_first = sorted(found, key=lambda f: (order[f.severity], -f.count))
+    return Report(worst_first, tokens_by_length, facts, counts(spoken["language"].drop_nulls()))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """All rows, and beside each: `same` and `exact`, numbers of its text, and a flag for each check of one text alone."""
+    """All rows, and beside each: `same` (its text), `exact` (its text and label), `group`, and a flag for each check of one text alone."""
 
     frame: pl.DataFrame
     facts: pl.DataFrame
+    spoken: pl.DataFrame  # the rows whose language was told
+
+    def repeated(self, column: str) -> pl.DataFrame:
+        """The rows whose value of this column others have too: few, so that comparing them takes little memory."""
+        return self.facts.filter(pl.col(column).is_duplicated())
 
     def finding(self, code: str, severity: str, found: pl.DataFrame, **more: str) -> Iterator[Found]:
         """`found`: rows of the facts; `more` names further columns of it that the examples keep."""
@@ -98,11 +107,6 @@ class Seen:
         ]
 
 
-def same_text() -> pl.Expr:
-    """Texts that differ only in case and white space are the same one."""
-    return pl.col("text").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-
-
 def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
     counter = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
     parts, tokens = [], []
@@ -111,16 +115,20 @@ def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
         part = frame[start : start + SLICE]
         tokens.append(counter(part["text"]))
         parts.append(_facts_of(part).with_columns(pl.Series("over_token_limit", tokens[-1] > TOKEN_LIMIT)))
-    return pl.concat(parts), np.concatenate(tokens)
+    facts = pl.concat(parts).with_columns(groups(frame["text"]))
+    return facts, np.concatenate(tokens)
 
 
 def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
     text = pl.col("text")
-    kept = ["row", pl.col("label").cast(pl.Categorical), *(["split"] if "split" in part.columns else [])]
+    kept: list[str | pl.Expr] = [
+        "row",
+        pl.col("label").cast(pl.Categorical),
+        *(["split"] if "split" in part.columns else []),
+    ]
     facts = part.select(
         *kept,
-        same_text().hash().alias("same"),
-        text.hash().alias("exact"),
+        (text.hash() ^ pl.col("label").hash(1)).alias("exact"),
         (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
         (text.str.len_chars() > LONGEST).alias("too_long"),
         text.str.contains(CONTROL).alias("control_characters"),
@@ -176,36 +184,35 @@ def one_text(seen: Seen) -> Iterator[Found]:
 
 
 def exact_duplicate(seen: Seen) -> Iterator[Found]:
-    first = pl.col("row").first().over("exact", "label").alias("first")
-    repeated = seen.facts.with_columns(first).filter(pl.col("row") != pl.col("first"))
+    first = pl.col("row").first().over("exact").alias("first")
+    repeated = seen.repeated("exact").with_columns(first).filter(pl.col("row") != pl.col("first"))
     yield from seen.finding("exact_duplicate", "warning", repeated, same_as_row="first")
 
 
 def near_duplicate(seen: Seen) -> Iterator[Found]:
-    from .near import near_duplicates
-
-    firsts = seen.facts.select(pl.col("same").is_first_distinct())["same"]
-    partners = near_duplicates(seen.frame.filter(firsts).select(same_text().alias("text"))["text"])
-    if partners:
-        rows = seen.facts.filter(firsts)["row"]
-        repeated = pl.DataFrame({"row": rows.gather([*partners]), "like": rows.gather([*partners.values()])})
-        yield from seen.finding("near_duplicate", "info", repeated, like_row="like")
+    """Rows that nearly say what an earlier one of their group says; those that say the very same are told elsewhere."""
+    first = [pl.col(name).first().over("group").alias(f"first_{name}") for name in ("row", "same")]
+    repeated = seen.repeated("group").with_columns(first).filter(pl.col("same") != pl.col("first_same"))
+    once = repeated.unique("same", keep="first", maintain_order=True)
+    yield from seen.finding("near_duplicate", "info", once, like_row="first_row")
 
 
 def label_conflict(seen: Seen) -> Iterator[Found]:
     kinds = pl.col("label").n_unique().over("same")
-    yield from seen.finding("label_conflict", "warning", _grouped(seen.facts.filter(kinds > 1)))
+    yield from seen.finding("label_conflict", "warning", _grouped(seen.repeated("same").filter(kinds > 1)))
 
 
 def split_leakage(seen: Seen) -> Iterator[Found]:
+    """Texts, or near-duplicates of them, in more than one of the splits that were given."""
     if "split" in seen.facts.columns:
-        kinds = pl.col("split").n_unique().over("same")
-        yield from seen.finding("split_leakage", "error", _grouped(seen.facts.filter(kinds > 1)), split="split")
+        kinds = pl.col("split").n_unique().over("group")
+        leaked = _grouped(seen.repeated("group").filter(kinds > 1))
+        yield from seen.finding("split_leakage", "error", leaked, split="split")
 
 
 def _grouped(found: pl.DataFrame) -> pl.DataFrame:
     """Rows of one text side by side, in the order of their first ones."""
-    return found.sort(pl.col("row").min().over("same"), "row")
+    return found.sort(pl.col("row").min().over("group"), "row")
 
 
 def label_imbalance(seen: Seen) -> Iterator[Found]:
@@ -230,11 +237,10 @@ def rare_label(seen: Seen) -> Iterator[Found]:
 
 
 def mixed_language(seen: Seen) -> Iterator[Found]:
-    from .languages import strangers
-
-    found, share = strangers(seen.frame)
+    found, share = languages.strangers(seen.spoken)
     if found.height:
-        count = max(1, round(share * seen.frame.height))
+        readable = languages.readable(seen.frame).len()
+        count = max(1, round(share * readable))
         shown = seen.examples(found.select("row", "language"), language="language")
         yield Found("mixed_language", "info", count, shown, found["row"].to_list())
 

@@ -8,7 +8,8 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
 
-from .reading import ROW, Table
+from .canonical import SLICE
+from .table import ROW, Table
 
 TEXT_NAMES = (
     *("text", "sentence", "comment", "review", "tweet", "content", "message", "body", "post", "document"),
@@ -107,22 +108,30 @@ def _missing(table: Table, field_name: str, what: str) -> Invalid:
 
 def rows_of(table: Table, chosen: Chosen) -> Rows:
     """The rows to train on. Those without text or label are left out and counted."""
-    parts = [
-        _tidy(chosen.text).alias("text"),
-        _tidy(chosen.label).str.strip_chars().alias("label"),
-        pl.col(ROW).alias("row"),
-    ]
-    if chosen.split:
-        parts.append(pl.col(chosen.split).str.strip_chars().str.to_lowercase().replace(SPLITS).alias("split"))
-    frame = table.frame.select(parts)
     good = (pl.col("text").str.strip_chars() != "") & (pl.col("label") != "")
-    left_out = frame.filter(~good)
-    return Rows(frame.filter(good), chosen, left_out.height, _brief(left_out.head(5)))
+    kept, left_out = [], []
+    for part in table.frame.iter_slices(SLICE):  # slice by slice, so that no column is there twice
+        tidy = _named(part, chosen)
+        kept.append(tidy.filter(good))
+        left_out.append(tidy.filter(~good))
+    skipped = pl.concat(left_out)
+    return Rows(pl.concat(kept), chosen, skipped.height, _brief(skipped.head(5)))
 
 
-def _tidy(column: str | None) -> pl.Expr:
-    """One kind of line ending everywhere, and no NUL, which PostgreSQL refuses."""
-    return pl.col(column or "").str.replace_all(r"\r\n?", "\n").str.replace_all("\x00", "\ufffd", literal=True)
+def _named(part: pl.DataFrame, chosen: Chosen) -> pl.DataFrame:
+    label = _tidy(part, chosen.label).str.strip_chars().alias("label")
+    named = [_tidy(part, chosen.text).alias("text"), label, part[ROW].alias("row")]
+    if chosen.split:
+        named.append(part[chosen.split].str.strip_chars().str.to_lowercase().replace(SPLITS).alias("split"))
+    return pl.DataFrame(named)
+
+
+def _tidy(frame: pl.DataFrame, column: str | None) -> pl.Series:
+    """One kind of line ending everywhere, and no NUL, which PostgreSQL refuses. What has neither is not copied."""
+    cells = frame[column or ""]
+    if not cells.str.contains_any(["\r", "\x00"]).any():
+        return cells
+    return cells.str.replace_all(r"\r\n?", "\n").str.replace_all("\x00", "\ufffd", literal=True)
 
 
 def _brief(frame: pl.DataFrame) -> list[dict[str, Any]]:

@@ -19,6 +19,31 @@ class UploadForm(forms.Form):
     )
 
 
+class HubForm(forms.Form):
+    """In place of a file: a data set of the hub."""
+
+    hub = forms.CharField(label=_("Id on the hub"), max_length=150, help_text=_("As in “owner/name”."))
+    config = forms.CharField(
+        label=_("Configuration"), max_length=100, required=False, help_text=_("Where it has several.")
+    )
+    revision = forms.CharField(
+        label=_("Revision"),
+        max_length=100,
+        required=False,
+        help_text=_("A commit, branch or tag; left out: the newest."),
+    )
+    text_column = forms.CharField(label=_("Text column"), max_length=200, required=False)
+    label_column = forms.CharField(
+        label=_("Label column"),
+        max_length=200,
+        required=False,
+        help_text=_("Columns that are left out are found by their names."),
+    )
+    name = forms.CharField(
+        label=_("Name here"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
+    )
+
+
 class StoreForm(forms.Form):
     """Step two: how the file is read, each guess changeable, and what the dataset is called."""
 

@@ -12,7 +12,7 @@ from work.models import Status
 from work.progress import Progress
 from work.running import Interrupted, StopAsked, carry_out, end
 
-from . import changes, noise, services
+from . import analysis, changes, hub, noise, services
 from .models import DataTask
 
 Finish = Callable[[], dict[str, Any]]  # writes what was found, inside the transaction that ends the task
@@ -48,8 +48,10 @@ def _succeed(task: DataTask, finish: Finish) -> None:
 
 _WORK: dict[DataTask.Kind, Callable[[DataTask, Told], Finish]] = {
     DataTask.Kind.STORE: services.store_pending,
+    DataTask.Kind.HUB: hub.carry_out,
     DataTask.Kind.CHANGE: changes.carry_out,
     DataTask.Kind.NOISE: noise.search,
+    DataTask.Kind.TOKENS: analysis.carry_out,
 }
 
 

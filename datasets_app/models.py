@@ -33,7 +33,7 @@ class Dataset(models.Model):
 
 
 class Version(models.Model):
-    """An immutable, content-addressed state of a dataset. Its rows lie in one Parquet file named by the hash."""
+    """An immutable, content-addressed state of a dataset. Its rows lie in Parquet named by the hash."""
 
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -48,8 +48,10 @@ class Version(models.Model):
     lengths = models.JSONField(
         default=list
     )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
-    tokens = models.JSONField(default=dict)  # {base model: {tokens of a text: rows}}
-    change = models.JSONField(default=dict)  # {did, count, …}: how it came of its parent; empty: from a file
+    tokens = models.JSONField(default=dict, db_default={})  # {base model: {tokens of a text: rows}}
+    languages = models.JSONField(default=dict, db_default={})  # {language: rows} of a sample
+    words = models.JSONField(default=dict, db_default={})  # {label: [[word, rows], …]}: what its texts have, others not
+    change = models.JSONField(default=dict, db_default={})  # {did, count, …}: how it came of its parent; empty: a file
     source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
 
     class Meta:
@@ -61,8 +63,21 @@ class Version(models.Model):
 
     @property
     def path(self) -> Path:
-        """Parquet file with the columns text, label (strings), row (1-based) and, where one was given, split."""
+        """Parquet file, or folder of such files, with text, label (strings), row (1-based) and split or held_out."""
         return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
+
+    def sizes(self) -> dict[int, int]:
+        """Bytes of the files that its rows lie in, by inode: files that versions share have the same. Empty: rows are gone."""
+        path = self.path
+        files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
+        return {file.stat().st_ino: file.stat().st_size for file in files}
+
+
+class BrokenLines(models.Model):
+    """The lines of a version's file that could not be read, to be downloaded: each its number, a tab, and what stands there."""
+
+    version = models.OneToOneField(Version, models.CASCADE, related_name="broken")
+    text = models.TextField()
 
 
 class Suspect(models.Model):
@@ -115,10 +130,13 @@ class DataTask(Work):
         STORE = "store", _("reading a file")
         NOISE = "noise", _("searching for wrong labels")
         CHANGE = "change", _("making a new version")
+        HUB = "hub", _("fetching a data set of the hub")
+        TOKENS = "tokens", _("counting tokens")
 
     class Stage(models.TextChoices):
         QUEUED = "queued", _("queued")
         PREPARING = "preparing", _("preparing")
+        FETCHING = "fetching", _("fetching")
         READING = "reading", _("reading")
         CHECKING = "checking", _("checking")
         EMBEDDING = "embedding", _("reading the texts with the base model")

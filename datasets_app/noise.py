@@ -20,7 +20,7 @@ from accounts.errors import Invalid
 from audit.services import record
 from training.engine import resolve_base_model
 from training.engine.config import SAMPLE_MODEL
-from training.engine.data import text_hash
+from training.engine.near import text_hash
 from training.engine.probe import FOLDS, held_out_probabilities
 
 from . import wording

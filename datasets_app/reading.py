@@ -8,8 +8,6 @@ import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,54 +19,24 @@ from accounts.errors import Invalid
 
 from .encodings import ENCODINGS, READABLE, Detected, detect
 from .files import head_of, kind_of, refuse_binary, too_large, unpack
+from .parquet import read_parquet
+from .table import (
+    HEAD_ROWS,
+    MOST_COLUMNS,
+    ROW,
+    Broken,
+    Part,
+    Table,
+    cell,
+    no_rows,
+    numbers,
+    table_of,
+    unique_names,
+)
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 LONGEST_LINE = 8 << 20  # bytes; a longer record is refused, so that one endless line cannot fill the memory
-ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
 _HEADER_BYTES = 1 << 18
-_MOST_COLUMNS = 1000
-HEAD_ROWS = 2000
-
-
-@dataclass
-class Table:
-    """What was read. `frame` has string columns and `row`, the record's number counted from 1 after the header."""
-
-    frame: pl.DataFrame
-    kind: str
-    encoding: str = "utf-8"
-    encodings: tuple[str, ...] = ("utf-8",)  # likely ones, best first
-    delimiter: str = ""
-    broken_lines: int = 0
-    broken_examples: list[dict[str, Any]] = field(default_factory=list)
-    complete: bool = True  # False: only the first rows were asked for, and there are more
-
-    @property
-    def columns(self) -> list[str]:
-        return [name for name in self.frame.columns if name != ROW]
-
-
-@dataclass(frozen=True)
-class Part:
-    """How much of a file is read: its first rows only, some of its columns only."""
-
-    head: bool = False
-    only: tuple[str, ...] = ()
-
-
-@dataclass
-class Broken:
-    """Counts unreadable lines and keeps the first few."""
-
-    lines: int = 0
-    numbers: list[int] = field(default_factory=list)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, row: int, text: str) -> None:
-        self.lines += text.count("\n") + 1
-        self.numbers.append(row)
-        if len(self.examples) < 20:
-            self.examples.append({"row": row, "text": clean(text[:200])})
 
 
 def read(
@@ -93,20 +61,16 @@ def read(
     part = Part(head, tuple(only))
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
         plain, inside = unpack(file, Path(folder), limit=limit)
-        head = head_of(plain)
-        kind = kind_of(inside or filename, head)
+        first = head_of(plain)
+        kind = kind_of(inside or filename, first)
         if kind == "parquet":
-            table = _read_parquet(plain, limit, part)
+            table = read_parquet(plain, limit, part)
         else:
-            refuse_binary(head)
+            refuse_binary(first)
             table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter, part)
     if not table.columns or table.frame.is_empty():
         raise no_rows()
     return table
-
-
-def no_rows() -> Invalid:
-    return Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
 
 
 def _read_text(
@@ -138,24 +102,6 @@ def _as_utf8(plain: Path, found: Detected, scratch: Path, limit: int) -> Path:
     return target
 
 
-def clean(text: str) -> str:
-    """Without NUL and lone surrogates, which neither databases nor Parquet can hold."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _unique(names: Iterable[Any]) -> list[str]:
-    """Column names, each once: empty ones get a number, repeated ones too."""
-    seen: dict[str, int] = {}
-    result = []
-    for number, raw in enumerate(names, 1):
-        name = clean(str(raw)).strip()[:200] or f"column {number}"
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    if len(set(result)) < len(result) or len(result) > _MOST_COLUMNS:
-        raise Invalid(_("The header line of this file cannot be read. Give each column one name."), field="file")
-    return result
-
-
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 
@@ -167,19 +113,20 @@ def _read_csv(text: Path, kind: str, delimiter: str | None, part: Part) -> Table
     delimiter = delimiter or guess_delimiter(lines, "\t" if kind == "tsv" else ",")
     if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
         raise Invalid(_("The delimiter must be one character, such as a comma or a tab."), field="delimiter")
-    names = _unique(_header(lines, delimiter))
+    names = unique_names(_header(lines, delimiter))
     if not names:
         raise no_rows()
     frame, broken = _parse(text, names, delimiter, part, quoted=True)
     if frame is None or broken.lines > frame.height:
         # A lone quotation mark swallows everything up to the next one; reading without quotes then loses less.
-        names = _unique(_header(lines, delimiter, quoted=False))
+        names = unique_names(_header(lines, delimiter, quoted=False))
         plain, plain_broken = _parse(text, names, delimiter, part, quoted=False)
         if plain is not None and (frame is None or plain_broken.lines < broken.lines):
             frame, broken = plain, plain_broken
     if frame is None:
         raise _line_too_long()
-    table = Table(frame, kind, delimiter=delimiter, broken_lines=broken.lines, broken_examples=broken.examples)
+    table = table_of(frame, kind, broken)
+    table.delimiter = delimiter
     table.complete = not part.head or text.stat().st_size <= LONGEST_LINE
     return table
 
@@ -251,20 +198,13 @@ def _parse(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, include_columns=[*part.only]
             ),
         )
-        blocks = [pl.from_arrow(batch) for batch in islice(reader, 1 if part.head else None)]
+        blocks = [pl.DataFrame(batch) for batch in islice(reader, 1 if part.head else None)]
     except pa.ArrowInvalid:
         return None, broken
     frame = pl.concat(blocks)
-    assert isinstance(frame, pl.DataFrame)
+    pa.default_memory_pool().release_unused()
     frame = frame[1:] if 0 not in broken.numbers else frame  # the header is the first record
-    return frame.with_columns(_numbers(frame.height, broken.numbers)), broken
-
-
-def _numbers(rows: int, broken: list[int]) -> pl.Series:
-    """The records' numbers, 1-based, leaving out those of broken records."""
-    lost = set(broken)
-    numbers = pl.int_range(1, rows + len(lost) + 1, dtype=pl.UInt32, eager=True).alias(ROW)
-    return numbers.filter(~numbers.is_in(list(lost)))[:rows] if lost else numbers
+    return frame.with_columns(numbers(frame.height, broken.numbers)), broken
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------
@@ -307,7 +247,7 @@ def _only_objects(items: Iterable[tuple[int, Any]], broken: Broken) -> Iterator[
         if isinstance(item, dict):
             yield row, item
         else:
-            broken.add(row, str(item)[:200])
+            broken.add(row, str(item))
 
 
 def _from_lines(text: Path, part: Part) -> Table:
@@ -330,7 +270,7 @@ def _parsed_lines(lines: io.TextIOWrapper, broken: Broken) -> Iterator[tuple[int
         try:
             yield row, json.loads(line)
         except (ValueError, RecursionError):
-            broken.add(row, line.rstrip()[:200])
+            broken.add(row, line.rstrip())
 
 
 def _from_records(
@@ -341,92 +281,15 @@ def _from_records(
     for row, record in records:
         for key in record:
             if key not in columns and (not only or key in only):
-                if len(columns) >= _MOST_COLUMNS:
+                if len(columns) >= MOST_COLUMNS:
                     raise Invalid(_("This file has more than 1,000 columns. Nothing was stored."), field="file")
                 columns[key] = [""] * len(numbers)
         for key, values in columns.items():
             values.append(cell(record.get(key)))
         numbers.append(row)
-    names = _unique(columns)
+    names = unique_names(columns)
     data: dict[str, pl.Series] = {
         n: pl.Series(v, dtype=pl.String) for n, v in zip(names, columns.values(), strict=True)
     }
     frame = pl.DataFrame({**data, ROW: pl.Series(numbers, dtype=pl.UInt32)})
-    return Table(frame, kind, broken_lines=broken.lines, broken_examples=broken.examples)
-
-
-def cell(value: Any) -> str:
-    """A value as the string that people would write: 1.0 is 1, true is true, lists are JSON."""
-    if isinstance(value, str):
-        return clean(value)
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return clean(json.dumps(value, ensure_ascii=False, default=str))
-
-
-# --- Parquet -----------------------------------------------------------------------------------------------------
-
-
-def _read_parquet(plain: Path, limit: int, part: Part) -> Table:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    with _damaged_parquet(pa.ArrowException):
-        schema = parquet.read_schema(plain)
-        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-        file = parquet.ParquetFile(plain, read_dictionary=texts)
-        unique = dict(zip(file.schema_arrow.names, _unique(file.schema_arrow.names), strict=True))
-        wanted = [name for name, shown in unique.items() if not part.only or shown in part.only]
-        if file.metadata.num_rows > limit:  # a few bytes of Parquet may stand for billions of rows
-            raise too_large(limit)
-        batches, size = [], 0
-        for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), 1 if part.head else None):
-            size += sum(map(_plain_bytes, batch.columns))
-            if size > limit * 2:
-                raise too_large(limit)
-            plain_columns = [_without_dictionary(column) for column in batch.columns]
-            batches.append(pa.RecordBatch.from_arrays(plain_columns, [unique[name] for name in batch.schema.names]))
-        if not batches:
-            raise no_rows()
-        frame = pl.from_arrow(pa.Table.from_batches(batches))
-    assert isinstance(frame, pl.DataFrame)
-    cells = frame.select([_as_text(frame[name]) for name in frame.columns])
-    complete = cells.height == file.metadata.num_rows
-    frame = cells.with_columns(_numbers(cells.height, []))
-    return Table(frame, "parquet", encoding="", encodings=(), complete=complete)
-
-
-def _plain_bytes(column: Any) -> int:
-    """What a column takes without its dictionary, in which one long text may stand for millions."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    if not pa.types.is_dictionary(column.type):
-        return int(column.nbytes)
-    lengths = compute.take(compute.binary_length(column.dictionary), column.indices)
-    return int(compute.sum(lengths).as_py() or 0) + 8 * len(column)
-
-
-def _without_dictionary(column: Any) -> Any:
-    import pyarrow as pa
-
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.String:
-        return column.fill_null("")
-    if column.dtype.is_integer() or column.dtype == pl.Categorical:
-        return column.cast(pl.String).fill_null("")
-    return pl.Series(column.name, [cell(value) for value in column.to_list()], dtype=pl.String)
-
-
-@contextmanager
-def _damaged_parquet(arrow_error: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except (arrow_error, OSError, ValueError) as error:
-        message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
-        raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
+    return table_of(frame, kind, broken)

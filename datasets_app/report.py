@@ -3,8 +3,9 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from . import wording
+from . import analysis, wording
 from .models import Dataset, Finding, Version
 
 _MOST_BARS = 12
@@ -13,7 +14,7 @@ _EXTRA_WORDS = {
     "same_as_row": lambda value: _("same as row %(row)s") % {"row": value},
     "like_row": lambda value: _("like row %(row)s") % {"row": value},
     "split": lambda value: _("in %(split)s") % {"split": value},
-    "language": lambda value: value or _("unknown"),
+    "language": lambda value: wording.language(value) if value else _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
@@ -65,6 +66,41 @@ def length_chart(version: Version) -> dict[str, Any]:
         "labels": [f"{b['from']}–{b['to'] - 1}" for b in version.lengths],
         "series": [{"label": _("rows"), "data": [b["rows"] for b in version.lengths], "dash": False}],
     }
+
+
+def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | None:
+    """Rows by tokens with that base model, what is read beside what is cut off; None where they are not counted yet."""
+    lengths = analysis.tokens(version, model)
+    if lengths is None:
+        return None
+    over, share = analysis.share_over(lengths, limit)
+    sentence = ngettext(
+        "%(count)s row (%(percent)s %%) is longer than %(limit)s tokens; a training cuts off what stands behind.",
+        "%(count)s rows (%(percent)s %%) are longer than %(limit)s tokens; a training cuts off what stands behind.",
+        over,
+    )
+    bins = analysis.histogram(lengths, limit)
+    read, cut = ([b["rows"] if (b["to"] > limit) == beyond else 0 for b in bins] for beyond in (False, True))
+    return {
+        "type": "bar",
+        "stacked": True,
+        "title": _("Tokens of the texts"),
+        "sentence": sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
+        "x_label": _("tokens"),
+        "y_label": _("rows"),
+        "labels": [f"{b['from']}–{b['to']}" for b in bins],
+        "series": [
+            {"label": _("read whole"), "data": read, "dash": False},
+            {"label": _("cut off"), "data": cut, "dash": False},
+        ],
+    }
+
+
+def languages(version: Version) -> list[dict[str, Any]]:
+    """Languages with their share in percent of the rows whose language could be told."""
+    total = max(1, sum(version.languages.values()))
+    names = [*version.languages.items()][:_MOST_BARS]
+    return [{"language": wording.language(name), "percent": round(100 * rows / total, 1)} for name, rows in names]
 
 
 def findings(version: Version) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts
 from work.models import Status
 
-from .models import Dataset, DataTask, Finding, Suspect, Version
+from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,8 +30,10 @@ def datasets_for(user: User) -> QuerySet[Dataset]:
 @counts("storage")
 def stored_by(user: User) -> int:
     """Bytes of the rows that a person owns; the same rows twice lie on disk once."""
-    paths = {version.path for version in Version.objects.filter(dataset__owner=user).only("hash")}
-    return sum(path.stat().st_size for path in paths if path.exists())
+    sizes: dict[int, int] = {}
+    for version in Version.objects.filter(dataset__owner=user).only("hash"):
+        sizes |= version.sizes()
+    return sum(sizes.values())
 
 
 def dataset_for(user: User, name: str) -> Dataset:
@@ -79,6 +81,14 @@ def _no_dataset(user: User, name: str) -> str:
     return message % {"name": name[:80], "near": ", ".join(near)}
 
 
+def broken_lines(version: Version) -> str:
+    """The lines of its file that could not be read; NotFound where there are none."""
+    found = BrokenLines.objects.filter(version=version).first()
+    if found is None:
+        raise NotFound(_("This version has no broken lines."))
+    return found.text
+
+
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
     """A task on data, for who started it and for admins."""
     return (get_managed if manage else get_visible)(user, DataTask.objects.select_related("version"), pk=task_id)
@@ -112,11 +122,17 @@ def review_counts(version: Version) -> dict[str, int]:
     }
 
 
-def rows_page(version: Version, *, label: str, text: str, start: int, size: int) -> tuple[list[dict[str, Any]], int]:
-    """Some rows of a version that have the label and contain the text, and how many there are."""
+def rows_page(
+    version: Version, *, label: str = "", text: str = "", split: str = "", start: int, size: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Some rows of a version that have the label, are in the split, contain the text; and how many there are."""
     import polars as pl  # half a second that pages without rows must not wait for
 
-    found = _filtered(pl.scan_parquet(version.path), label, text)
+    from .canonical import with_split
+
+    found = _filtered(with_split(pl.scan_parquet(version.path)), label, text)
+    if split:
+        found = found.filter(pl.col("split") == split) if "split" in found.collect_schema() else found.clear()
     total = found.select(pl.len()).collect().item()
     return found.slice(start, size).collect().to_dicts(), total
 

@@ -19,12 +19,22 @@ class _Counts(serializers.DictField):
 
 class UploadSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=80)
-    file = serializers.FileField(allow_empty_file=True)
+    file = serializers.FileField(allow_empty_file=True, required=False)
+    hub = serializers.CharField(
+        required=False, max_length=150, help_text="Id of a data set of the hub, in place of a file."
+    )
+    config = serializers.CharField(required=False, max_length=100)
+    revision = serializers.CharField(required=False, max_length=100, help_text="Left out: the newest, which is pinned.")
     text_column = serializers.CharField(required=False, allow_blank=True)
     label_column = serializers.CharField(required=False, allow_blank=True)
     encoding = serializers.CharField(required=False, allow_blank=True)
     delimiter = serializers.CharField(required=False, allow_blank=True, max_length=1, trim_whitespace=False)
     note = serializers.CharField(required=False, allow_blank=True, max_length=300)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs.get("hub") and "file" not in attrs:
+            raise serializers.ValidationError({"file": _("Send a file, or name a data set of the hub.")})
+        return attrs
 
 
 class StoredSerializer(serializers.Serializer[Any]):

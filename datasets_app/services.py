@@ -25,16 +25,18 @@ from work import queue
 from work.models import Status
 
 from . import wording
-from .models import Dataset, DataTask, Finding, Suspect, Version
+from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 from .pending import Pending, discard, pending_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import polars as pl
+
     from .checks import Found
     from .columns import Rows
     from .jobs import Told
-    from .reading import Table
+    from .table import Table
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"new", "tasks"}  # addresses of the pages
@@ -50,9 +52,10 @@ class Prepared:
     version: Version
     found: "list[Found]"
     description: str = ""
+    broken: str = ""  # lines that could not be read
 
 
-def _silent(stage: str, done: int = 0, total: int = 0) -> None:
+def silent(stage: str, done: int = 0, total: int = 0) -> None:
     """Nobody waits to hear how far a short piece of work is."""
 
 
@@ -84,7 +87,7 @@ def prepare_file(
     delimiter: str | None = None,
     note: str = "",
     description: str = "",
-    told: "Callable[..., None]" = _silent,
+    told: "Callable[..., None]" = silent,
 ) -> Prepared:
     """All of `create_version` but what the database sees. `told` hears of each stage."""
     from . import columns, reading
@@ -106,8 +109,11 @@ def prepare_file(
         table = reading.read(file, filename, only=wanted, **way)
     rows = columns.rows_of(table, chosen)
     columns.refuse_untrainable(rows)
-    source = _source(table, rows, filename)
-    return prepare(user, name, rows, source=source, note=note, description=description, told=told)
+    source, broken = _source(table, rows, filename), table.broken_text
+    del table  # its rows are in `rows` now, and a million of them need not be there twice
+    prepared = prepare(user, name, rows, source=source, note=note, description=description, told=told)
+    prepared.broken = broken
+    return prepared
 
 
 def submit(*, user: User, kind: DataTask.Kind, name: str, version: Version | None = None, **arguments: Any) -> DataTask:
@@ -138,6 +144,20 @@ def cancel(*, user: User, task: DataTask) -> DataTask:
     return task
 
 
+def count_tokens(*, user: User, version: Version, model: str) -> DataTask | None:
+    """Count at once where that takes about a second (None), else by a task. Raises BaseModelUnavailable."""
+    from . import analysis
+
+    if version.rows > analysis.AT_ONCE:
+        kind = DataTask.Kind.TOKENS
+        return submit(user=user, kind=kind, name=version.dataset.name, version=version, base_model=model)
+    lengths = analysis.count_tokens(version, model)
+    with transaction.atomic():
+        analysis.keep_tokens(version, model, lengths)
+        record("dataset.tokens", user=user, obj=version, base_model=model)
+    return None
+
+
 @transaction.atomic
 def decide(*, user: User, suspect: Suspect, label: str | None) -> Suspect:
     """What a person says to a suspect: the label that is right (its own: it stays), "" to drop the row, None to undo."""
@@ -159,10 +179,15 @@ def store_pending(task: DataTask, told: "Told") -> "Callable[[], dict[str, Any]]
     return partial(_store_and_discard, prepared, kept)
 
 
-def _store_and_discard(prepared: Prepared, kept: Pending) -> dict[str, Any]:
+def stored(prepared: Prepared) -> dict[str, Any]:
+    """Insert, and tell what there is now: the result of a task."""
     version = insert(prepared)
-    transaction.on_commit(partial(discard, kept))
     return {"name": version.dataset.name, "version": version.number, "rows": version.rows}
+
+
+def _store_and_discard(prepared: Prepared, kept: Pending) -> dict[str, Any]:
+    transaction.on_commit(partial(discard, kept))
+    return stored(prepared)
 
 
 def submit_upload(
@@ -225,12 +250,13 @@ def prepare(
     description: str = "",
     parent: Version | None = None,
     change: dict[str, Any] | None = None,
-    told: "Callable[..., None]" = _silent,
+    told: "Callable[..., None]" = silent,
 ) -> Prepared:
     """Check rows and put them on disk."""
-    from . import canonical, checks
+    from . import analysis, canonical, checks
 
-    report, frame = checks.run(rows, told), rows.frame
+    report, before = checks.run(rows, told), parent or _newest(name)
+    frame = _with_places(rows.frame, report.facts, before)
     version = Version(
         hash=canonical.digest(frame),
         parent=parent,
@@ -238,14 +264,36 @@ def prepare(
         note=note[:300],
         rows=frame.height,
         labels=canonical.counts(frame["label"]),
-        splits=canonical.counts(frame["split"]) if "split" in frame.columns else {},
+        splits=canonical.splits(frame),
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: report.tokens},
+        languages=report.languages,
+        words=analysis.words(frame),
         source=source,
         change=change or {},
     )
-    canonical.store(frame, version.path)
+    canonical.store(frame, version.path, before.path if before else None)
     return Prepared(user, name, version, report.found, description)
+
+
+def _newest(name: str) -> Version | None:
+    return Version.objects.filter(dataset__name=name).first()
+
+
+def _with_places(frame: "pl.DataFrame", facts: "pl.DataFrame", before: Version | None) -> "pl.DataFrame":
+    """Where no rows to evaluate on were given, each row gets its place, and keeps it in all later versions."""
+    import polars as pl
+
+    from training.engine import splits
+
+    if "split" in frame.columns and (frame["split"] == "eval").any():
+        return frame.drop(splits.COLUMN, strict=False)
+    known = pl.scan_parquet(before.path) if before and before.path.exists() else None
+    placed = known is not None and splits.COLUMN in known.collect_schema()
+    places = splits.placed(
+        facts, known.select("text", splits.COLUMN).collect() if known is not None and placed else None
+    )
+    return frame.with_columns(places)
 
 
 def insert(prepared: Prepared) -> Version:
@@ -274,9 +322,10 @@ def _insert(prepared: Prepared) -> Version:
     version.dataset, version.parent = dataset, version.parent or newest
     version.number = newest.number + 1 if newest else 1
     version.save(force_insert=True)
+    if prepared.broken:
+        BrokenLines.objects.create(version=version, text=prepared.broken)
     Finding.objects.bulk_create(_finding(version, f) for f in prepared.found)
     record("dataset.store", user=user, obj=version, rows=version.rows, hash=version.hash, **version.change)
-    return version
     return version
 
 
@@ -309,10 +358,12 @@ def delete(*, user: User, dataset: Dataset) -> None:
 
 
 def _remove_unused(paths: dict[str, Path]) -> None:
+    from . import canonical
+
     used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
     for digest, path in paths.items():
         if digest not in used:
-            path.unlink(missing_ok=True)
+            canonical.remove(path)
 
 
 def load_samples(*, owner: User) -> None:
@@ -325,10 +376,10 @@ def load_samples(*, owner: User) -> None:
 
 
 def _load_sample(owner: User, name: str, frame: Any) -> None:
-    from . import columns, reading
+    from . import columns
+    from .table import ROW, Table
 
-    numbered = frame.with_row_index(reading.ROW, offset=1).fill_null("")
-    table = reading.Table(numbered, "sample")
+    table = Table(frame.with_row_index(ROW, offset=1).fill_null(""), "sample")
     rows = columns.rows_of(table, columns.Chosen("text", "label", None))
     description, note = _SAMPLE_WORDS.get(name, ("", ""))
     source = _source(table, rows, f"sample {name}")

@@ -2,6 +2,7 @@
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
@@ -22,14 +23,15 @@ from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
 from accounts.throttles import limited
+from training.engine.config import SAMPLE_MODEL
 from work.models import ENDED, Status
 
-from . import pending, report, selectors, services
-from .forms import DELIMITER_WORDS, StoreForm, UploadForm
-from .models import Dataset, DataTask
+from . import hub, pending, report, selectors, services
+from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
+from .models import Dataset, DataTask, Version
 
 if TYPE_CHECKING:
-    from .reading import Table
+    from .table import Table
 
 
 class SignedIn(HttpRequest):
@@ -40,6 +42,7 @@ class SignedIn(HttpRequest):
 
 
 PREVIEW_ROWS = 20
+TOKEN_LIMIT, MOST_TOKENS = 128, 8192  # the usual data.max_length
 ROWS_PER_PAGE = 50
 
 
@@ -76,8 +79,27 @@ def new(request: SignedIn) -> HttpResponse:
     return _new_page(request, form, status=400 if form.is_bound else 200)
 
 
-def _new_page(request: SignedIn, form: UploadForm, *, status: int) -> HttpResponse:
-    context = {"form": form, "limit_mb": settings.UPLOAD_LIMIT >> 20}
+@login_required
+@require_POST
+def from_hub(request: SignedIn) -> HttpResponse:
+    """Fetch a data set of the hub; the task's page shows how far it is."""
+    require_creator(request.user)
+    form = HubForm(request.POST, auto_id="hub_%s")
+    if form.is_valid():
+        given = {key: value.strip() or None for key, value in form.cleaned_data.items() if key not in ("hub", "name")}
+        try:
+            task = hub.submit(
+                user=request.user, name=form.cleaned_data["name"], identifier=form.cleaned_data["hub"], **given
+            )
+            return redirect("datasets:task", task.pk)
+        except (Invalid, Conflict) as error:
+            field = error.problems[0]["field"] if error.problems else None
+            form.add_error(field if field in form.fields else None, str(error.message))
+    return _new_page(request, UploadForm(), fetched=form, status=400)
+
+
+def _new_page(request: SignedIn, form: UploadForm, *, status: int, fetched: HubForm | None = None) -> HttpResponse:
+    context = {"form": form, "hub": fetched or HubForm(auto_id="hub_%s"), "limit_mb": settings.UPLOAD_LIMIT >> 20}
     return render(request, "datasets_app/new.html", context, status=status)
 
 
@@ -198,7 +220,26 @@ def detail(request: SignedIn, name: str) -> HttpResponse:
     manages = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
     context = {**report.summary(version), "lengths": report.length_chart(version), "manages": manages}
     context["running"] = version.tasks.exclude(status__in=ENDED).first()
+    context |= _analysis(request, version)
     return render(request, "datasets_app/detail.html", {**context, "findings": report.findings(version)})
+
+
+def _analysis(request: SignedIn, version: Version) -> dict[str, Any]:
+    """Tokens with the base model that was asked for, languages, words."""
+    model, limit = request.GET.get("model") or SAMPLE_MODEL, _limit(request.GET.get("max_length", ""))
+    return {
+        "model": model[:200],
+        "max_length": limit,
+        "tokens": report.token_chart(version, model, limit),
+        "counted": [*version.tokens],
+        "languages": report.languages(version),
+    }
+
+
+def _limit(asked: str) -> int:
+    return (
+        min(MOST_TOKENS, max(8, int(asked))) if asked.isascii() and asked.isdigit() and len(asked) < 7 else TOKEN_LIMIT
+    )
 
 
 @login_required
@@ -206,15 +247,26 @@ def detail(request: SignedIn, name: str) -> HttpResponse:
 def rows(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    label, text = request.GET.get("label", ""), request.GET.get("q", "")[:200]
+    label, text, split = request.GET.get("label", ""), request.GET.get("q", "")[:200], request.GET.get("split", "")
     number = max(1, int(asked)) if (asked := request.GET.get("page", "")).isascii() and asked.isdigit() else 1
     start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
-    found, total = selectors.rows_page(version, label=label, text=text, start=start, size=ROWS_PER_PAGE)
+    found, total = selectors.rows_page(version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE)
     page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)
     context = {"dataset": dataset, "version": version, "rows": found, "page": page, "total": total}
     context["manages"] = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
     context["editing"] = request.GET.get("edit", "")
-    return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text})
+    return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text, "split": split})
+
+
+@login_required
+@require_safe
+def broken(request: SignedIn, name: str) -> HttpResponse:
+    """The lines that could not be read, as a text file."""
+    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
+    lines = selectors.broken_lines(version)
+    answer = HttpResponse(lines, content_type="text/plain; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
+    return answer
 
 
 @login_required
@@ -248,7 +300,10 @@ def leads_to(task: DataTask) -> str:
     if task.status != Status.SUCCESS or not task.result:
         return ""
     page = "datasets:noise" if task.kind == DataTask.Kind.NOISE else "datasets:detail"
-    return f"{reverse(page, args=[task.result['name']])}?version={task.result['version']}"
+    query = {"version": task.result["version"]}
+    if task.kind == DataTask.Kind.TOKENS:
+        query["model"] = task.result["base_model"]
+    return f"{reverse(page, args=[task.result['name']])}?{urlencode(query)}"
 
 
 @login_required

@@ -41,6 +41,17 @@ TITLES = {
     "over_token_limit": _("Longer than the model reads"),
     "label_noise": _("Labels that are probably wrong"),
 }
+_LANGUAGES = {
+    "English": _("English"),
+    "Chinese": _("Chinese"),
+    "Chinese (Traditional)": _("Chinese (Traditional)"),
+    "Chinese (Simplified)": _("Chinese (Simplified)"),
+    "Japanese": _("Japanese"),
+    "Korean": _("Korean"),
+    "Spanish": _("Spanish"),
+    "French": _("French"),
+    "German": _("German"),
+}
 FIXES = {  # what the button of a finding's one-click fix says
     "too_short": _("Leave these rows out"),
     "exact_duplicate": _("Keep the first of each"),
@@ -169,6 +180,10 @@ def changed(change: dict[str, Any]) -> str:
 
 def title(code: str) -> str:
     return str(TITLES.get(code, code))
+
+
+def language(name: str) -> str:
+    return str(_LANGUAGES.get(name, name))
 
 
 def sentence(code: str, count: int) -> str:

@@ -34,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from image import ROOT, Builder, Stage, bind, chroot, inside, mount, say
 
 WEB, INFERENCE, PROMETHEUS = "http://127.0.0.1:8000", "http://127.0.0.1:8100", "http://127.0.0.1:9090"
-ROWS = 120
+SERVICES = ("web", "worker", "worker-data", "inference")
+ROWS, REMARK = 120, "nothing more is known of it " * 200  # so large that the web server leaves it to the data worker
 CONFIG = {
     "experiment_name": "rehearsal",
     "lora": {"r": 4, "layers_to_transform": [5]},
@@ -160,12 +161,18 @@ class Rehearsal:
     def line_of(self, service: str, line: list[str] | None = None) -> list[str]:
         """How the service's command (or another) runs in its container."""
         asked = self.compose["services"][service]
-        stage = self.stages.get(service, self.stages["web"])
+        stage = self.stages[asked["build"]["target"]]
         set_here = {
             key: str(value).lower() if isinstance(value, bool) else str(value)
             for key, value in asked.get("environment", {}).items()
         }
-        return chroot(self.root, stage.environment | set_here, stage.folder, line or stage.command, stage.user)
+        return chroot(
+            self.root,
+            stage.environment | set_here,
+            stage.folder,
+            line or asked.get("command") or stage.command,
+            stage.user,
+        )
 
     def stop(self, name: str, limit: float, how: signal.Signals = signal.SIGTERM) -> int:
         process = self.running.pop(name)
@@ -183,7 +190,8 @@ class Rehearsal:
         raise SystemExit(f"SHORT not in {limit:.0f} s: {what}")
 
     def healthy(self, service: str) -> bool:
-        line = self.line_of(service, self.stages[service].healthcheck)
+        stage = self.stages[self.compose["services"][service]["build"]["target"]]
+        line = self.line_of(service, stage.healthcheck)
         return subprocess.run(line, capture_output=True, check=False).returncode == 0
 
     def secret(self, name: str) -> str:
@@ -221,14 +229,14 @@ class Rehearsal:
     def migrates(self) -> None:
         """migrate: the database is made, and the first admin"""
         for _again in range(2):  # the second time it finds all done
-            line = self.line_of("migrate", self.compose["services"]["migrate"]["command"])
+            line = self.line_of("migrate")
             subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
 
     def starts_our_services(self) -> None:
-        """web, worker and inference are healthy by the Dockerfile's own checks"""
-        for name in ("web", "worker", "inference"):
+        """web, workers and inference are healthy by the Dockerfile's own checks"""
+        for name in SERVICES:
             self.start(name, self.line_of(name))
-        for name in ("web", "worker", "inference"):
+        for name in SERVICES:
             self.until(partial(self.healthy, name), f"{name} is healthy")
         if program := shutil.which("prometheus"):
             line = self.compose["services"]["prometheus"]["command"]
@@ -253,22 +261,28 @@ class Rehearsal:
             want(found == wanted, f"{place} is {'' if wanted else 'not '}writable")
 
     def trains(self) -> None:
-        """an upload is trained by the worker"""
+        """an upload is stored by the data worker and trained by the worker"""
         password = self.secret("django_superuser_password")
         status, found = ask(f"{WEB}/api/login", {"username": "admin", "password": password})
         want(status == 200, f"the first admin signs in ({status} {found})")
         self.token = found["access"]
         status, found = upload(self.token)
-        want(status == 201, f"upload ({status} {found})")
+        self.ends_well(status, found, "the upload", f"{WEB}/api/datasets/tasks")
         status, found = ask(f"{WEB}/api/train", CONFIG, self.token)
-        want(status == 202, f"submit ({status} {found})")
-        task = f"{WEB}/api/task/{found['task_id']}"
+        self.ends_well(status, found, "the run", f"{WEB}/api/task")
+
+    def ends_well(self, status: int, found: Any, what: str, address: str) -> None:
+        want(status == 202, f"{what} is accepted ({status} {found})")
         end = self.until(
-            lambda: (state := ask(task, token=self.token)[1])["status"] not in ("PENDING", "STARTED") and state,
-            "the run ends",
+            lambda: (
+                (state := ask(f"{address}/{found['task_id']}", token=self.token)[1])["status"]
+                not in ("PENDING", "STARTED")
+                and state
+            ),
+            f"{what} ends",
             120,
         )
-        want(end["status"] == "SUCCESS", f"the run ends well ({end['status']} {end['error']})")
+        want(end["status"] == "SUCCESS", f"{what} ends well ({end['status']} {end['error']})")
 
     def predicts(self) -> None:
         """web and inference answer from the worker's model"""
@@ -312,7 +326,7 @@ class Rehearsal:
 
     def stops(self) -> None:
         """SIGTERM ends each service in its grace"""
-        for name, limit in (("inference", 10), ("web", 10), ("worker", 45)):
+        for name, limit in (("inference", 10), ("web", 10), ("worker-data", 45), ("worker", 45)):
             want(self.stop(name, limit) == 0, f"{name} ends with status 0")
 
 
@@ -372,9 +386,10 @@ def answer_to(request: urllib.request.Request, raw: bool = False) -> tuple[int, 
 
 
 def upload(token: str) -> tuple[int, Any]:
-    """A small file as a person might bring it."""
+    """A file of a few short texts, and a column that nobody needs."""
     words = ("lovely", "awful")
-    rows = "text,label\n" + "".join(f"day {i} was {words[i % 2]},{('good', 'bad')[i % 2]}\n" for i in range(ROWS))
+    lines = (f"day {i} was {words[i % 2]},{('good', 'bad')[i % 2]},{REMARK}\n" for i in range(ROWS))
+    rows = "text,label,remark\n" + "".join(lines)
     form = (
         '--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nmoods\r\n'
         f'--b\r\nContent-Disposition: form-data; name="file"; filename="moods.csv"\r\n\r\n{rows}\r\n--b--\r\n'

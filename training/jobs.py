@@ -9,13 +9,17 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from accounts.errors import LorasiteError
+from datasets_app.models import Version
 from experiments.services import record_result
 from work.lease import Heartbeat
+from work.progress import Progress
+from work.running import Interrupted as GivenUp
 from work.running import StopAsked, carry_out, end
 
+from . import estimates
 from .engine.config import RunConfig
 from .engine.errors import EngineError, Interrupted
-from .models import Stage, Status, Task
+from .models import Measurement, Stage, Status, Task
 from .progress import TrainingProgress
 from .sources import hub_data_file
 
@@ -28,11 +32,18 @@ def run(task_id: str) -> None:
 def _train(task: Task, beat: Heartbeat) -> dict[str, Any]:
     from .engine import train
 
-    config = run_config(task)
+    config = run_config(task.experiment.config, task.experiment.version)
     progress = TrainingProgress(task, logging_steps=config.training.logging_steps)
     task.note("info", _("Attempt {n} starts.").format(n=task.attempt))
     metrics: dict[str, Any] = {}
-    events = train(config, **engine_arguments(task, config), should_save=StopAsked(task, beat))
+    version, results = task.experiment.version, task.experiment.folder
+    events = train(
+        config,
+        **where(config, version),
+        dataset_hash=version.hash if version else None,
+        results=results,
+        should_save=StopAsked(task, beat),
+    )
     try:
         with closing(events):
             for event in events:
@@ -44,29 +55,51 @@ def _train(task: Task, beat: Heartbeat) -> dict[str, Any]:
     return metrics
 
 
-def engine_arguments(task: Task, config: RunConfig) -> dict[str, Any]:
-    version = task.experiment.version
+def where(config: RunConfig, version: Version | None) -> dict[str, Any]:
+    """Where the engine finds what it needs."""
     return {
         "data_file": version.path if version else hub_data_file(config.data),
-        "dataset_hash": version.hash if version else None,
-        "results": task.experiment.folder,
         "base_models_dir": settings.BASE_MODELS_DIR,
         "cache_dir": Path(settings.DATA_DIR) / "cache" / "tokens",
     }
 
 
-def run_config(task: Task) -> RunConfig:
+def run_config(asked: dict[str, Any], version: Version | None) -> RunConfig:
     """The configuration; the platform's own datasets hold their columns under fixed names."""
-    config = RunConfig.parse(task.experiment.config)
-    if task.experiment.version_id:
+    config = RunConfig.parse(asked)
+    if version:
         config.data.text_column, config.data.label_column, config.data.split_column = "text", "label", "split"
     return config
+
+
+def measure(task_id: str) -> None:
+    """Take a few steps of a run that is thought of, and keep how long they took."""
+    carry_out(Measurement, task_id, do=_measure, succeed=_keep, known=(EngineError, LorasiteError))
+
+
+def _measure(task: Measurement, beat: Heartbeat) -> dict[str, Any]:
+    from .engine.forecast import measure
+
+    config, stop_asked, progress = run_config(task.config, task.version), StopAsked(task, beat), Progress(task)
+
+    def told(done: int, total: int) -> None:
+        progress.changes = {"step": done, "total_steps": total}
+        progress.write_when_due()
+        if stop_asked():
+            raise GivenUp
+
+    return measure(config, **where(config, task.version), told=told).to_json()
+
+
+def _keep(task: Measurement, measured: dict[str, Any]) -> None:
+    end(task, Status.SUCCESS, result=measured, deaths=0)
 
 
 def _succeed(task: Task, metrics: dict[str, Any]) -> None:
     """SUCCESS and the experiment's record are one transaction: the record refuses a model that is not there."""
     summary = {name: metrics.get("eval", {}).get(name) for name in ("accuracy", "macro_f1", "loss")}
     with transaction.atomic():
-        end(task, Status.SUCCESS, stage=Stage.DONE, result=summary, eta_seconds=0, deaths=0)
+        foreseen = estimates.beside_truth(task, metrics)
+        end(task, Status.SUCCESS, stage=Stage.DONE, result=summary, eta_seconds=0, deaths=0, foreseen=foreseen)
         record_result(experiment=task.experiment, metrics=metrics)
         task.note("info", _("Done."))

@@ -10,11 +10,11 @@ from django.utils.translation import gettext_lazy as _
 from accounts.quotas import limit
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
 
-from .wording import WORDS
+from .wording import MEASUREMENT_WORDS, WORDS
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ENDED", "LogLine", "Point", "Stage", "Status", "Task", "WrongState"]
+__all__ = ["ENDED", "LogLine", "Measurement", "Point", "Stage", "Status", "Task", "WrongState"]
 
 
 class Stage(models.TextChoices):
@@ -39,6 +39,9 @@ class Task(Work):
     loss = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
     facts = models.JSONField(default=dict)  # the engine's Prepared event: device, precision, rows, labels, …
+    foreseen = models.JSONField(
+        null=True
+    )  # {seconds, memory_mb}, and took_… once it has ended, of a run that was estimated
 
     queue, job, words = models.F("device_kind"), "training.jobs.run", WORDS
 
@@ -74,6 +77,27 @@ class Task(Work):
                 file.write(f"{line.at:%Y-%m-%d %H:%M:%S} {line.text}\n")
         except OSError as error:
             log.warning("logs.txt of %s could not be written: %s", self.experiment.name, error)
+
+
+class Measurement(Work):
+    """A few real steps on a worker's device; whoever asks for a run that differs in nothing that matters shares it."""
+
+    passing = True  # its person's alone: never shared, never handed over
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    version = models.ForeignKey("datasets_app.Version", models.CASCADE, null=True, related_name="+")
+    key = models.CharField(max_length=64, unique=True)  # of what has influence on it
+    config = models.JSONField()
+    device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
+
+    queue, job, words = models.F("device_kind"), "training.jobs.measure", MEASUREMENT_WORDS
+
+    def __str__(self) -> str:
+        return f"{self.version} ({self.status})"
+
+    @property
+    def queue_name(self) -> str:
+        return self.device_kind
 
 
 class Point(models.Model):

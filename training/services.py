@@ -15,6 +15,7 @@ from accounts.models import User
 from accounts.permissions import require_creator
 from accounts.quotas import require_queue, require_storage
 from audit.services import record
+from datasets_app import analysis
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from experiments import services as experiments
@@ -22,6 +23,7 @@ from experiments.models import Experiment
 from experiments.selectors import free_name
 from work import queue
 
+from . import estimates
 from .engine.config import RunConfig
 from .engine.errors import ConfigError
 from .models import Stage, Status, Task, WrongState
@@ -69,10 +71,17 @@ def _create(user: User, config: RunConfig, version: Version | None) -> Task:
         base_model=config.model.name,
     )
     kind = queue.kind_for(config.training.device)
-    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind)
+    foreseen = estimates.known(config, version)
+    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind, foreseen=foreseen)
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
     return task
+
+
+def estimate(*, user: User, config: RunConfig, again: bool = False) -> estimates.Estimate:
+    """What a run would take. Queues a measurement where nobody has made it yet, or `again` after one that failed."""
+    require_creator(user)
+    return estimates.ask(user, config, check(user=user, config=config), again=again)
 
 
 def validate(*, user: User, config: RunConfig) -> None:
@@ -86,7 +95,20 @@ def check(*, user: User, config: RunConfig) -> Version | None:
     """What only the platform can check: the dataset (None: one of the hub) and the base model."""
     version = _dataset(user, config)
     check_base_model(config.model)
+    _check_few_bits(config)
     return version
+
+
+def _check_few_bits(config: RunConfig) -> None:
+    field = f"model.{config.model.few_bits}"
+    if config.model.few_bits and queue.kind_for(config.training.device) != "cuda":
+        raise Invalid(
+            _(
+                "{field} needs an NVIDIA GPU, and this run would go to a worker without one. Leave it out, or add a "
+                "worker with a GPU and ask for it with training.device cuda."
+            ).format(field=field),
+            field=field,
+        )
 
 
 def _dataset(user: User, config: RunConfig) -> Version | None:
@@ -112,11 +134,29 @@ def _check_version(version: Version, config: RunConfig) -> None:
             field="data.dataset_name",
         )
     refusing = [code for code, severity in config.data.validation_rules.items() if severity == "error"]
+    if "over_token_limit" in refusing:  # the stored finding is that of the sample model and the usual limit
+        refusing.remove("over_token_limit")
+        _check_tokens(version, config)
     if finding := version.findings.filter(code__in=refusing).first():
         raise Invalid(
             _("Refused by your rule for {code}: {message}").format(code=finding.code, message=finding.message),
             field="data.validation_rules",
         )
+
+
+def _check_tokens(version: Version, config: RunConfig) -> None:
+    """Invalid where texts are longer than this run reads, by the tokenizer of its own base model."""
+    lengths = analysis.tokens(version, config.model.name)
+    if lengths is None:
+        check_base_model(config.model)
+        lengths = analysis.count_tokens(version, config.model.name)
+    over, share = analysis.share_over(lengths, config.data.max_length)
+    if over:
+        message = _(
+            "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
+        )
+        said = message.format(count=over, percent=f"{100 * share:.2g}", limit=config.data.max_length)
+        raise Invalid(said, field="data.validation_rules")
 
 
 def _named(config: RunConfig) -> RunConfig:
@@ -163,4 +203,4 @@ def _check_still_there(experiment: Experiment) -> None:
         raise NotFound(_("The data of this run are gone, so it can't go on. Add the dataset and train anew."))
 
 
-__all__ = ["WrongState", "cancel", "check", "parse_config", "resume", "submit", "validate"]
+__all__ = ["WrongState", "cancel", "check", "estimate", "parse_config", "resume", "submit", "validate"]

@@ -1,13 +1,13 @@
 """What a run needs from outside the platform: base models and data sets of the model hub."""
 
 from pathlib import Path
-from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
 from accounts.permissions import base_model_allowed
+from datasets_app import hub
 
 from .engine.config import SAMPLE_MODEL, DataSection, ModelSection
 
@@ -59,39 +59,6 @@ def hub_data_file(data: DataSection) -> Path:
     name = f"{data.dataset_name}-{data.dataset_config or 'default'}".replace("/", "--")
     path = Path(settings.DATA_DIR) / "cache" / "hub" / f"{name}.parquet"
     if not path.exists():
-        _download(data, path)
+        hub.refuse_folder(data.dataset_name)
+        hub.fetch(data.dataset_name, data.dataset_config, None, path, label_column=data.label_column)
     return path
-
-
-def _download(data: DataSection, path: Path) -> None:
-    import polars as pl
-    from datasets import load_dataset
-
-    if Path(data.dataset_name).exists():  # the library would take a folder of this machine for the data set
-        raise Invalid(_("{name} is no data set of the hub.").format(name=data.dataset_name), field="data.dataset_name")
-    try:
-        splits: dict[str, Any] = load_dataset(data.dataset_name, data.dataset_config)
-    except Exception as error:  # the library has no common error; its sentence says which of many causes it was
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise Invalid(
-            _("The data set {name} could not be read from the hub: {reason}").format(
-                name=data.dataset_name, reason=reason
-            ),
-            field="data.dataset_name",
-        ) from error
-    frames = [_labelled(split, data.label_column).with_columns(split=pl.lit(name)) for name, split in splits.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    pl.concat(frames, how="diagonal_relaxed").write_parquet(draft)
-    draft.rename(path)
-
-
-def _labelled(split: Any, column: str) -> Any:
-    """The hub stores labels as numbers with names beside them; rows of -1 have no label."""
-    import polars as pl
-
-    frame, names = split.to_polars(), getattr(split.features.get(column), "names", None)
-    if names is None:
-        return frame
-    named = dict(enumerate(names))
-    return frame.with_columns(pl.col(column).replace_strict(named, default=None, return_dtype=pl.String))

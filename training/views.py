@@ -10,13 +10,14 @@ from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
-from accounts.errors import Conflict, LorasiteError
+from accounts.errors import LorasiteError
+from accounts.idempotency import KeyUsed
 from accounts.permissions import require_creator
-from accounts.throttles import limited
+from accounts.throttles import count
 from datasets_app.selectors import datasets_for
 from experiments.selectors import experiment_for, free_name
 
-from . import curves, presets, selectors, services
+from . import curves, estimates, presets, selectors, services
 from .copy_as import copies
 from .engine.config import RunConfig
 from .forms import RunForm
@@ -53,15 +54,16 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
 
 
 @login_required
-@limited("train")
 def new(request: Any) -> HttpResponse:
-    """The form of a run. `do` says which button was pressed: start, show (as curl, …) or read (the YAML)."""
+    """The form of a run. `do` says which button was pressed: start, estimate, show (as curl, …) or read (the YAML)."""
     require_creator(request.user)
-    do, problem = request.POST.get("do", "start"), None
+    do, problem, estimate = request.POST.get("do", "start"), None, None
     form = _form(request, _asked(request), request.POST if request.method == "POST" and do != "read" else None)
     try:
         if request.method == "POST" and do == "start":
             return redirect("training:run", _start(request, form).pk)
+        if request.method == "POST" and do == "estimate":
+            estimate = _estimate(request, form)
         if request.method == "POST" and do == "read":
             form = _form(request, services.parse_config(request.POST.get("yaml", "")).model_dump(mode="json"))
     except LorasiteError as error:
@@ -73,6 +75,8 @@ def new(request: Any) -> HttpResponse:
         "presets": presets.names(),
         "problem": problem,
         "do": do,
+        "estimate": estimate,
+        "past_error": estimates.past_error() if do == "estimate" else None,
         "yaml": request.POST.get("yaml", ""),
     }
     context["copies"] = copies(request, form.configuration())
@@ -89,14 +93,22 @@ def again(request: Any) -> HttpResponse:
     key = f"again-{found.pk}-{config['data']['dataset_name']}"  # pressed twice, it is one run
     try:
         task = services.submit(user=request.user, config=services.parse_config(config), idempotency_key=key)
-    except Conflict as error:  # that very run is there already, under the name that was free then
-        return redirect("training:run", error.facts["task_id"])
+    except KeyUsed as error:  # that very run is there already, under the name that was free then
+        if "made" not in error.facts:
+            raise
+        return redirect("training:run", error.facts["made"])
     return redirect("training:run", task.pk)
 
 
 def _start(request: Any, form: RunForm) -> Task:
+    count(request, "train")
     config = services.parse_config(form.configuration())
     return services.submit(user=request.user, config=config, idempotency_key=request.POST.get("token"))
+
+
+def _estimate(request: Any, form: RunForm) -> estimates.Estimate:
+    config = services.parse_config(form.configuration())
+    return services.estimate(user=request.user, config=config, again="poll" not in request.POST)
 
 
 def _form(request: Any, config: dict[str, Any], data: Any = None) -> RunForm:

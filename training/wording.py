@@ -20,3 +20,18 @@ WORDS = Words(
         "its peak was {peak:.0f} MiB. The checkpoints are kept and the run is tried again."
     ),
 )
+
+MEASUREMENT_WORDS = Words(
+    kept=_("Nothing was queued."),
+    after_known=_("Change what the message names, then estimate again."),
+    after_unforeseen=_("Estimate again; if it breaks again, tell your administrator the number."),
+    kept_by_lost=_("Nothing was queued."),
+    after_lost=_("The run may need more memory than there is. Try a smaller batch or shorter texts."),
+    cancelled=_("Cancelled. Nothing was queued."),
+    given_back=_("The worker stops; the measurement begins again on the next one."),
+    taken_back=_("The worker of this measurement is gone; it goes back to the queue."),
+    killed=_(
+        "The system killed the process, as it does when memory runs out (SIGKILL); its peak was {peak:.0f} MiB. "
+        "It is tried again."
+    ),
+)

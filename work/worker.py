@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -54,6 +55,8 @@ class ForkingWorker(Worker):
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         if pipeline is None and not self.is_horse:
             self.reconcile_when_due()
+            if self.stop_requested:  # whatever caught StopRequested when the signal came
+                raise StopRequested
         super().heartbeat(timeout, pipeline)
 
     def maintain_heartbeats(self, job: Job, execution: Any) -> None:
@@ -141,11 +144,24 @@ def work(name: str, *, warm_up: Callable[[], None], in_horse: Callable[[], None]
     runs at the start of each forked process.
     """
     warm_up()
-    while True:
+    with suppress(StopRequested):
+        _serve_until_asked(name, in_horse, burst)
+    worker_left.send_robust(sender=None)
+
+
+def _serve_until_asked(name: str, in_horse: Callable[[], None], burst: bool) -> None:
+    asked: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+        raise StopRequested
+
+    while not asked:
+        for signum in (signal.SIGTERM, signal.SIGINT):  # no RQ worker hears them while Redis is away
+            signal.signal(signum, stop)
         reconcile_safely(name)
         worker = _serve(name, in_horse, burst)
         if burst or (worker and worker.stop_requested):
-            worker_left.send_robust(sender=None)
             return
         time.sleep(1)
 

@@ -43,6 +43,7 @@ def test_good_rows_have_no_findings():
         ("encoding", "It doesnâ€™t work at all"),
         ("personal_data", "write to jane.roe@example.org today"),
         ("personal_data", "call 0912-345-678 now"),
+        ("personal_data", "市話 (02) 2345-6789 分機"),
         ("personal_data", "call +44 20 7946 0958 now"),
         ("personal_data", "his number is A123456789 they say"),
     ],
@@ -111,6 +112,18 @@ def test_another_language_is_found():
     report = found(*english, *german)
     assert report["mixed_language"].count == 5
     assert {e["language"] for e in report["mixed_language"].examples} == {"German"}
+
+
+def test_simplified_chinese_is_found_among_traditional():
+    traditional = [(f"這家餐廳的服務很好，我們第 {i} 次來還是覺得價錢合理，下回會再來", "a") for i in range(30)]
+    simplified = [(f"这家餐厅的服务很好，我们第 {i} 次来还是觉得价钱合理，下回会再来", "b") for i in range(5)]
+    found = {f.code: f for f in checks.run(Rows(_frame(traditional + simplified), Chosen("text", "label", None))).found}
+    assert found["mixed_language"].count == 5
+    assert {e["language"] for e in found["mixed_language"].examples} == {"Chinese (Simplified)"}
+
+
+def _frame(pairs):
+    return pl.DataFrame(pairs, schema=["text", "label"], orient="row").with_row_index("row", offset=1)
 
 
 def test_every_finding_has_a_title_and_a_sentence():

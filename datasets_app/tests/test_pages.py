@@ -131,3 +131,27 @@ def test_owner_deletes_and_a_used_dataset_stays(browser, stored, member):
     run.delete()
     assert browser.post("/datasets/moods/delete/").url == "/datasets/"
     assert not Dataset.objects.exists()
+
+
+def test_rows_are_filtered_by_split(client, member, stored):
+    client.force_login(member)
+    page = client.get("/datasets/moods/rows/?split=eval").content.decode()
+    assert f"{stored.splits['eval']} rows found" in page and 36 < stored.splits["eval"] < 44
+    assert client.get("/datasets/moods/rows/?split=nothing").status_code == 200
+
+
+def test_broken_lines_are_downloaded(client, member, file):
+    from datasets_app.services import create_version
+
+    content = "text,label\none,a\nonly one field\nx,y,z\nthree,b\n"
+    create_version(user=member, name="holes", file=file(content), filename="a.csv")
+    client.force_login(member)
+    assert "/datasets/holes/broken/?version=1" in client.get("/datasets/holes/").content.decode()
+    answer = client.get("/datasets/holes/broken/?version=1")
+    assert answer.content.decode() == "2\tonly one field\n3\tx,y,z\n"
+    assert "attachment" in answer["Content-Disposition"]
+
+
+def test_version_without_broken_lines_has_none_to_download(client, member, stored):
+    client.force_login(member)
+    assert client.get("/datasets/moods/broken/").status_code == 404

@@ -11,6 +11,7 @@ from accounts.errors import Invalid
 from datasets_app import columns, reading
 from datasets_app.encodings import detect
 from datasets_app.files import TooLarge
+from datasets_app.table import ROW
 
 LIMIT = 20 << 20
 PAIRS = [("good morning", "good"), ("bad evening", "bad"), ("good night", "good")]
@@ -92,7 +93,7 @@ def test_broken_lines_are_counted_and_the_others_keep_their_numbers(file):
     table = read(file('text,label\none,a\nonly one field\n"two\nlines",b\nx,y,z\nthree,a\n'))
     assert table.broken_lines == 2
     assert [e["row"] for e in table.broken_examples] == [2, 4]
-    assert table.frame[reading.ROW].to_list() == [1, 3, 5]
+    assert table.frame[ROW].to_list() == [1, 3, 5]
 
 
 def test_lone_quotation_mark_does_not_swallow_the_file(file):

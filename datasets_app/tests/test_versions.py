@@ -41,7 +41,7 @@ def test_stored_version_says_what_it_holds(stored):
     assert stored.source["text_column"] == "comment" and stored.source["label_column"] == "mood"
     assert sum(b["rows"] for b in stored.lengths) == 400
     rows = pl.read_parquet(stored.path)
-    assert rows.columns == ["text", "label", "row"] and rows["row"].to_list() == list(range(1, 401))
+    assert rows.columns == ["text", "label", "row", "held_out"] and rows["row"].to_list() == list(range(1, 401))
     assert Entry.objects.filter(action="dataset.store", object_id="moods@1").exists()
 
 
@@ -126,3 +126,31 @@ def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
     version = selectors.version_for(viewer, "tweets-en")
     assert version.rows == 38158 and "confidence" in version.note
     assert version.findings.filter(code="encoding").exists()
+
+
+def test_versions_share_the_rows_that_are_the_same(member, file):
+    from datasets_app import changes
+
+    lines = [f"text number {i * i} of {i},{'ab'[i % 2]}" for i in range(3 * canonical.PART // 2)]
+    one = services.create_version(
+        user=member, name="big", file=file("\n".join(["text,label", *lines])), filename="a.csv"
+    )
+    changed = changes.prepare(member, one, {"did": "edit", "rows": {"12000": {"label": "a"}, "11000": None}}, "")
+    two = services.insert(changed)
+    files = [{p.stat().st_ino: p.name for p in version.path.iterdir()} for version in (one, two)]
+    assert [len(some) for some in files] == [2, 2]
+    assert [name[:6] for inode, name in files[0].items() if inode in files[1]] == ["000000"]
+    before, after = (pl.read_parquet(version.path) for version in (one, two))
+    assert canonical.digest(before) == one.hash and canonical.digest(after) == two.hash
+    services.delete(user=member, dataset=one.dataset)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stored_rows_are_gone_with_their_dataset(member, file):
+    lines = [f"text number {i * i} of {i},{'ab'[i % 2]}" for i in range(canonical.PART + 5)]
+    one = services.create_version(
+        user=member, name="big", file=file("\n".join(["text,label", *lines])), filename="a.csv"
+    )
+    assert one.path.is_dir()
+    services.delete(user=member, dataset=one.dataset)
+    assert not one.path.exists()

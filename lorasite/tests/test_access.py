@@ -108,6 +108,8 @@ GET    datasets/                                   302 200 200 200 200 200
 POST   datasets/                                   302 405 405 405 405 405
 GET    datasets/new/                               302 403 200 403 200 200
 POST   datasets/new/                               302 403 200 403 200 200
+GET    datasets/new/hub/                           302 405 405 405 405 405
+POST   datasets/new/hub/                           302 403 400 403 400 400
 GET    datasets/new/<str:token>/                   302 403 404 403 200 404
 POST   datasets/new/<str:token>/                   302 403 404 403 302 404
 GET    datasets/<str:name>/                        302 404 404 200 200 200
@@ -118,6 +120,10 @@ GET    datasets/tasks/<uuid:task_id>/              302 404 404 404 200 200
 POST   datasets/tasks/<uuid:task_id>/              302 405 405 405 405 405
 GET    datasets/tasks/<uuid:task_id>/cancel/       302 405 405 405 405 405
 POST   datasets/tasks/<uuid:task_id>/cancel/       302 404 404 404 302 302
+GET    datasets/<str:name>/tokens/                 302 405 405 405 405 405
+POST   datasets/<str:name>/tokens/                 302 404 404 403 302 302
+GET    datasets/<str:name>/broken/                 302 404 404 404 404 404
+POST   datasets/<str:name>/broken/                 302 405 405 405 405 405
 GET    datasets/<str:name>/compare/                302 404 404 200 200 200
 POST   datasets/<str:name>/compare/                302 405 405 405 405 405
 GET    datasets/<str:name>/fix/                    302 405 405 405 405 405

@@ -114,7 +114,15 @@ def test_what_is_named_is_there(overlay: str) -> None:
 @overlays
 def test_every_variable_of_the_configuration_is_read(overlay: str) -> None:
     (configuration,) = of_kind(overlay, "ConfigMap")
-    assert {name.lower() for name in configuration["data"]} - {"forwarded_allow_ips"} <= set(Env.model_fields)
+    assert {name.lower() for name in configuration["data"]} <= set(Env.model_fields)
+
+
+@overlays
+def test_only_what_stands_behind_tls_trusts_a_proxy(overlay: str) -> None:
+    (configuration,) = of_kind(overlay, "ConfigMap")
+    tls = any(ingress["spec"].get("tls") for ingress in of_kind(overlay, "Ingress"))
+    told = (configuration["data"].get("BEHIND_HTTPS", "false"), configuration["data"].get("TRUSTED_PROXIES", "0"))
+    assert told == (("true", "1") if tls else ("false", "0"))
 
 
 @pytest.mark.django_db

@@ -14,7 +14,7 @@ from lorasite.env import BASE_DIR as ROOT
 from lorasite.env import Env
 
 BIN = Path(sys.executable).parent
-OURS = ("migrate", "web", "worker", "worker-gpu", "inference")
+OURS = ("migrate", "web", "worker", "worker-data", "worker-gpu", "inference")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,6 @@ def test_every_variable_that_the_images_set_is_read(compose: Any) -> None:
         "PYTHONDONTWRITEBYTECODE",
         "HF_HOME",
         "PIP_NO_CACHE_DIR",
-        "FORWARDED_ALLOW_IPS",
     }
     assert {name.lower() for name in asked - others} <= set(Env.model_fields)
 

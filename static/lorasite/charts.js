@@ -22,7 +22,7 @@ function options(chart) {
   return {
     animation: false, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
     plugins: { legend: { display: chart.series.length > 1, labels: { color: text } } },
-    scales: { x: axis(chart.x_label), y: { ...axis(chart.y_label), beginAtZero: chart.type === "bar" } },
+    scales: { x: { ...axis(chart.x_label), stacked: !!chart.stacked }, y: { ...axis(chart.y_label), stacked: !!chart.stacked, beginAtZero: chart.type === "bar" } },
   };
 }
 

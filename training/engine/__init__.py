@@ -9,8 +9,9 @@ Importing this package is quick: torch and transformers are imported when a run 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator
-from contextlib import closing
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from training.engine.config import RunConfig
@@ -82,6 +83,26 @@ def resolve_base_model(name: str, base_models_dir: Path | None = None, revision:
 
 def warm_up() -> None:
     """Import all that a run needs, so that a process forked from this one starts at once. Runs no tensor operation."""
+    with _hidden("bitsandbytes"):  # peft imports it where it is installed, and it opens CUDA, which no fork survives
+        _import_all()
+    gc.collect()
+    gc.freeze()  # a million objects that stay: no collection of a run looks at them, and forks go on sharing their pages
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Imports of a module fail for now; whoever imports it afterwards gets it."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # see importlib: None means that there is none
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def _import_all() -> None:
     import peft
     import sklearn.feature_extraction.text
     import sklearn.linear_model
@@ -97,5 +118,3 @@ def warm_up() -> None:
         for name in names:
             getattr(module, name)  # these packages import their parts when first named
     del run, sequence_classification, sklearn
-    gc.collect()
-    gc.freeze()  # a million objects that stay: no collection of a run looks at them, and forks go on sharing their pages

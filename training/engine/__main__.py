@@ -1,4 +1,7 @@
-"""Train in the foreground: python -m training.engine config/default.yaml [--results DIR] [--data FILE]"""
+"""Train in the foreground: python -m training.engine config/default.yaml [--results DIR] [--data FILE]
+
+On several GPUs of this machine: torchrun --nproc-per-node 2 -m training.engine config/default.yaml
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from training.engine import (
     StepDone,
     train,
 )
+from training.engine.distributed import World
 from training.engine.errors import DataUnreadable, Interrupted
 from training.engine.limits import refuse_more_than_free
 
@@ -112,7 +116,7 @@ def _free_name(config: RunConfig, root: Path) -> tuple[RunConfig, Path]:
     while (root / name / "metrics.json").exists():
         number += 1
         name = f"{config.experiment_name[:76]}-{number}"
-    if number > 1:
+    if number > 1 and World.of_environment().leads:
         print(f"{root / config.experiment_name} holds a finished run; this one goes to {root / name}.", file=sys.stderr)
     return config.model_copy(update={"experiment_name": name}), root / name
 
@@ -129,13 +133,16 @@ def _run(config: RunConfig, data_file: Path, folder: Path, options: argparse.Nam
         cache_dir=options.cache / "tokens",
         should_save=lambda: bool(asked),
     )
-    with tqdm(unit="step", dynamic_ncols=True) as bar, closing(events):
+    leads = World.of_environment().leads
+    with tqdm(unit="step", dynamic_ncols=True, disable=not leads) as bar, closing(events):
         for event in events:
-            _show(event, bar)
+            if leads:
+                _show(event, bar)
             if isinstance(event, Prepared):
                 for number in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, lambda received, frame: asked.append(received))
-    print(f"Everything is in {folder}.")
+    if leads:
+        print(f"Everything is in {folder}.")
     return 0
 
 
@@ -162,7 +169,8 @@ def _show(event: object, bar) -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
+    world = World.of_environment()
+    print(message if world.leads else f"Process {world.rank + 1} of {world.size}: {message}", file=sys.stderr)
     return status
 
 

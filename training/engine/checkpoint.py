@@ -38,10 +38,11 @@ class State:
 class Checkpoints:
     """The folder artifacts/checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, lower_is_better: bool = False) -> None:
+    def __init__(self, folder: Path, *, lower_is_better: bool = False, writes: bool = True) -> None:
         self.folder, self.sign = folder, -1.0 if lower_is_better else 1.0
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep_drafts(folder)
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep_drafts(folder)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is or would be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -17,6 +17,7 @@ FindingCode = Literal[
     "label_imbalance", "rare_label", "mixed_language", "markup", "control_characters", "encoding", "personal_data",
     "over_token_limit", "label_noise",
 ]  # fmt: skip
+FewBits = Literal["load_in_8bit", "load_in_4bit"]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -47,6 +48,17 @@ class ModelSection(Section):
     revision: str | None = Field(
         None, max_length=100, pattern=r"^[A-Za-z0-9._-]+$", description=_("Branch, tag or commit on the hub.")
     )
+    load_in_8bit: bool = Field(
+        False, description=_("Frozen weights in 8 bits, for less memory; needs an NVIDIA GPU and bitsandbytes.")
+    )
+    load_in_4bit: bool = Field(
+        False, description=_("Frozen weights in 4 bits (nf4), for least memory; needs an NVIDIA GPU and bitsandbytes.")
+    )
+
+    @property
+    def few_bits(self) -> FewBits | None:
+        """The field by which the frozen weights are held in 8 or 4 bits, where they are."""
+        return "load_in_8bit" if self.load_in_8bit else "load_in_4bit" if self.load_in_4bit else None
 
 
 class LoraSection(Section):
@@ -234,15 +246,26 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.lora.use_dora and self.lora.init_lora_weights.startswith("pissa"):
-            raise ValueError(
-                "lora.use_dora and lora.init_lora_weights pissa exclude each other. Leave one of them out."
-            )
-        if self.training.precision == "bf16" and self.lora.trains_base_weights:
-            raise ValueError(
-                "training.precision bf16 trains adapters only. Leave it out, or leave out lora.bias and lora.modules_to_save."
-            )
+        if found := next(_contradictions(self), None):
+            raise ValueError(found)
         return self
+
+
+def _contradictions(config: RunConfig) -> Iterator[str]:
+    """What fields say against each other; a sentence starts with the field."""
+    lora, bits, pissa = config.lora, config.model.few_bits, config.lora.init_lora_weights.startswith("pissa")
+    if lora.use_dora and pissa:
+        yield "lora.use_dora and lora.init_lora_weights pissa exclude each other. Leave one of them out."
+    if config.training.precision == "bf16" and lora.trains_base_weights:
+        yield "training.precision bf16 trains adapters only. Leave it out, or leave out lora.bias and lora.modules_to_save."
+    if config.model.load_in_8bit and config.model.load_in_4bit:
+        yield "model.load_in_8bit and model.load_in_4bit exclude each other. Leave one of them out."
+    if bits and lora.trains_base_weights:
+        yield f"model.{bits} trains adapters only. Leave it out, or leave out lora.bias and lora.modules_to_save."
+    if bits and pissa:
+        yield f"model.{bits} leaves no weights for lora.init_lora_weights pissa to start from. Leave one of them out."
+    if bits and config.training.device in {"cpu", "mps"}:
+        yield f"model.{bits} needs an NVIDIA GPU, and training.device says {config.training.device}. Leave one of them out."
 
 
 def _problems(error: ValidationError) -> list[Problem]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from training.engine import splits
 from training.engine.config import DataSection
 from training.engine.errors import ColumnMissing, DataUnreadable, OneLabel, TooFewRows
 
@@ -47,10 +47,10 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
     frame = read_frame(path)
     usable = _usable(frame, config)
     labels = _label_names(usable)
-    splits = _with_splits(usable, config.eval_fraction)
-    train = _choose(splits.filter(pl.col("split") == "train"), config.train_samples, seed)
-    held_out = _choose(splits.filter(pl.col("split") == "eval"), config.eval_samples, seed)
-    test = splits.filter(pl.col("split") == "test")
+    divided = _with_splits(usable, config.eval_fraction)
+    train = _choose(divided.filter(pl.col("split") == "train"), config.train_samples, seed)
+    held_out = _choose(divided.filter(pl.col("split") == "eval"), config.eval_samples, seed)
+    test = divided.filter(pl.col("split") == "test")
     if len(train) < 2 or not len(held_out):
         raise TooFewRows(
             f"{len(train)} rows are left for training and {len(held_out)} for evaluation; at least 2 and 1 are needed. "
@@ -107,6 +107,8 @@ def _usable(frame: pl.DataFrame, config: DataSection) -> pl.DataFrame:
     ]
     if config.split_column in frame.columns:
         columns.append(pl.col(config.split_column).cast(pl.String).str.to_lowercase().alias("split"))
+    if splits.COLUMN in frame.columns and frame.schema[splits.COLUMN] == pl.UInt16:
+        columns.append(pl.col(splits.COLUMN))
     named = frame.select(columns)
     filled = (pl.col("text").str.strip_chars() != "") & (pl.col("label").str.strip_chars() != "")
     return named.filter(filled.fill_null(False))
@@ -129,6 +131,7 @@ def _refuse_one_label(names: list[str]) -> None:
 
 
 def _with_splits(frame: pl.DataFrame, eval_fraction: float) -> pl.DataFrame:
+    """The splits that the data name; where they name none to evaluate on, the rule of splits.py."""
     if "split" not in frame.columns:
         return _held_out(frame, eval_fraction)
     named = frame.with_columns(pl.col("split").replace_strict(SPLIT_NAMES, default=None)).filter(
@@ -137,28 +140,15 @@ def _with_splits(frame: pl.DataFrame, eval_fraction: float) -> pl.DataFrame:
     if (named["split"] == "eval").any():
         return named
     rest = named.filter(pl.col("split") == "test")
-    return pl.concat(
-        [_held_out(named.filter(pl.col("split") == "train"), eval_fraction), rest.select("text", "label", "split")]
-    )
+    train = _held_out(named.filter(pl.col("split") == "train"), eval_fraction)
+    return pl.concat([train, rest.select("text", "label", "split")])
 
 
 def _held_out(frame: pl.DataFrame, fraction: float) -> pl.DataFrame:
-    """Stratified by label and fixed by the text alone, so equal texts are never on both sides."""
-    first = frame.select("text", "label").unique("text", keep="first", maintain_order=True)
-    hashed = first.with_columns(pl.col("text").map_elements(text_hash, return_dtype=pl.UInt64).alias("hash"))
-    rank = pl.col("hash").rank("ordinal").over("label")
-    eval_size = (
-        (pl.len().over("label") * fraction).round().clip(pl.when(pl.len().over("label") > 1).then(1).otherwise(0))
-    )
-    sides = hashed.select(
-        "text", pl.when(rank <= eval_size).then(pl.lit("eval")).otherwise(pl.lit("train")).alias("split")
-    )
-    return frame.select("text", "label").join(sides, on="text", how="left", maintain_order="left")
-
-
-def text_hash(text: str) -> int:
-    """64 bits of a text, the same on every machine and in every release: what splits and folds go by."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    if splits.COLUMN not in frame.columns or frame[splits.COLUMN].is_null().all():
+        frame = frame.with_columns(splits.places(frame["text"], frame["label"]))
+    side = pl.when(splits.evaluated(fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
+    return frame.filter(pl.col(splits.COLUMN).is_not_null()).select("text", "label", side.alias("split"))
 
 
 def _choose(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:

@@ -7,6 +7,7 @@
 | CUDA from compute capability 8.0      | bf16      | sdpa      | no            | tensor cores; sdpa picks flash attention  |
 | CUDA before 8.0                       | fp32      | sdpa      | no            | no bf16 units                             |
 | MPS                                   | fp32      | sdpa      | no            | bf16 is not complete there                |
+| CUDA, with model.load_in_8bit, _4bit  | as above  | sdpa      | no            | bitsandbytes: frozen weights in int8, nf4 |
 | any, with lora.bias or modules_to_save | fp32     | as above  | as above      | bf16 swallows small steps of base weights |
 """
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from training.engine.config import RunConfig
-from training.engine.errors import EngineError
+from training.engine.config import FewBits, ModelSection, RunConfig
+from training.engine.distributed import ALONE, World
+from training.engine.errors import ConfigError, EngineError, Problem
 
 
 class DeviceUnavailable(EngineError):
@@ -38,6 +41,8 @@ class Plan:
     fused_encoder: bool
     threads: int
     compiled: bool = False
+    world: World = ALONE
+    few_bits: FewBits | None = None
 
     @property
     def precision(self) -> str:
@@ -47,12 +52,14 @@ class Plan:
     @property
     def name(self) -> str:
         """The device as a person would say it."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        one = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return one if self.world.size == 1 else f"{self.world.size} × {one}"
 
 
-def choose(config: RunConfig) -> Plan:
+def choose(config: RunConfig, world: World = ALONE) -> Plan:
     """Apply the policy to this machine; DeviceUnavailable when the device asked for is missing."""
-    device = _device(config.training.device)
+    device = _of_process(_device(config.training.device), world)
+    refuse_few_bits(config.model, device)
     dtype = _dtype(config, device)
     on_cpu = device.type == "cpu"
     return Plan(
@@ -60,8 +67,42 @@ def choose(config: RunConfig) -> Plan:
         dtype=dtype,
         attention="eager" if on_cpu else "sdpa",
         fused_encoder=on_cpu,
-        threads=config.system.num_threads or usable_cores(),
+        threads=config.system.num_threads or max(1, usable_cores() // world.size),
+        world=world,
+        few_bits=config.model.few_bits,
     )
+
+
+def refuse_few_bits(model: ModelSection, device: torch.device) -> None:
+    """Raise ConfigError where frozen weights can't be held in 8 or 4 bits."""
+    field = f"model.{model.few_bits}"
+    if model.few_bits is None:
+        return
+    if device.type != "cuda":
+        code = "needs_cuda"
+        said = f"{field} needs an NVIDIA GPU, and this run would train on {device.type}. Leave it out, or train where there is one."
+    elif find_spec("bitsandbytes") is None:
+        code = "needs_bitsandbytes"
+        said = (
+            f"{field} needs the package bitsandbytes, which is not installed here: pip install -r requirements-cuda.txt"
+        )
+    else:
+        return
+    raise ConfigError([Problem(field, said, code)])
+
+
+def _of_process(device: torch.device, world: World) -> torch.device:
+    """Of several processes each has a GPU of its own; CPU cores are shared out."""
+    if world.size == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda" or world.local_rank >= torch.cuda.device_count():
+        raise DeviceUnavailable(
+            f"This machine has fewer GPUs than torchrun started processes ({torch.cuda.device_count()} for NVIDIA's CUDA). "
+            "Start no more processes than GPUs, or set training.device to cpu.",
+            field="training.device",
+        )
+    torch.cuda.set_device(world.local_rank)
+    return torch.device("cuda", world.local_rank)
 
 
 def usable_cores() -> int:

@@ -48,6 +48,7 @@ class Loop:
         self.state = State(micro_batch=min(config.training.per_device_train_batch_size, schedule.batch))
         self.metrics: dict[str, Any] = {}
         self.stopped_early = False
+        self._stop = False  # asked of any process
         self._held = 0.0  # bytes that the largest micro-batch so far took, by the estimate
         self._notices: list[Notice] = []
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
@@ -72,7 +73,7 @@ class Loop:
         while self.state.step < self.total_steps and not self.stopped_early:
             epoch, start = divmod(self.state.step, self.schedule.steps_per_epoch)
             for rows in self.schedule.epoch(epoch)[start:]:
-                done = self._step(rows)
+                done = self.take(rows)
                 yield from self._told()
                 yield done
                 yield from self._after_step()
@@ -89,13 +90,17 @@ class Loop:
 
     def save(self) -> Checkpointed:
         """Write a checkpoint of this moment."""
-        path = self.checkpoints.save(self.state, self.model, self.optimizer)
+        world, path = self.plan.world, self.checkpoints.path(self.state.step)
+        if world.leads:
+            self.checkpoints.save(self.state, self.model, self.optimizer)
+        world.wait(self.plan.device)
         return Checkpointed(self.state.step, str(path), self.checkpoints.kept(self.state))
 
-    def _step(self, rows: np.ndarray) -> StepDone:
+    def take(self, rows: np.ndarray) -> StepDone:
+        """One optimiser step on these training rows."""
         started = time.perf_counter()
         rate = self._set_rate()
-        loss = self._gradients(rows)
+        loss = self._together(self._gradients(rows))
         norm = self._clip()
         self._refuse_not_finite(loss, norm)
         self.optimizer.step()
@@ -139,7 +144,7 @@ class Loop:
         evaluated = self._due(self.config.training.eval_strategy, self.config.training.eval_steps) or last
         if evaluated:
             yield from self.evaluate()
-        stopping = self.should_save()
+        stopping = self._stop if self.plan.world.size > 1 else self.should_save()
         due = self._due(self.config.training.save_strategy, self.config.training.save_steps)
         if evaluated or due or stopping:
             yield self.save()
@@ -156,8 +161,11 @@ class Loop:
         return period is not None and self.state.step % period == 0
 
     def _gradients(self, rows: np.ndarray) -> float:
-        """Mean loss of the step's rows, gradients accumulated; smaller micro-batches until they fit."""
+        """This process's part of the step's mean loss, gradients accumulated; smaller micro-batches until they fit."""
+        world, weight = self.plan.world, self.task.weight(rows)
+        rows = world.share(rows)
         self._foresee(rows)
+        world.seed(self.config.training.seed, self.state.step)
         generators = _rng(self.plan.device)
 
         def smaller(size: int) -> None:
@@ -167,14 +175,25 @@ class Loop:
             self._shrink(size)
 
         try:
-            return halving(lambda _: self._accumulate(rows), self.state.micro_batch, self.plan.device, smaller)
+            return halving(lambda _: self._accumulate(rows, weight), self.state.micro_batch, self.plan.device, smaller)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         raise self._too_long(rows)
 
-    def _accumulate(self, rows: np.ndarray) -> float:
-        weight, total = self.task.weight(rows), 0.0
+    def _together(self, loss: float) -> float:
+        """The loss and the gradients of all processes' rows; what one was asked or lacks, all know."""
+        world, size = self.plan.world, self.state.micro_batch
+        if world.size == 1:
+            return loss
+        told = world.after_step(self.parameters, loss, size, self.should_save())
+        self._stop = told.stop
+        if told.micro_batch < size:
+            self._shrink(told.micro_batch)
+        return told.loss
+
+    def _accumulate(self, rows: np.ndarray, weight: float) -> float:
+        total = 0.0
         for start in range(0, len(rows), self.state.micro_batch):
             loss = self.task.loss(rows[start : start + self.state.micro_batch]) / weight
             loss.backward()
@@ -183,11 +202,11 @@ class Loop:
 
     def _foresee(self, rows: np.ndarray) -> None:
         """Smaller micro-batches before memory runs out, where the estimate says that it would."""
-        if self.plan.device.type != "cpu":
+        if self.plan.device.type != "cpu" or not len(rows):
             return  # a GPU that runs out says so cleanly
 
         def bytes_of(size: int) -> float:
-            return self.task.step_bytes(min(size, len(rows)), int(self.task.lengths[rows].max()))
+            return self.plan.world.size * self.task.step_bytes(min(size, len(rows)), int(self.task.lengths[rows].max()))
 
         size = fitting(self.state.micro_batch, bytes_of, self._held)
         self._held = max(self._held, bytes_of(size))
@@ -219,7 +238,7 @@ class Loop:
         release(self.plan.device)
         rows = np.flatnonzero(self.task.lengths <= length)
         try:
-            self._accumulate(rows[self.task.lengths[rows].argsort()[-1:]])
+            self._accumulate(rows[self.task.lengths[rows].argsort()[-1:]], 1.0)
         except (RuntimeError, MemoryError, ValueError):
             return False
         finally:

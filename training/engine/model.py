@@ -46,12 +46,40 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: Plan) -> t
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **in_few_bits(folder, plan),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if "memory" in str(error):
             raise
         raise BaseModelUnavailable(f"The base model {name} can't be loaded: {error}", field="model.name") from error
     return model, _new_modules(model, loading)
+
+
+def in_few_bits(folder: Path, plan: Plan) -> dict[str, Any]:
+    """What loads the frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314); products are in the plan's precision."""
+    if plan.few_bits is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_8bit=plan.few_bits == "load_in_8bit",
+        load_in_4bit=plan.few_bits == "load_in_4bit",
+        llm_int8_skip_modules=_heads(folder),
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=plan.dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": str(plan.device)}}
+
+
+def _heads(folder: Path) -> list[str]:
+    """All that is not the encoder: new heads learn, so they keep all of their bits."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    body = model.base_model_prefix
+    return [*(name for name, _ in model.named_children() if name != body), f"{body}.pooler"]
 
 
 def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> nn.Module:
@@ -116,8 +144,8 @@ def adapts_feed_forward(adapted: nn.Module) -> bool:
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """(trained, all) numbers of parameters."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    """(trained, all) numbers of parameters; bitsandbytes packs two of 4 bits into one number."""
+    sizes = [(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 

@@ -12,10 +12,12 @@ from training.engine.files import disk_errors, sweep_drafts, write_json, write_t
 
 
 class Results:
-    """One experiment's folder."""
+    """One experiment's folder. Of several processes one writes."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        if not writes:
+            return
         with disk_errors(folder):
             self.artifacts.mkdir(parents=True, exist_ok=True)
         sweep_drafts(folder)
@@ -38,7 +40,8 @@ class Results:
 
     def write_config(self, config: RunConfig) -> None:
         """The full resolved configuration."""
-        write_text(self.folder / "config.yaml", config.to_yaml())
+        if self.writes:
+            write_text(self.folder / "config.yaml", config.to_yaml())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """metrics.json: its presence says that the run has ended well."""
@@ -46,10 +49,13 @@ class Results:
 
     def forget_metrics(self) -> None:
         """A run that starts again has not ended."""
-        (self.folder / "metrics.json").unlink(missing_ok=True)
+        if self.writes:
+            (self.folder / "metrics.json").unlink(missing_ok=True)
 
     def log(self, line: str) -> None:
         """Append a line with the time (UTC) to logs.txt."""
+        if not self.writes:
+            return
         with disk_errors(self.folder / "logs.txt"), (self.folder / "logs.txt").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
 

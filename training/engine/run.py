@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.engine import base_models, device, tasks
 from training.engine.batches import Schedule
 from training.engine.checkpoint import Checkpoints, State, load_adapter, save_adapter
 from training.engine.config import Problem, RunConfig
+from training.engine.distributed import World
 from training.engine.errors import ConfigError, EngineError, OutOfMemory
 from training.engine.events import Event, Finished, Notice, Prepared, StageChanged
 from training.engine.files import disk_errors, write_folder
@@ -46,26 +47,34 @@ class Run:
     ) -> None:
         self.config, self.data_file, self.base_models_dir = config, data_file, base_models_dir
         self.dataset_hash, self.cache_dir, self.should_save = dataset_hash, cache_dir, should_save
-        self.results = Results(results)
+        self.world = World.of_environment()
+        self.results = Results(results, writes=self.world.leads)
 
     def events(self) -> Generator[Event]:
         """All events of the run, each also written to logs.txt."""
         with closing(self._stages()) as stages:
             try:
-                with disk_errors(self.results.folder):
+                with self.explained():
                     yield from self._logged(stages)
             except EngineError as error:
                 self._log_quietly(f"Stopped: {error}")
                 raise
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                stopped = _does_not_fit(self.config)
-                self._log_quietly(f"Stopped: {stopped}")
-                raise stopped from error
             except GeneratorExit:
                 self._log_quietly("Cancelled; the last checkpoint is kept.")
                 raise
+            finally:
+                self.world.leave()
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Disks and memory that give out say so in words."""
+        try:
+            with disk_errors(self.results.folder):
+                yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _does_not_fit(self.config) from error
 
     def _logged(self, stages: Iterator[Event]) -> Generator[Event]:
         for event in stages:
@@ -77,7 +86,7 @@ class Run:
         yield StageChanged("preparing")
         self.results.write_config(self.config)
         self.results.forget_metrics()
-        yield from self._prepare()
+        yield from self.prepare()
         yield StageChanged("training")
         with closing(self.loop.events()) as events:
             yield from events
@@ -85,8 +94,10 @@ class Run:
             yield Notice("info", "stopped_early", f"Stopped at step {self.loop.state.step}: no improvement any more.")
         yield from self._finish()
 
-    def _prepare(self) -> Generator[Event]:
-        self.plan = device.choose(self.config)
+    def prepare(self) -> Generator[Event]:
+        """Everything before the first step: data, model, and the place where an earlier attempt stopped."""
+        self.plan = device.choose(self.config, self.world)
+        self.world.join(self.plan.device)
         self._seed()
         base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
         self._refuse_without_room(base)
@@ -97,13 +108,15 @@ class Run:
         self.model = self.task.build()
         self.loop = self._loop(self.model)
         yield from self._resume()
+        start = f"{self._fingerprint()} {self.loop.state.step}"
+        self.world.refuse_differences(start, self.loop.parameters, self.plan.device)
         yield from self._remarks()
         yield self._prepared()
 
     def _refuse_without_room(self, base: Path) -> None:
         """Before anything is loaded: native code aborts where not even the weights fit."""
         weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-        if free_bytes() < weights + ROOM_BYTES:
+        if free_bytes() < self.world.size * (weights + ROOM_BYTES):
             raise _does_not_fit(self.config)
 
     def _seed(self) -> None:
@@ -123,7 +136,8 @@ class Run:
             max_steps=training.max_steps,
             seed=training.seed,
         )
-        checkpoints = Checkpoints(self.results.checkpoints, lower_is_better=training.metric_for_best_model == "loss")
+        lower = training.metric_for_best_model == "loss"
+        checkpoints = Checkpoints(self.results.checkpoints, lower_is_better=lower, writes=self.world.leads)
         return Loop(self.config, self.plan, self.task, model, schedule, checkpoints, self.should_save)
 
     def _resume(self) -> Generator[Event]:
@@ -191,13 +205,23 @@ class Run:
             loop.metrics = self.task.evaluate()
         yield StageChanged("saving")
         metrics = self._metrics()
-        write_folder(self.results.final_model, self._fill_final_model)
-        self._release_optimizer()
-        self.task.verify(self.results.final_model)
+        if not self.world.leads:
+            return
+        self.save_final_model()
         checkpoints.prune(loop.state, keep_candidates=False)
         self.results.write_metrics(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
+
+    def save_final_model(self) -> None:
+        """Write it, and load it again as a stranger would. Training can't go on after that."""
+        write_folder(self.results.final_model, self._fill_final_model)
+        self._release_optimizer()
+        self.task.verify(self.results.final_model)
+
+    def peak_memory_mb(self) -> float:
+        """Highest memory of this process so far, in MiB."""
+        return device.peak_memory_mb(self.plan.device)
 
     def _fill_final_model(self, draft: Path) -> None:
         save_adapter(self.model, draft)
@@ -224,7 +248,7 @@ class Run:
             "system": {
                 "device": self.plan.name,
                 "precision": self.plan.precision,
-                "peak_memory_mb": device.peak_memory_mb(self.plan.device),
+                "peak_memory_mb": self.peak_memory_mb(),
                 "threads": self.plan.threads,
                 "micro_batch": state.micro_batch,
                 "trainable_parameters": trained,

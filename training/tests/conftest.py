@@ -69,14 +69,18 @@ def reaches(task: Task, *, seconds: float = 60, **state: Any) -> float:
 
 
 @pytest.fixture
-def start_worker(redis_server: str, transactional_db: None, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+def start_worker(redis_server: str, transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """start_worker() starts `manage.py worker` as a process of its own on the test's database and Redis."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(*line: str, **environment: str) -> subprocess.Popen[bytes]:
         log = open(tmp_path / f"worker{len(started)}.log", "wb")  # noqa: SIM115
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "worker"], cwd=BASE_DIR, env=_environment(), stdout=log, stderr=log
+            [sys.executable, "manage.py", *(line or ["worker"])],
+            cwd=BASE_DIR,
+            env={**_environment(), **environment},
+            stdout=log,
+            stderr=log,
         )
         started.append(process)
         return process

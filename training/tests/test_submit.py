@@ -28,6 +28,7 @@ def bad(section: str, **values: object) -> dict:
         (bad("data", dataset_name="tweets@99"), "data.dataset_name"),
         (bad("model", name="nobody/such-model-anywhere"), "model.name"),
         (bad("model", name="../../etc"), "model.name"),
+        (bad("model", load_in_4bit=True), "model.load_in_4bit"),
         ({**tiny(), "experiment_name": "../out"}, "experiment_name"),
     ],
 )
@@ -154,6 +155,14 @@ def test_rule_of_the_run_refuses_a_dataset_with_that_finding(submit, dataset):
     with pytest.raises(Invalid) as caught:
         submit(bad("data", validation_rules={"markup": "error"}))
     assert caught.value.problems[0]["field"] == "data.validation_rules"
+
+
+def test_rule_for_long_texts_goes_by_the_run_s_own_length(submit, dataset):
+    with pytest.raises(Invalid) as caught:
+        submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=8))
+    assert "longer than 8 tokens" in str(caught.value.problems[0]["message"] or caught.value)
+    assert caught.value.problems[0]["field"] == "data.validation_rules"
+    assert submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=256))
 
 
 def test_run_waits_in_the_queue_of_the_device_that_it_asks_for_where_one_is_served(submit, settings):

@@ -1,19 +1,31 @@
 """A worker as a process of its own, and what kills it."""
 
 import os
+import re
 import signal
+import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import redis
 
 from training import services
 from training.models import Status
-from training.tests.conftest import horse_of, long, reaches, tiny
-from work import queue
+from training.tests.conftest import horse_of, long, reaches, tiny, until
 from work.reconciler import reconcile
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.process]
 LEASE = 5
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+RECONCILE_ALL_THE_TIME = """
+import select, time
+from work.reconciler import reconcile
+while True:
+    reconcile()
+    print(f"round at {time.time():.0f}", flush=True)
+    select.select([], [], [], 0.3)  # libfaketime spoils time.sleep
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -85,4 +97,46 @@ def test_worker_outlives_redis(submit, start_worker, redis_server, settings):
     assert worker.poll() is None
     with ValkeyServer(port=port):
         reaches(second, status=Status.SUCCESS, seconds=90)
-    assert queue.device_kind()
+    worker.terminate()
+    assert worker.wait(timeout=20) == 0
+
+
+def test_worker_that_waits_for_redis_ends_at_sigterm(start_worker, settings, tmp_path):
+    settings.REDIS_URL = f"unix://{tmp_path / 'nothing.sock'}"
+    worker = start_worker("worker", "--data")
+    until(lambda: "Redis is away" in (tmp_path / "worker0.log").read_text(), what="it has looked for Redis")
+    worker.terminate()
+    assert worker.wait(timeout=20) == 0
+    assert "Traceback" not in (tmp_path / "worker0.log").read_text()
+
+
+@pytest.mark.skipif(not FAKETIME and "CI" not in os.environ, reason="libfaketime is not here (Debian: faketime)")
+def test_clock_moved_by_an_hour_takes_no_run_from_its_worker(submit, start_worker, member, tmp_path):
+    """SQLite's clock moves with the machine's; PostgreSQL's stays, so that worker and database are an hour apart."""
+    clock, rounds = tmp_path / "clock", tmp_path / "worker1.log"
+    clock.write_text("+0")
+    moving = {
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",  # so that it moves for all processes at once
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    task = submit(long())
+    start_worker(**moving)
+    start_worker("shell", "-c", RECONCILE_ALL_THE_TIME, **moving)
+    reaches(task, **training())
+    for hours in (1, 0):
+        (tmp_path / "later").write_text(f"+{hours}h")
+        (tmp_path / "later").replace(clock)
+        until(partial(shows, rounds, hours), what=f"it is {hours} h later")
+        time.sleep(LEASE + 2)  # the lease was renewed by then, and counts again
+        task.refresh_from_db()
+        assert (task.status, task.attempt, task.deaths) == (Status.STARTED, 1, 0)
+    services.cancel(user=member, task=task)
+    reaches(task, status=Status.CANCELLED)
+
+
+def shows(rounds: Path, hours: int) -> bool:
+    """Whether the newest round was so many hours after the true time."""
+    times = re.findall(r"^round at (\d+)$", rounds.read_text(), re.MULTILINE)
+    return bool(times) and abs(float(times[-1]) - time.time() - 3600 * hours) < 60

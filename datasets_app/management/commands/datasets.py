@@ -6,8 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.commands import MISSING, Answering, person, who_and_how
-from datasets_app import selectors, services, wording
+from accounts.commands import MISSING, MISUSED, Answering, person, who_and_how
+from datasets_app import hub, selectors, services, wording
+from datasets_app.models import Version
 
 
 class Command(Answering):
@@ -18,9 +19,12 @@ class Command(Answering):
         add = commands.add_parser("import", help="store a file as a dataset's next version")
         add.add_argument("name")
         add.add_argument("--note", default="")
+        add.add_argument("--hub", help="id of a data set of the hub, in place of a file")
+        add.add_argument("--config", help="of that data set, where it has several")
+        add.add_argument("--revision", help="of that data set; the newest where left out")
         check = commands.add_parser("validate", help="check a file; nothing is stored")
         for command in (add, check):
-            command.add_argument("file", type=Path)
+            command.add_argument("file", type=Path, nargs="?" if command is add else None)
             for option in ("--text-column", "--label-column", "--encoding", "--delimiter"):
                 command.add_argument(option)
         shown = commands.add_parser("list", help="the datasets with their newest versions")
@@ -34,10 +38,7 @@ class Command(Answering):
             raise CommandError(f"{error.filename}: {error.strerror}", returncode=MISSING) from error
 
     def store(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        given = {key: options[key] for key in ("name", "file", "note", "text_column", "label_column", "encoding")}
-        version = services.create_version(
-            user=person(options["user"]), filename=options["file"].name, delimiter=options["delimiter"], **given
-        )
+        version = _fetched(options) if options["hub"] else _read(options)
         found = [{"code": f.code, "severity": f.severity, "count": f.count} for f in version.findings.all()]
         answer = {
             "name": version.dataset.name,
@@ -66,6 +67,20 @@ class Command(Answering):
         answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": found}
         head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"
         return answer, [head, *map(_line, found)]
+
+
+def _read(options: dict[str, Any]) -> Version:
+    if options["file"] is None:
+        raise CommandError("Name a file, or a data set of the hub by --hub.", returncode=MISUSED)
+    given = {key: options[key] for key in ("name", "file", "note", "text_column", "label_column", "encoding")}
+    filename, delimiter = options["file"].name, options["delimiter"]
+    return services.create_version(user=person(options["user"]), filename=filename, delimiter=delimiter, **given)
+
+
+def _fetched(options: dict[str, Any]) -> Version:
+    user, revision = person(options["user"]), hub.pinned(options["hub"], options["revision"])
+    given = {key: options[key] for key in ("name", "hub", "config", "note", "text_column", "label_column")}
+    return services.insert(hub.prepare(user=user, revision=revision, **given))
 
 
 def _line(finding: dict[str, Any]) -> str:

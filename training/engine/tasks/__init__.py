@@ -36,6 +36,27 @@ class Task(Protocol):
         """Estimate of the memory that a micro-batch of `rows` padded to `length` tokens takes, in bytes."""
         ...
 
+    def padded(self, rows: np.ndarray) -> int:
+        """Tokens that each of these training rows is padded to."""
+        ...
+
+    def evaluation_batches(self) -> list[np.ndarray]:
+        """Eval rows of each batch of an evaluation."""
+        ...
+
+    def evaluate_batch(self, rows: np.ndarray) -> object:
+        """What `evaluate` does with one batch."""
+        ...
+
+    @property
+    def test_share(self) -> float:
+        """Test rows for each eval row."""
+        ...
+
+    def baseline(self) -> dict[str, float]:
+        """What simple models reach on the same rows."""
+        ...
+
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the eval rows; `loss`, `accuracy` and the like are numbers, the rest is for metrics.json."""
         ...

@@ -78,6 +78,24 @@ class Task:
         """Of the activations, which all other needs are small beside."""
         return self.memory.training(rows, self.train.padded_length(length))
 
+    def padded(self, rows: np.ndarray) -> int:
+        """Tokens that each of these training rows is padded to."""
+        return self.train.padded_length(int(self.lengths[rows].max()))
+
+    def evaluation_batches(self) -> list[np.ndarray]:
+        """Longest texts first."""
+        return by_length(self.held_out.lengths, self._evaluation_batch(self.held_out))
+
+    def evaluate_batch(self, rows: np.ndarray) -> np.ndarray:
+        """Logits: (rows, labels)."""
+        with _evaluating(self.model):
+            return self._logits(self.held_out, rows).cpu().numpy()
+
+    @property
+    def test_share(self) -> float:
+        """Test rows for each eval row."""
+        return len(self.rows.test or ()) / max(1, len(self.rows.eval))
+
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the eval rows; keeps the logits for the summary."""
         self.eval_logits = self._all_logits(self.held_out)
@@ -85,16 +103,21 @@ class Task:
 
     def summary(self) -> dict[str, Any]:
         """Labels, baselines, the worst eval rows, and metrics on the test rows where there are some."""
-        train, held_out = self.rows.train, self.rows.eval
         found: dict[str, Any] = {
             "labels": self.rows.labels,
-            "baseline": {"majority_accuracy": majority_accuracy(train, held_out)},
-            "worst": worst_rows(self.eval_logits, held_out, self.rows.labels),
+            "baseline": self.baseline(),
+            "worst": worst_rows(self.eval_logits, self.rows.eval, self.rows.labels),
         }
-        if self.config.system.baseline:
-            found["baseline"]["linear_accuracy"] = linear_accuracy(train, held_out)
         if self.rows.test and self.test:
             found["test"] = classification_metrics(self._all_logits(self.test), self.rows.test.labels, self.rows.labels)
+        return found
+
+    def baseline(self) -> dict[str, float]:
+        """Accuracy of the commonest label, and of a linear model on word counts."""
+        train, held_out = self.rows.train, self.rows.eval
+        found = {"majority_accuracy": majority_accuracy(train, held_out)}
+        if self.config.system.baseline and self.plan.world.leads:
+            found["linear_accuracy"] = linear_accuracy(train, held_out)
         return found
 
     def save_extras(self, folder: Path) -> None:
@@ -124,7 +147,8 @@ class Task:
 
     def _let_go(self) -> None:
         """Give the trained weights' memory back: loading them again must not take more than training them did."""
-        self.model.to("meta")
+        if self.plan.few_bits is None:  # bitsandbytes' weights don't go there, and are few
+            self.model.to("meta")
         self.forward = _plain_forward(self.model)
         release(self.plan.device)
 
@@ -184,17 +208,24 @@ class Task:
         return self.forward(**self._inputs(tokens, rows)).float()
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
-        def logits(batch: int) -> np.ndarray:
-            found = np.empty((len(tokens.lengths), len(self.rows.labels)), dtype=np.float32)
-            for rows in by_length(tokens.lengths, batch):
-                found[rows] = self._logits(tokens, rows).cpu().numpy()
+        world = self.plan.world
+        share = world.share(np.arange(len(tokens.lengths)))
+
+        def logits(batch: int) -> torch.Tensor:
+            found = torch.zeros(len(tokens.lengths), len(self.rows.labels))
+            for rows in by_length(tokens.lengths[share], batch):
+                found[share[rows]] = self._logits(tokens, share[rows]).cpu()
             return found
 
-        batch = self.config.training.per_device_eval_batch_size
-        if self.plan.device.type == "cpu":
-            batch = fitting(batch, lambda size: self.memory.evaluation(size, tokens.longest))
         with _evaluating(self.model):
-            return halving(logits, batch, self.plan.device, smaller=lambda _: None)
+            found = halving(logits, self._evaluation_batch(tokens), self.plan.device, smaller=lambda _: None)
+            return world.sum(found.to(self.plan.device)).cpu().numpy()
+
+    def _evaluation_batch(self, tokens: Tokens) -> int:
+        batch = self.config.training.per_device_eval_batch_size
+        if self.plan.device.type != "cpu":
+            return batch
+        return fitting(batch, lambda size: self.memory.evaluation(size, tokens.longest))
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:

@@ -1,12 +1,14 @@
 """Real tweets on the real sample base model, as few as the behaviour needs."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from samples import tweets_en
+from samples import base_model_path, tweets_en
 from training.engine import Event, Finished, RunConfig, train
 
 
@@ -16,6 +18,24 @@ def tweets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = tweets_en().filter(pl.col("confidence") > 0.7).unique("text", keep="first", maintain_order=True)
     frame.sample(400, seed=3).select("text", "label").write_parquet(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two base models: "tiny" has two layers with random weights; "still" is the sample without dropout."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("bases")
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertForSequenceClassification(config).save_pretrained(folder / "tiny")
+    AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder / "tiny")
+    shutil.copytree(base_model_path(), folder / "still")
+    told = json.loads((folder / "still/config.json").read_text())
+    still = told | {"hidden_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    (folder / "still/config.json").write_text(json.dumps(still))
+    return folder
 
 
 def small(**sections: Any) -> RunConfig:
@@ -32,9 +52,8 @@ def small(**sections: Any) -> RunConfig:
         },
         "system": {"baseline": False, "num_threads": 1},
     }
-    names = {key: value for key, value in sections.items() if not isinstance(value, dict)}
     merged = {key: {**values, **sections.get(key, {})} for key, values in base.items()}
-    return RunConfig.parse(merged | names)
+    return RunConfig.parse(sections | merged)
 
 
 def run(config: RunConfig, data_file: Path, results: Path, **more: Any) -> list[Event]:

@@ -38,6 +38,10 @@ def test_every_preset_is_valid(path: Path) -> None:
         ({"lora": "all"}, "lora", "dictionary"),
         ({"lora": {"use_dora": True, "init_lora_weights": "pissa"}}, "lora.use_dora", "Leave one of them out"),
         ({"lora": {"bias": "all"}, "training": {"precision": "bf16"}}, "training.precision", "adapters only"),
+        ({"model": {"load_in_8bit": True, "load_in_4bit": True}}, "model.load_in_8bit", "exclude each other"),
+        ({"model": {"load_in_4bit": True}, "lora": {"bias": "all"}}, "model.load_in_4bit", "adapters only"),
+        ({"model": {"load_in_8bit": True}, "lora": {"init_lora_weights": "pissa"}}, "model.load_in_8bit", "pissa"),
+        ({"model": {"load_in_4bit": True}, "training": {"device": "cpu"}}, "model.load_in_4bit", "NVIDIA GPU"),
     ],
 )
 def test_mistake_is_named_with_its_field_and_what_is_allowed(data: dict, field: str, said: str) -> None:

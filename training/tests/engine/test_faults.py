@@ -16,22 +16,6 @@ from .conftest import small
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not hasattr(os, "fork"), reason="each run is a fork")]
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the base model "tiny": two layers with random weights and the sample's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    from samples import base_model_path
-
-    folder = tmp_path_factory.mktemp("bases")
-    torch.manual_seed(0)
-    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
-    BertForSequenceClassification(config).save_pretrained(folder / "tiny")
-    AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder / "tiny")
-    return folder
-
-
 def tiny() -> RunConfig:
     training = {"num_train_epochs": 1, "max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
     return small(model={"name": "tiny"}, lora={"layers_to_transform": None}, training=training)

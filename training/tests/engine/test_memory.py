@@ -50,7 +50,7 @@ libc = ctypes.CDLL(None)
 libc.mallopt(-3, 131072)
 for number, config in enumerate(json.loads(sys.argv[1])):
     run = Run(RunConfig.parse(config), Path(sys.argv[2]), Path(sys.argv[3]) / str(number))
-    list(run._prepare())
+    list(run.prepare())
     for rows, length in ((32, 64), (8, 152)):
         step(run.task, rows, length)
         libc.malloc_trim(0)

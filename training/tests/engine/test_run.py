@@ -160,7 +160,7 @@ def test_texts_that_are_too_long_are_refused_where_that_is_configured(tweets, tm
 def test_loss_that_is_not_finite_stops_the_run_with_a_sentence(tweets, tmp_path, monkeypatch):
     real = Loop._accumulate
     monkeypatch.setattr(
-        Loop, "_accumulate", lambda self, rows: float("nan") if self.state.step == 5 else real(self, rows)
+        Loop, "_accumulate", lambda self, *rows: float("nan") if self.state.step == 5 else real(self, *rows)
     )
     with pytest.raises(LossNotFinite, match="step 6"):
         run(small(), tweets, tmp_path)

@@ -1,0 +1,126 @@
+"""The forecast of a run beside the run itself, over base model × length × batch, each in a process of its own.
+
+    python bench/estimate.py             the sample base model and a small BERT of other sizes: some minutes on two cores
+    python bench/estimate.py --bert-base a randomly initialised bert-base as well
+
+Prints what was foreseen, what it took, and how far off that was. Both start from imported libraries, as in a worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+SAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
+LENGTHS, BATCHES = (32, 128), (8, 32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bert-base", action="store_true", help="a further base model")
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--worker", choices=["foresee", "train"], help=argparse.SUPPRESS)
+    parser.add_argument("--setup", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        setup = json.loads(options.setup)
+        return print(json.dumps(foresee(setup) if options.worker == "foresee" else run(setup)))
+    with tempfile.TemporaryDirectory() as folder:
+        grid(Path(folder), options)
+
+
+def grid(folder: Path, options: argparse.Namespace) -> None:
+    prepare(folder, options.bert_base)
+    names = [SAMPLE, "small-bert", *(["bert-base"] if options.bert_base else [])]
+    errors = []
+    print(f"{'base model':38} {'length':>6} {'batch':>5} {'foreseen':>19} {'took':>19} {'time':>6} {'memory':>6}")
+    for name in names:
+        for length in LENGTHS:
+            for batch in BATCHES:
+                errors.append(line(folder, name, length, batch, options.rows))
+    for what, found in zip(("time", "memory"), zip(*errors, strict=True), strict=True):
+        print(f"{what}: off by {median(map(abs, found)):.0%} in the median, {max(map(abs, found)):.0%} at most")
+
+
+def line(folder: Path, name: str, length: int, batch: int, rows: int) -> tuple[float, float]:
+    setup = {"folder": str(folder), "name": name, "length": length, "batch": batch, "rows": rows}
+    foreseen, took = asked("foresee", setup), asked("train", setup)
+    off = {key: foreseen[key] / took[key] - 1 for key in took}
+    told = [f"{one['seconds']:6.1f} s {one['memory_mb']:6.0f} MiB" for one in (foreseen, took)]
+    print(
+        f"{name:38} {length:6} {batch:5} {told[0]:>19} {told[1]:>19} {off['seconds']:+6.0%} {off['memory_mb']:+6.0%}",
+        flush=True,
+    )
+    return off["seconds"], off["memory_mb"]
+
+
+def asked(worker: str, setup: dict[str, Any]) -> dict[str, float]:
+    line = [sys.executable, __file__, "--worker", worker, "--setup", json.dumps(setup)]
+    return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def prepare(folder: Path, bert_base: bool) -> None:
+    """Tweets without duplicates, some of them joined to long texts, and base models with random weights."""
+    import polars as pl
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from samples import tweets_en
+    from training.engine import resolve_base_model
+
+    frame = tweets_en().unique("text", keep="first", maintain_order=True).select("text", "label")
+    longer = pl.concat_str([pl.col("text").shift(n, fill_value="") for n in range(5)], separator=" ")
+    text = pl.when(pl.int_range(pl.len()) % 3 == 0).then(longer).otherwise(pl.col("text"))
+    frame.with_columns(text.alias("text")).write_parquet(folder / "texts.parquet")
+    small = BertConfig(hidden_size=512, num_hidden_layers=4, num_attention_heads=8, intermediate_size=2048)
+    for name, config in {"small-bert": small, **({"bert-base": BertConfig()} if bert_base else {})}.items():
+        BertForSequenceClassification(config).save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(resolve_base_model(SAMPLE)).save_pretrained(folder / name)
+
+
+def foresee(setup: dict[str, Any]) -> dict[str, float]:
+    from training.engine import warm_up
+    from training.engine.forecast import forecast, measure
+
+    warm_up()
+    config, where = configured(setup)
+    found = forecast(config, measure(config, **where))
+    return {"seconds": found.seconds, "memory_mb": found.memory_mb}
+
+
+def run(setup: dict[str, Any]) -> dict[str, float]:
+    from training.engine import Finished, train, warm_up
+
+    warm_up()
+    config, where = configured(setup)
+    started, memory_mb = time.perf_counter(), 0.0
+    for event in train(config, results=Path(setup["folder"]) / config.experiment_name, **where):
+        if isinstance(event, Finished):
+            memory_mb = event.metrics["system"]["peak_memory_mb"]
+    return {"seconds": time.perf_counter() - started, "memory_mb": memory_mb}
+
+
+def configured(setup: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from training.engine import RunConfig
+
+    folder = Path(setup["folder"])
+    config = {
+        "experiment_name": f"{setup['name'].rpartition('/')[2]}-{setup['length']}-{setup['batch']}",
+        "model": {"name": setup["name"]},
+        "data": {"max_length": setup["length"], "train_samples": setup["rows"], "eval_samples": setup["rows"] // 4},
+        "training": {"per_device_train_batch_size": setup["batch"], "num_train_epochs": 2},
+    }
+    where = {"data_file": folder / "texts.parquet", "base_models_dir": folder, "cache_dir": folder / "cache"}
+    return RunConfig.parse(config), where
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A data set of the model hub by its id: its revision pinned before anything is fetched, all splits as one Parquet file."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from accounts.errors import Invalid
+from accounts.models import User
+
+from . import services
+from .models import DataTask
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from .jobs import Told
+
+TIMEOUT_S = 3.0
+
+
+def pinned(identifier: str, revision: str | None = None) -> str:
+    """The commit that the revision (left out: the newest) means now. Invalid within seconds where the hub does not answer."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    facts = {"name": identifier[:100], "revision": (revision or "")[:80]}
+    refuse_folder(identifier)
+    try:
+        return str(HfApi().dataset_info(identifier, revision=revision or None, timeout=TIMEOUT_S).sha)
+    except HFValidationError:
+        raise Invalid(_("A data set of the hub has an id such as “owner/name”."), field="hub") from None
+    except RevisionNotFoundError:
+        message = _("The data set %(name)s has no revision “%(revision)s” on the hub. Leave it out for the newest.")
+        raise Invalid(message % facts, field="revision") from None
+    except RepositoryNotFoundError:
+        message = _("The model hub has no data set %(name)s, or it is private. Check the id.")
+        raise Invalid(message % facts, field="hub") from None
+    except Exception as error:  # each HTTP library below the hub client has its own way to say "unreachable"
+        message = _(
+            "The model hub can't be reached from here, so %(name)s was not fetched and nothing was stored. Try again when "
+            "there is a connection, or download the file elsewhere and upload it."
+        )
+        raise Invalid(message % facts, field="hub", reason="hub_unreachable") from error
+
+
+def submit(*, user: User, name: str, identifier: str, revision: str | None = None, **options: Any) -> DataTask:
+    """Fetch a data set of the hub in the queue, at the revision that is the newest (or the named one) now."""
+    services.check_name(user, name)
+    commit = pinned(identifier, revision)
+    return services.submit(user=user, kind=DataTask.Kind.HUB, name=name, hub=identifier, revision=commit, **options)
+
+
+def carry_out(task: DataTask, told: "Told") -> Callable[[], dict[str, Any]]:
+    """The work of a task that fetches a data set of the hub."""
+    refuse_folder(task.arguments["hub"])
+    prepared = prepare(user=task.owner, name=task.name, told=told, **task.arguments)
+    return partial(services.stored, prepared)
+
+
+def prepare(
+    *,
+    user: User,
+    name: str,
+    hub: str,
+    revision: str,
+    config: str | None = None,
+    told: Callable[..., None] = services.silent,
+    **options: Any,
+) -> services.Prepared:
+    """All but what the database sees of a data set of the hub."""
+    with tempfile.TemporaryDirectory(prefix="hub-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
+        file = Path(folder) / "data.parquet"
+        told("fetching")
+        fetch(hub, config, revision, file, told=lambda done, total: told("fetching", done, total))
+        filename = f"{hub}@{revision[:12]}"
+        prepared = services.prepare_file(user=user, name=name, file=file, filename=filename, told=told, **options)
+    prepared.version.source |= {"filename": filename, "hub": hub, "config": config, "revision": revision}
+    return prepared
+
+
+def refuse_folder(identifier: str) -> None:
+    """Invalid where the library would take a folder of this machine for the data set."""
+    if Path(identifier).exists():
+        raise Invalid(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
+
+
+def fetch(
+    identifier: str,
+    config: str | None,
+    revision: str | None,
+    target: Path,
+    *,
+    label_column: str | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Download all splits into one Parquet file, which is there whole or not at all. Runs no code of the data set."""
+    from datasets import load_dataset
+
+    try:
+        splits: Mapping[str, Any] = load_dataset(identifier, config or None, revision=revision)
+    except Exception as error:  # the library has no common error; its sentence says which of many causes it was
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        message = _("The data set %(name)s could not be read from the hub: %(reason)s")
+        raise Invalid(message % {"name": identifier, "reason": reason}, field="data.dataset_name") from error
+    frames = []
+    for number, (name, split) in enumerate(splits.items()):
+        told(number, len(splits))
+        frames.append(_named(split, name, label_column))
+    _write(frames, target)
+
+
+def _write(frames: "list[pl.DataFrame]", target: Path) -> None:
+    import polars as pl
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_suffix(".draft")
+    pl.concat(frames, how="diagonal_relaxed").write_parquet(draft)
+    draft.rename(target)
+
+
+def _named(split: Any, name: str, label_column: str | None) -> "pl.DataFrame":
+    """With the split's name. The hub stores labels as numbers with names beside them; rows of -1 have no label."""
+    import polars as pl
+
+    frame = split.to_polars().with_columns(split=pl.lit(name))
+    for column, feature in split.features.items():
+        if (names := getattr(feature, "names", None)) and label_column in (None, column):
+            told = pl.col(column).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
+            frame = frame.with_columns(told)
+    return frame

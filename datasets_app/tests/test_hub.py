@@ -1,0 +1,78 @@
+"""A data set of the hub becomes a version that names its revision; where the hub is far, a sentence says so."""
+
+import json
+
+import polars as pl
+import pytest
+from django.core.management import CommandError, call_command
+
+from accounts.errors import Invalid
+from datasets_app import hub, services
+from datasets_app.models import Dataset, DataTask
+
+pytestmark = pytest.mark.django_db
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """As on a machine without a connection."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A data set as the hub keeps it: a file for each split, labels as numbers with their names in the card."""
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for split, start in (("train", 0), ("test", 40)):
+        lines = [{"text": f"the room number {i} of the house", "label": i % 3 - 1} for i in range(start, start + 40)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n"
+        "      class_label:\n        names:\n          '0': bad\n          '1': good\n---\n"
+    )
+    return folder
+
+
+def test_offline_is_told_in_words_and_nothing_is_queued(client, member):
+    client.force_login(member)
+    page = client.post("/datasets/new/hub/", {"hub": "somebody/reviews", "name": "reviews"})
+    assert page.status_code == 400
+    assert "can&#x27;t be reached from here" in page.content.decode() and "upload it" in page.content.decode()
+    assert not DataTask.objects.exists()
+
+
+def test_offline_is_told_by_api_and_command(api, member):
+    answer = api(member).post("/api/datasets", {"name": "reviews", "hub": "somebody/reviews"}, format="multipart")
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "hub"
+    with pytest.raises(CommandError, match="can't be reached"):
+        call_command("datasets", "import", "reviews", "--hub", "somebody/reviews", "--user", member.username)
+
+
+def test_id_that_cannot_be_is_refused():
+    with pytest.raises(Invalid, match="owner/name"):
+        hub.pinned("../../no such place")
+
+
+@pytest.mark.parametrize("folder", ["datasets_app/tests", ".", "/etc"])
+def test_folder_of_this_machine_is_no_data_set_of_the_hub(folder, settings, monkeypatch):
+    monkeypatch.chdir(settings.BASE_DIR)
+    with pytest.raises(Invalid, match="no data set of the hub"):
+        hub.pinned(folder)
+
+
+def test_splits_names_of_labels_and_revision_are_kept(member, shelf):
+    version = services.insert(hub.prepare(user=member, name="reviews", hub=str(shelf), revision=COMMIT))
+    assert set(version.labels) == {"bad", "good"}  # rows of -1 have no label
+    assert version.source["revision"] == COMMIT and version.source["hub"] == str(shelf)
+    assert set(pl.read_parquet(version.path)["split"].unique()) == {"train", "test"}
+    assert version.source["skipped"] == 80 - version.rows > 0
+
+
+def test_data_set_that_cannot_be_read_leaves_nothing(member, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Invalid, match="could not be read from the hub"):
+        hub.prepare(user=member, name="reviews", hub=str(tmp_path / "empty"), revision=COMMIT)
+    assert not Dataset.objects.exists()

@@ -1,0 +1,82 @@
+"""What a run will take: measured once, shared by all that differ in nothing that matters, held against what it took."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from accounts.errors import Conflict, Invalid
+from training import estimates, services
+from training.models import Measurement, Status, Task
+
+from .conftest import tiny
+from .test_pages import form_of
+
+
+@pytest.fixture
+def estimate(member: Any, dataset: Any) -> Callable[..., estimates.Estimate]:
+    def do(config: dict[str, Any], **options: Any) -> estimates.Estimate:
+        return services.estimate(user=member, config=services.parse_config(config), **options)
+
+    return do
+
+
+def test_run_is_foreseen_and_held_against_what_it_took(
+    client: Client, member: Any, submit: Any, estimate: Any, run_worker: Callable[[], None]
+) -> None:
+    assert estimate(tiny()).forecast is None and estimates.past_error() is None
+    run_worker()
+    found = estimate(tiny("other", num_train_epochs=3, learning_rate=0.01)).forecast
+    assert found.steps == 12 and found.seconds > 0 and found.memory_mb > 100
+    assert Measurement.objects.count() == 1
+    task = submit(tiny("measured"))
+    assert task.foreseen["seconds"] == estimate(tiny()).forecast.seconds < found.seconds
+    run_worker()
+    task.refresh_from_db()
+    assert task.status == Status.SUCCESS and task.foreseen["took_seconds"] > 0
+    past = estimates.past_error()
+    assert past and past.runs == 1
+    assert past.seconds == pytest.approx(abs(task.foreseen["seconds"] / task.foreseen["took_seconds"] - 1))
+    client.force_login(member)
+    assert "it took" in client.get(reverse("training:run", args=[task.pk])).content.decode()
+
+
+def test_form_shows_the_estimate_once_it_is_measured(
+    client: Client, member: Any, dataset: Any, run_worker: Callable[[], None]
+) -> None:
+    client.force_login(member)
+    asked = form_of(client.get("/train/?dataset=tweets")) | {
+        "do": "estimate", "data.train_samples": "64", "data.eval_samples": "32", "data.max_length": "16",
+        "training.per_device_train_batch_size": "16", "lora.layers_to_transform": "[5]", "system.baseline": "false",
+    }  # fmt: skip
+    assert "as soon as the worker is free" in client.post("/train/", asked).content.decode()
+    run_worker()
+    page = client.post("/train/", asked | {"poll": "1"}).content.decode()
+    assert "MiB of memory" in page and "after the first run that was estimated" in page
+    assert not Task.objects.exists()
+
+
+def test_what_cannot_be_measured_says_why_and_is_measured_again_only_when_asked(
+    estimate: Any, run_worker: Callable[[], None]
+) -> None:
+    config = tiny() | {"data": tiny()["data"] | {"max_length": 8, "truncation": "refuse"}}
+    estimate(config)
+    run_worker()
+    failed = estimate(config).measurement
+    assert failed.status == Status.FAILURE and "longer than 8 tokens" in failed.error["message"]
+    assert estimate(config, again=True).measurement.status == Status.PENDING
+
+
+def test_few_measurements_of_one_person_at_once(estimate: Any) -> None:
+    for batch in range(1, estimates.MOST_AT_ONCE + 1):
+        estimate(tiny(per_device_train_batch_size=batch))
+    with pytest.raises(Conflict):
+        estimate(tiny(per_device_train_batch_size=9))
+
+
+def test_estimate_refuses_what_a_submit_would(estimate: Any) -> None:
+    with pytest.raises(Invalid):
+        estimate(tiny() | {"data": {"dataset_name": "nowhere"}})
+    assert not Measurement.objects.exists()
