@@ -82,5 +82,6 @@ def _detector() -> Any:
 
 def spoken(texts: list[str]) -> str:
     """The language of most of the texts by its English name; empty where none can be told."""
-    found = [language for text in texts if (language := _language(text[:300]))]
+    ranked = _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts])
+    found = [best.language.name.title() for best, *_others in ranked if best.value >= _SURE]
     return max(set(found), key=found.count) if found else ""
