@@ -127,6 +127,8 @@ ROWS = {"type": "integer", "minimum": 10, "maximum": 2000, "default": SAMPLE}
 
 
 class Recommend(APIView):
+    asks_for_one = True  # 404 without such a dataset
+
     @extend_schema(
         operation_id="models_recommend",
         parameters=[

@@ -97,7 +97,11 @@ def test_leavers_objects_are_handed_over_in_one_step_and_the_account_is_closed(
 ) -> None:
     belongings(member, "other")
     assert services.close(user=admin, person=member, heir=stranger) == 6
-    assert sharing.belongings(member) == {} and sharing.belongings(stranger) == {"dataset": 2, "experiment": 2}
+    assert sharing.belongings(member) == {} and sharing.belongings(stranger) == {
+        "dataset": 2,
+        "experiment": 2,
+        "model": 2,
+    }
     assert not Task.objects.exclude(owner=stranger).exists()
     assert not User.objects.get(pk=member.pk).is_active
     done = list(Entry.objects.filter(username="admin").values_list("action", flat=True))

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import FileResponse
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.generics import ListAPIView
@@ -11,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.errors import Invalid
 from accounts.idempotency import HEADER, key_of
 from accounts.models import User
 from accounts.permissions import require_creator
@@ -84,6 +86,8 @@ class OneModel(APIView):
         """Change the summary, the card's text or the licences; what is not sent stays."""
         version = _managed(person(request), name)
         refuse_unknown(request.data, DescribeSerializer)
+        if not request.data:
+            raise Invalid(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
         sent = DescribeSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         values = sent.validated_data
@@ -127,7 +131,7 @@ class ModelAlias(APIView):
         services.set_alias(user=person(request), version=version, name=alias)
         return Response(_detail(version))
 
-    @extend_schema(operation_id="model_alias_end", responses={204: None}, parameters=[ALIAS])
+    @extend_schema(operation_id="model_alias_end", responses={204: None})
     def delete(self, request: Request, name: str, alias: str) -> Response:
         """The alias means nothing any more."""
         model = selectors.managed_model(person(request), name)
