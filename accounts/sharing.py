@@ -25,6 +25,9 @@ LEVELS = {
 }
 
 
+EVERYONE = "everyone"
+
+
 @dataclass(frozen=True)
 class Access:
     """One line of who can see an object: a person or a group, at which level, and why."""
@@ -50,7 +53,12 @@ def owned_models() -> list[type[Model]]:
 
 def shared_models() -> dict[str, type[Model]]:
     """What can be shared, by name; what hangs on another object is shared with that one."""
-    return {str(m._meta.model_name): m for m in owned_models() if not hasattr(m, "shared_through")}
+    return {kind_of(m): m for m in owned_models() if not hasattr(m, "shared_through")}
+
+
+def kind_of(model: Any) -> str:
+    """What people and programs call it: `shared_as`, or the class's own name."""
+    return str(getattr(model, "shared_as", model._meta.model_name))
 
 
 def _has_owner(model: type[Model]) -> bool:
@@ -155,6 +163,13 @@ def hand_over(*, user: User, leaver: User, to: User) -> int:
         _give_away(user, obj, to)
     announce("owner.hand_over", user=user, obj=leaver, to=to.get_username(), objects=len(objects))
     return len(objects)
+
+
+def recipients(name: str) -> list[User | Group]:
+    """Whom a name means: a person, a group, or `everyone` who has an account: each role is a group."""
+    if name == EVERYONE:
+        return [Group.objects.get_or_create(name=role)[0] for role in Role]
+    return [person_or_group(name)]
 
 
 def person_or_group(name: str) -> User | Group:

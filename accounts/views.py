@@ -156,9 +156,10 @@ def join(request: Any, secret: str) -> HttpResponse:
 def share(request: Any, kind: str, name: str) -> HttpResponse:
     """Set what somebody may do with an object, from the object's page."""
     obj = sharing.shared_object(request.user, kind, name)
-    to, level = sharing.person_or_group(request.POST.get("to", "")), request.POST.get("access", "")
-    sharing.give(user=request.user, obj=obj, to=to, level=level)
-    said = {"name": to, "how": sharing.LEVELS[level]}
+    found, level = sharing.recipients(request.POST.get("to", "")), request.POST.get("access", "")
+    for to in found:
+        sharing.give(user=request.user, obj=obj, to=to, level=level)
+    said = {"name": found[0] if len(found) == 1 else _("everyone"), "how": sharing.LEVELS[level]}
     messages.success(request, _("Shared with %(name)s: %(how)s.") % said)
     still = owns(request.user, obj) or sharing.can_see(request.user, obj)
     return redirect(obj if still else "home")

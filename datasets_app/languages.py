@@ -78,3 +78,10 @@ def _detector() -> Any:
     names = ("ENGLISH", "CHINESE", "JAPANESE", "KOREAN", "SPANISH", "FRENCH", "GERMAN")
     few = [getattr(Language, name) for name in names]
     return LanguageDetectorBuilder.from_languages(*few).with_low_accuracy_mode().build()
+
+
+def spoken(texts: list[str]) -> str:
+    """The language of most of the texts by its English name; empty where none can be told."""
+    ranked = _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts])
+    found = [best.language.name.title() for best, *_others in ranked if best.value >= _SURE]
+    return max(set(found), key=found.count) if found else ""

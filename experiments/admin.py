@@ -1,9 +1,16 @@
-from django.contrib import admin
-from unfold.admin import ModelAdmin
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from unfold.admin import ModelAdmin, TabularInline
 
 from accounts.admin_site import ReadOnly
 
-from .models import Experiment
+from .models import Experiment, ModelVersion, RegisteredModel
+from .registry import services
 
 
 @admin.register(Experiment)
@@ -20,3 +27,46 @@ class ExperimentAdmin(ReadOnly, ModelAdmin):
     def state(self, experiment: Experiment) -> str:
         task = getattr(experiment, "task", None)
         return str(task.get_status_display()) if task else "–"
+
+
+class ModelVersionInline(ReadOnly, TabularInline):
+    model = ModelVersion
+    fk_name = "model"
+    fields = ["number", "accuracy", "macro_f1", "experiment_name", "author", "note"]
+    extra = 0
+
+
+@admin.register(RegisteredModel)
+class RegisteredModelAdmin(ReadOnly, ModelAdmin):
+    """Models that people use, with their versions; the model's own page edits, shares and deletes."""
+
+    list_display = ["name", "owner", "version_count", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
+    list_filter = ["language", "base_model", "updated_at"]
+    list_select_related = ["owner"]
+    search_fields = ["name", "summary", "owner__username"]
+    fields = ["name", "owner", "summary", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
+    inlines = [ModelVersionInline]
+
+    @admin.display(description=gettext_lazy("versions"), ordering="count")
+    def version_count(self, model: Any) -> int:
+        return int(model.count)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RegisteredModel]:
+        return super().get_queryset(request).annotate(count=Count("versions"))
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(ReadOnly, ModelAdmin):
+    list_display = ["__str__", "author", "accuracy", "macro_f1", "dataset_name", "checkpoint", "created_at"]
+    list_filter = ["language", "checkpoint", "created_at"]
+    list_select_related = ["model", "author"]
+    search_fields = ["model__name", "experiment_name", "dataset_name", "author__username"]
+    actions = ["make_champion"]
+
+    @admin.action(description=gettext_lazy("Let the alias champion mean it"))
+    def make_champion(self, request: Any, queryset: QuerySet[ModelVersion]) -> None:
+        for version in queryset.select_related("model"):
+            services.set_alias(user=request.user, version=version, name="champion")
+            messages.info(
+                request, _("{name} means {version} now.").format(name=f"{version.model}@champion", version=version)
+            )

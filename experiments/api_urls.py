@@ -1,6 +1,7 @@
 from django.urls import path
 
 from . import api
+from .registry import api as registry
 
 urlpatterns = [
     path("experiments", api.AllExperiments.as_view(), name="api-experiments"),
@@ -8,4 +9,8 @@ urlpatterns = [
     path("experiments/delete", api.DeleteExperiments.as_view(), name="api-experiments-delete"),
     path("experiments/<str:name>", api.OneExperiment.as_view(), name="api-experiment"),
     path("experiments/<str:name>/files/<path:path>", api.ExperimentFile.as_view(), name="api-experiment-file"),
+    path("models", registry.Models.as_view(), name="api-models"),
+    path("models/<str:name>", registry.OneModel.as_view(), name="api-model"),
+    path("models/<str:name>/archive", registry.ModelArchive.as_view(), name="api-model-archive"),
+    path("models/<str:name>/aliases/<str:alias>", registry.ModelAlias.as_view(), name="api-model-alias"),
 ]

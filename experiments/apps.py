@@ -8,3 +8,4 @@ class ExperimentsConfig(AppConfig):
 
     def ready(self) -> None:
         from . import selectors  # noqa: F401  (what it counts for quotas)
+        from .registry import selectors as registered  # noqa: F401

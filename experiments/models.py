@@ -1,3 +1,4 @@
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,114 @@ class Experiment(models.Model):
     def labels(self) -> list[str]:
         found: Any = self.metrics.get("labels", [])
         return list(found)
+
+
+class RegisteredModel(models.Model):
+    """A name under which versions of a model are found, shared and asked."""
+
+    name = models.CharField(_("name"), max_length=80, unique=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="models")
+    summary = models.CharField(_("what it does"), max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    # of the newest version; columns with an index, so that a list of 100,000 is filtered and sorted by them
+    latest = models.ForeignKey("ModelVersion", models.SET_NULL, null=True, related_name="+")
+    language = models.CharField(_("language"), max_length=20, blank=True, db_index=True)
+    base_model = models.CharField(_("base model"), max_length=120, db_index=True)
+    label_set = models.CharField(max_length=64, db_index=True)  # see labels.label_set
+    words = models.TextField(blank=True)  # what a search looks in, in lower case
+    accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
+    macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
+    updated_at = models.DateTimeField(_("newest version"), db_index=True)
+
+    shared_as = "model"
+
+    class Meta:
+        ordering = ["-updated_at"]
+        verbose_name, verbose_name_plural = _("model"), _("models")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("experiments:model", args=[self.name])
+
+
+class ModelVersion(models.Model):
+    """What one run has learnt, with files of its own: it stays what it is, whatever becomes of run and data."""
+
+    model = models.ForeignKey(RegisteredModel, models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    note = models.CharField(_("note"), max_length=300, blank=True)
+    card = models.TextField(_("card"), blank=True)  # Markdown, editable; the facts beside it are not
+    key = models.UUIDField(default=uuid.uuid4, editable=False, unique=True)  # the folder's name
+
+    # where it comes from: links while these are there, texts for ever
+    experiment = models.ForeignKey(Experiment, models.SET_NULL, null=True, related_name="model_versions")
+    experiment_name = models.CharField(max_length=80)
+    dataset_version = models.ForeignKey("datasets_app.Version", models.SET_NULL, null=True, related_name="+")
+    dataset_name = models.CharField(_("dataset"), max_length=120)
+    dataset_hash = models.CharField(max_length=64, blank=True)
+    base_model = models.CharField(_("base model"), max_length=120)
+    licence = models.JSONField(default=dict)  # {"base_model": "apache-2.0", "dataset": ""}; empty where it is not known
+    language = models.CharField(_("language"), max_length=20, blank=True)
+    labels = models.JSONField(default=list)
+    config = models.JSONField(default=dict)
+    metrics = models.JSONField(default=dict)  # of metrics.json: eval, test, baseline, train, system
+    limits = models.JSONField(default=list)  # the data's findings: [{code, severity, count, message}]
+    machine = models.JSONField(default=dict)
+    trained_at = models.DateTimeField(null=True)
+    checkpoint = models.CharField(max_length=10, default="best")  # best, last or fastest
+    size = models.PositiveBigIntegerField(default=0)  # bytes of the files
+    accuracy = models.FloatField(_("accuracy"), null=True)
+    macro_f1 = models.FloatField(_("macro F1"), null=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["model", "number"], name="one_number_per_model")]
+        verbose_name, verbose_name_plural = _("model version"), _("model versions")
+
+    def __str__(self) -> str:
+        return f"{self.model.name}@{self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.DATA_DIR) / "models" / self.key.hex
+
+
+class Alias(models.Model):
+    """A word that points at a version and can be moved to another one, as in `tweets@champion`."""
+
+    model = models.ForeignKey(RegisteredModel, models.CASCADE, related_name="aliases")
+    name = models.CharField(_("alias"), max_length=40)
+    version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="aliases")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["model", "name"], name="one_version_per_alias")]
+
+    def __str__(self) -> str:
+        return f"{self.model.name}@{self.name}"
+
+
+class Measurement(models.Model):
+    """How often a model version was right on a sample of a dataset's rows: files and rows never change, so it is kept."""
+
+    version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="measurements")
+    data_hash = models.CharField(max_length=64)
+    asked = models.PositiveIntegerField()  # rows of the sample that was wished
+    rows = models.PositiveIntegerField()
+    right = models.PositiveIntegerField()
+    seconds = models.FloatField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["version", "data_hash", "asked"], name="one_measurement_per_sample")
+        ]
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.rows if self.rows else 0.0

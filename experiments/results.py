@@ -12,28 +12,34 @@ CODE = """\
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer
 
-folder = "{name}/artifacts/final_model"
+folder = {folder}
 labels = {labels}
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels))
 logits = model(**tokenizer("…", return_tensors="pt", truncation=True, max_length={max_length})).logits
 print(labels[logits.argmax().item()])
 """
 
 
-def plain_peft(experiment: Experiment) -> str:
-    """A program that needs transformers and peft only."""
+def plain_peft(experiment: Experiment, adapter: str = "artifacts/final_model") -> str:
+    """A program that needs transformers and peft only. `adapter` may be a checkpoint, which has no tokenizer of its own."""
+    final = f"{experiment.name}/artifacts/final_model"
+    return plain_peft_code(f"{experiment.name}/{adapter}", experiment.labels, experiment.config, tokenizer=final)
+
+
+def plain_peft_code(folder: str, labels: list[str], config: dict[str, Any], tokenizer: str = "") -> str:
     return CODE.format(
-        name=experiment.name,
-        labels=json.dumps(experiment.labels, ensure_ascii=False),
-        max_length=experiment.config.get("data", {}).get("max_length", 128),
+        folder=json.dumps(folder),
+        tokenizer="folder" if tokenizer in ("", folder) else json.dumps(tokenizer),
+        labels=json.dumps(labels, ensure_ascii=False),
+        max_length=config.get("data", {}).get("max_length", 128),
     )
 
 
 def verdict(metrics: dict[str, Any]) -> str:
     """The result in plain words, beside what is reached without any training and by a simple model."""
     accuracy, baseline = metrics.get("eval", {}).get("accuracy"), metrics.get("baseline", {})
-    if accuracy is None:
+    if accuracy is None or "confusion_matrix" not in metrics["eval"]:
         return ""
     margin = _margin(accuracy, sum(map(sum, metrics["eval"]["confusion_matrix"])))
     sentences = [
@@ -45,9 +51,17 @@ def verdict(metrics: dict[str, Any]) -> str:
 
 
 def _margin(share: float, rows: int) -> float:
-    """Half the 95 % interval of a share that was counted over so many rows (Wilson, JASA 22, 1927)."""
+    """Half of the interval's width."""
+    low, high = interval(share * rows, rows)
+    return (high - low) / 2
+
+
+def interval(right: float, rows: int) -> tuple[float, float]:
+    """Where a share that was counted over so many rows lies in 95 of 100 cases (Wilson, JASA 22, 1927)."""
     n, z = max(1, rows), 1.96
-    return z / (1 + z * z / n) * sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
+    share = right / n
+    middle, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def _reached(found: dict[str, Any], margin: float) -> str:

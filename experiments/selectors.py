@@ -82,9 +82,9 @@ def search(
     `owner` is empty, or "me" for one's own.
     """
     sort = sort or "-created"
-    _refuse_unknown(sort.removeprefix("-"), SORTABLE, "sort")
-    _refuse_unknown(status, ("", *statuses()), "status")
-    _refuse_unknown(owner, ("", "me"), "owner")
+    refuse_unknown(sort.removeprefix("-"), SORTABLE, "sort")
+    refuse_unknown(status, ("", *statuses()), "status")
+    refuse_unknown(owner, ("", "me"), "owner")
     column = SORTABLE[sort.removeprefix("-")]
     exact = {"task__status": status, "dataset_name": dataset, "base_model": base_model}
     found = experiments_for(user).defer("config", "metrics").filter(**{k: v for k, v in exact.items() if v})
@@ -98,10 +98,10 @@ def search(
 
 def check_columns(keys: list[str]) -> None:
     for key in keys:
-        _refuse_unknown(key, [column.key for column in COLUMNS], "columns")
+        refuse_unknown(key, [column.key for column in COLUMNS], "columns")
 
 
-def _refuse_unknown(value: str, allowed: Iterable[str], field: str) -> None:
+def refuse_unknown(value: str, allowed: Iterable[str], field: str) -> None:
     if value not in allowed:
         listed = ", ".join(name for name in allowed if name)
         raise Invalid(_("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}, field=field)

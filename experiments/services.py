@@ -15,10 +15,11 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
 from accounts.models import User
+from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
 
-from .models import Experiment
+from .models import Experiment, RegisteredModel
 from .selectors import files, free_name
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def create(
 ) -> Experiment:
     """The row that a run fills; its name is taken once and for all people."""
     check_name(name)
+    _refuse_name_of_a_model(owner, name)
     try:
         with transaction.atomic():
             return Experiment.objects.create(
@@ -61,6 +63,13 @@ def check_name(name: str) -> None:
     if name.lower() in RESERVED:
         raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
     if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
+        raise name_taken(name)
+
+
+def _refuse_name_of_a_model(owner: User, name: str) -> None:
+    """Who asks by a name means the registered model of it, so a run of that name would be hidden by somebody else's model."""
+    same = RegisteredModel.objects.filter(name__iexact=name)
+    if same.exists() and not visible(owner, same, manage=True).exists():
         raise name_taken(name)
 
 

@@ -1,6 +1,7 @@
 from django.urls import path
 
 from . import views
+from .registry import views as registry
 
 app_name = "experiments"
 urlpatterns = [
@@ -10,4 +11,11 @@ urlpatterns = [
     path("experiments/<str:name>/delete/", views.delete, name="delete"),
     path("experiments/<str:name>/all.zip", views.everything, name="everything"),
     path("experiments/<str:name>/files/<path:path>", views.file, name="file"),
+    path("models/", registry.index, name="models"),
+    path("models/register/", registry.register, name="register"),
+    path("models/<str:name>/", registry.detail, name="model"),
+    path("models/<str:name>/archive.zip", registry.archive, name="model-archive"),
+    path("models/<str:name>/card/", registry.describe, name="model-card"),
+    path("models/<str:name>/alias/", registry.alias, name="model-alias"),
+    path("models/<str:name>/delete/", registry.delete, name="model-delete"),
 ]

@@ -11,10 +11,14 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
+from accounts.errors import NotFound
 from accounts.permissions import visible
 
 from . import columns, compare, curves, results, selectors, services
 from .models import Experiment
+from .registry.card import metrics_at
+from .registry.files import checkpoints
+from .registry.selectors import models_for
 from .selectors import experiment_for, experiments_named, files, managed_experiment
 
 PER_PAGE = 50
@@ -63,9 +67,16 @@ def comparison(request: Any) -> HttpResponse:
 @require_GET
 def detail(request: Any, name: str) -> HttpResponse:
     experiment = experiment_for(request.user, name)
-    metrics = experiment.metrics
+    metrics, kept = experiment.metrics, checkpoints(experiment)
+    chosen = request.GET.get("checkpoint", "best")
+    if chosen not in ("best", *kept):
+        raise NotFound(_("This experiment has kept no such checkpoint."))
     context = {
         "experiment": experiment,
+        "checkpoints": kept,
+        "chosen": chosen,
+        "at": metrics_at(experiment, chosen)["eval"] if chosen != "best" else None,
+        "models": models_for(request.user).filter(versions__experiment=experiment).distinct(),
         "eval": metrics.get("eval", {}),
         "test": metrics.get("test"),
         "baseline": metrics.get("baseline", {}),
@@ -73,7 +84,7 @@ def detail(request: Any, name: str) -> HttpResponse:
         "charts": curves.of(experiment),
         "matrix": results.matrix(experiment.labels, metrics.get("eval", {}).get("confusion_matrix", [])),
         "worst": metrics.get("worst", [])[:10],
-        "code": results.plain_peft(experiment),
+        "code": results.plain_peft(experiment, kept[chosen]["path"] if chosen != "best" else "artifacts/final_model"),
         "files": files(experiment),
         "config": yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
         "manages": visible(request.user, Experiment.objects.filter(pk=experiment.pk), manage=True).exists(),

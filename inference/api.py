@@ -1,7 +1,7 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,7 +12,12 @@ from accounts.models import Scope
 from accounts.requests import Text, person, refuse_unknown
 from accounts.throttles import throttles
 
+from .recommendation import SAMPLE, data_for, recommend
 from .services import TEXT_LIMIT, TEXTS_LIMIT, predict
+
+WHICH = (
+    "A registered model (name, name@3, name@alias) or an experiment; the best that the caller may see when left out."
+)
 
 
 class PredictRequest(serializers.Serializer[Any]):
@@ -20,7 +25,7 @@ class PredictRequest(serializers.Serializer[Any]):
     texts = serializers.ListField(
         child=Text(allow_blank=True), required=False, help_text="Several; the answer is a list."
     )
-    model = Text(required=False, allow_blank=True, help_text="An experiment; the best when left out.")
+    model = Text(required=False, allow_blank=True, help_text=WHICH)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("texts" in attrs):
@@ -40,6 +45,7 @@ PredictAnswer = inline_serializer(
         "probabilities": serializers.DictField(child=serializers.FloatField()),
         "model": serializers.CharField(),
         "truncated": serializers.BooleanField(),
+        "timing": serializers.DictField(child=serializers.FloatField()),
     },
 )
 
@@ -47,7 +53,7 @@ ANSWERED = PolymorphicProxySerializer(
     "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
 )
 TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": r"\S"}
-MODEL = {"type": "string", "description": "An experiment; the best that the caller may see when left out."}
+MODEL = {"type": "string", "description": WHICH}
 ASKED = {
     "oneOf": [
         {
@@ -85,3 +91,61 @@ class Predict(APIView):
         texts = values.get("texts") or [values.get("text", "")]
         answers = predict(user=person(request), texts=texts, model=values.get("model"))
         return Response(answers if "texts" in values else answers[0])
+
+
+class MeasuredSerializer(serializers.Serializer[Any]):
+    """A model that fits; accuracy, low and high are null where it could not be measured."""
+
+    name = serializers.CharField(source="version.model.name")
+    version = serializers.IntegerField(source="version.number")
+    accuracy = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField(
+        allow_null=True, help_text="With high: where it lies on all such rows, in 95 of 100 cases."
+    )
+    high = serializers.FloatField(allow_null=True)
+    rows = serializers.IntegerField(help_text="Rows that it was asked about.")
+    seconds = serializers.FloatField()
+    reason = serializers.CharField()
+
+
+class StartSerializer(serializers.Serializer[Any]):
+    experiment = serializers.CharField(source="experiment.name")
+    similarity = serializers.FloatField(help_text="Of its data to these, 0 to 1.")
+    config = serializers.DictField(help_text="What POST /api/train takes.")
+    reason = serializers.CharField()
+
+
+class RecommendationSerializer(serializers.Serializer[Any]):
+    dataset = serializers.CharField(source="data")
+    models = MeasuredSerializer(many=True, help_text="The most accurate on these rows first.")
+    more = serializers.IntegerField(help_text="Models that fit too and were not measured.")
+    start = StartSerializer(allow_null=True)
+
+
+DATASET = {"type": "string", "minLength": 1, "maxLength": 120, "pattern": r"\S"}
+ROWS = {"type": "integer", "minimum": 10, "maximum": 2000, "default": SAMPLE}
+
+
+class Recommend(APIView):
+    asks_for_one = True  # 404 without such a dataset
+
+    @extend_schema(
+        operation_id="models_recommend",
+        parameters=[
+            OpenApiParameter("dataset", DATASET, required=True, description="name, or name@version."),
+            OpenApiParameter("sample", ROWS, description="Rows to measure on; 200 when left out."),
+        ],
+        responses=RecommendationSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        """The registered models whose labels fit a dataset, measured on a sample of its rows, and how to train another."""
+        asked = RecommendRequest(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        data = data_for(person(request), asked.validated_data["dataset"])
+        found = recommend(user=person(request), data=data, sample=asked.validated_data["sample"])
+        return Response(RecommendationSerializer(found).data)
+
+
+class RecommendRequest(serializers.Serializer[Any]):
+    dataset = serializers.CharField(max_length=120)
+    sample = serializers.IntegerField(min_value=10, max_value=2000, default=SAMPLE)

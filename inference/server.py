@@ -9,16 +9,16 @@ from http import HTTPStatus
 from typing import Any
 
 from django.db import close_old_connections
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
-from experiments.models import Experiment
 
 from . import metrics
-from .services import answers, check_texts, load
+from .selectors import Model, Models
+from .services import answers, check_texts, load, predictor
 
 BODY_LIMIT = 2**20  # bytes
+HEADERS = {"Allow": "allow", "Retry-After": "retry_after"}
 ROUTES = {"/predict": "POST", "/health": "GET", "/healthz": "GET"}
 
 
@@ -35,9 +35,9 @@ class Unavailable(LorasiteError):
 
 
 class Server:
-    """Serves `models`, the best first; they are read anew for each request, so what was trained or deleted since counts."""
+    """Serves `models`; they are read anew for each request, so what was trained, registered or deleted since counts."""
 
-    def __init__(self, models: QuerySet[Experiment]) -> None:
+    def __init__(self, models: Models) -> None:
         self.models = models
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -48,7 +48,7 @@ class Server:
             status, kind, body = HTTPStatus.OK, "application/json", self._answer(environ)
         except LorasiteError as error:
             status, kind, body = HTTPStatus(error.status), "application/problem+json", problem(error)
-            headers = [("Allow", error.facts["allow"])] if "allow" in error.facts else []
+            headers = [(name, str(error.facts[fact])) for name, fact in HEADERS.items() if fact in error.facts]
         finally:
             close_old_connections()
         content = json.dumps(body, ensure_ascii=False).encode()
@@ -68,13 +68,14 @@ class Server:
         return self.health() if path == "/health" else self.predict(_body(environ))
 
     def health(self) -> dict[str, Any]:
-        """Which models answer; Unavailable while the best one does not."""
+        """Which models answer, and what is in memory; Unavailable while the best one does not."""
         best = self._choose(None)
         try:
-            base_model = load(best.final_model, best.name).base_model
+            base_model = load(best)
         except Conflict as error:
             raise Unavailable(error.message) from None
-        return {"status": "ok", "model": best.name, "base_model": base_model, "models": self._names()}
+        names, state = self.models.names(), predictor().state()
+        return {"status": "ok", "model": best.name, "base_model": base_model, "models": names, "in_memory": state}
 
     def predict(self, asked: Any) -> Any:
         """The answer to `text`, or the answers to `texts`."""
@@ -84,22 +85,21 @@ class Server:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise Invalid(_("A text is a string; texts is a list of strings."), field="text")
         check_texts(texts)
-        chosen = self._choose(asked.get("model"))
-        found = answers(chosen.final_model, chosen.name, texts)
+        found = answers(self._choose(asked.get("model")), texts)
         return found if "texts" in asked else found[0]
 
-    def _choose(self, name: Any) -> Experiment:
-        named = name not in (None, "")
-        found = (self.models.filter(name=str(name)) if named else self.models).first()
-        if found is None and named:
+    def _choose(self, name: Any) -> Model:
+        if name in (None, ""):
+            best = self.models.best()
+            if best is None:
+                raise Unavailable(_("There is no trained model yet. Train one first."))
+            return best
+        try:
+            return self.models.named(str(name))
+        except NotFound:
             message = _("There is no model {name} here, but: {models}.")
-            raise NotFound(message.format(name=name, models=", ".join(self._names()) or "–"), field="model")
-        if found is None:
-            raise Unavailable(_("There is no trained model yet. Train one first."))
-        return found
-
-    def _names(self) -> list[str]:
-        return sorted(self.models.values_list("name", flat=True))
+            listed = ", ".join(self.models.names()) or "–"
+            raise NotFound(message.format(name=name, models=listed), field="model") from None
 
 
 def _body(environ: dict[str, Any]) -> Any:

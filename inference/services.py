@@ -1,66 +1,85 @@
 """Predictions for people: which model, may they use it, what does it say."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from accounts.errors import Conflict, Invalid
+from accounts.errors import Conflict, Invalid, LorasiteError
 from accounts.models import User
 from audit.services import record
-from experiments.models import Experiment
-from experiments.selectors import experiment_for, experiments_for
 
-from . import metrics, selectors
-from .engine.predictor import Loaded, Prediction, Predictor, Unreadable
+from . import metrics
+from .engine.errors import Busy, Unreadable
+from .engine.predictor import Answers, Prediction, Predictor
 from .engine.words import words_that_mattered
+from .selectors import Model, Models, models_for
 
 TEXTS_LIMIT = 64
 TEXT_LIMIT = 20_000  # characters
 SURE, APART = 0.6, 0.15  # below such a probability, or with the next label so near, the model is not sure
 
 
+class Overloaded(LorasiteError):
+    code, status = "overloaded", 429
+    message = gettext_lazy(
+        "There is more to predict than can be answered soon; nothing was lost. Ask again in a moment."
+    )
+
+    def __init__(self, *, wait: float) -> None:
+        super().__init__(retry_after=math.ceil(wait))
+        self.wait = math.ceil(wait)
+
+
 def predict(*, user: User, texts: list[str], model: str | None = None) -> list[dict[str, Any]]:
-    """An answer per text, in their order; `model` is an experiment's name, the best visible one when left out."""
+    """An answer per text, in their order; `model` names a registered model, a version of it or an experiment.
+
+    Left out, the best one that the person may see answers.
+    """
     check_texts(texts)
-    experiment = choose(user, model)
-    found = answers(experiment.final_model, experiment.name, texts)
-    record("model.predict", user=user, obj=experiment, texts=len(texts))
+    chosen = choose(models_for(user), model)
+    found = answers(chosen, texts)
+    record("model.predict", user=user, obj=chosen.source, texts=len(texts))
     return found
 
 
-def answers(folder: Path, name: str, texts: list[str]) -> list[dict[str, Any]]:
-    """What the model `name`, whose final_model folder this is, says of each text."""
+def answers(model: Model, texts: list[str]) -> list[dict[str, Any]]:
+    """What the model says of each text."""
     with metrics.measured(len(texts)):
-        loaded = load(folder, name)
-        found, milliseconds = loaded.predict(texts)
-    each = round(milliseconds / len(texts), 2)
-    return [answer(p, text, name, loaded.base_model, each) for p, text in zip(found, texts, strict=True)]
+        found = ask(model, texts)
+    return [answer(p, text, model.name, found) for p, text in zip(found.predictions, texts, strict=True)]
 
 
-def answer(found: Prediction, text: str, model: str, base_model: str, milliseconds: float) -> dict[str, Any]:
+def answer(prediction: Prediction, text: str, model: str, found: Answers) -> dict[str, Any]:
+    """The times are this text's share of those of all texts that were asked together."""
     from .engine.language import language
 
+    shares = zip(prediction.labels, prediction.probabilities, strict=True)
+    texts, parts = len(found.predictions), ("tokenize_ms", "queue_ms", "compute_ms")
     return {
-        "label": found.label,
-        "probability": round(found.probabilities[found.label], 4),
-        "latency_ms": milliseconds,
-        "base_model": base_model,
+        "label": prediction.label,
+        "probability": round(prediction.probabilities[prediction.label], 4),
+        "latency_ms": round(found.milliseconds / texts, 2),
+        "base_model": found.base_model,
         "language": language(text),
-        "label_name": found.labels[found.label],
-        "probabilities": {n: round(p, 4) for n, p in zip(found.labels, found.probabilities, strict=True)},
+        "label_name": prediction.labels[prediction.label],
+        "probabilities": {name: round(share, 4) for name, share in shares},
         "model": model,
-        "truncated": found.truncated,
+        "truncated": prediction.truncated,
+        "timing": {part: round(getattr(found, part) / texts, 2) for part in parts},
     }
 
 
 def explained(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     """The answer to one text, the words that it hangs on, and the label that comes near where the model is unsure."""
     (found,) = predict(user=user, texts=[text], model=model)
-    loaded = load(choose(user, found["model"]).final_model, found["model"])
-    words = words_that_mattered(lambda texts: loaded.predict(texts)[0], text, found["label"])
+    chosen = choose(models_for(user), found["model"])
+    words = words_that_mattered(lambda texts: ask(chosen, texts).predictions, text, found["label"])
     tried, hinges = sum(word.weight is not None for word in words), any(word.heat for word in words)
     return found | {"words": words, "tried": tried, "hinges": hinges, "rival": rival(found["probabilities"])}
 
@@ -71,18 +90,11 @@ def rival(probabilities: dict[str, float]) -> tuple[str, float] | None:
     return None if first[1] >= SURE and first[1] - second[1] >= APART else second
 
 
-def choose(user: User, name: str | None) -> Experiment:
-    if name:
-        experiment = experiment_for(user, name)
-        if not experiment.is_ready:
-            raise Conflict(
-                _("This run has left no model yet. Wait until it is done, or choose another."), field="model"
-            )
-        return experiment
-    best = selectors.with_model(experiments_for(user)).first()
-    if best is None:
+def choose(models: Models, name: str | None) -> Model:
+    found = models.named(name) if name else models.best()
+    if found is None:
         raise Conflict(_("There is no trained model yet. Train one first."), field="model")
-    return best
+    return found
 
 
 def check_texts(texts: list[str]) -> None:
@@ -96,15 +108,35 @@ def check_texts(texts: list[str]) -> None:
         raise Invalid(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
 
 
-def load(folder: Path, name: str) -> Loaded:
+def ask(model: Model, texts: list[str]) -> Answers:
+    with told_in_words(model.name):
+        return predictor().ask(model.folder, texts)
+
+
+def load(model: Model) -> str:
+    """Load a model so that the next who asks need not wait; the name of its base model."""
+    with told_in_words(model.name):
+        return predictor().base_model(model.folder)
+
+
+@contextmanager
+def told_in_words(name: str) -> Iterator[None]:
     try:
-        return predictor().get(folder)
+        yield
     except Unreadable as error:
         message = _("The model {name} can't be loaded: {reason}").format(name=name, reason=error)
         raise Conflict(message, field="model") from None
+    except Busy as error:
+        raise Overloaded(wait=error.wait) from None
 
 
 @cache
 def predictor() -> Predictor:
-    """One per process, so that a model is loaded once."""
-    return Predictor(settings.BASE_MODELS_DIR)
+    """One per process, so that a base model is loaded once for all."""
+    return Predictor(
+        settings.BASE_MODELS_DIR,
+        device=settings.SERVE_DEVICE,
+        memory_mb=settings.SERVE_MEMORY_MB,
+        batch_tokens=settings.SERVE_BATCH_TOKENS,
+        patience=settings.SERVE_WAIT_SECONDS,
+    )

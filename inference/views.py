@@ -5,27 +5,40 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
 
 from accounts.errors import LorasiteError
 from accounts.throttles import limited
-from experiments.selectors import experiments_for
 
-from . import services
+from . import recommendation, services
 from .copy_as import copies
-from .selectors import with_model
+from .selectors import models_for
 
 
 @login_required
 @limited("predict")
 def page(request: Any) -> HttpResponse:
-    """Ask a finished experiment about one text, and another one beside it."""
+    """Ask a model about one text, and another one beside it."""
     sent = request.POST or request.GET
     asked = {name: sent.get(name, "") for name in ("model", "second", "text")}
-    models = with_model(experiments_for(request.user)).values_list("name", "accuracy")
-    context: dict[str, Any] = {"models": models, "asked": asked}
+    registered, experiments = models_for(request.user).offered()
+    own = {name for name, _accuracy in registered}
+    context: dict[str, Any] = {"registered": registered, "registered_names": own, "asked": asked}
+    context |= {"experiments": experiments, "names": own | {name for name, _accuracy in experiments}}
     if request.method == "POST":
         context |= _answered(request, asked)
     return render(request, "inference/predict.html", context)
+
+
+@login_required
+@require_GET
+@vary_on_headers("HX-Request")
+def recommend(request: Any) -> HttpResponse:
+    """The models that fit a dataset, measured on its rows; a page, or the part that the page of models loads by itself."""
+    data = recommendation.data_for(request.user, request.GET.get("dataset", ""))
+    context = {"data": data, "found": recommendation.recommend(user=request.user, data=data)}
+    return render(request, "inference/recommend.html" + ("#measured" if request.htmx else ""), context)
 
 
 def _answered(request: Any, asked: dict[str, str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +36,18 @@ class Env(BaseSettings):
     upload_limit_mb: int = Field(200, gt=0, description="Largest data file accepted, in MiB.")
     serve_host: str = Field("127.0.0.1", description="Address that `make serve` listens on; it asks for no account.")
     serve_port: int = Field(8100, ge=1, le=65535, description="Port that `make serve` listens on.")
+    serve_device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where models answer; auto: CUDA where there is one, else the CPU."
+    )
+    serve_memory_mb: int = Field(
+        2048,
+        ge=64,
+        description="Most memory for models that answer, in MiB per process; those asked longest ago go first.",
+    )
+    serve_batch_tokens: int = Field(1024, ge=16, description="Tokens of a batch of texts, whoever asked about them.")
+    serve_wait_seconds: float = Field(
+        4.0, gt=0, description="Where the wait for an answer would be longer, the caller is told to come back (429)."
+    )
     behind_https: bool = Field(False, description="A reverse proxy speaks HTTPS: secure cookies, HSTS, redirects.")
     trusted_proxies: int = Field(0, ge=0, le=5, description="Reverse proxies that set X-Forwarded-For before us.")
     email_url: SecretStr = Field(

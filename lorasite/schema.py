@@ -85,9 +85,16 @@ class Schema(AutoSchema):
             _without_nul(schema, SOME_TEXT if not field.allow_blank and field.trim_whitespace else ANY_TEXT)
         return schema
 
+    def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
+        closed = direction == "request" and getattr(serializer, "closed", False)
+        return schema | {"additionalProperties": False, "minProperties": 1} if closed else schema
+
     def _failures(self, operation: dict[str, Any]) -> dict[str, Any]:
         left_out = set() if "requestBody" in operation else {"413", "415"}
-        left_out |= set() if "{" in self.path or self.method == "POST" or self._paginates() else {"404"}
+        left_out |= (
+            set() if "{" in self.path or self.method == "POST" or self._paginates() or self._asks_for_one() else {"404"}
+        )
         left_out |= {"409"} if self.method == "GET" else set()
         ref = {"$ref": f"#/components/schemas/{self._problem()}"}
         content = {"application/problem+json": {"schema": ref}}
@@ -96,6 +103,10 @@ class Schema(AutoSchema):
 
     def _paginates(self) -> bool:
         return self.method == "GET" and self._is_list_view() and self._get_paginator() is not None
+
+    def _asks_for_one(self) -> bool:
+        """Whether the query names a thing that may not be there."""
+        return getattr(self.view, "asks_for_one", False)
 
     def _problem(self) -> str:
         component = ResolvedComponent("Problem", ResolvedComponent.SCHEMA, PROBLEM, "Problem")

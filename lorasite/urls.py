@@ -13,8 +13,8 @@ urlpatterns = [
     path("", include("accounts.allauth_urls")),
     path("", include("datasets_app.urls")),
     path("", include("training.urls")),
+    path("", include("inference.urls")),  # before experiments: models/recommend is no model
     path("", include("experiments.urls")),
-    path("", include("inference.urls")),
     path("", include("audit.urls")),
     path("", include("monitoring.urls")),
     path("admin/", admin.site.urls),

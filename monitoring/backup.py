@@ -17,7 +17,7 @@ from accounts.errors import Conflict, Invalid
 from audit.services import record, verify
 from datasets_app import canonical
 from datasets_app.models import Version
-from experiments.models import Experiment
+from experiments.models import Experiment, ModelVersion
 from training.engine.errors import CheckpointDamaged, DiskFull
 from training.engine.files import DRAFT, verify_folder, write_folder
 
@@ -38,7 +38,7 @@ class Difference:
 
 
 def backup(target: Path) -> Path:
-    """Database, dataset versions, results and the secret key in one new folder that is there whole or not at all.
+    """Database, dataset versions, registered models, results and the secret key in one new folder that is there whole or not at all.
 
     The database comes first: files never change once they are written, so what a row names is still there to be copied. It
     may run while the installation works.
@@ -56,7 +56,8 @@ def backup(target: Path) -> Path:
 
 def _fill(draft: Path) -> None:
     _dump_database(draft)
-    _copy(Path(settings.DATA_DIR) / "datasets", draft / "data" / "datasets")
+    for room in ("datasets", "models"):
+        _copy(Path(settings.DATA_DIR) / room, draft / "data" / room)
     _copy(Path(settings.RESULTS_DIR), draft / "results")
     key = Path(settings.DATA_DIR) / "secret_key"
     if key.exists():
@@ -107,6 +108,8 @@ def differences() -> Iterator[Difference]:
         yield from _of_version(version)
     for experiment in Experiment.objects.order_by("pk").iterator():
         yield from _of_experiment(experiment)
+    for registered in ModelVersion.objects.select_related("model").order_by("pk").iterator():
+        yield from _of_folder(str(registered), registered.folder)
     yield from _unknown()
     verdict = verify()
     if verdict.broken:
@@ -135,14 +138,17 @@ def _of_experiment(experiment: Experiment) -> Iterator[Difference]:
     kept = experiment.metrics.get("checkpoints", {}).values()
     names = sorted({str(checkpoint["path"]) for checkpoint in kept if checkpoint})
     for folder in [experiment.final_model, *(experiment.folder / name for name in names)]:
-        place = f"{experiment.name}/{folder.relative_to(experiment.folder)}"
-        if not folder.is_dir():
-            yield Difference("model", place, "missing", _("The folder is not there."))
-            continue
-        try:
-            verify_folder(folder)
-        except CheckpointDamaged as error:
-            yield Difference("model", place, "changed", str(error))
+        yield from _of_folder(f"{experiment.name}/{folder.relative_to(experiment.folder)}", folder)
+
+
+def _of_folder(place: str, folder: Path) -> Iterator[Difference]:
+    if not folder.is_dir():
+        yield Difference("model", place, "missing", _("The folder is not there."))
+        return
+    try:
+        verify_folder(folder)
+    except CheckpointDamaged as error:
+        yield Difference("model", place, "changed", str(error))
 
 
 def _unknown() -> Iterator[Difference]:
@@ -155,3 +161,7 @@ def _unknown() -> Iterator[Difference]:
     for folder in sorted(Path(settings.RESULTS_DIR).glob("[!.]*")):
         if folder.is_dir() and folder.name not in names:
             yield Difference("model", folder.name, "unknown", _("No experiment has this name."))
+    keys = {key.hex for key in ModelVersion.objects.values_list("key", flat=True)}
+    for folder in sorted((Path(settings.DATA_DIR) / "models").glob("[!.]*")):
+        if folder.name not in keys:
+            yield Difference("model", folder.name, "unknown", _("No registered model has these files."))

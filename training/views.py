@@ -124,7 +124,10 @@ def _asked(request: Any) -> dict[str, Any]:
     """What the form starts from: an earlier experiment (`like`), a preset, a dataset."""
     if like := request.GET.get("like"):
         found = experiment_for(request.user, like)
-        return found.config | {"experiment_name": free_name(found.name)}
+        config = found.config | {"experiment_name": free_name(found.name)}
+        if wanted := request.GET.get("dataset"):
+            config["data"] = config["data"] | {"dataset_name": wanted}
+        return config
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
     wanted = request.GET.get("dataset") or config["data"]["dataset_name"]
     known = {name.partition("@")[0]: name for name in _newest(request)}

@@ -19,7 +19,7 @@ def sharing(context: Any, obj: Any) -> dict[str, Any]:
     return {
         "request": context["request"],
         "csrf_token": context["csrf_token"],
-        "kind": obj._meta.model_name,
+        "kind": rules.kind_of(obj),
         "name": obj.name,
         "lines": rules.access_list(obj),
         "may_share": may_share,

@@ -96,18 +96,22 @@ def test_leavers_objects_are_handed_over_in_one_step_and_the_account_is_closed(
     owned: Belongings, admin: User, member: User, stranger: User
 ) -> None:
     belongings(member, "other")
-    assert services.close(user=admin, person=member, heir=stranger) == 4
-    assert sharing.belongings(member) == {} and sharing.belongings(stranger) == {"dataset": 2, "experiment": 2}
+    assert services.close(user=admin, person=member, heir=stranger) == 6
+    assert sharing.belongings(member) == {} and sharing.belongings(stranger) == {
+        "dataset": 2,
+        "experiment": 2,
+        "model": 2,
+    }
     assert not Task.objects.exclude(owner=stranger).exists()
     assert not User.objects.get(pk=member.pk).is_active
     done = list(Entry.objects.filter(username="admin").values_list("action", flat=True))
-    assert done.count("owner.change") == 4 and {"owner.hand_over", "user.close"} <= set(done)
+    assert done.count("owner.change") == 6 and {"owner.hand_over", "user.close"} <= set(done)
 
 
 def test_leavers_objects_wait_for_an_heir_and_are_never_orphaned(owned: Belongings, admin: User, member: User) -> None:
     services.close(user=admin, person=member)
     assert Dataset.objects.get().owner == member and sees(admin) == {"dataset", "experiment", "task"}
-    assert sharing.hand_over(user=admin, leaver=member, to=admin) == 2
+    assert sharing.hand_over(user=admin, leaver=member, to=admin) == 3
     with pytest.raises(NotAllowed):
         sharing.hand_over(user=member, leaver=admin, to=member)
 

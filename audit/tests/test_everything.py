@@ -65,6 +65,26 @@ DONE: dict[str, tuple[Do, str, str, str]] = {  # by API client, page or both: ac
         "owned",
         "ok",
     ),
+    "describe a model": (
+        lambda a, p, x: a.patch("/api/models/owned", {"card": "x"}, format="json"),
+        "model.describe",
+        "owned@1",
+        "ok",
+    ),
+    "name a version": (
+        lambda a, p, x: p.post("/models/owned@1/alias/", {"alias": "champion"}),
+        "model.alias",
+        "owned@1",
+        "ok",
+    ),
+    "download a model": (lambda a, p, x: a.get("/api/models/owned/archive"), "model.download", "owned@1", "ok"),
+    "share a model": (
+        lambda a, p, x: a.post("/api/sharing/model/owned", {"to": "viewer", "access": "view"}, format="json"),
+        "share",
+        "owned",
+        "ok",
+    ),
+    "delete a model": (lambda a, p, x: p.post("/models/owned/delete/"), "model.delete", "owned", "ok"),
     "token": (
         lambda a, p, x: p.post("/account/tokens/", {"name": "t", "scopes": ["read"], "days": 1}),
         "token.create",

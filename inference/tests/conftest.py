@@ -1,4 +1,4 @@
-"""A model that was really trained, once for all tests of this folder."""
+"""The model that was really trained, as an experiment."""
 
 import shutil
 from pathlib import Path
@@ -8,22 +8,7 @@ import polars as pl
 import pytest
 
 from experiments.models import Experiment
-from training.engine import RunConfig, train
-
-CONFIG = {
-    "lora": {"r": 4, "layers_to_transform": [4, 5]},
-    "data": {"text_column": "text", "label_column": "sentiment", "max_length": 24, "eval_samples": 60},
-    "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "learning_rate": 0.002},
-    "system": {"baseline": False},
-}
-
-
-@pytest.fixture(scope="session")
-def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a small run on real tweets."""
-    results = tmp_path_factory.mktemp("trained") / "small"
-    list(train(RunConfig.parse(CONFIG), data_file=tweets, results=results))
-    return results
+from training.engine import RunConfig
 
 
 @pytest.fixture

@@ -86,6 +86,7 @@ REFUSED = {
 
 def test_server_answers_and_refuses_in_words(served, model, capsys):
     health = asked(served, "/health")[1]
+    assert health.pop("in_memory")["base_models"] == [model.base_model]
     assert health == {"status": "ok", "model": "small", "base_model": model.base_model, "models": ["small"]}
     call_command("predict_health", "--port", str(served))
     assert capsys.readouterr().out.startswith("ok: small")

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import polars as pl
+from django.utils import timezone
 
 from accounts.models import User
 from datasets_app import canonical
 from datasets_app.models import Dataset, DataTask, Suspect, Version
-from experiments.models import Experiment
+from experiments.models import Experiment, ModelVersion, RegisteredModel
 from training.models import Stage, Status, Task
 
 
@@ -18,10 +19,12 @@ class Belongings:
     experiment: Experiment
     task: Task
     data_task: DataTask
+    model: RegisteredModel
 
 
 def belongings(owner: User, name: str = "mine") -> Belongings:
-    """A dataset `name` with its rows on disk, a cancelled run `name` that trained on it, and a search for wrong labels."""
+    """A dataset `name` with its rows on disk, a cancelled run `name` that trained on it, a search for wrong
+    labels, and a registered model `name` whose files say nothing."""
     frame = pl.DataFrame({"text": ["a fine day", "a poor day"], "label": ["good", "bad"], "row": [1, 2]})
     dataset = Dataset.objects.create(name=name, owner=owner)
     version = Version.objects.create(
@@ -39,4 +42,20 @@ def belongings(owner: User, name: str = "mine") -> Belongings:
         version=version, rank=1, row=1, text="a fine day", label="good", predicted="bad", given_probability=0.2,
         predicted_probability=0.8,
     )  # fmt: skip
-    return Belongings(dataset, version, experiment, task, data_task)
+    return Belongings(dataset, version, experiment, task, data_task, registered(owner, name))
+
+
+def registered(owner: User, name: str) -> RegisteredModel:
+    now = timezone.now()
+    model = RegisteredModel.objects.create(name=name, owner=owner, base_model="some/model", updated_at=now, words=name)
+    facts = {
+        "experiment_name": name,
+        "dataset_name": f"{name}@1",
+        "base_model": "some/model",
+        "labels": ["bad", "good"],
+    }
+    model.latest = ModelVersion.objects.create(model=model, number=1, author=owner, **facts)
+    model.latest.folder.mkdir(parents=True)
+    (model.latest.folder / "adapter_config.json").write_text("{}")
+    model.save()
+    return model

@@ -164,6 +164,22 @@ GET    experiments/<str:name>/                     302 404 404 200 200 200
 POST   experiments/<str:name>/                     302 405 405 405 405 405
 GET    experiments/<str:name>/files/<path:path>    302 404 404 200 200 200
 POST   experiments/<str:name>/files/<path:path>    302 405 405 405 405 405
+GET    models/                                     302 200 200 200 200 200
+POST   models/                                     302 405 405 405 405 405
+GET    models/register/?experiment=<name>          302 404 404 403 200 200
+POST   models/register/                            302 404 404 403 409 409
+GET    models/recommend/?dataset=<name>            302 404 404 200 200 200
+POST   models/recommend/                           302 405 405 405 405 405
+GET    models/<str:name>/                          302 404 404 200 200 200
+POST   models/<str:name>/                          302 405 405 405 405 405
+GET    models/<str:name>/archive.zip               302 404 404 200 200 200
+POST   models/<str:name>/archive.zip               302 405 405 405 405 405
+GET    models/<str:name>/card/                     302 405 405 405 405 405
+POST   models/<str:name>/card/                     302 404 404 403 302 302
+GET    models/<str:name>/alias/                    302 405 405 405 405 405
+POST   models/<str:name>/alias/                    302 404 404 403 302 302
+GET    models/<str:name>/delete/                   302 405 405 405 405 405
+POST   models/<str:name>/delete/                   302 404 404 403 302 302
 GET    predict/                                    302 200 200 200 200 200
 POST   predict/                                    302 200 200 200 200 200
 GET    audit/                                      302 403 403 403 403 200
@@ -207,6 +223,15 @@ POST   api/experiments/delete                      401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
 DELETE api/experiments/<str:name>                  401 404 404 403 204 204
 GET    api/experiments/<str:name>/files/<path:path> 401 404 404 200 200 200
+GET    api/models                                  401 200 200 200 200 200
+POST   api/models                                  401 403 404 403 409 409
+GET    api/models/recommend?dataset=<name>         401 404 404 200 200 200
+GET    api/models/<str:name>                       401 404 404 200 200 200
+PATCH  api/models/<str:name>                       401 404 404 403 200 200
+DELETE api/models/<str:name>                       401 404 404 403 204 204
+GET    api/models/<str:name>/archive               401 404 404 200 200 200
+PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
+DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
 POST   api/train                                   401 403 400 403 202 202
 POST   api/train/validate                          401 400 400 200 200 200
 GET    api/tasks                                   401 200 200 200 200 200
@@ -232,6 +257,12 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/datasets/<str:name>/changes": {"did": "edit", "rows": {"1": {"text": "a fine day indeed"}}},
     "api/datasets/<str:name>/noise/<int:rank>": {"label": "good"},
     "predict/": {"text": "a fine day", "model": "private"},
+    "models/register/": {"experiment": "private", "name": "new"},
+    "models/<str:name>/card/": {"summary": "Moods.", "card": "Ours."},
+    "models/<str:name>/alias/": {"alias": "champion"},
+    "api/models": {"experiment": "private", "name": "new"},
+    "api/models/<str:name>": {"card": "Ours."},
+    "api/models/<str:name>/aliases/<str:alias>": {"version": 1},
     "datasets/<str:name>/fix/": {"code": "markup"},
     "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},
     "datasets/<str:name>/noise/decide/": {"rank": "1", "label": "good"},
@@ -254,7 +285,7 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     """What stands for <name>, <task_id>, … in an address."""
     owned, waiting = belongings(people["owner"], "private"), belongings(people["owner"], "waiting")
     for shared in (owned, waiting):
-        for thing in (shared.dataset, shared.experiment):
+        for thing in (shared.dataset, shared.experiment, shared.model):
             share(thing, to=people["reader"])
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
@@ -264,6 +295,7 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
         "waiting": str(waiting.task.pk),
         "data_task": str(owned.data_task.pk),
         "rank": "1",
+        "alias": "champion",
     }
     api_token, _secret = make_token(user=people["owner"], name="script", scopes=["read"], days=1)
     invitation, link = invite(user=people["admin"], role=Role.VIEWER)
@@ -302,7 +334,7 @@ def answer(client: Any, method: str, path: str, body: Any = None) -> int:
 def test_everybody_gets_the_answer_of_the_table(
     people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
 ) -> None:
-    path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method == "POST" else None
+    path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
     clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
     found = {name: answer(client, method, path, body) for name, client in clients.items()}
     assert found == dict(zip(PEOPLE, codes, strict=True))
@@ -337,7 +369,10 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
         assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
 
 
-LISTS = ["/", "/datasets/", "/experiments/", "/train/", "/api/datasets", "/api/experiments/mine", "/api/tasks"]
+LISTS = [
+    "/", "/datasets/", "/experiments/", "/train/", "/models/", "/predict/", "/api/datasets", "/api/experiments/mine",
+    "/api/models", "/api/tasks",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", LISTS)

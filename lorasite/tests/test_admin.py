@@ -14,14 +14,17 @@ from accounts.models import BaseModelRule, Role, User
 from audit.models import Entry
 from audit.services import record, verify
 from datasets_app.models import Dataset, Version
-from experiments.models import Experiment
+from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from monitoring.models import Worker
 from monitoring.services import beat
 from training.models import Status, Task
+from work.queue import send
 
 from .rows import Belongings, belongings
 
-MODELS: list[Any] = [User, Group, BaseModelRule, Dataset, Version, Experiment, Task, Entry, Worker]
+MODELS: list[Any] = [
+    User, Group, BaseModelRule, Dataset, Version, Experiment, RegisteredModel, ModelVersion, Task, Entry, Worker,
+]  # fmt: skip
 PASSWORD = "correct-horse-9"
 
 
@@ -84,7 +87,7 @@ def test_anonymous_comes_to_the_one_sign_in(client: Any, owned: Belongings) -> N
         assert client.get(path, follow=True).redirect_chain[-1][0] == f"/login/?next={path}"
 
 
-@pytest.mark.parametrize("model", [Dataset, Version, Experiment, Task, Entry, Worker])
+@pytest.mark.parametrize("model", [Dataset, Version, Experiment, RegisteredModel, ModelVersion, Task, Entry, Worker])
 def test_records_are_only_looked_at(browser: Any, owned: Belongings, model: Any) -> None:
     one = model.objects.order_by("pk")[0]
     before = list(model.objects.values())
@@ -126,6 +129,27 @@ def test_cancelling_goes_through_the_service(browser: Any, owned: Belongings) ->
     owned.task.refresh_from_db()
     assert owned.task.status == Status.CANCELLED
     assert Entry.objects.get(action="task.cancel").username == "admin"
+
+
+def test_champion_is_named_through_the_service(browser: Any, owned: Belongings) -> None:
+    chosen = {"action": "make_champion", "_selected_action": [str(owned.model.latest_id)]}
+    browser.post(address(ModelVersion, "changelist"), chosen)
+    assert Alias.objects.get().version_id == owned.model.latest_id
+    entry = Entry.objects.get(action="model.alias")
+    assert (entry.username, entry.object_id) == ("admin", "mine@1")
+
+
+def test_queues_and_workers_of_rq_stand_beside_the_database(browser: Any, redis_server: str, owned: Belongings) -> None:
+    Task.objects.update(status=Status.PENDING)
+    page = browser.get(address(Worker, "changelist"))
+    assert ["cpu", 0, 0, 0, 1, 0] in page.context["queue_table"]["rows"]
+    assert "RQ's queues in Redis" in page.content.decode()
+    assert send(Task, owned.task.pk)
+    assert ["cpu", 1, 0, 0, 1, 0] in browser.get(address(Worker, "changelist")).context["queue_table"]["rows"]
+
+
+def test_lists_of_workers_open_while_redis_is_away(browser: Any, owned: Belongings) -> None:
+    assert "Redis does not answer" in browser.get(address(Worker, "changelist")).content.decode()
 
 
 def test_account_is_added_changed_and_disabled_with_every_step_audited(browser: Any, db: None) -> None:

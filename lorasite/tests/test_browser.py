@@ -168,6 +168,28 @@ def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
     test_page_is_readable_by_all(page, run, "/experiments/by-hand/")
 
 
+def test_finished_run_becomes_a_model_that_is_found_for_its_data_and_asked(page: Page, run: str) -> None:
+    """On each of these pages axe finds nothing, and nothing sticks out at a phone's width."""
+    page.goto(run)
+    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+    page.goto("/experiments/by-hand/")
+    page.get_by_role("link", name="Register as model").click()
+    page.get_by_label("Name").fill("moods-en")
+    page.get_by_label("What it does, in a line").fill("Tells a good day from a bad one.")
+    page.get_by_role("button", name="Register the model").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("moods-en")
+    page.goto("/datasets/moods/")
+    page.get_by_role("link", name="Find a model for it").click()
+    expect(page.locator("#recommended")).to_contain_text("that it has not learnt from", timeout=60_000)
+    page.get_by_role("link", name="Try it").first.click()
+    page.get_by_label("Text", exact=True).fill("the room was lovely and kind")
+    page.get_by_label("Beside it").select_option("by-hand")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#result article")).to_have_count(2, timeout=60_000)
+    for path in ("/models/", "/models/moods-en/", "/models/?dataset=moods@1"):
+        test_page_is_readable_by_all(page, run, path)
+
+
 def test_api_docs_open(address: str, chromium: Browser) -> None:
     """Swagger UI sets a few inline styles, which the policy refuses; what is there to read and to try stays."""
     page = chromium.new_page(base_url=address)

@@ -16,24 +16,19 @@ from django.db import connection
 from audit import guard
 from audit.models import Entry
 from datasets_app.models import Version
-from datasets_app.services import create_version
-from experiments.models import Experiment
-from inference.tests.conftest import model, trained
+from experiments.models import Experiment, ModelVersion
+from experiments.registry.services import register
 from lorasite.tests.site import database_of
 from monitoring.backup import backup, differences
-
-__all__ = ["model", "trained"]  # fixtures: an experiment whose model was really trained
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def installation(model: Experiment, member: Any, tweets_csv: Path) -> Experiment:
-    """A dataset version and an experiment, each with its files."""
-    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
-    model.metrics = json.loads((model.folder / "metrics.json").read_text())
-    model.save()
-    return model
+def installation(learnt: Experiment, member: Any) -> Experiment:
+    """A dataset version, an experiment and a registered model, each with its files."""
+    register(user=member, experiment=learnt, name="mood")
+    return learnt
 
 
 def damage(experiment: Experiment) -> list[tuple[str, str, str]]:
@@ -47,12 +42,16 @@ def damage(experiment: Experiment) -> list[tuple[str, str, str]]:
     checkpoint = experiment.metrics["checkpoints"]["best"]["path"]
     shutil.rmtree(experiment.folder / checkpoint)
     (Path(settings.RESULTS_DIR) / "by-hand").mkdir()
+    (ModelVersion.objects.get().folder / "lorasite.json").unlink()
+    (Path(settings.DATA_DIR) / "models" / "left-over").mkdir()
     return [
         ("dataset", "tweets@1", "missing"),
         ("model", "small/artifacts/final_model", "changed"),
         ("model", f"small/{checkpoint}", "missing"),
+        ("model", "mood@1", "changed"),
         ("dataset", f"{'0' * 64}.parquet", "unknown"),
         ("model", "by-hand", "unknown"),
+        ("model", "left-over", "unknown"),
     ]
 
 

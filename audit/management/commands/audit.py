@@ -1,16 +1,19 @@
-"""manage.py audit verify|export."""
+"""manage.py audit list|verify|export."""
 
+import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from accounts.commands import columns, refused
 from accounts.errors import LorasiteError
 from audit import export, services
-from audit.selectors import FILTERS
+from audit.api import EntrySerializer
+from audit.selectors import FILTERS, search
 
 
 class Command(BaseCommand):
-    help = "Check that no audit entry was changed, removed or put in, or write the log as CSV."
+    help = "Read the audit log, check that no entry was changed, removed or put in, or write it as CSV."
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(dest="do", required=True)
@@ -19,11 +22,26 @@ class Command(BaseCommand):
             "--head", default="", metavar="HASH", help="a head printed earlier that must still be there"
         )
         wanted = commands.add_parser("export", help="CSV on standard output, newest first; itself an entry of the log")
-        for name in FILTERS:
-            wanted.add_argument(f"--{name}", default="")
+        shown = commands.add_parser("list", help="the newest entries first")
+        shown.add_argument("--limit", type=int, default=50, help="how many (50)")
+        shown.add_argument("--json", action="store_true", help="print JSON, as the API gives it")
+        for command in (wanted, shown):
+            for name in FILTERS:
+                command.add_argument(f"--{name}", default="")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        {"verify": self.verify, "export": self.export}[options["do"]](options)
+        try:
+            {"list": self.listed, "verify": self.verify, "export": self.export}[options["do"]](options)
+        except LorasiteError as error:
+            raise refused(error) from None
+
+    def listed(self, options: dict[str, Any]) -> None:
+        found = search({name: options[name] for name in FILTERS})[: options["limit"]]
+        if options["json"]:
+            self.stdout.write(json.dumps(EntrySerializer(found, many=True).data, ensure_ascii=False, indent=2))
+            return
+        rows = [[f"{e.at:%Y-%m-%d %H:%M:%S}", e.username, e.action, e.object_id, e.result] for e in found]
+        self.stdout.write("\n".join(columns([["time (UTC)", "who", "what", "on", "result"], *rows])))
 
     def verify(self, options: dict[str, Any]) -> None:
         verdict = services.verify(options["head"])
@@ -36,9 +54,5 @@ class Command(BaseCommand):
         self.stdout.write(f"The chain holds: {verdict.entries} entries.\nhead {verdict.head}")
 
     def export(self, options: dict[str, Any]) -> None:
-        try:
-            found = services.export({k: options[k] for k in FILTERS})
-        except LorasiteError as error:
-            raise CommandError(str(error.message)) from error
-        for line in export.lines(found):
+        for line in export.lines(services.export({k: options[k] for k in FILTERS})):
             self.stdout.write(line, ending="")

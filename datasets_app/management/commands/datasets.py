@@ -1,19 +1,17 @@
 """manage.py datasets import|list|validate, each with --json for programs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
-from accounts.errors import LorasiteError
-from accounts.models import User
+from accounts.commands import MISSING, MISUSED, Answering, person, who_and_how
 from datasets_app import hub, selectors, services, wording
 from datasets_app.models import Version
 
 
-class Command(BaseCommand):
+class Command(Answering):
     help = "Import data files, list the datasets, or check a file without storing it."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -21,7 +19,6 @@ class Command(BaseCommand):
         add = commands.add_parser("import", help="store a file as a dataset's next version")
         add.add_argument("name")
         add.add_argument("--note", default="")
-        add.add_argument("--user", help="whose dataset it is; the first admin where left out")
         add.add_argument("--hub", help="id of a data set of the hub, in place of a file")
         add.add_argument("--config", help="of that data set, where it has several")
         add.add_argument("--revision", help="of that data set; the newest where left out")
@@ -31,19 +28,14 @@ class Command(BaseCommand):
             for option in ("--text-column", "--label-column", "--encoding", "--delimiter"):
                 command.add_argument(option)
         shown = commands.add_parser("list", help="the datasets with their newest versions")
-        shown.add_argument("--user", help="only what this person may see")
         for command in (add, check, shown):
-            command.add_argument("--json", action="store_true", help="print JSON")
+            who_and_how(command)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        do = {"import": self.store, "list": self.show, "validate": self.validate}[options["do"]]
+    def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         try:
-            answer, lines = do(options)
-        except LorasiteError as error:
-            raise CommandError(str(error.message)) from error
+            return {"import": self.store, "list": self.show, "validate": self.validate}[options["do"]](options)
         except OSError as error:
-            raise CommandError(f"{error.filename}: {error.strerror}") from error
-        self.stdout.write(json.dumps(answer, ensure_ascii=False) if options["json"] else "\n".join(lines))
+            raise CommandError(f"{error.filename}: {error.strerror}", returncode=MISSING) from error
 
     def store(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         version = _fetched(options) if options["hub"] else _read(options)
@@ -57,7 +49,7 @@ class Command(BaseCommand):
         return {**answer, "findings": found}, [f"{version}: {version.rows} rows", *map(_line, found)]
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        found = [d.latest for d in selectors.datasets_for(_user(options["user"])) if d.versions.all()]
+        found = [d.latest for d in selectors.datasets_for(person(options["user"])) if d.versions.all()]
         answer = [{"name": v.dataset.name, "version": v.number, "rows": v.rows, "labels": v.labels} for v in found]
         return answer, [f"{v}\t{v.rows} rows\t{len(v.labels)} labels" for v in found]
 
@@ -79,25 +71,17 @@ class Command(BaseCommand):
 
 def _read(options: dict[str, Any]) -> Version:
     if options["file"] is None:
-        raise CommandError("Name a file, or a data set of the hub by --hub.")
+        raise CommandError("Name a file, or a data set of the hub by --hub.", returncode=MISUSED)
     given = {key: options[key] for key in ("name", "file", "note", "text_column", "label_column", "encoding")}
     filename, delimiter = options["file"].name, options["delimiter"]
-    return services.create_version(user=_user(options["user"]), filename=filename, delimiter=delimiter, **given)
+    return services.create_version(user=person(options["user"]), filename=filename, delimiter=delimiter, **given)
 
 
 def _fetched(options: dict[str, Any]) -> Version:
-    user, revision = _user(options["user"]), hub.pinned(options["hub"], options["revision"])
+    user, revision = person(options["user"]), hub.pinned(options["hub"], options["revision"])
     given = {key: options[key] for key in ("name", "hub", "config", "note", "text_column", "label_column")}
     return services.insert(hub.prepare(user=user, revision=revision, **given))
 
 
 def _line(finding: dict[str, Any]) -> str:
     return f"{finding['severity']:8} {wording.sentence(finding['code'], finding['count'])}"
-
-
-def _user(name: str | None) -> User:
-    users = User.objects.filter(is_active=True)
-    found = users.filter(username=name).first() if name else users.filter(is_superuser=True).order_by("pk").first()
-    if found is None:
-        raise CommandError(f"There is no user {name}." if name else "There is no admin yet; name somebody by --user.")
-    return found

@@ -1,30 +1,26 @@
-import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.core.management.base import CommandParser
 
-from accounts.errors import LorasiteError
-from accounts.models import User
+from accounts.commands import Answering, person, who_and_how
 from inference.services import predict
 
+BAR = 30  # characters of a probability of 1
 
-class Command(BaseCommand):
-    help = "Predict one text with a finished experiment; the best one when --model is left out."
+
+class Command(Answering):
+    help = "Predict one text with a model or a finished experiment; the best one when --model is left out."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--text", required=True)
-        parser.add_argument("--model", help="An experiment's name.")
+        parser.add_argument("--model", help="A registered model (name, name@3, name@alias) or an experiment.")
+        who_and_how(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            admin = User.objects.filter(is_superuser=True).first()
-        except DatabaseError as error:
-            raise CommandError(f"The database can't be read ({error}). `make start` makes it.") from error
-        if admin is None:
-            raise CommandError("There is no account yet. Run `make start` once.")
-        try:
-            (answer,) = predict(user=admin, texts=[options["text"]], model=options["model"])
-        except LorasiteError as error:
-            raise CommandError(str(error.message)) from None
-        self.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2))
+    def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+        (found,) = predict(user=person(options["user"]), texts=[options["text"]], model=options["model"])
+        shares = found["probabilities"]
+        width = max(map(len, shares))
+        bars = [f"  {name:{width}}  {share:.4f}  {'█' * round(BAR * share)}".rstrip() for name, share in shares.items()]
+        cut = ["The text is longer than the model reads; its end was left out."] if found["truncated"] else []
+        said = f"says {found['model']} over {found['base_model']}, {found['language']}, {found['latency_ms']} ms"
+        return found, [f"{found['label_name']}, {said}", *bars, *cut]

@@ -8,16 +8,19 @@ from django.db import DatabaseError, connections
 from gunicorn.app.base import BaseApplication
 
 from accounts.errors import LorasiteError
-from experiments.models import Experiment
-from inference.selectors import with_model
+from inference.selectors import Models, all_models, only
 from inference.server import Server
+
+THREADS = 32  # callers that wait together fill a batch; one thread computes
 
 
 class Command(BaseCommand):
     help = "Serve trained models over HTTP, without accounts: POST /predict and GET /health. Ctrl-C ends it."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--exp", default="", help="Serve this experiment only; else all, and the best by itself.")
+        parser.add_argument(
+            "--exp", default="", help="Serve this experiment or registered model only; else all of them."
+        )
         parser.add_argument("--host", default=settings.SERVE_HOST)
         parser.add_argument("--port", type=int, default=settings.SERVE_PORT)
 
@@ -25,22 +28,18 @@ class Command(BaseCommand):
         host, port = options["host"], options["port"]
         require_free(host, port)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        server, first = Server(served(options["exp"])), best(options["exp"])
+        models = only(options["exp"]) if options["exp"] else all_models()
+        first = best(models, options["exp"])
         self.stdout.write(f"{first or 'No model yet'} at http://{address}/predict (Ctrl-C ends it)")
         self.stdout.flush()
         connections.close_all()  # the process that answers is a fork, and must not share this one's
-        Application(server, address).run()
+        Application(Server(models), address).run()
 
 
-def served(name: str) -> Any:
-    found = Experiment.objects.filter(name=name) if name else Experiment.objects.all()
-    return with_model(found)
-
-
-def best(name: str) -> str:
+def best(models: Models, name: str) -> str:
     """The name of the model that answers where a request names none; empty while there is none at all."""
     try:
-        first = served(name).first()
+        first = models.best()
     except DatabaseError as error:
         raise CommandError(f"The database can't be read ({error}). `make start` makes it.") from error
     if first is None and name:
@@ -69,7 +68,13 @@ class Application(BaseApplication):
         super().__init__()
 
     def load_config(self) -> None:
-        chosen = {"bind": self.address, "worker_class": "gthread", "threads": 4, "graceful_timeout": 5, "timeout": 600}
+        chosen = {
+            "bind": self.address,
+            "worker_class": "gthread",
+            "threads": THREADS,
+            "graceful_timeout": 5,
+            "timeout": 600,
+        }
         for name, value in {**chosen, "control_socket_disable": True, "loglevel": "warning"}.items():
             self.cfg.set(name, value)
 

@@ -6,15 +6,15 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
+from accounts.commands import person, refused
 from accounts.errors import LorasiteError
-from accounts.models import User
 from datasets_app.selectors import version_for
 from training import services
 from training.engine import Prepared, StepDone, train
 from training.engine.config import RunConfig
 from training.engine.errors import EngineError, Interrupted
 from training.engine.results import describe
-from training.management.commands.train import read_text, told
+from training.management.commands.train import read_text
 
 
 class Command(BaseCommand):
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         except Interrupted:
             raise CommandError("Stopped; the last step is saved. The same command goes on from there.") from None
         except LorasiteError as error:
-            raise CommandError(told(error)) from None
+            raise refused(error) from None
         except EngineError as error:
             raise CommandError(str(error)) from None
 
@@ -71,9 +71,6 @@ def _data(config: RunConfig, beside: Path) -> dict[str, Any]:
     for path in (Path(config.data.dataset_name), beside / config.data.dataset_name):
         if path.is_file():
             return {"data_file": path}
-    admin = User.objects.filter(is_superuser=True).order_by("pk").first()
-    if admin is None:
-        raise CommandError(f"There is no file {config.data.dataset_name}, and no platform yet: run `make start` first.")
-    version = version_for(admin, config.data.dataset_name)
+    version = version_for(person(None), config.data.dataset_name)
     config.data.text_column, config.data.label_column, config.data.split_column = "text", "label", "split"
     return {"data_file": version.path, "dataset_hash": version.hash}

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from samples import base_model_path
 from training.engine import Checkpointed, Evaluated, Finished, Notice, Prepared, RunConfig, StageChanged, StepDone
-from training.engine.errors import LossNotFinite, OutOfMemory
+from training.engine.errors import LossNotFinite, OutOfMemory, OverLong
 from training.engine.loop import Loop
 from training.engine.tasks.sequence_classification import Task
 from training.tests.engine.conftest import metrics_of, run, small
@@ -149,6 +149,12 @@ def test_run_whose_longest_row_cannot_fit_proposes_a_length_that_does(tweets, tm
     with pytest.raises(OutOfMemory, match=r"Set data.max_length to 12\b") as stopped:
         run(small(), tweets, tmp_path)
     assert stopped.value.field == "data.max_length"
+
+
+def test_texts_that_are_too_long_are_refused_where_that_is_configured(tweets, tmp_path):
+    with pytest.raises(OverLong, match="longer than 12 tokens") as stopped:
+        run(small(data={"max_length": 12, "truncation": "refuse"}), tweets, tmp_path)
+    assert stopped.value.field == "data.max_length" and not (tmp_path / "artifacts" / "final_model").exists()
 
 
 def test_loss_that_is_not_finite_stops_the_run_with_a_sentence(tweets, tmp_path, monkeypatch):

@@ -1,0 +1,148 @@
+"""The REST API of registered models."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import FileResponse
+from django.utils.translation import gettext as _
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.errors import Invalid
+from accounts.idempotency import HEADER, key_of
+from accounts.models import User
+from accounts.permissions import require_creator
+from accounts.requests import person, refuse_unknown
+
+from ..models import ModelVersion, RegisteredModel
+from ..selectors import managed_experiment
+from . import selectors, services
+from .serializers import AliasSerializer, DescribeSerializer, ModelDetail, ModelRow, RegisterSerializer
+
+WORDS = {
+    "q": "Words anywhere in name, summary, labels, data, base model or language.",
+    "language": "English name of the language, as English.",
+    "labels": "A set of labels with commas, in any order and case: models that tell just these apart.",
+    "owner": "me: one's own only.",
+    "sort": f"One of {', '.join(selectors.SORTABLE)}; with a minus, the highest first.",
+}
+
+
+CHOICES = {"sort": ["", *selectors.SORTABLE, *(f"-{key}" for key in selectors.SORTABLE)], "owner": ["", "me"]}
+ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{services.ALIAS.pattern}$"}, OpenApiParameter.PATH)
+
+
+class Models(ListAPIView[RegisteredModel]):
+    serializer_class = ModelRow
+
+    def get_queryset(self) -> QuerySet[RegisteredModel]:
+        if getattr(self, "swagger_fake_view", False):
+            return RegisteredModel.objects.none()
+        query = {name: self.request.query_params.get(name, "") for name in selectors.FILTERS}
+        return selectors.search(person(self.request), **query)
+
+    @extend_schema(
+        operation_id="models_list",
+        parameters=[
+            OpenApiParameter(name, str, description=WORDS.get(name, ""), enum=CHOICES.get(name))
+            for name in selectors.FILTERS
+        ],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The registered models that you may see."""
+        return super().get(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="models_register", request=RegisterSerializer, parameters=[HEADER], responses={201: ModelDetail}
+    )
+    def post(self, request: Request) -> Response:
+        """Register a finished experiment of yours as a new model, or as the next version of one."""
+        require_creator(person(request))
+        refuse_unknown(request.data, RegisterSerializer)
+        sent = RegisterSerializer(data=request.data)
+        sent.is_valid(raise_exception=True)
+        fields = {**sent.validated_data}
+        experiment = managed_experiment(person(request), fields.pop("experiment"))
+        version = services.register(
+            user=person(request), experiment=experiment, idempotency_key=key_of(request), **fields
+        )
+        return Response(_detail(version), status=201)
+
+
+class OneModel(APIView):
+    serializer_class = ModelDetail
+
+    @extend_schema(operation_id="model", responses=ModelDetail)
+    def get(self, request: Request, name: str) -> Response:
+        """A model by name, or one of its versions: name@3, name@champion."""
+        return Response(_detail(selectors.version_for(person(request), name)))
+
+    @extend_schema(operation_id="model_describe", request=DescribeSerializer, responses=ModelDetail)
+    def patch(self, request: Request, name: str) -> Response:
+        """Change the summary, the card's text or the licences; what is not sent stays."""
+        version = _managed(person(request), name)
+        refuse_unknown(request.data, DescribeSerializer)
+        if not request.data:
+            raise Invalid(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
+        sent = DescribeSerializer(data=request.data)
+        sent.is_valid(raise_exception=True)
+        values = sent.validated_data
+        services.describe(
+            user=person(request), version=version, summary=values.get("summary"), text=values.get("card"),
+            licence=values.get("licence"),
+        )  # fmt: skip
+        return Response(_detail(selectors.version_for(person(request), name)))
+
+    @extend_schema(operation_id="model_delete", responses={204: None})
+    def delete(self, request: Request, name: str) -> Response:
+        """Remove a model with all its versions, or with name@3 that version alone."""
+        version = _managed(person(request), name)
+        if "@" in name:
+            services.delete_version(user=person(request), version=version)
+        else:
+            services.delete(user=person(request), model=version.model)
+        return Response(status=204)
+
+
+class ModelArchive(APIView):
+    @extend_schema(operation_id="model_archive", responses={(200, "application/zip"): OpenApiTypes.BINARY})
+    def get(self, request: Request, name: str) -> FileResponse:
+        """Adapter, tokenizer and card as one .zip, which plain PEFT loads."""
+        version = selectors.version_for(person(request), name)
+        packed = services.archive(user=person(request), version=version)
+        return FileResponse(packed, as_attachment=True, filename=f"{version.model.name}-{version.number}.zip")
+
+
+class ModelAlias(APIView):
+    serializer_class = AliasSerializer
+
+    @extend_schema(operation_id="model_alias", request=AliasSerializer, responses=ModelDetail, parameters=[ALIAS])
+    def put(self, request: Request, name: str, alias: str) -> Response:
+        """Let name@alias mean this version, whatever it meant before."""
+        model = selectors.managed_model(person(request), name)
+        refuse_unknown(request.data, AliasSerializer)
+        sent = AliasSerializer(data=request.data)
+        sent.is_valid(raise_exception=True)
+        version = selectors.version_of(model, str(sent.validated_data["version"]))
+        services.set_alias(user=person(request), version=version, name=alias)
+        return Response(_detail(version))
+
+    @extend_schema(operation_id="model_alias_end", responses={204: None})
+    def delete(self, request: Request, name: str, alias: str) -> Response:
+        """The alias means nothing any more."""
+        model = selectors.managed_model(person(request), name)
+        services.remove_alias(user=person(request), model=model, name=alias)
+        return Response(status=204)
+
+
+def _managed(user: User, name: str) -> ModelVersion:
+    selectors.managed_model(user, name.partition("@")[0])
+    return selectors.version_for(user, name)
+
+
+def _detail(version: ModelVersion) -> dict[str, Any]:
+    return dict(ModelDetail(version.model, context={"version": version}).data)

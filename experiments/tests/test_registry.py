@@ -1,0 +1,346 @@
+"""Models that outlive their runs: registered whole, described, found, handed on."""
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from accounts.errors import Conflict, Invalid, NotFound
+from accounts.permissions import share
+from accounts.sharing import give, recipients
+from audit.models import Entry
+from experiments import services as experiments
+from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
+from experiments.registry import card, selectors, services
+from experiments.services import NameTaken
+from training.engine.files import verify_folder
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def registered(member: Any, learnt: Experiment) -> ModelVersion:
+    return services.register(user=member, experiment=learnt, name="mood", summary="Tells the mood of a tweet.")
+
+
+def test_version_holds_what_is_known_of_its_run(registered, learnt):
+    assert (registered.number, registered.experiment, registered.dataset_hash) == (1, learnt, learnt.dataset_hash)
+    assert registered.language == "English" and registered.labels == ["negative", "neutral", "positive"]
+    assert registered.accuracy == learnt.accuracy and "confusion_matrix" in registered.metrics["eval"]
+    assert registered.licence["base_model"] == "apache-2.0" and registered.machine["device"]
+    assert registered.model.summary and "negative, neutral, positive" in registered.card
+    assert {limit["code"] for limit in registered.limits} == {f.code for f in learnt.version.findings.all()}
+    entry = Entry.objects.get(action="model.register")
+    assert (entry.username, entry.object_id) == ("member", "mood@1")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deleted_experiment_breaks_no_model(registered, learnt, member, api):
+    before = api(member).post("/api/predict", {"text": "a fine day", "model": "mood"}, format="json").json()
+    assert (registered.folder / "adapter_model.safetensors").stat().st_nlink == 2  # one file on the disk
+    experiments.delete(user=member, experiment=learnt)
+    verify_folder(registered.folder)
+    after = api(member).post("/api/predict", {"text": "a fine day", "model": "mood@1"}, format="json").json()
+    assert before["probabilities"] == after["probabilities"] and after["model"] == "mood@1"
+    registered.refresh_from_db()
+    assert registered.experiment is None and registered.experiment_name == "small"
+
+
+def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, member, api, tmp_path):
+    import torch
+    from huggingface_hub import ModelCard
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from samples import base_model_path
+
+    answer = api(member).get("/api/models/mood/archive")
+    zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content))).extractall(tmp_path)
+    base = AutoModelForSequenceClassification.from_pretrained(base_model_path(), num_labels=3)
+    model = PeftModel.from_pretrained(base, tmp_path / "mood").eval()
+    with torch.inference_mode():
+        inputs = AutoTokenizer.from_pretrained(tmp_path / "mood")("a fine day", return_tensors="pt")
+        found = model(**inputs).logits.softmax(-1)[0].tolist()
+    said = api(member).post("/api/predict", {"text": "a fine day", "model": "mood"}, format="json").json()
+    assert list(said["probabilities"].values()) == pytest.approx(found, abs=1e-4)
+    hub = ModelCard.load(tmp_path / "mood" / "README.md")
+    assert hub.data.base_model == registered.base_model and hub.data.license == "apache-2.0"
+    results = yaml.safe_load(hub.data.to_yaml())["model-index"][0]["results"][0]
+    assert results["dataset"]["revision"] == registered.dataset_hash
+    assert {metric["type"]: metric["value"] for metric in results["metrics"]}["accuracy"] == round(
+        registered.accuracy, 4
+    )
+    assert "| negative |" in hub.text and "Use it in plain PEFT" in hub.text
+
+
+def test_next_version_keeps_the_text_and_becomes_the_newest(registered, learnt, member):
+    services.describe(user=member, version=registered, text="Ours.", summary="Moods.", licence={"dataset": "cc-by-4.0"})
+    second = services.register(user=member, experiment=learnt, name="mood", note="again", checkpoint="last")
+    assert (second.number, second.card, second.checkpoint) == (2, "Ours.", "last")
+    model = RegisteredModel.objects.get()
+    assert model.latest == second and model.summary == "Moods."
+    assert registered.licence == {"base_model": "", "dataset": "cc-by-4.0"}
+
+
+def test_other_checkpoint_brings_its_own_adapter(learnt, member):
+    """The fixture's run keeps one checkpoint under three names; here the last one is another file."""
+    last = learnt.folder / "artifacts/checkpoints/checkpoint-99"
+    shutil.copytree(learnt.folder / learnt.metrics["checkpoints"]["last"]["path"], last)
+    marked = json.loads((last / "adapter_config.json").read_text()) | {"revision": "marked"}
+    (last / "adapter_config.json").write_text(json.dumps(marked))
+    learnt.metrics["checkpoints"]["last"] = {"step": 99, "path": "artifacts/checkpoints/checkpoint-99", "metric": 0.4}
+    learnt.metrics["history"].append({"step": 99, "eval_accuracy": 0.4, "eval_macro_f1": 0.3})
+    learnt.save()
+    with pytest.raises(Conflict, match="does not hold what was written"):
+        services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
+    assert not RegisteredModel.objects.exists()
+    rewrite_manifest(last)
+    version = services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
+    assert version.accuracy == 0.4 and version.metrics["eval"]["macro_f1"] == 0.3
+    assert json.loads((version.folder / "adapter_config.json").read_text())["revision"] == "marked"
+
+
+def rewrite_manifest(folder: Path) -> None:
+    from training.engine.files import MANIFEST, _hashes
+
+    (folder / MANIFEST).write_text(json.dumps(_hashes(folder)))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "a@b", "register", "Recommend", ".hidden", "a" * 81, "a\x00b"])
+def test_bad_name_is_refused(learnt, member, name):
+    with pytest.raises(Invalid):
+        services.register(user=member, experiment=learnt, name=name)
+    assert not (learnt.folder.parent.parent / "data" / "models").exists()
+
+
+def test_name_of_somebody_else_is_refused_for_models_and_runs(registered, learnt, member, stranger):
+    share(learnt, to=stranger, manage=True)
+    for name in ("mood", "MOOD"):
+        with pytest.raises(NameTaken):
+            services.register(user=stranger, experiment=learnt, name=name)
+    Experiment.objects.create(name="secret", owner=member, dataset_name="d", base_model="b")
+    with pytest.raises(NameTaken):
+        services.register(user=stranger, experiment=learnt, name="secret")
+    with pytest.raises(NameTaken):
+        experiments.create(owner=stranger, name="Mood", config={}, version=None, dataset_name="a/b", base_model="b")
+    experiments.create(owner=member, name="mood", config={}, version=None, dataset_name="a/b", base_model="b")
+
+
+def test_only_who_manages_a_finished_experiment_registers_it(learnt, member, stranger, viewer, api):
+    ask = {"experiment": "small", "name": "mood"}
+    assert api(stranger).post("/api/models", ask, format="json").status_code == 404
+    share(learnt, to=stranger)
+    assert api(stranger).post("/api/models", ask, format="json").status_code == 403
+    share(learnt, to=viewer, manage=True)
+    assert api(viewer).post("/api/models", ask, format="json").status_code == 403
+    Experiment.objects.filter(pk=learnt.pk).update(accuracy=None)
+    assert api(member).post("/api/models", ask, format="json").status_code == 409
+    assert not RegisteredModel.objects.exists()
+
+
+def test_failed_registration_leaves_no_files(learnt, member, monkeypatch):
+    monkeypatch.setattr(services, "record", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        services.register(user=member, experiment=learnt, name="mood")
+    root = learnt.folder.parent.parent / "data" / "models"
+    assert list(root.iterdir()) == [] and not ModelVersion.objects.exists()
+
+
+def test_damaged_run_is_not_registered(learnt, member):
+    (learnt.final_model / "adapter_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Conflict, match="does not hold what was written"):
+        services.register(user=member, experiment=learnt, name="mood")
+
+
+def test_alias_is_moved_from_version_to_version(registered, learnt, member, api):
+    second = services.register(user=member, experiment=learnt, name="mood")
+    client = api(member)
+    assert client.put("/api/models/mood/aliases/champion", {"version": 1}, format="json").json()["aliases"] == {
+        "champion": 1
+    }
+    assert selectors.version_for(member, "mood@champion") == registered
+    services.set_alias(user=member, version=second, name="champion")
+    assert selectors.version_for(member, "mood@champion") == second and Alias.objects.count() == 1
+    assert client.put("/api/models/mood/aliases/9th", {"version": 1}, format="json").status_code == 400
+    assert client.delete("/api/models/mood/aliases/champion").status_code == 204
+    with pytest.raises(NotFound, match="it has 2, 1"):
+        selectors.version_for(member, "mood@champion")
+
+
+def test_stranger_learns_nothing_and_a_reader_changes_nothing(registered, member, stranger, api):
+    reading = ("/api/models/mood", "/api/models/mood@1", "/api/models/mood/archive", "/api/models/nothing")
+    assert {api(stranger).get(path).status_code for path in reading} == {404}
+    assert api(stranger).post("/api/predict", {"text": "a", "model": "mood@1"}, format="json").status_code == 404
+    share(registered.model, to=stranger)
+    assert api(stranger).get("/api/models/mood").json()["owner"] == "member"
+    assert api(stranger).post("/api/predict", {"text": "a", "model": "mood@1"}, format="json").status_code == 200
+    assert api(stranger).patch("/api/models/mood", {"card": "x"}, format="json").status_code == 403
+    assert api(stranger).put("/api/models/mood/aliases/a", {"version": 1}, format="json").status_code == 403
+    assert api(stranger).delete("/api/models/mood").status_code == 403
+
+
+def test_what_is_shared_with_everyone_is_seen_by_every_role(registered, member, stranger, viewer):
+    for role in recipients("everyone"):
+        give(user=member, obj=registered.model, to=role, level="view")
+    assert [selectors.model_for(person, "mood").pk for person in (stranger, viewer)] == [registered.model.pk] * 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deletion_removes_rows_and_files(registered, learnt, member, api):
+    services.register(user=member, experiment=learnt, name="mood")
+    assert api(member).delete("/api/models/mood@1").status_code == 204
+    assert not registered.folder.exists() and ModelVersion.objects.get().number == 2
+    refused = api(member).delete("/api/models/mood@2")
+    assert refused.status_code == 409 and "only version" in refused.json()["title"]
+    assert api(member).delete("/api/models/mood").status_code == 204
+    assert not RegisteredModel.objects.exists() and list(registered.folder.parent.iterdir()) == []
+    assert learnt.final_model.exists()
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [("q=tweet", ["mood"]), ("q=TWEET+english", ["mood"]), ("q=nothing", []), ("language=English", ["mood"]),
+     ("language=Chinese", []), ("labels=Positive,negative, NEUTRAL", ["mood"]), ("labels=positive,negative", []),
+     ("base_model=sentence-transformers/all-MiniLM-L6-v2", ["mood"]), ("owner=me", ["mood"]), ("q=neutral", ["mood"])],
+)  # fmt: skip
+def test_models_are_found_by_word_language_base_model_and_labels(registered, member, api, query, found):
+    assert [line["name"] for line in api(member).get(f"/api/models?{query}").json()["results"]] == found
+
+
+@pytest.mark.parametrize("query", ["sort=owner__password", "sort=-card", "owner=admin"])
+def test_unknown_filter_is_refused(registered, member, browser, api, query):
+    assert browser.get(f"/models/?{query}").status_code == 400
+    assert api(member).get(f"/api/models?{query}").status_code == 400
+
+
+ATTACKS = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "[x](data:text/html,<script>1</script>)",
+    '<a href="https://a" onclick="x()">x</a>', "![x](https://evil.example/pixel)", "<style>*{display:none}</style>",
+    "[x](vbscript:x)", "<svg/onload=alert(1)>", '<iframe src="https://a"></iframe>', "```html\n<script>1</script>\n```",
+    "<https://a.example/\"onmouseover=alert(1)>", "[a](https://a \"t' onx='1\")", "<form action=//a><input name=q></form>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_markdown_of_a_card_is_inert(text):
+    """S9: parsed again as a browser would, there is no tag, attribute or address but the harmless ones."""
+    from html.parser import HTMLParser
+
+    seen: list[tuple[str, dict[str, str | None]]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            seen.append((tag, dict(attrs)))
+
+    Reader().feed(card.rendered(text))
+    assert {tag for tag, _attrs in seen} <= card.TAGS
+    for _tag, attrs in seen:
+        assert attrs.keys() <= {"href", "rel", "title"}
+        assert (attrs.get("href") or "https:").split(":")[0] in {"http", "https", "mailto"}
+
+
+def test_card_shows_markdown_on_the_page(browser, registered, member):
+    services.describe(
+        user=member, version=registered, text="## Use\n\n| a | b |\n|---|---|\n| **1** | `2` |\n\n<b>x</b>"
+    )
+    page = browser.get("/models/mood/").content.decode()
+    assert "<h2>Use</h2>" in page and "<td><strong>1</strong></td>" in page and "&lt;b&gt;x" in page
+
+
+def test_page_of_a_model_says_what_who_and_how_good(browser, registered, learnt):
+    content = browser.get("/models/mood/").content.decode()
+    assert "Tells the mood of a tweet." in content and "held-out rows" in content and "English" in content
+    assert "/predict/?model=mood%401" in content and "tweets@1" in content and "owned by member" in content
+    assert "mood" in browser.get("/models/").content.decode()
+    assert 'href="/models/mood/"' in browser.get("/experiments/small/").content.decode()
+
+
+def test_older_version_says_that_there_is_a_newer_one(browser, registered, learnt, member):
+    services.register(user=member, experiment=learnt, name="mood")
+    assert "See version 2, the newest" in browser.get("/models/mood/?version=1").content.decode()
+    assert "older version" not in browser.get("/models/mood/").content.decode()
+    assert browser.get("/models/mood/?version=7").status_code == 404
+
+
+def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
+    form = browser.get("/models/register/?experiment=small")
+    assert 'value="small"' in form.content.decode() and "best: step" in form.content.decode()
+    refused = browser.post("/models/register/", {"experiment": "small", "name": "a/b"})
+    assert refused.status_code == 400 and "1 to 80 letters" in refused.content.decode()
+    browser.post("/models/register/", {"experiment": "small", "name": "mood", "summary": "One.", "checkpoint": "best"})
+    browser.post("/models/mood@1/card/", {"summary": "Two.", "card": "Text.", "licence_dataset": "mit"})
+    browser.post("/models/mood@1/alias/", {"alias": "champion"})
+    version = ModelVersion.objects.get()
+    assert (version.card, version.model.summary, version.licence["dataset"]) == ("Text.", "Two.", "mit")
+    assert "@champion" in browser.get("/models/mood/").content.decode()
+    browser.post("/models/mood@1/alias/", {"remove": "champion"})
+    assert not Alias.objects.exists()
+    assert browser.post("/models/mood/delete/").url == "/models/" and not RegisteredModel.objects.exists()
+    done = set(Entry.objects.filter(action__startswith="model.").values_list("action", flat=True))
+    assert done == {"model.register", "model.describe", "model.alias", "model.alias_end", "model.delete"}
+
+
+def test_experiment_page_shows_its_checkpoints_and_what_another_one_reached(browser, learnt):
+    page = browser.get("/experiments/small/")
+    assert (
+        list(page.context["checkpoints"]) == ["best", "last", "fastest"] and "Checkpoints kept" in page.content.decode()
+    )
+    other = browser.get("/experiments/small/?checkpoint=fastest")
+    assert "scores alone" in other.content.decode() and "checkpoints/checkpoint-" in other.context["code"]
+    compile(other.context["code"], "copied", "exec")
+    assert browser.get("/experiments/small/?checkpoint=worst").status_code == 404
+
+
+def test_texts_that_were_cut_are_told(browser, learnt):
+    assert learnt.metrics["data"]["truncated_rows"] > 1
+    assert "longer than 24 tokens: their ends were cut off" in browser.get("/experiments/small/").content.decode()
+
+
+def test_list_asks_the_database_as_often_for_many_models_as_for_one(
+    browser, registered, member, django_assert_max_num_queries
+):
+    for i in range(60):
+        model = RegisteredModel.objects.create(
+            name=f"m{i}", owner=member, base_model="b", label_set="x", updated_at=registered.created_at, accuracy=i / 60
+        )
+        model.latest = ModelVersion.objects.create(
+            model=model, number=1, author=member, experiment_name="e", base_model="b"
+        )
+        model.save()
+    with django_assert_max_num_queries(12):
+        page = browser.get("/models/?sort=-accuracy")
+    assert [m.name for m in page.context["page"]][:2] == ["m59", "m58"] and len(page.context["page"]) == 50
+
+
+def test_registration_sent_twice_with_a_key_is_one_version(learnt, member, api):
+    client, body = api(member), {"experiment": "small", "name": "mood"}
+    first, again = (client.post("/api/models", body, format="json", headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert first.status_code == again.status_code == 201 and first.json() == again.json()
+    assert len(list(ModelVersion.objects.get().folder.parent.iterdir())) == 1
+    other = client.post("/api/models", body | {"name": "other"}, format="json", headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_used")
+    assert client.post("/api/models", body | {"nmae": "x"}, format="json").status_code == 400
+
+
+def test_models_are_shared_and_read_page_by_page_like_everything_else(
+    registered, learnt, member, stranger, api, browser
+):
+    services.register(user=member, experiment=learnt, name="other")
+    page = api(member).get("/api/models?limit=1&sort=-accuracy").json()
+    rest = api(member).get(page["next"]).json()
+    assert {row["name"] for row in page["results"] + rest["results"]} == {"mood", "other"} and rest["next"] is None
+    shared = api(member).post("/api/sharing/model/mood", {"to": "everyone", "access": "view"}, format="json")
+    assert {line["access"] for line in shared.json() if line["kind"] == "group"} >= {"view"}
+    assert api(stranger).get("/api/models/mood").status_code == 200
+    assert "everyone with an account" in browser.get("/models/mood/").content.decode()
+    browser.post("/sharing/model/mood/", {"to": "everyone", "access": "none"})
+    assert api(stranger).get("/api/models/mood").status_code == 404
+    assert (
+        api(stranger).post("/api/sharing/model/mood", {"to": "stranger", "access": "view"}, format="json").status_code
+        == 404
+    )

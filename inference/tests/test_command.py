@@ -1,0 +1,76 @@
+"""manage.py models and manage.py predict do what pages and API do."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.management import CommandError, call_command
+
+from audit.models import Entry
+from experiments.models import Experiment, RegisteredModel
+from experiments.registry import selectors
+from inference.services import predictor
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def fresh_predictor() -> None:
+    predictor.cache_clear()
+
+
+def run(command: str, *arguments: str, user: str = "member") -> str:
+    out = io.StringIO()
+    call_command(command, *arguments, "--user", user, stdout=out)
+    return out.getvalue()
+
+
+def test_model_is_registered_found_named_shared_and_recommended(learnt: Experiment, stranger: Any, viewer: Any) -> None:
+    assert run("models", "register", "small", "mood", "--summary", "Moods.").startswith("mood@1: ")
+    (row,) = json.loads(run("models", "list", "--labels", "positive,negative,neutral", "--json"))
+    assert (row["name"], row["version"], row["language"]) == ("mood", 1, "English")
+    assert json.loads(run("models", "alias", "mood@1", "champion", "--json"))["aliases"] == {"champion": 1}
+    with pytest.raises(CommandError) as refused:
+        run("models", "show", "mood", user="stranger")
+    assert refused.value.returncode == 3
+    run("models", "share", "mood", "--to", "stranger")
+    assert "negative, neutral, positive" in run("models", "show", "mood@champion", user="stranger")
+    with pytest.raises(CommandError) as refused:
+        run("models", "share", "mood", "--to", "viewer", user="stranger")
+    assert refused.value.returncode == 4
+    told = json.loads(run("models", "recommend", "tweets", "--json"))
+    assert told["models"][0]["name"] == "mood" and told["models"][0]["rows"] > 0
+    assert "that it has not learnt from" in run("models", "recommend", "tweets")
+    assert Entry.objects.filter(action="share", object_id="mood").exists()
+
+
+def test_everyone_is_everybody_with_an_account_and_can_be_ended(learnt: Experiment, stranger: Any, viewer: Any) -> None:
+    run("models", "register", "small", "mood")
+    night = Group.objects.create(name="night shift")
+    run("models", "share", "mood", "--to", "everyone")
+    run("models", "share", "mood", "--to", "group:night shift", "--access", "manage")
+    assert [selectors.model_for(person, "mood").name for person in (stranger, viewer)] == ["mood"] * 2
+    run("models", "share", "mood", "--to", "everyone", "--access", "none")
+    assert not selectors.models_for(stranger).exists()
+    stranger.groups.add(night)
+    assert selectors.managed_model(stranger, "mood") == RegisteredModel.objects.get()
+
+
+def test_prediction_is_lines_for_people_and_json_for_programs(learnt: Experiment) -> None:
+    answer = json.loads(run("predict", "--text", "a fine day", "--model", "small", "--json"))
+    lines = run("predict", "--text", "a fine day", "--model", "small").splitlines()
+    assert lines[0].startswith(f"{answer['label_name']}, says small") and "English" in lines[0]
+    shares = {line.split()[0]: float(line.split()[1]) for line in lines[1:]}
+    assert shares == answer["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "status"), [("", "small", 2), ("a day", "nothing", 3), ("a day", "empty", 1)]
+)
+def test_refused_prediction_has_an_exit_status(learnt: Experiment, text: str, model: str, status: int) -> None:
+    Experiment.objects.create(name="empty", owner=learnt.owner, dataset_name="d", base_model="b")
+    with pytest.raises(CommandError) as refused:
+        run("predict", "--text", text, "--model", model)
+    assert refused.value.returncode == status
