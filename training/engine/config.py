@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from training.engine.errors import ConfigError, Problem
 
@@ -30,6 +32,17 @@ class Section(BaseModel):
     """Base of every section: unknown fields are refused, assignments are checked too."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes true for 1, and 1 for true; a configuration that says so is mistaken."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if annotation is bool and isinstance(value, int | float) and not isinstance(value, bool):
+            raise PydanticCustomError("bool_type", "Input should be true or false")
+        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
+            raise PydanticCustomError("number_type", "Input should be a number")
+        return value
 
 
 class ModelSection(Section):
@@ -242,7 +255,8 @@ class RunConfig(Section):
     @field_validator("experiment_name", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        return value if isinstance(value, str) else str(value)
+        """YAML reads 2024 as a number and 2024-11-25 as a date."""
+        return str(value) if isinstance(value, int | float | date) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -60,3 +60,21 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_broken_yaml_names_the_line() -> None:
     with pytest.raises(ConfigError, match="line 3"):
         RunConfig.from_yaml("lora:\n  r: [1, 2\n")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("training.max_grad_norm", True), ("lora.r", False), ("lora.use_dora", 1), ("experiment_name", None)],
+)
+def test_truth_is_no_number_and_nothing_is_no_name(field: str, value: object) -> None:
+    section, _, name = field.rpartition(".")
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({section: {name: value}} if section else {name: value})
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
+def test_name_that_yaml_takes_for_a_number_or_a_date_is_a_name() -> None:
+    assert [RunConfig.from_yaml(f"experiment_name: {name}").experiment_name for name in ("2024", "2026-11-25")] == [
+        "2024",
+        "2026-11-25",
+    ]
