@@ -109,6 +109,7 @@ class Prediction(TypedDict):
     probabilities: dict[str, float]
     model: str
     truncated: bool
+    timing: dict[str, float]
 
 
 class Problem(Exception):

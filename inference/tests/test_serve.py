@@ -144,6 +144,6 @@ def test_health_of_no_server_says_how_to_start_one(port):
 def test_command_says_the_answer_and_nothing_else(model, admin, port):
     admin.is_superuser = True
     admin.save()
-    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "predict", "--text", "a day"]
+    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "predict", "--json", "--text", "a day"]
     ended = subprocess.run(command, env=environment(port), capture_output=True, text=True, timeout=120)
     assert json.loads(ended.stdout)["model"] == "small" and ended.stderr == ""

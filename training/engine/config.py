@@ -28,6 +28,12 @@ def _(text: str) -> str:
     return text
 
 
+def _or_number(schema: dict[str, Any]) -> None:
+    """A name's JSON schema: YAML takes 2024 for a number, and it is a name all the same."""
+    text = {key: schema.pop(key) for key in ("type", "minLength", "maxLength", "pattern")}
+    schema["anyOf"] = [text, {"type": "number"}]
+
+
 class Section(BaseModel):
     """Base of every section: unknown fields are refused, assignments are checked too."""
 
@@ -207,6 +213,7 @@ class RunConfig(Section):
         max_length=80,
         pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*$",
         description=_("Name of the experiment and of its folder: letters, digits and . _ - after a letter or digit."),
+        json_schema_extra=_or_number,
     )
     task: Literal["sequence_classification"] = Field("sequence_classification", description=_("What the model learns."))
     model: ModelSection = Field(default_factory=ModelSection, description=_("Base model."))
