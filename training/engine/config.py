@@ -34,6 +34,15 @@ def _or_number(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [text, {"type": "number"}]
 
 
+def _holds_truth(value: Any) -> bool:
+    found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return any(isinstance(one, bool) for one in found)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
 class Section(BaseModel):
     """Base of every section: unknown fields are refused, assignments are checked too."""
 
@@ -46,8 +55,8 @@ class Section(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         if annotation is bool and isinstance(value, int | float) and not isinstance(value, bool):
             raise PydanticCustomError("bool_type", "Input should be true or false")
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise PydanticCustomError("number_type", "Input should be a number")
+        if annotation is not bool and _holds_truth(value) and not _is_section(annotation):
+            raise PydanticCustomError("number_type", "Input should be neither true nor false")
         return value
 
 

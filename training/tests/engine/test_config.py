@@ -64,7 +64,14 @@ def test_broken_yaml_names_the_line() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("training.max_grad_norm", True), ("lora.r", False), ("lora.use_dora", 1), ("experiment_name", None)],
+    [
+        ("training.max_grad_norm", True),
+        ("lora.r", False),
+        ("lora.use_dora", 1),
+        ("experiment_name", None),
+        ("lora.layers_to_transform", [False]),
+        ("training.class_weights", {"good": True}),
+    ],
 )
 def test_truth_is_no_number_and_nothing_is_no_name(field: str, value: object) -> None:
     section, _, name = field.rpartition(".")
