@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +89,14 @@ def test_one_process_writes_and_speaks(shared):
 
 def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shared, tweets, bases, tmp_path):
     expected, _ = shared
-    process = torchrun(tmp_path, tweets, bases, "--max-restarts", "2")
     results = tmp_path / "shared"
-    try:
-        step_above(results, 1)
-        os.kill(second(process.pid), signal.SIGKILL)
-        until(lambda: (results / "logs.txt").read_text().count("20 steps, from step"), 1)
-        step_above(results, newest(results))
-        os.kill(second(process.pid), signal.SIGTERM)
-    except AssertionError:
-        process.terminate()
-        pytest.fail(process.communicate(timeout=60)[0][-3000:])
-    ended(process)
+    for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        process = torchrun(tmp_path, tweets, bases)
+        step_above(process, results, newest(results) + number)
+        os.kill(second(process.pid), sign)
+        process.communicate(timeout=100)
+        assert process.returncode != 0
+    ended(torchrun(tmp_path, tweets, bases))
     log = (results / "logs.txt").read_text()
     assert log.count("Stage: preparing.") == 3 and log.count("The run was stopped at step") == 1
     assert (results / ADAPTER).read_bytes() == (expected / ADAPTER).read_bytes()
@@ -112,17 +107,14 @@ def newest(results: Path) -> int:
     return max((int(path.name[11:]) for path in results.glob("artifacts/checkpoints/checkpoint-*")), default=0)
 
 
-def step_above(results: Path, step: int) -> None:
-    until(lambda: newest(results), step)
-
-
-def until(count: Callable[[], int], above: int) -> None:
+def step_above(process: subprocess.Popen[str], results: Path, step: int) -> None:
+    """Wait for the checkpoint of a later step."""
     ends = time.monotonic() + 120
-    while time.monotonic() < ends:
-        if count() > above:
-            return
+    while newest(results) <= step:
+        if time.monotonic() > ends or process.poll() is not None:
+            process.terminate()
+            pytest.fail(process.communicate(timeout=60)[0][-3000:])
         time.sleep(0.01)
-    raise AssertionError("nothing came")
 
 
 def second(launcher: int) -> int:
