@@ -4,6 +4,7 @@ An object with an `owner` is seen by its owner, by admins, and by whom guardian'
 directly or through a group. It is managed by its owner, by admins, and by holders of `change_<model>`. Sharing it and giving
 it away are for its owner and for admins alone.
 
+What is `passing`, such as a task that reads a file, is its owner's alone and can't be shared.
 A model may hang on another one (`shared_through = "experiment"`): that one's owner and shares decide, so that a run and its
 results are always open to the same people.
 """
@@ -40,6 +41,8 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
         return queryset.none()
     if user.is_admin:
         return queryset
+    if getattr(queryset.model, "passing", False):
+        return queryset.filter(owner=user)
     path, model = _decided_by(queryset.model)
     shared = Q(**{f"{path}pk__in": _shared_keys(user, model, manage)})
     return queryset.filter(Q(**{f"{path}owner": user}) | shared)
