@@ -1,7 +1,7 @@
 """Reads of the audit log."""
 
 from collections.abc import Mapping
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -34,7 +34,7 @@ def search(query: Mapping[str, str]) -> QuerySet[Entry]:
 
 
 def moment(text: str, field: str, of_day: time) -> datetime:
-    """A date or a date with a time, as an aware datetime."""
+    """A date or a date with a time, in UTC: PostgreSQL takes no offset of 16 hours and more."""
     try:
         found = parse_datetime(text) if len(text) > 10 else None
         day = None if found else parse_date(text)
@@ -44,4 +44,8 @@ def moment(text: str, field: str, of_day: time) -> datetime:
         found = datetime.combine(day, of_day)
     if not found:
         raise Invalid(_("Write a date as 2026-11-24 or a time as 2026-11-24T08:30."), field=field)
-    return found if timezone.is_aware(found) else timezone.make_aware(found)
+    aware = found if timezone.is_aware(found) else timezone.make_aware(found)
+    try:
+        return aware.astimezone(UTC)
+    except OverflowError:  # beyond the first or the last year that there is
+        return (datetime.min if aware.year == 1 else datetime.max).replace(tzinfo=UTC)

@@ -39,6 +39,11 @@ FILTERS = [
     ({"until": "2020-05-04"}, ["task.cancel"]),
     ({"until": "2020-05-04T11:59"}, []),
     ({"since": "2020-05-05"}, ["dataset.store", "task.submit"]),
+    ({"since": "2020-05-05T08:00:00+19:18"}, ["dataset.store", "task.submit"]),
+    (
+        {"since": "0001-01-01T00:00:00+23:00", "until": "9999-12-31T23:00:00-23:00"},
+        ["task.cancel", "dataset.store", "task.submit"],
+    ),
     ({"user": "member", "since": "2021-01-01", "action": "task"}, ["task.submit"]),
     ({"user": "nobody"}, []),
 ]
