@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from django.utils.translation import gettext as _
 
@@ -101,14 +101,18 @@ def _unzip(file: Path, target: Path, limit: int) -> tuple[Path, str]:
 
 
 def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
-    """Counts what really comes out: the directory may lie."""
-    done = 0
+    """What really comes out is counted: the directory may lie."""
     with archive.open(entry) as packed:
-        while chunk := packed.read(CHUNK):
-            done += len(chunk)
-            if done > limit:
-                raise too_large(limit)
-            yield chunk
+        yield from _bounded(packed, limit)
+
+
+def _bounded(packed: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[bytes]:
+    done = 0
+    while chunk := packed.read(CHUNK):
+        done += len(chunk)
+        if done > limit:
+            raise too_large(limit)
+        yield chunk
 
 
 def _refuse_large_directory(file: Path) -> None:
@@ -160,14 +164,9 @@ def _refuse_overlap(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _gunzip(file: Path, limit: int) -> Iterator[bytes]:
-    done = 0
     try:
         with gzip.open(file) as packed:
-            while chunk := packed.read(CHUNK):
-                done += len(chunk)
-                if done > limit:
-                    raise too_large(limit)
-                yield chunk
+            yield from _bounded(packed, limit)
     except (OSError, EOFError, zlib.error):
         message = _("This gzip file is damaged or cut off. Nothing was stored; pack it again and send it again.")
         raise Invalid(message, field="file") from None

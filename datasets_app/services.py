@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
-from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
@@ -136,10 +135,7 @@ def _queue(user: User, kind: str, name: str, version: Version | None, arguments:
 @transaction.atomic
 def cancel(*, user: User, task: DataTask) -> DataTask:
     """Waiting work ends at once, work that is going on within a moment; nothing is stored."""
-    if DataTask.objects.filter(pk=task.pk, status=Status.STARTED).update(cancel_requested=True):
-        task.refresh_from_db()
-    else:
-        task.move(Status.CANCELLED, frm=[Status.PENDING], ended_at=Now())
+    task.cancel()
     record(f"dataset.{task.kind}.cancel", user=user, obj=task, task_id=str(task.pk))
     return task
 

@@ -17,10 +17,6 @@ WORDS = Words(
     cancelled=_("Cancelled. Nothing was stored."),
     given_back=_("The worker stops; the work begins again on the next one."),
     taken_back=_("The worker of this task is gone; the task goes back to the queue."),
-    killed=_(
-        "The system killed the process, as it does when memory runs out (SIGKILL); its peak was {peak:.0f} MiB. "
-        "It is tried again."
-    ),
 )
 
 TITLES = {

@@ -54,7 +54,7 @@ class PastError:
 def ask(user: User, config: RunConfig, version: Version | None, *, again: bool) -> Estimate:
     """See training.services.estimate."""
     found = Measurement.objects.filter(key=_key(config, version)).first()
-    if found is None or (again and found.status in (Status.FAILURE, Status.CANCELLED)):
+    if found is None or (again and found.can_resume):
         found = _queue(user, config, version)
     return Estimate(found, _forecast(config, found))
 
@@ -115,15 +115,7 @@ def _queue(user: User, config: RunConfig, version: Version | None) -> Measuremen
         "device_kind": _device(config),
     }
     found, new = Measurement.objects.get_or_create(key=_key(config, version), defaults=fresh)
-    if not new and found.status in (Status.FAILURE, Status.CANCELLED):
-        found.move(
-            Status.PENDING,
-            frm=[Status.FAILURE, Status.CANCELLED],
-            sent_at=None,
-            cancel_requested=False,
-            deaths=0,
-            error=None,
-            ended_at=None,
-        )
+    if not new and found.can_resume:
+        found.queue_again()
     transaction.on_commit(partial(queue.send, Measurement, found.pk))
     return found

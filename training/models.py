@@ -52,10 +52,6 @@ class Task(Work):
     def queue_name(self) -> str:
         return self.device_kind
 
-    @property
-    def can_resume(self) -> bool:
-        return self.status in (Status.CANCELLED, Status.FAILURE)
-
     def within_limit(self) -> bool:
         most = limit(self.owner, "running")
         if most is None:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, cast
 
 from django.db import transaction
-from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid, NotFound
@@ -26,7 +25,7 @@ from work import queue
 from . import estimates
 from .engine.config import RunConfig
 from .engine.errors import ConfigError
-from .models import Stage, Status, Task, WrongState
+from .models import Task, WrongState
 from .sources import check_base_model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -169,10 +168,7 @@ def _named(config: RunConfig) -> RunConfig:
 @transaction.atomic
 def cancel(*, user: User, task: Task) -> Task:
     """A waiting task ends at once; a running one within a step, with its last checkpoint kept."""
-    if Task.objects.filter(pk=task.pk, status=Status.STARTED).update(cancel_requested=True):
-        task.refresh_from_db()
-    else:
-        task.move(Status.CANCELLED, frm=[Status.PENDING], ended_at=Now())
+    task.cancel()
     record("task.cancel", user=user, obj=task, task_id=str(task.pk))
     return task
 
@@ -182,17 +178,7 @@ def resume(*, user: User, task: Task) -> Task:
     """Queue a cancelled or failed run again; it goes on from its last good checkpoint."""
     _check_still_there(task.experiment)
     require_queue(task.owner)
-    task.move(
-        Status.PENDING,
-        frm=[Status.CANCELLED, Status.FAILURE],
-        stage=Stage.QUEUED,
-        sent_at=None,
-        cancel_requested=False,
-        deaths=0,
-        death_step=0,
-        error=None,
-        ended_at=None,
-    )
+    task.queue_again()
     record("task.resume", user=user, obj=task, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
     return task

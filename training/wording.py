@@ -30,8 +30,4 @@ MEASUREMENT_WORDS = Words(
     cancelled=_("Cancelled. Nothing was queued."),
     given_back=_("The worker stops; the measurement begins again on the next one."),
     taken_back=_("The worker of this measurement is gone; it goes back to the queue."),
-    killed=_(
-        "The system killed the process, as it does when memory runs out (SIGKILL); its peak was {peak:.0f} MiB. "
-        "It is tried again."
-    ),
 )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from django.apps import apps
 from django.db import models
 from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from accounts.errors import Conflict
@@ -33,6 +34,11 @@ class Status(models.TextChoices):
 ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELLED)
 
 
+KILLED = _(
+    "The system killed the process, as it does when memory runs out (SIGKILL); its peak was {peak:.0f} MiB. It is tried again."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """What one kind of work tells its person when it does not simply end well; each a translated sentence."""
@@ -45,7 +51,7 @@ class Words:
     cancelled: Any
     given_back: Any  # the worker stops and the work goes on elsewhere
     taken_back: Any  # its worker is gone
-    killed: Any  # by the system, with {peak} in MiB
+    killed: Any = KILLED  # by the system, with {peak} in MiB
 
 
 class Work(models.Model):
@@ -93,6 +99,10 @@ class Work(models.Model):
         return self.status in ENDED
 
     @property
+    def can_resume(self) -> bool:
+        return self.status in (Status.CANCELLED, Status.FAILURE)
+
+    @property
     def percent(self) -> int:
         if self.status == Status.SUCCESS:
             return 100
@@ -105,6 +115,19 @@ class Work(models.Model):
         if not same.update(status=to, **changes):
             raise WrongState(task_id=str(self.pk))
         self.refresh_from_db()
+
+    def cancel(self) -> None:
+        """Waiting work ends at once, work that is going on as soon as it looks; WrongState where it has ended."""
+        going_on = type(self)._default_manager.filter(pk=self.pk, status=Status.STARTED)
+        if going_on.update(cancel_requested=True):
+            self.refresh_from_db()
+        else:
+            self.move(Status.CANCELLED, frm=[Status.PENDING], ended_at=Now())
+
+    def queue_again(self) -> None:
+        """What failed or was cancelled waits once more, as if nobody had died on it."""
+        fresh = {"stage": QUEUED, "sent_at": None, "cancel_requested": False, "deaths": 0, "death_step": 0}
+        self.move(Status.PENDING, frm=[Status.FAILURE, Status.CANCELLED], error=None, ended_at=None, **fresh)
 
     def within_limit(self) -> bool:
         """Whether its person may have one more of its kind sent; else it stays unsent, and the reconciler asks again."""
