@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import version as installed
 from statistics import median
@@ -20,7 +20,7 @@ from work import queue
 
 from .engine.config import RunConfig
 from .engine.forecast import Forecast, Measured, forecast, influences
-from .models import ENDED, Measurement, Status, Task
+from .models import ENDED, Status, Task, Timing
 
 MOST_AT_ONCE = 3  # measurements of one person that have not ended
 RECENT = 50  # estimates whose error is told
@@ -30,7 +30,7 @@ RECENT = 50  # estimates whose error is told
 class Estimate:
     """`forecast` is there once the measurement has succeeded."""
 
-    measurement: Measurement
+    measurement: Timing
     forecast: Forecast | None
 
 
@@ -53,7 +53,7 @@ class PastError:
 
 def ask(user: User, config: RunConfig, version: Version | None, *, again: bool) -> Estimate:
     """See training.services.estimate."""
-    found = Measurement.objects.filter(key=_key(config, version)).first()
+    found = Timing.objects.filter(key=_key(config, version)).first()
     if found is None or (again and found.can_resume):
         found = _queue(user, config, version)
     return Estimate(found, _forecast(config, found))
@@ -61,7 +61,7 @@ def ask(user: User, config: RunConfig, version: Version | None, *, again: bool) 
 
 def known(config: RunConfig, version: Version | None) -> dict[str, float] | None:
     """What `Task.foreseen` keeps, where the run has been measured."""
-    done = Measurement.objects.filter(key=_key(config, version), status=Status.SUCCESS).first()
+    done = Timing.objects.filter(key=_key(config, version), status=Status.SUCCESS).first()
     found = _forecast(config, done) if done else None
     return {"seconds": found.seconds, "memory_mb": found.memory_mb} if found else None
 
@@ -90,12 +90,13 @@ def _off(pairs: Iterable[tuple[float, float]]) -> float:
     return median(abs(foreseen / took - 1) for foreseen, took in pairs)
 
 
-def _forecast(config: RunConfig, found: Measurement) -> Forecast | None:
+def _forecast(config: RunConfig, found: Timing) -> Forecast | None:
     return forecast(config, Measured(**found.result)) if found.result else None
 
 
 def _key(config: RunConfig, version: Version | None) -> str:
-    matters = [influences(config), version.hash if version else None, _device(config), installed("torch")]
+    kept = [field.name for field in fields(Measured)]  # what an earlier release kept may lack some of it
+    matters = [influences(config), version.hash if version else None, _device(config), installed("torch"), kept]
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()
 
 
@@ -104,9 +105,9 @@ def _device(config: RunConfig) -> str:
 
 
 @transaction.atomic
-def _queue(user: User, config: RunConfig, version: Version | None) -> Measurement:
+def _queue(user: User, config: RunConfig, version: Version | None) -> Timing:
     User.objects.select_for_update().get(pk=user.pk)  # the limit is counted by one at a time
-    if Measurement.objects.filter(owner=user).exclude(status__in=ENDED).count() >= MOST_AT_ONCE:
+    if Timing.objects.filter(owner=user).exclude(status__in=ENDED).count() >= MOST_AT_ONCE:
         raise Conflict(_("%d measurements of yours have not ended yet. Wait for one of them.") % MOST_AT_ONCE)
     fresh = {
         "owner": user,
@@ -114,8 +115,8 @@ def _queue(user: User, config: RunConfig, version: Version | None) -> Measuremen
         "config": config.model_dump(mode="json"),
         "device_kind": _device(config),
     }
-    found, new = Measurement.objects.get_or_create(key=_key(config, version), defaults=fresh)
+    found, new = Timing.objects.get_or_create(key=_key(config, version), defaults=fresh)
     if not new and found.can_resume:
         found.queue_again()
-    transaction.on_commit(partial(queue.send, Measurement, found.pk))
+    transaction.on_commit(partial(queue.send, Timing, found.pk))
     return found

@@ -19,7 +19,7 @@ from work.running import StopAsked, carry_out, end
 from . import estimates
 from .engine.config import RunConfig
 from .engine.errors import EngineError, Interrupted
-from .models import Measurement, Stage, Status, Task
+from .models import Stage, Status, Task, Timing
 from .progress import TrainingProgress
 from .sources import hub_data_file
 
@@ -74,10 +74,10 @@ def run_config(asked: dict[str, Any], version: Version | None) -> RunConfig:
 
 def measure(task_id: str) -> None:
     """Take a few steps of a run that is thought of, and keep how long they took."""
-    carry_out(Measurement, task_id, do=_measure, succeed=_keep, known=(EngineError, LorasiteError))
+    carry_out(Timing, task_id, do=_measure, succeed=_keep, known=(EngineError, LorasiteError))
 
 
-def _measure(task: Measurement, beat: Heartbeat) -> dict[str, Any]:
+def _measure(task: Timing, beat: Heartbeat) -> dict[str, Any]:
     from .engine.forecast import measure
 
     config, stop_asked, progress = run_config(task.config, task.version), StopAsked(task, beat), Progress(task)
@@ -91,7 +91,7 @@ def _measure(task: Measurement, beat: Heartbeat) -> dict[str, Any]:
     return measure(config, **where(config, task.version), told=told).to_json()
 
 
-def _keep(task: Measurement, measured: dict[str, Any]) -> None:
+def _keep(task: Timing, measured: dict[str, Any]) -> None:
     end(task, Status.SUCCESS, result=measured, deaths=0)
 
 

@@ -10,11 +10,11 @@ from django.utils.translation import gettext_lazy as _
 from accounts.quotas import limit
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
 
-from .wording import MEASUREMENT_WORDS, WORDS
+from .wording import TIMING_WORDS, WORDS
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ENDED", "LogLine", "Measurement", "Point", "Stage", "Status", "Task", "WrongState"]
+__all__ = ["ENDED", "LogLine", "Point", "Stage", "Status", "Task", "Timing", "WrongState"]
 
 
 class Stage(models.TextChoices):
@@ -75,7 +75,7 @@ class Task(Work):
             log.warning("logs.txt of %s could not be written: %s", self.experiment.name, error)
 
 
-class Measurement(Work):
+class Timing(Work):
     """A few real steps on a worker's device; whoever asks for a run that differs in nothing that matters shares it."""
 
     passing = True  # its person's alone: never shared, never handed over
@@ -86,7 +86,7 @@ class Measurement(Work):
     config = models.JSONField()
     device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
 
-    queue, job, words = models.F("device_kind"), "training.jobs.measure", MEASUREMENT_WORDS
+    queue, job, words = models.F("device_kind"), "training.jobs.measure", TIMING_WORDS
 
     def __str__(self) -> str:
         return f"{self.version} ({self.status})"

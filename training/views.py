@@ -70,15 +70,10 @@ def new(request: Any) -> HttpResponse:
         problem = error
         if do == "start":
             form.take(error)
-    context = {
-        "form": form,
-        "presets": presets.names(),
-        "problem": problem,
-        "do": do,
-        "estimate": estimate,
-        "past_error": estimates.past_error() if do == "estimate" else None,
-        "yaml": request.POST.get("yaml", ""),
-    }
+    context = _panel(do, estimate, problem)
+    if do == "estimate" and request.htmx:  # asked each second while a measurement goes on
+        return render(request, "training/estimate.html", context)
+    context |= {"form": form, "presets": presets.names(), "yaml": request.POST.get("yaml", "")}
     context["copies"] = copies(request, form.configuration())
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 
@@ -104,6 +99,11 @@ def _start(request: Any, form: RunForm) -> Task:
     count(request, "train")
     config = services.parse_config(form.configuration())
     return services.submit(user=request.user, config=config, idempotency_key=request.POST.get("token"))
+
+
+def _panel(do: str, estimate: estimates.Estimate | None, problem: LorasiteError | None) -> dict[str, Any]:
+    past_error = estimates.past_error() if estimate and estimate.forecast else None
+    return {"do": do, "problem": problem, "estimate": estimate, "past_error": past_error}
 
 
 def _estimate(request: Any, form: RunForm) -> estimates.Estimate:

@@ -21,7 +21,7 @@ WORDS = Words(
     ),
 )
 
-MEASUREMENT_WORDS = Words(
+TIMING_WORDS = Words(
     kept=_("Nothing was queued."),
     after_known=_("Change what the message names, then estimate again."),
     after_unforeseen=_("Estimate again; if it breaks again, tell your administrator the number."),

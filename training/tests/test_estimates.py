@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from accounts.errors import Conflict, Invalid
 from training import estimates, services
-from training.models import Measurement, Status, Task
+from training.models import Status, Task, Timing
 
 from .conftest import tiny
 from .test_pages import form_of
@@ -30,7 +30,7 @@ def test_run_is_foreseen_and_held_against_what_it_took(
     run_worker()
     found = estimate(tiny("other", num_train_epochs=3, learning_rate=0.01)).forecast
     assert found.steps == 12 and found.seconds > 0 and found.memory_mb > 100
-    assert Measurement.objects.count() == 1
+    assert Timing.objects.count() == 1
     task = submit(tiny("measured"))
     assert task.foreseen["seconds"] == estimate(tiny()).forecast.seconds < found.seconds
     run_worker()
@@ -58,6 +58,17 @@ def test_form_shows_the_estimate_once_it_is_measured(
     assert not Task.objects.exists()
 
 
+def test_panel_alone_comes_where_the_page_asks_and_a_mistake_is_told_in_it(
+    client: Client, member: Any, dataset: Any
+) -> None:
+    client.force_login(member)
+    asked = form_of(client.get("/train/?dataset=tweets")) | {"do": "estimate"}
+    for value, said in (("8", "as soon as the worker is free"), ("0", "lora.r")):
+        answer = client.post("/train/", asked | {"lora.r": value}, headers={"HX-Request": "true"})
+        page = answer.content.decode()
+        assert answer.status_code == 200 and said in page and page.strip().startswith('<div id="estimate"')
+
+
 def test_what_cannot_be_measured_says_why_and_is_measured_again_only_when_asked(
     estimate: Any, run_worker: Callable[[], None]
 ) -> None:
@@ -79,4 +90,4 @@ def test_few_measurements_of_one_person_at_once(estimate: Any) -> None:
 def test_estimate_refuses_what_a_submit_would(estimate: Any) -> None:
     with pytest.raises(Invalid):
         estimate(tiny() | {"data": {"dataset_name": "nowhere"}})
-    assert not Measurement.objects.exists()
+    assert not Timing.objects.exists()
