@@ -298,10 +298,14 @@ def insert(prepared: Prepared) -> Version:
 
 
 def _on_disk(version: Version) -> Version:
-    if not version.path.exists():
-        # Somebody deleted the only other version of these rows after they were found on disk.
-        raise Conflict(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))
-    return version
+    """Somebody may have deleted the only other version of these rows after they were found on disk: then it is undone."""
+    if version.path.exists():
+        return version
+    with transaction.atomic():
+        record("dataset.store", user=version.author, obj=version, result="undone")
+        version.delete()
+        Dataset.objects.filter(pk=version.dataset_id, versions=None).delete()
+    raise Conflict(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))
 
 
 @transaction.atomic

@@ -154,3 +154,12 @@ def test_stored_rows_are_gone_with_their_dataset(member, file):
     assert one.path.is_dir()
     services.delete(user=member, dataset=one.dataset)
     assert not one.path.exists()
+
+
+def test_version_whose_rows_vanish_while_it_is_stored_is_undone(member, file, good_csv):
+    prepared = services.prepare_file(user=member, name="gone", file=file(good_csv), filename="a.csv")
+    prepared.version.path.unlink()
+    with pytest.raises(Conflict, match="Nothing was stored"):
+        services.insert(prepared)
+    assert not Dataset.objects.exists() and not Version.objects.exists()
+    assert services.create_version(user=member, name="gone", file=file(good_csv), filename="a.csv").number == 1
