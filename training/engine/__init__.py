@@ -110,6 +110,7 @@ def _import_all() -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     from training.engine import run
+    from training.engine.fused import int8
     from training.engine.tasks import sequence_classification
 
     get_checkpoint_conversion_mapping("bert")  # a thousand regular expressions, compiled at first use
@@ -117,4 +118,6 @@ def _import_all() -> None:
     for module, names in ((transformers, (*named, "PreTrainedTokenizerFast")), (peft, ("LoraConfig",))):
         for name in names:
             getattr(module, name)  # these packages import their parts when first named
+    if int8.available():
+        int8.kernels()
     del run, sequence_classification, sklearn

@@ -195,8 +195,12 @@ class TrainingSection(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description=_("Where to train; auto takes the fastest.")
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description=_("Number format of the frozen weights; auto takes what the device is fast in.")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto",
+        description=_(
+            "Number format of products with the frozen weights; auto takes what the device is fast in. "
+            "int8 is for training steps; the weights stay bf16."
+        ),
     )
     seed: int = Field(42, ge=0, lt=2**32, description=_("Start of every random choice: same seed, same run."))
     deterministic: bool = Field(
@@ -286,8 +290,11 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
     lora, bits, pissa = config.lora, config.model.few_bits, config.lora.init_lora_weights.startswith("pissa")
     if lora.use_dora and pissa:
         yield "lora.use_dora and lora.init_lora_weights pissa exclude each other. Leave one of them out."
-    if config.training.precision == "bf16" and lora.trains_base_weights:
-        yield "training.precision bf16 trains adapters only. Leave it out, or leave out lora.bias and lora.modules_to_save."
+    if config.training.precision in {"bf16", "int8"} and lora.trains_base_weights:
+        yield (
+            f"training.precision {config.training.precision} trains adapters only. "
+            "Leave it out, or leave out lora.bias and lora.modules_to_save."
+        )
     if config.model.load_in_8bit and config.model.load_in_4bit:
         yield "model.load_in_8bit and model.load_in_4bit exclude each other. Leave one of them out."
     if bits and lora.trains_base_weights:

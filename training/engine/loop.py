@@ -209,6 +209,9 @@ class Loop:
             return self.plan.world.size * self.task.step_bytes(min(size, len(rows)), int(self.task.lengths[rows].max()))
 
         size = fitting(self.state.micro_batch, bytes_of, self._held)
+        if size < self.state.micro_batch:
+            release(self.plan.device)  # may be enough, and keeps holes from growing where memory is scarce
+            size = fitting(self.state.micro_batch, bytes_of, self._held)
         self._held = max(self._held, bytes_of(size))
         if size < self.state.micro_batch:
             self._shrink(size)

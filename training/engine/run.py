@@ -190,7 +190,7 @@ class Run:
             skipped_rows=facts["skipped_rows"],
             labels=facts["labels"],
             device=self.plan.name,
-            precision=self.plan.precision,
+            precision=self.task.plan.precision,
             trainable_parameters=trained,
             total_parameters=total,
             resumed_from_step=self.loop.state.step,
@@ -247,7 +247,7 @@ class Run:
             },
             "system": {
                 "device": self.plan.name,
-                "precision": self.plan.precision,
+                "precision": self.task.plan.precision,
                 "peak_memory_mb": self.peak_memory_mb(),
                 "threads": self.plan.threads,
                 "micro_batch": state.micro_batch,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.engine.fused.layer import Layer, Shape
+from training.engine.fused.projection import round_adapters
 
 BERT_PARTS = {
     "query": "attention.self.query",
@@ -67,10 +68,13 @@ ARCHITECTURES = {
 class FusedBody:
     """(rows, length) ids and mask → hidden states, through the weights of a model's body (BertModel and the like)."""
 
-    def __init__(self, body: Any, architecture: Architecture) -> None:
+    def __init__(self, body: Any, architecture: Architecture, int8: bool = False) -> None:
         self.embeddings = body.get_submodule("embeddings")
         layers = body.get_submodule(architecture.layers.partition(".")[2])
-        self.layers = [_layer(module, architecture, body.config) for module in layers]
+        last = len(layers) - 1
+        self.layers = [
+            _layer(module, architecture, body.config, int8 and index < last) for index, module in enumerate(layers)
+        ]
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """After the last layer: (rows, length, width)."""
@@ -90,11 +94,14 @@ class FusedBody:
 class FusedForward:
     """(rows, length) ids and mask → (rows, labels) logits, through the weights of a PEFT model."""
 
-    def __init__(self, peft_model: Any, architecture: Architecture) -> None:
+    def __init__(self, peft_model: Any, architecture: Architecture, int8: bool) -> None:
         self.model, self.head = peft_model.get_base_model(), architecture.head
-        self.body = FusedBody(self.model.get_submodule(architecture.body), architecture)
+        self.body = FusedBody(self.model.get_submodule(architecture.body), architecture, int8)
+        groups = [group for layer in self.body.layers for group in layer.groups]
+        self.adapters = [adapter for group in groups for adapter in group.adapters]
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        round_adapters(self.adapters)
         hidden, shape = self.body.before(input_ids, attention_mask)
         training = self.model.training
         for layer in self.body.layers[:-1]:
@@ -108,13 +115,16 @@ class FusedForward:
         return layer.first_token(hidden, shape)
 
 
-def fused_forward(peft_model: Any) -> FusedForward | None:
-    """The fused way through a PEFT model, or None where it has a part that this way does not know."""
+def fused_forward(peft_model: Any, int8: bool = False) -> FusedForward | None:
+    """The fused way through a PEFT model, or None where it has a part that this way does not know.
+
+    `int8`: bf16 weights, whose products in training are in int8, but those of the last layer, which are few.
+    """
     model = peft_model.get_base_model()
     architecture = ARCHITECTURES.get(model.config.model_type)
     if architecture is None or not _known(peft_model, model, architecture):
         return None
-    return FusedForward(peft_model, architecture)
+    return FusedForward(peft_model, architecture, int8)
 
 
 def fused_body(body: Any) -> FusedBody | None:
@@ -147,9 +157,9 @@ def _strays(model: Any, architecture: Architecture) -> list[str]:
     return strays
 
 
-def _layer(module: nn.Module, architecture: Architecture, config: Any) -> Layer:
+def _layer(module: nn.Module, architecture: Architecture, config: Any, int8: bool) -> Layer:
     parts = {name: module.get_submodule(path) for name, path in architecture.parts.items()}
-    return Layer(parts, config.num_attention_heads)
+    return Layer(parts, config.num_attention_heads, int8)
 
 
 def _added_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from training.engine.fused import int8 as int8_operations
+from training.engine.fused import operations
 from training.engine.fused.projection import ProjectionGroup
 
 aten = torch.ops.aten
@@ -32,12 +34,13 @@ class Shape:
 class Layer:
     """The weights of one layer, taken from the model's own modules."""
 
-    def __init__(self, parts: dict[str, nn.Module], heads: int) -> None:
-        self.qkv = ProjectionGroup([parts["query"], parts["key"], parts["value"]])
-        self.output = ProjectionGroup([parts["output"]])
-        self.up = ProjectionGroup([parts["up"]])
-        self.down = ProjectionGroup([parts["down"]])
-        self.norm1, self.norm2 = parts["norm1"], parts["norm2"]
+    def __init__(self, parts: dict[str, nn.Module], heads: int, int8: bool = False) -> None:
+        self.qkv = ProjectionGroup([parts["query"], parts["key"], parts["value"]], int8)
+        self.output = ProjectionGroup([parts["output"]], int8)
+        self.up = ProjectionGroup([parts["up"]], int8)
+        self.down = ProjectionGroup([parts["down"]], int8)
+        self.operations: Any = int8_operations if int8 else operations
+        self.norm1, self.norm2 = self.operations.Norm(parts["norm1"]), self.operations.Norm(parts["norm2"])
         self.heads = heads
         self.scale = (self.output.weight.shape[0] // heads) ** -0.5
 
@@ -71,8 +74,8 @@ class Layer:
 
     def _rest(self, context: Tensor, first: Tensor) -> Tensor:
         output, up, down = (group.parts[0] for group in (self.output, self.up, self.down))
-        attended = self.norm1(first + output(context))
-        return self.norm2(attended + down(nn.functional.gelu(up(attended))))
+        attended = self.norm1.module(first + output(context))
+        return self.norm2.module(attended + down(nn.functional.gelu(up(attended))))
 
 
 class _LayerFunction(torch.autograd.Function):
@@ -82,13 +85,11 @@ class _LayerFunction(torch.autograd.Function):
         heads = _split_heads(qkv, shape, layer.heads)
         weights, context = _attend(heads, shape, layer)
         sum1, output_apart = layer.output.forward(context, training)
-        sum1 += x
-        attended, *stats1 = _norm_forward(sum1, layer.norm1)
+        attended, stats1 = layer.norm1(sum1, x)
         inner, up_apart = layer.up.forward(attended, training)
-        active = aten.gelu(inner)
+        active, inner = layer.operations.gelu(inner)
         sum2, down_apart = layer.down.forward(active, training)
-        sum2 += attended
-        y, *stats2 = _norm_forward(sum2, layer.norm2)
+        y, stats2 = layer.norm2(sum2, attended)
         ctx.layer, ctx.shape = layer, shape
         ctx.apart = qkv_apart, output_apart, up_apart, down_apart
         ctx.attention = x, heads, weights, context if layer.output.adapters else None
@@ -105,14 +106,14 @@ class _LayerFunction(torch.autograd.Function):
         sum1, stats1, sum2, stats2 = ctx.norms
         inner, attended, active = ctx.inner
         ctx.attention = ctx.norms = ctx.inner = None
-        dsum2 = _norm_backward(dy, sum2, stats2, layer.norm2)
+        dsum2 = layer.norm2.backward(dy, sum2, stats2)
         dactive, down = layer.down.backward(dsum2, active, down_apart, None, True)
         del active
-        dinner = aten.gelu_backward.grad_input(dactive, inner, grad_input=dactive)
+        dinner = layer.operations.gelu_backward(dactive, inner)
         del inner
         dattended, up = layer.up.backward(dinner, attended, up_apart, dsum2, True)
         del dinner, dactive, attended
-        dsum1 = _norm_backward(dattended, sum1, stats1, layer.norm1)
+        dsum1 = layer.norm1.backward(dattended, sum1, stats1)
         dcontext, output = layer.output.backward(dsum1, context, output_apart, None, True)
         dqkv = _attend_backward(dcontext, heads, weights, ctx.shape, layer)
         dx, qkv = layer.qkv.backward(dqkv, x, qkv_apart, dsum1, ctx.needs_input_grad[0])
@@ -168,14 +169,3 @@ def _join_heads(split: Tensor, shape: Shape, heads: int) -> Tensor:
     number, width = split.shape[0], split.shape[-1]
     joined = split.view(number, shape.rows, heads, shape.length, width).permute(1, 3, 0, 2, 4)
     return joined.reshape(shape.rows * shape.length, number * heads * width)
-
-
-def _norm_forward(x: Tensor, norm: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return aten.native_layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def _norm_backward(dy: Tensor, x: Tensor, stats: list[Tensor], norm: Any) -> Tensor:
-    chosen = [True, False, False]
-    return aten.native_layer_norm_backward(
-        dy.contiguous(), x, norm.normalized_shape, *stats, norm.weight, norm.bias, chosen
-    )[0]

@@ -6,7 +6,7 @@ Without dropout in fp32 the update is merged into a scratch weight before each p
 instead of three, for out × in × r multiplications more. The gradients of A and B never need the weight's own
 gradient: dB = s dyᵀ (x Aᵀ) and dA = s (dy B)ᵀ x. With dropout, or in bf16 whose 8 bits would swallow the update,
 the thin products are kept apart: one with the A of all adapters of the group, since they read the same input, and
-one with the B of each. Adapters of a group share one dropout mask.
+one with the B of each. Adapters of a group share one dropout mask. The products with W may be in int8 while training.
 """
 
 from __future__ import annotations
@@ -18,23 +18,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from training.engine.fused.int8 import Int8Weight
+
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA of some rows of a group's weight; its rank's columns among those of the whole group."""
+    """LoRA of some rows of a group's weight; its rank's columns among those of the whole group.
+
+    s A and B of this step in the weight's precision: (r, in), (out, r).
+    """
 
     rows: slice
     columns: slice
     a: nn.Parameter
     b: nn.Parameter
     scale: float
+    scaled_a: Tensor
+    rounded_b: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Thin products of a forward pass: s A of all adapters: (ranks, in); x (s A)ᵀ: (tokens, ranks); the dropout mask of x."""
+    """Thin products of a forward pass, x (s A)ᵀ: (tokens, ranks), and the dropout mask of x."""
 
-    a: Tensor
     thin: Tensor
     mask: Tensor | None
 
@@ -82,13 +88,16 @@ class Part:
 class ProjectionGroup:
     """Linear layers with the same input (query, key and value; or a single one). weight: (out, in), bias: (out,)."""
 
-    def __init__(self, modules: list[nn.Module]) -> None:
-        bases: list[Any] = [getattr(module, "base_layer", module) for module in modules]
+    def __init__(self, modules: list[Any], int8: bool = False) -> None:
+        bases = [getattr(module, "base_layer", module) for module in modules]
         self.weight = _joined([base.weight for base in bases])
         self.bias = _joined([base.bias for base in bases])
+        self.int8: Any = _Int8(self.weight, self.bias) if int8 else None
         self.adapters: list[Adapter] = []
         self.parts: list[Part] = []
         self.dropout = 0.0
+        ranks = [module.r["default"] for module in modules if hasattr(module, "lora_A")]
+        self.scaled_a = self.weight.new_empty(sum(ranks), self.weight.shape[1])
         start = 0
         for module, base in zip(modules, bases, strict=True):
             self._add(module, slice(start, start + base.weight.shape[0]))
@@ -102,6 +111,11 @@ class ProjectionGroup:
         return self.weight.dtype == torch.float32
 
     @property
+    def _in_int8(self) -> Any:
+        """Not any more where oneDNN is broken; see training.engine.memory."""
+        return self.int8 and torch.backends.mkldnn.enabled
+
+    @property
     def rank(self) -> int:
         """Of all adapters together."""
         return sum(len(adapter.a) for adapter in self.adapters)
@@ -113,18 +127,17 @@ class ProjectionGroup:
 
     def forward(self, x: Tensor, training: bool) -> tuple[Tensor, Apart | None]:
         """x: (tokens, in) → y: (tokens, out), and what `backward` needs of the thin products."""
-        if not self.adapters:
-            return torch.addmm(self.bias, x, self.weight.t()), None
         dropout = self.dropout if training else 0.0
-        if self._merges and not dropout:
+        if self.adapters and self._merges and not dropout:
             return torch.addmm(self.bias, x, self.merge().t()), None
-        y = torch.addmm(self.bias, x, self.weight.t())
+        y = self.int8.forward(x) if self._in_int8 and training else torch.addmm(self.bias, x, self.weight.t())
+        if not self.adapters:
+            return y, None
         mask = torch.empty_like(x).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
-        a = torch.cat([adapter.a * adapter.scale for adapter in self.adapters]).to(x.dtype)
-        thin = (x if mask is None else x * mask) @ a.t()
+        thin = (x if mask is None else x * mask) @ self.scaled_a.t()
         for adapter in self.adapters:
-            y[:, adapter.rows].addmm_(thin[:, adapter.columns], adapter.b.t().to(x.dtype))
-        return y, Apart(a, thin, mask)
+            y[:, adapter.rows].addmm_(thin[:, adapter.columns], adapter.rounded_b.t())
+        return y, Apart(thin, mask)
 
     def backward(
         self, dy: Tensor, x: Tensor, apart: Apart | None, residual: Tensor | None, needs_dx: bool
@@ -149,11 +162,11 @@ class ProjectionGroup:
         """Gradients of A and B; adds the adapters' share to dx."""
         dthin = torch.empty_like(apart.thin)
         for adapter in self.adapters:
-            torch.mm(dy[:, adapter.rows], adapter.b.to(dy.dtype), out=dthin[:, adapter.columns])
+            torch.mm(dy[:, adapter.rows], adapter.rounded_b, out=dthin[:, adapter.columns])
         if dx is not None and apart.mask is None:
-            dx.addmm_(dthin, apart.a)
+            dx.addmm_(dthin, self.scaled_a)
         elif dx is not None and apart.mask is not None:
-            dx.addcmul_(dthin @ apart.a, apart.mask)
+            dx.addcmul_(dthin @ self.scaled_a, apart.mask)
         da = (dthin.t() @ (x if apart.mask is None else x * apart.mask)).float()
         gradients: list[Tensor] = []
         for adapter in self.adapters:
@@ -179,10 +192,39 @@ class ProjectionGroup:
         dropout = module.lora_dropout["default"]
         self.dropout = max(self.dropout, float(getattr(dropout, "p", 0.0)))
         a, b, taken = module.lora_A["default"].weight, module.lora_B["default"].weight, self.rank
-        return Adapter(rows, slice(taken, taken + len(a)), a, b, module.scaling["default"])
+        columns = slice(taken, taken + len(a))
+        rounded_b = torch.empty_like(b, dtype=self.weight.dtype)
+        return Adapter(rows, columns, a, b, module.scaling["default"], self.scaled_a[columns], rounded_b)
 
     def _dx(self, dy: Tensor, residual: Tensor | None, weight: Tensor) -> Tensor:
+        if self._in_int8:
+            return self.int8.backward(dy, residual)
         return dy @ weight if residual is None else residual.addmm_(dy, weight)
+
+
+class _Int8:
+    """Both products with a frozen weight: (out, in), bias: (out,)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.transposed, self.bias = Int8Weight(weight), Int8Weight(weight.t()), bias.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (tokens, in) → x Wᵀ + b: (tokens, out)."""
+        return self.weight(x, self.bias)
+
+    def backward(self, dy: Tensor, residual: Tensor | None) -> Tensor:
+        """dy: (tokens, out) → dy W (+ residual, overwritten): (tokens, in)."""
+        return self.transposed(dy) if residual is None else self.transposed.add_to(residual, dy)
+
+
+def round_adapters(adapters: list[Adapter]) -> None:
+    """Bring what all adapters of a model keep in the weights' precision up to date."""
+    scaled = [adapter.scaled_a for adapter in adapters]
+    rounded = [adapter.rounded_b for adapter in adapters]
+    learnt: list[Tensor] = [*(adapter.a for adapter in adapters), *(adapter.b for adapter in adapters)]
+    with torch.no_grad():
+        torch._foreach_copy_(scaled + rounded, learnt)
+        torch._foreach_mul_(scaled, [adapter.scale for adapter in adapters])
 
 
 def _joined(parameters: list[nn.Parameter]) -> Tensor:

@@ -19,6 +19,7 @@ class Task(Protocol):
 
     lengths: np.ndarray
     facts: dict[str, Any]
+    plan: Plan  # after `build`, how it really computes
 
     def build(self) -> nn.Module:
         """The base model with its adapter, on the device; the adapter is created after the seed is set."""

@@ -51,10 +51,12 @@ class Task:
         base, new_modules = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
         self.model = add_adapter(base, self.config.lora, new_modules, self.config.model.name, self.seed)
         self.model.to(self.plan.device)
-        fused = fused_forward(self.model) if self.plan.fused_encoder else None
+        fused = fused_forward(self.model, self.plan.int8) if self.plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
-        plan = replace(self.plan, fused_encoder=bool(fused))
-        self.memory = Memory(Encoder.of(self.base), plan, adapts_feed_forward(self.model), self.config.lora.use_dora)
+        self.plan = replace(self.plan, fused_encoder=bool(fused), int8=bool(fused) and self.plan.int8)
+        self.memory = Memory(
+            Encoder.of(self.base), self.plan, adapts_feed_forward(self.model), self.config.lora.use_dora
+        )
         return self.model
 
     def weight(self, rows: np.ndarray) -> float:

@@ -32,8 +32,8 @@ def adapted(model_type, targets, **lora):
     return model
 
 
-def fused(model):
-    found = fused_forward(model)
+def fused(model, int8=False):
+    found = fused_forward(model, int8)
     assert found is not None
     return found
 
