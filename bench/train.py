@@ -30,9 +30,11 @@ CONTENDERS = {
     "trainer": "Trainer, dynamic padding",
     "engine": "Lorasite engine",
 }
+PRECISIONS = ("fp32", "bf16", "int8")
 WARM_UP = 3
 EPOCHS_FULL, ROWS_FULL, ROWS_QUICK, EVAL_ROWS = 2, 12_000, 1_920, 1_000
 PADDED_STEPS = 12
+PEAK_SIZE = 1024
 
 
 def main() -> None:
@@ -44,9 +46,8 @@ def main() -> None:
         options.folder = folder
         _prepare(options)
         peak = _spawn(options, "peak", 0)
-        print(
-            f"Matrix-product peak: {peak['fp32']:.0f} GFLOP/s fp32, {peak['bf16']:.0f} GFLOP/s bf16; {peak['machine']}"
-        )
+        reached = ", ".join(f"{peak[name]:.0f} {name}" for name in PRECISIONS if name in peak)
+        print(f"Matrix-product peak in GFLOP/s: {reached}; {peak['machine']}")
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
         for seed in range(options.seeds):
             for name in CONTENDERS:
@@ -265,26 +266,40 @@ def _peak(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from training.engine.device import cpu_has_bf16, usable_cores
+    from training.engine.fused import int8
 
     torch.set_num_threads(usable_cores())
-    found = {"fp32": _product_peak(torch.float32, 8), "bf16": _product_peak(torch.bfloat16, 8 if cpu_has_bf16() else 1)}
-    return found | {
-        "machine": f"{usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
-    }
+    found = {"fp32": _product_peak(_product(torch.float32)), "machine":
+             f"{usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"}  # fmt: skip
+    found |= {"bf16": _product_peak(_product(torch.bfloat16))} if cpu_has_bf16() else {}
+    return found | ({"int8": _product_peak(_int8_product())} if int8.available() else {})
 
 
-def _product_peak(dtype: Any, rounds: int) -> float:
+def _product(dtype: Any) -> Callable[[], Any]:
     import torch
 
+    one, other = torch.randn(PEAK_SIZE, PEAK_SIZE).to(dtype), torch.randn(PEAK_SIZE, PEAK_SIZE).to(dtype)
+    return lambda: one @ other
+
+
+def _int8_product() -> Callable[[], Any]:
+    import torch
+
+    from training.engine.fused.int8 import Int8Weight
+
+    weight = Int8Weight(torch.randn(PEAK_SIZE, PEAK_SIZE))
+    steps, _ = weight.quantised(torch.randn(PEAK_SIZE, PEAK_SIZE).bfloat16())
+    return lambda: weight.product(steps)
+
+
+def _product_peak(product: Callable[[], Any], rounds: int = 8) -> float:
     best = 0.0
-    size = 1024 if rounds > 1 else 256
     for _ in range(rounds):
-        one, other = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        one @ other
+        product()
         started = time.perf_counter()
         for _ in range(rounds):
-            one @ other
-        best = max(best, rounds * 2 * size**3 / (time.perf_counter() - started))
+            product()
+        best = max(best, rounds * 2 * PEAK_SIZE**3 / (time.perf_counter() - started))
     return best / 1e9
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 
 GRACE = 28.0  # seconds: a worker finishes its step and saves a checkpoint in this time
 BACKOFF_LIMIT = 30.0
+STEADY = 10.0  # seconds; what lived longer did not fail by its own start, and is started again at once
 PR_SET_PDEATHSIG = 1
 
 
@@ -76,7 +77,7 @@ class Supervisor:
 
     def _lost(self, child: Child, code: int) -> None:
         lived = time.monotonic() - child.started
-        child.failures = 0 if lived > BACKOFF_LIMIT else child.failures + 1
+        child.failures = 0 if lived > STEADY else child.failures + 1
         wait = min(BACKOFF_LIMIT, 2.0 ** (child.failures - 1)) if child.failures else 0.0
         child.pid, child.due = 0, time.monotonic() + wait
         say(f"{child.name} ended ({_words(code)}); starting it again{f' in {wait:.0f} s' if wait else ''}.")

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from rq.serializers import JSONSerializer
 
 from .models import Status, Work
 
+RESEND_AFTER = timedelta(seconds=10)  # a sender may need so long between its claim and Redis
 POPPED_BUT_NOT_STARTED = 15  # seconds that a worker may take from the pop to the row's STARTED
 _REMEMBERED = 3600
 
@@ -78,9 +80,13 @@ def _waits(kind: type[Work]) -> QuerySet[Work]:
 
 
 def _claim(task: Work) -> bool:
-    """Of several senders one sees its UPDATE count; a claim whose sender dies is found missing in Redis later."""
-    same = _waits(type(task)).filter(pk=task.pk, attempt=task.attempt, sent_at=task.sent_at)
-    return bool(same.update(sent_at=Now()))
+    """Of several senders one sees its UPDATE count; a claim whose sender dies is found missing in Redis later.
+
+    Never `sent_at=task.sent_at`: SQLite writes milliseconds, and compares them as text with Django's microseconds.
+    """
+    same = _waits(type(task)).filter(pk=task.pk, attempt=task.attempt)
+    free = same.filter(sent_at=None) if task.sent_at is None else same.filter(sent_at__lt=Now() - RESEND_AFTER)
+    return bool(free.update(sent_at=Now()))
 
 
 def _push(task: Work, connection: redis.Redis) -> None:

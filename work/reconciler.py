@@ -6,7 +6,6 @@ each change is one conditional UPDATE.
 
 import logging
 import time
-from datetime import timedelta
 from typing import Any
 
 import redis
@@ -20,7 +19,6 @@ from . import queue
 from .models import QUEUED, Status, Work, WrongState, kinds
 
 log = logging.getLogger(__name__)
-RESEND_AFTER = timedelta(seconds=10)  # a sender may need so long between its claim and Redis
 DEATHS_ALLOWED = 3
 
 
@@ -66,7 +64,7 @@ def _pending(**where: object) -> list[Work]:
 
 def lost_in_redis() -> list[Work]:
     """Work that was sent a while ago, waits no more in Redis and was not started."""
-    tasks = _pending(sent_at__lt=Now() - RESEND_AFTER)
+    tasks = _pending(sent_at__lt=Now() - queue.RESEND_AFTER)
     if not tasks:
         return []
     with queue.connect() as connection:

@@ -71,12 +71,20 @@ def test_waiting_task_that_redis_has_is_not_sent_again(submit, redis_server):
     assert len(waiting_ids(redis_server)) == 1
 
 
+def test_task_whose_sending_the_databases_own_clock_wrote_down_is_sent_again(submit, redis_server, monkeypatch):
+    submit()
+    monkeypatch.setattr(queue, "RESEND_AFTER", timedelta(seconds=-1))
+    with redis.Redis.from_url(redis_server) as connection:
+        connection.flushall()
+    assert reconcile()["sent_again"] == 1
+
+
 def test_two_senders_of_one_task_send_it_once(submit, redis_server):
     task = submit()
-    stale = Task.objects.get(pk=task.pk)
     make_old(task, seconds=30)
-    assert not queue._claim(stale)
-    assert len(waiting_ids(redis_server)) == 1
+    first, second = Task.objects.get(pk=task.pk), Task.objects.get(pk=task.pk)
+    assert queue._claim(first)
+    assert not queue._claim(second)
 
 
 def test_task_lost_between_pop_and_start_is_sent_again(submit, redis_server, monkeypatch):

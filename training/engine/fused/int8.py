@@ -38,25 +38,29 @@ class Int8Weight:
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x: (tokens, in) bf16 → x Wᵀ + bias: (tokens, out) bf16; bias: (out,) fp32."""
-        y, scales = self._unscaled(x)
+        steps, scales = self.quantised(x)
+        y = self.product(steps)
         kernels().scale_rows(y, scales, self.no_bias if bias is None else bias, *y.shape)
         return y
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         """total: (tokens, out) ← total + x Wᵀ."""
-        y, scales = self._unscaled(x)
-        kernels().add_scaled_rows(total, y, scales, *y.shape)
+        steps, scales = self.quantised(x)
+        kernels().add_scaled_rows(total, self.product(steps), scales, *total.shape)
         return total
 
-    def _unscaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Products of the rows in units of their scales: (tokens, out), and the scales: (tokens,)."""
+    def quantised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (tokens, in) bf16 in steps of each row's scale, as bytes; and the scales: (tokens,)."""
         x = x.contiguous()
-        quantised, scales = torch.empty_like(x, dtype=torch.uint8), torch.empty(len(x))
-        kernels().quantise_rows(x, quantised, scales, *x.shape)
-        y = torch.ops.onednn.qlinear_pointwise(
-            quantised, 1.0, MIDDLE, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
+        steps, scales = torch.empty_like(x, dtype=torch.uint8), torch.empty(len(x))
+        kernels().quantise_rows(x, steps, scales, *x.shape)
+        return steps, scales
+
+    def product(self, steps: Tensor) -> Tensor:
+        """(tokens, in) bytes → product with the weight in units of the rows' scales: (tokens, out) bf16."""
+        return torch.ops.onednn.qlinear_pointwise(
+            steps, 1.0, MIDDLE, self.packed, self.scales, self.zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
         )
-        return y, scales
 
 
 class Norm:
