@@ -53,8 +53,9 @@ k8s-quick-deploy: ## Into the Kubernetes cluster that kubectl points at (kind, m
 	@deploy/k8s-quick-deploy
 k8s-port-forward: ## Reach what runs in the cluster at http://localhost:8000
 	@kubectl -n lorasite port-forward service/web 8000:80
-bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer
+bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer, on the sample base model and a random bert-base
 	@$(BIN)/python bench/train.py
+	@$(BIN)/python bench/train.py --base bert-base --steps 5
 lint: $(VENV)/installed-dev ## Format, lint, types, import layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/lint-imports
 audit-packages: $(VENV)/installed-dev ## Known holes in the packages that we run on (asks PyPI)
