@@ -334,12 +334,12 @@ def _forked_first_step(options: argparse.Namespace) -> float:
 
 
 def _make_base(options: argparse.Namespace) -> dict[str, Any]:
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+    from transformers import AutoTokenizer, BertConfig, BertModel
 
     from samples import base_model_path
 
     folder = Path(options.folder) / "bert-base"
-    BertForSequenceClassification(BertConfig()).save_pretrained(folder)
+    BertModel(BertConfig()).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder)
     return {}
 
