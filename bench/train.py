@@ -2,7 +2,7 @@
 
     python bench/train.py            quick: one seed, 1,920 rows, under five minutes on two cores
     python bench/train.py --full     three seeds, 12,000 rows, two epochs; the better part of an hour on two cores
-    python bench/train.py --base bert-base --steps 5      a randomly initialised bert-base; speed only, ten minutes
+    python bench/train.py --base bert-base --steps 5      a randomly initialised bert-base; speed only, three minutes
 
 Each run is a process of its own, so that its peak memory and its start are its own. Tokens are real ones, without
 padding. Utilisation is 4 × (weights of the encoder's linear layers) × tokens/s over the measured matrix-product peak:
