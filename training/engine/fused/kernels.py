@@ -1,5 +1,6 @@
 """The parts of a layer that are no matrix product, on bf16, each in one pass over its rows; computed in fp32.
 
+Residual and layer norm take half the time of torch's two operations; scales per row would be five of them.
 A kernel is a function of one argument, an array of integers: addresses of tensors, sizes, and floats by their bits. numba
 compiles it for this machine's vectors. It runs on the thread pool of torch's own operations: a second pool would wait for
 the cores that the first one keeps spinning on. All stands in one file, because numba keeps compiled kernels for as long as
