@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
             field=models.JSONField(null=True),
         ),
         migrations.CreateModel(
-            name='Timing',
+            name='Measurement',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('status', models.CharField(choices=[('PENDING', 'queued'), ('STARTED', 'running'), ('SUCCESS', 'done'), ('FAILURE', 'failed'), ('CANCELLED', 'cancelled')], db_index=True, default='PENDING', max_length=10, verbose_name='status')),
