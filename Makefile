@@ -55,7 +55,7 @@ k8s-port-forward: ## Reach what runs in the cluster at http://localhost:8000
 	@kubectl -n lorasite port-forward service/web 8000:80
 bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer, on the sample base model and a random bert-base
 	@$(BIN)/python bench/train.py
-	@$(BIN)/python bench/train.py --base bert-base --steps 5
+	@$(BIN)/python bench/train.py --base bert-base --steps 5 --seeds 1
 lint: $(VENV)/installed-dev ## Format, lint, types, import layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/lint-imports
 audit-packages: $(VENV)/installed-dev ## Known holes in the packages that we run on (asks PyPI)

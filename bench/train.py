@@ -1,8 +1,8 @@
 """This engine against the Hugging Face Trainer with PEFT, taking turns on the same rows, adapter and batch size.
 
-    python bench/train.py            quick: one seed, 1,920 rows, under five minutes on two cores
+    python bench/train.py            quick: three seeds, 1,920 rows, some five minutes on two cores
     python bench/train.py --full     three seeds, 12,000 rows, two epochs; the better part of an hour on two cores
-    python bench/train.py --base bert-base --steps 5      a randomly initialised bert-base; speed only, three minutes
+    python bench/train.py --base bert-base --steps 5 --seeds 1    a randomly initialised bert-base; speed only, three minutes
 
 Each run is a process of its own, so that its peak memory and its start are its own. Tokens are real ones, without
 padding. Utilisation is 4 × (weights of the encoder's linear layers) × tokens/s over the measured matrix-product peak:
@@ -64,7 +64,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="three seeds, 12,000 rows, two epochs")
-    parser.add_argument("--seeds", type=int, help="number of seeds (default 1; 3 with --full)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument(
         "--steps", type=int, default=0, help="stop after this many steps; accuracy is then not measured"
     )
@@ -75,12 +75,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--dropout", type=float, default=0.0, help="lora_dropout of all contenders")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS], help="this engine's")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    options.seeds = options.seeds or (3 if options.full else 1)
-    return options
+    return parser.parse_args()
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -97,7 +96,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _spawn(options: argparse.Namespace, worker: str, seed: int) -> dict[str, Any]:
     arguments = [sys.executable, __file__, "--worker", worker, "--seed", str(seed), "--folder", options.folder]
-    for name in ("steps", "base", "targets", "rank", "dropout", "learning_rate"):
+    for name in ("steps", "base", "precision", "targets", "rank", "dropout", "learning_rate"):
         arguments += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     arguments += ["--full"] if options.full else []
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
@@ -133,7 +132,12 @@ def _config(options: argparse.Namespace) -> Any:
     config = RunConfig.from_yaml((ROOT / "config/default.yaml").read_text(encoding="utf-8")).model_dump()
     config["data"] |= {"train_samples": ROWS_FULL if options.full else ROWS_QUICK, "eval_samples": EVAL_ROWS}
     config["training"] |= {"num_train_epochs": EPOCHS_FULL if options.full else 1, "seed": options.seed}
-    config["training"] |= {"max_steps": options.steps or None, "eval_strategy": "no", "save_strategy": "no"}
+    config["training"] |= {
+        "max_steps": options.steps or None,
+        "precision": options.precision,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+    }
     if options.targets != "preset":
         config["training"]["learning_rate"] = options.learning_rate
         config["lora"] |= {"r": options.rank, "lora_alpha": 2 * options.rank, "lora_dropout": options.dropout}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TRAIN_S, EVALUATE_S = 12.0, 4.0  # after so long no further length is tried
 FEWEST = 3  # lengths: the longest, the shortest, one between them
 LONG_S = 0.5  # a batch of more seconds is timed twice, others three times
+ENGINE = 2  # count up when a step takes another time or memory than before: what was measured then is of no use
 NO_INFLUENCE: dict[str, Any] = {
     "experiment_name": True,
     "training": {
@@ -67,8 +68,8 @@ class Forecast:
 
 
 def influences(config: RunConfig) -> dict[str, Any]:
-    """What of a configuration changes the measurement: configurations that agree in it share one."""
-    return config.model_dump(mode="json", exclude=NO_INFLUENCE)
+    """What changes the measurement, of a configuration and of this engine: runs that agree in it share one."""
+    return config.model_dump(mode="json", exclude=NO_INFLUENCE) | {"engine": ENGINE}
 
 
 def measure(

@@ -98,10 +98,10 @@ class FusedForward:
         self.model, self.head = peft_model.get_base_model(), architecture.head
         self.body = FusedBody(self.model.get_submodule(architecture.body), architecture, int8)
         groups = [group for layer in self.body.layers for group in layer.groups]
-        self.adapters = [adapter for group in groups for adapter in group.adapters]
+        self.rounded = [adapter for group in groups for adapter in group.rounded]
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        round_adapters(self.adapters)
+        round_adapters(self.rounded)
         hidden, shape = self.body.before(input_ids, attention_mask)
         training = self.model.training
         for layer in self.body.layers[:-1]:

@@ -27,24 +27,24 @@ def available() -> bool:
 
 
 class Int8Weight:
-    """A frozen weight for x Wᵀ: (out, in), one byte a number, laid out for oneDNN."""
+    """A frozen weight for x Wᵀ + bias: (out, in), one byte a number, laid out for oneDNN; bias: (out,)."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.scales = (weight.abs().amax(1).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
         steps = weight.float().div_(self.scales[:, None]).round_().to(torch.int8)
         self.packed = torch.ops.onednn.qlinear_prepack(steps.contiguous(), None)
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self.no_bias = torch.zeros(len(weight))
+        self.bias = torch.zeros(len(weight)) if bias is None else bias.float()
 
-    def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x: (tokens, in) bf16 → x Wᵀ + bias: (tokens, out) bf16; bias: (out,) fp32."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: (tokens, in) → x Wᵀ + bias: (tokens, out); both bf16."""
         steps, scales = self.quantised(x)
         y = self.product(steps)
-        kernels().scale_rows(y, scales, self.no_bias if bias is None else bias, *y.shape)
+        kernels().scale_rows(y, scales, self.bias, *y.shape)
         return y
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """total: (tokens, out) ← total + x Wᵀ."""
+        """total: (tokens, out) ← total + x Wᵀ, without the bias."""
         steps, scales = self.quantised(x)
         kernels().add_scaled_rows(total, self.product(steps), scales, *total.shape)
         return total

@@ -92,7 +92,8 @@ class ProjectionGroup:
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.weight = _joined([base.weight for base in bases])
         self.bias = _joined([base.bias for base in bases])
-        self.int8: Any = _Int8(self.weight, self.bias) if int8 else None
+        self.int8 = Int8Weight(self.weight, self.bias) if int8 else None
+        self.int8_back = Int8Weight(self.weight.t()) if int8 else None
         self.adapters: list[Adapter] = []
         self.parts: list[Part] = []
         self.dropout = 0.0
@@ -111,9 +112,9 @@ class ProjectionGroup:
         return self.weight.dtype == torch.float32
 
     @property
-    def _in_int8(self) -> Any:
-        """Not any more where oneDNN is broken; see training.engine.memory."""
-        return self.int8 and torch.backends.mkldnn.enabled
+    def rounded(self) -> list[Adapter]:
+        """Adapters whose thin products are kept apart, in training at least."""
+        return [] if self._merges and not self.dropout else self.adapters
 
     @property
     def rank(self) -> int:
@@ -130,7 +131,7 @@ class ProjectionGroup:
         dropout = self.dropout if training else 0.0
         if self.adapters and self._merges and not dropout:
             return torch.addmm(self.bias, x, self.merge().t()), None
-        y = self.int8.forward(x) if self._in_int8 and training else torch.addmm(self.bias, x, self.weight.t())
+        y = self._frozen(x, training)
         if not self.adapters:
             return y, None
         mask = torch.empty_like(x).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
@@ -196,29 +197,27 @@ class ProjectionGroup:
         rounded_b = torch.empty_like(b, dtype=self.weight.dtype)
         return Adapter(rows, columns, a, b, module.scaling["default"], self.scaled_a[columns], rounded_b)
 
+    def _frozen(self, x: Tensor, training: bool) -> Tensor:
+        """x: (tokens, in) → x Wᵀ + b: (tokens, out)."""
+        if self.int8 and training and _works():
+            return self.int8(x)
+        return torch.addmm(self.bias, x, self.weight.t())
+
     def _dx(self, dy: Tensor, residual: Tensor | None, weight: Tensor) -> Tensor:
-        if self._in_int8:
-            return self.int8.backward(dy, residual)
+        if self.int8_back and _works():
+            return self.int8_back(dy) if residual is None else self.int8_back.add_to(residual, dy)
         return dy @ weight if residual is None else residual.addmm_(dy, weight)
 
 
-class _Int8:
-    """Both products with a frozen weight: (out, in), bias: (out,)."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.transposed, self.bias = Int8Weight(weight), Int8Weight(weight.t()), bias.float()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (tokens, in) → x Wᵀ + b: (tokens, out)."""
-        return self.weight(x, self.bias)
-
-    def backward(self, dy: Tensor, residual: Tensor | None) -> Tensor:
-        """dy: (tokens, out) → dy W (+ residual, overwritten): (tokens, in)."""
-        return self.transposed(dy) if residual is None else self.transposed.add_to(residual, dy)
+def _works() -> bool:
+    """Whether oneDNN does; see training.engine.memory."""
+    return bool(torch.backends.mkldnn.enabled)
 
 
 def round_adapters(adapters: list[Adapter]) -> None:
-    """Bring what all adapters of a model keep in the weights' precision up to date."""
+    """Bring what these adapters keep in the weights' precision up to date."""
+    if not adapters:  # torch refuses empty lists
+        return
     scaled = [adapter.scaled_a for adapter in adapters]
     rounded = [adapter.rounded_b for adapter in adapters]
     learnt: list[Tensor] = [*(adapter.a for adapter in adapters), *(adapter.b for adapter in adapters)]

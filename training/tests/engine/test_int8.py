@@ -69,8 +69,8 @@ def test_product_is_that_of_the_weight(rows, width, outputs):
     x, total = numbers(rows, width), torch.randn(rows, outputs).bfloat16()
     expected = x.float() @ weight.float().t()
     close = 0.03 * expected.norm(dim=1, keepdim=True) + 1e-3
-    product = int8.Int8Weight(weight)
-    assert ((product(x, bias).float() - expected - bias).abs() <= close + 2**-7 * bias.abs()).all()
+    product = int8.Int8Weight(weight, bias)
+    assert ((product(x).float() - expected - bias).abs() <= close + 2**-7 * bias.abs()).all()
     added = product.add_to(total.clone(), x).float()
     assert ((added - expected - total.float()).abs() <= close + 2**-7 * added.abs()).all()
 

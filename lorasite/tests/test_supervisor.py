@@ -1,0 +1,23 @@
+"""When a child that died is started again."""
+
+import time
+
+import pytest
+
+from lorasite.supervisor import BACKOFF_LIMIT, STEADY, Child, Supervisor
+
+
+def wait_after(child: Child, lived: float) -> float:
+    """Seconds until the child may start, after it lived so long."""
+    now = time.monotonic()
+    child.pid, child.started = 1, now - lived
+    Supervisor(child)._lost(child, -9)
+    return max(0.0, child.due - now)
+
+
+def test_child_that_fails_to_start_waits_longer_each_time_and_one_that_has_lived_starts_at_once() -> None:
+    child = Child("web", run=lambda: None)
+    waits = [wait_after(child, lived=1) for _ in range(7)]
+    assert waits == pytest.approx([1, 2, 4, 8, 16, BACKOFF_LIMIT, BACKOFF_LIMIT], abs=0.1)
+    assert wait_after(child, lived=STEADY + 1) == pytest.approx(0, abs=0.1)
+    assert wait_after(child, lived=1) == pytest.approx(1, abs=0.1)
