@@ -170,7 +170,7 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
 @pytest.fixture(scope="session")
 def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a small run on real tweets."""
-    from training.engine import RunConfig, train
+    from engine import RunConfig, train
 
     results = tmp_path_factory.mktemp("trained") / "small"
     list(train(RunConfig.parse(SMALL_RUN), data_file=tweets, results=results))
@@ -184,8 +184,8 @@ def learnt(trained: Path, tweets_csv: Path, member: Any) -> Any:
     import shutil
 
     from datasets_app.services import create_version
+    from engine import RunConfig
     from experiments.models import Experiment
-    from training.engine import RunConfig
     from training.models import Status, Task
 
     version = create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")

@@ -73,8 +73,8 @@ def prepare(folder: Path, bert_base: bool) -> None:
     import polars as pl
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
+    from engine import resolve_base_model
     from samples import tweets_en
-    from training.engine import resolve_base_model
 
     frame = tweets_en().unique("text", keep="first", maintain_order=True).select("text", "label")
     longer = pl.concat_str([pl.col("text").shift(n, fill_value="") for n in range(5)], separator=" ")
@@ -87,8 +87,8 @@ def prepare(folder: Path, bert_base: bool) -> None:
 
 
 def foresee(setup: dict[str, Any]) -> dict[str, float]:
-    from training.engine import warm_up
-    from training.engine.forecast import forecast, measure
+    from engine import warm_up
+    from engine.training.estimate import forecast, measure
 
     warm_up()
     config, where = configured(setup)
@@ -97,7 +97,7 @@ def foresee(setup: dict[str, Any]) -> dict[str, float]:
 
 
 def run(setup: dict[str, Any]) -> dict[str, float]:
-    from training.engine import Finished, train, warm_up
+    from engine import Finished, train, warm_up
 
     warm_up()
     config, where = configured(setup)
@@ -109,7 +109,7 @@ def run(setup: dict[str, Any]) -> dict[str, float]:
 
 
 def configured(setup: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    from training.engine import RunConfig
+    from engine import RunConfig
 
     folder = Path(setup["folder"])
     config = {

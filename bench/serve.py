@@ -113,8 +113,8 @@ def _ask(answer: Answer, asked: list[tuple[int, str]], callers: int) -> tuple[li
 
 
 def _engine(folders: list[Path], options: argparse.Namespace) -> tuple[Answer, float]:
-    import inference.engine.base  # noqa: F401  imported before memory is looked at
-    from inference.engine.predictor import Predictor
+    import engine.serve.shared_base  # noqa: F401  imported before memory is looked at
+    from engine.serve.predictor import Predictor
 
     predictor, before = Predictor(batch_tokens=options.batch_tokens, patience=600), _resident()
     return lambda number, text: predictor.ask(folders[number], [text]), before

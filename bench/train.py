@@ -127,7 +127,7 @@ def _summary(found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    from training.engine import RunConfig
+    from engine import RunConfig
 
     config = RunConfig.from_yaml((ROOT / "config/default.yaml").read_text(encoding="utf-8")).model_dump()
     config["data"] |= {"train_samples": ROWS_FULL if options.full else ROWS_QUICK, "eval_samples": EVAL_ROWS}
@@ -148,7 +148,7 @@ def _config(options: argparse.Namespace) -> Any:
 
 
 def _engine(options: argparse.Namespace) -> dict[str, Any]:
-    from training.engine import Evaluated, Prepared, StepDone, train
+    from engine import Evaluated, Prepared, StepDone, train
 
     clock, config = _Clock(), _config(options)
     accuracy, precision = None, "fp32"
@@ -181,8 +181,8 @@ def _trainer(options: argparse.Namespace, pad_to: int | None = None) -> dict[str
         set_seed,
     )
 
-    from training.engine import resolve_base_model
-    from training.engine.data import load_rows
+    from engine import resolve_base_model
+    from engine.data.rows import load_rows
 
     config = _config(options)
     steps = min(options.steps or PADDED_STEPS, PADDED_STEPS) if pad_to else options.steps
@@ -269,8 +269,8 @@ def _flops(options: argparse.Namespace) -> float:
 def _peak(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from training.engine.device import cpu_has_bf16, usable_cores
-    from training.engine.fused import int8
+    from engine.devices import cpu_has_bf16, usable_cores
+    from engine.kernels import int8
 
     torch.set_num_threads(usable_cores())
     found = {"fp32": _product_peak(_product(torch.float32)), "machine":
@@ -289,7 +289,7 @@ def _product(dtype: Any) -> Callable[[], Any]:
 def _int8_product() -> Callable[[], Any]:
     import torch
 
-    from training.engine.fused.int8 import Int8Weight
+    from engine.kernels.int8 import Int8Weight
 
     weight = Int8Weight(torch.randn(PEAK_SIZE, PEAK_SIZE))
     steps, _ = weight.quantised(torch.randn(PEAK_SIZE, PEAK_SIZE).bfloat16())
@@ -312,16 +312,16 @@ def _fork(options: argparse.Namespace) -> dict[str, Any]:
     import peft
     import transformers
 
-    import training.engine.run
-    from training.engine import warm_up
+    import engine.training.run
+    from engine import warm_up
 
-    assert peft and transformers and training.engine.run
+    assert peft and transformers and engine.training.run
     warm_up()
     return {"cold_s": _forked_first_step(options), "warm_s": _forked_first_step(options)}
 
 
 def _forked_first_step(options: argparse.Namespace) -> float:
-    from training.engine import StepDone, train
+    from engine import StepDone, train
 
     folder, started = Path(options.folder), time.time()
     reading, writing = os.pipe()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from training.engine import resolve_base_model
+from engine import resolve_base_model
 
 from .models import DataTask, Version
 
@@ -30,7 +30,7 @@ def words(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
     """
     import polars as pl  # half a second that pages must not wait for
 
-    from training.engine.near import same_text, words_of
+    from engine.data.near_duplicates import same_text, words_of
 
     sample = frame.gather_every(max(1, -(-frame.height // _SAMPLE))).select(same_text(), "label")
     told = words_of(sample["text"]).filter(pl.col("word").str.contains(_WORD)).unique()
@@ -64,7 +64,7 @@ def count_tokens(version: Version, model: str, told: Callable[..., None] = lambd
     import numpy as np
     import polars as pl
 
-    from training.engine.token_counts import TokenCounter
+    from engine.data.token_counts import TokenCounter
 
     from .canonical import SLICE
 

@@ -104,7 +104,7 @@ def remove(path: Path) -> None:
 
 def split_of(share: float = 0.1) -> pl.Expr:
     """The split that a row is in when that share is held out."""
-    from training.engine.splits import evaluated
+    from engine.data.splits import evaluated
 
     side = pl.when(evaluated(share)).then(pl.lit("eval")).when(~evaluated(share)).then(pl.lit("train"))
     return side.otherwise(pl.lit("left out"))

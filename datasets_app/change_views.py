@@ -13,8 +13,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.errors import Conflict, Invalid
 from accounts.permissions import get_managed
-from training.engine.config import SAMPLE_MODEL
-from training.engine.errors import EngineError
+from engine.config import SAMPLE_MODEL
+from engine.errors import EngineError
 
 from . import analysis, changes, diff, selectors, services, wording
 from .models import Dataset, DataTask, Version

@@ -15,7 +15,7 @@ from django.utils.translation import override
 
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
-from training.engine.near import same_text
+from engine.data.near_duplicates import same_text
 from work.models import Status
 
 from . import checks, services, wording

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from training.engine import resolve_base_model
-from training.engine.config import SAMPLE_MODEL
-from training.engine.near import groups
-from training.engine.token_counts import TokenCounter
+from engine import resolve_base_model
+from engine.config import SAMPLE_MODEL
+from engine.data.near_duplicates import groups
+from engine.data.token_counts import TokenCounter
 
 from . import languages
 from .canonical import SLICE, counts
@@ -57,7 +57,7 @@ class Report:
 
     found: list[Found]
     tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
-    facts: pl.DataFrame  # of each row: row, label, same, group (see training.engine.near) and a flag per check
+    facts: pl.DataFrame  # of each row: row, label, same, group (see engine.data.near_duplicates) and a flag per check
     languages: dict[str, int]  # {language: rows of the sample}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.db import transaction
 
 from accounts.errors import LorasiteError
-from training.engine.errors import EngineError
+from engine.errors import EngineError
 from work.lease import Heartbeat
 from work.models import Status
 from work.progress import Progress

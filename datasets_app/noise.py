@@ -18,10 +18,10 @@ from django.utils.translation import override
 
 from accounts.errors import Invalid
 from audit.services import record
-from training.engine import resolve_base_model
-from training.engine.config import SAMPLE_MODEL
-from training.engine.near import text_hash
-from training.engine.probe import FOLDS, held_out_probabilities
+from engine import resolve_base_model
+from engine.config import SAMPLE_MODEL
+from engine.data.linear_probe import FOLDS, held_out_probabilities
+from engine.data.near_duplicates import text_hash
 
 from . import wording
 from .models import DataTask, Finding, Suspect, Version
@@ -48,7 +48,7 @@ def search(task: DataTask, told: "Told") -> Callable[[], dict[str, Any]]:
 
 def rank(frame: pl.DataFrame, model: str, told: Callable[..., None]) -> pl.DataFrame:
     """Rows from the likeliest wrong to the safest: row, text, label, predicted, given_probability, predicted_probability."""
-    from training.engine.embeddings import embed
+    from engine.data.embeddings import embed
 
     unique = frame.unique(["text", "label"], keep="first", maintain_order=True)
     texts, labels = unique["text"].to_list(), sorted(unique["label"].unique())

@@ -19,7 +19,7 @@ from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
 from accounts.quotas import require_storage
 from audit.services import record
-from training.engine.config import SAMPLE_MODEL
+from engine.config import SAMPLE_MODEL
 from work import queue
 from work.models import Status
 
@@ -280,7 +280,7 @@ def _with_places(frame: "pl.DataFrame", facts: "pl.DataFrame", before: Version |
     """Where no rows to evaluate on were given, each row gets its place, and keeps it in all later versions."""
     import polars as pl
 
-    from training.engine import splits
+    from engine.data import splits
 
     if "split" in frame.columns and (frame["split"] == "eval").any():
         return frame.drop(splits.COLUMN, strict=False)

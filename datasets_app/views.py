@@ -23,7 +23,7 @@ from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
 from accounts.throttles import limited
-from training.engine.config import SAMPLE_MODEL
+from engine.config import SAMPLE_MODEL
 from work.models import ENDED, Status
 
 from . import hub, pending, report, selectors, services

@@ -12,13 +12,13 @@ from accounts.models import User
 from audit.services import record
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
+from engine.config import DataSection, RunConfig
+from engine.data.rows import Split, load_rows
+from engine.errors import EngineError
 from experiments.models import Measurement, ModelVersion
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
 from experiments.results import interval
-from training.engine.config import DataSection, RunConfig
-from training.engine.data import Split, load_rows
-from training.engine.errors import EngineError
 
 from .selectors import Model
 from .services import TEXTS_LIMIT, ask

@@ -13,11 +13,11 @@ from django.utils.translation import gettext_lazy
 from accounts.errors import Conflict, Invalid, LorasiteError
 from accounts.models import User
 from audit.services import record
+from engine.serve.errors import Busy, Unreadable
+from engine.serve.predictor import Answers, Prediction, Predictor
+from engine.serve.word_importance import words_that_mattered
 
 from . import metrics
-from .engine.errors import Busy, Unreadable
-from .engine.predictor import Answers, Prediction, Predictor
-from .engine.words import words_that_mattered
 from .selectors import Model, Models, models_for
 
 TEXTS_LIMIT = 64
@@ -57,7 +57,7 @@ def answers(model: Model, texts: list[str]) -> list[dict[str, Any]]:
 
 def answer(prediction: Prediction, text: str, model: str, found: Answers) -> dict[str, Any]:
     """The times are this text's share of those of all texts that were asked together."""
-    from .engine.language import language
+    from engine.data.languages import language
 
     shares = zip(prediction.labels, prediction.probabilities, strict=True)
     texts, parts = len(found.predictions), ("tokenize_ms", "queue_ms", "compute_ms")

@@ -16,12 +16,12 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from datasets_app.models import Version
+from engine.config import RunConfig
+from engine.errors import ConfigError
 from experiments.models import Experiment
 from experiments.registry.labels import folded
 from experiments.registry.services import language_of
 from experiments.selectors import experiments_for
-from training.engine.config import RunConfig
-from training.engine.errors import ConfigError
 
 WEIGHTS = {"labels": 0.40, "language": 0.25, "size": 0.20, "length": 0.15}
 ENOUGH = 0.5

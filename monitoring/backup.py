@@ -17,9 +17,9 @@ from accounts.errors import Conflict, Invalid
 from audit.services import record, verify
 from datasets_app import canonical
 from datasets_app.models import Version
+from engine.errors import CheckpointDamaged, DiskFull
+from engine.storage import DRAFT, verify_folder, write_folder
 from experiments.models import Experiment, ModelVersion
-from training.engine.errors import CheckpointDamaged, DiskFull
-from training.engine.files import DRAFT, verify_folder, write_folder
 
 log = logging.getLogger(__name__)
 

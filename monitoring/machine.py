@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from training.engine.limits import CGROUP, NVIDIA, free_bytes
+from engine.memory_limits import CGROUP, NVIDIA, free_bytes
 
 PROCESSORS = Path("/proc/cpuinfo")
 

@@ -19,9 +19,9 @@ from accounts.idempotency import HEADER, key_of
 from accounts.models import User
 from accounts.requests import person, tag_of, unchanged
 from accounts.throttles import throttles
+from engine.config import RunConfig
 
 from . import selectors, services
-from .engine.config import RunConfig
 from .models import Status, Task
 from .serializers import (
     AcceptedSerializer,

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from .engine.config import RunConfig
-from .engine.errors import ConfigError
+from engine.config import RunConfig
+from engine.errors import ConfigError
 
 
 def copies(request: Any, config: dict[str, Any]) -> list[dict[str, str]]:

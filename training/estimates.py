@@ -16,10 +16,10 @@ from django.utils.translation import gettext as _
 from accounts.errors import Conflict
 from accounts.models import User
 from datasets_app.models import Version
+from engine.config import RunConfig
+from engine.training.estimate import Forecast, Measured, forecast, influences
 from work import queue
 
-from .engine.config import RunConfig
-from .engine.forecast import Forecast, Measured, forecast, influences
 from .models import ENDED, Status, Task, Timing
 
 MOST_AT_ONCE = 3  # measurements of one person that have not ended

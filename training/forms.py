@@ -11,8 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
 
 from accounts.errors import LorasiteError
-
-from .engine.config import RunConfig
+from engine.config import RunConfig
 
 NAME = "experiment_name"
 IN_SIGHT = {

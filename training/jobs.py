@@ -10,6 +10,8 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import LorasiteError
 from datasets_app.models import Version
+from engine.config import RunConfig
+from engine.errors import EngineError, Interrupted
 from experiments.services import record_result
 from work.lease import Heartbeat
 from work.progress import Progress
@@ -17,8 +19,6 @@ from work.running import Interrupted as GivenUp
 from work.running import StopAsked, carry_out, end
 
 from . import estimates
-from .engine.config import RunConfig
-from .engine.errors import EngineError, Interrupted
 from .models import Stage, Status, Task, Timing
 from .progress import TrainingProgress
 from .sources import hub_data_file
@@ -30,7 +30,7 @@ def run(task_id: str) -> None:
 
 
 def _train(task: Task, beat: Heartbeat) -> dict[str, Any]:
-    from .engine import train
+    from engine import train
 
     config = run_config(task.experiment.config, task.experiment.version)
     progress = TrainingProgress(task, logging_steps=config.training.logging_steps)
@@ -78,7 +78,7 @@ def measure(task_id: str) -> None:
 
 
 def _measure(task: Timing, beat: Heartbeat) -> dict[str, Any]:
-    from .engine.forecast import measure
+    from engine.training.estimate import measure
 
     config, stop_asked, progress = run_config(task.config, task.version), StopAsked(task, beat), Progress(task)
 

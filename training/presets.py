@@ -8,7 +8,7 @@ import yaml
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from .engine.config import SAMPLE_MODEL
+from engine.config import SAMPLE_MODEL
 
 # Measured on the sample tweets with the sample base model: docs/performance.md.
 GOALS: dict[str, dict[str, Any]] = {

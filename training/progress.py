@@ -6,10 +6,10 @@ from typing import Any
 import psutil
 from django.utils import timezone
 
+from engine import events
+from engine.training.results import describe
 from work.progress import Progress
 
-from .engine import events
-from .engine.results import describe
 from .models import LogLine, Point, Stage, Task
 
 STEP_FIELDS = ["epoch", "loss", "learning_rate", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"]

@@ -17,14 +17,14 @@ from audit.services import record
 from datasets_app import analysis
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
+from engine.config import RunConfig
+from engine.errors import ConfigError
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
 from work import queue
 
 from . import estimates
-from .engine.config import RunConfig
-from .engine.errors import ConfigError
 from .models import Task, WrongState
 from .sources import check_base_model
 

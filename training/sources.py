@@ -8,8 +8,7 @@ from django.utils.translation import gettext as _
 from accounts.errors import Invalid
 from accounts.permissions import base_model_allowed
 from datasets_app import hub
-
-from .engine.config import SAMPLE_MODEL, DataSection, ModelSection
+from engine.config import SAMPLE_MODEL, DataSection, ModelSection
 
 HUB_TIMEOUT_S = 3.0
 

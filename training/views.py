@@ -15,11 +15,11 @@ from accounts.idempotency import KeyUsed
 from accounts.permissions import require_creator
 from accounts.throttles import count
 from datasets_app.selectors import datasets_for
+from engine.config import RunConfig
 from experiments.selectors import experiment_for, free_name
 
 from . import curves, estimates, presets, selectors, services
 from .copy_as import copies
-from .engine.config import RunConfig
 from .forms import RunForm
 from .models import Task
 

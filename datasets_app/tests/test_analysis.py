@@ -7,8 +7,8 @@ import pytest
 
 from datasets_app import analysis
 from datasets_app.models import DataTask
-from training.engine import resolve_base_model
-from training.engine.config import SAMPLE_MODEL
+from engine import resolve_base_model
+from engine.config import SAMPLE_MODEL
 from work.models import Status
 
 pytestmark = pytest.mark.django_db

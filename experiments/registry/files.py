@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from accounts.errors import Conflict
-from training.engine.errors import EngineError
-from training.engine.files import MANIFEST, sweep_drafts, verify_folder, write_folder
+from engine.errors import EngineError
+from engine.storage import MANIFEST, sweep_drafts, verify_folder, write_folder
 
 from ..models import Experiment
 

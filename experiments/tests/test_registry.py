@@ -14,11 +14,11 @@ from accounts.errors import Conflict, Invalid, NotFound
 from accounts.permissions import share
 from accounts.sharing import give, recipients
 from audit.models import Entry
+from engine.storage import verify_folder
 from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from experiments.registry import card, selectors, services
 from experiments.services import NameTaken
-from training.engine.files import verify_folder
 
 pytestmark = pytest.mark.django_db
 
@@ -106,7 +106,7 @@ def test_other_checkpoint_brings_its_own_adapter(learnt, member):
 
 
 def rewrite_manifest(folder: Path) -> None:
-    from training.engine.files import MANIFEST, _hashes
+    from engine.storage import MANIFEST, _hashes
 
     (folder / MANIFEST).write_text(json.dumps(_hashes(folder)))
 

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from engine import RunConfig
 from experiments.models import Experiment
-from training.engine import RunConfig
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.config import SAMPLE_MODEL
+from engine.errors import BaseModelUnsafe
+from engine.models.base_models import check_safe, resolve
 from experiments.services import ModelMissing, check_model
-from training.engine.base_models import check_safe, resolve
-from training.engine.config import SAMPLE_MODEL
-from training.engine.errors import BaseModelUnsafe
 
 ADAPTER = "adapter_model.safetensors"
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inference.engine.base import Base
-from inference.engine.batch import Output, Row
-from inference.engine.errors import Busy, TooLarge, Unreadable
-from inference.engine.memory import Memory
-from inference.engine.predictor import WEIGHTS, Predictor, file_state
-from inference.engine.queue import Queue
+from engine.serve.batch import Output, Row
+from engine.serve.batching_queue import Queue
+from engine.serve.errors import Busy, TooLarge, Unreadable
+from engine.serve.model_cache import Memory
+from engine.serve.predictor import WEIGHTS, Predictor, file_state
+from engine.serve.shared_base import Base
 from samples import base_model_path
 
 from .adapters import LENGTH, make_adapter, plain_peft

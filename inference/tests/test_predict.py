@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from inference.engine.predictor import Prediction
-from inference.engine.words import words_that_mattered
+from engine.serve.predictor import Prediction
+from engine.serve.word_importance import words_that_mattered
 from inference.services import predictor, rival
 
 pytestmark = pytest.mark.django_db
@@ -45,7 +45,7 @@ def test_answers_are_those_of_plain_peft(api, member, model, sentences):
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from training.engine import resolve_base_model
+    from engine import resolve_base_model
 
     base = AutoModelForSequenceClassification.from_pretrained(resolve_base_model(model.base_model), num_labels=3)
     plain = PeftModel.from_pretrained(base, model.final_model).eval()

@@ -11,13 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from datasets_app.models import Version
 from datasets_app.services import create_version
+from engine.config import DataSection
+from engine.data.rows import load_rows
 from experiments.models import Experiment, Measurement, ModelVersion
 from experiments.registry import services
 from inference import similar
 from inference.recommendation import held_out, recommend
 from inference.services import predictor
-from training.engine.config import DataSection
-from training.engine.data import load_rows
 from training.models import Status, Task
 
 pytestmark = pytest.mark.django_db

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from engine import events
 from training import services
-from training.engine import events
 from training.models import LogLine, Point, Status, Task, WrongState
 from training.progress import TrainingProgress
 from work import lease

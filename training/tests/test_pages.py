@@ -7,7 +7,7 @@ from django.test import Client
 
 from accounts.permissions import share
 from datasets_app.services import create_version
-from training.engine.config import RunConfig
+from engine.config import RunConfig
 from training.forms import RunForm, described, flat
 from training.models import Point, Status, Task
 

@@ -18,8 +18,8 @@ class Command(BaseCommand):
 
 
 def serve_trainings(burst: bool) -> None:
-    from training.engine import warm_up
-    from training.engine.limits import refuse_more_than_free
+    from engine import warm_up
+    from engine.memory_limits import refuse_more_than_free
     from work.queue import device_kind
     from work.worker import work
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from engine.errors import CheckpointDamaged
+from engine.storage import verify_folder
 from monitoring.backup import differences
-from training.engine.errors import CheckpointDamaged
-from training.engine.files import verify_folder
 
 
 class Command(BaseCommand):

@@ -9,11 +9,11 @@ from tqdm import tqdm
 from accounts.commands import person, refused
 from accounts.errors import LorasiteError
 from datasets_app.selectors import version_for
+from engine import Prepared, StepDone, train
+from engine.config import RunConfig
+from engine.errors import EngineError, Interrupted
+from engine.training.results import describe
 from training import services
-from training.engine import Prepared, StepDone, train
-from training.engine.config import RunConfig
-from training.engine.errors import EngineError, Interrupted
-from training.engine.results import describe
 from training.management.commands.train import read_text
 
 

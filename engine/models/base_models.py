@@ -1,0 +1,125 @@
+"""Finds the base model: sample package, folder, hub cache, hub. Nothing of a model's own code is ever run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+from engine.errors import BaseModelUnavailable, BaseModelUnsafe
+
+HUB_TIMEOUT_S = 2.5
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+def resolve(name: str, base_models_dir: Path | None, revision: str | None = None) -> Path:
+    """Folder of the base model; see engine.resolve_base_model."""
+    if sample := _sample(name):
+        return sample  # ours; the check would cost two seconds and 200 MB for transformers
+    folder = _local(name, base_models_dir) or _cached(name, revision) or _download(name, revision)
+    check_safe(folder, name)
+    return folder
+
+
+def check_safe(folder: Path, name: str) -> None:
+    """Raise BaseModelUnsafe or BaseModelUnavailable unless transformers itself knows it and its weights are safetensors."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelUnavailable(f"The base model {name} has no readable config.json.", field="model.name") from error
+    if not isinstance(config, dict) or "auto_map" in json.dumps(config):
+        raise BaseModelUnsafe(
+            f"The base model {name} asks to run code of its own (auto_map), which is refused. Choose another model.",
+            field="model.name",
+        )
+    if str(config.get("model_type")) not in CONFIG_MAPPING:
+        raise BaseModelUnsafe(
+            f"The base model {name} is of the unknown type {config.get('model_type')!r}. Choose a model that transformers knows.",
+            field="model.name",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise BaseModelUnsafe(
+            f"The base model {name} has no weights in safetensors; pickled weights are refused, because they can run code. "
+            "Convert them to safetensors first.",
+            field="model.name",
+        )
+
+
+def _sample(name: str) -> Path | None:
+    from samples import SAMPLE_BASE_MODEL, base_model_path
+
+    if name != SAMPLE_BASE_MODEL:
+        return None
+    try:
+        return base_model_path()
+    except FileNotFoundError:
+        return None
+
+
+def _local(name: str, base_models_dir: Path | None) -> Path | None:
+    if base_models_dir is None:
+        return None
+    root = base_models_dir.resolve()
+    folder = (root / name).resolve()
+    inside = folder.is_relative_to(root) and folder != root
+    return folder if inside and (folder / "config.json").is_file() else None
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+        return None
+    return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE"} or not _reachable(constants.ENDPOINT):
+        raise BaseModelUnavailable(
+            f"The base model {name} is not on this machine and the model hub can't be reached. Put its folder under "
+            "BASE_MODELS_DIR, choose a model that is here, or try again when the hub is reachable.",
+            field="model.name",
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise BaseModelUnavailable(
+            f"The model hub has no model {name}{f' at {revision}' if revision else ''}, or it is private. Check the name.",
+            field="model.name",
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise BaseModelUnavailable(
+            f"The base model {name} could not be downloaded from the model hub ({type(error).__name__}). Try again later.",
+            field="model.name",
+        ) from error
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether a connection opens in time; in a thread, because name resolution has no timeout of its own."""
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    address = urlsplit(proxy or endpoint)
+    reached: list[bool] = []
+
+    def connect() -> None:
+        try:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            with socket.create_connection((address.hostname or "", port), timeout=HUB_TIMEOUT_S):
+                reached.append(True)
+        except OSError:
+            reached.append(False)
+
+    thread = Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)
+    return bool(reached and reached[0])

@@ -1,0 +1,64 @@
+"""Real tweets on the real sample base model, as few as the behaviour needs."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from engine import Event, Finished, RunConfig, train
+from samples import base_model_path, tweets_en
+
+
+@pytest.fixture(scope="session")
+def tweets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "tweets.parquet"
+    frame = tweets_en().filter(pl.col("confidence") > 0.7).unique("text", keep="first", maintain_order=True)
+    frame.sample(400, seed=3).select("text", "label").write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two base models: "tiny" has two layers with random weights; "still" is the sample without dropout."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("bases")
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    BertForSequenceClassification(config).save_pretrained(folder / "tiny")
+    AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder / "tiny")
+    shutil.copytree(base_model_path(), folder / "still")
+    told = json.loads((folder / "still/config.json").read_text())
+    still = told | {"hidden_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    (folder / "still/config.json").write_text(json.dumps(still))
+    return folder
+
+
+def small(**sections: Any) -> RunConfig:
+    """A run of eight steps in two epochs, with dropout and accumulation; sections add to it."""
+    base: dict[str, dict[str, Any]] = {
+        "lora": {"r": 4, "lora_dropout": 0.1, "layers_to_transform": [4, 5]},
+        "data": {"train_samples": 32, "eval_samples": 16, "max_length": 24},
+        "training": {
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 0.005,
+            "logging_steps": 1,
+        },
+        "system": {"baseline": False, "num_threads": 1},
+    }
+    merged = {key: {**values, **sections.get(key, {})} for key, values in base.items()}
+    return RunConfig.parse(sections | merged)
+
+
+def run(config: RunConfig, data_file: Path, results: Path, **more: Any) -> list[Event]:
+    return list(train(config, data_file=data_file, results=results, **more))
+
+
+def metrics_of(events: list[Event]) -> dict[str, Any]:
+    return next(event.metrics for event in events if isinstance(event, Finished))

@@ -1,0 +1,178 @@
+"""Two processes that torchrun starts are the run that one process would have been, and lose nothing either."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from engine import RunConfig, devices
+from engine.tests.conftest import run, small
+from engine.training.distributed import World
+
+ADAPTER = "artifacts/final_model/adapter_model.safetensors"
+pytestmark = [pytest.mark.process, pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has none")]
+
+
+def config() -> RunConfig:
+    """Twenty steps; the last of each epoch has one row, so one of two processes has none."""
+    return small(
+        experiment_name="shared",
+        model={"name": "still"},
+        lora={"lora_dropout": 0.0},
+        data={"train_samples": 33, "eval_samples": 15},
+        training={
+            "num_train_epochs": 4,
+            "learning_rate": 0.001,
+            "class_weights": "balanced",
+            "precision": "fp32",
+            "save_strategy": "steps",
+            "save_steps": 2,
+        },
+    )
+
+
+def torchrun(folder: Path, data: Path, bases: Path, *more: str) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "run.yaml").write_text(config().to_yaml())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
+    engine = ["-m", "engine", str(folder / "run.yaml"), "--data", str(data), "--results", str(folder)]
+    command = [*launch, *engine, "--cache", str(folder / "cache"), "--base-models", str(bases)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+@pytest.fixture(scope="module")
+def shared(tweets: Path, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("shared")
+    return folder / "shared", ended(torchrun(folder, tweets, bases))
+
+
+def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets, bases, tmp_path):
+    results, _ = shared
+    run(config(), tweets, tmp_path, base_models_dir=bases)
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, results))
+    losses = [[point["loss"] for point in found["history"] if "loss" in point] for found in (one, two)]
+    assert len(losses[0]) == 20 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert two["eval"]["loss"] == pytest.approx(one["eval"]["loss"], rel=1e-4)
+    assert {name: two[name] for name in ("labels", "checkpoints")} == {
+        name: one[name] for name in ("labels", "checkpoints")
+    }
+    assert two["eval"]["confusion_matrix"] == one["eval"]["confusion_matrix"]
+    expected, found = load_file(tmp_path / ADAPTER), load_file(results / ADAPTER)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(found[name], tensor, atol=1e-4, err_msg=name)
+
+
+def test_one_process_writes_and_speaks(shared):
+    results, said = shared
+    log = (results / "logs.txt").read_text()
+    assert log.count("Stage: done.") == log.count("Step 20/20") == 1 and "2 × cpu" in log
+    assert said.count("Everything is in") == said.count("Held-out accuracy") == 1
+    assert not list(results.rglob(".draft-*"))
+
+
+def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shared, tweets, bases, tmp_path):
+    expected, _ = shared
+    results = tmp_path / "shared"
+    for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        process = torchrun(tmp_path, tweets, bases)
+        step_above(process, results, newest(results) + number)
+        os.kill(second(process.pid), sign)
+        process.communicate(timeout=100)
+        assert process.returncode != 0
+    ended(torchrun(tmp_path, tweets, bases))
+    log = (results / "logs.txt").read_text()
+    assert log.count("Stage: preparing.") == 3 and log.count("The run was stopped at step") == 1
+    assert (results / ADAPTER).read_bytes() == (expected / ADAPTER).read_bytes()
+
+
+def newest(results: Path) -> int:
+    """The newest checkpoint's step."""
+    return max((int(path.name[11:]) for path in results.glob("artifacts/checkpoints/checkpoint-*")), default=0)
+
+
+def step_above(process: subprocess.Popen[str], results: Path, step: int) -> None:
+    """Wait for the checkpoint of a later step."""
+    ends = time.monotonic() + 120
+    while newest(results) <= step:
+        if time.monotonic() > ends or process.poll() is not None:
+            process.terminate()
+            pytest.fail(process.communicate(timeout=60)[0][-3000:])
+        time.sleep(0.01)
+
+
+def second(launcher: int) -> int:
+    """Process id of rank 1."""
+    children = psutil.Process(launcher).children()
+    return next(child.pid for child in children if child.environ().get("RANK") == "1")
+
+
+EXCHANGE = """
+import json, sys, torch
+from engine.training.distributed import ProcessesDiffer, World
+world, cpu = World.of_environment(), torch.device("cpu")
+world.join(cpu)
+weight = torch.nn.Parameter(torch.zeros(2))
+weight.grad = None if world.leads else torch.tensor([3.0, 4.0])  # the first had no rows
+told = world.after_step([weight], loss=1.0 + world.rank, micro_batch=8 >> world.rank, stop=not world.leads)
+world.refuse_differences("same", [weight], cpu)
+try:
+    world.refuse_differences(f"checkpoint {world.rank}", [weight], cpu)
+    said = "agreed"
+except ProcessesDiffer as error:
+    said = error.code
+world.leave()
+sys.stdout.write(json.dumps([*told, weight.grad.tolist(), said]) + chr(10))
+"""
+
+
+def test_smallest_micro_batch_and_a_wish_to_stop_reach_all_and_other_starts_are_refused(tmp_path):
+    (tmp_path / "exchange.py").write_text(EXCHANGE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(tmp_path / "exchange.py")]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [json.loads(line) for line in done.stdout.split("\n") if line] == [
+        [3.0, 4, True, [3.0, 4.0], "processes_differ"]
+    ] * 2
+
+
+def test_more_processes_than_gpus_are_refused_in_words():
+    with pytest.raises(devices.DeviceUnavailable, match="fewer GPUs than torchrun started processes"):
+        devices._of_process(torch.device("cuda"), World(63, 64, 63))
+
+
+def test_cores_are_shared_out_between_the_processes_of_a_machine():
+    config = RunConfig.parse({"training": {"device": "cpu"}})
+    assert devices.choose(config, World(0, 2, 0)).threads == max(1, devices.usable_cores() // 2)
+
+
+def test_dropout_differs_between_processes_and_depends_on_the_step_alone():
+    def drawn(rank: int, step: int) -> list[Any]:
+        World(rank, 2, rank).seed(42, step)
+        return torch.rand(4).tolist()
+
+    assert drawn(0, 7) == drawn(0, 7)
+    assert len({tuple(drawn(rank, step)) for rank in (0, 1) for step in (7, 8)}) == 4
+
+
+def test_rows_of_a_step_are_shared_out_once_each():
+    rows = np.arange(9)
+    shares = [World(rank, 4, rank).share(rows) for rank in range(4)]
+    assert sorted(np.concatenate(shares).tolist()) == rows.tolist()

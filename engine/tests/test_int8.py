@@ -1,0 +1,124 @@
+"""Products in int8 and the kernels around them: near what torch gives in fp32, whole rows whatever they hold, the same bits each time."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from engine import ConfigError, RunConfig, devices
+from engine.kernels import int8
+from engine.models.loading import cast_head_inputs
+from engine.tests.test_kernels import adapted, batch, fused, gradients
+
+pytestmark = pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI under Linux")
+SIZES = [(1, 1), (3, 33), (70, 384), (5, 1536)]
+
+
+def numbers(rows, width, seed=0):
+    """Rows of very different sizes, as gradients are; the first one is empty."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.logspace(-8, 2, rows)[:, None]
+    found = torch.randn(rows, width, generator=generator) * sizes
+    found[0] = 0
+    return found.bfloat16()
+
+
+def near(found, expected):
+    """But for the last bit of bf16."""
+    torch.testing.assert_close(found.float(), expected, rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "width"), SIZES)
+def test_rows_come_back_within_half_a_step_of_their_own_scale(rows, width):
+    x = numbers(rows, width)
+    quantised, scales = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows)
+    int8.kernels().quantise_rows(x, quantised, scales, rows, width)
+    back = (quantised.float() - int8.MIDDLE) * scales[:, None]
+    assert ((back - x.float()).abs() <= scales[:, None] * 0.501).all()
+
+
+@pytest.mark.parametrize(("rows", "width"), SIZES)
+def test_norm_and_its_gradient_are_those_of_torch(rows, width):
+    torch.manual_seed(1)
+    module = torch.nn.LayerNorm(width, eps=1e-6).requires_grad_(False)
+    module.weight.normal_()
+    module.bias.normal_()
+    x, total, dy = (torch.randn(rows, width).bfloat16() for _ in range(3))
+    summed = (x + total).float().requires_grad_()
+    expected = module(summed)
+    expected.backward(dy.float())
+    norm = int8.Norm(module)
+    y, stats = norm(total, x)
+    assert torch.equal(total, summed.bfloat16())
+    torch.testing.assert_close(y.float(), expected, rtol=2**-7, atol=1e-3)
+    torch.testing.assert_close(norm.backward(dy, total, stats).float(), summed.grad, rtol=2**-7, atol=2e-3)
+
+
+def test_gelu_and_its_slope_are_right_for_every_number():
+    every = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.bfloat16).view(256, 256)
+    every = torch.where(every.abs() < 1e37, every, 0)  # beyond, torch's own is infinite
+    x = every.float().requires_grad_()
+    functional.gelu(x).sum().backward()
+    y, slope = int8.gelu(every.clone())
+    near(y, functional.gelu(x.detach()))
+    near(int8.gelu_backward(torch.ones_like(slope), slope), x.grad)
+
+
+@pytest.mark.parametrize(("rows", "width", "outputs"), [(1, 8, 3), (70, 384, 96), (9, 33, 17)])
+def test_product_is_that_of_the_weight(rows, width, outputs):
+    weight, bias = torch.randn(outputs, width).bfloat16(), torch.randn(outputs)
+    x, total = numbers(rows, width), torch.randn(rows, outputs).bfloat16()
+    expected = x.float() @ weight.float().t()
+    close = 0.03 * expected.norm(dim=1, keepdim=True) + 1e-3
+    product = int8.Int8Weight(weight, bias)
+    assert ((product(x).float() - expected - bias).abs() <= close + 2**-7 * bias.abs()).all()
+    added = product.add_to(total.clone(), x).float()
+    assert ((added - expected - total.float()).abs() <= close + 2**-7 * added.abs()).all()
+
+
+def test_not_a_number_is_not_hidden():
+    x = torch.ones(2, 8).bfloat16()
+    x[1, 3] = torch.nan
+    y = int8.Int8Weight(torch.ones(4, 8))(x)
+    assert y[0].isfinite().all()
+    assert y[1].isnan().all()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_step_gives_nearly_the_gradients_of_fp32_and_an_evaluation_asks_the_weights_themselves(dropout):
+    model = adapted("bert", "all-linear", lora_dropout=dropout).train()
+    half = adapted("bert", "all-linear", lora_dropout=dropout).train()
+    half.load_state_dict(model.state_dict())
+    for name, parameter in half.named_parameters():
+        if "lora_" not in name and "modules_to_save" not in name:
+            parameter.data = parameter.data.bfloat16()
+    cast_head_inputs(half)
+    plain, quick, exact = fused(model), fused(half, int8=True), fused(half)
+
+    def step(way, of):
+        torch.manual_seed(3)
+        return gradients(of, way(**batch()).float())
+
+    expected = step(plain, model)
+    first, again = step(quick, half), step(quick, half)
+    for name, gradient in expected.items():
+        assert functional.cosine_similarity(first[name].flatten(), gradient.flatten(), dim=0) > 0.9, name
+        assert torch.equal(first[name], again[name])
+    half.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(**batch()), exact(**batch()), rtol=2**-6, atol=1e-2)
+
+
+def test_policy_takes_it_where_the_machine_has_it_and_nothing_else_is_asked_for(monkeypatch):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: True)
+
+    def precision(**sections):
+        return devices.choose(RunConfig.model_validate({"experiment_name": "a"} | sections)).precision
+
+    on_cpu = {"device": "cpu"}
+    assert precision(training=on_cpu) == "int8"
+    assert precision(training=on_cpu | {"precision": "bf16"}) == "bf16"
+    assert precision(training=on_cpu, lora={"bias": "all"}) == "fp32"
+    monkeypatch.setattr(int8, "available", lambda: False)
+    assert precision(training=on_cpu) == "bf16"
+    with pytest.raises(ConfigError, match="VNNI"):
+        precision(training=on_cpu | {"precision": "int8"})

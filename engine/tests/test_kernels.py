@@ -1,0 +1,134 @@
+"""The fused way gives what transformers and PEFT give: logits, gradients, for each architecture and kind of adapter."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from engine.kernels import fused_forward
+from engine.models.loading import cast_head_inputs
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 50}
+CONFIGS = {
+    "bert": SIZES,
+    "roberta": SIZES | {"max_position_embeddings": 40},
+    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "vocab_size": 50},
+}
+
+
+def adapted(model_type, targets, **lora):
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(model_type, num_labels=3, attn_implementation="eager", **CONFIGS[model_type])
+    model = AutoModelForSequenceClassification.from_config(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    heads = ["classifier", "pre_classifier"] if targets == "all-linear" else None
+    lora = {"r": 4, "lora_alpha": 8, "target_modules": targets, "exclude_modules": heads} | lora
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **lora))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def fused(model, int8=False):
+    found = fused_forward(model, int8)
+    assert found is not None
+    return found
+
+
+def batch():
+    mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 3 + [0] * 6])
+    ids = torch.randint(5, 50, (3, 9), generator=torch.Generator().manual_seed(2)) * mask + (1 - mask)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def gradients(model, logits):
+    model.zero_grad()
+    logits.square().sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+
+
+@pytest.mark.parametrize("targets", ["query_value", "all-linear"])
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_fused_logits_and_gradients_are_those_of_plain_peft(model_type, targets):
+    pair = ["q_lin", "v_lin"] if model_type == "distilbert" else ["query", "value"]
+    model = adapted(model_type, pair if targets == "query_value" else targets).train()
+    expected = model(**batch()).logits
+    expected_gradients = gradients(model, expected)
+    fused = fused_forward(model)
+    assert fused is not None
+    found = fused(**batch())
+    found_gradients = gradients(model, found)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert found_gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(found_gradients[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_adapters_on_upper_layers_only_leave_the_lower_ones_without_gradient():
+    model = adapted("bert", ["query", "value"], layers_to_transform=[1, 2]).train()
+    expected = gradients(model, model(**batch()).logits)
+    found = gradients(model, fused(model)(**batch()))
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_dropout_gradient_is_the_slope_of_the_loss():
+    model = adapted("bert", "all-linear", lora_dropout=0.3).train()
+    forward = fused(model)
+    parameter = next(p for name, p in model.named_parameters() if "layer.0" in name and "query.lora_B" in name)
+
+    def loss():
+        torch.manual_seed(5)
+        return forward(**batch()).square().sum()
+
+    model.zero_grad()
+    loss().backward()
+    step = torch.zeros_like(parameter)
+    step[3, 1] = 1e-2
+    with torch.no_grad():
+        parameter += step
+        above = loss().item()
+        parameter -= 2 * step
+        below = loss().item()
+        parameter += step
+    assert parameter.grad[3, 1].item() == pytest.approx((above - below) / 2e-2, rel=0.05, abs=1e-3)
+
+
+def test_frozen_weights_are_the_same_bits_after_a_step():
+    model = adapted("bert", "all-linear").train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    forward = fused(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    forward(**batch()).square().sum().backward()
+    optimizer.step()
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters() if name in before)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_bf16_stays_close_to_fp32(model_type, dropout):
+    model = adapted(model_type, "all-linear", lora_dropout=dropout).train()
+    half = adapted(model_type, "all-linear", lora_dropout=dropout).train()
+    half.load_state_dict(model.state_dict())
+    for name, parameter in half.named_parameters():
+        if "lora_" not in name and "modules_to_save" not in name:
+            parameter.data = parameter.data.bfloat16()
+    cast_head_inputs(half)
+    logits: dict[str, torch.Tensor] = {}
+    expected: dict[str, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
+    for name, one, kept in (("fp32", model, expected), ("bf16", half, found)):
+        torch.manual_seed(7)
+        logits[name] = fused(one)(**batch()).float()
+        kept |= gradients(one, logits[name])
+    assert torch.cosine_similarity(logits["fp32"].flatten(), logits["bf16"].flatten(), 0) > 0.99
+    for name, gradient in expected.items():
+        assert torch.cosine_similarity(gradient.flatten(), found[name].float().flatten(), 0) > 0.98, name
+
+
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"bias": "all"}])
+def test_adapters_that_the_fused_way_does_not_know_go_the_plain_way(lora):
+    assert fused_forward(adapted("bert", ["query", "value"], **lora)) is None

@@ -1,0 +1,143 @@
+"""Nothing is lost: resumed runs are the unbroken run, and a half-written checkpoint is never seen."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+from safetensors.numpy import load_file
+
+from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StepDone, train
+from engine.errors import CheckpointDamaged, DiskFull, Interrupted
+from engine.storage import verify_folder, write_folder
+from engine.tests.conftest import metrics_of, run, small
+
+
+def losses(events):
+    return [event.loss for event in events if isinstance(event, StepDone)]
+
+
+def adapter(results):
+    return (results / "artifacts/final_model/adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tweets, tmp_path_factory):
+    results = tmp_path_factory.mktemp("unbroken") / "run"
+    return run(small(), tweets, results), results
+
+
+def test_same_seed_gives_the_same_run(unbroken, tweets, tmp_path):
+    events, results = unbroken
+    again = run(small(), tweets, tmp_path / "again")
+    assert losses(again) == losses(events)
+    assert adapter(tmp_path / "again") == adapter(results)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 7])
+def test_run_resumed_anywhere_ends_in_the_same_bytes(unbroken, tweets, tmp_path, stop_at):
+    events, results = unbroken
+    before: list[Event] = []
+    with pytest.raises(Interrupted) as interrupted:
+        for event in train(
+            small(), data_file=tweets, results=tmp_path / "run", should_save=lambda: len(losses(before)) == stop_at
+        ):
+            before.append(event)
+    assert "resume" in str(interrupted.value)
+    after = run(small(), tweets, tmp_path / "run")
+    assert next(event for event in after if isinstance(event, Prepared)).resumed_from_step == stop_at
+    assert losses(before) + losses(after) == losses(events)
+    assert adapter(tmp_path / "run") == adapter(results)
+    strip = {"runtime_s", "tokens_per_second"}
+    assert metrics_of(after)["history"] == metrics_of(events)["history"]
+    assert {k: v for k, v in metrics_of(after)["train"].items() if k not in strip} == {
+        k: v for k, v in metrics_of(events)["train"].items() if k not in strip
+    }
+
+
+def test_cancelled_run_keeps_its_checkpoint_and_can_be_resumed(unbroken, tweets, tmp_path):
+    events, _ = unbroken
+    before = []
+    with closing(train(small(), data_file=tweets, results=tmp_path, cache_dir=None)) as running:
+        for event in running:
+            before.append(event)
+            if isinstance(event, StepDone) and event.step == 6:
+                break
+    assert [path.name for path in (tmp_path / "artifacts/checkpoints").iterdir()] == ["checkpoint-4"]
+    assert "Cancelled" in (tmp_path / "logs.txt").read_text()
+    after = run(small(), tweets, tmp_path)
+    assert losses(before)[:4] + losses(after) == losses(events)
+
+
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tweets, tmp_path):
+    events, _ = unbroken
+    config = small(training={"save_strategy": "steps", "save_steps": 3})
+    expected = losses(events)
+    steps: list[StepDone] = []
+    with pytest.raises(Interrupted):
+        for event in train(config, data_file=tweets, results=tmp_path, should_save=lambda: len(steps) == 6):
+            steps.extend([event] if isinstance(event, StepDone) else [])
+    folder = tmp_path / "artifacts/checkpoints"
+    newest = folder / "checkpoint-6"
+    content = bytearray((newest / "optimizer.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "optimizer.safetensors").write_bytes(content)
+    after = run(config, tweets, tmp_path)
+    assert next(event.code for event in after if isinstance(event, Notice)) == "checkpoint_damaged"
+    assert next(event for event in after if isinstance(event, Prepared)).resumed_from_step == 4
+    assert losses(after) == expected[4:]
+
+
+def test_folder_of_a_run_with_other_settings_is_refused(tweets, tmp_path):
+    with closing(train(small(), data_file=tweets, results=tmp_path)) as running:
+        next(event for event in running if isinstance(event, Checkpointed))
+    with pytest.raises(ConfigError) as refused:
+        run(small(lora={"r": 8}), tweets, tmp_path)
+    assert refused.value.problems[0].field == "experiment_name"
+    assert (tmp_path / "artifacts/checkpoints/checkpoint-4").is_dir()
+
+
+def test_interrupted_save_leaves_nothing_under_the_checkpoints_name(tmp_path):
+    def fill(draft):
+        (draft / "half").write_bytes(b"x")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DiskFull, match="disk is full"):
+        write_folder(tmp_path / "checkpoints/checkpoint-1", fill)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_folder_with_a_missing_or_further_file_does_not_verify(tmp_path):
+    write_folder(tmp_path / "saved", lambda draft: (draft / "a").write_text("a"))
+    verify_folder(tmp_path / "saved")
+    (tmp_path / "saved" / "b").write_text("b")
+    with pytest.raises(CheckpointDamaged):
+        verify_folder(tmp_path / "saved")
+
+
+@pytest.mark.process
+def test_process_killed_between_writing_and_renaming_leaves_only_a_draft(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from engine import files\n"
+        "files.sync_tree = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_folder(Path(sys.argv[1]) / 'checkpoint-1', lambda draft: (draft / 'a').write_text('a'))\n"
+    )
+    folder = tmp_path / "checkpoints"
+    killed = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=os.getcwd(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.startswith(".draft-") for path in folder.iterdir()] == [True]
+    from engine.training.checkpoint import Checkpoints
+
+    assert Checkpoints(folder).newest() == (None, [])
+    assert list(folder.iterdir()) == []
+
+
+def test_checkpoint_holds_tensors_in_safetensors_and_no_pickle(unbroken):
+    _, results = unbroken
+    suffixes = {path.suffix for path in results.rglob("*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".txt", ".yaml", ".jinja"}
+    optimizer = load_file(next(results.rglob("optimizer.safetensors")))
+    assert all(name.split(".")[1] in {"exp_avg", "exp_avg_sq", "step"} for name in optimizer)
+    assert any(isinstance(event, Finished) for event in unbroken[0])

@@ -1,0 +1,93 @@
+"""What a run leaves in results/<experiment>/: config.yaml, metrics.json, logs.txt and the final model."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
+from engine.storage import disk_errors, sweep_drafts, write_json, write_text
+
+
+class Results:
+    """One experiment's folder. Of several processes one writes."""
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes
+        if not writes:
+            return
+        with disk_errors(folder):
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+        sweep_drafts(folder)
+        sweep_drafts(self.artifacts)
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of checkpoints and final model."""
+        return self.folder / "artifacts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.artifacts / "checkpoints"
+
+    @property
+    def final_model(self) -> Path:
+        """Folder of the adapter, its tokenizer and its label names."""
+        return self.artifacts / "final_model"
+
+    def write_config(self, config: RunConfig) -> None:
+        """The full resolved configuration."""
+        if self.writes:
+            write_text(self.folder / "config.yaml", config.to_yaml())
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """metrics.json: its presence says that the run has ended well."""
+        write_json(self.folder / "metrics.json", metrics)
+
+    def forget_metrics(self) -> None:
+        """A run that starts again has not ended."""
+        if self.writes:
+            (self.folder / "metrics.json").unlink(missing_ok=True)
+
+    def log(self, line: str) -> None:
+        """Append a line with the time (UTC) to logs.txt."""
+        if not self.writes:
+            return
+        with disk_errors(self.folder / "logs.txt"), (self.folder / "logs.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
+
+
+def describe(event: Event, every: int) -> str | None:
+    """The line of logs.txt for an event; steps only each `every`."""
+    match event:
+        case StageChanged(stage=stage):
+            return f"Stage: {stage}."
+        case Prepared():
+            return (
+                f"{event.train_rows} training and {event.eval_rows} evaluation rows, {len(event.labels)} labels, "
+                f"{event.truncated_rows} texts cut, {event.skipped_rows} rows left out. {event.device}, {event.precision}, "
+                f"{event.trainable_parameters:,} of {event.total_parameters:,} parameters are trained. "
+                f"{event.total_steps} steps, from step {event.resumed_from_step}."
+            )
+        case StepDone(step=step, total_steps=total) if step % every == 0 or step == total:
+            return (
+                f"Step {step}/{total}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}, "
+                f"{event.tokens_per_second:,.0f} tokens/s, {event.eta_seconds:.0f} s left."
+            )
+        case Evaluated(step=step, metrics=metrics):
+            return (
+                f"Evaluation at step {step}: "
+                + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                + "."
+            )
+        case Checkpointed(step=step, kept=kept):
+            return f"Checkpoint at step {step}. Kept: " + ", ".join(f"{name} {at}" for name, at in kept.items()) + "."
+        case Notice(message=message):
+            return message
+        case Finished():
+            return "Finished; the final model is saved and loads."
+        case _:
+            return None
