@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start audit-packages sbom run-local logs-local test test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint
+.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint messages
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,8 @@ logs-local: setup ## Follow the newest run's log (exp=NAME for another)
 	@$(MANAGE) logs_local $(exp) --follow
 test: $(VENV)/installed-dev ## Run the whole test suite
 	@$(BIN)/pytest -n 2 --dist worksteal
+test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing slow
+	@$(BIN)/pytest -n 2 --dist worksteal -m "not browser and not process and not slow"
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
 serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100
@@ -58,6 +60,9 @@ bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer, on the
 	@$(BIN)/python bench/train.py --base bert-base --steps 5 --seeds 1
 lint: $(VENV)/installed-dev ## Format, lint, types, import layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/lint-imports
+messages: $(VENV)/installed-dev ## Update and compile the translations (needs Debian's gettext)
+	@$(MANAGE) makemessages --locale zh_Hant --add-location never --no-wrap --no-obsolete --ignore tests --ignore bench --ignore deploy --ignore client
+	@$(MANAGE) compilemessages --locale zh_Hant --ignore .venv
 audit-packages: $(VENV)/installed-dev ## Known holes in the packages that we run on (asks PyPI)
 	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
 sbom: $(VENV)/installed-dev ## Write sbom.json: every installed package with version and licence (CycloneDX)
