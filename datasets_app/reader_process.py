@@ -63,7 +63,7 @@ def _read_and_exit(request: dict[str, Any]) -> NoReturn:
     status = CRASHED
     try:
         _leave_the_pipes()
-        limit_resources(request["memory"], request["seconds"])
+        limit_resources(request["memory"], request["seconds"], request["cpu_seconds"])
         answer = _answer(request)
         (Path(request["folder"]) / ANSWER).write_text(json.dumps(answer, default=str))
         status = 0
@@ -81,12 +81,12 @@ def _leave_the_pipes() -> None:
     os.dup2(2, 1)
 
 
-def limit_resources(memory: int, seconds: float) -> None:
-    """End this process when it takes `memory` bytes more than now, or `seconds` by the clock or twice that of CPU."""
+def limit_resources(memory: int, seconds: float, cpu_seconds: float) -> None:
+    """End this process when it takes `memory` bytes more than now, `seconds` by the clock or `cpu_seconds` of computing."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    cpu = max(1, int(2 * seconds))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+    cpu = max(1, round(cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))  # at the second number comes SIGKILL, which says less
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -314,14 +314,17 @@ def _from_document(text: Path, part: Part, limit: int) -> Table:
     if isinstance(document, dict) and len(document) == 1 and _is_records(*document.values()):
         document = next(iter(document.values()))
     if isinstance(document, dict) and document and all(isinstance(v, list) for v in document.values()):
-        if len({len(v) for v in document.values()}) != 1:
+        names, values = list(document), list(document.values())
+        if len({len(v) for v in values}) != 1:
             raise Invalid(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")
-        document = [dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True)]
-    if not isinstance(document, list):
+        items: Iterable[Any] = (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
+    elif isinstance(document, list):
+        items = document
+    else:
         message = _("This JSON file is neither a list of objects nor an object of columns. Nothing was stored.")
         raise Invalid(message, field="file")
     broken = Broken()
-    records = _only_objects(enumerate(document, 1), broken)
+    records = _only_objects(enumerate(items, 1), broken)
     table = _from_records(islice(records, HEAD_ROWS if part.head else None), "json", broken, limit, part.only)
     table.complete = next(records, None) is None
     return table

@@ -98,7 +98,7 @@ def store_upload(
         return known
     if kept.file.stat().st_size <= AT_ONCE and _places.acquire(timeout=_WAIT_SECONDS):
         try:
-            quick = {"limit": AT_ONCE, "seconds": sandbox.QUICK_SECONDS}
+            quick: dict[str, Any] = {"limit": AT_ONCE, "seconds": sandbox.QUICK_SECONDS}
             version = create_version(file=kept.file, filename=kept.filename, **quick, **asked)
             discard(kept)
             return version

@@ -29,6 +29,7 @@ from work.models import ENDED, Status
 from . import hub, pending, report, selectors, services
 from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
 from .models import Dataset, DataTask, Version
+from .sandbox import ReadingStopped
 
 if TYPE_CHECKING:
     from .table import Table
@@ -130,7 +131,7 @@ def preview(request: SignedIn, token: str) -> HttpResponse:
     try:
         table = _read(kept, *chosen)
     except Invalid as error:
-        if not any(chosen):
+        if not any(chosen) or isinstance(error, ReadingStopped):
             raise
         table, problem = _read(kept), error
     form = _store_form(request, kept, table)
