@@ -44,3 +44,8 @@ class NotAllowed(LorasiteError):
 
 class Conflict(LorasiteError):
     code, status = "conflict", 409
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether native code written in Rust gave up. Python gets that as a BaseException, which `except Exception` misses."""
+    return type(error).__module__ == "pyo3_runtime"

@@ -1,11 +1,8 @@
 """The datasets API: upload, list, report, delete."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
@@ -23,9 +20,8 @@ from accounts.requests import person, refuse_unknown
 from accounts.throttles import throttles
 
 from . import changes, diff, hub, selectors, services
-from .files import copy_stream
 from .models import Dataset, DataTask, Suspect, Version
-from .pending import keep, limits_upload
+from .pending import discard, keep, limits_upload
 from .serializers import (
     ChangeSerializer,
     DatasetReportSerializer,
@@ -66,7 +62,8 @@ class Datasets(GenericAPIView[Dataset]):
     def post(self, request: Request) -> Response:
         """Store a file as a new dataset, or as the next version of yours.
 
-        A file over 512 KiB, or a data set of the hub (`hub`, its id), is read by the queue (202).
+        A file over 512 KiB (unpacked), or a data set of the hub (`hub`, its id), is read by the queue (202). While several
+        files are being stored, so are small ones.
         """
         require_creator(person(request))
         refuse_unknown(request.data, UploadSerializer)
@@ -92,15 +89,20 @@ def _store(user: Any, fields: dict[str, Any], key: str | None) -> Version | Data
         return _from_hub(user, fields)
     upload = fields.pop("file")
     options: dict[str, Any] = {name: value or None for name, value in fields.items() if name not in ("name", "note")}
-    options |= {"name": fields["name"], "note": fields.get("note", "")}
-    if upload.size > services.AT_ONCE:
-        services.check_name(user, fields["name"])
-        kept = keep(user=user, upload=upload)
-        return services.submit_upload(user=user, kept=kept, idempotency_key=key, **options)
-    with tempfile.TemporaryDirectory(dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
-        file = Path(folder) / "data"
-        copy_stream(upload.file, file, limit=settings.UPLOAD_LIMIT)
-        return services.create_version(user=user, file=file, filename=upload.name, idempotency_key=key, **options)
+    services.check_name(user, fields["name"])
+    kept = keep(user=user, upload=upload)
+    try:
+        return services.store_upload(
+            user=user,
+            name=fields["name"],
+            note=fields.get("note", ""),
+            kept=kept,
+            idempotency_key=key,
+            **options,
+        )
+    except BaseException:
+        discard(kept)
+        raise
 
 
 class DatasetDetail(APIView):

@@ -19,6 +19,7 @@ DIRECTORY_BYTES = 64 * 1024  # of a ZIP: a thousand names, and more than a data 
 PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes to be undone
 KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
 CHUNK = 1 << 20
+CELL_BYTES = 8
 _FOREIGN = {  # first bytes of what people mistake for a data file
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
@@ -42,6 +43,20 @@ def too_large(limit: int) -> TooLarge:
         "Split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
     )
     return TooLarge(message % {"limit": max(1, limit >> 20)}, field="file", limit_bytes=limit)
+
+
+def refuse_cells(cells: int, limit: int) -> None:
+    """TooLarge where there are more cells (rows x columns) than one for each 8 bytes of the limit.
+
+    A cell takes 16 bytes in memory, however few it has in the file.
+    """
+    if cells > limit // CELL_BYTES:
+        message = _(
+            "This file has more than %(cells)s cells (rows times columns), which is the limit for files of %(limit)s MiB. "
+            "Nothing was stored. Leave out columns, split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
+        )
+        facts = {"cells": f"{limit // CELL_BYTES:,}", "limit": max(1, limit >> 20)}
+        raise TooLarge(message % facts, field="file", limit_bytes=limit)
 
 
 def kind_of(filename: str, head: bytes) -> str:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
 
-from .files import too_large
+from .files import refuse_cells, too_large
 from .table import HEAD_ROWS, Part, Table, cell, no_rows, numbers, unique_names
 
 
@@ -25,20 +25,24 @@ def read_parquet(plain: Path, limit: int, part: Part) -> Table:
         file = parquet.ParquetFile(plain, read_dictionary=texts)
         unique = dict(zip(file.schema_arrow.names, unique_names(file.schema_arrow.names), strict=True))
         wanted = [name for name, shown in unique.items() if not part.only or shown in part.only]
-        if file.metadata.num_rows > limit:  # a few bytes of Parquet may stand for billions of rows
-            raise too_large(limit)
-        batches, size = [], 0
+        # A few bytes of Parquet may stand for billions of rows. Of those whose first rows are asked for, two columns at
+        # least are going to be stored.
+        rows, columns = file.metadata.num_rows, max(1, len(wanted))
+        refuse_cells(rows * (min(columns, 2) if part.head else columns), limit)
+        refuse_cells(min(rows, HEAD_ROWS) * columns, limit)
+        frames, size, text_size = [], 0, 0
         for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), 1 if part.head else None):
             size += sum(map(_plain_bytes, batch.columns))
             if size > limit * 2:
                 raise too_large(limit)
-            plain_columns = [_without_dictionary(column) for column in batch.columns]
-            batches.append(pa.RecordBatch.from_arrays(plain_columns, [unique[name] for name in batch.schema.names]))
-        if not batches:
-            raise no_rows()
-        frame = pl.from_arrow(pa.Table.from_batches(batches))
-    assert isinstance(frame, pl.DataFrame)
-    cells = frame.select([_as_text(frame[name]) for name in frame.columns])
+            names = [unique[name] for name in batch.schema.names]
+            frames.append(pl.DataFrame({n: _as_text(c) for n, c in zip(names, batch.columns, strict=True)}))
+            text_size += int(frames[-1].estimated_size())
+            if text_size > limit * 4:
+                raise too_large(limit)
+    if not frames:
+        raise no_rows()
+    cells = pl.concat(frames, rechunk=True)
     complete = cells.height == file.metadata.num_rows
     frame = cells.with_columns(numbers(cells.height, []))
     return Table(frame, "parquet", encoding="", encodings=(), complete=complete)
@@ -55,24 +59,50 @@ def _plain_bytes(column: Any) -> int:
     return int(compute.sum(lengths).as_py() or 0) + 8 * len(column)
 
 
-def _without_dictionary(column: Any) -> Any:
+def _as_text(column: Any) -> pl.Series:
+    """The values as people would write them. polars sees text only: it panics at dates and decimals beyond its range."""
     import pyarrow as pa
 
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    types = pa.types
+    castable = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_boolean)
+    if any(of_kind(kind) for of_kind in castable):
+        text = column.cast(pa.large_string())
+    else:
+        text = pa.array([cell(value) for value in _python_values(column)], pa.large_string())
+    series = pl.from_arrow(text)
+    assert isinstance(series, pl.Series)
+    return series.fill_null("")
 
 
-def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.String:
-        return column.fill_null("")
-    if column.dtype.is_integer() or column.dtype == pl.Categorical:
-        return column.cast(pl.String).fill_null("")
-    return pl.Series(column.name, [cell(value) for value in column.to_list()], dtype=pl.String)
+def _python_values(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's own types count microseconds
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    elif pa.types.is_time64(kind) and kind.unit == "ns":
+        column = column.cast(pa.time64("us"), safe=False)
+    elif pa.types.is_duration(kind) and kind.unit == "ns":
+        column = column.cast(pa.duration("us"), safe=False)
+    elif pa.types.is_map(kind):
+        column = column.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 @contextmanager
 def _damaged_parquet(arrow_error: type[Exception]) -> Iterator[None]:
     try:
         yield
+    except MemoryError:
+        raise
+    except OverflowError as error:
+        message = _("This Parquet file has a date or a number that is out of range: %(why)s. Nothing was stored.")
+        raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
     except (arrow_error, OSError, ValueError) as error:
         message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
         raise Invalid(message % {"why": str(error)[:120]}, field="file") from None

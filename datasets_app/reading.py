@@ -1,5 +1,6 @@
 """A data file to a table of strings: CSV, TSV, JSON, JSONL and Parquet, each also gzipped, in bounded memory.
 
+A file that somebody sent is read by way of `sandbox.py`, which calls `read` in a process of its own.
 Lines that cannot be read are counted and kept by number; they are never silently dropped.
 """
 
@@ -7,6 +8,7 @@ import csv
 import io
 import json
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,9 +20,10 @@ from django.utils.translation import gettext as _
 from accounts.errors import Invalid
 
 from .encodings import ENCODINGS, READABLE, Detected, detect
-from .files import head_of, kind_of, refuse_binary, too_large, unpack
+from .files import CHUNK, head_of, kind_of, refuse_binary, refuse_cells, too_large, unpack
 from .parquet import read_parquet
 from .table import (
+    HEAD_BYTES,
     HEAD_ROWS,
     MOST_COLUMNS,
     ROW,
@@ -28,6 +31,7 @@ from .table import (
     Part,
     Table,
     cell,
+    mostly_broken,
     no_rows,
     numbers,
     table_of,
@@ -37,6 +41,7 @@ from .table import (
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 LONGEST_LINE = 8 << 20  # bytes; a longer record is refused, so that one endless line cannot fill the memory
 _HEADER_BYTES = 1 << 18
+_WHITE_SPACE = frozenset(" \t\r\n")  # of JSON
 
 
 def read(
@@ -70,6 +75,8 @@ def read(
             table = _read_text(plain, kind, Path(folder), limit, encoding, delimiter, part)
     if not table.columns or table.frame.is_empty():
         raise no_rows()
+    while head and table.frame.height > 1 and table.frame.estimated_size() > HEAD_BYTES:
+        table.frame, table.complete = table.frame.head(table.frame.height // 2).clone(), False
     return table
 
 
@@ -78,7 +85,11 @@ def _read_text(
 ) -> Table:
     found = Detected(encoding, (encoding,)) if encoding else detect(plain)
     text = _as_utf8(plain, found, scratch, limit) if encoding or found.has_bom or found.encoding != "utf-8" else plain
-    table = _read_json(text, kind, part) if kind in ("json", "jsonl") else _read_csv(text, kind, delimiter, part)
+    table = (
+        _read_json(text, kind, part, limit)
+        if kind in ("json", "jsonl")
+        else _read_csv(text, kind, delimiter, part, limit)
+    )
     others = found.candidates if not encoding else tuple(dict.fromkeys([encoding, *detect(plain).candidates]))
     table.encoding, table.encodings = found.encoding, others
     return table
@@ -105,7 +116,7 @@ def _as_utf8(plain: Path, found: Detected, scratch: Path, limit: int) -> Path:
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(text: Path, kind: str, delimiter: str | None, part: Part) -> Table:
+def _read_csv(text: Path, kind: str, delimiter: str | None, part: Part, limit: int) -> Table:
     sample = head_of(text, _HEADER_BYTES)
     if b"\n" not in sample and b"\r" not in sample and text.stat().st_size > len(sample):
         raise _line_too_long()
@@ -116,13 +127,15 @@ def _read_csv(text: Path, kind: str, delimiter: str | None, part: Part) -> Table
     names = unique_names(_header(lines, delimiter))
     if not names:
         raise no_rows()
-    frame, broken = _parse(text, names, delimiter, part, quoted=True)
-    if frame is None or broken.lines > frame.height:
+    frame, broken = _parse(text, names, delimiter, part, limit, quoted=True)
+    if frame is None or broken.hopeless or broken.lines > frame.height:
         # A lone quotation mark swallows everything up to the next one; reading without quotes then loses less.
         names = unique_names(_header(lines, delimiter, quoted=False))
-        plain, plain_broken = _parse(text, names, delimiter, part, quoted=False)
+        plain, plain_broken = _parse(text, names, delimiter, part, limit, quoted=False)
         if plain is not None and (frame is None or plain_broken.lines < broken.lines):
             frame, broken = plain, plain_broken
+    if broken.hopeless:
+        raise mostly_broken(broken)
     if frame is None:
         raise _line_too_long()
     table = table_of(frame, kind, broken)
@@ -171,7 +184,7 @@ def _evenness(lines: str, delimiter: str) -> tuple[float, int]:
 
 
 def _parse(
-    text: Path, names: list[str], delimiter: str, part: Part, *, quoted: bool
+    text: Path, names: list[str], delimiter: str, part: Part, limit: int, *, quoted: bool
 ) -> tuple[pl.DataFrame | None, Broken]:
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -180,7 +193,7 @@ def _parse(
 
     def skip(record: Any) -> str:
         broken.add((record.number or 1) - 1, record.text)
-        return "skip"
+        return "error" if broken.hopeless else "skip"
 
     try:
         # One thread: only then does Arrow say which record was broken. Block by block, so that the file is never whole
@@ -198,7 +211,11 @@ def _parse(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, include_columns=[*part.only]
             ),
         )
-        blocks = [pl.DataFrame(batch) for batch in islice(reader, 1 if part.head else None)]
+        blocks, cells = [], 0
+        for batch in islice(reader, 1 if part.head else None):
+            cells += batch.num_rows * batch.num_columns
+            refuse_cells(cells, limit)
+            blocks.append(pl.DataFrame(batch))
     except pa.ArrowInvalid:
         return None, broken
     frame = pl.concat(blocks)
@@ -210,32 +227,107 @@ def _parse(
 # --- JSON --------------------------------------------------------------------------------------------------------
 
 
-def _read_json(text: Path, kind: str, part: Part) -> Table:
+def _read_json(text: Path, kind: str, part: Part, limit: int) -> Table:
     if kind == "json":
+        head = head_of(text).lstrip(b"\xef\xbb\xbf \t\r\n")
         try:
-            return _from_document(json.loads(text.read_bytes()))
+            return _from_list(text, part, limit) if head[:1] == b"[" else _from_document(text, part, limit)
         except RecursionError:
             raise Invalid(_("This JSON file is nested too deeply. Nothing was stored."), field="file") from None
         except ValueError as error:
-            if head_of(text).lstrip()[:1] != b"{" or head_of(text).count(b"\n{") == 0:
+            if head[:1] != b"{" or head.count(b"\n{") == 0:
                 message = _("This is not valid JSON: %(why)s. Nothing was stored.")
                 raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
-    return _from_lines(text, part)
+    return _from_lines(text, part, limit)
 
 
-def _from_document(document: Any) -> Table:
-    """A list of objects; or one object of columns, each a list; or either under a single key such as "data"."""
+def _from_list(text: Path, part: Part, limit: int) -> Table:
+    broken = Broken()
+    with open(text, encoding="utf-8-sig", errors="replace") as f:
+        records = _only_objects(enumerate(_items(f), 1), broken)
+        table = _from_records(islice(records, HEAD_ROWS if part.head else None), "json", broken, limit, part.only)
+        table.complete = next(records, None) is None
+    return table
+
+
+def _items(document: io.TextIOWrapper) -> Iterator[Any]:
+    """The items of the list that a JSON document is, one by one. Raises ValueError where it is not valid."""
+    rest = _Rest(document)
+    rest.take("[")
+    if rest.peek() != "]":
+        yield rest.item()
+    while rest.take(",]") == ",":
+        yield rest.item()
+    if rest.peek():
+        raise ValueError("there is something behind the list")
+
+
+class _Rest:
+    """What is still to be parsed of a JSON document, of which only a piece is in memory."""
+
+    def __init__(self, document: io.TextIOWrapper) -> None:
+        self.document, self.text, self.at = document, "", 0
+        self.decode = json.JSONDecoder().raw_decode
+
+    def more(self) -> bool:
+        """Read on, each time twice as much of the same item, so that a long one is not parsed many times."""
+        piece = self.document.read(max(CHUNK, len(self.text) - self.at))
+        self.text, self.at = self.text[self.at :] + piece, 0
+        return bool(piece)
+
+    def peek(self) -> str:
+        """The next character that is no white space; an empty string at the end."""
+        while True:
+            while self.text[self.at : self.at + 1] in _WHITE_SPACE:
+                self.at += 1
+            if self.at < len(self.text) or not self.more():
+                return self.text[self.at : self.at + 1]
+
+    def take(self, expected: str) -> str:
+        found = self.peek()
+        if not found or found not in expected:
+            raise ValueError(f"“{expected[0]}” is missing before “{self.text[self.at : self.at + 20]}”")
+        self.at += 1
+        return found
+
+    def item(self) -> Any:
+        self.peek()
+        while True:
+            problem: ValueError | None = None
+            try:
+                found, end = self.decode(self.text, self.at)
+            except ValueError as error:
+                problem, end = error, len(self.text)
+            if end < len(self.text):
+                self.at = end
+                return found
+            if not self.more():  # else the item, even a number, may go on in the next piece
+                if problem:
+                    raise problem
+                self.at = len(self.text)
+                return found
+
+
+def _from_document(text: Path, part: Part, limit: int) -> Table:
+    """One object of columns, each a list; or either that or a list of objects under a single key such as "data"."""
+    document = json.loads(text.read_bytes())
     if isinstance(document, dict) and len(document) == 1 and _is_records(*document.values()):
         document = next(iter(document.values()))
     if isinstance(document, dict) and document and all(isinstance(v, list) for v in document.values()):
-        if len({len(v) for v in document.values()}) != 1:
+        names, values = list(document), list(document.values())
+        if len({len(v) for v in values}) != 1:
             raise Invalid(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")
-        document = [dict(zip(document, values, strict=True)) for values in zip(*document.values(), strict=True)]
-    if not isinstance(document, list):
+        items: Iterable[Any] = (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
+    elif isinstance(document, list):
+        items = document
+    else:
         message = _("This JSON file is neither a list of objects nor an object of columns. Nothing was stored.")
         raise Invalid(message, field="file")
     broken = Broken()
-    return _from_records(_only_objects(enumerate(document, 1), broken), "json", broken)
+    records = _only_objects(enumerate(items, 1), broken)
+    table = _from_records(islice(records, HEAD_ROWS if part.head else None), "json", broken, limit, part.only)
+    table.complete = next(records, None) is None
+    return table
 
 
 def _is_records(value: Any) -> bool:
@@ -247,14 +339,20 @@ def _only_objects(items: Iterable[tuple[int, Any]], broken: Broken) -> Iterator[
         if isinstance(item, dict):
             yield row, item
         else:
-            broken.add(row, str(item))
+            _add(broken, row, str(item))
 
 
-def _from_lines(text: Path, part: Part) -> Table:
+def _add(broken: Broken, row: int, text: str) -> None:
+    broken.add(row, text)
+    if broken.hopeless:
+        raise mostly_broken(broken)
+
+
+def _from_lines(text: Path, part: Part, limit: int) -> Table:
     broken = Broken()
     with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as f:
         records = _only_objects(_parsed_lines(f, broken), broken)
-        table = _from_records(islice(records, HEAD_ROWS if part.head else None), "jsonl", broken, part.only)
+        table = _from_records(islice(records, HEAD_ROWS if part.head else None), "jsonl", broken, limit, part.only)
         table.complete = not f.readline()
     return table
 
@@ -270,14 +368,18 @@ def _parsed_lines(lines: io.TextIOWrapper, broken: Broken) -> Iterator[tuple[int
         try:
             yield row, json.loads(line)
         except (ValueError, RecursionError):
-            broken.add(row, line.rstrip())
+            _add(broken, row, line.rstrip())
 
 
 def _from_records(
-    records: Iterator[tuple[int, dict[str, Any]]], kind: str, broken: Broken, only: tuple[str, ...] = ()
+    records: Iterator[tuple[int, dict[str, Any]]],
+    kind: str,
+    broken: Broken,
+    limit: int,
+    only: tuple[str, ...] = (),
 ) -> Table:
     columns: dict[str, list[str]] = {}
-    numbers: list[int] = []
+    numbers = array("I")
     for row, record in records:
         for key in record:
             if key not in columns and (not only or key in only):
@@ -287,6 +389,7 @@ def _from_records(
         for key, values in columns.items():
             values.append(cell(record.get(key)))
         numbers.append(row)
+        refuse_cells(len(numbers) * max(1, len(columns)), limit)
     names = unique_names(columns)
     data: dict[str, pl.Series] = {
         n: pl.Series(v, dtype=pl.String) for n, v in zip(names, columns.values(), strict=True)

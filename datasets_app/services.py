@@ -1,7 +1,9 @@
 """Everything that changes datasets: a new version from a file, work for the queue, deletion, the samples."""
 
 import hashlib
+import logging
 import re
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.errors import Conflict, Invalid
-from accounts.idempotency import fingerprint, made_before, once
+from accounts.idempotency import KeyUsed, fingerprint, made_before, once
 from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
 from accounts.quotas import require_storage
@@ -37,9 +39,13 @@ if TYPE_CHECKING:
     from .jobs import Told
     from .table import Table
 
+log = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _RESERVED = {"new", "tasks"}  # addresses of the pages
-AT_ONCE = 512 * 1024  # bytes of a file that are read and checked within about a second; more goes into the queue
+AT_ONCE = 512 * 1024  # bytes of an unpacked file that are checked within about a second; more goes into the queue
+_AT_A_TIME = 2  # files that one web server checks at once; the threads that are left answer everybody else
+_WAIT_SECONDS = 0.5  # for a place among them; then the queue checks the file
+_places = threading.BoundedSemaphore(_AT_A_TIME)
 
 
 @dataclass
@@ -65,13 +71,50 @@ def create_version(
 
     The rows are on disk, whole, before the database knows of them; a refused file leaves nothing behind.
     """
+    how = {key: options.pop(key) for key in ("limit", "seconds") if key in options}
     mark, versions = _mark(file, name, options) if idempotency_key else "", Version.objects.all()
     if known := made_before(user, idempotency_key, mark, versions):
         return cast(Version, known)
-    prepared = prepare_file(user=user, name=name, file=file, filename=filename, **options)
+    prepared = prepare_file(user=user, name=name, file=file, filename=filename, **how, **options)
     with once(user, idempotency_key, mark, versions) as found:
         found.made = found.made or _insert(prepared)
     return _on_disk(found.made)
+
+
+def store_upload(
+    *, user: User, name: str, kept: Pending, idempotency_key: str | None = None, **options: Any
+) -> Version | DataTask:
+    """Store an upload at once where it is small, unpacked and counted; else let the queue do it, and give the task.
+
+    The queue also gets it while others are being stored. An upload that is refused stays, to be sent again otherwise.
+    """
+    from . import sandbox
+    from .files import TooLarge
+
+    check_name(user, name)
+    asked: dict[str, Any] = {"user": user, "name": name, "idempotency_key": idempotency_key, **options}
+    mark = _mark(kept.file, name, options) if idempotency_key else ""
+    if known := _queued_before(user, idempotency_key, mark):
+        return known
+    if kept.file.stat().st_size <= AT_ONCE and _places.acquire(timeout=_WAIT_SECONDS):
+        try:
+            quick: dict[str, Any] = {"limit": AT_ONCE, "seconds": sandbox.QUICK_SECONDS}
+            version = create_version(file=kept.file, filename=kept.filename, **quick, **asked)
+            discard(kept)
+            return version
+        except (TooLarge, sandbox.ReadersBusy) as error:
+            log.info("The data worker reads the upload for %s: %s", name, error)
+        finally:
+            _places.release()
+    return submit_upload(kept=kept, **asked)
+
+
+def _queued_before(user: User, key: str | None, mark: str) -> DataTask | None:
+    """The task that an earlier request with this key made."""
+    try:
+        return cast(DataTask | None, made_before(user, key, mark, DataTask.objects.all()))
+    except KeyUsed:
+        return None  # made a version, or asked for something else: `create_version` tells
 
 
 def prepare_file(
@@ -86,33 +129,53 @@ def prepare_file(
     delimiter: str | None = None,
     note: str = "",
     description: str = "",
+    limit: int | None = None,
+    seconds: float | None = None,
     told: "Callable[..., None]" = silent,
 ) -> Prepared:
-    """All of `create_version` but what the database sees. `told` hears of each stage."""
-    from . import columns, reading
+    """All of `create_version` but what the database sees. `told` hears of each stage.
 
+    `limit`: bytes of the unpacked file; UPLOAD_LIMIT_MB where left out. `seconds`: see `sandbox.read`.
+    """
     require_creator(user)
     _target(user, name)
     require_storage(user, file.stat().st_size)
     told("reading")
-    way: dict[str, Any] = {
-        "limit": settings.UPLOAD_LIMIT,
-        "encoding": encoding,
-        "delimiter": delimiter,
-        "scratch": settings.FILE_UPLOAD_TEMP_DIR,
-    }
-    table = reading.read(file, filename, head=True, **way)
-    chosen = columns.choose(table, text_column, label_column)
-    if not table.complete:
-        wanted = [name for name in (chosen.text, chosen.label, chosen.split) if name]
-        table = reading.read(file, filename, only=wanted, **way)
-    rows = columns.rows_of(table, chosen)
-    columns.refuse_untrainable(rows)
+    table, rows = read_rows(
+        file,
+        filename,
+        text_column,
+        label_column,
+        encoding=encoding,
+        delimiter=delimiter,
+        limit=limit or settings.UPLOAD_LIMIT,
+        seconds=seconds,
+        waiting=partial(told, "reading"),
+    )
     source, broken = _source(table, rows, filename), table.broken_text
     del table  # its rows are in `rows` now, and a million of them need not be there twice
     prepared = prepare(user, name, rows, source=source, note=note, description=description, told=told)
     prepared.broken = broken
     return prepared
+
+
+def read_rows(
+    file: Path, filename: str, text_column: str | None, label_column: str | None, **way: Any
+) -> "tuple[Table, Rows]":
+    """Read a file in a process of its own, and choose its columns; `way` goes to `sandbox.read`.
+
+    Only the chosen columns of a large file are read whole.
+    """
+    from . import columns, sandbox
+
+    table = sandbox.read(file, filename, head=True, **way)
+    chosen = columns.choose(table, text_column, label_column)
+    if not table.complete:
+        wanted = [name for name in (chosen.text, chosen.label, chosen.split) if name]
+        table = sandbox.read(file, filename, only=wanted, **way)
+    rows = columns.rows_of(table, chosen)
+    columns.refuse_untrainable(rows)
+    return table, rows
 
 
 def submit(*, user: User, kind: DataTask.Kind, name: str, version: Version | None = None, **arguments: Any) -> DataTask:

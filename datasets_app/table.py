@@ -2,8 +2,11 @@
 
 import io
 import json
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -13,7 +16,9 @@ from accounts.errors import Invalid
 
 ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
 HEAD_ROWS = 2000
+HEAD_BYTES = 64 << 20  # what the first rows of a file take at most; they are all that a preview needs
 MOST_COLUMNS = 1000
+MOST_UNREADABLE = 100_000  # records that can't be read; beyond it a file must have more that can
 MOST_BROKEN = 4 << 20  # characters of broken lines that are kept to be downloaded
 
 
@@ -49,13 +54,15 @@ class Broken:
     """Counts unreadable lines, keeps the first few as examples, and all of them up to MOST_BROKEN."""
 
     lines: int = 0
-    numbers: list[int] = field(default_factory=list)
+    numbers: "array[int]" = field(default_factory=lambda: array("I"))
+    hopeless: bool = False  # so many of the records so far are unreadable that no more need be looked at
     examples: list[dict[str, Any]] = field(default_factory=list)
     text: io.StringIO = field(default_factory=io.StringIO)
 
     def add(self, row: int, text: str) -> None:
         self.lines += text.count("\n") + 1
         self.numbers.append(row)
+        self.hopeless = len(self.numbers) > max(MOST_UNREADABLE, row // 2)
         if self.text.tell() < MOST_BROKEN:
             self.text.write(f"{row}\t{clean(text[:MOST_BROKEN]).rstrip()}\n")
         if len(self.examples) < 20:
@@ -66,6 +73,16 @@ def table_of(frame: pl.DataFrame, kind: str, broken: Broken) -> Table:
     table = Table(frame, kind, broken_lines=broken.lines, broken_examples=broken.examples)
     table.broken_text = broken.text.getvalue()
     return table
+
+
+def mostly_broken(broken: Broken) -> Invalid:
+    message = _(
+        "More than half of the first %(count)s records of this file can't be read, such as record %(row)s: “%(text)s”. "
+        "Nothing was stored. Check the delimiter, and that each record has the same fields."
+    )
+    first = broken.examples[0]
+    facts = {"count": f"{broken.numbers[-1]:,}", "row": first["row"], "text": first["text"][:80]}
+    return Invalid(message % facts, field="file")
 
 
 def no_rows() -> Invalid:
@@ -90,19 +107,31 @@ def unique_names(names: Iterable[Any]) -> list[str]:
     return result
 
 
-def numbers(rows: int, broken: list[int]) -> pl.Series:
+def numbers(rows: int, broken: Sequence[int]) -> pl.Series:
     """The records' numbers, 1-based, leaving out those of broken records."""
-    lost = set(broken)
+    lost = pl.Series(broken, dtype=pl.UInt32).unique()
     found = pl.int_range(1, rows + len(lost) + 1, dtype=pl.UInt32, eager=True).alias(ROW)
-    return found.filter(~found.is_in(list(lost)))[:rows] if lost else found
+    return found.filter(~found.is_in(lost.implode()))[:rows] if len(lost) else found
 
 
 def cell(value: Any) -> str:
-    """A value as the string that people would write: 1.0 is 1, true is true, lists are JSON."""
+    """A value as the string that people would write: 1.0 is 1, true is true, a date 2026-01-31, lists are JSON."""
     if isinstance(value, str):
         return clean(value)
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return clean(json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, _WRITTEN):
+        return _written(value)
+    return clean(json.dumps(value, ensure_ascii=False, default=_written))
+
+
+_WRITTEN = (bytes, Decimal, date, time, timedelta)  # a datetime is a date
+
+
+def _written(value: Any) -> str:
+    """What JSON has no form for. Many programs store text in Parquet as bytes without saying that it is UTF-8."""
+    if isinstance(value, bytes):
+        return clean(value.decode("utf-8", "replace"))
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

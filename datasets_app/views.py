@@ -19,7 +19,7 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 from django_htmx.middleware import HtmxDetails
 
-from accounts.errors import Conflict, Invalid
+from accounts.errors import Conflict, Invalid, LorasiteError
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
 from accounts.throttles import limited
@@ -29,6 +29,7 @@ from work.models import ENDED, Status
 from . import hub, pending, report, selectors, services
 from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
 from .models import Dataset, DataTask, Version
+from .sandbox import ReadingStopped
 
 if TYPE_CHECKING:
     from .table import Table
@@ -69,9 +70,11 @@ def new(request: SignedIn) -> HttpResponse:
         try:
             kept = pending.keep(user=request.user, upload=form.cleaned_data["file"])
             _read(kept)
-        except Invalid as error:
+        except LorasiteError as error:
             if kept:
                 pending.discard(kept)
+            if not isinstance(error, Invalid):
+                raise
             form.add_error("file", str(error.message))
             return _new_page(request, form, status=error.status)
         query = request.GET.urlencode()
@@ -104,16 +107,16 @@ def _new_page(request: SignedIn, form: UploadForm, *, status: int, fetched: HubF
 
 
 def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
-    from . import reading
+    from . import sandbox
 
-    return reading.read(
+    return sandbox.read(
         kept.file,
         kept.filename,
         head=True,
         limit=settings.UPLOAD_LIMIT,
         encoding=encoding or None,
         delimiter=delimiter or None,
-        scratch=settings.FILE_UPLOAD_TEMP_DIR,
+        seconds=sandbox.QUICK_SECONDS,
     )
 
 
@@ -124,18 +127,20 @@ def preview(request: SignedIn, token: str) -> HttpResponse:
     require_creator(request.user)
     kept = pending.pending_for(request.user, token)
     problem: Invalid | Conflict | None = None
+    chosen = request.POST.get("encoding"), request.POST.get("delimiter")
     try:
-        table = _read(kept, request.POST.get("encoding"), request.POST.get("delimiter"))
+        table = _read(kept, *chosen)
     except Invalid as error:
+        if not any(chosen) or isinstance(error, ReadingStopped):
+            raise
         table, problem = _read(kept), error
     form = _store_form(request, kept, table)
     wants_storing = request.method == "POST" and "again" not in request.POST
     if wants_storing and not problem and form.is_valid():
-        if kept.file.stat().st_size > services.AT_ONCE:
-            return _queue(request, kept, form)
-        problem = _store(request, kept, form)
-        if problem is None:
-            return redirect("datasets:detail", name=form.cleaned_data["name"])
+        try:
+            return _store(request, kept, form)
+        except (Invalid, Conflict) as error:
+            problem = error
     return _preview_page(request, kept, table, form, problem, bool(problem or (wants_storing and form.errors)))
 
 
@@ -162,32 +167,16 @@ def _name_from(filename: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80]
 
 
-def _queue(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpResponse:
-    """A large file is read and checked by the data worker."""
-    options: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
-    options |= {"name": form.cleaned_data["name"], "note": form.cleaned_data["note"]}
-    task = services.submit_upload(user=request.user, kept=kept, **options)
-    return redirect("datasets:task", task.pk)
-
-
-def _store(request: SignedIn, kept: pending.Pending, form: StoreForm) -> Invalid | Conflict | None:
-    fields: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k not in ("name", "note")}
-    try:
-        version = services.create_version(
-            user=request.user,
-            name=form.cleaned_data["name"],
-            note=form.cleaned_data["note"],
-            file=kept.file,
-            filename=kept.filename,
-            **fields,
-        )
-    except (Invalid, Conflict) as error:
-        return error
-    pending.discard(kept)
+def _store(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpResponse:
+    """Lead to the new version, or to the task that makes it."""
+    fields: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k != "note"}
+    made = services.store_upload(user=request.user, kept=kept, note=form.cleaned_data["note"], **fields)
+    if isinstance(made, DataTask):
+        return redirect("datasets:task", made.pk)
     messages.success(
-        request, _("Version %(number)s is stored: %(rows)s rows.") % {"number": version.number, "rows": version.rows}
+        request, _("Version %(number)s is stored: %(rows)s rows.") % {"number": made.number, "rows": made.rows}
     )
-    return None
+    return redirect("datasets:detail", name=made.dataset.name)
 
 
 def _preview_page(

@@ -34,6 +34,8 @@ class Env(BaseSettings):
     )
     django_superuser_email: str = Field("", description="E-mail address of the first admin.")
     upload_limit_mb: int = Field(200, gt=0, description="Largest data file accepted, in MiB.")
+    reader_memory_mb: int = Field(1024, ge=64, description="Memory that reading one data file may take, in MiB.")
+    reader_seconds: float = Field(60.0, gt=0, description="Seconds of computing that reading one data file may take.")
     serve_host: str = Field("127.0.0.1", description="Address that `make serve` listens on; it asks for no account.")
     serve_port: int = Field(8100, ge=1, le=65535, description="Port that `make serve` listens on.")
     serve_device: Literal["auto", "cpu", "cuda", "mps"] = Field(

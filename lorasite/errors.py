@@ -11,7 +11,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound
+from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound, is_panic
 from audit.services import record
 
 
@@ -43,13 +43,18 @@ def problem(error: LorasiteError, request: Any = None) -> dict[str, Any]:
 
 
 class ErrorMiddleware:
-    """Turns a LorasiteError that a page raised into a page that says it."""
+    """Turns a LorasiteError that a page raised into a page that says it, and a panic of native code into an exception."""
 
     def __init__(self, get_response: Any) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        try:
+            return self.get_response(request)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise RuntimeError("Native code panicked.") from error  # else it would end the server for everybody
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, LorasiteError):

@@ -11,7 +11,7 @@ from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-from accounts.errors import LorasiteError
+from accounts.errors import LorasiteError, is_panic
 
 from . import lease
 from .lease import Fenced, Heartbeat
@@ -78,7 +78,9 @@ def _work_and_end(
         _last_write(_stopped, task)
     except known as error:
         _last_write(_fail, task, _known(task, error))
-    except Exception:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         number = uuid.uuid4().hex[:8]
         log.exception("Task %s failed unexpectedly (error %s).", task.pk, number)
         _last_write(_fail, task, _unforeseen(task, number))

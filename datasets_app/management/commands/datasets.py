@@ -54,12 +54,11 @@ class Command(Answering):
         return answer, [f"{v}\t{v.rows} rows\t{len(v.labels)} labels" for v in found]
 
     def validate(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        from datasets_app import checks, columns, reading
+        from datasets_app import checks
 
         file, given = options["file"], {key: options[key] for key in ("encoding", "delimiter")}
-        table = reading.read(file, file.name, limit=settings.UPLOAD_LIMIT, **given)
-        rows = columns.rows_of(table, columns.choose(table, options["text_column"], options["label_column"]))
-        columns.refuse_untrainable(rows)
+        chosen = options["text_column"], options["label_column"]
+        table, rows = services.read_rows(file, file.name, *chosen, limit=settings.UPLOAD_LIMIT, **given)
         found = [
             {"code": f.code, "severity": f.severity, "count": f.count, "examples": f.examples}
             for f in checks.run(rows).found

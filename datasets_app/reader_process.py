@@ -1,0 +1,148 @@
+"""The process that reads data files: `python -m datasets_app.reader_process`, started and spoken to by `sandbox.py`.
+
+It imports the libraries once and forks for each file, so that a read starts within milliseconds and in memory that no other
+file has touched. It never opens a file and never computes itself: the threads of polars would not survive the fork. It
+knows no database, no secret and no other environment than `sandbox.py` gives it.
+
+Requests come as lines of JSON on stdin; each is answered on stdout by how the forked process ended. What that process found
+lies in the request's folder: `answer.json`, and `rows.arrow` where there are rows.
+"""
+
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from accounts.errors import LorasiteError
+
+if TYPE_CHECKING:
+    from .table import Table
+
+CRASHED, OUT_OF_MEMORY = 70, 71  # exit statuses; death by a signal is a negative one
+ROWS, ANSWER = "rows.arrow", "answer.json"
+_SLICE = 50_000  # rows that are converted at a time
+_WATCH_SECONDS = 0.05
+
+
+def main() -> None:
+    _prepare()
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            _read_and_exit(request)
+        _pid, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _prepare() -> None:
+    """Import what every read needs, and as much of Django as translates a sentence."""
+    import django
+    from django.conf import settings
+
+    settings.configure(LOCALE_PATHS=[Path(__file__).resolve().parents[1] / "locale"], USE_TZ=True)
+    django.setup()
+
+    import pyarrow.compute
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    from . import reading
+
+    del pyarrow, reading
+
+
+def _read_and_exit(request: dict[str, Any]) -> NoReturn:
+    status = CRASHED
+    try:
+        _leave_the_pipes()
+        limit_resources(request["memory"], request["seconds"], request["cpu_seconds"])
+        answer = _answer(request)
+        (Path(request["folder"]) / ANSWER).write_text(json.dumps(answer, default=str))
+        status = 0
+    except MemoryError:
+        status = OUT_OF_MEMORY
+    except BaseException:  # a panic of native code is no Exception
+        traceback.print_exc()
+    os._exit(status)
+
+
+def _leave_the_pipes() -> None:
+    """The file's reader must not be able to answer in this process's name."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+
+
+def limit_resources(memory: int, seconds: float, cpu_seconds: float) -> None:
+    """End this process when it takes `memory` bytes more than now, `seconds` by the clock or `cpu_seconds` of computing."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    cpu = max(1, round(cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))  # at the second number comes SIGKILL, which says less
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    # macOS does not enforce RLIMIT_AS.
+    threading.Thread(target=_watch_memory, args=[_peak() + memory], daemon=True).start()
+
+
+def _watch_memory(most: int) -> None:
+    while _peak() <= most:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(OUT_OF_MEMORY)
+
+
+def _peak() -> int:
+    """Bytes in memory at most so far; `ru_maxrss` is in KiB on Linux and in bytes on macOS."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    from django.utils import translation
+    from django.utils.module_loading import import_string
+
+    translation.activate(request["language"])
+    read, folder = import_string(request["reader"]), Path(request["folder"])
+    try:
+        table = read(Path(request["file"]), request["filename"], scratch=folder, **request["options"])
+        _write(table, folder / ROWS)
+    except LorasiteError as error:
+        return {"refused": _refusal(error)}
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from error
+        return {"failed": [error.errno, error.strerror, error.filename]}
+    facts = {name: value for name, value in vars(table).items() if name != "frame"}
+    return {"table": facts, "names": table.frame.columns}
+
+
+def _refusal(error: LorasiteError) -> dict[str, Any]:
+    problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
+    return {"code": error.code, "message": str(error.message), "problems": problems, "facts": error.facts}
+
+
+def _write(table: "Table", target: Path) -> None:
+    """The columns are called 0, 1, …: Arrow's names have no room for the NUL in `ROW`."""
+    import polars as pl
+    import pyarrow as pa
+
+    oldest = pl.CompatLevel.oldest()
+    frame = table.frame.rename({name: str(i) for i, name in enumerate(table.frame.columns)})
+    schema = frame.head(0).to_arrow(compat_level=oldest).schema
+    with pa.OSFile(str(target), "wb") as out, pa.ipc.new_file(out, schema) as writer:
+        for part in frame.iter_slices(_SLICE):
+            writer.write_table(part.to_arrow(compat_level=oldest))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Reads a file that somebody sent in a process of its own, with a limit on memory and on time.
+
+However that process ends (an error, a panic of native code, a crash, a kill), the caller gets a table or one sentence. The
+result comes back as Arrow IPC and JSON, checked before it is used: a harmful file may have taken over the process.
+"""
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.utils.translation import get_language, gettext_lazy
+from django.utils.translation import gettext as _
+
+from accounts.errors import Invalid, LorasiteError
+
+from .files import TooLarge
+from .reader_process import ANSWER, OUT_OF_MEMORY, ROWS
+
+if TYPE_CHECKING:
+    from .table import Table
+
+log = logging.getLogger(__name__)
+AT_A_TIME = 2  # files that one process reads at once; each may take READER_MEMORY_MB
+QUICK_SECONDS = 20.0  # by the clock, where a person waits for the answer
+_BUSY = 4  # times READER_SECONDS by the clock in the queue: trainings take the CPUs first
+_WAIT_SECONDS = 5.0  # for a free reader
+_GRACE_SECONDS = 5.0  # beyond the time limit, which the reader enforces on itself
+_ANSWER_BYTES = 64 << 20  # the broken lines that are kept are most of it
+_IN_MEMORY = 64 << 20  # bytes; larger results stay on disk and are mapped
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH")
+
+
+class ReadingStopped(Invalid):
+    """The reader was stopped, or died, before it had read the file."""
+
+    code = "reading_stopped"
+
+
+class ReadersBusy(LorasiteError):
+    code, status, wait = "busy", 503, 5
+    message = gettext_lazy("Other files are being read at the moment. Nothing was stored; try again in a few seconds.")
+
+
+def read(
+    file: Path,
+    filename: str,
+    *,
+    limit: int,
+    seconds: float | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    head: bool = False,
+    only: Sequence[str] = (),
+    waiting: Callable[[], None] = lambda: None,
+) -> "Table":
+    """Read a file as `reading.read` does. Raises Invalid, TooLarge, ReadingStopped or ReadersBusy.
+
+    `seconds`: the limit by the clock; READER_SECONDS limits the seconds of computing. `waiting` is called twice a second;
+    what it raises ends the read.
+    """
+    seconds = min(seconds or settings.READER_SECONDS * _BUSY, settings.READER_SECONDS * _BUSY)
+    cpu_seconds = min(seconds, settings.READER_SECONDS)
+    options = {"limit": limit, "encoding": encoding, "delimiter": delimiter, "head": head, "only": list(only)}
+    with tempfile.TemporaryDirectory(prefix="reading-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
+        request = {
+            "reader": settings.DATASET_READER,
+            "file": str(file.resolve()),
+            "filename": filename,
+            "folder": folder,
+            "language": get_language() or settings.LANGUAGE_CODE,
+            "memory": settings.READER_MEMORY,
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "options": options,
+        }
+        if status := _carry_out(request, waiting):
+            raise _stopped(status, cpu_seconds if status == -signal.SIGXCPU else seconds)
+        return _result(Path(folder))
+
+
+def _stopped(status: int, seconds: float) -> ReadingStopped:
+    log.warning("A file's reader ended with status %s.", status)
+    memory = settings.READER_MEMORY >> 20
+    if status == OUT_OF_MEMORY:
+        message = _(
+            "Reading this file takes more than %(limit)s MiB of memory, so it was stopped. Nothing was stored. "
+            "Split the file, or ask an administrator to raise READER_MEMORY_MB."
+        ) % {"limit": memory}
+    elif status in (-signal.SIGALRM, -signal.SIGXCPU):
+        message = _(
+            "Reading this file takes longer than %(limit)s seconds, so it was stopped. Nothing was stored. "
+            "Split the file, or ask an administrator to raise READER_SECONDS."
+        ) % {"limit": f"{seconds:g}"}
+    elif status == -signal.SIGKILL:
+        message = _(
+            "The system stopped the reading of this file, as it does when memory runs out. Nothing was stored. "
+            "Try again later, or split the file."
+        )
+    else:
+        return ReadingStopped(
+            _(
+                "The program that reads files crashed on this one: it is damaged, of an unsupported kind, or needs more "
+                "than %(limit)s MiB of memory. Nothing was stored. Save the rows in another format, such as CSV."
+            )
+            % {"limit": memory},
+            field="file",
+        )
+    stopped = ReadingStopped(message, field="file")
+    stopped.status = 413
+    return stopped
+
+
+# --- what came back ----------------------------------------------------------------------------------------------
+
+
+def _result(folder: Path) -> "Table":
+    try:
+        if (folder / ANSWER).stat().st_size > _ANSWER_BYTES:
+            raise ValueError("The answer is too large.")
+        answer = json.loads((folder / ANSWER).read_bytes())
+        if "table" in answer:
+            return _table(answer["table"], answer["names"], folder / ROWS)
+        error = _error(answer)
+    except (ValueError, TypeError, KeyError, FileNotFoundError) as broken:
+        log.warning("A file's reader left no usable answer: %s", broken)
+        error = _stopped(-signal.SIGABRT, 0)
+    raise error
+
+
+def _error(answer: dict[str, Any]) -> Exception:
+    if "failed" in answer:
+        number, reason, name = answer["failed"]
+        return OSError(number, reason, name)
+    refused = answer["refused"]
+    kind = TooLarge if refused["code"] == TooLarge.code else Invalid
+    return kind(refused["message"], problems=refused["problems"], **refused["facts"])
+
+
+def _table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
+    import polars as pl
+    import pyarrow as pa
+
+    from .table import ROW, Table
+
+    content = pa.memory_map(str(rows)) if rows.stat().st_size > _IN_MEMORY else pa.BufferReader(rows.read_bytes())
+    found = pa.ipc.open_file(content).read_all()
+    found.validate(full=True)
+    expected = [pa.uint32() if name == ROW else pa.large_string() for name in names]
+    if found.schema.types != expected or len({*names, ROW}) != len(names):
+        raise ValueError("The rows are of another kind than asked for.")
+    frame = pl.from_arrow(found.rename_columns([str(i) for i in range(len(names))]), rechunk=False)
+    assert isinstance(frame, pl.DataFrame)
+    table = Table(frame.rename(dict(zip(frame.columns, names, strict=True))), **facts)
+    table.encodings = tuple(table.encodings)
+    return table
+
+
+# --- the processes -----------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """A process of `reader_process.py`, and the pipes to it."""
+
+    def __init__(self) -> None:
+        self.usable = False
+        # Few threads: each reserves addresses, which the memory limit counts.
+        few = {"POLARS_MAX_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "datasets_app.reader_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parents[1],
+            env=passed_on | few,
+            start_new_session=True,  # a Ctrl-C is for the process that asked, and the group can be killed
+        )
+
+    def carry_out(self, request: dict[str, Any], waiting: Callable[[], None]) -> int:
+        """Have a file read; returns how the process that read it ended."""
+        assert self.process.stdin and self.process.stdout
+        self.usable = False
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+        deadline = time.monotonic() + request["seconds"] + _GRACE_SECONDS
+        while not select.select([self.process.stdout], [], [], 0.5)[0]:
+            waiting()
+            if time.monotonic() > deadline:
+                return -signal.SIGALRM
+        if line := self.process.stdout.readline():
+            self.usable = True
+            return int(line)
+        if (status := self.process.wait(1)) >= 0:
+            raise RuntimeError(f"The process that reads files ended by itself (exit status {status}).")
+        return status
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                with suppress(OSError):
+                    pipe.close()
+
+
+_turns = threading.BoundedSemaphore(AT_A_TIME)
+_idle: list[Reader] = []
+
+
+def _forget() -> None:
+    """After a fork: the readers belong to the parent."""
+    global _turns, _idle
+    _turns, _idle = threading.BoundedSemaphore(AT_A_TIME), []
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _carry_out(request: dict[str, Any], waiting: Callable[[], None]) -> int:
+    """Let a warm reader read the file; it is kept for the next one where it has answered."""
+    turns = _turns
+    if not turns.acquire(timeout=_WAIT_SECONDS):
+        raise ReadersBusy
+    try:
+        reader = _warm() or Reader()
+        try:
+            return reader.carry_out(request, waiting)
+        finally:
+            if reader.usable:
+                _idle.append(reader)
+            else:
+                reader.end()
+    finally:
+        turns.release()
+
+
+def _warm() -> Reader | None:
+    while _idle:
+        reader = _idle.pop()
+        if reader.process.poll() is None:
+            return reader
+        reader.end()
+    return None
