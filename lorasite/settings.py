@@ -13,7 +13,7 @@ from lorasite.neighbours import mail, origin_of
 VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # it has one
 DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
 BASE_MODELS_DIR = env.base_models_dir
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 SECRET_KEY = env.key()
 DEBUG, HOST = env.debug, env.host
