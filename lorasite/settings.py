@@ -127,7 +127,8 @@ AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME = 10, timedelta(minutes=5)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # so that nobody locks others out
 AXES_RESET_ON_SUCCESS, AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, True, False, False
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_CLIENT_IP_CALLABLE = "accounts.requests.address_of"
+AXES_CLIENT_IP_CALLABLE = "accounts.requests.network_of"
+AXES_USERNAME_CALLABLE = "accounts.usernames.counted_as"
 
 # django-allauth brings the second factor, single sign-on and the list of sessions; signing in and up stays our own.
 ACCOUNT_ADAPTER, MFA_ADAPTER = "accounts.adapters.AccountAdapter", "accounts.adapters.SecondFactorAdapter"
