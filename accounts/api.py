@@ -107,7 +107,7 @@ class AccessSerializer(serializers.Serializer[Any]):
 
 
 class GiveSerializer(serializers.Serializer[Any]):
-    to = Text(max_length=150, help_text="A username, group: and a group's name, or everyone.")
+    to = Text(max_length=150, help_text="A username, person: and a username, group: and a group's name, or everyone.")
     access = serializers.ChoiceField(list(sharing.LEVELS), help_text="owner gives it away; none ends what was shared.")
 
 

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.db import connections
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -170,6 +172,15 @@ def test_only_a_superuser_closes_or_demotes_one(root: User) -> None:
     assert found.is_active and found.is_superuser and found.role == Role.ADMIN
 
 
-def test_second_use_of_an_invitation_at_the_same_moment_is_told_in_words(admin: User) -> None:
-    secret = services.invite(user=admin, role=Role.VIEWER)[1]
-    assert joins(f"/join/{secret}/") and Client().post(f"/join/{secret}/", {}).status_code == 404
+def test_two_who_open_one_invitation_at_the_same_moment_make_one_account(transactional_db: None) -> None:
+    link = f"/join/{services.invite(user=make_user('admin', 'admin'), role=Role.VIEWER)[1]}/"
+
+    def send(name: str) -> int:
+        try:
+            return int(Client().post(link, {"username": name, "password": NEW}).status_code)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(send, ["nina", "nora"])) == [302, 404]
+    assert User.objects.count() == 2
