@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import string
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -9,8 +10,10 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from cryptography.fernet import Fernet
 from django.conf import settings
+from django.utils.crypto import get_random_string
 
-from .models import Role
+from . import usernames
+from .models import Role, User
 from .requests import address_of
 from .signals import announce
 
@@ -21,6 +24,21 @@ class AccountAdapter(DefaultAccountAdapter):
 
     def get_client_ip(self, request: Any) -> str:
         return address_of(request) or "127.0.0.1"
+
+    def clean_username(self, username: str, shallow: bool = False) -> str:
+        """A name that single sign-on brings; `shallow` leaves out whether it is free."""
+        username = super().clean_username(username, shallow)
+        usernames.refuse_official(username)
+        if not shallow and usernames.alike(User.objects.all(), username):
+            raise self.validation_error("username_taken")
+        return username
+
+    def generate_unique_username(self, txts: Any, regex: str | None = None) -> str:
+        """As allauth does, until the name looks like nobody else's."""
+        name = super().generate_unique_username(txts, regex)
+        while usernames.alike(User.objects.all(), name):
+            name = super().generate_unique_username([name + get_random_string(4, string.digits)])
+        return name
 
     def send_notification_mail(self, *args: Any, **kwargs: Any) -> None:
         """The audit log has it; mail may not be set up."""

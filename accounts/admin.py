@@ -6,11 +6,12 @@ from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 from unfold.admin import ModelAdmin
@@ -19,6 +20,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from .forms import EndsSessions
 from .models import BaseModelRule, Role, User
+from .permissions import may_manage_role, may_manage_sign_in, require_sign_in_manager
 from .services import change_role
 
 # A token's page would show a living secret; the rest has pages of its own.
@@ -72,9 +74,20 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Nobody locks themselves out."""
-        return [*self.readonly_fields, *(["role", "is_active"] if obj == request.user else [])]
+    def get_readonly_fields(self, request: Any, obj: Any = None) -> list[str]:
+        """Nobody locks themselves out, and no administrator takes over another one's account."""
+        fixed = list(self.readonly_fields)
+        if obj and (obj == request.user or not may_manage_role(request.user, obj)):
+            fixed += ["role", "is_active"]
+        if obj and not may_manage_sign_in(request.user, obj):
+            fixed += ["username", "email"]
+        return fixed
+
+    def user_change_password(self, request: Any, id: str, form_url: str = "") -> HttpResponse:
+        if person := self.get_object(request, unquote(id)):
+            require_sign_in_manager(request.user, person)
+        response: HttpResponse = super().user_change_password(request, id, form_url)
+        return response
 
     def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         if db_field.name == "groups":
@@ -82,8 +95,11 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def save_related(self, request: Any, form: Any, formsets: Any, change: bool) -> None:
-        """The groups of the form are teams; saving them drops the group of the role, which is put back here."""
+        """The groups of the form are teams; the role's group stays among them until the role changes."""
         user, before = form.instance, form.instance.role
+        if "groups" in form.cleaned_data:
+            role_groups = user.groups.filter(name__in=Role.values)
+            form.cleaned_data["groups"] = [*form.cleaned_data["groups"], *role_groups]
         super().save_related(request, form, formsets, change)
         change_role(user, Role(form.cleaned_data.get("role", before)), before=before if change else None)
 

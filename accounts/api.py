@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-from allauth.mfa.models import Authenticator
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.utils.translation import gettext_lazy as _
@@ -21,6 +20,7 @@ from . import sharing
 from .errors import LorasiteError
 from .models import User
 from .requests import Text, person
+from .second_factor import code_fits
 from .throttles import throttles
 
 
@@ -36,18 +36,12 @@ class LoginSerializer(TokenObtainPairSerializer):
         code = attrs.pop("code", "")
         tokens: dict[str, Any] = super().validate(attrs)
         user = cast(User, self.user)
-        if is_mfa_enabled(user) and not _code_fits(user, code):
+        if is_mfa_enabled(user) and not code_fits(user, code):
             if code:
                 user_login_failed.send(User, credentials={"username": user.username}, request=self.context["request"])
             raise SecondFactorNeeded
         user_logged_in.send(User, request=self.context["request"], user=user)
         return {**tokens, "user_id": user.pk, "role": user.role}
-
-
-def _code_fits(user: User, code: str) -> bool:
-    """A code of the authenticator app, or one of the recovery codes, which then is used up."""
-    known = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
-    return bool(code) and any(authenticator.wrap().validate_code(code) for authenticator in known)
 
 
 class RefreshSerializer(TokenRefreshSerializer):
@@ -113,7 +107,7 @@ class AccessSerializer(serializers.Serializer[Any]):
 
 
 class GiveSerializer(serializers.Serializer[Any]):
-    to = Text(max_length=150, help_text="A username, group: and a group's name, or everyone.")
+    to = Text(max_length=150, help_text="A username, person: and a username, group: and a group's name, or everyone.")
     access = serializers.ChoiceField(list(sharing.LEVELS), help_text="owner gives it away; none ends what was shared.")
 
 

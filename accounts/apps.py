@@ -11,6 +11,7 @@ class AccountsConfig(AppConfig):
     def ready(self) -> None:
         from django.db.models.signals import post_delete
 
+        from . import rights  # noqa: F401  (its receivers)
         from .permissions import forget_shares
 
         post_delete.connect(forget_shares)

@@ -17,7 +17,7 @@ from . import quotas, services, sharing
 from .errors import LorasiteError, NotFound
 from .forms import CloseForm, InviteForm, LimitsForm
 from .models import Invitation, Role, User
-from .permissions import require_admin
+from .permissions import may_manage_sign_in, require_admin
 
 PER_PAGE = 50
 
@@ -56,17 +56,17 @@ def withdraw(request: Any, pk: int) -> HttpResponse:
 
 @login_required
 @never_cache
-def person(request: Any, username: str) -> HttpResponse:
-    """One person: role, use and limits; `do` is limits, link, close, reopen, hand_over or second_factor."""
+def person(request: Any, **lookup: Any) -> HttpResponse:
+    """One person, by `username` or `pk`: role, use and limits; `do` is limits, link, close, reopen, hand_over or second_factor."""
     require_admin(request.user)
-    found = User.objects.filter(username=username).first()
+    found = User.objects.filter(**lookup).first()
     if found is None:
         raise NotFound
     context: dict[str, Any] = {"limits": LimitsForm(instance=found), "close": CloseForm()}
     do = _ACTIONS.get(request.POST.get("do", ""))
     try:
         if request.method == "POST" and do and do(request, found, context):
-            return redirect("accounts:person", found.username)
+            return redirect(found.page)
     except LorasiteError as error:
         context["problem"] = error
     used = {kind: quotas.used(found, kind) for kind in ("running", "queued", "storage")}
@@ -74,6 +74,7 @@ def person(request: Any, username: str) -> HttpResponse:
     heirs = [u for u in User.objects.filter(is_active=True).prefetch_related("groups") if u.can_create and u != found]
     context |= {
         "person": found,
+        "may_sign_in_as": may_manage_sign_in(request.user, found),
         "used": used,
         "owned": owned,
         "heirs": heirs,

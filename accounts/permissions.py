@@ -35,6 +35,11 @@ class OnlyOwner(NotAllowed):
     message = _("Only its owner or an administrator can share this or give it away.")
 
 
+class OnlySuperuser(NotAllowed):
+    code = "only_superuser"
+    message = _("Only the first administrator can do this to another administrator's account. Nothing was changed.")
+
+
 def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> QuerySet[M]:
     """The objects of `queryset` that the person may see (or manage): one query."""
     if not user.is_authenticated or not user.is_active:
@@ -110,6 +115,31 @@ def require_creator(user: User) -> None:
 def require_admin(user: User) -> None:
     if not user.is_admin:
         raise NotAllowed
+
+
+def require_sign_in_manager(user: User, person: User) -> None:
+    """Whoever may change how somebody signs in (password, link for one, address, second factor) can act as them.
+
+    So of another administrator only a superuser may: the first administrator, and who is made one on the command line.
+    """
+    require_admin(user)
+    if not may_manage_sign_in(user, person):
+        raise OnlySuperuser
+
+
+def may_manage_sign_in(user: User, person: User) -> bool:
+    return user.is_admin and (user.is_superuser or user == person or not person.is_admin)
+
+
+def require_role_manager(user: User, person: User) -> None:
+    """Whoever may change somebody's role, and close or open the account; a superuser's only a superuser."""
+    require_admin(user)
+    if not may_manage_role(user, person):
+        raise OnlySuperuser
+
+
+def may_manage_role(user: User, person: User) -> bool:
+    return user.is_admin and (user.is_superuser or user == person or not person.is_superuser)
 
 
 def base_model_allowed(name: str) -> bool:

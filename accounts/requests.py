@@ -1,7 +1,7 @@
 """What every view asks of a request: who sent it, is it still fresh, does it hold what nobody knows."""
 
 import hashlib
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 from typing import Any
 
 from django.http import HttpResponse
@@ -48,6 +48,14 @@ def address_of(request: Any) -> str | None:
     except ValueError:  # a Unix socket has none
         return None
     return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def network_of(request: Any) -> str | None:
+    """Under what a caller is counted: the address, of IPv6 its /64, because a caller has all addresses of one."""
+    address = address_of(request)
+    if address is None or ":" not in address:
+        return address
+    return str(IPv6Network((address, 64), strict=False).network_address)
 
 
 def tag_of(*facts: Any) -> str:

@@ -5,20 +5,17 @@ from typing import Any
 
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.password_validation import validate_password
-from django.contrib.auth.tokens import default_token_generator
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.urls import reverse
 from django.utils import timezone
-from django.utils.encoding import force_bytes
-from django.utils.http import urlsafe_base64_encode
 from django.utils.translation import gettext as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
-from . import secrets
+from . import secrets, usernames
 from .errors import Conflict, Invalid, NotFound
 from .models import Invitation, Role, Scope, Token, User
-from .permissions import require_admin
+from .permissions import require_admin, require_role_manager, require_sign_in_manager
+from .reset_links import reset_path
 from .sharing import hand_over
 from .signals import announce
 
@@ -96,11 +93,13 @@ def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
     return invitation, secret
 
 
-def invitation_of(secret: str) -> Invitation:
-    """The invitation of a link, while it is open."""
+def invitation_of(secret: str, *, lock: bool = False) -> Invitation:
+    """The invitation of a link, while it is open and its maker could make it today."""
     known = secrets.is_whole(secret, "inv")
-    found = Invitation.objects.filter(hash=secrets.digest(secret), expires_at__gt=timezone.now()) if known else None
-    if found is None or not (invitation := found.first()):
+    living = Invitation.objects.select_related("invited_by")
+    living = living.select_for_update(of=("self",)) if lock else living
+    invitation = living.filter(hash=secrets.digest(secret), expires_at__gt=timezone.now()).first() if known else None
+    if invitation is None or not (invitation.invited_by.is_active and invitation.invited_by.is_admin):
         raise NotFound(_("This invitation was used already, has run out or was taken back. Ask for another one."))
     return invitation
 
@@ -118,10 +117,11 @@ def withdraw(*, user: User, pk: int) -> None:
 @transaction.atomic
 def join(*, secret: str, username: str, email: str, password: str) -> User:
     """Make the account that an invitation is for; the invitation is used up."""
-    invitation = Invitation.objects.select_for_update().get(pk=invitation_of(secret).pk)
+    invitation = invitation_of(secret, lock=True)
     user = User(username=username, email=email)
     try:
         user.full_clean(exclude=["password"])
+        _check_chosen(username)
         validate_password(password, user)
     except ValidationError as error:
         fields = getattr(error, "message_dict", None) or {"password": error.messages}
@@ -139,36 +139,37 @@ def join(*, secret: str, username: str, email: str, password: str) -> User:
     return user
 
 
+def _check_chosen(username: str) -> None:
+    """A name that somebody chose for themselves."""
+    try:
+        usernames.refuse_official(username)
+    except ValidationError as error:
+        raise ValidationError({"username": error}) from None
+
+
 def reset_link(*, user: User, person: User) -> str:
     """The path under which a person sets a new password, once, within a day; for an admin to pass on."""
-    require_admin(user)
+    require_sign_in_manager(user, person)
     announce("user.reset_link", user=user, obj=person)
-    return reset_path(person)
-
-
-def reset_path(person: User) -> str:
-    uid = urlsafe_base64_encode(force_bytes(person.pk))
-    return reverse("password_reset_confirm", args=[uid, default_token_generator.make_token(person)])
+    return reset_path(person, maker=user)
 
 
 @transaction.atomic
 def close(*, user: User, person: User, heir: User | None = None) -> int:
     """Close a leaver's account: no sign-in, no token, no session. What the person owned goes to `heir`, or waits."""
-    require_admin(user)
+    require_role_manager(user, person)
     if person == user:
         raise Invalid(_("Nobody closes their own account. Ask another administrator."), field="person")
     moved = hand_over(user=user, leaver=person, to=heir) if heir else 0
     person.is_active = False
-    person.save(update_fields=["is_active"])
-    end_tokens(person)
-    Invitation.objects.filter(invited_by=person).delete()
+    person.save(update_fields=["is_active"])  # rights.py ends tokens and invitations
     announce("user.close", user=user, obj=person, heir=heir.get_username() if heir else "", objects=moved)
     return moved
 
 
 @transaction.atomic
 def reopen(*, user: User, person: User) -> None:
-    require_admin(user)
+    require_role_manager(user, person)
     person.is_active = True
     person.save(update_fields=["is_active"])
     announce("user.reopen", user=user, obj=person)
@@ -177,7 +178,7 @@ def reopen(*, user: User, person: User) -> None:
 @transaction.atomic
 def remove_second_factor(*, user: User, person: User) -> None:
     """For somebody who lost the app, the key and the recovery codes; the audit log hears of each that goes."""
-    require_admin(user)
+    require_sign_in_manager(user, person)
     for authenticator in Authenticator.objects.filter(user=person):
         authenticator.delete()
 

@@ -173,7 +173,8 @@ def recipients(name: str) -> list[User | Group]:
 
 
 def person_or_group(name: str) -> User | Group:
-    """`ada` is a person, `group:night shift` a group."""
+    """`ada` is a person, `person:ada` too (for one called `everyone`), `group:night shift` a group."""
+    name = name.removeprefix("person:")
     if name.startswith("group:"):
         found: User | Group | None = Group.objects.filter(name=name.removeprefix("group:")).first()
     else:

@@ -1,5 +1,6 @@
 """How often one person, and one address, may sign in, upload, train and predict: the same brake for pages and API."""
 
+import json
 import logging
 from collections.abc import Callable
 from functools import wraps
@@ -13,8 +14,19 @@ from redis import RedisError
 from rest_framework.throttling import SimpleRateThrottle
 
 from .errors import LorasiteError
+from .requests import network_of
 
 log = logging.getLogger(__name__)
+
+
+class Json:
+    """How Django's Redis cache writes here. Its default is pickle, which runs what somebody put into Redis."""
+
+    def dumps(self, value: Any) -> bytes:
+        return json.dumps(value).encode()
+
+    def loads(self, data: bytes) -> Any:
+        return json.loads(data)
 
 
 class TooOften(LorasiteError):
@@ -56,7 +68,7 @@ class _ByPerson(_Throttle):
 
 class _ByAddress(_Throttle):
     def who(self, request: Any) -> str:
-        return f"address:{request.META.get('REMOTE_ADDR', '')}"
+        return f"address:{network_of(request) or ''}"
 
 
 def throttles(scope: str) -> list[Callable[[], Any]]:

@@ -15,6 +15,7 @@ urlpatterns = [
     path("account/sessions/", views.sessions, name="sessions"),
     path("people/", people.people, name="people"),
     path("people/invitations/<int:pk>/end/", people.withdraw, name="withdraw"),
+    path("people/id/<int:pk>/", people.person, name="person-by-id"),
     path("people/<str:username>/", people.person, name="person"),
     path("sharing/<str:kind>/<str:name>/", views.share, name="share"),
 ]

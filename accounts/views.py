@@ -20,6 +20,7 @@ from .errors import LorasiteError
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
 from .permissions import owns
 from .requests import address_of
+from .reset_links import ResetTokens
 from .signals import announce
 from .throttles import count
 
@@ -62,6 +63,7 @@ class ForgotPassword(views.PasswordResetView):
     template_name = "accounts/forgot.html"
     email_template_name, subject_template_name = "accounts/mail/reset.txt", "accounts/mail/reset_subject.txt"
     success_url = reverse_lazy("password_reset_done")
+    token_generator = ResetTokens()
     extra_context = {"mail": not settings.EMAIL_BACKEND.endswith("dummy.EmailBackend")}
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -73,6 +75,7 @@ class NewPassword(views.PasswordResetConfirmView):
     template_name = "accounts/new_password.html"
     form_class = ForgottenForm
     success_url = reverse_lazy("accounts:login")
+    token_generator = ResetTokens()
 
     def form_valid(self, form: Any) -> HttpResponse:
         messages.success(self.request, _("Your new password is set. Sign in with it."))

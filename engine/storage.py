@@ -45,13 +45,13 @@ def write_json(target: Path, data: Any) -> None:
     write_text(target, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def write_folder(target: Path, fill: Callable[[Path], object]) -> None:
+def write_folder(target: Path, fill: Callable[[Path], object], mode: int = 0o755) -> None:
     """Let `fill` write a folder's files, add a manifest of their hashes, and put it in the place of `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(mkdtemp(prefix=f"{DRAFT}{target.name}-", dir=target.parent))
     try:
         with disk_errors(target):
-            draft.chmod(0o755)
+            draft.chmod(mode)
             fill(draft)
             (draft / MANIFEST).write_text(json.dumps(_hashes(draft), indent=1), encoding="utf-8")
             sync_tree(draft)

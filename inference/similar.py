@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
-from django.core.cache import cache
+from django.core.cache import caches
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -93,7 +93,7 @@ def median_length(version: Version) -> int:
 
 def language(version: Version) -> str:
     """Rows never change, so it is found once per process."""
-    key = f"language-{version.hash}"
+    key, cache = f"language-{version.hash}", caches["memory"]
     known = cache.get(key)
     if known is None:
         known = language_of(version) if version.path.exists() else ""

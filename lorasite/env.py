@@ -105,7 +105,7 @@ class Env(BaseSettings):
         if self.secret_key.get_secret_value():
             return self.secret_key.get_secret_value()
         path = self.data_dir / "secret_key"
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             with open(path, "x", opener=_private) as f:
                 f.write(secrets.token_urlsafe(50))

@@ -13,7 +13,7 @@ from lorasite.neighbours import mail, origin_of
 VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # it has one
 DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
 BASE_MODELS_DIR = env.base_models_dir
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 SECRET_KEY = env.key()
 DEBUG, HOST = env.debug, env.host
@@ -127,7 +127,8 @@ AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME = 10, timedelta(minutes=5)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # so that nobody locks others out
 AXES_RESET_ON_SUCCESS, AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, True, False, False
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_CLIENT_IP_CALLABLE = "accounts.requests.address_of"
+AXES_CLIENT_IP_CALLABLE = "accounts.requests.network_of"
+AXES_USERNAME_CALLABLE = "accounts.usernames.counted_as"
 
 # django-allauth brings the second factor, single sign-on and the list of sessions; signing in and up stays our own.
 ACCOUNT_ADAPTER, MFA_ADAPTER = "accounts.adapters.AccountAdapter", "accounts.adapters.SecondFactorAdapter"
@@ -136,6 +137,11 @@ ACCOUNT_EMAIL_VERIFICATION, ACCOUNT_LOGIN_METHODS, ACCOUNT_SIGNUP_FIELDS = "none
 SECOND_FACTOR = env.second_factor
 MFA_SUPPORTED_TYPES, MFA_TOTP_ISSUER = ["totp", "webauthn", "recovery_codes"], "Lorasite"
 MFA_TOTP_TOLERANCE = 1  # a code of the half minute before or after: clocks differ
+MFA_FORMS = {
+    "authenticate": "accounts.second_factor.Authenticate",
+    "reauthenticate": "accounts.second_factor.Reauthenticate",
+    "activate_totp": "accounts.second_factor.Activate",
+}
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not env.behind_https
 SINGLE_SIGN_ON, OIDC_SIGN_UP = bool(env.oidc_server_url), env.oidc_sign_up
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
@@ -162,12 +168,22 @@ EMAIL_USE_TLS, EMAIL_USE_SSL, EMAIL_TIMEOUT = EMAIL.starttls, EMAIL.tls, 10
 PASSWORD_RESET_TIMEOUT = 24 * 3600
 
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    # allauth counts wrong codes here: all processes must count together, and a restart must not forget.
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "lorasite_cache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    },
+    "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},  # for what each process can find out anew
     "throttles": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": env.redis_url or f"unix://{env.redis_socket}",
-        "KEY_PREFIX": "lorasite",
-        "OPTIONS": {"socket_connect_timeout": 0.2, "socket_timeout": 0.5},
+        "KEY_PREFIX": "lorasite-json",
+        "OPTIONS": {
+            "socket_connect_timeout": 0.2,
+            "socket_timeout": 0.5,
+            "serializer": "accounts.throttles.Json",
+        },
     },
 }
 THROTTLES = {

@@ -47,7 +47,7 @@ def backup(target: Path) -> Path:
         raise Invalid(_("%(folder)s is there already; name a new folder.") % {"folder": target})
     record("system.backup", folder=target.name)
     try:
-        write_folder(target, _fill)
+        write_folder(target, _fill, mode=0o700)  # it holds the secret key
     except (DiskFull, sqlite3.Error) as error:
         said = _("The backup could not be written (%(reason)s); no half of it is left.")
         raise Conflict(said % {"reason": error.__cause__ or error}) from None

@@ -3,10 +3,12 @@
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from accounts.requests import network_of
 
 RIGHT, TRIES = "correct-horse-9", settings.AXES_FAILURE_LIMIT
 
@@ -49,3 +51,22 @@ def test_a_right_password_forgives_the_wrong_ones(member: User) -> None:
     for _round in range(3):
         guess(TRIES - 1)
         assert page(RIGHT) == 302
+
+
+def test_addresses_of_one_ipv6_network_are_one_guesser(member: User) -> None:
+    """Whoever has an IPv6 address has 2**64 of them."""
+    for n in range(TRIES):
+        assert page(f"guess-{n}", address=f"2001:db8:0:7::{n:x}") == 200
+    assert page(RIGHT, address="2001:db8:0:7:ffff:ffff:ffff:ffff") == 429
+    assert page(RIGHT, address="2001:db8:0:8::1") == 302
+
+
+def test_one_network_is_written_in_one_way() -> None:
+    def network(address: str) -> str | None:
+        request = HttpRequest()
+        request.META["REMOTE_ADDR"] = address
+        return network_of(request)
+
+    assert network("2001:0DB8::1") == network("2001:db8::ffff") == "2001:db8::" != network("2001:db8:0:1::1")
+    assert network("::ffff:192.0.2.1") == network("192.0.2.1") == "192.0.2.1" and network("") is None
+    assert network("fe80::1%eth0") == "fe80::"

@@ -1,9 +1,11 @@
 """Throttles and quotas: too much is refused in words, and nobody else notices."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 from django.core.cache import caches
 from django.test import Client
 from rest_framework.test import APIClient
@@ -66,6 +68,26 @@ def test_a_person_is_counted_wherever_they_are_and_an_address_whoever_it_is(
 
     assert [ask(member, "192.0.2.1"), ask(member, "192.0.2.2"), ask(member, "192.0.2.3")] == [404, 404, 429]
     assert [ask(stranger, "192.0.2.9"), ask(stranger, "192.0.2.9"), ask(stranger, "192.0.2.9")] == [404, 404, 429]
+
+
+def test_addresses_of_one_ipv6_network_are_counted_together(db: None, counted: None) -> None:
+    def ask(address: str) -> int:
+        return int(Client().post("/login/", {"username": "x", "password": "y"}, REMOTE_ADDR=address).status_code)
+
+    assert [ask(f"2001:db8:0:7::{n}") for n in range(3)] == [200, 200, 429]
+    assert ask("2001:db8:0:8::1") == 200
+
+
+def test_pickle_among_the_counters_never_runs(db: None, counted: None, redis_server: str, tmp_path: Any) -> None:
+    """Django's own serializer would run it."""
+    bomb = f"cos\nsystem\n(S'touch {tmp_path / 'ran'}'\ntR.".encode()
+    connection = redis.Redis.from_url(redis_server)
+    Client().post("/login/", {"username": "x", "password": "y"})
+    (key,) = connection.keys("*throttle:login*")
+    connection.set(key, bomb)
+    with contextlib.suppress(ValueError):
+        Client().post("/login/", {"username": "x", "password": "y"})
+    assert not (tmp_path / "ran").exists()
 
 
 def test_without_redis_nobody_is_held_up(api: Callable[..., Any], member: User, settings: Any) -> None:

@@ -5,15 +5,17 @@ import hmac
 import re
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from allauth.mfa.models import Authenticator
 from django.core.cache import cache
+from django.db import connections
 from django.test import Client
 from rest_framework.test import APIClient
 
-from accounts.models import User
+from accounts.models import UsedCode, User
 from audit.models import Entry
 
 LOGIN = {"username": "member", "password": "correct-horse-9"}
@@ -27,9 +29,13 @@ def code(secret: str, ahead: int = 0) -> str:
     return f"{(struct.unpack('>I', found[start : start + 4])[0] & 0x7FFFFFFF) % 1_000_000:06}"
 
 
-@pytest.fixture
-def protected(member: User, settings: Any) -> str:
-    """The secret of an authenticator app that `member` has set up on the pages."""
+def forget_used_codes() -> None:
+    cache.clear()
+    UsedCode.objects.all().delete()
+
+
+def set_up(settings: Any) -> str:
+    """Set an authenticator app up on the pages, as `member`; its secret."""
     settings.SECOND_FACTOR = True
     cache.clear()
     browser = Client()
@@ -43,7 +49,14 @@ def protected(member: User, settings: Any) -> str:
     secret = re.search(r'value="([A-Z2-7]{16,})"', page)[1]  # type: ignore[index]
     answer = browser.post("/account/second-factor/totp/activate/", {"code": code(secret)})
     assert answer.status_code == 302, answer.content.decode()
-    cache.clear()  # the code was used; a person would wait for the next
+    return secret
+
+
+@pytest.fixture
+def protected(member: User, settings: Any) -> str:
+    """The secret of an authenticator app that `member` has set up on the pages."""
+    secret = set_up(settings)
+    forget_used_codes()  # the code was used; a person would wait for the next
     return secret
 
 
@@ -104,3 +117,57 @@ def test_admin_removes_the_factor_of_who_lost_it_and_it_is_audited(protected: st
     assert APIClient().post("/api/login", LOGIN, format="json").status_code == 200
     removed = Entry.objects.filter(action="second_factor.remove", object_id="member", username="admin")
     assert sorted(removed.values_list("details__kind", flat=True)) == ["recovery_codes", "totp"]
+
+
+def sign_in(given: str) -> Any:
+    return APIClient().post("/api/login", LOGIN | {"code": given}, format="json")
+
+
+def by_page(given: str) -> bool:
+    browser = Client()
+    browser.post("/login/", LOGIN)
+    browser.post("/account/second-factor/authenticate/", {"code": given})
+    return browser.get("/").status_code == 200
+
+
+def test_code_works_once_even_when_every_process_has_forgotten_it(protected: str) -> None:
+    """A restart empties a process's memory, and allauth's own note of the code ends before the code does."""
+    used = code(protected)
+    assert by_page(used)
+    cache.clear()
+    assert not by_page(used) and sign_in(used).status_code == 401
+    assert not by_page(f"{used[:3]} {used[3:]}") and sign_in(f"{used[:3]}-{used[3:]}").status_code == 401
+    later = code(protected, ahead=1)
+    assert sign_in(later).status_code == 200 and not by_page(later)
+
+
+def test_code_that_set_the_app_up_does_not_sign_in(member: User, settings: Any) -> None:
+    used = code(set_up(settings))
+    cache.clear()
+    assert sign_in(used).status_code == 401
+
+
+def test_of_two_who_send_one_code_at_the_same_moment_one_gets_in(transactional_db: None, protected: str) -> None:
+    recovery = Authenticator.objects.get(type=Authenticator.Type.RECOVERY_CODES).wrap().get_unused_codes()[0]
+    for given in (code(protected), recovery):
+        cache.clear()
+
+        def send(_turn: int, given: str = given) -> int:
+            try:
+                return int(sign_in(given).status_code)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sorted(pool.map(send, range(4))) == [200, 401, 401, 401]
+
+
+def test_wrong_codes_over_the_api_and_on_the_page_count_together(protected: str) -> None:
+    assert [sign_in(f"00000{n}").status_code for n in range(5)] == [401] * 5
+    refused = sign_in(code(protected))
+    assert refused.status_code == 429 and refused.json()["code"] == "too_many_tries"
+    assert not by_page(code(protected))
+
+
+def test_wrong_codes_are_counted_where_all_processes_look(settings: Any) -> None:
+    assert "locmem" not in settings.CACHES["default"]["BACKEND"]

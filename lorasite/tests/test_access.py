@@ -60,6 +60,8 @@ GET    people/                                     302 403 403 403 403 200
 POST   people/                                     302 403 403 403 403 200
 GET    people/invitations/<int:pk>/end/            302 405 405 405 405 405
 POST   people/invitations/<int:pk>/end/            302 403 403 403 403 302
+GET    people/id/<int:pk>/                         302 403 403 403 403 200
+POST   people/id/<int:pk>/                         302 403 403 403 403 200
 GET    people/<str:username>/                      302 403 403 403 403 200
 POST   people/<str:username>/                      302 403 403 403 403 200
 GET    sharing/<str:kind>/<str:name>/              302 405 405 405 405 405
@@ -299,7 +301,7 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     }
     api_token, _secret = make_token(user=people["owner"], name="script", scopes=["read"], days=1)
     invitation, link = invite(user=people["admin"], role=Role.VIEWER)
-    ids |= {"pk": str(api_token.pk), "open": str(invitation.pk), "invitation": link}
+    ids |= {"pk": str(api_token.pk), "open": str(invitation.pk), "invitation": link, "person": str(people["viewer"].pk)}
     spare = {"secret": "ls_inv_none", "uidb64": "MQ", "username": "viewer", "kind": "dataset", "provider_id": "oidc"}
     return {"name": "private", "path": "config.yaml", "token": token, **ids, **spare}
 
@@ -309,6 +311,7 @@ def filled(address: str, arguments: dict[str, str]) -> str:
     known = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
     known |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
     known |= {"pk": arguments["open"]} if "invitations" in address else {}
+    known |= {"pk": arguments["person"]} if "people/id/" in address else {}
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: known[found[1]], address.removeprefix("/"))
 
 

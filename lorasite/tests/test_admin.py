@@ -180,6 +180,7 @@ def test_teams_stay_when_the_role_changes(browser: Any, member: Any) -> None:
 
 def test_a_superuser_made_member_is_none_any_more(browser: Any, db: None) -> None:
     chief = User.objects.create_superuser("chief", None, PASSWORD)
+    User.objects.filter(username="admin").update(is_superuser=True)  # only a superuser may
     browser.post(address(User, "change", chief.pk), {"username": "chief", "is_active": "on", "role": "member"})
     assert User.objects.get(username="chief").role == Role.MEMBER
 

@@ -117,3 +117,8 @@ def test_backup_never_replaces_anything(installation: Experiment, tmp_path: Path
     with pytest.raises(CommandError, match=str(tmp_path)):
         call_command("backup", str(tmp_path))
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_backup_is_for_its_user_alone(installation: Experiment, tmp_path: Path) -> None:
+    """It holds the secret key and everybody's password hash."""
+    assert backup(tmp_path / "copy").stat().st_mode & 0o777 == 0o700

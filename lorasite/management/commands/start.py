@@ -19,6 +19,7 @@ from audit.services import head
 from lorasite import embedded
 from lorasite.checks import TAG
 from lorasite.env import BASE_DIR, env
+from lorasite.private_files import keep_private
 from lorasite.supervisor import Child, Supervisor, say
 
 
@@ -28,6 +29,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         refuse_unsafe_settings()
+        for line in keep_private():
+            say(line)
         require_free_port()
         lock = require_only_one()
         redis = [] if env.redis_url else [Child("redis", run_redis)]

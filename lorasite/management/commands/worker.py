@@ -3,6 +3,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from lorasite.private_files import keep_private
+from lorasite.supervisor import say
+
 NICENESS = 10  # a look at data never slows a training down by much
 
 
@@ -14,6 +17,8 @@ class Command(BaseCommand):
         parser.add_argument("--data", action="store_true", help="Serve work on data instead of trainings.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        for line in keep_private():
+            say(line)
         (serve_data if options["data"] else serve_trainings)(options["burst"])
 
 
