@@ -24,7 +24,7 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 
 setup: $(VENV)/installed ## Make .venv and install everything
 start: setup ## Run everything: Redis, worker and web server
-	@exec $(MANAGE) start
+	@exec $(MANAGE) start --end-with-parent
 run-local: setup ## Train from a YAML in the foreground (config=config/default.yaml)
 	@$(MANAGE) run_local $(or $(config),config/default.yaml)
 logs-local: setup ## Follow the newest run's log (exp=NAME for another)
