@@ -34,7 +34,7 @@ test: $(VENV)/installed-dev ## Run the whole test suite
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
 serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100
-	@exec $(MANAGE) serve $(if $(exp),--exp $(exp))
+	@exec $(MANAGE) serve --end-with-parent $(if $(exp),--exp $(exp))
 predict-health: setup ## Ask a running `make serve` how it is
 	@$(MANAGE) predict_health
 predict-text: setup ## Predict one text: make predict-text text='…'

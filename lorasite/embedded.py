@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lorasite.env import env
 
-
 KEPT_ASIDE = 2  # sets of files that the server could not read
 
 

@@ -4,7 +4,6 @@ honcho ends everything when one child dies and supervisord wants a configuration
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -13,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
+from work.parent import end_with
+
 GRACE = 28.0  # seconds: a worker finishes its step and saves a checkpoint in this time
 BACKOFF_LIMIT = 30.0
 REPAIR_AFTER = 2  # starts in a row that failed
 STEADY = 10.0  # seconds; what lived longer did not fail by its own start, and is started again at once
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -109,7 +109,7 @@ def _spawn(run: Callable[[], None]) -> int:
         return pid
     try:
         os.setsid()  # Ctrl-C reaches the supervisor alone, which ends its children in order
-        _die_with(parent)
+        end_with(parent)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         run()
@@ -119,14 +119,6 @@ def _spawn(run: Callable[[], None]) -> int:
         print(f"lorasite | {error}", file=sys.stderr, flush=True)
         os._exit(1)
     os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux for SIGTERM when the supervisor is killed; elsewhere the children outlive a kill -9 of it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _ended(pid: int) -> int | None:

@@ -1,7 +1,7 @@
 """What `manage.py start` says of folders and databases that can't be used, and what it gets over by itself."""
 
-import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +16,6 @@ import psutil
 import pytest
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import connection
 
 from lorasite import installation
 
@@ -180,7 +179,7 @@ def test_files_of_a_lost_database_and_nothing_else_are_refused(tmp_path: Path) -
     (Path(settings.RESULTS_DIR) / "run-of-the-installation-beside").mkdir()
     installation.refuse_lost_database()
     (data / "datasets/ab").mkdir()
-    with pytest.raises(CommandError, match="holds no account, but .* holds datasets/ of an installation"):
+    with pytest.raises(CommandError, match=r"holds no account, but .* holds datasets/ of an installation"):
         installation.refuse_lost_database()
     (data / "datasets/ab").rmdir()
     installation.mark()
@@ -220,14 +219,29 @@ def of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+MAKE = ("make", "--old-file=setup", f"MANAGE={sys.executable} manage.py")
+
+
 @pytest.mark.process
+@pytest.mark.skipif(not shutil.which("make"), reason="the Makefile is for make")
 def test_kill_9_of_make_ends_the_site(tmp_path: Path) -> None:
-    manage = f"MANAGE={sys.executable} manage.py"
-    with started(tmp_path, "make", "--old-file=setup", "start", manage) as (make, _address):
+    with started(tmp_path, *MAKE, "start") as (make, _address):
         assert len(of(tmp_path)) > 5
         make.kill()
         eventually(lambda: not of(tmp_path), 30)
     assert "has ended, so everything ends" in (tmp_path / "site.log").read_text()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("make"), reason="Linux tells of a parent's death")
+def test_kill_9_of_make_ends_make_serve(tmp_path: Path) -> None:
+    assert command(tmp_path, "migrate", "-v0").returncode == 0
+    env = os.environ | {"DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": "", "SERVE_PORT": str(free_port())}
+    make = subprocess.Popen([*MAKE, "serve"], env=env, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True)
+    assert make.stdout and "/predict" in make.stdout.readline()
+    make.kill()
+    make.wait()
+    eventually(lambda: not of(tmp_path), 30)
 
 
 @pytest.mark.process
