@@ -24,7 +24,7 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 
 setup: $(VENV)/installed ## Make .venv and install everything
 start: setup ## Run everything: Redis, worker and web server
-	@exec $(MANAGE) start
+	@exec $(MANAGE) start --end-with-parent
 run-local: setup ## Train from a YAML in the foreground (config=config/default.yaml)
 	@$(MANAGE) run_local $(or $(config),config/default.yaml)
 logs-local: setup ## Follow the newest run's log (exp=NAME for another)
@@ -36,7 +36,7 @@ test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other proces
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
 serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100
-	@exec $(MANAGE) serve $(if $(exp),--exp $(exp))
+	@exec $(MANAGE) serve --end-with-parent $(if $(exp),--exp $(exp))
 predict-health: setup ## Ask a running `make serve` how it is
 	@$(MANAGE) predict_health
 predict-text: setup ## Predict one text: make predict-text text='…'

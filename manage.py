@@ -11,7 +11,14 @@ def main() -> None:
         from django.core.management import execute_from_command_line
     except ImportError:
         sys.exit("Django is not installed here. Run `make setup`, then use .venv/bin/python.")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except Exception as error:
+        from lorasite.trouble import sentence
+
+        if "--traceback" in sys.argv or not (said := sentence(error)):
+            raise
+        sys.exit(said)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from .disk import require_room
 from .errors import Conflict
 from .models import User
 
@@ -58,7 +59,8 @@ def require_queue(user: User) -> None:
 
 
 def require_storage(user: User, more: int = 0) -> None:
-    """Room for `more` bytes."""
+    """Room for `more` bytes, on the disk and within the person's limit."""
+    require_room(more)
     most = limit(user, "storage")
     if most is None or ((taken := used(user, "storage")) + more <= most and taken < most):
         return

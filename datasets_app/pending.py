@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 
+from accounts.disk import require_room
 from accounts.errors import NotFound
 from accounts.models import User
 
@@ -38,6 +39,7 @@ def _root() -> Path:
 def keep(*, user: User, upload: UploadedFile) -> Pending:
     """Put the sent file aside under a token that cannot be guessed."""
     sweep()
+    require_room(upload.size or 0)
     token = secrets.token_urlsafe(32)
     folder = _root() / token
     folder.mkdir(parents=True)

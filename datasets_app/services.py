@@ -15,6 +15,7 @@ from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
+from accounts.disk import require_room
 from accounts.errors import Conflict, Invalid
 from accounts.idempotency import KeyUsed, fingerprint, made_before, once
 from accounts.models import Role, User
@@ -181,6 +182,7 @@ def read_rows(
 def submit(*, user: User, kind: DataTask.Kind, name: str, version: Version | None = None, **arguments: Any) -> DataTask:
     """Put work on data into the queue; one that does the same and has not ended yet is given instead."""
     require_creator(user)
+    require_room()
     _target(user, name)
     same = DataTask.objects.filter(kind=kind, name=name, version=version, arguments=arguments, owner=user)
     waiting = same.filter(status__in=[Status.PENDING, Status.STARTED]).first()
@@ -314,6 +316,7 @@ def prepare(
     """Check rows and put them on disk."""
     from . import analysis, canonical, checks
 
+    require_room()
     report, before = checks.run(rows, told), parent or _newest(name)
     frame = _with_places(rows.frame, report.facts, before)
     version = Version(

@@ -11,7 +11,10 @@ EngineError
 ├── OverLong               over_long
 ├── OutOfMemory            out_of_memory
 ├── CheckpointDamaged      checkpoint_damaged
-├── DiskFull               disk_full
+├── DiskError
+│   ├── DiskFull           disk_full
+│   ├── DiskRefused        disk_refused
+│   └── FolderGone         folder_gone
 ├── LossNotFinite          loss_not_finite
 └── Interrupted            interrupted
 """
@@ -110,10 +113,26 @@ class CheckpointDamaged(EngineError):
     code = "checkpoint_damaged"
 
 
-class DiskFull(EngineError):
-    """A file could not be written."""
+class DiskError(EngineError):
+    """A file could not be written or read; what was saved before is kept, unless its folder is gone."""
+
+
+class DiskFull(DiskError):
+    """There is no room for a file."""
 
     code = "disk_full"
+
+
+class DiskRefused(DiskError):
+    """The disk is read-only or broken, or the folder belongs to somebody else."""
+
+    code = "disk_refused"
+
+
+class FolderGone(DiskError):
+    """Somebody removed the run's folder, or a part of it, while the run went on."""
+
+    code = "folder_gone"
 
 
 class LossNotFinite(EngineError):

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,14 +16,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from engine.errors import CheckpointDamaged, DiskFull
+from engine.errors import CheckpointDamaged, DiskError, DiskFull, DiskRefused, FolderGone
 
 DRAFT = ".draft-"
 MANIFEST = "manifest.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 def replace_atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a draft, then put it in the place of `target`; DiskFull when it can't be written."""
+    """Let `write` fill a draft, then put it in the place of `target`; DiskError when it can't be written."""
     draft = target.parent / f"{DRAFT}{os.getpid()}-{target.name}"
     try:
         with disk_errors(target):
@@ -47,8 +50,8 @@ def write_json(target: Path, data: Any) -> None:
 
 def write_folder(target: Path, fill: Callable[[Path], object], mode: int = 0o755) -> None:
     """Let `fill` write a folder's files, add a manifest of their hashes, and put it in the place of `target`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(mkdtemp(prefix=f"{DRAFT}{target.name}-", dir=target.parent))
+    with disk_errors(target):
+        draft = Path(mkdtemp(prefix=f"{DRAFT}{target.name}-", dir=target.parent))
     try:
         with disk_errors(target):
             draft.chmod(mode)
@@ -105,18 +108,52 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn what the disk says into DiskFull with a sentence."""
+    """Turn what the disk says while `target` is written into a DiskError with a sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None) or errno.EIO
-        full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        cause = "the disk is full" if full else f"the disk refused it ({os.strerror(number)})"
-        raise DiskFull(
+        raise _explained(error, target) from error
+
+
+def _explained(error: Exception, target: Path) -> DiskError:
+    number, place = _number(error), Path(getattr(error, "filename", None) or target)
+    if number in GONE and (place.is_relative_to(target) or not target.parent.is_dir()):
+        return FolderGone(
+            f"{_removed(place).name} was removed from the disk while the run went on, and what it held is gone. "
+            "Resume the run: it goes on from the newest checkpoint that is left, or from its first step.",
+            path=str(target),
+        )
+    if number in FULL:
+        cause = "the disk is full" if number != errno.EFBIG else f"the disk refused it ({os.strerror(number)})"
+        return DiskFull(
             f"{target.name} could not be written: {cause}. Earlier checkpoints are kept. "
             "Free some space and resume the run.",
             path=str(target),
-        ) from error
+        )
+    return DiskRefused(
+        f"{place.name} could not be written or read: the disk refused it ({os.strerror(number)}). Earlier checkpoints "
+        "are kept. See that its folder is there and may be written to, then resume the run.",
+        path=str(place),
+    )
+
+
+def _removed(place: Path) -> Path:
+    """The topmost of a path's folders that is not there any more."""
+    while not place.parent.is_dir():
+        place = place.parent
+    return place
+
+
+def _number(error: Exception) -> int:
+    """The system's error number; safetensors, which is native code, has it in its text only."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT
+    if "No space left" in str(error):
+        return errno.ENOSPC
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else errno.EIO
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -3,9 +3,12 @@
 import shutil
 import socket
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lorasite.env import env
+
+KEPT_ASIDE = 2  # sets of files that the server could not read
 
 
 class NoServer(RuntimeError):
@@ -29,7 +32,7 @@ def binary() -> str:
 
 def command(socket_path: Path) -> list[str]:
     """The server's command line: a Unix socket instead of a port, and an append-only file that outlives kill -9."""
-    home = env.data_dir.resolve() / "redis"
+    home = _home()
     home.mkdir(parents=True, exist_ok=True)
     options = {
         "port": "0", "unixsocket": str(socket_path), "unixsocketperm": "700", "dir": str(home),
@@ -37,6 +40,21 @@ def command(socket_path: Path) -> list[str]:
         "daemonize": "no", "loglevel": "warning",
     }  # fmt: skip
     return [binary(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def set_aside() -> Path | None:
+    """Rename the append-only files, so that the server starts empty; None where there are none."""
+    files, name = _home() / "appendonlydir", f"damaged-{datetime.now(UTC):%Y-%m-%dT%H%M%S.%f}"
+    if not files.exists():
+        return None
+    aside = files.rename(_home() / name)
+    for older in sorted(_home().glob("damaged-*"))[:-KEPT_ASIDE]:
+        shutil.rmtree(older, ignore_errors=True)
+    return aside
+
+
+def _home() -> Path:
+    return env.data_dir.resolve() / "redis"
 
 
 def answers(socket_path: Path) -> bool:

@@ -1,5 +1,7 @@
 """The one place where an error becomes an answer: a page for a person, problem+json (RFC 9457) for a program."""
 
+import logging
+import sys
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
@@ -11,8 +13,11 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from accounts import disk
 from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound, is_panic
 from audit.services import record
+
+log = logging.getLogger(__name__)
 
 
 class TooLarge(LorasiteError):
@@ -57,10 +62,19 @@ class ErrorMiddleware:
             raise RuntimeError("Native code panicked.") from error  # else it would end the server for everybody
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        if not isinstance(error, LorasiteError):
+        known = error if isinstance(error, LorasiteError) else explained_by_disk(error)
+        if known is None:
             return None
-        note_refusal(request, error)
-        return error_page(request, error)
+        note_refusal(request, known)
+        return error_page(request, known)
+
+
+def explained_by_disk(error: BaseException | None) -> LorasiteError | None:
+    """The words for a disk that is full or refuses to be written to; the traceback goes into the log."""
+    known = disk.explained(error) if error else None
+    if known:
+        log.error("%s", known, exc_info=error)
+    return known
 
 
 def note_refusal(request: Any, error: LorasiteError) -> None:
@@ -107,7 +121,7 @@ def _from_drf(error: Exception) -> LorasiteError | None:
     if isinstance(error, UNREADABLE):
         return Unreadable()
     if not isinstance(error, exceptions.APIException):
-        return None
+        return explained_by_disk(error)
     problems = [{"field": f, "message": m} for f, m in _flatten(error.detail) if f]
     message = _("Some fields need a look.") if problems else " ".join(m for _f, m in _flatten(error.detail))
     found = Invalid(message, problems=problems)
@@ -128,6 +142,9 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """For what no view raised: a middleware that stores the session meets a full disk too."""
+    if known := explained_by_disk(sys.exception()):
+        return error_page(request, known)
     error = LorasiteError(
         _("Something broke on our side. Nothing that you had stored is lost; the details are in the server's log.")
     )

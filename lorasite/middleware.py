@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response, patch_cache_control, set_response_etag
 from django.utils.translation import gettext as _
 
+from accounts import disk
 from accounts.errors import Invalid
 from lorasite.errors import TooLarge, Unreadable, error_page
 
@@ -30,6 +31,21 @@ class ProxyMiddleware:
             if hops:
                 request.META["REMOTE_ADDR"] = hops[-min(settings.TRUSTED_PROXIES, len(hops))]
         return self.get_response(request)
+
+
+class RoomMiddleware:
+    """Keeps the reserve of disk space, and refuses what is large before it is written to a disk without room for it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        disk.keep_reserve()
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+        if length <= disk.SMALL or disk.has_room(length):
+            return self.get_response(request)
+        drain(request, min(length, settings.UPLOAD_LIMIT))
+        return error_page(request, disk.DiskFull())
 
 
 class SaneMiddleware:
@@ -70,10 +86,14 @@ class ApiMiddleware:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length <= settings.API_BODY_LIMIT or request.content_type == "multipart/form-data":
             return None
-        left = min(length, settings.API_BODY_LIMIT * 4)
-        while left > 0 and (chunk := request.read(min(left, 1 << 16))):  # a caller who still sends would not hear us
-            left -= len(chunk)
+        drain(request, min(length, settings.API_BODY_LIMIT * 4))
         return error_page(request, TooLarge(limit_bytes=settings.API_BODY_LIMIT))
+
+
+def drain(request: HttpRequest, left: int) -> None:
+    """Read so many bytes of a body that is refused: a caller who still sends would not hear the answer."""
+    while left > 0 and (chunk := request.read(min(left, 1 << 16))):
+        left -= len(chunk)
 
 
 def tagged(request: HttpRequest, response: HttpResponse) -> HttpResponse:

@@ -39,6 +39,7 @@ FAILURES = {
     "413": "Larger than allowed.",
     "415": "The body's type is not read here.",
     "429": "Too often; `Retry-After` tells the seconds to wait.",
+    "507": "The server's disk is full; what was stored before is kept.",
 }
 HEADERS = {
     "X-Request-ID": {"description": "Names this request in the audit log.", "schema": {"type": "string"}},
@@ -95,7 +96,7 @@ class Schema(AutoSchema):
         left_out |= (
             set() if "{" in self.path or self.method == "POST" or self._paginates() or self._asks_for_one() else {"404"}
         )
-        left_out |= {"409"} if self.method == "GET" else set()
+        left_out |= {"409", "507"} if self.method == "GET" else set()
         ref = {"$ref": f"#/components/schemas/{self._problem()}"}
         content = {"application/problem+json": {"schema": ref}}
         told = {status: words for status, words in FAILURES.items() if status not in left_out}

@@ -75,6 +75,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
+    "lorasite.middleware.RoomMiddleware",
     "lorasite.middleware.ApiMiddleware",
     "lorasite.middleware.SaneMiddleware",
     "lorasite.errors.ErrorMiddleware",

@@ -4,7 +4,6 @@ honcho ends everything when one child dies and supervisord wants a configuration
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -13,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
+from work.parent import end_with
+
 GRACE = 28.0  # seconds: a worker finishes its step and saves a checkpoint in this time
 BACKOFF_LIMIT = 30.0
+REPAIR_AFTER = 2  # starts in a row that failed
 STEADY = 10.0  # seconds; what lived longer did not fail by its own start, and is started again at once
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Child:
 
     name: str
     run: Callable[[], None]
+    repair: Callable[[], None] | None = None  # done once where it does not start
     pid: int = 0
     started: float = 0.0
     failures: int = 0
@@ -36,12 +38,17 @@ class Supervisor:
         self.children = list(children)
         self.stopping = False
 
-    def run(self) -> None:
-        """Keep every child alive until SIGINT or SIGTERM, then end them all."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    def run(self, parent: int | None = None) -> None:
+        """Keep every child alive until SIGINT, SIGTERM or the end of the process `parent`, then end them all."""
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup asks: a closed terminal ends nothing
+            signal.signal(signal.SIGHUP, self._stop)
         try:
             while not self.stopping:
+                if parent and os.getppid() != parent:
+                    say("The process that started this one has ended, so everything ends.")
+                    break
                 self.tend()
                 time.sleep(0.2)
         finally:
@@ -81,6 +88,9 @@ class Supervisor:
         wait = min(BACKOFF_LIMIT, 2.0 ** (child.failures - 1)) if child.failures else 0.0
         child.pid, child.due = 0, time.monotonic() + wait
         say(f"{child.name} ended ({_words(code)}); starting it again{f' in {wait:.0f} s' if wait else ''}.")
+        if child.repair and child.failures == REPAIR_AFTER:
+            child.repair()
+            child.due = 0.0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
@@ -99,7 +109,7 @@ def _spawn(run: Callable[[], None]) -> int:
         return pid
     try:
         os.setsid()  # Ctrl-C reaches the supervisor alone, which ends its children in order
-        _die_with(parent)
+        end_with(parent)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         run()
@@ -109,14 +119,6 @@ def _spawn(run: Callable[[], None]) -> int:
         print(f"lorasite | {error}", file=sys.stderr, flush=True)
         os._exit(1)
     os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux for SIGTERM when the supervisor is killed; elsewhere the children outlive a kill -9 of it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _ended(pid: int) -> int | None:

@@ -17,7 +17,7 @@ from accounts.errors import Conflict, Invalid
 from audit.services import record, verify
 from datasets_app import canonical
 from datasets_app.models import Version
-from engine.errors import CheckpointDamaged, DiskFull
+from engine.errors import CheckpointDamaged, DiskError
 from engine.storage import DRAFT, verify_folder, write_folder
 from experiments.models import Experiment, ModelVersion
 
@@ -47,8 +47,9 @@ def backup(target: Path) -> Path:
         raise Invalid(_("%(folder)s is there already; name a new folder.") % {"folder": target})
     record("system.backup", folder=target.name)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_folder(target, _fill, mode=0o700)  # it holds the secret key
-    except (DiskFull, sqlite3.Error) as error:
+    except (OSError, DiskError, sqlite3.Error) as error:
         said = _("The backup could not be written (%(reason)s); no half of it is left.")
         raise Conflict(said % {"reason": error.__cause__ or error}) from None
     return target

@@ -19,6 +19,7 @@ WORDS = Words(
         "The system killed the training process, as it does when memory runs out (SIGKILL); "
         "its peak was {peak:.0f} MiB. The checkpoints are kept and the run is tried again."
     ),
+    kept_after={"folder_gone": _("The configuration, the curves and the log on the run's page are kept.")},
 )
 
 TIMING_WORDS = Words(

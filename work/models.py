@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from django.apps import apps
@@ -52,6 +52,7 @@ class Words:
     given_back: Any  # the worker stops and the work goes on elsewhere
     taken_back: Any  # its worker is gone
     killed: Any = KILLED  # by the system, with {peak} in MiB
+    kept_after: dict[str, Any] = field(default_factory=dict)  # instead of `kept`, by the error's code
 
 
 class Work(models.Model):

@@ -11,6 +11,7 @@ from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
+from accounts import disk
 from accounts.errors import LorasiteError, is_panic
 
 from . import lease
@@ -46,6 +47,9 @@ def carry_out(
     `do` works and returns what `succeed` records together with SUCCESS; an error of `known` has a sentence and a code.
     """
     if stopping.is_set():
+        return
+    if not disk.has_room():  # the reconciler sends it again every few seconds
+        log.warning("The disk is full; task %s waits until there is room.", task_id)
         return
     task = lease.take(kind, uuid.UUID(task_id))
     if task is None:
@@ -118,9 +122,11 @@ def _last_write(write: Any, task: Work, *arguments: Any) -> None:
             return write(task, *arguments)
         except WrongState as error:
             raise Fenced(str(error)) from None
-        except DatabaseError:
+        except DatabaseError as error:
             if not tries_left or connection.in_atomic_block:
                 raise
+            if disk.is_full(error):
+                disk.release()
             connection.close()
             time.sleep(2)
 
@@ -159,7 +165,7 @@ def _known(task: Work, error: Any) -> dict[str, Any]:
     return {
         "code": error.code,
         "message": str(error),
-        "kept": str(task.words.kept),
+        "kept": str(task.words.kept_after.get(error.code, task.words.kept)),
         "next": str(task.words.after_known),
         **({"field": field} if (field := next(filter(None, fields), None)) else {}),
     }

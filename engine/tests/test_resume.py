@@ -1,17 +1,19 @@
 """Nothing is lost: resumed runs are the unbroken run, and a half-written checkpoint is never seen."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
 from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StepDone, train
-from engine.errors import CheckpointDamaged, DiskFull, Interrupted
-from engine.storage import verify_folder, write_folder
+from engine.errors import CheckpointDamaged, DiskFull, DiskRefused, FolderGone, Interrupted
+from engine.storage import verify_folder, write_folder, write_text
 from engine.tests.conftest import metrics_of, run, small
 
 
@@ -104,9 +106,33 @@ def test_interrupted_save_leaves_nothing_under_the_checkpoints_name(tmp_path):
         (draft / "half").write_bytes(b"x")
         raise OSError(28, "No space left on device")
 
+    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(DiskFull, match="disk is full"):
         write_folder(tmp_path / "checkpoints/checkpoint-1", fill)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("removed", ["", "artifacts", "artifacts/checkpoints"])
+@pytest.mark.parametrize("after", [StepDone, Checkpointed])
+def test_folder_that_is_removed_while_the_run_trains_is_told_as_that_and_the_run_can_start_again(
+    unbroken, tweets, tmp_path, removed, after
+):
+    results = tmp_path / "run"
+    with pytest.raises(FolderGone) as gone:
+        for event in train(small(), data_file=tweets, results=results):
+            if isinstance(event, after) and results.exists():
+                shutil.rmtree(results / removed, ignore_errors=True)
+    assert gone.value.code == "folder_gone"
+    assert (removed.rpartition("/")[2] or "run") + " was removed" in str(gone.value)
+    run(small(), tweets, results)
+    assert adapter(results) == adapter(unbroken[1])
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="Linux has folders that refuse root too")
+def test_folder_that_refuses_files_is_not_called_full():
+    with pytest.raises(DiskRefused, match="the disk refused it") as refused:
+        write_text(Path("/sys/kernel/config.yaml"), "a: 1")
+    assert refused.value.code == "disk_refused" and "Free some space" not in str(refused.value)
 
 
 def test_a_folder_with_a_missing_or_further_file_does_not_verify(tmp_path):
@@ -125,6 +151,7 @@ def test_process_killed_between_writing_and_renaming_leaves_only_a_draft(tmp_pat
         "files.write_folder(Path(sys.argv[1]) / 'checkpoint-1', lambda draft: (draft / 'a').write_text('a'))\n"
     )
     folder = tmp_path / "checkpoints"
+    folder.mkdir()
     killed = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=os.getcwd(), check=False)
     assert killed.returncode == -signal.SIGKILL
     assert [path.name.startswith(".draft-") for path in folder.iterdir()] == [True]

@@ -41,7 +41,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, lower_is_better: bool = False, writes: bool = True) -> None:
         self.folder, self.sign = folder, -1.0 if lower_is_better else 1.0
         if writes:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             sweep_drafts(folder)
 
     def path(self, step: int) -> Path:

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accounts import disk
 from accounts.errors import Conflict
-from engine.errors import EngineError
+from engine.errors import DiskFull, EngineError
 from engine.storage import MANIFEST, sweep_drafts, verify_folder, write_folder
 
 from ..models import Experiment
@@ -70,5 +71,7 @@ def _link(source: Path, target: Path) -> None:
 def engine_errors() -> Iterator[None]:
     try:
         yield
+    except DiskFull as error:
+        raise disk.DiskFull from error
     except EngineError as error:
         raise Conflict(str(error)) from None

@@ -46,7 +46,7 @@ def on_server(server: str, statement: sql.Composed) -> None:
 
 
 @contextmanager
-def running_site(folder: Path, **environment: str) -> Iterator[str]:
+def running_site(folder: Path, options: tuple[str, ...] = (), **environment: str) -> Iterator[str]:
     """The site's address, once its first page answers; everything has ended when the block is left."""
     port = free_port()
     env = os.environ | {
@@ -59,7 +59,7 @@ def running_site(folder: Path, **environment: str) -> Iterator[str]:
         **database_of(folder),
         **environment,
     }
-    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "start"]
+    command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "start", *options]
     with (folder / "site.log").open("wb") as log:
         site = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         try:

@@ -1,13 +1,15 @@
 """Real trainings of the sample base model, in this process."""
 
 import json
+import shutil
+import threading
 
 import pytest
 
 from experiments.services import ModelMissing
 from training import jobs, services
 from training.models import Point, Stage, Status, Task
-from training.tests.conftest import tiny
+from training.tests.conftest import long, tiny, until
 from work import lease, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -57,6 +59,23 @@ def test_missing_data_file_fails_in_words(submit, run_worker):
     task.refresh_from_db()
     assert (task.status, task.error["code"]) == (Status.FAILURE, "data_unreadable")
     assert task.log.filter(level="error").exists()
+
+
+def test_removed_results_folder_is_a_failure_of_its_own_that_says_what_is_left(submit, run_worker):
+    task = submit(long())
+
+    def remove_when_it_trains() -> None:
+        folder = task.experiment.folder
+        until(lambda: (folder / "logs.txt").exists() and "Step 3/" in (folder / "logs.txt").read_text())
+        shutil.rmtree(folder, ignore_errors=True)
+
+    remover = threading.Thread(target=remove_when_it_trains)
+    remover.start()
+    run_worker()
+    remover.join()
+    task.refresh_from_db()
+    assert (task.status, task.error["code"]) == (Status.FAILURE, "folder_gone")
+    assert "long was removed" in task.error["message"] and "checkpoints" not in task.error["kept"]
 
 
 def test_unforeseen_error_shows_a_number_and_no_traceback(submit, run_worker):

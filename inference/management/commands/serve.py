@@ -1,4 +1,5 @@
 import contextlib
+import os
 import socket
 from typing import Any
 
@@ -10,6 +11,7 @@ from gunicorn.app.base import BaseApplication
 from accounts.errors import LorasiteError
 from inference.selectors import Models, all_models, only
 from inference.server import Server
+from work.parent import end_with
 
 THREADS = 32  # callers that wait together fill a batch; one thread computes
 
@@ -23,8 +25,15 @@ class Command(BaseCommand):
         )
         parser.add_argument("--host", default=settings.SERVE_HOST)
         parser.add_argument("--port", type=int, default=settings.SERVE_PORT)
+        parser.add_argument(
+            "--end-with-parent",
+            action="store_true",
+            help="End when the process that started this one is killed; `make serve` asks for it. Linux only.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["end_with_parent"]:
+            end_with(os.getppid())
         host, port = options["host"], options["port"]
         require_free(host, port)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

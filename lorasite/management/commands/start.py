@@ -9,14 +9,15 @@ from typing import IO, Any
 
 from django.core.checks import run_checks
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from accounts import disk
 from accounts.models import User
 from audit.models import Entry
 from audit.services import head
-from lorasite import embedded
+from lorasite import embedded, installation
 from lorasite.checks import TAG
 from lorasite.env import BASE_DIR, env
 from lorasite.private_files import keep_private
@@ -27,13 +28,25 @@ class Command(BaseCommand):
     help = "Run everything: embedded Redis (when REDIS_URL is unset), worker and web server. Ctrl-C ends all of it."
     requires_system_checks = ()
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--new", action="store_true", help="Begin anew where files say that the database was lost.")
+        parser.add_argument(
+            "--end-with-parent",
+            action="store_true",
+            help="End when the process that started this one ends, even by kill -9; `make start` asks for it.",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        parent = os.getppid() if options["end_with_parent"] else None
         refuse_unsafe_settings()
         for line in keep_private():
             say(line)
         require_free_port()
         lock = require_only_one()
-        redis = [] if env.redis_url else [Child("redis", run_redis)]
+        disk.keep_reserve()
+        if not options["new"]:
+            installation.refuse_lost_database()
+        redis = [] if env.redis_url else [Child("redis", run_redis, repair=set_queue_aside)]
         supervisor = Supervisor(
             *redis, Child("worker", run_worker), Child("data worker", run_data_worker), Child("web", run_web)
         )
@@ -42,10 +55,11 @@ class Command(BaseCommand):
         try:
             migrate()
             prepare()
+            installation.mark()
             publish_head()
             connections.close_all()  # nothing of the database may cross the forks below
             say(f"http://{env.host}:{env.port}/ (Ctrl-C ends everything)")
-            supervisor.run()
+            supervisor.run(parent)
         finally:
             supervisor.end()
             lock.close()
@@ -87,9 +101,10 @@ def require_only_one() -> IO[str]:
 
 
 def start_redis(supervisor: Supervisor, limit: float = 20) -> None:
-    supervisor.tend_one("redis")
     end = time.monotonic() + limit
+    supervisor.tend_one("redis")
     while not embedded.answers(env.redis_socket):
+        supervisor.tend_one("redis")
         if time.monotonic() > end:
             raise CommandError("The embedded Redis did not answer; the lines above say why.")
         time.sleep(0.02)
@@ -105,13 +120,21 @@ def prepare() -> None:
     """An empty installation is filled by a process of its own: polars' threads would not survive the forks here."""
     if not User.objects.exists():
         manage = str(Path(BASE_DIR) / "manage.py")
-        if subprocess.run([sys.executable, manage, "first_start"], check=False).returncode:  # noqa: S603  ours
+        if subprocess.run([sys.executable, manage, "first_start", "--new"], check=False).returncode:  # noqa: S603  ours
             raise CommandError("The first start did not finish; the lines above say why. Nothing runs.")
 
 
 def run_redis() -> None:
     line = embedded.command(env.redis_socket)
     os.execv(line[0], line)  # noqa: S606  the command is ours
+
+
+def set_queue_aside() -> None:
+    """The queue holds ids that the database knows too, so files that Redis can't read must not keep the site down."""
+    if aside := embedded.set_aside():
+        say(
+            f"Redis does not start with its files; they are now {aside}, and the queue is filled from the database again."
+        )
 
 
 def run_worker(*options: str) -> None:

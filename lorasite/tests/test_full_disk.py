@@ -1,0 +1,202 @@
+"""A disk that is full: people still come in, what has no room is refused in words, and deletion makes all well again."""
+
+import http.cookiejar
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from django.db import connection
+
+from accounts import disk
+
+from .site import PASSWORD, running_web
+
+ROWS = "text,label\n" + "".join(f"row {i} is {'good' if i % 2 else 'bad'},{i % 2}\n" for i in range(40))
+LARGE = """
+from pathlib import Path
+from django.conf import settings
+from experiments.models import Experiment
+large = Experiment.objects.create(name="large", owner=root, config={}, base_model="none")
+large.folder.mkdir(parents=True)
+(large.folder / "model").write_bytes(bytes(30 << 20))
+"""
+
+
+@pytest.fixture
+def small_disk(data_root: Path) -> Iterator[Path]:
+    """DATA_DIR as a file system of 60 MiB."""
+    place = data_root / "data"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root mounts, and not in every container")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """A file of another program that takes all room there is."""
+    with (place / "log-of-another-program").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(1 << 16))
+    return place / "log-of-another-program"
+
+
+class Person:
+    """A browser, and a client of the API with the token of the last `sign_in`."""
+
+    def __init__(self, site: str) -> None:
+        self.site, self.token = site, ""
+        self.cookies = http.cookiejar.CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+
+    def ask(self, path: str, body: bytes | None = None, method: str | None = None, **headers: str) -> tuple[int, str]:
+        headers |= {"Authorization": f"Bearer {self.token}"} if path.startswith("/api/") and self.token else {}
+        request = urllib.request.Request(self.site + path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        request.method = method or ("GET" if body is None else "POST")
+        try:
+            with self.opener.open(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def send(self, path: str, data: Any) -> tuple[int, str]:
+        return self.ask(path, json.dumps(data).encode(), Content_Type="application/json")
+
+    def form(self, path: str, page: str, **fields: str) -> tuple[int, str]:
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.ask(page)[1])
+        assert token
+        body = urllib.parse.urlencode({"csrfmiddlewaretoken": token[1], **fields}).encode()
+        return self.ask(path, body, Referer=self.site + page)
+
+    def sign_in(self) -> tuple[int, int]:
+        """The statuses of page and API."""
+        page, text = self.form("/login/", "/login/", username="root", password=PASSWORD)
+        status, answer = self.send("/api/login", {"username": "root", "password": PASSWORD})
+        self.token = json.loads(answer).get("access", "")
+        return (page if "Sign out" in text else 0), status
+
+    def upload_on_the_page(self) -> tuple[int, str]:
+        page = self.ask("/datasets/new/")[1]
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+        assert token
+        body = (
+            f'--b\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\n{token[1]}\r\n'
+            f'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n{ROWS}\r\n--b--\r\n'
+        )
+        return self.ask("/datasets/new/", body.encode(), Content_Type="multipart/form-data; boundary=b")
+
+    def upload(self, rows: str = ROWS) -> tuple[int, str]:
+        name = f"set-{uuid.uuid4().hex[:8]}"
+        body = (
+            f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
+            f'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n{rows}\r\n--b--\r\n'
+        )
+        return self.ask("/api/datasets", body.encode(), Content_Type="multipart/form-data; boundary=b")
+
+
+@pytest.mark.process
+def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp_path: Path, small_disk: Path) -> None:
+    results = str(small_disk / "results")
+    with running_web(tmp_path, more=LARGE, RESULTS_DIR=results, THROTTLE_LOGIN="off", THROTTLE_UPLOAD="off") as (
+        site,
+        _,
+    ):
+        before = Person(site)
+        assert before.sign_in() == (200, 200) and before.upload()[0] == 201
+        dataset = json.loads(before.ask("/api/datasets")[1])["results"][0]["name"]
+        fill(small_disk)
+
+        person = Person(site)
+        assert person.sign_in() == (200, 200)
+        for status, answer in (
+            person.upload(),
+            person.upload("text,label\n" + "a row that is repeated,1\n" * 20_000),
+            person.send("/api/train", {"data": {"dataset_name": dataset}}),
+        ):
+            problem = json.loads(answer)
+            assert (status, problem["code"]) == (507, "disk_full") and "disk is full" in problem["detail"]
+        status, page = person.upload_on_the_page()
+        assert status == 507 and "disk is full" in page
+        assert person.ask("/")[0] == 200
+
+        assert person.ask("/api/experiments/large", method="DELETE")[0] in (200, 204)
+        assert person.upload()[0] == 201
+        assert person.send("/api/train", {"data": {"dataset_name": dataset}})[0] == 202
+        assert Person(site).sign_in() == (200, 200)
+        assert (small_disk / "reserve").stat().st_size == disk.RESERVE, "taken again for the next time"
+
+
+@pytest.mark.process
+def test_where_another_program_took_even_the_reserve_the_refusal_is_in_words(tmp_path: Path, small_disk: Path) -> None:
+    with running_web(tmp_path, THROTTLE_LOGIN="off") as (site, _):
+        person = Person(site)
+        for _try in range(3):  # the first request gives the reserve up, and the other program takes that too
+            filler = fill(small_disk)
+            person.ask("/login/")
+        assert not (small_disk / "reserve").exists()
+        status, page = person.form("/login/", "/login/", username="root", password=PASSWORD)
+        assert status == 507 and "disk is full" in page
+        status, answer = person.send("/api/login", {"username": "root", "password": PASSWORD})
+        assert (status, json.loads(answer)["code"]) == (507, "disk_full")
+        filler.unlink()
+        assert person.sign_in() == (200, 200)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_errors_of_a_full_disk_are_known_whoever_raises_them(tmp_path: Path) -> None:
+    for failing in (_database_that_is_full, _file_that_is_full, _native_file_that_is_full):
+        with pytest.raises(Exception) as refused:
+            failing()
+        assert isinstance(disk.explained(refused.value), disk.DiskFull), refused.value
+    for failing in (_folder_that_is_read_only, _database_that_is_read_only):
+        with pytest.raises(Exception) as refused:
+            failing()
+        found = disk.explained(refused.value)
+        assert isinstance(found, disk.DiskRefused) and "refuses to be written to" in str(found), refused.value
+    assert disk.explained(ValueError("no room in this sentence")) is None
+
+
+def _database_that_is_full() -> None:
+    """SQLite's own limit on its pages; PostgreSQL raises what it raises on a full disk."""
+    if connection.vendor == "postgresql":
+        return execute("DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$")
+    execute("PRAGMA max_page_count = 1")  # SQLite makes that the number of pages there are
+    try:
+        execute("CREATE TABLE too_large AS SELECT zeroblob(10000000)")
+    finally:
+        execute("PRAGMA max_page_count = 4294967294")
+
+
+def _database_that_is_read_only() -> None:
+    postgresql = connection.vendor == "postgresql"
+    execute("SET default_transaction_read_only = on" if postgresql else "PRAGMA query_only = 1")
+    try:
+        execute("DELETE FROM django_session")
+    finally:
+        execute("SET default_transaction_read_only = off" if postgresql else "PRAGMA query_only = 0")
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def _file_that_is_full() -> None:
+    Path("/dev/full").write_text("a")
+
+
+def _native_file_that_is_full() -> None:
+    pl.DataFrame({"a": range(100_000)}).write_parquet("/dev/full")
+
+
+def _folder_that_is_read_only() -> None:
+    Path("/sys/kernel/a").write_text("a")

@@ -1,0 +1,255 @@
+"""What `manage.py start` says of folders and databases that can't be used, and what it gets over by itself."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from lorasite import installation
+
+from .site import PASSWORD, database_of, free_port, running_site
+from .test_start import MANAGE, eventually, start
+
+QUEUE = """
+import sys
+import django; django.setup()
+import redis
+from lorasite import embedded
+from lorasite.env import env
+from lorasite.management.commands.start import run_redis, set_queue_aside, start_redis
+from lorasite.supervisor import Child, Supervisor
+
+for round in range(2):
+    supervisor = Supervisor(Child("redis", run_redis, repair=set_queue_aside))
+    try:
+        start_redis(supervisor)
+        client = redis.Redis(unix_socket_path=str(env.redis_socket))
+        print("keys", client.dbsize())
+        for number in range(300):
+            client.set(f"key-{round}-{number}", "x" * 40)
+    finally:
+        supervisor.end()
+    folder = env.data_dir / "redis" / "appendonlydir"
+    damage = {damage}
+    [newest] = folder.glob("*.incr.aof")
+    damage(folder, newest)
+"""
+ZEROS = "lambda folder, file: file.write_bytes((b := file.read_bytes())[:3000] + bytes(60) + b[3060:])"
+NO_MANIFEST = "lambda folder, file: [path.write_bytes(b'') for path in folder.glob('*.manifest')]"
+NO_BASE = "lambda folder, file: [path.unlink() for path in folder.glob('*.base.*')]"
+NOISE = "lambda folder, file: [path.write_bytes(bytes(range(256)) * 40) for path in folder.iterdir()]"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("damage", [ZEROS, NO_MANIFEST, NO_BASE, NOISE], ids=["zeros", "manifest", "base", "noise"])
+def test_damaged_queue_files_are_set_aside_and_the_queue_starts_empty(tmp_path: Path, damage: str) -> None:
+    env = os.environ | {
+        "DATA_DIR": str(tmp_path / "data"),
+        "DJANGO_SETTINGS_MODULE": "lorasite.settings",
+        "REDIS_URL": "",
+    }
+    line = [sys.executable, "-c", QUEUE.replace("{damage}", damage)]
+    ran = subprocess.run(line, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [text for text in ran.stdout.splitlines() if text.startswith("keys")] == ["keys 0", "keys 0"]
+    [said] = [text for text in ran.stdout.splitlines() if "the queue is filled from the database again" in text]
+    [aside] = (tmp_path / "data/redis").glob("damaged-*")
+    assert str(aside) in said and any(aside.iterdir())
+
+
+def test_only_the_newest_damaged_queue_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lorasite import embedded
+
+    monkeypatch.setattr(embedded.env, "data_dir", tmp_path)
+    made = []
+    for _round in range(4):
+        (tmp_path / "redis/appendonlydir").mkdir(parents=True)
+        made.append(embedded.set_aside())
+    assert sorted((tmp_path / "redis").iterdir()) == made[-embedded.KEPT_ASIDE :]
+    assert embedded.set_aside() is None
+
+
+def refused(folder: Path) -> str:
+    """The only line that a start says, on SQLite whatever the suite runs on."""
+    ended = start(folder, free_port(), DATABASE_URL="", RESULTS_DIR=str(folder / "results"))
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    [line] = ended.stderr.strip().splitlines()
+    return line
+
+
+def garbage(data: Path) -> None:
+    data.mkdir(exist_ok=True)
+    (data / "db.sqlite3").write_bytes(bytes(range(1, 256)) * 160)
+
+
+def torn(data: Path) -> None:
+    """A database whose second half was overwritten."""
+    data.mkdir(exist_ok=True)
+    with sqlite3.connect(data / "db.sqlite3") as made:
+        for number in range(50):
+            made.execute(f"CREATE TABLE t{number} (text TEXT)")
+    whole = (data / "db.sqlite3").read_bytes()
+    (data / "db.sqlite3").write_bytes(whole[:1000] + os.urandom(len(whole) - 1000))
+
+
+def another_programs(data: Path) -> None:
+    data.mkdir(exist_ok=True)
+    with sqlite3.connect(data / "db.sqlite3") as made:
+        made.execute("CREATE TABLE recipes (text TEXT)")
+
+
+def file_as_folder(data: Path) -> None:
+    with suppress(OSError):
+        (data / "uploads").rmdir()
+        data.rmdir()
+    data.write_text("a file")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (garbage, "is damaged (file is not a database). Nothing was changed."),
+        (torn, "is damaged (database disk image is malformed). Nothing was changed."),
+        (another_programs, "belongs to another program"),
+        (file_as_folder, "can't be used (it is no folder)"),
+    ],
+)
+def test_what_can_not_be_used_is_told_in_one_line(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    make(tmp_path / "data")
+    assert words in refused(tmp_path)
+
+
+@pytest.mark.process
+def test_folder_on_a_disk_that_is_read_only_is_told_in_one_line(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root mounts, and not in every container")
+    try:
+        assert "can't be used (Read-only file system). DATA_DIR must be" in refused(tmp_path)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.process
+def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_asked_for(tmp_path: Path) -> None:
+    database = tmp_path / "data/db.sqlite3"
+    assert command(tmp_path, "migrate", "-v0").returncode == command(tmp_path, "first_start").returncode == 0
+    kept = database.read_bytes()
+    database.write_bytes(b"")
+    assert "is empty (0 bytes), but" in refused(tmp_path) and database.read_bytes() == b""
+    database.unlink()
+    assert "is not there, but" in refused(tmp_path) and not database.exists()
+    command(tmp_path, "migrate", "-v0")  # as containers do before they start
+    again = command(tmp_path, "first_start")
+    assert again.returncode == 1 and "holds no account, but" in again.stderr
+    database.write_bytes(kept)
+    assert command(tmp_path, "first_start").returncode == 0
+    database.unlink()
+    with running_site(tmp_path, options=("--new",), DATABASE_URL=""):
+        assert database.stat().st_size
+
+
+def command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"DATA_DIR": str(folder / "data"), "DATABASE_URL": "", "SAMPLES": "0"}
+    return subprocess.run([sys.executable, MANAGE, *line], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.django_db
+def test_files_of_a_lost_database_and_nothing_else_are_refused(tmp_path: Path) -> None:
+    """What any command makes is no proof; what only an installation with accounts has, is."""
+    data = Path(settings.DATA_DIR)
+    for name in ("redis/appendonlydir", "uploads", "static", "cache/tokens", "datasets"):
+        (data / name).mkdir(parents=True, exist_ok=True)
+    for name in ("secret_key", "start.lock", "reserve"):
+        (data / name).write_text("x")
+    (Path(settings.RESULTS_DIR) / "run-of-the-installation-beside").mkdir()
+    installation.refuse_lost_database()
+    (data / "datasets/ab").mkdir()
+    with pytest.raises(CommandError, match=r"holds no account, but .* holds datasets/ of an installation"):
+        installation.refuse_lost_database()
+    (data / "datasets/ab").rmdir()
+    installation.mark()
+    with pytest.raises(CommandError, match="holds the file “installed”"):
+        installation.refuse_lost_database()
+
+
+@contextmanager
+def started(folder: Path, *line: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A command line that starts a site, and the site's address once a page answers; nothing is left afterwards."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/healthz"
+    env = os.environ | {
+        "PORT": str(port), "DATA_DIR": str(folder / "data"), "RESULTS_DIR": str(folder / "results"), "SAMPLES": "0",
+        "DJANGO_SUPERUSER_PASSWORD": PASSWORD, **database_of(folder),
+    }  # fmt: skip
+    with (folder / "site.log").open("wb") as log:
+        first = subprocess.Popen(line, env=env, cwd=settings.BASE_DIR, stdout=log, stderr=log, start_new_session=True)
+    try:
+        eventually(lambda: urllib.request.urlopen(address, timeout=2).status == 200, 60)
+        yield first, address
+    finally:
+        for process in of(folder):
+            with suppress(psutil.Error):
+                process.terminate()
+        psutil.wait_procs(of(folder), timeout=30)
+        first.wait(30)
+
+
+def of(folder: Path) -> list[psutil.Process]:
+    """Every process that works for the installation in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("DATA_DIR") == str(folder / "data"):
+                found.append(process)
+    return found
+
+
+MAKE = ("make", "--old-file=setup", f"MANAGE={sys.executable} manage.py")
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not shutil.which("make"), reason="the Makefile is for make")
+def test_kill_9_of_make_ends_the_site(tmp_path: Path) -> None:
+    with started(tmp_path, *MAKE, "start") as (make, _address):
+        assert len(of(tmp_path)) > 5
+        make.kill()
+        eventually(lambda: not of(tmp_path), 30)
+    assert "has ended, so everything ends" in (tmp_path / "site.log").read_text()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("make"), reason="Linux tells of a parent's death")
+def test_kill_9_of_make_ends_make_serve(tmp_path: Path) -> None:
+    assert command(tmp_path, "migrate", "-v0").returncode == 0
+    env = os.environ | {"DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": "", "SERVE_PORT": str(free_port())}
+    make = subprocess.Popen([*MAKE, "serve"], env=env, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True)
+    assert make.stdout and "/predict" in make.stdout.readline()
+    make.kill()
+    make.wait()
+    eventually(lambda: not of(tmp_path), 30)
+
+
+@pytest.mark.process
+def test_site_in_the_background_outlives_its_shell_and_its_terminal(tmp_path: Path) -> None:
+    line = f"nohup {sys.executable} {MANAGE} start & exit"
+    with started(tmp_path, "bash", "-c", line) as (shell, address):
+        shell.wait(10)
+        supervisor = next(p for p in of(tmp_path) if "start" in p.cmdline() and p.parent() not in of(tmp_path))
+        supervisor.send_signal(signal.SIGHUP)  # as the kernel sends when the terminal is closed
+        time.sleep(1)
+        assert supervisor.is_running() and urllib.request.urlopen(address, timeout=5).status == 200
