@@ -11,13 +11,8 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound
+from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound, TooLarge
 from audit.services import record
-
-
-class TooLarge(LorasiteError):
-    code, status = "too_large", 413
-    message = gettext_lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
 
 
 class Unreadable(LorasiteError):

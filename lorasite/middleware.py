@@ -7,8 +7,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response, patch_cache_control, set_response_etag
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
-from lorasite.errors import TooLarge, Unreadable, error_page
+from accounts.errors import Invalid, TooLarge
+from lorasite.errors import Unreadable, error_page
 
 VERSION_HEADER = "X-API-Version"
 NEWEST, KNOWN = "1", ("1",)

@@ -176,6 +176,7 @@ THROTTLES = {
         "login": env.throttle_login,
         "upload": env.throttle_upload,
         "train": env.throttle_train,
+        "validate": env.throttle_validate,
         "predict": env.throttle_predict,
     }.items()
 }

@@ -57,6 +57,8 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
 def new(request: Any) -> HttpResponse:
     """The form of a run. `do` says which button was pressed: start, estimate, show (as curl, …) or read (the YAML)."""
     require_creator(request.user)
+    if request.method == "POST":
+        count(request, "validate")  # each button reads the form's YAML values
     do, problem, estimate = request.POST.get("do", "start"), None, None
     form = _form(request, _asked(request), request.POST if request.method == "POST" and do != "read" else None)
     try:

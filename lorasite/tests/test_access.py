@@ -233,7 +233,7 @@ GET    api/models/<str:name>/archive               401 404 404 200 200 200
 PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
 DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
 POST   api/train                                   401 403 400 403 202 202
-POST   api/train/validate                          401 400 400 200 200 200
+POST   api/train/validate                          401 403 400 403 200 200
 GET    api/tasks                                   401 200 200 200 200 200
 POST   api/tasks/cancel                            401 200 200 200 200 200
 GET    api/task/<uuid:task_id>                     401 404 404 200 200 200

@@ -20,6 +20,7 @@ from training.engine import (
     Finished,
     Notice,
     Prepared,
+    Problem,
     RunConfig,
     StageChanged,
     StepDone,
@@ -28,6 +29,7 @@ from training.engine import (
 from training.engine.distributed import World
 from training.engine.errors import DataUnreadable, Interrupted
 from training.engine.limits import refuse_more_than_free
+from training.engine.safe_yaml import NotYamlError, text_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +72,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _config(path: Path) -> RunConfig:
     try:
-        return RunConfig.from_yaml(path.read_text(encoding="utf-8"))
+        return RunConfig.from_yaml(text_of(path))
+    except NotYamlError as error:
+        raise ConfigError([Problem("", str(error), "yaml")]) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise DataUnreadable(f"The configuration {path} can't be read: {reason}.") from error
