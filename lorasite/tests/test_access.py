@@ -14,9 +14,11 @@ from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
-from rest_framework.test import APIClient
+from rest_framework.test import APIClient, APIRequestFactory
+from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import RefreshToken
 
+from accounts.authentication import HasScope
 from accounts.models import Role
 from accounts.permissions import share
 from accounts.services import invite, make_token
@@ -382,13 +384,62 @@ def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dic
     assert "private" not in seen["viewer"]
 
 
-def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
+def views(resolver: URLResolver, before: str = "") -> Iterator[tuple[str, Any]]:
     for pattern in resolver.url_patterns:
         address = before + str(pattern.pattern)
         if isinstance(pattern, URLPattern):
-            yield address
+            yield address, pattern.callback
         else:
-            yield from patterns(pattern, address)
+            yield from views(pattern, address)
+
+
+def patterns(resolver: URLResolver) -> Iterator[str]:
+    yield from (address for address, _view in views(resolver))
+
+
+OPEN = {
+    "api/login",
+    "api/login/refresh",
+    "api/logout",
+    "api/schema",
+    "api/docs",
+}  # to anybody, with and without a token
+
+
+def asks_scopes(view: Any) -> bool:
+    """Whether each method of an API view, as it would be set up for a request, demands HasScope itself."""
+    view_class = getattr(view, "cls", getattr(view, "view_class", None))
+    if not (isinstance(view_class, type) and issubclass(view_class, APIView)):
+        return False
+    for method in set(view_class.http_method_names) - {"options"}:
+        if hasattr(view_class, method):
+            found = view_class(**getattr(view, "initkwargs", {}))
+            found.setup(APIRequestFactory().generic(method, "/"))
+            if not any(isinstance(permission, HasScope) for permission in found.get_permissions()):
+                return False
+    return True
+
+
+def test_every_view_of_the_api_asks_the_scopes_of_a_token() -> None:
+    api = {
+        address: view for address, view in views(get_resolver()) if address.startswith("api/") or hasattr(view, "cls")
+    }
+    assert len(api) > 30 and {address for address, view in api.items() if not asks_scopes(view)} == OPEN
+
+
+@pytest.mark.parametrize("scope", ["read", "write", "predict", "admin"])
+def test_token_opens_what_its_scope_names_and_nothing_else(
+    people: dict[str, Any], arguments: dict[str, str], scope: str
+) -> None:
+    client = APIClient()
+    _token, secret = make_token(user=people["admin"], name="one scope", scopes=[scope], days=1)
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    for method, address, _codes in lines(API):
+        plain = address.partition("?")[0]
+        wanted = "predict" if plain == "api/predict" else "read" if method == "GET" else "write"
+        if plain not in OPEN and wanted != scope:
+            body = BODIES.get(plain) if method != "GET" else None
+            assert answer(client, method, filled(address, arguments), body) == 403, (method, address)
 
 
 def test_every_page_stands_in_the_table_with_get_and_post() -> None:
