@@ -32,6 +32,19 @@ class ProxyMiddleware:
         return self.get_response(request)
 
 
+class PrivateMiddleware:
+    """No cache keeps what a view answers, unless the view says otherwise: on a shared computer, Back shows nothing after
+    signing out. It asks nobody's session: the pages of strangers carry form tokens."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response.headers.setdefault("Cache-Control", "private, no-store")
+        return response
+
+
 class SaneMiddleware:
     """Refuses a NUL in an address: no name of ours has one, and PostgreSQL would stumble over it."""
 
@@ -77,9 +90,13 @@ class ApiMiddleware:
 
 
 def tagged(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """A view may have set a cheaper tag than the body's hash; whatever is private stays out of shared caches."""
-    patch_cache_control(response, private=True)
-    if request.method != "GET" or response.status_code != 200 or response.streaming:
+    """A view may have set a cheaper tag than the body's hash. A program may keep what it asks anew with the tag; a browser
+    that carries a session may not: going back, it would show it unasked (PrivateMiddleware)."""
+    if request.method != "GET" or response.status_code not in (200, 304) or response.streaming:
+        return response
+    if "Authorization" in request.headers:
+        patch_cache_control(response, private=True, no_cache=True)
+    if response.status_code == 304:
         return response
     if not response.has_header("ETag"):
         set_response_etag(response)

@@ -248,6 +248,7 @@ GET    api/schema                                  200 200 200 200 200 200
 GET    api/docs                                    200 200 200 200 200 200
 """
 
+PROBES = ("healthz", "readyz", "metrics")
 BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
     "api/train/validate": {"data": {"dataset_name": "private"}},
@@ -323,13 +324,32 @@ def client_of(person: Any, *, api: bool = False) -> Any:
     return client
 
 
-def answer(client: Any, method: str, path: str, body: Any = None) -> int:
-    """The status, with whatever the request changed undone."""
+def ask(client: Any, method: str, path: str, body: Any = None) -> Any:
+    """The answer, with whatever the request changed undone."""
     options = {"format": "json"} if isinstance(client, APIClient) and body is not None else {}
     with transaction.atomic():
         found = getattr(client, method.lower())(path, body, **options)
         transaction.set_rollback(True)
-    return int(found.status_code)
+    return found
+
+
+def answer(client: Any, method: str, path: str, body: Any = None) -> int:
+    return int(ask(client, method, path, body).status_code)
+
+
+KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
+
+
+def caches(found: Any) -> set[str]:
+    """What an answer tells caches."""
+    return {said.strip() for said in found.get("Cache-Control", "").split(",")}
+
+
+def is_kept(method: str, address: str, found: Any) -> bool:
+    """Whether a cache may show the answer again unasked; programs may keep what they ask anew with its tag."""
+    said = caches(found)
+    asked_anew = address.startswith("api/") and method == "GET" and said == ASKED_ANEW and "ETag" in found
+    return not (said >= KEPT_BY_NOBODY or asked_anew)
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), lines(PAGES) + lines(API))
@@ -338,8 +358,10 @@ def test_everybody_gets_the_answer_of_the_table(
 ) -> None:
     path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
     clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
-    found = {name: answer(client, method, path, body) for name, client in clients.items()}
-    assert found == dict(zip(PEOPLE, codes, strict=True))
+    found = {name: ask(client, method, path, body) for name, client in clients.items()}
+    assert {name: one.status_code for name, one in found.items()} == dict(zip(PEOPLE, codes, strict=True))
+    if not address.startswith(PROBES):
+        assert [name for name, one in found.items() if is_kept(method, address, one)] == []
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(PAGES) if line[0] == "POST"])
@@ -369,6 +391,29 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
     for path in (re.sub(r"\^?\(.*", "accounts/", a) for a in addresses):
         found = {name: answer(client, method, path) for name, client in clients.items()}
         assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
+
+
+@pytest.mark.parametrize("path", ["/api/datasets", "/api/datasets/private", "/api/experiments/mine", "/api/nowhere"])
+def test_browser_keeps_no_answer_of_the_api(people: dict[str, Any], arguments: dict[str, str], path: str) -> None:
+    assert caches(client_of(people["owner"]).get(path)) == KEPT_BY_NOBODY
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/training/task/", "/no/such/page"])
+def test_no_cache_keeps_pages_that_are_not_in_the_table(people: dict[str, Any], path: str) -> None:
+    assert all(caches(client_of(person).get(path)) >= KEPT_BY_NOBODY for person in people.values())
+
+
+def test_program_is_told_to_ask_anew_with_its_tag(people: dict[str, Any], arguments: dict[str, str]) -> None:
+    client = client_of(people["owner"], api=True)
+    first = client.get("/api/datasets/private")
+    again = client.get("/api/datasets/private", headers={"If-None-Match": first["ETag"]})
+    assert [(a.status_code, a["Cache-Control"]) for a in (first, again)] == [
+        (s, "private, no-cache") for s in (200, 304)
+    ]
+
+
+def test_static_file_keeps_what_it_says_of_caches(client: Client) -> None:
+    assert "no-store" not in client.get("/static/lorasite/icon.svg").get("Cache-Control", "")
 
 
 LISTS = [
