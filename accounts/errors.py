@@ -42,6 +42,11 @@ class NotAllowed(LorasiteError):
     message = _("Your role does not allow this. Ask an administrator.")
 
 
+class TooLarge(LorasiteError):
+    code, status = "too_large", 413
+    message = _("This request is larger than allowed; nothing was changed. Send it in parts.")
+
+
 class Conflict(LorasiteError):
     code, status = "conflict", 409
 

@@ -1,4 +1,7 @@
-"""A creation that may be sent twice: the same Idempotency-Key of the same person gives what the first one made."""
+"""A creation that may be sent twice: the same Idempotency-Key of the same person gives what the first one made.
+
+It gives that only while the person may see it: what was given away since is answered as what was deleted, by 409.
+"""
 
 import hashlib
 import json
@@ -17,6 +20,7 @@ from rest_framework.request import Request
 
 from .errors import Conflict, Invalid
 from .models import RepeatKey, User
+from .permissions import visible
 
 LONGEST = 200
 KEPT = timedelta(days=30)
@@ -41,10 +45,15 @@ class Once:
 
 
 def key_of(request: Request) -> str | None:
-    key = request.headers.get("Idempotency-Key", "").strip()
+    return checked_key(request.headers.get("Idempotency-Key", ""))
+
+
+def checked_key(given: str) -> str | None:
+    """A header's value, or a form's hidden token, as a key; None where it is empty."""
+    key = given.strip()
     if len(key) > LONGEST:
         raise Invalid(_("An Idempotency-Key has at most %d characters.") % LONGEST, field="Idempotency-Key")
-    return key or None
+    return key.replace("\0", "") or None
 
 
 def fingerprint(*asked: Any) -> str:
@@ -54,7 +63,7 @@ def fingerprint(*asked: Any) -> str:
 def made_before(user: User, key: str | None, mark: str, queryset: QuerySet[Any]) -> Any:
     """What the key made, without waiting for one who is at it: worth asking before slow work."""
     used = RepeatKey.objects.filter(user=user, key=key).first() if key else None
-    return _object(used, mark, queryset) if used else None
+    return _object(user, used, mark, queryset) if used else None
 
 
 @contextmanager
@@ -68,7 +77,7 @@ def once(user: User, key: str | None, mark: str, queryset: QuerySet[Any]) -> Ite
             yield Once()
             return
         used, new = _take(user, key, mark)
-        found = Once(None if new else _object(used, mark, queryset))
+        found = Once(None if new else _object(user, used, mark, queryset))
         yield found
         if isinstance(found.made, Model) and not used.made:
             used.made = str(found.made.pk)
@@ -84,10 +93,14 @@ def _take(user: User, key: str, mark: str) -> tuple[RepeatKey, bool]:
         return RepeatKey.objects.select_for_update().get(user=user, key=key), False
 
 
-def _object(used: RepeatKey, mark: str, queryset: QuerySet[Any]) -> Any:
+def _object(user: User, used: RepeatKey, mark: str, queryset: QuerySet[Any]) -> Any:
     if used.fingerprint != mark:
         raise KeyUsed(made=used.made)
-    found = queryset.filter(pk=used.made).first()
-    if found is None:
-        raise KeyUsed(_("What this Idempotency-Key made was deleted since. Use a new key to make it again."))
+    found = visible(user, queryset.filter(pk=used.made)).first()
+    if found is None:  # one sentence for both, so that nobody learns of what is not theirs any more
+        message = _(
+            "What this Idempotency-Key made was deleted or is not shared with you any more; nothing was made. "
+            "Use a new key, or open the form anew, to make it again."
+        )
+        raise KeyUsed(message)
     return found

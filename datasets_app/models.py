@@ -35,6 +35,8 @@ class Dataset(models.Model):
 class Version(models.Model):
     """An immutable, content-addressed state of a dataset. Its rows lie in Parquet named by the hash."""
 
+    shared_through = "dataset"
+
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
     hash = models.CharField(max_length=64, db_index=True)  # sha256 of the canonical rows

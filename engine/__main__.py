@@ -20,6 +20,7 @@ from engine import (
     Finished,
     Notice,
     Prepared,
+    Problem,
     RunConfig,
     StageChanged,
     StepDone,
@@ -27,6 +28,7 @@ from engine import (
 )
 from engine.errors import DataUnreadable, Interrupted
 from engine.memory_limits import refuse_more_than_free
+from engine.safe_yaml import NotYamlError, text_of
 from engine.training.distributed import World
 
 
@@ -70,7 +72,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _config(path: Path) -> RunConfig:
     try:
-        return RunConfig.from_yaml(path.read_text(encoding="utf-8"))
+        return RunConfig.from_yaml(text_of(path))
+    except NotYamlError as error:
+        raise ConfigError([Problem("", str(error), "yaml")]) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise DataUnreadable(f"The configuration {path} can't be read: {reason}.") from error

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from engine import safe_yaml
 from engine.errors import ConfigError, Problem
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -19,6 +20,8 @@ FindingCode = Literal[
     "label_imbalance", "rare_label", "mixed_language", "markup", "control_characters", "encoding", "personal_data",
     "over_token_limit", "label_noise",
 ]  # fmt: skip
+MOST_PROBLEMS = 100
+LONGEST_SHOWN = 200  # characters of what was given, in an error; names have 200 at most
 FewBits = Literal["load_in_8bit", "load_in_4bit"]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -237,7 +240,7 @@ class RunConfig(Section):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> RunConfig:
-        """Check a mapping; ConfigError lists every problem with its field and what is allowed."""
+        """Check a mapping; ConfigError lists every problem (100 at most) with its field and what is allowed."""
         if not isinstance(data, Mapping):
             raise ConfigError(
                 [Problem("", "A configuration is a mapping of sections, such as model: and lora:.", "type")]
@@ -251,11 +254,9 @@ class RunConfig(Section):
     def from_yaml(cls, text: str) -> RunConfig:
         """Read the YAML form; ConfigError names the line when it is no YAML."""
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f" Look at line {mark.line + 1}." if mark else ""
-            raise ConfigError([Problem("", f"The configuration is not valid YAML.{where}", "yaml")]) from None
+            data = safe_yaml.read(text)
+        except safe_yaml.NotYamlError as error:
+            raise ConfigError([Problem("", str(error), "yaml")]) from None
         return cls.parse({} if data is None else data)
 
     def concise(self) -> dict[str, Any]:
@@ -308,9 +309,11 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
 def _problems(error: ValidationError) -> list[Problem]:
     problems: dict[str, Problem] = {}
     for item in error.errors(include_url=False):
-        path = [str(part) for part in item["loc"]]
+        path = [str(part)[:LONGEST_SHOWN] for part in item["loc"]]
         problem = _problem(path, item)
         problems.setdefault(problem.field, problem)
+        if len(problems) == MOST_PROBLEMS:  # whoever sends 10,000 unknown fields waits for no sentence about each
+            break
     return list(problems.values())
 
 
@@ -324,8 +327,13 @@ def _problem(path: list[str], item: Any) -> Problem:
     if not path:
         message = str(item["ctx"]["error"])
         return Problem(message.split()[0], message, "contradiction")
-    given = f" {item['input']!r} was given." if isinstance(item.get("input"), str | int | float | bool) else ""
+    given = f" {_shown(item['input'])} was given." if isinstance(item.get("input"), str | int | float | bool) else ""
     return Problem(field, f"{field}: {_allowed(field, item)}{given}", item["type"])
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _unknown(field: str, name: str, model: Any) -> str:

@@ -13,6 +13,9 @@ HEAD = """# Configuration of a run
 The same fields, names and checks hold for the form, the API (`POST /api/train`), the command line and a YAML file.
 What is left out takes its default; an unknown field or a bad value is an error that names the field.
 
+A configuration has 64 KiB at most. YAML has 20 levels, 100 aliases and numbers of 100 characters at most; what looks like a date is
+text. Whatever is no such YAML is refused with its line.
+
 ```yaml
 experiment_name: my-first-run
 data: {dataset_name: tweets-en@1}

@@ -6,7 +6,6 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView, RetrieveDestroyAPIView
-from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -42,7 +41,6 @@ CHOICES = {
     ]
 )
 class _Experiments(ListAPIView[Experiment]):
-    permission_classes = [IsAuthenticated]
     serializer_class = ExperimentRow
 
     def get_queryset(self) -> QuerySet[Experiment]:

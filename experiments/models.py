@@ -91,6 +91,8 @@ class RegisteredModel(models.Model):
 class ModelVersion(models.Model):
     """What one run has learnt, with files of its own: it stays what it is, whatever becomes of run and data."""
 
+    shared_through = "model"
+
     model = models.ForeignKey(RegisteredModel, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
     author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")

@@ -65,6 +65,9 @@ class Env(BaseSettings):
     throttle_login: str = Field("60/minute", pattern=RATE, description="Sign-ins of one address, or off.")
     throttle_upload: str = Field("60/minute", pattern=RATE, description="Uploads of one person or address, or off.")
     throttle_train: str = Field("60/minute", pattern=RATE, description="Submits of one person or address, or off.")
+    throttle_validate: str = Field(
+        "600/minute", pattern=RATE, description="Configurations checked and runs estimated, likewise, or off."
+    )
     throttle_predict: str = Field("1200/minute", pattern=RATE, description="Predictions, likewise, or off.")
     quota_running: int | None = Field(None, ge=1, description="Runs of one person at once; unset: as many as fit.")
     quota_queued: int | None = Field(100, ge=1, description="Runs of one person in the queue.")

@@ -14,15 +14,10 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from accounts import disk
-from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound, is_panic
+from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound, TooLarge, is_panic
 from audit.services import record
 
 log = logging.getLogger(__name__)
-
-
-class TooLarge(LorasiteError):
-    code, status = "too_large", 413
-    message = gettext_lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
 
 
 class Unreadable(LorasiteError):

@@ -8,8 +8,8 @@ from django.utils.cache import get_conditional_response, patch_cache_control, se
 from django.utils.translation import gettext as _
 
 from accounts import disk
-from accounts.errors import Invalid
-from lorasite.errors import TooLarge, Unreadable, error_page
+from accounts.errors import Invalid, TooLarge
+from lorasite.errors import Unreadable, error_page
 
 VERSION_HEADER = "X-API-Version"
 NEWEST, KNOWN = "1", ("1",)
@@ -46,6 +46,22 @@ class RoomMiddleware:
             return self.get_response(request)
         drain(request, min(length, settings.UPLOAD_LIMIT))
         return error_page(request, disk.DiskFull())
+
+
+class PrivateMiddleware:
+    """Keep what views answer out of every cache, unless the view says otherwise.
+
+    On a shared computer, *Back* must show nothing after signing out. It asks for no session, because the pages of
+    strangers carry form tokens.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response.headers.setdefault("Cache-Control", "private, no-store")
+        return response
 
 
 class SaneMiddleware:
@@ -97,9 +113,13 @@ def drain(request: HttpRequest, left: int) -> None:
 
 
 def tagged(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """A view may have set a cheaper tag than the body's hash; whatever is private stays out of shared caches."""
-    patch_cache_control(response, private=True)
-    if request.method != "GET" or response.status_code != 200 or response.streaming:
+    """A view may have set a cheaper tag than the body's hash. A program may keep what it asks anew with the tag; a browser
+    that carries a session may not: going back, it would show it unasked (PrivateMiddleware)."""
+    if request.method != "GET" or response.status_code not in (200, 304) or response.streaming:
+        return response
+    if "Authorization" in request.headers:
+        patch_cache_control(response, private=True, no_cache=True)
+    if response.status_code == 304:
         return response
     if not response.has_header("ETag"):
         set_response_etag(response)

@@ -64,6 +64,7 @@ MIDDLEWARE = [
     "lorasite.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "lorasite.middleware.PrivateMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
@@ -193,6 +194,7 @@ THROTTLES = {
         "login": env.throttle_login,
         "upload": env.throttle_upload,
         "train": env.throttle_train,
+        "validate": env.throttle_validate,
         "predict": env.throttle_predict,
     }.items()
 }

@@ -1,5 +1,6 @@
 """The REST API of tasks."""
 
+from io import BytesIO
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,12 +15,14 @@ from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.errors import Invalid, LorasiteError
+from accounts.errors import Invalid, LorasiteError, TooLarge
 from accounts.idempotency import HEADER, key_of
 from accounts.models import User
+from accounts.permissions import require_creator
 from accounts.requests import person, tag_of, unchanged
 from accounts.throttles import throttles
 from engine.config import RunConfig
+from engine.safe_yaml import LIMIT
 
 from . import selectors, services
 from .models import Status, Task
@@ -42,6 +45,22 @@ class Empty(Invalid):
     message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
+def _content(stream: Any) -> bytes:
+    """A configuration's bytes. All that was sent is read (API_BODY_LIMIT at most): who still sends hears no answer."""
+    content: bytes = stream.read()
+    if len(content) > LIMIT:
+        message = _("A configuration has at most %(limit)s KiB; nothing was queued. Leave out what is not needed.")
+        raise TooLarge(message % {"limit": LIMIT // 1024}, limit_bytes=LIMIT)
+    return content
+
+
+class ConfigurationParser(JSONParser):
+    """The configuration as JSON."""
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        return super().parse(BytesIO(_content(stream)), media_type, parser_context)
+
+
 class YAMLParser(BaseParser):
     """The configuration's YAML form, as text; RunConfig reads it."""
 
@@ -49,7 +68,7 @@ class YAMLParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
-            text = stream.read().decode("utf-8")
+            text = _content(stream).decode("utf-8")
         except UnicodeDecodeError:
             raise Invalid(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
         if text.strip() in NOTHING:
@@ -70,9 +89,13 @@ def _sent(request: Request) -> dict[str, Any] | str:
 )  # fmt: skip
 @api_view(["POST"])
 @throttle_classes(throttles("train"))  # type: ignore[arg-type]  # DRF calls each
-@parser_classes([JSONParser, YAMLParser])
+@parser_classes([ConfigurationParser, YAMLParser])
 def train(request: Request) -> Response:
-    """Submit a run. It is accepted even when the queue is away for a moment."""
+    """Submit a run. It is accepted even when the queue is away for a moment.
+
+    A configuration has 64 KiB at most, as JSON or as YAML.
+    """
+    require_creator(person(request))
     config = services.parse_config(_sent(request))
     task = services.submit(user=person(request), config=config, idempotency_key=key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
@@ -80,9 +103,11 @@ def train(request: Request) -> Response:
 
 @extend_schema(operation_id="train_validate", request=RunConfig, responses={200: ValidConfigSerializer})
 @api_view(["POST"])
-@parser_classes([JSONParser, YAMLParser])
+@throttle_classes(throttles("validate"))  # type: ignore[arg-type]  # DRF calls each
+@parser_classes([ConfigurationParser, YAMLParser])
 def validate(request: Request) -> Response:
-    """Check a configuration as a submit would, and queue nothing."""
+    """Check a configuration as a submit would, and queue nothing. For who may submit; 64 KiB at most."""
+    require_creator(person(request))
     config = services.parse_config(_sent(request))
     services.validate(user=person(request), config=config)
     return Response({"config": config.model_dump(mode="json")})

@@ -10,7 +10,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
 
-from accounts.errors import LorasiteError
+from accounts.errors import LorasiteError, TooLarge
+from engine import safe_yaml
 from engine.config import RunConfig
 
 NAME = "experiment_name"
@@ -69,6 +70,8 @@ class RunForm(forms.Form):
         """The mapping that services.parse_config reads: what was filled in, nothing that was left empty."""
         if not self.is_bound:
             return dict(self.config)
+        if sum(len(self.data.get(path, "")) for path, _info in described()) > safe_yaml.LIMIT:
+            raise TooLarge(gettext("These values are too long for a configuration; nothing was queued. Shorten them."))
         found: dict[str, Any] = {}
         for path, info in described():
             value = parsed(info, self.data.get(path, ""))
@@ -120,8 +123,8 @@ def parsed(info: FieldInfo, text: str) -> Any:
     if str in kinds(info.annotation) or fixed_choices(info.annotation):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return safe_yaml.read(text)
+    except safe_yaml.NotYamlError:
         return text
 
 

@@ -4,10 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
+from engine import safe_yaml
 from engine.config import SAMPLE_MODEL
 
 # Measured on the sample tweets with the sample base model: docs/performance.md.
@@ -33,7 +33,7 @@ TITLES = {"quick": _("Quick try"), "balanced": _("Balanced"), "best": _("Best")}
 def files() -> dict[str, dict[str, Any]]:
     """The presets of config/ by name."""
     folder = Path(settings.BASE_DIR) / "config"
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: safe_yaml.read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.errors import LorasiteError
-from accounts.idempotency import KeyUsed
+from accounts.idempotency import KeyUsed, checked_key
 from accounts.permissions import require_creator
 from accounts.throttles import count
 from datasets_app.selectors import datasets_for
@@ -57,6 +57,8 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
 def new(request: Any) -> HttpResponse:
     """The form of a run. `do` says which button was pressed: start, estimate, show (as curl, …) or read (the YAML)."""
     require_creator(request.user)
+    if request.method == "POST":
+        count(request, "validate")  # each button reads the form's YAML values
     do, problem, estimate = request.POST.get("do", "start"), None, None
     form = _form(request, _asked(request), request.POST if request.method == "POST" and do != "read" else None)
     try:
@@ -87,18 +89,21 @@ def again(request: Any) -> HttpResponse:
     config["data"] = config["data"] | {"dataset_name": request.POST.get("dataset") or found.dataset_name}
     key = f"again-{found.pk}-{config['data']['dataset_name']}"  # pressed twice, it is one run
     try:
-        task = services.submit(user=request.user, config=services.parse_config(config), idempotency_key=key)
+        task = _submit_again(request, config, key)
     except KeyUsed as error:  # that very run is there already, under the name that was free then
-        if "made" not in error.facts:
-            raise
-        return redirect("training:run", error.facts["made"])
+        made = selectors.tasks_for(request.user).filter(pk=error.facts.get("made") or None).first()
+        task = made or _submit_again(request, config, f"{key}-{config['experiment_name']}")  # it is gone or given away
     return redirect("training:run", task.pk)
+
+
+def _submit_again(request: Any, config: dict[str, Any], key: str) -> Task:
+    return services.submit(user=request.user, config=services.parse_config(config), idempotency_key=key)
 
 
 def _start(request: Any, form: RunForm) -> Task:
     count(request, "train")
     config = services.parse_config(form.configuration())
-    return services.submit(user=request.user, config=config, idempotency_key=request.POST.get("token"))
+    return services.submit(user=request.user, config=config, idempotency_key=checked_key(request.POST.get("token", "")))
 
 
 def _panel(do: str, estimate: estimates.Estimate | None, problem: LorasiteError | None) -> dict[str, Any]:

@@ -34,6 +34,7 @@ REQUESTS: dict[str, Any] = {
     "login": lambda user: APIClient().post("/api/login", {"username": "x", "password": "y"}, format="json"),
     "login page": lambda user: Client().post("/login/", {"username": "x", "password": "y"}),
     "train": lambda user: user.post("/api/train", BODY, format="json"),
+    "validate": lambda user: user.post("/api/train/validate", BODY, format="json"),
     "upload": lambda user: user.post("/api/datasets", {"name": "x"}, format="multipart"),
     "predict": lambda user: user.post("/api/predict", {"text": "x", "model": "nowhere"}, format="json"),
 }

@@ -14,9 +14,11 @@ from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
-from rest_framework.test import APIClient
+from rest_framework.test import APIClient, APIRequestFactory
+from rest_framework.views import APIView
 from rest_framework_simplejwt.tokens import RefreshToken
 
+from accounts.authentication import HasScope
 from accounts.models import Role
 from accounts.permissions import share
 from accounts.services import invite, make_token
@@ -235,7 +237,7 @@ GET    api/models/<str:name>/archive               401 404 404 200 200 200
 PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
 DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
 POST   api/train                                   401 403 400 403 202 202
-POST   api/train/validate                          401 400 400 200 200 200
+POST   api/train/validate                          401 403 400 403 200 200
 GET    api/tasks                                   401 200 200 200 200 200
 POST   api/tasks/cancel                            401 200 200 200 200 200
 GET    api/task/<uuid:task_id>                     401 404 404 200 200 200
@@ -248,6 +250,7 @@ GET    api/schema                                  200 200 200 200 200 200
 GET    api/docs                                    200 200 200 200 200 200
 """
 
+PROBES = ("healthz", "readyz", "metrics")
 BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
     "api/train/validate": {"data": {"dataset_name": "private"}},
@@ -324,13 +327,32 @@ def client_of(person: Any, *, api: bool = False) -> Any:
     return client
 
 
-def answer(client: Any, method: str, path: str, body: Any = None) -> int:
-    """The status, with whatever the request changed undone."""
+def ask(client: Any, method: str, path: str, body: Any = None) -> Any:
+    """The answer, with whatever the request changed undone."""
     options = {"format": "json"} if isinstance(client, APIClient) and body is not None else {}
     with transaction.atomic():
         found = getattr(client, method.lower())(path, body, **options)
         transaction.set_rollback(True)
-    return int(found.status_code)
+    return found
+
+
+def answer(client: Any, method: str, path: str, body: Any = None) -> int:
+    return int(ask(client, method, path, body).status_code)
+
+
+KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
+
+
+def caches(found: Any) -> set[str]:
+    """What an answer tells caches."""
+    return {said.strip() for said in found.get("Cache-Control", "").split(",")}
+
+
+def is_kept(method: str, address: str, found: Any) -> bool:
+    """Whether a cache may show the answer again unasked; programs may keep what they ask anew with its tag."""
+    said = caches(found)
+    asked_anew = address.startswith("api/") and method == "GET" and said == ASKED_ANEW and "ETag" in found
+    return not (said >= KEPT_BY_NOBODY or asked_anew)
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), lines(PAGES) + lines(API))
@@ -339,8 +361,10 @@ def test_everybody_gets_the_answer_of_the_table(
 ) -> None:
     path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
     clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
-    found = {name: answer(client, method, path, body) for name, client in clients.items()}
-    assert found == dict(zip(PEOPLE, codes, strict=True))
+    found = {name: ask(client, method, path, body) for name, client in clients.items()}
+    assert {name: one.status_code for name, one in found.items()} == dict(zip(PEOPLE, codes, strict=True))
+    if not address.startswith(PROBES):
+        assert [name for name, one in found.items() if is_kept(method, address, one)] == []
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(PAGES) if line[0] == "POST"])
@@ -372,6 +396,29 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
         assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
 
 
+@pytest.mark.parametrize("path", ["/api/datasets", "/api/datasets/private", "/api/experiments/mine", "/api/nowhere"])
+def test_browser_keeps_no_answer_of_the_api(people: dict[str, Any], arguments: dict[str, str], path: str) -> None:
+    assert caches(client_of(people["owner"]).get(path)) == KEPT_BY_NOBODY
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/training/task/", "/no/such/page"])
+def test_no_cache_keeps_pages_that_are_not_in_the_table(people: dict[str, Any], path: str) -> None:
+    assert all(caches(client_of(person).get(path)) >= KEPT_BY_NOBODY for person in people.values())
+
+
+def test_program_is_told_to_ask_anew_with_its_tag(people: dict[str, Any], arguments: dict[str, str]) -> None:
+    client = client_of(people["owner"], api=True)
+    first = client.get("/api/datasets/private")
+    again = client.get("/api/datasets/private", headers={"If-None-Match": first["ETag"]})
+    assert [(a.status_code, a["Cache-Control"]) for a in (first, again)] == [
+        (s, "private, no-cache") for s in (200, 304)
+    ]
+
+
+def test_static_file_keeps_what_it_says_of_caches(client: Client) -> None:
+    assert "no-store" not in client.get("/static/lorasite/icon.svg").get("Cache-Control", "")
+
+
 LISTS = [
     "/", "/datasets/", "/experiments/", "/train/", "/models/", "/predict/", "/api/datasets", "/api/experiments/mine",
     "/api/models", "/api/tasks",
@@ -385,13 +432,62 @@ def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dic
     assert "private" not in seen["viewer"]
 
 
-def patterns(resolver: URLResolver, before: str = "") -> Iterator[str]:
+def views(resolver: URLResolver, before: str = "") -> Iterator[tuple[str, Any]]:
     for pattern in resolver.url_patterns:
         address = before + str(pattern.pattern)
         if isinstance(pattern, URLPattern):
-            yield address
+            yield address, pattern.callback
         else:
-            yield from patterns(pattern, address)
+            yield from views(pattern, address)
+
+
+def patterns(resolver: URLResolver) -> Iterator[str]:
+    yield from (address for address, _view in views(resolver))
+
+
+OPEN = {
+    "api/login",
+    "api/login/refresh",
+    "api/logout",
+    "api/schema",
+    "api/docs",
+}  # to anybody, with and without a token
+
+
+def asks_scopes(view: Any) -> bool:
+    """Whether each method of an API view, as it would be set up for a request, demands HasScope itself."""
+    view_class = getattr(view, "cls", getattr(view, "view_class", None))
+    if not (isinstance(view_class, type) and issubclass(view_class, APIView)):
+        return False
+    for method in set(view_class.http_method_names) - {"options"}:
+        if hasattr(view_class, method):
+            found = view_class(**getattr(view, "initkwargs", {}))
+            found.setup(APIRequestFactory().generic(method, "/"))
+            if not any(isinstance(permission, HasScope) for permission in found.get_permissions()):
+                return False
+    return True
+
+
+def test_every_view_of_the_api_asks_the_scopes_of_a_token() -> None:
+    api = {
+        address: view for address, view in views(get_resolver()) if address.startswith("api/") or hasattr(view, "cls")
+    }
+    assert len(api) > 30 and {address for address, view in api.items() if not asks_scopes(view)} == OPEN
+
+
+@pytest.mark.parametrize("scope", ["read", "write", "predict", "admin"])
+def test_token_opens_what_its_scope_names_and_nothing_else(
+    people: dict[str, Any], arguments: dict[str, str], scope: str
+) -> None:
+    client = APIClient()
+    _token, secret = make_token(user=people["admin"], name="one scope", scopes=[scope], days=1)
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    for method, address, _codes in lines(API):
+        plain = address.partition("?")[0]
+        wanted = "predict" if plain == "api/predict" else "read" if method == "GET" else "write"
+        if plain not in OPEN and wanted != scope:
+            body = BODIES.get(plain) if method != "GET" else None
+            assert answer(client, method, filled(address, arguments), body) == 403, (method, address)
 
 
 def test_every_page_stands_in_the_table_with_get_and_post() -> None:

@@ -10,7 +10,9 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from rest_framework.test import APIClient
 
+from accounts import sharing
 from accounts.models import RepeatKey, User
+from accounts.services import make_token
 from datasets_app.models import Dataset, Version
 from experiments.models import Experiment
 from training.models import Status, Task
@@ -152,6 +154,43 @@ def test_key_whose_thing_was_deleted_makes_no_second(api: Callable[..., Any], me
     client = api(member)
     upload(client, "k")
     assert client.delete("/api/datasets/mine").status_code == 204
+    assert is_problem(upload(client, "k"), 409, "idempotency_key_used")
+
+
+def register(client: Any) -> Any:
+    body = {"experiment": "small", "name": "moods"}
+    return client.post("/api/models", body, format="json", headers={"Idempotency-Key": "k"})
+
+
+def submit(client: Any) -> Any:
+    body = {"experiment_name": "given", "data": {"dataset_name": "tweets"}}
+    return client.post("/api/train", body, format="json", headers={"Idempotency-Key": "k"})
+
+
+@pytest.mark.parametrize("make", [upload, submit, register])
+def test_key_answers_nothing_about_what_was_given_away_since(
+    api: Callable[..., Any], member: User, stranger: User, learnt: Experiment, make: Callable[..., Any]
+) -> None:
+    client = api(member)
+    ask = (lambda: make(client, "k")) if make is upload else lambda: make(client)
+    kind, name = {upload: ("dataset", "mine"), submit: ("experiment", "given"), register: ("model", "moods")}[make]
+    first = ask()
+    assert first.status_code in (201, 202) and ask().json() == first.json()
+    given = {"to": stranger.username, "access": "owner"}
+    assert client.post(f"/api/sharing/{kind}/{name}", given, format="json").status_code == 200
+    assert client.get(f"/api/sharing/{kind}/{name}").status_code == 404
+    answer = ask()
+    assert is_problem(answer, 409, "idempotency_key_used") and "made" not in answer.json()
+    sharing.give(user=stranger, obj=sharing.shared_object(stranger, kind, name), to=member, level="view")
+    assert ask().status_code == first.status_code  # seen again, it is told again
+
+
+def test_admin_without_the_scope_is_told_no_more_than_a_member(admin: User, stranger: User) -> None:
+    _token, secret = make_token(user=admin, name="script", scopes=["read", "write"], days=1)
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    assert upload(client, "k").status_code == 201
+    sharing.give(user=admin, obj=Dataset.objects.get(), to=stranger, level="owner")
     assert is_problem(upload(client, "k"), 409, "idempotency_key_used")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from .site import PASSWORD, running_site
 
@@ -39,11 +39,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
-        yield browser
-        browser.close()
+def play() -> Iterator[Playwright]:
+    with sync_playwright() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium(play: Playwright) -> Iterator[Browser]:
+    browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -210,6 +215,23 @@ def test_keys_go_places_and_theme_is_kept(page: Page) -> None:
     page.get_by_role("button", name="Light or dark").click()
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_back_shows_nothing_after_signing_out(address: str, play: Playwright) -> None:
+    tested_off = ["--disable-back-forward-cache"]  # Playwright turns off what people's browsers have
+    browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET, ignore_default_args=tested_off)
+    page = browser.new_page(base_url=address, locale="en")
+    page.goto("/login/")
+    page.get_by_label("Username").fill("root")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.goto("/experiments/")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login/**")
+    page.evaluate("history.back()")  # go_back waits for a navigation, which a page out of the cache is not
+    expect(page).to_have_url(re.compile("/experiments/"))
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    browser.close()
 
 
 def test_chinese_is_one_click_away(page: Page) -> None:

@@ -19,7 +19,9 @@ from lorasite.tests.rows import belongings
 print(belongings(root, "kept").task.pk)
 belongings(root, "tweets-en")
 """
-OPEN = dict.fromkeys(("THROTTLE_LOGIN", "THROTTLE_UPLOAD", "THROTTLE_TRAIN", "THROTTLE_PREDICT"), "off")
+OPEN = dict.fromkeys(
+    ("THROTTLE_LOGIN", "THROTTLE_UPLOAD", "THROTTLE_TRAIN", "THROTTLE_VALIDATE", "THROTTLE_PREDICT"), "off"
+)
 
 
 def sign_in(site: str) -> str:

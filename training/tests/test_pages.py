@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from accounts import sharing
 from accounts.permissions import share
 from datasets_app.services import create_version
 from engine.config import RunConfig
@@ -128,6 +129,19 @@ def test_poll_answers_the_part_that_changes_and_ends_with_286(browser: Client, t
     Task.objects.filter(pk=task.pk).update(status=Status.CANCELLED)
     last = browser.get(f"/runs/{task.pk}/", HTTP_HX_REQUEST="true")
     assert last.status_code == 286 and b"hx-trigger" not in last.content and b"Resume" in last.content
+
+
+def test_run_once_more_is_a_new_one_where_the_first_was_given_away(
+    client: Client, member: Any, stranger: Any, submit: Any
+) -> None:
+    like = submit().experiment
+    client.force_login(member)
+    first, same = (client.post("/runs/again/", {"like": like.name}).url for _ in range(2))
+    assert first == same and client.get(first).status_code == 200
+    made = Task.objects.exclude(experiment=like).get().experiment
+    sharing.give(user=member, obj=made, to=stranger, level="owner")
+    other = client.post("/runs/again/", {"like": like.name}).url
+    assert other != first and client.get(other).status_code == 200
 
 
 def test_screen_reader_hears_a_quarter_once(browser: Client, task: Task) -> None:

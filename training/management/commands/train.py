@@ -4,7 +4,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.commands import MISSING, Answering, person, who_and_how
+from accounts.commands import MISSING, MISUSED, Answering, person, who_and_how
+from engine.safe_yaml import NotYamlError, text_of
 from training import services
 from training.models import Status, Task
 from training.serializers import TaskSerializer
@@ -43,6 +44,8 @@ class Command(Answering):
 
 def read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return text_of(file)
+    except NotYamlError as error:
+        raise CommandError(f"{file}: {error}", returncode=MISUSED) from None
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{file} can't be read: {error}", returncode=MISSING) from None
