@@ -20,6 +20,16 @@ class TooLarge(LorasiteError):
     message = gettext_lazy("This request is larger than allowed; nothing was changed. Send it in parts.")
 
 
+class BusyReceiving(LorasiteError):
+    code, status, wait = "busy", 503, 10
+    message = gettext_lazy("Too many large files are arriving at once; nothing was stored. Try again in a moment.")
+
+
+class DiskFull(LorasiteError):
+    code, status = "disk_full", 507
+    message = gettext_lazy("The disk is full; nothing was stored. Delete something, or ask an administrator for room.")
+
+
 class Unreadable(LorasiteError):
     code, status = "unreadable", 400
     message = gettext_lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")

@@ -76,6 +76,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
     "lorasite.middleware.ApiMiddleware",
+    "lorasite.middleware.BodyMiddleware",
     "lorasite.middleware.SaneMiddleware",
     "lorasite.errors.ErrorMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
@@ -290,5 +291,10 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"httpx": {"level": "WARNING"}, "filelock": {"level": "WARNING"}, "axes": {"level": "WARNING"}},
+    "loggers": {
+        "waitress.queue": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        "filelock": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
+    },
 }
