@@ -41,7 +41,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def parser_class(self, adj: Any) -> Request:
         return Request(adj, self.server)
 
+    def add_channel(self, map: Any = None) -> None:
+        super().add_channel(map)
+        self.server.loop.changed.append(self)
+
+    def del_channel(self, map: Any = None) -> None:
+        self.server.loop.forget(self._fileno)
+        super().del_channel(map)
+
     def service(self) -> None:
+        self.server.loop.serving.channel = self
         super().service()
         self.answered = True
 

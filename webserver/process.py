@@ -15,6 +15,7 @@ from waitress.server import TcpWSGIServer
 
 from .channel import Channel
 from .lanes import Lanes
+from .loop import Loop
 from .request import Request
 from .site import HEAD_BYTES, Site
 
@@ -49,10 +50,9 @@ class Process(BaseApplication):  # type: ignore[misc]
 class Server(TcpWSGIServer):  # type: ignore[misc]
     channel_class = Channel
 
-    def __init__(
-        self, site: Site, cfg: Any, application: Any, listener: socket.socket, sockets: dict[int, Any]
-    ) -> None:
-        self.site, self.cfg, self.due = site, cfg, 0.0
+    def __init__(self, site: Site, cfg: Any, application: Any, listener: socket.socket, loop: Loop) -> None:
+        self.site, self.cfg, self.loop = site, cfg, loop
+        self.due = 0.0
         adjustments = Adjustments(
             max_request_header_size=HEAD_BYTES,
             max_request_body_size=1 << 62,  # Request decides, by the address
@@ -64,7 +64,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         )
         family = (listener.family, listener.type, listener.proto, listener.getsockname())
         lanes = Lanes(site)
-        super().__init__(application, sockets, True, listener, lanes, adjustments, family, bind_socket=False)
+        super().__init__(application, loop.sockets, True, listener, lanes, adjustments, family, bind_socket=False)
+
+    def pull_trigger(self) -> None:
+        """Called by a thread that answers, when its connection waits for something else than before."""
+        self.loop.changed.append(self.loop.serving.channel)
+        super().pull_trigger()
 
     def maintenance(self, now: float) -> None:
         """waitress calls this while it goes through the connections; closing one there would mix up their numbers."""
@@ -109,25 +114,24 @@ class Receiver(Worker):  # type: ignore[misc]
 
     def run(self) -> None:
         raise_file_limit()
-        sockets: dict[int, Any] = {}
-        Waker(self.PIPE[0], sockets)
-        listener = self.sockets[0].sock
-        server = Server(self.app.site, self.cfg, self.wsgi, listener, sockets)
+        loop = Loop({})
+        waker = Waker(self.PIPE[0], loop.sockets)
+        server = Server(self.app.site, self.cfg, self.wsgi, self.sockets[0].sock, loop)
+        loop.changed.extend((waker, server, server.trigger))
         while self.alive and self.ppid == os.getppid():
             server.tidy()
-            self._turn(sockets, TIDY_SECONDS)
-        self._finish(server, sockets)
+            self.notify()
+            loop.turn(TIDY_SECONDS)
+        self._finish(server)
 
-    def _turn(self, sockets: dict[int, Any], seconds: float) -> None:
-        self.notify()
-        wasyncore.loop(timeout=seconds, use_poll=True, map=sockets, count=1)
-
-    def _finish(self, server: Server, sockets: dict[int, Any]) -> None:
+    def _finish(self, server: Server) -> None:
         """Take nothing new; answer what is here, within gunicorn's grace."""
         deadline = time.monotonic() + GRACE_SECONDS - 1
         server.accepting = False
+        server.loop.changed.append(server)
         while server.busy and time.monotonic() < deadline:
-            self._turn(sockets, 0.1)
+            self.notify()
+            server.loop.turn(0.1)
         server.task_dispatcher.shutdown(max(0.1, deadline - time.monotonic()))
 
 

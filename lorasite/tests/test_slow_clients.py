@@ -21,6 +21,7 @@ from webserver import Head
 from .site import PASSWORD, running_web
 
 SLOW, UPLOADS, POLLERS = 30, 16, 100
+SECONDS = 4  # the uploads take longer, so that they run all the time
 
 
 def call(site: str, path: str, token: str = "", body: bytes | None = None, kind: str = "application/json") -> int:
@@ -70,7 +71,11 @@ def seconds(asked: Callable[[], int]) -> float:
 
 @pytest.mark.process
 def test_health_and_pages_answer_beside_slow_clients_uploads_and_pollers(tmp_path: Path) -> None:
-    with running_web(tmp_path, THROTTLE_UPLOAD="off") as (site, _said), ThreadPoolExecutor(UPLOADS + POLLERS) as pool:
+    with (
+        ThreadPoolExecutor(UPLOADS + POLLERS) as pool,
+        running_web(tmp_path, THROTTLE_UPLOAD="off") as (site, _said),
+        slow_clients(site, SLOW),
+    ):
         token, ended = sign_in(site), threading.Event()
 
         def poll(connection: http.client.HTTPConnection) -> None:
@@ -78,17 +83,15 @@ def test_health_and_pages_answer_beside_slow_clients_uploads_and_pollers(tmp_pat
                 connection.request("GET", "/api/tasks", headers={"Authorization": f"Bearer {token}"})
                 assert connection.getresponse().read()
 
-        host = site.removeprefix("http://")
-        with slow_clients(site, SLOW):
-            polling = [pool.submit(poll, http.client.HTTPConnection(host, timeout=30)) for _ in range(POLLERS)]
-            uploads = [pool.submit(upload, site, token, number) for number in range(UPLOADS)]
-            health, pages = [], []
-            while not all(sent.done() for sent in uploads):
-                health.append(seconds(lambda: call(site, "/healthz")))
-                pages.append(seconds(lambda: call(site, "/login/")))
-                time.sleep(0.1)
-            ended.set()
-        assert [sent.result() for sent in uploads] == [201] * UPLOADS and [p.result() for p in polling]
+        for _ in range(POLLERS):
+            pool.submit(poll, http.client.HTTPConnection(site.removeprefix("http://"), timeout=30))
+        uploads = [pool.submit(upload, site, token, number) for number in range(UPLOADS)]
+        health, pages, end = [], [], time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            health.append(seconds(lambda: call(site, "/healthz")))
+            pages.append(seconds(lambda: call(site, "/login/")))
+        ended.set()
+        assert {sent.result() for sent in uploads if sent.done()} <= {201} and not all(sent.done() for sent in uploads)
     assert len(health) > 5
     assert max(health) < 0.5 and max(pages) < 2, (max(health), statistics.median(pages), max(pages))
 
