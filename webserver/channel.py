@@ -16,7 +16,7 @@ LATE = (
 )
 
 
-class Task(WSGITask):  # type: ignore[misc]
+class Task(WSGITask):
     def execute(self) -> None:
         try:
             super().execute()
@@ -34,7 +34,7 @@ class Task(WSGITask):  # type: ignore[misc]
         return environ
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]
+class Channel(HTTPChannel):
     task_class = Task
     answered = False
 

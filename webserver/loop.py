@@ -37,7 +37,7 @@ class Loop:
     def renew(self, found: Any) -> None:
         """Wait for what this connection waits for now; it may have been closed meanwhile."""
         number = found._fileno
-        if number is None or self.sockets.get(number) is not found:
+        if number is None or number not in self.sockets or self.sockets[number] is not found:
             return
         events = (selectors.EVENT_READ if found.readable() else 0) | (selectors.EVENT_WRITE * self._writes(found))
         known = self.selector.get_map().get(number)

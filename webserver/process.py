@@ -24,7 +24,7 @@ TIDY_SECONDS = 0.5
 FILES = 8192  # open files: each connection may need a socket and two temporary files
 
 
-class Process(BaseApplication):  # type: ignore[misc]
+class Process(BaseApplication):
     def __init__(self, site: Site) -> None:
         self.site = site
         super().__init__()
@@ -47,7 +47,7 @@ class Process(BaseApplication):  # type: ignore[misc]
         return self.site.load()
 
 
-class Server(TcpWSGIServer):  # type: ignore[misc]
+class Server(TcpWSGIServer):
     channel_class = Channel
 
     def __init__(self, site: Site, cfg: Any, application: Any, listener: socket.socket, loop: Loop) -> None:
@@ -109,7 +109,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         return any(channel.requests or channel.total_outbufs_len for channel in self.active_channels.values())
 
 
-class Receiver(Worker):  # type: ignore[misc]
+class Receiver(Worker):
     """gunicorn's worker: the loop of the receiving thread."""
 
     def run(self) -> None:
@@ -135,7 +135,7 @@ class Receiver(Worker):  # type: ignore[misc]
         server.task_dispatcher.shutdown(max(0.1, deadline - time.monotonic()))
 
 
-class Waker(wasyncore.file_dispatcher):  # type: ignore[misc]
+class Waker(wasyncore.file_dispatcher):
     """Ends the loop's sleep when a signal arrives."""
 
     def writable(self) -> bool:

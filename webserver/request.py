@@ -19,7 +19,7 @@ class Body:
     """Bytes in memory, then in a file of `folder`; only their number once they are discarded."""
 
     def __init__(self, folder: Path | None) -> None:
-        self.file: IO[bytes] = SpooledTemporaryFile(BODY_MEMORY, dir=folder)  # noqa: SIM115  close() closes it
+        self.file: IO[bytes] = SpooledTemporaryFile(BODY_MEMORY, dir=str(folder) if folder else None)  # noqa: SIM115  close() closes it
         self.size = 0
         self.discarded = self.disk_failed = False
 
@@ -55,7 +55,7 @@ class Body:
             self.file.close()
 
 
-class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+class Request(HTTPRequestParser):
     """`refused` says why the body was not kept: too_large, busy or disk_full. The application words the answer."""
 
     refused = ""
@@ -85,9 +85,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     def received(self, data: bytes) -> int:
         in_body = self.body_rcv is not None
         consumed = int(super().received(data))
-        if self.body is not None and not self.error:
+        if self.body_rcv is not None and not self.error:
             if in_body:
-                self._check_body()
+                self._check_body(self.body_rcv.getbuf())
             else:
                 self._admit_body()
         return consumed
@@ -109,8 +109,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         if self.refused and self.expect_continue:
             self._complete_unread()  # the client waits for leave to send, and gets the answer instead
 
-    def _check_body(self) -> None:
-        body, receiver = self.body, self.body_rcv
+    def _check_body(self, body: Body) -> None:
+        receiver = self.body_rcv
         if self.chunked and len(receiver.control_line) + len(receiver.trailer) > CHUNK_LINE:
             self.error, self.completed = BadRequest("A chunk's header is too long"), True
             return
@@ -125,9 +125,9 @@ class Request(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
 
     def _refuse(self, reason: str) -> None:
         self.refused = reason
-        self.body.discard()
+        self.body_rcv.buf.discard()
 
     def _complete_unread(self) -> None:
         self.expect_continue, self.completed = False, True
         self.headers["CONNECTION"] = "close"
-        self.headers["CONTENT_LENGTH"] = str(max(self.content_length, len(self.body)))
+        self.headers["CONTENT_LENGTH"] = str(max(self.content_length, len(self.body_rcv.buf)))

@@ -56,10 +56,11 @@ def slow_clients(site: str, number: int) -> Iterator[None]:
     """So many connections that never end their headers, and as many that never end their body."""
     host, _colon, port = site.removeprefix("http://").partition(":")
     with ExitStack() as connections:
-        for half in (b"GET /login/ HTTP/1.1\r\nHost: x\r\n", b"POST /login/ HTTP/1.1\r\nContent-Length: 99\r\n\r\nx"):
+        form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n\r\na"
+        for half in (f"GET /login/ HTTP/1.1\r\nHost: {host}\r\n", f"POST /login/ HTTP/1.1\r\nHost: {host}\r\n{form}"):
             for _ in range(number):
                 connection = connections.enter_context(socket.create_connection((host, int(port)), timeout=10))
-                connection.sendall(half)
+                connection.sendall(half.encode())
         yield
 
 
@@ -129,3 +130,14 @@ def test_body_over_the_limit_is_answered_in_words_wherever_it_is_sent(tmp_path: 
         assert call(site, "/login/", "", large, form) == 413
         assert call(site, "/login/", "", large, "application/x-www-form-urlencoded") == 413
         assert call(site, "/api/predict", "", large) == 413
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("reason", "status", "code"), [("busy", 503, "busy"), ("disk_full", 507, "disk_full")])
+def test_body_that_the_server_did_not_keep_is_answered_in_words(client, reason: str, status: int, code: str) -> None:
+    answer = client.post("/api/datasets", **{"webserver.refused": reason})
+    assert (answer.status_code, answer.json()["code"]) == (status, code) and answer["X-API-Version"] == "1"
+    assert (
+        answer.headers.get("Retry-After", "10") == "10"
+        and client.post("/login/", **{"webserver.refused": reason}).status_code == status
+    )

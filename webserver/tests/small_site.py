@@ -31,7 +31,7 @@ def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
         time.sleep(1.5)
     if path == "/large":
         start_response(status, [("Content-Length", "50000000")])
-        return environ["wsgi.file_wrapper"](io.BytesIO(bytes(50_000_000)))  # type: ignore[no-any-return]
+        return environ["wsgi.file_wrapper"](io.BytesIO(bytes(50_000_000)))
     body = refused or told(path, environ)
     start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body.encode()]

@@ -33,10 +33,10 @@ class Running:
         command = [sys.executable, "-m", "webserver.tests.small_site", str(self.port), str(folder)]
         self.process = subprocess.Popen(command, cwd=ROOT)
 
-    def ask(self, path: str, body: Any = None, seconds: float = 5, **headers: str) -> tuple[int, str]:
+    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
