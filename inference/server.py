@@ -103,11 +103,10 @@ class Server:
 
 
 def _body(environ: dict[str, Any]) -> Any:
-    content = environ["wsgi.input"].read(BODY_LIMIT + 1)
-    if len(content) > BODY_LIMIT:
+    if environ.get("webserver.refused") or int(environ.get("CONTENT_LENGTH") or 0) > BODY_LIMIT:
         raise TooLarge(_("The request is larger than {limit} bytes.").format(limit=BODY_LIMIT))
     try:
-        return json.loads(content)
+        return json.loads(environ["wsgi.input"].read(BODY_LIMIT))
     except (ValueError, RecursionError):
         raise Invalid(_("The body is not JSON.")) from None
 

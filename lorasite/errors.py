@@ -20,6 +20,11 @@ from audit.services import record
 log = logging.getLogger(__name__)
 
 
+class BusyReceiving(LorasiteError):
+    code, status, wait = "busy", 503, 10
+    message = gettext_lazy("Too many large files are arriving at once; nothing was stored. Try again in a moment.")
+
+
 class Unreadable(LorasiteError):
     code, status = "unreadable", 400
     message = gettext_lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")

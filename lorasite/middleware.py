@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 
 from accounts import disk
 from accounts.errors import Invalid, TooLarge
-from lorasite.errors import Unreadable, error_page
+from lorasite.errors import BusyReceiving, Unreadable, error_page
+from lorasite.web import UPLOADS
 
 VERSION_HEADER = "X-API-Version"
 NEWEST, KNOWN = "1", ("1",)
@@ -74,6 +75,21 @@ class SaneMiddleware:
         query = request.META.get("QUERY_STRING", "")
         if "\0" in request.path or "%00" in query or "\0" in query:
             return error_page(request, Unreadable())
+        return self.get_response(request)
+
+
+class BodyMiddleware:
+    """Says why the web server did not keep a request's body. Uploads over the limit are answered by their views."""
+
+    REFUSED = {"too_large": TooLarge, "busy": BusyReceiving, "disk_full": disk.DiskFull}
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        reason = request.META.get("webserver.refused", "")
+        if reason in self.REFUSED and not (reason == "too_large" and request.path in UPLOADS):
+            return error_page(request, self.REFUSED[reason]())
         return self.get_response(request)
 
 

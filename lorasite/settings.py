@@ -78,6 +78,7 @@ MIDDLEWARE = [
     "audit.middleware.RequestMiddleware",
     "lorasite.middleware.RoomMiddleware",
     "lorasite.middleware.ApiMiddleware",
+    "lorasite.middleware.BodyMiddleware",
     "lorasite.middleware.SaneMiddleware",
     "lorasite.errors.ErrorMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
@@ -311,5 +312,10 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "INFO"},
-    "loggers": {"httpx": {"level": "WARNING"}, "filelock": {"level": "WARNING"}, "axes": {"level": "WARNING"}},
+    "loggers": {
+        "waitress.queue": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        "filelock": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
+    },
 }

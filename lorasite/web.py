@@ -1,32 +1,66 @@
-"""The web server: gunicorn, one process with threads, so that a model is loaded once and shared by all requests."""
+"""How this site is served: which requests share threads, how large a body may be, where large ones wait."""
 
 from typing import Any
 
-from gunicorn.app.base import BaseApplication
+from django.conf import settings
 
 from lorasite.env import env
+from webserver import Head, Site
+from webserver import serve as serve_site
+
+# Threads by kind of work. Uploads and work on data compute for seconds; sign-ins hash passwords; a prediction waits for a batch.
+# A stream of events would hold a thread for as long as it is open, so it will need a lane of its own.
+LANES = {"pages": 6, "polls": 4, "sign-ins": 2, "uploads": 2, "predictions": 4, "probes": 1, "alive": 1}
+PROBES = {"/healthz": "alive", "/readyz": "probes", "/metrics": "probes"}
+POSTS = {"/login": "sign-ins", "/api/login": "sign-ins", "/predict": "predictions", "/api/predict": "predictions"}
+RECOMMENDATIONS = ("/models/recommend", "/api/models/recommend")
+DATA = ("/datasets/", "/api/datasets/")
+UPLOADS = ("/datasets/new/", "/api/datasets")
+FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
+UPLOADS_WAITING = 8  # of the largest size; what is beyond is asked to come back
 
 
-class Web(BaseApplication):
-    def load_config(self) -> None:
-        for name, value in {
-            "bind": f"{env.host}:{env.port}",
-            "workers": 1,
-            "worker_class": "gthread",
-            "threads": 8,
-            "timeout": 120,
-            "graceful_timeout": 5,
-            "control_socket_disable": True,
-            "proc_name": "lorasite-web",
-        }.items():
-            if name in self.cfg.settings:
-                self.cfg.set(name, value)
+def lane_of(head: Head) -> str:
+    path = head.path.rstrip("/")
+    if head.path in PROBES and head.method in ("GET", "HEAD"):
+        return PROBES[head.path]
+    if path in RECOMMENDATIONS:
+        return "predictions"
+    if head.method == "POST" and path in POSTS:
+        return POSTS[path]
+    if head.method == "POST" and f"{path}/".startswith(DATA):
+        return "uploads"
+    if head.method == "GET" and (path.startswith("/api/") or "HX_REQUEST" in head.headers):
+        return "polls"
+    return "pages"
 
-    def load(self) -> Any:
-        from lorasite.wsgi import application
 
-        return application
+def body_limit(head: Head) -> int:
+    """Bytes that are kept. The views refuse sooner, and in words; this is for what has no view or no length."""
+    multipart = head.headers.get("CONTENT_TYPE", "").lower().startswith("multipart/form-data")
+    if multipart and head.path in UPLOADS:
+        return int(settings.UPLOAD_LIMIT) + FORM_BYTES
+    return int(settings.API_BODY_LIMIT)
+
+
+def application() -> Any:
+    from lorasite.wsgi import application
+
+    return application
+
+
+def site() -> Site:
+    return Site(
+        load=application,
+        address=f"[{env.host}]:{env.port}" if ":" in env.host else f"{env.host}:{env.port}",
+        name="lorasite-web",
+        lanes=LANES,
+        lane_of=lane_of,
+        body_limit=body_limit,
+        folder=settings.FILE_UPLOAD_TEMP_DIR,
+        folder_bytes=UPLOADS_WAITING * (settings.UPLOAD_LIMIT + FORM_BYTES),
+    )
 
 
 def serve() -> None:
-    Web().run()
+    serve_site(site())

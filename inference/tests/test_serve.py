@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,21 @@ def test_server_answers_and_refuses_in_words(served, model, capsys):
         assert (status, told["status"]) == (expected, expected) and told["title"] and told["detail"], body[:40]
     assert asked(served, "/predict")[0] == 405 and asked(served, "/health", b"{}")[0] == 405
     assert asked(served, "/")[0] == 404
+
+
+def test_slow_clients_and_predictions_hold_up_nobody(served):
+    """More connections than there are threads, with half a head and with half a body."""
+    with ExitStack() as slow:
+        for half in (b"GET /health HTTP/1.1\r\n", b"POST /predict HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"):
+            for _ in range(40):
+                connection = slow.enter_context(socket.create_connection(("127.0.0.1", served), timeout=10))
+                connection.sendall(half)
+        texts = json.dumps({"texts": ["a lovely day"] * 64}).encode()
+        with ThreadPoolExecutor(40) as pool:
+            asking = [pool.submit(asked, served, "/predict", texts) for _ in range(40)]
+            started = time.monotonic()
+            assert asked(served, "/healthz")[0] == 200 and time.monotonic() - started < 0.5
+            assert {answer.result()[0] for answer in asking} <= {200, 429}
 
 
 def test_server_follows_what_is_trained_and_deleted(model, port):

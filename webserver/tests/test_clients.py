@@ -1,0 +1,240 @@
+"""Clients that are slow, silent, greedy or broken, against a real process."""
+
+import hashlib
+import http.client
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .small_site import LARGE, LIMIT
+
+pytestmark = pytest.mark.process
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Running:
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = int(s.getsockname()[1])
+        self.folder = folder
+        command = [sys.executable, "-m", "webserver.tests.small_site", str(self.port), str(folder)]
+        self.process = subprocess.Popen(command, cwd=ROOT)
+
+    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def connect(self, sent: bytes = b"") -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        connection.sendall(sent)
+        return connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    found = b""
+    try:
+        while part := connection.recv(1 << 16):
+            found += part
+    except ConnectionResetError:
+        pass
+    return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Running]:
+    folder = tmp_path / "bodies"
+    folder.mkdir()
+    running = Running(folder)
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                running.ask("/")
+                break
+            except OSError:
+                assert running.process.poll() is None and time.monotonic() < end
+                time.sleep(0.05)
+        yield running
+    finally:
+        running.process.terminate()
+        assert running.process.wait(10) == 0
+
+
+def head(length: int, path: str = "/", more: str = "") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{more}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (b"", b""),
+        (b"G", b"HTTP/1.1 408"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"HTTP/1.1 408"),
+        (head(1000) + b"x", b"HTTP/1.1 408"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", b"HTTP/1.1 408"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 200"),
+    ],
+    ids=["silent", "first byte", "half a head", "half a body", "half a chunk", "idle after an answer"],
+)
+def test_connection_that_keeps_the_server_waiting_is_closed(site: Running, sent: bytes, answered: bytes) -> None:
+    started = time.monotonic()
+    found = everything(site.connect(sent))
+    assert found.startswith(answered) and bool(found) == bool(answered)
+    assert 0.9 < time.monotonic() - started < 4
+
+
+def test_bytes_that_drip_do_not_move_the_deadline(site: Running) -> None:
+    for first, drop in ((b"GET / HTTP/1.1\r\n", b"A: b\r\n"), (head(1000), b"x")):
+        connection, started = site.connect(first), time.monotonic()
+        with pytest.raises(OSError):
+            while True:
+                connection.sendall(drop)
+                time.sleep(0.1)
+                assert time.monotonic() - started < 5
+    assert site.ask("/")[0] == 200
+
+
+def test_body_that_arrives_at_the_expected_rate_is_never_late(site: Running) -> None:
+    connection = site.connect(head(30_000_000, "/upload"))
+    for _part in range(15):
+        connection.sendall(bytes(2_000_000))
+        time.sleep(0.1)
+    assert everything(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_one_lane_never_waits_for_another(site: Running) -> None:
+    waiting = [threading.Thread(target=site.ask, args=("/wait",)) for _ in range(3)]
+    with ExitStack() as slow:
+        for _ in range(25):
+            slow.enter_context(site.connect(b"GET / HTTP/1.1\r\n"))
+            slow.enter_context(site.connect(head(1000) + b"x"))
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.2)
+        started = time.monotonic()
+        assert site.ask("/")[0] == 200 and time.monotonic() - started < 0.5
+    for thread in waiting:
+        thread.join()
+
+
+def test_silent_connections_make_room_when_there_are_too_many(site: Running) -> None:
+    with ExitStack() as silent:
+        for _ in range(300):
+            silent.enter_context(site.connect())
+        started = time.monotonic()
+        assert site.ask("/")[0] == 200 and time.monotonic() - started < 0.9  # before the deadline closes any
+
+
+def test_large_body_waits_on_disk_and_arrives_whole(site: Running) -> None:
+    before = int(site.ask("/memory")[1])
+    body = bytes(range(256)) * 250_000
+    connection = site.connect(head(len(body), "/upload") + body[:-1])
+    time.sleep(0.2)
+    assert int(site.ask("/memory")[1]) - before < 20_000_000
+    connection.sendall(body[-1:] + b"GET /pid HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    found = everything(connection)
+    assert f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode() in found and found.count(b"HTTP/1.1 200") == 2
+    assert list(site.folder.iterdir()) == []
+
+
+def test_chunks_are_one_body(site: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=5)
+    connection.request("POST", "/upload", iter([b"a" * 70_000, b"b" * 90_000]), encode_chunked=True)
+    expected = hashlib.sha256(b"a" * 70_000 + b"b" * 90_000).hexdigest()
+    assert connection.getresponse().read().decode() == f"160000 {expected}"
+
+
+def test_client_whose_body_is_too_large_hears_it(site: Running) -> None:
+    assert site.ask("/", bytes(3 * LIMIT)) == (413, "too_large")
+    chunks = itertools.repeat(bytes(10_000), 30)
+    assert site.ask("/", chunks, **{"Transfer-Encoding": "chunked"}) == (413, "too_large")
+    waits_for_leave = site.connect(head(LIMIT + 1, more="Expect: 100-continue\r\n"))
+    assert everything(waits_for_leave).startswith(b"HTTP/1.1 413")
+
+
+def test_body_far_too_large_is_not_read_to_its_end(site: Running) -> None:
+    connection = site.connect(head(10**15))
+    with pytest.raises(OSError):
+        for _ in range(1000):
+            connection.sendall(bytes(100_000))
+    assert site.ask("/")[0] == 200
+
+
+def test_large_bodies_together_have_a_limit(site: Running) -> None:
+    with site.connect(head(LARGE, "/upload")):
+        time.sleep(0.1)
+        assert site.ask("/upload", bytes(200_000)) == (503, "busy")
+        assert site.ask("/upload", bytes(90_000))[0] == 200  # stays in memory
+    time.sleep(0.2)
+    assert site.ask("/upload", bytes(200_000))[0] == 200
+
+
+def test_disk_that_takes_no_body_is_told(site: Running) -> None:
+    site.folder.rmdir()
+    assert site.ask("/upload", bytes(200_000)) == (503, "disk_full")
+    site.folder.mkdir()
+    assert site.ask("/upload", bytes(200_000))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 33_000 + b"\r\n\r\n", b"431"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1e3\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
+        (b"POST /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;" + b"a" * 5_000, b"400"),
+    ],
+)
+def test_broken_request_is_refused(site: Running, sent: bytes, status: bytes) -> None:
+    assert everything(site.connect(sent)).split()[1] == status
+
+
+def test_slow_reader_holds_no_thread(site: Running) -> None:
+    with site.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n") as reader:
+        reader.recv(100)
+        assert site.ask("/wait")[0] == 200  # the lane of /large has one thread
+        time.sleep(2)
+        started = time.monotonic()
+        assert len(everything(reader)) < 50_000_000 and time.monotonic() - started < 4
+
+
+def test_panic_fails_its_request_alone(site: Running) -> None:
+    pid = site.ask("/pid")
+    assert site.ask("/panic")[0] == 500
+    assert site.ask("/pid") == pid
+
+
+def test_proxy_on_this_machine_may_say_https(site: Running) -> None:
+    assert site.ask("/scheme") == (200, "http")
+    assert site.ask("/scheme", **{"X-Forwarded-Proto": "https"}) == (200, "https")
+
+
+def test_stop_answers_what_it_has_begun(site: Running) -> None:
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(site.ask("/wait")))
+    asking.start()
+    time.sleep(0.3)
+    with site.connect(b"GET / HTTP/1.1\r\n"), site.connect():
+        started = time.monotonic()
+        site.process.send_signal(signal.SIGTERM)
+        assert site.process.wait(10) == 0 and time.monotonic() - started < 4
+    asking.join()
+    assert answers[0][0] == 200
