@@ -12,10 +12,11 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.utils.crypto import get_random_string
 
+from audit.services import record
+from web.requests import address_of
+
 from . import usernames
 from .models import Role, User
-from .requests import address_of
-from .signals import announce
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -67,5 +68,5 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):
         """A new account is a viewer's; an admin makes it more."""
         user = super().save_user(request, sociallogin, form)
         user.set_role(Role.VIEWER)
-        announce("user.join", user=user, obj=user, by="single sign-on", role=str(Role.VIEWER))
+        record("user.join", user=user, obj=user, by="single sign-on", role=str(Role.VIEWER))
         return user

@@ -12,8 +12,9 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.utils.translation import gettext_lazy as _
 from requests import RequestException
 
+from web.errors import LorasiteError, NotFound
+
 from . import views
-from .errors import LorasiteError, NotFound
 
 
 class ProviderAway(LorasiteError):

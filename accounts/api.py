@@ -16,12 +16,14 @@ from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, Toke
 from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
+from accounts.http import person
+from web.errors import LorasiteError
+from web.requests import Text
+from web.throttles import throttles
+
 from . import sharing
-from .errors import LorasiteError
 from .models import User
-from .requests import Text, person
 from .second_factor import code_fits
-from .throttles import throttles
 
 
 class SecondFactorNeeded(LorasiteError):

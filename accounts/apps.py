@@ -19,4 +19,4 @@ class AccountsConfig(AppConfig):
 
 class AdminConfig(admin_apps.AdminConfig):
     default = False
-    default_site = "accounts.admin_site.AdminSite"
+    default_site = "web.admin_site.AdminSite"

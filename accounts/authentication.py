@@ -13,9 +13,10 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, IsAuthenticated
 from rest_framework.request import Request
 
+from web.requests import address_of
+
 from . import secrets
 from .models import Role, Scope, Token, User
-from .requests import address_of
 
 USED_EVERY = timedelta(minutes=1)  # `last used` is that exact, so that a reader does not write with each request
 

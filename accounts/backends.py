@@ -7,7 +7,7 @@ from axes.exceptions import AxesBackendPermissionDenied
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from .errors import LorasiteError
+from web.errors import LorasiteError
 
 
 class TooManyTries(LorasiteError):

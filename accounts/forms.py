@@ -7,7 +7,8 @@ from django.db import transaction
 from django.utils.functional import lazy
 from django.utils.translation import gettext_lazy as _
 
-from .errors import LorasiteError
+from web.errors import LorasiteError
+
 from .models import Role, Scope, User
 from .services import LONGEST, after_password_change
 

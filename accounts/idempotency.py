@@ -18,7 +18,8 @@ from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
-from .errors import Conflict, Invalid
+from web.errors import Conflict, Invalid
+
 from .models import RepeatKey, User
 from .permissions import visible
 

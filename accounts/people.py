@@ -13,11 +13,13 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
+from accounts.permissions import may_manage_sign_in
+from web.access import require_admin
+from web.errors import LorasiteError, NotFound
+
 from . import quotas, services, sharing
-from .errors import LorasiteError, NotFound
 from .forms import CloseForm, InviteForm, LimitsForm
 from .models import Invitation, Role, User
-from .permissions import may_manage_sign_in, require_admin
 
 PER_PAGE = 50
 

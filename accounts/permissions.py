@@ -9,13 +9,9 @@ A model may hang on another one (`shared_through = "experiment"`): that one's ow
 results are always open to the same people.
 """
 
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from hmac import compare_digest
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, Q, QuerySet
@@ -24,7 +20,9 @@ from django.utils.translation import gettext_lazy as _
 from guardian.models import GroupObjectPermission, UserObjectPermission
 from guardian.shortcuts import assign_perm, remove_perm
 
-from .errors import NotAllowed, NotFound
+from web.access import require_admin
+from web.errors import NotAllowed, NotFound
+
 from .models import BaseModelRule, User
 
 M = TypeVar("M", bound=Model)
@@ -92,9 +90,14 @@ def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
 def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
     """The object if the person may change it; NotFound to a stranger, NotAllowed to a reader."""
     found = get_visible(user, queryset, **lookup)
-    if not owns(user, found) and not visible(user, queryset.filter(pk=found.pk), manage=True).exists():
+    if not can_manage(user, found):
         raise NotAllowed
     return found
+
+
+def can_manage(user: User, obj: Model) -> bool:
+    """Return whether the person may change and delete the object: its owner, an admin, or a holder of `change_<model>`."""
+    return owns(user, obj) or visible(user, type(obj)._default_manager.filter(pk=obj.pk), manage=True).exists()
 
 
 def owns(user: User, obj: Any) -> bool:
@@ -109,11 +112,6 @@ def require_owner(user: User, obj: Model) -> None:
 
 def require_creator(user: User) -> None:
     if not user.can_create:
-        raise NotAllowed
-
-
-def require_admin(user: User) -> None:
-    if not user.is_admin:
         raise NotAllowed
 
 
@@ -181,27 +179,3 @@ def _decided_by(model: Any) -> tuple[str, type[Model]]:
 
 def _perm(model: type[Model], manage: bool) -> str:
     return f"{'change' if manage else 'view'}_{model._meta.model_name}"
-
-
-def may_read_metrics(environ: Mapping[str, object]) -> bool:
-    """Whoever carries METRICS_TOKEN; where none is set, this machine, asked by its own name and through no proxy.
-
-    `environ` is the request's, as WSGI has it. Behind a proxy every caller comes from this machine, so the name that was
-    asked for and the headers that proxies add are looked at too.
-    """
-    if settings.METRICS_TOKEN:
-        given = str(environ.get("HTTP_AUTHORIZATION", ""))
-        return compare_digest(given.encode(), f"Bearer {settings.METRICS_TOKEN}".encode())
-    forwarded = any(
-        name in environ for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
-    )
-    host = str(environ.get("HTTP_HOST", "")).rpartition("@")[2]
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return not forwarded and is_loopback(str(environ.get("REMOTE_ADDR", ""))) and is_loopback(name)
-
-
-def is_loopback(name: str) -> bool:
-    try:
-        return name == "localhost" or ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -6,8 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from .disk import require_room
-from .errors import Conflict
+from web.disk import require_room
+from web.errors import Conflict
+
 from .models import User
 
 Count = Callable[[User], int]

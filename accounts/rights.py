@@ -14,9 +14,10 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from django.dispatch import receiver
 from django.utils import timezone
 
+from audit.services import record
+
 from .models import Invitation, Role, Standing, User
 from .services import end_tokens
-from .signals import announce
 
 DECISIVE = {"is_active", "is_superuser", "is_staff"}
 
@@ -62,7 +63,7 @@ def follow_roles(people: Iterable[int]) -> None:
 
 def _end_invitations(user: User) -> None:
     for invitation in Invitation.objects.filter(invited_by=user):
-        announce("invitation.end", obj=invitation, invited_by=user.get_username())
+        record("invitation.end", obj=invitation, invited_by=user.get_username())
         invitation.delete()
 
 

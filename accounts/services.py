@@ -11,13 +11,15 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
+from accounts.permissions import require_role_manager, require_sign_in_manager
+from audit.services import record
+from web.access import require_admin
+from web.errors import Conflict, Invalid, NotFound
+
 from . import secrets, usernames
-from .errors import Conflict, Invalid, NotFound
 from .models import Invitation, Role, Scope, Token, User
-from .permissions import require_admin, require_role_manager, require_sign_in_manager
 from .reset_links import reset_path
 from .sharing import hand_over
-from .signals import announce
 
 INVITED = timedelta(days=7)
 LONGEST = 366  # days that a token may live
@@ -36,7 +38,7 @@ def end_tokens(user: User) -> None:
 def after_password_change(user: User) -> None:
     """Sessions, access tokens and personal tokens carry the password's hash, so they end by themselves; the rest here."""
     end_tokens(user)
-    announce("user.password_change", obj=user)
+    record("user.password_change", obj=user)
 
 
 @transaction.atomic
@@ -44,7 +46,7 @@ def change_role(user: User, role: Role, *, before: Role | None = None) -> None:
     """`before` is the role that the person had; nothing is announced where it is the same."""
     user.set_role(role)
     if role != before:
-        announce("user.role_change", obj=user, role=str(role))
+        record("user.role_change", obj=user, role=str(role))
 
 
 @transaction.atomic
@@ -68,7 +70,7 @@ def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[
         stamp=user.get_session_auth_hash(),
         expires_at=timezone.now() + timedelta(days=days),
     )
-    announce("token.create", user=user, obj=token, scopes=token.scopes, days=days)
+    record("token.create", user=user, obj=token, scopes=token.scopes, days=days)
     return token, secret
 
 
@@ -77,7 +79,7 @@ def end_token(*, user: User, pk: int) -> None:
     token = user.api_tokens.filter(pk=pk).first()
     if token is None:
         raise NotFound
-    announce("token.end", user=user, obj=token)
+    record("token.end", user=user, obj=token)
     token.delete()
 
 
@@ -89,7 +91,7 @@ def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
     invitation = Invitation.objects.create(
         hash=secrets.digest(secret), note=note[:120], role=role, invited_by=user, expires_at=timezone.now() + INVITED
     )
-    announce("invitation.create", user=user, obj=invitation, role=str(role))
+    record("invitation.create", user=user, obj=invitation, role=str(role))
     return invitation, secret
 
 
@@ -110,7 +112,7 @@ def withdraw(*, user: User, pk: int) -> None:
     invitation = Invitation.objects.filter(pk=pk).first()
     if invitation is None:
         raise NotFound
-    announce("invitation.end", user=user, obj=invitation)
+    record("invitation.end", user=user, obj=invitation)
     invitation.delete()
 
 
@@ -134,7 +136,7 @@ def join(*, secret: str, username: str, email: str, password: str) -> User:
     except IntegrityError:
         raise Invalid(_("This name has just been taken. Choose another."), field="username") from None
     user.set_role(Role(invitation.role))
-    announce("user.join", user=user, obj=user, role=invitation.role, invited_by=str(invitation.invited_by))
+    record("user.join", user=user, obj=user, role=invitation.role, invited_by=str(invitation.invited_by))
     invitation.delete()
     return user
 
@@ -150,7 +152,7 @@ def _check_chosen(username: str) -> None:
 def reset_link(*, user: User, person: User) -> str:
     """The path under which a person sets a new password, once, within a day; for an admin to pass on."""
     require_sign_in_manager(user, person)
-    announce("user.reset_link", user=user, obj=person)
+    record("user.reset_link", user=user, obj=person)
     return reset_path(person, maker=user)
 
 
@@ -163,7 +165,7 @@ def close(*, user: User, person: User, heir: User | None = None) -> int:
     moved = hand_over(user=user, leaver=person, to=heir) if heir else 0
     person.is_active = False
     person.save(update_fields=["is_active"])  # rights.py ends tokens and invitations
-    announce("user.close", user=user, obj=person, heir=heir.get_username() if heir else "", objects=moved)
+    record("user.close", user=user, obj=person, heir=heir.get_username() if heir else "", objects=moved)
     return moved
 
 
@@ -172,7 +174,7 @@ def reopen(*, user: User, person: User) -> None:
     require_role_manager(user, person)
     person.is_active = True
     person.save(update_fields=["is_active"])
-    announce("user.reopen", user=user, obj=person)
+    record("user.reopen", user=user, obj=person)
 
 
 @transaction.atomic
@@ -190,4 +192,4 @@ def set_limits(*, user: User, person: User, **limits: Any) -> None:
     for name, value in limits.items():
         setattr(person, name, value)
     person.save(update_fields=list(limits))
-    announce("user.limits", user=user, obj=person, **limits)
+    record("user.limits", user=user, obj=person, **limits)

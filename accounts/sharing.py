@@ -12,10 +12,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from guardian.shortcuts import get_groups_with_perms, get_users_with_perms
 
-from .errors import Invalid, NotFound
+from accounts.permissions import decided_by, get_visible, require_owner, share, unshare, visible
+from audit.services import record
+from web.access import require_admin
+from web.errors import Invalid, NotFound
+
 from .models import Role, User
-from .permissions import decided_by, get_visible, require_admin, require_owner, share, unshare, visible
-from .signals import announce
 
 LEVELS = {
     "none": gettext_lazy("not any more"),
@@ -122,7 +124,7 @@ def give(*, user: User, obj: Any, to: User | Group, level: str) -> None:
     unshare(obj, to=to)
     if level != "none":
         share(obj, to=to, manage=level == "manage")
-    announce("share.end" if level == "none" else "share", user=user, obj=obj, to=str(to), access=level)
+    record("share.end" if level == "none" else "share", user=user, obj=obj, to=str(to), access=level)
 
 
 def _give_away(user: User, obj: Any, to: User | Group) -> None:
@@ -131,7 +133,7 @@ def _give_away(user: User, obj: Any, to: User | Group) -> None:
     before = obj.owner.get_username()
     unshare(obj, to=to)
     _set_owner(obj, to)
-    announce("owner.change", user=user, obj=obj, to=to.get_username(), before=before)
+    record("owner.change", user=user, obj=obj, to=to.get_username(), before=before)
 
 
 def _set_owner(obj: Any, to: User) -> None:
@@ -161,7 +163,7 @@ def hand_over(*, user: User, leaver: User, to: User) -> int:
     objects = [obj for model in shared_models().values() for obj in model._default_manager.filter(owner=leaver)]
     for obj in objects:
         _give_away(user, obj, to)
-    announce("owner.hand_over", user=user, obj=leaver, to=to.get_username(), objects=len(objects))
+    record("owner.hand_over", user=user, obj=leaver, to=to.get_username(), objects=len(objects))
     return len(objects)
 
 

@@ -15,14 +15,15 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from audit.services import record
+from web.errors import LorasiteError
+from web.requests import address_of
+from web.throttles import count
+
 from . import quotas, services, sharing
-from .errors import LorasiteError
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
 from .permissions import owns
-from .requests import address_of
 from .reset_links import ResetTokens
-from .signals import announce
-from .throttles import count
 
 
 class SignIn(views.LoginView):
@@ -130,7 +131,7 @@ def sessions(request: Any) -> HttpResponse:
         ended = [s for s in found if s.session_key != here and asked in ("others", str(s.pk))]
         for session in ended:
             session.end()
-        announce("session.end", user=request.user, obj=request.user, sessions=len(ended))
+        record("session.end", user=request.user, obj=request.user, sessions=len(ended))
         messages.success(request, _("Ended: %(count)s.") % {"count": len(ended)})
         return redirect("accounts:sessions")
     lines = [{"session": s, "here": s.session_key == request.session.session_key} for s in found]

@@ -1,7 +1,7 @@
 from django.contrib import admin
 from unfold.admin import ModelAdmin
 
-from accounts.admin_site import ReadOnly
+from web.admin_site import ReadOnly
 
 from .models import Entry
 

@@ -4,8 +4,7 @@ from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 
-from accounts.permissions import require_admin
-from accounts.requests import person
+from web.access import require_admin
 
 from .models import Entry
 from .selectors import FILTERS, search
@@ -30,7 +29,7 @@ class Logs(ListAPIView[Entry]):
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
-        require_admin(person(request))
+        require_admin(request.user)
 
     def get_queryset(self) -> QuerySet[Entry]:
         return Entry.objects.none() if getattr(self, "swagger_fake_view", False) else search(self.request.query_params)

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from web.errors import Invalid
 
 from .models import Entry
 

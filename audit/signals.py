@@ -9,8 +9,6 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 from django.utils.translation import override
 
-from accounts.signals import happened
-
 from .services import record
 
 _ADMIN = {1: "admin.add", 2: "admin.change", 3: "admin.delete"}  # Django's action flags
@@ -51,11 +49,6 @@ def second_factor_added(instance: Any, created: bool, **kwargs: Any) -> None:
 @receiver(post_delete, sender="mfa.Authenticator")
 def second_factor_removed(instance: Any, **kwargs: Any) -> None:
     record("second_factor.remove", obj=instance.user, kind=instance.type)
-
-
-@receiver(happened)
-def announced(action: str, obj: Any, user: Any, result: str, details: dict[str, Any], **kwargs: Any) -> None:
-    record(action, user=user, obj=obj, result=result, **details)
 
 
 @receiver(post_save, sender="admin.LogEntry")

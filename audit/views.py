@@ -8,8 +8,8 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from accounts.errors import Invalid
-from accounts.permissions import require_admin
+from web.access import require_admin
+from web.errors import Invalid
 
 from . import export, services
 from .forms import FilterForm

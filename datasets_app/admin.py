@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
-from accounts.admin_site import ReadOnly
+from web.admin_site import ReadOnly
 
 from .models import Dataset, Finding, Version
 

@@ -13,11 +13,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import Invalid, NotFound
+from accounts.http import person
 from accounts.idempotency import HEADER, key_of
 from accounts.permissions import get_managed, require_creator
-from accounts.requests import person, refuse_unknown
-from accounts.throttles import throttles
+from web.errors import Invalid, NotFound
+from web.requests import refuse_unknown
+from web.throttles import throttles
 
 from . import changes, diff, hub, selectors, services
 from .models import Dataset, DataTask, Suspect, Version

@@ -11,10 +11,10 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts.errors import Conflict, Invalid
 from accounts.permissions import get_managed
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
+from web.errors import Conflict, Invalid
 
 from . import analysis, changes, diff, selectors, services, wording
 from .models import Dataset, DataTask, Version

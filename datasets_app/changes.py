@@ -13,9 +13,9 @@ import polars as pl
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
-from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from engine.data.near_duplicates import same_text
+from web.errors import Conflict, Invalid
 from work.models import Status
 
 from . import checks, services, wording

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from web.errors import Invalid
 
 from .canonical import SLICE
 from .table import ROW, Table

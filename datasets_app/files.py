@@ -12,7 +12,7 @@ from typing import IO, BinaryIO
 
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from web.errors import Invalid
 
 GZIP, ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 DIRECTORY_BYTES = 64 * 1024  # of a ZIP: a thousand names, and more than a data file needs

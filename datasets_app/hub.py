@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
 from accounts.models import User
+from web.errors import Invalid
 
 from . import services
 from .models import DataTask

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.db import transaction
 
-from accounts.errors import LorasiteError
 from engine.errors import EngineError
+from web.errors import LorasiteError
 from work.lease import Heartbeat
 from work.models import Status
 from work.progress import Progress

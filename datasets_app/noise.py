@@ -16,12 +16,12 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
-from accounts.errors import Invalid
 from audit.services import record
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
 from engine.data.linear_probe import FOLDS, held_out_probabilities
 from engine.data.near_duplicates import text_hash
+from web.errors import Invalid
 
 from . import wording
 from .models import DataTask, Finding, Suspect, Version

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from web.errors import Invalid
 
 from .files import refuse_cells, too_large
 from .table import HEAD_ROWS, Part, Table, cell, no_rows, numbers, unique_names

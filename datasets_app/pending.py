@@ -14,9 +14,9 @@ from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 
-from accounts.disk import require_room
-from accounts.errors import NotFound
 from accounts.models import User
+from web.disk import require_room
+from web.errors import NotFound
 
 from .files import copy_stream, too_large
 

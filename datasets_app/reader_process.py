@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from accounts.errors import LorasiteError
+from web.errors import LorasiteError
 
 if TYPE_CHECKING:
     from .table import Table

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from web.errors import Invalid
 
 from .encodings import ENCODINGS, READABLE, Detected, detect
 from .files import CHUNK, head_of, kind_of, refuse_binary, refuse_cells, too_large, unpack

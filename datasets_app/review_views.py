@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.errors import Conflict, NotFound
 from accounts.permissions import visible
+from web.errors import Conflict, NotFound
 
 from . import changes, gain, selectors, services
 from .change_views import managed_version, shown

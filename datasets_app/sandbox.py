@@ -23,7 +23,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, LorasiteError
+from web.errors import Invalid, LorasiteError
 
 from .files import TooLarge
 from .reader_process import ANSWER, OUT_OF_MEMORY, ROWS

@@ -7,10 +7,10 @@ from uuid import UUID
 from django.db.models import F, Prefetch, QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, NotFound
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts
+from web.errors import Invalid, NotFound
 from work.models import Status
 
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version

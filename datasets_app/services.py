@@ -15,14 +15,14 @@ from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
-from accounts.disk import require_room
-from accounts.errors import Conflict, Invalid
 from accounts.idempotency import KeyUsed, fingerprint, made_before, once
 from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
 from accounts.quotas import require_storage
 from audit.services import record
 from engine.config import SAMPLE_MODEL
+from web.disk import require_room
+from web.errors import Conflict, Invalid
 from work import queue
 from work.models import Status
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
+from web.errors import Invalid
 
 ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
 HEAD_ROWS = 2000

@@ -19,11 +19,11 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 from django_htmx.middleware import HtmxDetails
 
-from accounts.errors import Conflict, Invalid, LorasiteError
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
-from accounts.throttles import limited
 from engine.config import SAMPLE_MODEL
+from web.errors import Conflict, Invalid, LorasiteError
+from web.throttles import limited
 from work.models import ENDED, Status
 
 from . import hub, pending, report, selectors, services

@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin, TabularInline
 
-from accounts.admin_site import ReadOnly
+from web.admin_site import ReadOnly
 
 from .models import Experiment, ModelVersion, RegisteredModel
 from .registry import services

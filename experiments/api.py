@@ -10,10 +10,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import LorasiteError
+from accounts.http import person
 from accounts.models import User
-from accounts.permissions import require_admin
-from accounts.requests import Text, person
+from web.access import require_admin
+from web.errors import LorasiteError
+from web.requests import Text
 
 from . import services
 from .columns import SORTABLE

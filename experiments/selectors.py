@@ -8,10 +8,10 @@ from typing import Any
 from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, NotFound
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts
+from web.errors import Invalid, NotFound
 
 from .columns import COLUMNS, SORTABLE
 from .models import Experiment

@@ -13,11 +13,11 @@ from typing import IO, Any
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
 from accounts.models import User
 from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
+from web.errors import Conflict, Invalid, LorasiteError, NotFound
 
 from .models import Experiment, RegisteredModel
 from .selectors import files, free_name

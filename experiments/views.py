@@ -11,8 +11,8 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from accounts.errors import NotFound
 from accounts.permissions import visible
+from web.errors import NotFound
 
 from . import columns, compare, curves, results, selectors, services
 from .models import Experiment

@@ -7,10 +7,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import Invalid
+from accounts.http import person
 from accounts.models import Scope
-from accounts.requests import Text, person, refuse_unknown
-from accounts.throttles import throttles
+from web.errors import Invalid
+from web.requests import Text, refuse_unknown
+from web.throttles import throttles
 
 from .recommendation import SAMPLE, data_for, recommend
 from .services import TEXT_LIMIT, TEXTS_LIMIT, predict

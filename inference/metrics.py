@@ -7,8 +7,8 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram, disable_created_metrics, make_wsgi_app
 
-from accounts.errors import LorasiteError, NotAllowed
-from accounts.permissions import may_read_metrics
+from web.access import may_read_metrics
+from web.errors import LorasiteError, NotAllowed
 
 disable_created_metrics()  # a second series for each counter, which nobody asks
 PREDICTIONS = Counter("lorasite_predictions", "Texts that were asked about, by what became of them.", ["outcome"])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, LorasiteError, NotFound
 from accounts.models import User
 from audit.services import record
 from datasets_app.models import Version
@@ -19,6 +18,7 @@ from experiments.models import Measurement, ModelVersion
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
 from experiments.results import interval
+from web.errors import Invalid, LorasiteError, NotFound
 
 from .selectors import Model
 from .services import TEXTS_LIMIT, ask

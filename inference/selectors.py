@@ -7,11 +7,11 @@ from typing import Any
 from django.db.models import F, QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, LorasiteError, NotFound
 from accounts.models import User
 from accounts.permissions import visible
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.selectors import version_of
+from web.errors import Conflict, LorasiteError, NotFound
 
 OFFERED = 100  # in a list to choose from; any other model is asked by its name
 

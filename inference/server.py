@@ -11,7 +11,7 @@ from typing import Any
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, Invalid, LorasiteError, NotFound
+from web.errors import Conflict, Invalid, LorasiteError, NotFound
 
 from . import metrics
 from .selectors import Model, Models

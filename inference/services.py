@@ -10,12 +10,12 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.errors import Conflict, Invalid, LorasiteError
 from accounts.models import User
 from audit.services import record
 from engine.serve.errors import Busy, Unreadable
 from engine.serve.predictor import Answers, Prediction, Predictor
 from engine.serve.word_importance import words_that_mattered
+from web.errors import Conflict, Invalid, LorasiteError
 
 from . import metrics
 from .selectors import Model, Models, models_for

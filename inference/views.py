@@ -8,8 +8,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.errors import LorasiteError
-from accounts.throttles import limited
+from web.errors import LorasiteError
+from web.throttles import limited
 
 from . import recommendation, services
 from .copy_as import copies

@@ -9,7 +9,7 @@ from lorasite.env import BASE_DIR, env
 def prepare() -> None:
     admin, password = make_admin()
     if password:
-        announce(admin.username, password)
+        record(admin.username, password)
     if env.samples:
         load_samples(admin)
 
@@ -25,7 +25,7 @@ def make_admin() -> tuple[User, str]:
     return admin, made
 
 
-def announce(username: str, password: str) -> None:
+def record(username: str, password: str) -> None:
     lines = (
         f"Sign in at http://{env.host}:{env.port}/",
         f"user      {username}",

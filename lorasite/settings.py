@@ -61,10 +61,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "monitoring.middleware.Probes",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "lorasite.middleware.ProxyMiddleware",
+    "web.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "lorasite.middleware.PrivateMiddleware",
+    "web.middleware.PrivateMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
@@ -76,11 +76,11 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
-    "lorasite.middleware.RoomMiddleware",
-    "lorasite.middleware.ApiMiddleware",
-    "lorasite.middleware.BodyMiddleware",
-    "lorasite.middleware.SaneMiddleware",
-    "lorasite.errors.ErrorMiddleware",
+    "web.middleware.RoomMiddleware",
+    "web.middleware.ApiMiddleware",
+    "web.middleware.BodyMiddleware",
+    "web.middleware.SaneMiddleware",
+    "web.error_responses.ErrorMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
@@ -130,7 +130,7 @@ AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME = 10, timedelta(minutes=5)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # so that nobody locks others out
 AXES_RESET_ON_SUCCESS, AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, True, False, False
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_CLIENT_IP_CALLABLE = "accounts.requests.network_of"
+AXES_CLIENT_IP_CALLABLE = "web.requests.network_of"
 AXES_USERNAME_CALLABLE = "accounts.usernames.counted_as"
 
 # django-allauth brings the second factor, single sign-on and the list of sessions; signing in and up stays our own.
@@ -185,7 +185,7 @@ CACHES = {
         "OPTIONS": {
             "socket_connect_timeout": 0.2,
             "socket_timeout": 0.5,
-            "serializer": "accounts.throttles.Json",
+            "serializer": "web.throttles.Json",
         },
     },
 }
@@ -231,7 +231,7 @@ PROMETHEUS_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 # Two installations on one host share cookies (a cookie knows no port), so each names its own.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"lorasite_{env.port}", f"lorasite_csrf_{env.port}"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-CSRF_FAILURE_VIEW = "lorasite.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "web.error_responses.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 TRUSTED_PROXIES = env.trusted_proxies
@@ -271,9 +271,9 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.HasScope"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "lorasite.schema.Schema",
-    "DEFAULT_PAGINATION_CLASS": "lorasite.pagination.CursorPagination",
-    "EXCEPTION_HANDLER": "lorasite.errors.api_exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "web.schema.Schema",
+    "DEFAULT_PAGINATION_CLASS": "web.pagination.CursorPagination",
+    "EXCEPTION_HANDLER": "web.error_responses.api_exception_handler",
 }
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=30),

@@ -5,7 +5,7 @@ from django.urls import include, path
 
 from lorasite import home
 
-handler404, handler500 = "lorasite.errors.not_found", "lorasite.errors.server_error"
+handler404, handler500 = "web.error_responses.not_found", "web.error_responses.server_error"
 
 urlpatterns = [
     path("", home.home, name="home"),

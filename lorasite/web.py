@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 
 from lorasite.env import env
+from web.middleware import UPLOADS
 from webserver import Head, Site
 from webserver import serve as serve_site
 
@@ -15,7 +16,6 @@ PROBES = {"/healthz": "alive", "/readyz": "probes", "/metrics": "probes"}
 POSTS = {"/login": "sign-ins", "/api/login": "sign-ins", "/predict": "predictions", "/api/predict": "predictions"}
 RECOMMENDATIONS = ("/models/recommend", "/api/models/recommend")
 DATA = ("/datasets/", "/api/datasets/")
-UPLOADS = ("/datasets/new/", "/api/datasets")
 FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
 UPLOADS_WAITING = 8  # of the largest size; what is beyond is asked to come back
 

@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from unfold.admin import ModelAdmin
 
-from accounts.admin_site import ReadOnly
+from web.admin_site import ReadOnly
 
 from .models import Worker
 from .redis_state import RedisState, redis_state

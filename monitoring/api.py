@@ -3,8 +3,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.permissions import require_admin
-from accounts.requests import person
+from accounts.http import person
+from web.access import require_admin
 
 from . import selectors
 from .serializers import SystemSerializer

@@ -13,13 +13,13 @@ from django.conf import settings
 from django.db import connection
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, Invalid
 from audit.services import record, verify
 from datasets_app import canonical
 from datasets_app.models import Version
 from engine.errors import CheckpointDamaged, DiskError
 from engine.storage import DRAFT, verify_folder, write_folder
 from experiments.models import Experiment, ModelVersion
+from web.errors import Conflict, Invalid
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from accounts.permissions import may_read_metrics, require_admin
+from web.access import may_read_metrics, require_admin
 
 from . import health, selectors
 from .metrics import exposition

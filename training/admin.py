@@ -7,7 +7,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.admin import ModelAdmin
 
-from accounts.admin_site import ReadOnly
+from web.admin_site import ReadOnly
 
 from . import services
 from .models import Task, WrongState

@@ -15,14 +15,15 @@ from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.errors import Invalid, LorasiteError, TooLarge
+from accounts.http import person
 from accounts.idempotency import HEADER, key_of
 from accounts.models import User
 from accounts.permissions import require_creator
-from accounts.requests import person, tag_of, unchanged
-from accounts.throttles import throttles
 from engine.config import RunConfig
 from engine.safe_yaml import LIMIT
+from web.errors import Invalid, LorasiteError, TooLarge
+from web.requests import tag_of, unchanged
+from web.throttles import throttles
 
 from . import selectors, services
 from .models import Status, Task

@@ -13,11 +13,11 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict
 from accounts.models import User
 from datasets_app.models import Version
 from engine.config import RunConfig
 from engine.training.estimate import Forecast, Measured, forecast, influences
+from web.errors import Conflict
 from work import queue
 
 from .models import ENDED, Status, Task, Timing

@@ -10,9 +10,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
 
-from accounts.errors import LorasiteError, TooLarge
 from engine import safe_yaml
 from engine.config import RunConfig
+from web.errors import LorasiteError, TooLarge
 
 NAME = "experiment_name"
 IN_SIGHT = {

@@ -8,11 +8,11 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from accounts.errors import LorasiteError
 from datasets_app.models import Version
 from engine.config import RunConfig
 from engine.errors import EngineError, Interrupted
 from experiments.services import record_result
+from web.errors import LorasiteError
 from work.lease import Heartbeat
 from work.progress import Progress
 from work.running import Interrupted as GivenUp

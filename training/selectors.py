@@ -5,10 +5,10 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts, limit
+from web.errors import Invalid
 
 from .models import LogLine, Status, Task
 

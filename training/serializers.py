@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from accounts.requests import Key
+from web.requests import Key
 
 from .models import LogLine, Status, Task
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid, NotFound
 from accounts.idempotency import fingerprint, made_before, once
 from accounts.models import User
 from accounts.permissions import require_creator
@@ -22,6 +21,7 @@ from engine.errors import ConfigError
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
+from web.errors import Invalid, NotFound
 from work import queue
 
 from . import estimates

@@ -5,10 +5,10 @@ from pathlib import Path
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from accounts.errors import Invalid
 from accounts.permissions import base_model_allowed
 from datasets_app import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
+from web.errors import Invalid
 
 HUB_TIMEOUT_S = 3.0
 

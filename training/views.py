@@ -10,13 +10,13 @@ from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
-from accounts.errors import LorasiteError
 from accounts.idempotency import KeyUsed, checked_key
 from accounts.permissions import require_creator
-from accounts.throttles import count
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
 from experiments.selectors import experiment_for, free_name
+from web.errors import LorasiteError
+from web.throttles import count
 
 from . import curves, estimates, presets, selectors, services
 from .copy_as import copies
@@ -91,7 +91,7 @@ def again(request: Any) -> HttpResponse:
     try:
         task = _submit_again(request, config, key)
     except KeyUsed as error:  # that very run is there already, under the name that was free then
-        made = selectors.tasks_for(request.user).filter(pk=error.facts.get("made") or None).first()
+        made = selectors.tasks_for(request.user).filter(pk=error.facts.get("made") or UUID(int=0)).first()
         task = made or _submit_again(request, config, f"{key}-{config['experiment_name']}")  # it is gone or given away
     return redirect("training:run", task.pk)
 

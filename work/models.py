@@ -12,7 +12,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from accounts.errors import Conflict
+from web.errors import Conflict
 
 log = logging.getLogger(__name__)
 QUEUED, PREPARING = "queued", "preparing"  # the stages that every kind of work has

@@ -11,8 +11,8 @@ from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-from accounts import disk
-from accounts.errors import LorasiteError, is_panic
+from web import disk
+from web.errors import LorasiteError, is_panic
 
 from . import lease
 from .lease import Fenced, Heartbeat

@@ -8,7 +8,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from accounts.requests import network_of
+from web.requests import network_of
 
 RIGHT, TRIES = "correct-horse-9", settings.AXES_FAILURE_LIMIT
 

@@ -8,7 +8,6 @@ from django.contrib.auth.models import Group
 from guardian.models import GroupObjectPermission, UserObjectPermission
 
 from accounts import services, sharing
-from accounts.errors import Invalid, NotAllowed
 from accounts.models import User
 from accounts.permissions import OnlyOwner, visible
 from audit.models import Entry
@@ -17,6 +16,7 @@ from datasets_app.models import Dataset
 from experiments.models import Experiment
 from lorasite.tests.rows import Belongings, belongings
 from training.models import Task
+from web.errors import Invalid, NotAllowed
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import RefreshToken
 
 from accounts import secrets, services, sharing
-from accounts.errors import Conflict, NotAllowed
 from accounts.models import Token, User
 from audit.models import Entry
 from lorasite.tests.rows import belongings
+from web.errors import Conflict, NotAllowed
 
 
 def token_of(user: User, *scopes: str, days: int = 1) -> str:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accounts.errors import Invalid
 from datasets_app.reader_process import ANSWER, ROWS
+from web.errors import Invalid
 
 
 def is_killed(*given: Any, **options: Any) -> None:

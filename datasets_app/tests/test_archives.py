@@ -9,9 +9,9 @@ import zipfile
 
 import pytest
 
-from accounts.errors import Invalid
 from datasets_app import columns, reading
 from datasets_app.files import TooLarge
+from web.errors import Invalid
 
 LIMIT = 1 << 20
 CSV = b"text,label\ngood morning,good\nbad evening,bad\n"

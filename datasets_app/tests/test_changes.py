@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
-from accounts.errors import Conflict, Invalid
 from datasets_app import changes, diff, services
 from datasets_app.models import Version
+from web.errors import Conflict, Invalid
 
 pytestmark = pytest.mark.django_db
 

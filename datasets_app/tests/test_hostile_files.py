@@ -17,10 +17,10 @@ from django.core.management import CommandError, call_command
 from django.utils import translation
 from pyarrow import parquet
 
-from accounts.errors import Invalid
 from datasets_app import pending, reading, sandbox, services
 from datasets_app.files import TooLarge
 from datasets_app.models import Dataset, DataTask, Version
+from web.errors import Invalid
 from work.models import Status
 
 LIMIT = 20 << 20

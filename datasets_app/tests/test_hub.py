@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from django.core.management import CommandError, call_command
 
-from accounts.errors import Invalid
 from datasets_app import hub, services
 from datasets_app.models import Dataset, DataTask
+from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -11,9 +11,9 @@ from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.errors import LorasiteError
 from datasets_app import canonical, columns, reading, services
 from datasets_app.models import Dataset
+from web.errors import LorasiteError
 
 from .malformed import MALFORMED, good
 

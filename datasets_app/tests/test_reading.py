@@ -7,11 +7,11 @@ import json
 import polars as pl
 import pytest
 
-from accounts.errors import Invalid
 from datasets_app import columns, reading
 from datasets_app.encodings import detect
 from datasets_app.files import TooLarge
 from datasets_app.table import ROW
+from web.errors import Invalid
 
 LIMIT = 20 << 20
 PAIRS = [("good morning", "good"), ("bad evening", "bad"), ("good night", "good")]

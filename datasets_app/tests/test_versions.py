@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts.errors import Conflict, Invalid, NotAllowed
 from audit.models import Entry
 from datasets_app import canonical, selectors, services
 from datasets_app.models import Dataset, Version
+from web.errors import Conflict, Invalid, NotAllowed
 
 pairs = st.lists(st.tuples(st.text(), st.sampled_from("ab")), min_size=1, max_size=20)
 

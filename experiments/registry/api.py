@@ -12,11 +12,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.errors import Invalid
+from accounts.http import person
 from accounts.idempotency import HEADER, key_of
 from accounts.models import User
 from accounts.permissions import require_creator
-from accounts.requests import person, refuse_unknown
+from web.errors import Invalid
+from web.requests import refuse_unknown
 
 from ..models import ModelVersion, RegisteredModel
 from ..selectors import managed_experiment

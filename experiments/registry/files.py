@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accounts import disk
-from accounts.errors import Conflict
 from engine.errors import DiskFull, EngineError
 from engine.storage import MANIFEST, sweep_drafts, verify_folder, write_folder
+from web import disk
+from web.errors import Conflict
 
 from ..models import Experiment
 

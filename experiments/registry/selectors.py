@@ -5,10 +5,10 @@ from typing import Any
 from django.db.models import F, Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
-from accounts.errors import NotFound
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts
+from web.errors import NotFound
 
 from ..models import ModelVersion, RegisteredModel
 from ..selectors import refuse_unknown

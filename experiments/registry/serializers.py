@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from accounts.requests import Text
+from web.requests import Text
 
 from ..models import ModelVersion, RegisteredModel
 from .card import LICENCES

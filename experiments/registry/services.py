@@ -10,7 +10,6 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts.errors import Conflict, Invalid
 from accounts.idempotency import fingerprint, made_before, once
 from accounts.models import User
 from accounts.permissions import require_creator, visible
@@ -18,6 +17,7 @@ from accounts.quotas import require_storage
 from audit.services import record
 from datasets_app.languages import spoken
 from datasets_app.models import Version
+from web.errors import Conflict, Invalid
 
 from ..models import Alias, Experiment, ModelVersion, RegisteredModel
 from ..services import NameTaken

@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
-from accounts.errors import LorasiteError
 from datasets_app.selectors import version_for as data_version_for
+from web.errors import LorasiteError
 
 from ..results import plain_peft_code, verdict
 from ..selectors import free_name, managed_experiment

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts.errors import Conflict
 from accounts.permissions import share
 from audit.models import Entry
 from experiments import results, services
 from experiments.models import Experiment
 from training.models import Status, Task
+from web.errors import Conflict
 
 from .rows import METRICS, row
 

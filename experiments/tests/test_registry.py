@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from accounts.errors import Conflict, Invalid, NotFound
 from accounts.permissions import share
 from accounts.sharing import give, recipients
 from audit.models import Entry
@@ -19,6 +18,7 @@ from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from experiments.registry import card, selectors, services
 from experiments.services import NameTaken
+from web.errors import Conflict, Invalid, NotFound
 
 pytestmark = pytest.mark.django_db
 

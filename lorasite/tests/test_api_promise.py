@@ -1,7 +1,7 @@
 """What version 1 of the API has promised stays: operations, parameters, and fields of what is sent and answered.
 
 api_v1.txt holds a line each. A new promise is added with `python -m lorasite.tests.test_api_promise`; a line that is taken
-out breaks somebody's program, and needs a new version of the API (lorasite/middleware.py).
+out breaks somebody's program, and needs a new version of the API (web/middleware.py).
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from django.db import connection
 
-from accounts import disk
+from web import disk
 
 from .site import PASSWORD, running_web
 

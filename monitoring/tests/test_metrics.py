@@ -8,11 +8,11 @@ import pytest
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from accounts.errors import Invalid
 from inference.metrics import measured
 from lorasite.tests.rows import belongings
 from monitoring.metrics import exposition
 from training.models import Status, Task
+from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,9 +7,9 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from accounts.errors import Conflict, Invalid
 from training import estimates, services
 from training.models import Status, Task, Timing
+from web.errors import Conflict, Invalid
 
 from .conftest import tiny
 from .test_pages import form_of

@@ -1,10 +1,10 @@
 import pytest
 
-from accounts.errors import Conflict, Invalid, NotAllowed
 from audit.models import Entry
 from training import services
 from training.models import Status, Task
 from training.tests.conftest import tiny
+from web.errors import Conflict, Invalid, NotAllowed
 
 pytestmark = pytest.mark.django_db
 

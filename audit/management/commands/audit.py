@@ -5,11 +5,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from accounts.commands import columns, refused
-from accounts.errors import LorasiteError
 from audit import export, services
 from audit.api import EntrySerializer
 from audit.selectors import FILTERS, search
+from web.commands import columns, refused
+from web.errors import LorasiteError
 
 
 class Command(BaseCommand):

@@ -6,9 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.commands import MISSING, MISUSED, Answering, person, who_and_how
+from accounts.commands import person
 from datasets_app import hub, selectors, services, wording
 from datasets_app.models import Version
+from web.commands import MISSING, MISUSED, Answering, who_and_how
 
 
 class Command(Answering):

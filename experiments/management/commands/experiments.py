@@ -5,11 +5,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
-from accounts.commands import Answering, columns, person, who_and_how
-from accounts.errors import Invalid
+from accounts.commands import person
 from experiments import compare, results, selectors
 from experiments.columns import SORTABLE
 from experiments.serializers import ExperimentDetail, ExperimentRow
+from web.commands import Answering, columns, who_and_how
+from web.errors import Invalid
 
 FILTERS = ("q", "status", "dataset", "base_model", "sort")
 

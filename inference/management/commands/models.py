@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.commands import Answering, columns, person, who_and_how
+from accounts.commands import person
 from accounts.sharing import LEVELS, give, recipients
 from experiments.models import ModelVersion
 from experiments.registry import selectors, services
@@ -13,6 +13,7 @@ from experiments.results import verdict
 from experiments.selectors import managed_experiment
 from inference.api import RecommendationSerializer
 from inference.recommendation import SAMPLE, Measured, data_for, recommend
+from web.commands import Answering, columns, who_and_how
 
 FILTERS = ("q", "language", "base_model", "labels", "sort")
 

@@ -2,8 +2,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.commands import Answering, person, who_and_how
+from accounts.commands import person
 from inference.services import predict
+from web.commands import Answering, who_and_how
 
 BAR = 30  # characters of a probability of 1
 

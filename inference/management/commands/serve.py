@@ -7,9 +7,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from accounts.errors import LorasiteError
 from inference.selectors import Models, all_models, only
 from inference.server import BODY_LIMIT, Server
+from web.errors import LorasiteError
 from webserver import Head, Site, serve
 from work.parent import end_with
 

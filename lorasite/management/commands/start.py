@@ -13,7 +13,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from accounts import disk
 from accounts.models import User
 from audit.models import Entry
 from audit.services import head
@@ -22,6 +21,7 @@ from lorasite.checks import TAG
 from lorasite.env import BASE_DIR, env
 from lorasite.private_files import keep_private
 from lorasite.supervisor import Child, Supervisor, say
+from web import disk
 
 
 class Command(BaseCommand):

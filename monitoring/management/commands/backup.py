@@ -3,8 +3,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from accounts.errors import LorasiteError
 from monitoring.backup import backup
+from web.errors import LorasiteError
 
 
 class Command(BaseCommand):

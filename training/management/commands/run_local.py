@@ -6,8 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
-from accounts.commands import person, refused
-from accounts.errors import LorasiteError
+from accounts.commands import person
 from datasets_app.selectors import version_for
 from engine import Prepared, StepDone, train
 from engine.config import RunConfig
@@ -15,6 +14,8 @@ from engine.errors import EngineError, Interrupted
 from engine.training.results import describe
 from training import services
 from training.management.commands.train import read_text
+from web.commands import refused
+from web.errors import LorasiteError
 
 
 class Command(BaseCommand):

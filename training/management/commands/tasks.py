@@ -4,12 +4,13 @@ from uuid import UUID
 from django.core.management.base import CommandParser
 from django.db.models import Q
 
-from accounts.commands import Answering, columns, person, who_and_how
-from accounts.errors import NotFound
+from accounts.commands import person
 from accounts.models import User
 from training import selectors, services
 from training.models import Task
 from training.serializers import TaskSerializer
+from web.commands import Answering, columns, who_and_how
+from web.errors import NotFound
 
 
 class Command(Answering):

@@ -4,11 +4,12 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.commands import MISSING, MISUSED, Answering, person, who_and_how
+from accounts.commands import person
 from engine.safe_yaml import NotYamlError, text_of
 from training import services
 from training.models import Status, Task
 from training.serializers import TaskSerializer
+from web.commands import MISSING, MISUSED, Answering, who_and_how
 
 
 class Command(Answering):

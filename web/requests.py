@@ -9,11 +9,9 @@ from django.utils.cache import get_conditional_response
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from rest_framework import serializers
-from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 
-from .errors import Invalid
-from .models import User
+from web.errors import Invalid
 
 
 class Text(serializers.CharField):
@@ -32,13 +30,6 @@ class Key(serializers.UUIDField):
         if not isinstance(data, str):
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
-
-
-def person(request: Request) -> User:
-    """The signed-in person of a view that demands sign-in, as REST_FRAMEWORK's default permission does."""
-    if not isinstance(request.user, User):
-        raise NotAuthenticated
-    return request.user
 
 
 def address_of(request: Any) -> str | None:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .errors import LorasiteError
+from web.errors import LorasiteError
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from accounts import disk
-from accounts.errors import Invalid, LorasiteError, NotAllowed, NotFound, TooLarge, is_panic
-from audit.services import record
+from web import disk
+from web.errors import Invalid, LorasiteError, NotAllowed, NotFound, TooLarge, is_panic
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +77,9 @@ def explained_by_disk(error: BaseException | None) -> LorasiteError | None:
 
 
 def note_refusal(request: Any, error: LorasiteError) -> None:
-    """A signed-in person who asks for what the role or the scope forbids is an entry of the audit log."""
-    if error.status == 403 and getattr(request.user, "is_authenticated", False):
-        record("request.refused", result="refused", method=request.method, path=request.path[:200], code=error.code)
+    """Leave a mark on the request when the role or the scope forbids what was asked; audit.middleware records it."""
+    if error.status == 403:
+        getattr(request, "_request", request).refused_code = error.code  # DRF wraps Django's request
 
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:

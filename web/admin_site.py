@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from unfold.sites import UnfoldAdminSite
 
-from .permissions import require_admin
+from web.access import require_admin
 
 # Alpine evaluates the expressions in its attributes; unfold's colours are an inline style.
 POLICY = {"script-src": ["'self'", "'unsafe-eval'"], "style-src": ["'self'", "'unsafe-inline'"]}

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
-from accounts.errors import Invalid, NotFound
+from web.errors import Invalid, NotFound
 
 PAGE, MOST = 50, 200
 

@@ -7,11 +7,14 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response, patch_cache_control, set_response_etag
 from django.utils.translation import gettext as _
 
-from accounts import disk
-from accounts.errors import Invalid, TooLarge
-from lorasite.errors import BusyReceiving, Unreadable, error_page
-from lorasite.web import UPLOADS
+from web import disk
+from web.error_responses import BusyReceiving, Unreadable, error_page
+from web.errors import Invalid, TooLarge
 
+UPLOADS = (
+    "/datasets/new/",
+    "/api/datasets",
+)  # addresses that take files; their views answer to ones that are too large
 VERSION_HEADER = "X-API-Version"
 NEWEST, KNOWN = "1", ("1",)
 

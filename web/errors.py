@@ -1,4 +1,4 @@
-"""The errors that people see. Raise one where the thing is known; lorasite.errors turns it into a page or problem+json."""
+"""The errors that people see. Raise one where the thing is known; web.error_responses turns it into a page or problem+json."""
 
 from typing import Any
 

@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy as _
 from redis import RedisError
 from rest_framework.throttling import SimpleRateThrottle
 
-from .errors import LorasiteError
-from .requests import network_of
+from web.errors import LorasiteError
+from web.requests import network_of
 
 log = logging.getLogger(__name__)
 
