@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
 from django.utils import timezone
@@ -97,7 +98,10 @@ def _take(user: User, key: str, mark: str) -> tuple[RepeatKey, bool]:
 def _object(user: User, used: RepeatKey, mark: str, queryset: QuerySet[Any]) -> Any:
     if used.fingerprint != mark:
         raise KeyUsed(made=used.made)
-    found = visible(user, queryset.filter(pk=used.made)).first()
+    try:
+        found = visible(user, queryset.filter(pk=used.made)).first() if used.made else None
+    except (ValueError, ValidationError):  # an upload's key may name a version (a number) or a task (a UUID)
+        raise KeyUsed(made=used.made) from None
     if found is None:  # one sentence for both, so that nobody learns of what is not theirs any more
         message = _(
             "What this Idempotency-Key made was deleted or is not shared with you any more; nothing was made. "
