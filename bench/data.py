@@ -115,11 +115,12 @@ def made_up(folder: Path, rows: int) -> Path:
 
 def with_lorasite(file: Path) -> dict[str, int]:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lorasite.settings")
-    from datasets_app import checks, columns, reading
+    from datasets_app.checks import findings as checks
+    from datasets_app.reading import columns, readers
 
     limit = 1 << 40
-    chosen = columns.choose(reading.read(file, file.name, limit=limit, head=True), "text", "label")
-    table = reading.read(file, file.name, limit=limit, only=["text", "label"])
+    chosen = columns.choose(readers.read(file, file.name, limit=limit, head=True), "text", "label")
+    table = readers.read(file, file.name, limit=limit, only=["text", "label"])
     rows = columns.rows_of(table, chosen)
     del table
     return {found.code: found.count for found in checks.run(rows).found}
@@ -150,7 +151,7 @@ def with_pandas(file: Path) -> dict[str, int]:
     from lingua import Language, LanguageDetectorBuilder
     from transformers import AutoTokenizer
 
-    from datasets_app.languages import SAMPLE
+    from datasets_app.checks.languages import SAMPLE
     from samples import base_model_path
 
     frame = pd.read_csv(file, dtype=str, keep_default_na=False)

@@ -16,13 +16,15 @@ from rest_framework.views import APIView
 from accounts.http import person
 from accounts.idempotency import HEADER, key_of
 from accounts.permissions import get_managed, require_creator
+from datasets_app import selectors, services
+from datasets_app.reading import hub
+from datasets_app.reading.uploads import discard, keep, limits_upload
+from datasets_app.versions import changes, diff
 from web.errors import Invalid, NotFound
 from web.requests import refuse_unknown
 from web.throttles import throttles
 
-from . import changes, diff, hub, selectors, services
 from .models import Dataset, DataTask, Suspect, Version
-from .pending import discard, keep, limits_upload
 from .serializers import (
     ChangeSerializer,
     DatasetReportSerializer,

@@ -12,11 +12,13 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.permissions import get_managed
+from datasets_app import selectors, services, wording
+from datasets_app.checks import text_statistics
+from datasets_app.versions import changes, diff
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
 from web.errors import Conflict, Invalid
 
-from . import analysis, changes, diff, selectors, services, wording
 from .models import Dataset, DataTask, Version
 from .views import SignedIn
 
@@ -71,7 +73,7 @@ def tokens(request: SignedIn, name: str) -> HttpResponse:
     version = managed_version(request, name)
     model = request.POST.get("model", "").strip().replace("\x00", "")[:200] or SAMPLE_MODEL
     query = urlencode({"version": version.number, "model": model, "max_length": request.POST.get("max_length", "")})
-    if analysis.tokens(version, model) is None:
+    if text_statistics.tokens(version, model) is None:
         try:
             task = services.count_tokens(user=request.user, version=version, model=model)
         except EngineError as error:

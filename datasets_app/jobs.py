@@ -5,6 +5,11 @@ from typing import Any
 
 from django.db import transaction
 
+from datasets_app import services
+from datasets_app.checks import text_statistics
+from datasets_app.reading import hub
+from datasets_app.review import label_errors
+from datasets_app.versions import changes
 from engine.errors import EngineError
 from web.errors import LorasiteError
 from work.lease import Heartbeat
@@ -12,7 +17,6 @@ from work.models import Status
 from work.progress import Progress
 from work.running import Interrupted, StopAsked, carry_out, end
 
-from . import analysis, changes, hub, noise, services
 from .models import DataTask
 
 Finish = Callable[[], dict[str, Any]]  # writes what was found, inside the transaction that ends the task
@@ -50,8 +54,8 @@ _WORK: dict[DataTask.Kind, Callable[[DataTask, Told], Finish]] = {
     DataTask.Kind.STORE: services.store_pending,
     DataTask.Kind.HUB: hub.carry_out,
     DataTask.Kind.CHANGE: changes.carry_out,
-    DataTask.Kind.NOISE: noise.search,
-    DataTask.Kind.TOKENS: analysis.carry_out,
+    DataTask.Kind.NOISE: label_errors.search,
+    DataTask.Kind.TOKENS: text_statistics.carry_out,
 }
 
 

@@ -12,9 +12,11 @@ from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.permissions import visible
+from datasets_app import selectors, services
+from datasets_app.review import improvement
+from datasets_app.versions import changes
 from web.errors import Conflict, NotFound
 
-from . import changes, gain, selectors, services
 from .change_views import managed_version, shown
 from .models import Dataset, DataTask, Suspect, Version
 from .views import SignedIn
@@ -45,7 +47,7 @@ def _page(request: SignedIn, version: Version, suspect: Suspect | None) -> HttpR
         "running": selectors.running_on(version, DataTask.Kind.NOISE),
         "manages": visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists(),
         "last": version.suspects.filter(decided_by=request.user).order_by("-rank").first(),
-        "gain": gain.of(request.user, version),
+        "gain": improvement.of(request.user, version),
     }
     name = "datasets_app/noise.html" + ("#card" if request.htmx else "")
     return render(request, name, context)

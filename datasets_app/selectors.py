@@ -128,7 +128,7 @@ def rows_page(
     """Some rows of a version that have the label, are in the split, contain the text; and how many there are."""
     import polars as pl  # half a second that pages without rows must not wait for
 
-    from .canonical import with_split
+    from datasets_app.versions.canonical import with_split
 
     found = _filtered(with_split(pl.scan_parquet(version.path)), label, text)
     if split:

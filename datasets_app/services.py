@@ -20,6 +20,7 @@ from accounts.models import Role, User
 from accounts.permissions import require_creator, share, visible
 from accounts.quotas import require_storage
 from audit.services import record
+from datasets_app.reading.uploads import Pending, discard, pending_for
 from engine.config import SAMPLE_MODEL
 from web.disk import require_room
 from web.errors import Conflict, Invalid
@@ -28,17 +29,17 @@ from work.models import Status
 
 from . import wording
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
-from .pending import Pending, discard, pending_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import polars as pl
 
-    from .checks import Found
-    from .columns import Rows
+    from datasets_app.checks.findings import Found
+    from datasets_app.reading.columns import Rows
+    from datasets_app.reading.table import Table
+
     from .jobs import Told
-    from .table import Table
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -89,8 +90,8 @@ def store_upload(
 
     The queue also gets it while others are being stored. An upload that is refused stays, to be sent again otherwise.
     """
-    from . import sandbox
-    from .files import TooLarge
+    from datasets_app.reading import sandbox
+    from datasets_app.reading.archives import TooLarge
 
     check_name(user, name)
     asked: dict[str, Any] = {"user": user, "name": name, "idempotency_key": idempotency_key, **options}
@@ -167,7 +168,7 @@ def read_rows(
 
     Only the chosen columns of a large file are read whole.
     """
-    from . import columns, sandbox
+    from datasets_app.reading import columns, sandbox
 
     table = sandbox.read(file, filename, head=True, **way)
     chosen = columns.choose(table, text_column, label_column)
@@ -207,14 +208,14 @@ def cancel(*, user: User, task: DataTask) -> DataTask:
 
 def count_tokens(*, user: User, version: Version, model: str) -> DataTask | None:
     """Count at once where that takes about a second (None), else by a task. Raises BaseModelUnavailable."""
-    from . import analysis
+    from datasets_app.checks import text_statistics
 
-    if version.rows > analysis.AT_ONCE:
+    if version.rows > text_statistics.AT_ONCE:
         kind = DataTask.Kind.TOKENS
         return submit(user=user, kind=kind, name=version.dataset.name, version=version, base_model=model)
-    lengths = analysis.count_tokens(version, model)
+    lengths = text_statistics.count_tokens(version, model)
     with transaction.atomic():
-        analysis.keep_tokens(version, model, lengths)
+        text_statistics.keep_tokens(version, model, lengths)
         record("dataset.tokens", user=user, obj=version, base_model=model)
     return None
 
@@ -314,10 +315,11 @@ def prepare(
     told: "Callable[..., None]" = silent,
 ) -> Prepared:
     """Check rows and put them on disk."""
-    from . import analysis, canonical, checks
+    from datasets_app.checks import findings, text_statistics
+    from datasets_app.versions import canonical
 
     require_room()
-    report, before = checks.run(rows, told), parent or _newest(name)
+    report, before = findings.run(rows, told), parent or _newest(name)
     frame = _with_places(rows.frame, report.facts, before)
     version = Version(
         hash=canonical.digest(frame),
@@ -330,7 +332,7 @@ def prepare(
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: report.tokens},
         languages=report.languages,
-        words=analysis.words(frame),
+        words=text_statistics.words(frame),
         source=source,
         change=change or {},
     )
@@ -424,7 +426,7 @@ def delete(*, user: User, dataset: Dataset) -> None:
 
 
 def _remove_unused(paths: dict[str, Path]) -> None:
-    from . import canonical
+    from datasets_app.versions import canonical
 
     used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
     for digest, path in paths.items():
@@ -442,8 +444,8 @@ def load_samples(*, owner: User) -> None:
 
 
 def _load_sample(owner: User, name: str, frame: Any) -> None:
-    from . import columns
-    from .table import ROW, Table
+    from datasets_app.reading import columns
+    from datasets_app.reading.table import ROW, Table
 
     table = Table(frame.with_row_index(ROW, offset=1).fill_null(""), "sample")
     rows = columns.rows_of(table, columns.Chosen("text", "label", None))

@@ -21,18 +21,20 @@ from django_htmx.middleware import HtmxDetails
 
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
+from datasets_app import selectors, services
+from datasets_app.checks import report
+from datasets_app.reading import hub, uploads
+from datasets_app.reading.sandbox import ReadingStopped
 from engine.config import SAMPLE_MODEL
 from web.errors import Conflict, Invalid, LorasiteError
 from web.throttles import limited
 from work.models import ENDED, Status
 
-from . import hub, pending, report, selectors, services
 from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
 from .models import Dataset, DataTask, Version
-from .sandbox import ReadingStopped
 
 if TYPE_CHECKING:
-    from .table import Table
+    from datasets_app.reading.table import Table
 
 
 class SignedIn(HttpRequest):
@@ -57,7 +59,7 @@ def dataset_list(request: SignedIn) -> HttpResponse:
 
 
 @csrf_exempt  # the size is judged before anything parses the body; the inner view checks the token
-@pending.limits_upload
+@uploads.limits_upload
 @csrf_protect
 @login_required
 @limited("upload")
@@ -68,11 +70,11 @@ def new(request: SignedIn) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         kept = None
         try:
-            kept = pending.keep(user=request.user, upload=form.cleaned_data["file"])
+            kept = uploads.keep(user=request.user, upload=form.cleaned_data["file"])
             _read(kept)
         except LorasiteError as error:
             if kept:
-                pending.discard(kept)
+                uploads.discard(kept)
             if not isinstance(error, Invalid):
                 raise
             form.add_error("file", str(error.message))
@@ -106,8 +108,8 @@ def _new_page(request: SignedIn, form: UploadForm, *, status: int, fetched: HubF
     return render(request, "datasets_app/new.html", context, status=status)
 
 
-def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
-    from . import sandbox
+def _read(kept: uploads.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
+    from datasets_app.reading import sandbox
 
     return sandbox.read(
         kept.file,
@@ -125,7 +127,7 @@ def _read(kept: pending.Pending, encoding: str | None = None, delimiter: str | N
 def preview(request: SignedIn, token: str) -> HttpResponse:
     """Step two: the first rows as they were read; each guess can be changed, then version n is stored."""
     require_creator(request.user)
-    kept = pending.pending_for(request.user, token)
+    kept = uploads.pending_for(request.user, token)
     problem: Invalid | Conflict | None = None
     chosen = request.POST.get("encoding"), request.POST.get("delimiter")
     try:
@@ -144,8 +146,8 @@ def preview(request: SignedIn, token: str) -> HttpResponse:
     return _preview_page(request, kept, table, form, problem, bool(problem or (wants_storing and form.errors)))
 
 
-def _store_form(request: SignedIn, kept: pending.Pending, table: "Table") -> StoreForm:
-    from . import columns
+def _store_form(request: SignedIn, kept: uploads.Pending, table: "Table") -> StoreForm:
+    from datasets_app.reading import columns
 
     guessed = columns.guess(table)
     values: dict[str, Any] = {
@@ -167,7 +169,7 @@ def _name_from(filename: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80]
 
 
-def _store(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpResponse:
+def _store(request: SignedIn, kept: uploads.Pending, form: StoreForm) -> HttpResponse:
     """Lead to the new version, or to the task that makes it."""
     fields: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k != "note"}
     made = services.store_upload(user=request.user, kept=kept, note=form.cleaned_data["note"], **fields)
@@ -180,7 +182,7 @@ def _store(request: SignedIn, kept: pending.Pending, form: StoreForm) -> HttpRes
 
 
 def _preview_page(
-    request: SignedIn, kept: pending.Pending, table: "Table", form: StoreForm, problem: Any, wrong: bool
+    request: SignedIn, kept: uploads.Pending, table: "Table", form: StoreForm, problem: Any, wrong: bool
 ) -> HttpResponse:
     if problem:
         field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)

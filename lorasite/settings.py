@@ -217,7 +217,9 @@ for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
     folder.mkdir(exist_ok=True)
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
 READER_MEMORY, READER_SECONDS = env.reader_memory_mb * 1024 * 1024, env.reader_seconds
-DATASET_READER = "datasets_app.reading.read"  # what the process that reads data files calls; tests put others here
+DATASET_READER = (
+    "datasets_app.reading.readers.read"  # what the process that reads data files calls; tests put others here
+)
 LEASE_SECONDS = env.lease_seconds
 SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
 SERVE_DEVICE, SERVE_MEMORY_MB = env.serve_device, env.serve_memory_mb

@@ -14,8 +14,8 @@ from django.db import connection
 from django.utils.translation import gettext as _
 
 from audit.services import record, verify
-from datasets_app import canonical
 from datasets_app.models import Version
+from datasets_app.versions import canonical
 from engine.errors import CheckpointDamaged, DiskError
 from engine.storage import DRAFT, verify_folder, write_folder
 from experiments.models import Experiment, ModelVersion

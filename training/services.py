@@ -13,7 +13,7 @@ from accounts.models import User
 from accounts.permissions import require_creator
 from accounts.quotas import require_queue, require_storage
 from audit.services import record
-from datasets_app import analysis
+from datasets_app.checks import text_statistics
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from engine.config import RunConfig
@@ -145,11 +145,11 @@ def _check_version(version: Version, config: RunConfig) -> None:
 
 def _check_tokens(version: Version, config: RunConfig) -> None:
     """Invalid where texts are longer than this run reads, by the tokenizer of its own base model."""
-    lengths = analysis.tokens(version, config.model.name)
+    lengths = text_statistics.tokens(version, config.model.name)
     if lengths is None:
         check_base_model(config.model)
-        lengths = analysis.count_tokens(version, config.model.name)
-    over, share = analysis.share_over(lengths, config.data.max_length)
+        lengths = text_statistics.count_tokens(version, config.model.name)
+    over, share = text_statistics.share_over(lengths, config.data.max_length)
     if over:
         message = _(
             "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.permissions import base_model_allowed
-from datasets_app import hub
+from datasets_app.reading import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
 from web.errors import Invalid
 

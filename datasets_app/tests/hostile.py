@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from datasets_app.reader_process import ANSWER, ROWS
+from datasets_app.reading.reader_process import ANSWER, ROWS
 from web.errors import Invalid
 
 
@@ -78,6 +78,6 @@ def tells_its_environment(*given: Any, **options: Any) -> None:
 
 
 def tells_its_language(*given: Any, **options: Any) -> None:
-    from datasets_app.table import no_rows
+    from datasets_app.reading.table import no_rows
 
     raise no_rows()

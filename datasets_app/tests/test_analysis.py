@@ -5,7 +5,7 @@ import shutil
 import polars as pl
 import pytest
 
-from datasets_app import analysis
+from datasets_app.checks import text_statistics
 from datasets_app.models import DataTask
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
@@ -24,7 +24,7 @@ def own_model(settings, tmp_path):
 
 def test_words_are_those_that_tell_labels_apart():
     rows = [(f"the room {i} was {('clean', 'filthy')[i % 2]} indeed", "ab"[i % 2]) for i in range(40)]
-    found = analysis.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
+    found = text_statistics.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
     assert {label: [word for word, _rows in words] for label, words in found.items()} == {
         "a": ["clean"],
         "b": ["filthy"],
@@ -34,7 +34,7 @@ def test_words_are_those_that_tell_labels_apart():
 
 def test_chinese_words_are_pairs_of_characters():
     rows = [(("服務很好，值得再來", "服務太差，不會再來")[i % 2], "好壞"[i % 2]) for i in range(40)]
-    found = analysis.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
+    found = text_statistics.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
     assert ["很好", 20] in found["好"] and ["太差", 20] in found["壞"]
     assert "服務" not in [word for words in found.values() for word, _rows in words]
 
@@ -43,8 +43,8 @@ def test_chinese_words_are_pairs_of_characters():
     ("lengths", "limit"), [({5: 10, 40: 5}, 16), ({3: 1}, 128), ({9: 99, 600: 1}, 7), ({200: 4}, 128)]
 )
 def test_no_bin_of_the_histogram_straddles_the_limit(lengths, limit):
-    bins = analysis.histogram(lengths, limit)
-    over, _share = analysis.share_over(lengths, limit)
+    bins = text_statistics.histogram(lengths, limit)
+    over, _share = text_statistics.share_over(lengths, limit)
     assert sum(b["rows"] for b in bins) == sum(lengths.values())
     assert sum(b["rows"] for b in bins if b["from"] > limit) == over
     assert all(b["to"] <= limit or b["from"] > limit for b in bins)
@@ -76,7 +76,7 @@ def test_model_that_is_nowhere_is_told_in_words(client, member, stored, monkeypa
 
 @pytest.mark.django_db(transaction=True)
 def test_many_rows_are_counted_by_the_queue(client, member, stored, own_model, monkeypatch, run_worker):
-    monkeypatch.setattr(analysis, "AT_ONCE", 10)
+    monkeypatch.setattr(text_statistics, "AT_ONCE", 10)
     client.force_login(member)
     address = client.post("/datasets/moods/tokens/", {"version": 1, "model": own_model}).url
     run_worker()
@@ -84,4 +84,4 @@ def test_many_rows_are_counted_by_the_queue(client, member, stored, own_model, m
     assert task.status == Status.SUCCESS, task.error
     assert "version=1&amp;model=mine" in client.get(address).content.decode()
     stored.refresh_from_db()
-    assert analysis.tokens(stored, "mine") == analysis.tokens(stored, SAMPLE_MODEL)
+    assert text_statistics.tokens(stored, "mine") == text_statistics.tokens(stored, SAMPLE_MODEL)

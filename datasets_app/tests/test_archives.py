@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from datasets_app import columns, reading
-from datasets_app.files import TooLarge
+from datasets_app.reading import columns, readers
+from datasets_app.reading.archives import TooLarge
 from web.errors import Invalid
 
 LIMIT = 1 << 20
@@ -26,7 +26,7 @@ def zipped(*entries: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> b
 
 
 def read(path, name="data.zip"):
-    return reading.read(path, name, limit=LIMIT)
+    return readers.read(path, name, limit=LIMIT)
 
 
 def refused(path) -> str:

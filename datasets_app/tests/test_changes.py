@@ -3,8 +3,9 @@
 import polars as pl
 import pytest
 
-from datasets_app import changes, diff, services
+from datasets_app import services
 from datasets_app.models import Version
+from datasets_app.versions import changes, diff
 from web.errors import Conflict, Invalid
 
 pytestmark = pytest.mark.django_db

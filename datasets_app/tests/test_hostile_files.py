@@ -17,9 +17,10 @@ from django.core.management import CommandError, call_command
 from django.utils import translation
 from pyarrow import parquet
 
-from datasets_app import pending, reading, sandbox, services
-from datasets_app.files import TooLarge
+from datasets_app import services
 from datasets_app.models import Dataset, DataTask, Version
+from datasets_app.reading import readers, sandbox, uploads
+from datasets_app.reading.archives import TooLarge
 from web.errors import Invalid
 from work.models import Status
 
@@ -156,7 +157,7 @@ def test_file_that_is_not_there_is_an_error_of_the_system(file):
 
 def test_table_comes_back_as_it_was_read(file):
     content = 'text,a "name",é\none,1,x\nbroken\n"two\nlines",,ÿ\n'
-    there, here = (where.read(file(content), "a.csv", limit=LIMIT, encoding="utf-8") for where in (sandbox, reading))
+    there, here = (where.read(file(content), "a.csv", limit=LIMIT, encoding="utf-8") for where in (sandbox, readers))
     assert there.frame.equals(here.frame) and there.frame.schema == here.frame.schema
     assert {**vars(there), "frame": 0} == {**vars(here), "frame": 0}
 
@@ -273,44 +274,44 @@ def test_small_packed_file_is_stored_at_once(api, member):
 )
 def test_more_cells_than_one_for_eight_bytes_of_the_limit_are_refused(file, name, content):
     with pytest.raises(TooLarge, match="131,072 cells"):
-        reading.read(file(content), name, limit=1 << 20)
+        readers.read(file(content), name, limit=1 << 20)
 
 
 def test_few_columns_of_many_are_read_though_all_would_be_too_much(file):
     names = ",".join(f"c{i}" for i in range(100))
     content = f"text,label,{names}\n" + ("a,x" + ",1" * 100 + "\n") * 2000
     with pytest.raises(TooLarge):
-        reading.read(file(content), "a.csv", limit=1 << 20)
-    assert reading.read(file(content), "a.csv", limit=1 << 20, only=["text", "label"]).frame.height == 2000
+        readers.read(file(content), "a.csv", limit=1 << 20)
+    assert readers.read(file(content), "a.csv", limit=1 << 20, only=["text", "label"]).frame.height == 2000
 
 
 def test_first_rows_take_a_bounded_place(file, monkeypatch):
-    monkeypatch.setattr(reading, "HEAD_BYTES", 1 << 20)
+    monkeypatch.setattr(readers, "HEAD_BYTES", 1 << 20)
     rows = as_parquet(text=pa.array(["long " * 2000] * 1000), label=pa.array(["x", "y"] * 500))
-    table = reading.read(file(rows), "a.parquet", limit=LIMIT, head=True)
+    table = readers.read(file(rows), "a.parquet", limit=LIMIT, head=True)
     assert 1 <= table.frame.height < 200 and not table.complete
 
 
 def test_first_rows_of_a_json_list_are_read_without_the_others(file):
     content = '[{"text": "a", "label": 1.0}, ' * 1 + '{"text": "b", "label": [1, 2]},' * 3000 + "no JSON"
-    table = reading.read(file(content), "a.json", limit=LIMIT, head=True)
+    table = readers.read(file(content), "a.json", limit=LIMIT, head=True)
     assert table.frame.height == 2000 and not table.complete
     with pytest.raises(Invalid, match="not valid JSON"):
-        reading.read(file(content), "a.json", limit=LIMIT)
+        readers.read(file(content), "a.json", limit=LIMIT)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7])
 def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, piece):
-    monkeypatch.setattr(reading, "CHUNK", piece)
+    monkeypatch.setattr(readers, "CHUNK", piece)
     content = (
         ' [ {"text": "a\\u597d", "label": 12345.5} ,\n{"text":"[,]","label":-1e5},7,{"text": null, "label": true}]\n '
     )
-    table = reading.read(file(content), "a.json", limit=LIMIT)
+    table = readers.read(file(content), "a.json", limit=LIMIT)
     assert table.frame.select("text", "label").rows() == [("a好", "12345.5"), ("[,]", "-100000"), ("", "true")]
     assert table.broken_examples == [{"row": 3, "text": "7"}]
     for wrong in ("[", '[{"a": 1}', '[{"a": 1},]', '[{"a": 1}] x', '[{"a": 1} {"a": 2}]', "[,]"):
         with pytest.raises(Invalid, match="not valid JSON"):
-            reading.read(file(wrong), "a.json", limit=LIMIT)
+            readers.read(file(wrong), "a.json", limit=LIMIT)
 
 
 # --- nothing but broken records --------------------------------------------------------------------------------------
@@ -327,12 +328,12 @@ def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, 
 )
 def test_file_of_broken_records_is_given_up_early(file, name, content):
     with pytest.raises(Invalid, match="More than half of the first 100,001 records"):
-        reading.read(file(content), name, limit=LIMIT)
+        readers.read(file(content), name, limit=LIMIT)
 
 
 def test_many_broken_records_among_more_good_ones_are_counted(file):
     content = b"text,label\n" + (b"good,x\ngood,y\nbad\n") * 101_000
-    table = reading.read(file(content), "a.csv", limit=LIMIT)
+    table = readers.read(file(content), "a.csv", limit=LIMIT)
     assert table.frame.height == 202_000 and table.broken_lines == 101_000
     assert table.frame["\x00row"].to_list()[:4] == [1, 2, 4, 5]
 
@@ -365,4 +366,4 @@ def test_page_that_finds_all_readers_busy_says_when_to_come_back(client, member,
         for _ in range(sandbox.AT_A_TIME):
             sandbox._turns.release()
     assert answer.status_code == 503 and answer["Retry-After"] == "5"
-    assert not list(pending._root().iterdir())
+    assert not list(uploads._root().iterdir())

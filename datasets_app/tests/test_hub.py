@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 from django.core.management import CommandError, call_command
 
-from datasets_app import hub, services
+from datasets_app import services
 from datasets_app.models import Dataset, DataTask
+from datasets_app.reading import hub
 from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db

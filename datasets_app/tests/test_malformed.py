@@ -11,8 +11,10 @@ from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasets_app import canonical, columns, reading, services
+from datasets_app import services
 from datasets_app.models import Dataset
+from datasets_app.reading import columns, readers
+from datasets_app.versions import canonical
 from web.errors import LorasiteError
 
 from .malformed import MALFORMED, good
@@ -60,7 +62,7 @@ def damaged(draw):
 def test_any_damage_is_read_or_refused_in_words(file, sent):
     name, content = sent
     try:
-        table = reading.read(file(content), name, limit=LIMIT)
+        table = readers.read(file(content), name, limit=LIMIT)
         rows = columns.rows_of(table, columns.choose(table, None, None))
     except LorasiteError as error:
         assert str(error.message)
@@ -96,7 +98,7 @@ def test_format_order_line_ending_and_packing_make_no_difference_to_the_hash(fil
         random.shuffle(rows)
         content = written(rows, name, ending)
         sent = file(gzip.compress(content, mtime=0) if packed else content)
-        table = reading.read(sent, name + ".gz" * packed, limit=LIMIT)
+        table = readers.read(sent, name + ".gz" * packed, limit=LIMIT)
         found = columns.rows_of(table, columns.choose(table, "text", "label")).frame
         assert found.height == len(rows) and table.broken_lines == 0
         digest = canonical.digest(found)

@@ -7,10 +7,10 @@ import json
 import polars as pl
 import pytest
 
-from datasets_app import columns, reading
-from datasets_app.encodings import detect
-from datasets_app.files import TooLarge
-from datasets_app.table import ROW
+from datasets_app.reading import columns, readers
+from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.encodings import detect
+from datasets_app.reading.table import ROW
 from web.errors import Invalid
 
 LIMIT = 20 << 20
@@ -18,7 +18,7 @@ PAIRS = [("good morning", "good"), ("bad evening", "bad"), ("good night", "good"
 
 
 def read(path, name="data.csv", **options):
-    return reading.read(path, name, limit=LIMIT, **options)
+    return readers.read(path, name, limit=LIMIT, **options)
 
 
 def refused(path, name="data.csv", **options):
@@ -145,13 +145,13 @@ def test_too_many_labels_are_refused(file):
 
 def test_file_over_the_limit_is_413(file):
     with pytest.raises(TooLarge) as caught:
-        reading.read(file(b"text,label\n" + b"a,b\n" * 1000), "a.csv", limit=1000)
+        readers.read(file(b"text,label\n" + b"a,b\n" * 1000), "a.csv", limit=1000)
     assert caught.value.status == 413
 
 
 def test_gzip_bomb_is_stopped_at_the_limit(file):
     with pytest.raises(TooLarge):
-        reading.read(file(gzip.compress(bytes(50 << 20), mtime=0)), "a.csv.gz", limit=LIMIT)
+        readers.read(file(gzip.compress(bytes(50 << 20), mtime=0)), "a.csv.gz", limit=LIMIT)
 
 
 def test_endless_line_is_refused(file):

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.models import Entry
-from datasets_app import canonical, selectors, services
+from datasets_app import selectors, services
 from datasets_app.models import Dataset, Version
+from datasets_app.versions import canonical
 from web.errors import Conflict, Invalid, NotAllowed
 
 pairs = st.lists(st.tuples(st.text(), st.sampled_from("ab")), min_size=1, max_size=20)
@@ -129,7 +130,7 @@ def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
 
 
 def test_versions_share_the_rows_that_are_the_same(member, file):
-    from datasets_app import changes
+    from datasets_app.versions import changes
 
     lines = [f"text number {i * i} of {i},{'ab'[i % 2]}" for i in range(3 * canonical.PART // 2)]
     one = services.create_version(

@@ -15,7 +15,7 @@ from accounts.models import User
 from accounts.permissions import require_creator, visible
 from accounts.quotas import require_storage
 from audit.services import record
-from datasets_app.languages import spoken
+from datasets_app.checks.languages import spoken
 from datasets_app.models import Version
 from web.errors import Conflict, Invalid
 

@@ -6,8 +6,8 @@ import polars as pl
 from django.utils import timezone
 
 from accounts.models import User
-from datasets_app import canonical
 from datasets_app.models import Dataset, DataTask, Suspect, Version
+from datasets_app.versions import canonical
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from training.models import Stage, Status, Task
 

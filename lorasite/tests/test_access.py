@@ -23,7 +23,7 @@ from accounts.models import Role
 from accounts.permissions import share
 from accounts.services import invite, make_token
 from conftest import make_user
-from datasets_app import pending
+from datasets_app.reading import uploads
 from training.models import Status, Task
 
 from .rows import belongings
@@ -294,7 +294,7 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
             share(thing, to=people["reader"])
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
-    token = pending.keep(user=people["owner"], upload=upload).token
+    token = uploads.keep(user=people["owner"], upload=upload).token
     ids = {
         "task_id": str(owned.task.pk),
         "waiting": str(waiting.task.pk),

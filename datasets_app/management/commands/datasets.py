@@ -7,8 +7,9 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.commands import person
-from datasets_app import hub, selectors, services, wording
+from datasets_app import selectors, services, wording
 from datasets_app.models import Version
+from datasets_app.reading import hub
 from web.commands import MISSING, MISUSED, Answering, who_and_how
 
 
@@ -55,14 +56,14 @@ class Command(Answering):
         return answer, [f"{v}\t{v.rows} rows\t{len(v.labels)} labels" for v in found]
 
     def validate(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        from datasets_app import checks
+        from datasets_app.checks import findings
 
         file, given = options["file"], {key: options[key] for key in ("encoding", "delimiter")}
         chosen = options["text_column"], options["label_column"]
         table, rows = services.read_rows(file, file.name, *chosen, limit=settings.UPLOAD_LIMIT, **given)
         found = [
             {"code": f.code, "severity": f.severity, "count": f.count, "examples": f.examples}
-            for f in checks.run(rows).found
+            for f in findings.run(rows).found
         ]
         answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": found}
         head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"

@@ -1,4 +1,4 @@
-"""The process that reads data files: `python -m datasets_app.reader_process`, started and spoken to by `sandbox.py`.
+"""The process that reads data files: `python -m datasets_app.reading.reader_process`, started and spoken to by `sandbox.py`.
 
 It imports the libraries once and forks for each file, so that a read starts within milliseconds and in memory that no other
 file has touched. It never opens a file and never computes itself: the threads of polars would not survive the fork. It
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from web.errors import LorasiteError
 
 if TYPE_CHECKING:
-    from .table import Table
+    from datasets_app.reading.table import Table
 
 CRASHED, OUT_OF_MEMORY = 70, 71  # exit statuses; death by a signal is a negative one
 ROWS, ANSWER = "rows.arrow", "answer.json"
@@ -47,16 +47,16 @@ def _prepare() -> None:
     import django
     from django.conf import settings
 
-    settings.configure(LOCALE_PATHS=[Path(__file__).resolve().parents[1] / "locale"], USE_TZ=True)
+    settings.configure(LOCALE_PATHS=[Path(__file__).resolve().parents[2] / "locale"], USE_TZ=True)
     django.setup()
 
     import pyarrow.compute
     import pyarrow.csv
     import pyarrow.parquet
 
-    from . import reading
+    from datasets_app.reading import readers
 
-    del pyarrow, reading
+    del pyarrow, readers
 
 
 def _read_and_exit(request: dict[str, Any]) -> NoReturn:

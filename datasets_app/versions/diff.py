@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from .models import Version
+from datasets_app.models import Version
 
 EXAMPLES = 50
 

@@ -17,17 +17,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from audit.services import record
+from datasets_app import wording
+from datasets_app.models import DataTask, Finding, Suspect, Version
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
 from engine.data.linear_probe import FOLDS, held_out_probabilities
 from engine.data.near_duplicates import text_hash
 from web.errors import Invalid
 
-from . import wording
-from .models import DataTask, Finding, Suspect, Version
-
 if TYPE_CHECKING:
-    from .jobs import Told
+    from datasets_app.jobs import Told
 
 MOST_ROWS = 200_000
 WORST, MOST_SUSPECTS = 0.1, 5000

@@ -6,10 +6,9 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.reading.table import ROW, Table
+from datasets_app.versions.canonical import SLICE
 from web.errors import Invalid
-
-from .canonical import SLICE
-from .table import ROW, Table
 
 TEXT_NAMES = (
     *("text", "sentence", "comment", "review", "tweet", "content", "message", "body", "post", "document"),

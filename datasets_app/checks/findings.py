@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from datasets_app.checks import languages
+from datasets_app.reading.columns import Rows
+from datasets_app.versions.canonical import SLICE, counts
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
 from engine.data.near_duplicates import groups
 from engine.data.token_counts import TokenCounter
-
-from . import languages
-from .canonical import SLICE, counts
-from .columns import Rows
 
 SHORTEST, LONGEST = 3, 2000  # characters
 FEWEST_ROWS = 10  # of a label; below, neither learning nor evaluation means anything

@@ -17,12 +17,18 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from web.errors import Invalid
-
-from .encodings import ENCODINGS, READABLE, Detected, detect
-from .files import CHUNK, head_of, kind_of, refuse_binary, refuse_cells, too_large, unpack
-from .parquet import read_parquet
-from .table import (
+from datasets_app.reading.archives import (
+    CHUNK,
+    head_of,
+    kind_of,
+    refuse_binary,
+    refuse_cells,
+    too_large,
+    unpack,
+)
+from datasets_app.reading.encodings import ENCODINGS, READABLE, Detected, detect
+from datasets_app.reading.parquet import read_parquet
+from datasets_app.reading.table import (
     HEAD_BYTES,
     HEAD_ROWS,
     MOST_COLUMNS,
@@ -37,6 +43,7 @@ from .table import (
     table_of,
     unique_names,
 )
+from web.errors import Invalid
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 LONGEST_LINE = 8 << 20  # bytes; a longer record is refused, so that one endless line cannot fill the memory

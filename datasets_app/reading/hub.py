@@ -10,15 +10,14 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.models import User
+from datasets_app import services
+from datasets_app.models import DataTask
 from web.errors import Invalid
-
-from . import services
-from .models import DataTask
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from .jobs import Told
+    from datasets_app.jobs import Told
 
 TIMEOUT_S = 3.0
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from datasets_app.models import DataTask, Version
 from engine import resolve_base_model
-
-from .models import DataTask, Version
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from .jobs import Told
+    from datasets_app.jobs import Told
 
 AT_ONCE = 50_000  # rows whose tokens are counted within about a second
 _SAMPLE = 50_000  # rows that words are counted in
@@ -64,9 +63,8 @@ def count_tokens(version: Version, model: str, told: Callable[..., None] = lambd
     import numpy as np
     import polars as pl
 
+    from datasets_app.versions.canonical import SLICE
     from engine.data.token_counts import TokenCounter
-
-    from .canonical import SLICE
 
     counter = TokenCounter(resolve_base_model(model, settings.BASE_MODELS_DIR), model)
     texts = pl.read_parquet(version.path, columns=["text"])["text"]

@@ -14,16 +14,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.models import User
+from datasets_app import services, wording
+from datasets_app.checks import findings
+from datasets_app.models import DataTask, Suspect, Version
+from datasets_app.reading.columns import Chosen, Rows, refuse_untrainable
 from engine.data.near_duplicates import same_text
 from web.errors import Conflict, Invalid
 from work.models import Status
 
-from . import checks, services, wording
-from .columns import Chosen, Rows, refuse_untrainable
-from .models import DataTask, Suspect, Version
-
 if TYPE_CHECKING:
-    from .jobs import Told
+    from datasets_app.jobs import Told
 
 LONGEST_TEXT, LONGEST_LABEL = 100_000, 300  # characters of an edit by hand
 _TAG = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]{0,300}>")
@@ -82,7 +82,7 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame) -> int:
 def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     """Repair what a finding found: `change["code"]`."""
     code = change["code"]
-    found = next((f for f in checks.run(Rows(frame, Chosen("text", "label", None))).found if f.code == code), None)
+    found = next((f for f in findings.run(Rows(frame, Chosen("text", "label", None))).found if f.code == code), None)
     if found is None:
         raise Conflict(_("This finding is gone, so there is nothing to repair."))
     named = pl.col("row").is_in(found.rows)
@@ -113,9 +113,9 @@ def without_markup(text: str) -> str:
 
 def without_personal_data(text: str) -> str:
     """E-mail addresses, phone and identity numbers give way to what they are."""
-    text = re.sub(checks.EMAIL, "[e-mail]", text)
-    text = re.sub(checks.TAIWAN_ID, lambda found: "[id]" if checks.is_taiwan_id(found[0]) else found[0], text)
-    return re.sub(checks.PHONE, "[phone]", text)
+    text = re.sub(findings.EMAIL, "[e-mail]", text)
+    text = re.sub(findings.TAIWAN_ID, lambda found: "[id]" if findings.is_taiwan_id(found[0]) else found[0], text)
+    return re.sub(findings.PHONE, "[phone]", text)
 
 
 def _repaired(text: str) -> str:
@@ -126,7 +126,7 @@ def _repaired(text: str) -> str:
 
 _CLEANED: dict[str, Callable[[str], str]] = {
     "markup": without_markup,
-    "control_characters": lambda text: re.sub(checks.CONTROL, "", text),
+    "control_characters": lambda text: re.sub(findings.CONTROL, "", text),
     "encoding": _repaired,
     "personal_data": without_personal_data,
 }

@@ -9,10 +9,9 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.reading.archives import refuse_cells, too_large
+from datasets_app.reading.table import HEAD_ROWS, Part, Table, cell, no_rows, numbers, unique_names
 from web.errors import Invalid
-
-from .files import refuse_cells, too_large
-from .table import HEAD_ROWS, Part, Table, cell, no_rows, numbers, unique_names
 
 
 def read_parquet(plain: Path, limit: int, part: Part) -> Table:

@@ -5,8 +5,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import analysis, wording
-from .models import Dataset, Finding, Version
+from datasets_app import wording
+from datasets_app.checks import text_statistics
+from datasets_app.models import Dataset, Finding, Version
 
 _MOST_BARS = 12
 _SHOWN = ("row", "text", "label")  # an example's fields that have a column of their own
@@ -70,16 +71,16 @@ def length_chart(version: Version) -> dict[str, Any]:
 
 def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | None:
     """Rows by tokens with that base model, what is read beside what is cut off; None where they are not counted yet."""
-    lengths = analysis.tokens(version, model)
+    lengths = text_statistics.tokens(version, model)
     if lengths is None:
         return None
-    over, share = analysis.share_over(lengths, limit)
+    over, share = text_statistics.share_over(lengths, limit)
     sentence = ngettext(
         "%(count)s row (%(percent)s %%) is longer than %(limit)s tokens; a training cuts off what stands behind.",
         "%(count)s rows (%(percent)s %%) are longer than %(limit)s tokens; a training cuts off what stands behind.",
         over,
     )
-    bins = analysis.histogram(lengths, limit)
+    bins = text_statistics.histogram(lengths, limit)
     read, cut = ([b["rows"] if (b["to"] > limit) == beyond else 0 for b in bins] for beyond in (False, True))
     return {
         "type": "bar",

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import CHUNK, looks_like_utf16
+from datasets_app.reading.archives import CHUNK, looks_like_utf16
 
 ENCODINGS = {  # what the page offers; the key is Python's codec
     "utf-8": "UTF-8",

@@ -4,8 +4,7 @@ from typing import Any
 
 from accounts.models import User
 from accounts.permissions import visible
-
-from .models import Version
+from datasets_app.models import Version
 
 
 def of(user: User, version: Version) -> dict[str, Any] | None:

@@ -23,13 +23,12 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
+from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.reader_process import ANSWER, OUT_OF_MEMORY, ROWS
 from web.errors import Invalid, LorasiteError
 
-from .files import TooLarge
-from .reader_process import ANSWER, OUT_OF_MEMORY, ROWS
-
 if TYPE_CHECKING:
-    from .table import Table
+    from datasets_app.reading.table import Table
 
 log = logging.getLogger(__name__)
 AT_A_TIME = 2  # files that one process reads at once; each may take READER_MEMORY_MB
@@ -152,7 +151,7 @@ def _table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
     import polars as pl
     import pyarrow as pa
 
-    from .table import ROW, Table
+    from datasets_app.reading.table import ROW, Table
 
     content = pa.memory_map(str(rows)) if rows.stat().st_size > _IN_MEMORY else pa.BufferReader(rows.read_bytes())
     found = pa.ipc.open_file(content).read_all()
@@ -179,10 +178,10 @@ class Reader:
         few = {"POLARS_MAX_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "datasets_app.reader_process"],
+            [sys.executable, "-m", "datasets_app.reading.reader_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).resolve().parents[1],
+            cwd=Path(__file__).resolve().parents[2],
             env=passed_on | few,
             start_new_session=True,  # a Ctrl-C is for the process that asked, and the group can be killed
         )

@@ -15,10 +15,9 @@ from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 
 from accounts.models import User
+from datasets_app.reading.archives import copy_stream, too_large
 from web.disk import require_room
 from web.errors import NotFound
-
-from .files import copy_stream, too_large
 
 KEPT_SECONDS = 24 * 3600
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
