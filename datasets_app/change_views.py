@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.errors import Conflict, Invalid
 from accounts.permissions import get_managed
+from accounts.requests import whole_number
 from training.engine.config import SAMPLE_MODEL
 from training.engine.errors import EngineError
 
@@ -33,7 +34,7 @@ def fix(request: SignedIn, name: str) -> HttpResponse:
 def edit(request: SignedIn, name: str) -> HttpResponse:
     """Change or drop one row, in a new version."""
     row = request.POST.get("row", "")
-    if not row.isascii() or not row.isdigit():
+    if whole_number(row) is None:
         raise Invalid(_("The row is a number."), field="row")
     new = None if "drop" in request.POST else {key: request.POST.get(key, "") for key in ("text", "label")}
     return changed(request, name, {"did": "edit", "rows": {row: new}})

@@ -22,6 +22,7 @@ from django_htmx.middleware import HtmxDetails
 from accounts.errors import Conflict, Invalid
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator, visible
+from accounts.requests import whole_number
 from accounts.throttles import limited
 from training.engine.config import SAMPLE_MODEL
 from work.models import ENDED, Status
@@ -248,7 +249,7 @@ def rows(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     label, text, split = request.GET.get("label", ""), request.GET.get("q", "")[:200], request.GET.get("split", "")
-    number = max(1, int(asked)) if (asked := request.GET.get("page", "")).isascii() and asked.isdigit() else 1
+    number = max(1, whole_number(request.GET.get("page", "")) or 1)
     start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
     found, total = selectors.rows_page(version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE)
     page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)

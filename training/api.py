@@ -19,7 +19,7 @@ from accounts.errors import Invalid, LorasiteError, TooLarge
 from accounts.idempotency import HEADER, key_of
 from accounts.models import User
 from accounts.permissions import require_creator
-from accounts.requests import person, tag_of, unchanged
+from accounts.requests import person, tag_of, unchanged, whole_number
 from accounts.throttles import throttles
 
 from . import selectors, services
@@ -154,9 +154,10 @@ def logs(request: Request, task_id: UUID) -> Response:
 
 
 def _after(given: str) -> int:
-    if not given.isascii() or not given.isdigit() or len(given) > 18:
+    after = whole_number(given)
+    if after is None:
         raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
-    return int(given)
+    return after
 
 
 FILTERS = ("status", "owner")

@@ -33,7 +33,7 @@ def _at(place: Any, message: str) -> NotYamlError:
     return NotYamlError(message, place.start_mark.line + 1)
 
 
-class _Loader(_Base):  # type: ignore[misc]  # one of two classes
+class _Loader(_Base):  # one of two classes
     """SafeLoader, but a date is text: nothing of ours is a date, and a name may look like one."""
 
     yaml_implicit_resolvers = {
