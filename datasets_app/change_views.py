@@ -18,6 +18,7 @@ from datasets_app.versions import changes, diff
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
 from web.errors import Conflict, Invalid
+from web.requests import whole_number
 
 from .models import Dataset, DataTask, Version
 from .views import SignedIn
@@ -35,7 +36,7 @@ def fix(request: SignedIn, name: str) -> HttpResponse:
 def edit(request: SignedIn, name: str) -> HttpResponse:
     """Change or drop one row, in a new version."""
     row = request.POST.get("row", "")
-    if not row.isascii() or not row.isdigit():
+    if whole_number(row) is None:
         raise Invalid(_("The row is a number."), field="row")
     new = None if "drop" in request.POST else {key: request.POST.get(key, "") for key in ("text", "label")}
     return changed(request, name, {"did": "edit", "rows": {row: new}})

@@ -16,6 +16,7 @@ from datasets_app import selectors, services
 from datasets_app.review import improvement
 from datasets_app.versions import changes
 from web.errors import Conflict, NotFound
+from web.requests import whole_number
 
 from .change_views import managed_version, shown
 from .models import Dataset, DataTask, Suspect, Version
@@ -30,9 +31,8 @@ MOST_KEYS = 9  # labels that have a key of their own: 1 to 9
 def review(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    after = request.GET.get("after", "")
-    at = int(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0
-    return _page(request, version, selectors.next_suspect(version, at))
+    after = whole_number(request.GET.get("after", "")) or 0
+    return _page(request, version, selectors.next_suspect(version, after))
 
 
 def _page(request: SignedIn, version: Version, suspect: Suspect | None) -> HttpResponse:
@@ -83,8 +83,7 @@ def search(request: SignedIn, name: str) -> HttpResponse:
 def decide(request: SignedIn, name: str) -> HttpResponse:
     """What the person says to one suspect; the next one is shown."""
     version = managed_version(request, name)
-    rank = request.POST.get("rank", "")
-    suspect = version.suspects.filter(rank=int(rank) if rank.isascii() and rank.isdigit() else 0).first()
+    suspect = version.suspects.filter(rank=whole_number(request.POST.get("rank", "")) or 0).first()
     if suspect is None:
         raise NotFound
     if "skip" not in request.POST:

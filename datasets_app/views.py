@@ -27,6 +27,7 @@ from datasets_app.reading import hub, uploads
 from datasets_app.reading.sandbox import ReadingStopped
 from engine.config import SAMPLE_MODEL
 from web.errors import Conflict, Invalid, LorasiteError
+from web.requests import whole_number
 from web.throttles import limited
 from work.models import ENDED, Status
 
@@ -239,7 +240,7 @@ def rows(request: SignedIn, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     label, text, split = request.GET.get("label", ""), request.GET.get("q", "")[:200], request.GET.get("split", "")
-    number = max(1, int(asked)) if (asked := request.GET.get("page", "")).isascii() and asked.isdigit() else 1
+    number = max(1, whole_number(request.GET.get("page", "")) or 1)
     start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
     found, total = selectors.rows_page(version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE)
     page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)

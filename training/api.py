@@ -22,7 +22,7 @@ from accounts.permissions import require_creator
 from engine.config import RunConfig
 from engine.safe_yaml import LIMIT
 from web.errors import Invalid, LorasiteError, TooLarge
-from web.requests import tag_of, unchanged
+from web.requests import tag_of, unchanged, whole_number
 from web.throttles import throttles
 
 from . import selectors, services
@@ -155,9 +155,10 @@ def logs(request: Request, task_id: UUID) -> Response:
 
 
 def _after(given: str) -> int:
-    if not given.isascii() or not given.isdigit() or len(given) > 18:
+    after = whole_number(given)
+    if after is None:
         raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
-    return int(given)
+    return after
 
 
 FILTERS = ("status", "owner")

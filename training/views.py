@@ -91,7 +91,7 @@ def again(request: Any) -> HttpResponse:
     try:
         task = _submit_again(request, config, key)
     except KeyUsed as error:  # that very run is there already, under the name that was free then
-        made = selectors.tasks_for(request.user).filter(pk=error.facts.get("made") or UUID(int=0)).first()
+        made = selectors.tasks_for(request.user).filter(pk__in=[pk for pk in [error.facts.get("made")] if pk]).first()
         task = made or _submit_again(request, config, f"{key}-{config['experiment_name']}")  # it is gone or given away
     return redirect("training:run", task.pk)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response, patch_cache_control, set_response_etag
 from django.utils.translation import gettext as _
@@ -69,14 +70,18 @@ class PrivateMiddleware:
 
 
 class SaneMiddleware:
-    """Refuses a NUL in an address: no name of ours has one, and PostgreSQL would stumble over it."""
+    """Refuses a NUL in an address or a form: no name or text of ours has one, and PostgreSQL would stumble over it."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        query = request.META.get("QUERY_STRING", "")
-        if "\0" in request.path or "%00" in query or "\0" in query:
+        query = request.META.get("QUERY_STRING", "").encode()
+        try:
+            form = request.body if request.content_type == "application/x-www-form-urlencoded" else b""
+        except RequestDataTooBig:
+            return error_page(request, TooLarge())
+        if "\0" in request.path or any(nul in sent for nul in (b"%00", b"\0") for sent in (query, form)):
             return error_page(request, Unreadable())
         return self.get_response(request)
 

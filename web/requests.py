@@ -32,6 +32,11 @@ class Key(serializers.UUIDField):
         return super().to_internal_value(data)
 
 
+def whole_number(text: str) -> int | None:
+    """The number that plain digits say, or None. Python reads no more than 4,300 digits, a database no more than 18."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def address_of(request: Any) -> str | None:
     """The caller's address in the one form that every database gives back unchanged, so that an entry's hash holds."""
     try:

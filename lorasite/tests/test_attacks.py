@@ -20,7 +20,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from accounts.services import make_token
 from audit.models import Entry
-from datasets_app.models import Dataset, Finding
+from datasets_app.models import Dataset, Finding, Version
 from experiments.models import Experiment
 from training.models import LogLine, Task
 from work import queue
@@ -91,6 +91,42 @@ def test_folder_of_this_machine_is_no_data_set_of_the_hub(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Invalid, match="no data set of the hub"):
         hub_data_file(DataSection(dataset_name="data/datasets"))
+
+
+# Numbers that Python or a database can't hold, and NULs, where a form or a query has them.
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 19, "\u00b2", "-1"], ids=["5000 digits", "19 digits", "²", "-1"])
+def test_number_that_is_none_breaks_no_page_and_no_operation(
+    api: Callable[..., Any], client: Any, member: User, number: str
+) -> None:
+    belongings(member)
+    client.force_login(member)
+    row = {"text": "another day", "label": "good"}
+    asked = [client.get(f"/datasets/mine/rows/?{name}={number}") for name in ("page", "version", "edit")]
+    asked += [client.get(f"/datasets/mine/noise/?after={number}"), client.get(f"/experiments/?page={number}")]
+    asked += [client.post("/datasets/mine/edit/", {"row": number, **row})]
+    asked += [client.post("/datasets/mine/noise/decide/", {"rank": number, "label": "good"})]
+    asked += [api(member).post("/api/datasets/mine/changes", {"did": "edit", "rows": {number: row}}, format="json")]
+    assert [answer.status_code for answer in asked if answer.status_code >= 500] == []
+    assert Version.objects.count() == 1
+
+
+@pytest.mark.parametrize("path", ["/runs/again/", "/models/mine/card/", "/train/", "/datasets/mine/edit/", "/login/"])
+def test_nul_in_a_form_is_refused(client: Any, member: User, path: str) -> None:
+    belongings(member)
+    client.force_login(member)
+    form = {"like": "mine", "dataset": "x%00", "card": "a", "summary": ""}
+    sent = "&".join(f"{name}={value}" for name, value in form.items())
+    answer = client.generic("POST", path, sent, content_type="application/x-www-form-urlencoded")
+    assert answer.status_code == 400 and "a NUL" in answer.content.decode()
+
+
+def test_form_over_4_mib_is_refused_in_words(client: Any, member: User) -> None:
+    client.force_login(member)
+    sent = "yaml=" + "x" * 5_000_000
+    answer = client.generic("POST", "/train/", sent, content_type="application/x-www-form-urlencoded")
+    assert answer.status_code == 413 and "larger than allowed" in answer.content.decode()
 
 
 # S6: nobody makes us call an address.
