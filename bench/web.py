@@ -4,8 +4,8 @@
 
 `threads` is what the site ran on before: gunicorn with eight threads that read the requests themselves. `lanes` is webserver/.
 Both serve the same site with the same data. Prints requests per second of a page and of an API poll with 8 and with 100
-kept-alive clients, the memory of the web process, and how long /healthz and a page take beside 30 half-open connections, 30
-bodies that never end, 16 uploads of 400 KB and 100 pollers. All requests go to this machine.
+kept-alive clients, the CPU time of each request, the memory of the web process, and how long /healthz and a page take beside
+30 half-open connections, 30 bodies that never end, 16 uploads of 400 KB and 100 pollers. All requests go to this machine.
 """
 
 import argparse
@@ -70,7 +70,12 @@ def measure(program: str, seconds: float) -> Figures:
         token, found = sign_in(site), Figures()
         for clients in (8, 100):
             for what, path in (("page", "/login/"), ("poll", "/api/tasks")):
-                found[f"{what}, {clients} clients, requests/s"] = speed(site, path, token, clients, seconds)
+                before = cpu_seconds()
+                answers = speed(site, path, token, clients, seconds)
+                found[f"{what}, {clients} clients, requests/s"] = answers
+                found[f"{what}, {clients} clients, CPU ms/request"] = (
+                    (cpu_seconds() - before) / (answers * seconds) * 1000
+                )
         found["memory, MiB"] = memory()
         with ThreadPoolExecutor(16) as pool, ExitStack() as attack:
             attack.enter_context(slow_clients(site, 30))
@@ -170,10 +175,18 @@ class pollers:
         self.process.wait()
 
 
+def server() -> list[psutil.Process]:
+    parent = next(p for p in psutil.Process().children() if "-c" in p.cmdline())
+    return [parent, *parent.children()]
+
+
+def cpu_seconds() -> float:
+    return sum(sum(p.cpu_times()[:2]) for p in server())
+
+
 def memory() -> float:
     """MiB that the server's processes hold for themselves."""
-    server = next(p for p in psutil.Process().children() if "-c" in p.cmdline())
-    return sum(p.memory_full_info().uss for p in [server, *server.children()]) / 2**20
+    return sum(p.memory_full_info().uss for p in server()) / 2**20
 
 
 if __name__ == "__main__":
