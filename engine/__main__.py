@@ -95,7 +95,7 @@ def _sample_file(name: str, folder: Path) -> Path:
     """The sample without exact duplicates and without rows that its graders did not agree on, as Parquet."""
     import polars as pl
 
-    from engine.storage import replace_atomically
+    from engine.storage import write_file
     from samples import SAMPLES
 
     frame = SAMPLES[name]()
@@ -106,7 +106,7 @@ def _sample_file(name: str, folder: Path) -> Path:
     path = folder / f"{name}-{content}.parquet"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        replace_atomically(path, frame.write_parquet)
+        write_file(path, frame.write_parquet)
     return path
 
 

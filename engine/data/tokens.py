@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from engine.storage import replace_atomically
+from engine.storage import write_file
 
 CHUNK = 4096
 
@@ -106,4 +106,4 @@ def _read(path: Path) -> Tokens | None:
 def _write(path: Path, tokens: Tokens) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
-    replace_atomically(path, lambda draft: save_file(arrays, draft))
+    write_file(path, lambda draft: save_file(arrays, draft))

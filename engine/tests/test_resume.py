@@ -120,9 +120,9 @@ def test_a_folder_with_a_missing_or_further_file_does_not_verify(tmp_path):
 @pytest.mark.process
 def test_process_killed_between_writing_and_renaming_leaves_only_a_draft(tmp_path):
     code = (
-        "import os, signal, sys; from pathlib import Path; from engine import files\n"
-        "files.sync_tree = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "files.write_folder(Path(sys.argv[1]) / 'checkpoint-1', lambda draft: (draft / 'a').write_text('a'))\n"
+        "import os, signal, sys; from pathlib import Path; from engine import storage\n"
+        "storage.sync_tree = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "storage.write_folder(Path(sys.argv[1]) / 'checkpoint-1', lambda draft: (draft / 'a').write_text('a'))\n"
     )
     folder = tmp_path / "checkpoints"
     killed = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=os.getcwd(), check=False)

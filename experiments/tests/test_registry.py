@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from accounts.errors import Conflict, Invalid, NotFound
 from accounts.permissions import share
 from accounts.sharing import give, recipients
 from audit.models import Entry
-from engine.storage import verify_folder
+from engine.storage import verify_folder, write_manifest
 from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from experiments.registry import card, selectors, services
@@ -99,16 +98,10 @@ def test_other_checkpoint_brings_its_own_adapter(learnt, member):
     with pytest.raises(Conflict, match="does not hold what was written"):
         services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
     assert not RegisteredModel.objects.exists()
-    rewrite_manifest(last)
+    write_manifest(last)
     version = services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
     assert version.accuracy == 0.4 and version.metrics["eval"]["macro_f1"] == 0.3
     assert json.loads((version.folder / "adapter_config.json").read_text())["revision"] == "marked"
-
-
-def rewrite_manifest(folder: Path) -> None:
-    from engine.storage import MANIFEST, _hashes
-
-    (folder / MANIFEST).write_text(json.dumps(_hashes(folder)))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a@b", "register", "Recommend", ".hidden", "a" * 81, "a\x00b"])
