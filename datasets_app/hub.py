@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from accounts.errors import Invalid
 from accounts.models import User
+from engine.storage import write_file
 
 from . import services
 from .models import DataTask
@@ -99,6 +100,7 @@ def fetch(
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Download all splits into one Parquet file, which is there whole or not at all. Runs no code of the data set."""
+    import polars as pl
     from datasets import load_dataset
 
     try:
@@ -111,16 +113,7 @@ def fetch(
     for number, (name, split) in enumerate(splits.items()):
         told(number, len(splits))
         frames.append(_named(split, name, label_column))
-    _write(frames, target)
-
-
-def _write(frames: "list[pl.DataFrame]", target: Path) -> None:
-    import polars as pl
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".draft")
-    pl.concat(frames, how="diagonal_relaxed").write_parquet(draft)
-    draft.rename(target)
+    write_file(target, pl.concat(frames, how="diagonal_relaxed").write_parquet)
 
 
 def _named(split: Any, name: str, label_column: str | None) -> "pl.DataFrame":

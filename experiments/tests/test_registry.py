@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from django.db import DatabaseError, transaction
 
 from accounts.errors import Conflict, Invalid, NotFound
 from accounts.permissions import share
@@ -193,6 +194,29 @@ def test_deletion_removes_rows_and_files(registered, learnt, member, api):
     assert api(member).delete("/api/models/mood").status_code == 204
     assert not RegisteredModel.objects.exists() and list(registered.folder.parent.iterdir()) == []
     assert learnt.final_model.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_model_whose_deletion_is_rolled_back_keeps_its_files(registered, member):
+    services.register(user=member, experiment=registered.experiment, name="mood")
+    key = registered.pk
+    for delete in (
+        lambda: services.delete(user=member, model=RegisteredModel.objects.get()),
+        lambda: services.delete_version(user=member, version=ModelVersion.objects.get(pk=key)),
+    ):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            delete()
+            raise DatabaseError
+        for version in ModelVersion.objects.all():
+            verify_folder(version.folder)
+        assert ModelVersion.objects.count() == 2
+
+
+def test_registration_spares_a_draft_that_somebody_else_is_filling(learnt, member):
+    draft = learnt.folder.parent.parent / "data" / "models" / ".draft-of-another-registration"
+    draft.mkdir(parents=True)
+    services.register(user=member, experiment=learnt, name="mood")
+    assert draft.exists()
 
 
 @pytest.mark.parametrize(

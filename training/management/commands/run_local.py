@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from accounts.commands import person, refused
 from accounts.errors import LorasiteError
+from datasets_app.models import STORED_COLUMNS
 from datasets_app.selectors import version_for
 from engine import Prepared, StepDone, train
 from engine.config import RunConfig
@@ -15,6 +16,7 @@ from engine.errors import EngineError, Interrupted
 from engine.training.results import describe
 from training import services
 from training.management.commands.train import read_text
+from work.paths import results_dir, token_cache_dir
 
 
 class Command(BaseCommand):
@@ -40,12 +42,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
     def run(self, config: RunConfig, beside: Path, asked: list[int]) -> None:
-        results = Path(settings.RESULTS_DIR) / config.experiment_name
+        results = results_dir() / config.experiment_name
         events = train(
             config,
             results=results,
             base_models_dir=settings.BASE_MODELS_DIR,
-            cache_dir=Path(settings.DATA_DIR) / "cache" / "tokens",
+            cache_dir=token_cache_dir(),
             should_save=lambda: bool(asked),
             **_data(config, beside),
         )
@@ -72,5 +74,5 @@ def _data(config: RunConfig, beside: Path) -> dict[str, Any]:
         if path.is_file():
             return {"data_file": path}
     version = version_for(person(None), config.data.dataset_name)
-    config.data.text_column, config.data.label_column, config.data.split_column = "text", "label", "split"
+    config.data = config.data.model_copy(update=STORED_COLUMNS)
     return {"data_file": version.path, "dataset_hash": version.hash}
