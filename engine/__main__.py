@@ -116,7 +116,7 @@ def _free_name(config: RunConfig, root: Path) -> tuple[RunConfig, Path]:
     while (root / name / "metrics.json").exists():
         number += 1
         name = f"{config.experiment_name[:76]}-{number}"
-    if number > 1 and World.of_environment().leads:
+    if number > 1 and World.from_environment().is_main_process:
         print(f"{root / config.experiment_name} holds a finished run; this one goes to {root / name}.", file=sys.stderr)
     return config.model_copy(update={"experiment_name": name}), root / name
 
@@ -133,7 +133,7 @@ def _run(config: RunConfig, data_file: Path, folder: Path, options: argparse.Nam
         cache_dir=options.cache / "tokens",
         should_save=lambda: bool(asked),
     )
-    leads = World.of_environment().leads
+    leads = World.from_environment().is_main_process
     with tqdm(unit="step", dynamic_ncols=True, disable=not leads) as bar, closing(events):
         for event in events:
             if leads:
@@ -169,8 +169,8 @@ def _show(event: object, bar) -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    world = World.of_environment()
-    print(message if world.leads else f"Process {world.rank + 1} of {world.size}: {message}", file=sys.stderr)
+    world = World.from_environment()
+    print(message if world.is_main_process else f"Process {world.rank + 1} of {world.size}: {message}", file=sys.stderr)
     return status
 
 

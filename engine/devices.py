@@ -1,4 +1,4 @@
-"""The one device policy: what the hardware is → precision, attention, bucketing, compile.
+"""The device policy: from the hardware to precision, attention implementation and kernels.
 
 | device                                | precision | attention | fused encoder | why                                       |
 |---------------------------------------|-----------|-----------|---------------|-------------------------------------------|
@@ -9,43 +9,37 @@
 | CUDA before 8.0                       | fp32      | sdpa      | no            | no bf16 units                             |
 | MPS                                   | fp32      | sdpa      | no            | bf16 is not complete there                |
 | CUDA, with model.load_in_8bit, _4bit  | as above  | sdpa      | no            | bitsandbytes: frozen weights in int8, nf4 |
-| any, with lora.bias or modules_to_save | fp32     | as above  | as above      | bf16 swallows small steps of base weights |
+| any, with lora.bias or modules_to_save | fp32     | as above  | as above      | bf16 loses small updates of base weights  |
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
 
 import torch
 
 from engine.config import FewBits, ModelSection, RunConfig
-from engine.errors import ConfigError, EngineError, Problem
+from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.kernels import int8
 from engine.training.distributed import ALONE, World
 
 
-class DeviceUnavailable(EngineError):
-    """The device asked for is not in this machine."""
-
-    code = "device_unavailable"
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the policy has chosen for a run."""
+    """How a run computes, as chosen by the policy."""
 
     device: torch.device
     dtype: torch.dtype
     attention: str
     fused_encoder: bool
     threads: int
-    compiled: bool = False
     world: World = ALONE
     few_bits: FewBits | None = None
-    int8: bool = False  # products of training steps with frozen bf16 weights
+    int8: bool = False  # training steps multiply with the frozen bf16 weights in int8
 
     @property
     def precision(self) -> str:
@@ -56,17 +50,28 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The device as a person would say it."""
-        one = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        return one if self.world.size == 1 else f"{self.world.size} × {one}"
+        """Display name of the device, such as "cpu" or "2 × NVIDIA H100"."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return name if self.world.size == 1 else f"{self.world.size} × {name}"
 
 
 def choose(config: RunConfig, world: World = ALONE) -> Plan:
-    """Apply the policy to this machine; DeviceUnavailable when the device asked for is missing."""
-    device = _of_process(_device(config.training.device), world)
+    """Apply the policy to this machine.
+
+    Raises DeviceUnavailableError if the configured device is missing, ConfigError if it cannot do what is configured.
+    """
+    device = device_of_process(_select_device(config.training.device), world)
     refuse_few_bits(config.model, device)
-    dtype = _dtype(config, device)
     on_cpu = device.type == "cpu"
+    int8_available = on_cpu and int8.available()
+    precision = config.training.precision
+    if precision == "int8" and not int8_available:
+        message = (
+            "training.precision int8 needs a CPU with VNNI instructions, under Linux. "
+            "Remove it: auto chooses the fastest precision of this machine."
+        )
+        raise ConfigError([Problem("training.precision", message, "needs_vnni")])
+    dtype = _select_dtype(config, device)
     return Plan(
         device=device,
         dtype=dtype,
@@ -75,36 +80,36 @@ def choose(config: RunConfig, world: World = ALONE) -> Plan:
         threads=config.system.num_threads or max(1, usable_cores() // world.size),
         world=world,
         few_bits=config.model.few_bits,
-        int8=_int8(config, device, dtype),
+        int8=int8_available and dtype == torch.bfloat16 and precision in {"auto", "int8"},
     )
 
 
 def refuse_few_bits(model: ModelSection, device: torch.device) -> None:
-    """Raise ConfigError where frozen weights can't be held in 8 or 4 bits."""
-    field = f"model.{model.few_bits}"
+    """Raise ConfigError if the configuration asks for 8-bit or 4-bit weights and `device` cannot hold them."""
     if model.few_bits is None:
         return
+    field = f"model.{model.few_bits}"
     if device.type != "cuda":
-        code = "needs_cuda"
-        said = f"{field} needs an NVIDIA GPU, and this run would train on {device.type}. Leave it out, or train where there is one."
-    elif find_spec("bitsandbytes") is None:
-        code = "needs_bitsandbytes"
-        said = (
-            f"{field} needs the package bitsandbytes, which is not installed here: pip install -r requirements-cuda.txt"
+        message = (
+            f"{field} needs an NVIDIA GPU, and this run would train on {device.type}. "
+            "Remove it, or train on a machine with one."
         )
-    else:
-        return
-    raise ConfigError([Problem(field, said, code)])
+        raise ConfigError([Problem(field, message, "needs_cuda")])
+    if find_spec("bitsandbytes") is None:
+        message = (
+            f"{field} needs the package bitsandbytes, which is not installed: pip install -r requirements-cuda.txt"
+        )
+        raise ConfigError([Problem(field, message, "needs_bitsandbytes")])
 
 
-def _of_process(device: torch.device, world: World) -> torch.device:
-    """Of several processes each has a GPU of its own; CPU cores are shared out."""
+def device_of_process(device: torch.device, world: World) -> torch.device:
+    """Return the device of this process: of several processes, each has its own GPU; CPU cores are divided."""
     if world.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda" or world.local_rank >= torch.cuda.device_count():
-        raise DeviceUnavailable(
-            f"This machine has fewer GPUs than torchrun started processes ({torch.cuda.device_count()} for NVIDIA's CUDA). "
-            "Start no more processes than GPUs, or set training.device to cpu.",
+        raise DeviceUnavailableError(
+            f"torchrun started more processes than this machine has GPUs ({torch.cuda.device_count()} with CUDA). "
+            "Start at most one process per GPU, or set training.device to cpu.",
             field="training.device",
         )
     torch.cuda.set_device(world.local_rank)
@@ -112,52 +117,58 @@ def _of_process(device: torch.device, world: World) -> torch.device:
 
 
 def usable_cores() -> int:
-    """Cores this process may use: its affinity and its container's quota."""
+    """Return the number of cores that this process may use: its CPU affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):
-        return cores
+        return cores  # no cgroup v2
 
 
 def cpu_has_bf16() -> bool:
-    """Whether matrix products in bf16 run in hardware (avx512_bf16 or AMX; on ARM: bf16)."""
-    probes: tuple[Any, ...] = (
-        getattr(torch.cpu, "_is_avx512_bf16_supported", None),
-        getattr(torch.cpu, "_is_amx_tile_supported", None),
-    )
-    return any(probe() for probe in probes if probe is not None) or _flag_bf16()
-
-
-def _flag_bf16() -> bool:
+    """Return whether the CPU multiplies bf16 matrices in hardware (x86: avx512_bf16 or AMX; ARM: bf16)."""
+    # torch's own checks are private and come and go between versions, so /proc/cpuinfo is read as well.
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        is_supported = getattr(torch.cpu, name, None)
+        if is_supported is not None and is_supported():
+            return True
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").splitlines()
     except OSError:
         return False
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
 
 
-def _device(wanted: str) -> torch.device:
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the highest memory use so far in MiB: of the GPU if `device` is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource  # Unix only
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB on Linux
+
+
+def _select_device(name: str) -> torch.device:
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if wanted == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[wanted]:
-        raise DeviceUnavailable(
-            f"This machine has no {wanted.upper()} device. Choose auto or one of: "
-            f"{', '.join(name for name, there in available.items() if there)}.",
+    present = [device for device, is_available in available.items() if is_available]
+    if name == "auto":
+        return torch.device(present[0])
+    if name not in present:
+        raise DeviceUnavailableError(
+            f"This machine has no {name.upper()} device. Choose auto or one of: {', '.join(present)}.",
             field="training.device",
         )
-    return torch.device(wanted)
+    return torch.device(name)
 
 
-def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
+def _select_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
     if config.training.precision != "auto":
         return torch.float32 if config.training.precision == "fp32" else torch.bfloat16
     if config.lora.trains_base_weights:
@@ -165,25 +176,3 @@ def _dtype(config: RunConfig, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else torch.float32
-
-
-def _int8(config: RunConfig, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether frozen products are in int8; ConfigError where that is asked for and can't be."""
-    wanted, possible = config.training.precision, device.type == "cpu" and int8.available()
-    if wanted == "int8" and not possible:
-        said = (
-            "training.precision int8 needs a CPU with VNNI under Linux. Leave it out: auto takes what is fastest here."
-        )
-        raise ConfigError([Problem("training.precision", said, "needs_vnni")])
-    return possible and dtype == torch.bfloat16 and wanted in {"auto", "int8"}
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Highest memory so far in MiB: of the GPU where it computes there, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

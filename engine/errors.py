@@ -1,19 +1,7 @@
-"""Everything that can stop a run, each with a sentence for a person and a code for a program.
+"""Every error that can end a run.
 
-EngineError
-├── ConfigError            config_invalid
-├── BaseModelUnavailable   base_model_unavailable
-├── BaseModelUnsafe        base_model_unsafe
-├── DataUnreadable         data_unreadable
-├── ColumnMissing          column_missing
-├── OneLabel               one_label
-├── TooFewRows             too_few_rows
-├── OverLong               over_long
-├── OutOfMemory            out_of_memory
-├── CheckpointDamaged      checkpoint_damaged
-├── DiskFull               disk_full
-├── LossNotFinite          loss_not_finite
-└── Interrupted            interrupted
+Each has a message for a person (what happened, what was kept, what to do next), a `code` for a program and, where one
+setting is at fault, its dotted `field`. Codes are part of the API: they never change, class names may.
 """
 
 from __future__ import annotations
@@ -23,7 +11,7 @@ from typing import Any
 
 
 class EngineError(Exception):
-    """What happened, what was kept and what to do; `field` names the setting at fault, where there is one."""
+    """Base of all errors of the engine; `facts` are further details, ready for JSON."""
 
     code = "engine_error"
 
@@ -35,7 +23,7 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One wrong value of a configuration; `field` is dotted, as in lora.r."""
+    """One invalid value of a configuration; `field` is dotted, as in lora.r."""
 
     field: str
     message: str
@@ -43,7 +31,7 @@ class Problem:
 
 
 class ConfigError(EngineError):
-    """The configuration is wrong; `problems` holds all of them, not only the first."""
+    """The configuration is invalid; `problems` lists every problem, not only the first."""
 
     code = "config_invalid"
 
@@ -56,32 +44,38 @@ class ConfigError(EngineError):
         self.problems = problems
 
 
+class DeviceUnavailableError(EngineError):
+    """This machine does not have the requested device."""
+
+    code = "device_unavailable"
+
+
 class BaseModelUnavailable(EngineError):
-    """The base model is neither on this machine nor reachable."""
+    """The base model is neither on this machine nor reachable on the hub, or cannot be loaded."""
 
     code = "base_model_unavailable"
 
 
 class BaseModelUnsafe(EngineError):
-    """The base model asks for code of its own or has pickled weights only."""
+    """The base model needs to run its own code, or has pickled weights only."""
 
     code = "base_model_unsafe"
 
 
 class DataUnreadable(EngineError):
-    """The data file can't be read as what its name says."""
+    """The data file cannot be read in the format that its name suggests."""
 
     code = "data_unreadable"
 
 
 class ColumnMissing(EngineError):
-    """The data have no column of the configured name."""
+    """The data have no column with the configured name."""
 
     code = "column_missing"
 
 
 class OneLabel(EngineError):
-    """All rows carry the same label, so there is nothing to tell apart."""
+    """All rows have the same label, so there is nothing to learn."""
 
     code = "one_label"
 
@@ -92,20 +86,20 @@ class TooFewRows(EngineError):
     code = "too_few_rows"
 
 
-class OverLong(EngineError):
-    """Rows exceed max_length and the configuration says to refuse them."""
+class TextsTooLongError(EngineError):
+    """Some texts exceed data.max_length, and data.truncation is `refuse`."""
 
     code = "over_long"
 
 
-class OutOfMemory(EngineError):
-    """Not even a micro-batch of one row fits into memory."""
+class OutOfMemoryError(EngineError):
+    """The model, or a micro-batch of a single row, does not fit into memory."""
 
     code = "out_of_memory"
 
 
 class CheckpointDamaged(EngineError):
-    """A saved file does not hold what was written, or does not load."""
+    """A saved file has changed since it was written, or cannot be loaded."""
 
     code = "checkpoint_damaged"
 
@@ -116,13 +110,25 @@ class DiskFull(EngineError):
     code = "disk_full"
 
 
-class LossNotFinite(EngineError):
-    """The loss became infinite or not a number."""
+class LossNotFiniteError(EngineError):
+    """The loss or the gradient became infinite or NaN."""
 
     code = "loss_not_finite"
 
 
 class Interrupted(EngineError):
-    """The run was asked to stop and has saved its place."""
+    """The run was asked to stop and has saved a checkpoint to resume from."""
 
     code = "interrupted"
+
+
+class ProcessLostError(EngineError):
+    """Another process of this distributed run has ended or cannot be reached."""
+
+    code = "process_lost"
+
+
+class ProcessesDifferError(EngineError):
+    """The processes of a distributed run would not train the same thing."""
+
+    code = "processes_differ"

@@ -1,4 +1,8 @@
-"""What a run tells its listener. The loop yields these and knows nothing of who listens."""
+"""The events that `train` yields, in the order in which a run goes through them.
+
+Every event is an immutable value. The engine does not know who consumes them: the command line draws a progress bar,
+the platform writes them to its database.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ class StageChanged:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Data, model and device are ready; the next event is the first step."""
+    """Data, model and device are ready; training starts next."""
 
     total_steps: int
     train_rows: int
@@ -34,7 +38,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimiser step. `tokens` are real ones, without padding; times are in seconds."""
+    """One optimizer step is done. `tokens` excludes padding; `eta_seconds` is the estimated time left for training."""
 
     step: int
     total_steps: int
@@ -49,7 +53,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Metrics on the eval rows: accuracy, macro_f1, macro_precision, macro_recall, loss."""
+    """The model was evaluated; `metrics` has accuracy, macro_f1, macro_precision, macro_recall and loss."""
 
     step: int
     epoch: float
@@ -58,7 +62,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
-    """A checkpoint is whole and on disk; `kept` maps best, last and fastest to their steps."""
+    """A complete checkpoint is on disk; `kept` maps best, last and fastest to the steps of their checkpoints."""
 
     step: int
     path: str
@@ -67,7 +71,7 @@ class Checkpointed:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should know that does not stop the run."""
+    """Something that a person should know, but that does not stop the run."""
 
     level: Literal["info", "warning"]
     code: str
@@ -76,7 +80,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The final model is there and loads; `metrics` is the content of metrics.json."""
+    """The final model is saved and was loaded again as a check; `metrics` is the content of metrics.json."""
 
     metrics: dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""How much memory this process may use. Imports no torch, so that it can be asked before anything is loaded."""
+"""How much memory this process may use. Does not import torch, so that it can be asked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ NVIDIA = Path("/dev/nvidiactl")
 
 
 def refuse_more_than_free() -> None:
-    """From now on this process gets an error, which can be met, where Linux would have killed it for memory.
+    """Limit this process to the memory that is free now.
 
-    Not beside an NVIDIA driver, which reserves far more addresses than memory.
+    Linux overcommits memory and kills a process that really uses it. With the limit, an allocation that is too large
+    fails with an error instead, which the engine can handle. Does nothing outside Linux, nor where there is an NVIDIA
+    driver: it reserves far more address space than memory.
     """
     if sys.platform != "linux" or NVIDIA.exists():
         return
-    _limit(_held_bytes() + min(_free_in_machine(), _free_in_container()))
+    import resource  # Unix only
+
+    wanted = int(used_data_bytes() + min(_free_in_machine(), _free_in_container()))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard_limit != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard_limit)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard_limit))
 
 
-def renew() -> None:
-    """Count anew, after memory was given back whose addresses are kept; nothing where no limit was set."""
+def renew_limit() -> None:
+    """Set the limit of `refuse_more_than_free` again, after memory went back to the system; without a limit, do nothing."""
     if _free_below_limit() < math.inf:
         refuse_more_than_free()
 
 
-def _limit(wanted: float) -> None:
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = int(wanted) if most == resource.RLIM_INFINITY else min(int(wanted), most)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, most))
-
-
 def free_bytes() -> int:
-    """What this process may still use: of the machine's memory, of its container's, and below its own limit."""
+    """Return how many bytes this process may still use, given the machine, its container and its own limit."""
     return int(max(0, min(_free_in_machine(), _free_in_container(), _free_below_limit())))
+
+
+def used_data_bytes() -> int:
+    """Return how many bytes of this process count towards RLIMIT_DATA. Linux only."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return int(next(line for line in status if line.startswith("VmData")).split()[1]) * 1024
 
 
 def _free_in_machine() -> float:
@@ -47,24 +53,19 @@ def _free_in_machine() -> float:
 
 def _free_in_container() -> float:
     try:
-        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
         statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
-        return math.inf  # no cgroup v2, or "max"
-    # Pages of files are given up before anything is killed.
-    return most - used + int(statistics.get("inactive_file", 0))
+        return math.inf  # no cgroup v2, or memory.max is "max"
+    # The kernel drops cached file pages before it kills anything, so they count as free.
+    return limit - used + int(statistics.get("inactive_file", 0))
 
 
 def _free_below_limit() -> float:
     if sys.platform != "linux":
         return math.inf
-    import resource
+    import resource  # Unix only
 
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    return math.inf if limit == resource.RLIM_INFINITY else limit - _held_bytes()
-
-
-def _held_bytes() -> int:
-    """What RLIMIT_DATA counts of this process."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return int(next(line for line in status if line.startswith("VmData")).split()[1]) * 1024
+    return math.inf if limit == resource.RLIM_INFINITY else limit - used_data_bytes()

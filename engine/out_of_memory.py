@@ -1,4 +1,4 @@
-"""Running out of memory is met by smaller micro-batches: the same rows per step, the same result, less at a time."""
+"""Handle running out of memory: process the same rows in smaller parts, which gives the same result."""
 
 from __future__ import annotations
 
@@ -13,28 +13,35 @@ import torch
 from engine import memory_limits
 
 T = TypeVar("T")
-M_MMAP_THRESHOLD = -3  # of malloc.h
-LARGE = 128 * 1024  # bytes
-MARGIN = 1.25  # an estimate may be off by a quarter; to try and fail may leave oneDNN broken, and that is slow
+M_MMAP_THRESHOLD = -3  # the constant of malloc.h
+LARGE_BLOCK = 128 * 1024  # bytes
+# Estimates are within 25 % of the measured memory (test_memory.py). Trying and failing costs more than a size too
+# small: it is slow, and it may leave oneDNN broken.
+MARGIN = 1.25
 
-# Of torch's allocators, oneDNN and safetensors, in this order.
-SIGNS = (
-    "out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "could not create a memory",
-    "could not create a primitive", "cannot allocate memory",
-)  # fmt: skip
+# Messages of torch's allocators, oneDNN and safetensors, which raise a plain RuntimeError.
+OUT_OF_MEMORY_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "alloc_failed",
+    "could not create a memory",
+    "could not create a primitive",
+    "cannot allocate memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, CUDA or Python means that memory ran out."""
+    """Return whether an error of torch, CUDA or Python means that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_MESSAGES)
 
 
 def halving(attempt: Callable[[int], T], size: int, device: torch.device, smaller: Callable[[int], None]) -> T:
-    """attempt(size), again with half the size as long as memory runs out; `smaller` hears of each new size first.
+    """Return attempt(size), halving the size whenever memory runs out; `smaller` is called with each new size first.
 
-    Raises the error of the attempt where it is another one, or where a size of one does not fit either.
+    Raises the attempt's own error if it has another cause, or if even a size of 1 does not fit.
     """
     while True:
         try:
@@ -42,46 +49,40 @@ def halving(attempt: Callable[[int], T], size: int, device: torch.device, smalle
         except (RuntimeError, MemoryError) as error:
             if size <= 1 or not is_out_of_memory(error):
                 raise
-            _leave_a_broken_onednn(error)
-        # Outside of the handler: the traceback would hold the failed attempt's tensors.
+            if "primitive" in str(error):
+                # After oneDNN failed to allocate a kernel, its next kernels fail as well or crash (seen with 3.12).
+                # torch's own kernels are slower but work.
+                torch.backends.mkldnn.set_flags(False)
+        # Retry outside of the handler: the traceback would keep the failed attempt's tensors alive.
         size = math.ceil(size / 2)
         smaller(size)
-        release(device)
+        release_memory(device)
 
 
-def fitting(size: int, bytes_of: Callable[[int], float], held: float = 0.0) -> int:
-    """The largest of size, its half, its quarter, … whose estimate is surely free beside the bytes that are held for it."""
-    if bytes_of(size) <= held:
+def largest_fitting(size: int, estimate_bytes: Callable[[int], float], held_bytes: float = 0.0) -> int:
+    """Return the largest of size, size/2, size/4, … ≥ 1 whose estimated memory, with a margin, is free.
+
+    held_bytes: memory that the allocator already holds for this purpose and will use again.
+    """
+    if estimate_bytes(size) <= held_bytes:
         return size
-    free = held + memory_limits.free_bytes()
-    while size > 1 and bytes_of(size) * MARGIN > free:
+    available = held_bytes + memory_limits.free_bytes()
+    while size > 1 and estimate_bytes(size) * MARGIN > available:
         size = math.ceil(size / 2)
     return size
 
 
-def release(device: torch.device) -> None:
-    """Give back what a failed attempt still holds, to the system too."""
+def release_memory(device: torch.device) -> None:
+    """Return unused memory from Python's and torch's caches to the system."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "cpu":
-        _empty_the_heap()
-        memory_limits.renew()
-
-
-def _leave_a_broken_onednn(error: BaseException) -> None:
-    """Where oneDNN got no memory for a kernel, its next ones fail too, or crash (seen with 3.12). torch's own are slower."""
-    if "primitive" in str(error):
-        torch.backends.mkldnn.set_flags(False)
-
-
-def _empty_the_heap() -> None:
-    """From now on large tensors have pages of their own, which go back when they are freed.
-
-    glibc would keep them in its heap, where small live blocks between them leave holes that nothing larger fits into.
-    That is faster while memory is plenty, so it is left alone until then. See mallopt(3).
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
-        libc.malloc_trim(0)
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            # From now on, give large tensors their own pages, which return to the system when freed. By default glibc
+            # takes them from its heap, where small live blocks leave holes that nothing larger fits into. The default
+            # is faster while memory is plenty, so it stays until memory first runs short. See mallopt(3).
+            libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+            libc.malloc_trim(0)
+        memory_limits.renew_limit()

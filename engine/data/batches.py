@@ -10,6 +10,11 @@ import numpy as np
 POOL_BATCHES = 50
 
 
+def total_steps(epochs: float, max_steps: int | None, steps_per_epoch: int) -> int:
+    """Return the number of optimizer steps of a run; max_steps overrides the epochs."""
+    return max_steps or max(1, round(epochs * steps_per_epoch))
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """All training batches of a run. lengths: (rows,) tokens of each training row; `batch` rows per step."""
@@ -28,7 +33,7 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.max_steps or max(1, round(self.epochs * self.steps_per_epoch))
+        return total_steps(self.epochs, self.max_steps, self.steps_per_epoch)
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """Row indexes of each step of an epoch.

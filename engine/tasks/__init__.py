@@ -1,4 +1,4 @@
-"""What a model can learn. A task is a module of this package with a class `Task`; the loop knows only this contract."""
+"""Task types: what a model can learn. Each is a module of this package with a class `Task` that fulfils this contract."""
 
 from __future__ import annotations
 
@@ -15,66 +15,70 @@ from engine.devices import Plan
 
 
 class Task(Protocol):
-    """One kind of learning. The loop asks for losses and metrics and knows nothing of labels or texts."""
+    """The data and the model of one run. The training loop knows only this contract, nothing of texts or labels.
 
-    lengths: np.ndarray
-    facts: dict[str, Any]
-    plan: Plan  # after `build`, how it really computes
+    `rows` are always indexes into the training rows or, for evaluation batches, into the evaluation rows.
+    """
 
-    def build(self) -> nn.Module:
-        """The base model with its adapter, on the device; the adapter is created after the seed is set."""
-        ...
+    model: nn.Module  # base model with adapter, on the device
+    lengths: np.ndarray  # (training rows,) tokens of each
+    facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
+    plan: Plan  # how the model really computes, which may be less than what was planned
 
-    def weight(self, rows: np.ndarray) -> float:
-        """What the summed loss of these training rows is divided by."""
+    def loss_weight(self, rows: np.ndarray) -> float:
+        """Return what the summed loss of these training rows is divided by to get their mean."""
         ...
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
-        """Summed loss of these training rows, a scalar with gradient."""
+        """Return the summed loss of these training rows, a scalar with a gradient."""
         ...
 
-    def step_bytes(self, rows: int, length: int) -> float:
-        """Estimate of the memory that a micro-batch of `rows` padded to `length` tokens takes, in bytes."""
+    def estimate_step_bytes(self, rows: int, length: int) -> float:
+        """Return the estimated memory in bytes of a micro-batch of `rows` rows padded to `length` tokens."""
         ...
 
-    def padded(self, rows: np.ndarray) -> int:
-        """Tokens that each of these training rows is padded to."""
+    def padded_length(self, rows: np.ndarray) -> int:
+        """Return the number of tokens that each of these training rows is padded to."""
         ...
 
     def evaluation_batches(self) -> list[np.ndarray]:
-        """Eval rows of each batch of an evaluation."""
+        """Return the evaluation rows of each batch of an evaluation."""
         ...
 
     def evaluate_batch(self, rows: np.ndarray) -> object:
-        """What `evaluate` does with one batch."""
+        """Do what `evaluate` does with one batch."""
         ...
 
     @property
     def test_share(self) -> float:
-        """Test rows for each eval row."""
+        """Number of test rows per evaluation row."""
         ...
 
     def baseline(self) -> dict[str, float]:
-        """What simple models reach on the same rows."""
+        """Return the scores of simple models on the evaluation rows."""
         ...
 
     def evaluate(self) -> dict[str, Any]:
-        """Metrics on the eval rows; `loss`, `accuracy` and the like are numbers, the rest is for metrics.json."""
+        """Return the metrics on the evaluation rows: `loss`, `accuracy` and the like, and more for metrics.json."""
         ...
 
     def summary(self) -> dict[str, Any]:
-        """What metrics.json holds beyond metrics: labels, baseline, worst rows."""
+        """Return what metrics.json holds beside the last evaluation's metrics: labels, baseline, worst rows."""
         ...
 
     def save_extras(self, folder: Path) -> None:
-        """Add to the final model what is needed to use it: tokenizer, label names."""
+        """Add to the final model what is needed to use it, such as tokenizer and label names."""
         ...
 
     def verify(self, folder: Path) -> None:
-        """Load the final model as a stranger would; CheckpointDamaged unless it answers as the trained one does."""
+        """Load the final model from `folder`; raise CheckpointDamaged unless it predicts what the trained one does.
+
+        The trained model is unusable afterwards.
+        """
         ...
 
 
 def create(config: RunConfig, plan: Plan, base: Path, data_file: Path, cache_dir: Path | None, seed: int) -> Task:
-    """The task that the configuration names, with its data read and tokenised."""
+    """Return the configured task with its data tokenised and its model loaded from the folder `base`."""
+    # Only the module of the configured task type is imported.
     return import_module(f"{__name__}.{config.task}").Task(config, plan, base, data_file, cache_dir, seed)

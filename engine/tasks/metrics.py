@@ -1,4 +1,4 @@
-"""Metrics of a classifier from its logits, and what a simple model reaches on the same rows."""
+"""Metrics of a classifier from its logits, and the scores of simple models on the same rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import numpy as np
 from engine.data.rows import Split
 
 BASELINE_ROWS = 20_000
-WORST = 20
+BASELINE_CHARACTERS = 2000
+WORST_ROWS = 20
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """All of metrics.json's `eval`. logits: (rows, labels); labels: (rows,) indexes."""
+    """Return the part `eval` of metrics.json.
+
+    logits: (rows, labels); labels: (rows,) indexes of the true labels. The confusion matrix has a row per true label and
+    a column per predicted label. Macro averages leave out labels without any row.
+    """
     predicted = logits.argmax(axis=1)
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(confusion, (labels, predicted), 1)
@@ -42,53 +47,62 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[s
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax over labels: (rows, labels)."""
+    """Return the softmax over labels: (rows, labels)."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def row_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross entropy of each row: (rows,)."""
+    """Return the cross entropy of each row: (rows,)."""
     return -np.log(np.clip(probabilities(logits)[np.arange(len(labels)), labels], 1e-12, None))
 
 
 def worst_rows(logits: np.ndarray, split: Split, names: list[str]) -> list[dict[str, Any]]:
-    """The rows with the highest loss: wrong with certainty, or labelled wrongly."""
-    losses, chances = row_losses(logits, split.labels), probabilities(logits)
+    """Return the rows with the highest loss: confidently wrong, or mislabelled."""
+    losses = row_losses(logits, split.labels)
+    predictions = probabilities(logits)
     return [
         {
             "text": split.texts[row],
             "label": names[split.labels[row]],
-            "predicted": names[int(chances[row].argmax())],
-            "probability": float(chances[row].max()),
+            "predicted": names[int(predictions[row].argmax())],
+            "probability": float(predictions[row].max()),
             "loss": float(losses[row]),
         }
-        for row in np.argsort(-losses, kind="stable")[:WORST]
+        for row in np.argsort(-losses, kind="stable")[:WORST_ROWS]
     ]
 
 
 def majority_accuracy(train: Split, held_out: Split) -> float:
-    """What always answering the most frequent label reaches."""
+    """Return the accuracy of always predicting the most frequent training label."""
     return float((held_out.labels == np.bincount(train.labels).argmax()).mean())
 
 
 def linear_accuracy(train: Split, held_out: Split) -> float:
-    """What logistic regression on TF-IDF of words (of characters in unspaced scripts) reaches."""
+    """Return the accuracy of logistic regression on TF-IDF of words, or of characters in scripts without spaces."""
+    # Deferred: scikit-learn is slow to import.
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    texts, labels = train.texts[:BASELINE_ROWS], train.labels[:BASELINE_ROWS]
+    texts = train.texts[:BASELINE_ROWS]
+    labels = train.labels[:BASELINE_ROWS]
     if len(set(labels.tolist())) < 2:
         return majority_accuracy(train, held_out)
-    spaced = sum(text.count(" ") for text in texts[:500]) > sum(map(len, texts[:500])) / 20
-    counts = TfidfVectorizer(
-        analyzer="word" if spaced else "char", ngram_range=(1, 2), max_features=30_000, sublinear_tf=True,
-        token_pattern=r"(?u)\S+",  # noqa: S106  (no password)
-    )  # fmt: skip
+    sample = texts[:500]
+    has_spaces = sum(text.count(" ") for text in sample) > sum(map(len, sample)) / 20
+    vectorizer = TfidfVectorizer(
+        analyzer="word" if has_spaces else "char",
+        ngram_range=(1, 2),
+        max_features=30_000,
+        sublinear_tf=True,
+        token_pattern=r"(?u)\S+",  # noqa: S106  (not a password)
+    )
     model = LogisticRegression(C=5, max_iter=100)
-    model.fit(counts.fit_transform([text[:2000] for text in texts]), labels)
-    return float((model.predict(counts.transform([text[:2000] for text in held_out.texts])) == held_out.labels).mean())
+    model.fit(vectorizer.fit_transform([text[:BASELINE_CHARACTERS] for text in texts]), labels)
+    predicted = model.predict(vectorizer.transform([text[:BASELINE_CHARACTERS] for text in held_out.texts]))
+    return float((predicted == held_out.labels).mean())
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide; 0 where `whole` is 0."""
     return np.divide(part, whole, out=np.zeros_like(part, dtype=float), where=whole > 0)

@@ -83,7 +83,7 @@ def test_one_process_writes_and_speaks(shared):
     results, said = shared
     log = (results / "logs.txt").read_text()
     assert log.count("Stage: done.") == log.count("Step 20/20") == 1 and "2 × cpu" in log
-    assert said.count("Everything is in") == said.count("Held-out accuracy") == 1
+    assert said.count("Everything is in") == said.count("evaluation accuracy") == 1
     assert not list(results.rglob(".draft-*"))
 
 
@@ -125,17 +125,17 @@ def second(launcher: int) -> int:
 
 EXCHANGE = """
 import json, sys, torch
-from engine.training.distributed import ProcessesDiffer, World
-world, cpu = World.of_environment(), torch.device("cpu")
+from engine.training.distributed import ProcessesDifferError, World
+world, cpu = World.from_environment(), torch.device("cpu")
 world.join(cpu)
 weight = torch.nn.Parameter(torch.zeros(2))
-weight.grad = None if world.leads else torch.tensor([3.0, 4.0])  # the first had no rows
-told = world.after_step([weight], loss=1.0 + world.rank, micro_batch=8 >> world.rank, stop=not world.leads)
+weight.grad = None if world.is_main_process else torch.tensor([3.0, 4.0])  # the first had no rows
+told = world.exchange_step([weight], loss=1.0 + world.rank, micro_batch=8 >> world.rank, stop=not world.is_main_process)
 world.refuse_differences("same", [weight], cpu)
 try:
     world.refuse_differences(f"checkpoint {world.rank}", [weight], cpu)
     said = "agreed"
-except ProcessesDiffer as error:
+except ProcessesDifferError as error:
     said = error.code
 world.leave()
 sys.stdout.write(json.dumps([*told, weight.grad.tolist(), said]) + chr(10))
@@ -154,8 +154,8 @@ def test_smallest_micro_batch_and_a_wish_to_stop_reach_all_and_other_starts_are_
 
 
 def test_more_processes_than_gpus_are_refused_in_words():
-    with pytest.raises(devices.DeviceUnavailable, match="fewer GPUs than torchrun started processes"):
-        devices._of_process(torch.device("cuda"), World(63, 64, 63))
+    with pytest.raises(devices.DeviceUnavailableError, match="more processes than this machine has GPUs"):
+        devices.device_of_process(torch.device("cuda"), World(63, 64, 63))
 
 
 def test_cores_are_shared_out_between_the_processes_of_a_machine():
@@ -165,7 +165,7 @@ def test_cores_are_shared_out_between_the_processes_of_a_machine():
 
 def test_dropout_differs_between_processes_and_depends_on_the_step_alone():
     def drawn(rank: int, step: int) -> list[Any]:
-        World(rank, 2, rank).seed(42, step)
+        World(rank, 2, rank).seed_dropout(42, step)
         return torch.rand(4).tolist()
 
     assert drawn(0, 7) == drawn(0, 7)
@@ -174,5 +174,5 @@ def test_dropout_differs_between_processes_and_depends_on_the_step_alone():
 
 def test_rows_of_a_step_are_shared_out_once_each():
     rows = np.arange(9)
-    shares = [World(rank, 4, rank).share(rows) for rank in range(4)]
+    shares = [World(rank, 4, rank).share_of(rows) for rank in range(4)]
     assert sorted(np.concatenate(shares).tolist()) == rows.tolist()

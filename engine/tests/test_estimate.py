@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from engine.config import RunConfig
-from engine.training.estimate import Measured, _spread, forecast, influences, measure
+from engine.training.estimate import Measured, forecast, influences, measure, spread
 
 MEASURED = Measured(
     steps_per_epoch=10, step_s=1.0, warm_up_s=2.0, evaluation_s=3.0, prepare_s=2.0, save_s=0.25, end_s=7.0,
@@ -62,5 +62,5 @@ def test_measurement_of_a_real_run_leaves_nothing_and_is_told_of(tweets, tmp_pat
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 40])
 def test_lengths_are_tried_from_the_ends_inwards_and_each_once(count: int) -> None:
-    order = list(_spread(list(range(count))))
+    order = list(spread(list(range(count))))
     assert sorted(order) == list(range(count)) and order[:2] == [count - 1, 0][:count]

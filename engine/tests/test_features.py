@@ -127,17 +127,21 @@ def test_class_weights_weigh_the_loss_as_torch_does(tweets, bases) -> None:
     weights = {"negative": 5.0, "positive": 0.5}
     config = small(model={"name": "still"}, training={"class_weights": weights, "precision": "fp32"})
     task = Task(config, devices.choose(config), bases / "still", tweets, None, 1)
-    task.build().eval()
+    task.model.eval()
     rows = torch.arange(16).numpy()
     labels = torch.from_numpy(task.rows.train.labels[rows])
-    expected = nn.functional.cross_entropy(task._logits(task.train, rows), labels, weight=torch.tensor([5.0, 1.0, 0.5]))
-    assert task.rows.labels == LABELS and (task.loss(rows) / task.weight(rows)).item() == pytest.approx(expected.item())
+    expected = nn.functional.cross_entropy(
+        task.logits(task.train_tokens, rows), labels, weight=torch.tensor([5.0, 1.0, 0.5])
+    )
+    assert task.rows.labels == LABELS and (task.loss(rows) / task.loss_weight(rows)).item() == pytest.approx(
+        expected.item()
+    )
 
 
 def test_balanced_class_weights_give_each_label_the_same_weight_in_all(tweets, bases) -> None:
     config = small(model={"name": "still"}, data={"train_samples": None}, training={"class_weights": "balanced"})
     task = Task(config, devices.choose(config), bases / "still", tweets, None, 1)
-    totals = [task.weight((task.rows.train.labels == label).nonzero()[0]) for label in range(3)]
+    totals = [task.loss_weight((task.rows.train.labels == label).nonzero()[0]) for label in range(3)]
     assert totals == pytest.approx([totals[0]] * 3)
 
 

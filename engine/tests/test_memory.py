@@ -18,11 +18,11 @@ import json, resource, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 from engine import EngineError, Notice, RunConfig, StepDone, train, warm_up
-from engine.memory_limits import _held_bytes
+from engine.memory_limits import used_data_bytes
 config, data, results, mebibytes = RunConfig.parse(json.loads(sys.argv[1])), *map(Path, sys.argv[2:4]), int(sys.argv[4])
 warm_up()
 if mebibytes:
-    resource.setrlimit(resource.RLIMIT_DATA, (_held_bytes() + mebibytes * 2**20,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (used_data_bytes() + mebibytes * 2**20,) * 2)
 try:
     for event in train(config, data_file=data, results=results):
         if isinstance(event, StepDone):
@@ -51,14 +51,14 @@ libc = ctypes.CDLL(None)
 libc.mallopt(-3, 131072)
 for number, config in enumerate(json.loads(sys.argv[1])):
     run = Run(RunConfig.parse(config), Path(sys.argv[2]), Path(sys.argv[3]) / str(number))
-    list(run.prepare())
+    task = run.prepare().task
     for rows, length in ((32, 64), (8, 152)):
-        step(run.task, rows, length)
+        step(task, rows, length)
         libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
         before = held("VmRSS")
-        step(run.task, rows, length)
-        print(json.dumps([config["lora"], rows, length, run.task.step_bytes(rows, length), held("VmHWM") - before]))
+        step(task, rows, length)
+        print(json.dumps([config["lora"], rows, length, task.estimate_step_bytes(rows, length), held("VmHWM") - before]))
 """
 CONFIG = {
     "lora": {"target_modules": "all-linear"},

@@ -130,7 +130,7 @@ def test_process_killed_between_writing_and_renaming_leaves_only_a_draft(tmp_pat
     assert [path.name.startswith(".draft-") for path in folder.iterdir()] == [True]
     from engine.training.checkpoint import Checkpoints
 
-    assert Checkpoints(folder).newest() == (None, [])
+    assert Checkpoints(folder).find_newest() == (None, [])
     assert list(folder.iterdir()) == []
 
 

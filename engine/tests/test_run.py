@@ -9,10 +9,10 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from engine import Checkpointed, Evaluated, Finished, Notice, Prepared, RunConfig, StageChanged, StepDone
-from engine.errors import LossNotFinite, OutOfMemory, OverLong
+from engine.errors import LossNotFiniteError, OutOfMemoryError, TextsTooLongError
 from engine.tasks.sequence_classification import Task
 from engine.tests.conftest import metrics_of, run, small
-from engine.training.loop import Loop
+from engine.training.micro_batches import MicroBatches
 from samples import base_model_path
 
 
@@ -91,7 +91,7 @@ def test_final_model_gives_the_same_metrics_in_plain_peft(finished, tweets):
 def test_config_yaml_reads_back_and_logs_end_well(finished):
     _, results = finished
     assert RunConfig.from_yaml((results / "config.yaml").read_text()).lora.r == 4
-    assert "Finished; the final model is saved and loads." in (results / "logs.txt").read_text()
+    assert "The final model is saved and was loaded as a check." in (results / "logs.txt").read_text()
 
 
 def test_learning_lowers_the_loss_and_beats_the_majority(tweets, tmp_path):
@@ -132,7 +132,7 @@ def test_smaller_micro_batches_after_running_out_of_memory_give_the_same_result(
 
 def test_run_that_cannot_fit_says_so_before_its_first_step(tweets, tmp_path, monkeypatch):
     fail_above(monkeypatch, 0)
-    with pytest.raises(OutOfMemory, match="smaller base model") as stopped:
+    with pytest.raises(OutOfMemoryError, match="smaller base model") as stopped:
         run(small(), tweets, tmp_path)
     assert stopped.value.code == "out_of_memory"
 
@@ -146,23 +146,25 @@ def test_run_whose_longest_row_cannot_fit_proposes_a_length_that_does(tweets, tm
         return real(self, rows)
 
     monkeypatch.setattr(Task, "loss", loss)
-    with pytest.raises(OutOfMemory, match=r"Set data.max_length to 12\b") as stopped:
+    with pytest.raises(OutOfMemoryError, match=r"Set data.max_length to 12\b") as stopped:
         run(small(), tweets, tmp_path)
     assert stopped.value.field == "data.max_length"
 
 
 def test_texts_that_are_too_long_are_refused_where_that_is_configured(tweets, tmp_path):
-    with pytest.raises(OverLong, match="longer than 12 tokens") as stopped:
+    with pytest.raises(TextsTooLongError, match="longer than 12 tokens") as stopped:
         run(small(data={"max_length": 12, "truncation": "refuse"}), tweets, tmp_path)
     assert stopped.value.field == "data.max_length" and not (tmp_path / "artifacts" / "final_model").exists()
 
 
 def test_loss_that_is_not_finite_stops_the_run_with_a_sentence(tweets, tmp_path, monkeypatch):
-    real = Loop._accumulate
+    real = MicroBatches.accumulate_gradients
     monkeypatch.setattr(
-        Loop, "_accumulate", lambda self, *rows: float("nan") if self.state.step == 5 else real(self, *rows)
+        MicroBatches,
+        "accumulate_gradients",
+        lambda self, rows, step: float("nan") if step == 5 else real(self, rows, step),
     )
-    with pytest.raises(LossNotFinite, match="step 6"):
+    with pytest.raises(LossNotFiniteError, match="step 6"):
         run(small(), tweets, tmp_path)
     assert (tmp_path / "artifacts/checkpoints/checkpoint-4").is_dir()
     assert not (tmp_path / "metrics.json").exists()

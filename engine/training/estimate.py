@@ -1,8 +1,8 @@
-"""What a run will take, told before it starts: a few of its own steps on this machine, and arithmetic.
+"""Estimate the time and memory of a run before it starts, from a few of its own steps on this machine.
 
-`measure` prepares the run as `train` would and times some of its batches, from the longest to the shortest.
-What it finds is the same for any number of epochs and evaluations and for any learning rate, so it is worth keeping;
-`forecast` then tells time and memory of a configuration within a millisecond.
+`measure` prepares the run as `train` would and times some of its batches, from the longest to the shortest. The result
+holds for any number of epochs and evaluations and for any learning rate, so it is worth storing; `forecast` then
+computes time and memory of a configuration within a millisecond.
 """
 
 from __future__ import annotations
@@ -21,28 +21,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.config import RunConfig
+from engine.data.batches import total_steps
 
 if TYPE_CHECKING:
-    from engine.training.run import Run
+    from engine.training.run import PreparedRun
 
-TRAIN_S, EVALUATE_S = 12.0, 4.0  # after so long no further length is tried
-FEWEST = 3  # lengths: the longest, the shortest, one between them
-LONG_S = 0.5  # a batch of more seconds is timed twice, others three times
-ENGINE = 2  # count up when a step takes another time or memory than before: what was measured then is of no use
+TRAIN_SECONDS = 12.0  # after which no further length of training batches is timed
+EVALUATE_SECONDS = 4.0  # the same for evaluation batches
+LEAST_LENGTHS = 3  # that are timed in any case: the longest, the shortest and one between them
+LONG_SECONDS = 0.5  # a batch that takes longer is timed twice, others three times
+# Increase this when a step takes another time or memory than before: older measurements are then not used any more.
+ENGINE = 2
 NO_INFLUENCE: dict[str, Any] = {
     "experiment_name": True,
     "training": {
-        "num_train_epochs", "max_steps", "learning_rate", "warmup_ratio", "lr_scheduler_type", "weight_decay",
-        "label_smoothing_factor", "eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_steps",
-        "metric_for_best_model", "early_stopping_patience", "seed",
+        "num_train_epochs",
+        "max_steps",
+        "learning_rate",
+        "warmup_ratio",
+        "lr_scheduler_type",
+        "weight_decay",
+        "label_smoothing_factor",
+        "eval_strategy",
+        "eval_steps",
+        "save_strategy",
+        "save_steps",
+        "logging_steps",
+        "metric_for_best_model",
+        "early_stopping_patience",
+        "seed",
     },
     "data": {"validation_rules"},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was timed, in seconds and MiB. `warm_up_s` is what the first batches of all lengths take longer than others."""
+    """Measured times in seconds and memory in MiB. `warm_up_s` is the extra time of the first batch of each length."""
 
     steps_per_epoch: int
     step_s: float
@@ -55,12 +70,13 @@ class Measured:
     micro_batch: int
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON-ready mapping."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A run from its start to the saved model: optimiser steps, seconds, highest memory in MiB."""
+    """The estimate of a whole run: optimizer steps, seconds until the model is saved, peak memory in MiB."""
 
     steps: int
     seconds: float
@@ -68,7 +84,7 @@ class Forecast:
 
 
 def influences(config: RunConfig) -> dict[str, Any]:
-    """What changes the measurement, of a configuration and of this engine: runs that agree in it share one."""
+    """Return the settings that change the measurement; runs that agree in them can share one."""
     return config.model_dump(mode="json", exclude=NO_INFLUENCE) | {"engine": ENGINE}
 
 
@@ -80,34 +96,32 @@ def measure(
     cache_dir: Path | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measured:
-    """A few real steps of this run. Raises what `train` would raise, OutOfMemory among it; leaves nothing behind.
+    """Time a few real steps of this run. Leaves nothing behind but the cache of tokens.
 
-    told: hears how many parts of how many are done, and may raise to end it.
+    told: called with the parts done and the parts in all; it may raise to end the measurement.
+    Raises what `train` would raise, such as OutOfMemoryError.
     """
-    from engine.training.run import Run
-
-    def prepared(folder: str) -> Run:
-        run = Run(config, data_file, Path(folder), base_models_dir, cache_dir=cache_dir)
-        with run.explained():
-            for _event in run.prepare():
-                pass
-        return run
+    from engine.training.run import Run  # deferred: imports torch and PEFT, which `forecast` does not need
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared(folder)  # fills the cache of tokens, which the run itself will find
-        gc.collect()
-        started = time.perf_counter()
-        run = prepared(folder)
-        with run.explained():
-            return _Measurement(run, told).all(time.perf_counter() - started)
+        run = Run(config, data_file, Path(folder), base_models_dir, cache_dir=cache_dir)
+        with run.translated_errors():
+            run.prepare()  # fills the cache of tokens, which the real run will find filled too
+            gc.collect()
+            started = time.perf_counter()
+            prepared = run.prepare()
+            prepare_s = time.perf_counter() - started
+            return _Measurement(prepared, told).measure(prepare_s, run.results.final_model)
 
 
 def forecast(config: RunConfig, measured: Measured) -> Forecast:
-    """Time and memory of a configuration that shares its `influences` with the measured one."""
-    training, per_epoch = config.training, measured.steps_per_epoch
-    steps = training.max_steps or max(1, round(training.num_train_epochs * per_epoch))
-    evaluations = _times(training.eval_strategy, training.eval_steps, steps, per_epoch)
-    saves = max(evaluations, _times(training.save_strategy, training.save_steps, steps, per_epoch))
+    """Return time and memory of a configuration whose `influences` are those of the measured one."""
+    training = config.training
+    per_epoch = measured.steps_per_epoch
+    steps = total_steps(training.num_train_epochs, training.max_steps, per_epoch)
+    evaluations = _count_due(training.eval_strategy, training.eval_steps, steps, per_epoch)
+    # Each evaluation is followed by a save.
+    saves = max(evaluations, _count_due(training.save_strategy, training.save_steps, steps, per_epoch))
     seconds = (
         measured.prepare_s
         + steps * measured.step_s
@@ -119,84 +133,93 @@ def forecast(config: RunConfig, measured: Measured) -> Forecast:
     return Forecast(steps, seconds, measured.peak_mb)
 
 
+@dataclass(frozen=True, slots=True)
+class _TimedBatch:
+    """The times of one batch, whose position is its index among all batches sorted by length."""
+
+    position: int
+    first_s: float
+    steady_s: float
+
+
 class _Measurement:
-    def __init__(self, run: Run, told: Callable[[int, int], None]) -> None:
-        self.run, self.told = run, told
+    def __init__(self, prepared: PreparedRun, told: Callable[[int, int], None]) -> None:
+        self.prepared = prepared
+        self.told = told
         self.started = time.perf_counter()
 
-    def all(self, prepare_s: float) -> Measured:
-        loop, task = self.run.loop, self.run.task
-        batches, evaluation = sorted(loop.schedule.epoch(1), key=task.padded), task.evaluation_batches()
-        widths = [task.padded(rows) for rows in batches]
-        steps = self._sample(batches, _last_of_each(widths), loop.take, TRAIN_S)
-        evaluated = self._sample(evaluation, list(range(len(evaluation))), task.evaluate_batch, EVALUATE_S)
-        evaluation_s = _mean(evaluated, len(evaluation)) * len(evaluation)
+    def measure(self, prepare_s: float, final_model: Path) -> Measured:
+        """Time training, evaluation and saving; the run cannot be used afterwards."""
+        loop = self.prepared.loop
+        task = self.prepared.task
+        batches = sorted(loop.schedule.epoch(1), key=task.padded_length)
+        lengths = [task.padded_length(rows) for rows in batches]
+        # Batches of one padded length take the same time, so the last one of each length stands for the others.
+        positions = [at for at, (length, following) in enumerate(pairwise([*lengths, None])) if length != following]
+        steps = self._time_some(batches, positions, loop.train_step, TRAIN_SECONDS)
+
+        eval_batches = task.evaluation_batches()
+        positions = list(range(len(eval_batches)))
+        evaluations = self._time_some(eval_batches, positions, task.evaluate_batch, EVALUATE_SECONDS)
+        evaluation_s = _mean_seconds(evaluations, len(eval_batches)) * len(eval_batches)
+
+        warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
+        warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
+        save_s = _seconds(loop.save)
+        end_s = _seconds(lambda: self.prepared.save_final_model(final_model)) + _seconds(task.baseline)
         return Measured(
             steps_per_epoch=len(batches),
-            step_s=_mean(steps, len(batches)),
-            warm_up_s=_warm_up(steps, len(set(widths))) + _warm_up(evaluated, len(evaluation)),
+            step_s=_mean_seconds(steps, len(batches)),
+            warm_up_s=warm_up_s,
             evaluation_s=evaluation_s,
             prepare_s=prepare_s,
-            save_s=_seconds(loop.save),
-            end_s=_seconds(self._end) + evaluation_s * task.test_share,
-            peak_mb=self.run.peak_memory_mb(),
+            save_s=save_s,
+            end_s=end_s + evaluation_s * task.test_share,
+            peak_mb=self.prepared.peak_memory_mb(),
             micro_batch=loop.state.micro_batch,
         )
 
-    def _sample(
-        self, batches: Sequence[np.ndarray], places: list[int], work: Callable[[np.ndarray], object], limit_s: float
-    ) -> list[_Timed]:
-        """Batches of as many lengths as there is time for: each length that is seen adds to what memory is held."""
-        found, until = [], time.perf_counter() + limit_s
-        for place in _spread(places):
-            found.append(_timed(place, lambda rows=batches[place]: work(rows)))  # type: ignore[misc]
-            self._told()
-            if time.perf_counter() > until and len(found) >= FEWEST:
+    def _time_some(
+        self,
+        batches: Sequence[np.ndarray],
+        positions: list[int],
+        process: Callable[[np.ndarray], object],
+        limit_s: float,
+    ) -> list[_TimedBatch]:
+        """Time as many of the batches at `positions` as the limit allows, spread over all lengths.
+
+        Many lengths also give a truer peak of memory, because the allocator holds some for each.
+        """
+        expected = TRAIN_SECONDS + EVALUATE_SECONDS
+        deadline = time.perf_counter() + limit_s
+        timed: list[_TimedBatch] = []
+        for position in spread(positions):
+            rows = batches[position]
+            first_s = _seconds(lambda rows=rows: process(rows))  # type: ignore[misc]
+            repeats = 2 if first_s > LONG_SECONDS else 3
+            steady_s = median(_seconds(lambda rows=rows: process(rows)) for _ in range(repeats))  # type: ignore[misc]
+            timed.append(_TimedBatch(position, max(first_s, steady_s), steady_s))
+            self.told(int(min(time.perf_counter() - self.started, expected)), int(expected))
+            if time.perf_counter() > deadline and len(timed) >= LEAST_LENGTHS:
                 break
-        return sorted(found, key=lambda one: one.place)
-
-    def _end(self) -> None:
-        """All that follows the last evaluation, but what evaluates again."""
-        self.run.save_final_model()
-        self.run.task.baseline()
-
-    def _told(self) -> None:
-        usual = TRAIN_S + EVALUATE_S
-        self.told(int(min(time.perf_counter() - self.started, usual)), int(usual))
+        return sorted(timed, key=lambda batch: batch.position)
 
 
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    place: int
-    first_s: float
-    seconds: float
+def spread(positions: list[int]) -> Iterator[int]:
+    """Yield all positions in bisection order, so that any prefix is evenly spread: last, first, middle, quarters, …
 
-
-def _timed(place: int, work: Callable[[], object]) -> _Timed:
-    first = _seconds(work)
-    steady = median(_seconds(work) for _ in range(2 if first > LONG_S else 3))
-    return _Timed(place, max(first, steady), steady)
-
-
-def _last_of_each(widths: list[int]) -> list[int]:
-    """Where in sorted widths each one ends."""
-    return [place for place, (here, after) in enumerate(pairwise([*widths, None])) if here != after]
-
-
-def _spread(places: list[int]) -> Iterator[int]:
-    """All of them: the last, which needs most, the first, the middle one, quarters: each beginning is evenly spread."""
-    last, parts = len(places) - 1, 1
+    The last comes first because it needs the most memory.
+    """
+    last = len(positions) - 1
+    parts = 1
     seen: set[int] = set()
-    while len(seen) < len(places):
+    while len(seen) < len(positions):
         for part in range(parts, -1, -1):
-            if (at := round(last * part / parts)) not in seen:
-                seen.add(at)
-                yield places[at]
+            index = round(last * part / parts)
+            if index not in seen:
+                seen.add(index)
+                yield positions[index]
         parts *= 2
-
-
-def _warm_up(found: list[_Timed], shapes: int) -> float:
-    return fmean(one.first_s - one.seconds for one in found) * shapes
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -205,13 +228,14 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _mean(found: list[_Timed], count: int) -> float:
-    """Over all batches, from the ones that were timed."""
-    places, seconds = [one.place for one in found], [one.seconds for one in found]
-    return float(np.interp(np.arange(count), places, seconds).mean())
+def _mean_seconds(timed: list[_TimedBatch], count: int) -> float:
+    """Return the mean time over all `count` batches, interpolated between the ones that were timed."""
+    positions = [batch.position for batch in timed]
+    seconds = [batch.steady_s for batch in timed]
+    return float(np.interp(np.arange(count), positions, seconds).mean())
 
 
-def _times(strategy: str, every: int, steps: int, per_epoch: int) -> int:
-    """How often within `steps` something is due; the last step is always followed by one."""
+def _count_due(strategy: str, every: int, steps: int, per_epoch: int) -> int:
+    """Return how often something with this strategy is due within `steps`; it is always due after the last step."""
     period = {"epoch": per_epoch, "steps": every}.get(strategy)
     return math.ceil(steps / period) if period else 1

@@ -1,8 +1,8 @@
-"""What a step will take, told before it is taken: memory for its activations.
+"""Estimate the memory that the activations of a micro-batch take.
 
-Per token, a layer keeps so many numbers for the gradient, in widths of the encoder and of its feed-forward part, and
-one number per head for each pair of tokens. Measured on MiniLM-L6 and bert-base: within 10 % for the fused encoder,
-within 20 % for transformers' own.
+Per token, each layer keeps a fixed count of numbers for the backward pass, in multiples of the encoder's width and of
+its feed-forward width, and one number per head for each pair of tokens. The multiples were measured on MiniLM-L6 and
+bert-base: within 10 % for the fused encoder, within 20 % for transformers' own.
 """
 
 from __future__ import annotations
@@ -14,67 +14,64 @@ from typing import Any
 
 from engine.devices import Plan
 
-NAMES = {
-    "width": ("hidden_size", "dim", "d_model", "n_embd"),
-    "inner": ("intermediate_size", "hidden_dim", "d_ff", "n_inner"),
-    "heads": ("num_attention_heads", "n_heads", "num_heads", "n_head"),
-    "layers": ("num_hidden_layers", "n_layers", "num_layers", "n_layer"),
-}
+# The names of one size in the config.json of different architectures.
+WIDTH_NAMES = ("hidden_size", "dim", "d_model", "n_embd")
+FEED_FORWARD_NAMES = ("intermediate_size", "hidden_dim", "d_ff", "n_inner")
+HEADS_NAMES = ("num_attention_heads", "n_heads", "num_heads", "n_head")
+LAYERS_NAMES = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
+class EncoderSizes:
     """Sizes of a transformer encoder."""
 
     width: int
-    inner: int
+    feed_forward: int
     heads: int
     layers: int
 
     @classmethod
-    def of(cls, base: Path) -> Encoder:
-        """Read from the base model's config.json; what is not told there counts as a common size."""
+    def from_base_model(cls, base: Path) -> EncoderSizes:
+        """Read the sizes from the base model's config.json; a missing one is assumed to be that of bert-base."""
         config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        told = {
-            size: next((int(config[name]) for name in names if config.get(name)), 0) for size, names in NAMES.items()
-        }
-        width = told["width"] or 768
-        return cls(width, told["inner"] or 4 * width, told["heads"] or 12, told["layers"] or 12)
+
+        def size(names: tuple[str, ...], default: int) -> int:
+            return next((int(config[name]) for name in names if config.get(name)), 0) or default
+
+        width = size(WIDTH_NAMES, 768)
+        return cls(width, size(FEED_FORWARD_NAMES, 4 * width), size(HEADS_NAMES, 12), size(LAYERS_NAMES, 12))
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class ActivationMemory:
     """Bytes of a micro-batch's activations."""
 
-    encoder: Encoder
+    encoder: EncoderSizes
     plan: Plan
-    adapted_everywhere: bool  # an adapter needs its layer's input for its gradient
-    dora: bool = False  # keeps both the frozen layer's answer and the adapter's
+    adapted_everywhere: bool  # a layer with an adapter keeps its input for the adapter's gradient
+    dora: bool = False  # DoRA keeps the outputs of both the frozen layer and the adapter
 
     def training(self, rows: int, length: int) -> float:
-        """Of `rows` texts padded to `length` tokens, forward and backward."""
-        return self.encoder.layers * self._layer(rows, length)
+        """Return the bytes of forward and backward for `rows` texts padded to `length` tokens."""
+        return self.encoder.layers * self.bytes_per_layer(rows, length)
 
     def evaluation(self, rows: int, length: int) -> float:
-        """The same without gradients: one layer's at a time."""
-        return 1.5 * self._layer(rows, length)
+        """Return the bytes without gradients: only one layer's activations are alive at a time."""
+        return 1.5 * self.bytes_per_layer(rows, length)
 
-    def _layer(self, rows: int, length: int) -> float:
-        encoder, tokens = self.encoder, rows * length
-        thin, wide = (7, 10) if self.adapted_everywhere else (6, 6)
-        inner = 2 if self.adapted_everywhere else 1
-        numbers = tokens * ((thin if self.plan.fused_encoder else wide) * encoder.width + inner * encoder.inner)
-        pairs = 0 if self.plan.attention == "sdpa" else rows * encoder.heads * length**2
-        return self._bytes * self._dora_factor * (numbers + pairs)
+    def bytes_per_layer(self, rows: int, length: int) -> float:
+        """Return the bytes that one layer keeps for its backward pass."""
+        widths = 6
+        if self.adapted_everywhere:
+            widths = 7 if self.plan.fused_encoder else 10
+        feed_forwards = 2 if self.adapted_everywhere else 1
+        numbers = rows * length * (widths * self.encoder.width + feed_forwards * self.encoder.feed_forward)
+        if self.plan.attention != "sdpa":  # which never holds the whole attention matrix
+            numbers += rows * self.encoder.heads * length**2
 
-    @property
-    def _dora_factor(self) -> float:
-        if not self.dora:
-            return 1.0
-        return 1.75 if self.adapted_everywhere else 1.2
-
-    @property
-    def _bytes(self) -> float:
-        """Per number. PEFT's plain layers take their inputs in fp32 beside bf16."""
-        size = self.plan.dtype.itemsize
-        return 1.5 * size if size == 2 and not self.plan.fused_encoder else size
+        bytes_per_number: float = self.plan.dtype.itemsize
+        if bytes_per_number == 2 and not self.plan.fused_encoder:
+            bytes_per_number *= 1.5  # PEFT's own layers keep their input in fp32 as well
+        if self.dora:
+            bytes_per_number *= 1.75 if self.adapted_everywhere else 1.2
+        return numbers * bytes_per_number

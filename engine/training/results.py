@@ -1,4 +1,4 @@
-"""What a run leaves in results/<experiment>/: config.yaml, metrics.json, logs.txt and the final model."""
+"""The files of a run in results/<experiment>/: config.yaml, metrics.json, logs.txt and the final model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from engine.storage import disk_errors, sweep_drafts, write_json, write_text
 
 
 class Results:
-    """One experiment's folder. Of several processes one writes."""
+    """The folder of one experiment. Of several processes, only the main one writes."""
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
-        self.folder, self.writes = folder, writes
+        self.folder = folder
+        self.writes = writes
         if not writes:
             return
         with disk_errors(folder):
@@ -39,21 +40,21 @@ class Results:
         return self.artifacts / "final_model"
 
     def write_config(self, config: RunConfig) -> None:
-        """The full resolved configuration."""
+        """Write the complete configuration, defaults included."""
         if self.writes:
             write_text(self.folder / "config.yaml", config.to_yaml())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """metrics.json: its presence says that the run has ended well."""
+        """Write metrics.json. Its presence means that the run has finished."""
         write_json(self.folder / "metrics.json", metrics)
 
-    def forget_metrics(self) -> None:
-        """A run that starts again has not ended."""
+    def remove_metrics(self) -> None:
+        """Remove metrics.json, because a run that starts again has not finished."""
         if self.writes:
             (self.folder / "metrics.json").unlink(missing_ok=True)
 
     def log(self, line: str) -> None:
-        """Append a line with the time (UTC) to logs.txt."""
+        """Append a line to logs.txt, after the time in UTC."""
         if not self.writes:
             return
         with disk_errors(self.folder / "logs.txt"), (self.folder / "logs.txt").open("a", encoding="utf-8") as file:
@@ -61,16 +62,17 @@ class Results:
 
 
 def describe(event: Event, every: int) -> str | None:
-    """The line of logs.txt for an event; steps only each `every`."""
+    """Return an event as one line of text; None for most steps: only every `every`-th and the last have one."""
     match event:
         case StageChanged(stage=stage):
             return f"Stage: {stage}."
         case Prepared():
             return (
-                f"{event.train_rows} training and {event.eval_rows} evaluation rows, {len(event.labels)} labels, "
-                f"{event.truncated_rows} texts cut, {event.skipped_rows} rows left out. {event.device}, {event.precision}, "
+                f"{event.train_rows} training rows, {event.eval_rows} evaluation rows, {len(event.labels)} labels; "
+                f"{event.truncated_rows} texts truncated, {event.skipped_rows} rows skipped. "
+                f"{event.device}, {event.precision}; "
                 f"{event.trainable_parameters:,} of {event.total_parameters:,} parameters are trained. "
-                f"{event.total_steps} steps, from step {event.resumed_from_step}."
+                f"{event.total_steps} steps, starting from step {event.resumed_from_step}."
             )
         case StepDone(step=step, total_steps=total) if step % every == 0 or step == total:
             return (
@@ -78,16 +80,15 @@ def describe(event: Event, every: int) -> str | None:
                 f"{event.tokens_per_second:,.0f} tokens/s, {event.eta_seconds:.0f} s left."
             )
         case Evaluated(step=step, metrics=metrics):
-            return (
-                f"Evaluation at step {step}: "
-                + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-                + "."
-            )
+            scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            return f"Evaluation at step {step}: {scores}."
         case Checkpointed(step=step, kept=kept):
-            return f"Checkpoint at step {step}. Kept: " + ", ".join(f"{name} {at}" for name, at in kept.items()) + "."
+            names = ", ".join(f"{name} {kept_step}" for name, kept_step in kept.items())
+            return f"Checkpoint at step {step}. Kept: {names}."
         case Notice(message=message):
             return message
-        case Finished():
-            return "Finished; the final model is saved and loads."
+        case Finished(metrics=metrics):
+            accuracy = metrics["eval"]["accuracy"]
+            return f"Finished: evaluation accuracy {accuracy:.4f}. The final model is saved and was loaded as a check."
         case _:
             return None

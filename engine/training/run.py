@@ -7,34 +7,84 @@ import json
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
 from engine.data.batches import Schedule
-from engine.errors import ConfigError, EngineError, OutOfMemory
+from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
 from engine.models import base_models
 from engine.models.loading import parameter_counts
 from engine.out_of_memory import is_out_of_memory
 from engine.storage import disk_errors, write_folder
-from engine.training.checkpoint import Checkpoints, State, load_adapter, save_adapter
+from engine.training.checkpoint import Checkpoints, load_adapter, save_adapter
 from engine.training.distributed import World
 from engine.training.loop import Loop
 from engine.training.results import Results, describe
 
-WHERE_NOT_WHAT: dict[str, Any] = {"system": True, "experiment_name": True, "training": {"device", "precision"}}
-ROOM_BYTES = 128 * 2**20  # beside its weights, the least that any run takes
+# Settings of where a run computes, not of what: a run may be resumed with others.
+NOT_IN_FINGERPRINT: dict[str, Any] = {
+    "system": True,
+    "experiment_name": True,
+    "training": {"device", "precision"},
+}
+LEAST_BYTES = 128 * 2**20  # that any run takes beside its weights
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run that is ready for its first step, or for the next one if it was resumed."""
+
+    plan: devices.Plan
+    task: tasks.Task
+    loop: Loop
+    notices: list[Notice]
+
+    def event(self) -> Prepared:
+        """Return the event that announces what will be trained."""
+        facts = self.task.facts
+        trainable, total = parameter_counts(self.task.model)
+        return Prepared(
+            total_steps=self.loop.total_steps,
+            train_rows=facts["train_rows"],
+            eval_rows=facts["eval_rows"],
+            truncated_rows=facts["truncated_rows"],
+            skipped_rows=facts["skipped_rows"],
+            labels=facts["labels"],
+            device=self.plan.name,
+            precision=self.task.plan.precision,
+            trainable_parameters=trainable,
+            total_parameters=total,
+            resumed_from_step=self.loop.state.step,
+        )
+
+    def peak_memory_mb(self) -> float:
+        """Return the highest memory use so far in MiB."""
+        return devices.peak_memory_mb(self.plan.device)
+
+    def save_final_model(self, folder: Path) -> None:
+        """Write the final model and load it again as a check. The run cannot train any further afterwards."""
+
+        def fill(draft: Path) -> None:
+            save_adapter(self.task.model, draft)
+            self.task.save_extras(draft)
+
+        write_folder(folder, fill)
+        # Free what only training needs: the check loads the model a second time.
+        self.loop.optimizer.state.clear()
+        self.loop.parameters.clear()
+        self.task.verify(folder)
 
 
 class Run:
-    """See engine.train, whose arguments these are."""
+    """One run; the arguments are those of engine.train."""
 
     def __init__(
         self,
@@ -46,244 +96,204 @@ class Run:
         cache_dir: Path | None = None,
         should_save: Callable[[], bool] | None = None,
     ) -> None:
-        self.config, self.data_file, self.base_models_dir = config, data_file, base_models_dir
-        self.dataset_hash, self.cache_dir, self.should_save = dataset_hash, cache_dir, should_save
-        self.world = World.of_environment()
-        self.results = Results(results, writes=self.world.leads)
+        self.config = config
+        self.data_file = data_file
+        self.base_models_dir = base_models_dir
+        self.dataset_hash = dataset_hash
+        self.cache_dir = cache_dir
+        self.should_save = should_save
+        self.world = World.from_environment()
+        self.results = Results(results, writes=self.world.is_main_process)
 
     def events(self) -> Generator[Event]:
-        """All events of the run, each also written to logs.txt."""
+        """Run everything and yield the events, each of which is also written to logs.txt."""
         with closing(self._stages()) as stages:
             try:
-                with self.explained():
-                    yield from self._logged(stages)
+                with self.translated_errors():
+                    for event in stages:
+                        if line := describe(event, self.config.training.logging_steps):
+                            self.results.log(line)
+                        yield event
             except EngineError as error:
-                self._log_quietly(f"Stopped: {error}")
+                # If the disk is full, the reason for which the run stopped must still be raised.
+                with suppress(EngineError):
+                    self.results.log(f"Stopped: {error}")
                 raise
             except GeneratorExit:
-                self._log_quietly("Cancelled; the last checkpoint is kept.")
+                with suppress(EngineError):
+                    self.results.log("Cancelled; the last checkpoint is kept.")
                 raise
             finally:
                 self.world.leave()
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Disks and memory that give out say so in words."""
+    def translated_errors(self) -> Iterator[None]:
+        """Turn errors of the disk and of memory allocators into DiskFull and OutOfMemoryError."""
         try:
             with disk_errors(self.results.folder):
                 yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise _does_not_fit(self.config) from error
+            raise _out_of_memory_error(self.config) from error
 
-    def _logged(self, stages: Iterator[Event]) -> Generator[Event]:
-        for event in stages:
-            if line := describe(event, self.config.training.logging_steps):
-                self.results.log(line)
-            yield event
+    def prepare(self) -> PreparedRun:
+        """Do everything that comes before the first step: load data and model, and resume an earlier attempt."""
+        plan = devices.choose(self.config, self.world)
+        self.world.join(plan.device)
+        training = self.config.training
+        random.seed(training.seed)
+        np.random.seed(training.seed)
+        torch.manual_seed(training.seed)
+        torch.set_num_threads(plan.threads)
+        torch.use_deterministic_algorithms(training.deterministic, warn_only=True)
+
+        # Refuse before anything is loaded, because native code aborts the process if not even the weights fit.
+        base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
+        weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+        if free_bytes() < self.world.size * (weights + LEAST_BYTES):
+            raise _out_of_memory_error(self.config)
+        task = tasks.create(self.config, plan, base, self.data_file, self.cache_dir, training.seed)
+        task.facts["dataset_hash"] = self.dataset_hash
+
+        loop = self._create_loop(plan, task)
+        notices = self._resume(loop)
+        start = f"{loop.state.fingerprint} {loop.state.step}"
+        self.world.refuse_differences(start, loop.parameters, plan.device)
+        if task.facts.get("rare_labels"):
+            names = ", ".join(task.facts["rare_labels"])
+            notices.append(Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}."))
+        if task.facts.get("truncated_rows"):
+            message = f"{task.facts['truncated_rows']} texts were truncated to {task.facts['max_length']} tokens."
+            notices.append(Notice("info", "truncated", message))
+        return PreparedRun(plan, task, loop, notices)
 
     def _stages(self) -> Generator[Event]:
         yield StageChanged("preparing")
         self.results.write_config(self.config)
-        self.results.forget_metrics()
-        yield from self.prepare()
+        self.results.remove_metrics()
+        prepared = self.prepare()
+        yield from prepared.notices
+        yield prepared.event()
+
         yield StageChanged("training")
-        with closing(self.loop.events()) as events:
+        task = prepared.task
+        loop = prepared.loop
+        with closing(loop.events()) as events:
             yield from events
-        if self.loop.stopped_early:
-            yield Notice("info", "stopped_early", f"Stopped at step {self.loop.state.step}: no improvement any more.")
-        yield from self._finish()
+        if loop.stopped_early:
+            message = f"Stopped at step {loop.state.step}: the evaluations no longer improve."
+            yield Notice("info", "stopped_early", message)
 
-    def prepare(self) -> Generator[Event]:
-        """Everything before the first step: data, model, and the place where an earlier attempt stopped."""
-        self.plan = devices.choose(self.config, self.world)
-        self.world.join(self.plan.device)
-        self._seed()
-        base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
-        self._refuse_without_room(base)
-        self.task = tasks.create(
-            self.config, self.plan, base, self.data_file, self.cache_dir, self.config.training.seed
-        )
-        self.task.facts["dataset_hash"] = self.dataset_hash
-        self.model = self.task.build()
-        self.loop = self._loop(self.model)
-        yield from self._resume()
-        start = f"{self._fingerprint()} {self.loop.state.step}"
-        self.world.refuse_differences(start, self.loop.parameters, self.plan.device)
-        yield from self._remarks()
-        yield self._prepared()
+        # The final model is the best checkpoint, which the last evaluation may not have seen.
+        best = loop.checkpoints.named_steps(loop.state)["best"]
+        if best != loop.state.step or not loop.metrics:
+            yield StageChanged("evaluating")
+            load_adapter(task.model, loop.checkpoints.path(best))
+            loop.metrics = task.evaluate()
 
-    def _refuse_without_room(self, base: Path) -> None:
-        """Before anything is loaded: native code aborts where not even the weights fit."""
-        weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-        if free_bytes() < self.world.size * (weights + ROOM_BYTES):
-            raise _does_not_fit(self.config)
+        yield StageChanged("saving")
+        metrics = self._metrics(prepared)  # by all processes: they share the evaluation of test rows
+        if not self.world.is_main_process:
+            return
+        prepared.save_final_model(self.results.final_model)
+        loop.checkpoints.prune(loop.state, training_continues=False)
+        self.results.write_metrics(metrics)
+        yield Finished(metrics)
+        yield StageChanged("done")
 
-    def _seed(self) -> None:
-        seed = self.config.training.seed
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        torch.set_num_threads(self.plan.threads)
-        torch.use_deterministic_algorithms(self.config.training.deterministic, warn_only=True)
-
-    def _loop(self, model: nn.Module) -> Loop:
+    def _create_loop(self, plan: devices.Plan, task: tasks.Task) -> Loop:
         training = self.config.training
         schedule = Schedule(
-            lengths=self.task.lengths,
+            lengths=task.lengths,
             batch=training.per_device_train_batch_size * training.gradient_accumulation_steps,
             epochs=training.num_train_epochs,
             max_steps=training.max_steps,
             seed=training.seed,
         )
-        lower = training.metric_for_best_model == "loss"
-        checkpoints = Checkpoints(self.results.checkpoints, lower_is_better=lower, writes=self.world.leads)
-        return Loop(self.config, self.plan, self.task, model, schedule, checkpoints, self.should_save)
+        checkpoints = Checkpoints(
+            self.results.checkpoints,
+            lower_is_better=training.metric_for_best_model == "loss",
+            writes=self.world.is_main_process,
+        )
+        loop = Loop(self.config, plan, task, schedule, checkpoints, self.should_save)
+        settings = self.config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(task.lengths.tobytes())
+        loop.state.fingerprint = digest.hexdigest()
+        return loop
 
-    def _resume(self) -> Generator[Event]:
-        checkpoints = self.loop.checkpoints
-        self.loop.state.fingerprint = self._fingerprint()
-        newest, damaged = checkpoints.newest()
+    def _resume(self, loop: Loop) -> list[Notice]:
+        """Continue from the newest intact checkpoint, if there is one; return notices about damaged ones.
+
+        Raises ConfigError if the checkpoint belongs to a run with other settings or data.
+        """
+        newest, damaged = loop.checkpoints.find_newest()
+        notices = []
         if damaged:
             names = ", ".join(path.name for path in damaged)
-            yield Notice(
-                "warning", "checkpoint_damaged", f"{names} is damaged; the run goes on from the one before it."
-            )
+            message = f"{names} is damaged; the run continues from the checkpoint before it."
+            notices.append(Notice("warning", "checkpoint_damaged", message))
         if newest is None:
-            return
-        self._refuse_other_settings(newest)
-        self.loop.state = checkpoints.load(newest, self.model, self.loop.optimizer)
-        self.loop.state.fingerprint = self._fingerprint()
-
-    def _refuse_other_settings(self, checkpoint: Path) -> None:
-        saved = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["fingerprint"]
-        if saved != self._fingerprint():
+            return notices
+        saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))["fingerprint"]
+        if saved != loop.state.fingerprint:
             message = (
                 f"experiment_name: {self.results.folder.name} holds a run with other settings. "
                 "Choose another name, or delete that experiment first."
             )
             raise ConfigError([Problem("experiment_name", message, "other_settings")])
+        loop.resume(newest)
+        return notices
 
-    def _fingerprint(self) -> str:
-        settings = self.config.model_dump(mode="json", exclude=WHERE_NOT_WHAT)
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        digest.update(self.task.lengths.tobytes())
-        return digest.hexdigest()
-
-    def _remarks(self) -> Iterator[Notice]:
-        facts = self.task.facts
-        if facts.get("rare_labels"):
-            names = ", ".join(facts["rare_labels"])
-            yield Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}.")
-        if facts.get("truncated_rows"):
-            message = f"{facts['truncated_rows']} texts were cut to {facts['max_length']} tokens."
-            yield Notice("info", "truncated", message)
-
-    def _prepared(self) -> Prepared:
-        facts = self.task.facts
-        trained, total = parameter_counts(self.model)
-        return Prepared(
-            total_steps=self.loop.total_steps,
-            train_rows=facts["train_rows"],
-            eval_rows=facts["eval_rows"],
-            truncated_rows=facts["truncated_rows"],
-            skipped_rows=facts["skipped_rows"],
-            labels=facts["labels"],
-            device=self.plan.name,
-            precision=self.task.plan.precision,
-            trainable_parameters=trained,
-            total_parameters=total,
-            resumed_from_step=self.loop.state.step,
-        )
-
-    def _finish(self) -> Generator[Event]:
-        loop, checkpoints = self.loop, self.loop.checkpoints
-        best = checkpoints.kept(loop.state)["best"]
-        if best != loop.state.step or not loop.metrics:
-            yield StageChanged("evaluating")
-            load_adapter(self.model, checkpoints.path(best))
-            loop.metrics = self.task.evaluate()
-        yield StageChanged("saving")
-        metrics = self._metrics()
-        if not self.world.leads:
-            return
-        self.save_final_model()
-        checkpoints.prune(loop.state, keep_candidates=False)
-        self.results.write_metrics(metrics)
-        yield Finished(metrics)
-        yield StageChanged("done")
-
-    def save_final_model(self) -> None:
-        """Write it, and load it again as a stranger would. Training can't go on after that."""
-        write_folder(self.results.final_model, self._fill_final_model)
-        self._release_optimizer()
-        self.task.verify(self.results.final_model)
-
-    def peak_memory_mb(self) -> float:
-        """Highest memory of this process so far, in MiB."""
-        return devices.peak_memory_mb(self.plan.device)
-
-    def _fill_final_model(self, draft: Path) -> None:
-        save_adapter(self.model, draft)
-        self.task.save_extras(draft)
-
-    def _release_optimizer(self) -> None:
-        self.loop.optimizer.state.clear()
-        self.loop.parameters.clear()
-
-    def _metrics(self) -> dict[str, Any]:
-        state: State = self.loop.state
-        trained, total = parameter_counts(self.model)
-        return {
+    def _metrics(self, prepared: PreparedRun) -> dict[str, Any]:
+        """Return the content of metrics.json."""
+        task = prepared.task
+        loop = prepared.loop
+        state = loop.state
+        trainable, total = parameter_counts(task.model)
+        scores = {score["step"]: score["metric"] for score in state.scores}
+        checkpoints = {
+            name: {
+                "step": step,
+                "metric": scores.get(step),
+                "path": loop.checkpoints.path(step).relative_to(self.results.folder).as_posix(),
+            }
+            for name, step in loop.checkpoints.named_steps(state).items()
+        }
+        metrics = {
             "experiment": self.config.experiment_name,
-            "eval": self.loop.metrics,
+            "eval": loop.metrics,
             "train": {
                 "loss": state.loss_sum / max(1, state.step),
                 "runtime_s": state.runtime_s,
                 "steps": state.step,
                 "tokens": state.tokens,
                 "tokens_per_second": state.tokens / max(1e-9, state.runtime_s),
-                "stopped_early": self.loop.stopped_early,
+                "stopped_early": loop.stopped_early,
             },
             "system": {
-                "device": self.plan.name,
-                "precision": self.task.plan.precision,
-                "peak_memory_mb": self.peak_memory_mb(),
-                "threads": self.plan.threads,
+                "device": prepared.plan.name,
+                "precision": task.plan.precision,
+                "peak_memory_mb": prepared.peak_memory_mb(),
+                "threads": prepared.plan.threads,
                 "micro_batch": state.micro_batch,
-                "trainable_parameters": trained,
+                "trainable_parameters": trainable,
                 "total_parameters": total,
                 "torch": torch.__version__,
             },
-            "data": {name: value for name, value in self.task.facts.items() if name != "labels"},
-            "checkpoints": self._kept(),
+            "data": {name: value for name, value in task.facts.items() if name != "labels"},
+            "checkpoints": checkpoints,
             "history": state.history,
-        } | self.task.summary()
-
-    def _kept(self) -> dict[str, dict[str, Any]]:
-        loop = self.loop
-        scores = {score["step"]: score["metric"] for score in loop.state.scores}
-        return {
-            name: {
-                "step": step,
-                "metric": scores.get(step),
-                "path": loop.checkpoints.path(step).relative_to(self.results.folder).as_posix(),
-            }
-            for name, step in loop.checkpoints.kept(loop.state).items()
         }
-
-    def _log_quietly(self, line: str) -> None:
-        """Where the run has failed already, a full disk must not hide why."""
-        with suppress(EngineError):
-            self.results.log(line)
+        return metrics | task.summary()
 
 
-def _does_not_fit(config: RunConfig) -> OutOfMemory:
-    """Memory ran out where no smaller micro-batch helps: while the model was built, evaluated or saved."""
-    return OutOfMemory(
-        f"Memory ran out; {free_bytes() / 2**20:,.0f} MiB are free now. Checkpoints that were written are kept. "
-        f"End other programs, or choose a smaller base model than {config.model.name} or a smaller "
+def _out_of_memory_error(config: RunConfig) -> OutOfMemoryError:
+    """Return the error for memory that ran out where no smaller micro-batch helps: while loading, evaluating or saving."""
+    return OutOfMemoryError(
+        f"Memory ran out; {free_bytes() / 2**20:,.0f} MiB are free now. Saved checkpoints are kept. "
+        f"Close other programs, or choose a smaller base model than {config.model.name} or a smaller "
         "training.per_device_eval_batch_size.",
         field="model.name",
     )

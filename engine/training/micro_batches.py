@@ -1,0 +1,144 @@
+"""Micro-batches: split a step's rows so that they fit into memory, without changing the step's result."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.devices import Plan
+from engine.errors import OutOfMemoryError
+from engine.events import Notice
+from engine.out_of_memory import halving, is_out_of_memory, largest_fitting, release_memory
+from engine.tasks import Task
+from engine.training.distributed import StepExchange
+
+SHORTEST_ADVISED = 8  # tokens; no shorter data.max_length is recommended
+
+
+class MicroBatches:
+    """Accumulates the gradients of a step, a micro-batch at a time.
+
+    On a CPU, the size shrinks before memory runs out, as far as the estimate says; on any device, it shrinks when memory
+    does run out. It never grows again. All processes of a distributed run use the smallest size of any of them.
+    """
+
+    def __init__(self, task: Task, plan: Plan, parameters: list[nn.Parameter], size: int, seed: int) -> None:
+        self.task = task
+        self.plan = plan
+        self.parameters = parameters
+        self.size = size
+        self.seed = seed
+        self._held_bytes = 0.0  # estimate of the largest micro-batch so far, whose memory the allocator still holds
+        self._notices: list[Notice] = []
+
+    def accumulate_gradients(self, rows: np.ndarray, step: int) -> float:
+        """Accumulate the gradients of this process's share of `rows` and return its part of their mean loss.
+
+        Raises OutOfMemoryError if not even a single row fits.
+        """
+        device = self.plan.device
+        weight = self.task.loss_weight(rows)
+        rows = self.plan.world.share_of(rows)
+        self._shrink_by_estimate(rows)
+        self.plan.world.seed_dropout(self.seed, step)
+        cpu_generator = torch.get_rng_state()
+        gpu_generator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+        def start_over(size: int) -> None:
+            # The failed attempt has left part of a gradient and has drawn random numbers for dropout.
+            self._clear_gradients()
+            torch.set_rng_state(cpu_generator)
+            if gpu_generator is not None:
+                torch.cuda.set_rng_state(gpu_generator, device)
+            self._held_bytes = 0.0
+            self._shrink_to(size)
+
+        try:
+            return halving(lambda _: self._backward(rows, weight), self.size, device, start_over)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler: the traceback would keep the failed attempt's tensors alive.
+        raise self._single_row_error(rows, step)
+
+    def exchange_step(self, loss: float, stop: bool) -> StepExchange:
+        """Sum gradients and loss over all processes, and agree on the micro-batch size and on whether to stop."""
+        exchange = self.plan.world.exchange_step(self.parameters, loss, self.size, stop)
+        if exchange.micro_batch < self.size:
+            self._shrink_to(exchange.micro_batch)
+        return exchange
+
+    def take_notices(self) -> list[Notice]:
+        """Return the notices since the last call."""
+        notices = self._notices
+        self._notices = []
+        return notices
+
+    def _backward(self, rows: np.ndarray, weight: float) -> float:
+        """Add the gradients of `rows`, a micro-batch at a time; return their summed loss divided by `weight`."""
+        total = 0.0
+        for start in range(0, len(rows), self.size):
+            loss = self.task.loss(rows[start : start + self.size]) / weight
+            loss.backward()
+            total += loss.item()  # waits for the device, which costs little beside a whole step
+        return total
+
+    def _shrink_by_estimate(self, rows: np.ndarray) -> None:
+        """Shrink to the largest size whose estimated memory is free. Estimates are for CPUs only."""
+        if self.plan.device.type != "cpu" or not len(rows):
+            return  # a GPU reports cleanly when memory runs out; on a CPU, Linux may kill the process instead
+        longest = int(self.task.lengths[rows].max())
+
+        def estimate_bytes(size: int) -> float:
+            # Processes on one machine share its memory.
+            return self.plan.world.size * self.task.estimate_step_bytes(min(size, len(rows)), longest)
+
+        size = largest_fitting(self.size, estimate_bytes, self._held_bytes)
+        if size < self.size:
+            # Releasing unused memory may be enough, and keeps the heap from fragmenting while memory is scarce.
+            release_memory(self.plan.device)
+            size = largest_fitting(self.size, estimate_bytes, self._held_bytes)
+        self._held_bytes = max(self._held_bytes, estimate_bytes(size))
+        if size < self.size:
+            self._shrink_to(size)
+
+    def _shrink_to(self, size: int) -> None:
+        self.size = size
+        message = (
+            f"A step needs more memory than is free, so its rows are now processed in micro-batches of {size}. "
+            "The batch size and the result stay the same."
+        )
+        self._notices.append(Notice("warning", "out_of_memory", message))
+
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _single_row_error(self, rows: np.ndarray, step: int) -> OutOfMemoryError:
+        """Return the error for a row that does not fit alone, with the longest length that does fit as advice."""
+        longest = int(self.task.lengths[rows].max())
+        fitting_length = self._longest_fitting_length(longest // 2)
+        advice = f"Set data.max_length to {fitting_length}, or choose" if fitting_length else "Choose"
+        return OutOfMemoryError(
+            f"One row of {longest} tokens does not fit into this machine's memory. "
+            f"{'The last checkpoint is kept.' if step else 'Nothing was trained.'} "
+            f"{advice} a smaller base model, or a smaller lora.r.",
+            field="data.max_length" if fitting_length else "model.name",
+            fits=fitting_length,
+        )
+
+    def _longest_fitting_length(self, length: int) -> int | None:
+        """Return the first of length, length/2, … whose longest row can be trained, or None."""
+        while length >= SHORTEST_ADVISED:
+            release_memory(self.plan.device)
+            short_rows = np.flatnonzero(self.task.lengths <= length)
+            longest_of_them = short_rows[self.task.lengths[short_rows].argsort()[-1:]]
+            try:
+                self._backward(longest_of_them, 1.0)
+                return length
+            except (RuntimeError, MemoryError, ValueError):
+                length //= 2
+            finally:
+                self._clear_gradients()
+        return None
