@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from engine.data.splits import is_held_out
 from engine.storage import file_hash, link_or_copy, sweep_drafts, write_file, write_folder
 
 SLICE = 50_000  # rows
@@ -68,10 +69,8 @@ def _write_parts(rows: pl.DataFrame, folder: Path, before: Path | None) -> None:
 
 def split_of(share: float = 0.1) -> pl.Expr:
     """The split that a row is in when that share is held out."""
-    from engine.data.splits import evaluated
-
-    side = pl.when(evaluated(share)).then(pl.lit("eval")).when(~evaluated(share)).then(pl.lit("train"))
-    return side.otherwise(pl.lit("left out"))
+    split = pl.when(is_held_out(share)).then(pl.lit("eval")).when(~is_held_out(share)).then(pl.lit("train"))
+    return split.otherwise(pl.lit("left out"))
 
 
 def with_split(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.near_duplicates import groups
-from engine.data.splits import COLUMN, PLACES, evaluated, places
+from engine.data.splits import COLUMN, PLACES, is_held_out, places
 
 WORDS = st.sampled_from(
     ["river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean", "garden", "silver"]
@@ -69,7 +69,7 @@ def test_each_share_is_stratified_and_holds_the_smaller_one():
     rows = placed(many(900))
     held: set[str] = set()
     for share in (0.05, 0.1, 0.3):
-        chosen = rows.filter(evaluated(share))
+        chosen = rows.filter(is_held_out(share))
         for label, count in rows["label"].value_counts().iter_rows():
             assert abs(chosen.filter(label=label).height - share * count) <= 1
         assert held <= set(chosen["text"])
@@ -78,12 +78,12 @@ def test_each_share_is_stratified_and_holds_the_smaller_one():
 
 def test_added_rows_are_held_out_in_the_same_share():
     rows = placed(many(1200), placed(many(600)))
-    assert abs(rows[600:].filter(evaluated(0.1)).height - 60) <= 3
+    assert abs(rows[600:].filter(is_held_out(0.1)).height - 60) <= 3
 
 
-def test_small_label_is_evaluated_too():
+def test_small_label_is_is_held_out_too():
     rows = placed([*many(60), ("one of two rare rows of text", "c"), ("the other that is quite unlike", "c")])
-    assert rows.filter(evaluated(0.1), label="c").height == 1
+    assert rows.filter(is_held_out(0.1), label="c").height == 1
 
 
 def test_new_row_between_two_sides_is_left_out():

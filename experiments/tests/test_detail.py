@@ -221,3 +221,20 @@ def test_archive_leaves_out_drafts_and_links(browser, finished):
 def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
     said = results.verdict({"eval": {"accuracy": 1.0, "confusion_matrix": [[12, 0], [0, 12]]}})
     assert "100.0 % of 24 held-out rows, give or take 6.9 points" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"skipped_rows": 3, "skipped_by_reason": {"no_text": 1, "unknown_split": 2}},
+         ["1 row without text was left out.", "2 rows with an unknown split name were left out."]),
+        ({"skipped_rows": 2}, ["2 rows without text or label were left out."]),  # a run before reasons were counted
+        ({"skipped_rows": 0, "skipped_by_reason": {}}, []),
+        ({}, []),
+    ],
+)  # fmt: skip
+def test_page_tells_why_rows_were_left_out(browser, member, data, told):
+    row(member, "skipping", metrics=METRICS | {"data": data}, accuracy=0.8)
+    assert results.skipped_sentences(data) == told
+    content = browser.get("/experiments/skipping/").content.decode()
+    assert all(sentence in content for sentence in told) and ("left out." in content) == bool(told)
