@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from engine import devices
 from engine.data.embeddings import embed
-from engine.data.linear_probe import bag_of_tokens, held_out_probabilities
+from engine.data.linear_probe import held_out_probabilities, tfidf_of_tokens
 from samples import SAMPLE_BASE_MODEL, base_model_path
 
 TEXTS = ["a lovely day", "the worst of all services that I have ever seen in this town", "ok", "a lovely day", "好的"]
@@ -38,7 +38,7 @@ def test_vectors_do_not_depend_on_the_batch(in_fp32, monkeypatch):
 
 def test_bag_holds_tokens_and_pairs_that_stand_in_two_texts():
     tokens, _ = embed(TEXTS, base=base_model_path(), name=SAMPLE_BASE_MODEL)
-    bag = bag_of_tokens(tokens).toarray()
+    bag = tfidf_of_tokens(tokens).toarray()
     assert np.allclose(bag[0], bag[3]) and np.allclose(np.linalg.norm(bag, axis=1), 1, atol=1e-5)
 
 
