@@ -1,6 +1,7 @@
 """Rows that take part in no split are counted by their reason and told: in the event, the log, metrics.json and errors."""
 
 import json
+from typing import Any
 
 import polars as pl
 import pytest
@@ -20,9 +21,9 @@ def sentence(number: int) -> str:
     return " ".join(f"{word}{number * number + place}" for place, word in enumerate(WORDS))
 
 
-def data(count: int = 40, **columns: list) -> pl.DataFrame:
-    texts = {"text": [sentence(i) for i in range(count)], "label": ["ab"[i % 2] for i in range(count)]}
-    return pl.DataFrame(texts | columns)
+def data(**columns: Any) -> pl.DataFrame:
+    """40 rows with a text and one of two labels, and further columns."""
+    return pl.DataFrame({"text": [sentence(i) for i in range(40)], "label": ["a", "b"] * 20} | columns)
 
 
 def load(frame: pl.DataFrame, tmp_path, **settings):

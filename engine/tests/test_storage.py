@@ -198,9 +198,14 @@ def test_writers_of_one_target_never_mix_and_every_one_of_them_succeeds(home):
 
 
 def test_drafts_of_one_target_differ_and_stay_hidden_however_long_the_name(home):
-    seen = []
+    seen: list[str] = []
+
+    def fill(draft: Path) -> None:
+        seen.append(draft.name)
+        draft.touch()
+
     for _ in range(3):
-        storage.write_file(home / ("名" * 80), lambda draft: (seen.append(draft.name), draft.touch()))
+        storage.write_file(home / ("名" * 80), fill)
     assert len(set(seen)) == 3 and all(name.startswith(storage.DRAFT) for name in seen)
 
 
