@@ -201,7 +201,14 @@ class Lorasite:
     def download(self, name: str, into: str | Path, only: str = "artifacts/final_model/") -> list[Path]:
         """Download the files whose path begins with `only` into a folder; all files with `only=""`."""
         paths = [file["path"] for file in self.experiment(name)["files"] if file["path"].startswith(only)]
-        return [self._download_file(name, path, Path(into) / path) for path in paths]
+        targets = [Path(into) / path for path in paths]
+        for path, target in zip(paths, targets, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            response = self._send("GET", f"/api/experiments/{quote(name)}/files/{quote(path)}")
+            with response, target.open("wb") as file:
+                while chunk := response.read(CHUNK):
+                    file.write(chunk)
+        return targets
 
     def predict(self, text: str, model: str | None = None) -> Prediction:
         return cast(Prediction, self._json("POST", "/api/predict", {"text": text} | _model_field(model)))
@@ -219,14 +226,6 @@ class Lorasite:
         access: view, manage, owner (hands it over) or none (stops sharing).
         """
         self._json("POST", f"/api/sharing/{kind}/{quote(name)}", {"to": to, "access": access})
-
-    def _download_file(self, name: str, path: str, target: Path) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        response = self._send("GET", f"/api/experiments/{quote(name)}/files/{quote(path)}")
-        with response, target.open("wb") as file:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-        return target
 
     def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         encoded = None if body is None else json.dumps(body).encode()

@@ -69,10 +69,7 @@ def write_folder(target: Path, fill: Fill, *, manifest: bool = True, keep_existi
         if manifest:
             write_manifest(draft)
         sync_tree(draft)
-        if keep_existing:
-            _rename_unless_taken(draft, target)
-        else:
-            _replace_folder(draft, target)
+        _replace_folder(draft, target, keep_existing=keep_existing)
         sync(target.parent)
 
 
@@ -202,31 +199,25 @@ def _draft(target: Path) -> Iterator[Path]:
         yield draft
     finally:
         with suppress(OSError):  # the error that led here is the one to report
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
 
 
 def _draft_path(target: Path) -> Path:
     return target.parent / f"{DRAFT}{uuid.uuid4().hex}-{target.name[-NAME_TAIL:]}"
 
 
-def _rename_unless_taken(draft: Path, target: Path) -> None:
-    try:
-        draft.rename(target)
-    except OSError as error:
-        if error.errno not in OCCUPIED:
-            raise
-
-
-def _replace_folder(draft: Path, target: Path) -> None:
-    """Rename over a folder. One that holds something cannot be replaced in one step: it steps aside, or back on failure."""
+def _replace_folder(draft: Path, target: Path, *, keep_existing: bool) -> None:
+    """Rename a folder over another. One that holds something cannot be replaced in one step: it steps aside first."""
     replaced: Path | None = None
     while True:
         try:
             draft.rename(target)
             break
         except OSError as error:
+            if error.errno in OCCUPIED and keep_existing:
+                return
             if error.errno not in OCCUPIED:
-                if replaced:
+                if replaced:  # put the old one back
                     with suppress(OSError):
                         replaced.rename(target)
                 raise

@@ -46,8 +46,10 @@ def groups(texts: pl.Series) -> pl.DataFrame:
     A text joins the group of its first near-duplicate, in the order of hashes: connected components but for texts that
     link two groups, and independent of the order of rows.
     """
-    starts = range(0, max(1, texts.len()), HASH_BATCH)
-    hashes = np.concatenate([_normalised_hashes(texts[start : start + HASH_BATCH]) for start in starts])
+    hashes = np.empty(texts.len(), dtype=np.uint64)
+    for start in range(0, texts.len(), HASH_BATCH):
+        normalised = texts[start : start + HASH_BATCH].alias("text").to_frame().select(same_text())["text"]
+        hashes[start : start + HASH_BATCH] = np.fromiter(map(text_hash, normalised), np.uint64, normalised.len())
     distinct, order = np.unique(hashes, return_index=True)
     group_of_distinct = distinct.copy()
     for later, earlier in find_near_duplicates(texts, order).items():
@@ -79,11 +81,6 @@ def words_of(texts: pl.Series) -> pl.DataFrame:
     characters = frame.filter(~pl.col("spaced")).select("at", text.str.split("").alias("word")).explode("word")
     bigrams = characters.with_columns(pl.concat_str("word", pl.col("word").shift(-1).over("at")).alias("word"))
     return pl.concat([words, bigrams]).drop_nulls("word")
-
-
-def _normalised_hashes(texts: pl.Series) -> np.ndarray:
-    normalised = texts.alias("text").to_frame().select(same_text())["text"]
-    return np.fromiter(map(text_hash, normalised), dtype=np.uint64, count=normalised.len())
 
 
 def _hash_words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
