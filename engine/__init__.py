@@ -1,9 +1,9 @@
-"""The trainer: LoRA fine-tuning as a generator of events. Plain Python; knows no Django and no listener.
+"""LoRA fine-tuning as a generator of events, in plain Python. docs/engine.md shows how to use it.
 
     for event in train(config, data_file=Path("tweets.parquet"), results=Path("results/tweets")):
         print(event)
 
-Importing this package is quick: torch and transformers are imported when a run starts.
+Importing this package is quick: torch and transformers are imported only when a run starts.
 """
 
 from __future__ import annotations
@@ -47,14 +47,17 @@ def train(
     cache_dir: Path | None = None,
     should_save: Callable[[], bool] | None = None,
 ) -> Generator[Event]:
-    """Train an adapter and leave everything in `results`; yields what happens.
+    """Train an adapter, write everything to `results` and yield the events of the run.
 
-    `data_file` is Parquet, CSV, TSV, JSON or JSONL with a text and a label column. A run that was stopped goes on
-    from its newest whole checkpoint. Closing the generator cancels within one step and keeps the last checkpoint.
-    `should_save` is asked after each step; when it says yes, a checkpoint is written and Interrupted is raised.
-    Raises EngineError with a sentence for a person and a code.
+    data_file: Parquet, CSV, TSV, JSON or JSONL with a text and a label column.
+    dataset_hash: recorded with the model, to say later what it was trained on.
+    cache_dir: where tokenised texts are kept for the next run on the same data.
+    should_save: called after each step; when it returns true, a checkpoint is saved and Interrupted is raised.
+
+    A run that was stopped resumes from its newest intact checkpoint. Closing the generator cancels the run within one
+    step and keeps the last checkpoint. Raises EngineError, with a message for a person and a code.
     """
-    from engine.training.run import Run
+    from engine.training.run import Run  # deferred: imports torch
 
     run = Run(config, data_file, results, base_models_dir, dataset_hash, cache_dir, should_save)
     with closing(run.events()) as events:
@@ -62,53 +65,58 @@ def train(
 
 
 def resolve_base_model(name: str, base_models_dir: Path | None = None, revision: str | None = None) -> Path:
-    """Folder of the base model `name`: sample package, `base_models_dir`, hub cache, or downloaded from the hub.
+    """Return the folder of a base model: from a sample package, `base_models_dir`, the hub's cache or the hub itself.
 
-    Raises BaseModelUnavailable within about three seconds when the hub can't be reached, BaseModelUnsafe when the
-    model wants to run code of its own or has pickled weights only.
+    Raises BaseModelUnavailable (within about three seconds if the hub cannot be reached), or BaseModelUnsafe if the
+    model needs to run its own code or has pickled weights only.
     """
-    from engine.models.base_models import resolve
+    from engine.models.base_models import resolve  # deferred: imports the hub client
 
     return resolve(name, base_models_dir, revision)
 
 
 def warm_up() -> None:
-    """Import all that a run needs, so that a process forked from this one starts at once. Runs no tensor operation."""
-    with _hidden("bitsandbytes"):  # peft imports it where it is installed, and it opens CUDA, which no fork survives
-        _import_all()
+    """Import everything that a run needs, so that processes forked from this one start at once.
+
+    Runs no tensor operation, because threads that exist before a fork do not survive it.
+    """
+    # PEFT imports bitsandbytes if it is installed, and that opens CUDA, which does not survive a fork either.
+    with _hidden("bitsandbytes"):
+        import peft
+        import sklearn.feature_extraction.text
+        import sklearn.linear_model  # noqa: F401
+        import transformers
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        import engine.tasks.sequence_classification
+        import engine.training.run  # noqa: F401
+        from engine.kernels import int8
+
+        get_checkpoint_conversion_mapping("bert")  # compiles a thousand regular expressions at its first use
+        # These packages import their parts when an attribute is first used.
+        for name in (
+            "AutoTokenizer",
+            "AutoModelForSequenceClassification",
+            "BertForSequenceClassification",
+            "PreTrainedTokenizerFast",
+        ):
+            getattr(transformers, name)
+        getattr(peft, "LoraConfig")  # noqa: B009
+        if int8.available():
+            int8.kernels()
+    # A million objects that stay: garbage collection need not visit them, so forks keep sharing their pages.
     gc.collect()
-    gc.freeze()  # a million objects that stay: no collection of a run looks at them, and forks go on sharing their pages
+    gc.freeze()
 
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Imports of a module fail for now; whoever imports it afterwards gets it."""
+    """Make imports of a module fail inside of the block, unless it is imported already."""
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None  # type: ignore[assignment]  # see importlib: None means that there is none
+    sys.modules[module] = None  # type: ignore[assignment]  # importlib treats None as "there is no such module"
     try:
         yield
     finally:
         del sys.modules[module]
-
-
-def _import_all() -> None:
-    import peft
-    import sklearn.feature_extraction.text
-    import sklearn.linear_model
-    import transformers
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
-    from engine.kernels import int8
-    from engine.tasks import sequence_classification
-    from engine.training import run
-
-    get_checkpoint_conversion_mapping("bert")  # a thousand regular expressions, compiled at first use
-    named = ("AutoTokenizer", "AutoModelForSequenceClassification", "BertForSequenceClassification")
-    for module, names in ((transformers, (*named, "PreTrainedTokenizerFast")), (peft, ("LoraConfig",))):
-        for name in names:
-            getattr(module, name)  # these packages import their parts when first named
-    if int8.available():
-        int8.kernels()
-    del run, sequence_classification, sklearn

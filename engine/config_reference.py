@@ -1,17 +1,19 @@
-"""docs/configuration.md, made from the configuration itself: python -m engine.config_reference > docs/configuration.md"""
+"""Generate docs/configuration.md from the configuration: python -m engine.config_reference > docs/configuration.md"""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
-from engine.config import RunConfig, Section
+from pydantic.fields import FieldInfo
+
+from engine.config import RunConfig, Section, section_class
 
 HEAD = """# Configuration of a run
 
-The same fields, names and checks hold for the form, the API (`POST /api/train`), the command line and a YAML file.
-What is left out takes its default; an unknown field or a bad value is an error that names the field.
+The form, the API (`POST /api/train`), the command line and a YAML file all use the same fields, names and checks.
+A field that you leave out takes its default. An unknown field or an invalid value is an error that names the field.
 
 ```yaml
 experiment_name: my-first-run
@@ -20,51 +22,66 @@ lora: {r: 16, lora_alpha: 32, target_modules: all-linear}
 training: {num_train_epochs: 2, learning_rate: 0.001}
 ```
 
-Presets lie in [`config/`](../config). This page is made from the code: `python -m engine.config_reference`.
+Presets are in [`config/`](../config). This page is generated from the code by `python -m engine.config_reference`.
 """
+LONGEST_LIST = 9  # a longer list of allowed values is not spelled out in the table
+TYPE_NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "`true`, `false`"}
 
 
 def page() -> str:
-    """The whole page, as Markdown."""
-    return "\n".join([HEAD, *_section("Top level", RunConfig), *_sections()])
+    """Return the whole page as Markdown."""
+    lines = [HEAD, *section_lines("Top level", RunConfig)]
+    for name, field in RunConfig.model_fields.items():
+        if section := section_class(field.annotation):
+            lines += section_lines(name, section)
+    return "\n".join(lines)
 
 
-def _sections() -> Iterator[str]:
-    for name, info in RunConfig.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            yield from _section(name, info.annotation)
-
-
-def _section(title: str, model: type[Section]) -> Iterator[str]:
-    yield f"## {title}\n\n{(model.__doc__ or '').strip().splitlines()[0]}\n\n| field | values | default | |\n|---|---|---|---|"
-    for name, info in model.model_fields.items():
-        if not (isinstance(info.annotation, type) and issubclass(info.annotation, Section)):
-            yield f"| `{name}` | {_values(info.annotation)}{_limits(info.metadata)} | {_default(info)} | {info.description} |"
+def section_lines(title: str, section: type[Section]) -> Iterator[str]:
+    """Yield heading, description and table of a section; fields that are sections themselves are left out."""
+    description = (section.__doc__ or "").strip().splitlines()[0]
+    yield f"## {title}\n\n{description}\n\n| field | values | default | description |\n|---|---|---|---|"
+    for name, field in section.model_fields.items():
+        if section_class(field.annotation) is None:
+            values = describe_type(field.annotation) + describe_limits(field)
+            yield f"| `{name}` | {values} | {describe_default(field)} | {field.description} |"
     yield ""
 
 
-def _values(annotation: Any) -> str:
-    origin, inner = get_origin(annotation), get_args(annotation)
+def describe_type(annotation: object) -> str:
+    """Return the allowed values of a type, as a reader who does not know Python calls them."""
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin in (Union, types.UnionType):
-        return " or ".join(_values(part) for part in inner if part is not type(None))
+        return " or ".join(describe_type(part) for part in arguments if part is not type(None))
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in inner)
+        return ", ".join(f"`{value}`" for value in arguments)
     if origin is Annotated:
-        return _values(inner[0])
+        return describe_type(arguments[0])
     if origin in (list, dict):
-        return f"{origin.__name__} of {' to '.join('code' if len(get_args(i)) > 9 else _values(i) for i in inner)}"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "`true`, `false`"}[annotation.__name__]
+        parts = ["code" if len(get_args(part)) > LONGEST_LIST else describe_type(part) for part in arguments]
+        return f"{origin.__name__} of {' to '.join(parts)}"
+    return TYPE_NAMES[getattr(annotation, "__name__", "")]
 
 
-def _limits(metadata: list[Any]) -> str:
+def describe_limits(field: FieldInfo) -> str:
+    """Return the field's limits, such as ", ≥ 1, ≤ 512"."""
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    found = [f"{signs[k]} {getattr(m, k):g}" for m in metadata for k in signs if getattr(m, k, None) is not None]
-    return f", {', '.join(found)}" if found else ""
+    limits = []
+    for constraint in field.metadata:
+        for name, sign in signs.items():
+            limit = getattr(constraint, name, None)
+            if limit is not None:
+                limits.append(f", {sign} {limit:g}")
+    return "".join(limits)
 
 
-def _default(info: Any) -> str:
-    value = info.get_default(call_default_factory=True)
-    return "" if value in (None, {}) else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+def describe_default(field: FieldInfo) -> str:
+    """Return the default as it is written in YAML; nothing for an empty one."""
+    value = field.get_default(call_default_factory=True)
+    if value is None or value == {}:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The configuration of a run: what it refuses, how it says so, and that its page is true."""
+"""The configuration of a run: what it refuses, how it reports that, and its page of the documentation."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_page_of_the_documentation_is_what_the_code_says() -> None:
+def test_configuration_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == config_reference.page()
 
 
@@ -23,7 +23,7 @@ def test_every_preset_is_valid(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "field", "said"),
+    ("data", "field", "text"),
     [
         ({"nonsense": 1}, "nonsense", "not a field"),
         ({"lora": {"rank": 8}}, "lora.rank", "not a field"),
@@ -36,7 +36,7 @@ def test_every_preset_is_valid(path: Path) -> None:
         ({"data": {"validation_rules": {"typo": "error"}}}, "data.validation_rules", "finding codes"),
         ({"training": {"device": "tpu"}}, "training.device", "'auto', 'cpu', 'cuda' or 'mps'"),
         ({"lora": "all"}, "lora", "dictionary"),
-        ({"lora": {"use_dora": True, "init_lora_weights": "pissa"}}, "lora.use_dora", "Leave one of them out"),
+        ({"lora": {"use_dora": True, "init_lora_weights": "pissa"}}, "lora.use_dora", "Remove one of them"),
         ({"lora": {"bias": "all"}, "training": {"precision": "bf16"}}, "training.precision", "adapters only"),
         ({"model": {"load_in_8bit": True, "load_in_4bit": True}}, "model.load_in_8bit", "exclude each other"),
         ({"model": {"load_in_4bit": True}, "lora": {"bias": "all"}}, "model.load_in_4bit", "adapters only"),
@@ -44,17 +44,41 @@ def test_every_preset_is_valid(path: Path) -> None:
         ({"model": {"load_in_4bit": True}, "training": {"device": "cpu"}}, "model.load_in_4bit", "NVIDIA GPU"),
     ],
 )
-def test_mistake_is_named_with_its_field_and_what_is_allowed(data: dict, field: str, said: str) -> None:
+def test_problem_names_its_field_and_what_is_allowed(data: dict, field: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse(data)
     (problem,) = caught.value.problems
-    assert problem.field == field and said in problem.message
+    assert problem.field == field and text in problem.message
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_invalid_fields_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({"lora": {"r": 0, "lora_dropout": 1}, "training": {"seed": -1}})
     assert {p.field for p in caught.value.problems} == {"lora.r", "lora.lora_dropout", "training.seed"}
+
+
+def test_all_contradictions_are_reported_at_once_each_with_its_field() -> None:
+    lora = {"use_dora": True, "init_lora_weights": "pissa", "bias": "all"}
+    training = {"precision": "bf16", "device": "cpu"}
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({"model": {"load_in_4bit": True}, "lora": lora, "training": training})
+    problems = caught.value.problems
+    assert [problem.field for problem in problems] == [
+        "lora.use_dora",
+        "training.precision",
+        "model.load_in_4bit",
+        "model.load_in_4bit",
+        "model.load_in_4bit",
+    ]
+    assert {problem.code for problem in problems} == {"contradiction"}
+    assert len({problem.message for problem in problems}) == 5
+
+
+def test_assignment_that_contradicts_is_refused_too() -> None:
+    config = RunConfig.parse({"lora": {"use_dora": True}})
+    config.lora.init_lora_weights = "pissa"
+    with pytest.raises(ValueError, match="exclude each other"):
+        config.experiment_name = "other"
 
 
 def test_broken_yaml_names_the_line() -> None:
@@ -73,14 +97,14 @@ def test_broken_yaml_names_the_line() -> None:
         ("training.class_weights", {"good": True}),
     ],
 )
-def test_truth_is_no_number_and_nothing_is_no_name(field: str, value: object) -> None:
+def test_booleans_are_not_numbers_and_null_is_not_a_name(field: str, value: object) -> None:
     section, _, name = field.rpartition(".")
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({section: {name: value}} if section else {name: value})
     assert [problem.field for problem in caught.value.problems] == [field]
 
 
-def test_name_that_yaml_takes_for_a_number_or_a_date_is_a_name() -> None:
+def test_name_that_yaml_reads_as_a_number_or_a_date_is_accepted() -> None:
     assert [RunConfig.from_yaml(f"experiment_name: {name}").experiment_name for name in ("2024", "2026-11-25")] == [
         "2024",
         "2026-11-25",
