@@ -1,4 +1,4 @@
-"""Two processes that torchrun starts are the run that one process would have been, and lose nothing either."""
+"""A run of two processes, started by torchrun, gives the result of one process and loses nothing either."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_one_process_writes_and_speaks(shared):
     assert not list(results.rglob(".draft-*"))
 
 
-def test_processes_that_are_killed_or_asked_to_stop_go_on_to_the_same_bytes(shared, tweets, bases, tmp_path):
+def test_processes_that_are_killed_or_asked_to_stop_resume_to_the_same_bytes(shared, tweets, bases, tmp_path):
     expected, _ = shared
     results = tmp_path / "shared"
     for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
@@ -142,7 +142,7 @@ sys.stdout.write(json.dumps([*told, weight.grad.tolist(), said]) + chr(10))
 """
 
 
-def test_smallest_micro_batch_and_a_wish_to_stop_reach_all_and_other_starts_are_refused(tmp_path):
+def test_smallest_micro_batch_and_stop_requests_reach_all_and_different_starts_are_refused(tmp_path):
     (tmp_path / "exchange.py").write_text(EXCHANGE)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, str(tmp_path / "exchange.py")]
@@ -153,7 +153,7 @@ def test_smallest_micro_batch_and_a_wish_to_stop_reach_all_and_other_starts_are_
     ] * 2
 
 
-def test_more_processes_than_gpus_are_refused_in_words():
+def test_more_processes_than_gpus_are_refused():
     with pytest.raises(devices.DeviceUnavailableError, match="more processes than this machine has GPUs"):
         devices.device_of_process(torch.device("cuda"), World(63, 64, 63))
 

@@ -1,4 +1,4 @@
-"""A forecast adds up what was measured, for every setting that has no influence on the measurement."""
+"""An estimate adds up measured times, for every setting that does not change the measurement."""
 
 import tempfile
 from dataclasses import replace
@@ -28,22 +28,22 @@ def config(**training: object) -> RunConfig:
     ],
 )
 def test_time_is_the_sum_of_its_parts(training: dict[str, object], steps: int, seconds: float) -> None:
-    found = forecast(config(**training), MEASURED)
-    assert (found.steps, found.memory_mb) == (steps, 900.0)
-    assert found.seconds == pytest.approx(seconds)
+    estimate = forecast(config(**training), MEASURED)
+    assert (estimate.steps, estimate.memory_mb) == (steps, 900.0)
+    assert estimate.seconds == pytest.approx(seconds)
 
 
-def test_only_what_matters_asks_for_a_measurement_of_its_own() -> None:
+def test_only_settings_with_an_influence_need_their_own_measurement() -> None:
     same = [config(num_train_epochs=n, learning_rate=n / 100, seed=n, eval_strategy="no") for n in (1, 2)]
     other = [config(per_device_train_batch_size=4), RunConfig.parse({"data": {"max_length": 40}})]
     assert influences(same[0]) == influences(same[1])
     assert all(influences(one) != influences(same[0]) for one in other)
 
 
-def test_measurement_of_a_real_run_leaves_nothing_and_is_told_of(tweets, tmp_path, monkeypatch) -> None:
+def test_measurement_of_a_real_run_leaves_no_files_and_reports_its_progress(tweets, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(scratch := tmp_path / "scratch"))
     scratch.mkdir()
-    asked = RunConfig.parse(
+    run_config = RunConfig.parse(
         {
             "lora": {"layers_to_transform": [5]},
             "data": {"train_samples": 64, "eval_samples": 32, "max_length": 24},
@@ -51,12 +51,12 @@ def test_measurement_of_a_real_run_leaves_nothing_and_is_told_of(tweets, tmp_pat
             "system": {"num_threads": 1, "baseline": False},
         }
     )
-    heard: list[tuple[int, int]] = []
-    found = measure(asked, data_file=tweets, told=lambda done, total: heard.append((done, total)))
-    assert found.steps_per_epoch == 4 and found.micro_batch == 16
-    assert min(found.step_s, found.evaluation_s, found.prepare_s, found.save_s, found.end_s) > 0
-    assert len(heard) >= 2 and heard == sorted(heard) and all(done <= total for done, total in heard)
-    assert replace(found, **found.to_json()) == found
+    reports: list[tuple[int, int]] = []
+    measured = measure(run_config, data_file=tweets, told=lambda done, total: reports.append((done, total)))
+    assert measured.steps_per_epoch == 4 and measured.micro_batch == 16
+    assert min(measured.step_s, measured.evaluation_s, measured.prepare_s, measured.save_s, measured.end_s) > 0
+    assert len(reports) >= 2 and reports == sorted(reports) and all(done <= total for done, total in reports)
+    assert replace(measured, **measured.to_json()) == measured
     assert not list(scratch.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""A run that is hit at any place where it touches a file: nothing is silently different, nothing is cleaned up by hand."""
+"""Faults at every place where a run touches a file: it resumes to the same bytes, without manual cleanup."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def tiny() -> RunConfig:
 
 
 def hit(kind: str, folder: Path, data: Path, bases: Path, *, every: int = 1) -> list[dict[str, Any]]:
-    """What became of the run at each place (or each second, …) that it touches a file."""
+    """Return how the run ended for a fault at each place (or every second, …) where it touches a file."""
     arguments = [kind, str(folder), str(data), json.dumps(tiny().model_dump(mode="json")), str(bases), str(every)]
     command = [sys.executable, "-W", "ignore", "-m", "engine.tests.faults", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)

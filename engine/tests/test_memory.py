@@ -103,7 +103,7 @@ def test_base_model_that_does_not_fit_ends_in_a_sentence(long_texts, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_memory_of_a_step_is_foreseen_within_a_quarter(long_texts, tmp_path, precision):
+def test_memory_of_a_step_is_estimated_within_a_quarter(long_texts, tmp_path, precision):
     adapters = [{"target_modules": "all-linear"}, {"r": 8}, {"use_dora": True}]
     configs = [CONFIG | {"lora": lora, "training": {"precision": precision}} for lora in adapters]
     arguments = [json.dumps(configs), str(long_texts), str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Frozen weights in 8 or 4 bits: refused in words where they can't be, and what loads them is told the right thing."""
+"""8-bit and 4-bit weights: refused where they cannot work, and loaded with the right settings."""
 
 import os
 import subprocess

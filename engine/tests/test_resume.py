@@ -1,4 +1,4 @@
-"""Nothing is lost: resumed runs are the unbroken run, and a half-written checkpoint is never seen."""
+"""Resumed runs end in the same bytes as unbroken ones, and a half-written checkpoint is never visible."""
 
 import os
 import signal

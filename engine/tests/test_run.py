@@ -1,4 +1,4 @@
-"""What a run tells and what it leaves."""
+"""The events of a run and the files that it writes."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_stages_come_in_order_and_done_is_last(finished):
     assert isinstance(events[-2], Finished)
 
 
-def test_every_step_is_told_once_with_real_tokens(finished):
+def test_every_step_has_one_event_with_its_tokens_without_padding(finished):
     events, _ = finished
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [event.step for event in steps] == list(range(1, 9))
@@ -38,14 +38,14 @@ def test_every_step_is_told_once_with_real_tokens(finished):
     assert all(0 < event.tokens <= 8 * 24 for event in steps)
 
 
-def test_prepared_says_what_will_be_trained(finished):
+def test_prepared_event_describes_the_run(finished):
     prepared = next(event for event in finished[0] if isinstance(event, Prepared))
     assert prepared.labels == ["negative", "neutral", "positive"]
     assert (prepared.total_steps, prepared.train_rows, prepared.eval_rows) == (8, 32, 16)
     assert 0 < prepared.trainable_parameters < prepared.total_parameters / 100
 
 
-def test_metrics_json_is_what_the_last_event_said(finished):
+def test_metrics_json_has_the_metrics_of_the_last_event(finished):
     events, results = finished
     metrics = json.loads((results / "metrics.json").read_text())
     assert metrics == json.loads(json.dumps(metrics_of(events)))
@@ -57,7 +57,7 @@ def test_metrics_json_is_what_the_last_event_said(finished):
     assert metrics["train"]["steps"] == 8 and metrics["system"]["peak_memory_mb"] > 100
 
 
-def test_only_best_last_and_fastest_are_left(finished):
+def test_only_best_last_and_fastest_checkpoints_are_kept(finished):
     events, results = finished
     kept = metrics_of(events)["checkpoints"]
     assert set(kept) == {"best", "last", "fastest"}
@@ -88,7 +88,7 @@ def test_final_model_gives_the_same_metrics_in_plain_peft(finished, tweets):
         assert chance.max().item() == pytest.approx(row["probability"], abs=1e-3)
 
 
-def test_config_yaml_reads_back_and_logs_end_well(finished):
+def test_config_yaml_reads_back_and_the_log_ends_with_finished(finished):
     _, results = finished
     assert RunConfig.from_yaml((results / "config.yaml").read_text()).lora.r == 4
     assert "The final model is saved and was loaded as a check." in (results / "logs.txt").read_text()
@@ -105,7 +105,7 @@ def test_learning_lowers_the_loss_and_beats_the_majority(tweets, tmp_path):
 
 
 def fail_above(monkeypatch, rows_that_fit):
-    """Memory runs out for larger micro-batches, as torch says it on a CPU."""
+    """Let memory run out for larger micro-batches, with the error that torch raises on a CPU."""
     real = Task.loss
 
     def loss(self, rows):
@@ -130,14 +130,14 @@ def test_smaller_micro_batches_after_running_out_of_memory_give_the_same_result(
     assert len(losses[0]) == 8 and losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_run_that_cannot_fit_says_so_before_its_first_step(tweets, tmp_path, monkeypatch):
+def test_run_that_does_not_fit_is_refused_before_its_first_step(tweets, tmp_path, monkeypatch):
     fail_above(monkeypatch, 0)
     with pytest.raises(OutOfMemoryError, match="smaller base model") as stopped:
         run(small(), tweets, tmp_path)
     assert stopped.value.code == "out_of_memory"
 
 
-def test_run_whose_longest_row_cannot_fit_proposes_a_length_that_does(tweets, tmp_path, monkeypatch):
+def test_run_whose_longest_row_does_not_fit_proposes_a_length_that_does(tweets, tmp_path, monkeypatch):
     real = Task.loss
 
     def loss(self, rows):
@@ -151,13 +151,13 @@ def test_run_whose_longest_row_cannot_fit_proposes_a_length_that_does(tweets, tm
     assert stopped.value.field == "data.max_length"
 
 
-def test_texts_that_are_too_long_are_refused_where_that_is_configured(tweets, tmp_path):
+def test_texts_that_are_too_long_are_refused_if_configured(tweets, tmp_path):
     with pytest.raises(TextsTooLongError, match="longer than 12 tokens") as stopped:
         run(small(data={"max_length": 12, "truncation": "refuse"}), tweets, tmp_path)
     assert stopped.value.field == "data.max_length" and not (tmp_path / "artifacts" / "final_model").exists()
 
 
-def test_loss_that_is_not_finite_stops_the_run_with_a_sentence(tweets, tmp_path, monkeypatch):
+def test_loss_that_is_not_finite_stops_the_run_with_an_error(tweets, tmp_path, monkeypatch):
     real = MicroBatches.accumulate_gradients
     monkeypatch.setattr(
         MicroBatches,

@@ -91,8 +91,8 @@ def describe(event: Event, every: int) -> str | None:
             return f"Checkpoint at step {step}. Kept: {names}."
         case Notice(message=message):
             return message
-        case Finished(metrics=metrics):
-            accuracy = metrics["eval"]["accuracy"]
+        case Finished():
+            accuracy = event.metrics["eval"]["accuracy"]
             return f"Finished: evaluation accuracy {accuracy:.4f}. The final model is saved and was loaded as a check."
         case _:
             return None
