@@ -1,4 +1,4 @@
-"""A typed client for Lorasite's REST API. Standard library only; `pip install ./client`, or copy this one file.
+"""A typed client for Lorasite's REST API, standard library only. Run `pip install ./client`, or copy this file.
 
 lorasite = Lorasite("http://127.0.0.1:8000", token="ls_pat_…")
 run = lorasite.train({"experiment_name": "first", "data": {"dataset_name": "tweets-en"}})
@@ -21,7 +21,10 @@ from typing import Any, TypedDict, cast
 from urllib.parse import quote, urlencode
 
 ENDED = ("SUCCESS", "FAILURE", "CANCELLED")
-TRIES, PAUSE = 4, 0.5  # of a request that got no answer, and the seconds before the first repetition
+TRIES = 4  # of a request that gets no response
+FIRST_PAUSE = 0.5  # seconds before the first retry; doubled for each further one
+LONGEST_PAUSE = 60  # seconds that a server may ask for before the client gives up
+CHUNK = 1 << 20  # bytes
 
 
 class Progress(TypedDict):
@@ -34,7 +37,7 @@ class Progress(TypedDict):
 
 
 class Task(TypedDict):
-    """A run. `status` is PENDING, STARTED, SUCCESS, FAILURE or CANCELLED; `error` has message, kept and next."""
+    """A training run. `status` is PENDING, STARTED, SUCCESS, FAILURE or CANCELLED; `error` has message, kept and next."""
 
     task_id: str
     status: str
@@ -66,7 +69,7 @@ class Stored(TypedDict):
 
 
 class Row(TypedDict):
-    """One line of the list of experiments."""
+    """An experiment in the list of experiments."""
 
     experiment: str
     task_id: str
@@ -113,10 +116,11 @@ class Prediction(TypedDict):
 
 
 class Problem(Exception):
-    """What the server refused: a sentence for people, `code` for programs, `errors` with the fields at fault."""
+    """The server refused a request: a sentence for people, `code` for programs, `errors` with the fields at fault."""
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
-        self.status, self.body = status, body
+        self.status = status
+        self.body = body
         self.code = str(body.get("code", ""))
         self.errors = cast("list[dict[str, str]]", body.get("errors", []))
         self.request_id = str(body.get("request_id", ""))
@@ -124,29 +128,33 @@ class Problem(Exception):
 
 
 class Lorasite:
-    """One site, as one person. `token` is a personal token (ls_pat_…), or the access token of a sign-in."""
+    """A site, as seen by one account. `token` is an API token (ls_pat_…) or the access token of a sign-in."""
 
     def __init__(self, site: str = "http://127.0.0.1:8000", token: str = "", *, timeout: float = 120) -> None:
-        self.site, self.token, self.timeout = site.rstrip("/"), token, timeout
+        self.site = site.rstrip("/")
+        self.token = token
+        self.timeout = timeout
 
     @classmethod
     def sign_in(cls, site: str, username: str, password: str, code: str | None = None) -> Lorasite:
-        """With a password, and a code where the account has a second factor; lasts for half an hour."""
-        found = cls(site)
-        given = {"username": username, "password": password} | ({"code": code} if code else {})
-        found.token = str(found._json("POST", "/api/login", given)["access"])
-        return found
+        """Sign in with a password, and with a code if the account has a second factor; lasts for half an hour."""
+        client = cls(site)
+        credentials = {"username": username, "password": password}
+        if code:
+            credentials["code"] = code
+        client.token = str(client._json("POST", "/api/login", credentials)["access"])
+        return client
 
     def upload(self, name: str, file: str | Path, **fields: str) -> Stored:
-        """A file as a new dataset, or as the next version of yours; fields: text_column, label_column, note, …"""
-        boundary, path = uuid.uuid4().hex, Path(file)
-        body = _form(boundary, {"name": name, **fields}, path)
-        kind = f"multipart/form-data; boundary={boundary}"
-        return cast(Stored, self._read(self._send("POST", "/api/datasets", body, _once() | {"Content-Type": kind})))
+        """Upload a file as a new dataset, or as a new version of one; fields: text_column, label_column, note, …"""
+        boundary = uuid.uuid4().hex
+        body = _multipart_form(boundary, {"name": name, **fields}, Path(file))
+        headers = _idempotency_key() | {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        return cast(Stored, self._read(self._send("POST", "/api/datasets", body, headers)))
 
     def train(self, config: Mapping[str, Any] | str | Path) -> Accepted:
-        """Submit a run: a mapping, YAML text, or a YAML file."""
-        headers = _once()
+        """Submit a training run; its configuration is a mapping, YAML text or the path of a YAML file."""
+        headers = _idempotency_key()
         if isinstance(config, Mapping):
             return cast(Accepted, self._json("POST", "/api/train", config, headers))
         text = config.read_text(encoding="utf-8") if isinstance(config, Path) else config
@@ -157,20 +165,20 @@ class Lorasite:
         return cast(Task, self._json("GET", f"/api/task/{task_id}"))
 
     def watch(self, task_id: str, every: float = 2.0) -> Iterator[Task]:
-        """The run's state whenever it has changed, until it has ended."""
-        tag = ""
+        """Yield the run's state whenever it has changed, until the run has ended."""
+        etag = ""
         while True:
-            answer = self._send("GET", f"/api/task/{task_id}", headers={"If-None-Match": tag} if tag else {})
-            if answer is not None:
-                tag = answer.headers.get("ETag", "")
-                state = cast(Task, self._read(answer))
+            response = self._send("GET", f"/api/task/{task_id}", headers={"If-None-Match": etag} if etag else {})
+            if response is not None:
+                etag = response.headers.get("ETag", "")
+                state = cast(Task, self._read(response))
                 yield state
                 if state["status"] in ENDED:
                     return
             time.sleep(every)
 
     def wait(self, task_id: str, every: float = 2.0) -> Task:
-        """The run's last state, once it has ended."""
+        """Wait until the run has ended; return its last state."""
         return list(self.watch(task_id, every))[-1]
 
     def cancel(self, task_id: str) -> Task:
@@ -180,7 +188,7 @@ class Lorasite:
         return cast(Task, self._json("POST", f"/api/task/{task_id}/resume"))
 
     def experiments(self, **filters: str) -> Iterator[Row]:
-        """Yours and what is shared with you; filters: q, status, dataset, base_model, owner, sort."""
+        """Yield your experiments and those shared with you; filters: q, status, dataset, base_model, owner, sort."""
         link: str | None = f"/api/experiments/mine?{urlencode(filters)}"
         while link:
             page = self._json("GET", link.removeprefix(self.site))
@@ -191,73 +199,85 @@ class Lorasite:
         return cast(Experiment, self._json("GET", f"/api/experiments/{quote(name)}"))
 
     def download(self, name: str, into: str | Path, only: str = "artifacts/final_model/") -> list[Path]:
-        """The files of an experiment whose path begins with `only`, below the folder `into`; all with `only=""`."""
-        wanted = [file["path"] for file in self.experiment(name)["files"] if file["path"].startswith(only)]
-        return [self._file(name, path, Path(into) / path) for path in wanted]
+        """Download the files whose path begins with `only` into a folder; all files with `only=""`."""
+        paths = [file["path"] for file in self.experiment(name)["files"] if file["path"].startswith(only)]
+        targets = [Path(into) / path for path in paths]
+        for path, target in zip(paths, targets, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            response = self._send("GET", f"/api/experiments/{quote(name)}/files/{quote(path)}")
+            with response, target.open("wb") as file:
+                while chunk := response.read(CHUNK):
+                    file.write(chunk)
+        return targets
 
     def predict(self, text: str, model: str | None = None) -> Prediction:
-        return cast(Prediction, self._json("POST", "/api/predict", {"text": text} | _named(model)))
+        return cast(Prediction, self._json("POST", "/api/predict", {"text": text} | _model_field(model)))
 
     def predict_all(self, texts: Sequence[str], model: str | None = None) -> list[Prediction]:
-        """Up to 64 texts at once; the answers are in their order."""
-        return cast("list[Prediction]", self._json("POST", "/api/predict", {"texts": list(texts)} | _named(model)))
+        """Predict up to 64 texts at once; the predictions are in their order."""
+        return cast(
+            "list[Prediction]", self._json("POST", "/api/predict", {"texts": list(texts)} | _model_field(model))
+        )
 
     def share(self, kind: str, name: str, to: str, access: str = "view") -> None:
-        """kind: dataset, experiment or model; to: a username, or group: and a group's name; access: none to end it."""
+        """Share an object, or stop sharing it.
+
+        kind: dataset, experiment or model. to: a username, or "group:" and the name of a group.
+        access: view, manage, owner (hands it over) or none (stops sharing).
+        """
         self._json("POST", f"/api/sharing/{kind}/{quote(name)}", {"to": to, "access": access})
 
-    def _file(self, name: str, path: str, target: Path) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        answer = self._send("GET", f"/api/experiments/{quote(name)}/files/{quote(path)}")
-        with answer, target.open("wb") as out:
-            while chunk := answer.read(1 << 20):
-                out.write(chunk)
-        return target
-
     def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        sent = None if body is None else json.dumps(body).encode()
-        return self._read(self._send(method, path, sent, {"Content-Type": "application/json", **(headers or {})}))
+        encoded = None if body is None else json.dumps(body).encode()
+        return self._read(self._send(method, path, encoded, {"Content-Type": "application/json", **(headers or {})}))
 
-    def _read(self, answer: Any) -> Any:
-        with answer:
-            return json.loads(answer.read() or b"null")
+    def _read(self, response: Any) -> Any:
+        with response:
+            return json.loads(response.read() or b"null")
 
     def _send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Any:
-        """The answer, not read yet; None for 304. Repeats what may be repeated: reads, and what carries a key."""
-        said = {"Accept": "application/json", "X-API-Version": "1", **(headers or {})}
-        said |= {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        safe = method == "GET" or "Idempotency-Key" in said
-        for left in reversed(range(TRIES)):
-            request = urllib.request.Request(self.site + path, body, said, method=method)
+        """Send a request and return the open response; None for 304 Not Modified.
+
+        Retries what is safe to repeat: reads, and requests with an idempotency key. Raises Problem if the server refuses.
+        """
+        sent_headers = {"Accept": "application/json", "X-API-Version": "1", **(headers or {})}
+        if self.token:
+            sent_headers["Authorization"] = f"Bearer {self.token}"
+        repeatable = method == "GET" or "Idempotency-Key" in sent_headers
+        for retry in range(TRIES):
+            last = retry == TRIES - 1
+            request = urllib.request.Request(self.site + path, body, sent_headers, method=method)
             try:
                 return urllib.request.urlopen(request, timeout=self.timeout)
             except urllib.error.HTTPError as error:
-                wait = _pause(error, left)
                 if error.code == 304:
                     return None
-                if wait is None:
+                pause = _retry_after(error)
+                if pause is None or last:
                     raise _problem(error) from None
-                time.sleep(wait)
+                time.sleep(pause)
             except (OSError, HTTPException):
-                if not safe or not left:
+                if not repeatable or last:
                     raise
-                time.sleep(PAUSE * 2 ** (TRIES - left - 1))
+                time.sleep(FIRST_PAUSE * 2**retry)
         raise AssertionError("unreachable")
 
 
-def _once() -> dict[str, str]:
-    """A key with which a request that is sent again makes nothing twice."""
+def _idempotency_key() -> dict[str, str]:
+    """Return a header with which the server carries out a repeated request only once."""
     return {"Idempotency-Key": uuid.uuid4().hex}
 
 
-def _named(model: str | None) -> dict[str, str]:
+def _model_field(model: str | None) -> dict[str, str]:
     return {"model": model} if model else {}
 
 
-def _pause(error: urllib.error.HTTPError, left: int) -> float | None:
-    """Seconds to wait before sending it again; None: it is refused for good."""
-    after = error.headers.get("Retry-After", "")
-    return float(after) if error.code == 429 and left and after.isdigit() and float(after) <= 60 else None
+def _retry_after(error: urllib.error.HTTPError) -> float | None:
+    """Return the seconds after which a throttled request may be sent again; None if it is refused for good."""
+    seconds = error.headers.get("Retry-After", "")
+    if error.code == 429 and seconds.isdigit() and float(seconds) <= LONGEST_PAUSE:
+        return float(seconds)
+    return None
 
 
 def _problem(error: urllib.error.HTTPError) -> Problem:
@@ -268,9 +288,12 @@ def _problem(error: urllib.error.HTTPError) -> Problem:
     return Problem(error.code, body if isinstance(body, dict) else {"detail": str(body)})
 
 
-def _form(boundary: str, fields: Mapping[str, str], file: Path) -> bytes:
-    head = 'Content-Disposition: form-data; name="'
-    parts = [f'--{boundary}\r\n{head}{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
-    shown = file.name.replace('"', "%22")
-    begin = f'--{boundary}\r\n{head}file"; filename="{shown}"\r\nContent-Type: application/octet-stream\r\n\r\n'
-    return b"".join([*parts, begin.encode(), file.read_bytes(), f"\r\n--{boundary}--\r\n".encode()])
+def _multipart_form(boundary: str, fields: Mapping[str, str], file: Path) -> bytes:
+    """Encode a form with a file as multipart/form-data (RFC 7578)."""
+    disposition = 'Content-Disposition: form-data; name="'
+    parts = [f'--{boundary}\r\n{disposition}{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
+    filename = file.name.replace('"', "%22")
+    file_header = (
+        f'--{boundary}\r\n{disposition}file"; filename="{filename}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    )
+    return b"".join([*parts, file_header.encode(), file.read_bytes(), f"\r\n--{boundary}--\r\n".encode()])

@@ -5,9 +5,13 @@ from django.db import models
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from work import paths
 from work.models import Work
 
 from .wording import WORDS
+
+# settings of a run (`data` in the YAML) for rows that the platform stores
+STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
 
 QUEUE = "data"  # of a worker of its own, so that a short look at data never waits behind a long training
 
@@ -66,7 +70,7 @@ class Version(models.Model):
     @property
     def path(self) -> Path:
         """Parquet file, or folder of such files, with text, label (strings), row (1-based) and split or held_out."""
-        return Path(settings.DATA_DIR) / "datasets" / self.hash[:2] / f"{self.hash}.parquet"
+        return paths.datasets_dir() / self.hash[:2] / f"{self.hash}.parquet"
 
     def sizes(self) -> dict[int, int]:
         """Bytes of the files that its rows lie in, by inode: files that versions share have the same. Empty: rows are gone."""

@@ -26,6 +26,7 @@ from web.disk import require_room
 from web.errors import Conflict, Invalid
 from work import queue
 from work.models import Status
+from work.paths import remove_on_commit
 
 from . import wording
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
@@ -426,12 +427,11 @@ def delete(*, user: User, dataset: Dataset) -> None:
 
 
 def _remove_unused(paths: dict[str, Path]) -> None:
-    from datasets_app.versions import canonical
 
     used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
     for digest, path in paths.items():
         if digest not in used:
-            canonical.remove(path)
+            remove_on_commit(path)
 
 
 def load_samples(*, owner: User) -> None:

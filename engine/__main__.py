@@ -15,7 +15,7 @@ from engine import ConfigError, EngineError, Problem, RunConfig
 from engine.errors import DataUnreadable, Interrupted
 from engine.memory_limits import refuse_more_than_free
 from engine.safe_yaml import NotYamlError, text_of
-from engine.storage import replace_atomically
+from engine.storage import write_file
 from engine.training.console import train_in_terminal
 from engine.training.distributed import World
 
@@ -111,7 +111,7 @@ def find_data_file(name: str, cache: Path) -> Path:
     path = cache / "samples" / f"{name}-{content_hash}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(path, rows.write_parquet)
+        write_file(path, rows.write_parquet)
     return path
 
 

@@ -1,4 +1,12 @@
-"""Files and folders that exist whole or not at all: written aside, synced, renamed, parent synced."""
+"""Write, replace, link, remove and verify files and folders so that each exists whole or not at all.
+
+This is the only module that puts anything lasting on disk. A write fills a draft beside its target, syncs it, renames
+it over the target and syncs the parent folder. `rename` is atomic within a file system: whoever reads the target, also
+after a crash or a power cut at any moment, finds the old content or the new one. A removal renames first, then deletes.
+
+Drafts are hidden (`.draft-…`), and each call has a draft of its own, so two processes that write the same target never
+mix their bytes; the last to finish wins. What a crash leaves is removed by `sweep_drafts`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +16,11 @@ import json
 import os
 import re
 import shutil
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
 
 from safetensors import SafetensorError
 
@@ -22,76 +30,140 @@ DRAFT = ".draft-"
 MANIFEST = "manifest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+NAME_TAIL = 50  # characters of the target's name in that of its draft; a name may have 255 bytes
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # `rename` onto a folder that holds something; systems differ in which
+
+Fill = Callable[[Path], object]
 
 
-def replace_atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a draft, then put it in the place of `target`; DiskError when it can't be written."""
-    draft = target.parent / f"{DRAFT}{os.getpid()}-{target.name}"
-    try:
-        with disk_errors(target):
-            write(draft)
-            sync(draft)
-            draft.replace(target)
-            sync(target.parent)
-    finally:
-        with suppress(OSError):  # what went wrong before is the news
-            draft.unlink(missing_ok=True)
+def write_file(target: Path, fill: Fill) -> None:
+    """Replace a file as a whole: `fill(draft)` writes the content to the path that it is given.
+
+    Raises DiskError when it cannot be written; the target then stays as it was. Other errors of `fill` pass through.
+    """
+    with _draft(target) as draft, disk_errors(target):
+        fill(draft)
+        sync(draft)
+        draft.replace(target)
+        sync(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replace a text file as a whole."""
-    replace_atomically(target, lambda draft: draft.write_text(text, encoding="utf-8"))
+    """Replace a UTF-8 text file as a whole."""
+    write_file(target, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
-def write_json(target: Path, data: Any) -> None:
-    """Replace a JSON file as a whole; numbers must be finite."""
+def write_json(target: Path, data: object) -> None:
+    """Replace a JSON file as a whole; ValueError where a number is infinite or not a number."""
     write_text(target, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def write_folder(target: Path, fill: Callable[[Path], object], mode: int = 0o755) -> None:
-    """Let `fill` write a folder's files, add a manifest of their hashes, and put it in the place of `target`."""
-    with disk_errors(target):
-        draft = Path(mkdtemp(prefix=f"{DRAFT}{target.name}-", dir=target.parent))
-    try:
-        with disk_errors(target):
-            draft.chmod(mode)
-            fill(draft)
-            (draft / MANIFEST).write_text(json.dumps(_hashes(draft), indent=1), encoding="utf-8")
-            sync_tree(draft)
-            if target.exists():
-                remove_folder(target)
-            draft.rename(target)
-            sync(target.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def write_folder(
+    target: Path, fill: Fill, *, manifest: bool = True, keep_existing: bool = False, mode: int = 0o755
+) -> None:
+    """Replace a folder as a whole: `fill(draft)` writes the files into the empty folder that it is given.
+
+    `manifest` adds a file with the hash of each file, for `verify_folder`. With `keep_existing` a target that is there
+    by the time the draft is full stays: right where the name is a hash of the content, and gentler to readers.
+
+    Raises DiskError when it cannot be written; the target then stays as it was. Other errors of `fill` pass through.
+    """
+    with _draft(target) as draft, disk_errors(target):
+        draft.mkdir()
+        draft.chmod(mode)
+        fill(draft)
+        if manifest:
+            write_manifest(draft)
+        sync_tree(draft)
+        _replace_folder(draft, target, keep_existing=keep_existing)
+        sync(target.parent)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write down the SHA-256 of every file in the folder."""
+    (folder / MANIFEST).write_text(json.dumps(_hashes(folder), indent=1), encoding="utf-8")
 
 
 def verify_folder(folder: Path) -> None:
-    """Raise CheckpointDamaged unless every file of the manifest has the content it had when it was written."""
+    """Raise CheckpointDamaged unless the folder holds exactly the files of its manifest, with the same content."""
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        found = _hashes(folder)
+        actual = _hashes(folder)
     except (OSError, ValueError) as error:
         raise CheckpointDamaged(f"{folder.name} has no readable manifest.", path=str(folder)) from error
-    if expected != found:
+    if expected != actual:
         raise CheckpointDamaged(f"{folder.name} does not hold what was written.", path=str(folder))
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder so that no half of it is ever seen under its name."""
-    draft = folder.parent / f"{DRAFT}removed-{os.getpid()}-{folder.name}"
-    folder.rename(draft)
-    shutil.rmtree(draft, ignore_errors=True)
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name (a hard link), or copy it where the file system has no links or is another one.
+
+    A link is safe because files are only ever replaced as a whole, never written into.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
-def sweep_drafts(folder: Path) -> None:
-    """Remove what an interrupted save has left."""
+def copy_tree(source: Path, target: Path, on_missing: Callable[[Path], object] = lambda path: None) -> None:
+    """Copy all files below `source` except drafts. One that is removed meanwhile is skipped and told to `on_missing`."""
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if not path.is_file() or any(part.startswith(DRAFT) for part in relative.parts):
+            continue
+        copy = target / relative
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copy2(path, copy)
+        except FileNotFoundError:
+            on_missing(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there."""
+    path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> list[str]:
+    """Remove a folder if it is there, so that no half of it is ever seen under its name.
+
+    Returns a line ("path: reason") for each file that the system would not delete; these remain in a draft.
+
+    Raises OSError where the folder cannot even be renamed; then it is still whole.
+    """
+    draft = _draft_path(folder)
+    try:
+        folder.rename(draft)
+    except FileNotFoundError:
+        return []
+    sync(folder.parent)  # before any file goes: a power cut must not bring the name back with half of its files
+    left: list[str] = []
+    shutil.rmtree(draft, onerror=lambda _function, path, error: left.append(f"{path}: {error[1]}"))
+    return left
+
+
+def remove(path: Path) -> list[str]:
+    """Remove a file or folder if it is there; see `remove_folder`."""
+    if path.is_dir():
+        return remove_folder(path)
+    remove_file(path)
+    return []
+
+
+def sweep_drafts(folder: Path, *, older_than_s: float = 0) -> None:
+    """Remove the drafts that interrupted calls have left in a folder.
+
+    Where other processes write into the same folder, `older_than_s` spares the drafts that they are filling.
+    """
     for draft in folder.glob(f"{DRAFT}*"):
-        shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+        with suppress(OSError):  # its own writer or another sweep was faster
+            if time.time() - draft.stat().st_mtime >= older_than_s:
+                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink()
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's or folder's content is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -108,26 +180,27 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn what the disk says while `target` is written into a DiskError with a sentence."""
+    """Turn errors of the disk while `target` is written into a DiskError with a sentence for a person."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise _explained(error, target) from error
+        raise _disk_error(error, target) from error
 
 
-def _explained(error: Exception, target: Path) -> DiskError:
-    number, place = _number(error), Path(getattr(error, "filename", None) or target)
+def _disk_error(error: Exception, target: Path) -> DiskError:
+    number = _error_number(error)
+    place = Path(getattr(error, "filename", None) or target)
     if number in GONE and (place.is_relative_to(target) or not target.parent.is_dir()):
         return FolderGone(
-            f"{_removed(place).name} was removed from the disk while the run went on, and what it held is gone. "
+            f"{_topmost_missing(place).name} was removed from the disk while the run went on, and what it held is gone. "
             "Resume the run: it goes on from the newest checkpoint that is left, or from its first step.",
             path=str(target),
         )
     if number in FULL:
         cause = "the disk is full" if number != errno.EFBIG else f"the disk refused it ({os.strerror(number)})"
         return DiskFull(
-            f"{target.name} could not be written: {cause}. Earlier checkpoints are kept. "
-            "Free some space and resume the run.",
+            f"{target.name} could not be written: {cause}. What was saved earlier is kept. "
+            "Free some space and try again; a training run resumes from its last checkpoint.",
             path=str(target),
         )
     return DiskRefused(
@@ -137,14 +210,14 @@ def _explained(error: Exception, target: Path) -> DiskError:
     )
 
 
-def _removed(place: Path) -> Path:
+def _topmost_missing(place: Path) -> Path:
     """The topmost of a path's folders that is not there any more."""
     while not place.parent.is_dir():
         place = place.parent
     return place
 
 
-def _number(error: Exception) -> int:
+def _error_number(error: Exception) -> int:
     """The system's error number; safetensors, which is native code, has it in its text only."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
@@ -156,11 +229,55 @@ def _number(error: Exception) -> int:
     return int(found[1]) if found else errno.EIO
 
 
+@contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """Give a path beside the target that nobody else uses; whatever is still there at the end is removed.
+
+    The target's folder must be there: to make it would hide that somebody removed a run's results while it trained.
+    """
+    draft = _draft_path(target)
+    try:
+        yield draft
+    finally:
+        with suppress(OSError):  # the error that led here is the one to report
+            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+
+def _draft_path(target: Path) -> Path:
+    return target.parent / f"{DRAFT}{uuid.uuid4().hex}-{target.name[-NAME_TAIL:]}"
+
+
+def _replace_folder(draft: Path, target: Path, *, keep_existing: bool) -> None:
+    """Rename a folder over another. One that holds something cannot be replaced in one step: it steps aside first."""
+    replaced: Path | None = None
+    while True:
+        try:
+            draft.rename(target)
+            break
+        except OSError as error:
+            if error.errno in OCCUPIED and keep_existing:
+                return
+            if error.errno not in OCCUPIED:
+                if replaced:  # put the old one back
+                    with suppress(OSError):
+                        replaced.rename(target)
+                raise
+        if replaced:  # another process has put its folder there in between
+            shutil.rmtree(replaced, ignore_errors=True)
+        replaced = _draft_path(target)
+        with suppress(FileNotFoundError):
+            target.rename(replaced)
+    if replaced:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
 def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file by its path in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,8 @@ from django.db import models
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from work import paths
+
 
 class Experiment(models.Model):
     """What a run is called and what it left. Its state is its task's (`experiment.task`, a one-to-one of training.Task)."""
@@ -40,7 +42,7 @@ class Experiment(models.Model):
 
     @property
     def folder(self) -> Path:
-        return Path(settings.RESULTS_DIR) / self.name
+        return paths.results_dir() / self.name
 
     @property
     def final_model(self) -> Path:
@@ -131,7 +133,7 @@ class ModelVersion(models.Model):
 
     @property
     def folder(self) -> Path:
-        return Path(settings.DATA_DIR) / "models" / self.key.hex
+        return paths.models_dir() / self.key.hex
 
 
 class Alias(models.Model):

@@ -5,6 +5,7 @@ from math import sqrt
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
 
 from .models import Experiment
 
@@ -48,6 +49,33 @@ def verdict(metrics: dict[str, Any]) -> str:
         _beside_linear(accuracy, baseline.get("linear_accuracy"), margin),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def skipped_sentences(data: dict[str, Any]) -> list[str]:
+    """Say how many rows the run left out, a sentence per reason. `data` is that part of metrics.json."""
+    reasons = data.get("skipped_by_reason")
+    if reasons is None:  # runs of an engine that counted only rows without text or label, and both together
+        reasons = {"no_text_or_label": data.get("skipped_rows", 0)}
+    sentences = {
+        "no_text_or_label": ngettext_lazy(
+            "%(n)d row without text or label was left out.", "%(n)d rows without text or label were left out.", "n"
+        ),
+        "no_text": ngettext_lazy("%(n)d row without text was left out.", "%(n)d rows without text were left out.", "n"),
+        "no_label": ngettext_lazy(
+            "%(n)d row without a label was left out.", "%(n)d rows without a label were left out.", "n"
+        ),
+        "unknown_split": ngettext_lazy(
+            "%(n)d row with an unknown split name was left out.",
+            "%(n)d rows with an unknown split name were left out.",
+            "n",
+        ),
+        "between_splits": ngettext_lazy(
+            "%(n)d row was left out because it is nearly the same as training rows and as evaluation rows.",
+            "%(n)d rows were left out because they are nearly the same as training rows and as evaluation rows.",
+            "n",
+        ),
+    }
+    return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]
 
 
 def _margin(share: float, rows: int) -> float:

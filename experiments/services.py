@@ -1,13 +1,11 @@
 """Everything that changes an experiment."""
 
 import contextlib
+import errno
 import json
-import logging
-import shutil
+import os
 import tempfile
-import uuid
 import zipfile
-from pathlib import Path
 from typing import IO, Any
 
 from django.db import IntegrityError, transaction
@@ -18,11 +16,10 @@ from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
 from web.errors import Conflict, Invalid, LorasiteError, NotFound
+from work.paths import remove_on_commit
 
 from .models import Experiment, RegisteredModel
 from .selectors import files, free_name
-
-log = logging.getLogger(__name__)
 
 RESERVED = ("mine", "compare", "delete")  # addresses of pages and of the API
 NEEDED = ("adapter_config.json", "adapter_model.safetensors", "lorasite.json")
@@ -108,49 +105,29 @@ def check_model(experiment: Experiment) -> None:
 
 
 def delete(*, user: User, experiment: Experiment) -> list[str]:
-    """Remove the experiment, its run and its folder; refused while the run is queued or running.
+    """Remove the experiment and its run and, on commit, its folder; refused while the run is queued or running.
 
-    Gives back, and logs, the files that the system would not remove.
+    Returns a list that, once the transaction has committed, names the files that the system kept.
     """
     folder = experiment.folder
     with transaction.atomic():
         _refuse_unless_ended(experiment)
+        if folder.exists() and not os.access(folder.parent, os.W_OK):
+            reason = os.strerror(errno.EACCES)
+            raise Conflict(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)
         experiment.delete()
         record("experiment.delete", user=user, obj=experiment)
-        gone = _set_aside(folder)
-    return _remove(gone)
+        return remove_on_commit(folder)
 
 
 def _refuse_unless_ended(experiment: Experiment) -> None:
-    """Asked under a lock, so that nobody resumes the run meanwhile."""
+    """Lock the run's task while the experiment is deleted, so that nobody resumes it meanwhile."""
     task = getattr(experiment, "task", None)
     if task is None:
         return
     task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
     if not task.finished:
         raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
-
-
-def _set_aside(folder: Path) -> Path:
-    """One rename, so that a folder is there whole or not at all; Conflict where the system refuses it."""
-    gone = folder.with_name(f".deleted-{uuid.uuid4().hex}")
-    try:
-        folder.rename(gone)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.warning("%s can't be removed: %s", folder, error)
-        raise Conflict(_("Its folder can't be removed (%s), so nothing was deleted.") % error.strerror) from None
-    return gone
-
-
-def _remove(folder: Path) -> list[str]:
-    left: list[str] = []
-    if folder.exists():
-        shutil.rmtree(folder, onerror=lambda _function, path, error: left.append(f"{path}: {error[1]}"))
-    for line in left:
-        log.warning("A deleted experiment leaves %s", line)
-    return left
 
 
 def opened(experiment: Experiment, path: str) -> IO[bytes]:

@@ -81,6 +81,7 @@ def detail(request: Any, name: str) -> HttpResponse:
         "test": metrics.get("test"),
         "baseline": metrics.get("baseline", {}),
         "verdict": results.verdict(metrics),
+        "skipped": results.skipped_sentences(metrics.get("data", {})),
         "charts": curves.of(experiment),
         "matrix": results.matrix(experiment.labels, metrics.get("eval", {}).get("confusion_matrix", [])),
         "worst": metrics.get("worst", [])[:10],

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from audit.services import record
-from datasets_app.models import Version
+from datasets_app.models import STORED_COLUMNS, Version
 from datasets_app.selectors import version_for
 from engine.config import DataSection, RunConfig
 from engine.data.rows import Split, load_rows
@@ -84,18 +84,13 @@ def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float
 def held_out(data: Version, most: int) -> Split:
     """Some of the rows that a run on this data would not learn from: its test rows, else those held out for evaluation."""
     try:
-        rows = load_rows(data.path, _columns(DataSection()), SEED)
+        rows = load_rows(data.path, DataSection().model_copy(update=STORED_COLUMNS), SEED)
     except EngineError as error:
         raise Invalid(str(error), field="dataset") from None
     split = rows.test or rows.eval
     chosen = np.random.default_rng(SEED).permutation(len(split))[:most]
     names = np.array(rows.labels)[split.labels[chosen]]
     return Split([split.texts[i] for i in chosen], names)
-
-
-def _columns(section: DataSection) -> DataSection:
-    """As the platform stores rows."""
-    return section.model_copy(update={"text_column": "text", "label_column": "label", "split_column": "split"})
 
 
 def _measured(version: ModelVersion, data: Version, rows: Split, sample: int, until: float) -> Measured:
@@ -134,7 +129,8 @@ def _learnt(version: ModelVersion) -> set[str]:
         return set()
     try:
         config = RunConfig.parse(version.config)
-        return set(load_rows(data.path, _columns(config.data), config.training.seed).train.texts)
+        columns = config.data.model_copy(update=STORED_COLUMNS)
+        return set(load_rows(data.path, columns, config.training.seed).train.texts)
     except EngineError:
         return set()
 

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from django.conf import settings
 from django.db import connection
 from django.utils.translation import gettext as _
 
@@ -17,9 +16,10 @@ from audit.services import record, verify
 from datasets_app.models import Version
 from datasets_app.versions import canonical
 from engine.errors import CheckpointDamaged, DiskError
-from engine.storage import DRAFT, verify_folder, write_folder
+from engine.storage import copy_tree, verify_folder, write_folder
 from experiments.models import Experiment, ModelVersion
 from web.errors import Conflict, Invalid
+from work.paths import datasets_dir, models_dir, results_dir, secret_key_file
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ def backup(target: Path) -> Path:
 
 def _fill(draft: Path) -> None:
     _dump_database(draft)
-    for room in ("datasets", "models"):
-        _copy(Path(settings.DATA_DIR) / room, draft / "data" / room)
-    _copy(Path(settings.RESULTS_DIR), draft / "results")
-    key = Path(settings.DATA_DIR) / "secret_key"
-    if key.exists():
-        shutil.copy2(key, draft / "data")
+    copies = {"data/datasets": datasets_dir(), "data/models": models_dir(), "results": results_dir()}
+    for name, source in copies.items():
+        # What a run drops meanwhile, such as an older checkpoint, is not missed.
+        copy_tree(source, draft / name, on_missing=lambda path: log.info("%s was removed while it was copied.", path))
+    if secret_key_file().exists():
+        shutil.copy2(secret_key_file(), draft / "data")
 
 
 def _dump_database(draft: Path) -> None:
@@ -89,18 +89,6 @@ def _pg_dump(target: Path) -> None:
     found = subprocess.run(line, env=environment, capture_output=True, text=True)  # noqa: S603  the command is ours
     if found.returncode:
         raise Conflict(_("pg_dump failed: %(reason)s") % {"reason": found.stderr.strip()[:500]})
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Everything but drafts; what a run drops meanwhile (an older checkpoint) is not missed."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and not any(part.startswith(DRAFT) for part in path.relative_to(source).parts):
-            to = target / path.relative_to(source)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                shutil.copy2(path, to)
-            except FileNotFoundError:
-                log.info("%s is gone while it was to be copied.", path)
 
 
 def differences() -> Iterator[Difference]:
@@ -155,14 +143,14 @@ def _of_folder(place: str, folder: Path) -> Iterator[Difference]:
 def _unknown() -> Iterator[Difference]:
     """Files that no row names: left by a restore of an older database, or put there by hand."""
     hashes = set(Version.objects.values_list("hash", flat=True))
-    for path in sorted((Path(settings.DATA_DIR) / "datasets").glob("*/*.parquet")):
+    for path in sorted(datasets_dir().glob("*/[!.]*.parquet")):
         if path.stem not in hashes:
             yield Difference("dataset", path.name, "unknown", _("No dataset version has these rows."))
     names = set(Experiment.objects.values_list("name", flat=True))
-    for folder in sorted(Path(settings.RESULTS_DIR).glob("[!.]*")):
+    for folder in sorted(results_dir().glob("[!.]*")):
         if folder.is_dir() and folder.name not in names:
             yield Difference("model", folder.name, "unknown", _("No experiment has this name."))
     keys = {key.hex for key in ModelVersion.objects.values_list("key", flat=True)}
-    for folder in sorted((Path(settings.DATA_DIR) / "models").glob("[!.]*")):
+    for folder in sorted(models_dir().glob("[!.]*")):
         if folder.name not in keys:
             yield Difference("model", folder.name, "unknown", _("No registered model has these files."))

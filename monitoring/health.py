@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 
 import redis
@@ -18,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from work import queue
+from work.paths import data_dir, results_dir
 
 from .models import Worker
 
@@ -97,7 +97,7 @@ def disk() -> Check:
 def disks() -> list[Disk]:
     """Where data and results lie; one entry where both lie on one file system."""
     found: dict[int, Disk] = {}
-    for place, folder in (("DATA_DIR", Path(settings.DATA_DIR)), ("RESULTS_DIR", Path(settings.RESULTS_DIR))):
+    for place, folder in (("DATA_DIR", data_dir()), ("RESULTS_DIR", results_dir())):
         there = next(path for path in (folder, *folder.parents) if path.exists())
         usage = shutil.disk_usage(there)
         found.setdefault(there.stat().st_dev, Disk(place, usage.total, usage.free))

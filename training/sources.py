@@ -9,6 +9,7 @@ from accounts.permissions import base_model_allowed
 from datasets_app.reading import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
 from web.errors import Invalid
+from work.paths import hub_cache_dir
 
 HUB_TIMEOUT_S = 3.0
 
@@ -56,7 +57,7 @@ def _unavailable(sentence: str, model: ModelSection) -> Invalid:
 def hub_data_file(data: DataSection) -> Path:
     """A data set of the hub as one Parquet file with a split column; downloaded once."""
     name = f"{data.dataset_name}-{data.dataset_config or 'default'}".replace("/", "--")
-    path = Path(settings.DATA_DIR) / "cache" / "hub" / f"{name}.parquet"
+    path = hub_cache_dir() / f"{name}.parquet"
     if not path.exists():
         hub.refuse_folder(data.dataset_name)
         hub.fetch(data.dataset_name, data.dataset_config, None, path, label_column=data.label_column)

@@ -1,9 +1,10 @@
 """Which rows are in another language than most: lingua's quick mode among a few languages, on a sample of rows."""
 
 from functools import cache
-from typing import Any
 
 import polars as pl
+
+from engine.data.languages import detector
 
 SAMPLE = 40_000  # rows; lingua tells about 20,000 short texts a second on two cores
 _FEWEST_CHARS = 40  # below, even people cannot always tell
@@ -40,7 +41,7 @@ def languages(texts: pl.Series) -> pl.Series:
     """Each text's language, null where the detector is not sure; Chinese by its characters Traditional or Simplified."""
     words = texts.str.slice(0, 300).str.replace_all(_NOISE, " ")
     long = (words.str.strip_chars().str.len_chars() >= _FEWEST_CHARS) | words.str.contains(_WIDE)
-    ranked = _detector().compute_language_confidence_values_in_parallel(words.to_list())
+    ranked = detector().compute_language_confidence_values_in_parallel(words.to_list())
     best = [values[0] for values in ranked]
     names = pl.Series([b.language.name.title() if b.value >= _SURE else None for b in best], dtype=pl.String)
     frame = pl.DataFrame({"words": words, "language": names, "long": long})
@@ -71,17 +72,8 @@ def traditional_only() -> str:
     return "".join(sorted(set(cedict.traditional) - set(cedict.simplified)))
 
 
-@cache
-def _detector() -> Any:
-    from lingua import Language, LanguageDetectorBuilder
-
-    names = ("ENGLISH", "CHINESE", "JAPANESE", "KOREAN", "SPANISH", "FRENCH", "GERMAN")
-    few = [getattr(Language, name) for name in names]
-    return LanguageDetectorBuilder.from_languages(*few).with_low_accuracy_mode().build()
-
-
 def spoken(texts: list[str]) -> str:
     """The language of most of the texts by its English name; empty where none can be told."""
-    ranked = _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts])
+    ranked = detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts])
     found = [best.language.name.title() for best, *_others in ranked if best.value >= _SURE]
     return max(set(found), key=found.count) if found else ""

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading.table import ROW, Table
 from datasets_app.versions.canonical import SLICE
+from engine.data.splits import SPLIT_NAMES
 from web.errors import Invalid
 
 TEXT_NAMES = (
@@ -18,12 +19,7 @@ LABEL_NAMES = (
     *("label", "labels", "sentiment", "class", "mood", "category", "target", "emotion", "intent", "topic", "polarity"),
     *("tag", "rating", "stars", "score", "y", "標籤", "标签", "類別", "类别", "情緒", "情绪", "情感", "分類", "分类"),
 )
-SPLIT_NAMES = ["split", "subset", "partition", "fold", "set"]
-SPLITS = {
-    "train": "train", "training": "train",
-    "eval": "eval", "evaluation": "eval", "valid": "eval", "validation": "eval", "val": "eval", "dev": "eval",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+SPLIT_COLUMN_NAMES = ["split", "subset", "partition", "fold", "set"]
 MOST_LABELS = 200
 
 
@@ -46,7 +42,7 @@ class Rows:
 
 def guess(table: Table) -> Chosen:
     """By name, then by shape: the longest strings are the text, the fewest distinct values the label."""
-    split = next((c for c in table.columns if c.lower() in SPLIT_NAMES and _is_split(table.frame[c])), None)
+    split = next((c for c in table.columns if c.lower() in SPLIT_COLUMN_NAMES and _is_split(table.frame[c])), None)
     rest = [c for c in table.columns if c != split]
     label = _by_name(rest, LABEL_NAMES)
     text = _by_name([c for c in rest if c != label], TEXT_NAMES)
@@ -76,7 +72,7 @@ def _fewest_values(frame: pl.DataFrame) -> str | None:
 
 
 def _is_split(column: pl.Series) -> bool:
-    return set(column.unique().str.strip_chars().str.to_lowercase()) <= set(SPLITS)
+    return set(column.unique().str.strip_chars().str.to_lowercase()) <= set(SPLIT_NAMES)
 
 
 def choose(table: Table, text_column: str | None, label_column: str | None) -> Chosen:
@@ -121,7 +117,7 @@ def _named(part: pl.DataFrame, chosen: Chosen) -> pl.DataFrame:
     label = _tidy(part, chosen.label).str.strip_chars().alias("label")
     named = [_tidy(part, chosen.text).alias("text"), label, part[ROW].alias("row")]
     if chosen.split:
-        named.append(part[chosen.split].str.strip_chars().str.to_lowercase().replace(SPLITS).alias("split"))
+        named.append(part[chosen.split].str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES).alias("split"))
     return pl.DataFrame(named)
 
 

@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from datasets_app import services
 from datasets_app.models import DataTask
+from engine.storage import write_file
 from web.errors import Invalid
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def fetch(
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Download all splits into one Parquet file, which is there whole or not at all. Runs no code of the data set."""
+    import polars as pl
     from datasets import load_dataset
 
     try:
@@ -110,16 +112,8 @@ def fetch(
     for number, (name, split) in enumerate(splits.items()):
         told(number, len(splits))
         frames.append(_named(split, name, label_column))
-    _write(frames, target)
-
-
-def _write(frames: "list[pl.DataFrame]", target: Path) -> None:
-    import polars as pl
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".draft")
-    pl.concat(frames, how="diagonal_relaxed").write_parquet(draft)
-    draft.rename(target)
+    write_file(target, pl.concat(frames, how="diagonal_relaxed").write_parquet)
 
 
 def _named(split: Any, name: str, label_column: str | None) -> "pl.DataFrame":

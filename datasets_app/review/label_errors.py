@@ -7,7 +7,6 @@ label that they have (self-confidence: Northcutt et al., arXiv 1911.00068). Meas
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from engine.config import SAMPLE_MODEL
 from engine.data.linear_probe import FOLDS, held_out_probabilities
 from engine.data.near_duplicates import text_hash
 from web.errors import Invalid
+from work.paths import token_cache_dir
 
 if TYPE_CHECKING:
     from datasets_app.jobs import Told
@@ -52,10 +52,13 @@ def rank(frame: pl.DataFrame, model: str, told: Callable[..., None]) -> pl.DataF
     unique = frame.unique(["text", "label"], keep="first", maintain_order=True)
     texts, labels = unique["text"].to_list(), sorted(unique["label"].unique())
     base = resolve_base_model(model, settings.BASE_MODELS_DIR)
-    cache = Path(settings.DATA_DIR) / "cache" / "tokens"
     told("embedding", 0, len(texts))
     tokens, vectors = embed(
-        texts, base=base, name=model, cache_dir=cache, on_done=lambda done: told("embedding", done, len(texts))
+        texts,
+        base=base,
+        name=model,
+        cache_dir=token_cache_dir(),
+        on_done=lambda done: told("embedding", done, len(texts)),
     )
     given = np.array([labels.index(label) for label in unique["label"]])
     folds = np.array([text_hash(text) % FOLDS for text in texts])

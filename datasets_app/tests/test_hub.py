@@ -1,6 +1,7 @@
 """A data set of the hub becomes a version that names its revision; where the hub is far, a sentence says so."""
 
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ from django.core.management import CommandError, call_command
 from datasets_app import services
 from datasets_app.models import Dataset, DataTask
 from datasets_app.reading import hub
+from engine.errors import DiskFull
 from web.errors import Invalid
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +72,22 @@ def test_splits_names_of_labels_and_revision_are_kept(member, shelf):
     assert version.source["revision"] == COMMIT and version.source["hub"] == str(shelf)
     assert set(pl.read_parquet(version.path)["split"].unique()) == {"train", "test"}
     assert version.source["skipped"] == 80 - version.rows > 0
+
+
+def test_cached_file_is_whole_or_not_there(shelf, tmp_path, monkeypatch):
+    target = tmp_path / "cache" / "reviews.parquet"
+
+    def full(frame: pl.DataFrame, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pl.DataFrame, "write_parquet", full)
+        with pytest.raises(DiskFull, match="the disk is full"):
+            hub.fetch(str(shelf), None, None, target)
+    assert list(target.parent.iterdir()) == []
+    hub.fetch(str(shelf), None, None, target)
+    assert list(target.parent.iterdir()) == [target] and pl.read_parquet(target).height == 80
 
 
 def test_data_set_that_cannot_be_read_leaves_nothing(member, tmp_path):

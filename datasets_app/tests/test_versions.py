@@ -1,7 +1,10 @@
 """Versions are immutable, content-addressed, and stored whole or not at all."""
 
+from typing import Any
+
 import polars as pl
 import pytest
+from django.db import DatabaseError, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +12,7 @@ from audit.models import Entry
 from datasets_app import selectors, services
 from datasets_app.models import Dataset, Version
 from datasets_app.versions import canonical
+from engine.errors import DiskFull
 from web.errors import Conflict, Invalid, NotAllowed
 
 pairs = st.lists(st.tuples(st.text(), st.sampled_from("ab")), min_size=1, max_size=20)
@@ -155,6 +159,33 @@ def test_stored_rows_are_gone_with_their_dataset(member, file):
     assert one.path.is_dir()
     services.delete(user=member, dataset=one.dataset)
     assert not one.path.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_dataset_whose_deletion_is_rolled_back_keeps_its_rows(stored, member):
+    with pytest.raises(DatabaseError), transaction.atomic():
+        services.delete(user=member, dataset=stored.dataset)
+        raise DatabaseError
+    assert pl.read_parquet(Version.objects.get().path).height == stored.rows
+
+
+@pytest.mark.parametrize("rows", [10, canonical.PART + 5])
+def test_rows_that_cannot_be_written_leave_no_file(tmp_path, monkeypatch, rows):
+    """And rows that are stored twice, at once or later, are one file with the same content."""
+    numbered = frame([(f"text {i}", "ab"[i % 2]) for i in range(rows)]).with_row_index("row", offset=1)
+    target = tmp_path / "rows" / "hash.parquet"
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(DiskFull):
+            canonical.store(numbered, target)
+    assert list(target.parent.iterdir()) == []
+    canonical.store(numbered, target)
+    canonical.store(numbered, target)
+    assert list(target.parent.iterdir()) == [target] and pl.read_parquet(target).height == rows
 
 
 def test_version_whose_rows_vanish_while_it_is_stored_is_undone(member, file, good_csv):

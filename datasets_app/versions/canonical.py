@@ -1,16 +1,17 @@
 """One content, one name: the canonical hash of rows, and the files that are stored under it."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from engine.data.splits import is_held_out
+from engine.storage import file_hash, link_or_copy, sweep_drafts, write_file, write_folder
+
 SLICE = 50_000  # rows
 PART = 10_000  # row numbers whose rows lie in one file
+STALE_S = 86_400  # nobody fills a draft for a day
 
 
 def digest(rows: pl.DataFrame) -> str:
@@ -35,79 +36,42 @@ def digest(rows: pl.DataFrame) -> str:
 
 
 def store(rows: pl.DataFrame, target: Path, before: Path | None = None) -> None:
-    """Write the rows whole or not at all; what is there already has the same content.
+    """Write the rows under the hash of their content; a target that is there already holds the same rows.
 
     More than PART rows are a folder with a file for each 10,000 row numbers. A file that stands unchanged in the folder of
     the version `before` is the same one on disk (a hard link), so that an edited row costs one file.
+
+    Raises DiskFull when they cannot be written.
     """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
-    try:
-        if rows.height <= PART:
-            _write(rows, draft / "rows")
-            (draft / "rows").replace(target)
-        else:
-            _write_parts(rows, draft, before)
-            _rename(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    _sync(target.parent)
-
-
-def _write(rows: pl.DataFrame, file: Path) -> None:
-    with open(file, "wb") as out:
-        rows.write_parquet(out, compression="zstd")
-        out.flush()
-        os.fsync(out.fileno())
+    sweep_drafts(target.parent, older_than_s=STALE_S)
+    if rows.height <= PART:
+        write_file(target, lambda draft: rows.write_parquet(draft, compression="zstd"))
+    else:
+        # Two requests may store the same rows at once: the first to end is kept, because somebody may be reading it.
+        write_folder(target, lambda draft: _write_parts(rows, draft, before), manifest=False, keep_existing=True)
 
 
 def _write_parts(rows: pl.DataFrame, folder: Path, before: Path | None) -> None:
-    number = (pl.col("row") - 1) // PART
-    for part in rows.select(number.unique().sort())["row"]:
+    part_numbers = (pl.col("row") - 1) // PART
+    for number in rows.select(part_numbers.unique().sort())["row"]:
         fresh = folder / "fresh"
-        _write(rows.filter(number == part), fresh)
-        with open(fresh, "rb") as content:
-            named = folder / f"{part:06}-{hashlib.file_digest(content, 'sha256').hexdigest()}.parquet"
-        try:
-            os.link((before or folder) / named.name, named)
+        rows.filter(part_numbers == number).write_parquet(fresh, compression="zstd")
+        part = folder / f"{number:06}-{file_hash(fresh)}.parquet"
+        unchanged = before / part.name if before else None
+        if unchanged and unchanged.exists():
+            link_or_copy(unchanged, part)
             fresh.unlink()
-        except OSError:  # not there, or a file system without links
-            fresh.replace(named)
-    _sync(folder)
-
-
-def _rename(draft: Path, target: Path) -> None:
-    try:
-        draft.rename(target)
-    except OSError:
-        if not target.exists():  # else somebody else has just stored the same rows
-            raise
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove(path: Path) -> None:
-    """Delete stored rows; those of other versions stay, linked or not."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        else:
+            fresh.rename(part)
 
 
 def split_of(share: float = 0.1) -> pl.Expr:
     """The split that a row is in when that share is held out."""
-    from engine.data.splits import evaluated
-
-    side = pl.when(evaluated(share)).then(pl.lit("eval")).when(~evaluated(share)).then(pl.lit("train"))
-    return side.otherwise(pl.lit("left out"))
+    split = pl.when(is_held_out(share)).then(pl.lit("eval")).when(~is_held_out(share)).then(pl.lit("train"))
+    return split.otherwise(pl.lit("left out"))
 
 
 def with_split(rows: pl.LazyFrame) -> pl.LazyFrame:

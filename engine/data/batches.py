@@ -1,4 +1,7 @@
-"""Which rows go together: batches of similar length in an order fixed by seed and epoch, so a position is a number."""
+"""Group rows of similar length into batches, in an order that seed and epoch fix.
+
+A position in the training is therefore one number, and a resumed run sees the same batches as an unbroken one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def total_steps(epochs: float, max_steps: int | None, steps_per_epoch: int) -> i
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All training batches of a run. lengths: (rows,) tokens of each training row; `batch` rows per step."""
+    """All training batches of a run.
+
+    lengths: (rows,) tokens of each training row. batch: rows per optimizer step.
+    """
 
     lengths: np.ndarray
     batch: int
@@ -27,16 +33,16 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in one pass over the rows."""
+        """Return the optimizer steps in one pass over the rows."""
         return math.ceil(len(self.lengths) / self.batch)
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Return the optimizer steps of the whole run."""
         return total_steps(self.epochs, self.max_steps, self.steps_per_epoch)
 
     def epoch(self, number: int) -> list[np.ndarray]:
-        """Row indexes of each step of an epoch.
+        """Return the row indexes of each step of an epoch.
 
         Rows are shuffled, then sorted by length within pools of 50 batches, and the batches shuffled again: nearly
         no padding, while a batch's rows and their order stay random.
@@ -48,19 +54,22 @@ class Schedule:
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += [rows[at : at + self.batch] for at in range(0, len(rows), self.batch)]
-        mixed = [batches[index] for index in generator.permutation(len(batches))]
-        return mixed if number else _longest_second(self.lengths, mixed)
+            batches += [rows[first : first + self.batch] for first in range(0, len(rows), self.batch)]
+        shuffled = [batches[index] for index in generator.permutation(len(batches))]
+        return shuffled if number else _move_longest_to_second(self.lengths, shuffled)
 
 
-def _longest_second(lengths: np.ndarray, batches: list[np.ndarray]) -> list[np.ndarray]:
-    """What can't fit says so within seconds and not after an hour; an ordinary step before it shows that the run moves."""
-    longest = max(range(len(batches)), key=lambda index: lengths[batches[index]].max() * len(batches[index]))
-    others = batches[:longest] + batches[longest + 1 :]
-    return [*others[:1], batches[longest], *others[1:]]
+def _move_longest_to_second(lengths: np.ndarray, batches: list[np.ndarray]) -> list[np.ndarray]:
+    """Put the largest batch second, so that a run that does not fit in memory fails within seconds, not after an hour.
+
+    Not first: an ordinary step before it shows that the run moves.
+    """
+    largest = max(range(len(batches)), key=lambda index: lengths[batches[index]].max() * len(batches[index]))
+    others = batches[:largest] + batches[largest + 1 :]
+    return [*others[:1], batches[largest], *others[1:]]
 
 
 def by_length(lengths: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Batches for evaluation: every row once, longest first, so that memory runs out at once or never."""
+    """Return batches for evaluation: each row once, longest first, so that memory runs out at once or never."""
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch] for start in range(0, len(order), batch)]

@@ -1,14 +1,13 @@
-"""Texts to vectors by the base model alone: the mean of its last hidden states over a text's tokens.
+"""Embed texts with the base model alone: the mean of its last hidden states over a text's tokens.
 
-Each text once, longest first, in batches of about as many tokens as fit a core's cache; no gradients; the fused encoder
-where the model is one that it knows.
+Texts go longest first, in batches of about as many tokens as fit a core's cache, through the fused encoder where it
+covers the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from engine.out_of_memory import halving
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
 MOST_ROWS = 1024
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # ids and mask → (rows, tokens, width) hidden states
 
 
 def embed(
@@ -34,31 +34,31 @@ def embed(
     cache_dir: Path | None = None,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> tuple[Tokens, np.ndarray]:
-    """The texts' tokens, and their vectors: (texts, width) float32.
+    """Return the texts' tokens and their embeddings, (texts, width) float32.
 
-    `base` is the folder of the base model `name`; `on_done` hears how many texts are done.
+    base: the folder of the base model `name`. on_done: called with the number of texts that are done.
 
-    Raises BaseModelUnavailable where the model can't be loaded.
+    Raises BaseModelUnavailable if the model cannot be loaded.
     """
     plan = devices.choose(RunConfig())
     torch.set_num_threads(plan.threads)
     tokenizer = load_tokenizer(base, name)
     tokens = tokenise(texts, tokenizer, min(max_length, tokenizer.model_max_length), cache_dir)
     forward = _forward(base, name, plan)
-    found: np.ndarray | None = None
+    embeddings = np.empty((0, 0), dtype=np.float32)
     done = 0
     with torch.inference_mode():
         for rows in _batches(tokens.lengths, BATCH_TOKENS[plan.device.type]):
-            vectors = _vectors(forward, tokens, rows, tokenizer.pad_token_id or 0, plan.device)
-            if found is None:
-                found = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
-            found[rows] = vectors
+            means = _embed_batch(forward, tokens, rows, tokenizer.pad_token_id or 0, plan.device)
+            if not done:
+                embeddings = np.empty((len(texts), means.shape[1]), dtype=np.float32)
+            embeddings[rows] = means
             done += len(rows)
             on_done(done)
-    return tokens, np.empty((0, 0), dtype=np.float32) if found is None else found
+    return tokens, embeddings
 
 
-def _forward(base: Path, name: str, plan: devices.Plan) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _forward(base: Path, name: str, plan: devices.Plan) -> Forward:
     from transformers import AutoModel
 
     quiet()
@@ -79,7 +79,7 @@ def _forward(base: Path, name: str, plan: devices.Plan) -> Callable[[torch.Tenso
 
 
 def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Every row once, longest first, so that memory runs out at once or never; about `budget` tokens at a time."""
+    """Yield each row once, longest first so that memory runs out at once or never, about `budget` tokens at a time."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -88,19 +88,16 @@ def _batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         start += size
 
 
-def _vectors(forward: Any, tokens: Tokens, rows: np.ndarray, pad: int, where: torch.device) -> np.ndarray:
-    """Means over the tokens that are no padding: (rows, width)."""
+def _embed_batch(forward: Forward, tokens: Tokens, rows: np.ndarray, pad: int, device: torch.device) -> np.ndarray:
+    """Return the means over the tokens that are not padding, (rows, width); in smaller parts where memory runs out."""
 
-    def means(size: int) -> np.ndarray:
-        parts = [_means(forward, tokens, rows[at : at + size], pad, where) for at in range(0, len(rows), size)]
-        return np.concatenate(parts)
+    def mean_hidden_states(part: np.ndarray) -> np.ndarray:
+        ids, mask = (torch.from_numpy(array).to(device) for array in tokens.padded(part, pad))
+        hidden = forward(ids, mask)
+        summed = torch.bmm(mask.to(hidden.dtype)[:, None], hidden)[:, 0].float()
+        return (summed / mask.sum(1, keepdim=True)).cpu().numpy()
 
-    return halving(means, len(rows), where, smaller=lambda _: None)
+    def in_parts(size: int) -> np.ndarray:
+        return np.concatenate([mean_hidden_states(rows[start : start + size]) for start in range(0, len(rows), size)])
 
-
-def _means(forward: Any, tokens: Tokens, rows: np.ndarray, pad: int, where: torch.device) -> np.ndarray:
-    ids, mask = (torch.from_numpy(part).to(where) for part in tokens.padded(rows, pad))
-    hidden = forward(ids, mask)
-    weights = mask.to(hidden.dtype)
-    summed = torch.bmm(weights[:, None], hidden)[:, 0].float()
-    return (summed / mask.sum(1, keepdim=True)).cpu().numpy()
+    return halving(in_parts, len(rows), device, smaller=lambda _: None)

@@ -1,7 +1,8 @@
-"""What a quick model says of texts that it never saw: a linear probe in folds, and the vote of the nearest texts.
+"""Predict each text's label with a quick model that never saw it: a linear probe in folds, mixed with nearest neighbours.
 
-Two views of a text go into one multinomial logistic regression: its tokens and pairs of neighbouring tokens, weighted by
-TF-IDF, and its embedding, standardised. Token ids are words enough in every language that the base model can read.
+The probe is a multinomial logistic regression on two views of a text: TF-IDF of its tokens and token bigrams, and its
+standardised embedding (linear probes: Alain and Bengio, arXiv 1610.01644). Token ids serve as words in every language
+that the base model can read. The neighbours vote by cosine similarity (k-NN).
 """
 
 from __future__ import annotations
@@ -13,25 +14,30 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from engine.data.tokens import Tokens
 
 FOLDS = 5
 EMBEDDING_SCALE = 0.03  # of standardised coordinates: a text's embedding then weighs about half of its words
-KNN_SHARE, NEIGHBOURS, KNN_SHARPNESS = 0.2, 30, 10.0
-MOST_REFERENCES = 40_000  # texts that others are compared with; beyond, an even sample
-ITERATIONS = 60
+MIN_TEXTS = 2  # of a token or bigram
+NEIGHBOURS = 30
+NEIGHBOUR_SHARE = 0.2  # exponent of the votes in the mixture; the probe has the rest
+NEIGHBOUR_SHARPNESS = 10.0  # of the softmax over similarities
+NEIGHBOUR_BATCH = 1024  # texts
+MAX_REFERENCES = 40_000  # texts that others are compared with; beyond, an even sample
+MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One text per row. words: (texts, terms) sparse; vectors: (texts, width); both float32."""
+class Features:
+    """The two views of texts. words: (texts, terms) sparse; embeddings: (texts, width); both float32."""
 
     words: sparse.csr_matrix
-    vectors: np.ndarray
+    embeddings: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray) -> View:
-        return View(self.words[rows], self.vectors[rows])
+    def __getitem__(self, rows: np.ndarray) -> Features:
+        return Features(self.words[rows], self.embeddings[rows])
 
 
 def held_out_probabilities(
@@ -41,88 +47,95 @@ def held_out_probabilities(
     folds: np.ndarray,
     on_done: Callable[[int], None] = lambda folds: None,
 ) -> np.ndarray:
-    """(texts, labels) probabilities; each text's come from a model that saw no text of its fold.
+    """Return (texts, labels) probabilities; those of a text come from a model that saw no text of its fold.
 
-    vectors: (texts, width); labels: (texts,) indexes; folds: (texts,) 0 to FOLDS - 1.
+    vectors: (texts, width) embeddings; labels: (texts,) indexes; folds: (texts,) 0 to FOLDS - 1. `on_done` is called
+    with the number of folds that are done.
     """
-    count = int(labels.max()) + 1
-    standard = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
-    view = View(bag_of_tokens(tokens), (standard * EMBEDDING_SCALE).astype(np.float32))
-    found = np.full((len(labels), count), 1 / count, dtype=np.float32)
+    label_count = int(labels.max()) + 1
+    standardised = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
+    features = Features(tfidf_of_tokens(tokens), (standardised * EMBEDDING_SCALE).astype(np.float32))
+    predicted = np.full((len(labels), label_count), 1 / label_count, dtype=np.float32)
     for fold in range(FOLDS):
-        held, seen = folds == fold, folds != fold
-        if held.any() and len(np.unique(labels[seen])) > 1:
-            found[held] = _probe(view[seen], labels[seen], view[held], count)
+        held_out = folds == fold
+        seen = ~held_out
+        if held_out.any() and len(np.unique(labels[seen])) > 1:
+            predicted[held_out] = _fit_and_predict(features[seen], labels[seen], features[held_out], label_count)
         on_done(fold + 1)
-    votes = neighbour_votes(standard, labels, folds, count)
-    mixed = found ** (1 - KNN_SHARE) * (votes + 0.02) ** KNN_SHARE
+    votes = neighbour_votes(standardised, labels, folds, label_count)
+    mixed = predicted ** (1 - NEIGHBOUR_SHARE) * (votes + 0.02) ** NEIGHBOUR_SHARE
     return mixed / mixed.sum(1, keepdims=True)
 
 
-def bag_of_tokens(tokens: Tokens, fewest: int = 2) -> sparse.csr_matrix:
-    """TF-IDF of tokens and neighbouring pairs that stand in at least `fewest` texts; rows of length 1."""
+def tfidf_of_tokens(tokens: Tokens, min_texts: int = MIN_TEXTS) -> sparse.csr_matrix:
+    """Return the TF-IDF of tokens and token bigrams that occur in at least `min_texts` texts; each row of length 1."""
+    from sklearn.feature_extraction.text import TfidfTransformer  # deferred: scikit-learn is slow to import
+
     ids = tokens.ids.astype(np.int64)
-    rows = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
+    texts = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
     vocabulary = int(ids.max(initial=0)) + 1
-    inside = rows[:-1] == rows[1:]
-    terms = np.concatenate([ids, (ids[:-1] + 1)[inside] * vocabulary + ids[1:][inside]])
-    names, columns = np.unique(terms, return_inverse=True)
-    places = (np.concatenate([rows, rows[:-1][inside]]), columns)
-    counts = sparse.csr_matrix((np.ones(len(columns), np.float32), places), (len(tokens.lengths), len(names)))
+    same_text = texts[:-1] == texts[1:]
+    bigrams = (ids[:-1] + 1) * vocabulary + ids[1:]  # unique, and above all token ids
+    terms, columns = np.unique(np.concatenate([ids, bigrams[same_text]]), return_inverse=True)
+    rows = np.concatenate([texts, texts[:-1][same_text]])
+    shape = (len(tokens.lengths), len(terms))
+    counts = sparse.csr_matrix((np.ones(len(columns), np.float32), (rows, columns)), shape)
     counts.sum_duplicates()
-    texts_with = np.bincount(counts.indices, minlength=counts.shape[1])
-    kept = texts_with >= fewest
-    counts = counts[:, kept].tocsr()
-    weights = np.log((1 + counts.shape[0]) / (1 + texts_with[kept])) + 1
-    counts.data = ((1 + np.log(counts.data)) * weights[counts.indices]).astype(np.float32)
-    lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(1)).ravel())
-    return sparse.diags_array(1 / np.maximum(lengths, 1e-9)).dot(counts).tocsr().astype(np.float32)
+    frequent = np.bincount(counts.indices, minlength=len(terms)) >= min_texts
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, frequent])
 
 
-def _probe(seen: View, labels: np.ndarray, held: View, count: int) -> np.ndarray:
-    """Multinomial logistic regression with an L2 penalty of 1/2, by L-BFGS: (held texts, labels) probabilities."""
-    terms, width = seen.words.shape[1], seen.vectors.shape[1]
-    edges = [terms * count, (terms + width) * count]
-    answers = np.eye(count, dtype=np.float32)[labels]
-    words_t, vectors_t = seen.words.T.tocsr(), np.ascontiguousarray(seen.vectors.T)
+def _fit_and_predict(seen: Features, labels: np.ndarray, unseen: Features, label_count: int) -> np.ndarray:
+    """Fit a multinomial logistic regression with an L2 penalty of 1/2, by L-BFGS; return (unseen texts, labels).
 
-    def parts(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        of_words, of_vectors, bias = np.split(flat.astype(np.float32), edges)
-        return of_words.reshape(terms, count), of_vectors.reshape(width, count), bias
+    Not scikit-learn's: it takes one matrix, and the dense embeddings as a sparse part of it made a fold of 24,000 texts
+    take 5.6 s of CPU time instead of 3.3 s, for the same accuracy.
+    """
+    terms = seen.words.shape[1]
+    width = seen.embeddings.shape[1]
+    bias_start = (terms + width) * label_count
+    targets = np.eye(label_count, dtype=np.float32)[labels]
+    words_transposed = seen.words.T.tocsr()
+    embeddings_transposed = np.ascontiguousarray(seen.embeddings.T)
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        of_words, of_vectors, bias = parts(flat)
-        log_p = _log_softmax(seen.words @ of_words + seen.vectors @ of_vectors + bias)
-        off = np.exp(log_p) - answers
-        gradient = [(words_t @ off + of_words).ravel(), (vectors_t @ off + of_vectors).ravel(), off.sum(0)]
-        penalty = 0.5 * float(np.square(flat[: edges[1]]).sum())
-        return penalty - float((log_p * answers).sum(dtype=np.float64)), np.concatenate(gradient).astype(np.float64)
+    def log_probabilities(parameters: np.ndarray, features: Features) -> np.ndarray:
+        word_weights, embedding_weights, bias = np.split(parameters, [terms * label_count, bias_start])
+        scores = features.words @ word_weights.reshape(terms, label_count)
+        scores += features.embeddings @ embedding_weights.reshape(width, label_count)
+        return log_softmax(scores + bias, axis=1)
 
-    start = np.zeros(edges[1] + count)
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": 1e-6})
-    of_words, of_vectors, bias = parts(best.x)
-    return np.exp(_log_softmax(held.words @ of_words + held.vectors @ of_vectors + bias))
+    def loss_and_gradient(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        log_p = log_probabilities(parameters.astype(np.float32), seen)
+        errors = np.exp(log_p) - targets
+        weights = parameters[:bias_start]
+        loss = 0.5 * float(np.square(weights).sum()) - float((log_p * targets).sum(dtype=np.float64))
+        of_words = (words_transposed @ errors).ravel()
+        of_embeddings = (embeddings_transposed @ errors).ravel()
+        gradient = np.concatenate([of_words, of_embeddings, errors.sum(0)]).astype(np.float64)
+        gradient[:bias_start] += weights
+        return loss, gradient
+
+    start = np.zeros(bias_start + label_count)
+    options = {"maxiter": MAX_ITERATIONS, "ftol": 1e-6}
+    best = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
+    return np.exp(log_probabilities(best.x.astype(np.float32), unseen))
 
 
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
-    shifted = scores - scores.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-
-
-def neighbour_votes(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, count: int) -> np.ndarray:
-    """Labels of the most similar texts of other folds, by cosine: (texts, labels) shares."""
-    unit = torch.from_numpy((vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)).astype(np.float32))
-    step = -(-len(labels) // MOST_REFERENCES)
-    there = slice(None, None, step)
-    references, folds_there = unit[there], torch.from_numpy(folds[there])
-    answers = torch.eye(count)[torch.from_numpy(labels[there])]
-    nearest = min(NEIGHBOURS, len(references))
-    found = np.empty((len(labels), count), dtype=np.float32)
-    for at in range(0, len(labels), 1024):
-        rows = slice(at, at + 1024)
-        similar = unit[rows] @ references.t()
-        similar[torch.from_numpy(folds[rows])[:, None] == folds_there] = -1.0
-        closeness, which = similar.topk(nearest)
-        weights = torch.softmax(closeness * KNN_SHARPNESS, 1)
-        found[rows] = (weights[:, :, None] * answers[which]).sum(1).numpy()
-    return found
+def neighbour_votes(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, label_count: int) -> np.ndarray:
+    """Return (texts, labels) shares of the labels of the most similar texts in other folds, by cosine similarity."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = torch.from_numpy((vectors / (lengths + 1e-9)).astype(np.float32))
+    sample = slice(None, None, -(-len(labels) // MAX_REFERENCES))
+    references = unit[sample]
+    reference_folds = torch.from_numpy(folds[sample])
+    reference_labels = torch.eye(label_count)[torch.from_numpy(labels[sample])]
+    neighbours = min(NEIGHBOURS, len(references))
+    votes = np.empty((len(labels), label_count), dtype=np.float32)
+    for start in range(0, len(labels), NEIGHBOUR_BATCH):
+        rows = slice(start, start + NEIGHBOUR_BATCH)
+        similarity = unit[rows] @ references.t()
+        similarity[torch.from_numpy(folds[rows])[:, None] == reference_folds] = -1.0
+        nearest, indexes = similarity.topk(neighbours)
+        weights = torch.softmax(nearest * NEIGHBOUR_SHARPNESS, 1)
+        votes[rows] = (weights[:, :, None] * reference_labels[indexes]).sum(1).numpy()
+    return votes

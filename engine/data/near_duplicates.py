@@ -1,8 +1,11 @@
-"""Texts that say the same: equal but for case and white space, or nearly so by MinHash (rensa).
+"""Find texts that are equal but for case and white space, or nearly so: Jaccard similarity of at least 0.8.
 
-Candidates come by locality-sensitive hashing and are proven by the words.
+Candidates come from MinHash signatures (Broder 1997) by locality-sensitive hashing in bands (Indyk and Motwani 1998; see
+Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3); each pair is then verified on the exact sets.
+The elements of a set are the words of a text or, in scripts without spaces, its character bigrams, all called words here.
 
-One band of hashes at a time, over words as 32-bit numbers, so that a million texts take a few hundred megabytes.
+Memory bounds the design, not speed: words are 32-bit hashes, and one band is computed at a time, so that a million texts
+take a few hundred megabytes.
 """
 
 from __future__ import annotations
@@ -13,135 +16,140 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-SIMILARITY = 0.8  # Jaccard index of the two texts' words (or, in Chinese and the like, pairs of characters)
-_BANDS, _PERMUTATIONS, _SEED = 8, 8, 42  # hashes per band: two texts of similarity 0.8 share one in 77 % of cases
-_MIX = np.random.default_rng(_SEED).integers(1, 2**63, _PERMUTATIONS // 2, dtype=np.uint64) | np.uint64(1)
-_FEWEST_WORDS = 4
-_BATCH = 20_000  # texts
-_PAIRS = 100_000  # compared at a time
-_SLICE = 50_000  # texts
+SIMILARITY = 0.8  # Jaccard index: words in both texts by words in either
+# Two texts of similarity s share a band with probability 1 - (1 - s^HASHES_PER_BAND)^BANDS: 77 % at 0.8, 3 % at 0.5.
+BANDS = 8
+HASHES_PER_BAND = 8
+SEED = 42
+MIN_WORDS = 4  # shorter texts are alike by chance
+SIGNATURE_BATCH = 20_000  # texts
+VERIFY_BATCH = 100_000  # pairs
+HASH_BATCH = 50_000  # texts
+
+# Random odd numbers that mix a band's hashes, two by two, into one key.
+_MIX = np.random.default_rng(SEED).integers(1, 2**63, HASHES_PER_BAND // 2, dtype=np.uint64) | np.uint64(1)
 
 
 def same_text(column: str = "text") -> pl.Expr:
-    """Texts that differ only in case and white space are the same one."""
+    """Normalise a text: two that differ only in case and white space become equal."""
     return pl.col(column).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def text_hash(text: str) -> int:
-    """64 bits of a text, the same on every machine and in every release: what splits and folds go by."""
+    """Return 64 bits of a text that are the same on every machine and in every release; splits and folds depend on it."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def groups(texts: pl.Series) -> pl.DataFrame:
-    """For each text: `same`, the hash of what it says, and `group`, the least hash among its near-duplicates.
+    """Return for each text `same`, the hash of the normalised text, and `group`, the least hash among its near-duplicates.
 
-    Texts are compared in the order of their hashes, so that the order of rows makes no difference.
+    A text joins the group of its first near-duplicate, in the order of hashes: connected components but for texts that
+    link two groups, and independent of the order of rows.
     """
-    hashes = np.concatenate([_hashes(texts[at : at + _SLICE]) for at in range(0, max(1, texts.len()), _SLICE)])
+    hashes = np.empty(texts.len(), dtype=np.uint64)
+    for start in range(0, texts.len(), HASH_BATCH):
+        normalised = texts[start : start + HASH_BATCH].alias("text").to_frame().select(same_text())["text"]
+        hashes[start : start + HASH_BATCH] = np.fromiter(map(text_hash, normalised), np.uint64, normalised.len())
     distinct, order = np.unique(hashes, return_index=True)
-    of_group = distinct.copy()
-    for here, there in near_duplicates(texts, order).items():
-        of_group[here] = of_group[there]  # partners stand earlier and know their group by now
-    return pl.DataFrame({"same": hashes, "group": of_group[np.searchsorted(distinct, hashes)]})
+    group_of_distinct = distinct.copy()
+    for later, earlier in find_near_duplicates(texts, order).items():
+        group_of_distinct[later] = group_of_distinct[earlier]  # pairs come sorted, so the earlier one's group is final
+    return pl.DataFrame({"same": hashes, "group": group_of_distinct[np.searchsorted(distinct, hashes)]})
 
 
-def _hashes(texts: pl.Series) -> np.ndarray:
-    said = texts.alias("text").to_frame().select(same_text())["text"]
-    return np.fromiter(map(text_hash, said), dtype=np.uint64, count=said.len())
+def find_near_duplicates(texts: pl.Series, order: np.ndarray) -> dict[int, int]:
+    """Map each text that nearly repeats earlier ones to the first of them, both by their position in `order`.
 
-
-def near_duplicates(texts: pl.Series, order: np.ndarray) -> dict[int, int]:
-    """For each text that nearly repeats an earlier one: its place in the order, and the place of that one.
-
-    `order`: indexes of texts that say different things, in which they are compared.
+    `order`: (distinct texts,) indexes of texts that differ, in the order in which they are compared.
     """
     if len(order) < 2:
         return {}
-    words, offsets = _words(texts, order)
-    pairs = pl.concat([_candidates(words, offsets, band) for band in range(_BANDS)]).unique(["here", "there"])
-    proven = _proven(pairs, words, offsets).group_by("here").agg(pl.col("there").min()).sort("here")
-    return dict(zip(proven["here"].to_list(), proven["there"].to_list(), strict=True))
-
-
-def _words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All words end to end as numbers: (words,) uint32, and where each text's begin: (texts + 1,) int64."""
-    every, lengths = bytearray(), []  # grows in place: beside a list of parts, their sum would be there twice
-    for start in range(0, len(order), _BATCH):
-        part = texts.gather(order[start : start + _BATCH]).alias("text").to_frame().select(same_text())
-        words, counts = _words_of(part["text"])
-        every += words.tobytes()
-        lengths.append(counts)
-    ends = np.cumsum(np.concatenate(lengths))
-    return np.frombuffer(every, dtype=np.uint32), np.concatenate([[0], ends]).astype(np.int64)
-
-
-def _words_of(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    rows = words_of(texts).sort("at", maintain_order=True)
-    counts = np.bincount(rows["at"].to_numpy(), minlength=texts.len())
-    return (rows["word"].hash(_SEED) & 0xFFFF_FFFF).cast(pl.UInt32).to_numpy(), counts
+    words, offsets = _hash_words(texts, order)
+    candidates = pl.concat([_band_candidates(words, offsets, band) for band in range(BANDS)])
+    pairs = _verify(candidates.unique(["later", "earlier"]), words, offsets)
+    first = pairs.group_by("later").agg(pl.col("earlier").min()).sort("later")
+    return dict(zip(first["later"].to_list(), first["earlier"].to_list(), strict=True))
 
 
 def words_of(texts: pl.Series) -> pl.DataFrame:
-    """`at`, the text's index, and `word`; in a text without spaces to speak of (Chinese, Japanese, Thai) pairs of characters."""
+    """Return the columns `at`, a text's index, and `word`: words, or character bigrams in Chinese, Japanese and Thai."""
     text = pl.col("text")
-    spaced = (text.str.count_matches(" ", literal=True) * 12 >= text.str.len_chars()) | (
-        text.str.len_bytes() == text.str.len_chars()
-    )
-    frame = texts.alias("text").to_frame().with_row_index("at").with_columns(spaced.alias("spaced"))
-    plain = frame.filter("spaced").select("at", text.str.extract_all(r"\w+").alias("word")).explode("word")
-    dense = frame.filter(~pl.col("spaced")).select("at", text.str.split("").alias("word")).explode("word")
-    joined = dense.with_columns(pl.concat_str("word", pl.col("word").shift(-1).over("at")).alias("word"))
-    return pl.concat([plain, joined]).drop_nulls("word")
+    is_ascii = text.str.len_bytes() == text.str.len_chars()
+    has_spaces = text.str.count_matches(" ", literal=True) * 12 >= text.str.len_chars()
+    frame = texts.alias("text").to_frame().with_row_index("at").with_columns((is_ascii | has_spaces).alias("spaced"))
+    words = frame.filter("spaced").select("at", text.str.extract_all(r"\w+").alias("word")).explode("word")
+    characters = frame.filter(~pl.col("spaced")).select("at", text.str.split("").alias("word")).explode("word")
+    bigrams = characters.with_columns(pl.concat_str("word", pl.col("word").shift(-1).over("at")).alias("word"))
+    return pl.concat([words, bigrams]).drop_nulls("word")
 
 
-def _candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.DataFrame:
-    """Pairs of texts with the same hashes in this band: each with the first of its group and with the one before it."""
-    batches = [np.arange(start, min(start + _BATCH, len(offsets) - 1)) for start in range(0, len(offsets) - 1, _BATCH)]
-    keys = np.concatenate([_keys(words, offsets, rows, band) for rows in batches])
-    long = np.flatnonzero(np.diff(offsets) >= _FEWEST_WORDS)
-    same = pl.DataFrame({"here": long, "key": keys[long]}).filter(pl.col("key").is_duplicated())
-    first = same.select("here", pl.col("here").min().over("key").alias("there"))
-    before = same.select("here", pl.col("here").shift(1).over("key").alias("there"))
-    return pl.concat([first, before]).drop_nulls("there").filter(pl.col("here") > pl.col("there"))
+def _hash_words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the words of all texts end to end, (words,) uint32, and where each text's begin, (texts + 1,) int64."""
+    buffer = bytearray()  # grows in place: a list of parts and their concatenation would need the memory twice
+    lengths = []
+    for start in range(0, len(order), SIGNATURE_BATCH):
+        part = texts.gather(order[start : start + SIGNATURE_BATCH]).alias("text").to_frame().select(same_text())["text"]
+        words = words_of(part).sort("at", maintain_order=True)
+        buffer += (words["word"].hash(SEED) & 0xFFFF_FFFF).cast(pl.UInt32).to_numpy().tobytes()
+        lengths.append(np.bincount(words["at"].to_numpy(), minlength=part.len()))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return np.frombuffer(buffer, dtype=np.uint32), offsets
 
 
-def _keys(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray, band: int) -> np.ndarray:
-    """One number for the band's hashes of each text, (rows,) uint64: rensa's own index takes 130 MB more for a million."""
-    import rensa
+def _band_candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.DataFrame:
+    """Pair each text with the first one that shares the band's key, and with the one before it: linear, not quadratic."""
+    texts = len(offsets) - 1
+    batches = [np.arange(start, min(start + SIGNATURE_BATCH, texts)) for start in range(0, texts, SIGNATURE_BATCH)]
+    keys = np.concatenate([_band_keys(words, offsets, rows, band) for rows in batches])
+    long_enough = np.flatnonzero(np.diff(offsets) >= MIN_WORDS)
+    later = pl.col("later")
+    shared = pl.DataFrame({"later": long_enough, "key": keys[long_enough]}).filter(pl.col("key").is_duplicated())
+    with_first = shared.select("later", later.min().over("key").alias("earlier"))
+    with_previous = shared.select("later", later.shift(1).over("key").alias("earlier"))
+    return pl.concat([with_first, with_previous]).drop_nulls("earlier").filter(later > pl.col("earlier"))
 
-    flat, lengths = _flat(words, offsets, rows)
+
+def _band_keys(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray, band: int) -> np.ndarray:
+    """Return one number for each text's MinHashes in the band: (rows,) uint64.
+
+    rensa computes the hashes; its own index of them takes 130 MB more for a million texts than these keys.
+    """
+    import rensa  # deferred: only the data worker needs it
+
+    flat, lengths = _gather(words, offsets, rows)
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
     digests = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        flat.astype(np.uint64), ends, _PERMUTATIONS, _SEED + band
+        flat.astype(np.uint64), ends, HASHES_PER_BAND, SEED + band
     )
-    pairs = np.array(digests.to_rows(), dtype=np.uint32).view(np.uint64)
-    return (pairs * _MIX).sum(axis=1, dtype=np.uint64)
+    pairs_of_hashes = np.array(digests.to_rows(), dtype=np.uint32).view(np.uint64)
+    return (pairs_of_hashes * _MIX).sum(axis=1, dtype=np.uint64)
 
 
-def _flat(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The words of these texts end to end, and how many each has."""
+def _gather(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the words of some texts end to end, and how many each has."""
     lengths = np.diff(offsets)[rows]
-    places = np.repeat(offsets[rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(
-        lengths.sum()
-    )
-    return words[places], lengths
+    new_starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    positions = np.repeat(offsets[rows] - new_starts, lengths) + np.arange(lengths.sum())
+    return words[positions], lengths
 
 
-def _proven(pairs: pl.DataFrame, words: np.ndarray, offsets: np.ndarray) -> pl.DataFrame:
-    """The pairs whose words really are that similar."""
-    found = [pairs.clear()]
-    for part in pairs.iter_slices(_PAIRS):
-        one, other = (_lists(words, offsets, part[name].to_numpy()) for name in ("here", "there"))
-        common = pl.DataFrame({"one": one, "other": other}).select(
-            pl.col("one").list.set_intersection("other").list.len().alias("both"),
-            pl.col("one").list.set_union("other").list.len().alias("all"),
+def _verify(pairs: pl.DataFrame, words: np.ndarray, offsets: np.ndarray) -> pl.DataFrame:
+    """Return the pairs whose exact Jaccard similarity is high enough."""
+    verified = [pairs.clear()]
+    for batch in pairs.iter_slices(VERIFY_BATCH):
+        later = _word_lists(words, offsets, batch["later"].to_numpy())
+        earlier = _word_lists(words, offsets, batch["earlier"].to_numpy())
+        sizes = pl.DataFrame({"later": later, "earlier": earlier}).select(
+            pl.col("later").list.set_intersection("earlier").list.len().alias("intersection"),
+            pl.col("later").list.set_union("earlier").list.len().alias("union"),
         )
-        found.append(part.filter(common["both"] >= SIMILARITY * common["all"]))
-    return pl.concat(found)
+        verified.append(batch.filter(sizes["intersection"] >= SIMILARITY * sizes["union"]))
+    return pl.concat(verified)
 
 
-def _lists(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> pl.Series:
-    flat, lengths = _flat(words, offsets, rows)
+def _word_lists(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> pl.Series:
+    """Return the words of some texts as a column of lists, without copying them one by one."""
+    flat, lengths = _gather(words, offsets, rows)
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     lists = pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(ends), pa.array(flat)))
     assert isinstance(lists, pl.Series)

@@ -1,7 +1,8 @@
-"""From a file to labelled rows in splits: read, find columns, leave out what is empty, split, choose rows."""
+"""From a file to labelled rows in splits: read, find the columns, leave out what cannot be used, split, sample."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,21 @@ from engine.config import DataSection
 from engine.data import splits
 from engine.errors import ColumnMissing, DataUnreadable, OneLabel, TooFewRows
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "eval": "eval", "validation": "eval", "valid": "eval", "val": "eval", "dev": "eval",
-    "test": "test",
-}  # fmt: skip
+# Why a row takes part in no split, and how logs say it.
+SKIP_REASONS = {
+    "no_text": "without text",
+    "no_label": "without a label",
+    "unknown_split": "with an unknown split name",
+    "between_splits": "too similar to rows of two splits",
+}
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": lambda file: pl.read_csv(file, encoding="utf8-lossy", infer_schema_length=10_000),
+    ".tsv": lambda file: pl.read_csv(file, separator="\t", encoding="utf8-lossy", infer_schema_length=10_000),
+    ".jsonl": pl.read_ndjson,
+    ".ndjson": pl.read_ndjson,
+    ".json": pl.read_json,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,132 +43,151 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """All that is learnt from: label names in the order of their indexes, and the splits."""
+    """The rows of a run: label names in the order of their indexes, the splits, and what was left out of them.
+
+    skipped_by_reason: rows by the keys of SKIP_REASONS, only those that occur. rare: labels with fewer than two
+    training rows.
+    """
 
     labels: list[str]
     train: Split
     eval: Split
     test: Split | None
-    skipped: int
+    skipped_by_reason: dict[str, int]
     rare: list[str]
+
+    @property
+    def skipped(self) -> int:
+        """Rows that are left out, for whatever reason."""
+        return sum(self.skipped_by_reason.values())
 
 
 def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
-    """Read, clean, split and choose rows. Raises DataUnreadable, ColumnMissing, OneLabel, TooFewRows."""
-    frame = read_frame(path)
-    usable = _usable(frame, config)
-    labels = _label_names(usable)
-    divided = _with_splits(usable, config.eval_fraction)
-    train = _choose(divided.filter(pl.col("split") == "train"), config.train_samples, seed)
-    held_out = _choose(divided.filter(pl.col("split") == "eval"), config.eval_samples, seed)
-    test = divided.filter(pl.col("split") == "test")
-    if len(train) < 2 or not len(held_out):
-        raise TooFewRows(
-            f"{len(train)} rows are left for training and {len(held_out)} for evaluation; at least 2 and 1 are needed. "
-            "Texts that nearly repeat one another stay together. Add other rows, or a split column.",
-            field="data.dataset_name",
-        )
+    """Read, clean, split and sample rows. Raises DataUnreadable, ColumnMissing, OneLabel, TooFewRows."""
+    skipped: dict[str, int] = {}
+    frame = _select_columns(read_frame(path), config)
+    frame = _keep(frame, pl.col("text").str.strip_chars() != "", "no_text", skipped)
+    frame = _keep(frame, pl.col("label").str.strip_chars() != "", "no_label", skipped)
+    labels = _sorted_labels(frame)
+    frame = _assign_splits(frame, config.eval_fraction, skipped)
+    train = _sample(frame.filter(split="train"), config.train_samples, seed)
+    held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
+    test = frame.filter(split="test")
+    _refuse_too_few_rows(train, held_out, skipped)
     _refuse_one_label(train["label"].unique().to_list())
-    counts = {label: int((train["label"] == label).sum()) for label in labels}
+    counts = dict(train["label"].value_counts().iter_rows())
     return Rows(
         labels=labels,
         train=_split(train, labels),
         eval=_split(held_out, labels),
         test=_split(test, labels) if len(test) else None,
-        skipped=len(frame) - len(usable),
-        rare=[label for label, count in counts.items() if count < 2],
+        skipped_by_reason=skipped,
+        rare=[label for label in labels if counts.get(label, 0) < 2],
     )
 
 
 def read_frame(path: Path) -> pl.DataFrame:
-    """Any data file as a frame; DataUnreadable says what its name promised."""
+    """Read a data file by the format that its name promises; raises DataUnreadable."""
     if not path.exists():
-        raise DataUnreadable(
-            f"The data file {path.name} is not there. Choose the dataset again.", field="data.dataset_name"
-        )
-    readers = {
-        ".parquet": pl.read_parquet,
-        ".csv": lambda file: pl.read_csv(file, encoding="utf8-lossy", infer_schema_length=10_000),
-        ".tsv": lambda file: pl.read_csv(file, separator="\t", encoding="utf8-lossy", infer_schema_length=10_000),
-        ".jsonl": pl.read_ndjson,
-        ".ndjson": pl.read_ndjson,
-        ".json": pl.read_json,
-    }
-    reader = readers.get(path.suffix.lower())
+        raise DataUnreadable(f"The data file {path.name} does not exist. Choose another dataset.", field="data.dataset_name")  # fmt: skip
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataUnreadable(f"{path.name} is none of {', '.join(readers)}.", field="data.dataset_name")
+        message = f"{path.name} has an unknown format. Known formats: {', '.join(READERS)}."
+        raise DataUnreadable(message, field="data.dataset_name")
     try:
         return reader(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataUnreadable(
-            f"{path.name} can't be read as {path.suffix[1:].upper()}: {reason}", field="data.dataset_name"
-        ) from error
+        message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
+        raise DataUnreadable(message, field="data.dataset_name") from error
 
 
-def _usable(frame: pl.DataFrame, config: DataSection) -> pl.DataFrame:
+def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
+    """Return the reasons as a phrase, such as "2 without text, 1 with an unknown split name"; empty without any."""
+    return ", ".join(f"{count} {SKIP_REASONS[reason]}" for reason, count in skipped_by_reason.items())
+
+
+def _select_columns(frame: pl.DataFrame, config: DataSection) -> pl.DataFrame:
+    """Return the columns `text`, `label` and, where the data have them, `split` (null for an unknown name) and `held_out`."""
     for field, name in (("data.text_column", config.text_column), ("data.label_column", config.label_column)):
         if name not in frame.columns:
-            raise ColumnMissing(
-                f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}.", field=field
-            )
+            message = f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}."
+            raise ColumnMissing(message, field=field)
     columns = [
         pl.col(config.text_column).cast(pl.String).alias("text"),
         pl.col(config.label_column).cast(pl.String).alias("label"),
     ]
     if config.split_column in frame.columns:
-        columns.append(pl.col(config.split_column).cast(pl.String).str.to_lowercase().alias("split"))
-    if splits.COLUMN in frame.columns and frame.schema[splits.COLUMN] == pl.UInt16:
+        columns.append(splits.split_name(pl.col(config.split_column)).alias("split"))
+    if frame.schema.get(splits.COLUMN) == pl.UInt16:
         columns.append(pl.col(splits.COLUMN))
-    named = frame.select(columns)
-    filled = (pl.col("text").str.strip_chars() != "") & (pl.col("label").str.strip_chars() != "")
-    return named.filter(filled.fill_null(False))
+    return frame.select(columns)
 
 
-def _label_names(frame: pl.DataFrame) -> list[str]:
+def _keep(frame: pl.DataFrame, usable: pl.Expr, reason: str, skipped: dict[str, int]) -> pl.DataFrame:
+    """Filter rows, and count those that go under their reason. Null counts as not usable."""
+    kept = frame.filter(usable.fill_null(False))
+    if len(kept) < len(frame):
+        skipped[reason] = skipped.get(reason, 0) + len(frame) - len(kept)
+    return kept
+
+
+def _sorted_labels(frame: pl.DataFrame) -> list[str]:
+    """Return the label names, whole numbers in the order of their values."""
     names = frame["label"].unique().to_list()
     _refuse_one_label(names)
-    whole = all(name.lstrip("-").isdigit() for name in names)
-    return sorted(names, key=int) if whole else sorted(names)
+    all_numbers = all(name.lstrip("-").isdigit() for name in names)
+    return sorted(names, key=int) if all_numbers else sorted(names)
 
 
-def _refuse_one_label(names: list[str]) -> None:
-    if len(names) < 2:
-        found = f"only the label {names[0]}" if names else "no row with a text and a label"
-        raise OneLabel(
-            f"The training rows hold {found}; a classifier needs at least two labels. Check the label column.",
-            field="data.label_column",
-        )
-
-
-def _with_splits(frame: pl.DataFrame, eval_fraction: float) -> pl.DataFrame:
-    """The splits that the data name; where they name none to evaluate on, the rule of splits.py."""
+def _assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
+    """Return the rows with their `split`: as the data name it or, where they name no eval rows, by the rule of splits.py."""
     if "split" not in frame.columns:
-        return _held_out(frame, eval_fraction)
-    named = frame.with_columns(pl.col("split").replace_strict(SPLIT_NAMES, default=None)).filter(
-        pl.col("split").is_not_null()
-    )
+        return _hold_out(frame, eval_fraction, skipped)
+    named = _keep(frame, pl.col("split").is_not_null(), "unknown_split", skipped)
     if (named["split"] == "eval").any():
         return named
-    rest = named.filter(pl.col("split") == "test")
-    train = _held_out(named.filter(pl.col("split") == "train"), eval_fraction)
-    return pl.concat([train, rest.select("text", "label", "split")])
+    train = _hold_out(named.filter(split="train"), eval_fraction, skipped)
+    return pl.concat([train, named.filter(split="test").select("text", "label", "split")])
 
 
-def _held_out(frame: pl.DataFrame, fraction: float) -> pl.DataFrame:
+def _hold_out(frame: pl.DataFrame, fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
     if splits.COLUMN not in frame.columns or frame[splits.COLUMN].is_null().all():
         frame = frame.with_columns(splits.places(frame["text"], frame["label"]))
-    side = pl.when(splits.evaluated(fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
-    return frame.filter(pl.col(splits.COLUMN).is_not_null()).select("text", "label", side.alias("split"))
+    placed = _keep(frame, pl.col(splits.COLUMN).is_not_null(), "between_splits", skipped)
+    split = pl.when(splits.is_held_out(fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
+    return placed.select("text", "label", split.alias("split"))
 
 
-def _choose(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
+def _sample(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
+    """Return at most `limit` rows, in their order. The number 7 sets this random stream apart from the run's others."""
     if limit is None or limit >= len(frame):
         return frame
-    kept = np.sort(np.random.default_rng([seed, 7]).permutation(len(frame))[:limit])
-    return frame[kept]
+    return frame[np.sort(np.random.default_rng([seed, 7]).permutation(len(frame))[:limit])]
 
 
 def _split(frame: pl.DataFrame, labels: list[str]) -> Split:
     index = {label: number for number, label in enumerate(labels)}
     return Split(frame["text"].to_list(), np.array([index[label] for label in frame["label"]], dtype=np.int64))
+
+
+def _refuse_too_few_rows(train: pl.DataFrame, held_out: pl.DataFrame, skipped: dict[str, int]) -> None:
+    if len(train) >= 2 and len(held_out):
+        return
+    message = (
+        f"{len(train)} rows are left for training and {len(held_out)} for evaluation; at least 2 and 1 are needed. "
+        "Near-duplicates stay together in one split. Add other rows, or a split column."
+    )
+    if skipped:
+        message += f" Rows left out: {explain_skipped(skipped)}."
+    if "unknown_split" in skipped:
+        message += f" Known split names: {', '.join(splits.SPLIT_NAMES)}."
+    raise TooFewRows(message, field="data.dataset_name")
+
+
+def _refuse_one_label(names: list[str]) -> None:
+    if len(names) >= 2:
+        return
+    labels = f"only the label {names[0]}" if names else "no row with a text and a label"
+    message = f"The training rows hold {labels}; a classifier needs at least two labels. Check the label column."
+    raise OneLabel(message, field="data.label_column")

@@ -1,12 +1,8 @@
-"""How many tokens each text has, by the base model's own tokenizer, without the ids: quick enough for a million texts.
-
-A tokenizer that cuts at white space first (BERT's) counts each different word once.
-"""
+"""Count the tokens of texts with the base model's own tokenizer, without keeping ids: quick enough for a million texts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,53 +11,52 @@ import polars as pl
 from engine.errors import BaseModelUnavailable
 
 BATCH = 5000  # texts
-CUTS_AT_SPACES = {"BertPreTokenizer"}
+# Pre-tokenizers that split at white space first: a word then has the same tokens in every text, and is counted once.
+SPLITS_AT_SPACES = {"BertPreTokenizer"}
 
 
 class TokenCounter:
-    """Counts with the special tokens. Raises BaseModelUnavailable where the folder has no fast tokenizer."""
+    """Counts tokens, special tokens included. Raises BaseModelUnavailable where the folder has no fast tokenizer."""
 
     def __init__(self, base: Path, name: str) -> None:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # deferred: only checks of data need it
 
         file = base / "tokenizer.json"
         try:
             self.tokenizer = Tokenizer.from_file(str(file))
-            kind = (json.loads(file.read_text(encoding="utf-8")).get("pre_tokenizer") or {}).get("type")
+            settings = json.loads(file.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises plain Exception
             raise BaseModelUnavailable(f"The base model {name} has no fast tokenizer.", field="model.name") from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
-        self.known = pl.DataFrame(schema={"key": pl.UInt64, "tokens": pl.UInt32})
-        self.count: Callable[[pl.Series], np.ndarray] = self._by_word if kind in CUTS_AT_SPACES else self._by_text
+        self.special_tokens = self.tokenizer.num_special_tokens_to_add(is_pair=False)
+        self.splits_at_spaces = (settings.get("pre_tokenizer") or {}).get("type") in SPLITS_AT_SPACES
+        self.word_counts = pl.DataFrame(schema={"key": pl.UInt64, "tokens": pl.UInt32})
 
     def __call__(self, texts: pl.Series) -> np.ndarray:
-        """(texts,) uint32."""
+        """Return the number of tokens of each text: (texts,) uint32."""
         if not texts.len():
             return np.zeros(0, dtype=np.uint32)
-        return self.count(texts)
+        if self.splits_at_spaces:
+            return self._count_by_word(texts)
+        batches = [self._count(texts[start : start + BATCH]) for start in range(0, texts.len(), BATCH)]
+        return np.concatenate(batches) + self.special_tokens
 
-    def _by_text(self, texts: pl.Series) -> np.ndarray:
-        parts = [self._lengths(texts[at : at + BATCH]) for at in range(0, texts.len(), BATCH)]
-        return np.concatenate(parts) + self.special
-
-    def _by_word(self, texts: pl.Series) -> np.ndarray:
-        words = texts.alias("word").to_frame().with_row_index("at")
+    def _count_by_word(self, texts: pl.Series) -> np.ndarray:
+        """Sum the counts of a text's words, each of which is tokenized once for all texts of this counter."""
+        words = texts.alias("word").to_frame().with_row_index("text")
         words = words.with_columns(pl.col("word").str.extract_all(r"\S+")).explode("word").drop_nulls("word")
         words = words.with_columns(pl.col("word").hash().alias("key"))
-        self._learn(words.unique("key").join(self.known, on="key", how="anti"))
-        counted = words.select("at", "key").join(self.known, on="key").group_by("at").agg(pl.col("tokens").sum())
-        found = np.full(texts.len(), self.special, dtype=np.uint32)
-        found[counted["at"].to_numpy()] += counted["tokens"].to_numpy().astype(np.uint32)
-        return found
+        new_words = words.unique("key").join(self.word_counts, on="key", how="anti")
+        counts = [self._count(part["word"]) for part in new_words.iter_slices(BATCH)]
+        if counts:
+            tokens = pl.Series("tokens", np.concatenate(counts), dtype=pl.UInt32)
+            self.word_counts = pl.concat([self.word_counts, new_words.select("key").with_columns(tokens)])
+        sums = words.select("text", "key").join(self.word_counts, on="key").group_by("text").agg(pl.col("tokens").sum())
+        totals = np.full(texts.len(), self.special_tokens, dtype=np.uint32)
+        totals[sums["text"].to_numpy()] += sums["tokens"].to_numpy().astype(np.uint32)
+        return totals
 
-    def _learn(self, fresh: pl.DataFrame) -> None:
-        lengths = [self._lengths(part["word"]) for part in fresh.iter_slices(BATCH)]
-        if lengths:
-            known = fresh.select("key").with_columns(pl.Series("tokens", np.concatenate(lengths), dtype=pl.UInt32))
-            self.known = pl.concat([self.known, known])
-
-    def _lengths(self, texts: pl.Series) -> np.ndarray:
-        encoded = self.tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)
-        return np.fromiter((len(one) for one in encoded), dtype=np.uint32, count=len(encoded))
+    def _count(self, texts: pl.Series) -> np.ndarray:
+        encodings = self.tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)
+        return np.fromiter((len(encoding) for encoding in encodings), dtype=np.uint32, count=len(encodings))

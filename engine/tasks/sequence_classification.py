@@ -216,6 +216,7 @@ class Task:
             "eval_rows": len(self.rows.eval),
             "truncated_rows": self.train_tokens.truncated + self.eval_tokens.truncated,
             "skipped_rows": self.rows.skipped,
+            "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
         }
 

@@ -1,11 +1,11 @@
-"""Which rows are held out: the same in any order, kept when rows come, the same share of each label, near-duplicates together."""
+"""Held-out rows: the same in any order of rows, kept when rows are added, stratified, near-duplicates together."""
 
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.near_duplicates import groups
-from engine.data.splits import COLUMN, PLACES, evaluated, places
+from engine.data.splits import COLUMN, PLACES, is_held_out, places
 
 WORDS = st.sampled_from(
     ["river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean", "garden", "silver"]
@@ -23,9 +23,9 @@ def placed(rows: list[tuple[str, str]], known: pl.DataFrame | None = None) -> pl
     return given_rows.with_columns(places(given_rows["text"], given_rows["label"], known))
 
 
-def many(count: int, start: int = 0) -> list[tuple[str, str]]:
-    said = "text number {} of all that {} people wrote in {}"
-    return [(said.format(i * i, i * 7919 % 1000, i), "aab"[i % 3]) for i in range(start, start + count)]
+def many_rows(count: int, start: int = 0) -> list[tuple[str, str]]:
+    text = "text number {} of all that {} people wrote in {}"
+    return [(text.format(i * i, i * 7919 % 1000, i), "aab"[i % 3]) for i in range(start, start + count)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,10 +49,10 @@ def test_rows_keep_their_place_when_rows_are_added(before, more):
 @given(ROWS, ROWS)
 def test_no_group_of_near_duplicates_has_a_new_row_on_the_other_side(before, more):
     new = placed(before + more, placed(before))
-    told = new.with_columns(*groups(new["text"]).get_columns())
-    fresh = told[len(before) :].filter(~pl.col("text").is_in([text for text, _ in before])).drop_nulls(COLUMN)
-    sides = told.drop_nulls(COLUMN).group_by("group").agg(pl.col(COLUMN).n_unique().alias("sides"))
-    assert fresh.join(sides.filter(pl.col("sides") > 1), on="group").is_empty()
+    grouped = new.with_columns(*groups(new["text"]).get_columns())
+    added = grouped[len(before) :].filter(~pl.col("text").is_in([text for text, _ in before])).drop_nulls(COLUMN)
+    sides = grouped.drop_nulls(COLUMN).group_by("group").agg(pl.col(COLUMN).n_unique().alias("sides"))
+    assert added.join(sides.filter(pl.col("sides") > 1), on="group").is_empty()
 
 
 def test_near_duplicates_are_on_one_side_in_english_and_chinese():
@@ -60,16 +60,16 @@ def test_near_duplicates_are_on_one_side_in_english_and_chinese():
         ("the quick brown fox jumps over the lazy old dog near home", "the quick brown fox jumps over the lazy old dog near home now"),
         ("這家餐廳的服務非常好，我們下次一定還會再來，價錢也很合理", "這家餐廳的服務非常好，我們下次一定還會再來，價錢也很合理！"),
     ]  # fmt: skip
-    rows = many(200) + [(text, "a") for pair in pairs for text in pair]
-    found = dict(zip(*placed(rows).select("text", COLUMN).get_columns(), strict=True))
-    assert all(found[one] == found[other] for one, other in pairs)
+    rows = many_rows(200) + [(text, "a") for pair in pairs for text in pair]
+    place_of = dict(zip(*placed(rows).select("text", COLUMN).get_columns(), strict=True))
+    assert all(place_of[one] == place_of[other] for one, other in pairs)
 
 
 def test_each_share_is_stratified_and_holds_the_smaller_one():
-    rows = placed(many(900))
+    rows = placed(many_rows(900))
     held: set[str] = set()
     for share in (0.05, 0.1, 0.3):
-        chosen = rows.filter(evaluated(share))
+        chosen = rows.filter(is_held_out(share))
         for label, count in rows["label"].value_counts().iter_rows():
             assert abs(chosen.filter(label=label).height - share * count) <= 1
         assert held <= set(chosen["text"])
@@ -77,19 +77,19 @@ def test_each_share_is_stratified_and_holds_the_smaller_one():
 
 
 def test_added_rows_are_held_out_in_the_same_share():
-    rows = placed(many(1200), placed(many(600)))
-    assert abs(rows[600:].filter(evaluated(0.1)).height - 60) <= 3
+    rows = placed(many_rows(1200), placed(many_rows(600)))
+    assert abs(rows[600:].filter(is_held_out(0.1)).height - 60) <= 3
 
 
-def test_small_label_is_evaluated_too():
-    rows = placed([*many(60), ("one of two rare rows of text", "c"), ("the other that is quite unlike", "c")])
-    assert rows.filter(evaluated(0.1), label="c").height == 1
+def test_small_label_is_is_held_out_too():
+    rows = placed([*many_rows(60), ("one of two rare rows of text", "c"), ("the other that is quite unlike", "c")])
+    assert rows.filter(is_held_out(0.1), label="c").height == 1
 
 
 def test_new_row_between_two_sides_is_left_out():
     one, other = (" ".join(f"w{i}" for i in range(a, a + 10)) for a in (0, 2))
     known = pl.DataFrame({"text": [one, other], COLUMN: pl.Series([0, PLACES - 1], dtype=pl.UInt16)})
     between = " ".join(f"w{i}" for i in range(1, 11))
-    found = placed([(one, "a"), (other, "a"), (between, "a"), *many(20)], known)
-    assert found[COLUMN][:2].to_list() == [0, PLACES - 1]
-    assert found[COLUMN][2] in (None, 0, PLACES - 1)
+    rows = placed([(one, "a"), (other, "a"), (between, "a"), *many_rows(20)], known)
+    assert rows[COLUMN][:2].to_list() == [0, PLACES - 1]
+    assert rows[COLUMN][2] in (None, 0, PLACES - 1)

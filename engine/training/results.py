@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.data.rows import explain_skipped
 from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
 from engine.storage import disk_errors, sweep_drafts, write_json, write_text
 
@@ -67,9 +68,12 @@ def describe(event: Event, every: int) -> str | None:
         case StageChanged(stage=stage):
             return f"Stage: {stage}."
         case Prepared():
+            skipped = f"{event.skipped_rows} rows skipped"
+            if event.skipped_by_reason:
+                skipped += f" ({explain_skipped(event.skipped_by_reason)})"
             return (
                 f"{event.train_rows} training rows, {event.eval_rows} evaluation rows, {len(event.labels)} labels; "
-                f"{event.truncated_rows} texts truncated, {event.skipped_rows} rows skipped. "
+                f"{event.truncated_rows} texts truncated, {skipped}. "
                 f"{event.device}, {event.precision}; "
                 f"{event.trainable_parameters:,} of {event.total_parameters:,} parameters are trained. "
                 f"{event.total_steps} steps, starting from step {event.resumed_from_step}."

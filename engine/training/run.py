@@ -17,6 +17,7 @@ import torch
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
 from engine.data.batches import Schedule
+from engine.data.splits import SPLIT_NAMES
 from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
@@ -57,6 +58,7 @@ class PreparedRun:
             eval_rows=facts["eval_rows"],
             truncated_rows=facts["truncated_rows"],
             skipped_rows=facts["skipped_rows"],
+            skipped_by_reason=facts["skipped_by_reason"],
             labels=facts["labels"],
             device=self.plan.name,
             precision=self.task.plan.precision,
@@ -163,6 +165,10 @@ class Run:
         if task.facts.get("rare_labels"):
             names = ", ".join(task.facts["rare_labels"])
             notices.append(Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}."))
+        if unknown := task.facts.get("skipped_by_reason", {}).get("unknown_split"):
+            known = ", ".join(SPLIT_NAMES)
+            message = f"{unknown} rows were skipped, because the name of their split is none of: {known}."
+            notices.append(Notice("warning", "unknown_split", message))
         if task.facts.get("truncated_rows"):
             message = f"{task.facts['truncated_rows']} texts were truncated to {task.facts['max_length']} tokens."
             notices.append(Notice("info", "truncated", message))

@@ -1,21 +1,19 @@
 """A model version's own folder: whole or not at all, and linked to the run's files where the disk allows it."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.errors import DiskFull, EngineError
-from engine.storage import MANIFEST, sweep_drafts, verify_folder, write_folder
+from engine.storage import MANIFEST, link_or_copy, sweep_drafts, verify_folder, write_folder
 from web import disk
 from web.errors import Conflict
 
 from ..models import Experiment
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+STALE_S = 86_400  # nobody fills a draft for a day
 
 
 def checkpoints(experiment: Experiment) -> dict[str, Any]:
@@ -29,46 +27,32 @@ def checkpoints(experiment: Experiment) -> dict[str, Any]:
 
 
 def keep(experiment: Experiment, checkpoint: str, target: Path) -> int:
-    """Fill `target` with the final model, or with another checkpoint's adapter in its place; the bytes that it takes.
+    """Fill `target` with the final model, or with the same and another checkpoint's adapter; return its size in bytes.
 
-    A link and no copy where both are on one disk: the run's files are only ever replaced as a whole, never written into.
+    Files are linked to the run's own where the disk allows it, so that a registered model costs next to nothing.
     """
     source = experiment.final_model
     with engine_errors():
         target.parent.mkdir(parents=True, exist_ok=True)
-        sweep_drafts(target.parent)
+        sweep_drafts(target.parent, older_than_s=STALE_S)
         verify_folder(source)
         files = {path.name: path for path in source.iterdir() if path.is_file() and path.name != MANIFEST}
         if checkpoint != "best":
             folder = experiment.folder / checkpoints(experiment)[checkpoint]["path"]
             verify_folder(folder)
             files |= {name: folder / name for name in ADAPTER}
-        write_folder(target, partial(_fill, files))
+
+        def fill(draft: Path) -> None:
+            for name, path in files.items():
+                link_or_copy(path, draft / name)
+
+        write_folder(target, fill)
     return sum(path.stat().st_size for path in target.iterdir())
-
-
-def remove(folder: Path) -> None:
-    """Aside first, in one rename, so that nobody ever reads half of it."""
-    if folder.exists():
-        gone = folder.with_name(f".deleted-{folder.name}")
-        folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
-
-def _fill(files: dict[str, Path], draft: Path) -> None:
-    for name, path in files.items():
-        _link(path, draft / name)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one that knows no links
-        shutil.copyfile(source, target)
 
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
+    """Turn an error of the engine into a refusal that pages and the API can show."""
     try:
         yield
     except DiskFull as error:

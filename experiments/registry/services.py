@@ -17,7 +17,9 @@ from accounts.quotas import require_storage
 from audit.services import record
 from datasets_app.checks.languages import spoken
 from datasets_app.models import Version
+from engine.storage import remove_folder
 from web.errors import Conflict, Invalid
+from work.paths import remove_on_commit
 
 from ..models import Alias, Experiment, ModelVersion, RegisteredModel
 from ..services import NameTaken
@@ -58,10 +60,10 @@ def register(
         with once(user, idempotency_key, mark, ModelVersion.objects.all()) as found:
             found.made = found.made or _insert(version, user, name, summary)
     except BaseException:
-        files.remove(version.folder)
+        remove_folder(version.folder)
         raise
     if found.made != version:  # the same request was here at the same moment
-        files.remove(version.folder)
+        remove_folder(version.folder)
     return cast(ModelVersion, found.made)
 
 
@@ -233,8 +235,8 @@ def delete(*, user: User, model: RegisteredModel) -> None:
         record("model.delete", user=user, obj=model, versions=len(folders))
         RegisteredModel.objects.filter(pk=model.pk).update(latest=None)
         model.delete()
-    for folder in folders:
-        files.remove(folder)
+        for folder in folders:
+            remove_on_commit(folder)
 
 
 def delete_version(*, user: User, version: ModelVersion) -> None:
@@ -248,4 +250,4 @@ def delete_version(*, user: User, version: ModelVersion) -> None:
         record("model.delete", user=user, obj=version)
         _take_over(model, rest)
         version.delete()
-    files.remove(folder)
+        remove_on_commit(folder)

@@ -1,10 +1,12 @@
 """One experiment: its page, its files, its end."""
 
 import io
+import os
 import zipfile
 from typing import Any
 
 import pytest
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from accounts.permissions import share
@@ -80,7 +82,7 @@ def test_detail_of_the_api_has_the_shape_of_the_specification(api, member, finis
 def test_deletion_removes_row_run_and_files(browser, finished):
     folder = finished.folder
     assert browser.post("/experiments/mine-too/delete/").status_code == 302
-    assert not folder.exists() and not list(folder.parent.glob(".deleted-*"))
+    assert os.listdir(folder.parent) == []
     assert not Experiment.objects.exists() and not Task.objects.exists()
     assert Entry.objects.filter(action="experiment.delete").exists()
 
@@ -92,12 +94,7 @@ def test_running_experiment_is_not_deleted(api, member, finished):
 
 
 def test_folder_that_cannot_be_removed_keeps_the_experiment(api, member, finished, monkeypatch):
-    from pathlib import Path
-
-    def refuse(*_: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr("os.access", lambda *_: False)
     answer = api(member).delete("/api/experiments/mine-too")
     assert answer.status_code == 409 and "Permission denied" in answer.json()["title"]
     assert Experiment.objects.filter(name="mine-too").exists() and finished.folder.exists()
@@ -153,6 +150,7 @@ def test_viewer_reads_what_is_shared_but_neither_deletes_nor_sees_the_button(cli
     assert finished.folder.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_whom_the_owner_lets_manage_may_delete(api, stranger, finished):
     share(finished, to=stranger, manage=True)
     assert api(stranger).delete("/api/experiments/mine-too").status_code == 204
@@ -167,10 +165,42 @@ def test_run_that_was_resumed_since_the_page_was_read_is_not_deleted(member, fin
     assert finished.folder.exists()
 
 
-def test_files_that_the_system_keeps_are_logged_and_told(browser, finished, monkeypatch, caplog):
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
+def refuse(*_: Any, **__: Any) -> None:
+    raise PermissionError(13, "Permission denied")
 
+
+def failing(*_: Any, **__: Any) -> None:
+    raise DatabaseError("the commit was refused")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("step", ["record", "remove_on_commit", "Experiment.delete"])
+def test_deletion_that_fails_leaves_rows_and_files(member, finished, monkeypatch, step):
+    monkeypatch.setattr(f"experiments.services.{step}", failing)
+    with pytest.raises(DatabaseError):
+        services.delete(user=member, experiment=finished)
+    assert Experiment.objects.filter(name="mine-too", task__isnull=False).exists()
+    assert (finished.folder / "config.yaml").exists() and os.listdir(finished.folder.parent) == ["mine-too"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deletion_inside_a_transaction_that_is_rolled_back_leaves_rows_and_files(member, finished):
+    key, folder = finished.pk, finished.folder
+    with pytest.raises(DatabaseError), transaction.atomic():
+        services.delete(user=member, experiment=finished)
+        failing()
+    assert Experiment.objects.filter(pk=key).exists() and (folder / "config.yaml").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_folder_that_the_system_will_not_rename_is_told_and_stays_whole(member, finished, monkeypatch, caplog):
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    assert services.delete(user=member, experiment=finished) != []
+    assert (finished.folder / "config.yaml").exists() and "Permission denied" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_files_that_the_system_keeps_are_logged_and_told(browser, finished, monkeypatch, caplog):
     monkeypatch.setattr("os.unlink", refuse)
     page = browser.post("/experiments/mine-too/delete/", follow=True).content.decode()
     assert "The system kept some of its files" in page and "config.yaml" in caplog.text
@@ -191,3 +221,20 @@ def test_archive_leaves_out_drafts_and_links(browser, finished):
 def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
     said = results.verdict({"eval": {"accuracy": 1.0, "confusion_matrix": [[12, 0], [0, 12]]}})
     assert "100.0 % of 24 held-out rows, give or take 6.9 points" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"skipped_rows": 3, "skipped_by_reason": {"no_text": 1, "unknown_split": 2}},
+         ["1 row without text was left out.", "2 rows with an unknown split name were left out."]),
+        ({"skipped_rows": 2}, ["2 rows without text or label were left out."]),  # a run before reasons were counted
+        ({"skipped_rows": 0, "skipped_by_reason": {}}, []),
+        ({}, []),
+    ],
+)  # fmt: skip
+def test_page_tells_why_rows_were_left_out(browser, member, data, told):
+    row(member, "skipping", metrics=METRICS | {"data": data}, accuracy=0.8)
+    assert results.skipped_sentences(data) == told
+    content = browser.get("/experiments/skipping/").content.decode()
+    assert all(sentence in content for sentence in told) and ("left out." in content) == bool(told)

@@ -4,16 +4,16 @@ import io
 import json
 import shutil
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from django.db import DatabaseError, transaction
 
 from accounts.permissions import share
 from accounts.sharing import give, recipients
 from audit.models import Entry
-from engine.storage import verify_folder
+from engine.storage import verify_folder, write_manifest
 from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from experiments.registry import card, selectors, services
@@ -99,16 +99,10 @@ def test_other_checkpoint_brings_its_own_adapter(learnt, member):
     with pytest.raises(Conflict, match="does not hold what was written"):
         services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
     assert not RegisteredModel.objects.exists()
-    rewrite_manifest(last)
+    write_manifest(last)
     version = services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
     assert version.accuracy == 0.4 and version.metrics["eval"]["macro_f1"] == 0.3
     assert json.loads((version.folder / "adapter_config.json").read_text())["revision"] == "marked"
-
-
-def rewrite_manifest(folder: Path) -> None:
-    from engine.storage import MANIFEST, _hashes
-
-    (folder / MANIFEST).write_text(json.dumps(_hashes(folder)))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a@b", "register", "Recommend", ".hidden", "a" * 81, "a\x00b"])
@@ -200,6 +194,29 @@ def test_deletion_removes_rows_and_files(registered, learnt, member, api):
     assert api(member).delete("/api/models/mood").status_code == 204
     assert not RegisteredModel.objects.exists() and list(registered.folder.parent.iterdir()) == []
     assert learnt.final_model.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_model_whose_deletion_is_rolled_back_keeps_its_files(registered, member):
+    services.register(user=member, experiment=registered.experiment, name="mood")
+    key = registered.pk
+    for delete in (
+        lambda: services.delete(user=member, model=RegisteredModel.objects.get()),
+        lambda: services.delete_version(user=member, version=ModelVersion.objects.get(pk=key)),
+    ):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            delete()
+            raise DatabaseError
+        for version in ModelVersion.objects.all():
+            verify_folder(version.folder)
+        assert ModelVersion.objects.count() == 2
+
+
+def test_registration_spares_a_draft_that_somebody_else_is_filling(learnt, member):
+    draft = learnt.folder.parent.parent / "data" / "models" / ".draft-of-another-registration"
+    draft.mkdir(parents=True)
+    services.register(user=member, experiment=learnt, name="mood")
+    assert draft.exists()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from work.paths import results_dir
 
 
 class Command(BaseCommand):
@@ -27,8 +28,7 @@ class Command(BaseCommand):
 
 
 def _log(name: str | None) -> Path:
-    results = Path(settings.RESULTS_DIR)
-    logs = [p for p in results.glob("*/logs.txt") if name in (None, p.parent.name)]
+    logs = [p for p in results_dir().glob("*/logs.txt") if name in (None, p.parent.name)]
     if not logs:
-        raise CommandError(f"There is no log of {name or 'any run'} in {results}.")
+        raise CommandError(f"There is no log of {name or 'any run'} in {results_dir()}.")
     return max(logs, key=lambda p: p.stat().st_mtime)

@@ -5,6 +5,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.commands import person
+from datasets_app.models import STORED_COLUMNS
 from datasets_app.selectors import version_for
 from engine.errors import EngineError, Interrupted
 from engine.training.console import train_in_terminal
@@ -12,6 +13,7 @@ from training import services
 from training.management.commands.train import read_text
 from web.commands import refused
 from web.errors import LorasiteError
+from work.paths import results_dir, token_cache_dir
 
 
 class Command(BaseCommand):
@@ -35,18 +37,16 @@ class Command(BaseCommand):
                 version = version_for(person(None), name)
                 paths = [version.path]
                 dataset_hash = version.hash
-                config.data.text_column = "text"
-                config.data.label_column = "label"
-                config.data.split_column = "split"
+                config.data = config.data.model_copy(update=STORED_COLUMNS)
 
-            results = Path(settings.RESULTS_DIR) / config.experiment_name
+            results = results_dir() / config.experiment_name
             train_in_terminal(
                 config,
                 data_file=paths[0],
                 results=results,
                 base_models_dir=settings.BASE_MODELS_DIR,
                 dataset_hash=dataset_hash,
-                cache_dir=Path(settings.DATA_DIR) / "cache" / "tokens",
+                cache_dir=token_cache_dir(),
             )
         except Interrupted as error:
             raise CommandError(f"{error} Run the same command again to resume.") from None
