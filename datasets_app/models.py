@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from work.models import Work
 
-from .wording import WORDS
+from .wording import MESSAGES
 
 QUEUE = "data"  # of a worker of its own, so that a short look at data never waits behind a long training
 
@@ -152,11 +152,9 @@ class DataTask(Work):
     arguments = models.JSONField(default=dict)
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)
 
-    queue, job, words = models.Value(QUEUE), "datasets_app.jobs.run", WORDS
+    queue = models.Value(QUEUE)
+    job = "datasets_app.jobs.run"
+    messages = MESSAGES
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}, {self.status})"
-
-    @property
-    def queue_name(self) -> str:
-        return QUEUE

@@ -66,7 +66,7 @@ def known(config: RunConfig, version: Version | None) -> dict[str, float] | None
     return {"seconds": found.seconds, "memory_mb": found.memory_mb} if found else None
 
 
-def beside_truth(task: Task, metrics: dict[str, Any]) -> dict[str, float] | None:
+def with_actual_usage(task: Task, metrics: dict[str, Any]) -> dict[str, float] | None:
     """`foreseen` with what the run took, unless it was interrupted: then it took longer for other reasons."""
     if not task.foreseen or not task.started_at or task.attempt > 1:
         return task.foreseen

@@ -83,8 +83,8 @@ def test_two_senders_of_one_task_send_it_once(submit, redis_server):
     task = submit()
     make_old(task, seconds=30)
     first, second = Task.objects.get(pk=task.pk), Task.objects.get(pk=task.pk)
-    assert queue._claim(first)
-    assert not queue._claim(second)
+    assert queue.claim(first)
+    assert not queue.claim(second)
 
 
 def test_task_lost_between_pop_and_start_is_sent_again(submit, redis_server, monkeypatch):
@@ -95,7 +95,7 @@ def test_task_lost_between_pop_and_start_is_sent_again(submit, redis_server, mon
         connection.lmove(q.key, q.intermediate_queue_key, "LEFT", "RIGHT")  # a worker popped it and died
         reconcile()
         assert waiting_ids(redis_server) == [], "the worker may still be about to start it"
-        connection.expire(queue._popped_key(Task.objects.get(pk=task.pk)), 3600 - 20)
+        connection.expire(queue.popped_key(Task.objects.get(pk=task.pk)), 3600 - 20)
         reconcile()
         assert waiting_ids(redis_server) == [f"{task.pk}-0"]
         assert q.intermediate_queue.get_job_ids() == []
@@ -111,7 +111,7 @@ def test_rolled_back_submit_reaches_no_worker(submit, redis_server):
 
 def test_job_delivered_twice_is_taken_once(submit):
     task = submit()
-    first, second = lease.take(Task, task.pk), lease.take(Task, task.pk)
+    first, second = lease.acquire(Task, task.pk), lease.acquire(Task, task.pk)
     assert first is not None and (first.status, first.attempt, second) == (Status.STARTED, 1, None)
 
 

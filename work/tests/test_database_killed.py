@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from training.tests.conftest import BASE_DIR, tiny, until
-from training.tests.postgres import PROGRAMS, ThrowawayPostgres
+from work.tests.postgres import PROGRAMS, ThrowawayPostgres
 
 pytestmark = [
     pytest.mark.process,
