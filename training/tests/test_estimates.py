@@ -1,4 +1,4 @@
-"""What a run will take: measured once, shared by all that differ in nothing that matters, held against what it took."""
+"""Estimates of runs: measured once, shared by runs with the same speed, and compared with what a run took."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def test_run_is_foreseen_and_held_against_what_it_took(
     assert past and past.runs == 1
     assert past.seconds == pytest.approx(abs(task.foreseen["seconds"] / task.foreseen["took_seconds"] - 1))
     client.force_login(member)
-    assert "it took" in client.get(reverse("training:run", args=[task.pk])).content.decode()
+    assert "Actual: " in client.get(reverse("training:run", args=[task.pk])).content.decode()
 
 
 def test_form_shows_the_estimate_once_it_is_measured(
@@ -51,10 +51,10 @@ def test_form_shows_the_estimate_once_it_is_measured(
         "do": "estimate", "data.train_samples": "64", "data.eval_samples": "32", "data.max_length": "16",
         "training.per_device_train_batch_size": "16", "lora.layers_to_transform": "[5]", "system.baseline": "false",
     }  # fmt: skip
-    assert "as soon as the worker is free" in client.post("/train/", asked).content.decode()
+    assert "as soon as a worker is free" in client.post("/train/", asked).content.decode()
     run_worker()
     page = client.post("/train/", asked | {"poll": "1"}).content.decode()
-    assert "MiB of memory" in page and "after the first run that was estimated" in page
+    assert "MiB of memory" in page and "once an estimated run has finished" in page
     assert not Task.objects.exists()
 
 
@@ -63,7 +63,7 @@ def test_panel_alone_comes_where_the_page_asks_and_a_mistake_is_told_in_it(
 ) -> None:
     client.force_login(member)
     asked = form_of(client.get("/train/?dataset=tweets")) | {"do": "estimate"}
-    for value, said in (("8", "as soon as the worker is free"), ("0", "lora.r")):
+    for value, said in (("8", "as soon as a worker is free"), ("0", "lora.r")):
         answer = client.post("/train/", asked | {"lora.r": value}, headers={"HX-Request": "true"})
         page = answer.content.decode()
         assert answer.status_code == 200 and said in page and page.strip().startswith('<div id="estimate"')
