@@ -124,6 +124,10 @@ def test_progress_is_written_at_most_once_a_second(started, django_assert_num_qu
     progress.add(STEP)
     with django_assert_num_queries(0):
         progress.add(events.StepDone(2, 10, 0.2, 0.4, 1e-4, 1.0, 100, 1000.0, 8.0))
+    progress.written_at -= 1  # a second later
+    progress.write_when_due()
+    started.refresh_from_db()
+    assert started.step == 2
 
 
 def test_second_cancel_is_refused_and_changes_nothing(submit, member):
