@@ -100,14 +100,14 @@ def test_success_is_refused_when_the_model_files_are_not_there(submit):
 def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_worker, member, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
     seen: list[int] = []
-    ask = running.StopSignal._is_cancelled
+    is_cancelled = running.StopSignal._is_cancelled
 
     def cancel_at_third_step(self):
         seen.append(len(seen) + 1)
         if len(seen) == 3:
             services.cancel(user=member, task=Task.objects.get(pk=task.pk))
         self.checked_at = 0.0
-        return ask(self)
+        return is_cancelled(self)
 
     monkeypatch.setattr(running.StopSignal, "_is_cancelled", cancel_at_third_step)
     run_worker()
@@ -125,11 +125,11 @@ def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_wo
 def test_sigterm_saves_the_run_and_gives_it_back(submit, run_worker, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
 
-    def asked(self):
+    def stop_now(self):
         running.request_stop()
         return True
 
-    monkeypatch.setattr(running.StopSignal, "_is_cancelled", asked)
+    monkeypatch.setattr(running.StopSignal, "_is_cancelled", stop_now)
     run_worker()
     running.stopping.clear()
     task.refresh_from_db()

@@ -44,7 +44,7 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "expected"),
     [
         ("lora.r", "0", "greater than or equal to 1"),
         ("training.learning_rate", "-1", "greater than 0"),
@@ -57,10 +57,10 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
     ],
 )
 def test_wrong_value_is_told_beside_its_field_and_nothing_is_queued(
-    browser: Client, field: str, value: str, said: str
+    browser: Client, field: str, value: str, expected: str
 ) -> None:
     page = browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | {field: value})
-    assert said in " ".join(page.context["form"].errors[field])
+    assert expected in " ".join(page.context["form"].errors[field])
     assert f'id="id_{field}_error"' in page.content.decode()
     assert page.context["form"][field].value() == value
     assert not Task.objects.exists()
