@@ -39,6 +39,7 @@ def charts(points: list[Point]) -> list[dict[str, Any]]:
 def thin(points: list[Point]) -> list[Point]:
     """Return about MOST_POINTS of the points, evenly spaced, always with the last one."""
     every = max(1, len(points) // MOST_POINTS)
+    # Counted from the end, so that the last point is always among them.
     return points[::-every][::-1]
 
 

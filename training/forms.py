@@ -7,7 +7,6 @@ from typing import Any, Literal, TypedDict, get_args, get_origin
 import yaml
 from django import forms
 from django.http import QueryDict
-from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
@@ -17,7 +16,7 @@ from engine.config import RunConfig
 from web.errors import LorasiteError, TooLarge
 
 NAME = "experiment_name"
-MAIN_FIELDS: dict[str, str | Promise] = {
+MAIN_FIELDS = {
     NAME: _("Experiment"),
     "data.dataset_name": _("Dataset"),
     "model.name": _("Base model"),
@@ -30,7 +29,7 @@ MAIN_FIELDS: dict[str, str | Promise] = {
     "data.max_length": _("Longest text (tokens)"),
     "training.seed": _("Seed"),
 }
-SECTIONS: dict[str, str | Promise] = {
+SECTIONS: dict[str, object] = {  # titles by name
     "model": _("model"),
     "lora": "LoRA",
     "data": _("data"),

@@ -56,6 +56,7 @@ class Task(Work):
         if allowed is None:
             return True
         others = Task.objects.filter(owner=self.owner).exclude(pk=self.pk)
+        # A task that was sent counts too: a worker may start it at any moment.
         sent = models.Q(status=Status.STARTED) | models.Q(status=Status.PENDING, sent_at__isnull=False)
         return others.filter(sent).count() < allowed
 

@@ -89,7 +89,8 @@ def new(request: SignedInRequest) -> HttpResponse:
         "estimate": estimate,
         "past_error": estimates.past_error() if estimate and estimate.forecast else None,
     }
-    if do == "estimate" and request.htmx:  # polled each second while a measurement is running
+    # Polled each second while a measurement is running. Status 200 also with a problem: htmx shows no error responses.
+    if do == "estimate" and request.htmx:
         return render(request, "training/estimate.html", context)
     context |= {
         "form": form,

@@ -112,6 +112,7 @@ class Heartbeat(threading.Thread):
                 if os.getppid() != self._parent_pid:
                     self._parent_pid = os.getppid()
                     self.on_orphaned()
+                # A quarter, so that a renewal may fail twice before the lease expires.
                 if time.monotonic() - self.renewed_at > settings.LEASE_SECONDS / 4:
                     self._renew()
         finally:

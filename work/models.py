@@ -98,8 +98,9 @@ class Work(models.Model):
     @property
     def queue_name(self) -> str:
         """Return the value of `queue` for this row. Each worker serves one queue."""
-        name = self.queue.value if isinstance(self.queue, Value) else getattr(self, self.queue.name)
-        return str(name)
+        if isinstance(self.queue, Value):
+            return str(self.queue.value)
+        return str(getattr(self, self.queue.name))  # type: ignore[attr-defined]  # django-stubs lack it
 
     @property
     def finished(self) -> bool:

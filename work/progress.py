@@ -34,6 +34,7 @@ class Progress:
         self.written_at = time.monotonic()
         try:
             with transaction.atomic():
+                # Without changes the UPDATE still proves that this attempt holds the lease.
                 lease.update(self.task, **(self.changes or {"attempt": self.task.attempt}))
                 self.write_more()
         except DatabaseError:

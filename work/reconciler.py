@@ -50,6 +50,7 @@ clock = Clock()
 def reconcile() -> dict[str, int]:
     """Do one round; return how many tasks were taken back, sent and sent again."""
     counts = {"taken_back": take_back_abandoned(), "sent": 0, "sent_again": 0}
+    # These include tasks above their owner's limit, which `send` leaves waiting.
     counts["sent"] = sum(queue.send(type(task), task.pk) for task in _pending_tasks(sent_at=None))
     try:
         counts["sent_again"] = sum(queue.send(type(task), task.pk) for task in tasks_lost_in_redis())

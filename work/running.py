@@ -84,7 +84,7 @@ class TaskRunner(ABC, Generic[W, Outcome]):
 
     def run(self, task_id: str) -> None:
         """Run one task to its end. Errors of the task are written to its row and not raised."""
-        if stopping.is_set():
+        if stopping.is_set():  # before the start: the row still waits, and the reconciler sends it again
             return
         if not disk.has_room():  # the reconciler sends it again every few seconds
             log.warning("The disk is full; task %s waits until there is room.", task_id)
@@ -107,7 +107,7 @@ class TaskRunner(ABC, Generic[W, Outcome]):
             outcome = self.perform(task, stop)
             write_end(lambda: self.finish(task, outcome))
         except LeaseLostError:
-            raise
+            raise  # not a failure of the task: the attempt that holds it writes how it ends
         except TaskStoppedError:
             write_end(lambda: end_stopped(task))
         except self.known_errors as error:
