@@ -83,7 +83,7 @@ def new(request: SignedInRequest) -> HttpResponse:
         problem = error
         if do == "start":
             form.add_service_error(error)
-    context = {
+    context: dict[str, Any] = {
         "do": do or "start",
         "problem": problem,
         "estimate": estimate,
