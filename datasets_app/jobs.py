@@ -1,4 +1,4 @@
-"""What the data worker calls: store a file, make a new version, search for wrong labels. Each ends in one transaction."""
+"""The function that RQ calls for work on data: store a file, make a new version, search for wrong labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,44 +10,45 @@ from datasets_app.checks import text_statistics
 from datasets_app.reading import hub
 from datasets_app.review import label_errors
 from datasets_app.versions import changes
-from engine.errors import EngineError
-from web.errors import LorasiteError
-from work.lease import Heartbeat
 from work.models import Status
 from work.progress import Progress
-from work.running import Interrupted, StopAsked, carry_out, end
+from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
 
 from .models import DataTask
 
-Finish = Callable[[], dict[str, Any]]  # writes what was found, inside the transaction that ends the task
+Finish = Callable[[], dict[str, Any]]  # stores what was made; called in the transaction that ends the task
 
 
 def run(task_id: str) -> None:
-    """Carry out one task."""
-    carry_out(DataTask, task_id, do=_do, succeed=_succeed, known=(LorasiteError, EngineError))
+    """Carry out one task. RQ calls this by its dotted name."""
+    DataRunner().run(task_id)
 
 
 class Told(Progress):
-    """Writes how far the work is, and leaves it when somebody cancels or the worker stops."""
+    """Write how far a task is; raise TaskStoppedError when its owner cancels it or the worker stops."""
 
-    def __init__(self, task: DataTask, beat: Heartbeat) -> None:
+    def __init__(self, task: DataTask, stop: StopSignal) -> None:
         super().__init__(task)
-        self.stop_asked = StopAsked(task, beat)
+        self.stop = stop
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         self.changes = {"stage": DataTask.Stage(stage), "step": done, "total_steps": total}
         self.write_when_due()
-        if self.stop_asked():
-            raise Interrupted
+        if self.stop.is_set():
+            raise TaskStoppedError
 
 
-def _do(task: DataTask, beat: Heartbeat) -> Finish:
-    return _WORK[DataTask.Kind(task.kind)](task, Told(task, beat))
+class DataRunner(TaskRunner[DataTask, Finish]):
+    """Carry out a task on data; the outcome is the function that stores its result."""
 
+    model = DataTask
 
-def _succeed(task: DataTask, finish: Finish) -> None:
-    with transaction.atomic():
-        end(task, Status.SUCCESS, stage=DataTask.Stage.DONE, result=finish(), deaths=0)
+    def perform(self, task: DataTask, stop: StopSignal) -> Finish:
+        return _WORK[DataTask.Kind(task.kind)](task, Told(task, stop))
+
+    def finish(self, task: DataTask, outcome: Finish) -> None:
+        with transaction.atomic():
+            end_attempt(task, Status.SUCCESS, stage=DataTask.Stage.DONE, result=outcome(), deaths=0)
 
 
 _WORK: dict[DataTask.Kind, Callable[[DataTask, Told], Finish]] = {
@@ -60,7 +61,7 @@ _WORK: dict[DataTask.Kind, Callable[[DataTask, Told], Finish]] = {
 
 
 def warm_up() -> None:
-    """Import what most data work needs, so that a process forked from this one starts at once. Starts no thread."""
+    """Import what most tasks on data need, so that a process forked from this one starts at once. Starts no thread."""
     import ftfy.badness
     import lingua
     import polars

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from work import paths
 from work.models import Work
 
-from .wording import WORDS
+from .wording import MESSAGES
 
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
@@ -156,11 +156,9 @@ class DataTask(Work):
     arguments = models.JSONField(default=dict)
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)
 
-    queue, job, words = models.Value(QUEUE), "datasets_app.jobs.run", WORDS
+    queue = models.Value(QUEUE)
+    job = "datasets_app.jobs.run"
+    messages = MESSAGES
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}, {self.status})"
-
-    @property
-    def queue_name(self) -> str:
-        return QUEUE

@@ -6,17 +6,19 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from work.models import Words
+from work.models import JobMessages
 
-WORDS = Words(
-    kept=_("Nothing was stored; all versions that were there are unchanged."),
-    after_known=_("Change what the message names, then start it again."),
-    after_unforeseen=_("Start it again; if it breaks again, tell your administrator the number."),
-    kept_by_lost=_("Nothing was stored; all versions that were there are unchanged."),
-    after_lost=_("The rows may need more memory than there is. Try with fewer rows, or end other programs first."),
+MESSAGES = JobMessages(
+    error_kept=_("Nothing was stored; all versions that were there are unchanged."),
+    known_error_next=_("Change what the message names, then start it again."),
+    unexpected_error_next=_("Start it again; if it breaks again, tell your administrator the number."),
+    worker_lost_kept=_("Nothing was stored; all versions that were there are unchanged."),
+    worker_lost_next=_(
+        "The rows may need more memory than there is. Try with fewer rows, or end other programs first."
+    ),
     cancelled=_("Cancelled. Nothing was stored."),
-    given_back=_("The worker stops; the work begins again on the next one."),
-    taken_back=_("The worker of this task is gone; the task goes back to the queue."),
+    worker_stopping=_("The worker stops; the work begins again on the next one."),
+    worker_gone=_("The worker of this task is gone; the task goes back to the queue."),
 )
 
 TITLES = {

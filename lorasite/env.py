@@ -73,6 +73,9 @@ class Env(BaseSettings):
     quota_queued: int | None = Field(100, ge=1, description="Runs of one person in the queue.")
     quota_storage_mb: int | None = Field(None, ge=1, description="Data and results of one person, in MiB; unset: any.")
     lease_seconds: int = Field(30, ge=5, description="A run whose worker is silent for so long is taken back.")
+    device_kind: str = Field(
+        "", pattern=r"^(cpu|cuda|mps)?$", description="Device kind that a worker here serves; unset: this machine's."
+    )
     device_kinds: str = Field(
         "",
         pattern=r"^((cpu|cuda|mps)(,(cpu|cuda|mps))*)?$",

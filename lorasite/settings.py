@@ -224,6 +224,7 @@ LEASE_SECONDS = env.lease_seconds
 SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
 SERVE_DEVICE, SERVE_MEMORY_MB = env.serve_device, env.serve_memory_mb
 SERVE_BATCH_TOKENS, SERVE_WAIT_SECONDS = env.serve_batch_tokens, env.serve_wait_seconds
+DEVICE_KIND = env.device_kind
 DEVICE_KINDS = [kind for kind in env.device_kinds.split(",") if kind]
 METRICS_TOKEN = env.metrics_token.get_secret_value()
 MIN_FREE_DISK = env.min_free_disk_mb * 1024 * 1024

@@ -1,21 +1,28 @@
-from typing import Any
+from typing import Protocol
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.admin import ModelAdmin
 
+from accounts.http import SignedInRequest
+from accounts.models import User
 from web.admin_site import ReadOnly
 
 from . import services
 from .models import Task, WrongState
 
 
+class TaskChange(Protocol):
+    """services.cancel or services.resume."""
+
+    def __call__(self, *, user: User, task: Task) -> Task: ...
+
+
 @admin.register(Task)
 class TaskAdmin(ReadOnly, ModelAdmin):
-    """Tasks to look at; what changes one goes through the same services as page and API."""
+    """Read-only list of tasks. Its actions call the same services as page and API."""
 
     list_display = ["experiment", "owner", "status", "stage", "step", "total_steps", "attempt", "deaths", "created_at"]
     list_filter = ["status", "stage", "device_kind", "created_at"]
@@ -24,19 +31,19 @@ class TaskAdmin(ReadOnly, ModelAdmin):
     actions = ["cancel_tasks", "resume_tasks"]
 
     @admin.action(description=gettext_lazy("Cancel"))
-    def cancel_tasks(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
-        self._each(request, queryset, services.cancel)
+    def cancel_tasks(self, request: SignedInRequest, queryset: QuerySet[Task]) -> None:
+        self._change_each(request, queryset, services.cancel)
 
     @admin.action(description=gettext_lazy("Resume"))
-    def resume_tasks(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
-        self._each(request, queryset, services.resume)
+    def resume_tasks(self, request: SignedInRequest, queryset: QuerySet[Task]) -> None:
+        self._change_each(request, queryset, services.resume)
 
-    def _each(self, request: HttpRequest, queryset: QuerySet[Task], change: Any) -> None:
+    def _change_each(self, request: SignedInRequest, queryset: QuerySet[Task], change: TaskChange) -> None:
         changed = 0
         for task in queryset:
             try:
                 change(user=request.user, task=task)
                 changed += 1
             except WrongState:
-                messages.warning(request, _("{task} was left as it is.").format(task=task))
+                messages.warning(request, _("{task} was not changed.").format(task=task))
         messages.info(request, ngettext("%d task changed.", "%d tasks changed.", changed) % changed)

@@ -1,7 +1,8 @@
 """The REST API of tasks."""
 
+from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, cast
+from typing import IO, Any, cast
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -37,67 +38,80 @@ from .serializers import (
     ValidConfigSerializer,
 )
 
-NOTHING = ("", "null", "~", "---", "--- null", "...")
-CHANGES = ("pk", "status", "stage", "attempt", "step", "loss", "eta_seconds", "deaths", "cancel_requested", "ended_at")
+EMPTY_YAML = ("", "null", "~", "---", "--- null", "...")
+ETAG_FIELDS = (
+    "pk",
+    "status",
+    "stage",
+    "attempt",
+    "step",
+    "loss",
+    "eta_seconds",
+    "deaths",
+    "cancel_requested",
+    "ended_at",
+)
 AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
+FILTERS = ("status", "owner")
 
 
-class Empty(Invalid):
+class EmptyConfig(Invalid):
     message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
-def _content(stream: Any) -> bytes:
-    """A configuration's bytes. All that was sent is read (API_BODY_LIMIT at most): who still sends hears no answer."""
-    content: bytes = stream.read()
+def read_body(stream: IO[bytes]) -> bytes:
+    """Return the bytes of a configuration; raise TooLarge above LIMIT."""
+    content = stream.read()  # all of it (API_BODY_LIMIT at most): a client that is still sending reads no answer
     if len(content) > LIMIT:
-        message = _("A configuration has at most %(limit)s KiB; nothing was queued. Leave out what is not needed.")
+        message = _("A configuration has at most %(limit)s KiB; nothing was queued. Remove what is not needed.")
         raise TooLarge(message % {"limit": LIMIT // 1024}, limit_bytes=LIMIT)
     return content
 
 
 class ConfigurationParser(JSONParser):
-    """The configuration as JSON."""
+    """Parse a configuration sent as JSON."""
 
-    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        return super().parse(BytesIO(_content(stream)), media_type, parser_context)
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        return super().parse(BytesIO(read_body(stream)), media_type, parser_context)
 
 
 class YAMLParser(BaseParser):
-    """The configuration's YAML form, as text; RunConfig reads it."""
+    """Accept a configuration sent as YAML, as text; RunConfig parses it."""
 
     media_type = "application/yaml"
 
-    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
         try:
-            text = _content(stream).decode("utf-8")
+            text = read_body(stream).decode("utf-8")
         except UnicodeDecodeError:
             raise Invalid(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
-        if text.strip() in NOTHING:
-            raise Empty
+        if text.strip() in EMPTY_YAML:
+            raise EmptyConfig
         return text
 
 
-def _sent(request: Request) -> dict[str, Any] | str:
-    """The configuration as it was sent; a request without a body is more likely a mistake than a wish."""
+def sent_config(request: Request) -> dict[str, Any] | str:
+    """Return the configuration as it was sent; refuse a request without a body, which is more likely a mistake."""
     if not request.headers.get("Content-Length", "").strip("0"):
-        raise Empty
+        raise EmptyConfig
     return cast("dict[str, Any] | str", request.data)
 
 
-@extend_schema(
-    operation_id="train", request=RunConfig, parameters=[HEADER],
-    responses={202: AcceptedSerializer},
-)  # fmt: skip
+@extend_schema(operation_id="train", request=RunConfig, parameters=[HEADER], responses={202: AcceptedSerializer})
 @api_view(["POST"])
 @throttle_classes(throttles("train"))  # type: ignore[arg-type]  # DRF calls each
 @parser_classes([ConfigurationParser, YAMLParser])
 def train(request: Request) -> Response:
-    """Submit a run. It is accepted even when the queue is away for a moment.
+    """Submit a run. It is accepted even while the queue is unavailable.
 
-    A configuration has 64 KiB at most, as JSON or as YAML.
+    A configuration has at most 64 KiB, as JSON or as YAML.
     """
     require_creator(person(request))
-    config = services.parse_config(_sent(request))
+    config = services.parse_config(sent_config(request))
     task = services.submit(user=person(request), config=config, idempotency_key=key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
@@ -107,9 +121,9 @@ def train(request: Request) -> Response:
 @throttle_classes(throttles("validate"))  # type: ignore[arg-type]  # DRF calls each
 @parser_classes([ConfigurationParser, YAMLParser])
 def validate(request: Request) -> Response:
-    """Check a configuration as a submit would, and queue nothing. For who may submit; 64 KiB at most."""
+    """Check a configuration as a submit would, and queue nothing. Needs the right to submit; at most 64 KiB."""
     require_creator(person(request))
-    config = services.parse_config(_sent(request))
+    config = services.parse_config(sent_config(request))
     services.validate(user=person(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 
@@ -117,28 +131,28 @@ def validate(request: Request) -> Response:
 @extend_schema(operation_id="task", responses={200: TaskSerializer})
 @api_view(["GET"])
 def task(request: Request, task_id: UUID) -> HttpResponse:
-    """State, stage and progress of a run."""
-    found = selectors.task_for(person(request), task_id)
-    if found.status == Status.PENDING:  # its place in line moves without it
-        return Response(TaskSerializer(found).data)
-    tag = tag_of(*(getattr(found, name) for name in CHANGES))
-    return unchanged(request, tag) or Response(TaskSerializer(found).data, headers={"ETag": tag})
+    """Return state, stage and progress of a run."""
+    shown = selectors.task_for(person(request), task_id)
+    if shown.status == Status.PENDING:  # its place in the queue changes although its row does not
+        return Response(TaskSerializer(shown).data)
+    tag = tag_of(*(getattr(shown, name) for name in ETAG_FIELDS))
+    return unchanged(request, tag) or Response(TaskSerializer(shown).data, headers={"ETag": tag})
 
 
 @extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def cancel(request: Request, task_id: UUID) -> Response:
-    """End a waiting task at once, a running one within a step; its last checkpoint is kept."""
-    found = selectors.managed_task(person(request), task_id)
-    return Response(TaskSerializer(services.cancel(user=person(request), task=found)).data, status=202)
+    """End a waiting task at once, a running one within a step. The last checkpoint is kept."""
+    cancelled = services.cancel(user=person(request), task=selectors.managed_task(person(request), task_id))
+    return Response(TaskSerializer(cancelled).data, status=202)
 
 
 @extend_schema(operation_id="task_resume", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def resume(request: Request, task_id: UUID) -> Response:
     """Queue a cancelled or failed run again, from its last good checkpoint."""
-    found = selectors.managed_task(person(request), task_id)
-    return Response(TaskSerializer(services.resume(user=person(request), task=found)).data, status=202)
+    resumed = services.resume(user=person(request), task=selectors.managed_task(person(request), task_id))
+    return Response(TaskSerializer(resumed).data, status=202)
 
 
 @extend_schema(
@@ -148,24 +162,16 @@ def resume(request: Request, task_id: UUID) -> Response:
 )
 @api_view(["GET"])
 def logs(request: Request, task_id: UUID) -> Response:
-    """The run's log, 500 lines at a time."""
-    after = _after(request.query_params.get("after", "0"))
+    """Return the run's log, 500 lines at a time."""
+    after = whole_number(request.query_params.get("after", "0"))
+    if after is None:
+        raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
     lines = selectors.log_after(selectors.task_for(person(request), task_id), after)
     return Response({"lines": LogLineSerializer(lines, many=True).data, "next": lines[-1].pk if lines else after})
 
 
-def _after(given: str) -> int:
-    after = whole_number(given)
-    if after is None:
-        raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
-    return after
-
-
-FILTERS = ("status", "owner")
-
-
 class Tasks(ListAPIView[Task]):
-    """Runs of the caller and what is shared with the caller, the newest first."""
+    """List the caller's runs and those shared with the caller, the newest first."""
 
     serializer_class = TaskSerializer
 
@@ -173,7 +179,7 @@ class Tasks(ListAPIView[Task]):
         operation_id="tasks",
         parameters=[
             OpenApiParameter("status", str, enum=["", *Status.values]),
-            OpenApiParameter("owner", str, enum=["", "me"], description="me: one's own only."),
+            OpenApiParameter("owner", str, enum=["", "me"], description="me: only the caller's own."),
         ],
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -187,15 +193,20 @@ class Tasks(ListAPIView[Task]):
 @extend_schema(operation_id="tasks_cancel", request=ManySerializer, responses={200: DoneSerializer(many=True)})
 @api_view(["POST"])
 def cancel_many(request: Request) -> Response:
-    """Cancel up to 100 runs; each answer says what became of one, and one that is refused stops no other."""
-    asked = ManySerializer(data=request.data)
-    asked.is_valid(raise_exception=True)
-    return Response([_cancelled(person(request), task_id) for task_id in asked.validated_data["task_ids"]])
+    """Cancel up to 100 runs. Each has its own result, so one that is refused does not stop the others."""
+    sent = ManySerializer(data=request.data)
+    sent.is_valid(raise_exception=True)
+    return Response([cancel_one(person(request), task_id) for task_id in sent.validated_data["task_ids"]])
 
 
-def _cancelled(user: User, task_id: UUID) -> dict[str, Any]:
+def cancel_one(user: User, task_id: UUID) -> dict[str, Any]:
+    """Cancel a run and return the fields of DoneSerializer."""
     try:
-        found = services.cancel(user=user, task=selectors.managed_task(user, task_id))
+        cancelled = services.cancel(user=user, task=selectors.managed_task(user, task_id))
     except LorasiteError as error:
         return {"task_id": task_id, "code": error.code, "detail": str(error.message)}
-    return {"task_id": task_id, "code": "", "detail": selectors.note_for(found) or str(found.get_status_display())}
+    return {
+        "task_id": task_id,
+        "code": "",
+        "detail": selectors.note_for(cancelled) or str(cancelled.get_status_display()),
+    }

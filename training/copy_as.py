@@ -1,47 +1,47 @@
-"""The same request as curl, Python, a command and YAML."""
+"""Show the same request as curl, Python, a command and YAML."""
 
 import json
 import shlex
 from typing import Any
 
 import yaml
+from django.http import HttpRequest
 
 from engine.config import RunConfig
 from engine.errors import ConfigError
 
 
-def copies(request: Any, config: dict[str, Any]) -> list[dict[str, str]]:
-    """Of a run."""
-    address = request.build_absolute_uri("/api/train")
-    return ways(address, shortened(config), "python manage.py train run.yaml   # the YAML below")
+def copies(request: HttpRequest, config: dict[str, Any]) -> list[dict[str, str]]:
+    """Return snippets that submit a run with this configuration."""
+    url = request.build_absolute_uri("/api/train")
+    return ways(url, concise(config), "python manage.py train run.yaml   # the YAML below")
 
 
-def ways(address: str, body: dict[str, Any], command: str) -> list[dict[str, str]]:
-    """A POST of `body` to `address`, and the command that does the same."""
+def ways(url: str, body: dict[str, Any], command: str) -> list[dict[str, str]]:
+    """Return snippets {id, title, code} that POST `body` to `url`; `command` is the command that does the same."""
     content = shlex.quote(json.dumps(body, ensure_ascii=False))
-    bearer = '-H "Authorization: Bearer $TOKEN"'
-    curl = f"curl {address} {bearer} -H 'Content-Type: application/json' -d {content}"
-    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
-    codes = {"curl": curl, "Python": python(address, body), "manage.py": command, "YAML": text}
-    names = ("curl", "python", "command", "yaml")
+    headers = "-H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
+    yaml_text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
     return [
-        {"id": f"copy-{name}", "title": title, "code": code}
-        for name, (title, code) in zip(names, codes.items(), strict=True)
+        {"id": "copy-curl", "title": "curl", "code": f"curl {url} {headers} -d {content}"},
+        {"id": "copy-python", "title": "Python", "code": python_code(url, body)},
+        {"id": "copy-command", "title": "manage.py", "code": command},
+        {"id": "copy-yaml", "title": "YAML", "code": yaml_text},
     ]
 
 
-def python(address: str, body: dict[str, Any]) -> str:
+def python_code(url: str, body: dict[str, Any]) -> str:
     return (
         "import json, os, urllib.request\n\n"
         f"body = {body!r}\n"
-        f"request = urllib.request.Request({address!r}, json.dumps(body).encode(), {{\n"
+        f"request = urllib.request.Request({url!r}, json.dumps(body).encode(), {{\n"
         '    "Authorization": "Bearer " + os.environ["TOKEN"], "Content-Type": "application/json"})\n'
         "print(json.load(urllib.request.urlopen(request)))\n"
     )
 
 
-def shortened(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what is the default anyway; a configuration with mistakes stays as it is."""
+def concise(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration without default values; one with invalid values stays as it is."""
     try:
         return RunConfig.parse(config).concise()
     except ConfigError:

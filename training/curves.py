@@ -1,4 +1,4 @@
-"""What the run page draws and says."""
+"""What the run page draws and says: stages, charts, and sentences about them."""
 
 from typing import Any
 
@@ -10,87 +10,83 @@ from .models import ENDED, Point, Stage, Status, Task
 
 
 def stepper(task: Task) -> list[dict[str, str]]:
-    """The stages in order, each done, current, todo or failed."""
-    order = Stage.values
-    here = order.index(task.stage)
-    stopped = task.status in (Status.FAILURE, Status.CANCELLED)
-    states = ["done" if i < here else "todo" for i in range(len(order))]
-    states[here] = "failed" if stopped else "done" if task.status == Status.SUCCESS else "current"
+    """Return the stages in order, each with the state done, current, todo or failed."""
+    current = Stage.values.index(task.stage)
+    states = ["done" if i < current else "todo" for i in range(len(Stage))]
+    if task.status in (Status.FAILURE, Status.CANCELLED):
+        states[current] = "failed"
+    else:
+        states[current] = "done" if task.status == Status.SUCCESS else "current"
     return [{"name": str(stage.label), "state": state} for stage, state in zip(Stage, states, strict=True)]
 
 
 def charts(points: list[Point]) -> list[dict[str, Any]]:
-    """Loss and metric curves, at most MOST_POINTS points each."""
+    """Return the charts of the loss and of the metrics on held-out rows."""
     steps = [p for p in points if p.loss is not None]
     evaluations = [p for p in points if p.accuracy is not None]
+    shown = thin(steps)
+    loss_series = {_("training loss"): [p.loss for p in shown]}
+    metric_series = {
+        _("accuracy"): [p.accuracy for p in evaluations],
+        _("macro F1"): [p.macro_f1 for p in evaluations],
+    }
     return [
-        line("loss", _("Loss"), loss_sentence(steps), thin(steps), (("loss", _("training loss")),)),
-        line(
-            "metrics", _("Accuracy"), accuracy_sentence(evaluations), evaluations,
-            (("accuracy", _("accuracy")), ("macro_f1", _("macro F1"))),
-        ),
-    ]  # fmt: skip
-
-
-def line(
-    key: str, title: str, sentence: str, points: list[Point], fields: tuple[tuple[str, str], ...]
-) -> dict[str, Any]:
-    series = {label: [getattr(p, field) for p in points] for field, label in fields}
-    return chart(key, title, sentence, [p.step for p in points], series)
+        chart("loss", _("Loss"), loss_sentence(steps), [p.step for p in shown], loss_series),
+        chart("metrics", _("Accuracy"), accuracy_sentence(evaluations), [p.step for p in evaluations], metric_series),
+    ]
 
 
 def thin(points: list[Point]) -> list[Point]:
-    """Every n-th point, and always the last."""
+    """Return about MOST_POINTS of the points, evenly spaced, always with the last one."""
     every = max(1, len(points) // MOST_POINTS)
+    # Counted from the end, so that the last point is always among them.
     return points[::-every][::-1]
 
 
 def loss_sentence(points: list[Point]) -> str:
     if len(points) < 2:
-        return _("The loss curve begins with the first steps.")
-    first, last = points[0].loss or 0.0, points[-1].loss or 0.0
-    word = _("falling") if last < first else _("not falling")
-    return _("Training loss %(last).3f at step %(step)d, %(word)s from %(first).3f.") % {
-        "last": last, "step": points[-1].step, "word": word, "first": first,
-    }  # fmt: skip
+        return _("The loss curve appears after the first steps.")
+    first = points[0].loss or 0.0
+    last = points[-1].loss or 0.0
+    direction = _("falling") if last < first else _("not falling")
+    sentence = _("Training loss %(last).3f at step %(step)d, %(word)s from %(first).3f.")
+    return sentence % {"last": last, "step": points[-1].step, "word": direction, "first": first}
 
 
 def accuracy_sentence(points: list[Point]) -> str:
     if not points:
         return _("Accuracy on held-out rows appears after the first evaluation.")
     best = max(points, key=lambda p: p.accuracy or 0)
-    return _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.") % {
-        "best": 100 * (best.accuracy or 0), "step": best.step,
-    }  # fmt: skip
+    sentence = _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.")
+    return sentence % {"best": 100 * (best.accuracy or 0), "step": best.step}
 
 
 def verdict(task: Task, points: list[Point]) -> str:
-    """How far the best evaluation is from always saying the commonest label, and whether it still improves."""
+    """Return how far the best evaluation is above the majority-class baseline, and whether it still improves."""
     version = task.experiment.version
-    found = [p.accuracy for p in points if p.accuracy is not None]
-    if not found or version is None:
+    accuracies = [p.accuracy for p in points if p.accuracy is not None]
+    if not accuracies or version is None:
         return ""
-    ahead = 100 * (max(found) - max(version.labels.values()) / version.rows)
-    if ahead <= 0:
-        return _("Not better than always saying the commonest label.")
-    sentence = _("Better than always saying the commonest label by %(ahead).0f points.")
-    if task.status == Status.STARTED and len(found) > 1:
-        improving = found[-1] >= max(found)
-        sentence = (
-            _("Better than always saying the commonest label by %(ahead).0f points, still improving.")
-            if improving
-            else _("Better than always saying the commonest label by %(ahead).0f points, no longer improving.")
-        )
-    return sentence % {"ahead": ahead}
+    best = max(accuracies)
+    margin = 100 * (best - max(version.labels.values()) / version.rows)
+    if margin <= 0:
+        return _("Not better than the majority-class baseline.")
+    if task.status != Status.STARTED or len(accuracies) == 1:
+        sentence = _("%(points).0f points above the majority-class baseline.")
+    elif accuracies[-1] >= best:
+        sentence = _("%(points).0f points above the majority-class baseline, still improving.")
+    else:
+        sentence = _("%(points).0f points above the majority-class baseline, no longer improving.")
+    return sentence % {"points": margin}
 
 
 def quarter(task: Task) -> int:
-    """0 to 3 while it runs, 4 when it has ended: what a screen reader is told of."""
+    """Return the quarter of a run, 0 to 3, and 4 when it has ended. Screen readers are told when it changes."""
     return 4 if task.status in ENDED else task.percent // 25
 
 
-def said(task: Task) -> str:
-    """What a screen reader hears: a quarter, half, three quarters, and the end."""
+def announcement(task: Task) -> str:
+    """Return what a screen reader is told in this quarter of the run."""
     if task.status in ENDED:
         return str(task.get_status_display())
-    return ["", _("A quarter is done."), _("Half is done."), _("Three quarters are done.")][quarter(task)]
+    return ["", _("25 % done."), _("50 % done."), _("75 % done.")][quarter(task)]

@@ -1,11 +1,11 @@
-"""How long a run will take and how much memory, from a few of its own steps; and how far off earlier estimates were."""
+"""Estimate the time and memory of a run from a few of its own steps, and tell how far off earlier estimates were."""
 
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from statistics import median
 from typing import Any
 
@@ -22,13 +22,13 @@ from work import queue
 
 from .models import ENDED, Status, Task, Timing
 
-MOST_AT_ONCE = 3  # measurements of one person that have not ended
-RECENT = 50  # estimates whose error is told
+MOST_AT_ONCE = 3  # unfinished measurements of one person
+RECENT = 50  # successful runs that `past_error` looks at
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`forecast` is there once the measurement has succeeded."""
+    """`forecast` is None until the measurement has succeeded."""
 
     measurement: Timing
     forecast: Forecast | None
@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PastError:
-    """Of the last runs that had been estimated: by how much time and memory were off, in the median. 0.1 is 10 %."""
+    """Median relative error of the estimates of recent runs, in time and in memory. 0.1 is 10 %."""
 
     runs: int
     seconds: float
@@ -51,72 +51,83 @@ class PastError:
         return round(100 * self.memory)
 
 
-def ask(user: User, config: RunConfig, version: Version | None, *, again: bool) -> Estimate:
-    """See training.services.estimate."""
-    found = Timing.objects.filter(key=_key(config, version)).first()
-    if found is None or (again and found.can_resume):
-        found = _queue(user, config, version)
-    return Estimate(found, _forecast(config, found))
+def request_estimate(user: User, config: RunConfig, version: Version | None, *, again: bool) -> Estimate:
+    """Return the estimate of a run; queue a measurement if there is none, or `again` if it failed."""
+    timing = Timing.objects.filter(key=cache_key(config, version)).first()
+    if timing is None or (again and timing.can_resume):
+        timing = queue_measurement(user, config, version)
+    return Estimate(timing, forecast_from(timing, config))
 
 
-def known(config: RunConfig, version: Version | None) -> dict[str, float] | None:
-    """What `Task.foreseen` keeps, where the run has been measured."""
-    done = Timing.objects.filter(key=_key(config, version), status=Status.SUCCESS).first()
-    found = _forecast(config, done) if done else None
-    return {"seconds": found.seconds, "memory_mb": found.memory_mb} if found else None
+def stored_estimate(config: RunConfig, version: Version | None) -> dict[str, float] | None:
+    """Return the estimate for `Task.foreseen` if such a run has been measured, else None."""
+    timing = Timing.objects.filter(key=cache_key(config, version), status=Status.SUCCESS).first()
+    estimated = forecast_from(timing, config) if timing else None
+    return {"seconds": estimated.seconds, "memory_mb": estimated.memory_mb} if estimated else None
 
 
-def beside_truth(task: Task, metrics: dict[str, Any]) -> dict[str, float] | None:
-    """`foreseen` with what the run took, unless it was interrupted: then it took longer for other reasons."""
+def with_actual_usage(task: Task, metrics: dict[str, Any]) -> dict[str, float] | None:
+    """Return `Task.foreseen` with the time and memory that the run really took.
+
+    Leave out both if the run was interrupted: it then took longer for reasons that no estimate can know.
+    """
     if not task.foreseen or not task.started_at or task.attempt > 1:
         return task.foreseen
-    took = (timezone.now() - task.started_at).total_seconds()
-    return task.foreseen | {"took_seconds": took, "took_mb": metrics["system"]["peak_memory_mb"]}
+    seconds = (timezone.now() - task.started_at).total_seconds()
+    return task.foreseen | {"took_seconds": seconds, "took_mb": metrics["system"]["peak_memory_mb"]}
 
 
 def past_error() -> PastError | None:
-    rows = Task.objects.filter(status=Status.SUCCESS, foreseen__isnull=False).order_by("-ended_at")
-    found: list[Any] = [f for f in rows.values_list("foreseen", flat=True)[:RECENT] if f and "took_seconds" in f]
-    if not found:
+    """Compare estimates with what the most recent runs took; None if no estimated run has succeeded yet."""
+    tasks = Task.objects.filter(status=Status.SUCCESS, foreseen__isnull=False).order_by("-ended_at")
+    recent: list[Any] = list(tasks.values_list("foreseen", flat=True)[:RECENT])
+    estimates = [foreseen for foreseen in recent if foreseen and "took_seconds" in foreseen]
+    if not estimates:
         return None
     return PastError(
-        len(found),
-        _off((f["seconds"], f["took_seconds"]) for f in found),
-        _off((f["memory_mb"], f["took_mb"]) for f in found),
+        runs=len(estimates),
+        seconds=median_error((e["seconds"], e["took_seconds"]) for e in estimates),
+        memory=median_error((e["memory_mb"], e["took_mb"]) for e in estimates),
     )
 
 
-def _off(pairs: Iterable[tuple[float, float]]) -> float:
-    return median(abs(foreseen / took - 1) for foreseen, took in pairs)
+def median_error(pairs: Iterable[tuple[float, float]]) -> float:
+    """Return the median relative error of (estimated, actual) pairs."""
+    return median(abs(estimated / actual - 1) for estimated, actual in pairs)
 
 
-def _forecast(config: RunConfig, found: Timing) -> Forecast | None:
-    return forecast(config, Measured(**found.result)) if found.result else None
+def forecast_from(timing: Timing, config: RunConfig) -> Forecast | None:
+    return forecast(config, Measured(**timing.result)) if timing.result else None
 
 
-def _key(config: RunConfig, version: Version | None) -> str:
-    kept = [field.name for field in fields(Measured)]  # what an earlier release kept may lack some of it
-    matters = [influences(config), version.hash if version else None, _device(config), installed("torch"), kept]
-    return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()
-
-
-def _device(config: RunConfig) -> str:
-    return queue.kind_for(config.training.device)
+def cache_key(config: RunConfig, version: Version | None) -> str:
+    """Return a hash of everything that affects a measurement."""
+    content = [
+        influences(config),
+        version.hash if version else None,
+        queue.kind_for(config.training.device),
+        installed_version("torch"),
+        [field.name for field in fields(Measured)],  # measurements of an earlier release may lack some of them
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @transaction.atomic
-def _queue(user: User, config: RunConfig, version: Version | None) -> Timing:
-    User.objects.select_for_update().get(pk=user.pk)  # the limit is counted by one at a time
+def queue_measurement(user: User, config: RunConfig, version: Version | None) -> Timing:
+    """Create the measurement, or queue again the one that failed; raise Conflict if the person has too many."""
+    User.objects.select_for_update().get(pk=user.pk)  # so that two requests do not count at the same time
     if Timing.objects.filter(owner=user).exclude(status__in=ENDED).count() >= MOST_AT_ONCE:
-        raise Conflict(_("%d measurements of yours have not ended yet. Wait for one of them.") % MOST_AT_ONCE)
-    fresh = {
-        "owner": user,
-        "version": version,
-        "config": config.model_dump(mode="json"),
-        "device_kind": _device(config),
-    }
-    found, new = Timing.objects.get_or_create(key=_key(config, version), defaults=fresh)
-    if not new and found.can_resume:
-        found.queue_again()
-    transaction.on_commit(partial(queue.send, Timing, found.pk))
-    return found
+        raise Conflict(_("%d of your measurements have not ended yet. Wait for one of them.") % MOST_AT_ONCE)
+    timing, created = Timing.objects.get_or_create(
+        key=cache_key(config, version),
+        defaults={
+            "owner": user,
+            "version": version,
+            "config": config.model_dump(mode="json"),
+            "device_kind": queue.kind_for(config.training.device),
+        },
+    )
+    if not created and timing.can_resume:
+        timing.queue_again()
+    transaction.on_commit(partial(queue.send, Timing, timing.pk))
+    return timing

@@ -1,11 +1,12 @@
-"""The form of a new run, made from RunConfig field by field. It only collects; RunConfig is the validation."""
+"""The form of a new run, built from RunConfig field by field. It only collects; RunConfig validates."""
 
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypedDict, get_args, get_origin
 
 import yaml
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
@@ -15,7 +16,7 @@ from engine.config import RunConfig
 from web.errors import LorasiteError, TooLarge
 
 NAME = "experiment_name"
-IN_SIGHT = {
+MAIN_FIELDS = {
     NAME: _("Experiment"),
     "data.dataset_name": _("Dataset"),
     "model.name": _("Base model"),
@@ -25,102 +26,131 @@ IN_SIGHT = {
     "lora.r": _("LoRA rank (r)"),
     "lora.lora_alpha": _("LoRA alpha"),
     "lora.target_modules": _("Layers to adapt"),
-    "data.max_length": _("Longest text, in tokens"),
+    "data.max_length": _("Longest text (tokens)"),
     "training.seed": _("Seed"),
 }
-SECTIONS = ("model", "lora", "data", "training", "system")
+SECTIONS: dict[str, object] = {  # titles by name
+    "model": _("model"),
+    "lora": "LoRA",
+    "data": _("data"),
+    "training": _("training"),
+    "system": _("system"),
+}
 
 
-def described() -> Iterator[tuple[str, FieldInfo]]:
-    """Every field of the configuration by its dotted name."""
+class Section(TypedDict):
+    title: str
+    fields: list[forms.BoundField]
+    has_errors: bool
+
+
+def config_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every field of the configuration with its dotted name, such as `lora.r`."""
     yield NAME, RunConfig.model_fields[NAME]
     for section in SECTIONS:
         model: Any = RunConfig.model_fields[section].annotation
-        yield from ((f"{section}.{name}", info) for name, info in model.model_fields.items())
+        for name, info in model.model_fields.items():
+            yield f"{section}.{name}", info
 
 
 class RunForm(forms.Form):
-    """Fields are named as in the configuration (`lora.r`); an empty one takes the configuration's default."""
+    """Fields have the dotted names of the configuration; an empty one takes the configuration's default."""
 
-    def __init__(self, data: Any = None, *, config: Mapping[str, Any], datasets: list[str], models: list[str]) -> None:
-        super().__init__(data, initial=flat(config))
+    def __init__(
+        self,
+        data: QueryDict | dict[str, str] | None = None,
+        *,
+        config: Mapping[str, Any],
+        datasets: list[str],
+        models: list[str],
+    ) -> None:
+        super().__init__(data, initial=form_texts(config))
         self.config = config
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
-        for path, info in described():
+        for path, info in config_fields():
             self.fields[path] = form_field(path, info)
-        self._offer("data.dataset_name", datasets)
-        self._offer("model.name", models)
+        self._offer_choices("data.dataset_name", datasets)
+        self._offer_choices("model.name", models)
 
-    def _offer(self, path: str, names: list[str]) -> None:
-        """A choice among what is here; a name from a YAML stays in the list, so that its error can be told."""
-        asked = self.data.get(path) or self.initial.get(path)
-        listed = [*names, *([asked] if asked and asked not in names else [])]
-        self.fields[path].widget = forms.Select(choices=[(name, name) for name in listed])
+    def _offer_choices(self, path: str, names: list[str]) -> None:
+        """Offer these names. Another one that came from a YAML text stays in the list, so that its error can be shown."""
+        current = self.data.get(path) or self.initial.get(path)
+        if current and current not in names:
+            names = [*names, current]
+        self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
 
     def main_fields(self) -> list[forms.BoundField]:
-        return [self[path] for path in IN_SIGHT]
+        return [self[path] for path in MAIN_FIELDS]
 
-    def folded(self) -> list[dict[str, Any]]:
-        """The other fields, by section."""
-        rest = [path for path in self.fields if path not in IN_SIGHT and path != "token"]
-        groups = {s: [self[path] for path in rest if path.startswith(f"{s}.")] for s in SECTIONS}
-        return [{"name": s, "fields": found, "wrong": any(f.errors for f in found)} for s, found in groups.items()]
+    def advanced_sections(self) -> list[Section]:
+        """Return the other fields by section of the configuration."""
+        sections: list[Section] = []
+        for section, title in SECTIONS.items():
+            paths = [path for path in self.fields if path.startswith(f"{section}.") and path not in MAIN_FIELDS]
+            fields = [self[path] for path in paths]
+            sections.append({"title": str(title), "fields": fields, "has_errors": any(f.errors for f in fields)})
+        return sections
 
     def configuration(self) -> dict[str, Any]:
-        """The mapping that services.parse_config reads: what was filled in, nothing that was left empty."""
+        """Return the mapping that services.parse_config reads: the values that were filled in, none that was left empty."""
         if not self.is_bound:
             return dict(self.config)
-        if sum(len(self.data.get(path, "")) for path, _info in described()) > safe_yaml.LIMIT:
+        if sum(len(self.data.get(path, "")) for path, _info in config_fields()) > safe_yaml.LIMIT:
             raise TooLarge(gettext("These values are too long for a configuration; nothing was queued. Shorten them."))
-        found: dict[str, Any] = {}
-        for path, info in described():
-            value = parsed(info, self.data.get(path, ""))
-            if value is not None:
-                *section, name = path.split(".")
-                (found.setdefault(section[0], {}) if section else found)[name] = value
-        return found
+        config: dict[str, Any] = {}
+        for path, info in config_fields():
+            value = parse_field(info, self.data.get(path, ""))
+            if value is None:
+                continue
+            if path == NAME:
+                config[NAME] = value
+            else:
+                section, name = path.split(".")
+                config.setdefault(section, {})[name] = value
+        return config
 
-    def take(self, error: LorasiteError) -> None:
-        """Put each problem beside its field; what has no field here goes on top."""
+    def add_service_error(self, error: LorasiteError) -> None:
+        """Show each problem next to its field, and those without a field here at the top."""
         self.full_clean()
         for problem in error.problems or [{"field": "", "message": error.message}]:
             self.add_error(problem["field"] if problem["field"] in self.fields else None, str(problem["message"]))
 
 
 def form_field(path: str, info: FieldInfo) -> forms.Field:
-    """Strings throughout: what a value means is RunConfig's to say."""
+    """Return a text field, whatever the type: RunConfig decides what a value means."""
+    choices = fixed_choices(info.annotation)
+    widget: forms.Widget
+    if choices:
+        widget = forms.Select(choices=[(choice, choice) for choice in choices])
+    elif {int, float} & types_of(info.annotation):
+        widget = forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
+    else:
+        widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     return forms.CharField(
-        label=IN_SIGHT.get(path, path.partition(".")[2]),
+        label=MAIN_FIELDS.get(path, path.partition(".")[2]),
         help_text=gettext(info.description) if info.description else "",
         required=False,
-        widget=widget(info),
+        widget=widget,
     )
 
 
-def widget(info: FieldInfo) -> forms.Widget:
-    if choices := fixed_choices(info.annotation):
-        return forms.Select(choices=[(c, c) for c in choices])
-    if {int, float} & kinds(info.annotation):
-        return forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
-    return forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
-
-
-def fixed_choices(annotation: Any) -> list[str]:
+def fixed_choices(annotation: object) -> list[str]:
     if annotation is bool:
         return ["false", "true"]
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
-def kinds(annotation: Any) -> set[Any]:
+def types_of(annotation: object) -> set[object]:
+    """Return an annotation and its parts: `int | None` has int, NoneType and itself."""
     return {annotation, *get_args(annotation)}
 
 
-def parsed(info: FieldInfo, text: str) -> Any:
-    """A field's text as YAML would read it, so that lists and mappings can be written; None when it is empty."""
+def parse_field(info: FieldInfo, text: str) -> object:
+    """Return a field's text as YAML reads it, so that lists and mappings can be entered; None if it is empty."""
     text = text.strip()
     if not text:
         return None
-    if str in kinds(info.annotation) or fixed_choices(info.annotation):
+    if str in types_of(info.annotation) or fixed_choices(info.annotation):
         return text
     try:
         return safe_yaml.read(text)
@@ -128,15 +158,17 @@ def parsed(info: FieldInfo, text: str) -> Any:
         return text
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, str]:
-    """A configuration as the form's texts."""
-    pairs = [(name, value) for name, value in config.items() if name not in SECTIONS]
+def form_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return a configuration as the texts of the form's fields."""
+    texts = {name: field_text(value) for name, value in config.items() if name not in SECTIONS}
     for section in SECTIONS:
-        pairs += [(f"{section}.{name}", value) for name, value in (config.get(section) or {}).items()]
-    return {path: written(value) for path, value in pairs}
+        for name, value in (config.get(section) or {}).items():
+            texts[f"{section}.{name}"] = field_text(value)
+    return texts
 
 
-def written(value: Any) -> str:
+def field_text(value: object) -> str:
+    """Return a value as text that `parse_field` reads back."""
     if value is None or value == {}:
         return ""
     if isinstance(value, str):

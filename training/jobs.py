@@ -1,22 +1,23 @@
-"""What RQ calls, and nothing else: run the engine, write its events, record what it left."""
+"""The functions that RQ calls for training: run the engine, write its events, record what it left."""
 
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
 from datasets_app.models import STORED_COLUMNS, Version
+from engine import train
 from engine.config import RunConfig
-from engine.errors import EngineError, Interrupted
+from engine.errors import Interrupted
+from engine.training import estimate
 from experiments.services import record_result
-from web.errors import LorasiteError
-from work.lease import Heartbeat
 from work.paths import token_cache_dir
 from work.progress import Progress
-from work.running import Interrupted as GivenUp
-from work.running import StopAsked, carry_out, end
+from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
 
 from . import estimates
 from .models import Stage, Status, Task, Timing
@@ -25,38 +26,92 @@ from .sources import hub_data_file
 
 
 def run(task_id: str) -> None:
-    """Train one task to its end."""
-    carry_out(Task, task_id, do=_train, succeed=_succeed, known=(EngineError, LorasiteError), interrupted=Interrupted)
+    """Train one task to its end. RQ calls this by its dotted name."""
+    TrainingRunner().run(task_id)
 
 
-def _train(task: Task, beat: Heartbeat) -> dict[str, Any]:
-    from engine import train
-
-    config = run_config(task.experiment.config, task.experiment.version)
-    progress = TrainingProgress(task, logging_steps=config.training.logging_steps)
-    task.note("info", _("Attempt {n} starts.").format(n=task.attempt))
-    metrics: dict[str, Any] = {}
-    version, results = task.experiment.version, task.experiment.folder
-    events = train(
-        config,
-        **where(config, version),
-        dataset_hash=version.hash if version else None,
-        results=results,
-        should_save=StopAsked(task, beat),
-    )
-    try:
-        with closing(events):
-            for event in events:
-                beat.check()
-                progress.take(event)
-                metrics = getattr(event, "metrics", metrics)
-    finally:
-        progress.write()
-    return metrics
+def measure(task_id: str) -> None:
+    """Take a few steps of a planned run and store how long they took. RQ calls this by its dotted name."""
+    TimingRunner().run(task_id)
 
 
-def where(config: RunConfig, version: Version | None) -> dict[str, Any]:
-    """Where the engine finds what it needs."""
+class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
+    """Train; the outcome is the content of metrics.json."""
+
+    model = Task
+
+    def perform(self, task: Task, stop: StopSignal) -> dict[str, Any]:
+        version = task.experiment.version
+        config = run_config(task.experiment.config, version)
+        progress = TrainingProgress(task, logging_steps=config.training.logging_steps)
+        task.note("info", _("Attempt {n} starts.").format(n=task.attempt))
+        metrics: dict[str, Any] = {}
+        events = train(
+            config,
+            **engine_paths(config, version),
+            dataset_hash=version.hash if version else None,
+            results=task.experiment.folder,
+            should_save=stop.is_set,
+        )
+        try:
+            with closing(events):
+                for event in events:
+                    stop.check_lease()
+                    progress.add(event)
+                    metrics = getattr(event, "metrics", metrics)
+        except Interrupted:
+            raise TaskStoppedError from None
+        finally:
+            progress.write()
+        return metrics
+
+    def finish(self, task: Task, outcome: dict[str, Any]) -> None:
+        """Write SUCCESS and the experiment's results; neither is written if the model's files are not there."""
+        evaluation = outcome.get("eval", {})
+        summary = {name: evaluation.get(name) for name in ("accuracy", "macro_f1", "loss")}
+        foreseen = estimates.with_actual_usage(task, outcome)
+        with transaction.atomic():
+            end_attempt(
+                task, Status.SUCCESS, stage=Stage.DONE, result=summary, eta_seconds=0, deaths=0, foreseen=foreseen
+            )
+            record_result(experiment=task.experiment, metrics=outcome)
+            task.note("info", _("Done."))
+
+
+class TimingRunner(TaskRunner[Timing, dict[str, Any]]):
+    """Measure a few steps of a planned run; the outcome is `engine.training.estimate.Measured` as JSON."""
+
+    model = Timing
+
+    def perform(self, task: Timing, stop: StopSignal) -> dict[str, Any]:
+        config = run_config(task.config, task.version)
+        report = progress_reporter(Progress(task), stop)
+        return estimate.measure(config, **engine_paths(config, task.version), told=report).to_json()
+
+    def finish(self, task: Timing, outcome: dict[str, Any]) -> None:
+        end_attempt(task, Status.SUCCESS, result=outcome, deaths=0)
+
+
+def progress_reporter(progress: Progress, stop: StopSignal) -> Callable[[int, int], None]:
+    """Return a function of (steps done, all steps) that writes them and raises TaskStoppedError when `stop` is set."""
+
+    def report(done: int, total: int) -> None:
+        progress.changes = {"step": done, "total_steps": total}
+        progress.write_when_due()
+        if stop.is_set():
+            raise TaskStoppedError
+
+    return report
+
+
+class EnginePaths(TypedDict):
+    data_file: Path
+    base_models_dir: Path | None
+    cache_dir: Path
+
+
+def engine_paths(config: RunConfig, version: Version | None) -> EnginePaths:
+    """Return where the engine finds data, base models and cached tokens; without a version, download the hub's data."""
     return {
         "data_file": version.path if version else hub_data_file(config.data),
         "base_models_dir": settings.BASE_MODELS_DIR,
@@ -64,42 +119,9 @@ def where(config: RunConfig, version: Version | None) -> dict[str, Any]:
     }
 
 
-def run_config(asked: dict[str, Any], version: Version | None) -> RunConfig:
-    """The configuration; the platform's own datasets hold their columns under fixed names."""
-    config = RunConfig.parse(asked)
+def run_config(stored: dict[str, Any], version: Version | None) -> RunConfig:
+    """Return the stored configuration, with the fixed column names of the platform's own datasets."""
+    config = RunConfig.parse(stored)
     if version:
         config.data = config.data.model_copy(update=STORED_COLUMNS)
     return config
-
-
-def measure(task_id: str) -> None:
-    """Take a few steps of a run that is thought of, and keep how long they took."""
-    carry_out(Timing, task_id, do=_measure, succeed=_keep, known=(EngineError, LorasiteError))
-
-
-def _measure(task: Timing, beat: Heartbeat) -> dict[str, Any]:
-    from engine.training.estimate import measure
-
-    config, stop_asked, progress = run_config(task.config, task.version), StopAsked(task, beat), Progress(task)
-
-    def told(done: int, total: int) -> None:
-        progress.changes = {"step": done, "total_steps": total}
-        progress.write_when_due()
-        if stop_asked():
-            raise GivenUp
-
-    return measure(config, **where(config, task.version), told=told).to_json()
-
-
-def _keep(task: Timing, measured: dict[str, Any]) -> None:
-    end(task, Status.SUCCESS, result=measured, deaths=0)
-
-
-def _succeed(task: Task, metrics: dict[str, Any]) -> None:
-    """SUCCESS and the experiment's record are one transaction: the record refuses a model that is not there."""
-    summary = {name: metrics.get("eval", {}).get(name) for name in ("accuracy", "macro_f1", "loss")}
-    with transaction.atomic():
-        foreseen = estimates.beside_truth(task, metrics)
-        end(task, Status.SUCCESS, stage=Stage.DONE, result=summary, eta_seconds=0, deaths=0, foreseen=foreseen)
-        record_result(experiment=task.experiment, metrics=metrics)
-        task.note("info", _("Done."))

@@ -1,4 +1,4 @@
-"""A run as a task of the queue, its curves and its log. The task's life is that of `work.models.Work`."""
+"""Training runs as tasks of the queue, with their curves and logs. `work.models.Work` has what all tasks share."""
 
 import logging
 
@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.quotas import limit
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
 
-from .wording import TIMING_WORDS, WORDS
+from .wording import MESSAGES, TIMING_MESSAGES
 
 log = logging.getLogger(__name__)
 
@@ -27,47 +27,43 @@ class Stage(models.TextChoices):
 
 
 class Task(Work):
+    """A training run."""
+
     shared_through = "experiment"  # whose owner and shares decide who sees the run
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="tasks")
     experiment = models.OneToOneField("experiments.Experiment", models.CASCADE, related_name="task")
-    device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
+    device_kind = models.CharField(max_length=5, default="cpu")  # names the queue
 
-    # progress, beside what all work has
+    # Progress, beyond what every task has.
     stage = models.CharField(_("stage"), max_length=10, choices=Stage.choices, default=Stage.QUEUED)
     epoch = models.FloatField(default=0)
     loss = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
     facts = models.JSONField(default=dict)  # the engine's Prepared event: device, precision, rows, labels, …
-    foreseen = models.JSONField(
-        null=True
-    )  # {seconds, memory_mb}, and took_… once it has ended, of a run that was estimated
+    # The estimate, if there was one: {seconds, memory_mb}, with took_seconds and took_mb once the run has succeeded.
+    foreseen = models.JSONField(null=True)
 
-    queue, job, words = models.F("device_kind"), "training.jobs.run", WORDS
+    queue = models.F("device_kind")
+    job = "training.jobs.run"  # waits in Redis by this name, also across releases
+    messages = MESSAGES
 
     def __str__(self) -> str:
         return f"{self.experiment.name} ({self.status})"
 
-    @property
-    def queue_name(self) -> str:
-        return self.device_kind
-
     def within_limit(self) -> bool:
-        most = limit(self.owner, "running")
-        if most is None:
+        allowed = limit(self.owner, "running")
+        if allowed is None:
             return True
         others = Task.objects.filter(owner=self.owner).exclude(pk=self.pk)
+        # A task that was sent counts too: a worker may start it at any moment.
         sent = models.Q(status=Status.STARTED) | models.Q(status=Status.PENDING, sent_at__isnull=False)
-        return others.filter(sent).count() < most
+        return others.filter(sent).count() < allowed
 
     def note(self, level: str, text: str) -> None:
-        """A line in the run's log, in the database and in logs.txt."""
+        """Add a line to the run's log, in the database and in logs.txt."""
         line = LogLine.objects.create(task=self, at=timezone.now(), level=level, text=text[:1000])
-        self._append_to_file(line)
-
-    def _append_to_file(self, line: "LogLine") -> None:
-        """logs.txt is a copy for people; a disk that refuses it must not end the run."""
-        try:
+        try:  # logs.txt is a copy for people: a disk that refuses it must not end the run
             self.experiment.folder.mkdir(parents=True, exist_ok=True)
             with open(self.experiment.folder / "logs.txt", "a", encoding="utf-8") as file:
                 file.write(f"{line.at:%Y-%m-%d %H:%M:%S} {line.text}\n")
@@ -76,28 +72,26 @@ class Task(Work):
 
 
 class Timing(Work):
-    """A few real steps on a worker's device; whoever asks for a run that differs in nothing that matters shares it."""
+    """A short benchmark of a run, cached by the settings that affect speed or memory and used by everybody's estimates."""
 
-    passing = True  # its person's alone: never shared, never handed over
+    passing = True  # its owner's alone: never shared, never handed over
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")
     version = models.ForeignKey("datasets_app.Version", models.CASCADE, null=True, related_name="+")
-    key = models.CharField(max_length=64, unique=True)  # of what has influence on it
+    key = models.CharField(max_length=64, unique=True)  # hash of the settings that affect it
     config = models.JSONField()
-    device_kind = models.CharField(max_length=5, default="cpu")  # the queue that it waits in
+    device_kind = models.CharField(max_length=5, default="cpu")  # names the queue
 
-    queue, job, words = models.F("device_kind"), "training.jobs.measure", TIMING_WORDS
+    queue = models.F("device_kind")
+    job = "training.jobs.measure"  # waits in Redis by this name, also across releases
+    messages = TIMING_MESSAGES
 
     def __str__(self) -> str:
         return f"{self.version} ({self.status})"
 
-    @property
-    def queue_name(self) -> str:
-        return self.device_kind
-
 
 class Point(models.Model):
-    """One point of the curves: what a step or an evaluation measured."""
+    """One point of the curves: the measurements of a step, an evaluation, or both."""
 
     task = models.ForeignKey(Task, models.CASCADE, related_name="points")
     step = models.PositiveIntegerField()

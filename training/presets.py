@@ -1,4 +1,4 @@
-"""Where a new run can start from: three goals on the sample base model, and the files of config/."""
+"""What a new run can start from: three goals with the sample base model, and the files of config/."""
 
 from functools import cache
 from pathlib import Path
@@ -31,27 +31,30 @@ TITLES = {"quick": _("Quick try"), "balanced": _("Balanced"), "best": _("Best")}
 
 @cache
 def files() -> dict[str, dict[str, Any]]:
-    """The presets of config/ by name."""
+    """Return the configurations in config/ by the name of their file."""
     folder = Path(settings.BASE_DIR) / "config"
     return {path.stem: safe_yaml.read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The configuration of a goal or a file; that of `balanced` when there is no such name."""
+    """Return the configuration of a goal or a file; `balanced` for an unknown name."""
     if name in files():
-        return {k: v for k, v in files()[name].items() if k != "experiment_name"}
+        return {key: value for key, value in files()[name].items() if key != "experiment_name"}
     return GOALS.get(name, GOALS["balanced"])
 
 
 def names() -> list[dict[str, Any]]:
-    """What the page offers: goals first, then base models."""
+    """Return what the page offers as {name, title}: goals first, then base models."""
     goals = [{"name": name, "title": title} for name, title in TITLES.items()]
-    return goals + [{"name": n, "title": c["model"]["name"]} for n, c in files().items() if n != "default"]
+    models = [{"name": name, "title": config["model"]["name"]} for name, config in files().items() if name != "default"]
+    return goals + models
 
 
 def base_models() -> list[str]:
-    """The sample, the folders under BASE_MODELS_DIR, and the presets' models of the hub."""
+    """Return the sample model, the folders under BASE_MODELS_DIR, and the hub models of the presets, each name once."""
     folder = settings.BASE_MODELS_DIR
-    own = sorted(p.name for p in folder.iterdir() if (p / "config.json").exists()) if folder and folder.is_dir() else []
-    known = [c["model"]["name"] for c in files().values()]
-    return list(dict.fromkeys([SAMPLE_MODEL, *own, *known]))
+    local: list[str] = []
+    if folder and folder.is_dir():
+        local = sorted(path.name for path in folder.iterdir() if (path / "config.json").exists())
+    from_presets = [config["model"]["name"] for config in files().values()]
+    return list(dict.fromkeys([SAMPLE_MODEL, *local, *from_presets]))

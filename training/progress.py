@@ -1,7 +1,6 @@
-"""The engine's events become rows, written together at most once a second."""
+"""Turn the engine's events into rows of the database, written together at most once a second."""
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
 
 import psutil
 from django.utils import timezone
@@ -17,54 +16,51 @@ EVAL_FIELDS = ["epoch", "eval_loss", "accuracy", "macro_f1"]
 
 
 class TrainingProgress(Progress):
-    """Turns events into changes of the task, points of its curves and lines of its log."""
+    """Collect changes of a run's task, points of its curves and lines of its log."""
 
     task: Task
 
     def __init__(self, task: Task, *, logging_steps: int = 1) -> None:
         super().__init__(task)
         self.logging_steps = logging_steps
-        self.forget()
-        self.process = psutil.Process()
-        self.process.cpu_percent()  # the first answer is always 0
-
-    def take(self, event: events.Event) -> None:
-        if listener := _LISTENERS.get(type(event)):
-            listener(self, event)
-        if said := describe(event, self.logging_steps):
-            self.log(getattr(event, "level", "info"), said)
-        self.write_when_due()
-
-    def log(self, level: str, text: str) -> None:
-        self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
-
-    def write_more(self) -> None:
-        _upsert(self.steps, STEP_FIELDS)
-        _upsert(self.evaluations, EVAL_FIELDS)
-        LogLine.objects.bulk_create(self.lines)
-
-    def forget(self) -> None:
-        super().forget()
         self.steps: dict[int, Point] = {}
         self.evaluations: dict[int, Point] = {}
         self.lines: list[LogLine] = []
+        self.process = psutil.Process()
+        self.process.cpu_percent()  # the first answer is always 0
 
-    def _stage(self, event: events.StageChanged) -> None:
-        self.changes["stage"] = Stage(event.stage)
+    def add(self, event: events.Event) -> None:
+        """Take over what an event says, and write if that is due; raise LeaseLostError as `write` does."""
+        match event:
+            case events.StageChanged():
+                self.changes["stage"] = Stage(event.stage)
+            case events.Prepared():
+                self.changes["total_steps"] = event.total_steps
+                self.changes["step"] = event.resumed_from_step
+                self.changes["facts"] = asdict(event)
+            case events.StepDone():
+                self._add_step(event)
+            case events.Evaluated():
+                self.evaluations[event.step] = Point(
+                    task=self.task,
+                    step=event.step,
+                    epoch=event.epoch,
+                    eval_loss=event.metrics.get("loss"),
+                    accuracy=event.metrics.get("accuracy"),
+                    macro_f1=event.metrics.get("macro_f1"),
+                )
+        text = describe(event, self.logging_steps)
+        if text:
+            level = event.level if isinstance(event, events.Notice) else "info"
+            self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
+        self.write_when_due()
 
-    def _prepared(self, event: events.Prepared) -> None:
-        facts = {name: getattr(event, name) for name in event.__dataclass_fields__}
-        self.changes |= {"total_steps": event.total_steps, "step": event.resumed_from_step, "facts": facts}
-
-    def _step(self, event: events.StepDone) -> None:
-        names = ("step", "total_steps", "epoch", "loss", "tokens_per_second", "eta_seconds")
-        self.changes |= {name: getattr(event, name) for name in names}
+    def _add_step(self, event: events.StepDone) -> None:
+        for name in ("step", "total_steps", "epoch", "loss", "tokens_per_second", "eta_seconds"):
+            self.changes[name] = getattr(event, name)
         if event.step % self.logging_steps and event.step not in (1, event.total_steps):
             return
-        self.steps[event.step] = self._point(event)
-
-    def _point(self, event: events.StepDone) -> Point:
-        return Point(
+        self.steps[event.step] = Point(
             task=self.task,
             step=event.step,
             epoch=event.epoch,
@@ -76,35 +72,31 @@ class TrainingProgress(Progress):
             gpu_memory_mb=gpu_memory_mb(),
         )
 
-    def _evaluated(self, event: events.Evaluated) -> None:
-        m = event.metrics
-        self.evaluations[event.step] = Point(
-            task=self.task,
-            step=event.step,
-            epoch=event.epoch,
-            eval_loss=m.get("loss"),
-            accuracy=m.get("accuracy"),
-            macro_f1=m.get("macro_f1"),
-        )
+    def write_more(self) -> None:
+        upsert_points(self.steps, STEP_FIELDS)
+        upsert_points(self.evaluations, EVAL_FIELDS)
+        LogLine.objects.bulk_create(self.lines)
+
+    def clear(self) -> None:
+        super().clear()
+        self.steps = {}
+        self.evaluations = {}
+        self.lines = []
 
 
 def gpu_memory_mb() -> float | None:
-    """GPU memory in use by this process, in MiB; None without CUDA. The engine has loaded torch by now."""
-    import torch
+    """Return the GPU memory that this process has allocated, in MiB; None without CUDA."""
+    import torch  # heavy, and the engine has loaded it by now
 
     return torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_initialized() else None
 
 
-def _upsert(points: dict[int, Point], fields: list[str]) -> None:
-    """A resumed run measures some steps again; an evaluation shares its row with the step that it followed."""
+def upsert_points(points: dict[int, Point], fields: list[str]) -> None:
+    """Write `fields` of the points by step.
+
+    A row may be there already: a resumed run measures some steps again, and an evaluation shares its row with the step
+    before it.
+    """
     Point.objects.bulk_create(
         points.values(), update_conflicts=True, unique_fields=["task", "step"], update_fields=fields
     )
-
-
-_LISTENERS: dict[type, Callable[[TrainingProgress, Any], None]] = {
-    events.StageChanged: TrainingProgress._stage,
-    events.Prepared: TrainingProgress._prepared,
-    events.StepDone: TrainingProgress._step,
-    events.Evaluated: TrainingProgress._evaluated,
-}

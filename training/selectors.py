@@ -1,4 +1,4 @@
-"""Reads of tasks."""
+"""Queries of tasks and their logs."""
 
 from uuid import UUID
 
@@ -20,31 +20,30 @@ def tasks_for(user: User) -> QuerySet[Task]:
 
 
 def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
-    """Runs that the person may see, the newest first; `owner` is empty, or "me" for one's own."""
+    """Return the runs that the person may see, the newest first; `owner` is empty, or "me" for the person's own."""
     if status not in ("", *Status.values):
         raise Invalid(_("status is one of: {names}.").format(names=", ".join(Status.values)), field="status")
     if owner not in ("", "me"):
         raise Invalid(_("owner is empty or me."), field="owner")
-    found = tasks_for(user).order_by("-created_at")
-    found = found.filter(status=status) if status else found
-    return found.filter(owner=user) if owner else found
+    tasks = tasks_for(user).order_by("-created_at")
+    if status:
+        tasks = tasks.filter(status=status)
+    if owner:
+        tasks = tasks.filter(owner=user)
+    return tasks
+
+
+def _complete_tasks() -> QuerySet[Task]:
+    return Task.objects.select_related("experiment__version__dataset", "owner")
 
 
 def task_for(user: User, task_id: UUID) -> Task:
-    return get_visible(user, _whole(), pk=task_id)
+    return get_visible(user, _complete_tasks(), pk=task_id)
 
 
 def managed_task(user: User, task_id: UUID) -> Task:
-    """The task if the person may cancel and resume it."""
-    return get_managed(user, _whole(), pk=task_id)
-
-
-def manages(user: User, task: Task) -> bool:
-    return visible(user, Task.objects.filter(pk=task.pk), manage=True).exists()
-
-
-def _whole() -> QuerySet[Task]:
-    return Task.objects.select_related("experiment__version__dataset", "owner")
+    """Return the task if the person may cancel and resume it."""
+    return get_managed(user, _complete_tasks(), pk=task_id)
 
 
 @counts("running")
@@ -58,31 +57,35 @@ def waiting_of(user: User) -> int:
 
 
 def running_count(user: User) -> int:
+    """Return how many runs that the person may see are queued or running."""
     return tasks_for(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
 
 
 def log_after(task: Task, after: int = 0) -> list[LogLine]:
-    """The next lines of the run's log, oldest first."""
+    """Return the next LOG_PAGE lines of the run's log, the oldest first."""
     return list(task.log.filter(pk__gt=after)[:LOG_PAGE])
 
 
 def note_for(task: Task) -> str:
-    """What is special about the task's state, in a sentence; empty when the status says it all."""
+    """Return a sentence on what the status alone does not say; empty if it says everything."""
     if task.status == Status.STARTED and task.cancel_requested:
-        return _("Cancelling: the step is finished and saved first.")
-    if task.status == Status.PENDING and task.sent_at is None and (most := limit(task.owner, "running")):
-        return _("Waiting until fewer than {limit} of your runs go on, which is your limit.").format(limit=most)
-    if task.status == Status.PENDING and task.sent_at is None:
-        return _("Waiting for the queue; it is sent by itself as soon as the queue answers.")
-    if task.status == Status.PENDING:
-        return _("Waiting in line; {count} before it.").format(count=place_in_line(task))
+        return _("Cancelling: the current step is finished and saved first.")
     if task.status == Status.STARTED and task.deaths:
-        return _("Tried again after its worker died ({count} times).").format(count=task.deaths)
-    return ""
+        return _("Retried after its worker died ({count} times).").format(count=task.deaths)
+    if task.status != Status.PENDING:
+        return ""
+    if task.sent_at is not None:
+        return _("Waiting in the queue. Runs ahead: {count}.").format(count=place_in_line(task))
+    most = limit(task.owner, "running")
+    if most:
+        return _("Waiting until fewer than {limit} of your runs are in progress, which is your limit.").format(
+            limit=most
+        )
+    return _("Waiting for the queue. The run is sent as soon as the queue is back.")
 
 
 def place_in_line(task: Task) -> int:
-    """How many tasks of the same queue wait before this one."""
+    """Return how many tasks of the same queue wait before this one."""
     return Task.objects.filter(
         status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
     ).count()

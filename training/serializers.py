@@ -1,4 +1,4 @@
-"""The shapes of the training API, as OpenAPI describes them."""
+"""The JSON of the training API, as OpenAPI describes it."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from rest_framework import serializers
 from web.requests import Key
 
 from .models import LogLine, Status, Task
+from .selectors import note_for
 
 
 class AcceptedSerializer(serializers.ModelSerializer):
@@ -41,7 +42,7 @@ class TaskSerializer(serializers.ModelSerializer):
     result = serializers.DictField(allow_null=True)
     error = TaskErrorSerializer(allow_null=True)
     experiment = serializers.CharField(source="experiment.name")
-    note = serializers.SerializerMethodField(help_text="What a person should know now, in words.")
+    note = serializers.SerializerMethodField(help_text="What a person should know about the state, as a sentence.")
 
     class Meta:
         model = Task
@@ -51,8 +52,6 @@ class TaskSerializer(serializers.ModelSerializer):
         ]  # fmt: skip
 
     def get_note(self, task: Task) -> str:
-        from .selectors import note_for
-
         return note_for(task)
 
 
@@ -64,7 +63,7 @@ class LogLineSerializer(serializers.ModelSerializer):
 
 class LogSerializer(serializers.Serializer):
     lines = LogLineSerializer(many=True)
-    next = serializers.IntegerField(help_text="Give it as ?after= to get the lines that follow.")
+    next = serializers.IntegerField(help_text="Send it as ?after= to get the lines that follow.")
 
 
 class ValidConfigSerializer(serializers.Serializer):
@@ -76,8 +75,8 @@ class ManySerializer(serializers.Serializer):
 
 
 class DoneSerializer(serializers.Serializer):
-    """What became of one of several."""
+    """The outcome for one of several tasks."""
 
     task_id = serializers.UUIDField()
-    code = serializers.CharField(allow_blank=True, help_text="Empty where it was done, else why not.")
+    code = serializers.CharField(allow_blank=True, help_text="Empty if the task was cancelled, else the error code.")
     detail = serializers.CharField()

@@ -1,4 +1,4 @@
-"""The only way in for page, API and command: submit, cancel, resume."""
+"""Everything that changes runs: submit, cancel, resume. Pages, API and commands all call these functions."""
 
 import re
 from collections.abc import Mapping
@@ -33,141 +33,150 @@ FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
 
 
 def parse_config(data: Mapping[str, Any] | str) -> RunConfig:
-    """A mapping or YAML text as a RunConfig; Invalid names every field at fault."""
+    """Return a mapping or YAML text as a RunConfig; raise Invalid, which names every field at fault."""
     try:
         return RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
     except ConfigError as error:
         problems = [{"field": p.field, "message": p.message, "code": p.code} for p in error.problems]
-        raise Invalid(_("The configuration needs a look; nothing was queued."), problems=problems) from None
+        raise Invalid(
+            _("Some values of the configuration are invalid; nothing was queued."), problems=problems
+        ) from None
+
+
+def config_like(experiment: Experiment, dataset_name: str = "") -> dict[str, Any]:
+    """Return the configuration of an earlier run under a free name, on other data if `dataset_name` is given."""
+    config = experiment.config | {"experiment_name": free_name(experiment.name)}
+    if dataset_name:
+        config["data"] = config["data"] | {"dataset_name": dataset_name}
+    return config
 
 
 def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None) -> Task:
-    """Store a run and queue its id after the commit; with Redis away the run waits in the database.
+    """Store a run and, after the commit, send its id to the queue. While Redis is away, the run waits in the database.
 
-    The same key of the same person gives the same task; with another configuration it is a Conflict.
+    The same key of the same person returns the same task; with another configuration it raises Conflict.
     """
     require_creator(user)
-    tasks, mark = Task.objects.select_related("experiment"), fingerprint("train", config.model_dump(mode="json"))
-    if known := made_before(user, idempotency_key, mark, tasks):
-        return cast(Task, known)
+    tasks = Task.objects.select_related("experiment")
+    request_hash = fingerprint("train", config.model_dump(mode="json"))
+    earlier_task = made_before(user, idempotency_key, request_hash, tasks)
+    if earlier_task:
+        return cast(Task, earlier_task)
     version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
-    with once(user, idempotency_key, mark, tasks) as found:
-        found.made = found.made or _create(user, config, version)
-        return cast(Task, found.made)
+    with once(user, idempotency_key, request_hash, tasks) as result:
+        result.made = result.made or _create(user, config, version)
+        return cast(Task, result.made)
 
 
 def _create(user: User, config: RunConfig, version: Version | None) -> Task:
-    User.objects.select_for_update().get(pk=user.pk)  # a quota is counted by one submit at a time
+    User.objects.select_for_update().get(pk=user.pk)  # so that two submits do not count the quota at the same time
     require_queue(user)
     require_storage(user)
-    named = _named(config)
+    if "experiment_name" not in config.model_fields_set:
+        config = config.model_copy(update={"experiment_name": free_name(config.experiment_name)})
     experiment = experiments.create(
         owner=user,
-        name=named.experiment_name,
-        config=named.model_dump(mode="json"),
+        name=config.experiment_name,
+        config=config.model_dump(mode="json"),
         version=version,
         dataset_name=str(version) if version else config.data.dataset_name,
         base_model=config.model.name,
     )
-    kind = queue.kind_for(config.training.device)
-    foreseen = estimates.known(config, version)
-    task = Task.objects.create(owner=user, experiment=experiment, device_kind=kind, foreseen=foreseen)
+    task = Task.objects.create(
+        owner=user,
+        experiment=experiment,
+        device_kind=queue.kind_for(config.training.device),
+        foreseen=estimates.stored_estimate(config, version),
+    )
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
     return task
 
 
 def estimate(*, user: User, config: RunConfig, again: bool = False) -> estimates.Estimate:
-    """What a run would take. Queues a measurement where nobody has made it yet, or `again` after one that failed."""
+    """Return the estimate of a run; queue a measurement if there is none yet, or `again` if it failed."""
     require_creator(user)
-    return estimates.ask(user, config, check(user=user, config=config), again=again)
+    return estimates.request_estimate(user, config, check(user=user, config=config), again=again)
 
 
 def validate(*, user: User, config: RunConfig) -> None:
-    """Raise what `submit` would, and queue nothing."""
+    """Raise what `submit` would raise, and queue nothing."""
     check(user=user, config=config)
     if "experiment_name" in config.model_fields_set:
         experiments.check_name(config.experiment_name)
 
 
 def check(*, user: User, config: RunConfig) -> Version | None:
-    """What only the platform can check: the dataset (None: one of the hub) and the base model."""
-    version = _dataset(user, config)
+    """Check what only the platform knows: dataset, base model and workers. Return the version; None for a hub dataset."""
+    version = find_version(user, config)
     check_base_model(config.model)
-    _check_few_bits(config)
-    return version
-
-
-def _check_few_bits(config: RunConfig) -> None:
-    field = f"model.{config.model.few_bits}"
     if config.model.few_bits and queue.kind_for(config.training.device) != "cuda":
+        field = f"model.{config.model.few_bits}"
         raise Invalid(
             _(
                 "{field} needs an NVIDIA GPU, and this run would go to a worker without one. Leave it out, or add a "
-                "worker with a GPU and ask for it with training.device cuda."
+                "worker with a GPU and select it with training.device cuda."
             ).format(field=field),
             field=field,
         )
+    return version
 
 
-def _dataset(user: User, config: RunConfig) -> Version | None:
+def find_version(user: User, config: RunConfig) -> Version | None:
+    """Return the dataset version of a run, None if its data are on the hub; raise Invalid if they cannot be trained on."""
     name = config.data.dataset_name
     if FILE_NAME.search(name) or name.startswith((".", "/", "~")) or "\\" in name or ":" in name:
         raise Invalid(
-            _("A file's path is taken on the command line only. Add the file as a dataset, then give its name."),
+            _("File paths work on the command line only. Add the file as a dataset, then enter the dataset's name."),
             field="data.dataset_name",
         )
     if HUB_ID.fullmatch(name):
         return None
     version = version_for(user, name)
-    _check_version(version, config)
-    return version
-
-
-def _check_version(version: Version, config: RunConfig) -> None:
     if len(version.labels) < 2:
         raise Invalid(
-            _("{version} has one label only, so there is nothing to tell apart. Add rows of another label.").format(
+            _("{version} has only one label, so there is nothing to learn. Add rows with another label.").format(
                 version=version
             ),
             field="data.dataset_name",
         )
-    refusing = [code for code, severity in config.data.validation_rules.items() if severity == "error"]
-    if "over_token_limit" in refusing:  # the stored finding is that of the sample model and the usual limit
-        refusing.remove("over_token_limit")
-        _check_tokens(version, config)
-    if finding := version.findings.filter(code__in=refusing).first():
+    check_validation_rules(version, config)
+    return version
+
+
+def check_validation_rules(version: Version, config: RunConfig) -> None:
+    """Raise Invalid if the version has a finding that the run's own rules call an error."""
+    codes = [code for code, severity in config.data.validation_rules.items() if severity == "error"]
+    if "over_token_limit" in codes:  # the stored finding is for the sample model and the default limit
+        codes.remove("over_token_limit")
+        check_token_limit(version, config)
+    finding = version.findings.filter(code__in=codes).first()
+    if finding:
         raise Invalid(
             _("Refused by your rule for {code}: {message}").format(code=finding.code, message=finding.message),
             field="data.validation_rules",
         )
 
 
-def _check_tokens(version: Version, config: RunConfig) -> None:
-    """Invalid where texts are longer than this run reads, by the tokenizer of its own base model."""
+def check_token_limit(version: Version, config: RunConfig) -> None:
+    """Raise Invalid if texts are longer than this run reads, by the tokenizer of its own base model."""
     lengths = text_statistics.tokens(version, config.model.name)
     if lengths is None:
         check_base_model(config.model)
         lengths = text_statistics.count_tokens(version, config.model.name)
-    over, share = text_statistics.share_over(lengths, config.data.max_length)
-    if over:
-        message = _(
-            "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
+    count, share = text_statistics.share_over(lengths, config.data.max_length)
+    if count:
+        raise Invalid(
+            _(
+                "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
+            ).format(count=count, percent=f"{100 * share:.2g}", limit=config.data.max_length),
+            field="data.validation_rules",
         )
-        said = message.format(count=over, percent=f"{100 * share:.2g}", limit=config.data.max_length)
-        raise Invalid(said, field="data.validation_rules")
-
-
-def _named(config: RunConfig) -> RunConfig:
-    """A run without a name of its own gets a free one."""
-    if "experiment_name" in config.model_fields_set:
-        return config
-    return config.model_copy(update={"experiment_name": free_name(config.experiment_name)})
 
 
 @transaction.atomic
 def cancel(*, user: User, task: Task) -> Task:
-    """A waiting task ends at once; a running one within a step, with its last checkpoint kept."""
+    """End a waiting task at once; a running one ends within a step and keeps its last checkpoint."""
     task.cancel()
     record("task.cancel", user=user, obj=task, task_id=str(task.pk))
     return task
@@ -175,8 +184,10 @@ def cancel(*, user: User, task: Task) -> Task:
 
 @transaction.atomic
 def resume(*, user: User, task: Task) -> Task:
-    """Queue a cancelled or failed run again; it goes on from its last good checkpoint."""
-    _check_still_there(task.experiment)
+    """Queue a cancelled or failed run again; it continues from its last good checkpoint."""
+    version = task.experiment.version
+    if version and not version.path.exists():
+        raise NotFound(_("The data of this run were deleted, so it cannot resume. Add the dataset and train again."))
     require_queue(task.owner)
     task.queue_again()
     record("task.resume", user=user, obj=task, task_id=str(task.pk))
@@ -184,9 +195,4 @@ def resume(*, user: User, task: Task) -> Task:
     return task
 
 
-def _check_still_there(experiment: Experiment) -> None:
-    if experiment.version and not experiment.version.path.exists():
-        raise NotFound(_("The data of this run are gone, so it can't go on. Add the dataset and train anew."))
-
-
-__all__ = ["WrongState", "cancel", "check", "estimate", "parse_config", "resume", "submit", "validate"]
+__all__ = ["WrongState", "cancel", "check", "config_like", "estimate", "parse_config", "resume", "submit", "validate"]

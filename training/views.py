@@ -4,14 +4,16 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
+from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsed, checked_key
-from accounts.permissions import require_creator
+from accounts.models import User
+from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
 from experiments.selectors import experiment_for, free_name
@@ -28,10 +30,12 @@ LOG_TAIL = 12
 
 @login_required
 @vary_on_headers("HX-Request")
-def run(request: Any, task_id: UUID) -> HttpResponse:
-    """One run, live: the whole page, or for a poll the part that changes; 286 ends the polling."""
+def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
-    points, heard = list(task.points.all()), request.GET.get("heard", "")
+    points = list(task.points.all())
+    quarter = curves.quarter(task)
+    quarter_on_page = request.GET.get("heard", "")
     context = {
         "task": task,
         "experiment": task.experiment,
@@ -41,9 +45,9 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
         "verdict": curves.verdict(task, points),
         "log": task.log.order_by("-pk")[:LOG_TAIL],
         "note": selectors.note_for(task),
-        "quarter": curves.quarter(task),
-        "said": curves.said(task) if heard not in ("", str(curves.quarter(task))) else "",
-        "manages": selectors.manages(request.user, task),
+        "quarter": quarter,
+        "announcement": curves.announcement(task) if quarter_on_page not in ("", str(quarter)) else "",
+        "manages": can_manage(request.user, task),
         "polled": bool(request.htmx),
     }
     if request.htmx:
@@ -54,101 +58,108 @@ def run(request: Any, task_id: UUID) -> HttpResponse:
 
 
 @login_required
-def new(request: Any) -> HttpResponse:
-    """The form of a run. `do` says which button was pressed: start, estimate, show (as curl, …) or read (the YAML)."""
+def new(request: SignedInRequest) -> HttpResponse:
+    """Show the form of a run. `do` names the button that was pressed.
+
+    start: submit the run. estimate: show its time and memory. show: update the snippets. read: fill the form from YAML.
+    """
     require_creator(request.user)
-    if request.method == "POST":
-        count(request, "validate")  # each button reads the form's YAML values
-    do, problem, estimate = request.POST.get("do", "start"), None, None
-    form = _form(request, _asked(request), request.POST if request.method == "POST" and do != "read" else None)
+    do = request.POST.get("do", "start") if request.method == "POST" else ""
+    if do:
+        count(request, "validate")  # each button parses the YAML values of the form
+    form = make_form(request.user, initial_config(request), request.POST if do not in ("", "read") else None)
+    problem: LorasiteError | None = None
+    estimate: estimates.Estimate | None = None
     try:
-        if request.method == "POST" and do == "start":
-            return redirect("training:run", _start(request, form).pk)
-        if request.method == "POST" and do == "estimate":
-            estimate = _estimate(request, form)
-        if request.method == "POST" and do == "read":
-            form = _form(request, services.parse_config(request.POST.get("yaml", "")).model_dump(mode="json"))
+        if do == "start":
+            return redirect("training:run", submit_form(request, form).pk)
+        if do == "estimate":
+            config = services.parse_config(form.configuration())
+            estimate = services.estimate(user=request.user, config=config, again="poll" not in request.POST)
+        if do == "read":
+            config = services.parse_config(request.POST.get("yaml", ""))
+            form = make_form(request.user, config.model_dump(mode="json"))
     except LorasiteError as error:
         problem = error
         if do == "start":
-            form.take(error)
-    context = _panel(do, estimate, problem)
-    if do == "estimate" and request.htmx:  # asked each second while a measurement goes on
+            form.add_service_error(error)
+    context: dict[str, Any] = {
+        "do": do or "start",
+        "problem": problem,
+        "estimate": estimate,
+        "past_error": estimates.past_error() if estimate and estimate.forecast else None,
+    }
+    # Polled each second while a measurement is running. Status 200 also with a problem: htmx shows no error responses.
+    if do == "estimate" and request.htmx:
         return render(request, "training/estimate.html", context)
-    context |= {"form": form, "presets": presets.names(), "yaml": request.POST.get("yaml", "")}
-    context["copies"] = copies(request, form.configuration())
+    context |= {
+        "form": form,
+        "presets": presets.names(),
+        "yaml": request.POST.get("yaml", ""),
+        "copies": copies(request, form.configuration()),
+    }
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 
 
-@login_required
-@require_POST
-def again(request: Any) -> HttpResponse:
-    """The configuration of an experiment (`like`) once more, on another version of its data (`dataset`)."""
-    found = experiment_for(request.user, request.POST.get("like", ""))
-    config = found.config | {"experiment_name": free_name(found.name)}
-    config["data"] = config["data"] | {"dataset_name": request.POST.get("dataset") or found.dataset_name}
-    key = f"again-{found.pk}-{config['data']['dataset_name']}"  # pressed twice, it is one run
-    try:
-        task = _submit_again(request, config, key)
-    except KeyUsed as error:  # that very run is there already, under the name that was free then
-        made = selectors.tasks_for(request.user).filter(pk__in=[pk for pk in [error.facts.get("made")] if pk]).first()
-        task = made or _submit_again(request, config, f"{key}-{config['experiment_name']}")  # it is gone or given away
-    return redirect("training:run", task.pk)
-
-
-def _submit_again(request: Any, config: dict[str, Any], key: str) -> Task:
-    return services.submit(user=request.user, config=services.parse_config(config), idempotency_key=key)
-
-
-def _start(request: Any, form: RunForm) -> Task:
-    count(request, "train")
-    config = services.parse_config(form.configuration())
-    return services.submit(user=request.user, config=config, idempotency_key=checked_key(request.POST.get("token", "")))
-
-
-def _panel(do: str, estimate: estimates.Estimate | None, problem: LorasiteError | None) -> dict[str, Any]:
-    past_error = estimates.past_error() if estimate and estimate.forecast else None
-    return {"do": do, "problem": problem, "estimate": estimate, "past_error": past_error}
-
-
-def _estimate(request: Any, form: RunForm) -> estimates.Estimate:
-    config = services.parse_config(form.configuration())
-    return services.estimate(user=request.user, config=config, again="poll" not in request.POST)
-
-
-def _form(request: Any, config: dict[str, Any], data: Any = None) -> RunForm:
-    return RunForm(data, config=config, datasets=_newest(request), models=presets.base_models())
-
-
-def _newest(request: Any) -> list[str]:
-    """The newest version of every dataset, as name@version."""
-    return [f"{d.name}@{d.latest.number}" for d in datasets_for(request.user)]
-
-
-def _asked(request: Any) -> dict[str, Any]:
-    """What the form starts from: an earlier experiment (`like`), a preset, a dataset."""
-    if like := request.GET.get("like"):
-        found = experiment_for(request.user, like)
-        config = found.config | {"experiment_name": free_name(found.name)}
-        if wanted := request.GET.get("dataset"):
-            config["data"] = config["data"] | {"dataset_name": wanted}
-        return config
+def initial_config(request: SignedInRequest) -> dict[str, Any]:
+    """Return what the form starts from: an earlier experiment (`like`) or a preset, and a dataset."""
+    dataset_name = request.GET.get("dataset", "")
+    like = request.GET.get("like")
+    if like:
+        return services.config_like(experiment_for(request.user, like), dataset_name)
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
-    wanted = request.GET.get("dataset") or config["data"]["dataset_name"]
-    known = {name.partition("@")[0]: name for name in _newest(request)}
-    config["data"]["dataset_name"] = known.get(wanted, wanted)
+    dataset_name = dataset_name or config["data"]["dataset_name"]
+    newest = {name.partition("@")[0]: name for name in newest_versions(request.user)}
+    config["data"]["dataset_name"] = newest.get(dataset_name, dataset_name)
     return config | {"experiment_name": free_name("run-1")}
 
 
+def make_form(user: User, config: dict[str, Any], data: QueryDict | None = None) -> RunForm:
+    return RunForm(data, config=config, datasets=newest_versions(user), models=presets.base_models())
+
+
+def newest_versions(user: User) -> list[str]:
+    """Return the newest version of every dataset that the person may see, as name@version."""
+    return [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(user)]
+
+
+def submit_form(request: SignedInRequest, form: RunForm) -> Task:
+    count(request, "train")
+    config = services.parse_config(form.configuration())
+    # The form's hidden token makes two clicks on Start one run.
+    return services.submit(user=request.user, config=config, idempotency_key=checked_key(request.POST.get("token", "")))
+
+
 @login_required
 @require_POST
-def cancel(request: Any, task_id: UUID) -> HttpResponse:
+def again(request: SignedInRequest) -> HttpResponse:
+    """Submit the configuration of an experiment (`like`) again, on another version of its data (`dataset`)."""
+    experiment = experiment_for(request.user, request.POST.get("like", ""))
+    dataset_name = request.POST.get("dataset") or experiment.dataset_name
+    config = services.parse_config(services.config_like(experiment, dataset_name))
+    key = f"again-{experiment.pk}-{dataset_name}"  # so that two clicks are one run
+    try:
+        task = services.submit(user=request.user, config=config, idempotency_key=key)
+    except KeyUsed as error:
+        # The first click has made the run, under the name that was free then: show it. If it was deleted or given away
+        # since, submit another one.
+        made_pk = error.facts.get("made")
+        earlier = selectors.tasks_for(request.user).filter(pk=made_pk).first() if made_pk else None
+        task = earlier or services.submit(
+            user=request.user, config=config, idempotency_key=f"{key}-{config.experiment_name}"
+        )
+    return redirect("training:run", task.pk)
+
+
+@login_required
+@require_POST
+def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     services.cancel(user=request.user, task=selectors.managed_task(request.user, task_id))
     return redirect("training:run", task_id)
 
 
 @login_required
 @require_POST
-def resume(request: Any, task_id: UUID) -> HttpResponse:
+def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     services.resume(user=request.user, task=selectors.managed_task(request.user, task_id))
     return redirect("training:run", task_id)

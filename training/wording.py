@@ -1,34 +1,36 @@
-"""What a run tells its person when it does not simply end well."""
+"""What a training run, and a benchmark for an estimate, tell their owner when they do not simply succeed."""
 
 from django.utils.translation import gettext_lazy as _
 
-from work.models import Words
+from work.models import JobMessages
 
-WORDS = Words(
-    kept=_("The configuration, the log and the checkpoints that were written are kept."),
-    after_known=_("Change what the message names and train again, or resume this run once the cause is gone."),
-    after_unforeseen=_(
-        "Resume the run; if it breaks again, tell your administrator the number: the server's log has more."
+MESSAGES = JobMessages(
+    error_kept=_("The configuration, the log and all checkpoints written so far are kept."),
+    known_error_next=_("Fix what the message names and train again, or resume this run once the cause is gone."),
+    unexpected_error_next=_(
+        "Resume the run. If it fails again, give your administrator the error number; the server's log has the details."
     ),
-    kept_by_lost=_("The log and the checkpoints that were written are kept."),
-    after_lost=_("Look at the log's last lines. With less memory per step (a smaller batch) it may go on: resume it."),
+    worker_lost_kept=_("The log and all checkpoints written so far are kept."),
+    worker_lost_next=_(
+        "Check the last lines of the log. Resuming may work with less memory per step (a smaller batch)."
+    ),
     cancelled=_("Cancelled. The last checkpoint is kept; the run can be resumed."),
-    given_back=_("The worker stops; the run is saved and waits for the next one."),
-    taken_back=_("The worker of this run is gone; the run goes back to the queue."),
-    killed=_(
-        "The system killed the training process, as it does when memory runs out (SIGKILL); "
-        "its peak was {peak:.0f} MiB. The checkpoints are kept and the run is tried again."
+    worker_stopping=_("The worker is stopping. The run is saved and waits for the next worker."),
+    worker_gone=_("The worker of this run is gone. The run goes back to the queue."),
+    process_killed=_(
+        "The training process was killed, probably because memory ran out (SIGKILL, peak {peak:.0f} MiB). "
+        "The checkpoints are kept and the run will be retried."
     ),
-    kept_after={"folder_gone": _("The configuration, the curves and the log on the run's page are kept.")},
+    error_kept_by_code={"folder_gone": _("The configuration, the curves and the log on the run's page are kept.")},
 )
 
-TIMING_WORDS = Words(
-    kept=_("Nothing was queued."),
-    after_known=_("Change what the message names, then estimate again."),
-    after_unforeseen=_("Estimate again; if it breaks again, tell your administrator the number."),
-    kept_by_lost=_("Nothing was queued."),
-    after_lost=_("The run may need more memory than there is. Try a smaller batch or shorter texts."),
+TIMING_MESSAGES = JobMessages(
+    error_kept=_("Nothing was queued."),
+    known_error_next=_("Fix what the message names, then estimate again."),
+    unexpected_error_next=_("Estimate again. If it fails again, give your administrator the error number."),
+    worker_lost_kept=_("Nothing was queued."),
+    worker_lost_next=_("The run may need more memory than there is. Try a smaller batch or shorter texts."),
     cancelled=_("Cancelled. Nothing was queued."),
-    given_back=_("The worker stops; the measurement begins again on the next one."),
-    taken_back=_("The worker of this measurement is gone; it goes back to the queue."),
+    worker_stopping=_("The worker is stopping. The measurement starts again on the next worker."),
+    worker_gone=_("The worker of this measurement is gone. The measurement goes back to the queue."),
 )

@@ -1,4 +1,4 @@
-"""Who holds a piece of work. A lease is a row's `lease_until` by the database's clock; `attempt` is the fencing token."""
+"""Leases: which worker holds a task. `lease_until` is by the database's clock; `attempt` is the fencing token."""
 
 import logging
 import os
@@ -12,7 +12,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, connection
-from django.db.models import F
+from django.db.models import QuerySet
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
 from .models import PREPARING, Status, Work, WrongState
@@ -21,40 +22,31 @@ log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Work)
 
 
-class Fenced(Exception):
-    """Somebody else has the work, or it has ended: what this attempt still wants to write is refused."""
+class LeaseLostError(Exception):
+    """Another attempt holds the task, or it has ended. What this attempt still wants to write is refused."""
 
 
-def holder(pid: int) -> str:
-    """The name of a process that works, as `Work.worker` keeps it."""
+def worker_name(pid: int) -> str:
+    """Return the name of a worker's process as `Work.worker` stores it."""
     return f"{socket.gethostname()}:{pid}"
 
 
-def expire(task: Work) -> None:
-    """The holder is known to be dead: the reconciler need not wait for the lease."""
-    held(task).update(lease_until=Now() - timedelta(seconds=1))
-
-
-def take(kind: type[W], task_id: UUID) -> W | None:
-    """Start what waits; None when another delivery of the same job was first or nothing waits any more."""
+def acquire(kind: type[W], task_id: UUID) -> W | None:
+    """Start a waiting task as a new attempt. Return None if it no longer waits, e.g. because its job was delivered twice."""
     task = kind._default_manager.filter(pk=task_id).first()
     if task is None:
         return None
-    fresh: dict[str, Any] = {
-        "stage": PREPARING,
-        "error": None,
-        "worker": holder(os.getpid()),
-        "cancel_requested": False,
-    }
     try:
         task.move(
             Status.STARTED,
             frm=[Status.PENDING],
-            held_attempt=task.attempt,
-            attempt=F("attempt") + 1,
-            lease_until=_deadline(),
+            attempt=task.attempt,
+            lease_until=_next_deadline(),
+            worker=worker_name(os.getpid()),
             started_at=Now(),
-            **fresh,
+            stage=PREPARING,
+            error=None,
+            cancel_requested=False,
         )
     except WrongState:
         return None
@@ -62,75 +54,80 @@ def take(kind: type[W], task_id: UUID) -> W | None:
 
 
 def renew(task: Work) -> None:
-    write(task, lease_until=_deadline())
+    """Extend the lease; raise LeaseLostError if this attempt no longer holds the task."""
+    update(task, lease_until=_next_deadline())
 
 
-def write(task: Work, **changes: Any) -> None:
-    """A write of the attempt that holds the work; Fenced when it holds it no more."""
-    if not held(task).update(**changes):
-        raise Fenced(f"Attempt {task.attempt} no longer holds {task.pk}.")
+def update(task: Work, **changes: Any) -> None:
+    """Write to the row of a task that this attempt holds; raise LeaseLostError if it no longer does."""
+    if not _held_row(task).update(**changes):
+        raise LeaseLostError(f"Attempt {task.attempt} no longer holds {task.pk}.")
 
 
-def held(task: Work) -> Any:
+def expire(task: Work) -> None:
+    """Let the lease run out now, because its holder is known to be dead."""
+    _held_row(task).update(lease_until=Now() - timedelta(seconds=1))
+
+
+def _held_row(task: Work) -> QuerySet[Work]:
     return type(task)._default_manager.filter(pk=task.pk, attempt=task.attempt, status=Status.STARTED)
 
 
-def _deadline() -> Any:
+def _next_deadline() -> CombinedExpression:
     return Now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
 class Heartbeat(threading.Thread):
-    """Renews the lease beside the work, over a database connection of its own.
+    """Renew the lease from a thread of its own, over a database connection of its own.
 
-    Long steps, evaluation and saving therefore never look like death. When the worker that forked this process has
-    died, `on_orphaned` is called once, so that the work saves itself and goes back to the queue.
+    So a long step, an evaluation or a save never looks like a dead worker. When the worker that forked this process
+    has died, `on_orphaned` is called once, so that the task saves its place and goes back to the queue.
     """
 
     def __init__(self, task: Work, *, on_orphaned: Callable[[], None]) -> None:
         super().__init__(name="lease", daemon=True)
-        self.task, self.on_orphaned = task, on_orphaned
+        self.task = task
+        self.on_orphaned = on_orphaned
         self.lost = threading.Event()
         self.renewed_at = time.monotonic()
-        self._stop_asked = threading.Event()
-        self._parent = os.getppid()
+        self._stop_event = threading.Event()
+        self._parent_pid = os.getppid()
 
     def check(self) -> None:
-        """Fenced when somebody else has the work. Asks the database only if the lease may have run out meanwhile.
+        """Raise LeaseLostError if another attempt holds the task. Query the database only if the lease may have run out.
 
-        A frozen process wakes up so. A database that is away gives the work to nobody else either, so it goes on.
+        The lease may have run out when this process was frozen for a while.
         """
         if self.lost.is_set():
-            raise Fenced(f"Attempt {self.task.attempt} no longer holds {self.task.pk}.")
+            raise LeaseLostError(f"Attempt {self.task.attempt} no longer holds {self.task.pk}.")
         if time.monotonic() - self.renewed_at > settings.LEASE_SECONDS:
             try:
                 renew(self.task)
             except DatabaseError:
-                connection.close()
+                connection.close()  # a database that is away gives the task to nobody else either: go on
 
     def run(self) -> None:
         try:
-            while not self._stop_asked.wait(1) and not self.lost.is_set():
-                self._watch_parent()
+            while not self._stop_event.wait(1) and not self.lost.is_set():
+                if os.getppid() != self._parent_pid:
+                    self._parent_pid = os.getppid()
+                    self.on_orphaned()
+                # A quarter, so that a renewal may fail twice before the lease expires.
                 if time.monotonic() - self.renewed_at > settings.LEASE_SECONDS / 4:
                     self._renew()
         finally:
             connection.close()
 
     def stop(self) -> None:
-        self._stop_asked.set()
+        self._stop_event.set()
         self.join(timeout=5)
 
-    def _watch_parent(self) -> None:
-        if os.getppid() != self._parent:
-            self._parent = os.getppid()
-            self.on_orphaned()
-
     def _renew(self) -> None:
-        asked_at = time.monotonic()
+        sent_at = time.monotonic()  # before the query: the lease must never look longer here than in the database
         try:
             renew(self.task)
-            self.renewed_at = asked_at
-        except Fenced:
+            self.renewed_at = sent_at
+        except LeaseLostError:
             self.lost.set()
         except DatabaseError as error:
             log.warning("The lease of %s could not be renewed: %s", self.task.pk, error)

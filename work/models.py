@@ -1,26 +1,31 @@
-"""The life of anything that a worker carries out. The database is the truth; Redis carries ids (docs/reliability.md)."""
+"""The abstract row of a task: queue, lease, progress and result. The database is the truth; Redis carries ids only."""
 
 import logging
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from django.apps import apps
 from django.db import models
-from django.db.models.expressions import Combinable
+from django.db.models import F, Value
 from django.db.models.functions import Now
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from web.errors import Conflict
 
 log = logging.getLogger(__name__)
-QUEUED, PREPARING = "queued", "preparing"  # the stages that every kind of work has
+Translated: TypeAlias = str | Promise
+
+# The stages that every kind of task has.
+QUEUED = "queued"
+PREPARING = "preparing"
 
 
 class WrongState(Conflict):
     code = "task_wrong_state"
-    message = _("This task has already ended or been taken; nothing was changed.")
+    message = _("This task has already ended, or another worker has started it. Nothing was changed.")
 
 
 class Status(models.TextChoices):
@@ -35,42 +40,42 @@ ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELLED)
 
 
 KILLED = _(
-    "The system killed the process, as it does when memory runs out (SIGKILL); its peak was {peak:.0f} MiB. It is tried again."
+    "The process was killed, probably because memory ran out (SIGKILL, peak {peak:.0f} MiB). The task will be retried."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """What one kind of work tells its person when it does not simply end well; each a translated sentence."""
+class JobMessages:
+    """What one kind of task tells its owner when it does not simply succeed. `*_kept` and `*_next` end up in `error`."""
 
-    kept: Any  # after an error: what is still there
-    after_known: Any  # what to do after an error that the code knows
-    after_unforeseen: Any
-    kept_by_lost: Any  # when workers died on it again and again
-    after_lost: Any
-    cancelled: Any
-    given_back: Any  # the worker stops and the work goes on elsewhere
-    taken_back: Any  # its worker is gone
-    killed: Any = KILLED  # by the system, with {peak} in MiB
-    kept_after: dict[str, Any] = field(default_factory=dict)  # instead of `kept`, by the error's code
+    error_kept: Translated  # what is still there after an error
+    known_error_next: Translated  # what to do after an error that has a code
+    unexpected_error_next: Translated
+    worker_lost_kept: Translated  # after too many workers died at the same step
+    worker_lost_next: Translated
+    cancelled: Translated
+    worker_stopping: Translated  # the task is saved and goes back to the queue
+    worker_gone: Translated  # the lease ran out and the task goes back to the queue
+    process_killed: Translated = KILLED  # formatted with {peak} in MiB
+    error_kept_by_code: dict[str, Translated] = field(default_factory=dict)  # replaces `error_kept` for these codes
 
 
 class Work(models.Model):
-    """One row per piece of work. A kind of work is a subclass; queue, lease, reconciler and worker serve every kind."""
+    """A task. Each kind of task is a subclass; queue, lease, reconciler and worker serve all of them."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.PENDING, db_index=True)
 
-    # the queue: outbox, lease and fencing token
+    # Queue: outbox, lease and fencing token.
     sent_at = models.DateTimeField(null=True)  # empty until Redis has the id
     attempt = models.PositiveIntegerField(default=0)  # counts starts; every write of a worker says WHERE attempt = mine
     lease_until = models.DateTimeField(null=True)
     worker = models.CharField(max_length=100, blank=True)
     cancel_requested = models.BooleanField(default=False)
-    deaths = models.PositiveIntegerField(default=0)  # workers lost at `death_step`; the third sets the work aside
+    deaths = models.PositiveIntegerField(default=0)  # workers lost at `death_step`; the third makes the task fail
     death_step = models.PositiveIntegerField(default=0)
 
-    # progress, as the worker last wrote it
+    # Progress, as the worker last wrote it.
     stage = models.CharField(max_length=10, default=QUEUED)
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
@@ -82,9 +87,9 @@ class Work(models.Model):
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
 
-    queue: ClassVar[Combinable]  # `queue_name` in SQL
+    queue: ClassVar[F | Value]  # name of the queue as SQL: a field of the row, or a constant
     job: ClassVar[str]  # dotted name of the function that a worker calls with the id
-    words: ClassVar[Words]
+    messages: ClassVar[JobMessages]
 
     class Meta:
         abstract = True
@@ -92,8 +97,10 @@ class Work(models.Model):
 
     @property
     def queue_name(self) -> str:
-        """The queue that it waits in; each worker serves one."""
-        raise NotImplementedError
+        """Return the value of `queue` for this row. Each worker serves one queue."""
+        if isinstance(self.queue, Value):
+            return str(self.queue.value)
+        return str(getattr(self, self.queue.name))  # type: ignore[attr-defined]  # django-stubs lack it
 
     @property
     def finished(self) -> bool:
@@ -109,36 +116,52 @@ class Work(models.Model):
             return 100
         return min(99, int(100 * self.step / self.total_steps)) if self.total_steps else 0
 
-    def move(self, to: Status, *, frm: Collection[Status], **changes: Any) -> None:
-        """The only way a status changes: one conditional UPDATE whose row count is the answer."""
-        where: dict[str, Any] = {"attempt": changes.pop("held_attempt")} if "held_attempt" in changes else {}
-        same = type(self)._default_manager.filter(pk=self.pk, status__in=list(frm), **where)
-        if not same.update(status=to, **changes):
+    def move(self, to: Status, *, frm: Collection[Status], attempt: int | None = None, **changes: Any) -> None:
+        """Change the status, and `changes` with it; raise WrongState if the row is not in one of the statuses `frm`.
+
+        With `attempt`, also raise WrongState unless the row is still in that attempt. No other code changes a status.
+        """
+        row = type(self)._default_manager.filter(pk=self.pk, status__in=list(frm))
+        if attempt is not None:
+            row = row.filter(attempt=attempt)
+        if to == Status.STARTED:
+            changes["attempt"] = F("attempt") + 1
+        # One conditional UPDATE: of several workers that try at once, one sees a row count of 1.
+        if not row.update(status=to, **changes):
             raise WrongState(task_id=str(self.pk))
         self.refresh_from_db()
 
     def cancel(self) -> None:
-        """Waiting work ends at once, work that is going on as soon as it looks; WrongState where it has ended."""
-        going_on = type(self)._default_manager.filter(pk=self.pk, status=Status.STARTED)
-        if going_on.update(cancel_requested=True):
+        """End a waiting task now and ask a running one to stop; raise WrongState if it has ended."""
+        running = type(self)._default_manager.filter(pk=self.pk, status=Status.STARTED)
+        if running.update(cancel_requested=True):
             self.refresh_from_db()
         else:
             self.move(Status.CANCELLED, frm=[Status.PENDING], ended_at=Now())
 
     def queue_again(self) -> None:
-        """What failed or was cancelled waits once more, as if nobody had died on it."""
-        fresh = {"stage": QUEUED, "sent_at": None, "cancel_requested": False, "deaths": 0, "death_step": 0}
-        self.move(Status.PENDING, frm=[Status.FAILURE, Status.CANCELLED], error=None, ended_at=None, **fresh)
+        """Put a failed or cancelled task back in the queue and forget its deaths."""
+        self.move(
+            Status.PENDING,
+            frm=[Status.FAILURE, Status.CANCELLED],
+            stage=QUEUED,
+            sent_at=None,
+            cancel_requested=False,
+            deaths=0,
+            death_step=0,
+            error=None,
+            ended_at=None,
+        )
 
     def within_limit(self) -> bool:
-        """Whether its person may have one more of its kind sent; else it stays unsent, and the reconciler asks again."""
+        """Return whether the owner may have one more task of this kind sent; if not, the reconciler asks again later."""
         return True
 
     def note(self, level: str, text: str) -> None:
-        """What happened to it, for its person; a kind that keeps a log writes it there."""
+        """Log what happened to the task; a kind of task with a log that its owner sees overrides this."""
         log.info("%s %s: %s", self._meta.verbose_name, self.pk, text)
 
 
 def kinds() -> list[type[Work]]:
-    """Every kind of work that the installed apps define."""
+    """Return every kind of task that the installed apps define."""
     return [model for model in apps.get_models() if issubclass(model, Work)]

@@ -1,4 +1,4 @@
-"""The one road of progress: what the work has come to, written at most once a second and only by who holds it."""
+"""Write the progress of a task: at most once a second, and only while this attempt holds the lease."""
 
 import time
 from typing import Any
@@ -12,7 +12,10 @@ WRITE_EVERY = 1.0  # seconds
 
 
 class Progress:
-    """Collects changes of the row; `write` stores them if this attempt still holds the work, else raises Fenced."""
+    """Collect changes of a task's row in `changes` and write them together.
+
+    A kind of task that stores more than its row, such as curves, overrides `write_more` and `clear`.
+    """
 
     def __init__(self, task: Work) -> None:
         self.task = task
@@ -24,21 +27,25 @@ class Progress:
             self.write()
 
     def write(self) -> None:
-        """A database that is away for a moment costs nothing: what was collected is written the next time."""
+        """Write what was collected; raise LeaseLostError if this attempt no longer holds the task.
+
+        While the database is away nothing is lost: the changes stay collected and the next call writes them.
+        """
         self.written_at = time.monotonic()
         try:
             with transaction.atomic():
-                lease.write(self.task, **(self.changes or {"attempt": self.task.attempt}))
+                # Without changes the UPDATE still proves that this attempt holds the lease.
+                lease.update(self.task, **(self.changes or {"attempt": self.task.attempt}))
                 self.write_more()
         except DatabaseError:
             if not connection.in_atomic_block:
                 connection.close()
             return
-        self.forget()
+        self.clear()
 
     def write_more(self) -> None:
-        """What a kind of work stores beside its row, in the same transaction."""
+        """Write what is stored beside the row, in the same transaction."""
 
-    def forget(self) -> None:
-        """All that was collected is stored."""
+    def clear(self) -> None:
+        """Drop what was collected, because it is written now."""
         self.changes = {}

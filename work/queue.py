@@ -1,6 +1,5 @@
-"""Redis carries ids and nothing else; the database is the truth (docs/reliability.md)."""
+"""The queue in Redis. It carries ids and nothing else; the database is the truth (docs/reliability.md)."""
 
-import os
 import platform
 import sys
 from datetime import timedelta
@@ -21,32 +20,35 @@ from rq.serializers import JSONSerializer
 from .models import Status, Work
 
 RESEND_AFTER = timedelta(seconds=10)  # a sender may need so long between its claim and Redis
-POPPED_BUT_NOT_STARTED = 15  # seconds that a worker may take from the pop to the row's STARTED
-_REMEMBERED = 3600
+START_LIMIT = 15  # seconds that a worker may take from popping a job to the row's STARTED
+POPPED_KEY_EXPIRES = 3600  # seconds
 
 
 def device_kind() -> str:
-    """The queue of this machine's trainings: `DEVICE_KIND`, or what it has. Asks files, never CUDA (workers fork)."""
-    if named := os.environ.get("DEVICE_KIND"):
-        return named
+    """Return the queue of this machine's training runs: DEVICE_KIND, or what the machine has.
+
+    Looks at device files and never calls CUDA, because a worker forks and CUDA does not survive a fork.
+    """
+    if settings.DEVICE_KIND:
+        return str(settings.DEVICE_KIND)
     if Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists():
         return "cuda"
     return "mps" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cpu"
 
 
 def device_kinds() -> list[str]:
-    """Kinds of the workers that this installation has, the usual one first: DEVICE_KINDS, or what this machine has."""
+    """Return the device kinds that this installation has workers for, the default one first."""
     return settings.DEVICE_KINDS or [device_kind()]
 
 
 def kind_for(wanted: str) -> str:
-    """The queue of a run that asks for a device; where no worker has it, the usual one, which says what it lacks."""
+    """Return the queue of a run that asks for a device; where no worker has it, the default one, whose worker will say so."""
     kinds = device_kinds()
     return wanted if wanted in kinds else kinds[0]
 
 
 def connect(timeout: float = 2.0) -> redis.Redis:
-    """A client that gives up soon: a page that submits must not hang because Redis is away."""
+    """Return a Redis client that gives up soon: a page that submits must not hang because Redis is away."""
     return redis.Redis.from_url(
         settings.REDIS_URL, socket_connect_timeout=1, socket_timeout=timeout, retry=Retry(NoBackoff(), 0)
     )
@@ -57,74 +59,72 @@ def queue_of(name: str, connection: redis.Redis) -> Queue:
 
 
 def job_id(task: Work) -> str:
-    """One id per start, so that what an earlier start left in Redis never hides a later one."""
+    """Return one id per start, so that what an earlier start left in Redis never hides a later one."""
     return f"{task.pk}-{task.attempt}"
 
 
 def send(kind: type[Work], task_id: UUID) -> bool:
-    """Put an id in its queue. False: Redis is away or another sender was first; the reconciler looks again."""
-    task = _waits(kind).filter(pk=task_id).first()
-    if task is None or not task.within_limit() or not _claim(task):
+    """Put an id in its queue. Return False if Redis is away or another sender was first; the reconciler tries again."""
+    task = _pending(kind).filter(pk=task_id).first()
+    if task is None or not task.within_limit() or not claim(task):
         return False
     try:
         with connect() as connection:
-            _push(task, connection)
+            remove_job(task, connection)
+            queue_of(task.queue_name, connection).enqueue(
+                task.job, args=[str(task.pk)], job_id=job_id(task), job_timeout=-1, result_ttl=0, failure_ttl=3600
+            )
     except redis.RedisError:
-        _waits(kind).filter(pk=task.pk, attempt=task.attempt).update(sent_at=None)
+        _pending(kind).filter(pk=task.pk, attempt=task.attempt).update(sent_at=None)
         return False
     return True
 
 
-def _waits(kind: type[Work]) -> QuerySet[Work]:
+def _pending(kind: type[Work]) -> QuerySet[Work]:
     return kind._default_manager.filter(status=Status.PENDING)
 
 
-def _claim(task: Work) -> bool:
-    """Of several senders one sees its UPDATE count; a claim whose sender dies is found missing in Redis later.
+def claim(task: Work) -> bool:
+    """Mark a task as sent; return False if another sender was first.
 
-    Never `sent_at=task.sent_at`: SQLite writes milliseconds, and compares them as text with Django's microseconds.
+    If a sender dies after its claim, the reconciler finds the id missing in Redis and sends it.
     """
-    same = _waits(type(task)).filter(pk=task.pk, attempt=task.attempt)
-    free = same.filter(sent_at=None) if task.sent_at is None else same.filter(sent_at__lt=Now() - RESEND_AFTER)
-    return bool(free.update(sent_at=Now()))
+    row = _pending(type(task)).filter(pk=task.pk, attempt=task.attempt)
+    # Never compare with `sent_at=task.sent_at`: SQLite writes milliseconds, and compares them as text with Django's
+    # microseconds.
+    row = row.filter(sent_at=None) if task.sent_at is None else row.filter(sent_at__lt=Now() - RESEND_AFTER)
+    return bool(row.update(sent_at=Now()))
 
 
-def _push(task: Work, connection: redis.Redis) -> None:
-    forget(task, connection)
-    queue_of(task.queue_name, connection).enqueue(
-        task.job, args=[str(task.pk)], job_id=job_id(task), job_timeout=-1, result_ttl=0, failure_ttl=3600
-    )
-
-
-def forget(task: Work, connection: redis.Redis) -> None:
-    """Remove whatever Redis still holds of this start."""
+def remove_job(task: Work, connection: redis.Redis) -> None:
+    """Remove whatever Redis still holds of this start of the task."""
     queue = queue_of(task.queue_name, connection)
     queue.intermediate_queue.remove(job_id(task))
-    connection.delete(_popped_key(task))
+    connection.delete(popped_key(task))
     try:
         Job.fetch(job_id(task), connection=connection, serializer=JSONSerializer).delete()
     except NoSuchJobError:
         connection.lrem(queue.key, 0, job_id(task))
 
 
-def waiting(names: set[str], connection: redis.Redis) -> set[str]:
-    """Job ids that wait in these queues."""
-    return {found for name in names for found in queue_of(name, connection).job_ids}
+def waiting_job_ids(queue_names: set[str], connection: redis.Redis) -> set[str]:
+    return {waiting_id for name in queue_names for waiting_id in queue_of(name, connection).job_ids}
 
 
 def is_lost(task: Work, connection: redis.Redis) -> bool:
-    """True when a job that no longer waits is not about to start either.
+    """Return whether a job that no longer waits is not about to start either.
 
     A job between pop and start lies in the intermediate queue or in the registry of started jobs. It may stay there
-    for a moment; longer means that its worker died in between.
+    for START_LIMIT seconds; longer means that its worker died in between.
     """
     queue = queue_of(task.queue_name, connection)
     popped = set(queue.intermediate_queue.get_job_ids()) | set(queue.started_job_registry.get_job_ids(cleanup=False))
     if job_id(task) not in popped:
         return True
-    connection.set(_popped_key(task), 1, nx=True, ex=_REMEMBERED)
-    return _REMEMBERED - connection.ttl(_popped_key(task)) > POPPED_BUT_NOT_STARTED
+    # The time to live of a key says how long ago we first saw the job popped.
+    connection.set(popped_key(task), 1, nx=True, ex=POPPED_KEY_EXPIRES)
+    return POPPED_KEY_EXPIRES - connection.ttl(popped_key(task)) > START_LIMIT
 
 
-def _popped_key(task: Work) -> str:
+def popped_key(task: Work) -> str:
     return f"lorasite:popped:{job_id(task)}"

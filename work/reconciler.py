@@ -1,6 +1,6 @@
-"""Puts back what is unfinished: what Redis never got or lost, and what no living worker holds.
+"""Put unfinished tasks back in the queue: those that Redis never got or lost, and those that no living worker holds.
 
-Runs in every worker at its start and every few seconds, over every kind of work; any number may run at once, because
+Runs in every worker at its start and every few seconds, over every kind of task. Any number may run at once, because
 each change is one conditional UPDATE.
 """
 
@@ -23,22 +23,23 @@ DEATHS_ALLOWED = 3
 
 
 class Clock:
-    """Tells by this process's monotonic clock whether the database's was moved, or the machine slept.
+    """Detect by this process's monotonic clock that the database's clock was moved, or that the machine slept.
 
-    Every lease then looks run out, though its holder is alive and renews it in a moment.
+    After either, every lease looks expired although its holder is alive and will renew it in a moment.
     """
 
     def __init__(self) -> None:
-        self.ahead: float | None = None  # of the database's clock before ours, in seconds
+        self.offset: float | None = None  # of the database's clock to ours, in seconds
         self.trusted_from = float("-inf")
 
     def is_trusted(self) -> bool:
-        there = ContentType.objects.values_list(Now(), flat=True).first()  # a table that is never empty
-        here, before = time.monotonic(), self.ahead
-        if there is not None:
-            self.ahead = there.timestamp() - here
-            if before is not None and abs(self.ahead - before) > settings.LEASE_SECONDS / 2:
-                log.warning("The clock was moved by %.0f s; leases get time to be renewed.", self.ahead - before)
+        database_time = ContentType.objects.values_list(Now(), flat=True).first()  # a table that is never empty
+        here = time.monotonic()
+        previous = self.offset
+        if database_time is not None:
+            self.offset = database_time.timestamp() - here
+            if previous is not None and abs(self.offset - previous) > settings.LEASE_SECONDS / 2:
+                log.warning("The clock was moved by %.0f s; leases get time to be renewed.", self.offset - previous)
                 self.trusted_from = here + settings.LEASE_SECONDS
         return here >= self.trusted_from
 
@@ -47,44 +48,52 @@ clock = Clock()
 
 
 def reconcile() -> dict[str, int]:
-    """One round; the counts of what was taken back, sent and sent again."""
+    """Do one round; return how many tasks were taken back, sent and sent again."""
     counts = {"taken_back": take_back_abandoned(), "sent": 0, "sent_again": 0}
-    counts["sent"] = sum(queue.send(type(task), task.pk) for task in _pending(sent_at=None))
+    # These include tasks above their owner's limit, which `send` leaves waiting.
+    counts["sent"] = sum(queue.send(type(task), task.pk) for task in _pending_tasks(sent_at=None))
     try:
-        counts["sent_again"] = sum(queue.send(type(task), task.pk) for task in lost_in_redis())
+        counts["sent_again"] = sum(queue.send(type(task), task.pk) for task in tasks_lost_in_redis())
     except redis.RedisError as error:
         log.warning("Redis is away (%s); waiting tasks stay in the database until it is back.", error)
     return counts
 
 
-def _pending(**where: object) -> list[Work]:
-    found = (kind._default_manager.filter(status=Status.PENDING, **where).order_by("created_at") for kind in kinds())
-    return [task for tasks in found for task in tasks]
+def _pending_tasks(**where: object) -> list[Work]:
+    """Return waiting tasks of every kind, the oldest of each kind first."""
+    tasks: list[Work] = []
+    for kind in kinds():
+        tasks += kind._default_manager.filter(status=Status.PENDING, **where).order_by("created_at")
+    return tasks
 
 
-def lost_in_redis() -> list[Work]:
-    """Work that was sent a while ago, waits no more in Redis and was not started."""
-    tasks = _pending(sent_at__lt=Now() - queue.RESEND_AFTER)
+def tasks_lost_in_redis() -> list[Work]:
+    """Return tasks that were sent a while ago, no longer wait in Redis and were not started."""
+    tasks = _pending_tasks(sent_at__lt=Now() - queue.RESEND_AFTER)
     if not tasks:
         return []
     with queue.connect() as connection:
-        there = queue.waiting({t.queue_name for t in tasks}, connection)
-        return [t for t in tasks if queue.job_id(t) not in there and queue.is_lost(t, connection)]
+        waiting = queue.waiting_job_ids({task.queue_name for task in tasks}, connection)
+        return [task for task in tasks if queue.job_id(task) not in waiting and queue.is_lost(task, connection)]
 
 
 def take_back_abandoned() -> int:
-    """STARTED work whose lease ran out by the database's clock goes back to the queue, or is set aside."""
-    where = {"status": Status.STARTED, "lease_until__lt": Now()}
-    found = [task for kind in kinds() for task in kind._default_manager.filter(**where)]
-    if not clock.is_trusted():  # asked last: it may have been moved just before we looked
+    """Put running tasks whose lease has expired back in the queue, or fail them; return how many."""
+    expired = {"status": Status.STARTED, "lease_until__lt": Now()}
+    abandoned = [task for kind in kinds() for task in kind._default_manager.filter(**expired)]
+    if not clock.is_trusted():  # asked last: the clock may have been moved just before the query above
         return 0
-    return sum(map(take_back, found))
+    return sum(map(take_back, abandoned))
 
 
 def take_back(task: Work) -> bool:
-    """Fence the attempt that died: what it still writes says `WHERE attempt = old AND status = STARTED`: no row."""
+    """End a dead attempt: queue the task again, cancel it if that was asked, or fail it after too many deaths.
+
+    Return False if its worker has renewed the lease meanwhile. Whatever the dead attempt still writes says
+    `WHERE attempt = old AND status = STARTED` and meets no row.
+    """
     deaths = task.deaths + 1 if task.step <= task.death_step or not task.deaths else 1
-    counted: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "deaths": deaths,
         "death_step": max(task.step, task.death_step),
         "lease_until": None,
@@ -92,38 +101,30 @@ def take_back(task: Work) -> bool:
     }
     try:
         with transaction.atomic():
-            _still_abandoned(task)
-            _return(task, deaths, counted)
+            row = type(task)._default_manager.select_for_update()
+            if not row.filter(pk=task.pk, attempt=task.attempt, lease_until=task.lease_until).exists():
+                return False
+            end_dead_attempt(task, deaths, changes)
     except WrongState:
         return False
     return True
 
 
-def _still_abandoned(task: Work) -> None:
-    """Its worker may have renewed the lease since we looked."""
-    same = type(task)._default_manager.select_for_update()
-    if not same.filter(pk=task.pk, attempt=task.attempt, lease_until=task.lease_until).exists():
-        raise WrongState
-
-
-def _return(task: Work, deaths: int, counted: dict[str, Any]) -> None:
-    held: dict[str, Any] = {"frm": [Status.STARTED], "held_attempt": task.attempt, **counted}
+def end_dead_attempt(task: Work, deaths: int, changes: dict[str, Any]) -> None:
+    running = [Status.STARTED]
     if task.cancel_requested:
-        task.move(Status.CANCELLED, ended_at=Now(), **held)
+        task.move(Status.CANCELLED, frm=running, attempt=task.attempt, ended_at=Now(), **changes)
     elif deaths >= DEATHS_ALLOWED:
-        task.move(Status.FAILURE, ended_at=Now(), error=_worker_lost(task, deaths), **held)
-        task.note("error", _("Set aside: the worker died {count} times at the same place.").format(count=deaths))
+        error = {
+            "code": "worker_lost",
+            "message": _("The worker died {count} times near step {step}, so this task will not be retried.").format(
+                count=deaths, step=task.step
+            ),
+            "kept": str(task.messages.worker_lost_kept),
+            "next": str(task.messages.worker_lost_next),
+        }
+        task.move(Status.FAILURE, frm=running, attempt=task.attempt, ended_at=Now(), error=error, **changes)
+        task.note("error", _("Failed: the worker died {count} times at the same step.").format(count=deaths))
     else:
-        task.move(Status.PENDING, sent_at=None, stage=QUEUED, **held)
-        task.note("warning", str(task.words.taken_back))
-
-
-def _worker_lost(task: Work, deaths: int) -> dict[str, str]:
-    return {
-        "code": "worker_lost",
-        "message": _("The worker died {count} times near step {step}, so this task was set aside.").format(
-            count=deaths, step=task.step
-        ),
-        "kept": str(task.words.kept_by_lost),
-        "next": str(task.words.after_lost),
-    }
+        task.move(Status.PENDING, frm=running, attempt=task.attempt, sent_at=None, stage=QUEUED, **changes)
+        task.note("warning", str(task.messages.worker_gone))

@@ -1,127 +1,133 @@
-"""What every job does around its work: take it, keep the lease, ask whether to stop, end it rightly."""
+"""What every job does around its task: start it, keep the lease, see requests to stop, and write how it ended."""
 
 import logging
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, ClassVar, Generic, TypeVar
 
 from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
+from engine.errors import EngineError
 from web import disk
 from web.errors import LorasiteError, is_panic
 
 from . import lease
-from .lease import Fenced, Heartbeat
+from .lease import Heartbeat, LeaseLostError
 from .models import QUEUED, Status, Work, WrongState
 
 log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Work)
-stopping = threading.Event()  # set by SIGTERM in the work-horse: save, then give the work back
-ASK_EVERY = 0.2  # seconds between two looks at cancel_requested
-_FINAL_WRITES = 5  # tries of the last write, when the database is away for a moment
+Outcome = TypeVar("Outcome")
+stopping = threading.Event()  # set by SIGTERM in the process that a worker forked for the job
+CANCEL_CHECK_EVERY = 0.2  # seconds between two queries of cancel_requested
+FINAL_WRITE_TRIES = 5
 
 
-class Interrupted(Exception):
-    """The work has saved its place, because `StopAsked` said so."""
+class TaskStoppedError(Exception):
+    """The task has saved its place, because StopSignal asked for it."""
 
 
-def request_stop(signum: int | None = None, frame: Any = None) -> None:
+def request_stop(signum: int | None = None, frame: FrameType | None = None) -> None:
+    """Make the running task save its place and go back to the queue. A signal handler."""
     stopping.set()
 
 
-def carry_out(
-    kind: type[W],
-    task_id: str,
-    *,
-    do: Callable[[W, Heartbeat], Any],
-    succeed: Callable[[W, Any], None],
-    known: tuple[type[Exception], ...] = (LorasiteError,),
-    interrupted: type[Exception] = Interrupted,
-) -> None:
-    """Bring one piece of work to its end. Never raises for what belongs to it: that is in its row by then.
+class StopSignal:
+    """Tell a running task whether to stop: on SIGTERM, and when its owner cancels it."""
 
-    `do` works and returns what `succeed` records together with SUCCESS; an error of `known` has a sentence and a code.
-    """
-    if stopping.is_set():
-        return
-    if not disk.has_room():  # the reconciler sends it again every few seconds
-        log.warning("The disk is full; task %s waits until there is room.", task_id)
-        return
-    task = lease.take(kind, uuid.UUID(task_id))
-    if task is None:
-        log.info("Task %s is not waiting any more; nothing to do.", task_id)
-        return
-    beat = Heartbeat(task, on_orphaned=request_stop)
-    beat.start()
-    try:
-        _work_and_end(task, beat, do, succeed, known, interrupted)
-    except Fenced:
-        log.warning("Task %s was taken over by somebody else or has ended; this attempt stops.", task_id)
-    finally:
-        beat.stop()
+    def __init__(self, task: Work, heartbeat: Heartbeat) -> None:
+        self.task = task
+        self.heartbeat = heartbeat
+        self.checked_at = 0.0
 
+    def is_set(self) -> bool:
+        """Return whether to save and raise TaskStoppedError; raise LeaseLostError if another attempt holds the task.
 
-def _work_and_end(
-    task: W,
-    beat: Heartbeat,
-    do: Callable[[W, Heartbeat], Any],
-    succeed: Callable[[W, Any], None],
-    known: tuple[type[Exception], ...],
-    interrupted: type[Exception],
-) -> None:
-    try:
-        found = do(task, beat)
-        _last_write(succeed, task, found)
-    except Fenced:
-        raise
-    except interrupted:
-        _last_write(_stopped, task)
-    except known as error:
-        _last_write(_fail, task, _known(task, error))
-    except BaseException as error:
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        number = uuid.uuid4().hex[:8]
-        log.exception("Task %s failed unexpectedly (error %s).", task.pk, number)
-        _last_write(_fail, task, _unforeseen(task, number))
+        To be called after each step.
+        """
+        self.check_lease()
+        return stopping.is_set() or self._is_cancelled()
 
+    def check_lease(self) -> None:
+        self.heartbeat.check()
 
-class StopAsked:
-    """The work asks after each step: True on SIGTERM and on cancel; both save its place first."""
-
-    def __init__(self, task: Work, beat: Heartbeat) -> None:
-        self.task, self.beat, self.asked_at = task, beat, 0.0
-
-    def __call__(self) -> bool:
-        self.beat.check()
-        return stopping.is_set() or self._cancelled()
-
-    def _cancelled(self) -> bool:
-        if time.monotonic() - self.asked_at < ASK_EVERY:
+    def _is_cancelled(self) -> bool:
+        if time.monotonic() - self.checked_at < CANCEL_CHECK_EVERY:
             return False
-        self.asked_at = time.monotonic()
+        self.checked_at = time.monotonic()
         try:
-            return _is_to_be_cancelled(self.task)
+            return cancel_requested(self.task)
         except DatabaseError:
             connection.close()
             return False
 
 
-def _is_to_be_cancelled(task: Work) -> bool:
-    return type(task)._default_manager.filter(pk=task.pk, cancel_requested=True).exists()
+class TaskRunner(ABC, Generic[W, Outcome]):
+    """The life of one job. A kind of task is a subclass with a `model`, `perform` and `finish`."""
 
+    model: type[W]
+    known_errors: ClassVar[tuple[type[Exception], ...]] = (LorasiteError, EngineError)  # each has a sentence and a code
 
-def _last_write(write: Any, task: Work, *arguments: Any) -> None:
-    """The end of the work is written even if the database comes back only after a while."""
-    for tries_left in reversed(range(_FINAL_WRITES)):
+    @abstractmethod
+    def perform(self, task: W, stop: StopSignal) -> Outcome:
+        """Do the work. When `stop` is set, save the place and raise TaskStoppedError."""
+
+    @abstractmethod
+    def finish(self, task: W, outcome: Outcome) -> None:
+        """Write the outcome and SUCCESS in one transaction, with `end_attempt`."""
+
+    def run(self, task_id: str) -> None:
+        """Run one task to its end. Errors of the task are written to its row and not raised."""
+        if stopping.is_set():  # before the start: the row still waits, and the reconciler sends it again
+            return
+        if not disk.has_room():  # the reconciler sends it again every few seconds
+            log.warning("The disk is full; task %s waits until there is room.", task_id)
+            return
+        task = lease.acquire(self.model, uuid.UUID(task_id))
+        if task is None:
+            log.info("Task %s no longer waits; nothing to do.", task_id)
+            return
+        heartbeat = Heartbeat(task, on_orphaned=request_stop)
+        heartbeat.start()
         try:
-            return write(task, *arguments)
+            self._perform_and_end(task, StopSignal(task, heartbeat))
+        except LeaseLostError:
+            log.warning("Another worker has taken over task %s, or it has ended; this attempt stops.", task_id)
+        finally:
+            heartbeat.stop()
+
+    def _perform_and_end(self, task: W, stop: StopSignal) -> None:
+        try:
+            outcome = self.perform(task, stop)
+            write_end(lambda: self.finish(task, outcome))
+        except LeaseLostError:
+            raise  # not a failure of the task: the attempt that holds it writes how it ends
+        except TaskStoppedError:
+            write_end(lambda: end_stopped(task))
+        except self.known_errors as error:
+            details = known_error(task, error)
+            write_end(lambda: end_failed(task, details))
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
+            number = uuid.uuid4().hex[:8]
+            log.exception("Task %s failed unexpectedly (error %s).", task.pk, number)
+            write_end(lambda: end_failed(task, unexpected_error(task, number)))
+
+
+def write_end(write: Callable[[], None]) -> None:
+    """Call `write`, again if the database is away for a moment; raise LeaseLostError if the task is not held any more."""
+    for tries_left in reversed(range(FINAL_WRITE_TRIES)):
+        try:
+            return write()
         except WrongState as error:
-            raise Fenced(str(error)) from None
+            raise LeaseLostError(str(error)) from None
         except DatabaseError as error:
             if not tries_left or connection.in_atomic_block:
                 raise
@@ -131,51 +137,65 @@ def _last_write(write: Any, task: Work, *arguments: Any) -> None:
             time.sleep(2)
 
 
-def end(task: Work, status: Status, **changes: Any) -> None:
-    """The last move of the attempt that holds the work."""
+def end_attempt(task: Work, status: Status, **changes: Any) -> None:
+    """End the task; raise WrongState if this attempt does not hold it any more."""
     task.move(
-        status, frm=[Status.STARTED], held_attempt=task.attempt, lease_until=None, ended_at=Now(), worker="", **changes
+        status,
+        frm=[Status.STARTED],
+        attempt=task.attempt,
+        lease_until=None,
+        ended_at=Now(),
+        worker="",
+        **changes,
     )
 
 
-def _stopped(task: Work) -> None:
-    """The work has saved its place: cancelled by a person, or given back because the worker stops."""
-    if _is_to_be_cancelled(task):
-        end(task, Status.CANCELLED)
-        return task.note("info", str(task.words.cancelled))
+def end_stopped(task: Work) -> None:
+    """Write that the task was cancelled or, if the worker stops, put it back in the queue."""
+    if cancel_requested(task):
+        end_attempt(task, Status.CANCELLED)
+        task.note("info", str(task.messages.cancelled))
+        return
     task.move(
         Status.PENDING,
         frm=[Status.STARTED],
-        held_attempt=task.attempt,
+        attempt=task.attempt,
         sent_at=None,
         lease_until=None,
         worker="",
         stage=QUEUED,
     )
-    task.note("info", str(task.words.given_back))
+    task.note("info", str(task.messages.worker_stopping))
 
 
-def _fail(task: Work, error: dict[str, Any]) -> None:
-    end(task, Status.FAILURE, error=error)
+def end_failed(task: Work, error: dict[str, Any]) -> None:
+    end_attempt(task, Status.FAILURE, error=error)
     task.note("error", error["message"])
 
 
-def _known(task: Work, error: Any) -> dict[str, Any]:
-    fields = [getattr(error, "field", None), *(problem["field"] for problem in getattr(error, "problems", []))]
-    return {
+def cancel_requested(task: Work) -> bool:
+    return type(task)._default_manager.filter(pk=task.pk, cancel_requested=True).exists()
+
+
+def known_error(task: Work, error: Any) -> dict[str, Any]:
+    """Return `Work.error` for an error that has a sentence, a code and perhaps the name of the field at fault."""
+    details = {
         "code": error.code,
         "message": str(error),
-        "kept": str(task.words.kept_after.get(error.code, task.words.kept)),
-        "next": str(task.words.after_known),
-        **({"field": field} if (field := next(filter(None, fields), None)) else {}),
+        "kept": str(task.messages.error_kept_by_code.get(error.code, task.messages.error_kept)),
+        "next": str(task.messages.known_error_next),
     }
+    fields = [getattr(error, "field", None), *(problem["field"] for problem in getattr(error, "problems", []))]
+    field = next(filter(None, fields), None)
+    return details | ({"field": field} if field else {})
 
 
-def _unforeseen(task: Work, number: str) -> dict[str, Any]:
+def unexpected_error(task: Work, number: str) -> dict[str, Any]:
+    """Return `Work.error` for an error in our code; `number` leads to its traceback in the server's log."""
     return {
         "code": "unexpected",
-        "message": _("Something broke that was not foreseen (error {number}).").format(number=number),
-        "kept": str(task.words.kept),
-        "next": str(task.words.after_unforeseen),
+        "message": _("An unexpected error occurred (error {number}).").format(number=number),
+        "kept": str(task.messages.error_kept),
+        "next": str(task.messages.unexpected_error_next),
         "id": number,
     }

@@ -1,4 +1,4 @@
-"""What becomes of a worker process, for whoever watches over workers."""
+"""Signals about worker processes, for monitoring."""
 
 from django.dispatch import Signal
 

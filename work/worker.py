@@ -1,7 +1,7 @@
-"""The RQ worker: one queue, forks per job, reconciles while it waits and while a job runs, outlives Redis.
+"""The RQ worker: serves one queue, forks per job, reconciles while it waits and while a job runs, and outlives Redis.
 
-The parent never runs a tensor operation and starts no thread, so that forking stays safe. RQ's own notion of failure
-plays no part: the database says what became of the work.
+The parent process never runs a tensor operation and starts no thread, so that forking stays safe. RQ's own record of
+failures is not used: the database says how a task ended.
 """
 
 import logging
@@ -29,15 +29,18 @@ from .signals import worker_alive, worker_left
 
 log = logging.getLogger(__name__)
 RECONCILE_EVERY = 10.0  # seconds
-GRACE = timedelta(seconds=30)  # from SIGTERM until a second one kills the work that is being saved
+GRACE = timedelta(seconds=30)  # from SIGTERM until a second one kills the process that is saving a task
 
 
 class ForkingWorker(Worker):
+    """RQ's worker, whose forked child ("work horse") runs the job; see the module's docstring for what differs."""
+
     max_connection_wait_time = 5.0
 
-    def __init__(self, name: str, connection: redis.Redis, in_horse: Callable[[], None]) -> None:
-        super().__init__([name], connection=connection, serializer=JSONSerializer, job_monitoring_interval=5)
-        self.queue_name, self.in_horse = name, in_horse
+    def __init__(self, queue_name: str, connection: redis.Redis, in_horse: Callable[[], None]) -> None:
+        super().__init__([queue_name], connection=connection, serializer=JSONSerializer, job_monitoring_interval=5)
+        self.queue_name = queue_name
+        self.in_horse = in_horse
         self.reconciled_at = float("-inf")
 
     @property
@@ -46,16 +49,16 @@ class ForkingWorker(Worker):
 
     @property
     def dequeue_timeout(self) -> int:
-        """Wakes up so often while idle, to reconcile."""
+        """Return how many seconds to wait for a job before waking up to reconcile."""
         return 5
 
     def subscribe(self) -> None:
-        """RQ would start a thread that listens for its own commands; nobody sends any, and a thread spoils the fork."""
+        """Do nothing. RQ would start a thread that listens for commands; none are sent, and a thread makes forks unsafe."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         if pipeline is None and not self.is_horse:
             self.reconcile_when_due()
-            if self.stop_requested:  # whatever caught StopRequested when the signal came
+            if self.stop_requested:  # again: a library may have caught the one that the signal handler raised
                 raise StopRequested
         super().heartbeat(timeout, pipeline)
 
@@ -64,7 +67,7 @@ class ForkingWorker(Worker):
         try:
             super().maintain_heartbeats(job, execution)
         except redis.RedisError as error:
-            log.warning("Redis is away (%s); the work goes on.", error)
+            log.warning("Redis is away (%s); the task goes on.", error)
 
     def reconcile_when_due(self) -> None:
         if time.monotonic() - self.reconciled_at >= RECONCILE_EVERY:
@@ -72,22 +75,21 @@ class ForkingWorker(Worker):
             reconcile_safely(self.queue_name)
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """A database connection must not be shared by two processes."""
-        connections.close_all()
+        connections.close_all()  # two processes must not share a database connection
         super().fork_work_horse(job, queue)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
-        """In the forked process."""
+        """Prepare the forked process, then run the job in it."""
         self.in_horse()
         super().main_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:
-        """SIGTERM means: finish the step, save, give the work back."""
+        """Let SIGTERM finish the step, save, and put the task back in the queue."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, running.request_stop)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Warm stop. Asks Redis nothing: it may be away, and this runs inside a signal handler."""
+        """Stop once the running task is saved. Sends Redis nothing: it may be away, and this is a signal handler."""
         self._shutdown_requested_date = now()
         self._stop_requested = True
         signal.signal(signal.SIGINT, self.request_force_stop)
@@ -97,37 +99,41 @@ class ForkingWorker(Worker):
         self.kill_horse(signal.SIGTERM)
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Ctrl-C reaches a process group and its supervisor both; only a signal after the grace kills a save."""
+        """Kill the task only if the second signal comes after GRACE.
+
+        Ctrl-C reaches the whole process group, and our supervisor sends SIGTERM besides: neither may end a save.
+        """
         if now() - (self._shutdown_requested_date or now()) > GRACE:
             super().request_force_stop(signum, frame)
 
     def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
-        """The process that worked is gone, so its lease ends now; a kill for memory is told to the work's person."""
+        """Let the lease of a dead child expire now, and tell the task's owner of a SIGKILL (memory ran out)."""
         try:
-            task = _held_by(job, retpid)
+            task = task_held_by(job, retpid)
             if task is None:
                 return
             if ret_val == signal.SIGKILL:
-                task.note("error", str(task.words.killed).format(peak=_mib(rusage.ru_maxrss)))
+                # ru_maxrss is in bytes on macOS, in KiB elsewhere.
+                peak_mib = rusage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+                task.note("error", str(task.messages.process_killed).format(peak=peak_mib))
             lease.expire(task)
             take_back_abandoned()
         except DatabaseError as error:
-            log.warning("The end of job %s could not be noted: %s", job.id, error)
+            log.warning("The end of job %s could not be written: %s", job.id, error)
 
 
-def _held_by(job: Job, pid: int) -> Work | None:
-    mine = {"pk": job.args[0], "status": Status.STARTED, "worker": lease.holder(pid)}
-    kind = next((kind for kind in kinds() if kind.job == job.func_name), None)
-    return kind._default_manager.filter(**mine).first() if kind else None
+def task_held_by(job: Job, pid: int) -> Work | None:
+    """Return the task of a job if the process `pid` of this machine holds it."""
+    for kind in kinds():
+        if kind.job == job.func_name:
+            held = kind._default_manager.filter(pk=job.args[0], status=Status.STARTED, worker=lease.worker_name(pid))
+            return held.first()
+    return None
 
 
-def _mib(maxrss: int) -> float:
-    """`maxrss`: ru_maxrss, in KiB on Linux and in bytes on macOS."""
-    return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def reconcile_safely(name: str) -> None:
-    worker_alive.send_robust(sender=None, kind=name)
+def reconcile_safely(queue_name: str) -> None:
+    """Do one round of the reconciler and tell monitoring that the worker is alive. A database that is away is logged."""
+    worker_alive.send_robust(sender=None, kind=queue_name)
     try:
         counts = reconcile()
         if any(counts.values()):
@@ -137,40 +143,35 @@ def reconcile_safely(name: str) -> None:
         connections.close_all()
 
 
-def work(name: str, *, warm_up: Callable[[], None], in_horse: Callable[[], None], burst: bool = False) -> None:
-    """Serve the queue `name` until SIGTERM; a Redis that goes away is waited for, never died of.
+def work(queue_name: str, *, warm_up: Callable[[], None], in_horse: Callable[[], None], burst: bool = False) -> None:
+    """Serve a queue until SIGTERM. While Redis is away, wait for it.
 
     `warm_up` runs once, before any fork: each job then starts with its libraries in memory that is shared. `in_horse`
     runs at the start of each forked process.
     """
     warm_up()
     with suppress(StopRequested):
-        _serve_until_asked(name, in_horse, burst)
+        _serve_until_stopped(queue_name, in_horse, burst)
     worker_left.send_robust(sender=None)
 
 
-def _serve_until_asked(name: str, in_horse: Callable[[], None], burst: bool) -> None:
-    asked: list[int] = []
+def _serve_until_stopped(queue_name: str, in_horse: Callable[[], None], burst: bool) -> None:
+    signals: list[int] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        asked.append(signum)
+        signals.append(signum)
         raise StopRequested
 
-    while not asked:
-        for signum in (signal.SIGTERM, signal.SIGINT):  # no RQ worker hears them while Redis is away
+    while not signals:
+        for signum in (signal.SIGTERM, signal.SIGINT):  # while Redis is away, no RQ worker handles them
             signal.signal(signum, stop)
-        reconcile_safely(name)
-        worker = _serve(name, in_horse, burst)
+        reconcile_safely(queue_name)
+        worker = None
+        try:
+            worker = ForkingWorker(queue_name, queue.connect(timeout=30), in_horse)
+            worker.work(burst=burst, logging_level="INFO")
+        except redis.RedisError as error:
+            log.warning("Redis is away (%s); trying again.", error)
         if burst or (worker and worker.stop_requested):
             return
         time.sleep(1)
-
-
-def _serve(name: str, in_horse: Callable[[], None], burst: bool) -> ForkingWorker | None:
-    worker = None
-    try:
-        worker = ForkingWorker(name, queue.connect(timeout=30), in_horse)
-        worker.work(burst=burst, logging_level="INFO")
-    except redis.RedisError as error:
-        log.warning("Redis is away (%s); trying again.", error)
-    return worker

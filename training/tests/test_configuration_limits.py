@@ -85,8 +85,8 @@ def test_command_refuses_a_file_that_is_too_large_or_no_yaml(
     command: str, options: dict[str, str], admin: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "run.yaml"
-    for text, said in (("# " + "x" * LIMIT, "larger than 64 KiB"), ("seed: !!int abc", "Look at line 1")):
+    for text, expected in (("# " + "x" * LIMIT, "larger than 64 KiB"), ("seed: !!int abc", "Look at line 1")):
         file.write_text(text)
-        with pytest.raises(CommandError, match=said) as caught:
+        with pytest.raises(CommandError, match=expected) as caught:
             call_command(command, str(file), stdout=StringIO(), **options)
         assert caught.value.returncode == 2

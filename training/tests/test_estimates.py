@@ -1,4 +1,4 @@
-"""What a run will take: measured once, shared by all that differ in nothing that matters, held against what it took."""
+"""Estimates of runs: measured once, shared by runs with the same speed, and compared with what a run took."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,11 +28,11 @@ def test_run_is_foreseen_and_held_against_what_it_took(
 ) -> None:
     assert estimate(tiny()).forecast is None and estimates.past_error() is None
     run_worker()
-    found = estimate(tiny("other", num_train_epochs=3, learning_rate=0.01)).forecast
-    assert found.steps == 12 and found.seconds > 0 and found.memory_mb > 100
+    forecast = estimate(tiny("other", num_train_epochs=3, learning_rate=0.01)).forecast
+    assert forecast.steps == 12 and forecast.seconds > 0 and forecast.memory_mb > 100
     assert Timing.objects.count() == 1
     task = submit(tiny("measured"))
-    assert task.foreseen["seconds"] == estimate(tiny()).forecast.seconds < found.seconds
+    assert task.foreseen["seconds"] == estimate(tiny()).forecast.seconds < forecast.seconds
     run_worker()
     task.refresh_from_db()
     assert task.status == Status.SUCCESS and task.foreseen["took_seconds"] > 0
@@ -40,21 +40,21 @@ def test_run_is_foreseen_and_held_against_what_it_took(
     assert past and past.runs == 1
     assert past.seconds == pytest.approx(abs(task.foreseen["seconds"] / task.foreseen["took_seconds"] - 1))
     client.force_login(member)
-    assert "it took" in client.get(reverse("training:run", args=[task.pk])).content.decode()
+    assert "Actual: " in client.get(reverse("training:run", args=[task.pk])).content.decode()
 
 
 def test_form_shows_the_estimate_once_it_is_measured(
     client: Client, member: Any, dataset: Any, run_worker: Callable[[], None]
 ) -> None:
     client.force_login(member)
-    asked = form_of(client.get("/train/?dataset=tweets")) | {
+    fields = form_of(client.get("/train/?dataset=tweets")) | {
         "do": "estimate", "data.train_samples": "64", "data.eval_samples": "32", "data.max_length": "16",
         "training.per_device_train_batch_size": "16", "lora.layers_to_transform": "[5]", "system.baseline": "false",
     }  # fmt: skip
-    assert "as soon as the worker is free" in client.post("/train/", asked).content.decode()
+    assert "as soon as a worker is free" in client.post("/train/", fields).content.decode()
     run_worker()
-    page = client.post("/train/", asked | {"poll": "1"}).content.decode()
-    assert "MiB of memory" in page and "after the first run that was estimated" in page
+    page = client.post("/train/", fields | {"poll": "1"}).content.decode()
+    assert "MiB of memory" in page and "once an estimated run has finished" in page
     assert not Task.objects.exists()
 
 
@@ -62,11 +62,11 @@ def test_panel_alone_comes_where_the_page_asks_and_a_mistake_is_told_in_it(
     client: Client, member: Any, dataset: Any
 ) -> None:
     client.force_login(member)
-    asked = form_of(client.get("/train/?dataset=tweets")) | {"do": "estimate"}
-    for value, said in (("8", "as soon as the worker is free"), ("0", "lora.r")):
-        answer = client.post("/train/", asked | {"lora.r": value}, headers={"HX-Request": "true"})
+    fields = form_of(client.get("/train/?dataset=tweets")) | {"do": "estimate"}
+    for value, expected in (("8", "as soon as a worker is free"), ("0", "lora.r")):
+        answer = client.post("/train/", fields | {"lora.r": value}, headers={"HX-Request": "true"})
         page = answer.content.decode()
-        assert answer.status_code == 200 and said in page and page.strip().startswith('<div id="estimate"')
+        assert answer.status_code == 200 and expected in page and page.strip().startswith('<div id="estimate"')
 
 
 def test_what_cannot_be_measured_says_why_and_is_measured_again_only_when_asked(

@@ -39,7 +39,6 @@ def test_submitted_run_succeeds_and_leaves_a_model_that_loads(submit, run_worker
 
 def test_one_failing_run_does_not_stop_the_next(submit, run_worker, dataset):
     lost, fine = submit(tiny("lost")), submit(tiny("fine"))
-    Task.objects.get(pk=lost.pk).experiment.config  # noqa: B018
     experiment = lost.experiment
     experiment.config = {**experiment.config, "training": {**experiment.config["training"], "device": "cuda"}}
     experiment.config["model"]["name"] = "nobody/such-model-anywhere"
@@ -90,10 +89,10 @@ def test_unforeseen_error_shows_a_number_and_no_traceback(submit, run_worker):
 
 
 def test_success_is_refused_when_the_model_files_are_not_there(submit):
-    task = lease.take(Task, submit().pk)
+    task = lease.acquire(Task, submit().pk)
     assert task is not None
     with pytest.raises(ModelMissing):
-        jobs._succeed(task, {"eval": {"accuracy": 1.0}})
+        jobs.TrainingRunner().finish(task, {"eval": {"accuracy": 1.0}})
     task.refresh_from_db()
     assert task.status == Status.STARTED
 
@@ -101,16 +100,16 @@ def test_success_is_refused_when_the_model_files_are_not_there(submit):
 def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_worker, member, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
     seen: list[int] = []
-    ask = running.StopAsked._cancelled
+    is_cancelled = running.StopSignal._is_cancelled
 
     def cancel_at_third_step(self):
         seen.append(len(seen) + 1)
         if len(seen) == 3:
             services.cancel(user=member, task=Task.objects.get(pk=task.pk))
-        self.asked_at = 0.0
-        return ask(self)
+        self.checked_at = 0.0
+        return is_cancelled(self)
 
-    monkeypatch.setattr(running.StopAsked, "_cancelled", cancel_at_third_step)
+    monkeypatch.setattr(running.StopSignal, "_is_cancelled", cancel_at_third_step)
     run_worker()
     task.refresh_from_db()
     assert (task.status, task.step, task.deaths) == (Status.CANCELLED, 3, 0)
@@ -126,11 +125,11 @@ def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_wo
 def test_sigterm_saves_the_run_and_gives_it_back(submit, run_worker, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
 
-    def asked(self):
+    def stop_now(self):
         running.request_stop()
         return True
 
-    monkeypatch.setattr(running.StopAsked, "_cancelled", asked)
+    monkeypatch.setattr(running.StopSignal, "_is_cancelled", stop_now)
     run_worker()
     running.stopping.clear()
     task.refresh_from_db()

@@ -9,7 +9,7 @@ from accounts import sharing
 from accounts.permissions import share
 from datasets_app.services import create_version
 from engine.config import RunConfig
-from training.forms import RunForm, described, flat
+from training.forms import RunForm, config_fields, form_texts
 from training.models import Point, Status, Task
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,7 @@ def form_of(page: Any) -> dict[str, str]:
 
 def test_form_has_every_field_of_the_configuration(browser: Client) -> None:
     page = browser.get("/train/")
-    assert {path for path, _ in described()} <= set(page.context["form"].fields)
+    assert {path for path, _ in config_fields()} <= set(page.context["form"].fields)
     assert b"training.learning_rate" in page.content and b"data.validation_rules" in page.content
 
 
@@ -44,7 +44,7 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "expected"),
     [
         ("lora.r", "0", "greater than or equal to 1"),
         ("training.learning_rate", "-1", "greater than 0"),
@@ -57,10 +57,10 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
     ],
 )
 def test_wrong_value_is_told_beside_its_field_and_nothing_is_queued(
-    browser: Client, field: str, value: str, said: str
+    browser: Client, field: str, value: str, expected: str
 ) -> None:
     page = browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | {field: value})
-    assert said in " ".join(page.context["form"].errors[field])
+    assert expected in " ".join(page.context["form"].errors[field])
     assert f'id="id_{field}_error"' in page.content.decode()
     assert page.context["form"][field].value() == value
     assert not Task.objects.exists()
@@ -112,7 +112,7 @@ def test_every_configuration_survives_the_form() -> None:
         }
     )
     dump = config.model_dump(mode="json")
-    form = RunForm(flat(dump), config=dump, datasets=[], models=[])
+    form = RunForm(form_texts(dump), config=dump, datasets=[], models=[])
     assert RunConfig.parse(form.configuration()) == config
 
 
@@ -150,8 +150,8 @@ def test_screen_reader_hears_a_quarter_once(browser: Client, task: Task) -> None
     def poll(heard: int) -> str:
         return browser.get(f"/runs/{task.pk}/?heard={heard}", HTTP_HX_REQUEST="true").content.decode()
 
-    assert "A quarter is done." in poll(0)
-    assert "A quarter is done." not in poll(1)
+    assert "25 % done." in poll(0)
+    assert "25 % done." not in poll(1)
 
 
 def test_run_is_compared_with_always_saying_the_commonest_label(browser: Client, task: Task) -> None:
@@ -159,7 +159,7 @@ def test_run_is_compared_with_always_saying_the_commonest_label(browser: Client,
     for step, accuracy in ((10, 0.4), (20, 0.73)):
         Point.objects.create(task=task, step=step, epoch=0.1, accuracy=accuracy, macro_f1=accuracy)
     page = browser.get(f"/runs/{task.pk}/").content.decode()
-    assert "Better than always saying the commonest label by 40 points, still improving." in page  # 100 rows of each
+    assert "40 points above the majority-class baseline, still improving." in page  # 100 rows of each
 
 
 def test_cancel_and_resume_by_hand(browser: Client, task: Task) -> None:

@@ -68,9 +68,9 @@ def test_every_column_that_the_last_release_knows_is_there_and_new_ones_can_be_l
     old = released()
     for model in apps.get_models():
         if model._meta.app_label in RELEASED and model._meta.model_name in old.all_models[model._meta.app_label]:
-            known = columns(old.get_model(model._meta.label))
-            assert known <= columns(model), model
-            assert {name for name in columns(model) - known if is_needed(model, name)} == set(), model
+            old_columns = columns(old.get_model(model._meta.label))
+            assert old_columns <= columns(model), model
+            assert {name for name in columns(model) - old_columns if is_needed(model, name)} == set(), model
 
 
 def columns(model: type[models.Model]) -> set[str]:
@@ -80,8 +80,8 @@ def columns(model: type[models.Model]) -> set[str]:
 def is_needed(model: type[models.Model], column: str) -> bool:
     with connection.cursor() as cursor:
         table = connection.introspection.get_table_description(cursor, model._meta.db_table)
-    (found,) = [described for described in table if described.name == column]
-    return not found.null_ok and found.default is None
+    (info,) = [info for info in table if info.name == column]
+    return not info.null_ok and info.default is None
 
 
 def test_row_written_by_the_last_release_is_read_by_this_one(dataset):

@@ -120,11 +120,11 @@ def test_strangers_cannot_train_on_data_that_is_not_shared(stranger, dataset):
     assert caught.value.problems[0]["field"] == "data.dataset_name"
 
 
-@pytest.mark.parametrize("way", ["", "/cancel", "/resume", "/logs"])
-def test_task_is_not_found_for_a_stranger(api, stranger, submit, way):
+@pytest.mark.parametrize("action", ["", "/cancel", "/resume", "/logs"])
+def test_task_is_not_found_for_a_stranger(api, stranger, submit, action):
     task = submit()
-    call = api(stranger).post if way in ("/cancel", "/resume") else api(stranger).get
-    assert call(f"/api/task/{task.pk}{way}").status_code == 404
+    call = api(stranger).post if action in ("/cancel", "/resume") else api(stranger).get
+    assert call(f"/api/task/{task.pk}{action}").status_code == 404
 
 
 def test_anonymous_is_asked_to_sign_in(client):
@@ -167,5 +167,5 @@ def test_rule_for_long_texts_goes_by_the_run_s_own_length(submit, dataset):
 
 def test_run_waits_in_the_queue_of_the_device_that_it_asks_for_where_one_is_served(submit, settings):
     settings.DEVICE_KINDS = ["cuda", "cpu"]
-    asked = {device: submit(tiny(device, device=device)).device_kind for device in ("auto", "cpu", "cuda", "mps")}
-    assert asked == {"auto": "cuda", "cpu": "cpu", "cuda": "cuda", "mps": "cuda"}
+    queues = {device: submit(tiny(device, device=device)).device_kind for device in ("auto", "cpu", "cuda", "mps")}
+    assert queues == {"auto": "cuda", "cpu": "cpu", "cuda": "cuda", "mps": "cuda"}

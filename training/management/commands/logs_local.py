@@ -12,10 +12,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", nargs="?", help="Name of the experiment; left out: the newest log.")
-        parser.add_argument("-f", "--follow", action="store_true", help="Go on showing what is added, until Ctrl-C.")
+        parser.add_argument("-f", "--follow", action="store_true", help="Keep showing new lines until Ctrl-C.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        path = _log(options["name"])
+        path = newest_log(options["name"])
         with open(path, encoding="utf-8", errors="replace") as file:
             self.stdout.write(file.read(), ending="")
             try:
@@ -27,8 +27,10 @@ class Command(BaseCommand):
                 pass
 
 
-def _log(name: str | None) -> Path:
-    logs = [p for p in results_dir().glob("*/logs.txt") if name in (None, p.parent.name)]
+def newest_log(name: str | None) -> Path:
+    """Return the newest logs.txt, or the one of the named experiment."""
+    results = results_dir()
+    logs = [path for path in results.glob("*/logs.txt") if name in (None, path.parent.name)]
     if not logs:
-        raise CommandError(f"There is no log of {name or 'any run'} in {results_dir()}.")
-    return max(logs, key=lambda p: p.stat().st_mtime)
+        raise CommandError(f"There is no log of {name or 'any run'} in {results}.")
+    return max(logs, key=lambda path: path.stat().st_mtime)

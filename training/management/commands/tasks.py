@@ -1,3 +1,4 @@
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ class Command(Answering):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("action", nargs="?", choices=["list", "cancel", "resume"], default="list")
         parser.add_argument("task", nargs="?", help="Id of the task or name of its experiment.")
-        parser.add_argument("--limit", type=int, default=20, help="How many of the newest are listed (20).")
+        parser.add_argument("--limit", type=int, default=20, help="How many of the newest tasks to list (20).")
         who_and_how(parser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -28,22 +29,19 @@ class Command(Answering):
             tasks = list(selectors.tasks_for(user)[: options["limit"]])
         else:
             change = services.cancel if options["action"] == "cancel" else services.resume
-            tasks = [change(user=user, task=_managed(user, options["task"]))]
+            tasks = [change(user=user, task=find_task(user, options["task"]))]
         rows = [[task.pk, task.status, f"{task.percent} %", task.experiment.name] for task in tasks]
         lines = columns([["task", "status", "done", "experiment"], *rows]) if rows else ["No tasks yet."]
         return TaskSerializer(tasks, many=True).data, lines
 
 
-def _managed(user: User, name: str | None) -> Task:
-    wanted = str(name or "").strip()
-    found = selectors.tasks_for(user).filter(Q(experiment__name=wanted) | _by_id(wanted)).first()
-    if found is None:
-        raise NotFound(f"There is no task {wanted or '(none was named)'}.")
-    return selectors.managed_task(user, found.pk)
-
-
-def _by_id(text: str) -> Q:
-    try:
-        return Q(pk=UUID(text))
-    except ValueError:
-        return Q(pk__in=[])
+def find_task(user: User, name: str | None) -> Task:
+    """Return the task with this id or experiment name, if the person may cancel and resume it."""
+    name = str(name or "").strip()
+    condition = Q(experiment__name=name)
+    with suppress(ValueError):  # not a UUID
+        condition |= Q(pk=UUID(name))
+    task = selectors.tasks_for(user).filter(condition).first()
+    if task is None:
+        raise NotFound(f"There is no task {name or '(none was named)'}.")
+    return selectors.managed_task(user, task.pk)

@@ -18,11 +18,14 @@ class Command(Answering):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="The configuration, for example config/default.yaml.")
         parser.add_argument("--name", help="Name of the experiment, instead of the file's.")
-        parser.add_argument("--wait", action="store_true", help="Watch the run to its end; exit status 1 if it failed.")
+        parser.add_argument(
+            "--wait", action="store_true", help="Show the log until the run ends; exit status 1 if it failed."
+        )
         who_and_how(parser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        user, config = person(options["user"]), services.parse_config(read_text(options["file"]))
+        user = person(options["user"])
+        config = services.parse_config(read_text(options["file"]))
         if options["name"]:
             config.experiment_name = options["name"]
         task = services.submit(user=user, config=config)
@@ -31,19 +34,20 @@ class Command(Answering):
         return TaskSerializer(task).data, [f"{task.experiment.name}: task {task.pk} ({task.get_status_display()})"]
 
     def watch(self, task: Task) -> bool:
-        """Its log goes to standard error, so that what --json prints stays JSON."""
-        seen = 0
+        """Write the log to standard error, so that --json prints JSON only; return whether the run succeeded."""
+        last_line = 0
         while True:
             task.refresh_from_db()
-            for line in task.log.filter(pk__gt=seen):
+            for line in task.log.filter(pk__gt=last_line):
                 self.stderr.write(line.text, lambda text: text)
-                seen = line.pk
+                last_line = line.pk
             if task.finished:
                 return task.status == Status.SUCCESS
             time.sleep(1)
 
 
 def read_text(file: Path) -> str:
+    """Return the text of a configuration file; raise CommandError if it cannot be read."""
     try:
         return text_of(file)
     except NotYamlError as error:

@@ -18,7 +18,7 @@ STEP = events.StepDone(1, 10, 0.1, 0.5, 1e-4, 1.0, 100, 1000.0, 9.0)
 
 @pytest.fixture
 def started(submit):
-    return lease.take(Task, submit().pk)
+    return lease.acquire(Task, submit().pk)
 
 
 def run_out(task: Task, **changes: object) -> None:
@@ -66,7 +66,7 @@ def test_third_death_at_the_same_step_sets_the_task_aside(started):
     for _ in range(3):
         run_out(started, step=7)
         reconcile()
-        lease.take(Task, started.pk)
+        lease.acquire(Task, started.pk)
     started.refresh_from_db()
     assert started.status == Status.FAILURE
     assert started.error["code"] == "worker_lost"
@@ -77,7 +77,7 @@ def test_deaths_at_new_steps_are_forgiven(started):
     for step in (10, 20, 30, 40):
         run_out(started, step=step)
         reconcile()
-        lease.take(Task, started.pk)
+        lease.acquire(Task, started.pk)
     started.refresh_from_db()
     assert (started.status, started.deaths) == (Status.STARTED, 1)
 
@@ -94,13 +94,13 @@ def test_writes_of_a_stale_attempt_are_refused(started):
     stale = Task.objects.select_related("experiment").get(pk=started.pk)
     run_out(started)
     reconcile()
-    current = lease.take(Task, started.pk)
+    current = lease.acquire(Task, started.pk)
     assert current is not None
     progress = TrainingProgress(stale)
-    with pytest.raises(lease.Fenced):
-        progress.take(STEP)
+    with pytest.raises(lease.LeaseLostError):
+        progress.add(STEP)
     with pytest.raises(WrongState):
-        stale.move(Status.SUCCESS, frm=[Status.STARTED], held_attempt=stale.attempt)
+        stale.move(Status.SUCCESS, frm=[Status.STARTED], attempt=stale.attempt)
     current.refresh_from_db()
     assert (current.status, current.attempt, current.step) == (Status.STARTED, 2, 0)
     assert not Point.objects.exists()
@@ -108,7 +108,7 @@ def test_writes_of_a_stale_attempt_are_refused(started):
 
 def test_progress_is_written_with_points_and_log(started):
     progress = TrainingProgress(started)
-    progress.take(STEP)
+    progress.add(STEP)
     progress.evaluations[1] = Point(task=started, step=1, epoch=0.1, accuracy=0.9)
     progress.write()
     point = Point.objects.get()
@@ -121,9 +121,13 @@ def test_progress_is_written_with_points_and_log(started):
 
 def test_progress_is_written_at_most_once_a_second(started, django_assert_num_queries):
     progress = TrainingProgress(started)
-    progress.take(STEP)
+    progress.add(STEP)
     with django_assert_num_queries(0):
-        progress.take(events.StepDone(2, 10, 0.2, 0.4, 1e-4, 1.0, 100, 1000.0, 8.0))
+        progress.add(events.StepDone(2, 10, 0.2, 0.4, 1e-4, 1.0, 100, 1000.0, 8.0))
+    progress.written_at -= 1  # a second later
+    progress.write_when_due()
+    started.refresh_from_db()
+    assert started.step == 2
 
 
 def test_second_cancel_is_refused_and_changes_nothing(submit, member):

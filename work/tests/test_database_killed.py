@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from training.tests.conftest import BASE_DIR, tiny, until
-from training.tests.postgres import PROGRAMS, ThrowawayPostgres
+from work.tests.postgres import PROGRAMS, ThrowawayPostgres
 
 pytestmark = [
     pytest.mark.process,
@@ -60,8 +60,8 @@ class Site:
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
         try:
-            with urllib.request.urlopen(request, timeout=60) as found:
-                return found.status, json.load(found)
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
         except OSError:
@@ -99,14 +99,14 @@ def database() -> Iterator[ThrowawayPostgres]:
 
 @pytest.fixture
 def site(database: ThrowawayPostgres, tmp_path: Path, tweets_csv: Path) -> Iterator[Site]:
-    found = Site(database, tmp_path)
+    site = Site(database, tmp_path)
     for line in ("migrate", "first_start"):
-        assert found.manage(line).wait(60) == 0
-    web = found.manage("web")
+        assert site.manage(line).wait(60) == 0
+    web = site.manage("web")
     try:
-        until(lambda: found.ask("/healthz")[0] == 200, what="the web server answers")
-        found.sign_in_and_upload(tweets_csv)
-        yield found
+        until(lambda: site.ask("/healthz")[0] == 200, what="the web server answers")
+        site.sign_in_and_upload(tweets_csv)
+        yield site
     finally:
         web.terminate()
         web.wait(20)
@@ -115,15 +115,15 @@ def site(database: ThrowawayPostgres, tmp_path: Path, tweets_csv: Path) -> Itera
 def test_no_accepted_run_is_lost_and_each_key_answers_the_same(site: Site, database: ThrowawayPostgres) -> None:
     before = site.accepted("before")
     status, answer = killed_inside_a_transaction(site, database)
-    assert status in (500, 503) and answer["detail"], "it was not accepted, and that is said in words"
+    assert status in (500, 503) and answer["detail"], "it was not accepted, and the error says so"
     database.start()
     assert site.accepted("before") == before
     inside = site.accepted("inside")
     assert inside == site.accepted("inside") != before
-    told = killed_amid_many_submits(site, database)
+    answers = killed_amid_many_submits(site, database)
     database.start()
-    runs = {key: site.accepted(key) for key in told}
-    assert {key: body["task_id"] for key, (status, body) in told.items() if status == 202}.items() <= runs.items()
+    runs = {key: site.accepted(key) for key in answers}
+    assert {key: body["task_id"] for key, (status, body) in answers.items() if status == 202}.items() <= runs.items()
     assert tasks_in(database) == {before, inside, *runs.values()}
 
 
@@ -143,12 +143,12 @@ def killed_inside_a_transaction(site: Site, database: ThrowawayPostgres) -> Answ
 
 def killed_amid_many_submits(site: Site, database: ThrowawayPostgres, count: int = 24) -> dict[str, Answer]:
     """Three clients submit; the server dies after the eighth answer, whatever the others are at."""
-    told: dict[str, Answer] = {}
+    answers: dict[str, Answer] = {}
     eighth = threading.Event()
 
     def submit(key: str) -> None:
-        told[key] = site.train(key)
-        if len(told) == 8:
+        answers[key] = site.train(key)
+        if len(answers) == 8:
             eighth.set()
 
     with ThreadPoolExecutor(3) as threads:
@@ -156,8 +156,8 @@ def killed_amid_many_submits(site: Site, database: ThrowawayPostgres, count: int
             threads.submit(submit, f"run-{number}")
         assert eighth.wait(60)
         database.kill()
-    assert {status for status, _body in told.values()} > {202}, "some were refused"
-    return told
+    assert {status for status, _body in answers.values()} > {202}, "some were refused"
+    return answers
 
 
 def tasks_in(database: ThrowawayPostgres) -> set[str]:
