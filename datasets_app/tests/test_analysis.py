@@ -24,7 +24,7 @@ def own_model(settings, tmp_path):
 
 def test_words_are_those_that_tell_labels_apart():
     rows = [(f"the room {i} was {('clean', 'filthy')[i % 2]} indeed", "ab"[i % 2]) for i in range(40)]
-    found = text_statistics.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
+    found = text_statistics.words_by_label(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
     assert {label: [word for word, _rows in words] for label, words in found.items()} == {
         "a": ["clean"],
         "b": ["filthy"],
@@ -34,7 +34,7 @@ def test_words_are_those_that_tell_labels_apart():
 
 def test_chinese_words_are_pairs_of_characters():
     rows = [(("服務很好，值得再來", "服務太差，不會再來")[i % 2], "好壞"[i % 2]) for i in range(40)]
-    found = text_statistics.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
+    found = text_statistics.words_by_label(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
     assert ["很好", 20] in found["好"] and ["太差", 20] in found["壞"]
     assert "服務" not in [word for words in found.values() for word, _rows in words]
 
