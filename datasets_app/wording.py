@@ -8,14 +8,14 @@ from django.utils.translation import ngettext_lazy
 from work.models import Words
 
 WORDS = Words(
-    kept=_("Nothing was stored. All earlier versions are unchanged."),
-    after_known=_("Correct what the message names, then start the task again."),
-    after_unforeseen=_("Start the task again. If it fails again, give the error number to your administrator."),
-    kept_by_lost=_("Nothing was stored. All earlier versions are unchanged."),
-    after_lost=_("The rows may need more memory than there is. Use fewer rows, or stop other programs first."),
+    kept=_("Nothing was stored; all versions that were there are unchanged."),
+    after_known=_("Change what the message names, then start it again."),
+    after_unforeseen=_("Start it again; if it breaks again, tell your administrator the number."),
+    kept_by_lost=_("Nothing was stored; all versions that were there are unchanged."),
+    after_lost=_("The rows may need more memory than there is. Try with fewer rows, or end other programs first."),
     cancelled=_("Cancelled. Nothing was stored."),
-    given_back=_("The worker is stopping. The task starts again on the next worker."),
-    taken_back=_("The worker of this task stopped responding. The task goes back to the queue."),
+    given_back=_("The worker stops; the work begins again on the next one."),
+    taken_back=_("The worker of this task is gone; the task goes back to the queue."),
 )
 
 TITLES = {
