@@ -112,23 +112,19 @@ def _unzip(file: Path, target: Path, limit: int) -> tuple[Path, str]:
             entry = _only_entry(archive, file.stat().st_size)
             if entry.file_size > limit:
                 raise too_large(limit)
-            return _write(_inflate(archive, entry, limit), target), entry.filename
+            with archive.open(entry) as packed:
+                return _write(_bounded(packed, limit), target), entry.filename
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError):
         message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
         raise Invalid(message, field="file") from None
 
 
-def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
-    """Yield the unpacked bytes. They are counted as they come, because the directory may lie about the size."""
-    with archive.open(entry) as packed:
-        yield from _bounded(packed, limit)
-
-
 def _bounded(packed: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[bytes]:
-    done = 0
+    """Yield the unpacked bytes, counted as they come: the size that an archive states may be a lie."""
+    unpacked = 0
     while chunk := packed.read(CHUNK):
-        done += len(chunk)
-        if done > limit:
+        unpacked += len(chunk)
+        if unpacked > limit:
             raise too_large(limit)
         yield chunk
 

@@ -55,7 +55,13 @@ class Rows:
 
 def guess(table: Table) -> ColumnChoice:
     """Guess by name, then by content: the text has the longest cells, the label the fewest distinct values."""
-    split = next((c for c in table.columns if c.lower() in SPLIT_NAMES and _is_split(table.frame[c])), None)
+    split = None
+    for name in table.columns:
+        if name.lower() in SPLIT_NAMES:
+            values = table.frame[name].unique().str.strip_chars().str.to_lowercase()
+            if set(values) <= set(SPLITS):
+                split = name
+                break
     others = [c for c in table.columns if c != split]
     label = _by_name(others, LABEL_NAMES)
     text_candidates = [c for c in others if c != label]
@@ -91,10 +97,6 @@ def _fewest_values(frame: pl.DataFrame) -> str | None:
     counts = dict(zip(frame.columns, frame.select(pl.all().n_unique()).row(0), strict=True))
     few = {column: n for column, n in counts.items() if 2 <= n <= min(100, max(2, frame.height // 2))}
     return min(few, key=lambda column: few[column]) if few else None
-
-
-def _is_split(column: pl.Series) -> bool:
-    return set(column.unique().str.strip_chars().str.to_lowercase()) <= set(SPLITS)
 
 
 def choose(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:

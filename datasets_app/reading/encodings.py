@@ -93,16 +93,23 @@ def _lines_beyond_ascii(file: Path, size: int = 200_000) -> bytes:
 def _rank(sample: bytes) -> list[str]:
     """Return the encodings, the most plausible first."""
     beyond = sum(byte > 127 for byte in sample)
-    alone = len(_ISOLATED.findall(sample)) > beyond * 0.5
+    isolated = len(_ISOLATED.findall(sample)) > beyond * 0.5
     scores = {name: _plausibility(sample, name) for name in _FREQUENT}
-    if _mostly_utf8(sample):
+    # A UTF-8 file with a few damaged bytes is still best read as UTF-8.
+    beyond_ascii = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
+    if beyond_ascii.count("\ufffd") < len(beyond_ascii) * 0.1:
         scores["utf-8"] = 1.0
     # Accented letters are isolated among ASCII letters, while bytes of Chinese come in pairs and those of Cyrillic in words.
-    for name in _WIDE if alone else _WESTERN:
+    for name in _WIDE if isolated else _WESTERN:
         scores[name] -= 0.5
     best = max(scores, key=lambda name: scores[name])
-    ranked = sorted(scores, key=lambda name: (name != best, not alone and name not in _WIDE, -scores[name]))
-    return ranked if scores[best] > 0.1 else list(dict.fromkeys([*_by_library(sample), *ranked]))
+    ranked = sorted(scores, key=lambda name: (name != best, not isolated and name not in _WIDE, -scores[name]))
+    if scores[best] > 0.1:
+        return ranked
+    from charset_normalizer import from_bytes  # rarely needed
+
+    matches = from_bytes(sample, cp_isolation=["cp1252", "mac_roman", "cp1250", "cp1251"])
+    return list(dict.fromkeys([*(match.encoding for match in matches), *ranked]))
 
 
 def _plausibility(sample: bytes, encoding: str) -> float:
@@ -110,14 +117,3 @@ def _plausibility(sample: bytes, encoding: str) -> float:
     wide = [c for c in sample.decode(encoding, "replace") if c > "\x7f"]
     frequent = sum(c in _FREQUENT[encoding] for c in wide)
     return (frequent - 5 * wide.count("\ufffd")) / max(1, len(wide))
-
-
-def _mostly_utf8(sample: bytes) -> bool:
-    wide = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
-    return wide.count("\ufffd") < len(wide) * 0.1
-
-
-def _by_library(sample: bytes) -> list[str]:
-    from charset_normalizer import from_bytes
-
-    return [match.encoding for match in from_bytes(sample, cp_isolation=["cp1252", "mac_roman", "cp1250", "cp1251"])]

@@ -114,23 +114,21 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
     from django.utils.module_loading import import_string
 
     translation.activate(request["language"])
-    read, folder = import_string(request["reader"]), Path(request["folder"])
+    read = import_string(request["reader"])
+    folder = Path(request["folder"])
     try:
         table = read(Path(request["file"]), request["filename"], scratch=folder, **request["options"])
         _write(table, folder / ROWS)
     except LorasiteError as error:
-        return {"refused": _refusal(error)}
+        problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
+        refused = {"code": error.code, "message": str(error.message), "problems": problems, "facts": error.facts}
+        return {"refused": refused}
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError from error
         return {"failed": [error.errno, error.strerror, error.filename]}
     facts = {name: value for name, value in vars(table).items() if name != "frame"}
     return {"table": facts, "names": table.frame.columns}
-
-
-def _refusal(error: LorasiteError) -> dict[str, Any]:
-    problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
-    return {"code": error.code, "message": str(error.message), "problems": problems, "facts": error.facts}
 
 
 def _write(table: "Table", target: Path) -> None:

@@ -332,11 +332,14 @@ class _JsonStream:
 def _from_document(text: Path, scope: ReadScope, limit: int) -> Table:
     """Read an object of columns, or a list of objects; either may be wrapped in an object with one key, such as "data"."""
     document = json.loads(text.read_bytes())
-    if isinstance(document, dict) and len(document) == 1 and _is_records(*document.values()):
-        document = next(iter(document.values()))
+    if isinstance(document, dict) and len(document) == 1:
+        only_value = next(iter(document.values()))
+        if isinstance(only_value, list) and only_value and isinstance(only_value[0], dict):
+            document = only_value
     if isinstance(document, dict) and document and all(isinstance(v, list) for v in document.values()):
-        names, values = list(document), list(document.values())
-        if len({len(v) for v in values}) != 1:
+        names = list(document)
+        values = list(document.values())
+        if len({len(column) for column in values}) != 1:
             raise Invalid(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")
         items: Iterable[Any] = (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
     elif isinstance(document, list):
@@ -345,10 +348,6 @@ def _from_document(text: Path, scope: ReadScope, limit: int) -> Table:
         message = _("This JSON file is neither a list of objects nor an object of columns. Nothing was stored.")
         raise Invalid(message, field="file")
     return _from_items(enumerate(items, 1), BrokenRecords(), scope, limit)
-
-
-def _is_records(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _only_objects(items: Iterable[tuple[int, Any]], broken: BrokenRecords) -> Iterator[tuple[int, dict[str, Any]]]:

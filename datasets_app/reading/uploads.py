@@ -86,15 +86,11 @@ def limits_upload(view: Any) -> Any:
     def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length > settings.UPLOAD_LIMIT + _FORM_BYTES:
-            _drain(request, length)
+            # A browser shows the answer only after it has sent its body, so a body that is a little too large is read.
+            unread = min(length, settings.UPLOAD_LIMIT * 4)
+            while unread > 0 and (chunk := request.read(min(unread, 1 << 20))):
+                unread -= len(chunk)
             raise too_large(settings.UPLOAD_LIMIT)
         return view(request, *args, **kwargs)
 
     return limited
-
-
-def _drain(request: HttpRequest, length: int) -> None:
-    """Read a body that is refused, up to four times the limit: a browser shows the answer only after it has sent everything."""
-    left = min(length, settings.UPLOAD_LIMIT * 4)
-    while left > 0 and (chunk := request.read(min(left, 1 << 20))):
-        left -= len(chunk)

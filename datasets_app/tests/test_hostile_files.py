@@ -1,4 +1,4 @@
-"""Files made to harm: whatever becomes of their reader, a person gets one sentence, and nothing else is touched."""
+"""Malicious files: however their reader ends, the person gets one message, and nothing else is affected."""
 
 import gzip
 import io
@@ -51,7 +51,7 @@ def as_parquet(**fields: pa.Array) -> bytes:
 
 @pytest.fixture
 def hostile(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """hostile(end): from now on every file's reader ends so."""
+    """Return hostile(end), which makes every reader end like this from now on."""
     settings.READER_MEMORY = 100 << 20
     monkeypatch.setattr(sandbox, "_GRACE_SECONDS", 0.2)
 
