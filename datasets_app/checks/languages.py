@@ -56,8 +56,8 @@ def detect(texts: pl.Series) -> pl.Series:
     frame = pl.DataFrame({"text": cleaned, "language": pl.Series(names, dtype=pl.String), "is_long": is_long})
     simplified = pl.col("text").str.count_matches(f"[{simplified_only()}]")
     traditional = pl.col("text").str.count_matches(f"[{traditional_only()}]")
-    chinese = pl.when(simplified > traditional).then(pl.lit(SIMPLIFIED))
-    chinese = chinese.when(traditional > simplified).then(pl.lit(TRADITIONAL))
+    is_simplified = pl.when(simplified > traditional).then(pl.lit(SIMPLIFIED))
+    chinese = is_simplified.when(traditional > simplified).then(pl.lit(TRADITIONAL))
     language = pl.when(pl.col("language") == "Chinese").then(chinese).otherwise(pl.col("language"))
     return frame.select(pl.when("is_long").then(language).alias("language"))["language"]
 
