@@ -123,7 +123,7 @@ def with_lorasite(file: Path) -> dict[str, int]:
     table = readers.read(file, file.name, limit=limit, only=["text", "label"])
     rows = columns.rows_of(table, chosen)
     del table
-    return {found.code: found.count for found in checks.run(rows).found}
+    return {result.code: result.count for result in checks.run(rows).results}
 
 
 def stored_by_lorasite(file: Path) -> dict[str, int]:

@@ -1,3 +1,5 @@
+"""Admin pages of datasets, read-only."""
+
 from typing import Any
 
 from django.contrib import admin
@@ -26,7 +28,7 @@ class FindingInline(ReadOnly, TabularInline):
 
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnly, ModelAdmin):
-    """Datasets; like their versions they are only shown, since a run must always find its data."""
+    """Datasets and their versions are read-only, because a run needs its dataset to be reproducible."""
 
     list_display = ["name", "owner", "version_count", "description", "created_at"]
     list_select_related = ["owner"]

@@ -1,4 +1,4 @@
-"""The datasets API: upload, list, report, delete."""
+"""The datasets API: datasets, versions, rows, suspects and tasks."""
 
 from typing import Any
 from uuid import UUID
@@ -15,13 +15,14 @@ from rest_framework.views import APIView
 
 from accounts.http import person
 from accounts.idempotency import HEADER, key_of
+from accounts.models import User
 from accounts.permissions import get_managed, require_creator
 from datasets_app import selectors, services
 from datasets_app.reading import hub
 from datasets_app.reading.uploads import discard, keep, limits_upload
 from datasets_app.versions import changes, diff
 from web.errors import Invalid, NotFound
-from web.requests import refuse_unknown
+from web.requests import refuse_unknown, whole_number
 from web.throttles import throttles
 
 from .models import Dataset, DataTask, Suspect, Version
@@ -72,28 +73,23 @@ class Datasets(GenericAPIView[Dataset]):
         refuse_unknown(request.data, UploadSerializer)
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        version = _store(person(request), {**sent.validated_data}, key_of(request))
-        return _made(request, version)
+        key = key_of(request)
+        if sent.validated_data.get("hub"):
+            return _render_made(request, _fetch_from_hub(person(request), sent.validated_data))
+        return _render_made(request, _store_file(person(request), sent.validated_data, key))
 
 
-def _accepted(request: Request, task: DataTask) -> Response:
-    return Response(DataTaskSerializer(task, context={"request": request}).data, status=202)
+def _fetch_from_hub(user: User, fields: dict[str, Any]) -> DataTask:
+    names = ("revision", "config", "text_column", "label_column", "note")
+    options = {name: fields[name] for name in names if fields.get(name)}
+    return hub.submit(user=user, name=fields["name"], identifier=fields["hub"], **options)
 
 
-def _from_hub(user: Any, fields: dict[str, Any]) -> DataTask:
-    given = {
-        key: fields[key] for key in ("revision", "config", "text_column", "label_column", "note") if fields.get(key)
-    }
-    return hub.submit(user=user, name=fields["name"], identifier=fields["hub"], **given)
-
-
-def _store(user: Any, fields: dict[str, Any], key: str | None) -> Version | DataTask:
-    if fields.get("hub"):
-        return _from_hub(user, fields)
-    upload = fields.pop("file")
-    options: dict[str, Any] = {name: value or None for name, value in fields.items() if name not in ("name", "note")}
+def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version | DataTask:
     services.check_name(user, fields["name"])
-    kept = keep(user=user, upload=upload)
+    names = ("text_column", "label_column", "encoding", "delimiter")
+    options: dict[str, Any] = {name: fields[name] or None for name in names if name in fields}
+    kept = keep(user=user, upload=fields["file"])
     try:
         return services.store_upload(
             user=user,
@@ -103,7 +99,7 @@ def _store(user: Any, fields: dict[str, Any], key: str | None) -> Version | Data
             idempotency_key=key,
             **options,
         )
-    except BaseException:
+    except BaseException:  # the caller cannot come back to the upload, as a person can on the preview page
         discard(kept)
         raise
 
@@ -124,22 +120,29 @@ class DatasetDetail(APIView):
         return Response(status=204)
 
 
-def _version(user: Any, name: str, number: Any, *, manage: bool = False) -> Version:
-    found = get_managed(user, Dataset.objects.all(), name=name) if manage else selectors.dataset_for(user, name)
-    return selectors.version_of(found, number)
+def _find_version(user: User, name: str, number: str | int | None, *, manage: bool = False) -> Version:
+    """Return a version by dataset name and number, by default the newest; raise NotFound or PermissionDenied."""
+    dataset = get_managed(user, Dataset.objects.all(), name=name) if manage else selectors.dataset_for(user, name)
+    return selectors.version_of(dataset, number)
 
 
-def _made(request: Request, made: Version | DataTask) -> Response:
-    """201 with the new version, or 202 with the task that makes it."""
+def _render_made(request: Request, made: Version | DataTask) -> Response:
+    """Return 201 with the new version, or 202 with the task that makes it."""
     if isinstance(made, DataTask):
-        return _accepted(request, made)
-    return Response(_stored(request, made), status=201)
+        return _render_task(request, made)
+    name = made.dataset.name
+    body = {
+        "name": name,
+        "version": made.number,
+        "rows": made.rows,
+        "labels": made.labels,
+        "report_url": request.build_absolute_uri(reverse("datasets:detail", args=[name])),
+    }
+    return Response(StoredSerializer(body).data, status=201)
 
 
-def _stored(request: Request, version: Version) -> dict[str, Any]:
-    address = reverse("datasets:detail", args=[version.dataset.name])
-    facts = {"name": version.dataset.name, "version": version.number, "rows": version.rows, "labels": version.labels}
-    return dict(StoredSerializer(facts | {"report_url": request.build_absolute_uri(address)}).data)
+def _render_task(request: Request, task: DataTask) -> Response:
+    return Response(DataTaskSerializer(task, context={"request": request}).data, status=202)
 
 
 class Changes(APIView):
@@ -159,12 +162,12 @@ class Changes(APIView):
         version = selectors.version_of(dataset, sent.validated_data.get("version"))
         change = {key: value for key, value in sent.validated_data.items() if key not in ("version", "note")}
         if change["did"] == "relabel":
-            return _made(request, changes.from_decisions(user=user, version=version))
+            return _render_made(request, changes.from_decisions(user=user, version=version))
         if change["did"] == "merge":
             other = selectors.version_for(user, change["other"])
             change |= {"version_pk": other.pk, "other": str(other)}
         note = sent.validated_data.get("note", "")
-        return _made(request, changes.make(user=user, version=version, change=change, note=note))
+        return _render_made(request, changes.make(user=user, version=version, change=change, note=note))
 
 
 class Rows(APIView):
@@ -173,25 +176,35 @@ class Rows(APIView):
     @extend_schema(
         operation_id="datasets_rows",
         parameters=[
-            VERSION, OpenApiParameter("label", str), OpenApiParameter("q", str), OpenApiParameter("split", str),
-            OpenApiParameter("limit", WHOLE), OpenApiParameter("offset", WHOLE),
+            VERSION,
+            OpenApiParameter("label", str),
+            OpenApiParameter("q", str),
+            OpenApiParameter("split", str),
+            OpenApiParameter("limit", WHOLE),
+            OpenApiParameter("offset", WHOLE),
         ],
         responses=RowsSerializer,
-    )  # fmt: skip
+    )
     def get(self, request: Request, name: str) -> Response:
         """Rows of a version, searched and filtered; 1,000 at most in one answer."""
         query = request.query_params
-        version = _version(person(request), name, query.get("version"))
-        start, size = _number(query.get("offset", "0")), min(1000, _number(query.get("limit", "50")))
-        wanted = {"label": query.get("label", ""), "text": query.get("q", "")[:200], "split": query.get("split", "")}
-        found, total = selectors.rows_page(version, **wanted, start=start, size=size)
-        return Response({"version": version.number, "count": total, "results": found})
+        version = _find_version(person(request), name, query.get("version"))
+        page, total = selectors.rows_page(
+            version,
+            label=query.get("label", ""),
+            text=query.get("q", "")[:200],
+            split=query.get("split", ""),
+            start=_parse_number(query.get("offset", "0")),
+            size=min(1000, _parse_number(query.get("limit", "50"))),
+        )
+        return Response({"version": version.number, "count": total, "results": page})
 
 
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+def _parse_number(text: str) -> int:
+    number = whole_number(text)
+    if number is None or len(text) > 9:
         raise Invalid(_("limit and offset are whole numbers, 0 or more."), field="limit")
-    return int(text)
+    return number
 
 
 class Diff(APIView):
@@ -204,9 +217,9 @@ class Diff(APIView):
     )
     def get(self, request: Request, name: str) -> Response:
         """What differs between two versions; left out: the newest beside the one that it was made of."""
-        new = _version(person(request), name, request.query_params.get("new"))
+        new = _find_version(person(request), name, request.query_params.get("new"))
         before = new.parent.number if new.parent else new.number
-        old = _version(person(request), name, request.query_params.get("old") or before)
+        old = _find_version(person(request), name, request.query_params.get("old") or before)
         return Response({"old": old.number, "new": new.number, **diff.between(old, new)})
 
 
@@ -217,7 +230,7 @@ class Noise(GenericAPIView[Suspect]):
     @extend_schema(operation_id="datasets_noise_list", parameters=[VERSION], responses=SuspectSerializer(many=True))
     def get(self, request: Request, name: str) -> Response:
         """The suspects of a version, the likeliest wrong first."""
-        version = _version(person(request), name, request.query_params.get("version"))
+        version = _find_version(person(request), name, request.query_params.get("version"))
         return self.get_paginated_response(
             SuspectSerializer(self.paginate_queryset(version.suspects.all()), many=True).data
         )
@@ -226,9 +239,9 @@ class Noise(GenericAPIView[Suspect]):
     def post(self, request: Request, name: str) -> Response:
         """Look for wrong labels in the newest version; a task, whose end says how many rows are doubtful."""
         user = person(request)
-        version = _version(user, name, request.query_params.get("version"), manage=True)
+        version = _find_version(user, name, request.query_params.get("version"), manage=True)
         task = services.submit(user=user, kind=DataTask.Kind.NOISE, name=name, version=version)
-        return _accepted(request, task)
+        return _render_task(request, task)
 
 
 class Decision(APIView):
@@ -238,7 +251,7 @@ class Decision(APIView):
     def post(self, request: Request, name: str, rank: int) -> Response:
         """Say which label a suspect should have: its own, another, "" to drop the row, null to take an answer back."""
         user = person(request)
-        version = _version(user, name, request.query_params.get("version"), manage=True)
+        version = _find_version(user, name, request.query_params.get("version"), manage=True)
         suspect = version.suspects.filter(rank=rank).first()
         if suspect is None:
             raise NotFound
@@ -255,8 +268,8 @@ class Task(APIView):
     @extend_schema(operation_id="datasets_task", responses=DataTaskSerializer)
     def get(self, request: Request, task_id: UUID) -> Response:
         """How far work on data is, and what it made."""
-        found = selectors.task_for(person(request), task_id)
-        return Response(DataTaskSerializer(found, context={"request": request}).data)
+        task = selectors.task_for(person(request), task_id)
+        return Response(DataTaskSerializer(task, context={"request": request}).data)
 
 
 class CancelTask(APIView):
@@ -267,4 +280,4 @@ class CancelTask(APIView):
         """Cancel it; nothing is stored."""
         user = person(request)
         task = services.cancel(user=user, task=selectors.task_for(user, task_id, manage=True))
-        return _accepted(request, task)
+        return _render_task(request, task)

@@ -1,3 +1,5 @@
+"""Forms of the upload pages."""
+
 from typing import Any, cast
 
 from django import forms
@@ -13,39 +15,39 @@ class UploadForm(forms.Form):
 
     file = forms.FileField(
         label=_("Data file"),
-        allow_empty_file=True,  # the reader says in words what is wrong with it
+        allow_empty_file=True,  # the reader gives a better error for it
         help_text=_("CSV, TSV, JSON, JSONL or Parquet, also as .gz or .zip: one row per text, with its label."),
         widget=forms.FileInput(attrs={"accept": ".csv,.tsv,.tab,.txt,.json,.jsonl,.ndjson,.parquet,.gz,.zip"}),
     )
 
 
 class HubForm(forms.Form):
-    """In place of a file: a data set of the hub."""
+    """Instead of a file: a data set of the model hub."""
 
-    hub = forms.CharField(label=_("Id on the hub"), max_length=150, help_text=_("As in “owner/name”."))
+    hub = forms.CharField(label=_("Hub id"), max_length=150, help_text=_("For example “owner/name”."))
     config = forms.CharField(
-        label=_("Configuration"), max_length=100, required=False, help_text=_("Where it has several.")
+        label=_("Configuration"), max_length=100, required=False, help_text=_("If it has several.")
     )
     revision = forms.CharField(
         label=_("Revision"),
         max_length=100,
         required=False,
-        help_text=_("A commit, branch or tag; left out: the newest."),
+        help_text=_("A commit, branch or tag. By default the newest."),
     )
     text_column = forms.CharField(label=_("Text column"), max_length=200, required=False)
     label_column = forms.CharField(
         label=_("Label column"),
         max_length=200,
         required=False,
-        help_text=_("Columns that are left out are found by their names."),
+        help_text=_("By default columns are found by their names."),
     )
     name = forms.CharField(
-        label=_("Name here"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
+        label=_("Dataset name"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
     )
 
 
 class StoreForm(forms.Form):
-    """Step two: how the file is read, each guess changeable, and what the dataset is called."""
+    """Step two: correct how the file was read, and name the dataset."""
 
     encoding = forms.ChoiceField(label=_("Encoding"), required=False)
     delimiter = forms.ChoiceField(label=_("Delimiter"), required=False)
@@ -58,14 +60,15 @@ class StoreForm(forms.Form):
 
     def __init__(self, *args: Any, encodings: tuple[str, ...], delimiter: str, columns: list[str], **kwargs: Any):
         super().__init__(*args, **kwargs)
-        known = list(dict.fromkeys([*encodings, *ENCODINGS])) if encodings else []
-        self._offer("encoding", [(e, ENCODINGS.get(e, e.upper())) for e in known])
+        offered = list(dict.fromkeys([*encodings, *ENCODINGS])) if encodings else []
+        self._set_choices("encoding", [(codec, ENCODINGS.get(codec, codec.upper())) for codec in offered])
         delimiters = {delimiter: delimiter, **DELIMITER_WORDS} if delimiter else {}
-        self._offer("delimiter", list(delimiters.items()))
+        self._set_choices("delimiter", list(delimiters.items()))
         for name in ("text_column", "label_column"):
-            self._offer(name, [("", _("choose a column")), *((c, c) for c in columns)])
+            self._set_choices(name, [("", _("choose a column")), *((column, column) for column in columns)])
 
-    def _offer(self, name: str, choices: list[tuple[Any, Any]]) -> None:
+    def _set_choices(self, name: str, choices: list[tuple[Any, Any]]) -> None:
+        """Set the choices of a field, or remove the field if there are none."""
         if choices:
             cast(forms.ChoiceField, self.fields[name]).choices = choices
         else:

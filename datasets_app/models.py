@@ -13,10 +13,12 @@ from .wording import MESSAGES
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
 
-QUEUE = "data"  # of a worker of its own, so that a short look at data never waits behind a long training
+QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
 
 
 class Dataset(models.Model):
+    """A named series of versions."""
+
     name = models.CharField(_("name"), max_length=80, unique=True)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="datasets")
     description = models.CharField(_("description"), max_length=300, blank=True)
@@ -37,7 +39,7 @@ class Dataset(models.Model):
 
 
 class Version(models.Model):
-    """An immutable, content-addressed state of a dataset. Its rows lie in Parquet named by the hash."""
+    """An immutable state of a dataset. Its rows are Parquet files named by their content's hash."""
 
     shared_through = "dataset"
 
@@ -50,14 +52,14 @@ class Version(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     rows = models.PositiveIntegerField()
     labels = models.JSONField(default=dict)  # {label: rows}
-    splits = models.JSONField(default=dict)  # {"train": rows, "eval": rows, …}; empty: no split column was given
-    lengths = models.JSONField(
-        default=list
-    )  # text-length histogram: [{"from": 0, "to": 20, "rows": 12}, …] in characters
+    splits = models.JSONField(default=dict)  # {"train": rows, "eval": rows, …}; empty if there is no split
+    lengths = models.JSONField(default=list)  # histogram of text length in characters: [{"from", "to", "rows"}, …]
     tokens = models.JSONField(default=dict, db_default={})  # {base model: {tokens of a text: rows}}
     languages = models.JSONField(default=dict, db_default={})  # {language: rows} of a sample
-    words = models.JSONField(default=dict, db_default={})  # {label: [[word, rows], …]}: what its texts have, others not
-    change = models.JSONField(default=dict, db_default={})  # {did, count, …}: how it came of its parent; empty: a file
+    words = models.JSONField(default=dict, db_default={})  # {label: [[word, rows], …]}: words typical of the label
+    change = models.JSONField(
+        default=dict, db_default={}
+    )  # {did, count, …}: how it was made from its parent; empty if from a file
     source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
 
     class Meta:
@@ -69,33 +71,33 @@ class Version(models.Model):
 
     @property
     def path(self) -> Path:
-        """Parquet file, or folder of such files, with text, label (strings), row (1-based) and split or held_out."""
+        """Parquet file, or folder of Parquet files, with text, label (strings), row (from 1) and split or held_out."""
         return paths.datasets_dir() / self.hash[:2] / f"{self.hash}.parquet"
 
     def sizes(self) -> dict[int, int]:
-        """Bytes of the files that its rows lie in, by inode: files that versions share have the same. Empty: rows are gone."""
+        """Return {inode: bytes} of its files; versions that share a file have the same inode. Empty if the rows are gone."""
         path = self.path
         files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
         return {file.stat().st_ino: file.stat().st_size for file in files}
 
 
 class BrokenLines(models.Model):
-    """The lines of a version's file that could not be read, to be downloaded: each its number, a tab, and what stands there."""
+    """The lines of a version's file that could not be read, for download: number, tab, content."""
 
     version = models.OneToOneField(Version, models.CASCADE, related_name="broken")
     text = models.TextField()
 
 
 class Suspect(models.Model):
-    """A row whose label cross-validated predictions disagree with, and what a person said to it."""
+    """A row whose label cross-validated predictions disagree with, and the decision of a person."""
 
     version = models.ForeignKey(Version, models.CASCADE, related_name="suspects")
-    rank = models.PositiveIntegerField()  # 1: the likeliest to be wrong
+    rank = models.PositiveIntegerField()  # 1: most probably wrong
     row = models.PositiveIntegerField()
     text = models.CharField(max_length=1000)
     label = models.CharField(max_length=300)
     predicted = models.CharField(max_length=300)
-    given_probability = models.FloatField()  # of the label that it has
+    given_probability = models.FloatField()  # of its present label
     predicted_probability = models.FloatField()
     decision = models.CharField(max_length=300, null=True)  # the label that a person gave; empty string: drop the row
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
@@ -118,9 +120,7 @@ class Finding(models.Model):
     severity = models.CharField(max_length=8, choices=Severity.choices)
     count = models.PositiveIntegerField()
     message = models.CharField(max_length=500)
-    examples = models.JSONField(
-        default=list
-    )  # [{"row": 17, "text": …, "label": …}], rows count from 1 after the header
+    examples = models.JSONField(default=list)  # [{"row", "text", "label", …}]; rows count from 1 after the header
 
     class Meta:
         ordering = ["pk"]
@@ -128,9 +128,9 @@ class Finding(models.Model):
 
 
 class DataTask(Work):
-    """Work on data that takes more than a second: a large file to store, a fix of many rows, a search for wrong labels."""
+    """Work on data that takes more than a second: store a large file, change many rows, search for wrong labels."""
 
-    passing = True  # its person's alone: never shared, never handed over
+    passing = True  # belongs to its owner alone: never shared, never handed over
 
     class Kind(models.TextChoices):
         STORE = "store", _("reading a file")

@@ -1,4 +1,4 @@
-"""From suspicion to gain in one page: look for wrong labels, confirm or correct each, make a version, train again, compare."""
+"""The review page: search for wrong labels, decide on each suspect, make the corrected version, compare the runs."""
 
 from typing import Any
 
@@ -11,31 +11,31 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.permissions import visible
+from accounts.http import SignedInRequest
+from accounts.permissions import can_manage
 from datasets_app import selectors, services
 from datasets_app.review import improvement
 from datasets_app.versions import changes
 from web.errors import Conflict, NotFound
 from web.requests import whole_number
 
-from .change_views import managed_version, shown
-from .models import Dataset, DataTask, Suspect, Version
-from .views import SignedIn
+from .change_views import managed_version, redirect_to_result
+from .models import DataTask, Suspect, Version
 
-MOST_KEYS = 9  # labels that have a key of their own: 1 to 9
+MOST_KEYS = 9  # labels with a keyboard shortcut: 1 to 9
 
 
 @login_required
 @require_safe
 @vary_on_headers("HX-Request")
-def review(request: SignedIn, name: str) -> HttpResponse:
+def review(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     after = whole_number(request.GET.get("after", "")) or 0
-    return _page(request, version, selectors.next_suspect(version, after))
+    return _render_review(request, version, selectors.next_suspect(version, after))
 
 
-def _page(request: SignedIn, version: Version, suspect: Suspect | None) -> HttpResponse:
+def _render_review(request: SignedInRequest, version: Version, suspect: Suspect | None) -> HttpResponse:
     dataset = version.dataset
     context = {
         "dataset": dataset,
@@ -45,33 +45,32 @@ def _page(request: SignedIn, version: Version, suspect: Suspect | None) -> HttpR
         "counts": selectors.review_counts(version),
         "searched": version.tasks.filter(kind=DataTask.Kind.NOISE, result__isnull=False).first(),
         "running": selectors.running_on(version, DataTask.Kind.NOISE),
-        "manages": visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists(),
+        "manages": can_manage(request.user, dataset),
         "last": version.suspects.filter(decided_by=request.user).order_by("-rank").first(),
-        "gain": improvement.of(request.user, version),
+        "gain": improvement.compare_runs(request.user, version),
     }
     name = "datasets_app/noise.html" + ("#card" if request.htmx else "")
     return render(request, name, context)
 
 
 def choices(version: Version, suspect: Suspect) -> list[dict[str, Any]]:
-    """The labels that a person can give, the predicted one first, each with its key."""
-    names = list(dict.fromkeys([suspect.predicted, suspect.label, *sorted(version.labels)]))
-    keys = [str(n) for n in range(1, MOST_KEYS + 1)]
+    """Return the labels that a person can give, the predicted one first, each with its keyboard shortcut."""
+    labels = list(dict.fromkeys([suspect.predicted, suspect.label, *sorted(version.labels)]))
     return [
         {
             "label": label,
-            "key": keys[i] if i < MOST_KEYS else "",
+            "key": str(number) if number <= MOST_KEYS else "",
             "given": label == suspect.label,
             "predicted": label == suspect.predicted,
         }
-        for i, label in enumerate(names)
+        for number, label in enumerate(labels, 1)
     ]
 
 
 @login_required
 @require_POST
-def search(request: SignedIn, name: str) -> HttpResponse:
-    """Look for wrong labels; the task's page shows how far it is and leads back here."""
+def search(request: SignedInRequest, name: str) -> HttpResponse:
+    """Search for wrong labels by a task; its page shows the progress and links back here."""
     version = managed_version(request, name)
     task = services.submit(user=request.user, kind=DataTask.Kind.NOISE, name=name, version=version)
     return redirect("datasets:task", task.pk)
@@ -80,25 +79,30 @@ def search(request: SignedIn, name: str) -> HttpResponse:
 @login_required
 @require_POST
 @vary_on_headers("HX-Request")
-def decide(request: SignedIn, name: str) -> HttpResponse:
-    """What the person says to one suspect; the next one is shown."""
+def decide(request: SignedInRequest, name: str) -> HttpResponse:
+    """Store the decision about one suspect and show the next one."""
     version = managed_version(request, name)
     suspect = version.suspects.filter(rank=whole_number(request.POST.get("rank", "")) or 0).first()
     if suspect is None:
         raise NotFound
+    undo = "undo" in request.POST
     if "skip" not in request.POST:
-        label = None if "undo" in request.POST else "" if "drop" in request.POST else request.POST.get("label", "")
+        if undo:
+            label = None
+        elif "drop" in request.POST:
+            label = ""
+        else:
+            label = request.POST.get("label", "")
         services.decide(user=request.user, suspect=suspect, label=label)
-    following = suspect if "undo" in request.POST else selectors.next_suspect(version, suspect.rank)
     if request.htmx:
-        return _page(request, version, following)
+        return _render_review(request, version, suspect if undo else selectors.next_suspect(version, suspect.rank))
     return redirect(f"{reverse('datasets:noise', args=[name])}?version={version.number}&after={suspect.rank}")
 
 
 @login_required
 @require_POST
-def apply(request: SignedIn, name: str) -> HttpResponse:
-    """Make the next version of what was corrected and dropped."""
+def apply(request: SignedInRequest, name: str) -> HttpResponse:
+    """Make the next version from the decisions."""
     version = managed_version(request, name)
     try:
         made = changes.from_decisions(user=request.user, version=version)
@@ -106,6 +110,6 @@ def apply(request: SignedIn, name: str) -> HttpResponse:
         messages.error(request, str(error.message))
         return redirect(f"{reverse('datasets:noise', args=[name])}?version={version.number}")
     if isinstance(made, DataTask):
-        return shown(request, made)
+        return redirect_to_result(request, made)
     messages.success(request, _("Version %(number)s has the corrected labels.") % {"number": made.number})
     return redirect(f"{reverse('datasets:noise', args=[name])}?version={version.number}")

@@ -1,7 +1,7 @@
-"""Reads of datasets and their versions."""
+"""Queries of datasets, versions, rows, suspects and tasks."""
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Prefetch, QuerySet
@@ -11,16 +11,14 @@ from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts
 from web.errors import Invalid, NotFound
+from web.requests import whole_number
 from work.models import Status
 
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 
-if TYPE_CHECKING:
-    import polars as pl
-
 
 def datasets_for(user: User) -> QuerySet[Dataset]:
-    """The datasets that the person may see, each with its versions, newest first, and their findings."""
+    """Return the datasets that the person may see, each with its versions, newest first, and their findings."""
     findings = Prefetch("versions__findings", Finding.objects.defer("examples"))
     return visible(user, Dataset.objects.select_related("owner")).prefetch_related(
         Prefetch("versions", Version.objects.select_related("parent", "author")), findings
@@ -29,7 +27,7 @@ def datasets_for(user: User) -> QuerySet[Dataset]:
 
 @counts("storage")
 def stored_by(user: User) -> int:
-    """Bytes of the rows that a person owns; the same rows twice lie on disk once."""
+    """Return the bytes on disk of the rows that a person owns; rows that versions share count once."""
     sizes: dict[int, int] = {}
     for version in Version.objects.filter(dataset__owner=user).only("hash"):
         sizes |= version.sizes()
@@ -37,112 +35,110 @@ def stored_by(user: User) -> int:
 
 
 def dataset_for(user: User, name: str) -> Dataset:
+    """Return a dataset that the person may see, with its versions; raise NotFound otherwise."""
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
     return get_visible(user, Dataset.objects.select_related("owner").prefetch_related(versions), name=name)
 
 
 def version_of(dataset: Dataset, number: object) -> Version:
-    """The version of that number; the newest where none is named."""
+    """Return the version with this number, or the newest if no number is given; raise NotFound otherwise."""
     if number in (None, ""):
         return dataset.latest
-    found = next((v for v in dataset.versions.all() if str(v.number) == str(number)), None)
-    if found is None:
-        raise NotFound(_("This dataset has no such version."))
-    return found
+    for version in dataset.versions.all():
+        if str(version.number) == str(number):
+            return version
+    raise NotFound(_("This dataset has no such version."))
 
 
 def version_for(user: User, reference: str) -> Version:
-    """The version that "name" (the newest) or "name@3" means; Invalid says in words what there is instead."""
-    name, _at, number = str(reference).partition("@")
+    """Return the version that "name" (the newest) or "name@3" refers to; raise Invalid with what exists instead."""
+    name, at, number = str(reference).partition("@")
     dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
     if dataset is None:
-        raise Invalid(_no_dataset(user, name), field="data.dataset_name")
+        raise Invalid(_no_dataset_message(user, name), field="data.dataset_name")
     versions = dataset.versions.select_related("dataset")
-    found = versions.filter(number=int(number)).first() if _is_number(number) else None
-    found = versions.first() if not _at else found
-    if found is None:
+    if at:
+        # A database column holds no number beyond nine digits.
+        wanted = whole_number(number) if len(number) < 10 else None
+        version = versions.filter(number=wanted).first() if wanted is not None else None
+    else:
+        version = versions.first()
+    if version is None:
         numbers = ", ".join(str(n) for n in versions.values_list("number", flat=True)[:20])
         message = _("The dataset “%(name)s” has no version “%(number)s”; it has %(numbers)s.")
         facts = {"name": name, "number": number[:20], "numbers": numbers}
         raise Invalid(message % facts, field="data.dataset_name")
-    return found
+    return version
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _no_dataset(user: User, name: str) -> str:
+def _no_dataset_message(user: User, name: str) -> str:
     names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
     if not names:
         return _("There is no dataset “%(name)s”; you have none yet. Upload one first.") % {"name": name[:80]}
-    near = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+    similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
     message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
-    return message % {"name": name[:80], "near": ", ".join(near)}
+    return message % {"name": name[:80], "near": ", ".join(similar)}
 
 
 def broken_lines(version: Version) -> str:
-    """The lines of its file that could not be read; NotFound where there are none."""
-    found = BrokenLines.objects.filter(version=version).first()
-    if found is None:
+    """Return the lines of the version's file that could not be read; raise NotFound if there are none."""
+    broken = BrokenLines.objects.filter(version=version).first()
+    if broken is None:
         raise NotFound(_("This version has no broken lines."))
-    return found.text
+    return broken.text
 
 
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
-    """A task on data, for who started it and for admins."""
-    return (get_managed if manage else get_visible)(user, DataTask.objects.select_related("version"), pk=task_id)
+    """Return a task of the person, or any task for an admin; raise NotFound otherwise."""
+    tasks = DataTask.objects.select_related("version")
+    return get_managed(user, tasks, pk=task_id) if manage else get_visible(user, tasks, pk=task_id)
 
 
 def running_tasks(user: User) -> QuerySet[DataTask]:
+    """Return the unfinished tasks that the person may see."""
     return visible(user, DataTask.objects.filter(status__in=[Status.PENDING, Status.STARTED]))
 
 
 def running_on(version: Version, kind: DataTask.Kind) -> DataTask | None:
-    """The task of that kind that works on the version now, whoever started it."""
+    """Return the unfinished task of this kind on the version, whoever started it."""
     return version.tasks.filter(kind=kind, status__in=[Status.PENDING, Status.STARTED]).first()
 
 
 def next_suspect(version: Version, after: int = 0) -> Suspect | None:
-    """The likeliest wrong row that nobody has looked at; behind the last one it begins again."""
-    left = version.suspects.filter(decision=None)
-    return left.filter(rank__gt=after).first() or left.first()
+    """Return the next undecided suspect behind this rank; after the last one begin again."""
+    undecided = version.suspects.filter(decision=None)
+    return undecided.filter(rank__gt=after).first() or undecided.first()
 
 
 def review_counts(version: Version) -> dict[str, int]:
-    """How far the review is: suspects in all, looked at, kept, corrected, dropped."""
-    looked = version.suspects.exclude(decision=None)
-    kept, dropped = looked.filter(decision=F("label")).count(), looked.filter(decision="").count()
+    """Count the suspects, those reviewed ("looked"), and of these the labels kept and corrected and the rows dropped."""
+    reviewed = version.suspects.exclude(decision=None)
+    looked = reviewed.count()
+    kept = reviewed.filter(decision=F("label")).count()
+    dropped = reviewed.filter(decision="").count()
     return {
         "suspects": version.suspects.count(),
-        "looked": looked.count(),
+        "looked": looked,
         "kept": kept,
         "dropped": dropped,
-        "corrected": looked.count() - kept - dropped,
+        "corrected": looked - kept - dropped,
     }
 
 
 def rows_page(
     version: Version, *, label: str = "", text: str = "", split: str = "", start: int, size: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """Some rows of a version that have the label, are in the split, contain the text; and how many there are."""
-    import polars as pl  # half a second that pages without rows must not wait for
+    """Return a page of the rows that have the label, contain the text and are in the split; and how many there are."""
+    import polars as pl  # half a second, which pages without rows need not wait for
 
     from datasets_app.versions.canonical import with_split
 
-    found = _filtered(with_split(pl.scan_parquet(version.path)), label, text)
-    if split:
-        found = found.filter(pl.col("split") == split) if "split" in found.collect_schema() else found.clear()
-    total = found.select(pl.len()).collect().item()
-    return found.slice(start, size).collect().to_dicts(), total
-
-
-def _filtered(rows: "pl.LazyFrame", label: str, text: str) -> "pl.LazyFrame":
-    import polars as pl
-
+    rows = with_split(pl.scan_parquet(version.path))
     if label:
         rows = rows.filter(pl.col("label") == label)
     if text:
-        lowered = pl.col("text").str.to_lowercase()
-        rows = rows.filter(lowered.str.contains(text.lower(), literal=True))
-    return rows
+        rows = rows.filter(pl.col("text").str.to_lowercase().str.contains(text.lower(), literal=True))
+    if split:
+        rows = rows.filter(pl.col("split") == split) if "split" in rows.collect_schema() else rows.clear()
+    total = rows.select(pl.len()).collect().item()
+    return rows.slice(start, size).collect().to_dicts(), total

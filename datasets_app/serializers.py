@@ -1,4 +1,4 @@
-"""Shapes of the datasets API."""
+"""Serializers of the datasets API."""
 
 from typing import Any
 

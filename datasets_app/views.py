@@ -1,4 +1,4 @@
-"""The dataset pages."""
+"""Pages: list, upload, preview, report, rows and tasks."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -17,10 +17,9 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
-from django_htmx.middleware import HtmxDetails
 
-from accounts.models import User
-from accounts.permissions import get_managed, require_creator, visible
+from accounts.http import SignedInRequest
+from accounts.permissions import can_manage, get_managed, require_creator
 from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
@@ -31,85 +30,84 @@ from web.requests import whole_number
 from web.throttles import limited
 from work.models import ENDED, Status
 
-from .forms import DELIMITER_WORDS, HubForm, StoreForm, UploadForm
-from .models import Dataset, DataTask, Version
+from .forms import HubForm, StoreForm, UploadForm
+from .models import Dataset, DataTask
 
 if TYPE_CHECKING:
     from datasets_app.reading.table import Table
 
 
-class SignedIn(HttpRequest):
-    """A request that login_required has let through."""
-
-    user: User
-    htmx: HtmxDetails
-
-
 PREVIEW_ROWS = 20
-TOKEN_LIMIT, MOST_TOKENS = 128, 8192  # the usual data.max_length
+TOKEN_LIMIT = 128  # the default of data.max_length
+MOST_TOKENS = 8192
 ROWS_PER_PAGE = 50
+_READ_OPTIONS = ("encoding", "delimiter", "text_column", "label_column")
 
 
 @login_required
 @require_safe
-def dataset_list(request: SignedIn) -> HttpResponse:
+def dataset_list(request: SignedInRequest) -> HttpResponse:
     page = Paginator(selectors.datasets_for(request.user), 25).get_page(request.GET.get("page"))
     lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
     context = {"page": page, "lines": lines, "tasks": selectors.running_tasks(request.user)}
     return render(request, "datasets_app/list.html", context)
 
 
-@csrf_exempt  # the size is judged before anything parses the body; the inner view checks the token
+@csrf_exempt  # checking the token parses the body, so the size is checked first; the decorator below checks the token
 @uploads.limits_upload
 @csrf_protect
 @login_required
 @limited("upload")
-def new(request: SignedIn) -> HttpResponse:
-    """Step one: send a file. It is put aside, read once, and shown."""
+def new(request: SignedInRequest) -> HttpResponse:
+    """Step one: upload a file. It is kept aside and read once to find problems; the preview follows."""
     require_creator(request.user)
     form = UploadForm(request.POST or None, request.FILES or None)
     if request.method == "POST" and form.is_valid():
         kept = None
         try:
             kept = uploads.keep(user=request.user, upload=form.cleaned_data["file"])
-            _read(kept)
+            _read_head(kept)
         except LorasiteError as error:
             if kept:
                 uploads.discard(kept)
             if not isinstance(error, Invalid):
                 raise
             form.add_error("file", str(error.message))
-            return _new_page(request, form, status=error.status)
+            return _render_new(request, form, status=error.status)
+        address = reverse("datasets:preview", args=[kept.token])
         query = request.GET.urlencode()
-        return redirect(reverse("datasets:preview", args=[kept.token]) + (f"?{query}" if query else ""))
-    return _new_page(request, form, status=400 if form.is_bound else 200)
+        return redirect(f"{address}?{query}" if query else address)
+    return _render_new(request, form, status=400 if form.is_bound else 200)
 
 
 @login_required
 @require_POST
-def from_hub(request: SignedIn) -> HttpResponse:
-    """Fetch a data set of the hub; the task's page shows how far it is."""
+def from_hub(request: SignedInRequest) -> HttpResponse:
+    """Fetch a data set of the model hub by a task, and lead to its page."""
     require_creator(request.user)
     form = HubForm(request.POST, auto_id="hub_%s")
     if form.is_valid():
-        given = {key: value.strip() or None for key, value in form.cleaned_data.items() if key not in ("hub", "name")}
+        fields = form.cleaned_data
+        names = ("config", "revision", "text_column", "label_column")
+        options = {name: fields[name].strip() or None for name in names}
         try:
-            task = hub.submit(
-                user=request.user, name=form.cleaned_data["name"], identifier=form.cleaned_data["hub"], **given
-            )
+            task = hub.submit(user=request.user, name=fields["name"], identifier=fields["hub"], **options)
             return redirect("datasets:task", task.pk)
         except (Invalid, Conflict) as error:
             field = error.problems[0]["field"] if error.problems else None
             form.add_error(field if field in form.fields else None, str(error.message))
-    return _new_page(request, UploadForm(), fetched=form, status=400)
+    return _render_new(request, UploadForm(), hub_form=form, status=400)
 
 
-def _new_page(request: SignedIn, form: UploadForm, *, status: int, fetched: HubForm | None = None) -> HttpResponse:
-    context = {"form": form, "hub": fetched or HubForm(auto_id="hub_%s"), "limit_mb": settings.UPLOAD_LIMIT >> 20}
+def _render_new(
+    request: SignedInRequest, form: UploadForm, *, status: int, hub_form: HubForm | None = None
+) -> HttpResponse:
+    context = {"form": form, "hub": hub_form or HubForm(auto_id="hub_%s"), "limit_mb": settings.UPLOAD_LIMIT >> 20}
     return render(request, "datasets_app/new.html", context, status=status)
 
 
-def _read(kept: uploads.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
+def _read_head(kept: uploads.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
+    """Read the first rows of an upload."""
     from datasets_app.reading import sandbox
 
     return sandbox.read(
@@ -125,170 +123,190 @@ def _read(kept: uploads.Pending, encoding: str | None = None, delimiter: str | N
 
 @login_required
 @vary_on_headers("HX-Request")
-def preview(request: SignedIn, token: str) -> HttpResponse:
-    """Step two: the first rows as they were read; each guess can be changed, then version n is stored."""
+def preview(request: SignedInRequest, token: str) -> HttpResponse:
+    """Step two: show the first rows as they were read, let the person correct the guesses, and store the version."""
     require_creator(request.user)
     kept = uploads.pending_for(request.user, token)
     problem: Invalid | Conflict | None = None
-    chosen = request.POST.get("encoding"), request.POST.get("delimiter")
+    encoding = request.POST.get("encoding")
+    delimiter = request.POST.get("delimiter")
     try:
-        table = _read(kept, *chosen)
+        table = _read_head(kept, encoding, delimiter)
     except Invalid as error:
-        if not any(chosen) or isinstance(error, ReadingStopped):
+        if not (encoding or delimiter) or isinstance(error, ReadingStopped):
             raise
-        table, problem = _read(kept), error
-    form = _store_form(request, kept, table)
-    wants_storing = request.method == "POST" and "again" not in request.POST
-    if wants_storing and not problem and form.is_valid():
+        problem = error
+        table = _read_head(kept)  # as guessed, so that the page has rows to show beside the error
+    stores = request.method == "POST" and "again" not in request.POST
+    form = _store_form(request, kept, table, is_bound=stores)
+    if stores and not problem and form.is_valid():
         try:
             return _store(request, kept, form)
         except (Invalid, Conflict) as error:
             problem = error
-    return _preview_page(request, kept, table, form, problem, bool(problem or (wants_storing and form.errors)))
+    if problem:
+        field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)
+        form.errors.setdefault(field or "__all__", form.error_class()).append(str(problem.message))
+        status = problem.status
+    else:
+        status = 400 if stores and form.errors else 200
+    return _render_preview(request, kept, table, form, status)
 
 
-def _store_form(request: SignedIn, kept: uploads.Pending, table: "Table") -> StoreForm:
-    from datasets_app.reading import columns
+def _store_form(request: SignedInRequest, kept: uploads.Pending, table: "Table", *, is_bound: bool) -> StoreForm:
+    """Return the form with the person's choices, and the guesses where there is no choice."""
+    from datasets_app.reading import columns  # imports polars, which takes half a second
 
     guessed = columns.guess(table)
+    stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", kept.filename.lower())
     values: dict[str, Any] = {
         "encoding": table.encoding,
         "delimiter": table.delimiter,
         "text_column": guessed.text,
         "label_column": guessed.label,
-        "name": request.GET.get("dataset") or _name_from(kept.filename),
+        "name": request.GET.get("dataset") or re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80],
     }
-    # Another encoding or delimiter may rename the columns; a choice that no longer exists gives way to the guess.
-    values |= {k: v for k, v in request.POST.items() if not k.endswith("_column") or v in table.columns}
-    offered: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
-    storing = request.method == "POST" and "again" not in request.POST
-    return StoreForm(values, **offered) if storing else StoreForm(initial=values, **offered)
+    for name, value in request.POST.items():
+        # Another encoding or delimiter may rename the columns; then the guess replaces a column that no longer exists.
+        if not name.endswith("_column") or value in table.columns:
+            values[name] = value
+    choices: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
+    return StoreForm(values, **choices) if is_bound else StoreForm(initial=values, **choices)
 
 
-def _name_from(filename: str) -> str:
-    stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", filename.lower())
-    return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80]
-
-
-def _store(request: SignedIn, kept: uploads.Pending, form: StoreForm) -> HttpResponse:
-    """Lead to the new version, or to the task that makes it."""
-    fields: dict[str, Any] = {k: v or None for k, v in form.cleaned_data.items() if k != "note"}
-    made = services.store_upload(user=request.user, kept=kept, note=form.cleaned_data["note"], **fields)
-    if isinstance(made, DataTask):
-        return redirect("datasets:task", made.pk)
-    messages.success(
-        request, _("Version %(number)s is stored: %(rows)s rows.") % {"number": made.number, "rows": made.rows}
+def _store(request: SignedInRequest, kept: uploads.Pending, form: StoreForm) -> HttpResponse:
+    """Store the upload and redirect to the new version, or to the task that makes it."""
+    fields = form.cleaned_data
+    stored = services.store_upload(
+        user=request.user,
+        kept=kept,
+        name=fields["name"],
+        note=fields["note"],
+        **{name: fields[name] or None for name in _READ_OPTIONS if name in fields},
     )
-    return redirect("datasets:detail", name=made.dataset.name)
+    if isinstance(stored, DataTask):
+        return redirect("datasets:task", stored.pk)
+    message = _("Version %(number)s was stored: %(rows)s rows.")
+    messages.success(request, message % {"number": stored.number, "rows": stored.rows})
+    return redirect("datasets:detail", name=stored.dataset.name)
 
 
-def _preview_page(
-    request: SignedIn, kept: uploads.Pending, table: "Table", form: StoreForm, problem: Any, wrong: bool
+def _render_preview(
+    request: SignedInRequest, kept: uploads.Pending, table: "Table", form: StoreForm, status: int
 ) -> HttpResponse:
-    if problem:
-        field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)
-        form.errors.setdefault(field or "__all__", form.error_class()).append(str(problem.message))
-    chosen = {form["text_column"].value(): "text", form["label_column"].value(): "label"}
-    shown = table.frame.head(PREVIEW_ROWS)
+    roles = {form["text_column"].value(): "text", form["label_column"].value(): "label"}
+    first_rows = table.frame.head(PREVIEW_ROWS).select(table.columns)
     context = {
         "kept": kept,
         "form": form,
         "table": table,
-        "delimiter_word": DELIMITER_WORDS.get(table.delimiter, table.delimiter),
-        "columns": [{"name": name, "role": chosen.get(name, "")} for name in table.columns],
-        "rows": [[str(value)[:200] for value in row] for row in shown.select(table.columns).iter_rows()],
+        "columns": [{"name": name, "role": roles.get(name, "")} for name in table.columns],
+        "rows": [[str(value)[:200] for value in row] for row in first_rows.iter_rows()],
         "total": table.frame.height,
         "number": report.next_number(str(form["name"].value() or "")),
     }
     name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")
-    return render(request, name, context, status=getattr(problem, "status", 400) if wrong else 200)
+    return render(request, name, context, status=status)
 
 
 @login_required
 @require_safe
-def detail(request: SignedIn, name: str) -> HttpResponse:
+def detail(request: SignedInRequest, name: str) -> HttpResponse:
+    """Show the validation report of a version."""
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    manages = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
-    context = {**report.summary(version), "lengths": report.length_chart(version), "manages": manages}
-    context["running"] = version.tasks.exclude(status__in=ENDED).first()
-    context |= _analysis(request, version)
-    return render(request, "datasets_app/detail.html", {**context, "findings": report.findings(version)})
-
-
-def _analysis(request: SignedIn, version: Version) -> dict[str, Any]:
-    """Tokens with the base model that was asked for, languages, words."""
-    model, limit = request.GET.get("model") or SAMPLE_MODEL, _limit(request.GET.get("max_length", ""))
-    return {
+    model = request.GET.get("model") or SAMPLE_MODEL
+    limit = _token_limit(request.GET.get("max_length", ""))
+    context = {
+        **report.summary(version),
+        "lengths": report.length_chart(version),
+        "findings": report.findings(version),
+        "manages": can_manage(request.user, dataset),
+        "running": version.tasks.exclude(status__in=ENDED).first(),
         "model": model[:200],
         "max_length": limit,
         "tokens": report.token_chart(version, model, limit),
         "counted": [*version.tokens],
         "languages": report.languages(version),
     }
+    return render(request, "datasets_app/detail.html", context)
 
 
-def _limit(asked: str) -> int:
-    return (
-        min(MOST_TOKENS, max(8, int(asked))) if asked.isascii() and asked.isdigit() and len(asked) < 7 else TOKEN_LIMIT
-    )
+def _token_limit(text: str) -> int:
+    number = whole_number(text)
+    if number is None or len(text) > 6:
+        return TOKEN_LIMIT
+    return min(MOST_TOKENS, max(8, number))
 
 
 @login_required
 @require_safe
-def rows(request: SignedIn, name: str) -> HttpResponse:
+def rows(request: SignedInRequest, name: str) -> HttpResponse:
+    """Search and filter the rows of a version."""
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    label, text, split = request.GET.get("label", ""), request.GET.get("q", "")[:200], request.GET.get("split", "")
+    label = request.GET.get("label", "")
+    text = request.GET.get("q", "")[:200]
+    split = request.GET.get("split", "")
     number = max(1, whole_number(request.GET.get("page", "")) or 1)
     start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
-    found, total = selectors.rows_page(version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE)
-    page = Paginator(range(total), ROWS_PER_PAGE).get_page(number)
-    context = {"dataset": dataset, "version": version, "rows": found, "page": page, "total": total}
-    context["manages"] = visible(request.user, Dataset.objects.filter(pk=dataset.pk), manage=True).exists()
-    context["editing"] = request.GET.get("edit", "")
-    return render(request, "datasets_app/rows.html", {**context, "label": label, "q": text, "split": split})
+    page_rows, total = selectors.rows_page(
+        version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE
+    )
+    context = {
+        "dataset": dataset,
+        "version": version,
+        "rows": page_rows,
+        "page": Paginator(range(total), ROWS_PER_PAGE).get_page(number),
+        "total": total,
+        "manages": can_manage(request.user, dataset),
+        "editing": request.GET.get("edit", ""),
+        "label": label,
+        "q": text,
+        "split": split,
+    }
+    return render(request, "datasets_app/rows.html", context)
 
 
 @login_required
 @require_safe
-def broken(request: SignedIn, name: str) -> HttpResponse:
-    """The lines that could not be read, as a text file."""
+def broken(request: SignedInRequest, name: str) -> HttpResponse:
+    """Download the lines that could not be read, as a text file."""
     version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
     lines = selectors.broken_lines(version)
-    answer = HttpResponse(lines, content_type="text/plain; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
-    return answer
+    response = HttpResponse(lines, content_type="text/plain; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
+    return response
 
 
 @login_required
 @require_POST
-def delete(request: SignedIn, name: str) -> HttpResponse:
+def delete(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = get_managed(request.user, Dataset.objects.all(), name=name)
     try:
         services.delete(user=request.user, dataset=dataset)
     except Conflict as error:
         messages.error(request, str(error.message))
         return redirect("datasets:detail", name=name)
-    messages.success(request, _("The dataset “%(name)s” is deleted.") % {"name": name})
+    messages.success(request, _("The dataset “%(name)s” was deleted.") % {"name": name})
     return redirect("datasets:list")
 
 
 @login_required
 @require_safe
 @vary_on_headers("HX-Request")
-def task(request: SignedIn, task_id: UUID) -> HttpResponse:
-    """Work on data, live; when it is done the page leads to what it made."""
-    found = selectors.task_for(request.user, task_id)
-    context = {"task": found, "leads_to": leads_to(found), "manages": found.owner == request.user}
+def task(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    """Show the progress of a task; once it has ended, link to what it made."""
+    data_task = selectors.task_for(request.user, task_id)
+    context = {"task": data_task, "leads_to": result_url(data_task), "manages": data_task.owner == request.user}
     if not request.htmx:
         return render(request, "datasets_app/task.html", context)
-    status = HTMX_STOP_POLLING if found.finished else 200
+    status = HTMX_STOP_POLLING if data_task.finished else 200
     return render(request, "datasets_app/task.html#progress", context, status=status)
 
 
-def leads_to(task: DataTask) -> str:
-    """The page with what a finished task made."""
+def result_url(task: DataTask) -> str:
+    """Return the address of the page with the result of a task; an empty string if it has none."""
     if task.status != Status.SUCCESS or not task.result:
         return ""
     page = "datasets:noise" if task.kind == DataTask.Kind.NOISE else "datasets:detail"
@@ -300,6 +318,6 @@ def leads_to(task: DataTask) -> str:
 
 @login_required
 @require_POST
-def cancel(request: SignedIn, task_id: UUID) -> HttpResponse:
+def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     services.cancel(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
     return redirect("datasets:task", task_id)

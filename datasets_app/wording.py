@@ -1,10 +1,9 @@
-"""What each finding is called and what it does to a training, in words. The keys are the finding codes of the API."""
+"""Texts of findings, changes and languages, in the reader's language. The keys are the codes of the API."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext_lazy
 
 from work.models import JobMessages
 
@@ -29,15 +28,15 @@ TITLES = {
     "near_duplicate": _("Near duplicates"),
     "label_conflict": _("Same text, different labels"),
     "split_leakage": _("Same text in two splits"),
-    "label_imbalance": _("Unequal labels"),
+    "label_imbalance": _("Imbalanced labels"),
     "rare_label": _("Rare labels"),
     "mixed_language": _("Several languages"),
     "markup": _("HTML in the text"),
     "control_characters": _("Control characters"),
-    "encoding": _("Broken characters"),
+    "encoding": _("Garbled characters"),
     "personal_data": _("Personal data"),
-    "over_token_limit": _("Longer than the model reads"),
-    "label_noise": _("Labels that are probably wrong"),
+    "over_token_limit": _("Longer than the token limit"),
+    "label_noise": _("Probably wrong labels"),
 }
 _LANGUAGES = {
     "English": _("English"),
@@ -50,140 +49,135 @@ _LANGUAGES = {
     "French": _("French"),
     "German": _("German"),
 }
-FIXES = {  # what the button of a finding's one-click fix says
-    "too_short": _("Leave these rows out"),
+FIXES = {  # labels of the fix buttons
+    "too_short": _("Drop these rows"),
     "exact_duplicate": _("Keep the first of each"),
     "near_duplicate": _("Keep the first of each"),
-    "label_conflict": _("Keep the commonest label of each text"),
-    "split_leakage": _("Leave them out of train"),
-    "rare_label": _("Leave these labels out"),
-    "mixed_language": _("Leave these rows out"),
-    "markup": _("Take out the HTML"),
-    "control_characters": _("Take these characters out"),
+    "label_conflict": _("Keep the most common label of each text"),
+    "split_leakage": _("Drop them from the train split"),
+    "rare_label": _("Drop these labels"),
+    "mixed_language": _("Drop these rows"),
+    "markup": _("Remove the HTML"),
+    "control_characters": _("Remove these characters"),
     "encoding": _("Repair the characters"),
     "personal_data": _("Replace them with [e-mail], [phone], [id]"),
 }
 
-_SENTENCES: dict[str, Callable[[int], str]] = {
-    "empty_text": lambda n: ngettext(
-        "%(count)s row has no text or no label and was left out: a training cannot learn from it.",
-        "%(count)s rows have no text or no label and were left out: a training cannot learn from them.",
-        n,
+_SENTENCES = {  # what was found and how it affects training
+    "empty_text": ngettext_lazy(
+        "%(count)s row without text or label was left out.",
+        "%(count)s rows without text or label were left out.",
+        "n",
     ),
-    "too_short": lambda n: ngettext(
+    "too_short": ngettext_lazy(
         "%(count)s text has fewer than 3 characters: too little to learn from, so its label acts as noise.",
         "%(count)s texts have fewer than 3 characters: too little to learn from, so their labels act as noise.",
-        n,
+        "n",
     ),
-    "too_long": lambda n: ngettext(
-        "%(count)s text is longer than 2,000 characters: a training cuts it off and never sees the end.",
-        "%(count)s texts are longer than 2,000 characters: a training cuts them off and never sees their ends.",
-        n,
+    "too_long": ngettext_lazy(
+        "%(count)s text is longer than 2,000 characters and will probably be truncated in training.",
+        "%(count)s texts are longer than 2,000 characters and will probably be truncated in training.",
+        "n",
     ),
-    "exact_duplicate": lambda n: ngettext(
-        "%(count)s row repeats another one exactly: it counts twice in training, and makes an evaluation look better.",
-        "%(count)s rows repeat others exactly: they count twice in training, and make an evaluation look better.",
-        n,
+    "exact_duplicate": ngettext_lazy(
+        "%(count)s row is an exact duplicate: it counts twice in training and can inflate evaluation scores.",
+        "%(count)s rows are exact duplicates: they count twice in training and can inflate evaluation scores.",
+        "n",
     ),
-    "near_duplicate": lambda n: ngettext(
-        "%(count)s row has nearly the words of an earlier one: evaluated on, it makes results look better.",
-        "%(count)s rows have nearly the words of earlier ones: evaluated on, they make results look better.",
-        n,
+    "near_duplicate": ngettext_lazy(
+        "%(count)s row is nearly the same as an earlier one: it can inflate evaluation scores.",
+        "%(count)s rows are nearly the same as earlier ones: they can inflate evaluation scores.",
+        "n",
     ),
-    "label_conflict": lambda n: ngettext(
-        "%(count)s row has the text of another with a different label: no model can be right on both.",
-        "%(count)s rows have the text of others with a different label: no model can be right on all of them.",
-        n,
+    "label_conflict": ngettext_lazy(
+        "%(count)s row has the same text as another with a different label: no model can be right on both.",
+        "%(count)s rows have the same text as others with a different label: no model can be right on all of them.",
+        "n",
     ),
-    "split_leakage": lambda n: ngettext(
-        "%(count)s row has a text that also stands in another split: the evaluation asks what training has shown.",
-        "%(count)s rows have texts that also stand in another split: the evaluation asks what training has shown.",
-        n,
+    "split_leakage": ngettext_lazy(
+        "%(count)s row has a text that is also in another split: test data leak into training, so scores are too high.",
+        "%(count)s rows have texts that are also in another split: test data leak into training, so scores are too high.",
+        "n",
     ),
-    "label_imbalance": lambda n: ngettext(
-        "One label has %(count)s row, several times as many as another: a model may learn to answer it always. "
+    "label_imbalance": ngettext_lazy(
+        "One label has %(count)s row, several times as many as another: a model may learn to always predict it. "
         "Judge by macro F1, not by accuracy.",
-        "One label has %(count)s rows, several times as many as another: a model may learn to answer it always. "
+        "One label has %(count)s rows, several times as many as another: a model may learn to always predict it. "
         "Judge by macro F1, not by accuracy.",
-        n,
+        "n",
     ),
-    "rare_label": lambda n: ngettext(
-        "%(count)s label has fewer than 10 rows: too few to learn and to measure. Add rows or merge labels.",
-        "%(count)s labels have fewer than 10 rows: too few to learn and to measure. Add rows or merge labels.",
-        n,
+    "rare_label": ngettext_lazy(
+        "%(count)s label has fewer than 10 rows: too few to train on and to evaluate. Add rows or merge labels.",
+        "%(count)s labels have fewer than 10 rows: too few to train on and to evaluate. Add rows or merge labels.",
+        "n",
     ),
-    "mixed_language": lambda n: ngettext(
-        "About %(count)s row is in another language than most: a base model for one language reads it badly.",
-        "About %(count)s rows are in another language than most: a base model for one language reads them badly.",
-        n,
+    "mixed_language": ngettext_lazy(
+        "About %(count)s row is in another language than most: a base model for one language handles it poorly.",
+        "About %(count)s rows are in another language than most: a base model for one language handles them poorly.",
+        "n",
     ),
-    "markup": lambda n: ngettext(
-        "%(count)s text has HTML tags or entities: a model spends its attention on them or takes them as clues.",
-        "%(count)s texts have HTML tags or entities: a model spends its attention on them or takes them as clues.",
-        n,
+    "markup": ngettext_lazy(
+        "%(count)s text contains HTML tags or entities: the model may treat them as cues for a label.",
+        "%(count)s texts contain HTML tags or entities: the model may treat them as cues for a label.",
+        "n",
     ),
-    "control_characters": lambda n: ngettext(
-        "%(count)s text has invisible control characters: they split words, so that the model does not know them.",
-        "%(count)s texts have invisible control characters: they split words, so that the model does not know them.",
-        n,
+    "control_characters": ngettext_lazy(
+        "%(count)s text contains invisible control characters: they split words into pieces that the model doesn't know.",
+        "%(count)s texts contain invisible control characters: they split words into pieces that the model doesn't know.",
+        "n",
     ),
-    "encoding": lambda n: ngettext(
-        "%(count)s text has broken characters: the model learns garbled words. The file may be in another encoding.",
-        "%(count)s texts have broken characters: the model learns garbled words. The file may be in another encoding.",
-        n,
+    "encoding": ngettext_lazy(
+        "%(count)s text contains garbled characters. The file may have another encoding.",
+        "%(count)s texts contain garbled characters. The file may have another encoding.",
+        "n",
     ),
-    "personal_data": lambda n: ngettext(
-        "%(count)s text has an e-mail address, phone or identity number: a model can remember it and give it away.",
-        "%(count)s texts have e-mail addresses, phone or identity numbers: a model can remember and give them away.",
-        n,
+    "personal_data": ngettext_lazy(
+        "%(count)s text contains an e-mail address, phone number or identity number: a model can memorise and reveal it.",
+        "%(count)s texts contain e-mail addresses, phone numbers or identity numbers: a model can memorise and reveal them.",
+        "n",
     ),
-    "over_token_limit": lambda n: ngettext(
-        "%(count)s text has more tokens than the usual limit of 128: a training cuts it off and never sees the end.",
-        "%(count)s texts have more tokens than the usual limit of 128: a training cuts them off and never sees their ends.",
-        n,
+    "over_token_limit": ngettext_lazy(
+        "%(count)s text has more than 128 tokens, the default limit. Longer texts are truncated to this length.",
+        "%(count)s texts have more than 128 tokens, the default limit. Longer texts are truncated to this length.",
+        "n",
     ),
-    "label_noise": lambda n: ngettext(
-        "%(count)s row has a label that a model trained on the other rows disagrees with: it teaches the wrong thing.",
-        "%(count)s rows have labels that a model trained on the other rows disagrees with: they teach the wrong thing.",
-        n,
+    "label_noise": ngettext_lazy(
+        "%(count)s row probably has a wrong label: a model trained on the other rows predicts another one.",
+        "%(count)s rows probably have wrong labels: a model trained on the other rows predicts others.",
+        "n",
     ),
 }
 
-_CHANGES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "fix": lambda change: (
-        ngettext("Repaired “%(title)s” in %(count)s row", "Repaired “%(title)s” in %(count)s rows", change["count"])
-        % {"title": title(change["code"]), "count": f"{change['count']:,}"}
-    ),
-    "edit": lambda change: (
-        ngettext("Edited %(count)s row", "Edited %(count)s rows", change["count"]) % {"count": f"{change['count']:,}"}
-    ),
-    "relabel": lambda change: (
-        ngettext("Corrected the label of %(count)s row", "Corrected the labels of %(count)s rows", change["count"])
-        % {"count": f"{change['count']:,}"}
-    ),
-    "rename": lambda change: (
-        _("Renamed the label “%(label)s” to “%(to)s”") % {"label": change["label"], "to": change["to"]}
-    ),
-    "merge": lambda change: (
-        ngettext("Added %(count)s row of %(other)s", "Added %(count)s rows of %(other)s", change["count"])
-        % {"count": f"{change['count']:,}", "other": change.get("other", "")}
-    ),
+_CHANGES = {
+    "fix": ngettext_lazy("Fixed “%(title)s” in %(count)s row", "Fixed “%(title)s” in %(count)s rows", "n"),
+    "edit": ngettext_lazy("Edited %(count)s row", "Edited %(count)s rows", "n"),
+    "relabel": ngettext_lazy("Corrected the label of %(count)s row", "Corrected the labels of %(count)s rows", "n"),
+    "rename": _("Renamed the label “%(label)s” to “%(to)s”"),
+    "merge": ngettext_lazy("Added %(count)s row of %(other)s", "Added %(count)s rows of %(other)s", "n"),
 }
 
 
 def changed(change: dict[str, Any]) -> str:
-    """What was done to a version's parent; empty where it came from a file."""
-    return str(_CHANGES[change["did"]](change)) if change else ""
+    """Describe how a version differs from its parent; return an empty string for one that was made from a file."""
+    if not change:
+        return ""
+    count = change.get("count", 0)
+    values = {"n": count, "count": f"{count:,}", "other": "", **{k: v for k, v in change.items() if k != "count"}}
+    if "code" in change:
+        values["title"] = title(change["code"])
+    return str(_CHANGES[change["did"]] % values)
 
 
 def title(code: str) -> str:
+    """Return the title of a finding."""
     return str(TITLES.get(code, code))
 
 
 def language(name: str) -> str:
+    """Return the name of a language that `checks.languages` detects."""
     return str(_LANGUAGES.get(name, name))
 
 
 def sentence(code: str, count: int) -> str:
-    """One sentence in the reader's language: what was found and what it does to a training."""
-    return _SENTENCES[code](count) % {"count": f"{count:,}"}
+    """Return one sentence: what a check found and how it affects training."""
+    return str(_SENTENCES[code] % {"n": count, "count": f"{count:,}"})

@@ -1,14 +1,15 @@
-"""The checks behind the validation report. Plain polars over the rows; each yields its findings or none."""
+"""The checks behind the validation report: polars expressions over the rows. Each check yields its results, or none."""
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from datasets_app.checks import languages
+from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.columns import Rows
 from datasets_app.versions.canonical import SLICE, counts
 from engine import resolve_base_model
@@ -16,11 +17,23 @@ from engine.config import SAMPLE_MODEL
 from engine.data.near_duplicates import groups
 from engine.data.token_counts import TokenCounter
 
-SHORTEST, LONGEST = 3, 2000  # characters
-FEWEST_ROWS = 10  # of a label; below, neither learning nor evaluation means anything
+SHORTEST = 3  # characters
+LONGEST = 2000  # characters
+FEWEST_ROWS = 10  # of a label; with fewer neither learning nor evaluation is meaningful
 IMBALANCE = 5  # times the rows of the smallest label
 EXAMPLES = 5
-TOKEN_LIMIT = 128  # the usual data.max_length
+TOKEN_LIMIT = 128  # the default of data.max_length
+Severity = Literal["error", "warning", "info"]
+_WORST_FIRST: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+TEXT_CODES: dict[str, Severity] = {  # the checks of a single text
+    "too_short": "warning",
+    "too_long": "info",
+    "markup": "info",
+    "control_characters": "info",
+    "encoding": "warning",
+    "personal_data": "warning",
+    "over_token_limit": "info",
+}
 
 _MARKUP = (
     r"(?i)</?(?:a|b|i|p|br|hr|em|li|ul|ol|div|img|span|font|table|td|tr|strong|script|style|h[1-6])\b[^<>]{0,300}>"
@@ -40,214 +53,232 @@ _TAIWAN_ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # the letters in the order of
 
 
 @dataclass
-class Found:
-    """One line of the report; rows count from 1 after the header."""
+class CheckResult:
+    """One line of the report. Rows count from 1 after the header."""
 
     code: str
-    severity: str  # error, warning or info
+    severity: Severity
     count: int
     examples: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # all of them, for what repairs them
+    rows: list[int] = field(default_factory=list)  # all rows concerned, for the fix
 
 
 @dataclass
 class Report:
-    """The findings, worst first, and what was seen on the way."""
+    """The results of all checks, worst first, and the statistics that they needed."""
 
-    found: list[Found]
+    results: list[CheckResult]
     tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
-    facts: pl.DataFrame  # of each row: row, label, same, group (see engine.data.near_duplicates) and a flag per check
+    facts: pl.DataFrame  # for each row: see `CheckedRows.facts`
     languages: dict[str, int]  # {language: rows of the sample}
 
 
-Told = Callable[..., None]
-
-
-def run(rows: Rows, told: Told = lambda stage, done=0, total=0: None) -> Report:
-    """All checks. Texts are looked at in slices; what is compared across rows is a few numbers for each."""
-    frame = rows.frame
-    facts, tokens = _facts(frame, told)
-    spoken = languages.told_of(frame)
-    found = [f for check in CHECKS for f in check(Seen(frame, facts, spoken))]
-    if rows.skipped:
-        found.append(Found("empty_text", "warning", rows.skipped, rows.skipped_examples))
-    order = {"error": 0, "warning": 1, "info": 2}
-    lengths, amounts = np.unique(tokens, return_counts=True)
-    tokens_by_length = dict(zip(lengths.tolist(), amounts.tolist(), strict=True))
-    worst_first = sorted(found, key=lambda f: (order[f.severity], -f.count))
-    return Report(worst_first, tokens_by_length, facts, counts(spoken["language"].drop_nulls()))
-
-
 @dataclass(frozen=True)
-class Seen:
-    """All rows, and beside each: `same` (its text), `exact` (its text and label), `group`, and a flag for each check of one text alone."""
+class CheckedRows:
+    """The rows, and what was computed of each before the checks run.
+
+    `facts` has a line for each row: row, label, split (where given), `exact` (hash of text and label), `same` and `group` (see
+    engine.data.near_duplicates), and a flag for each of TEXT_CODES.
+    """
 
     frame: pl.DataFrame
     facts: pl.DataFrame
-    spoken: pl.DataFrame  # the rows whose language was told
+    language_sample: pl.DataFrame  # see `languages.detect_in_sample`
 
     def repeated(self, column: str) -> pl.DataFrame:
-        """The rows whose value of this column others have too: few, so that comparing them takes little memory."""
+        """Return the facts whose value in the column is not unique: few, so that comparing them takes little memory."""
         return self.facts.filter(pl.col(column).is_duplicated())
 
-    def finding(self, code: str, severity: str, found: pl.DataFrame, **more: str) -> Iterator[Found]:
-        """`found`: rows of the facts; `more` names further columns of it that the examples keep."""
-        if found.height:
-            rows = found["row"].to_list()
-            yield Found(code, severity, found.height, self.examples(found, **more), rows)
+    def results(
+        self, code: str, severity: Severity, facts: pl.DataFrame, extra: dict[str, str] | None = None
+    ) -> Iterator[CheckResult]:
+        """Yield the result for these facts, if there are any. See `examples` for `extra`."""
+        if facts.height:
+            yield CheckResult(code, severity, facts.height, self.examples(facts, extra), facts["row"].to_list())
 
-    def examples(self, found: pl.DataFrame, **more: str) -> list[dict[str, Any]]:
-        """The first rows as the report shows them."""
-        shown = found.head(EXAMPLES).select("row", *{column for column in more.values() if column != "split"})
-        cells = shown.join(self.frame, on="row", how="left", maintain_order="left")
+    def examples(self, facts: pl.DataFrame, extra: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """Return the first rows as the report shows them, with further fields: {field: column of the facts}."""
+        extra = extra or {}
+        first = facts.head(EXAMPLES).select("row", *{column for column in extra.values() if column != "split"})
+        rows = first.join(self.frame, on="row", how="left", maintain_order="left")
         return [
-            {"row": r["row"], "text": r["text"][:200], "label": r["label"], **{k: r[col] for k, col in more.items()}}
-            for r in cells.iter_rows(named=True)
+            {"row": row["row"], "text": row["text"][:200], "label": row["label"]}
+            | {name: row[column] for name, column in extra.items()}
+            for row in rows.iter_rows(named=True)
         ]
 
 
-def _facts(frame: pl.DataFrame, told: Told) -> tuple[pl.DataFrame, np.ndarray]:
+def run(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
+    """Run all checks. Texts are checked in slices; comparisons across rows use a few numbers of each."""
+    frame = rows.frame
+    facts, tokens = _compute_facts(frame, report)
+    language_sample = languages.detect_in_sample(frame)
+    checked = CheckedRows(frame, facts, language_sample)
+    results = [result for check in CHECKS for result in check(checked)]
+    if rows.skipped:
+        results.append(CheckResult("empty_text", "warning", rows.skipped, rows.skipped_examples))
+    results.sort(key=lambda result: (_WORST_FIRST[result.severity], -result.count))
+    lengths, amounts = np.unique(tokens, return_counts=True)
+    return Report(
+        results=results,
+        tokens=dict(zip(lengths.tolist(), amounts.tolist(), strict=True)),
+        facts=facts,
+        languages=counts(language_sample["language"].drop_nulls()),
+    )
+
+
+def _compute_facts(frame: pl.DataFrame, report: ReportProgress) -> tuple[pl.DataFrame, np.ndarray]:
+    """Return the facts (see `CheckedRows`) and the token count of each text."""
     counter = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
-    parts, tokens = [], []
+    facts = []
+    tokens = []
     for start in range(0, frame.height, SLICE):
-        told("checking", start, frame.height)
-        part = frame[start : start + SLICE]
-        tokens.append(counter(part["text"]))
-        parts.append(_facts_of(part).with_columns(pl.Series("over_token_limit", tokens[-1] > TOKEN_LIMIT)))
-    facts = pl.concat(parts).with_columns(groups(frame["text"]))
-    return facts, np.concatenate(tokens)
+        report("checking", start, frame.height)
+        rows = frame[start : start + SLICE]
+        lengths = counter(rows["text"])
+        tokens.append(lengths)
+        facts.append(_text_facts(rows).with_columns(pl.Series("over_token_limit", lengths > TOKEN_LIMIT)))
+    return pl.concat(facts).with_columns(groups(frame["text"])), np.concatenate(tokens)
 
 
-def _facts_of(part: pl.DataFrame) -> pl.DataFrame:
+def _text_facts(rows: pl.DataFrame) -> pl.DataFrame:
+    """Compute what needs one row alone. The costly patterns run only on rows that a cheap one lets through."""
     text = pl.col("text")
-    kept: list[str | pl.Expr] = [
-        "row",
-        pl.col("label").cast(pl.Categorical),
-        *(["split"] if "split" in part.columns else []),
-    ]
-    facts = part.select(
-        *kept,
+    columns: list[str | pl.Expr] = ["row", pl.col("label").cast(pl.Categorical)]
+    if "split" in rows.columns:
+        columns.append("split")
+    facts = rows.select(
+        *columns,
         (text.hash() ^ pl.col("label").hash(1)).alias("exact"),
         (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
         (text.str.len_chars() > LONGEST).alias("too_long"),
         text.str.contains(CONTROL).alias("control_characters"),
     )
+    may_be_markup = text.str.contains_any(["<", "&"])
+    is_not_ascii = text.str.len_bytes() != text.str.len_chars()
+    may_be_personal = text.str.contains(r"@|\d.*\d.*\d.*\d.*\d.*\d.*\d")
     return facts.with_columns(
-        _where(part, text.str.contains_any(["<", "&"]), _has_markup).alias("markup"),
-        _where(part, text.str.len_bytes() != text.str.len_chars(), _is_broken).alias("encoding"),
-        _where(part, text.str.contains(r"@|\d.*\d.*\d.*\d.*\d.*\d.*\d"), _is_personal).alias("personal_data"),
+        _flag(rows, may_be_markup, _has_markup).alias("markup"),
+        _flag(rows, is_not_ascii, _is_garbled).alias("encoding"),
+        _flag(rows, may_be_personal, _is_personal).alias("personal_data"),
     )
 
 
-def _where(part: pl.DataFrame, likely: pl.Expr, sure: Callable[[pl.Series], pl.Series]) -> pl.Series:
-    """`sure` of the rows that a quick look finds likely; the others are not."""
-    rows = part.select(likely.alias("likely"))["likely"].fill_null(False).arg_true()
-    found = np.zeros(part.height, dtype=bool)
-    if rows.len():
-        found[rows.to_numpy()] = sure(part["text"][rows]).fill_null(False).to_numpy()
-    return pl.Series(found)
+def _flag(rows: pl.DataFrame, candidates: pl.Expr, is_hit: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """Return a flag for each row: `is_hit` for the candidates, False for the others."""
+    at = rows.select(candidates.alias("candidate"))["candidate"].fill_null(False).arg_true()
+    flags = np.zeros(rows.height, dtype=bool)
+    if at.len():
+        flags[at.to_numpy()] = is_hit(rows["text"][at]).fill_null(False).to_numpy()
+    return pl.Series(flags)
 
 
 def _has_markup(texts: pl.Series) -> pl.Series:
     return texts.str.contains(_MARKUP)
 
 
-def _is_broken(texts: pl.Series) -> pl.Series:
-    from ftfy.badness import is_bad
+def _is_garbled(texts: pl.Series) -> pl.Series:
+    from ftfy.badness import is_bad  # compiles large patterns when imported
 
-    broken = texts.str.contains(_MOJIBAKE).to_numpy(writable=True)
-    rows = np.flatnonzero(~broken & texts.str.contains(_LATIN).to_numpy())  # what ftfy looks at has such characters
-    broken[rows] = [is_bad(text) for text in texts[rows]]
-    return pl.Series(broken)
+    garbled = texts.str.contains(_MOJIBAKE).to_numpy(writable=True)
+    # ftfy is slow, and can find something only in texts with these characters.
+    candidates = np.flatnonzero(~garbled & texts.str.contains(_LATIN).to_numpy())
+    garbled[candidates] = [is_bad(text) for text in texts[candidates]]
+    return pl.Series(garbled)
 
 
 def _is_personal(texts: pl.Series) -> pl.Series:
-    return texts.str.contains(EMAIL) | texts.str.contains(PHONE) | pl.Series(map(_has_id, texts), dtype=pl.Boolean)
-
-
-def _has_id(text: str) -> bool:
-    return any(map(is_taiwan_id, re.findall(TAIWAN_ID, text)))
+    has_id = [any(map(is_taiwan_id, re.findall(TAIWAN_ID, text))) for text in texts]
+    return texts.str.contains(EMAIL) | texts.str.contains(PHONE) | pl.Series(has_id, dtype=pl.Boolean)
 
 
 def is_taiwan_id(text: str) -> bool:
-    """Whether the check digit of a Taiwanese identity number holds."""
+    """Return whether the check digit of a Taiwanese identity number is right."""
     letter = _TAIWAN_ID_LETTERS.index(text[0]) + 10
     digits = [letter // 10, letter % 10, *map(int, text[1:])]
-    return sum(d * w for d, w in zip(digits, (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True)) % 10 == 0
+    weights = (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1)
+    return sum(digit * weight for digit, weight in zip(digits, weights, strict=True)) % 10 == 0
 
 
-def one_text(seen: Seen) -> Iterator[Found]:
-    """What is wrong with a text alone."""
+def check_single_texts(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Yield a result for each of TEXT_CODES."""
     for code, severity in TEXT_CODES.items():
-        yield from seen.finding(code, severity, seen.facts.filter(code))
+        yield from rows.results(code, severity, rows.facts.filter(code))
 
 
-def exact_duplicate(seen: Seen) -> Iterator[Found]:
+def exact_duplicate(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find rows with the text and label of an earlier one."""
     first = pl.col("row").first().over("exact").alias("first")
-    repeated = seen.repeated("exact").with_columns(first).filter(pl.col("row") != pl.col("first"))
-    yield from seen.finding("exact_duplicate", "warning", repeated, same_as_row="first")
+    repeated = rows.repeated("exact").with_columns(first).filter(pl.col("row") != pl.col("first"))
+    yield from rows.results("exact_duplicate", "warning", repeated, {"same_as_row": "first"})
 
 
-def near_duplicate(seen: Seen) -> Iterator[Found]:
-    """Rows that nearly say what an earlier one of their group says; those that say the very same are told elsewhere."""
+def near_duplicate(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find texts that are nearly those of an earlier row; equal texts belong to other checks."""
     first = [pl.col(name).first().over("group").alias(f"first_{name}") for name in ("row", "same")]
-    repeated = seen.repeated("group").with_columns(first).filter(pl.col("same") != pl.col("first_same"))
-    once = repeated.unique("same", keep="first", maintain_order=True)
-    yield from seen.finding("near_duplicate", "info", once, like_row="first_row")
+    repeated = rows.repeated("group").with_columns(first).filter(pl.col("same") != pl.col("first_same"))
+    unique = repeated.unique("same", keep="first", maintain_order=True)
+    yield from rows.results("near_duplicate", "info", unique, {"like_row": "first_row"})
 
 
-def label_conflict(seen: Seen) -> Iterator[Found]:
-    kinds = pl.col("label").n_unique().over("same")
-    yield from seen.finding("label_conflict", "warning", _grouped(seen.repeated("same").filter(kinds > 1)))
+def label_conflict(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find rows with one text and several labels."""
+    labels = pl.col("label").n_unique().over("same")
+    yield from rows.results("label_conflict", "warning", _grouped(rows.repeated("same").filter(labels > 1)))
 
 
-def split_leakage(seen: Seen) -> Iterator[Found]:
-    """Texts, or near-duplicates of them, in more than one of the splits that were given."""
-    if "split" in seen.facts.columns:
-        kinds = pl.col("split").n_unique().over("group")
-        leaked = _grouped(seen.repeated("group").filter(kinds > 1))
-        yield from seen.finding("split_leakage", "error", leaked, split="split")
+def split_leakage(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find texts, or near-duplicates of them, in more than one of the splits that the file gives."""
+    if "split" in rows.facts.columns:
+        splits = pl.col("split").n_unique().over("group")
+        leaked = _grouped(rows.repeated("group").filter(splits > 1))
+        yield from rows.results("split_leakage", "error", leaked, {"split": "split"})
 
 
-def _grouped(found: pl.DataFrame) -> pl.DataFrame:
-    """Rows of one text side by side, in the order of their first ones."""
-    return found.sort(pl.col("row").min().over("group"), "row")
+def _grouped(facts: pl.DataFrame) -> pl.DataFrame:
+    """Sort rows of one group side by side, the groups by their first row."""
+    return facts.sort(pl.col("row").min().over("group"), "row")
 
 
-def label_imbalance(seen: Seen) -> Iterator[Found]:
-    labels = counts(seen.frame["label"])
+def label_imbalance(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find that the largest label has many times the rows of the smallest."""
+    labels = counts(rows.frame["label"])
     if max(labels.values()) >= IMBALANCE * min(labels.values()):
-        shown = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
-        yield Found("label_imbalance", "warning", max(labels.values()), shown)
+        examples = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
+        yield CheckResult("label_imbalance", "warning", max(labels.values()), examples)
 
 
-def rare_label(seen: Seen) -> Iterator[Found]:
-    rare = {label: n for label, n in counts(seen.frame["label"]).items() if n < FEWEST_ROWS}
+def rare_label(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find labels with too few rows, the rarest first; a label with a single row is an error."""
+    rare = {label: n for label, n in counts(rows.frame["label"]).items() if n < FEWEST_ROWS}
     if not rare:
         return
-    frame = seen.frame.filter(pl.col("label").is_in([*rare]))
-    firsts = {r["label"]: r for r in frame.unique("label", keep="first").iter_rows(named=True)}
-    shown = [
-        {"row": firsts[label]["row"], "text": firsts[label]["text"][:200], "label": label, "rows": n}
+    frame = rows.frame.filter(pl.col("label").is_in([*rare]))
+    first_rows = {row["label"]: row for row in frame.unique("label", keep="first").iter_rows(named=True)}
+    examples = [
+        {"row": first_rows[label]["row"], "text": first_rows[label]["text"][:200], "label": label, "rows": n}
         for label, n in sorted(rare.items(), key=lambda item: item[1])[:EXAMPLES]
     ]
-    severity = "error" if min(rare.values()) == 1 else "warning"
-    yield Found("rare_label", severity, len(rare), shown, frame["row"].to_list())
+    severity: Severity = "error" if min(rare.values()) == 1 else "warning"
+    yield CheckResult("rare_label", severity, len(rare), examples, frame["row"].to_list())
 
 
-def mixed_language(seen: Seen) -> Iterator[Found]:
-    found, share = languages.strangers(seen.spoken)
-    if found.height:
-        readable = languages.readable(seen.frame).len()
-        count = max(1, round(share * readable))
-        shown = seen.examples(found.select("row", "language"), language="language")
-        yield Found("mixed_language", "info", count, shown, found["row"].to_list())
+def mixed_language(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find rows in another language than most. The count is extrapolated from the sample, the rows are those of the sample."""
+    others, share = languages.rows_in_other_languages(rows.language_sample)
+    if others.height:
+        count = max(1, round(share * languages.long_enough(rows.frame).len()))
+        examples = rows.examples(others.select("row", "language"), {"language": "language"})
+        yield CheckResult("mixed_language", "info", count, examples, others["row"].to_list())
 
 
-TEXT_CODES = {
-    "too_short": "warning", "too_long": "info", "markup": "info", "control_characters": "info", "encoding": "warning",
-    "personal_data": "warning", "over_token_limit": "info",
-}  # fmt: skip
-CHECKS: tuple[Callable[[Seen], Iterator[Found]], ...] = (
-    one_text, exact_duplicate, near_duplicate, label_conflict, split_leakage, label_imbalance, rare_label, mixed_language,
-)  # fmt: skip
+CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (
+    check_single_texts,
+    exact_duplicate,
+    near_duplicate,
+    label_conflict,
+    split_leakage,
+    label_imbalance,
+    rare_label,
+    mixed_language,
+)

@@ -1,5 +1,6 @@
-"""A version's validation report as pages show it: a verdict, bars, a chart, findings in words."""
+"""The validation report of a version as its page shows it: verdict, label bars, charts, findings."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -10,8 +11,7 @@ from datasets_app.checks import text_statistics
 from datasets_app.models import Dataset, Finding, Version
 
 _MOST_BARS = 12
-_SHOWN = ("row", "text", "label")  # an example's fields that have a column of their own
-_EXTRA_WORDS = {
+_EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further fields say; the others have a column
     "same_as_row": lambda value: _("same as row %(row)s") % {"row": value},
     "like_row": lambda value: _("like row %(row)s") % {"row": value},
     "split": lambda value: _("in %(split)s") % {"split": value},
@@ -22,17 +22,17 @@ _EXTRA_WORDS = {
 
 
 def summary(version: Version) -> dict[str, Any]:
-    """What list and detail say of a version."""
-    severities = [f.severity for f in version.findings.all()]
+    """Return what both the list and the report show of a version."""
+    severities = [finding.severity for finding in version.findings.all()]
     return {
         "dataset": version.dataset,
         "version": version,
         "bars": label_bars(version),
         "more_labels": max(0, len(version.labels) - _MOST_BARS),
         "badges": [
-            {"severity": s, "word": s.label, "count": severities.count(s)}
-            for s in Finding.Severity
-            if severities.count(s)
+            {"severity": severity, "word": severity.label, "count": severities.count(severity)}
+            for severity in Finding.Severity
+            if severity in severities
         ],
         "verdict": verdict(severities),
         "verdict_status": next((s for s in ("error", "warning") if s in severities), "success"),
@@ -40,14 +40,16 @@ def summary(version: Version) -> dict[str, Any]:
 
 
 def verdict(severities: list[str]) -> str:
+    """Return one sentence: whether the version is ready to be trained on."""
     if "error" in severities:
-        return _("Not ready: repair the errors below before you train on it.")
+        return _("Not ready for training: fix the errors below first.")
     if "warning" in severities:
-        return _("Good enough to train on; the warnings below say what would make it better.")
-    return _("Ready to train on: the checks found nothing that harms a training.")
+        return _("Usable for training. Fixing the warnings below would improve it.")
+    return _("Ready for training: the checks found no problems.")
 
 
 def label_bars(version: Version) -> list[dict[str, Any]]:
+    """Return the rows of the commonest labels, with their share in percent."""
     return [
         {"label": label, "rows": rows, "percent": round(100 * rows / max(1, version.rows), 1)}
         for label, rows in [*version.labels.items()][:_MOST_BARS]
@@ -55,77 +57,84 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
 
 
 def length_chart(version: Version) -> dict[str, Any]:
-    most = max(version.lengths, key=lambda b: b["rows"], default={"from": 0, "to": 1})
-    sentence = _("Most texts have %(low)s to %(high)s characters; the longest has %(longest)s.")
+    """Return the chart of rows by text length in characters."""
+    mode = max(version.lengths, key=lambda b: b["rows"], default={"from": 0, "to": 1})
     longest = version.lengths[-1]["to"] - 1 if version.lengths else 0
+    sentence = _("Most texts have %(low)s to %(high)s characters; the longest has %(longest)s.")
     return {
         "type": "bar",
-        "title": _("Length of the texts"),
-        "sentence": sentence % {"low": most["from"], "high": most["to"] - 1, "longest": longest},
+        "title": _("Text length"),
+        "sentence": sentence % {"low": mode["from"], "high": mode["to"] - 1, "longest": longest},
         "x_label": _("characters"),
         "y_label": _("rows"),
         "labels": [f"{b['from']}–{b['to'] - 1}" for b in version.lengths],
-        "series": [{"label": _("rows"), "data": [b["rows"] for b in version.lengths], "dash": False}],
+        "series": [{"label": _("rows"), "data": [b["rows"] for b in version.lengths]}],
     }
 
 
 def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | None:
-    """Rows by tokens with that base model, what is read beside what is cut off; None where they are not counted yet."""
+    """Return the chart of rows by tokens with the base model, split at the limit; None if they are not counted yet."""
     lengths = text_statistics.tokens(version, model)
     if lengths is None:
         return None
     over, share = text_statistics.share_over(lengths, limit)
     sentence = ngettext(
-        "%(count)s row (%(percent)s %%) is longer than %(limit)s tokens; a training cuts off what stands behind.",
-        "%(count)s rows (%(percent)s %%) are longer than %(limit)s tokens; a training cuts off what stands behind.",
+        "%(count)s row (%(percent)s %%) is longer than %(limit)s tokens. Longer texts are truncated to this length.",
+        "%(count)s rows (%(percent)s %%) are longer than %(limit)s tokens. Longer texts are truncated to this length.",
         over,
     )
     bins = text_statistics.histogram(lengths, limit)
-    read, cut = ([b["rows"] if (b["to"] > limit) == beyond else 0 for b in bins] for beyond in (False, True))
+    within = [b["rows"] if b["to"] <= limit else 0 for b in bins]
+    beyond = [b["rows"] if b["to"] > limit else 0 for b in bins]
     return {
         "type": "bar",
         "stacked": True,
-        "title": _("Tokens of the texts"),
+        "title": _("Tokens per text"),
         "sentence": sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
         "x_label": _("tokens"),
         "y_label": _("rows"),
         "labels": [f"{b['from']}–{b['to']}" for b in bins],
-        "series": [
-            {"label": _("read whole"), "data": read, "dash": False},
-            {"label": _("cut off"), "data": cut, "dash": False},
-        ],
+        "series": [{"label": _("complete"), "data": within}, {"label": _("truncated"), "data": beyond}],
     }
 
 
 def languages(version: Version) -> list[dict[str, Any]]:
-    """Languages with their share in percent of the rows whose language could be told."""
+    """Return the languages with their share in percent of the rows whose language was detected."""
     total = max(1, sum(version.languages.values()))
-    names = [*version.languages.items()][:_MOST_BARS]
-    return [{"language": wording.language(name), "percent": round(100 * rows / total, 1)} for name, rows in names]
-
-
-def findings(version: Version) -> list[dict[str, Any]]:
-    """The findings in the reader's language, each with its examples."""
     return [
-        {
-            "code": f.code,
-            "severity": f.severity,
-            "word": f.get_severity_display(),
-            "count": f.count,
-            "title": wording.title(f.code),
-            "sentence": wording.sentence(f.code, f.count),
-            "fix": wording.FIXES.get(f.code, ""),
-            "examples": [{**{key: e.get(key, "") for key in _SHOWN}, "extra": _extra(e)} for e in f.examples],
-        }
-        for f in version.findings.all()
+        {"language": wording.language(name), "percent": round(100 * rows / total, 1)}
+        for name, rows in [*version.languages.items()][:_MOST_BARS]
     ]
 
 
-def _extra(example: dict[str, Any]) -> str:
-    return ", ".join(words(example[key]) for key, words in _EXTRA_WORDS.items() if key in example)
+def findings(version: Version) -> list[dict[str, Any]]:
+    """Return the findings in the reader's language, each with its examples."""
+    return [
+        {
+            "code": finding.code,
+            "severity": finding.severity,
+            "word": finding.get_severity_display(),
+            "count": finding.count,
+            "title": wording.title(finding.code),
+            "sentence": wording.sentence(finding.code, finding.count),
+            "fix": wording.FIXES.get(finding.code, ""),
+            "examples": [_describe_example(example) for example in finding.examples],
+        }
+        for finding in version.findings.all()
+    ]
+
+
+def _describe_example(example: dict[str, Any]) -> dict[str, Any]:
+    extra = ", ".join(text(example[key]) for key, text in _EXTRA_TEXTS.items() if key in example)
+    return {
+        "row": example.get("row", ""),
+        "text": example.get("text", ""),
+        "label": example.get("label", ""),
+        "extra": extra,
+    }
 
 
 def next_number(name: str) -> int:
-    """The number that the next version of this name gets."""
+    """Return the number that the next version of the dataset with this name gets."""
     dataset = Dataset.objects.filter(name=name).first()
     return dataset.latest.number + 1 if dataset and dataset.versions.exists() else 1

@@ -1,4 +1,4 @@
-"""From an uploaded file to bounded plain bytes on disk: what kind it is, how large it may be, gzip and ZIP undone."""
+"""Unpack an uploaded file into plain bytes on disk, within limits, and tell what kind of file it is."""
 
 import gzip
 import re
@@ -14,12 +14,13 @@ from django.utils.translation import gettext as _
 
 from web.errors import Invalid
 
-GZIP, ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+GZIP = b"\x1f\x8b"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 DIRECTORY_BYTES = 64 * 1024  # of a ZIP: a thousand names, and more than a data file needs
-PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes to be undone
+PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may need gigabytes of memory to unpack
 KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
 CHUNK = 1 << 20
-CELL_BYTES = 8
+CELL_BYTES = 8  # of the size limit that each cell takes up, see `refuse_cells`
 _FOREIGN = {  # first bytes of what people mistake for a data file
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
@@ -34,10 +35,12 @@ _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
 class TooLarge(Invalid):
-    code, status = "too_large", 413
+    code = "too_large"
+    status = 413
 
 
 def too_large(limit: int) -> TooLarge:
+    """Return the error for a file over the limit in bytes."""
     message = _(
         "This file is larger than the limit of %(limit)s MiB (unpacked). Nothing was stored. "
         "Split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
@@ -46,9 +49,9 @@ def too_large(limit: int) -> TooLarge:
 
 
 def refuse_cells(cells: int, limit: int) -> None:
-    """TooLarge where there are more cells (rows x columns) than one for each 8 bytes of the limit.
+    """Raise TooLarge for more cells (rows times columns) than one for each 8 bytes of the limit.
 
-    A cell takes 16 bytes in memory, however few it has in the file.
+    A cell takes 16 bytes in memory, however short it is in the file.
     """
     if cells > limit // CELL_BYTES:
         message = _(
@@ -60,7 +63,7 @@ def refuse_cells(cells: int, limit: int) -> None:
 
 
 def kind_of(filename: str, head: bytes) -> str:
-    """One of KINDS: by the content where that is certain, else by the name, else CSV."""
+    """Return one of KINDS, by the content if that is certain, else by the name, else CSV."""
     if head.startswith(b"PAR1"):
         return "parquet"
     suffix = Path(filename.lower().removesuffix(".gz").removesuffix(".zip")).suffix.removeprefix(".")
@@ -71,7 +74,7 @@ def kind_of(filename: str, head: bytes) -> str:
 
 
 def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
-    """The plain file, and its own name where an archive tells one; TooLarge beyond `limit` bytes, packed or not."""
+    """Return the plain file, and its name inside a ZIP archive; raise TooLarge over `limit` bytes, packed or unpacked."""
     size = file.stat().st_size
     if size == 0:
         raise Invalid(_("This file is empty. Nothing was stored; choose a file that has rows."), field="file")
@@ -102,36 +105,32 @@ def _write(chunks: Iterator[bytes], target: Path) -> Path:
 
 
 def _unzip(file: Path, target: Path, limit: int) -> tuple[Path, str]:
-    """The one data file in a ZIP archive. What the directory says is judged before anything is unpacked."""
+    """Unpack the one data file of a ZIP archive. Its directory is checked before anything is unpacked."""
     _refuse_large_directory(file)
     try:
         with zipfile.ZipFile(file) as archive:
             entry = _only_entry(archive, file.stat().st_size)
             if entry.file_size > limit:
                 raise too_large(limit)
-            return _write(_inflate(archive, entry, limit), target), entry.filename
+            with archive.open(entry) as packed:
+                return _write(_bounded(packed, limit), target), entry.filename
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError):
         message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
         raise Invalid(message, field="file") from None
 
 
-def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> Iterator[bytes]:
-    """What really comes out is counted: the directory may lie."""
-    with archive.open(entry) as packed:
-        yield from _bounded(packed, limit)
-
-
 def _bounded(packed: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[bytes]:
-    done = 0
+    """Yield the unpacked bytes, counted as they come: the size that an archive states may be a lie."""
+    unpacked = 0
     while chunk := packed.read(CHUNK):
-        done += len(chunk)
-        if done > limit:
+        unpacked += len(chunk)
+        if unpacked > limit:
             raise too_large(limit)
         yield chunk
 
 
 def _refuse_large_directory(file: Path) -> None:
-    """Python reads the whole directory of a ZIP into memory, so its size is read first (APPNOTE 4.3.16)."""
+    """Refuse a large directory of a ZIP, which Python reads into memory whole; its size is in the trailer (APPNOTE 4.3.16)."""
     with open(file, "rb") as packed:
         packed.seek(max(0, file.stat().st_size - 65_557))
         tail = packed.read()
@@ -165,12 +164,12 @@ def _only_entry(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
 
 
 def _is_hidden(name: str) -> bool:
-    """What macOS and others put beside the file that was meant."""
+    """Return whether this is a file that macOS and others add to an archive."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
 
 
 def _refuse_overlap(archive: zipfile.ZipFile, size: int) -> None:
-    """Entries that share bytes unpack to far more than was sent (Fifield, WOOT 2019)."""
+    """Refuse entries that share bytes: they unpack to far more than was sent (Fifield, WOOT 2019)."""
     end = 0
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         if entry.header_offset < end or entry.header_offset + entry.compress_size > size:
@@ -193,18 +192,20 @@ def head_of(file: Path, size: int = 1 << 16) -> bytes:
 
 
 def refuse_binary(head: bytes) -> None:
-    """Invalid where the first bytes are those of a picture, a workbook, a program, or of no text at all."""
-    found = next((what for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
-    if not found and not head.startswith(_WIDE_BOMS) and not looks_like_utf16(head):
-        found = "binary data" if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
-    if found:
+    """Raise Invalid if the first bytes are those of a picture, a workbook, a program, or not text."""
+    kind = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
+    if not kind and not head.startswith(_WIDE_BOMS) and not looks_like_utf16(head):
+        kind = "binary data" if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
+    if kind:
         message = _("This is not a text file: it looks like %(what)s. Nothing was stored; save the rows as CSV.")
-        raise Invalid(message % {"what": found}, field="file", looks_like=found)
+        raise Invalid(message % {"what": kind}, field="file", looks_like=kind)
 
 
 def looks_like_utf16(head: bytes) -> str | None:
-    """utf-16-le or utf-16-be where every other byte is mostly zero, as in Western text without a byte order mark."""
-    even, odd, half = head[0::2].count(0), head[1::2].count(0), len(head) / 2
+    """Return utf-16-le or utf-16-be if every other byte is mostly zero, as in Western text without a byte order mark."""
+    even = head[0::2].count(0)
+    odd = head[1::2].count(0)
+    half = len(head) / 2
     if half > 4 and odd > half * 0.3 and even < half * 0.02:
         return "utf-16-le"
     if half > 4 and even > half * 0.3 and odd < half * 0.02:
@@ -213,7 +214,7 @@ def looks_like_utf16(head: bytes) -> str | None:
 
 
 def copy_stream(source: BinaryIO, target: Path, *, limit: int) -> int:
-    """Write a stream to disk in chunks; TooLarge as soon as it passes the limit. Returns the bytes written."""
+    """Write a stream to disk and return its bytes; raise TooLarge as soon as it passes the limit."""
     done = 0
     with open(target, "wb") as out:
         while chunk := source.read(CHUNK):

@@ -1,4 +1,4 @@
-"""Which columns hold the text, the label and the split, and the rows that training gets from them."""
+"""Choose the columns that hold the text, the label and the split, and make the rows that are stored from them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,9 @@ MOST_LABELS = 200
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ColumnChoice:
+    """Names of a file's columns; None where there is none."""
+
     text: str | None
     label: str | None
     split: str | None
@@ -32,28 +34,43 @@ class Chosen:
 
 @dataclass
 class Rows:
-    """What will be stored: text, label, row and perhaps split; and what was left out, with the first few."""
+    """The rows to store (text, label, row and perhaps split), and those left out because text or label is empty."""
 
     frame: pl.DataFrame
-    chosen: Chosen
+    choice: ColumnChoice
     skipped: int = 0
     skipped_examples: list[dict[str, Any]] = field(default_factory=list)
 
 
-def guess(table: Table) -> Chosen:
-    """By name, then by shape: the longest strings are the text, the fewest distinct values the label."""
-    split = next((c for c in table.columns if c.lower() in SPLIT_COLUMN_NAMES and _is_split(table.frame[c])), None)
-    rest = [c for c in table.columns if c != split]
-    label = _by_name(rest, LABEL_NAMES)
-    text = _by_name([c for c in rest if c != label], TEXT_NAMES)
-    text = text or _longest(table.frame.select([c for c in rest if c != label]))
-    return Chosen(text, label or _fewest_values(table.frame.select([c for c in rest if c != text])), split)
+def guess(table: Table) -> ColumnChoice:
+    """Guess by name, then by content: the text has the longest cells, the label the fewest distinct values."""
+    split = None
+    for name in table.columns:
+        if name.lower() in SPLIT_COLUMN_NAMES:
+            values = table.frame[name].unique().str.strip_chars().str.to_lowercase()
+            if set(values) <= set(SPLIT_NAMES):
+                split = name
+                break
+    others = [c for c in table.columns if c != split]
+    label = _by_name(others, LABEL_NAMES)
+    text_candidates = [c for c in others if c != label]
+    text = _by_name(text_candidates, TEXT_NAMES) or _longest(table.frame.select(text_candidates))
+    label = label or _fewest_values(table.frame.select([c for c in others if c != text]))
+    return ColumnChoice(text, label, split)
 
 
 def _by_name(columns: list[str], names: tuple[str, ...]) -> str | None:
-    lowered = {c.lower().strip(): c for c in reversed(columns)}
-    exact = next((lowered[n] for n in names if n in lowered), None)
-    return exact or next((c for n in names if len(n) > 3 or not n.isascii() for c in columns if n in c.lower()), None)
+    """Return the column with one of the names, else one whose name contains it; short names must match whole."""
+    lowered = {column.lower().strip(): column for column in reversed(columns)}
+    for name in names:
+        if name in lowered:
+            return lowered[name]
+    for name in names:
+        if len(name) > 3 or not name.isascii():
+            for column in columns:
+                if name in column.lower():
+                    return column
+    return None
 
 
 def _longest(frame: pl.DataFrame) -> str | None:
@@ -67,85 +84,83 @@ def _fewest_values(frame: pl.DataFrame) -> str | None:
     if not frame.width:
         return None
     counts = dict(zip(frame.columns, frame.select(pl.all().n_unique()).row(0), strict=True))
-    few = {c: n for c, n in counts.items() if 2 <= n <= min(100, max(2, frame.height // 2))}
-    return min(few, key=lambda c: few[c]) if few else None
+    few = {column: n for column, n in counts.items() if 2 <= n <= min(100, max(2, frame.height // 2))}
+    return min(few, key=lambda column: few[column]) if few else None
 
 
-def _is_split(column: pl.Series) -> bool:
-    return set(column.unique().str.strip_chars().str.to_lowercase()) <= set(SPLIT_NAMES)
-
-
-def choose(table: Table, text_column: str | None, label_column: str | None) -> Chosen:
-    """What the person named, else what was guessed; Invalid names the columns that exist."""
+def choose(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:
+    """Return the columns that the person named, else those guessed; raise Invalid with the names that exist."""
+    for column, field_name in ((label_column, "label_column"), (text_column, "text_column")):
+        if column and column not in table.columns:
+            raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": column[:80]})
     guessed = guess(table)
-    label = _existing(table, label_column, "label_column") or (guessed.label if guessed.label != text_column else None)
-    text = _existing(table, text_column, "text_column") or (guessed.text if guessed.text != label else None)
+    label = label_column or (guessed.label if guessed.label != text_column else None)
+    text = text_column or (guessed.text if guessed.text != label else None)
     if not text:
         raise _missing(table, "text_column", _("No column looks like the text."))
     if not label:
         raise _missing(table, "label_column", _("No column looks like the label."))
     if text == label:
         raise Invalid(_("Text and label are the same column. Choose two."), field="label_column")
-    return Chosen(text, label, guessed.split if guessed.split not in (text, label) else None)
+    return ColumnChoice(text, label, guessed.split if guessed.split not in (text, label) else None)
 
 
-def _existing(table: Table, column: str | None, field_name: str) -> str | None:
-    if column and column not in table.columns:
-        raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": column[:80]})
-    return column or None
-
-
-def _missing(table: Table, field_name: str, what: str) -> Invalid:
+def _missing(table: Table, field_name: str, problem: str) -> Invalid:
     names = ", ".join(f"“{c}”" for c in table.columns[:30])
     message = _("%(what)s The columns are: %(names)s. Name the right one; nothing was stored.")
-    return Invalid(message % {"what": what, "names": names}, field=field_name, columns=table.columns[:30])
+    return Invalid(message % {"what": problem, "names": names}, field=field_name, columns=table.columns[:30])
 
 
-def rows_of(table: Table, chosen: Chosen) -> Rows:
-    """The rows to train on. Those without text or label are left out and counted."""
-    good = (pl.col("text").str.strip_chars() != "") & (pl.col("label") != "")
-    kept, left_out = [], []
-    for part in table.frame.iter_slices(SLICE):  # slice by slice, so that no column is there twice
-        tidy = _named(part, chosen)
-        kept.append(tidy.filter(good))
-        left_out.append(tidy.filter(~good))
-    skipped = pl.concat(left_out)
-    return Rows(pl.concat(kept), chosen, skipped.height, _brief(skipped.head(5)))
+def rows_of(table: Table, choice: ColumnChoice) -> Rows:
+    """Return the rows to store; those without text or label are left out and counted."""
+    is_complete = (pl.col("text").str.strip_chars() != "") & (pl.col("label") != "")
+    complete = []
+    incomplete = []
+    for cells in table.frame.iter_slices(SLICE):  # slice by slice, so that no column is in memory twice
+        rows = _select_columns(cells, choice)
+        complete.append(rows.filter(is_complete))
+        incomplete.append(rows.filter(~is_complete))
+    skipped = pl.concat(incomplete)
+    examples = [
+        {"row": row["row"], "text": row["text"][:200], "label": row["label"][:80]}
+        for row in skipped.head(5).iter_rows(named=True)
+    ]
+    return Rows(pl.concat(complete), choice, skipped.height, examples)
 
 
-def _named(part: pl.DataFrame, chosen: Chosen) -> pl.DataFrame:
-    label = _tidy(part, chosen.label).str.strip_chars().alias("label")
-    named = [_tidy(part, chosen.text).alias("text"), label, part[ROW].alias("row")]
-    if chosen.split:
-        named.append(part[chosen.split].str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES).alias("split"))
-    return pl.DataFrame(named)
+def _select_columns(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame:
+    """Return the chosen columns under their own names, with one kind of line ending and one kind of split name."""
+    assert choice.text and choice.label
+    columns = [
+        _clean(cells[choice.text]).alias("text"),
+        _clean(cells[choice.label]).str.strip_chars().alias("label"),
+        cells[ROW].alias("row"),
+    ]
+    if choice.split:
+        columns.append(cells[choice.split].str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES).alias("split"))
+    return pl.DataFrame(columns)
 
 
-def _tidy(frame: pl.DataFrame, column: str | None) -> pl.Series:
-    """One kind of line ending everywhere, and no NUL, which PostgreSQL refuses. What has neither is not copied."""
-    cells = frame[column or ""]
+def _clean(cells: pl.Series) -> pl.Series:
+    """Normalise line endings and replace NUL, which PostgreSQL refuses. A column without either is not copied."""
     if not cells.str.contains_any(["\r", "\x00"]).any():
         return cells
     return cells.str.replace_all(r"\r\n?", "\n").str.replace_all("\x00", "\ufffd", literal=True)
 
 
-def _brief(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    return [{"row": r["row"], "text": r["text"][:200], "label": r["label"][:80]} for r in frame.iter_rows(named=True)]
-
-
 def refuse_untrainable(rows: Rows) -> None:
-    """Invalid where no training can come of it: no rows, one label, or labels that are no labels."""
-    labels = rows.frame["label"].n_unique()
+    """Raise Invalid if no model can be trained on the rows: there are none, or one label, or far too many labels."""
     if rows.frame.is_empty():
-        message = _("No row has both a text and a label. Nothing was stored; are these the right columns?")
+        message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
         raise Invalid(message, field="text_column")
+    labels = rows.frame["label"].n_unique()
     if labels == 1:
-        message = _("Every row has the same label, “%(label)s”. A training needs at least two. Nothing was stored.")
+        message = _("Every row has the same label, “%(label)s”. Training needs at least two. Nothing was stored.")
         raise Invalid(message % {"label": rows.frame["label"][0][:80]}, field="label_column")
     if labels > MOST_LABELS:
         message = _(
-            "“%(column)s” has %(count)s different values, more than the %(most)s labels that can be learnt. "
-            "Nothing was stored; choose another label column."
+            "The column “%(column)s” has %(count)s different values; at most %(most)s labels are supported. "
+            "Nothing was stored. Choose another label column."
         )
-        facts = {"column": rows.chosen.label, "count": labels, "most": MOST_LABELS}
+        facts = {"column": rows.choice.label, "count": labels, "most": MOST_LABELS}
         raise Invalid(message % facts, field="label_column")

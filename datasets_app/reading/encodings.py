@@ -1,4 +1,4 @@
-"""Which encoding a text file has: byte order mark, then UTF-8, then the likeliest of what people really send."""
+"""Detect the encoding of a text file: by byte order mark, as UTF-8, else the most plausible of common encodings."""
 
 import codecs
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets_app.reading.archives import CHUNK, looks_like_utf16
 
-ENCODINGS = {  # what the page offers; the key is Python's codec
+ENCODINGS = {  # {Python codec: name on the page}
     "utf-8": "UTF-8",
     "utf-16": "UTF-16",
     "cp950": "Big5 (Traditional Chinese)",
@@ -28,7 +28,8 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# The most frequent characters: a wrong table yields valid but rare ones, which is what fools the usual detectors.
+# The most frequent characters of each. A wrong codec decodes to valid but rare ones, which fools detectors that only look for
+# invalid bytes.
 _FREQUENT = {
     "cp950": "的是不了在有人我他這們來個上大為和國地到說時要就出會也你對生能得著下自之年過後作裡很好都沒看可以還小去",
     "gb18030": "的是不了在有人我他这们来个上大为和国地到说时要就出会也你对生能得着下自之年过后作里很好都没看可以还小去",
@@ -51,6 +52,7 @@ class Detected:
 
 
 def detect(file: Path) -> Detected:
+    """Return the most plausible encoding of a file, and other candidates."""
     with open(file, "rb") as f:
         head = f.read(CHUNK)
     for bom, encoding in _BOMS.items():
@@ -60,7 +62,7 @@ def detect(file: Path) -> Detected:
         return Detected(wide, (wide,))
     if _is_utf8(file):
         return Detected("utf-8", ("utf-8",))
-    ranked = _rank(_telling_lines(file))
+    ranked = _rank(_lines_beyond_ascii(file))
     return Detected(ranked[0], tuple(ranked))
 
 
@@ -76,44 +78,42 @@ def _is_utf8(file: Path) -> bool:
     return True
 
 
-def _telling_lines(file: Path, size: int = 200_000) -> bytes:
-    """Lines that hold bytes beyond ASCII, up to `size` bytes of them; long lines are cut."""
-    found, have = [], 0
+def _lines_beyond_ascii(file: Path, size: int = 200_000) -> bytes:
+    """Return about `size` bytes of lines that have bytes beyond ASCII; long lines are cut."""
+    lines = []
+    read = 0
     with open(file, "rb") as f:
-        while have < size and (line := f.readline(8192)):
+        while read < size and (line := f.readline(8192)):
             if not line.isascii():
-                found.append(line)
-                have += len(line)
-    return b"".join(found)
+                lines.append(line)
+                read += len(line)
+    return b"".join(lines)
 
 
 def _rank(sample: bytes) -> list[str]:
+    """Return the encodings, the most plausible first."""
     beyond = sum(byte > 127 for byte in sample)
-    alone = len(_ISOLATED.findall(sample)) > beyond * 0.5
+    isolated = len(_ISOLATED.findall(sample)) > beyond * 0.5
     scores = {name: _plausibility(sample, name) for name in _FREQUENT}
-    if _mostly_utf8(sample):
+    # A UTF-8 file with a few damaged bytes is still best read as UTF-8.
+    beyond_ascii = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
+    if beyond_ascii.count("\ufffd") < len(beyond_ascii) * 0.1:
         scores["utf-8"] = 1.0
-    # Letters with accents stand alone among ASCII ones; the bytes of Chinese come in pairs, those of Cyrillic in words.
-    for name in _WIDE if alone else _WESTERN:
+    # Accented letters are isolated among ASCII letters, while bytes of Chinese come in pairs and those of Cyrillic in words.
+    for name in _WIDE if isolated else _WESTERN:
         scores[name] -= 0.5
     best = max(scores, key=lambda name: scores[name])
-    ranked = sorted(scores, key=lambda name: (name != best, not alone and name not in _WIDE, -scores[name]))
-    return ranked if scores[best] > 0.1 else list(dict.fromkeys([*_by_library(sample), *ranked]))
+    ranked = sorted(scores, key=lambda name: (name != best, not isolated and name not in _WIDE, -scores[name]))
+    if scores[best] > 0.1:
+        return ranked
+    from charset_normalizer import from_bytes  # rarely needed
+
+    matches = from_bytes(sample, cp_isolation=["cp1252", "mac_roman", "cp1250", "cp1251"])
+    return list(dict.fromkeys([*(match.encoding for match in matches), *ranked]))
 
 
 def _plausibility(sample: bytes, encoding: str) -> float:
-    """Share of frequent characters among those beyond ASCII, less what could not be decoded."""
+    """Return the share of frequent characters among those beyond ASCII, minus five times that of undecodable bytes."""
     wide = [c for c in sample.decode(encoding, "replace") if c > "\x7f"]
     frequent = sum(c in _FREQUENT[encoding] for c in wide)
     return (frequent - 5 * wide.count("\ufffd")) / max(1, len(wide))
-
-
-def _mostly_utf8(sample: bytes) -> bool:
-    wide = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
-    return wide.count("\ufffd") < len(wide) * 0.1
-
-
-def _by_library(sample: bytes) -> list[str]:
-    from charset_normalizer import from_bytes
-
-    return [match.encoding for match in from_bytes(sample, cp_isolation=["cp1252", "mac_roman", "cp1250", "cp1251"])]

@@ -1,30 +1,36 @@
-"""A data set of the model hub by its id: its revision pinned before anything is fetched, all splits as one Parquet file."""
+"""Fetch a data set of the model hub by its id: pin its revision first, then store all its splits as one Parquet file."""
 
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from datasets_app import services
+from datasets_app import tasks
 from datasets_app.models import DataTask
+from datasets_app.progress import ReportProgress, ignore_progress
+from datasets_app.versions.creation import (
+    PreparedVersion,
+    StoreOptions,
+    check_name,
+    insert_as_result,
+    prepare_file,
+)
 from engine.storage import write_file
 from web.errors import Invalid
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from datasets_app.jobs import Told
-
 TIMEOUT_S = 3.0
 
 
 def pinned(identifier: str, revision: str | None = None) -> str:
-    """The commit that the revision (left out: the newest) means now. Invalid within seconds where the hub does not answer."""
+    """Return the commit that the revision (by default the newest) means now; raise Invalid within seconds if the hub is away."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -40,7 +46,7 @@ def pinned(identifier: str, revision: str | None = None) -> str:
     except RepositoryNotFoundError:
         message = _("The model hub has no data set %(name)s, or it is private. Check the id.")
         raise Invalid(message % facts, field="hub") from None
-    except Exception as error:  # each HTTP library below the hub client has its own way to say "unreachable"
+    except Exception as error:  # each HTTP library below the hub client has its own error for "unreachable"
         message = _(
             "The model hub can't be reached from here, so %(name)s was not fetched and nothing was stored. Try again when "
             "there is a connection, or download the file elsewhere and upload it."
@@ -48,18 +54,22 @@ def pinned(identifier: str, revision: str | None = None) -> str:
         raise Invalid(message % facts, field="hub", reason="hub_unreachable") from error
 
 
-def submit(*, user: User, name: str, identifier: str, revision: str | None = None, **options: Any) -> DataTask:
-    """Fetch a data set of the hub in the queue, at the revision that is the newest (or the named one) now."""
-    services.check_name(user, name)
+def submit(*, user: User, name: str, identifier: str, revision: str | None = None, **options: str | None) -> DataTask:
+    """Fetch a data set of the hub by a task, pinned to the commit that the revision (by default the newest) means now.
+
+    `options`: `config`, and those of `StoreOptions`.
+    """
+    check_name(user, name)
     commit = pinned(identifier, revision)
-    return services.submit(user=user, kind=DataTask.Kind.HUB, name=name, hub=identifier, revision=commit, **options)
+    arguments = {"hub": identifier, "revision": commit, **options}
+    return tasks.submit(user=user, kind=DataTask.Kind.HUB, name=name, arguments=arguments)
 
 
-def carry_out(task: DataTask, told: "Told") -> Callable[[], dict[str, Any]]:
-    """The work of a task that fetches a data set of the hub."""
+def carry_out(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+    """Fetch and check the data set of a task; return the function that stores it."""
     refuse_folder(task.arguments["hub"])
-    prepared = prepare(user=task.owner, name=task.name, told=told, **task.arguments)
-    return partial(services.stored, prepared)
+    prepared = prepare(user=task.owner, name=task.name, report=report, **task.arguments)
+    return partial(insert_as_result, prepared)
 
 
 def prepare(
@@ -69,22 +79,22 @@ def prepare(
     hub: str,
     revision: str,
     config: str | None = None,
-    told: Callable[..., None] = services.silent,
-    **options: Any,
-) -> services.Prepared:
-    """All but what the database sees of a data set of the hub."""
+    report: ReportProgress = ignore_progress,
+    **options: Unpack[StoreOptions],
+) -> PreparedVersion:
+    """Fetch a data set of the hub, check it and write its rows to disk."""
     with tempfile.TemporaryDirectory(prefix="hub-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
         file = Path(folder) / "data.parquet"
-        told("fetching")
-        fetch(hub, config, revision, file, told=lambda done, total: told("fetching", done, total))
+        report("fetching")
+        fetch(hub, config, revision, file, told=partial(report, "fetching"))
         filename = f"{hub}@{revision[:12]}"
-        prepared = services.prepare_file(user=user, name=name, file=file, filename=filename, told=told, **options)
+        prepared = prepare_file(user=user, name=name, file=file, filename=filename, report=report, **options)
     prepared.version.source |= {"filename": filename, "hub": hub, "config": config, "revision": revision}
     return prepared
 
 
 def refuse_folder(identifier: str) -> None:
-    """Invalid where the library would take a folder of this machine for the data set."""
+    """Raise Invalid if the id is also a folder of this machine, which the library would read instead of the hub."""
     if Path(identifier).exists():
         raise Invalid(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
 

@@ -1,4 +1,4 @@
-"""Parquet to a table of strings, in bounded memory: a few bytes of it may stand for gigabytes."""
+"""Read Parquet into a table of strings, in bounded memory: a few bytes of it may stand for gigabytes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,12 @@ import polars as pl
 from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import refuse_cells, too_large
-from datasets_app.reading.table import HEAD_ROWS, Part, Table, cell, no_rows, numbers, unique_names
+from datasets_app.reading.table import HEAD_ROWS, ReadScope, Table, cell, no_rows, numbers, unique_names
 from web.errors import Invalid
 
 
-def read_parquet(plain: Path, limit: int, part: Part) -> Table:
+def read_parquet(plain: Path, limit: int, scope: ReadScope) -> Table:
+    """Read a Parquet file; raise Invalid if it is damaged, TooLarge if its rows need more than the limit allows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -23,14 +24,17 @@ def read_parquet(plain: Path, limit: int, part: Part) -> Table:
         texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
         file = parquet.ParquetFile(plain, read_dictionary=texts)
         unique = dict(zip(file.schema_arrow.names, unique_names(file.schema_arrow.names), strict=True))
-        wanted = [name for name, shown in unique.items() if not part.only or shown in part.only]
-        # A few bytes of Parquet may stand for billions of rows. Of those whose first rows are asked for, two columns at
-        # least are going to be stored.
-        rows, columns = file.metadata.num_rows, max(1, len(wanted))
-        refuse_cells(rows * (min(columns, 2) if part.head else columns), limit)
+        wanted = [name for name, shown in unique.items() if not scope.only or shown in scope.only]
+        # A few bytes of Parquet may stand for billions of rows. A preview reads few of them, but at least two columns will be
+        # stored, so the cells of two are checked even then.
+        rows = file.metadata.num_rows
+        columns = max(1, len(wanted))
+        refuse_cells(rows * (min(columns, 2) if scope.head else columns), limit)
         refuse_cells(min(rows, HEAD_ROWS) * columns, limit)
-        frames, size, text_size = [], 0, 0
-        for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), 1 if part.head else None):
+        frames = []
+        size = 0
+        text_size = 0
+        for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), 1 if scope.head else None):
             size += sum(map(_plain_bytes, batch.columns))
             if size > limit * 2:
                 raise too_large(limit)
@@ -48,7 +52,7 @@ def read_parquet(plain: Path, limit: int, part: Part) -> Table:
 
 
 def _plain_bytes(column: Any) -> int:
-    """What a column takes without its dictionary, in which one long text may stand for millions."""
+    """Return the bytes of a column without its dictionary, in which one long text may stand for millions."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -59,7 +63,7 @@ def _plain_bytes(column: Any) -> int:
 
 
 def _as_text(column: Any) -> pl.Series:
-    """The values as people would write them. polars sees text only: it panics at dates and decimals beyond its range."""
+    """Return the values as people write them. polars gets text only: it panics at dates and decimals out of its range."""
     import pyarrow as pa
 
     kind = column.type
@@ -68,7 +72,7 @@ def _as_text(column: Any) -> pl.Series:
         kind = column.type
     types = pa.types
     castable = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_boolean)
-    if any(of_kind(kind) for of_kind in castable):
+    if any(is_type(kind) for is_type in castable):
         text = column.cast(pa.large_string())
     else:
         text = pa.array([cell(value) for value in _python_values(column)], pa.large_string())

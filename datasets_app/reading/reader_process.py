@@ -1,11 +1,11 @@
-"""The process that reads data files: `python -m datasets_app.reading.reader_process`, started and spoken to by `sandbox.py`.
+"""The process that reads data files: `python -m datasets_app.reading.reader_process`, started and used by `sandbox.py`.
 
 It imports the libraries once and forks for each file, so that a read starts within milliseconds and in memory that no other
-file has touched. It never opens a file and never computes itself: the threads of polars would not survive the fork. It
-knows no database, no secret and no other environment than `sandbox.py` gives it.
+file has touched. It opens no file and computes nothing itself, because the threads of polars would not survive the fork. It
+has no database, no secrets, and only the environment that `sandbox.py` passes on.
 
-Requests come as lines of JSON on stdin; each is answered on stdout by how the forked process ended. What that process found
-lies in the request's folder: `answer.json`, and `rows.arrow` where there are rows.
+Requests are lines of JSON on stdin; the answer to each, on stdout, is the exit status of the forked process. Its result is in
+the folder of the request: `answer.json`, and `rows.arrow` if there are rows.
 """
 
 import errno
@@ -25,8 +25,10 @@ from web.errors import LorasiteError
 if TYPE_CHECKING:
     from datasets_app.reading.table import Table
 
-CRASHED, OUT_OF_MEMORY = 70, 71  # exit statuses; death by a signal is a negative one
-ROWS, ANSWER = "rows.arrow", "answer.json"
+CRASHED = 70  # exit statuses; death by a signal is a negative one
+OUT_OF_MEMORY = 71
+ROWS = "rows.arrow"
+ANSWER = "answer.json"
 _SLICE = 50_000  # rows that are converted at a time
 _WATCH_SECONDS = 0.05
 
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 def _prepare() -> None:
-    """Import what every read needs, and as much of Django as translates a sentence."""
+    """Import what every read needs, and set up as much of Django as translations need."""
     import django
     from django.conf import settings
 
@@ -62,31 +64,31 @@ def _prepare() -> None:
 def _read_and_exit(request: dict[str, Any]) -> NoReturn:
     status = CRASHED
     try:
-        _leave_the_pipes()
+        _detach_pipes()
         limit_resources(request["memory"], request["seconds"], request["cpu_seconds"])
-        answer = _answer(request)
+        answer = _read(request)
         (Path(request["folder"]) / ANSWER).write_text(json.dumps(answer, default=str))
         status = 0
     except MemoryError:
         status = OUT_OF_MEMORY
-    except BaseException:  # a panic of native code is no Exception
+    except BaseException:  # a panic of native code is not an Exception
         traceback.print_exc()
     os._exit(status)
 
 
-def _leave_the_pipes() -> None:
-    """The file's reader must not be able to answer in this process's name."""
+def _detach_pipes() -> None:
+    """Close the pipes to the parent: code in a malicious file must not be able to answer in the name of this process."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
 
 
 def limit_resources(memory: int, seconds: float, cpu_seconds: float) -> None:
-    """End this process when it takes `memory` bytes more than now, `seconds` by the clock or `cpu_seconds` of computing."""
+    """End this process when it takes `memory` bytes more than now, `seconds` of wall time or `cpu_seconds` of CPU time."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     cpu = max(1, round(cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))  # at the second number comes SIGKILL, which says less
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))  # SIGXCPU, and five seconds later SIGKILL, which says less
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -103,21 +105,24 @@ def _watch_memory(most: int) -> None:
 
 
 def _peak() -> int:
-    """Bytes in memory at most so far; `ru_maxrss` is in KiB on Linux and in bytes on macOS."""
+    """Return the peak memory in bytes; `ru_maxrss` is in KiB on Linux and in bytes on macOS."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _read(request: dict[str, Any]) -> dict[str, Any]:
     from django.utils import translation
     from django.utils.module_loading import import_string
 
     translation.activate(request["language"])
-    read, folder = import_string(request["reader"]), Path(request["folder"])
+    read = import_string(request["reader"])
+    folder = Path(request["folder"])
     try:
         table = read(Path(request["file"]), request["filename"], scratch=folder, **request["options"])
         _write(table, folder / ROWS)
     except LorasiteError as error:
-        return {"refused": _refusal(error)}
+        problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
+        refused = {"code": error.code, "message": str(error.message), "problems": problems, "facts": error.facts}
+        return {"refused": refused}
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError from error
@@ -126,13 +131,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"table": facts, "names": table.frame.columns}
 
 
-def _refusal(error: LorasiteError) -> dict[str, Any]:
-    problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
-    return {"code": error.code, "message": str(error.message), "problems": problems, "facts": error.facts}
-
-
 def _write(table: "Table", target: Path) -> None:
-    """The columns are called 0, 1, …: Arrow's names have no room for the NUL in `ROW`."""
+    """Write the rows as Arrow IPC. The columns are called 0, 1, …, because Arrow names cannot hold the NUL in `ROW`."""
     import polars as pl
     import pyarrow as pa
 

@@ -1,7 +1,7 @@
-"""Reads a file that somebody sent in a process of its own, with a limit on memory and on time.
+"""Read an untrusted file in a process of its own, with limits on memory and time.
 
-However that process ends (an error, a panic of native code, a crash, a kill), the caller gets a table or one sentence. The
-result comes back as Arrow IPC and JSON, checked before it is used: a harmful file may have taken over the process.
+However that process ends (an error, a panic of native code, a crash, a kill), the caller gets a table or an error with a
+message. The result is Arrow IPC and JSON, validated before use, because a malicious file may have taken over the process.
 """
 
 import json
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from datasets_app.reading.table import Table
 
 log = logging.getLogger(__name__)
-AT_A_TIME = 2  # files that one process reads at once; each may take READER_MEMORY_MB
-QUICK_SECONDS = 20.0  # by the clock, where a person waits for the answer
-_BUSY = 4  # times READER_SECONDS by the clock in the queue: trainings take the CPUs first
+AT_A_TIME = 2  # files that this process has read at once; each may take READER_MEMORY_MB
+QUICK_SECONDS = 20.0  # wall time while a person waits for the answer
+_WALL_TIME_FACTOR = 4  # times READER_SECONDS in the queue, because training runs take the CPUs first
 _WAIT_SECONDS = 5.0  # for a free reader
 _GRACE_SECONDS = 5.0  # beyond the time limit, which the reader enforces on itself
 _ANSWER_BYTES = 64 << 20  # the broken lines that are kept are most of it
@@ -48,7 +48,11 @@ class ReadingStopped(Invalid):
 
 
 class ReadersBusy(LorasiteError):
-    code, status, wait = "busy", 503, 5
+    """All readers are in use."""
+
+    code = "busy"
+    status = 503
+    wait = 5
     message = gettext_lazy("Other files are being read at the moment. Nothing was stored; try again in a few seconds.")
 
 
@@ -64,12 +68,12 @@ def read(
     only: Sequence[str] = (),
     waiting: Callable[[], None] = lambda: None,
 ) -> "Table":
-    """Read a file as `reading.read` does. Raises Invalid, TooLarge, ReadingStopped or ReadersBusy.
+    """Read a file as `readers.read` does. Raises Invalid, TooLarge, ReadingStopped or ReadersBusy.
 
-    `seconds`: the limit by the clock; READER_SECONDS limits the seconds of computing. `waiting` is called twice a second;
-    what it raises ends the read.
+    `seconds`: limit of wall time; READER_SECONDS limits the CPU time. `waiting` is called twice a second; what it raises ends
+    the read.
     """
-    seconds = min(seconds or settings.READER_SECONDS * _BUSY, settings.READER_SECONDS * _BUSY)
+    seconds = min(seconds or settings.READER_SECONDS * _WALL_TIME_FACTOR, settings.READER_SECONDS * _WALL_TIME_FACTOR)
     cpu_seconds = min(seconds, settings.READER_SECONDS)
     options = {"limit": limit, "encoding": encoding, "delimiter": delimiter, "head": head, "only": list(only)}
     with tempfile.TemporaryDirectory(prefix="reading-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
@@ -84,12 +88,14 @@ def read(
             "cpu_seconds": cpu_seconds,
             "options": options,
         }
-        if status := _carry_out(request, waiting):
-            raise _stopped(status, cpu_seconds if status == -signal.SIGXCPU else seconds)
-        return _result(Path(folder))
+        status = _run_in_reader(request, waiting)
+        if status:
+            raise _describe_end(status, cpu_seconds if status == -signal.SIGXCPU else seconds)
+        return _load_result(Path(folder))
 
 
-def _stopped(status: int, seconds: float) -> ReadingStopped:
+def _describe_end(status: int, seconds: float) -> ReadingStopped:
+    """Return the error for the exit status of a reader; `seconds` is the limit that it ran into, if any."""
     log.warning("A file's reader ended with status %s.", status)
     memory = settings.READER_MEMORY >> 20
     if status == OUT_OF_MEMORY:
@@ -121,24 +127,25 @@ def _stopped(status: int, seconds: float) -> ReadingStopped:
     return stopped
 
 
-# --- what came back ----------------------------------------------------------------------------------------------
+# --- the result ----------------------------------------------------------------------------------------------
 
 
-def _result(folder: Path) -> "Table":
+def _load_result(folder: Path) -> "Table":
+    """Return the table that the reader left, or raise the error that it left."""
     try:
         if (folder / ANSWER).stat().st_size > _ANSWER_BYTES:
             raise ValueError("The answer is too large.")
         answer = json.loads((folder / ANSWER).read_bytes())
         if "table" in answer:
-            return _table(answer["table"], answer["names"], folder / ROWS)
-        error = _error(answer)
-    except (ValueError, TypeError, KeyError, FileNotFoundError) as broken:
-        log.warning("A file's reader left no usable answer: %s", broken)
-        error = _stopped(-signal.SIGABRT, 0)
+            return _load_table(answer["table"], answer["names"], folder / ROWS)
+        error = _load_error(answer)
+    except (ValueError, TypeError, KeyError, FileNotFoundError) as problem:
+        log.warning("A file's reader left no usable answer: %s", problem)
+        error = _describe_end(-signal.SIGABRT, 0)
     raise error
 
 
-def _error(answer: dict[str, Any]) -> Exception:
+def _load_error(answer: dict[str, Any]) -> Exception:
     if "failed" in answer:
         number, reason, name = answer["failed"]
         return OSError(number, reason, name)
@@ -147,19 +154,19 @@ def _error(answer: dict[str, Any]) -> Exception:
     return kind(refused["message"], problems=refused["problems"], **refused["facts"])
 
 
-def _table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
+def _load_table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
     import polars as pl
     import pyarrow as pa
 
     from datasets_app.reading.table import ROW, Table
 
     content = pa.memory_map(str(rows)) if rows.stat().st_size > _IN_MEMORY else pa.BufferReader(rows.read_bytes())
-    found = pa.ipc.open_file(content).read_all()
-    found.validate(full=True)
+    arrow_table = pa.ipc.open_file(content).read_all()
+    arrow_table.validate(full=True)
     expected = [pa.uint32() if name == ROW else pa.large_string() for name in names]
-    if found.schema.types != expected or len({*names, ROW}) != len(names):
+    if arrow_table.schema.types != expected or len({*names, ROW}) != len(names):
         raise ValueError("The rows are of another kind than asked for.")
-    frame = pl.from_arrow(found.rename_columns([str(i) for i in range(len(names))]), rechunk=False)
+    frame = pl.from_arrow(arrow_table.rename_columns([str(i) for i in range(len(names))]), rechunk=False)
     assert isinstance(frame, pl.DataFrame)
     table = Table(frame.rename(dict(zip(frame.columns, names, strict=True))), **facts)
     table.encodings = tuple(table.encodings)
@@ -170,24 +177,29 @@ def _table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
 
 
 class Reader:
-    """A process of `reader_process.py`, and the pipes to it."""
+    """A running `reader_process.py`, and the pipes to it."""
 
     def __init__(self) -> None:
         self.usable = False
-        # Few threads: each reserves addresses, which the memory limit counts.
-        few = {"POLARS_MAX_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
+        # Each thread reserves address space, which the memory limit counts.
+        few_threads = {
+            "POLARS_MAX_THREADS": "2",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "2",
+            "MALLOC_ARENA_MAX": "2",
+        }
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "datasets_app.reading.reader_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).resolve().parents[2],
-            env=passed_on | few,
-            start_new_session=True,  # a Ctrl-C is for the process that asked, and the group can be killed
+            env=passed_on | few_threads,
+            start_new_session=True,  # so that Ctrl-C does not reach it, and its whole group can be killed
         )
 
-    def carry_out(self, request: dict[str, Any], waiting: Callable[[], None]) -> int:
-        """Have a file read; returns how the process that read it ended."""
+    def read(self, request: dict[str, Any], waiting: Callable[[], None]) -> int:
+        """Have a file read; return the exit status of the process that read it, negative for a signal."""
         assert self.process.stdin and self.process.stdout
         self.usable = False
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -205,6 +217,7 @@ class Reader:
         return status
 
     def end(self) -> None:
+        """Kill the process and its children."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -218,24 +231,25 @@ _turns = threading.BoundedSemaphore(AT_A_TIME)
 _idle: list[Reader] = []
 
 
-def _forget() -> None:
-    """After a fork: the readers belong to the parent."""
+def _forget_readers() -> None:
+    """Start anew in a forked child: the readers belong to its parent."""
     global _turns, _idle
-    _turns, _idle = threading.BoundedSemaphore(AT_A_TIME), []
+    _turns = threading.BoundedSemaphore(AT_A_TIME)
+    _idle = []
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_readers)
 
 
-def _carry_out(request: dict[str, Any], waiting: Callable[[], None]) -> int:
-    """Let a warm reader read the file; it is kept for the next one where it has answered."""
-    turns = _turns
+def _run_in_reader(request: dict[str, Any], waiting: Callable[[], None]) -> int:
+    """Have a warm reader read the file, or a new one; keep it for the next file if it answered."""
+    turns = _turns  # a fork of this thread would replace the global
     if not turns.acquire(timeout=_WAIT_SECONDS):
         raise ReadersBusy
     try:
-        reader = _warm() or Reader()
+        reader = _take_idle_reader() or Reader()
         try:
-            return reader.carry_out(request, waiting)
+            return reader.read(request, waiting)
         finally:
             if reader.usable:
                 _idle.append(reader)
@@ -245,7 +259,7 @@ def _carry_out(request: dict[str, Any], waiting: Callable[[], None]) -> int:
         turns.release()
 
 
-def _warm() -> Reader | None:
+def _take_idle_reader() -> Reader | None:
     while _idle:
         reader = _idle.pop()
         if reader.process.poll() is None:

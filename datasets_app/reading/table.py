@@ -1,4 +1,4 @@
-"""What a data file is read into: a table of strings, the lines that could not be read, and how names and values are written."""
+"""The table of strings that a data file is read into, and the conversion of names and values to strings."""
 
 import io
 import json
@@ -16,15 +16,15 @@ from web.errors import Invalid
 
 ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
 HEAD_ROWS = 2000
-HEAD_BYTES = 64 << 20  # what the first rows of a file take at most; they are all that a preview needs
+HEAD_BYTES = 64 << 20  # that the first rows of a file take at most; a preview needs no more
 MOST_COLUMNS = 1000
-MOST_UNREADABLE = 100_000  # records that can't be read; beyond it a file must have more that can
-MOST_BROKEN = 4 << 20  # characters of broken lines that are kept to be downloaded
+MOST_UNREADABLE = 100_000  # records that cannot be read; a file with more of them must have even more that can
+MOST_BROKEN = 4 << 20  # characters of broken lines that are kept for download
 
 
 @dataclass
 class Table:
-    """What was read. `frame` has string columns and `row`, the record's number counted from 1 after the header."""
+    """The rows that were read. `frame` has string columns, and `ROW`: the number of the record, from 1 after the header."""
 
     frame: pl.DataFrame
     kind: str
@@ -33,7 +33,7 @@ class Table:
     delimiter: str = ""
     broken_lines: int = 0
     broken_examples: list[dict[str, Any]] = field(default_factory=list)
-    broken_text: str = ""  # all of them, up to MOST_BROKEN: their numbers, a tab, and what stands there
+    broken_text: str = ""  # the broken lines, up to MOST_BROKEN characters: number, tab, content
     complete: bool = True  # False: only the first rows were asked for, and there are more
 
     @property
@@ -42,20 +42,20 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Part:
-    """How much of a file is read: its first rows only, some of its columns only."""
+class ReadScope:
+    """How much of a file to read: all of it, or only its first rows, or only some columns."""
 
     head: bool = False
     only: tuple[str, ...] = ()
 
 
 @dataclass
-class Broken:
-    """Counts unreadable lines, keeps the first few as examples, and all of them up to MOST_BROKEN."""
+class BrokenRecords:
+    """Counts the lines that cannot be read, with the first few as examples and all up to MOST_BROKEN for download."""
 
     lines: int = 0
     numbers: "array[int]" = field(default_factory=lambda: array("I"))
-    hopeless: bool = False  # so many of the records so far are unreadable that no more need be looked at
+    hopeless: bool = False  # most of the records so far are unreadable, so the rest need not be read
     examples: list[dict[str, Any]] = field(default_factory=list)
     text: io.StringIO = field(default_factory=io.StringIO)
 
@@ -69,13 +69,19 @@ class Broken:
             self.examples.append({"row": row, "text": clean(text[:200])})
 
 
-def table_of(frame: pl.DataFrame, kind: str, broken: Broken) -> Table:
-    table = Table(frame, kind, broken_lines=broken.lines, broken_examples=broken.examples)
-    table.broken_text = broken.text.getvalue()
-    return table
+def table_of(frame: pl.DataFrame, kind: str, broken: BrokenRecords) -> Table:
+    """Return a table with what is known of its broken lines."""
+    return Table(
+        frame,
+        kind,
+        broken_lines=broken.lines,
+        broken_examples=broken.examples,
+        broken_text=broken.text.getvalue(),
+    )
 
 
-def mostly_broken(broken: Broken) -> Invalid:
+def mostly_broken(broken: BrokenRecords) -> Invalid:
+    """Return the error for a file whose records are mostly unreadable."""
     message = _(
         "More than half of the first %(count)s records of this file can't be read, such as record %(row)s: “%(text)s”. "
         "Nothing was stored. Check the delimiter, and that each record has the same fields."
@@ -86,16 +92,17 @@ def mostly_broken(broken: Broken) -> Invalid:
 
 
 def no_rows() -> Invalid:
+    """Return the error for a file without rows."""
     return Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
 
 
 def clean(text: str) -> str:
-    """Without NUL and lone surrogates, which neither databases nor Parquet can hold."""
+    """Replace NUL and unpaired surrogates, which neither databases nor Parquet can store."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def unique_names(names: Iterable[Any]) -> list[str]:
-    """Column names, each once: empty ones get a number, repeated ones too."""
+    """Return column names that are unique and not empty, by numbering them."""
     seen: dict[str, int] = {}
     result = []
     for number, raw in enumerate(names, 1):
@@ -108,30 +115,30 @@ def unique_names(names: Iterable[Any]) -> list[str]:
 
 
 def numbers(rows: int, broken: Sequence[int]) -> pl.Series:
-    """The records' numbers, 1-based, leaving out those of broken records."""
-    lost = pl.Series(broken, dtype=pl.UInt32).unique()
-    found = pl.int_range(1, rows + len(lost) + 1, dtype=pl.UInt32, eager=True).alias(ROW)
-    return found.filter(~found.is_in(lost.implode()))[:rows] if len(lost) else found
+    """Return the numbers of the records that were read, from 1, skipping those of broken records."""
+    skipped = pl.Series(broken, dtype=pl.UInt32).unique()
+    every = pl.int_range(1, rows + len(skipped) + 1, dtype=pl.UInt32, eager=True).alias(ROW)
+    return every.filter(~every.is_in(skipped.implode()))[:rows] if len(skipped) else every
 
 
 def cell(value: Any) -> str:
-    """A value as the string that people would write: 1.0 is 1, true is true, a date 2026-01-31, lists are JSON."""
+    """Return a value as people write it: 1.0 as 1, true as true, a date as 2026-01-31, a list as JSON."""
     if isinstance(value, str):
         return clean(value)
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, _WRITTEN):
-        return _written(value)
-    return clean(json.dumps(value, ensure_ascii=False, default=_written))
+    if isinstance(value, _NOT_IN_JSON):
+        return _to_text(value)
+    return clean(json.dumps(value, ensure_ascii=False, default=_to_text))
 
 
-_WRITTEN = (bytes, Decimal, date, time, timedelta)  # a datetime is a date
+_NOT_IN_JSON = (bytes, Decimal, date, time, timedelta)  # a datetime is a date
 
 
-def _written(value: Any) -> str:
-    """What JSON has no form for. Many programs store text in Parquet as bytes without saying that it is UTF-8."""
+def _to_text(value: Any) -> str:
+    """Return a value of a type that JSON has not. Many programs store UTF-8 text in Parquet as plain bytes."""
     if isinstance(value, bytes):
         return clean(value.decode("utf-8", "replace"))
     return f"{value:f}" if isinstance(value, Decimal) else str(value)

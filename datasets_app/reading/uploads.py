@@ -1,4 +1,4 @@
-"""Uploads between being sent and being stored: one folder each, kept for a day, open only to who sent it."""
+"""Keep uploads between being sent and being stored: a folder each, for one day, only for the person who sent it."""
 
 import json
 import re
@@ -26,6 +26,8 @@ _FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
 
 @dataclass(frozen=True)
 class Pending:
+    """An upload that is not stored yet."""
+
     token: str
     file: Path
     filename: str
@@ -36,7 +38,7 @@ def _root() -> Path:
 
 
 def keep(*, user: User, upload: UploadedFile) -> Pending:
-    """Put the sent file aside under a token that cannot be guessed."""
+    """Copy an upload to disk under a random token."""
     sweep()
     require_room(upload.size or 0)
     token = secrets.token_urlsafe(32)
@@ -54,7 +56,7 @@ def keep(*, user: User, upload: UploadedFile) -> Pending:
 
 
 def pending_for(user: User, token: str) -> Pending:
-    """The upload of that token if this person sent it; NotFound otherwise."""
+    """Return the upload with this token if the person sent it; raise NotFound otherwise."""
     folder = _root() / token
     if not _TOKEN.fullmatch(token) or not (folder / "about.json").exists():
         raise NotFound
@@ -65,11 +67,12 @@ def pending_for(user: User, token: str) -> Pending:
 
 
 def discard(pending: Pending) -> None:
+    """Delete an upload."""
     shutil.rmtree(pending.file.parent, ignore_errors=True)
 
 
 def sweep() -> None:
-    """Forget uploads that nobody stored within a day."""
+    """Delete uploads that were not stored within a day."""
     oldest = time.time() - KEPT_SECONDS
     for folder in _root().glob("*"):
         if folder.stat().st_mtime < oldest:
@@ -77,21 +80,17 @@ def sweep() -> None:
 
 
 def limits_upload(view: Any) -> Any:
-    """Refuse a body over the limit before any of it is parsed or written to disk."""
+    """Decorate a view to refuse a body over the limit before any of it is parsed or written to disk."""
 
     @wraps(view)
     def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length > settings.UPLOAD_LIMIT + _FORM_BYTES:
-            _drain(request, length)
+            # A browser shows the answer only after it has sent its body, so a body that is a little too large is read.
+            unread = min(length, settings.UPLOAD_LIMIT * 4)
+            while unread > 0 and (chunk := request.read(min(unread, 1 << 20))):
+                unread -= len(chunk)
             raise too_large(settings.UPLOAD_LIMIT)
         return view(request, *args, **kwargs)
 
     return limited
-
-
-def _drain(request: HttpRequest, length: int) -> None:
-    """Read a little too much to its end, so that the browser listens for the answer; of far too much, only a part."""
-    left = min(length, settings.UPLOAD_LIMIT * 4)
-    while left > 0 and (chunk := request.read(min(left, 1 << 20))):
-        left -= len(chunk)

@@ -1,4 +1,4 @@
-"""Readers that end as a harmful file could make ours end; `settings.DATASET_READER` names one of them."""
+"""Readers that end as a malicious file could make ours end; `settings.DATASET_READER` names one of them."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""Files that people and broken programs really send, each a place where a reader has once given way."""
+"""Malformed files that people and programs really send; each has once broken a reader."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ JSONL = b"\n".join(b'{"text": "%b", "label": "%b"}' % (t.encode(), x.encode()) f
 
 @cache
 def good() -> dict[str, bytes]:
-    """A good file of each format, to be damaged."""
+    """Return a good file of each format, to be damaged."""
     parquet, archive = io.BytesIO(), io.BytesIO()
     pl.DataFrame(ROWS, schema=["text", "label"], orient="row").write_parquet(parquet)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:

@@ -1,4 +1,4 @@
-"""What a version's texts are like: tokens with a base model, languages, the words of each label."""
+"""Statistics of a version's texts: tokens with a base model, languages, typical words of each label."""
 
 import shutil
 
@@ -22,21 +22,21 @@ def own_model(settings, tmp_path):
     return "mine"
 
 
-def test_words_are_those_that_tell_labels_apart():
+def test_words_are_typical_of_their_label():
     rows = [(f"the room {i} was {('clean', 'filthy')[i % 2]} indeed", "ab"[i % 2]) for i in range(40)]
-    found = text_statistics.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
-    assert {label: [word for word, _rows in words] for label, words in found.items()} == {
+    words_by_label = text_statistics.words_by_label(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
+    assert {label: [word for word, _rows in words] for label, words in words_by_label.items()} == {
         "a": ["clean"],
         "b": ["filthy"],
     }
-    assert found["a"] == [["clean", 20]]
+    assert words_by_label["a"] == [["clean", 20]]
 
 
 def test_chinese_words_are_pairs_of_characters():
     rows = [(("服務很好，值得再來", "服務太差，不會再來")[i % 2], "好壞"[i % 2]) for i in range(40)]
-    found = text_statistics.words(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
-    assert ["很好", 20] in found["好"] and ["太差", 20] in found["壞"]
-    assert "服務" not in [word for words in found.values() for word, _rows in words]
+    words_by_label = text_statistics.words_by_label(pl.DataFrame(rows, schema=["text", "label"], orient="row"))
+    assert ["很好", 20] in words_by_label["好"] and ["太差", 20] in words_by_label["壞"]
+    assert "服務" not in [word for words in words_by_label.values() for word, _rows in words]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_tokens_are_counted_with_the_chosen_model(client, member, stored, own_mo
     assert stored.tokens["mine"] == stored.tokens[SAMPLE_MODEL]
 
 
-def test_model_that_is_nowhere_is_told_in_words(client, member, stored, monkeypatch):
+def test_unavailable_model_is_reported(client, member, stored, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     client.force_login(member)
     answer = client.post("/datasets/moods/tokens/", {"version": 1, "model": "nobody/nothing"}, follow=True)

@@ -1,4 +1,4 @@
-"""The datasets API: shapes of the spec, errors that name the field, 404 to strangers."""
+"""The datasets API: responses as specified, errors that name the field, 404 to strangers."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Archives: one data file is read; bombs, links, nests and crowds are refused before they are unpacked."""
+"""Archives: one data file is read; bombs, links, nested archives and many files are refused before they are unpacked."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def refused(path) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "folder/a.csv", "../../a.csv", "a"])
-def test_one_data_file_is_read_whatever_stands_beside_it(file, name):
+def test_one_data_file_is_read_beside_hidden_files(file, name):
     content = zipped((name, CSV), ("__MACOSX/._a.csv", b"x"), (".DS_Store", b"x"))
     table = read(file(content))
     assert columns.rows_of(table, columns.choose(table, None, None)).frame["label"].to_list() == ["good", "bad"]
@@ -62,7 +62,7 @@ def test_bomb_whose_directory_lies_is_stopped_at_the_limit(file):
         read(file(bytes(content)))
 
 
-def test_crowd_is_refused_in_little_memory(file):
+def test_many_files_are_refused_in_little_memory(file):
     many = file(zipped(*((f"{i:06}.csv", b"") for i in range(8_000)), method=zipfile.ZIP_STORED))
     tracemalloc.start()
     assert "too many" in refused(many)
@@ -85,7 +85,7 @@ def test_link_is_refused(file):
 
 
 def test_overlapping_entries_are_refused(file):
-    """The second entry of the directory points at the first one's bytes."""
+    """The second entry of the directory points at the bytes of the first."""
     content = bytearray(zipped((".first", CSV), ("a.csv", CSV)))
     second = content.rfind(b"PK\x01\x02")
     content[second + 42 : second + 46] = struct.pack("<I", 0)
@@ -110,7 +110,7 @@ def test_encrypted_archive_is_refused(file):
     assert "encrypted" in refused(file(bytes(content)))
 
 
-def test_any_damage_is_told_in_words(file):
+def test_any_damage_is_refused_with_a_message(file):
     whole = zipped(("a.csv", CSV * 50))
     for at in range(0, len(whole), 7):
         damaged = bytearray(whole)

@@ -1,4 +1,4 @@
-"""Each change makes a new version that says what was done; the one before stays as it is."""
+"""Each change makes a new version that records the change; the earlier version is not modified."""
 
 import polars as pl
 import pytest
@@ -65,7 +65,7 @@ def test_rows_are_left_out_and_the_others_keep_their_numbers(member, dirty, code
     assert set(range(1, 51)) - {r for r, _, _ in rows} == set(left_out)
 
 
-def test_version_that_was_fixed_stays_as_it_is(member, dirty):
+def test_fixed_version_is_not_modified(member, dirty):
     before = dirty.path.read_bytes()
     changes.make(user=member, version=dirty, change={"did": "fix", "code": "markup"})
     dirty.refresh_from_db()
@@ -81,8 +81,8 @@ def test_every_finding_with_a_button_has_a_fix():
 def test_row_is_edited_and_another_dropped(member, dirty):
     rows = {"41": {"text": "a fine day", "label": "bad"}, "50": None}
     made = make(member, dirty, did="edit", rows=rows)
-    found = {r: (t, x) for r, t, x in pl.read_parquet(made.path).select("row", "text", "label").rows()}
-    assert found[41] == ("a fine day", "bad") and 50 not in found
+    cells = {r: (t, x) for r, t, x in pl.read_parquet(made.path).select("row", "text", "label").rows()}
+    assert cells[41] == ("a fine day", "bad") and 50 not in cells
     assert made.change == {"did": "edit", "count": 2} and "Edited 2 rows" in made.note
 
 
@@ -90,7 +90,7 @@ def test_row_is_edited_and_another_dropped(member, dirty):
     ("rows", "error"),
     [({"999": None}, Invalid), ({"41": {"text": " ", "label": "bad"}}, Invalid), ({"1": {}}, Conflict)],
 )
-def test_edit_that_cannot_be_is_refused_and_makes_nothing(member, dirty, rows, error):
+def test_invalid_edit_is_refused_and_makes_no_version(member, dirty, rows, error):
     with pytest.raises(error):
         changes.make(user=member, version=dirty, change={"did": "edit", "rows": rows})
     assert Version.objects.count() == 1
@@ -101,7 +101,7 @@ def test_label_is_renamed(member, dirty):
     assert set(made.labels) == {"good", "poor"}
 
 
-def test_merge_adds_what_is_not_there_yet(member, dirty, file):
+def test_merge_adds_only_new_rows(member, dirty, file):
     other = services.create_version(
         user=member, name="more", file=file('text,label\n"x",bad\nsomething new,good\n'), filename="a.csv"
     )
@@ -110,17 +110,17 @@ def test_merge_adds_what_is_not_there_yet(member, dirty, file):
     assert "more@1" in made.note
 
 
-def test_difference_is_told_by_row_and_label(member, dirty):
+def test_difference_is_shown_by_row_and_label(member, dirty):
     rows = {"41": {"text": "a fine day", "label": "good"}, "42": {"label": "good"}, "50": None}
     made = make(member, dirty, did="edit", rows=rows)
-    found = diff.between(dirty, made)
-    counts = {change["kind"]: change["count"] for change in found["changes"]}
+    difference = diff.between(dirty, made)
+    counts = {change["kind"]: change["count"] for change in difference["changes"]}
     assert counts == {"relabelled": 1, "rewritten": 1, "added": 0, "dropped": 1}
-    assert found["moves"] == [{"label": "bad", "label_new": "good", "rows": 1}]
-    assert found["unchanged"] == 47
+    assert difference["moves"] == [{"label": "bad", "label_new": "good", "rows": 1}]
+    assert difference["unchanged"] == 47
 
 
-def test_difference_of_two_uploads_is_told_by_text(member, file):
+def test_difference_of_two_uploads_is_matched_by_text(member, file):
     one = services.create_version(user=member, name="n", file=file("text,label\na b c,x\nd e f,y\n"), filename="a.csv")
     two = services.create_version(
         user=member, name="n", file=file("text,label\ng h i,x\nd e f,x\na b c,y\n"), filename="a.csv"

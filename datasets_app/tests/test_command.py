@@ -1,4 +1,4 @@
-"""manage.py datasets does what page and API do."""
+"""manage.py datasets does the same as the pages and the API."""
 
 import io
 import json

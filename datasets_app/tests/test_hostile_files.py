@@ -1,4 +1,4 @@
-"""Files made to harm: whatever becomes of their reader, a person gets one sentence, and nothing else is touched."""
+"""Malicious files: however their reader ends, the person gets one message, and nothing else is affected."""
 
 import gzip
 import io
@@ -21,6 +21,7 @@ from datasets_app import services
 from datasets_app.models import Dataset, DataTask, Version
 from datasets_app.reading import readers, sandbox, uploads
 from datasets_app.reading.archives import TooLarge
+from datasets_app.versions import upload_storage
 from web.errors import Invalid
 from work.models import Status
 
@@ -50,7 +51,7 @@ def as_parquet(**fields: pa.Array) -> bytes:
 
 @pytest.fixture
 def hostile(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """hostile(end): from now on every file's reader ends so."""
+    """Return hostile(end), which makes every reader end like this from now on."""
     settings.READER_MEMORY = 100 << 20
     monkeypatch.setattr(sandbox, "_GRACE_SECONDS", 0.2)
 
@@ -342,14 +343,14 @@ def test_many_broken_records_among_more_good_ones_are_counted(file):
 
 
 def test_upload_beside_others_is_left_to_the_data_worker(api, client, member):
-    for _ in range(services._AT_A_TIME):
-        services._places.acquire()
+    for _ in range(upload_storage.CHECKS_AT_A_TIME):
+        upload_storage.check_slots.acquire()
     try:
         first = send(api(member), CSV, **{"Idempotency-Key": "k"})
         assert first.status_code == 202
     finally:
-        for _ in range(services._AT_A_TIME):
-            services._places.release()
+        for _ in range(upload_storage.CHECKS_AT_A_TIME):
+            upload_storage.check_slots.release()
     again = send(api(member), CSV, **{"Idempotency-Key": "k"})
     assert again.status_code == 202 and again.json()["task_id"] == first.json()["task_id"]
     assert not Version.objects.exists() and DataTask.objects.count() == 1

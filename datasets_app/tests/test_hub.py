@@ -1,4 +1,4 @@
-"""A data set of the hub becomes a version that names its revision; where the hub is far, a sentence says so."""
+"""A data set of the hub becomes a version with its pinned revision; a hub that is away is reported."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch):
-    """As on a machine without a connection."""
+    """Make the hub unreachable, as on a machine without a connection."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
 
 
 @pytest.fixture
 def shelf(tmp_path):
-    """A data set as the hub keeps it: a file for each split, labels as numbers with their names in the card."""
+    """Return a data set as the hub stores it: a file for each split, labels as numbers, their names in the card."""
     folder = tmp_path / "reviews"
     folder.mkdir()
     for split, start in (("train", 0), ("test", 40)):
@@ -39,7 +39,7 @@ def shelf(tmp_path):
     return folder
 
 
-def test_offline_is_told_in_words_and_nothing_is_queued(client, member):
+def test_offline_is_reported_and_nothing_is_queued(client, member):
     client.force_login(member)
     page = client.post("/datasets/new/hub/", {"hub": "somebody/reviews", "name": "reviews"})
     assert page.status_code == 400
@@ -47,14 +47,14 @@ def test_offline_is_told_in_words_and_nothing_is_queued(client, member):
     assert not DataTask.objects.exists()
 
 
-def test_offline_is_told_by_api_and_command(api, member):
+def test_offline_is_reported_by_api_and_command(api, member):
     answer = api(member).post("/api/datasets", {"name": "reviews", "hub": "somebody/reviews"}, format="multipart")
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "hub"
     with pytest.raises(CommandError, match="can't be reached"):
         call_command("datasets", "import", "reviews", "--hub", "somebody/reviews", "--user", member.username)
 
 
-def test_id_that_cannot_be_is_refused():
+def test_invalid_id_is_refused():
     with pytest.raises(Invalid, match="owner/name"):
         hub.pinned("../../no such place")
 

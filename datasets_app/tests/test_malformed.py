@@ -1,4 +1,4 @@
-"""Whatever is sent: rows that are stored whole, or one sentence and nothing stored. Never a stack trace."""
+"""Any file is either stored whole, or refused with a message and nothing stored. Never a stack trace."""
 
 import csv
 import gzip
@@ -47,7 +47,7 @@ def test_malformed_file_is_stored_whole_or_refused_in_words(member, file, what):
 
 @st.composite
 def damaged(draw):
-    """A good file with some bytes changed, taken out, put in, or its end cut off."""
+    """Return a good file with bytes changed, removed or inserted, or with its end cut off."""
     name = draw(st.sampled_from(sorted(good())))
     content = bytearray(good()[name])
     for _ in range(draw(st.integers(1, 4))):
@@ -71,7 +71,7 @@ def test_any_damage_is_read_or_refused_in_words(file, sent):
 
 
 def written(rows, name, ending):
-    """The rows as a file of that name, with that line ending."""
+    """Return the rows as a file with this name and line ending."""
     records = [{"text": text, "label": label} for text, label in rows]
     if name.endswith(".parquet"):
         out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""From suspicion to gain: wrong labels are found by a real search, reviewed on the page, corrected in a new version."""
+"""Wrong labels are found by a real search, reviewed on the page, and corrected in a new version."""
 
 import numpy as np
 import polars as pl
@@ -53,7 +53,7 @@ def test_wrong_labels_are_found_reviewed_and_corrected(client, member, flipped, 
     assert set(before.filter(before["label"] != after["label"])["row"]) == wrong
 
 
-def test_answer_can_be_taken_back_and_row_dropped(client, member, flipped):
+def test_decision_can_be_undone_and_row_dropped(client, member, flipped):
     version, _ = flipped
     suspect = version.suspects.create(
         rank=1, row=1, text="t", label="good", predicted="bad", given_probability=0.1, predicted_probability=0.9
@@ -69,7 +69,7 @@ def test_answer_can_be_taken_back_and_row_dropped(client, member, flipped):
     )
 
 
-def test_gain_is_shown_beside_the_run_before(client, member, flipped):
+def test_improvement_is_shown_compared_with_the_earlier_run(client, member, flipped):
     version, _ = flipped
     version.suspects.create(
         rank=1, row=1, text="t", label=pl.read_parquet(version.path)["label"][0], predicted="bad",

@@ -1,4 +1,4 @@
-"""The pages: a file is shown before it is stored, and every mistake is told beside its field."""
+"""The pages: a file is previewed before it is stored, and every error is shown next to its field."""
 
 import re
 
@@ -33,7 +33,7 @@ def test_file_goes_through_preview_to_a_stored_version(browser, good_csv, settin
     assert not Dataset.objects.exists()
     answer = browser.post(address, {**FORM, "name": "moods"})
     assert answer.url == "/datasets/moods/"
-    assert "Ready to train on" in browser.get(answer.url).content.decode()
+    assert "Ready for training" in browser.get(answer.url).content.decode()
     assert not list((settings.FILE_UPLOAD_TEMP_DIR / "pending").iterdir())
     assert browser.get(address).status_code == 404
 
@@ -56,7 +56,7 @@ def test_changed_guess_is_shown_before_anything_is_stored(browser):
         ({"name": ""}, "required"),
     ],
 )
-def test_mistake_in_the_preview_is_told_and_nothing_is_stored(browser, good_csv, change, says):
+def test_error_in_the_preview_is_shown_and_nothing_is_stored(browser, good_csv, change, says):
     address = send(browser, good_csv).url
     answer = browser.post(address, {**FORM, "name": "moods", **change})
     assert answer.status_code == 400 and says in answer.content.decode()
@@ -64,7 +64,7 @@ def test_mistake_in_the_preview_is_told_and_nothing_is_stored(browser, good_csv,
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG" + bytes(500), b"text,label\n"])
-def test_unreadable_file_is_told_beside_the_field_and_forgotten(browser, content, settings):
+def test_unreadable_file_is_an_error_of_the_field_and_deleted(browser, content, settings):
     answer = send(browser, content)
     assert answer.status_code == 400 and "Nothing was stored" in answer.content.decode()
     assert not list((settings.FILE_UPLOAD_TEMP_DIR / "pending").iterdir())
@@ -84,7 +84,7 @@ def test_upload_needs_the_form_token(member, good_csv):
     assert send(strict, good_csv).status_code == 403
 
 
-def test_waiting_upload_is_404_to_everyone_else(browser, stranger, good_csv):
+def test_pending_upload_is_404_to_everyone_else(browser, stranger, good_csv):
     address = send(browser, good_csv).url
     browser.force_login(stranger)
     assert browser.get(address).status_code == 404
@@ -125,7 +125,7 @@ def test_rows_are_searched_and_filtered(browser, stored):
     assert browser.get("/datasets/moods/rows/?page=8").status_code == 200
 
 
-def test_owner_deletes_and_a_used_dataset_stays(browser, stored, member):
+def test_owner_deletes_only_a_dataset_that_no_run_uses(browser, stored, member):
     run = stored.experiments.create(name="my-run", owner=member, dataset_name="moods@1", base_model="m")
     assert "my-run" in browser.post("/datasets/moods/delete/", follow=True).content.decode()
     run.delete()

@@ -1,4 +1,4 @@
-"""What people send is read, or refused in words."""
+"""Files that people send are read, or refused with a message."""
 
 import gzip
 import io

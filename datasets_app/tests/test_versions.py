@@ -41,7 +41,7 @@ def test_line_endings_do_not_change_the_hash(member, file):
     assert one.hash == two.hash and one.path == two.path
 
 
-def test_stored_version_says_what_it_holds(stored):
+def test_stored_version_describes_its_rows(stored):
     assert (stored.number, stored.rows, stored.labels) == (1, 400, {"bad": 200, "good": 200})
     assert stored.source["text_column"] == "comment" and stored.source["label_column"] == "mood"
     assert sum(b["rows"] for b in stored.lengths) == 400
@@ -71,14 +71,14 @@ def test_second_upload_is_the_next_version_with_its_parent(stored, member, file)
 @pytest.mark.parametrize(
     "name", ["", "../up", "a/b", "a\\b", "a\x00b", ".hidden", "-x", "new", "a b", "a@1", "é", "x" * 81]
 )
-def test_bad_name_is_refused_and_nothing_is_stored(member, file, good_csv, name, settings):
+def test_invalid_name_is_refused_and_nothing_is_stored(member, file, good_csv, name, settings):
     with pytest.raises(Invalid) as caught:
         services.create_version(user=member, name=name, file=file(good_csv), filename="a.csv")
     assert caught.value.problems[0]["field"] == "name"
     assert not Dataset.objects.exists() and not (settings.DATA_DIR / "datasets").exists()
 
 
-def test_name_of_somebody_elses_dataset_is_refused(stored, stranger, file, good_csv):
+def test_name_of_another_persons_dataset_is_refused(stored, stranger, file, good_csv):
     with pytest.raises(Conflict, match="taken"):
         services.create_version(user=stranger, name="moods", file=file(good_csv), filename="a.csv")
 
@@ -88,7 +88,7 @@ def test_viewer_cannot_store(viewer, file, good_csv):
         services.create_version(user=viewer, name="mine", file=file(good_csv), filename="a.csv")
 
 
-def test_unknown_references_say_what_there_is(stored, member, stranger):
+def test_unknown_references_list_what_exists(stored, member, stranger):
     with pytest.raises(Invalid, match="You have: moods") as caught:
         selectors.version_for(member, "mods")
     assert caught.value.problems[0]["field"] == "data.dataset_name"
@@ -133,7 +133,7 @@ def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
     assert version.findings.filter(code="encoding").exists()
 
 
-def test_versions_share_the_rows_that_are_the_same(member, file):
+def test_versions_share_files_of_equal_rows(member, file):
     from datasets_app.versions import changes
 
     lines = [f"text number {i * i} of {i},{'ab'[i % 2]}" for i in range(3 * canonical.PART // 2)]
@@ -151,7 +151,7 @@ def test_versions_share_the_rows_that_are_the_same(member, file):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_stored_rows_are_gone_with_their_dataset(member, file):
+def test_rows_are_deleted_with_their_dataset(member, file):
     lines = [f"text number {i * i} of {i},{'ab'[i % 2]}" for i in range(canonical.PART + 5)]
     one = services.create_version(
         user=member, name="big", file=file("\n".join(["text,label", *lines])), filename="a.csv"

@@ -1,76 +1,76 @@
-"""From one version to the next: one-click fixes of findings, edits by hand, renamed labels, rows of another version.
+"""Make a version from an earlier one: fix a finding, edit rows, rename a label, add the rows of another version.
 
-A version is never changed; each change makes a new one, whose parent, author and `change` say where it comes from.
+A version is never modified. Each change makes a new one, which records its parent, its author and the change.
 """
 
 import html
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.models import User
-from datasets_app import services, wording
+from datasets_app import tasks, wording
 from datasets_app.checks import findings
 from datasets_app.models import DataTask, Suspect, Version
-from datasets_app.reading.columns import Chosen, Rows, refuse_untrainable
+from datasets_app.progress import ReportProgress
+from datasets_app.reading.columns import ColumnChoice, Rows, refuse_untrainable
+from datasets_app.versions import creation
+from datasets_app.versions.upload_storage import AT_ONCE
 from engine.data.near_duplicates import same_text
 from web.errors import Conflict, Invalid
-from work.models import Status
 
-if TYPE_CHECKING:
-    from datasets_app.jobs import Told
-
-LONGEST_TEXT, LONGEST_LABEL = 100_000, 300  # characters of an edit by hand
+LONGEST_TEXT = 100_000  # characters of an edit by hand
+LONGEST_LABEL = 300
 _TAG = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]{0,300}>")
 
 
 def make(*, user: User, version: Version, change: dict[str, Any], note: str = "") -> Version | DataTask:
-    """The next version at once where that takes about a second, else the task that makes it."""
-    if sum(version.sizes().values()) > services.AT_ONCE / 2:  # packed to about half
-        kind = DataTask.Kind.CHANGE
-        return services.submit(
-            user=user, kind=kind, name=version.dataset.name, version=version, change=change, note=note
+    """Make the next version of a small one and return it; of a large one return the task that makes it."""
+    if sum(version.sizes().values()) > AT_ONCE / 2:  # Parquet takes about half the bytes of the CSV file
+        return tasks.submit(
+            user=user,
+            kind=DataTask.Kind.CHANGE,
+            name=version.dataset.name,
+            version=version,
+            arguments={"change": change, "note": note},
         )
-    services.check_name(user, version.dataset.name)
-    return services.insert(prepare(user, version, change, note))
+    creation.check_name(user, version.dataset.name)
+    return creation.insert(prepare(user, version, change, note))
 
 
-def carry_out(task: DataTask, told: "Told") -> Callable[[], dict[str, Any]]:
-    """The work of a task that makes a version."""
+def carry_out(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+    """Prepare the version of a task; return the function that inserts it."""
     assert task.version
-    told("checking")
+    report("checking")
     prepared = prepare(task.owner, task.version, task.arguments["change"], task.arguments["note"])
-    return partial(_store, prepared)
+    return partial(creation.insert_as_result, prepared)
 
 
-def _store(prepared: services.Prepared) -> dict[str, Any]:
-    version = services.insert(prepared)
-    return {"name": version.dataset.name, "version": version.number, "rows": version.rows}
-
-
-def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> services.Prepared:
-    """Apply a change to the rows of a version, check the result and put it on disk; Invalid where nothing changes."""
+def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> creation.PreparedVersion:
+    """Apply a change to the rows of a version, check the result and write it to disk; raise Conflict if no row changes."""
     before = pl.read_parquet(version.path)
     after = _CHANGES[change["did"]](before, change)
     if after.equals(before):
         raise Conflict(_("This changes no row, so no new version was made."))
-    rows = Rows(after, Chosen("text", "label", "split" if "split" in after.columns else None))
+    rows = Rows(after, ColumnChoice("text", "label", "split" if "split" in after.columns else None))
     refuse_untrainable(rows)
-    count = changed_rows(before, after)
-    done = {key: value for key, value in change.items() if key != "rows"} | {"count": count}
-    with override("en"):
-        said = note or wording.changed(done)
-    name, source = version.dataset.name, version.source
-    return services.prepare(user, name, rows, source=source, note=said, parent=version, change=done)
+    summary = {key: value for key, value in change.items() if key != "rows"}
+    summary["count"] = changed_rows(before, after)
+    if not note:
+        with override("en"):
+            note = wording.changed(summary)
+    return creation.prepare(
+        user, version.dataset.name, rows, source=version.source, note=note, parent=version, change=summary
+    )
 
 
 def changed_rows(before: pl.DataFrame, after: pl.DataFrame) -> int:
-    """Rows that are gone, new, or not as they were."""
+    """Count the rows that were dropped, added or modified."""
     columns = ["row", "text", "label", *(["split"] if "split" in before.columns else [])]
     same = before.select(columns).join(after.select(columns), on=columns, how="semi", nulls_equal=True).height
     return max(before.height, after.height) - same
@@ -80,107 +80,114 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame) -> int:
 
 
 def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """Repair what a finding found: `change["code"]`."""
+    """Fix the finding with the code `change["code"]`: repair its texts, or leave its rows out."""
     code = change["code"]
-    found = next((f for f in findings.run(Rows(frame, Chosen("text", "label", None))).found if f.code == code), None)
-    if found is None:
-        raise Conflict(_("This finding is gone, so there is nothing to repair."))
-    named = pl.col("row").is_in(found.rows)
-    if clean := _CLEANED.get(code):
-        cleaned = frame.filter(named).with_columns(pl.col("text").map_elements(clean, pl.String))
-        mended = frame.update(cleaned.select("row", "text"), on="row")
-        return mended.filter(pl.col("text").str.strip_chars() != "")
+    results = findings.run(Rows(frame, ColumnChoice("text", "label", None))).results
+    result = next((result for result in results if result.code == code), None)
+    if result is None:
+        raise Conflict(_("This version no longer has this finding, so there is nothing to fix."))
+    has_finding = pl.col("row").is_in(result.rows)
+    if repair := _REPAIRS.get(code):
+        repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
+        fixed = frame.update(repaired.select("row", "text"), on="row")
+        return fixed.filter(pl.col("text").str.strip_chars() != "")
     if code == "label_conflict":
-        return _majority(frame, named)
+        return _keep_majority_labels(frame, has_finding)
     if code == "split_leakage":
-        named = named & (pl.col("split") == "train")
-    return frame.filter(~named)
+        has_finding = has_finding & (pl.col("split") == "train")
+    return frame.filter(~has_finding)
 
 
-def _majority(frame: pl.DataFrame, named: pl.Expr) -> pl.DataFrame:
-    """Of texts with several labels the rows with the commonest one stay; where two are as common, none."""
-    doubtful = frame.filter(named).with_columns(same_text().alias("same"))
-    votes = doubtful.group_by("same", "label").len()
-    best = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
-    kept = doubtful.join(best, on=["same", "label"], how="semi")["row"]
-    return frame.filter(~named | pl.col("row").is_in(kept.to_list()))
+def _keep_majority_labels(frame: pl.DataFrame, has_finding: pl.Expr) -> pl.DataFrame:
+    """Of texts with several labels keep the rows with the commonest one; drop all rows of a text on a tie."""
+    conflicting = frame.filter(has_finding).with_columns(same_text().alias("same"))
+    votes = conflicting.group_by("same", "label").len()
+    winners = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
+    kept = conflicting.join(winners, on=["same", "label"], how="semi")["row"]
+    return frame.filter(~has_finding | pl.col("row").is_in(kept.to_list()))
 
 
 def without_markup(text: str) -> str:
-    """Tags gone, entities as the characters that they stand for."""
+    """Remove tags and replace entities with their characters."""
     return re.sub(r"[ \t]{2,}", " ", html.unescape(_TAG.sub(" ", text))).strip()
 
 
 def without_personal_data(text: str) -> str:
-    """E-mail addresses, phone and identity numbers give way to what they are."""
+    """Replace e-mail addresses, phone numbers and identity numbers with a placeholder."""
     text = re.sub(findings.EMAIL, "[e-mail]", text)
-    text = re.sub(findings.TAIWAN_ID, lambda found: "[id]" if findings.is_taiwan_id(found[0]) else found[0], text)
+    text = re.sub(findings.TAIWAN_ID, lambda match: "[id]" if findings.is_taiwan_id(match[0]) else match[0], text)
     return re.sub(findings.PHONE, "[phone]", text)
 
 
-def _repaired(text: str) -> str:
-    from ftfy import fix_encoding
+def _without_mojibake(text: str) -> str:
+    from ftfy import fix_encoding  # compiles large patterns when imported
 
     return fix_encoding(text)
 
 
-_CLEANED: dict[str, Callable[[str], str]] = {
+_REPAIRS: dict[str, Callable[[str], str]] = {
     "markup": without_markup,
     "control_characters": lambda text: re.sub(findings.CONTROL, "", text),
-    "encoding": _repaired,
+    "encoding": _without_mojibake,
     "personal_data": without_personal_data,
 }
 _DROPPED = (
-    *("too_short", "exact_duplicate", "near_duplicate", "label_conflict", "split_leakage", "rare_label"),
+    "too_short",
+    "exact_duplicate",
+    "near_duplicate",
+    "label_conflict",
+    "split_leakage",
+    "rare_label",
     "mixed_language",
 )
-FIXED = (*_CLEANED, *_DROPPED)
+FIXED = (*_REPAIRS, *_DROPPED)  # the findings with a fix
 
 
 # --- by hand -----------------------------------------------------------------------------------------------------
 
 
 def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """`change["rows"]`: {row: {"text", "label"}} to change, {row: None} to drop."""
-    asked = {int(row): new for row, new in change["rows"].items()}
-    unknown = set(asked) - set(frame["row"])
+    """Edit rows by `change["rows"]`: {row: {"text", "label"}} sets what is given, {row: None} drops the row."""
+    edits = {int(row): cells for row, cells in change["rows"].items()}
+    unknown = set(edits) - set(frame["row"])
     if unknown:
-        raise Invalid(_("There is no row %(row)s in this version.") % {"row": min(unknown)}, field="rows")
-    frame = frame.filter(~pl.col("row").is_in([row for row, new in asked.items() if new is None]))
-    changed = [{"row": row} | _cells(new) for row, new in asked.items() if new is not None]
-    if not changed:
+        raise Invalid(_("This version has no row %(row)s.") % {"row": min(unknown)}, field="rows")
+    frame = frame.filter(~pl.col("row").is_in([row for row, cells in edits.items() if cells is None]))
+    new_cells = [{"row": row} | _checked_cells(cells) for row, cells in edits.items() if cells is not None]
+    if not new_cells:
         return frame
-    new_cells = pl.DataFrame(changed, schema={"row": frame.schema["row"], "text": pl.String, "label": pl.String})
-    return frame.update(new_cells, on="row")
+    schema = {"row": frame.schema["row"], "text": pl.String, "label": pl.String}
+    return frame.update(pl.DataFrame(new_cells, schema=schema), on="row")
 
 
-def _cells(new: dict[str, Any]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+def _checked_cells(cells: dict[str, Any]) -> dict[str, str | None]:
+    """Return the new text and label of a row, None where it keeps its own; raise Invalid if one is empty or too long."""
+    checked: dict[str, str | None] = {}
     for name, most in (("text", LONGEST_TEXT), ("label", LONGEST_LABEL)):
-        value = new.get(name)
+        value = cells.get(name)
         if value is not None and not 0 < len(str(value).strip()) <= most:
-            message = _("A row's %(name)s has 1 to %(most)s characters.") % {"name": name, "most": most}
+            message = _("The %(name)s of a row must have 1 to %(most)s characters.") % {"name": name, "most": most}
             raise Invalid(message, field=f"rows.{name}")
-        found[name] = None if value is None else str(value).replace("\x00", "\ufffd")
-    return found
+        checked[name] = None if value is None else str(value).replace("\x00", "\ufffd")
+    return checked
 
 
 def rename(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """The label `change["label"]` becomes `change["to"]`, which may be there already: then the two are merged."""
-    return frame.with_columns(
-        pl.when(pl.col("label") == change["label"]).then(pl.lit(change["to"])).otherwise(pl.col("label")).alias("label")
-    )
+    """Rename the label `change["label"]` to `change["to"]`; if there is such a label already, the two are merged."""
+    label = pl.col("label")
+    renamed = pl.when(label == change["label"]).then(pl.lit(change["to"])).otherwise(label)
+    return frame.with_columns(renamed.alias("label"))
 
 
 def merge(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """Add the rows of another version that are not here yet; they get numbers after the last one."""
+    """Append the rows of another version that are not here yet, numbered after the last row."""
     other = pl.read_parquet(Version.objects.get(pk=change["version_pk"]).path)
-    fresh = other.unique(["text", "label"], keep="first", maintain_order=True).join(
+    new_rows = other.unique(["text", "label"], keep="first", maintain_order=True).join(
         frame.select("text", "label"), on=["text", "label"], how="anti", maintain_order="left"
     )
     last = int(frame["row"].max() or 0)  # type: ignore[arg-type]  # max: of any type
-    numbers = pl.int_range(last + 1, last + 1 + fresh.height, eager=True).cast(frame.schema["row"])
-    return pl.concat([frame, fresh.with_columns(numbers.alias("row"))], how="diagonal").select(frame.columns)
+    numbers = pl.int_range(last + 1, last + 1 + new_rows.height, eager=True).cast(frame.schema["row"])
+    return pl.concat([frame, new_rows.with_columns(numbers.alias("row"))], how="diagonal").select(frame.columns)
 
 
 _CHANGES: dict[str, Callable[[pl.DataFrame, dict[str, Any]], pl.DataFrame]] = {
@@ -193,14 +200,9 @@ _CHANGES: dict[str, Callable[[pl.DataFrame, dict[str, Any]], pl.DataFrame]] = {
 
 
 def from_decisions(*, user: User, version: Version) -> Version | DataTask:
-    """The next version from what people said to the suspects: labels corrected, rows dropped."""
+    """Make the next version from the decisions about suspects: labels corrected, rows dropped."""
     decided = Suspect.objects.filter(version=version, decision__isnull=False)
     rows = {s.row: ({"label": s.decision} if s.decision else None) for s in decided if s.decision != s.label}
     if not rows:
         raise Conflict(_("No label has been corrected yet, so there is nothing to make a new version of."))
     return make(user=user, version=version, change={"did": "relabel", "rows": rows})
-
-
-def running(version: Version) -> DataTask | None:
-    """A task that works on this version right now."""
-    return version.tasks.filter(status__in=[Status.PENDING, Status.STARTED]).first()

@@ -10,66 +10,60 @@ EXAMPLES = 50
 
 
 def between(old: Version, new: Version) -> dict[str, Any]:
-    """Counts and examples of rows added, dropped, relabelled and rewritten, labels side by side, and moves of labels.
+    """Compare two versions: rows relabelled, rewritten, added and dropped with examples, label counts, and label moves.
 
-    A row is the same one where the text is; in versions that one was made of the other, also where its number is.
+    Rows are matched by text. If one version was made from the other by changes, they are also matched by row number, which
+    finds rows whose text was rewritten.
     """
-    before, after = pl.read_parquet(old.path), pl.read_parquet(new.path)
-    rewritten = _rewritten(before, after) if _related(old, new) else before.clear()
-    rest_before = before.filter(~pl.col("row").is_in(rewritten["row"].implode()))
-    rest_after = after.filter(~pl.col("row").is_in(rewritten["row"].implode()))
-    same = _numbered(rest_before).join(_numbered(rest_after), on=["text", "turn"], suffix="_new")
-    relabelled = same.filter(pl.col("label") != pl.col("label_new")).sort("row")
-    dropped = _numbered(rest_before).join(same, on=["text", "turn"], how="anti").sort("row")
-    added = _numbered(rest_after).join(same, on=["text", "turn"], how="anti").sort("row")
+    before = pl.read_parquet(old.path)
+    after = pl.read_parquet(new.path)
+    if _is_made_from(new, old) or _is_made_from(old, new):
+        rewritten = before.join(after, on="row", suffix="_new").filter(pl.col("text") != pl.col("text_new")).sort("row")
+    else:
+        rewritten = before.clear()
+    is_rewritten = pl.col("row").is_in(rewritten["row"].implode())
+    before = _number_repeats(before.filter(~is_rewritten))
+    after = _number_repeats(after.filter(~is_rewritten))
+    same_text = before.join(after, on=["text", "occurrence"], suffix="_new")
+    relabelled = same_text.filter(pl.col("label") != pl.col("label_new")).sort("row")
+    dropped = before.join(same_text, on=["text", "occurrence"], how="anti").sort("row")
+    added = after.join(same_text, on=["text", "occurrence"], how="anti").sort("row")
     moves = relabelled.group_by("label", "label_new").len("rows").sort("rows", "label", descending=[True, False])
     return {
         "changes": [
-            _change(kind, rows)
-            for kind, rows in (
-                ("relabelled", relabelled),
-                ("rewritten", rewritten),
-                ("added", added),
-                ("dropped", dropped),
-            )
+            _describe_change("relabelled", relabelled),
+            _describe_change("rewritten", rewritten),
+            _describe_change("added", added),
+            _describe_change("dropped", dropped),
         ],
         "moves": moves.to_dicts(),
-        "labels": _labels(old, new),
-        "unchanged": same.height - relabelled.height,
+        "labels": _compare_labels(old, new),
+        "unchanged": same_text.height - relabelled.height,
     }
 
 
-def _related(old: Version, new: Version) -> bool:
-    """Whether one was made of the other by changes, so that row numbers mean the same rows."""
-    return any(_made_of(a, b) for a, b in ((old, new), (new, old)))
+def _is_made_from(child: Version, ancestor: Version) -> bool:
+    """Return whether changes alone lead from the ancestor to the child, so that row numbers mean the same rows."""
+    version: Version | None = child
+    while version and version.pk != ancestor.pk:
+        version = version.parent if version.change else None
+    return version is not None
 
 
-def _made_of(child: Version, ancestor: Version) -> bool:
-    found: Version | None = child
-    while found and found.pk != ancestor.pk:
-        found = found.parent if found.change else None
-    return found is not None
+def _number_repeats(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add `occurrence`: the index of a row among the rows with the same text, so that repeated texts match one to one."""
+    return frame.sort("row").with_columns(pl.int_range(pl.len()).over("text").alias("occurrence"))
 
 
-def _rewritten(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """Rows of both whose text differs."""
-    both = before.join(after, on="row", suffix="_new")
-    return both.filter(pl.col("text") != pl.col("text_new")).sort("row")
+def _describe_change(kind: str, rows: pl.DataFrame) -> dict[str, Any]:
+    examples = rows.head(EXAMPLES).select(pl.col("^(row|text|label|text_new|label_new)$"))
+    return {"kind": kind, "count": rows.height, "examples": examples.to_dicts()}
 
 
-def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
-    """With `turn`: the how manieth row of its text it is, so that repeated texts are matched one by one."""
-    return frame.sort("row").with_columns(pl.int_range(pl.len()).over("text").alias("turn"))
-
-
-def _change(kind: str, rows: pl.DataFrame) -> dict[str, Any]:
-    shown = rows.head(EXAMPLES).select(pl.col("^(row|text|label|text_new|label_new)$"))
-    return {"kind": kind, "count": rows.height, "examples": shown.to_dicts()}
-
-
-def _labels(old: Version, new: Version) -> list[dict[str, Any]]:
-    names = sorted(
-        {**old.labels, **new.labels}, key=lambda label: -max(old.labels.get(label, 0), new.labels.get(label, 0))
-    )
-    pairs = [(name, old.labels.get(name, 0), new.labels.get(name, 0)) for name in names]
-    return [{"label": name, "old": a, "new": b, "difference": b - a} for name, a, b in pairs]
+def _compare_labels(old: Version, new: Version) -> list[dict[str, Any]]:
+    """Return the rows of each label in both versions, the commonest label first."""
+    rows = {label: (old.labels.get(label, 0), new.labels.get(label, 0)) for label in {**old.labels, **new.labels}}
+    return [
+        {"label": label, "old": before, "new": after, "difference": after - before}
+        for label, (before, after) in sorted(rows.items(), key=lambda item: -max(item[1]))
+    ]

@@ -35,54 +35,92 @@ class Command(Answering):
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         try:
-            return {"import": self.store, "list": self.show, "validate": self.validate}[options["do"]](options)
+            match options["do"]:
+                case "import":
+                    return self.store(options)
+                case "list":
+                    return self.show(options)
+                case _:
+                    return self.validate(options)
         except OSError as error:
             raise CommandError(f"{error.filename}: {error.strerror}", returncode=MISSING) from error
 
     def store(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        version = _fetched(options) if options["hub"] else _read(options)
-        found = [{"code": f.code, "severity": f.severity, "count": f.count} for f in version.findings.all()]
-        answer = {
-            "name": version.dataset.name,
-            "version": version.number,
-            "rows": version.rows,
-            "labels": version.labels,
-        }
-        return {**answer, "findings": found}, [f"{version}: {version.rows} rows", *map(_line, found)]
+        """Store a file or a data set of the hub; answer with the version and its findings."""
+        version = _import_from_hub(options) if options["hub"] else _import_file(options)
+        findings = [{"code": f.code, "severity": f.severity, "count": f.count} for f in version.findings.all()]
+        answer = {**_describe(version), "findings": findings}
+        return answer, [f"{version}: {version.rows} rows", *map(_finding_line, findings)]
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        found = [d.latest for d in selectors.datasets_for(person(options["user"])) if d.versions.all()]
-        answer = [{"name": v.dataset.name, "version": v.number, "rows": v.rows, "labels": v.labels} for v in found]
-        return answer, [f"{v}\t{v.rows} rows\t{len(v.labels)} labels" for v in found]
+        """Answer with the newest version of each dataset."""
+        datasets = selectors.datasets_for(person(options["user"]))
+        versions = [dataset.latest for dataset in datasets if dataset.versions.all()]
+        lines = [f"{version}\t{version.rows} rows\t{len(version.labels)} labels" for version in versions]
+        return [_describe(version) for version in versions], lines
 
     def validate(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        from datasets_app.checks import findings
+        """Check a file without storing it."""
+        from datasets_app.checks import findings  # imports polars, which takes half a second
 
-        file, given = options["file"], {key: options[key] for key in ("encoding", "delimiter")}
-        chosen = options["text_column"], options["label_column"]
-        table, rows = services.read_rows(file, file.name, *chosen, limit=settings.UPLOAD_LIMIT, **given)
-        found = [
-            {"code": f.code, "severity": f.severity, "count": f.count, "examples": f.examples}
-            for f in findings.run(rows).found
+        file = options["file"]
+        table, rows = services.read_rows(
+            file,
+            file.name,
+            options["text_column"],
+            options["label_column"],
+            limit=settings.UPLOAD_LIMIT,
+            encoding=options["encoding"],
+            delimiter=options["delimiter"],
+        )
+        results = [
+            {"code": result.code, "severity": result.severity, "count": result.count, "examples": result.examples}
+            for result in findings.run(rows).results
         ]
-        answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": found}
+        answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": results}
         head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"
-        return answer, [head, *map(_line, found)]
+        return answer, [head, *map(_finding_line, results)]
 
 
-def _read(options: dict[str, Any]) -> Version:
+def _import_file(options: dict[str, Any]) -> Version:
     if options["file"] is None:
-        raise CommandError("Name a file, or a data set of the hub by --hub.", returncode=MISUSED)
-    given = {key: options[key] for key in ("name", "file", "note", "text_column", "label_column", "encoding")}
-    filename, delimiter = options["file"].name, options["delimiter"]
-    return services.create_version(user=person(options["user"]), filename=filename, delimiter=delimiter, **given)
+        raise CommandError("Name a file, or a data set of the hub with --hub.", returncode=MISUSED)
+    return services.create_version(
+        user=person(options["user"]),
+        name=options["name"],
+        file=options["file"],
+        filename=options["file"].name,
+        note=options["note"],
+        text_column=options["text_column"],
+        label_column=options["label_column"],
+        encoding=options["encoding"],
+        delimiter=options["delimiter"],
+    )
 
 
-def _fetched(options: dict[str, Any]) -> Version:
-    user, revision = person(options["user"]), hub.pinned(options["hub"], options["revision"])
-    given = {key: options[key] for key in ("name", "hub", "config", "note", "text_column", "label_column")}
-    return services.insert(hub.prepare(user=user, revision=revision, **given))
+def _import_from_hub(options: dict[str, Any]) -> Version:
+    user = person(options["user"])
+    prepared = hub.prepare(
+        user=user,
+        name=options["name"],
+        hub=options["hub"],
+        config=options["config"],
+        revision=hub.pinned(options["hub"], options["revision"]),
+        note=options["note"],
+        text_column=options["text_column"],
+        label_column=options["label_column"],
+    )
+    return services.insert(prepared)
 
 
-def _line(finding: dict[str, Any]) -> str:
+def _describe(version: Version) -> dict[str, Any]:
+    return {
+        "name": version.dataset.name,
+        "version": version.number,
+        "rows": version.rows,
+        "labels": version.labels,
+    }
+
+
+def _finding_line(finding: dict[str, Any]) -> str:
     return f"{finding['severity']:8} {wording.sentence(finding['code'], finding['count'])}"

@@ -1,0 +1,325 @@
+"""Create versions: read a file, check its rows, write them to disk, and insert the version into the database.
+
+The rows are on disk, whole, before the database knows of them. That is why each creation has two steps: `prepare…` does the
+slow part outside any transaction, `insert` is one short transaction.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import override
+
+from accounts.idempotency import fingerprint, made_before, once
+from accounts.models import User
+from accounts.permissions import can_manage, require_creator
+from accounts.quotas import require_storage
+from audit.services import record
+from datasets_app import wording
+from datasets_app.models import BrokenLines, Dataset, Finding, Version
+from datasets_app.progress import ReportProgress, ignore_progress
+from engine.config import SAMPLE_MODEL
+from web.disk import require_room
+from web.errors import Conflict, Invalid
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from datasets_app.checks.findings import CheckResult
+    from datasets_app.reading.columns import Rows
+    from datasets_app.reading.table import Table
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_RESERVED = {"new", "tasks"}  # names that are addresses of pages
+
+
+class StoreOptions(TypedDict, total=False):
+    """What a person can say about a file; what is left out is guessed."""
+
+    text_column: str | None
+    label_column: str | None
+    encoding: str | None
+    delimiter: str | None
+    note: str
+    description: str
+
+
+@dataclass
+class PreparedVersion:
+    """A version whose rows are on disk and which is not in the database yet."""
+
+    user: User
+    name: str
+    version: Version
+    check_results: "list[CheckResult]"
+    description: str = ""
+    broken: str = ""  # the lines that could not be read
+
+
+def check_name(user: User, name: str) -> None:
+    """Raise PermissionDenied, Invalid or Conflict if the person cannot store a dataset under this name."""
+    require_creator(user)
+    find_own_dataset(user, name)
+
+
+def find_own_dataset(user: User, name: str) -> Dataset | None:
+    """Return the person's dataset of this name, or None; raise Invalid or Conflict if the name cannot be theirs."""
+    if not NAME.fullmatch(name) or name.lower() in _RESERVED:
+        message = _(
+            "A dataset name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and "
+            "is not “new” or “tasks”."
+        )
+        raise Invalid(message, field="name")
+    dataset = Dataset.objects.filter(name=name).first()
+    if dataset and not can_manage(user, dataset):
+        raise Conflict(_("This name is taken by another person's dataset. Choose another."), field="name")
+    return dataset
+
+
+def create_version(
+    *,
+    user: User,
+    name: str,
+    file: Path,
+    filename: str,
+    idempotency_key: str | None = None,
+    limit: int | None = None,
+    seconds: float | None = None,
+    **options: Unpack[StoreOptions],
+) -> Version:
+    """Store a file as a new dataset, or as the next version of a dataset that the person manages.
+
+    A file that is refused leaves nothing behind. See `prepare_file` for `limit` and `seconds`.
+    """
+    digest = upload_fingerprint(file, name, options) if idempotency_key else ""
+    if earlier := made_before(user, idempotency_key, digest, Version.objects.all()):
+        return cast(Version, earlier)
+    prepared = prepare_file(user=user, name=name, file=file, filename=filename, limit=limit, seconds=seconds, **options)
+    with once(user, idempotency_key, digest, Version.objects.all()) as creation:
+        creation.made = creation.made or _insert(prepared)
+    return _require_rows_on_disk(creation.made)
+
+
+def upload_fingerprint(file: Path, name: str, options: StoreOptions) -> str:
+    """Return what an Idempotency-Key is bound to: the content of the file, the name and the options."""
+    with file.open("rb") as content:
+        return fingerprint("dataset", hashlib.file_digest(content, "sha256").hexdigest(), name, options)
+
+
+def prepare_file(
+    *,
+    user: User,
+    name: str,
+    file: Path,
+    filename: str,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    note: str = "",
+    description: str = "",
+    limit: int | None = None,
+    seconds: float | None = None,
+    report: ReportProgress = ignore_progress,
+) -> PreparedVersion:
+    """Read and check a file and write its rows to disk.
+
+    `limit`: bytes of the unpacked file, by default UPLOAD_LIMIT_MB. `seconds`: see `sandbox.read`.
+    """
+    check_name(user, name)
+    require_storage(user, file.stat().st_size)
+    report("reading")
+    table, rows = read_rows(
+        file,
+        filename,
+        text_column,
+        label_column,
+        encoding=encoding,
+        delimiter=delimiter,
+        limit=limit or settings.UPLOAD_LIMIT,
+        seconds=seconds,
+        report=report,
+    )
+    source = describe_source(table, rows, filename)
+    broken = table.broken_text
+    del table  # `rows` has its cells now; a million rows need not be in memory twice
+    prepared = prepare(user, name, rows, source=source, note=note, description=description, report=report)
+    prepared.broken = broken
+    return prepared
+
+
+def read_rows(
+    file: Path,
+    filename: str,
+    text_column: str | None,
+    label_column: str | None,
+    *,
+    limit: int,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    seconds: float | None = None,
+    report: ReportProgress = ignore_progress,
+) -> "tuple[Table, Rows]":
+    """Read a file in a process of its own and choose its columns. Raises what `sandbox.read` raises.
+
+    A large file is read twice: its first rows to choose the columns, then these columns alone, which takes less memory.
+    """
+    from datasets_app.reading import columns, sandbox  # polars takes half a second to import
+
+    read = partial(
+        sandbox.read,
+        file,
+        filename,
+        limit=limit,
+        encoding=encoding,
+        delimiter=delimiter,
+        seconds=seconds,
+        waiting=partial(report, "reading"),
+    )
+    table = read(head=True)
+    choice = columns.choose(table, text_column, label_column)
+    if not table.complete:
+        table = read(only=[name for name in (choice.text, choice.label, choice.split) if name])
+    rows = columns.rows_of(table, choice)
+    columns.refuse_untrainable(rows)
+    return table, rows
+
+
+def describe_source(table: "Table", rows: "Rows", filename: str) -> dict[str, Any]:
+    """Return `Version.source`: how the file was read."""
+    return {
+        "filename": Path(filename).name.replace("\x00", "")[:200],
+        "kind": table.kind,
+        "encoding": table.encoding,
+        "delimiter": table.delimiter,
+        "text_column": rows.choice.text,
+        "label_column": rows.choice.label,
+        "split_column": rows.choice.split,
+        "broken_lines": table.broken_lines,
+        "broken_examples": table.broken_examples,
+        "skipped": rows.skipped,
+    }
+
+
+def prepare(
+    user: User,
+    name: str,
+    rows: "Rows",
+    *,
+    source: dict[str, Any],
+    note: str = "",
+    description: str = "",
+    parent: Version | None = None,
+    change: dict[str, Any] | None = None,
+    report: ReportProgress = ignore_progress,
+) -> PreparedVersion:
+    """Check rows and write them to disk."""
+    from datasets_app.checks import findings, text_statistics  # polars takes half a second to import
+    from datasets_app.versions import canonical
+
+    require_room()
+    checks = findings.run(rows, report)
+    previous = parent or Version.objects.filter(dataset__name=name).first()
+    frame = _assign_places(rows.frame, checks.facts, previous)
+    version = Version(
+        hash=canonical.digest(frame),
+        parent=parent,
+        author=user,
+        note=note[:300],
+        rows=frame.height,
+        labels=canonical.counts(frame["label"]),
+        splits=canonical.splits(frame),
+        lengths=canonical.histogram(frame["text"]),
+        tokens={SAMPLE_MODEL: checks.tokens},
+        languages=checks.languages,
+        words=text_statistics.words_by_label(frame),
+        source=source,
+        change=change or {},
+    )
+    canonical.store(frame, version.path, previous.path if previous else None)
+    return PreparedVersion(user, name, version, checks.results, description)
+
+
+def _assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
+    """Give each row its place in the held-out order, unless the file has an evaluation split.
+
+    A row keeps the place that it had in the previous version, so that results of the two can be compared.
+    """
+    import polars as pl
+
+    from engine.data import splits
+
+    if "split" in frame.columns and (frame["split"] == "eval").any():
+        return frame.drop(splits.COLUMN, strict=False)
+    earlier_places = None
+    if previous and previous.path.exists():
+        earlier_rows = pl.scan_parquet(previous.path)
+        if splits.COLUMN in earlier_rows.collect_schema():
+            earlier_places = earlier_rows.select("text", splits.COLUMN).collect()
+    return frame.with_columns(splits.placed(facts, earlier_places))
+
+
+def insert(prepared: PreparedVersion) -> Version:
+    """Insert a prepared version into the database; it is visible from here on."""
+    return _require_rows_on_disk(_insert(prepared))
+
+
+def insert_as_result(prepared: PreparedVersion) -> dict[str, Any]:
+    """Insert a prepared version and return the result of the task that made it."""
+    version = insert(prepared)
+    return {"name": version.dataset.name, "version": version.number, "rows": version.rows}
+
+
+@transaction.atomic
+def _insert(prepared: PreparedVersion) -> Version:
+    version = prepared.version
+    dataset = find_own_dataset(prepared.user, prepared.name)
+    if dataset is None:
+        try:
+            with transaction.atomic():
+                dataset = Dataset.objects.create(
+                    name=prepared.name, owner=prepared.user, description=prepared.description[:300]
+                )
+        except IntegrityError:
+            raise Conflict(_("This name has just been taken. Choose another."), field="name") from None
+    dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # serialises the next version number
+    newest = dataset.versions.first()
+    version.dataset = dataset
+    version.parent = version.parent or newest
+    version.number = newest.number + 1 if newest else 1
+    version.save(force_insert=True)
+    if prepared.broken:
+        BrokenLines.objects.create(version=version, text=prepared.broken)
+    Finding.objects.bulk_create(_make_finding(version, result) for result in prepared.check_results)
+    record("dataset.store", user=prepared.user, obj=version, rows=version.rows, hash=version.hash, **version.change)
+    return version
+
+
+def _make_finding(version: Version, result: "CheckResult") -> Finding:
+    with override("en"):  # the API's sentence is English; pages translate by the code
+        message = wording.sentence(result.code, result.count)
+    return Finding(
+        version=version,
+        code=result.code,
+        severity=result.severity,
+        count=result.count,
+        message=message,
+        examples=result.examples,
+    )
+
+
+def _require_rows_on_disk(version: Version) -> Version:
+    """Undo the insert if the rows are gone: the only other version that shared the file may have been deleted meanwhile."""
+    if version.path.exists():
+        return version
+    with transaction.atomic():
+        record("dataset.store", user=version.author, obj=version, result="undone")
+        version.delete()
+        Dataset.objects.filter(pk=version.dataset_id, versions=None).delete()
+    raise Conflict(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))

@@ -1,0 +1,41 @@
+"""Delete a dataset, and the rows that no other version needs."""
+
+from functools import partial
+from pathlib import Path
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from accounts.models import User
+from audit.services import record
+from datasets_app.models import Dataset, Version
+from web.errors import Conflict
+from work.paths import remove_on_commit
+
+
+@transaction.atomic
+def delete(*, user: User, dataset: Dataset) -> None:
+    """Delete a dataset with all its versions; raise Conflict if runs use it."""
+    runs = list(dataset.versions.filter(experiments__isnull=False).values_list("experiments__name", flat=True))
+    if runs:
+        message = _(
+            "This dataset is used by %(runs)s. Nothing was deleted: a run needs its dataset to be reproducible."
+        )
+        shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
+        raise Conflict(message % {"runs": shown}, experiments=runs[:50])
+    paths = {version.hash: version.path for version in dataset.versions.all()}
+    Version.objects.filter(dataset=dataset).update(
+        parent=None
+    )  # PROTECT would refuse to delete a parent before its child
+    dataset.delete()
+    record("dataset.delete", user=user, obj=dataset, versions=len(paths))
+    transaction.on_commit(partial(_remove_unused, paths))
+
+
+def _remove_unused(paths: dict[str, Path]) -> None:
+    """Remove the rows whose hash no version has any more."""
+
+    used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
+    for digest, path in paths.items():
+        if digest not in used:
+            remove_on_commit(path)

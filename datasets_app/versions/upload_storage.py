@@ -1,0 +1,102 @@
+"""Store an upload: a small one in the request, a large one by a task of the queue."""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Unpack, cast
+
+from django.db import transaction
+
+from accounts.idempotency import KeyUsed, made_before, once
+from accounts.models import User
+from datasets_app.models import DataTask, Version
+from datasets_app.progress import ReportProgress
+from datasets_app.reading.uploads import Pending, discard, pending_for
+from datasets_app.tasks import submit
+from datasets_app.versions.creation import (
+    PreparedVersion,
+    StoreOptions,
+    check_name,
+    create_version,
+    insert_as_result,
+    prepare_file,
+    upload_fingerprint,
+)
+
+log = logging.getLogger(__name__)
+AT_ONCE = (
+    512 * 1024
+)  # bytes of an unpacked file that are checked within about a second; a larger one goes into the queue
+CHECKS_AT_A_TIME = 2  # files that one web server checks at once; its other threads keep answering requests
+_WAIT_SECONDS = 0.5  # for a free slot; after that the queue takes the file
+check_slots = threading.BoundedSemaphore(CHECKS_AT_A_TIME)
+
+
+def store_upload(
+    *, user: User, name: str, kept: Pending, idempotency_key: str | None = None, **options: Unpack[StoreOptions]
+) -> Version | DataTask:
+    """Store a small upload and return its version; else queue it and return the task.
+
+    The size is that of the unpacked file. A small upload is queued too while all slots are taken. An upload that is refused
+    is kept, so that it can be sent again with other options.
+    """
+    # pyarrow and polars take half a second to import
+    from datasets_app.reading.archives import TooLarge
+    from datasets_app.reading.sandbox import QUICK_SECONDS, ReadersBusy
+
+    check_name(user, name)
+    if idempotency_key:
+        digest = upload_fingerprint(kept.file, name, options)
+        try:
+            earlier = made_before(user, idempotency_key, digest, DataTask.objects.all())
+        except KeyUsed:
+            earlier = None  # the key made a version, or belongs to another request: `create_version` decides which
+        if earlier:
+            return cast(DataTask, earlier)
+    if kept.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
+        try:
+            version = create_version(
+                user=user,
+                name=name,
+                file=kept.file,
+                filename=kept.filename,
+                idempotency_key=idempotency_key,
+                limit=AT_ONCE,
+                seconds=QUICK_SECONDS,
+                **options,
+            )
+            discard(kept)
+            return version
+        except (TooLarge, ReadersBusy) as error:
+            log.info("The data worker reads the upload for %s: %s", name, error)
+        finally:
+            check_slots.release()
+    return submit_upload(user=user, name=name, kept=kept, idempotency_key=idempotency_key, **options)
+
+
+def submit_upload(
+    *, user: User, name: str, kept: Pending, idempotency_key: str | None = None, **options: Unpack[StoreOptions]
+) -> DataTask:
+    """Let the queue read, check and store an upload."""
+    digest = upload_fingerprint(kept.file, name, options) if idempotency_key else ""
+    with once(user, idempotency_key, digest, DataTask.objects.all()) as creation:
+        if not creation.made:
+            arguments = {"token": kept.token, **options}
+            creation.made = submit(user=user, kind=DataTask.Kind.STORE, name=name, arguments=arguments)
+        return cast(DataTask, creation.made)
+
+
+def store_pending(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+    """Read and check the upload of a task; return the function that stores it."""
+    options = dict(task.arguments)
+    kept = pending_for(task.owner, options.pop("token"))
+    prepared = prepare_file(
+        user=task.owner, name=task.name, file=kept.file, filename=kept.filename, report=report, **options
+    )
+    return partial(_insert_and_discard, prepared, kept)
+
+
+def _insert_and_discard(prepared: PreparedVersion, kept: Pending) -> dict[str, Any]:
+    transaction.on_commit(partial(discard, kept))
+    return insert_as_result(prepared)
