@@ -52,7 +52,7 @@ class Command(Answering):
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         experiment = selectors.experiment_for(person(options["user"]), options["name"])
         verdict = results.verdict(experiment.metrics)
-        facts = [
+        facts: list[list[Any]] = [
             ["status", experiment.task.status],
             ["owner", experiment.owner.username],
             ["dataset", experiment.dataset_name],
