@@ -89,7 +89,7 @@ def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
 
 def check_model(experiment: Experiment) -> None:
     """Read the adapter's header and configuration; raise ModelMissing if the folder could not be served."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # heavy
 
     folder = experiment.final_model
     try:

@@ -80,6 +80,7 @@ def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float
     newest = [model.latest for model in models.select_related("latest__model", "latest__dataset_version")[:MOST_MODELS]]
     rows = held_out(data, sample) if newest else Split([], np.array([], dtype=np.int64))
     measured = [measure(version, data, rows, sample, deadline) for version in newest if version]
+    # By name where accuracies are equal, so that the order stays the same from one request to the next.
     measured.sort(key=lambda each: (-(each.accuracy or 0.0), each.version.model.name))
     record("model.recommend", user=user, obj=data, models=len(measured), rows=sample)
     more = max(0, models.count() - MOST_MODELS)
@@ -135,6 +136,7 @@ def run_measurement(version: ModelVersion, data: Version, rows: Split, sample: i
         done += len(chunk)
     key = {"version": version, "data_hash": data.hash, "asked": sample}
     result = {"rows": done, "right": right, "seconds": time.monotonic() - started}
+    # A partial result is not stored: with more time, the next request measures all rows.
     if done < len(unseen):
         return Measurement(**key, **result)
     return Measurement.objects.get_or_create(**key, defaults=result)[0]

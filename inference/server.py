@@ -59,6 +59,7 @@ class Server:
                 headers.append(("Retry-After", str(error.facts["retry_after"])))
             body = problem(error)
         finally:
+            # Django closes them only at the end of its own requests.
             close_old_connections()
         content = json.dumps(body, ensure_ascii=False).encode()
         headers.append(("Content-Length", str(len(content))))
@@ -108,6 +109,7 @@ class Server:
 
     def choose_model(self, name: Any) -> Model:
         """Return the model of this name, or the best one if no name is given."""
+        # JSON may hold anything here: what is no string names no model, and is answered by 404.
         if name in (None, ""):
             best = self.models.best()
             if best is None:

@@ -75,7 +75,10 @@ def first_text(version: ModelVersion) -> str:
         "tokens": version.config.get("data", {}).get("max_length", 128),
     }
     to_do = _("Write here what the model is for, what it must not be used for, and for whom it may work badly.")
-    return f"## {_('What it does')}\n\n{purpose} {training}\n\n## {_('Intended use')}\n\n{to_do}\n"
+    # xgettext does not find strings inside of f-strings.
+    purpose_title = _("What it does")
+    use_title = _("Intended use")
+    return f"## {purpose_title}\n\n{purpose} {training}\n\n## {use_title}\n\n{to_do}\n"
 
 
 def rendered(text: str) -> SafeString:
