@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin, TabularInline
 
+from accounts.http import SignedInRequest
 from web.admin_site import ReadOnly
 
 from .models import Experiment, ModelVersion, RegisteredModel
@@ -15,7 +16,7 @@ from .registry import services
 
 @admin.register(Experiment)
 class ExperimentAdmin(ReadOnly, ModelAdmin):
-    """What runs left. A record is evidence, so it is only shown; the page deletes, through the services."""
+    """Results of runs, read-only because they are evidence. Experiments are deleted on their own page, by the services."""
 
     list_display = ["name", "owner", "state", "dataset_name", "base_model", "accuracy", "macro_f1", "created_at"]
     list_filter = ["task__status", "base_model", "created_at"]
@@ -38,7 +39,7 @@ class ModelVersionInline(ReadOnly, TabularInline):
 
 @admin.register(RegisteredModel)
 class RegisteredModelAdmin(ReadOnly, ModelAdmin):
-    """Models that people use, with their versions; the model's own page edits, shares and deletes."""
+    """Registered models with their versions, read-only. Models are edited, shared and deleted on their own page."""
 
     list_display = ["name", "owner", "version_count", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
     list_filter = ["language", "base_model", "updated_at"]
@@ -63,10 +64,9 @@ class ModelVersionAdmin(ReadOnly, ModelAdmin):
     search_fields = ["model__name", "experiment_name", "dataset_name", "author__username"]
     actions = ["make_champion"]
 
-    @admin.action(description=gettext_lazy("Let the alias champion mean it"))
-    def make_champion(self, request: Any, queryset: QuerySet[ModelVersion]) -> None:
+    @admin.action(description=gettext_lazy("Point the alias champion at it"))
+    def make_champion(self, request: SignedInRequest, queryset: QuerySet[ModelVersion]) -> None:
         for version in queryset.select_related("model"):
             services.set_alias(user=request.user, version=version, name="champion")
-            messages.info(
-                request, _("{name} means {version} now.").format(name=f"{version.model}@champion", version=version)
-            )
+            alias = f"{version.model}@champion"
+            messages.info(request, _("%(alias)s now points to %(version)s.") % {"alias": alias, "version": version})

@@ -1,3 +1,5 @@
+"""The REST API of experiments."""
+
 from typing import Any
 
 from django.db.models import QuerySet
@@ -11,7 +13,6 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.http import person
-from accounts.models import User
 from web.access import require_admin
 from web.errors import LorasiteError
 from web.requests import Text
@@ -22,13 +23,11 @@ from .models import Experiment
 from .selectors import FILTERS, experiment_for, managed_experiment, search
 from .serializers import ExperimentDetail, ExperimentRow
 
-WORDS = {
+DESCRIPTIONS = {
     "q": "Words anywhere in name, dataset or base model.",
-    "owner": "me: one's own only.",
+    "owner": "me: only your own.",
     "sort": f"One of {', '.join(SORTABLE)}; with a minus, the highest first.",
 }
-
-
 CHOICES = {
     "owner": ["", "me"],
     "sort": ["", *SORTABLE, *(f"-{key}" for key in SORTABLE)],
@@ -38,10 +37,10 @@ CHOICES = {
 
 @extend_schema(
     parameters=[
-        OpenApiParameter(name, str, description=WORDS.get(name, ""), enum=CHOICES.get(name)) for name in FILTERS
+        OpenApiParameter(name, str, description=DESCRIPTIONS.get(name, ""), enum=CHOICES.get(name)) for name in FILTERS
     ]
 )
-class _Experiments(ListAPIView[Experiment]):
+class ExperimentList(ListAPIView[Experiment]):
     serializer_class = ExperimentRow
 
     def get_queryset(self) -> QuerySet[Experiment]:
@@ -51,15 +50,15 @@ class _Experiments(ListAPIView[Experiment]):
         return search(person(self.request), **query)
 
 
-class AllExperiments(_Experiments):
+class AllExperiments(ExperimentList):
     """Every experiment; for admins."""
 
-    def initial(self, request: Any, *args: object, **kwargs: object) -> None:
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
         require_admin(person(request))
 
 
-class MyExperiments(_Experiments):
+class MyExperiments(ExperimentList):
     """The experiments that the caller owns or that are shared with the caller."""
 
 
@@ -81,7 +80,7 @@ class ExperimentFile(APIView):
     @extend_schema(operation_id="experiment_file", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, name: str, path: str) -> FileResponse:
         """One file of the results, by its path in `files`."""
-        return FileResponse(services.opened(experiment_for(person(request), name), path), as_attachment=True)
+        return FileResponse(services.open_file(experiment_for(person(request), name), path), as_attachment=True)
 
 
 class NamesSerializer(serializers.Serializer[Any]):
@@ -89,7 +88,7 @@ class NamesSerializer(serializers.Serializer[Any]):
 
 
 class DeletedSerializer(serializers.Serializer[Any]):
-    """What became of one of several."""
+    """The result for one of several experiments."""
 
     experiment = serializers.CharField()
     code = serializers.CharField(allow_blank=True, help_text="Empty where it was deleted, else why not.")
@@ -102,13 +101,15 @@ class DeleteExperiments(APIView):
     )
     def post(self, request: Request) -> Response:
         """Delete up to 100 experiments with their runs and folders; one that is refused stops no other."""
-        asked = NamesSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        return Response([self._deleted(person(request), name) for name in asked.validated_data["names"]])
-
-    def _deleted(self, user: User, name: str) -> dict[str, str]:
-        try:
-            services.delete(user=user, experiment=managed_experiment(user, name))
-        except LorasiteError as error:
-            return {"experiment": name, "code": error.code, "detail": str(error.message)}
-        return {"experiment": name, "code": "", "detail": ""}
+        serializer = NamesSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        user = person(request)
+        outcomes = []
+        for name in serializer.validated_data["names"]:
+            outcome = {"experiment": name, "code": "", "detail": ""}
+            try:
+                services.delete(user=user, experiment=managed_experiment(user, name))
+            except LorasiteError as error:
+                outcome |= {"code": error.code, "detail": str(error.message)}
+            outcomes.append(outcome)
+        return Response(outcomes)

@@ -7,5 +7,6 @@ class ExperimentsConfig(AppConfig):
     verbose_name = _("Experiments")
 
     def ready(self) -> None:
-        from . import selectors  # noqa: F401  (what it counts for quotas)
-        from .registry import selectors as registered  # noqa: F401
+        # Imported for their side effect: they register what they count for a person's quota.
+        from . import selectors  # noqa: F401
+        from .registry import selectors as registry_selectors  # noqa: F401

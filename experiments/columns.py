@@ -1,4 +1,4 @@
-"""The columns of the list: what each shows, how it is sorted, and which of its values is best."""
+"""The columns of the experiment list: what each shows, how it is sorted, and which of its values is best."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Best = Callable[[Iterable[float]], float]
 class Column:
     key: str
     title: Any
-    field: str  # as the database sorts by it
+    field: str  # the ORM lookup that the list is sorted by
     best: Best | None = None  # None where no value is better than another
     digits: int = 4
     newest_first: bool = False
@@ -26,8 +26,8 @@ class Column:
         return self.best is not None
 
     @property
-    def first(self) -> str:
-        """What a first click on its head sorts by: the best, the newest or A on top."""
+    def first_sort(self) -> str:
+        """The sort key of the first click on the head: the best, the newest or A on top."""
         return f"-{self.key}" if self.best is max or self.newest_first else self.key
 
     def value(self, experiment: Experiment) -> Any:
@@ -47,9 +47,9 @@ COLUMNS = (
     Column("duration", _("Seconds"), "runtime_s", min, digits=0),
     Column("created", _("Created"), "created_at", newest_first=True),
 )
-USUAL = ("status", "dataset", "accuracy", "macro_f1", "duration", "created")
+DEFAULT = ("status", "dataset", "accuracy", "macro_f1", "duration", "created")
 SORTABLE = {column.key: column.field for column in (NAME, *COLUMNS)}
-SHAPES = {
+BADGES = {  # data-status of a run's badge
     "PENDING": "queued",
     "STARTED": "running",
     "SUCCESS": "success",
@@ -59,42 +59,44 @@ SHAPES = {
 MEASURED = tuple(column for column in COLUMNS if column.best)
 
 
-def chosen(keys: list[str]) -> list[Column]:
-    """The columns of these keys in their usual order; the usual ones when none is asked for."""
-    return [column for column in COLUMNS if column.key in (keys or USUAL)]
+def select_columns(keys: list[str]) -> list[Column]:
+    """Return the columns of these keys in their fixed order, or the default ones if no key is given."""
+    return [column for column in COLUMNS if column.key in (keys or DEFAULT)]
 
 
-def heads(shown: list[Column], sort: str) -> list[dict[str, Any]]:
-    """A head per column: how it is sorted now, and what a click sorts by."""
-    return [_head(column, sort or "-created") for column in (NAME, *shown)]
+def column_heads(shown: list[Column], sort: str) -> list[dict[str, Any]]:
+    """Return a head per column: how the list is sorted by it now, and what a click on it sorts by next."""
+    sort = sort or "-created"
+    heads = []
+    for column in (NAME, *shown):
+        if sort.removeprefix("-") != column.key:
+            heads.append({"column": column, "next": column.first_sort, "order": ""})
+        elif sort.startswith("-"):
+            heads.append({"column": column, "next": column.key, "order": "descending"})
+        else:
+            heads.append({"column": column, "next": f"-{column.key}", "order": "ascending"})
+    return heads
 
 
-def _head(column: Column, sort: str) -> dict[str, Any]:
-    if sort.removeprefix("-") != column.key:
-        return {"column": column, "next": column.first, "order": ""}
-    if sort.startswith("-"):
-        return {"column": column, "next": column.key, "order": "descending"}
-    return {"column": column, "next": f"-{column.key}", "order": "ascending"}
+def table_lines(experiments: Iterable[Experiment], shown: list[Column]) -> list[dict[str, Any]]:
+    """Return a line per experiment with a cell per column, the best of each column marked.
 
-
-def lines(experiments: Iterable[Experiment], shown: list[Column]) -> list[dict[str, Any]]:
-    """A line per experiment with a cell per column, the best of each column marked.
-
-    Best is meant among these lines: over 100,000 rows it would take longer than all the rest of the page.
+    The best is that of these lines only: over 100,000 rows it would take longer than the rest of the page.
     """
-    rows = [(each, [column.value(each) for column in shown]) for each in experiments]
-    tops = [top(column, [values[i] for _each, values in rows]) for i, column in enumerate(shown)]
+    experiments = list(experiments)
+    cells_by_column = [make_cells(column, [column.value(each) for each in experiments]) for column in shown]
     return [
-        {"experiment": each, "shape": SHAPES[each.task.status], "cells": list(map(cell, shown, values, tops))}
-        for each, values in rows
+        {
+            "experiment": experiment,
+            "badge": BADGES[experiment.task.status],
+            "cells": [cells[i] for cells in cells_by_column],
+        }
+        for i, experiment in enumerate(experiments)
     ]
 
 
-def top(column: Column, values: list[Any]) -> float | None:
-    """The best value; None where no value is better than another."""
-    known = [value for value in values if value is not None]
-    return column.best(known) if column.best and len(set(known)) > 1 else None
-
-
-def cell(column: Column, value: Any, best: float | None) -> dict[str, Any]:
-    return {"column": column, "value": value, "best": best is not None and value == best}
+def make_cells(column: Column, values: list[Any]) -> list[dict[str, Any]]:
+    """Return a cell per value. No cell is marked as the best if all values are equal or the column has no best."""
+    present = [value for value in values if value is not None]
+    best = column.best(present) if column.best and len(set(present)) > 1 else None
+    return [{"column": column, "value": value, "best": best is not None and value == best} for value in values]

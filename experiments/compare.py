@@ -1,41 +1,52 @@
-"""Several experiments side by side: what they reached, and in which settings they differ."""
+"""Several experiments side by side: their results, and the settings in which they differ."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .columns import MEASURED, Column, cell, top
+from .columns import MEASURED, Column, make_cells
 from .models import Experiment
 
-FEWEST, MOST = 2, 6
+FEWEST = 2
+MOST = 6
 
 
-def measures(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """A row per measure: its value for each experiment, and which of them is best."""
-    return [_row(column, [column.value(experiment) for experiment in experiments]) for column in MEASURED]
+def measure_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
+    """Return a row per measure: its value for each experiment, the best one marked."""
+    rows = []
+    for column in MEASURED:
+        values = [column.value(experiment) for experiment in experiments]
+        rows.append({"column": column, "cells": make_cells(column, values)})
+    return rows
 
 
-def labels(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """A row per label: its F1 in each experiment."""
-    found = [experiment.metrics.get("eval", {}).get("per_label", {}) for experiment in experiments]
-    names = sorted({name for each in found for name in each})
-    return [_row(Column(name, name, "", max), [each.get(name, {}).get("f1") for each in found]) for name in names]
+def label_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
+    """Return a row per label: its F1 in each experiment, the best one marked."""
+    results = [experiment.metrics.get("eval", {}).get("per_label", {}) for experiment in experiments]
+    rows = []
+    for label in sorted({label for per_label in results for label in per_label}):
+        column = Column(label, label, "", max)
+        values = [per_label.get(label, {}).get("f1") for per_label in results]
+        rows.append({"column": column, "cells": make_cells(column, values)})
+    return rows
 
 
-def settings(experiments: list[Experiment], *, everything: bool = False) -> list[dict[str, Any]]:
-    """A row per setting, by its dotted name; only those that differ, unless everything is asked for."""
-    flat = [_flat(experiment.config) for experiment in experiments]
-    names = sorted({name for each in flat for name in each} - {"experiment_name"})
-    rows = [{"title": name, "values": [each.get(name) for each in flat]} for name in names]
-    return [row for row in rows if everything or any(value != row["values"][0] for value in row["values"])]
+def setting_rows(experiments: list[Experiment], *, everything: bool = False) -> list[dict[str, Any]]:
+    """Return a row per setting, by its dotted name: those that differ, or with `everything` all of them."""
+    configs = [flatten_config(experiment.config) for experiment in experiments]
+    rows = []
+    for name in sorted({name for config in configs for name in config} - {"experiment_name"}):
+        values = [config.get(name) for config in configs]
+        if everything or any(value != values[0] for value in values):
+            rows.append({"title": name, "values": values})
+    return rows
 
 
-def _row(column: Column, values: list[float | None]) -> dict[str, Any]:
-    best = top(column, values)
-    return {"column": column, "cells": [cell(column, value, best) for value in values]}
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings by dotted name: {"lora": {"r": 8}} becomes {"lora.r": 8}."""
+    settings: dict[str, Any] = {}
     for name, value in config.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-        found |= inner
-    return found
+        if isinstance(value, dict) and value:
+            settings |= flatten_config(value, f"{prefix}{name}.")
+        else:
+            settings[f"{prefix}{name}"] = value
+    return settings

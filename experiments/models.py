@@ -1,6 +1,5 @@
 import uuid
 from pathlib import Path
-from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -11,19 +10,18 @@ from work import paths
 
 
 class Experiment(models.Model):
-    """What a run is called and what it left. Its state is its task's (`experiment.task`, a one-to-one of training.Task)."""
+    """The named record of one training. Its status is that of `experiment.task`, a one-to-one of training.Task."""
 
     name = models.CharField(_("name"), max_length=80, unique=True)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="experiments")
     version = models.ForeignKey("datasets_app.Version", models.PROTECT, null=True, related_name="experiments")
-    dataset_name = models.CharField(
-        _("dataset"), max_length=120, db_index=True
-    )  # as it was asked for: name@version or a hub id
+    # as the configuration names it: name@version, or the id of a hub dataset
+    dataset_name = models.CharField(_("dataset"), max_length=120, db_index=True)
     dataset_hash = models.CharField(max_length=64, blank=True)
     base_model = models.CharField(_("base model"), max_length=120, db_index=True)
     config = models.JSONField(default=dict)
     metrics = models.JSONField(default=dict)  # metrics.json; empty until the run has succeeded
-    # of the best checkpoint; columns with an index, so that a list of 100,000 sorts by them
+    # of the best checkpoint; each is indexed, so that a list of 100,000 is sorted by it
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
     eval_loss = models.FloatField(_("evaluation loss"), null=True, db_index=True)
@@ -50,29 +48,28 @@ class Experiment(models.Model):
 
     @property
     def is_ready(self) -> bool:
-        """True when the run has succeeded, so that its model can be loaded."""
+        """Return whether the run has succeeded, so that its model can be loaded."""
         return self.accuracy is not None
 
     @property
     def labels(self) -> list[str]:
-        found: Any = self.metrics.get("labels", [])
-        return list(found)
+        return list(self.metrics.get("labels", []))
 
 
 class RegisteredModel(models.Model):
-    """A name under which versions of a model are found, shared and asked."""
+    """A name under which versions of a model are found, shared and used for predictions."""
 
     name = models.CharField(_("name"), max_length=80, unique=True)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="models")
     summary = models.CharField(_("what it does"), max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    # of the newest version; columns with an index, so that a list of 100,000 is filtered and sorted by them
+    # copied from the newest version and indexed, so that a list of 100,000 is filtered and sorted by them
     latest = models.ForeignKey("ModelVersion", models.SET_NULL, null=True, related_name="+")
     language = models.CharField(_("language"), max_length=20, blank=True, db_index=True)
     base_model = models.CharField(_("base model"), max_length=120, db_index=True)
     label_set = models.CharField(max_length=64, db_index=True)  # see labels.label_set
-    words = models.TextField(blank=True)  # what a search looks in, in lower case
+    words = models.TextField(blank=True)  # the text that a search looks in, in lower case
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
     updated_at = models.DateTimeField(_("newest version"), db_index=True)
@@ -81,7 +78,8 @@ class RegisteredModel(models.Model):
 
     class Meta:
         ordering = ["-updated_at"]
-        verbose_name, verbose_name_plural = _("model"), _("models")
+        verbose_name = _("model")
+        verbose_name_plural = _("models")
 
     def __str__(self) -> str:
         return self.name
@@ -91,7 +89,7 @@ class RegisteredModel(models.Model):
 
 
 class ModelVersion(models.Model):
-    """What one run has learnt, with files of its own: it stays what it is, whatever becomes of run and data."""
+    """The model of one run, with files of its own: deleting the run or its data does not change it."""
 
     shared_through = "model"
 
@@ -103,7 +101,7 @@ class ModelVersion(models.Model):
     card = models.TextField(_("card"), blank=True)  # Markdown, editable; the facts beside it are not
     key = models.UUIDField(default=uuid.uuid4, editable=False, unique=True)  # the folder's name
 
-    # where it comes from: links while these are there, texts for ever
+    # where it comes from: foreign keys until the run or the data are deleted, texts for ever
     experiment = models.ForeignKey(Experiment, models.SET_NULL, null=True, related_name="model_versions")
     experiment_name = models.CharField(max_length=80)
     dataset_version = models.ForeignKey("datasets_app.Version", models.SET_NULL, null=True, related_name="+")
@@ -126,7 +124,8 @@ class ModelVersion(models.Model):
     class Meta:
         ordering = ["-number"]
         constraints = [models.UniqueConstraint(fields=["model", "number"], name="one_number_per_model")]
-        verbose_name, verbose_name_plural = _("model version"), _("model versions")
+        verbose_name = _("model version")
+        verbose_name_plural = _("model versions")
 
     def __str__(self) -> str:
         return f"{self.model.name}@{self.number}"
@@ -137,7 +136,7 @@ class ModelVersion(models.Model):
 
 
 class Alias(models.Model):
-    """A word that points at a version and can be moved to another one, as in `tweets@champion`."""
+    """A name for a version that can be moved to another version, as in `tweets@champion`."""
 
     model = models.ForeignKey(RegisteredModel, models.CASCADE, related_name="aliases")
     name = models.CharField(_("alias"), max_length=40)
@@ -152,11 +151,11 @@ class Alias(models.Model):
 
 
 class Measurement(models.Model):
-    """How often a model version was right on a sample of a dataset's rows: files and rows never change, so it is kept."""
+    """How often a model version was right on a sample of a dataset's rows. Neither ever changes, so it is measured once."""
 
     version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="measurements")
     data_hash = models.CharField(max_length=64)
-    asked = models.PositiveIntegerField()  # rows of the sample that was wished
+    asked = models.PositiveIntegerField()  # rows of the requested sample; `rows` is how many of them were measured
     rows = models.PositiveIntegerField()
     right = models.PositiveIntegerField()
     seconds = models.FloatField()

@@ -1,4 +1,4 @@
-"""What a result means: in plain words, as a matrix, and as code that loads the model."""
+"""Present a result: in plain words, as a confusion matrix, and as code that loads the model."""
 
 import json
 from math import sqrt
@@ -23,12 +23,17 @@ print(labels[logits.argmax().item()])
 
 
 def plain_peft(experiment: Experiment, adapter: str = "artifacts/final_model") -> str:
-    """A program that needs transformers and peft only. `adapter` may be a checkpoint, which has no tokenizer of its own."""
-    final = f"{experiment.name}/artifacts/final_model"
-    return plain_peft_code(f"{experiment.name}/{adapter}", experiment.labels, experiment.config, tokenizer=final)
+    """Return a program that needs transformers and peft only.
+
+    `adapter` may be a checkpoint's folder; it holds no tokenizer, so the final model's is used.
+    """
+    final_model = f"{experiment.name}/artifacts/final_model"
+    folder = f"{experiment.name}/{adapter}"
+    return plain_peft_code(folder, experiment.labels, experiment.config, tokenizer=final_model)
 
 
 def plain_peft_code(folder: str, labels: list[str], config: dict[str, Any], tokenizer: str = "") -> str:
+    """Return the program for an adapter's folder; `tokenizer` is another folder if the adapter's has none."""
     return CODE.format(
         folder=json.dumps(folder),
         tokenizer="folder" if tokenizer in ("", folder) else json.dumps(tokenizer),
@@ -38,15 +43,23 @@ def plain_peft_code(folder: str, labels: list[str], config: dict[str, Any], toke
 
 
 def verdict(metrics: dict[str, Any]) -> str:
-    """The result in plain words, beside what is reached without any training and by a simple model."""
-    accuracy, baseline = metrics.get("eval", {}).get("accuracy"), metrics.get("baseline", {})
-    if accuracy is None or "confusion_matrix" not in metrics["eval"]:
+    """Return the result in plain words, compared with the majority class and with a linear model.
+
+    Empty for a run without an evaluation, or of a checkpoint of which only scores were kept.
+    """
+    evaluation = metrics.get("eval", {})
+    accuracy = evaluation.get("accuracy")
+    if accuracy is None or "confusion_matrix" not in evaluation:
         return ""
-    margin = _margin(accuracy, sum(map(sum, metrics["eval"]["confusion_matrix"])))
+    rows = sum(map(sum, evaluation["confusion_matrix"]))
+    low, high = interval(accuracy * rows, rows)
+    margin = (high - low) / 2
+    reached = _("Right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points.")
+    baseline = metrics.get("baseline", {})
     sentences = [
-        _reached(metrics["eval"], margin),
-        _beside_majority(accuracy, baseline.get("majority_accuracy")),
-        _beside_linear(accuracy, baseline.get("linear_accuracy"), margin),
+        reached % {"right": 100 * accuracy, "rows": rows, "margin": 100 * margin},
+        compare_with_majority(accuracy, baseline.get("majority_accuracy")),
+        compare_with_linear(accuracy, baseline.get("linear_accuracy"), margin),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -78,51 +91,46 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
     return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]
 
 
-def _margin(share: float, rows: int) -> float:
-    """Half of the interval's width."""
-    low, high = interval(share * rows, rows)
-    return (high - low) / 2
-
-
 def interval(right: float, rows: int) -> tuple[float, float]:
-    """Where a share that was counted over so many rows lies in 95 of 100 cases (Wilson, JASA 22, 1927)."""
-    n, z = max(1, rows), 1.96
+    """Return the 95 % interval of a share of `right` out of `rows` (Wilson, JASA 22, 1927)."""
+    n = max(1, rows)
+    z = 1.96
     share = right / n
-    middle, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    centre = share + z * z / (2 * n)
+    half_width = z * sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
+    scale = 1 + z * z / n
+    return (centre - half_width) / scale, (centre + half_width) / scale
 
 
-def _reached(found: dict[str, Any], margin: float) -> str:
-    said = _("Right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points.")
-    rows = sum(map(sum, found["confusion_matrix"]))
-    return said % {"right": 100 * found["accuracy"], "rows": rows, "margin": 100 * margin}
-
-
-def _beside_majority(accuracy: float, majority: float | None) -> str:
+def compare_with_majority(accuracy: float, majority: float | None) -> str:
     if majority is None:
         return ""
     if accuracy <= majority:
-        said = _("Not better than always saying the commonest label, which is right in %(share).1f %%.")
+        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
     else:
-        said = _("Always saying the commonest label is right in %(share).1f %%.")
-    return said % {"share": 100 * majority}
+        sentence = _("The majority-class baseline (always the most frequent label) reaches %(share).1f %%.")
+    return sentence % {"share": 100 * majority}
 
 
-def _beside_linear(accuracy: float, linear: float | None, margin: float) -> str:
+def compare_with_linear(accuracy: float, linear: float | None, margin: float) -> str:
+    """Compare with a linear model; a difference within the margin of error counts as none."""
     if linear is None:
         return ""
     if accuracy - linear > margin:
-        said = _("A linear model on words reaches %(share).1f %%, which is clearly less.")
+        sentence = _("A linear model on words reaches %(share).1f %%, which is clearly less.")
     elif linear - accuracy > margin:
-        said = _("A linear model on words reaches %(share).1f %%, which is clearly more: train longer, or use that.")
+        sentence = _(
+            "A linear model on words reaches %(share).1f %%, which is clearly more: train longer, or use that."
+        )
     else:
-        said = _("A linear model on words reaches %(share).1f %%, which is about the same on so many rows.")
-    return said % {"share": 100 * linear}
+        sentence = _("A linear model on words reaches %(share).1f %%, which is about the same on so many rows.")
+    return sentence % {"share": 100 * linear}
 
 
-def matrix(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix; heat is 0 to 9 by the share of the row."""
-    return [
-        {"label": label, "cells": [{"count": n, "heat": 9 * n // max(1, sum(row))} for n in row]}
-        for label, row in zip(labels, counts, strict=False)
-    ]
+def matrix_rows(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
+    """Return the rows of the confusion matrix. A cell's heat, 0 to 9, is its share of the row."""
+    rows = []
+    for label, row in zip(labels, counts, strict=False):
+        total = max(1, sum(row))
+        rows.append({"label": label, "cells": [{"count": n, "heat": 9 * n // total} for n in row]})
+    return rows

@@ -1,8 +1,8 @@
-"""Reads of experiments."""
+"""Queries: which experiments there are, and which files they have left."""
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from django.db.models import F, Q, QuerySet
@@ -20,7 +20,7 @@ FILTERS = ("q", "status", "dataset", "base_model", "owner", "sort")  # what sear
 
 
 def statuses() -> dict[str, Any]:
-    """What a run's status can be, in words; training, which imports this app, is the one that knows."""
+    """Return the names of a run's statuses. They belong to training, which imports this app, hence the detour."""
     task: Any = Experiment._meta.get_field("task").related_model
     return dict(task._meta.get_field("status").flatchoices)
 
@@ -30,9 +30,10 @@ def experiments_for(user: User) -> QuerySet[Experiment]:
 
 
 @counts("storage")
-def kept_by(user: User) -> int:
-    """Bytes of the results folders that a person owns."""
-    return sum(entry["size"] for one in Experiment.objects.filter(owner=user).only("name") for entry in files(one))
+def stored_bytes(user: User) -> int:
+    """Return the size of the results folders that a person owns."""
+    experiments = Experiment.objects.filter(owner=user).only("name")
+    return sum(entry["size"] for experiment in experiments for entry in files(experiment))
 
 
 def experiment_for(user: User, name: str) -> Experiment:
@@ -44,28 +45,32 @@ def managed_experiment(user: User, name: str) -> Experiment:
 
 
 def experiments_named(user: User, names: list[str]) -> list[Experiment]:
-    """These experiments in this order; NotFound unless the person may see each."""
-    found = {experiment.name: experiment for experiment in experiments_for(user).filter(name__in=names)}
-    if len(found) != len(names):
+    """Return these experiments in this order; NotFound unless the person may see each of them."""
+    experiments = {experiment.name: experiment for experiment in experiments_for(user).filter(name__in=names)}
+    if len(experiments) != len(names):
         raise NotFound
-    return [found[name] for name in names]
+    return [experiments[name] for name in names]
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """What the list can be filtered by."""
-    seen = visible(user, Experiment.objects.order_by())
-    fields = {"datasets": "dataset_name", "base_models": "base_model"}
-    return {name: sorted(seen.values_list(field, flat=True).distinct()[:200]) for name, field in fields.items()}
+    """Return the values that the list can be filtered by."""
+    experiments = visible(user, Experiment.objects.order_by())
+    datasets = experiments.values_list("dataset_name", flat=True).distinct()[:200]
+    base_models = experiments.values_list("base_model", flat=True).distinct()[:200]
+    return {"datasets": sorted(datasets), "base_models": sorted(base_models)}
 
 
 def free_name(wanted: str) -> str:
-    """`wanted`, or the first of wanted-2, wanted-3, … that no experiment has, in whatever case."""
-    stem = re.sub(r"-\d+$", "", wanted)[:74]
-    same = Experiment.objects.filter(name__istartswith=stem).values_list("name", flat=True)
-    taken = {name.lower() for name in same}
-    if wanted.lower() not in taken:
-        return wanted
-    return next(name for n in range(2, len(taken) + 3) if (name := f"{stem}-{n}").lower() not in taken)
+    """Return `wanted`, or the first of wanted-2, wanted-3, … that no experiment has in any case."""
+    stem = re.sub(r"-\d+$", "", wanted)[:74]  # leaves room for the number in 80 characters
+    similar = Experiment.objects.filter(name__istartswith=stem).values_list("name", flat=True)
+    taken = {name.lower() for name in similar}
+    name = wanted
+    number = 2
+    while name.lower() in taken:
+        name = f"{stem}-{number}"
+        number += 1
+    return name
 
 
 def search(
@@ -77,48 +82,51 @@ def search(
     base_model: str = "",
     owner: str = "",
 ) -> QuerySet[Experiment]:
-    """The list of one person: words anywhere in name, dataset or base model; sorted by a column of SORTABLE.
+    """Return the experiments that the person may see, filtered and sorted by a column of SORTABLE ("-accuracy": descending).
 
-    `owner` is empty, or "me" for one's own.
+    `q` is words that all occur in the name, the dataset or the base model; `owner` is empty, or "me" for the person's own.
     """
     sort = sort or "-created"
-    refuse_unknown(sort.removeprefix("-"), SORTABLE, "sort")
-    refuse_unknown(status, ("", *statuses()), "status")
-    refuse_unknown(owner, ("", "me"), "owner")
-    column = SORTABLE[sort.removeprefix("-")]
-    exact = {"task__status": status, "dataset_name": dataset, "base_model": base_model}
-    found = experiments_for(user).defer("config", "metrics").filter(**{k: v for k, v in exact.items() if v})
+    key = sort.removeprefix("-")
+    require_one_of(key, SORTABLE, "sort")
+    require_one_of(status, ("", *statuses()), "status")
+    require_one_of(owner, ("", "me"), "owner")
+    experiments = experiments_for(user).defer("config", "metrics")
+    for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
+        if value:
+            experiments = experiments.filter(**{field: value})
     for word in q.split():
-        found = found.filter(Q(name__icontains=word) | Q(dataset_name__icontains=word) | Q(base_model__icontains=word))
+        matches = Q(name__icontains=word) | Q(dataset_name__icontains=word) | Q(base_model__icontains=word)
+        experiments = experiments.filter(matches)
     if owner:
-        found = found.filter(owner=user)
-    empty_last = F(column).desc(nulls_last=True) if sort.startswith("-") else F(column).asc(nulls_last=True)
-    return found.order_by(empty_last, "-pk" if sort.startswith("-") else "pk")  # one direction: an index serves it
+        experiments = experiments.filter(owner=user)
+    # Both keys in one direction, so that one index serves them.
+    column = F(SORTABLE[key])
+    if sort.startswith("-"):
+        return experiments.order_by(column.desc(nulls_last=True), "-pk")
+    return experiments.order_by(column.asc(nulls_last=True), "pk")
 
 
 def check_columns(keys: list[str]) -> None:
     for key in keys:
-        refuse_unknown(key, [column.key for column in COLUMNS], "columns")
+        require_one_of(key, [column.key for column in COLUMNS], "columns")
 
 
-def refuse_unknown(value: str, allowed: Iterable[str], field: str) -> None:
+def require_one_of(value: str, allowed: Iterable[str], field: str) -> None:
+    """Raise Invalid with the allowed values unless this is one of them."""
     if value not in allowed:
         listed = ", ".join(name for name in allowed if name)
         raise Invalid(_("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}, field=field)
 
 
 def files(experiment: Experiment) -> list[dict[str, Any]]:
-    """What lies in the results folder: path below it and size in bytes; drafts and links are left out."""
+    """Return path (below the results folder) and size in bytes of each file; drafts and links are left out."""
     folder = experiment.folder
-    paths = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if not p.is_symlink() and p.is_file()]
-    named = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-    sizes = [(path, _size(folder / path)) for path in named]
-    return [{"path": path.as_posix(), "size": size} for path, size in sizes if size is not None]
-
-
-def _size(path: Path) -> int | None:
-    """None for what a run that goes on has just dropped."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+    entries: list[dict[str, Any]] = []
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder)
+        if file.is_symlink() or not file.is_file() or any(part.startswith(".") for part in path.parts):
+            continue
+        with suppress(FileNotFoundError):  # a run in progress drops its older checkpoints
+            entries.append({"path": path.as_posix(), "size": file.stat().st_size})
+    return entries

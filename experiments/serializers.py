@@ -1,3 +1,5 @@
+"""Shapes of the experiments API."""
+
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -8,7 +10,7 @@ from .selectors import files
 
 
 class ExperimentRow(serializers.ModelSerializer[Experiment]):
-    """One line of a list."""
+    """An experiment in a list."""
 
     experiment = serializers.CharField(source="name", read_only=True)
     task_id = serializers.UUIDField(source="task.pk", read_only=True, default=None)
@@ -19,9 +21,17 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
     class Meta:
         model = Experiment
         fields = [
-            "experiment", "task_id", "status", "owner", "dataset", "dataset_hash", "base_model",
-            "accuracy", "macro_f1", "created_at",
-        ]  # fmt: skip
+            "experiment",
+            "task_id",
+            "status",
+            "owner",
+            "dataset",
+            "dataset_hash",
+            "base_model",
+            "accuracy",
+            "macro_f1",
+            "created_at",
+        ]
 
 
 class FileSerializer(serializers.Serializer[Any]):
@@ -34,9 +44,18 @@ class ExperimentDetail(ExperimentRow):
 
     class Meta(ExperimentRow.Meta):
         fields = [
-            "experiment", "task_id", "status", "owner", "dataset", "dataset_hash", "base_model",
-            "config", "metrics", "files", "created_at",
-        ]  # fmt: skip
+            "experiment",
+            "task_id",
+            "status",
+            "owner",
+            "dataset",
+            "dataset_hash",
+            "base_model",
+            "config",
+            "metrics",
+            "files",
+            "created_at",
+        ]
 
     @extend_schema_field(FileSerializer(many=True))
     def get_files(self, experiment: Experiment) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Everything that changes an experiment."""
+"""Create, fill and delete experiments, and hand out their files."""
 
 import contextlib
 import errno
@@ -19,10 +19,8 @@ from web.errors import Conflict, Invalid, LorasiteError, NotFound
 from work.paths import remove_on_commit
 
 from .models import Experiment, RegisteredModel
+from .names import RESERVED_EXPERIMENTS
 from .selectors import files, free_name
-
-RESERVED = ("mine", "compare", "delete")  # addresses of pages and of the API
-NEEDED = ("adapter_config.json", "adapter_model.safetensors", "lorasite.json")
 
 
 class NameTaken(Conflict):
@@ -30,16 +28,20 @@ class NameTaken(Conflict):
 
 
 class ModelMissing(LorasiteError):
-    code, status = "model_missing", 500
+    code = "model_missing"
+    status = 500
 
 
 @transaction.atomic
 def create(
     *, owner: User, name: str, config: dict[str, Any], version: Version | None, dataset_name: str, base_model: str
 ) -> Experiment:
-    """The row that a run fills; its name is taken once and for all people."""
+    """Create the row that a run fills. Its name is taken for everybody; Invalid or NameTaken if it can't be used."""
     check_name(name)
-    _refuse_name_of_a_model(owner, name)
+    # A prediction that names both gets the registered model: the run would be hidden behind somebody else's model.
+    models = RegisteredModel.objects.filter(name__iexact=name)
+    if models.exists() and not visible(owner, models, manage=True).exists():
+        raise name_taken(name)
     try:
         with transaction.atomic():
             return Experiment.objects.create(
@@ -56,51 +58,45 @@ def create(
 
 
 def check_name(name: str) -> None:
-    """Invalid or NameTaken unless an experiment may have this name."""
-    if name.lower() in RESERVED:
+    """Raise Invalid or NameTaken unless an experiment may have this name."""
+    if name.lower() in RESERVED_EXPERIMENTS:
         raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
     if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
         raise name_taken(name)
 
 
-def _refuse_name_of_a_model(owner: User, name: str) -> None:
-    """Who asks by a name means the registered model of it, so a run of that name would be hidden by somebody else's model."""
-    same = RegisteredModel.objects.filter(name__iexact=name)
-    if same.exists() and not visible(owner, same, manage=True).exists():
-        raise name_taken(name)
-
-
 def name_taken(name: str) -> NameTaken:
+    """Return the error that also suggests a free name."""
     free = free_name(name)
-    message = _("There is an experiment called %(name)s already. %(free)s is free.") % {"name": name, "free": free}
+    message = _("There is already an experiment called %(name)s. %(free)s is free.") % {"name": name, "free": free}
     return NameTaken(message, field="experiment_name", suggestion=free)
 
 
 def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
-    """Take over what a run measured, once the model's files are really there."""
+    """Store a run's metrics, once the model's files are known to be readable; else ModelMissing."""
     check_model(experiment)
-    found = metrics["eval"]
     experiment.metrics = metrics
-    experiment.accuracy, experiment.macro_f1 = found["accuracy"], found["macro_f1"]
-    experiment.eval_loss = found["loss"]
+    experiment.accuracy = metrics["eval"]["accuracy"]
+    experiment.macro_f1 = metrics["eval"]["macro_f1"]
+    experiment.eval_loss = metrics["eval"]["loss"]
     experiment.tokens_per_second = metrics["train"]["tokens_per_second"]
     experiment.runtime_s = metrics["train"]["runtime_s"]
     experiment.save(update_fields=["metrics", "accuracy", "macro_f1", "eval_loss", "tokens_per_second", "runtime_s"])
 
 
 def check_model(experiment: Experiment) -> None:
-    """Read the adapter's header and configuration; ModelMissing when the folder could not be served."""
-    from safetensors import SafetensorError, safe_open
+    """Read the adapter's header and configuration; raise ModelMissing if the folder could not be served."""
+    from safetensors import SafetensorError, safe_open  # heavy
 
     folder = experiment.final_model
     try:
-        for name in NEEDED[::2]:
+        for name in ("adapter_config.json", "lorasite.json"):
             json.loads((folder / name).read_bytes())
-        with safe_open(folder / NEEDED[1], framework="numpy") as tensors:
-            readable = bool(tensors.keys())
+        with safe_open(folder / "adapter_model.safetensors", framework="numpy") as tensors:
+            has_weights = bool(tensors.keys())
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelMissing(_("The run ended, but its model can't be read: %s") % error) from None
-    if not readable:
+    if not has_weights:
         raise ModelMissing(_("The run ended, but its adapter holds no weights."))
 
 
@@ -130,25 +126,25 @@ def _refuse_unless_ended(experiment: Experiment) -> None:
         raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
 
 
-def opened(experiment: Experiment, path: str) -> IO[bytes]:
-    """One file of the results; NotFound for what the list of files does not name."""
+def open_file(experiment: Experiment, path: str) -> IO[bytes]:
+    """Open one file of the results; NotFound if the list of files does not name it."""
     if path not in {entry["path"] for entry in files(experiment)}:
         raise NotFound
     try:
-        found = (experiment.folder / path).open("rb")
-    except FileNotFoundError:  # a run that goes on drops its older checkpoints
+        content = (experiment.folder / path).open("rb")
+    except FileNotFoundError:  # a run in progress drops its older checkpoints
         raise NotFound from None
     record("experiment.download", obj=experiment, path=path)
-    return found
+    return content
 
 
 def archive(experiment: Experiment) -> IO[bytes]:
-    """All files of the results in one .zip, stored as they are: weights hardly shrink."""
+    """Return all files of the results as a .zip, uncompressed, because weights hardly shrink."""
     record("experiment.download", obj=experiment, path="*")
-    packed = tempfile.TemporaryFile()  # noqa: SIM115  the answer that sends it closes it
+    packed = tempfile.TemporaryFile()  # noqa: SIM115  the response closes it after sending
     with zipfile.ZipFile(packed, "w") as target:
         for entry in files(experiment):
-            with contextlib.suppress(FileNotFoundError):  # dropped by a run that goes on
+            with contextlib.suppress(FileNotFoundError):  # dropped by a run in progress
                 target.write(experiment.folder / entry["path"], f"{experiment.name}/{entry['path']}")
     packed.seek(0)
     return packed

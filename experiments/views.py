@@ -1,4 +1,4 @@
-"""Pages: find an experiment, compare some, and see whether to trust one."""
+"""Pages: find an experiment, compare several, and judge the result of one."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from accounts.permissions import visible
+from accounts.http import SignedInRequest
+from accounts.permissions import can_manage
 from web.errors import NotFound
 
 from . import columns, compare, curves, results, selectors, services
-from .models import Experiment
 from .registry.card import metrics_at
 from .registry.files import checkpoints
 from .registry.selectors import models_for
@@ -26,11 +26,11 @@ PER_PAGE = 50
 
 @login_required
 @require_GET
-def index(request: Any) -> HttpResponse:
+def index(request: SignedInRequest) -> HttpResponse:
     query = {name: request.GET.get(name, "") for name in selectors.FILTERS}
-    asked = request.GET.getlist("columns")
-    selectors.check_columns(asked)
-    shown = columns.chosen(asked)
+    keys = request.GET.getlist("columns")
+    selectors.check_columns(keys)
+    shown = columns.select_columns(keys)
     page = Paginator(selectors.search(request.user, **query), PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page,
@@ -39,70 +39,79 @@ def index(request: Any) -> HttpResponse:
         "statuses": selectors.statuses(),
         "columns": columns.COLUMNS,
         "shown": shown,
-        "heads": columns.heads(shown, query["sort"]),
-        "lines": columns.lines(page, shown),
+        "heads": columns.column_heads(shown, query["sort"]),
+        "lines": columns.table_lines(page, shown),
     }
     return render(request, "experiments/list.html", context | selectors.choices(request.user))
 
 
 @login_required
 @require_GET
-def comparison(request: Any) -> HttpResponse:
+def comparison(request: SignedInRequest) -> HttpResponse:
     names = list(dict.fromkeys(request.GET.getlist("name")))
     if not compare.FEWEST <= len(names) <= compare.MOST:
         return render(request, "experiments/compare.html", {"names": names}, status=400)
-    chosen, everything = experiments_named(request.user, names), bool(request.GET.get("all"))
+    experiments = experiments_named(request.user, names)
+    everything = bool(request.GET.get("all"))
     context = {
-        "experiments": chosen,
-        "measures": compare.measures(chosen),
-        "labels": compare.labels(chosen),
-        "settings": compare.settings(chosen, everything=everything),
+        "experiments": experiments,
+        "measures": compare.measure_rows(experiments),
+        "labels": compare.label_rows(experiments),
+        "settings": compare.setting_rows(experiments, everything=everything),
         "everything": everything,
-        "chart": curves.compared(chosen),
+        "chart": curves.comparison_chart(experiments),
     }
     return render(request, "experiments/compare.html", context)
 
 
 @login_required
 @require_GET
-def detail(request: Any, name: str) -> HttpResponse:
+def detail(request: SignedInRequest, name: str) -> HttpResponse:
+    """The result of one experiment; with `checkpoint`, also the scores of another checkpoint than the best."""
     experiment = experiment_for(request.user, name)
-    metrics, kept = experiment.metrics, checkpoints(experiment)
+    available = checkpoints(experiment)
     chosen = request.GET.get("checkpoint", "best")
-    if chosen not in ("best", *kept):
-        raise NotFound(_("This experiment has kept no such checkpoint."))
+    if chosen not in ("best", *available):
+        raise NotFound(_("This experiment has not kept this checkpoint."))
+    adapter = "artifacts/final_model"
+    scores: dict[str, Any] | None = None
+    if chosen != "best":
+        adapter = available[chosen]["path"]
+        scores = metrics_at(experiment, chosen)["eval"]
+    metrics = experiment.metrics
+    evaluation = metrics.get("eval", {})
     context = {
         "experiment": experiment,
-        "checkpoints": kept,
+        "checkpoints": available,
         "chosen": chosen,
-        "at": metrics_at(experiment, chosen)["eval"] if chosen != "best" else None,
+        "at": scores,
         "models": models_for(request.user).filter(versions__experiment=experiment).distinct(),
-        "eval": metrics.get("eval", {}),
+        "eval": evaluation,
         "test": metrics.get("test"),
         "baseline": metrics.get("baseline", {}),
         "verdict": results.verdict(metrics),
         "skipped": results.skipped_sentences(metrics.get("data", {})),
-        "charts": curves.of(experiment),
-        "matrix": results.matrix(experiment.labels, metrics.get("eval", {}).get("confusion_matrix", [])),
+        "charts": curves.run_charts(experiment),
+        "matrix": results.matrix_rows(experiment.labels, evaluation.get("confusion_matrix", [])),
         "worst": metrics.get("worst", [])[:10],
-        "code": results.plain_peft(experiment, kept[chosen]["path"] if chosen != "best" else "artifacts/final_model"),
+        "code": results.plain_peft(experiment, adapter),
         "files": files(experiment),
         "config": yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
-        "manages": visible(request.user, Experiment.objects.filter(pk=experiment.pk), manage=True).exists(),
+        "manages": can_manage(request.user, experiment),
     }
     return render(request, "experiments/detail.html", context)
 
 
 @login_required
 @require_GET
-def file(request: Any, name: str, path: str) -> FileResponse:
-    """One file of the results; only what the list of files names can be had."""
-    return FileResponse(services.opened(experiment_for(request.user, name), path), as_attachment=True)
+def file(request: SignedInRequest, name: str, path: str) -> FileResponse:
+    """One file of the results; only paths in the list of files are served."""
+    return FileResponse(services.open_file(experiment_for(request.user, name), path), as_attachment=True)
 
 
 @login_required
 @require_GET
-def everything(request: Any, name: str) -> FileResponse:
+def everything(request: SignedInRequest, name: str) -> FileResponse:
     """All files of the results as one .zip."""
     experiment = experiment_for(request.user, name)
     return FileResponse(services.archive(experiment), as_attachment=True, filename=f"{experiment.name}.zip")
@@ -110,9 +119,9 @@ def everything(request: Any, name: str) -> FileResponse:
 
 @login_required
 @require_POST
-def delete(request: Any, name: str) -> HttpResponse:
-    left = services.delete(user=request.user, experiment=managed_experiment(request.user, name))
+def delete(request: SignedInRequest, name: str) -> HttpResponse:
+    remaining = services.delete(user=request.user, experiment=managed_experiment(request.user, name))
     messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
-    if left:
-        messages.warning(request, _("The system kept some of its files; the server's log names them."))
+    if remaining:
+        messages.warning(request, _("Some of its files could not be deleted; the server's log names them."))
     return redirect("experiments:list")

@@ -1,3 +1,5 @@
+"""The REST API of predictions and recommendations."""
+
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -50,12 +52,12 @@ PredictAnswer = inline_serializer(
     },
 )
 
-ANSWERED = PolymorphicProxySerializer(
+PREDICT_RESPONSE = PolymorphicProxySerializer(
     "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
 )
 TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": r"\S"}
 MODEL = {"type": "string", "description": WHICH}
-ASKED = {
+PREDICT_SCHEMA = {
     "oneOf": [
         {
             "title": "One text; the answer is an object.",
@@ -82,44 +84,44 @@ class Predict(APIView):
     scope = Scope.PREDICT
     throttle_classes = throttles("predict")  # type: ignore[assignment]  # DRF calls each
 
-    @extend_schema(request={"application/json": ASKED}, responses=ANSWERED)
+    @extend_schema(request={"application/json": PREDICT_SCHEMA}, responses=PREDICT_RESPONSE)
     def post(self, request: Request) -> Response:
-        """What a trained model says of a text, or of several."""
+        """Predict one text, or several, with a trained model."""
         refuse_unknown(request.data, PredictRequest)
-        asked = PredictRequest(data=request.data)
-        asked.is_valid(raise_exception=True)
-        values = asked.validated_data
+        serializer = PredictRequest(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        values = serializer.validated_data
         texts = values.get("texts") or [values.get("text", "")]
         answers = predict(user=person(request), texts=texts, model=values.get("model"))
         return Response(answers if "texts" in values else answers[0])
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):
-    """A model that fits; accuracy, low and high are null where it could not be measured."""
+    """A model with matching labels; accuracy, low and high are null if it could not be measured."""
 
     name = serializers.CharField(source="version.model.name")
     version = serializers.IntegerField(source="version.number")
     accuracy = serializers.FloatField(allow_null=True)
     low = serializers.FloatField(
-        allow_null=True, help_text="With high: where it lies on all such rows, in 95 of 100 cases."
+        allow_null=True, help_text="With high: the 95 % interval of the accuracy on all such rows."
     )
     high = serializers.FloatField(allow_null=True)
-    rows = serializers.IntegerField(help_text="Rows that it was asked about.")
+    rows = serializers.IntegerField(help_text="Rows that it was measured on.")
     seconds = serializers.FloatField()
     reason = serializers.CharField()
 
 
 class StartSerializer(serializers.Serializer[Any]):
     experiment = serializers.CharField(source="experiment.name")
-    similarity = serializers.FloatField(help_text="Of its data to these, 0 to 1.")
-    config = serializers.DictField(help_text="What POST /api/train takes.")
+    similarity = serializers.FloatField(help_text="Similarity of its data to these, 0 to 1.")
+    config = serializers.DictField(help_text="A body for POST /api/train.")
     reason = serializers.CharField()
 
 
 class RecommendationSerializer(serializers.Serializer[Any]):
     dataset = serializers.CharField(source="data")
     models = MeasuredSerializer(many=True, help_text="The most accurate on these rows first.")
-    more = serializers.IntegerField(help_text="Models that fit too and were not measured.")
+    more = serializers.IntegerField(help_text="Models that match too and were not measured.")
     start = StartSerializer(allow_null=True)
 
 
@@ -128,7 +130,7 @@ ROWS = {"type": "integer", "minimum": 10, "maximum": 2000, "default": SAMPLE}
 
 
 class Recommend(APIView):
-    asks_for_one = True  # 404 without such a dataset
+    asks_for_one = True  # the schema says 404: there may be no such dataset
 
     @extend_schema(
         operation_id="models_recommend",
@@ -139,12 +141,12 @@ class Recommend(APIView):
         responses=RecommendationSerializer,
     )
     def get(self, request: Request) -> Response:
-        """The registered models whose labels fit a dataset, measured on a sample of its rows, and how to train another."""
-        asked = RecommendRequest(data=request.query_params)
-        asked.is_valid(raise_exception=True)
-        data = data_for(person(request), asked.validated_data["dataset"])
-        found = recommend(user=person(request), data=data, sample=asked.validated_data["sample"])
-        return Response(RecommendationSerializer(found).data)
+        """The registered models whose labels match a dataset, measured on a sample of its rows, and a configuration for a new run."""
+        serializer = RecommendRequest(data=request.query_params)
+        serializer.is_valid(raise_exception=True)
+        data = data_for(person(request), serializer.validated_data["dataset"])
+        recommendation = recommend(user=person(request), data=data, sample=serializer.validated_data["sample"])
+        return Response(RecommendationSerializer(recommendation).data)
 
 
 class RecommendRequest(serializers.Serializer[Any]):

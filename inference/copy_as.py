@@ -1,11 +1,12 @@
-"""The question of the predict page as curl, Python, a command and YAML."""
+"""The request of the predict page as curl, Python, a command and YAML."""
 
 import shlex
-from typing import Any
+
+from django.http import HttpRequest
 
 from training.copy_as import ways
 
 
-def copies(request: Any, model: str, text: str) -> list[dict[str, str]]:
+def copies(request: HttpRequest, model: str, text: str) -> list[dict[str, str]]:
     command = f"python manage.py predict --model {shlex.quote(model)} --text {shlex.quote(text)}"
     return ways(request.build_absolute_uri("/api/predict"), {"text": text, "model": model}, command)

@@ -1,31 +1,32 @@
-"""What predictions cost, as Prometheus counts it: in the process that answers, be it the web server or `serve`."""
+"""Prometheus metrics of predictions, counted in the process that predicts: the web server or `serve`."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from prometheus_client import Counter, Histogram, disable_created_metrics, make_wsgi_app
 
 from web.access import may_read_metrics
 from web.errors import LorasiteError, NotAllowed
 
-disable_created_metrics()  # a second series for each counter, which nobody asks
-PREDICTIONS = Counter("lorasite_predictions", "Texts that were asked about, by what became of them.", ["outcome"])
+disable_created_metrics()  # they would add a second series to each counter, which no dashboard uses
+PREDICTIONS = Counter("lorasite_predictions", "Texts that were sent for prediction, by outcome.", ["outcome"])
 SECONDS = Histogram(
     "lorasite_prediction_seconds",
-    "From a request's texts to its answers, loading the model included.",
+    "Time from a request's texts to its answers, including loading the model.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf")),
 )
-PREDICTIONS.labels("ok")
+PREDICTIONS.labels("ok")  # so that the series exists before the first prediction
 
 exposition = make_wsgi_app()
 
 
 @contextmanager
 def measured(texts: int) -> Iterator[None]:
-    """Count the texts of one request by its outcome: ok, or the code of what was raised."""
-    outcome, started = "ok", time.perf_counter()
+    """Count the texts of one request by its outcome: ok, or the code of the error that was raised."""
+    outcome = "ok"
+    started = time.perf_counter()
     try:
         yield
     except Exception as error:
@@ -36,8 +37,8 @@ def measured(texts: int) -> Iterator[None]:
         SECONDS.observe(time.perf_counter() - started)
 
 
-def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """This process's metrics, for whom may_read_metrics lets; NotAllowed for anybody else."""
+def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with this process's metrics; NotAllowed for callers that `may_read_metrics` refuses."""
     if not may_read_metrics(environ):
         raise NotAllowed
     return exposition(environ, start_response)

@@ -1,8 +1,7 @@
-"""Which registered model suits a dataset best, measured on its rows, and from which past run a new one could start."""
+"""Recommend registered models for a dataset, measured on its rows, and a past run to start a new one from."""
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from django.utils.translation import gettext as _
@@ -24,13 +23,18 @@ from .selectors import Model
 from .services import TEXTS_LIMIT, ask
 from .similar import Start, starting_point
 
-SAMPLE, MOST, SECONDS = 200, 10, 20.0  # rows; models; for all of them together
+SAMPLE = 200  # rows
+MOST_MODELS = 10
+SECONDS = 20.0  # for measuring all models together
 SEED = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A model that fits, and how often it was right. rows is 0 where it could not be measured; `reason` says why either way."""
+    """A model with matching labels, and how many rows it got right.
+
+    `rows` is 0 if it could not be measured; `reason` explains the result either way.
+    """
 
     version: ModelVersion
     rows: int
@@ -53,7 +57,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """`models` are ranked by their accuracy on the sample; `more` fit too and were not measured."""
+    """Models ranked by their accuracy on the sample; `more` is how many others match but were not measured."""
 
     data: Version
     models: list[Measured]
@@ -62,7 +66,7 @@ class Recommendation:
 
 
 def data_for(user: User, reference: str) -> Version:
-    """The dataset version that "name" or "name@version" means; NotFound where there is none for this person."""
+    """Return the dataset version that "name" or "name@version" means; NotFound if there is none for this person."""
     try:
         return version_for(user, reference)
     except Invalid as error:
@@ -70,19 +74,24 @@ def data_for(user: User, reference: str) -> Version:
 
 
 def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float = SECONDS) -> Recommendation:
-    """Ask every model whose labels fit about rows that it has not learnt from; what was measured once is kept."""
-    until = time.monotonic() + seconds
-    found = fitting(user, list(data.labels))
-    versions = [model.latest for model in found.select_related("latest__model", "latest__dataset_version")[:MOST]]
-    rows = held_out(data, sample) if versions else Split([], np.array([], dtype=np.int64))
-    measured = [_measured(version, data, rows, sample, until) for version in versions if version]
+    """Measure every model with matching labels on rows that it was not trained on; complete measurements are stored."""
+    deadline = time.monotonic() + seconds
+    models = fitting(user, list(data.labels))
+    newest = [model.latest for model in models.select_related("latest__model", "latest__dataset_version")[:MOST_MODELS]]
+    rows = held_out(data, sample) if newest else Split([], np.array([], dtype=np.int64))
+    measured = [measure(version, data, rows, sample, deadline) for version in newest if version]
+    # By name where accuracies are equal, so that the order stays the same from one request to the next.
     measured.sort(key=lambda each: (-(each.accuracy or 0.0), each.version.model.name))
     record("model.recommend", user=user, obj=data, models=len(measured), rows=sample)
-    return Recommendation(data, measured, max(0, found.count() - MOST), starting_point(user, data))
+    more = max(0, models.count() - MOST_MODELS)
+    return Recommendation(data, measured, more, starting_point(user, data))
 
 
 def held_out(data: Version, most: int) -> Split:
-    """Some of the rows that a run on this data would not learn from: its test rows, else those held out for evaluation."""
+    """Return a random sample of the rows that a run on these data would not train on.
+
+    These are its test rows, or its evaluation rows if there are none. `labels` of the result are names, not indices.
+    """
     try:
         rows = load_rows(data.path, DataSection().model_copy(update=STORED_COLUMNS), SEED)
     except EngineError as error:
@@ -93,37 +102,43 @@ def held_out(data: Version, most: int) -> Split:
     return Split([split.texts[i] for i in chosen], names)
 
 
-def _measured(version: ModelVersion, data: Version, rows: Split, sample: int, until: float) -> Measured:
-    known = Measurement.objects.filter(version=version, data_hash=data.hash, asked=sample).first()
-    if known is None:
+def measure(version: ModelVersion, data: Version, rows: Split, sample: int, deadline: float) -> Measured:
+    """Return the stored measurement of a model, or a new one."""
+    measurement = Measurement.objects.filter(version=version, data_hash=data.hash, asked=sample).first()
+    if measurement is None:
         try:
-            known = _measure(version, data, rows, sample, until)
+            measurement = run_measurement(version, data, rows, sample, deadline)
         except LorasiteError as error:
             return Measured(version, 0, 0, 0.0, str(error.message))
-    return Measured(version, known.rows, known.right, known.seconds, _reason(known, data, len(rows)))
+    reason = explain_measurement(measurement, data, len(rows))
+    return Measured(version, measurement.rows, measurement.right, measurement.seconds, reason)
 
 
-def _measure(version: ModelVersion, data: Version, rows: Split, sample: int, until: float) -> Measurement:
-    """Stored only where time sufficed for all rows; they are in random order, so fewer of them are a sample too."""
-    started, learnt = time.monotonic(), _learnt(version)
-    fresh = [i for i, text in enumerate(rows.texts) if text not in learnt]
-    right = done = 0
-    for start in range(0, len(fresh), TEXTS_LIMIT):
-        if time.monotonic() > until:
-            break
-        chunk = fresh[start : start + TEXTS_LIMIT]
-        said = ask(Model.of(version), [rows.texts[i] for i in chunk]).predictions
-        right += sum(folded([p.labels[p.label]]) == folded([rows.labels[i]]) for p, i in zip(said, chunk, strict=True))
+def run_measurement(version: ModelVersion, data: Version, rows: Split, sample: int, deadline: float) -> Measurement:
+    """Predict the rows until the deadline, and store the result if it covers all of them."""
+    started = time.monotonic()
+    trained_on = training_texts(version)
+    unseen = [i for i, text in enumerate(rows.texts) if text not in trained_on]
+    right = 0
+    done = 0
+    for start in range(0, len(unseen), TEXTS_LIMIT):
+        if time.monotonic() > deadline:
+            break  # the rows are in random order, so those done are a sample too
+        chunk = unseen[start : start + TEXTS_LIMIT]
+        predictions = ask(Model.of(version), [rows.texts[i] for i in chunk]).predictions
+        for prediction, i in zip(predictions, chunk, strict=True):
+            right += folded([prediction.labels[prediction.label]]) == folded([rows.labels[i]])
         done += len(chunk)
-    facts = {"rows": done, "right": right, "seconds": time.monotonic() - started}
     key = {"version": version, "data_hash": data.hash, "asked": sample}
-    if done < len(fresh):
-        return Measurement(**key, **facts)
-    return Measurement.objects.get_or_create(**key, defaults=facts)[0]
+    result = {"rows": done, "right": right, "seconds": time.monotonic() - started}
+    # A partial result is not stored: with more time, the next request measures all rows.
+    if done < len(unseen):
+        return Measurement(**key, **result)
+    return Measurement.objects.get_or_create(**key, defaults=result)[0]
 
 
-def _learnt(version: ModelVersion) -> set[str]:
-    """The texts that its run has trained on, where the data are still here."""
+def training_texts(version: ModelVersion) -> set[str]:
+    """Return the texts that the model was trained on; empty if its data were deleted or can't be read."""
     data = version.dataset_version
     if data is None or not data.path.exists():
         return set()
@@ -135,18 +150,22 @@ def _learnt(version: ModelVersion) -> set[str]:
         return set()
 
 
-def _reason(found: Measurement, data: Version, sample: int) -> str:
-    if not found.rows:
-        return _("There was no time left, or no row that it has not learnt from.")
-    low, high = interval(found.right, found.rows)
-    said = _(
-        "Right in %(share).1f %% of %(rows)d rows of %(data)s that it has not learnt from; on all such rows "
+def explain_measurement(measurement: Measurement, data: Version, sample: int) -> str:
+    """Return the result in words, with the 95 % interval and the number of rows that were left out."""
+    if not measurement.rows:
+        return _("There was no time left, or no row that it was not trained on.")
+    low, high = interval(measurement.right, measurement.rows)
+    sentence = _(
+        "Right in %(share).1f %% of %(rows)d rows of %(data)s that it was not trained on; on all such rows "
         "that would be %(low).1f to %(high).1f %%."
-    )
-    facts: dict[str, Any] = {"share": 100 * found.accuracy, "rows": found.rows, "data": data}
-    sentence = said % (facts | {"low": 100 * low, "high": 100 * high})
-    if found.rows < sample:
-        sentence += " " + _(
-            "%(count)d rows of the sample are left out: it has learnt from them, or time was short."
-        ) % {"count": sample - found.rows}
+    ) % {
+        "share": 100 * measurement.accuracy,
+        "rows": measurement.rows,
+        "data": str(data),
+        "low": 100 * low,
+        "high": 100 * high,
+    }
+    if measurement.rows < sample:
+        left_out = _("%(count)d rows of the sample were left out: it was trained on them, or time was short.")
+        sentence += " " + left_out % {"count": sample - measurement.rows}
     return sentence

@@ -1,8 +1,7 @@
-"""Which models there are to ask: registered ones by name, version and alias, and what finished experiments have left."""
+"""Models that can predict: registered ones by name, version and alias, and those of finished experiments."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from django.db.models import F, QuerySet
 from django.utils.translation import gettext as _
@@ -13,103 +12,92 @@ from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.selectors import version_of
 from web.errors import Conflict, LorasiteError, NotFound
 
-OFFERED = 100  # in a list to choose from; any other model is asked by its name
+OFFERED = 100  # models in a list to choose from; others can be typed by name
+Offers = list[tuple[str, float | None]]  # name and accuracy
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Something that answers. `source` is the version or the experiment that it is."""
+    """A model that can predict, and the version or experiment that it comes from."""
 
     name: str
     folder: Path
     accuracy: float | None
-    source: Any
+    source: Experiment | ModelVersion
 
     @classmethod
     def of(cls, source: Experiment | ModelVersion) -> "Model":
         folder = source.final_model if isinstance(source, Experiment) else source.folder
         return cls(str(source), folder, source.accuracy, source)
 
-    @property
-    def language(self) -> str:
-        """That of the texts that it has learnt from, where it is known."""
-        return getattr(self.source, "language", "")
-
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The models that somebody may ask. Where both have a name, the registered model is meant."""
+    """The models that somebody may use. If a model and an experiment have the same name, it means the model."""
 
     registered: QuerySet[RegisteredModel]
     experiments: QuerySet[Experiment]
-    usual: str = ""  # who answers where nobody is named; empty: the best
+    default: str = ""  # answers requests that name no model; if empty, the best one does
 
     def named(self, name: str) -> Model:
-        """By "name", "name@3", "name@champion"; NotFound, or Conflict where the experiment has left no model yet."""
-        if "\x00" in name:  # PostgreSQL would not even look
+        """Return the model for "name", "name@3" or "name@champion"; NotFound, or Conflict if its run is not done yet."""
+        if "\x00" in name:  # PostgreSQL refuses a query with a NUL
             raise NotFound(field="model")
         short, _at, which = name.partition("@")
-        if found := self.registered.filter(name=short).first():
-            return Model.of(version_of(found, which))
+        model = self.registered.filter(name=short).first()
+        if model:
+            return Model.of(version_of(model, which))
         experiment = self.experiments.filter(name=name).first()
         if experiment is None:
             raise NotFound(field="model")
         if not experiment.is_ready:
-            raise Conflict(
-                _("This run has left no model yet. Wait until it is done, or choose another."), field="model"
-            )
+            message = _("This run has left no model yet. Wait until it is done, or choose another.")
+            raise Conflict(message, field="model")
         return Model.of(experiment)
 
     def best(self) -> Model | None:
-        """The usual one, or the most accurate of all, each on its own data."""
-        if self.usual:
-            return self._usual()
-        return max(filter(None, (self._best_version(), self._best_experiment())), key=_accuracy, default=None)
+        """Return the default model, or else the most accurate of all, each judged on its own data."""
+        if self.default:
+            try:
+                return self.named(self.default)
+            except LorasiteError:
+                return None
+        candidates = []
+        registered = self.registered.order_by(F("accuracy").desc(nulls_last=True), "name").first()
+        if registered:
+            candidates.append(Model.of(version_of(registered)))
+        experiment = with_model(self.experiments).first()
+        if experiment:
+            candidates.append(Model.of(experiment))
+        return max(candidates, key=lambda model: -1.0 if model.accuracy is None else model.accuracy, default=None)
 
-    def _usual(self) -> Model | None:
-        try:
-            return self.named(self.usual)
-        except LorasiteError:
-            return None
-
-    def _best_version(self) -> Model | None:
-        found = self.registered.order_by(F("accuracy").desc(nulls_last=True), "name").first()
-        return Model.of(version_of(found)) if found else None
-
-    def _best_experiment(self) -> Model | None:
-        found = with_model(self.experiments).first()
-        return Model.of(found) if found else None
-
-    def offered(self) -> tuple[list[tuple[str, float | None]], list[tuple[str, float | None]]]:
-        """Names and accuracies to choose from: registered models, newest first, and experiments, best first."""
+    def offered(self) -> tuple[Offers, Offers]:
+        """Return the models to choose from: registered ones, newest first, and experiments, best first."""
         registered = self.registered.order_by("-updated_at").values_list("name", "accuracy")[:OFFERED]
-        return list(registered), list(with_model(self.experiments).values_list("name", "accuracy")[:OFFERED])
+        experiments = with_model(self.experiments).values_list("name", "accuracy")[:OFFERED]
+        return list(registered), list(experiments)
 
     def names(self) -> list[str]:
-        return sorted({name for offered in self.offered() for name, _accuracy in offered})
+        registered, experiments = self.offered()
+        return sorted({name for name, _accuracy in [*registered, *experiments]})
 
 
 def models_for(user: User) -> Models:
-    return Models(
-        visible(user, RegisteredModel.objects.all()), visible(user, Experiment.objects.select_related("version"))
-    )
+    experiments = visible(user, Experiment.objects.select_related("version"))
+    return Models(visible(user, RegisteredModel.objects.all()), experiments)
 
 
 def all_models() -> Models:
-    """For a server without accounts."""
+    """Return the models of everybody, for a server without accounts."""
     return Models(RegisteredModel.objects.all(), Experiment.objects.select_related("version"))
 
 
 def only(name: str) -> Models:
-    """One experiment, or one registered model with its versions."""
+    """Return one experiment, or one registered model with all its versions."""
     short = name.partition("@")[0]
-    return Models(RegisteredModel.objects.filter(name=short), Experiment.objects.filter(name=name), name)
+    return Models(RegisteredModel.objects.filter(name=short), Experiment.objects.filter(name=name), default=name)
 
 
 def with_model(experiments: QuerySet[Experiment]) -> QuerySet[Experiment]:
-    """Those whose run has left a model, the best first."""
+    """Return those whose run has succeeded, the most accurate first."""
     return experiments.filter(accuracy__isnull=False).order_by("-accuracy", "name")
-
-
-def _accuracy(model: Model) -> float:
-    return model.accuracy if model.accuracy is not None else -1.0

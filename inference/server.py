@@ -1,12 +1,13 @@
-"""Trained models over HTTP, without accounts: POST /predict, GET /health, and GET /metrics for whom the rule book lets.
+"""Trained models over HTTP, without accounts: POST /predict, GET /health and /healthz, and GET /metrics where allowed.
 
-A WSGI application of its own.
+A WSGI application of its own, so that it starts without the site's sessions, pages and middleware.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
@@ -15,80 +16,100 @@ from web.errors import Conflict, Invalid, LorasiteError, NotFound
 
 from . import metrics
 from .selectors import Model, Models
-from .services import answers, check_texts, load, predictor
+from .services import answer_texts, check_texts, load, predictor
 
 BODY_LIMIT = 2**20  # bytes
-HEADERS = {"Allow": "allow", "Retry-After": "retry_after"}
-ROUTES = {"/predict": "POST", "/health": "GET", "/healthz": "GET"}
+METHODS = {"/predict": "POST", "/health": "GET", "/healthz": "GET"}
 
 
 class MethodNotAllowed(LorasiteError):
-    code, status = "method_not_allowed", 405
+    code = "method_not_allowed"
+    status = 405
 
 
 class TooLarge(LorasiteError):
-    code, status = "too_large", 413
+    code = "too_large"
+    status = 413
 
 
 class Unavailable(LorasiteError):
-    code, status = "unavailable", 503
+    code = "unavailable"
+    status = 503
 
 
 class Server:
-    """Serves `models`; they are read anew for each request, so what was trained, registered or deleted since counts."""
+    """Answer requests with `models`. They are queried for each request, so a newly trained or deleted model counts."""
 
     def __init__(self, models: Models) -> None:
         self.models = models
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        headers: list[tuple[str, str]] = []
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        status = HTTPStatus.OK
+        headers = [("Content-Type", "application/json")]
         try:
             if environ["PATH_INFO"] == "/metrics":
                 return metrics.serve(environ, start_response)
-            status, kind, body = HTTPStatus.OK, "application/json", self._answer(environ)
+            body = self.respond(environ)
         except LorasiteError as error:
-            status, kind, body = HTTPStatus(error.status), "application/problem+json", problem(error)
-            headers = [(name, str(error.facts[fact])) for name, fact in HEADERS.items() if fact in error.facts]
+            status = HTTPStatus(error.status)
+            headers = [("Content-Type", "application/problem+json")]
+            if "allow" in error.facts:
+                headers.append(("Allow", str(error.facts["allow"])))
+            if "retry_after" in error.facts:
+                headers.append(("Retry-After", str(error.facts["retry_after"])))
+            body = problem(error)
         finally:
+            # Django closes them only at the end of its own requests.
             close_old_connections()
         content = json.dumps(body, ensure_ascii=False).encode()
-        headers += [("Content-Type", kind), ("Content-Length", str(len(content)))]
+        headers.append(("Content-Length", str(len(content))))
         start_response(f"{status.value} {status.phrase}", headers)
         return [content]
 
-    def _answer(self, environ: dict[str, Any]) -> Any:
-        path, method = environ["PATH_INFO"].rstrip("/"), environ["REQUEST_METHOD"]
-        if path not in ROUTES:
-            raise NotFound(_("There is POST /predict and GET /health here, and nothing else."))
-        if method != ROUTES[path]:
-            message = _("Use {method} for {path}.").format(method=ROUTES[path], path=path)
-            raise MethodNotAllowed(message, allow=ROUTES[path])
+    def respond(self, environ: WSGIEnvironment) -> Any:
+        """Return the JSON body for a request's path and method."""
+        path = environ["PATH_INFO"].rstrip("/")
+        if path not in METHODS:
+            raise NotFound(_("This server has only POST /predict and GET /health."))
+        method = METHODS[path]
+        if environ["REQUEST_METHOD"] != method:
+            message = _("Use %(method)s for %(path)s.") % {"method": method, "path": path}
+            raise MethodNotAllowed(message, allow=method)
         if path == "/healthz":
-            return {"status": "ok"}  # the process lives, with or without a model
-        return self.health() if path == "/health" else self.predict(_body(environ))
+            return {"status": "ok"}  # the process is alive, with or without a model
+        if path == "/health":
+            return self.health()
+        return self.predict(read_json(environ))
 
     def health(self) -> dict[str, Any]:
-        """Which models answer, and what is in memory; Unavailable while the best one does not."""
-        best = self._choose(None)
+        """Return the models that answer and what is in memory; Unavailable if the best model can't be loaded."""
+        best = self.choose_model(None)
         try:
             base_model = load(best)
         except Conflict as error:
             raise Unavailable(error.message) from None
-        names, state = self.models.names(), predictor().state()
-        return {"status": "ok", "model": best.name, "base_model": base_model, "models": names, "in_memory": state}
+        return {
+            "status": "ok",
+            "model": best.name,
+            "base_model": base_model,
+            "models": self.models.names(),
+            "in_memory": predictor().state(),
+        }
 
-    def predict(self, asked: Any) -> Any:
-        """The answer to `text`, or the answers to `texts`."""
-        if not isinstance(asked, dict) or ("text" in asked) == ("texts" in asked):
+    def predict(self, body: Any) -> Any:
+        """Return the answer to `text`, or the list of answers to `texts`."""
+        if not isinstance(body, dict) or ("text" in body) == ("texts" in body):
             raise Invalid(_("Give either text or texts."), field="text")
-        texts = asked["texts"] if "texts" in asked else [asked["text"]]
+        texts = body["texts"] if "texts" in body else [body["text"]]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise Invalid(_("A text is a string; texts is a list of strings."), field="text")
         check_texts(texts)
-        found = answers(self._choose(asked.get("model")), texts)
-        return found if "texts" in asked else found[0]
+        answers = answer_texts(self.choose_model(body.get("model")), texts)
+        return answers if "texts" in body else answers[0]
 
-    def _choose(self, name: Any) -> Model:
+    def choose_model(self, name: Any) -> Model:
+        """Return the model of this name, or the best one if no name is given."""
+        # JSON may hold anything here: what is no string names no model, and is answered by 404.
         if name in (None, ""):
             best = self.models.best()
             if best is None:
@@ -97,14 +118,16 @@ class Server:
         try:
             return self.models.named(str(name))
         except NotFound:
-            message = _("There is no model {name} here, but: {models}.")
             listed = ", ".join(self.models.names()) or "–"
-            raise NotFound(message.format(name=name, models=listed), field="model") from None
+            message = _("There is no model %(name)s here. Available models: %(models)s.")
+            raise NotFound(message % {"name": name, "models": listed}, field="model") from None
 
 
-def _body(environ: dict[str, Any]) -> Any:
+def read_json(environ: WSGIEnvironment) -> Any:
+    """Return the parsed body; TooLarge or Invalid if it can't be read."""
+    # The web server sets "refused" where it has not read a body that was too large.
     if environ.get("webserver.refused") or int(environ.get("CONTENT_LENGTH") or 0) > BODY_LIMIT:
-        raise TooLarge(_("The request is larger than {limit} bytes.").format(limit=BODY_LIMIT))
+        raise TooLarge(_("The request is larger than %(limit)d bytes.") % {"limit": BODY_LIMIT})
     try:
         return json.loads(environ["wsgi.input"].read(BODY_LIMIT))
     except (ValueError, RecursionError):
@@ -112,8 +135,15 @@ def _body(environ: dict[str, Any]) -> Any:
 
 
 def problem(error: LorasiteError) -> dict[str, Any]:
-    """RFC 9457, in the words of the API."""
-    problems = [{**found, "message": str(found["message"])} for found in error.problems]
+    """Return the error as problem+json (RFC 9457), in the shape of the API's errors."""
     title = str(error.message)
-    known = {"type": f"about:blank#{error.code}", "title": title, "status": error.status, "code": error.code}
-    return {**error.facts, **known, "detail": " ".join(p["message"] for p in problems) or title, "errors": problems}
+    problems = [{**entry, "message": str(entry["message"])} for entry in error.problems]
+    return {
+        **error.facts,
+        "type": f"about:blank#{error.code}",
+        "title": title,
+        "status": error.status,
+        "code": error.code,
+        "detail": " ".join(entry["message"] for entry in problems) or title,
+        "errors": problems,
+    }

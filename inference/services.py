@@ -1,4 +1,4 @@
-"""Predictions for people: which model, may they use it, what does it say."""
+"""Predict texts with a model that the person may use, and explain an answer."""
 
 import math
 from collections.abc import Iterator
@@ -22,109 +22,123 @@ from .selectors import Model, Models, models_for
 
 TEXTS_LIMIT = 64
 TEXT_LIMIT = 20_000  # characters
-SURE, APART = 0.6, 0.15  # below such a probability, or with the next label so near, the model is not sure
+# The model is called unsure if the best label's probability is below SURE, or within APART of the second one's.
+SURE = 0.6
+APART = 0.15
+TIMINGS = ("tokenize_ms", "queue_ms", "compute_ms")
 
 
 class Overloaded(LorasiteError):
-    code, status = "overloaded", 429
-    message = gettext_lazy(
-        "There is more to predict than can be answered soon; nothing was lost. Ask again in a moment."
-    )
+    code = "overloaded"
+    status = 429
+    message = gettext_lazy("Too many predictions are waiting; nothing was lost. Try again in a moment.")
 
     def __init__(self, *, wait: float) -> None:
-        super().__init__(retry_after=math.ceil(wait))
         self.wait = math.ceil(wait)
+        super().__init__(retry_after=self.wait)
 
 
 def predict(*, user: User, texts: list[str], model: str | None = None) -> list[dict[str, Any]]:
-    """An answer per text, in their order; `model` names a registered model, a version of it or an experiment.
+    """Return an answer per text, in their order.
 
-    Left out, the best one that the person may see answers.
+    `model` names a registered model, a version of one or an experiment; the best that the person may see if left out.
     """
     check_texts(texts)
-    chosen = choose(models_for(user), model)
-    found = answers(chosen, texts)
+    chosen = choose_model(models_for(user), model)
+    answers = answer_texts(chosen, texts)
     record("model.predict", user=user, obj=chosen.source, texts=len(texts))
-    return found
+    return answers
 
 
-def answers(model: Model, texts: list[str]) -> list[dict[str, Any]]:
-    """What the model says of each text."""
+def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
+    """Return the model's answer to each text, and count them in the metrics."""
     with metrics.measured(len(texts)):
-        found = ask(model, texts)
-    return [answer(p, text, model.name, found) for p, text in zip(found.predictions, texts, strict=True)]
+        result = ask(model, texts)
+    pairs = zip(result.predictions, texts, strict=True)
+    return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
 
 
-def answer(prediction: Prediction, text: str, model: str, found: Answers) -> dict[str, Any]:
-    """The times are this text's share of those of all texts that were asked together."""
-    from engine.data.languages import language
+def format_answer(prediction: Prediction, text: str, model: str, result: Answers) -> dict[str, Any]:
+    """Return an answer in the API's shape. Its times are an equal share of those of the whole request."""
+    from engine.data.languages import language  # heavy: the language detector
 
-    shares = zip(prediction.labels, prediction.probabilities, strict=True)
-    texts, parts = len(found.predictions), ("tokenize_ms", "queue_ms", "compute_ms")
+    texts = len(result.predictions)
+    probabilities = zip(prediction.labels, prediction.probabilities, strict=True)
     return {
         "label": prediction.label,
         "probability": round(prediction.probabilities[prediction.label], 4),
-        "latency_ms": round(found.milliseconds / texts, 2),
-        "base_model": found.base_model,
+        "latency_ms": round(result.milliseconds / texts, 2),
+        "base_model": result.base_model,
         "language": language(text),
         "label_name": prediction.labels[prediction.label],
-        "probabilities": {name: round(share, 4) for name, share in shares},
+        "probabilities": {name: round(probability, 4) for name, probability in probabilities},
         "model": model,
         "truncated": prediction.truncated,
-        "timing": {part: round(getattr(found, part) / texts, 2) for part in parts},
+        "timing": {timing: round(getattr(result, timing) / texts, 2) for timing in TIMINGS},
     }
 
 
-def explained(*, user: User, text: str, model: str | None) -> dict[str, Any]:
-    """The answer to one text, the words that it hangs on, and the label that comes near where the model is unsure."""
-    (found,) = predict(user=user, texts=[text], model=model)
-    chosen = choose(models_for(user), found["model"])
-    words = words_that_mattered(lambda texts: ask(chosen, texts).predictions, text, found["label"])
-    tried, hinges = sum(word.weight is not None for word in words), any(word.heat for word in words)
-    return found | {"words": words, "tried": tried, "hinges": hinges, "rival": rival(found["probabilities"])}
+def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
+    """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
+    (answer,) = predict(user=user, texts=[text], model=model)
+    chosen = choose_model(models_for(user), answer["model"])
+    words = words_that_mattered(lambda texts: ask(chosen, texts).predictions, text, answer["label"])
+    return answer | {
+        "words": words,
+        "tried": sum(word.weight is not None for word in words),
+        "hinges": any(word.heat for word in words),
+        "rival": rival(answer["probabilities"]),
+    }
 
 
 def rival(probabilities: dict[str, float]) -> tuple[str, float] | None:
-    """The second label and its probability where the model is not sure of the first."""
-    first, second, *_rest = [*sorted(probabilities.items(), key=lambda found: -found[1]), ("", 0.0)]
-    return None if first[1] >= SURE and first[1] - second[1] >= APART else second
+    """Return the second label and its probability if the model is not sure of the first, else None."""
+    ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    first = ranked[0]
+    second = ranked[1] if len(ranked) > 1 else ("", 0.0)
+    sure = first[1] >= SURE and first[1] - second[1] >= APART
+    return None if sure else second
 
 
-def choose(models: Models, name: str | None) -> Model:
-    found = models.named(name) if name else models.best()
-    if found is None:
+def choose_model(models: Models, name: str | None) -> Model:
+    """Return the model of this name, or the best one; Conflict if there is none at all."""
+    model = models.named(name) if name else models.best()
+    if model is None:
         raise Conflict(_("There is no trained model yet. Train one first."), field="model")
-    return found
+    return model
 
 
 def check_texts(texts: list[str]) -> None:
+    """Raise Invalid unless all texts can be predicted together."""
     if not texts or any(not text.strip() for text in texts):
         raise Invalid(_("Give a text that is not empty."), field="text")
     if len(texts) > TEXTS_LIMIT:
         raise Invalid(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise Invalid(_("Give texts in valid Unicode: half of a surrogate pair is no character."), field="text")
+        raise Invalid(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
     if any(len(text) > TEXT_LIMIT for text in texts):
         raise Invalid(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
 
 
 def ask(model: Model, texts: list[str]) -> Answers:
-    with told_in_words(model.name):
+    """Predict the texts; Conflict or Overloaded as in `engine_errors`."""
+    with engine_errors(model.name):
         return predictor().ask(model.folder, texts)
 
 
 def load(model: Model) -> str:
-    """Load a model so that the next who asks need not wait; the name of its base model."""
-    with told_in_words(model.name):
+    """Load a model, so that its first prediction need not wait, and return the name of its base model."""
+    with engine_errors(model.name):
         return predictor().base_model(model.folder)
 
 
 @contextmanager
-def told_in_words(name: str) -> Iterator[None]:
+def engine_errors(name: str) -> Iterator[None]:
+    """Turn the engine's errors about the model of this name into Conflict and Overloaded."""
     try:
         yield
     except Unreadable as error:
-        message = _("The model {name} can't be loaded: {reason}").format(name=name, reason=error)
+        message = _("The model %(name)s can't be loaded: %(reason)s") % {"name": name, "reason": error}
         raise Conflict(message, field="model") from None
     except Busy as error:
         raise Overloaded(wait=error.wait) from None
@@ -132,7 +146,7 @@ def told_in_words(name: str) -> Iterator[None]:
 
 @cache
 def predictor() -> Predictor:
-    """One per process, so that a base model is loaded once for all."""
+    """Return the process's only predictor, so that all models share the base models in memory."""
     return Predictor(
         settings.BASE_MODELS_DIR,
         device=settings.SERVE_DEVICE,

@@ -1,10 +1,10 @@
-"""How alike two datasets are, and the best past run on the data most like some other.
+"""How similar two datasets are, and the best past run on the most similar data.
 
 similarity = 0.40 labels + 0.25 language + 0.20 size + 0.15 length, each from 0 to 1:
-labels    half the share of labels in common (Jaccard), half how near their numbers are (0 from four times as many on)
-language  1 where most rows are in the same one
-size      how near the numbers of rows are: 0 from a hundred times as many on
-length    how near the median lengths of the texts are: 0 from eight times as long on
+labels    half the share of labels in common (Jaccard), half the closeness of their numbers (0 from a factor of four)
+language  1 if most rows are in the same language
+size      closeness of the numbers of rows (0 from a factor of a hundred)
+length    closeness of the median lengths of the texts (0 from a factor of eight)
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,14 @@ from experiments.selectors import experiments_for
 
 WEIGHTS = {"labels": 0.40, "language": 0.25, "size": 0.20, "length": 0.15}
 ENOUGH = 0.5
-VERSIONS, CLOSELY = 200, 10  # looked at by what the database knows; those of them whose rows are read
+# Detecting the language reads rows, so only the versions that are nearest by what the database holds are compared by it.
+MOST_VERSIONS = 200
+MOST_READ = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A configuration to start from. config: what differs from the defaults, for the new data."""
+    """A configuration to start from. `config` holds what differs from the defaults, for the new data."""
 
     experiment: Experiment
     similarity: float
@@ -39,51 +41,53 @@ class Start:
 
 
 def starting_point(user: User, data: Version) -> Start | None:
-    """The most accurate run on the data most like these; None where nothing is like them."""
+    """Return the most accurate run on the most similar data; None if no data are similar enough."""
     runs = experiments_for(user).filter(accuracy__isnull=False, version__isnull=False)
-    recent = list(runs.order_by("-created_at").values_list("version_id", flat=True)[: 10 * VERSIONS])
-    versions = Version.objects.filter(pk__in=list(dict.fromkeys(recent))[:VERSIONS]).select_related("dataset")
-    nearest = sorted(versions, key=lambda other: -similarity(data, other, languages=False))[:CLOSELY]
-    scored = sorted(((similarity(data, other), other) for other in nearest), key=lambda pair: -pair[0])
-    if not scored or scored[0][0] < ENOUGH:
+    recent = runs.order_by("-created_at").values_list("version_id", flat=True)[: 10 * MOST_VERSIONS]
+    keys = list(dict.fromkeys(recent))[:MOST_VERSIONS]
+    versions = Version.objects.filter(pk__in=keys).select_related("dataset")
+    nearest = sorted(versions, key=lambda other: -similarity(data, other, languages=False))[:MOST_READ]
+    if not nearest:
         return None
-    score, other = scored[0]
-    best = runs.filter(version=other).order_by("-accuracy").first()
-    return _start(best, score, data, other) if best else None
-
-
-def _start(run: Experiment, score: float, data: Version, other: Version) -> Start | None:
+    scores = {other: similarity(data, other) for other in nearest}
+    best_match = max(nearest, key=lambda other: scores[other])
+    if scores[best_match] < ENOUGH:
+        return None
+    run = runs.filter(version=best_match).order_by("-accuracy").first()
+    if run is None:
+        return None
     try:
         config = RunConfig.parse(run.config).concise()
-    except ConfigError:  # of a release that knew other settings
+    except ConfigError:  # written by a release that had other settings
         return None
     config.pop("experiment_name")
     config["data"] = config["data"] | {"dataset_name": str(data)}
-    return Start(run, score, config, _reason(run, score, data, other))
+    return Start(run, scores[best_match], config, explain_start(run, scores[best_match], data, best_match))
 
 
 def similarity(a: Version, b: Version, *, languages: bool = True) -> float:
-    found = {
-        "labels": _labels(set(folded(a.labels)), set(folded(b.labels))),
+    """Return how similar two datasets are, from 0 to 1; without `languages`, theirs count as different."""
+    labels_a = folded(a.labels)
+    labels_b = folded(b.labels)
+    jaccard = len(labels_a & labels_b) / len(labels_a | labels_b)
+    parts = {
+        "labels": 0.5 * jaccard + 0.5 * closeness(len(labels_a), len(labels_b), 4),
         "language": float(languages and language(a) == language(b)),
-        "size": _near(a.rows, b.rows, 100),
-        "length": _near(median_length(a), median_length(b), 8),
+        "size": closeness(a.rows, b.rows, 100),
+        "length": closeness(median_length(a), median_length(b), 8),
     }
-    return sum(WEIGHTS[name] * value for name, value in found.items())
+    return sum(WEIGHTS[name] * value for name, value in parts.items())
 
 
-def _labels(a: set[str], b: set[str]) -> float:
-    return 0.5 * len(a & b) / len(a | b) + 0.5 * _near(len(a), len(b), 4)
-
-
-def _near(a: float, b: float, farthest: float) -> float:
-    """1 for equal numbers, 0 where one is `farthest` times the other, evenly in between."""
+def closeness(a: float, b: float, farthest: float) -> float:
+    """Return 1 for equal numbers, 0 if one is `farthest` times the other or more; logarithmic in between."""
     return max(0.0, 1 - abs(log(max(a, 1) / max(b, 1))) / log(farthest))
 
 
 def median_length(version: Version) -> int:
-    """In characters, from the histogram."""
-    half, passed = sum(bar["rows"] for bar in version.lengths) / 2, 0
+    """Return the median length of the texts in characters, estimated from the histogram."""
+    half = sum(bar["rows"] for bar in version.lengths) / 2
+    passed = 0
     for bar in version.lengths:
         passed += bar["rows"]
         if passed >= half:
@@ -92,23 +96,31 @@ def median_length(version: Version) -> int:
 
 
 def language(version: Version) -> str:
-    """Rows never change, so it is found once per process."""
-    key, cache = f"language-{version.hash}", caches["memory"]
-    known = cache.get(key)
-    if known is None:
-        known = language_of(version) if version.path.exists() else ""
-        cache.set(key, known, None)
-    return str(known)
+    """Return the language of most rows; cached by process, because the rows of a version never change."""
+    cache = caches["memory"]
+    key = f"language-{version.hash}"
+    name = cache.get(key)
+    if name is None:
+        name = language_of(version) if version.path.exists() else ""
+        cache.set(key, name, None)
+    return str(name)
 
 
-def _reason(run: Experiment, score: float, data: Version, other: Version) -> str:
-    said = _(
-        "It reached an accuracy of %(accuracy).3f on %(other)s, whose data are like these to %(score).0f %%: "
+def explain_start(run: Experiment, score: float, data: Version, other: Version) -> str:
+    sentence = _(
+        "It reached an accuracy of %(accuracy).3f on %(other)s, whose data are %(score).0f %% similar to these: "
         "%(labels)d against %(own)d labels, %(rows)d against %(own_rows)d rows, %(length)d against %(own_length)d "
-        "characters in a usual text, %(language)s."
+        "characters in a typical text, %(language)s."
     )
-    return said % {
-        "accuracy": run.accuracy, "other": other, "score": 100 * score, "labels": len(other.labels), "own": len(data.labels),
-        "rows": other.rows, "own_rows": data.rows, "length": median_length(other), "own_length": median_length(data),
+    return sentence % {
+        "accuracy": run.accuracy,
+        "other": other,
+        "score": 100 * score,
+        "labels": len(other.labels),
+        "own": len(data.labels),
+        "rows": other.rows,
+        "own_rows": data.rows,
+        "length": median_length(other),
+        "own_length": median_length(data),
         "language": language(other) or _("language unknown"),
-    }  # fmt: skip
+    }

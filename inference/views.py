@@ -1,4 +1,4 @@
-"""The page that asks a model, or two side by side, about a text."""
+"""Pages: predict a text with one or two models, and find models for a dataset."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
+from accounts.http import SignedInRequest
 from web.errors import LorasiteError
 from web.throttles import limited
 
@@ -18,33 +19,39 @@ from .selectors import models_for
 
 @login_required
 @limited("predict")
-def page(request: Any) -> HttpResponse:
-    """Ask a model about one text, and another one beside it."""
-    sent = request.POST or request.GET
-    asked = {name: sent.get(name, "") for name in ("model", "second", "text")}
+def page(request: SignedInRequest) -> HttpResponse:
+    """Predict one text, and compare a second model's prediction."""
+    data = request.POST or request.GET
+    values = {name: data.get(name, "") for name in ("model", "second", "text")}
     registered, experiments = models_for(request.user).offered()
-    own = {name for name, _accuracy in registered}
-    context: dict[str, Any] = {"registered": registered, "registered_names": own, "asked": asked}
-    context |= {"experiments": experiments, "names": own | {name for name, _accuracy in experiments}}
+    registered_names = {name for name, _accuracy in registered}
+    context: dict[str, Any] = {
+        "registered": registered,
+        "registered_names": registered_names,
+        "experiments": experiments,
+        "names": registered_names | {name for name, _accuracy in experiments},
+        "values": values,
+    }
     if request.method == "POST":
-        context |= _answered(request, asked)
+        names = [values["model"]]
+        if values["second"]:
+            names.append(values["second"])
+        try:
+            answers = [services.explain(user=request.user, text=values["text"], model=name) for name in names]
+        except LorasiteError as error:
+            context["error"] = error.message
+        else:
+            context["answers"] = answers
+            context["copies"] = copies(request, answers[0]["model"], values["text"])
     return render(request, "inference/predict.html", context)
 
 
 @login_required
 @require_GET
 @vary_on_headers("HX-Request")
-def recommend(request: Any) -> HttpResponse:
-    """The models that fit a dataset, measured on its rows; a page, or the part that the page of models loads by itself."""
+def recommend(request: SignedInRequest) -> HttpResponse:
+    """The models that match a dataset, measured on its rows: a page, or only the part that the models page loads."""
     data = recommendation.data_for(request.user, request.GET.get("dataset", ""))
-    context = {"data": data, "found": recommendation.recommend(user=request.user, data=data)}
-    return render(request, "inference/recommend.html" + ("#measured" if request.htmx else ""), context)
-
-
-def _answered(request: Any, asked: dict[str, str]) -> dict[str, Any]:
-    names = [asked["model"], asked["second"]] if asked["second"] else [asked["model"]]
-    try:
-        answers = [services.explained(user=request.user, text=asked["text"], model=name) for name in names]
-    except LorasiteError as error:
-        return {"error": error.message}
-    return {"answers": answers, "copies": copies(request, answers[0]["model"], asked["text"])}
+    context = {"data": data, "recommendation": recommendation.recommend(user=request.user, data=data)}
+    template = "inference/recommend.html#measured" if request.htmx else "inference/recommend.html"
+    return render(request, template, context)

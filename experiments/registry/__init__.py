@@ -1,1 +1,1 @@
-"""The registry: models that outlive their runs, with cards, aliases, search and sharing. Rooms as in any app."""
+"""The model registry: models that outlive their runs, with versions, cards, aliases, search and sharing."""

@@ -14,27 +14,25 @@ from rest_framework.views import APIView
 
 from accounts.http import person
 from accounts.idempotency import HEADER, key_of
-from accounts.models import User
 from accounts.permissions import require_creator
 from web.errors import Invalid
 from web.requests import refuse_unknown
 
 from ..models import ModelVersion, RegisteredModel
+from ..names import ALIAS_NAME
 from ..selectors import managed_experiment
 from . import selectors, services
 from .serializers import AliasSerializer, DescribeSerializer, ModelDetail, ModelRow, RegisterSerializer
 
-WORDS = {
+DESCRIPTIONS = {
     "q": "Words anywhere in name, summary, labels, data, base model or language.",
     "language": "English name of the language, as English.",
-    "labels": "A set of labels with commas, in any order and case: models that tell just these apart.",
-    "owner": "me: one's own only.",
+    "labels": "A set of labels separated by commas, in any order and case: models with exactly these labels.",
+    "owner": "me: only your own.",
     "sort": f"One of {', '.join(selectors.SORTABLE)}; with a minus, the highest first.",
 }
-
-
 CHOICES = {"sort": ["", *selectors.SORTABLE, *(f"-{key}" for key in selectors.SORTABLE)], "owner": ["", "me"]}
-ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{services.ALIAS.pattern}$"}, OpenApiParameter.PATH)
+ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{ALIAS_NAME.pattern}$"}, OpenApiParameter.PATH)
 
 
 class Models(ListAPIView[RegisteredModel]):
@@ -49,7 +47,7 @@ class Models(ListAPIView[RegisteredModel]):
     @extend_schema(
         operation_id="models_list",
         parameters=[
-            OpenApiParameter(name, str, description=WORDS.get(name, ""), enum=CHOICES.get(name))
+            OpenApiParameter(name, str, description=DESCRIPTIONS.get(name, ""), enum=CHOICES.get(name))
             for name in selectors.FILTERS
         ],
     )
@@ -64,14 +62,19 @@ class Models(ListAPIView[RegisteredModel]):
         """Register a finished experiment of yours as a new model, or as the next version of one."""
         require_creator(person(request))
         refuse_unknown(request.data, RegisterSerializer)
-        sent = RegisterSerializer(data=request.data)
-        sent.is_valid(raise_exception=True)
-        fields = {**sent.validated_data}
-        experiment = managed_experiment(person(request), fields.pop("experiment"))
+        serializer = RegisterSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        values = serializer.validated_data
         version = services.register(
-            user=person(request), experiment=experiment, idempotency_key=key_of(request), **fields
+            user=person(request),
+            experiment=managed_experiment(person(request), values["experiment"]),
+            name=values["name"],
+            summary=values.get("summary", ""),
+            note=values.get("note", ""),
+            checkpoint=values.get("checkpoint", "best"),
+            idempotency_key=key_of(request),
         )
-        return Response(_detail(version), status=201)
+        return Response(model_detail(version), status=201)
 
 
 class OneModel(APIView):
@@ -80,28 +83,31 @@ class OneModel(APIView):
     @extend_schema(operation_id="model", responses=ModelDetail)
     def get(self, request: Request, name: str) -> Response:
         """A model by name, or one of its versions: name@3, name@champion."""
-        return Response(_detail(selectors.version_for(person(request), name)))
+        return Response(model_detail(selectors.version_for(person(request), name)))
 
     @extend_schema(operation_id="model_describe", request=DescribeSerializer, responses=ModelDetail)
     def patch(self, request: Request, name: str) -> Response:
         """Change the summary, the card's text or the licences; what is not sent stays."""
-        version = _managed(person(request), name)
+        version = selectors.managed_version(person(request), name)
         refuse_unknown(request.data, DescribeSerializer)
         if not request.data:
             raise Invalid(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
-        sent = DescribeSerializer(data=request.data)
-        sent.is_valid(raise_exception=True)
-        values = sent.validated_data
+        serializer = DescribeSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        values = serializer.validated_data
         services.describe(
-            user=person(request), version=version, summary=values.get("summary"), text=values.get("card"),
+            user=person(request),
+            version=version,
+            summary=values.get("summary"),
+            text=values.get("card"),
             licence=values.get("licence"),
-        )  # fmt: skip
-        return Response(_detail(selectors.version_for(person(request), name)))
+        )
+        return Response(model_detail(selectors.version_for(person(request), name)))
 
     @extend_schema(operation_id="model_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
-        """Remove a model with all its versions, or with name@3 that version alone."""
-        version = _managed(person(request), name)
+        """Delete a model with all its versions, or with name@3 only that version."""
+        version = selectors.managed_version(person(request), name)
         if "@" in name:
             services.delete_version(user=person(request), version=version)
         else:
@@ -123,27 +129,22 @@ class ModelAlias(APIView):
 
     @extend_schema(operation_id="model_alias", request=AliasSerializer, responses=ModelDetail, parameters=[ALIAS])
     def put(self, request: Request, name: str, alias: str) -> Response:
-        """Let name@alias mean this version, whatever it meant before."""
+        """Point name@alias at this version, whatever it pointed at before."""
         model = selectors.managed_model(person(request), name)
         refuse_unknown(request.data, AliasSerializer)
-        sent = AliasSerializer(data=request.data)
-        sent.is_valid(raise_exception=True)
-        version = selectors.version_of(model, str(sent.validated_data["version"]))
+        serializer = AliasSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        version = selectors.version_of(model, str(serializer.validated_data["version"]))
         services.set_alias(user=person(request), version=version, name=alias)
-        return Response(_detail(version))
+        return Response(model_detail(version))
 
     @extend_schema(operation_id="model_alias_end", responses={204: None})
     def delete(self, request: Request, name: str, alias: str) -> Response:
-        """The alias means nothing any more."""
+        """Remove an alias; the version stays."""
         model = selectors.managed_model(person(request), name)
         services.remove_alias(user=person(request), model=model, name=alias)
         return Response(status=204)
 
 
-def _managed(user: User, name: str) -> ModelVersion:
-    selectors.managed_model(user, name.partition("@")[0])
-    return selectors.version_for(user, name)
-
-
-def _detail(version: ModelVersion) -> dict[str, Any]:
+def model_detail(version: ModelVersion) -> dict[str, Any]:
     return dict(ModelDetail(version.model, context={"version": version}).data)

@@ -1,4 +1,4 @@
-"""A model version's card: the facts that a run has left, the text that people write, and both as README.md."""
+"""The card of a model version: facts of its run, a text that people write, and both together as README.md."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,23 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 LICENCES = ("base_model", "dataset")
-# Of the presets' base models, as their makers state it; anything else is for people to fill in.
-KNOWN = {
+# As the makers of the presets' base models state them; people fill in those of other models.
+BASE_MODEL_LICENCES = {
     "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
     "distilbert-base-uncased": "apache-2.0",
     "roberta-base": "mit",
     "albert-base-v2": "apache-2.0",
 }
-CODES = {
-    "English": "en", "Chinese": "zh", "Japanese": "ja", "Korean": "ko", "German": "de", "French": "fr", "Spanish": "es",
-}  # fmt: skip
+LANGUAGE_CODES = {
+    "English": "en",
+    "Chinese": "zh",
+    "Japanese": "ja",
+    "Korean": "ko",
+    "German": "de",
+    "French": "fr",
+    "Spanish": "es",
+}
+HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall"}
 TAGS = {
     "a", "blockquote", "br", "code", "em", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "strong",
     "table", "tbody", "td", "th", "thead", "tr", "ul",
@@ -34,42 +41,49 @@ TAGS = {
 
 
 def known_licences(experiment: Experiment) -> dict[str, str]:
-    return {"base_model": KNOWN.get(experiment.base_model, ""), "dataset": ""}
+    """Return the licences to start with; people fill in what is empty."""
+    return {"base_model": BASE_MODEL_LICENCES.get(experiment.base_model, ""), "dataset": ""}
 
 
 def limits(data: Version | None) -> list[dict[str, Any]]:
-    """What the validation report has found in the data."""
-    found = data.findings.all() if data else []
-    return [{"code": f.code, "severity": f.severity, "count": f.count, "message": f.message} for f in found]
+    """Return the findings of the data's validation report."""
+    findings = data.findings.all() if data else []
+    return [{"code": f.code, "severity": f.severity, "count": f.count, "message": f.message} for f in findings]
 
 
 def metrics_at(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
-    """What was measured at another checkpoint than the best one: scores alone."""
+    """Return the metrics of another checkpoint than the best; only its scores are known, None for a missing one."""
     step = experiment.metrics["checkpoints"][checkpoint]["step"]
-    rows = [row for row in experiment.metrics.get("history", []) if row["step"] == step and "eval_accuracy" in row]
-    scores = {
-        name.removeprefix("eval_"): value for name, value in (rows or [{}])[-1].items() if name.startswith("eval_")
-    }
-    return {"eval": {"accuracy": None, "macro_f1": None, "loss": None} | scores}
+    scores: dict[str, Any] = {"accuracy": None, "macro_f1": None, "loss": None}
+    history = experiment.metrics.get("history", [])
+    evaluations = [entry for entry in history if entry["step"] == step and "eval_accuracy" in entry]
+    if evaluations:
+        for name, value in evaluations[-1].items():
+            if name.startswith("eval_"):
+                scores[name.removeprefix("eval_")] = value
+    return {"eval": scores}
 
 
 def first_text(version: ModelVersion) -> str:
-    """What the card says until somebody writes it anew."""
-    labels, language = ", ".join(version.labels), version.language or _("its data's language")
-    does = _("It tells these labels apart in texts of %(language)s: %(labels)s.") % {
-        "language": language,
-        "labels": labels,
+    """Return the card's text until somebody writes another one."""
+    purpose = _("It classifies texts in %(language)s by these labels: %(labels)s.") % {
+        "language": version.language or _("the language of its data"),
+        "labels": ", ".join(version.labels),
     }
-    learnt = _("It has learnt from %(dataset)s, and reads nothing behind its first %(tokens)s tokens.") % {
-        "dataset": version.dataset_name, "tokens": version.config.get("data", {}).get("max_length", 128),
-    }  # fmt: skip
-    use = _("Write here what it is for, what it must not be used for, and whom it may fail.")
-    return f"## {_('What it does')}\n\n{does} {learnt}\n\n## {_('What it is for')}\n\n{use}\n"
+    training = _("It was trained on %(dataset)s and reads at most the first %(tokens)s tokens of a text.") % {
+        "dataset": version.dataset_name,
+        "tokens": version.config.get("data", {}).get("max_length", 128),
+    }
+    to_do = _("Write here what the model is for, what it must not be used for, and for whom it may work badly.")
+    # xgettext does not find strings inside of f-strings.
+    purpose_title = _("What it does")
+    use_title = _("Intended use")
+    return f"## {purpose_title}\n\n{purpose} {training}\n\n## {use_title}\n\n{to_do}\n"
 
 
 def rendered(text: str) -> SafeString:
-    """Markdown as HTML that does nothing but show: no script, no style, no image, no address but http, https and mailto."""
-    import nh3
+    """Return Markdown as inert HTML: no script, style or image, and no links but http, https and mailto."""
+    import nh3  # deferred: only pages with a card need it
 
     html = _markdown().render(text)
     clean = nh3.clean(html, tags=TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https", "mailto"})
@@ -78,47 +92,49 @@ def rendered(text: str) -> SafeString:
 
 @cache
 def _markdown() -> "MarkdownIt":
-    from markdown_it import MarkdownIt
+    from markdown_it import MarkdownIt  # deferred like nh3
 
     return MarkdownIt("js-default", {"html": False, "linkify": False})
 
 
 def readme(version: ModelVersion) -> str:
-    """The card as the model hub's README.md: metadata in front, the text, and the facts, those in English."""
-    metadata = yaml.safe_dump(_metadata(version), sort_keys=False, allow_unicode=True)
+    """Return the card as the README.md of a model hub: metadata, the text, and the facts in English."""
+    metadata = yaml.safe_dump(hub_metadata(version), sort_keys=False, allow_unicode=True)
     with override("en"):
-        parts = [f"# {version}", version.model.summary, version.card.strip(), *_facts(version)]
+        parts = [f"# {version}", version.model.summary, version.card.strip(), *fact_sections(version)]
     return f"---\n{metadata}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _metadata(version: ModelVersion) -> dict[str, Any]:
-    known = {
+def hub_metadata(version: ModelVersion) -> dict[str, Any]:
+    """Return the metadata of a Hugging Face model card (huggingface.co/docs/hub/model-cards)."""
+    evaluation = version.metrics.get("eval", {})
+    metrics = [
+        {"type": kind, "name": name, "value": round(evaluation[name], 4)}
+        for name, kind in HUB_METRICS.items()
+        if evaluation.get(name) is not None
+    ]
+    dataset = {
+        "name": version.dataset_name,
+        "type": "lorasite",
+        "split": "eval",
+        "revision": version.dataset_hash or "unknown",
+    }
+    result = {"task": {"type": "text-classification"}, "dataset": dataset, "metrics": metrics}
+    metadata = {
         "base_model": version.base_model,
         "library_name": "peft",
         "pipeline_tag": "text-classification",
         "tags": ["lora", "lorasite"],
-        "language": CODES.get(version.language),
+        "language": LANGUAGE_CODES.get(version.language),
         "license": version.licence.get("base_model"),
-        "model-index": [{"name": str(version), "results": [_result(version)]}],
+        "model-index": [{"name": str(version), "results": [result]}],
     }
-    return {name: value for name, value in known.items() if value}
+    return {name: value for name, value in metadata.items() if value}
 
 
-def _result(version: ModelVersion) -> dict[str, Any]:
-    found = version.metrics.get("eval", {})
-    types = {"accuracy": "accuracy", "macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall"}
-    return {
-        "task": {"type": "text-classification"},
-        "dataset": {
-            "name": version.dataset_name, "type": "lorasite", "split": "eval",
-            "revision": version.dataset_hash or "unknown",
-        },
-        "metrics": [{"type": types[n], "name": n, "value": round(found[n], 4)} for n in types if found.get(n) is not None],
-    }  # fmt: skip
-
-
-def _facts(version: ModelVersion) -> list[str]:
-    lines = {
+def fact_sections(version: ModelVersion) -> list[str]:
+    """Return the sections of the README.md that nobody writes: results, limits, facts, code, configuration."""
+    facts = {
         "Data": f"{version.dataset_name} (sha256 {version.dataset_hash or 'unknown'})",
         "Base model": version.base_model,
         "Licence of the base model": version.licence.get("base_model") or "unknown",
@@ -127,26 +143,27 @@ def _facts(version: ModelVersion) -> list[str]:
         "Machine": ", ".join(f"{name} {value}" for name, value in version.machine.items()) or "unknown",
         "Checkpoint": version.checkpoint,
     }
-    facts = "\n".join(f"- **{name}:** {value}" for name, value in lines.items())
-    found = "\n".join(f"- {limit['message']}" for limit in version.limits) or "- The checks of the data found nothing."
+    fact_list = "\n".join(f"- **{name}:** {value}" for name, value in facts.items())
+    limit_list = (
+        "\n".join(f"- {limit['message']}" for limit in version.limits) or "- The data checks found no problems."
+    )
+    config = yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)
     return [
-        f"## Results\n\n{verdict(version.metrics)}\n\n{_per_label(version)}".rstrip(),
-        f"## Limits found in the data\n\n{found}",
-        f"## Facts\n\n{facts}",
+        f"## Results\n\n{verdict(version.metrics)}\n\n{label_table(version)}".rstrip(),
+        f"## Limits found in the data\n\n{limit_list}",
+        f"## Facts\n\n{fact_list}",
         f"## Use it in plain PEFT\n\n```python\n{plain_peft_code('.', version.labels, version.config)}```",
-        f"## Configuration\n\n```yaml\n{yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)}```",
+        f"## Configuration\n\n```yaml\n{config}```",
     ]
 
 
-def _per_label(version: ModelVersion) -> str:
-    rows = version.metrics.get("eval", {}).get("per_label", {})
-    lines = [
-        f"| {_cell(name)} | {r['precision']:.3f} | {r['recall']:.3f} | {r['f1']:.3f} | {r['support']} |"
-        for name, r in rows.items()
-    ]
-    head = "| label | precision | recall | F1 | rows |\n|---|---|---|---|---|"
-    return "\n".join([head, *lines]) if lines else ""
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+def label_table(version: ModelVersion) -> str:
+    """Return the results of each label as a Markdown table; empty if none are known."""
+    per_label = version.metrics.get("eval", {}).get("per_label", {})
+    if not per_label:
+        return ""
+    lines = ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
+    for name, row in per_label.items():
+        label = " ".join(name.replace("|", "\\|").split())  # a label may hold what ends a cell or a line
+        lines.append(f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']} |")
+    return "\n".join(lines)

@@ -1,31 +1,38 @@
-"""Reads of registered models."""
+"""Queries: which models are registered, and which version a name means."""
 
 from typing import Any
 
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import F, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts
+from datasets_app import wording
 from web.errors import NotFound
+from web.requests import whole_number
 
 from ..models import ModelVersion, RegisteredModel
-from ..selectors import refuse_unknown
+from ..selectors import require_one_of
 from .labels import label_set
 
 FILTERS = ("q", "language", "base_model", "labels", "owner", "sort")  # what search() takes
 SORTABLE = {
-    "name": "name", "updated": "updated_at", "accuracy": "accuracy", "macro_f1": "macro_f1", "language": "language",
-    "base_model": "base_model", "owner": "owner__username",
-}  # fmt: skip
+    "name": "name",
+    "updated": "updated_at",
+    "accuracy": "accuracy",
+    "macro_f1": "macro_f1",
+    "language": "language",
+    "base_model": "base_model",
+    "owner": "owner__username",
+}
 
 
 @counts("storage")
-def kept_by(user: User) -> int:
-    """Bytes of a person's models; while the run is there, its files are the same ones and counted with it."""
-    found = ModelVersion.objects.filter(model__owner=user, experiment=None)
-    return found.aggregate(all=Sum("size"))["all"] or 0
+def stored_bytes(user: User) -> int:
+    """Return the size of a person's models whose experiment is deleted; until then the files are hard links to its own."""
+    versions = ModelVersion.objects.filter(model__owner=user, experiment=None)
+    return versions.aggregate(total=Sum("size"))["total"] or 0
 
 
 def models_for(user: User) -> QuerySet[RegisteredModel]:
@@ -41,70 +48,85 @@ def managed_model(user: User, name: str) -> RegisteredModel:
 
 
 def version_for(user: User, reference: str) -> ModelVersion:
-    """The version that "name" (the newest), "name@3" or "name@champion" means; NotFound, also to a stranger."""
+    """Return the version that "name" (the newest), "name@3" or "name@champion" means; NotFound, also to a stranger."""
     name, _at, which = reference.partition("@")
     return version_of(model_for(user, name), which)
 
 
+def managed_version(user: User, reference: str) -> ModelVersion:
+    """Return the same for a person who may change the model; NotAllowed to a reader."""
+    managed_model(user, reference.partition("@")[0])
+    return version_for(user, reference)
+
+
 def version_of(model: RegisteredModel, which: str = "") -> ModelVersion:
-    """A model's version by number or alias; the newest where nothing is said."""
+    """Return a model's version by number or alias, or the newest if `which` is empty."""
     versions = model.versions.select_related("model__owner", "dataset_version__dataset", "experiment", "author")
-    if which:
-        versions = versions.filter(Q(number=int(which)) if _is_number(which) else Q(aliases__name=which))
-    found = versions.first()
-    if found is None:
+    number = whole_number(which)
+    if number is not None and len(which) < 10:  # more digits do not fit the column
+        versions = versions.filter(number=number)
+    elif which:
+        versions = versions.filter(aliases__name=which)
+    version = versions.first()
+    if version is None:
         numbers = ", ".join(str(n) for n in model.versions.values_list("number", flat=True)[:20])
         message = _("The model “%(name)s” has no version “%(which)s”; it has %(numbers)s.")
         raise NotFound(message % {"name": model.name, "which": which[:40], "numbers": numbers})
-    return found
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
+    return version
 
 
 def search(
     user: User, q: str = "", language: str = "", base_model: str = "", labels: str = "", owner: str = "", sort: str = ""
 ) -> QuerySet[RegisteredModel]:
-    """The models of one person: words anywhere in name, summary, labels, data, base model or language.
+    """Return the models that the person may see, filtered and sorted by a column of SORTABLE ("-accuracy": descending).
 
-    `labels` is a set with commas, in any order and case; `owner` is empty, or "me" for one's own.
+    `q` is words that all occur in name, summary, labels, data, base model or language; `labels` is a set of labels
+    separated by commas, in any order and case; `owner` is empty, or "me" for the person's own.
     """
     sort = sort or "-updated"
-    refuse_unknown(sort.removeprefix("-"), SORTABLE, "sort")
-    refuse_unknown(owner, ("", "me"), "owner")
-    exact = {"language": language, "base_model": base_model, "owner": user if owner else None}
-    found = models_for(user).defer("latest__config", "latest__metrics", "latest__card")
-    found = found.filter(**{name: value for name, value in exact.items() if value})
+    key = sort.removeprefix("-")
+    require_one_of(key, SORTABLE, "sort")
+    require_one_of(owner, ("", "me"), "owner")
+    models = models_for(user).defer("latest__config", "latest__metrics", "latest__card")
+    if language:
+        models = models.filter(language=language)
+    if base_model:
+        models = models.filter(base_model=base_model)
+    if owner:
+        models = models.filter(owner=user)
     if labels.strip(", "):
-        found = found.filter(label_set=label_set(name for name in labels.split(",") if name.strip()))
+        models = models.filter(label_set=label_set(name for name in labels.split(",") if name.strip()))
     for word in q.lower().split():
-        found = found.filter(words__contains=word)
-    column = F(SORTABLE[sort.removeprefix("-")])
-    order = column.desc(nulls_last=True) if sort.startswith("-") else column.asc(nulls_last=True)
-    return found.order_by(order, "-pk" if sort.startswith("-") else "pk")  # one direction: an index serves it
+        models = models.filter(words__contains=word)
+    # Both keys in one direction, so that one index serves them.
+    column = F(SORTABLE[key])
+    if sort.startswith("-"):
+        return models.order_by(column.desc(nulls_last=True), "-pk")
+    return models.order_by(column.asc(nulls_last=True), "pk")
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """What the list can be filtered by."""
-    seen = visible(user, RegisteredModel.objects.order_by())
-    fields = {"languages": "language", "base_models": "base_model"}
-    return {n: sorted(filter(None, seen.values_list(f, flat=True).distinct()[:200])) for n, f in fields.items()}
+    """Return the values that the list can be filtered by."""
+    models = visible(user, RegisteredModel.objects.order_by())
+    languages = models.values_list("language", flat=True).distinct()[:200]
+    base_models = models.values_list("base_model", flat=True).distinct()[:200]
+    return {"languages": sorted(filter(None, languages)), "base_models": sorted(filter(None, base_models))}
 
 
 def fitting(user: User, labels: list[str]) -> QuerySet[RegisteredModel]:
-    """The models that tell just these labels apart, the most accurate on their own data first."""
+    """Return the models with exactly these labels, the most accurate on their own data first."""
     return models_for(user).filter(label_set=label_set(labels)).order_by(F("accuracy").desc(nulls_last=True), "pk")
 
 
 def aliases(model: RegisteredModel) -> dict[str, int]:
-    """Number of the version that each alias means."""
+    """Return the number of the version that each alias points at."""
     return dict(model.aliases.values_list("name", "version__number"))
 
 
 def shown_limits(version: ModelVersion) -> list[dict[str, Any]]:
-    """The findings in the reader's language."""
-    from datasets_app import wording
-
-    known = [limit for limit in version.limits if limit["code"] in wording.TITLES]
-    return [limit | {"sentence": wording.sentence(limit["code"], limit["count"])} for limit in known]
+    """Return the findings in the reader's language; those of a release that had other checks are left out."""
+    return [
+        limit | {"sentence": wording.sentence(limit["code"], limit["count"])}
+        for limit in version.limits
+        if limit["code"] in wording.TITLES
+    ]

@@ -13,7 +13,7 @@ from .selectors import aliases
 
 
 class ModelRow(serializers.ModelSerializer[RegisteredModel]):
-    """One line of the list; what is said of labels and results is that of the newest version."""
+    """A model in a list, with the labels and results of its newest version."""
 
     owner = serializers.CharField(source="owner.username", read_only=True)
     version = serializers.IntegerField(source="latest.number", read_only=True)
@@ -23,9 +23,18 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
     class Meta:
         model = RegisteredModel
         fields = [
-            "name", "owner", "summary", "version", "language", "labels", "base_model", "dataset", "accuracy", "macro_f1",
+            "name",
+            "owner",
+            "summary",
+            "version",
+            "language",
+            "labels",
+            "base_model",
+            "dataset",
+            "accuracy",
+            "macro_f1",
             "updated_at",
-        ]  # fmt: skip
+        ]
 
 
 class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
@@ -39,14 +48,32 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
     class Meta:
         model = ModelVersion
         fields = [
-            "version", "author", "created_at", "note", "experiment", "checkpoint", "dataset", "dataset_hash", "base_model",
-            "licence", "language", "labels", "accuracy", "macro_f1", "metrics", "config", "limits", "machine", "trained_at",
-            "size", "card",
-        ]  # fmt: skip
+            "version",
+            "author",
+            "created_at",
+            "note",
+            "experiment",
+            "checkpoint",
+            "dataset",
+            "dataset_hash",
+            "base_model",
+            "licence",
+            "language",
+            "labels",
+            "accuracy",
+            "macro_f1",
+            "metrics",
+            "config",
+            "limits",
+            "machine",
+            "trained_at",
+            "size",
+            "card",
+        ]
 
 
 class ModelDetail(ModelRow):
-    """A model with one version whole (the newest, or the one that the address names) and the numbers of all."""
+    """A model with one full version (the newest, or the one that the address names) and the numbers of all versions."""
 
     aliases = serializers.SerializerMethodField()
     versions = serializers.SerializerMethodField()
@@ -72,8 +99,8 @@ class RegisterSerializer(serializers.Serializer[Any]):
     closed = True  # a misspelt field is refused
 
     experiment = Text(max_length=80)
-    name = Text(max_length=80, help_text="A new model's, or one that you manage: its next version.")
-    summary = Text(required=False, allow_blank=True, max_length=300, help_text="What it does, in a line.")
+    name = Text(max_length=80, help_text="Of a new model, or of one that you manage: its next version.")
+    summary = Text(required=False, allow_blank=True, max_length=300, help_text="What it does, in one line.")
     note = Text(required=False, allow_blank=True, max_length=300, help_text="What is new in this version.")
     checkpoint = serializers.ChoiceField(["best", "last", "fastest"], required=False)
 

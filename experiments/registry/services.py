@@ -1,6 +1,5 @@
-"""Everything that changes registered models."""
+"""Create and change registered models."""
 
-import re
 import tempfile
 import uuid
 import zipfile
@@ -12,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from accounts.idempotency import fingerprint, made_before, once
 from accounts.models import User
-from accounts.permissions import require_creator, visible
+from accounts.permissions import can_manage, require_creator, visible
 from accounts.quotas import require_storage
 from audit.services import record
 from datasets_app.checks.languages import spoken
@@ -22,16 +21,14 @@ from web.errors import Conflict, Invalid
 from work.paths import remove_on_commit
 
 from ..models import Alias, Experiment, ModelVersion, RegisteredModel
+from ..names import ALIAS_NAME, MODEL_NAME, RESERVED_MODELS
 from ..services import NameTaken
 from . import card, files
 from .labels import label_set
 
-NAME = re.compile(r"[A-Za-z0-9](\.?[A-Za-z0-9_-]){0,79}")
-ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-RESERVED = ("register", "recommend")  # addresses of pages and of the API
 CARD_LIMIT = 20_000  # characters
 KEPT_METRICS = ("eval", "test", "baseline", "train", "system")
-SAMPLE = 60  # rows that tell a dataset's language
+LANGUAGE_SAMPLE = 60  # rows that the language of a dataset is detected from
 
 
 def register(
@@ -44,81 +41,74 @@ def register(
     checkpoint: str = "best",
     idempotency_key: str | None = None,
 ) -> ModelVersion:
-    """The next version of a model, from a finished experiment that the person manages.
+    """Register the next version of a model from a finished experiment that the person manages.
 
-    Its files are in place, whole, before the database knows of it; what is refused leaves nothing behind.
+    The files are complete before the database row exists, and removed if it can't be written.
     """
     require_creator(user)
     mark = fingerprint("model", experiment.name, name, summary, note, checkpoint)
-    if known := made_before(user, idempotency_key, mark, ModelVersion.objects.all()):
-        return cast(ModelVersion, known)
-    _check_source(user, experiment, checkpoint)
+    if earlier := made_before(user, idempotency_key, mark, ModelVersion.objects.all()):
+        return cast(ModelVersion, earlier)
+    check_source(user, experiment, checkpoint)
     check_name(user, name)
     require_storage(user)
-    version = _on_disk(user, experiment, checkpoint, note)
+    facts = version_facts(experiment, checkpoint)
+    version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
+    version.size = files.keep(experiment, checkpoint, version.folder)
     try:
-        with once(user, idempotency_key, mark, ModelVersion.objects.all()) as found:
-            found.made = found.made or _insert(version, user, name, summary)
+        with once(user, idempotency_key, mark, ModelVersion.objects.all()) as creation:
+            if not creation.made:
+                creation.made = insert_version(version, user, name, summary)
     except BaseException:
         remove_folder(version.folder)
         raise
-    if found.made != version:  # the same request was here at the same moment
+    if creation.made != version:  # the same request was handled at the same moment
         remove_folder(version.folder)
-    return cast(ModelVersion, found.made)
+    return cast(ModelVersion, creation.made)
 
 
-def _on_disk(user: User, experiment: Experiment, checkpoint: str, note: str) -> ModelVersion:
-    """A version with its files, which the database does not know yet."""
-    facts = _facts(experiment, checkpoint)
-    version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
-    version.size = files.keep(experiment, checkpoint, version.folder)
-    return version
-
-
-def _check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
-    if not visible(user, Experiment.objects.filter(pk=experiment.pk), manage=True).exists():
-        raise Conflict(_("Only who manages an experiment can register its model."), field="experiment")
+def check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
+    """Raise Conflict or Invalid unless the person can register this checkpoint of the experiment."""
+    if not can_manage(user, experiment):
+        raise Conflict(_("You can only register the model of an experiment that you manage."), field="experiment")
     if not experiment.is_ready:
-        raise Conflict(
-            _("This run has left no model yet. Wait until it is done, or choose another."), field="experiment"
-        )
-    there = files.checkpoints(experiment)
-    if checkpoint != "best" and checkpoint not in there:
-        listed = ", ".join({"best": None, **there})
+        message = _("This run has left no model yet. Wait until it is done, or choose another.")
+        raise Conflict(message, field="experiment")
+    available = files.checkpoints(experiment)
+    if checkpoint != "best" and checkpoint not in available:
+        listed = ", ".join({"best": None, **available})
         raise Invalid(_("checkpoint is one of: %(listed)s.") % {"listed": listed}, field="checkpoint")
 
 
 def check_name(user: User, name: str) -> None:
-    """Invalid or NameTaken where the person can't register a model of this name."""
-    _target(user, name)
+    """Raise Invalid or NameTaken if the person can't register a model of this name."""
+    target_model(user, name)
 
 
-def _target(user: User, name: str) -> RegisteredModel | None:
-    """The model that the name already means, if any; refused where the name is somebody else's, of a run too."""
-    if not NAME.fullmatch(name) or name.lower() in RESERVED:
+def target_model(user: User, name: str) -> RegisteredModel | None:
+    """Return the person's model of this name, or None if there is none; Invalid or NameTaken as in `check_name`."""
+    if not MODEL_NAME.fullmatch(name) or name.lower() in RESERVED_MODELS:
         message = _(
             "A model's name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and is "
             "none of: %(reserved)s."
         )
-        raise Invalid(message % {"reserved": ", ".join(RESERVED)}, field="name")
-    found = RegisteredModel.objects.filter(name__iexact=name).first()
-    if found and (found.name != name or not manages(user, found)):
-        raise NameTaken(_("This name is taken by another model. Choose another."), field="name")
-    run = Experiment.objects.filter(
-        name__iexact=name
-    )  # a model answers before a run of its name: nobody takes another's
-    if not found and run.exists() and not visible(user, run, manage=True).exists():
+        raise Invalid(message % {"reserved": ", ".join(RESERVED_MODELS)}, field="name")
+    model = RegisteredModel.objects.filter(name__iexact=name).first()
+    if model:
+        if model.name != name or not can_manage(user, model):
+            raise NameTaken(_("This name is taken by another model. Choose another."), field="name")
+        return model
+    # A prediction by name prefers a model to an experiment, so nobody may hide somebody else's experiment.
+    experiments = Experiment.objects.filter(name__iexact=name)
+    if experiments.exists() and not visible(user, experiments, manage=True).exists():
         raise NameTaken(_("This name is taken by somebody else's experiment. Choose another."), field="name")
-    return found
+    return None
 
 
-def manages(user: User, model: RegisteredModel) -> bool:
-    return visible(user, RegisteredModel.objects.filter(pk=model.pk), manage=True).exists()
-
-
-def _facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
-    """What the card tells and nobody edits."""
-    data, metrics = experiment.version, {k: v for k, v in experiment.metrics.items() if k in KEPT_METRICS}
+def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
+    """Return the fields of a version that come from its run and that nobody edits."""
+    data = experiment.version
+    metrics = {name: value for name, value in experiment.metrics.items() if name in KEPT_METRICS}
     if checkpoint != "best":
         metrics = card.metrics_at(experiment, checkpoint) | {"system": metrics.get("system", {})}
     task = getattr(experiment, "task", None)
@@ -143,68 +133,81 @@ def _facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
 
 
 def language_of(data: Version) -> str:
-    """The language of most of some rows."""
-    import polars as pl
+    """Return the language of most rows, judged by a sample of them; empty if it can't be told."""
+    import polars as pl  # heavy
 
-    rows = pl.scan_parquet(data.path).select("text").gather_every(max(1, data.rows // SAMPLE)).head(SAMPLE).collect()
+    every = max(1, data.rows // LANGUAGE_SAMPLE)
+    rows = pl.scan_parquet(data.path).select("text").gather_every(every).head(LANGUAGE_SAMPLE).collect()
     return spoken(rows["text"].to_list())
 
 
 @transaction.atomic
-def _insert(version: ModelVersion, user: User, name: str, summary: str) -> ModelVersion:
-    model = _target(user, name)
-    try:
-        with transaction.atomic():
-            model = model or RegisteredModel.objects.create(name=name, owner=user, updated_at=timezone.now())
-    except IntegrityError:
-        raise NameTaken(_("This name has just been taken. Choose another."), field="name") from None
-    model = RegisteredModel.objects.select_for_update().get(pk=model.pk)  # one next number at a time
-    newest = model.versions.first()
-    version.model, version.number = model, newest.number + 1 if newest else 1
-    version.card = newest.card if newest else card.first_text(version)
+def insert_version(version: ModelVersion, user: User, name: str, summary: str) -> ModelVersion:
+    """Store a version whose files are complete, and its model if this is the first one."""
+    model = target_model(user, name)
+    if model is None:
+        try:
+            with transaction.atomic():
+                model = RegisteredModel.objects.create(name=name, owner=user, updated_at=timezone.now())
+        except IntegrityError:
+            raise NameTaken(_("This name has just been taken. Choose another."), field="name") from None
+    # Locked, so that two registrations at once do not take the same number.
+    model = RegisteredModel.objects.select_for_update().get(pk=model.pk)
+    previous = model.versions.first()
+    version.model = model
+    version.number = previous.number + 1 if previous else 1
+    version.card = previous.card if previous else card.first_text(version)
     version.save(force_insert=True)
     model.summary = summary.strip()[:300] or model.summary
-    _take_over(model, version)
+    update_newest(model, version)
     record("model.register", user=user, obj=version, experiment=version.experiment_name, checkpoint=version.checkpoint)
     return version
 
 
-def _take_over(model: RegisteredModel, newest: ModelVersion) -> None:
-    """What the list is searched and sorted by."""
-    model.latest, model.updated_at = newest, newest.created_at
-    model.language, model.base_model = newest.language, newest.base_model
-    model.label_set, model.accuracy, model.macro_f1 = label_set(newest.labels), newest.accuracy, newest.macro_f1
-    said = [model.name, model.summary, newest.base_model, newest.dataset_name, newest.language, *newest.labels]
-    model.words = " ".join(said).lower()[:4000]
+def update_newest(model: RegisteredModel, newest: ModelVersion) -> None:
+    """Copy to the model the fields of its newest version that the list is searched and sorted by."""
+    model.latest = newest
+    model.updated_at = newest.created_at
+    model.language = newest.language
+    model.base_model = newest.base_model
+    model.label_set = label_set(newest.labels)
+    model.accuracy = newest.accuracy
+    model.macro_f1 = newest.macro_f1
+    texts = [model.name, model.summary, newest.base_model, newest.dataset_name, newest.language, *newest.labels]
+    model.words = " ".join(texts).lower()[:4000]
     model.save()
 
 
 @transaction.atomic
 def describe(
-    *, user: User, version: ModelVersion, summary: str | None = None, text: str | None = None,
+    *,
+    user: User,
+    version: ModelVersion,
+    summary: str | None = None,
+    text: str | None = None,
     licence: dict[str, str] | None = None,
-) -> None:  # fmt: skip
-    """Change what people have written about a version: summary, card, licences. What is None stays."""
+) -> None:
+    """Change what people write about a version: summary, card, licences. What is None stays as it is."""
     if text is not None and len(text) > CARD_LIMIT:
         raise Invalid(_("A card has at most %(limit)d characters.") % {"limit": CARD_LIMIT}, field="card")
     model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
-    version.card = version.card if text is None else text.replace("\r\n", "\n").replace("\x00", "")
+    if text is not None:
+        version.card = text.replace("\r\n", "\n").replace("\x00", "")  # PostgreSQL stores no NUL
     if licence is not None:
         version.licence = {kind: " ".join(licence.get(kind, "").split())[:80] for kind in card.LICENCES}
     version.save(update_fields=["card", "licence"])
     if summary is not None:
         model.summary = " ".join(summary.split())[:300]
-        _take_over(model, model.latest or version)
+        update_newest(model, model.latest or version)
     record("model.describe", user=user, obj=version)
 
 
 @transaction.atomic
 def set_alias(*, user: User, version: ModelVersion, name: str) -> Alias:
-    """Let `model@name` mean this version from here on, whatever it meant before."""
-    if not ALIAS.fullmatch(name):
-        raise Invalid(
-            _("An alias has 1 to 40 letters, digits, hyphens and underscores and starts with a letter."), field="alias"
-        )
+    """Point `model@name` at this version, whatever it pointed at before."""
+    if not ALIAS_NAME.fullmatch(name):
+        message = _("An alias has 1 to 40 letters, digits, hyphens and underscores and starts with a letter.")
+        raise Invalid(message, field="alias")
     alias, _new = Alias.objects.update_or_create(model=version.model, name=name, defaults={"version": version})
     record("model.alias", user=user, obj=version, alias=name)
     return alias
@@ -212,13 +215,14 @@ def set_alias(*, user: User, version: ModelVersion, name: str) -> Alias:
 
 @transaction.atomic
 def remove_alias(*, user: User, model: RegisteredModel, name: str) -> None:
-    if Alias.objects.filter(model=model, name=name).delete()[0]:
+    deleted, _by_class = Alias.objects.filter(model=model, name=name).delete()
+    if deleted:
         record("model.alias_end", user=user, obj=model, alias=name)
 
 
 def archive(*, user: User, version: ModelVersion) -> IO[bytes]:
-    """The version as one .zip: adapter, tokenizer, and the card as README.md."""
-    packed = tempfile.TemporaryFile()  # noqa: SIM115  the answer that sends it closes it
+    """Return the version as a .zip: adapter, tokenizer, and the card as README.md."""
+    packed = tempfile.TemporaryFile()  # noqa: SIM115  the response closes it after sending
     with zipfile.ZipFile(packed, "w") as target:
         for path in sorted(version.folder.iterdir()):
             target.write(path, f"{version.model.name}/{path.name}")
@@ -229,7 +233,7 @@ def archive(*, user: User, version: ModelVersion) -> IO[bytes]:
 
 
 def delete(*, user: User, model: RegisteredModel) -> None:
-    """Remove a model with all its versions and files; the experiments that it came from stay."""
+    """Delete a model with all its versions and files; the experiments that it came from stay."""
     with transaction.atomic():
         folders = [version.folder for version in model.versions.all()]
         record("model.delete", user=user, obj=model, versions=len(folders))
@@ -240,14 +244,14 @@ def delete(*, user: User, model: RegisteredModel) -> None:
 
 
 def delete_version(*, user: User, version: ModelVersion) -> None:
-    """Remove one version; the last one of a model can't go without the model."""
+    """Delete one version; Conflict for the only one of a model."""
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
-        rest = model.versions.exclude(pk=version.pk).first()
-        if rest is None:
+        newest = model.versions.exclude(pk=version.pk).first()
+        if newest is None:
             raise Conflict(_("This is the model's only version. Delete the model instead; nothing was changed."))
         folder = version.folder
         record("model.delete", user=user, obj=version)
-        _take_over(model, rest)
+        update_newest(model, newest)
         version.delete()
         remove_on_commit(folder)

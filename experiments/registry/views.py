@@ -1,4 +1,4 @@
-"""Pages: find a model, see what it is good for, register one."""
+"""Pages of registered models: find one, see its results and card, register and change one."""
 
 from typing import Any
 
@@ -11,13 +11,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
+from accounts.http import SignedInRequest
+from accounts.models import User
+from accounts.permissions import can_manage
 from datasets_app.selectors import version_for as data_version_for
 from web.errors import LorasiteError
 
+from ..models import ModelVersion
 from ..results import plain_peft_code, verdict
 from ..selectors import free_name, managed_experiment
 from . import card, files, selectors, services
-from .services import manages
 
 PER_PAGE = 50
 SORTS = {
@@ -32,15 +35,16 @@ SORTS = {
 
 @login_required
 @require_GET
-def index(request: Any) -> HttpResponse:
-    """All models that the person may see, or for `dataset` those whose labels fit it."""
+def index(request: SignedInRequest) -> HttpResponse:
+    """All models that the person may see, or with `dataset` those that have exactly its labels."""
     query = {name: request.GET.get(name, "") for name in selectors.FILTERS}
-    data = data_version_for(request.user, wanted) if (wanted := request.GET.get("dataset", "")) else None
-    found = selectors.search(request.user, **query)
-    if data:
-        found = found.filter(pk__in=selectors.fitting(request.user, list(data.labels)).values("pk"))
+    models = selectors.search(request.user, **query)
+    data = None
+    if dataset := request.GET.get("dataset", ""):
+        data = data_version_for(request.user, dataset)
+        models = models.filter(pk__in=selectors.fitting(request.user, list(data.labels)).values("pk"))
     context = {
-        "page": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(models, PER_PAGE).get_page(request.GET.get("page")),
         "query": query,
         "filtered": any(value for name, value in query.items() if name != "sort"),
         "data": data,
@@ -51,7 +55,7 @@ def index(request: Any) -> HttpResponse:
 
 @login_required
 @require_GET
-def detail(request: Any, name: str) -> HttpResponse:
+def detail(request: SignedInRequest, name: str) -> HttpResponse:
     model = selectors.model_for(request.user, name)
     version = selectors.version_of(model, request.GET.get("version", ""))
     context = {
@@ -64,43 +68,46 @@ def detail(request: Any, name: str) -> HttpResponse:
         "card": card.rendered(version.card),
         "code": plain_peft_code(model.name, version.labels, version.config),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
-        "manages": manages(request.user, model),
+        "manages": can_manage(request.user, model),
     }
     return render(request, "experiments/model.html", context)
 
 
 @login_required
-def register(request: Any) -> HttpResponse:
-    """From a finished experiment to the next version of a model."""
-    sent = request.POST or request.GET
-    experiment = managed_experiment(request.user, sent.get("experiment", ""))
-    asked = {name: sent.get(name, "") for name in ("name", "summary", "note")} | {
-        "checkpoint": sent.get("checkpoint") or "best"
+def register(request: SignedInRequest) -> HttpResponse:
+    """The form that turns a finished experiment into the next version of a model."""
+    data = request.POST or request.GET
+    experiment = managed_experiment(request.user, data.get("experiment", ""))
+    values = {
+        "name": data.get("name", ""),
+        "summary": data.get("summary", ""),
+        "note": data.get("note", ""),
+        "checkpoint": data.get("checkpoint") or "best",
     }
-    context: dict[str, Any] = {"experiment": experiment, "checkpoints": files.checkpoints(experiment), "asked": asked}
+    context: dict[str, Any] = {"experiment": experiment, "checkpoints": files.checkpoints(experiment), "values": values}
     if request.method == "POST":
         try:
-            version = services.register(user=request.user, experiment=experiment, **asked)
+            version = services.register(user=request.user, experiment=experiment, **values)
         except LorasiteError as error:
             return render(request, "experiments/register.html", context | {"error": error}, status=error.status)
         messages.success(request, _("%(version)s is registered.") % {"version": version})
         return redirect("experiments:model", version.model.name)
-    asked["name"] = asked["name"] or suggested(request.user, experiment.name)
+    values["name"] = values["name"] or suggest_name(request.user, experiment.name)
     return render(request, "experiments/register.html", context)
 
 
-def suggested(user: Any, name: str) -> str:
-    """The run's own name, if the model of that name is none or one that the person manages."""
+def suggest_name(user: User, experiment_name: str) -> str:
+    """Return the experiment's own name if the person can register a model under it, else a free one like it."""
     try:
-        services.check_name(user, name)
+        services.check_name(user, experiment_name)
     except LorasiteError:
-        return free_name(f"{name}-model")
-    return name
+        return free_name(f"{experiment_name}-model")
+    return experiment_name
 
 
 @login_required
 @require_GET
-def archive(request: Any, name: str) -> FileResponse:
+def archive(request: SignedInRequest, name: str) -> FileResponse:
     version = selectors.version_for(request.user, name)
     packed = services.archive(user=request.user, version=version)
     return FileResponse(packed, as_attachment=True, filename=f"{version.model.name}-{version.number}.zip")
@@ -108,33 +115,36 @@ def archive(request: Any, name: str) -> FileResponse:
 
 @login_required
 @require_POST
-def describe(request: Any, name: str) -> HttpResponse:
-    version = _managed_version(request, name)
-    licence = {kind: request.POST.get(f"licence_{kind}", "") for kind in card.LICENCES}
+def describe(request: SignedInRequest, name: str) -> HttpResponse:
+    """Store the summary, the card's text and the licences of a version."""
+    version = selectors.managed_version(request.user, name)
     services.describe(
-        user=request.user, version=version, summary=request.POST.get("summary", ""), text=request.POST.get("card", ""),
-        licence=licence,
-    )  # fmt: skip
-    messages.success(request, _("The card is stored."))
-    return _back(version)
+        user=request.user,
+        version=version,
+        summary=request.POST.get("summary", ""),
+        text=request.POST.get("card", ""),
+        licence={kind: request.POST.get(f"licence_{kind}", "") for kind in card.LICENCES},
+    )
+    messages.success(request, _("The card is saved."))
+    return redirect_to_version(version)
 
 
 @login_required
 @require_POST
-def alias(request: Any, name: str) -> HttpResponse:
-    """Let an alias mean this version, or with `remove` nothing any more."""
-    version = _managed_version(request, name)
+def alias(request: SignedInRequest, name: str) -> HttpResponse:
+    """Point an alias at this version, or with `remove` remove it."""
+    version = selectors.managed_version(request.user, name)
     if removed := request.POST.get("remove"):
         services.remove_alias(user=request.user, model=version.model, name=removed)
     else:
         services.set_alias(user=request.user, version=version, name=request.POST.get("alias", "").strip())
-    return _back(version)
+    return redirect_to_version(version)
 
 
 @login_required
 @require_POST
-def delete(request: Any, name: str) -> HttpResponse:
-    """One version where the name says which, else the whole model."""
+def delete(request: SignedInRequest, name: str) -> HttpResponse:
+    """Delete one version if the name says which ("name@3"), else the whole model."""
     model = selectors.managed_model(request.user, name.partition("@")[0])
     if "@" in name:
         services.delete_version(user=request.user, version=selectors.version_for(request.user, name))
@@ -145,12 +155,5 @@ def delete(request: Any, name: str) -> HttpResponse:
     return redirect("experiments:models")
 
 
-def _managed_version(request: Any, name: str) -> Any:
-    selectors.managed_model(request.user, name.partition("@")[0])
-    return selectors.version_for(request.user, name)
-
-
-def _back(version: Any) -> HttpResponse:
-    found = redirect("experiments:model", version.model.name)
-    found["Location"] += f"?version={version.number}"
-    return found
+def redirect_to_version(version: ModelVersion) -> HttpResponse:
+    return redirect(f"{version.model.get_absolute_url()}?version={version.number}")

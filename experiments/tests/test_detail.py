@@ -103,8 +103,12 @@ def test_folder_that_cannot_be_removed_keeps_the_experiment(api, member, finishe
 @pytest.mark.parametrize(
     ("accuracy", "baseline", "said"),
     [
-        (0.8, {"majority_accuracy": 0.5}, "Always saying the commonest label is right in 50.0 %"),
-        (0.5, {"majority_accuracy": 0.5}, "Not better than always saying"),
+        (
+            0.8,
+            {"majority_accuracy": 0.5},
+            "The majority-class baseline (always the most frequent label) reaches 50.0 %",
+        ),
+        (0.5, {"majority_accuracy": 0.5}, "No better than the majority-class baseline"),
         (0.8, {"linear_accuracy": 0.5}, "clearly less"),
         (0.5, {"linear_accuracy": 0.8}, "clearly more"),
         (0.7, {"linear_accuracy": 0.72}, "about the same"),
@@ -119,7 +123,7 @@ def test_verdict_says_what_the_result_is_worth(accuracy, baseline, said):
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [("PENDING", "waits in line"), ("STARTED", "is going on"), ("FAILURE", "This run failed"), ("CANCELLED", "was cancelled")],
+    [("PENDING", "is queued"), ("STARTED", "is in progress"), ("FAILURE", "This run failed"), ("CANCELLED", "was cancelled")],
 )  # fmt: skip
 def test_run_without_a_result_says_how_it_stands_and_links_to_its_page(browser, member, status, said):
     experiment = row(member, "without")
@@ -203,7 +207,7 @@ def test_folder_that_the_system_will_not_rename_is_told_and_stays_whole(member, 
 def test_files_that_the_system_keeps_are_logged_and_told(browser, finished, monkeypatch, caplog):
     monkeypatch.setattr("os.unlink", refuse)
     page = browser.post("/experiments/mine-too/delete/", follow=True).content.decode()
-    assert "The system kept some of its files" in page and "config.yaml" in caplog.text
+    assert "Some of its files could not be deleted" in page and "config.yaml" in caplog.text
     assert not Experiment.objects.exists() and not finished.folder.exists()
 
 

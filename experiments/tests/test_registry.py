@@ -308,14 +308,14 @@ def test_experiment_page_shows_its_checkpoints_and_what_another_one_reached(brow
         list(page.context["checkpoints"]) == ["best", "last", "fastest"] and "Checkpoints kept" in page.content.decode()
     )
     other = browser.get("/experiments/small/?checkpoint=fastest")
-    assert "scores alone" in other.content.decode() and "checkpoints/checkpoint-" in other.context["code"]
+    assert "Only scores are known" in other.content.decode() and "checkpoints/checkpoint-" in other.context["code"]
     compile(other.context["code"], "copied", "exec")
     assert browser.get("/experiments/small/?checkpoint=worst").status_code == 404
 
 
 def test_texts_that_were_cut_are_told(browser, learnt):
     assert learnt.metrics["data"]["truncated_rows"] > 1
-    assert "longer than 24 tokens: their ends were cut off" in browser.get("/experiments/small/").content.decode()
+    assert "longer than 24 tokens and were truncated" in browser.get("/experiments/small/").content.decode()
 
 
 def test_list_asks_the_database_as_often_for_many_models_as_for_one(

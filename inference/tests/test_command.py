@@ -42,7 +42,7 @@ def test_model_is_registered_found_named_shared_and_recommended(learnt: Experime
     assert refused.value.returncode == 4
     told = json.loads(run("models", "recommend", "tweets", "--json"))
     assert told["models"][0]["name"] == "mood" and told["models"][0]["rows"] > 0
-    assert "that it has not learnt from" in run("models", "recommend", "tweets")
+    assert "that it was not trained on" in run("models", "recommend", "tweets")
     assert Entry.objects.filter(action="share", object_id="mood").exists()
 
 
@@ -61,7 +61,7 @@ def test_everyone_is_everybody_with_an_account_and_can_be_ended(learnt: Experime
 def test_prediction_is_lines_for_people_and_json_for_programs(learnt: Experiment) -> None:
     answer = json.loads(run("predict", "--text", "a fine day", "--model", "small", "--json"))
     lines = run("predict", "--text", "a fine day", "--model", "small").splitlines()
-    assert lines[0].startswith(f"{answer['label_name']}, says small") and "English" in lines[0]
+    assert lines[0].startswith(f"{answer['label_name']}, predicted by small") and "English" in lines[0]
     shares = {line.split()[0]: float(line.split()[1]) for line in lines[1:]}
     assert shares == answer["probabilities"]
 

@@ -142,7 +142,9 @@ def test_mistake_is_told_on_the_page(browser, model):
 def test_doubt_and_a_cut_are_said_on_the_page(browser, model, monkeypatch):
     monkeypatch.setattr("inference.services.SURE", 1.1)
     page = browser.post("/predict/", {"model": "small", "text": "very " * 100})
-    assert "The model is not sure" in page.content.decode() and "longer than the model reads" in page.content.decode()
+    assert (
+        "The model is not sure" in page.content.decode() and "longer than the model can read" in page.content.decode()
+    )
     (answer,) = page.context["answers"]
     assert answer["rival"] == sorted(answer["probabilities"].items(), key=lambda found: -found[1])[1]
 

@@ -50,7 +50,7 @@ def test_models_are_ranked_by_what_they_get_right_on_rows_that_they_never_saw(go
     first, second = found.models
     shares: Any = (second.accuracy, first.low, first.accuracy, first.high)
     assert shares[0] < shares[2] and shares[1] < shares[2] < shares[3]
-    assert first.rows == second.rows > 20 and "it has not learnt from" in first.reason
+    assert first.rows == second.rows > 20 and "it was not trained on" in first.reason
 
 
 def test_measured_accuracy_is_that_of_the_model_on_just_these_rows(good, learnt, member, api):
@@ -73,7 +73,7 @@ def test_rows_that_a_model_has_learnt_from_are_left_out(good, learnt, member, tm
     data = create_version(user=member, name="known", file=tmp_path / "known.csv", filename="known.csv", text_column="text",
                           label_column="label")  # fmt: skip
     (found,) = recommend(user=member, data=data).models
-    assert found.rows == 9 and "40 rows of the sample are left out" in found.reason
+    assert found.rows == 9 and "40 rows of the sample were left out" in found.reason
 
 
 def test_what_was_measured_is_kept_and_not_measured_again(good, learnt, member, django_assert_max_num_queries):
@@ -151,7 +151,7 @@ def test_page_and_api_give_each_with_its_reason(good, learnt, member, client, ap
     page = client.get("/models/?dataset=tweets@1").content.decode()
     assert 'hx-get="/models/recommend/?dataset=tweets%401"' in page and "/models/good/" in page
     part = client.get("/models/recommend/?dataset=tweets@1", HTTP_HX_REQUEST="true").content.decode()
-    assert "<html" not in part and "it has not learnt from" in part and "best here" in part
+    assert "<html" not in part and "it was not trained on" in part and "best here" in part
     assert "<html" in client.get("/models/recommend/?dataset=tweets@1").content.decode()
     assert "Find a model for it" in client.get("/datasets/tweets/").content.decode()
     told = api(member).get("/api/models/recommend?dataset=tweets@1").json()

@@ -11,19 +11,24 @@ class Command(BaseCommand):
     help = "List the datasets and experiments in the database, newest first."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="For programs.")
+        parser.add_argument("--json", action="store_true", help="Print JSON, for programs.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         datasets: list[dict[str, Any]] = [
-            {"dataset": str(v), "rows": v.rows, "hash": v.hash} for v in Version.objects.select_related("dataset")
+            {"dataset": str(version), "rows": version.rows, "hash": version.hash}
+            for version in Version.objects.select_related("dataset")
         ]
-        found = Experiment.objects.select_related("task").defer("config", "metrics")
-        runs: list[dict[str, Any]] = [
-            {"experiment": e.name, "status": e.task.status, "accuracy": e.accuracy, "dataset": e.dataset_name}
-            for e in found
+        experiments: list[dict[str, Any]] = [
+            {
+                "experiment": experiment.name,
+                "status": experiment.task.status,
+                "accuracy": experiment.accuracy,
+                "dataset": experiment.dataset_name,
+            }
+            for experiment in Experiment.objects.select_related("task").defer("config", "metrics")
         ]
         if options["json"]:
-            self.stdout.write(json.dumps({"datasets": datasets, "experiments": runs}))
+            self.stdout.write(json.dumps({"datasets": datasets, "experiments": experiments}))
             return
-        for row in [*datasets, *runs]:
+        for row in [*datasets, *experiments]:
             self.stdout.write("  ".join(str(value) for value in row.values()))

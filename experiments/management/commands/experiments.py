@@ -16,64 +16,71 @@ FILTERS = ("q", "status", "dataset", "base_model", "sort")
 
 
 class Command(Answering):
-    help = "List experiments, show what one has left, or hold several against each other."
+    help = "List experiments, show the result of one, or compare several."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        commands = parser.add_subparsers(dest="do", required=True)
-        shown = commands.add_parser("list", help="the newest first, unless --sort says otherwise")
+        subparsers = parser.add_subparsers(dest="do", required=True)
+        list_parser = subparsers.add_parser("list", help="newest first, unless --sort says otherwise")
         for name in FILTERS:
-            words = f"one of {', '.join(SORTABLE)}; --sort=-accuracy: the best first" if name == "sort" else None
-            shown.add_argument(f"--{name.replace('_', '-')}", default="", help=words)
-        shown.add_argument("--limit", type=int, default=20, help="how many are listed (20)")
-        one = commands.add_parser("show", help="status, results and files of one")
-        one.add_argument("name")
-        several = commands.add_parser("compare", help="measures, labels, and the settings that differ")
-        several.add_argument("names", nargs="+", metavar="name")
-        for command in (shown, one, several):
-            who_and_how(command)
+            help_text = f"one of {', '.join(SORTABLE)}; --sort=-accuracy: the best first" if name == "sort" else None
+            list_parser.add_argument(f"--{name.replace('_', '-')}", default="", help=help_text)
+        list_parser.add_argument("--limit", type=int, default=20, help="how many are listed (20)")
+        show_parser = subparsers.add_parser("show", help="status, results and files of one")
+        show_parser.add_argument("name")
+        compare_parser = subparsers.add_parser("compare", help="measures, labels, and the settings that differ")
+        compare_parser.add_argument("names", nargs="+", metavar="name")
+        for subparser in (list_parser, show_parser, compare_parser):
+            who_and_how(subparser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        return {"list": self.listed, "show": self.show, "compare": self.compare}[options["do"]](options)
+        if options["do"] == "list":
+            return self.list_all(options)
+        if options["do"] == "show":
+            return self.show(options)
+        return self.compare(options)
 
-    def listed(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    def list_all(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         query = {name: options[name] for name in FILTERS}
-        found = selectors.search(person(options["user"]), **query)[: options["limit"]]
-        rows = [
-            [each.name, each.task.status, _share(each.accuracy), each.dataset_name, each.base_model] for each in found
-        ]
-        lines = columns([["experiment", "status", "accuracy", "dataset", "base model"], *rows])
-        return ExperimentRow(found, many=True).data, lines if rows else ["No experiments fit."]
+        experiments = selectors.search(person(options["user"]), **query)[: options["limit"]]
+        rows: list[list[Any]] = [["experiment", "status", "accuracy", "dataset", "base model"]]
+        for each in experiments:
+            accuracy = format_share(each.accuracy)
+            rows.append([each.name, each.task.status, accuracy, each.dataset_name, each.base_model])
+        lines = columns(rows) if len(rows) > 1 else ["No experiments match."]
+        return ExperimentRow(experiments, many=True).data, lines
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        found = selectors.experiment_for(person(options["user"]), options["name"])
-        facts = {
-            "status": found.task.status, "owner": found.owner.username, "dataset": found.dataset_name,
-            "base model": found.base_model, "accuracy": _share(found.accuracy), "macro F1": _share(found.macro_f1),
-            "results": str(found.folder),
-        }  # fmt: skip
-        return ExperimentDetail(found).data, [f"{found.name}: {results.verdict(found.metrics)}".rstrip(": "), *columns(
-            [[name, value] for name, value in facts.items()]
-        )]  # fmt: skip
+        experiment = selectors.experiment_for(person(options["user"]), options["name"])
+        verdict = results.verdict(experiment.metrics)
+        facts: list[list[Any]] = [
+            ["status", experiment.task.status],
+            ["owner", experiment.owner.username],
+            ["dataset", experiment.dataset_name],
+            ["base model", experiment.base_model],
+            ["accuracy", format_share(experiment.accuracy)],
+            ["macro F1", format_share(experiment.macro_f1)],
+            ["results", str(experiment.folder)],
+        ]
+        title = f"{experiment.name}: {verdict}" if verdict else experiment.name
+        return ExperimentDetail(experiment).data, [title, *columns(facts)]
 
     def compare(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         names = options["names"]
         if not compare.FEWEST <= len(names) <= compare.MOST:
-            raise Invalid(
-                _("Name %(fewest)d to %(most)d experiments.") % {"fewest": compare.FEWEST, "most": compare.MOST}
-            )
-        found = selectors.experiments_named(person(options["user"]), names)
-        measured = {
+            limits = {"fewest": compare.FEWEST, "most": compare.MOST}
+            raise Invalid(_("Name %(fewest)d to %(most)d experiments.") % limits)
+        experiments = selectors.experiments_named(person(options["user"]), names)
+        measures = {
             str(row["column"].title): [cell["value"] for cell in row["cells"]]
-            for row in (*compare.measures(found), *compare.labels(found))
+            for row in (*compare.measure_rows(experiments), *compare.label_rows(experiments))
         }
-        differ = {row["title"]: row["values"] for row in compare.settings(found)}
-        rows = [[name, *map(_plain, values)] for name, values in (measured | differ).items()]
-        return {"experiments": names, "measures": measured, "settings": differ}, columns([["", *names], *rows])
+        settings = {row["title"]: row["values"] for row in compare.setting_rows(experiments)}
+        table = [["", *names]]
+        for title, values in (measures | settings).items():
+            shown = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
+            table.append([title, *shown])
+        return {"experiments": names, "measures": measures, "settings": settings}, columns(table)
 
 
-def _share(value: float | None) -> str | None:
+def format_share(value: float | None) -> str | None:
     return None if value is None else f"{value:.4f}"
-
-
-def _plain(value: Any) -> Any:
-    return f"{value:.4g}" if isinstance(value, float) else value

@@ -6,7 +6,7 @@ from accounts.commands import person
 from inference.services import predict
 from web.commands import Answering, who_and_how
 
-BAR = 30  # characters of a probability of 1
+BAR = 30  # characters of the bar of a probability of 1
 
 
 class Command(Answering):
@@ -18,10 +18,12 @@ class Command(Answering):
         who_and_how(parser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        (found,) = predict(user=person(options["user"]), texts=[options["text"]], model=options["model"])
-        shares = found["probabilities"]
-        width = max(map(len, shares))
-        bars = [f"  {name:{width}}  {share:.4f}  {'█' * round(BAR * share)}".rstrip() for name, share in shares.items()]
-        cut = ["The text is longer than the model reads; its end was left out."] if found["truncated"] else []
-        said = f"says {found['model']} over {found['base_model']}, {found['language']}, {found['latency_ms']} ms"
-        return found, [f"{found['label_name']}, {said}", *bars, *cut]
+        (answer,) = predict(user=person(options["user"]), texts=[options["text"]], model=options["model"])
+        source = f"predicted by {answer['model']} on {answer['base_model']}"
+        lines = [f"{answer['label_name']}, {source}, {answer['language']}, {answer['latency_ms']} ms"]
+        width = max(map(len, answer["probabilities"]))
+        for name, probability in answer["probabilities"].items():
+            lines.append(f"  {name:{width}}  {probability:.4f}  {'█' * round(BAR * probability)}".rstrip())
+        if answer["truncated"]:
+            lines.append("The text is longer than the model can read, so its end was ignored.")
+        return answer, lines

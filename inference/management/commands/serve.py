@@ -13,23 +13,23 @@ from web.errors import LorasiteError
 from webserver import Head, Site, serve
 from work.parent import end_with
 
-# Callers that wait together fill a batch; one thread computes. /health may load a model, so /healthz does not wait for it.
+# One thread computes, and requests that wait together fill a batch. /health may load a model, so /healthz has its own lane.
 LANES = {"predictions": 32, "health": 1, "alive": 1}
 
 
 class Command(BaseCommand):
-    help = "Serve trained models over HTTP, without accounts: POST /predict and GET /health. Ctrl-C ends it."
+    help = "Serve trained models over HTTP, without accounts: POST /predict and GET /health. Stop it with Ctrl-C."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--exp", default="", help="Serve this experiment or registered model only; else all of them."
+            "--exp", default="", help="Serve only this experiment or registered model; otherwise all of them."
         )
         parser.add_argument("--host", default=settings.SERVE_HOST)
         parser.add_argument("--port", type=int, default=settings.SERVE_PORT)
         parser.add_argument(
             "--end-with-parent",
             action="store_true",
-            help="End when the process that started this one is killed; `make serve` asks for it. Linux only.",
+            help="Stop when the process that started this one is killed, as `make serve` wants. Linux only.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -39,13 +39,13 @@ class Command(BaseCommand):
         require_free(host, port)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         models = only(options["exp"]) if options["exp"] else all_models()
-        first = best(models, options["exp"])
-        self.stdout.write(f"{first or 'No model yet'} at http://{address}/predict (Ctrl-C ends it)")
+        model_name = best_model_name(models, options["exp"])
+        self.stdout.write(f"{model_name or 'No model yet'} at http://{address}/predict (stop with Ctrl-C)")
         self.stdout.flush()
-        connections.close_all()  # the process that answers is a fork, and must not share this one's
+        connections.close_all()  # the serving process is a fork and must not share this one's connections
         serve(
             Site(
-                load=lambda: loaded(Server(models)),
+                load=lambda: preload(Server(models)),
                 address=address,
                 name="lorasite-serve",
                 lanes=LANES,
@@ -57,20 +57,21 @@ class Command(BaseCommand):
         )
 
 
-def best(models: Models, name: str) -> str:
-    """The name of the model that answers where a request names none; empty while there is none at all."""
+def best_model_name(models: Models, name: str) -> str:
+    """Return the name of the model that answers requests without a model name; empty if there is none yet."""
     try:
-        first = models.best()
+        best = models.best()
     except DatabaseError as error:
-        raise CommandError(f"The database can't be read ({error}). `make start` makes it.") from error
-    if first is None and name:
+        raise CommandError(f"The database can't be read ({error}). `make start` creates it.") from error
+    if best is None and name:
         raise CommandError(
-            f"{name} has left no model. `make db-list` shows what there is; `make start` trains a sample."
+            f"{name} has left no model. `make db-list` lists what there is; `make start` trains a sample."
         )
-    return first.name if first else ""
+    return best.name if best else ""
 
 
 def require_free(host: str, port: int) -> None:
+    """Raise CommandError if the port is taken, before the server forks and can only log it."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -82,11 +83,12 @@ def require_free(host: str, port: int) -> None:
 
 
 def lane_of(head: Head) -> str:
-    return {"/healthz": "alive", "/health": "health", "/metrics": "health"}.get(head.path.rstrip("/"), "predictions")
+    lanes = {"/healthz": "alive", "/health": "health", "/metrics": "health"}
+    return lanes.get(head.path.rstrip("/"), "predictions")
 
 
-def loaded(server: Server) -> Server:
-    """Load the model before the first request. Called after the fork, because torch's threads outlive none."""
-    with contextlib.suppress(LorasiteError):  # /health says it
+def preload(server: Server) -> Server:
+    """Load the best model before the first request. Call it after the fork, which torch's threads do not survive."""
+    with contextlib.suppress(LorasiteError):  # /health reports it
         server.health()
     return server
