@@ -20,7 +20,14 @@ from engine.data.tokens import Tokens, tokenise
 from engine.devices import Plan
 from engine.errors import CheckpointDamaged, ConfigError, OverLong
 from engine.kernels import fused_forward
-from engine.models.loading import adapts_feed_forward, add_adapter, cast_head_inputs, load_classifier, load_tokenizer
+from engine.models.loading import (
+    adapts_feed_forward,
+    add_adapter,
+    attach_adapter,
+    cast_head_inputs,
+    load_classifier,
+    load_tokenizer,
+)
 from engine.out_of_memory import fitting, halving, release
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
@@ -129,14 +136,12 @@ class Task:
 
     def verify(self, folder: Path) -> None:
         """Reload base and adapter through plain PEFT and compare logits on a few eval rows."""
-        from peft import PeftModel
-
         rows = np.arange(min(VERIFY_ROWS, len(self.rows.eval)))
         with _evaluating(self.model):
             expected = self._logits(self.held_out, rows).float().cpu()
         self._let_go()
         base, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
-        reloaded = cast_head_inputs(PeftModel.from_pretrained(base, folder)).to(self.plan.device)
+        reloaded = cast_head_inputs(attach_adapter(base, folder)).to(self.plan.device)
         with _evaluating(reloaded):
             found = _plain_forward(reloaded)(**self._inputs(self.held_out, rows)).float().cpu()
         tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3
