@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from engine.models.architectures import Architecture
+from engine.models.architectures import EncoderArchitecture
 from engine.serve.batch import Output
 from engine.serve.errors import Unreadable
 
@@ -69,7 +69,7 @@ class Adapter:
         return [Output(logits, features) for logits, features in zip(self.head[-1](first), first, strict=True)]
 
 
-def is_plain(folder: Path, architecture: Architecture) -> bool:
+def is_plain(folder: Path, architecture: EncoderArchitecture) -> bool:
     """Whether the adapter is pairs of matrices and a head, and nothing that would touch the shared base model."""
     settings = read_settings(folder)
     plain = settings.get("peft_type") == "LORA" and settings.get("bias", "none") == "none"

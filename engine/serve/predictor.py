@@ -21,7 +21,7 @@ from engine.serve.tokenizer import Tokenizer, identity
 if TYPE_CHECKING:
     import torch
 
-    from engine.models.architectures import Architecture
+    from engine.models.architectures import EncoderArchitecture
     from engine.serve.batch import Computes, Output
 
 MIB = 2**20
@@ -153,14 +153,14 @@ class Predictor:
 
     def _plan(self, folder: Path) -> tuple[int, Callable[[Held], Loaded]]:
         """The bytes that the model takes beside what it shares, and how it is loaded; reads no weights."""
-        from engine.models.architectures import architecture_of
+        from engine.models.architectures import find_architecture
         from engine.models.base_models import resolve
         from engine.serve.adapter import is_plain
         from engine.serve.shared_base import memory_of
 
         card = read_card(folder)
         base = resolve(card.base_model, self.base_models_dir, card.revision)
-        architecture = architecture_of(json.loads((base / "config.json").read_text(encoding="utf-8")))
+        architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
         shared = architecture is not None and is_plain(folder, architecture)
         own, whole = memory_of(folder), memory_of(folder) + memory_of(base) + identity(folder)[1]
         if whole > self.memory.limit:
@@ -170,7 +170,9 @@ class Predictor:
             return own + memory_of(base), lambda held: self._load_merged(held, folder, card, base)
         return own, lambda held: self._load_shared(held, folder, card, base, architecture)
 
-    def _load_shared(self, held: Held, folder: Path, card: Card, base: Path, architecture: Architecture) -> Loaded:
+    def _load_shared(
+        self, held: Held, folder: Path, card: Card, base: Path, architecture: EncoderArchitecture
+    ) -> Loaded:
         from engine.serve.adapter import load
         from engine.serve.shared_base import Base, memory_of
 

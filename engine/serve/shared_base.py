@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.models.architectures import Architecture
+from engine.kernels.projection import join_parameters
+from engine.models.architectures import EncoderArchitecture, LayerModules
 from engine.serve.adapter import Adapter, header
 from engine.serve.batch import Output, Row
 
@@ -29,8 +30,8 @@ class Projection:
     """Linear layers that read the same input, as one product. weight: (out, in)."""
 
     def __init__(self, modules: dict[str, Any]) -> None:
-        self.weight = _joined([module.weight for module in modules.values()])
-        self.bias = _joined([module.bias for module in modules.values()])
+        self.weight = join_parameters([module.weight for module in modules.values()])
+        self.bias = join_parameters([module.bias for module in modules.values()])
         ends = list(accumulate(len(module.weight) for module in modules.values()))
         self.columns = {path: slice(start, end) for path, start, end in zip(modules, [0, *ends], ends, strict=False)}
 
@@ -56,12 +57,14 @@ class Layer:
     norm2: nn.LayerNorm
 
     @classmethod
-    def of(cls, model: nn.Module, path: str, parts: dict[str, str]) -> Layer:
+    def of(cls, model: nn.Module, path: str, modules: LayerModules) -> Layer:
         def projection(*names: str) -> Projection:
-            paths = [f"{path}.{parts[name]}" for name in names]
+            paths = [f"{path}.{getattr(modules, name)}" for name in names]
             return Projection({each: model.get_submodule(each) for each in paths})
 
-        norms: list[Any] = [model.get_submodule(f"{path}.{parts[name]}") for name in ("norm1", "norm2")]
+        norms: list[Any] = [
+            model.get_submodule(f"{path}.{getattr(modules, name)}") for name in ("attention_norm", "output_norm")
+        ]
         return cls(
             projection("query", "key", "value"), projection("output"), projection("up"), projection("down"), *norms
         )
@@ -96,17 +99,17 @@ class Places:
 class Base:
     """See the module. Its weights are frozen: adapters add to what it computes and change nothing of it."""
 
-    def __init__(self, folder: Path, architecture: Architecture, device: torch.device) -> None:
+    def __init__(self, folder: Path, architecture: EncoderArchitecture, device: torch.device) -> None:
         model, self.new_modules = _loaded(folder, device)
         self.architecture, self.device, config = architecture, device, model.config
         self.paths = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         body = model.get_submodule(architecture.body)
         self.embeddings: Any = body.get_submodule("embeddings")
         self.position_offset = architecture.first_position(config)
-        mapping = f"{architecture.body}.encoder.embedding_hidden_mapping_in"  # ALBERT's embeddings are narrower
+        mapping = f"{architecture.body}.{architecture.embedding_projection}"
         self.widen = Projection({mapping: model.get_submodule(mapping)}) if mapping in self.paths else None
-        paths = architecture.layer_paths(config)
-        layers = {path: Layer.of(model, path, architecture.parts) for path in dict.fromkeys(paths)}
+        paths = [f"{architecture.body}.{path}" for path in architecture.layer_paths(config)]
+        layers = {path: Layer.of(model, path, architecture.modules) for path in dict.fromkeys(paths)}
         self.layers = [layers[path] for path in paths]
         self.heads = config.num_attention_heads
         self.activation = _activation(config)
@@ -201,13 +204,3 @@ def _activation(config: Any) -> Any:
 def _weights(model: nn.Module, path: str) -> tuple[Tensor, Tensor]:
     module: Any = model.get_submodule(path)
     return module.weight, module.bias
-
-
-def _joined(parameters: list[nn.Parameter]) -> Tensor:
-    """One tensor for all; the parameters become views of it, so that nothing is in memory twice."""
-    if len(parameters) == 1:
-        return parameters[0].detach()
-    joined = torch.cat([parameter.detach() for parameter in parameters])
-    for parameter, part in zip(parameters, joined.split([len(p) for p in parameters]), strict=True):
-        parameter.data = part
-    return joined

@@ -46,7 +46,7 @@ def test_norm_and_its_gradient_are_those_of_torch(rows, width):
     summed = (x + total).float().requires_grad_()
     expected = module(summed)
     expected.backward(dy.float())
-    norm = int8.Norm(module)
+    norm = int8.CompiledAddNorm(module)
     y, stats = norm(total, x)
     assert torch.equal(total, summed.bfloat16())
     torch.testing.assert_close(y.float(), expected, rtol=2**-7, atol=1e-3)
