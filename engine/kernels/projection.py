@@ -101,13 +101,13 @@ def _split_rows(weight: Tensor, heads: int) -> Tensor:
 class ProjectionGroup:
     """Linear layers with the same input: query, key and value, or a single one. weight: (out, in); bias: (out,)."""
 
-    def __init__(self, modules: Sequence[nn.Module], int8: bool = False) -> None:
-        bases: list[Any] = [getattr(module, "base_layer", module) for module in modules]
+    def __init__(self, modules: Sequence[Any], int8: bool = False) -> None:
+        bases = [getattr(module, "base_layer", module) for module in modules]
         self.weight = join_parameters([base.weight for base in bases])
         self.bias = join_parameters([base.bias for base in bases])
         self.int8 = Int8Weight(self.weight, self.bias) if int8 else None
         self.int8_transposed = Int8Weight(self.weight.t()) if int8 else None
-        adapted: list[Any] = [module for module in modules if hasattr(module, "lora_A")]  # PEFT's LoRA layers
+        adapted = [module for module in modules if hasattr(module, "lora_A")]  # PEFT's LoRA layers
         dropouts = [getattr(module.lora_dropout["default"], "p", 0.0) for module in adapted]  # Identity has no p
         self.dropout = max(map(float, dropouts), default=0.0)
         self.scaled_a = self.weight.new_empty(sum(module.r["default"] for module in adapted), self.weight.shape[1])
@@ -120,21 +120,19 @@ class ProjectionGroup:
             first_output = outputs.stop
             adapter = None
             if hasattr(module, "lora_A"):
-                adapter = self._factors_of(module, outputs, first_rank)
-                first_rank = adapter.ranks.stop
+                a = module.lora_A["default"].weight
+                b = module.lora_B["default"].weight
+                ranks = slice(first_rank, first_rank + len(a))
+                first_rank = ranks.stop
+                scale = module.scaling["default"]
+                rounded_b = torch.empty_like(b, dtype=self.weight.dtype)
+                adapter = LoraFactors(outputs, ranks, a, b, scale, self.scaled_a[ranks], rounded_b)
                 self.adapters.append(adapter)
             self.members.append(GroupMember(self.weight[outputs], self.bias[outputs], adapter))
         self.can_merge = self.weight.dtype == torch.float32
         self.merged = self.weight
         if self.adapters and self.can_merge:
             self.merged = self.weight.clone(memory_format=torch.contiguous_format)
-
-    def _factors_of(self, module: Any, outputs: slice, first_rank: int) -> LoraFactors:
-        a = module.lora_A["default"].weight
-        b = module.lora_B["default"].weight
-        ranks = slice(first_rank, first_rank + len(a))
-        rounded_b = torch.empty_like(b, dtype=self.weight.dtype)
-        return LoraFactors(outputs, ranks, a, b, module.scaling["default"], self.scaled_a[ranks], rounded_b)
 
     @property
     def rounded_adapters(self) -> list[LoraFactors]:
@@ -178,18 +176,17 @@ class ProjectionGroup:
         """
         dx = None
         if needs_dx:
-            dx = self._frozen_input_gradient(dy, residual, self.merged if low_rank is None else self.weight)
+            weight = self.merged if low_rank is None else self.weight
+            int8 = self.int8_transposed if _onednn_works() else None
+            if residual is None:
+                dx = dy @ weight if int8 is None else int8(dy)
+            else:
+                dx = residual.addmm_(dy, weight) if int8 is None else int8.add_to(residual, dy)
         if not self.adapters:
             return dx, []
         if low_rank is None:
             return dx, self._merged_gradients(dy, x)
         return dx, self._low_rank_gradients(dy, x, low_rank, dx)
-
-    def _frozen_input_gradient(self, dy: Tensor, residual: Tensor | None, weight: Tensor) -> Tensor:
-        """Return dy W + residual; in int8 where W is."""
-        if self.int8_transposed is not None and _onednn_works():
-            return self.int8_transposed(dy) if residual is None else self.int8_transposed.add_to(residual, dy)
-        return dy @ weight if residual is None else residual.addmm_(dy, weight)
 
     def _merged_gradients(self, dy: Tensor, x: Tensor) -> list[Tensor]:
         """dA = (dy (s B))ᵀ x        dB = dyᵀ (x (s A)ᵀ)        dy: an adapter's own outputs"""

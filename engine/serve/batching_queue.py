@@ -62,7 +62,15 @@ class BatchingQueue:
     def compute(self, model: BatchModel, rows: list[BatchRow], timeout: float) -> PendingRequest:
         """Wait for the outputs of all rows. Raises Busy if too much is waiting already, or after `timeout` seconds."""
         request = PendingRequest(model, rows, time.monotonic())
-        self._put(request)
+        with self._changed:
+            if self.seconds_waiting > self.patience:
+                raise Busy("More texts are waiting than can be answered soon.", self.seconds_waiting)
+            self._waiting.extend((request, i) for i in range(len(rows)))
+            self.waiting_tokens += sum(len(row.ids) for row in rows)
+            if self._owner is None:  # only now: a process that forks before its first request would lose the thread
+                self._owner = Thread(target=self._run, name="predictions", daemon=True)
+                self._owner.start()
+            self._changed.notify()
         if not request.done.wait(timeout):
             request.abandoned = True
             raise Busy("The prediction took too long and was abandoned.", self.seconds_waiting)
@@ -73,17 +81,6 @@ class BatchingQueue:
     @property
     def seconds_waiting(self) -> float:
         return self.waiting_tokens / self.speed
-
-    def _put(self, request: PendingRequest) -> None:
-        with self._changed:
-            if self.seconds_waiting > self.patience:
-                raise Busy("More texts are waiting than can be answered soon.", self.seconds_waiting)
-            self._waiting.extend((request, i) for i in range(len(request.rows)))
-            self.waiting_tokens += sum(len(row.ids) for row in request.rows)
-            if self._owner is None:  # only now: a process that forks before its first request would lose the thread
-                self._owner = Thread(target=self._run, name="predictions", daemon=True)
-                self._owner.start()
-            self._changed.notify()
 
     def _run(self) -> None:
         self.on_start()
