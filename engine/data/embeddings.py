@@ -15,9 +15,8 @@ import torch
 from engine import devices
 from engine.config import RunConfig
 from engine.data.tokens import Tokens, tokenise
-from engine.errors import BaseModelUnavailable
 from engine.kernels import fused_body
-from engine.models.loading import load_tokenizer, quiet
+from engine.models.loading import load_encoder, load_tokenizer
 from engine.out_of_memory import halving
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
@@ -59,21 +58,7 @@ def embed(
 
 
 def _forward(base: Path, name: str, plan: devices.Plan) -> Forward:
-    from transformers import AutoModel
-
-    quiet()
-    try:
-        model = AutoModel.from_pretrained(
-            base,
-            attn_implementation=plan.attention,
-            dtype=plan.dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelUnavailable(f"The base model {name} can't be loaded: {error}", field="model.name") from error
-    model = model.to(plan.device).eval()
+    model = load_encoder(base, name, plan)
     fused = fused_body(model) if plan.fused_encoder else None
     return fused or (lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state)
 

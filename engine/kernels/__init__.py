@@ -1,8 +1,8 @@
-"""A faster way through the same weights: BERT-like encoders with LoRA, layer by layer, with hand-written gradients.
+"""Faster forward and backward passes through BERT-like encoders with LoRA adapters, with gradients written by hand.
 
-The adapter still lives in PEFT's modules; only the arithmetic is ours. `fused_forward` and `fused_body` give None where a model,
-an adapter or a device is not one that it knows, and then the plain way is used. Both give the same logits and
-gradients; engine/tests/test_kernels.py holds it to that.
+The weights stay in the modules of transformers and PEFT; only the arithmetic is ours. `fused_forward` and `fused_body` return None
+for a model, adapter or device that they do not cover, and the caller then uses the model itself. Both give the same logits and
+gradients; engine/tests/test_kernels.py compares them.
 """
 
 from engine.kernels.encoder import fused_body, fused_forward

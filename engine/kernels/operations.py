@@ -1,40 +1,42 @@
-"""The parts of a layer that are no product with a weight, in torch's own operations: any device, any precision."""
+"""The operations of a layer that are not products with a weight, by torch: for any device and any precision."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 aten = torch.ops.aten
 
 
-class Norm:
-    """A layer norm with frozen weights."""
+class TorchAddNorm:
+    """Residual addition, then layer norm with frozen weights.
 
-    def __init__(self, module: Any) -> None:
+    s = total + x        y = (s - mean(s)) / √(var(s) + ε) · gain + shift
+    """
+
+    def __init__(self, module: nn.LayerNorm) -> None:
         self.module = module
 
     def __call__(self, total: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Adds x to total; the norm of the sum: (rows, width), and what the gradient needs."""
+        """Add x to total in place; return y: (tokens, width), and the statistics that `backward` needs."""
         norm = self.module
-        y, *stats = aten.native_layer_norm(total.add_(x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return y, stats
+        y, *statistics = aten.native_layer_norm(total.add_(x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return y, statistics
 
-    def backward(self, dy: Tensor, total: Tensor, stats: list[Tensor]) -> Tensor:
-        """Gradient of the sum: (rows, width)."""
-        norm, chosen = self.module, [True, False, False]
+    def backward(self, dy: Tensor, total: Tensor, statistics: list[Tensor]) -> Tensor:
+        """Return the gradient of the sum: (tokens, width)."""
+        norm = self.module
+        only_input = [True, False, False]  # no gradients of gain and shift, which are frozen
         return aten.native_layer_norm_backward(
-            dy.contiguous(), total, norm.normalized_shape, *stats, norm.weight, norm.bias, chosen
+            dy.contiguous(), total, norm.normalized_shape, *statistics, norm.weight, norm.bias, only_input
         )[0]
 
 
 def gelu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """gelu(x), and what the gradient needs."""
+    """Return gelu(x), and what `gelu_backward` needs."""
     return aten.gelu(x), x
 
 
-def gelu_backward(dy: Tensor, kept: Tensor) -> Tensor:
-    """Overwrites dy."""
-    return aten.gelu_backward.grad_input(dy, kept, grad_input=dy)
+def gelu_backward(dy: Tensor, x: Tensor) -> Tensor:
+    """Overwrite dy with dy · gelu'(x)."""
+    return aten.gelu_backward.grad_input(dy, x, grad_input=dy)

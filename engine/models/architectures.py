@@ -1,77 +1,166 @@
-"""Where the encoders that adapters can share keep their parts. What is not here is served as a copy of its own."""
+"""The encoder architectures that the fused kernels and the shared base models of serving cover, as one table.
+
+Every other model still works: it is trained with transformers' own operations and served as a merged copy of its own.
+To add an architecture, add an entry here; engine/tests/test_kernels.py and test_serve.py compare it with plain PEFT.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.kernels.encoder import BERT_PARTS, DISTILBERT_PARTS
+from torch import Tensor
 
-ALBERT_PARTS = {
-    "query": "attention.query",
-    "key": "attention.key",
-    "value": "attention.value",
-    "output": "attention.dense",
-    "norm1": "attention.LayerNorm",
-    "up": "ffn",
-    "down": "ffn_output",
-    "norm2": "full_layer_layer_norm",
-}
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
-    """One family of encoders.
+class LayerModules:
+    """Paths of the modules of one encoder layer, relative to the layer."""
 
-    `layers` is the path of layer {i}, or of group {group} where layers share their weights; `head` names the linear
-    modules from the first token's state to the logits, each with the activation behind it.
+    query: str
+    key: str
+    value: str
+    output: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Every linear module of the layer."""
+        return (self.query, self.key, self.value, self.output, self.up, self.down)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderArchitecture:
+    """Where a transformers classifier with an encoder keeps its modules.
+
+    body: path of the encoder in the classifier.
+    layers: path of layer {index} in the body, or of layer group {group} where layers share their weights.
+    head: the linear modules from the first token's state to the logits, each with the activation after it ("" for none).
+    run_head: the model's own head, with its dropout, on (rows, 1, width); None if the fused kernels do not cover the
+        architecture. It calls whole modules, so that PEFT's wrappers and our forward hooks of a trained head still run.
+    embedding_projection: path, in the body, of the linear module that widens narrow embeddings.
+    positions_after_padding: positions start after the padding index, as in fairseq.
     """
 
     body: str
     layers: str
-    parts: dict[str, str]
+    modules: LayerModules
     head: tuple[tuple[str, str], ...]
-    counts_from_padding: bool = False  # positions begin behind the padding's index, as in fairseq
+    run_head: Callable[[Any, Tensor], Tensor] | None
+    embedding_projection: str = ""
+    positions_after_padding: bool = False
 
-    def layer_paths(self, config: Any) -> list[str]:
-        """The layers in the order in which a text goes through them."""
-        number, groups = config.num_hidden_layers, getattr(config, "num_hidden_groups", 1)
-        return [self.layers.format(i=i, group=i * groups // number) for i in range(number)]
+    def layer_paths(self, config: PretrainedConfig) -> list[str]:
+        """Return the paths of the layers in the body, in the order in which a text passes through them."""
+        count = config.num_hidden_layers
+        groups = getattr(config, "num_hidden_groups", 1)
+        return [self.layers.format(index=i, group=i * groups // count) for i in range(count)]
 
-    def first_position(self, config: Any) -> int:
-        return config.pad_token_id + 1 if self.counts_from_padding else 0
+    def first_position(self, config: PretrainedConfig) -> int:
+        """Return the index of a text's first position embedding."""
+        if not self.positions_after_padding:
+            return 0
+        padding = config.pad_token_id
+        if not isinstance(padding, int):
+            raise ValueError("config.json of the base model has no pad_token_id")
+        return padding + 1
 
 
-def _roberta(body: str) -> Architecture:
-    head = (("classifier.dense", "tanh"), ("classifier.out_proj", ""))
-    return Architecture(body, f"{body}.encoder.layer.{{i}}", BERT_PARTS, head, counts_from_padding=True)
+def _run_bert_head(model: Any, hidden: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.bert.pooler(hidden)))
 
 
+def _run_roberta_head(model: Any, hidden: Tensor) -> Tensor:
+    return model.classifier(hidden)
+
+
+def _run_distilbert_head(model: Any, hidden: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.pre_classifier(hidden[:, 0]).relu()))
+
+
+BERT_LAYER = LayerModules(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
+BERT = EncoderArchitecture(
+    body="bert",
+    layers="encoder.layer.{index}",
+    modules=BERT_LAYER,
+    head=(("bert.pooler.dense", "tanh"), ("classifier", "")),
+    run_head=_run_bert_head,
+)
+ROBERTA = EncoderArchitecture(
+    body="roberta",
+    layers="encoder.layer.{index}",
+    modules=BERT_LAYER,
+    head=(("classifier.dense", "tanh"), ("classifier.out_proj", "")),
+    run_head=_run_roberta_head,
+    positions_after_padding=True,
+)
+DISTILBERT = EncoderArchitecture(
+    body="distilbert",
+    layers="transformer.layer.{index}",
+    modules=LayerModules(
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        up="ffn.lin1",
+        down="ffn.lin2",
+        output_norm="output_layer_norm",
+    ),
+    head=(("pre_classifier", "relu"), ("classifier", "")),
+    run_head=_run_distilbert_head,
+)
+ALBERT = EncoderArchitecture(
+    body="albert",
+    layers="encoder.albert_layer_groups.{group}.albert_layers.0",
+    modules=LayerModules(
+        query="attention.query",
+        key="attention.key",
+        value="attention.value",
+        output="attention.dense",
+        attention_norm="attention.LayerNorm",
+        up="ffn",
+        down="ffn_output",
+        output_norm="full_layer_layer_norm",
+    ),
+    head=(("albert.pooler", "tanh"), ("classifier", "")),
+    run_head=None,  # the fused kernels keep one set of adapter gradients per layer, and here layers share theirs
+    embedding_projection="encoder.embedding_hidden_mapping_in",
+)
 ARCHITECTURES = {
-    "bert": Architecture(
-        "bert", "bert.encoder.layer.{i}", BERT_PARTS, (("bert.pooler.dense", "tanh"), ("classifier", ""))
-    ),
-    "roberta": _roberta("roberta"),
-    "xlm-roberta": _roberta("roberta"),
-    "camembert": _roberta("roberta"),
-    "distilbert": Architecture(
-        "distilbert",
-        "distilbert.transformer.layer.{i}",
-        DISTILBERT_PARTS,
-        (("pre_classifier", "relu"), ("classifier", "")),
-    ),
-    "albert": Architecture(
-        "albert",
-        "albert.encoder.albert_layer_groups.{group}.albert_layers.0",
-        ALBERT_PARTS,
-        (("albert.pooler", "tanh"), ("classifier", "")),
-    ),
+    "albert": ALBERT,
+    "bert": BERT,
+    "camembert": ROBERTA,
+    "distilbert": DISTILBERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
 }
 
 
-def architecture_of(config: dict[str, Any]) -> Architecture | None:
-    """The family of a base model by its config.json; None where it has a part that the shared way does not know."""
-    plain = config.get("position_embedding_type", "absolute") in ("absolute", None)
+def find_architecture(config: dict[str, Any]) -> EncoderArchitecture | None:
+    """Return the architecture of a base model by its config.json; None if any part of it is not covered here."""
+    absolute_positions = config.get("position_embedding_type", "absolute") in ("absolute", None)
     one_layer_per_group = config.get("inner_group_num", 1) == 1
-    known = plain and one_layer_per_group and not config.get("is_decoder")
-    return ARCHITECTURES.get(config.get("model_type", "")) if known else None
+    if not absolute_positions or not one_layer_per_group or config.get("is_decoder"):
+        return None
+    return ARCHITECTURES.get(config.get("model_type", ""))
+
+
+def activation_name(config: PretrainedConfig) -> str:
+    """Return the name of the activation between the two linear modules of a layer's feed-forward part."""
+    return str(getattr(config, "hidden_act", None) or getattr(config, "activation", None))

@@ -1,4 +1,4 @@
-"""Finds the base model: sample package, folder, hub cache, hub. Nothing of a model's own code is ever run."""
+"""Find a base model: in the sample package, a folder, the hub's cache, or on the hub. No code of a model is ever run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from urllib.parse import urlsplit
 from engine.errors import BaseModelUnavailable, BaseModelUnsafe
 
 HUB_TIMEOUT_S = 2.5
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def resolve(name: str, base_models_dir: Path | None, revision: str | None = None) -> Path:
-    """Folder of the base model; see engine.resolve_base_model."""
-    if sample := _sample(name):
-        return sample  # ours; the check would cost two seconds and 200 MB for transformers
-    folder = _local(name, base_models_dir) or _cached(name, revision) or _download(name, revision)
+    """Return the folder of a base model; see engine.resolve_base_model."""
+    sample = _find_sample(name)
+    if sample is not None:
+        return sample  # our own, so it needs no check, which takes two seconds and 200 MB to import transformers
+    folder = _find_local(name, base_models_dir) or _find_cached(name, revision) or _download(name, revision)
     check_safe(folder, name)
     return folder
 
 
 def check_safe(folder: Path, name: str) -> None:
-    """Raise BaseModelUnsafe or BaseModelUnavailable unless transformers itself knows it and its weights are safetensors."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    """Raise BaseModelUnsafe unless transformers supports the model without code of its own and its weights are safetensors.
+
+    Raises BaseModelUnavailable if it has no readable config.json.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # deferred: takes seconds
 
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -34,24 +38,24 @@ def check_safe(folder: Path, name: str) -> None:
         raise BaseModelUnavailable(f"The base model {name} has no readable config.json.", field="model.name") from error
     if not isinstance(config, dict) or "auto_map" in json.dumps(config):
         raise BaseModelUnsafe(
-            f"The base model {name} asks to run code of its own (auto_map), which is refused. Choose another model.",
+            f"The base model {name} needs code of its own (auto_map), which is never run. Choose another model.",
             field="model.name",
         )
     if str(config.get("model_type")) not in CONFIG_MAPPING:
         raise BaseModelUnsafe(
-            f"The base model {name} is of the unknown type {config.get('model_type')!r}. Choose a model that transformers knows.",
+            f"The base model {name} has the unknown type {config.get('model_type')!r}. Choose a model that transformers supports.",
             field="model.name",
         )
     if not any(folder.glob("*.safetensors")):
         raise BaseModelUnsafe(
-            f"The base model {name} has no weights in safetensors; pickled weights are refused, because they can run code. "
+            f"The base model {name} has no safetensors weights. Pickled weights are refused, because they can run code. "
             "Convert them to safetensors first.",
             field="model.name",
         )
 
 
-def _sample(name: str) -> Path | None:
-    from samples import SAMPLE_BASE_MODEL, base_model_path
+def _find_sample(name: str) -> Path | None:
+    from samples import SAMPLE_BASE_MODEL, base_model_path  # deferred: imports polars
 
     if name != SAMPLE_BASE_MODEL:
         return None
@@ -61,7 +65,7 @@ def _sample(name: str) -> Path | None:
         return None
 
 
-def _local(name: str, base_models_dir: Path | None) -> Path | None:
+def _find_local(name: str, base_models_dir: Path | None) -> Path | None:
     if base_models_dir is None:
         return None
     root = base_models_dir.resolve()
@@ -70,12 +74,12 @@ def _local(name: str, base_models_dir: Path | None) -> Path | None:
     return folder if inside and (folder / "config.json").is_file() else None
 
 
-def _cached(name: str, revision: str | None) -> Path | None:
+def _find_cached(name: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED, local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILE_PATTERNS, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
         return None
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
@@ -92,7 +96,7 @@ def _download(name: str, revision: str | None) -> Path:
             field="model.name",
         )
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FILE_PATTERNS))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise BaseModelUnavailable(
             f"The model hub has no model {name}{f' at {revision}' if revision else ''}, or it is private. Check the name.",
@@ -106,7 +110,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether a connection opens in time; in a thread, because name resolution has no timeout of its own."""
+    """Return whether a connection opens in time. In a thread, because name resolution has no timeout of its own."""
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     address = urlsplit(proxy or endpoint)
     reached: list[bool] = []

@@ -1,25 +1,35 @@
-"""Base model plus PEFT adapter: loaded, frozen, given its adapter after the seed is set."""
+"""Load base models, tokenizers and adapters for training, embeddings and serving, and put LoRA adapters on them.
+
+Every weight is read by `_load_weights` or `attach_adapter`: from a local folder, safetensors only, and never with code that a
+model brings along. Nothing else in the engine calls `from_pretrained`.
+"""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import LoraSection, Problem
 from engine.devices import Plan
 from engine.errors import BaseModelUnavailable, ConfigError
 
-ATTENTION = ("attention", "attn", "Wqkv")
+if TYPE_CHECKING:  # importing transformers and peft takes seconds
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ATTENTION_NAMES = ("attention", "attn", "Wqkv")
 QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
 
 
-def load_tokenizer(folder: Path, name: str) -> Any:
-    """The base model's fast tokenizer."""
+def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer in a folder; `name` is what errors call its model."""
     from transformers import AutoTokenizer
 
     try:
@@ -28,35 +38,91 @@ def load_tokenizer(folder: Path, name: str) -> Any:
         raise BaseModelUnavailable(f"The tokenizer of {name} can't be loaded: {error}", field="model.name") from error
 
 
-def load_classifier(folder: Path, name: str, labels: list[str], plan: Plan) -> tuple[nn.Module, list[str]]:
-    """The base model with a new head for `labels`, and the names of its freshly started modules."""
+def load_encoder(folder: Path, name: str, plan: Plan) -> PreTrainedModel:
+    """Load a base model without any head for inference, in the plan's precision and on its device."""
+    from transformers import AutoModel
+
+    with _base_model_errors(name):
+        model = _load_weights(AutoModel, folder, attn_implementation=plan.attention, dtype=plan.dtype)
+    return model.to(plan.device).eval()
+
+
+def load_classifier(folder: Path, name: str, labels: list[str], plan: Plan) -> tuple[PreTrainedModel, list[str]]:
+    """Load a base model for training with a head for `labels`; return it and the names of its newly initialised modules."""
     from transformers import AutoModelForSequenceClassification
 
-    quiet()
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
+    with _base_model_errors(name):
+        model, loading = _load_weights(
+            AutoModelForSequenceClassification,
             folder,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
             attn_implementation=plan.attention,
             dtype=plan.dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **in_few_bits(folder, plan),
         )
+    return model, _new_modules(model, loading)
+
+
+def load_classifier_to_serve(folder: Path, label_count: int | None = None) -> tuple[PreTrainedModel, set[str]]:
+    """Load a base model in fp32; return it and the paths of the modules whose weights its files lack.
+
+    label_count: replaces the base model's own number of labels, and with it a head of another size.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    label_options = {} if label_count is None else {"num_labels": label_count, "ignore_mismatched_sizes": True}
+    model, loading = _load_weights(
+        AutoModelForSequenceClassification, folder, dtype=torch.float32, output_loading_info=True, **label_options
+    )
+    return model, {str(key).rpartition(".")[0] for key in loading["missing_keys"]}
+
+
+def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
+    """Put the saved adapter in a folder on a base model."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+
+
+def _load_weights(auto_class: Any, folder: Path, **options: Any) -> Any:
+    """Call from_pretrained of a transformers AutoModel class; `options` are its own."""
+    silence_transformers()
+    return auto_class.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
+    )
+
+
+@contextmanager
+def _base_model_errors(name: str) -> Iterator[None]:
+    """Raise BaseModelUnavailable for what transformers raises, except where memory ran out: that is handled elsewhere."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if "memory" in str(error):
             raise
         raise BaseModelUnavailable(f"The base model {name} can't be loaded: {error}", field="model.name") from error
-    return model, _new_modules(model, loading)
+
+
+def silence_transformers() -> None:
+    """Hide warnings and progress bars of transformers and PEFT while models are loaded.
+
+    They warn of a head that the base model's files lack. Here that is always so: the head is trained, or the adapter has it.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("peft").setLevel(logging.ERROR)
+    # peft 0.21 reads a transformers attribute that is deprecated; our users can't do anything about it.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
 def in_few_bits(folder: Path, plan: Plan) -> dict[str, Any]:
-    """What loads the frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314); products are in the plan's precision."""
+    """Return from_pretrained's options for frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314), if the plan wants them."""
     if plan.few_bits is None:
         return {}
     from transformers import BitsAndBytesConfig
@@ -64,15 +130,15 @@ def in_few_bits(folder: Path, plan: Plan) -> dict[str, Any]:
     config = BitsAndBytesConfig(
         load_in_8bit=plan.few_bits == "load_in_8bit",
         load_in_4bit=plan.few_bits == "load_in_4bit",
-        llm_int8_skip_modules=_heads(folder),
+        llm_int8_skip_modules=_modules_beside_encoder(folder),
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=plan.dtype,
     )
     return {"quantization_config": config, "device_map": {"": str(plan.device)}}
 
 
-def _heads(folder: Path) -> list[str]:
-    """All that is not the encoder: new heads learn, so they keep all of their bits."""
+def _modules_beside_encoder(folder: Path) -> list[str]:
+    """Return the names of the head's modules. New heads are trained, so their weights keep full precision."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -82,15 +148,28 @@ def _heads(folder: Path) -> list[str]:
     return [*(name for name, _ in model.named_children() if name != body), f"{body}.pooler"]
 
 
-def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> nn.Module:
-    """Wrap in PEFT's LoRA. Seeded right before, so that the same seed starts from the same adapter."""
+def _new_modules(model: PreTrainedModel, loading: dict[str, Any]) -> list[str]:
+    """Return the names of the outermost modules that have a weight which the base model's files lack."""
+    keys = [key if isinstance(key, str) else key[0] for key in (*loading["missing_keys"], *loading["mismatched_keys"])]
+    names = set()
+    for key in keys:
+        parts = key.split(".")
+        if parts[0] != model.base_model_prefix:
+            names.add(parts[0])
+        if parts[1:2] == ["pooler"]:
+            names.add("pooler")
+    return sorted(names) or ["classifier"]
+
+
+def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> PeftModel:
+    """Put a new LoRA adapter on a model. Seeds torch first, so that the same seed starts from the same adapter."""
     from peft import LoraConfig, TaskType, get_peft_model
 
     torch.manual_seed(seed)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=config.r,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float is as good
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float works too
         lora_dropout=config.lora_dropout,
         target_modules=target_modules(model, config),
         exclude_modules=new_modules if config.target_modules == "all-linear" else None,
@@ -99,86 +178,76 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
         bias=config.bias,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
-        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,  # type: ignore[arg-type]  # it knows no 16
+        init_lora_weights=True if config.init_lora_weights == "default" else config.init_lora_weights,  # type: ignore[arg-type]  # pissa_niter_16 is not in its Literal
     )
     try:
-        adapted = get_peft_model(model, lora)
+        adapted: Any = get_peft_model(model, lora)
     except ValueError as error:
         message = f"lora.target_modules: {str(error).splitlines()[0]}"
         raise ConfigError([Problem("lora.target_modules", message, "target_modules")]) from error
     adapted.peft_config["default"].base_model_name_or_path = base_model
-    for module in adapted.modules():
-        if isinstance(module, nn.Dropout) and not _learns(adapted, module):
-            module.p = 0.0
+    _disable_frozen_dropout(adapted)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return cast_head_inputs(adapted)
-
-
-def cast_head_inputs(adapted: nn.Module) -> nn.Module:
-    """Let fp32 heads take what a bf16 body gives."""
-    for name, module in adapted.named_modules():
-        if name.endswith("modules_to_save.default"):
-            dtype = next(module.parameters()).dtype
-            module.register_forward_pre_hook(lambda _, inputs, dtype=dtype: tuple(part.to(dtype) for part in inputs))
+    cast_head_inputs(adapted)
     return adapted
 
 
-def target_modules(model: nn.Module, config: LoraSection) -> Any:
-    """The configured targets, or the architecture's query and value projections, or every linear layer."""
+def _disable_frozen_dropout(adapted: nn.Module) -> None:
+    """Keep dropout only right before trained weights: in the adapter itself and in the new head."""
+    for name, module in adapted.named_modules():
+        if not isinstance(module, nn.Dropout):
+            continue
+        path = name.split(".")
+        before_head = path[-1] == "dropout" and len(path) <= 3  # base_model.model.dropout
+        if "lora_dropout" not in path and "modules_to_save" not in path and not before_head:
+            module.p = 0.0
+
+
+def cast_head_inputs(adapted: nn.Module) -> nn.Module:
+    """Let trained fp32 heads take the states of a bf16 encoder."""
+
+    def cast_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        dtype = next(module.parameters()).dtype
+        return tuple(tensor.to(dtype) for tensor in inputs)
+
+    for name, module in adapted.named_modules():
+        if name.endswith("modules_to_save.default"):
+            module.register_forward_pre_hook(cast_inputs)
+    return adapted
+
+
+def target_modules(model: nn.Module, config: LoraSection) -> list[str] | str:
+    """Return the configured targets, else the architecture's query and value projections, else every linear layer."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if config.target_modules == "all-linear" and config.layers_to_transform is not None:
+        # PEFT refuses layers_to_transform beside "all-linear", so the linear modules of numbered layers are listed.
         numbered = [name for name in linear if any(part.isdigit() for part in name.split("."))]
         return sorted({name.rpartition(".")[2] for name in numbered})
     if config.target_modules is not None:
         return config.target_modules
     names = {name.rpartition(".")[2] for name in linear}
-    return next((list(pair) for pair in QUERY_VALUE if names.issuperset(pair)), "all-linear")
+    for query_value in QUERY_VALUE:
+        if names.issuperset(query_value):
+            return list(query_value)
+    return "all-linear"
 
 
 def adapts_feed_forward(adapted: nn.Module) -> bool:
-    """Whether any adapter sits outside of attention."""
+    """Return whether the adapter changes any module outside of attention."""
     names = (name for name, _ in adapted.named_parameters() if "lora_A" in name)
-    return any(not any(part in name for part in ATTENTION) for name in names)
+    return any(not any(part in name for part in ATTENTION_NAMES) for name in names)
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """(trained, all) numbers of parameters; bitsandbytes packs two of 4 bits into one number."""
-    sizes = [(p.numel() * (2 if type(p).__name__ == "Params4bit" else 1), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
-
-
-def _new_modules(model: nn.Module, loading: Any) -> list[str]:
-    """Outermost children that hold a weight which the base model's file has not."""
-    keys = {
-        key if isinstance(key, str) else key[0] for part in ("missing_keys", "mismatched_keys") for key in loading[part]
-    }
-    prefix = getattr(model, "base_model_prefix", "")
-    paths = [key.split(".") for key in keys]
-    heads = {path[0] for path in paths if path[0] != prefix} | {"pooler" for path in paths if path[1:2] == ["pooler"]}
-    return sorted(heads) or ["classifier"]
-
-
-def _learns(adapted: nn.Module, dropout: nn.Module) -> bool:
-    """Dropout stays where something learns right behind it: the adapter's own and the new head's."""
-    for name, module in adapted.named_modules():
-        if module is dropout:
-            inside = name.split(".")
-            return (
-                "lora_dropout" in inside
-                or "modules_to_save" in inside
-                or (inside[-1] == "dropout" and len(inside) <= 3)
-            )
-    return False
-
-
-def quiet() -> None:
-    """A new head is expected here, so transformers' warning about it would only alarm."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("peft").setLevel(logging.ERROR)
-    # peft 0.21 asks transformers by a name that is to go; nothing that a person here could change.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    """Return the numbers of trained and of all parameters."""
+    trained = total = 0
+    for parameter in model.parameters():
+        packed = (
+            2 if type(parameter).__name__ == "Params4bit" else 1
+        )  # bitsandbytes stores two 4-bit weights in one number
+        total += parameter.numel() * packed
+        if parameter.requires_grad:
+            trained += parameter.numel() * packed
+    return trained, total

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing torch takes a second, and a web process may never predict
     from torch import Tensor
 
+    from engine.serve.adapter import ServedAdapter
+
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One text. `adapter` is None where the model that computes it is its own."""
+class BatchRow:
+    """One text. `adapter` is None if the model that computes it has its adapter merged."""
 
     ids: list[int]
-    adapter: Any = None
+    adapter: ServedAdapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """What a model says of one text. logits: (labels,); features: (width,), what the last layer of the head read."""
+class RowOutput:
+    """A model's output for one text. logits: (labels,); features: (width,), the input of the head's last layer."""
 
     logits: Tensor
     features: Tensor | None = None
 
 
-class Computes(Protocol):
-    """Something in memory that a batch of rows can be given to."""
+class BatchModel(Protocol):
+    """A model in memory that computes batches of rows."""
 
-    def outputs(self, rows: list[Row]) -> list[Output]:
-        """In the order of `rows`, each as if it were computed alone."""
+    def outputs(self, rows: list[BatchRow]) -> list[RowOutput]:
+        """Return the outputs in the order of `rows`, each as if its row were computed alone."""
         ...

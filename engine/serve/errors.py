@@ -1,18 +1,32 @@
-"""What can keep a model from answering."""
+"""What can keep a model from answering.
+
+EngineError
+├── Unreadable                model_unreadable
+│   └── ModelTooLargeError    model_too_large
+└── Busy                      busy
+"""
 
 from __future__ import annotations
 
-
-class Unreadable(Exception):
-    """The folder holds no model that can be loaded; the message says why, and no path of this machine."""
+from engine.errors import EngineError
 
 
-class TooLarge(Unreadable):
-    """The model alone needs more memory than models may take."""
+class Unreadable(EngineError):
+    """The folder holds no model that can be loaded. The message says why and names no path of this machine."""
+
+    code = "model_unreadable"
 
 
-class Busy(Exception):
-    """There is more to do than can be done soon; `wait` says in how many seconds it is worth asking again."""
+class ModelTooLargeError(Unreadable):
+    """The model alone needs more memory than all models together may take."""
+
+    code = "model_too_large"
+
+
+class Busy(EngineError):
+    """There is more to do than can be done soon; `wait` is the number of seconds after which a retry is worthwhile."""
+
+    code = "busy"
 
     def __init__(self, message: str, wait: float) -> None:
         super().__init__(message)

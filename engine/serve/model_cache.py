@@ -1,4 +1,4 @@
-"""What is in memory, by how recently it was asked: together never more than a number of bytes."""
+"""Keep what was used most recently in memory, together never more than a number of bytes."""
 
 from __future__ import annotations
 
@@ -11,100 +11,111 @@ from typing import Any
 
 from engine.serve.errors import Busy
 
-LOADING = 120.0  # seconds that a large model may take from a slow disk
+LOADING_SECONDS = 120.0  # a large model may take that long from a slow disk
 
 
 @dataclass(slots=True)
-class Held:
-    """Something in memory. `users` are callers and other things that need it; it stays while there is one."""
+class CacheEntry:
+    """Something in memory. `users` counts callers and other entries that need it; it stays while there is one."""
 
     key: Hashable
     size: int
     value: Any = None
     users: int = 1
     ready: bool = False
-    needs: list[Held] = field(default_factory=list)
+    needs: list[CacheEntry] = field(default_factory=list)
 
 
-class Memory:
-    """Loads on first use, each thing once, and lets go of what was asked longest ago. For many threads."""
+class ModelCache:
+    """Loads each thing once, on first use, and evicts what was used longest ago. Safe for threads.
+
+    limit: bytes of all entries. patience: seconds to wait for an entry that is in use to become free.
+    """
 
     def __init__(self, limit: int, patience: float) -> None:
-        self.limit, self.patience = limit, patience
-        self._held: OrderedDict[Hashable, Held] = OrderedDict()
+        self.limit = limit
+        self.patience = patience
+        self._entries: OrderedDict[Hashable, CacheEntry] = OrderedDict()
         self._changed = Condition()
 
     @property
     def used(self) -> int:
         with self._changed:
-            return sum(held.size for held in self._held.values())
+            return sum(entry.size for entry in self._entries.values())
 
     def values(self) -> list[Any]:
         with self._changed:
-            return [held.value for held in self._held.values() if held.ready]
+            return [entry.value for entry in self._entries.values() if entry.ready]
 
-    def known(self, key: Hashable) -> Held | None:
-        """What is in memory already, for one more user; None where it has to be loaded."""
+    def acquire_if_loaded(self, key: Hashable) -> CacheEntry | None:
+        """Return an entry for one more user, or None if it has to be loaded first."""
         with self._changed:
-            found = self._held.get(key)
-            return self._used(found) if found and found.ready else None
+            entry = self._entries.get(key)
+            return self._add_user(entry) if entry is not None and entry.ready else None
 
-    def take(self, key: Hashable, size: int, load: Callable[[Held], Any]) -> Held:
-        """Room is made before anything is loaded; Busy where all that is in memory stays in use."""
-        known = self._known_or_reserved(key, size)
-        if known.ready:
-            return known
+    def acquire(self, key: Hashable, size: int, load: Callable[[CacheEntry], Any]) -> CacheEntry:
+        """Return an entry for one more user, loading it if needed; every call needs a `release`.
+
+        Room is made before anything is loaded. Raises Busy if everything in memory stays in use.
+        """
+        entry = self._find_or_reserve(key, size)
+        if entry.ready:
+            return entry
         try:
-            known.value = load(known)
+            entry.value = load(entry)
         except BaseException:
             with self._changed:
-                self._drop(known)
+                self._remove(entry)
             raise
         with self._changed:
-            known.ready = True
+            entry.ready = True
             self._changed.notify_all()
-        return known
+        return entry
 
-    def give(self, held: Held) -> None:
+    def release(self, entry: CacheEntry) -> None:
         with self._changed:
-            held.users -= 1
+            entry.users -= 1
             self._changed.notify_all()
 
-    def _known_or_reserved(self, key: Hashable, size: int) -> Held:
+    def _find_or_reserve(self, key: Hashable, size: int) -> CacheEntry:
+        """Return a ready entry, or a new one that the caller has to load; wait while another thread loads it."""
         with self._changed:
-            loaded_until = time.monotonic() + LOADING
-            while (known := self._held.get(key)) and not known.ready:  # another thread loads it
-                self._wait(loaded_until)
-            if known:
-                return self._used(known)
-            reserved = self._held[key] = Held(key, size)
+            deadline = time.monotonic() + LOADING_SECONDS
+            entry = self._entries.get(key)
+            while entry is not None and not entry.ready:
+                self._wait(deadline)
+                entry = self._entries.get(key)  # gone if loading failed: then this thread tries
+            if entry is not None:
+                return self._add_user(entry)
+            reserved = self._entries[key] = CacheEntry(key, size)
             try:
                 self._make_room(time.monotonic() + self.patience)
             except Busy:
-                self._drop(reserved)
+                self._remove(reserved)
                 raise
             return reserved
 
-    def _used(self, held: Held) -> Held:
-        held.users += 1
-        self._held.move_to_end(held.key)
-        return held
+    def _add_user(self, entry: CacheEntry) -> CacheEntry:
+        entry.users += 1
+        self._entries.move_to_end(entry.key)
+        return entry
 
-    def _make_room(self, until: float) -> None:
+    def _make_room(self, deadline: float) -> None:
         while self.used > self.limit:
-            free = next((held for held in self._held.values() if held.ready and not held.users), None)
-            if free is None:
-                self._wait(until)
+            unused = next((entry for entry in self._entries.values() if entry.ready and not entry.users), None)
+            if unused is None:
+                self._wait(deadline)
             else:
-                self._drop(free)
+                self._remove(unused)
 
-    def _drop(self, held: Held) -> None:
-        self._held.pop(held.key, None)
-        for needed in held.needs:
+    def _remove(self, entry: CacheEntry) -> None:
+        self._entries.pop(entry.key, None)
+        for needed in entry.needs:
             needed.users -= 1
-        held.value, held.needs = None, []
+        entry.value = None
+        entry.needs = []
         self._changed.notify_all()
 
-    def _wait(self, until: float) -> None:
-        if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
+    def _wait(self, deadline: float) -> None:
+        if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
             raise Busy("All models in memory are in use, and there is no room for another one.", self.patience)

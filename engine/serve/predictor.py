@@ -1,37 +1,42 @@
-"""Trained models, ready to answer: adapters over shared base models within a bound on memory, texts in common batches."""
+"""Predict with trained models: adapters over shared base models within a memory limit, texts of all callers in common batches.
+
+Importing this module imports neither torch nor transformers: a web process may never predict.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.serve.batch import Row
-from engine.serve.batching_queue import Queue
-from engine.serve.errors import TooLarge, Unreadable
-from engine.serve.model_cache import Held, Memory
-from engine.serve.tokenizer import Tokenizer, identity
+from engine.errors import EngineError
+from engine.models.base_models import resolve
+from engine.serve.batch import BatchRow
+from engine.serve.batching_queue import BatchingQueue
+from engine.serve.errors import Busy, ModelTooLargeError, Unreadable
+from engine.serve.model_cache import CacheEntry, ModelCache
+from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info
+from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
 
 if TYPE_CHECKING:
     import torch
 
-    from engine.models.architectures import Architecture
-    from engine.serve.batch import Computes, Output
+    from engine.models.architectures import EncoderArchitecture
+    from engine.serve.adapter import ServedAdapter
+    from engine.serve.batch import BatchModel, RowOutput
 
 MIB = 2**20
-WEIGHTS = "adapter_model.safetensors"
 TIMEOUT = 60.0  # seconds after which a caller gives up
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one text. probabilities: one per label, in the order of `labels`."""
+    """A model's answer to one text. label: index of the likeliest one; probabilities: one per label, in their order."""
 
     label: int
     labels: tuple[str, ...]
@@ -42,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Predictions in the order of the texts, and the milliseconds that each part took for all of them."""
+    """Predictions in the order of the texts, and the milliseconds that each stage took for all of them."""
 
     predictions: list[Prediction]
     base_model: str
@@ -56,27 +61,20 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """lorasite.json of a final model."""
+class LoadedModel:
+    """A final model in memory: what computes it, its adapter unless that is merged, and its tokenizer."""
 
-    base_model: str
-    revision: str | None
-    labels: tuple[str, ...]
-    max_length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model in memory: who computes, which adapter if that is shared, and how its texts become tokens."""
-
-    card: Card
-    tokenizer: Tokenizer
-    by: Computes
-    adapter: Any
+    info: ModelInfo
+    tokenizer: ServedTokenizer
+    model: BatchModel
+    adapter: ServedAdapter | None
 
 
 class Predictor:
-    """One per process. `memory_mb` bounds the weights in memory; batches take `batch_tokens`; see Queue for `patience`."""
+    """Loads final models and predicts with them; one per process.
+
+    memory_mb: limit of all weights in memory. batch_tokens, patience: see BatchingQueue.
+    """
 
     def __init__(
         self,
@@ -87,137 +85,141 @@ class Predictor:
         batch_tokens: int = 1024,
         patience: float = 4.0,
     ) -> None:
-        self.base_models_dir, self.device = base_models_dir, device
-        self.memory = Memory(memory_mb * MIB, patience)
-        self.queue = Queue(batch_tokens, patience, all_cores)
+        self.base_models_dir = base_models_dir
+        self.device = device
+        self.cache = ModelCache(memory_mb * MIB, patience)
+        self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
 
     def ask(self, folder: Path, texts: list[str]) -> Answers:
-        """What the model of a final_model folder says of each text.
+        """Predict each text with the model in a final_model folder.
 
-        Unreadable where it can't be loaded, Busy where it can't be done soon.
+        Raises Unreadable if the model can't be loaded, and Busy if it can't answer soon.
         """
-        with self._loaded(folder) as model:
+        with self._loaded(folder) as loaded:
             started = time.perf_counter()
-            encoded = model.tokenizer.encode(texts, model.card.max_length)
+            encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
             tokenized = time.perf_counter()
-            ticket = self.queue.compute(model.by, [Row(ids, model.adapter) for ids, _cut in encoded], TIMEOUT)
-        cuts = [cut for _ids, cut in encoded]
+            rows = [BatchRow(ids, loaded.adapter) for ids, _truncated in encoded]
+            request = self.queue.compute(loaded.model, rows, TIMEOUT)
+        predictions = [
+            _prediction(output, loaded.info.labels, truncated)
+            for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True)
+        ]
         return Answers(
-            [_prediction(output, model.card, cut) for output, cut in zip(ticket.outputs, cuts, strict=True)],
-            model.card.base_model,
+            predictions,
+            loaded.info.base_model,
             tokenize_ms=1000 * (tokenized - started),
-            queue_ms=1000 * (ticket.started_at - ticket.asked_at),
-            compute_ms=1000 * (ticket.ended_at - ticket.started_at),
+            queue_ms=1000 * (request.started_at - request.asked_at),
+            compute_ms=1000 * (request.ended_at - request.started_at),
         )
 
     def base_model(self, folder: Path) -> str:
-        """Load the model where it is not in memory, and tell its base model's name."""
-        with self._loaded(folder) as model:
-            return model.card.base_model
+        """Load a model unless it is in memory, and return its base model's name."""
+        with self._loaded(folder) as loaded:
+            return loaded.info.base_model
 
     def state(self) -> dict[str, Any]:
-        """What is in memory and what waits, for people and monitoring."""
-        models = [value for value in self.memory.values() if isinstance(value, Loaded)]
+        """Return what is in memory and what is waiting, for people and monitoring."""
+        models = [value for value in self.cache.values() if isinstance(value, LoadedModel)]
         return {
             "models": len(models),
-            "base_models": sorted({model.card.base_model for model in models}),
-            "memory_mb": round(self.memory.used / MIB),
-            "memory_limit_mb": round(self.memory.limit / MIB),
+            "base_models": sorted({model.info.base_model for model in models}),
+            "memory_mb": round(self.cache.used / MIB),
+            "memory_limit_mb": round(self.cache.limit / MIB),
             "waiting_tokens": self.queue.waiting_tokens,
             "tokens_per_second": round(self.queue.speed),
         }
 
     @contextmanager
-    def _loaded(self, folder: Path) -> Iterator[Loaded]:
-        """The model, in memory at least until the block is left."""
-        held = self._take(folder)
+    def _loaded(self, folder: Path) -> Iterator[LoadedModel]:
+        """Give the model, in memory until the block is left."""
+        entry = self._acquire(folder)
         try:
-            yield held.value
+            yield entry.value
         finally:
-            self.memory.give(held)
+            self.cache.release(entry)
 
-    def _take(self, folder: Path) -> Held:
-        from safetensors import SafetensorError
-
-        from engine.errors import EngineError
+    def _acquire(self, folder: Path) -> CacheEntry:
+        """Load a model unless it is in memory. Every way in which a folder can be broken becomes Unreadable."""
+        from safetensors import SafetensorError  # deferred until a model is loaded
 
         try:
-            key = folder, file_state(folder / WEIGHTS)
-            if known := self.memory.known(key):
-                return known
+            key = (folder, file_state(folder / WEIGHTS))
+            entry = self.cache.acquire_if_loaded(key)
+            if entry is not None:
+                return entry
             with one_core():
-                return self.memory.take(key, *self._plan(folder))
+                size, load = self._plan_loading(folder)
+                return self.cache.acquire(key, size, load)
+        except (Busy, Unreadable):
+            raise
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as e:
             reason = (str(e) or type(e).__name__).splitlines()[0]
             raise Unreadable(reason.replace(f"{folder}/", "")) from e
 
-    def _plan(self, folder: Path) -> tuple[int, Callable[[Held], Loaded]]:
-        """The bytes that the model takes beside what it shares, and how it is loaded; reads no weights."""
-        from engine.models.architectures import architecture_of
-        from engine.models.base_models import resolve
-        from engine.serve.adapter import is_plain
-        from engine.serve.shared_base import memory_of
+    def _plan_loading(self, folder: Path) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
+        """Return the bytes that the model takes beside what it shares, and what loads it. Reads no weights."""
+        from engine.models.architectures import find_architecture  # deferred: imports torch
+        from engine.serve.adapter_loading import can_share_base
 
-        card = read_card(folder)
-        base = resolve(card.base_model, self.base_models_dir, card.revision)
-        architecture = architecture_of(json.loads((base / "config.json").read_text(encoding="utf-8")))
-        shared = architecture is not None and is_plain(folder, architecture)
-        own, whole = memory_of(folder), memory_of(folder) + memory_of(base) + identity(folder)[1]
-        if whole > self.memory.limit:
-            needs, limit = math.ceil(whole / MIB), self.memory.limit // MIB
-            raise TooLarge(f"it needs {needs} MiB, and models may take {limit} MiB (SERVE_MEMORY_MB)")
-        if architecture is None or not shared:
-            return own + memory_of(base), lambda held: self._load_merged(held, folder, card, base)
-        return own, lambda held: self._load_shared(held, folder, card, base, architecture)
+        info = read_info(folder)
+        base = resolve(info.base_model, self.base_models_dir, info.revision)
+        own_bytes = fp32_bytes(folder)
+        base_bytes = fp32_bytes(base)
+        _key, tokenizer_bytes = tokenizer_key(folder)
+        total_bytes = own_bytes + base_bytes + tokenizer_bytes
+        if total_bytes > self.cache.limit:
+            raise ModelTooLargeError(
+                f"it needs {math.ceil(total_bytes / MIB)} MiB of memory, and all models together may take "
+                f"{self.cache.limit // MIB} MiB (SERVE_MEMORY_MB)"
+            )
+        architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
+        if architecture is None or not can_share_base(folder, architecture):
+            return own_bytes + base_bytes, lambda entry: self._load_merged(entry, folder, info, base)
+        return own_bytes, lambda entry: self._load_shared(entry, folder, info, base, architecture)
 
-    def _load_shared(self, held: Held, folder: Path, card: Card, base: Path, architecture: Architecture) -> Loaded:
-        from engine.serve.adapter import load
-        from engine.serve.shared_base import Base, memory_of
+    def _load_shared(
+        self, entry: CacheEntry, folder: Path, info: ModelInfo, base: Path, architecture: EncoderArchitecture
+    ) -> LoadedModel:
+        """Load an adapter over a base model that may be in memory already."""
+        from engine.serve.adapter_loading import load_adapter  # deferred: imports torch
+        from engine.serve.shared_base import SharedBaseModel
 
-        key = base, *(file_state(path) for path in sorted(base.glob("*.safetensors")))
-        shared = self.memory.take(key, memory_of(base), lambda _: Base(base, architecture, chosen_device(self.device)))
-        held.needs.append(shared)
-        adapter = load(folder, shared.value, len(card.labels))
-        return Loaded(card, self._tokenizer(held, folder), shared.value, adapter)
+        key = (base, *(file_state(path) for path in sorted(base.glob("*.safetensors"))))
+        shared = self.cache.acquire(
+            key, fp32_bytes(base), lambda _: SharedBaseModel(base, architecture, choose_device(self.device))
+        )
+        entry.needs.append(shared)
+        adapter = load_adapter(folder, shared.value, len(info.labels))
+        return LoadedModel(info, self._tokenizer(entry, folder), shared.value, adapter)
 
-    def _load_merged(self, held: Held, folder: Path, card: Card, base: Path) -> Loaded:
-        from engine.serve.merged import Merged
+    def _load_merged(self, entry: CacheEntry, folder: Path, info: ModelInfo, base: Path) -> LoadedModel:
+        """Load a base model of its own and merge the adapter into it."""
+        from engine.serve.merged_model import MergedModel  # deferred: imports torch
 
-        merged = Merged(folder, base, len(card.labels), chosen_device(self.device))
-        return Loaded(card, self._tokenizer(held, folder), merged, None)
+        merged = MergedModel(folder, base, len(info.labels), choose_device(self.device))
+        return LoadedModel(info, self._tokenizer(entry, folder), merged, None)
 
-    def _tokenizer(self, held: Held, folder: Path) -> Tokenizer:
-        """Most adapters of a base model have the same one, which takes more memory than they do."""
-        key, size = identity(folder)
-        found = self.memory.take(key, size, lambda _: Tokenizer(folder))
-        held.needs.append(found)
-        return found.value
-
-
-def read_card(folder: Path) -> Card:
-    found = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
-    return Card(found["base_model"], found.get("revision"), tuple(found["labels"]), found["max_length"])
-
-
-def file_state(path: Path) -> tuple[int, int]:
-    """Differs once the file was written anew, even by a copy that keeps the time."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise Unreadable(f"{path.name} is not there") from error
-    return found.st_mtime_ns, found.st_ino
+    def _tokenizer(self, entry: CacheEntry, folder: Path) -> ServedTokenizer:
+        """Return a shared tokenizer: most adapters of a base model have the same one, which takes more memory than they do."""
+        key, size = tokenizer_key(folder)
+        tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
+        entry.needs.append(tokenizer)
+        return tokenizer.value
 
 
-def chosen_device(name: str) -> torch.device:
-    import torch
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is a GPU where there is one."""
+    import torch  # deferred: takes a second
 
-    _quiet()
-    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
-def all_cores() -> None:
-    """For the thread that computes."""
-    import torch
+def use_all_cores() -> None:
+    """Let the thread that computes use every core."""
+    import torch  # deferred: takes a second
 
     from engine.devices import usable_cores
 
@@ -226,9 +228,12 @@ def all_cores() -> None:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """For a thread that loads. OpenMP keeps helpers for every thread that ever computed in parallel, and once there are more
-    of them than cores, none waits awake for the next product any more: a text then takes 16 ms instead of 9 (measured)."""
-    import torch
+    """Let a thread that loads a model use one core.
+
+    OpenMP keeps helper threads for every thread that ever computed in parallel. Once there are more of them than cores, none
+    spins while it waits for the next product, and a text takes 16 ms instead of 9 (measured).
+    """
+    import torch  # deferred: takes a second
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -238,15 +243,7 @@ def one_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _quiet() -> None:
-    """The adapter brings the head that the base model lacks, so transformers' warning about it would only alarm."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-
-
-def _prediction(output: Output, card: Card, cut: bool) -> Prediction:
-    shares = tuple(output.logits.float().softmax(-1).tolist())
-    return Prediction(max(range(len(shares)), key=shares.__getitem__), card.labels, shares, cut, output.features)
+def _prediction(output: RowOutput, labels: tuple[str, ...], truncated: bool) -> Prediction:
+    probabilities = tuple(output.logits.float().softmax(-1).tolist())
+    likeliest = probabilities.index(max(probabilities))
+    return Prediction(likeliest, labels, probabilities, truncated, output.features)

@@ -1,4 +1,4 @@
-"""Texts to token ids, for many threads at once: a tokenizer's settings are never changed after it was read."""
+"""Turn texts into token ids, for many threads at once: a tokenizer's settings never change after it was loaded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-MEMORY = 16  # times the size of tokenizer.json; measured on BERT's and on BPE
+MEMORY_FACTOR = 16  # bytes in memory per byte of tokenizer.json; measured on BERT's and on a BPE tokenizer
 
 
-class Tokenizer:
+class ServedTokenizer:
     """A final model's tokenizer."""
 
     def __init__(self, folder: Path) -> None:
@@ -18,40 +18,42 @@ class Tokenizer:
         self._fast: Any = None
         self._slow: Any = None
         if (folder / "tokenizer.json").is_file():
-            from tokenizers import Tokenizer as Fast
+            from tokenizers import Tokenizer  # deferred until a model is loaded
 
-            self._fast = Fast.from_file(str(folder / "tokenizer.json"))
+            self._fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._fast.no_truncation()
             self._fast.no_padding()
         else:
-            from transformers import AutoTokenizer
+            from engine.models.loading import load_tokenizer  # deferred: imports torch
 
-            self._slow = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            self._slow = load_tokenizer(folder, "the model")
 
     def encode(self, texts: list[str], max_length: int) -> list[tuple[list[int], bool]]:
-        """Ids of each text with its special tokens, at most max_length, and whether its end was left out."""
+        """Return each text's ids with its special tokens, at most max_length, and whether the text was truncated."""
         if self._fast is None:
             return self._encode_slowly(texts, max_length)
-        room = max_length - self._fast.num_special_tokens_to_add(False)
-        found = []
+        # Truncation and padding are settings of the tokenizer itself, so threads must not use them: cut by hand.
+        most_tokens = max_length - self._fast.num_special_tokens_to_add(False)
+        encoded = []
         for encoding in self._fast.encode_batch(texts, add_special_tokens=False):
-            cut = len(encoding) > room
-            if cut:
-                encoding.truncate(room)
-            found.append((self._fast.post_process(encoding).ids, cut))
-        return found
+            truncated = len(encoding) > most_tokens
+            if truncated:
+                encoding.truncate(most_tokens)
+            encoded.append((self._fast.post_process(encoding).ids, truncated))
+        return encoded
 
     def _encode_slowly(self, texts: list[str], max_length: int) -> list[tuple[list[int], bool]]:
+        """Encode with transformers, which sets truncation on the tokenizer, hence the lock."""
         with self._lock:
-            whole = self._slow(texts, truncation=True, max_length=max_length + 1)["input_ids"]
-            cut = self._slow(texts, truncation=True, max_length=max_length)["input_ids"]
-        return [(ids, len(all_ids) > max_length) for ids, all_ids in zip(cut, whole, strict=True)]
+            one_more = self._slow(texts, truncation=True, max_length=max_length + 1)["input_ids"]
+            ids_of_texts = self._slow(texts, truncation=True, max_length=max_length)["input_ids"]
+        return [(ids, len(longer) > max_length) for ids, longer in zip(ids_of_texts, one_more, strict=True)]
 
 
-def identity(folder: Path) -> tuple[str, int]:
-    """Equal for folders with the same tokenizer, and about how many bytes of memory it takes."""
+def tokenizer_key(folder: Path) -> tuple[str, int]:
+    """Return a value that is equal for folders with the same tokenizer, and about how many bytes of memory it takes."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return str(folder), 0
     content = path.read_bytes()
-    return hashlib.sha256(content).hexdigest(), MEMORY * len(content)
+    return hashlib.sha256(content).hexdigest(), MEMORY_FACTOR * len(content)

@@ -1,4 +1,4 @@
-"""Which words a prediction hangs on: each is left out once, and the change of the probability is its weight."""
+"""Measure which words a prediction depends on: each is left out once, and the change of the probability is its weight."""
 
 import re
 import time
@@ -8,44 +8,41 @@ from itertools import pairwise
 
 from engine.serve.predictor import Prediction
 
-# A Chinese, Japanese or Korean character stands for itself; elsewhere a word is letters, digits and what joins them.
-PIECE = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+(?:['’_-]\w+)*"
-)
-LIMIT, SECONDS, BATCH = 64, 3.0, 8  # a long text on a slow machine: a person waits for the answer
+CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+# A Chinese, Japanese or Korean character is a word of its own; elsewhere a word is letters, digits and what joins them.
+WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+(?:['’_-]\w+)*")
+MOST_WORDS = 64
+MOST_SECONDS = 3.0  # a person waits for the answer
+BATCH = 8  # words that are left out, each in a text of its own, before time is checked
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A piece of the text and what it added to the label's probability, -1 to 1; None for what was not left out."""
+    """A piece of the text and what it added to the label's probability, -1 to 1; None if it was not left out."""
 
     text: str
     weight: float | None
 
     @property
     def heat(self) -> int:
-        """0 to 9, for a colour."""
+        """The strength of its colour, 0 to 9."""
         return min(9, round(abs(self.weight or 0) * 20))
 
 
 def words_that_mattered(
-    predict: Callable[[list[str]], list[Prediction]], text: str, label: int, seconds: float = SECONDS
+    predict: Callable[[list[str]], list[Prediction]], text: str, label: int, seconds: float = MOST_SECONDS
 ) -> list[Word]:
-    """The whole text in pieces, in order, each with its weight; the first LIMIT words, or what `seconds` allow."""
-    until = time.monotonic() + seconds
-    places = [match.span() for match in PIECE.finditer(text)]
-    whole = predict([text])[0].probabilities[label]
+    """Return the whole text in pieces, in order; the first MOST_WORDS words have weights, or as many as `seconds` allow."""
+    deadline = time.monotonic() + seconds
+    spans = [match.span() for match in WORD.finditer(text)]
+    with_all_words = predict([text])[0].probabilities[label]
     weights: dict[tuple[int, int], float] = {}
-    for first in range(0, min(len(places), LIMIT), BATCH):
-        tried = places[first : first + BATCH]
-        without = predict([text[:start] + text[end:] or " " for start, end in tried])
-        weights |= {span: whole - found.probabilities[label] for span, found in zip(tried, without, strict=True)}
-        if time.monotonic() > until:
+    for first in range(0, min(len(spans), MOST_WORDS), BATCH):
+        batch = spans[first : first + BATCH]
+        predictions = predict([text[:start] + text[end:] or " " for start, end in batch])
+        for span, prediction in zip(batch, predictions, strict=True):
+            weights[span] = with_all_words - prediction.probabilities[label]
+        if time.monotonic() > deadline:
             break
-    return [Word(text[start:end], weights.get((start, end))) for start, end in _cover(places, len(text))]
-
-
-def _cover(places: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
-    """The places with what lies between them."""
-    edges = sorted({0, length, *(edge for place in places for edge in place)})
-    return list(pairwise(edges))
+    edges = sorted({0, len(text), *(edge for span in spans for edge in span)})
+    return [Word(text[start:end], weights.get((start, end))) for start, end in pairwise(edges)]

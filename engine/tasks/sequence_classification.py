@@ -20,7 +20,14 @@ from engine.data.tokens import Tokens, tokenise
 from engine.devices import Plan
 from engine.errors import CheckpointDamaged, ConfigError, TextsTooLongError
 from engine.kernels import fused_forward
-from engine.models.loading import adapts_feed_forward, add_adapter, cast_head_inputs, load_classifier, load_tokenizer
+from engine.models.loading import (
+    adapts_feed_forward,
+    add_adapter,
+    attach_adapter,
+    cast_head_inputs,
+    load_classifier,
+    load_tokenizer,
+)
 from engine.out_of_memory import halving, largest_fitting, release_memory
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
@@ -135,8 +142,6 @@ class Task:
 
     def verify(self, folder: Path) -> None:
         """Load base model and adapter through plain PEFT and compare the logits of a few evaluation rows."""
-        from peft import PeftModel  # heavy
-
         rows = np.arange(min(VERIFY_ROWS, len(self.rows.eval)))
         with _evaluation_mode(self.model):
             expected = self.logits(self.eval_tokens, rows).float().cpu()
@@ -149,7 +154,7 @@ class Task:
         release_memory(self.plan.device)
 
         base_model, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
-        reloaded = cast_head_inputs(PeftModel.from_pretrained(base_model, folder)).to(self.plan.device)
+        reloaded = cast_head_inputs(attach_adapter(base_model, folder)).to(self.plan.device)
         with _evaluation_mode(reloaded):
             actual = _plain_forward(reloaded)(**self._inputs(self.eval_tokens, rows)).float().cpu()
         tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3

@@ -1,4 +1,6 @@
-"""The fused way gives what transformers and PEFT give: logits, gradients, for each architecture and kind of adapter."""
+"""Fused forward passes give the logits and gradients of transformers and PEFT, for each architecture and kind of adapter."""
+
+import copy
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ CONFIGS = {
 
 
 def adapted(model_type, targets, **lora):
+    """Return a small random PEFT classifier. lora: arguments of LoraConfig."""
     torch.manual_seed(1)
     config = AutoConfig.for_model(model_type, num_labels=3, attn_implementation="eager", **CONFIGS[model_type])
     model = AutoModelForSequenceClassification.from_config(config)
@@ -24,8 +27,8 @@ def adapted(model_type, targets, **lora):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     heads = ["classifier", "pre_classifier"] if targets == "all-linear" else None
-    lora = {"r": 4, "lora_alpha": 8, "target_modules": targets, "exclude_modules": heads} | lora
-    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **lora))
+    options = {"r": 4, "lora_alpha": 8, "target_modules": targets, "exclude_modules": heads} | lora
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **options))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -33,9 +36,19 @@ def adapted(model_type, targets, **lora):
 
 
 def fused(model, int8=False):
-    found = fused_forward(model, int8)
-    assert found is not None
-    return found
+    forward = fused_forward(model, int8)
+    assert forward is not None
+    return forward
+
+
+def to_bf16(model):
+    """Return a copy of a model from `adapted` with frozen weights in bf16."""
+    half = copy.deepcopy(model)
+    for name, parameter in half.named_parameters():
+        if "lora_" not in name and "modules_to_save" not in name:
+            parameter.data = parameter.data.bfloat16()
+    cast_head_inputs(half)
+    return half
 
 
 def batch():
@@ -57,22 +70,20 @@ def test_fused_logits_and_gradients_are_those_of_plain_peft(model_type, targets)
     model = adapted(model_type, pair if targets == "query_value" else targets).train()
     expected = model(**batch()).logits
     expected_gradients = gradients(model, expected)
-    fused = fused_forward(model)
-    assert fused is not None
-    found = fused(**batch())
-    found_gradients = gradients(model, found)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert found_gradients.keys() == expected_gradients.keys()
+    actual = fused(model)(**batch())
+    actual_gradients = gradients(model, actual)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+    assert actual_gradients.keys() == expected_gradients.keys()
     for name, gradient in expected_gradients.items():
-        torch.testing.assert_close(found_gradients[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(actual_gradients[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_adapters_on_upper_layers_only_leave_the_lower_ones_without_gradient():
     model = adapted("bert", ["query", "value"], layers_to_transform=[1, 2]).train()
     expected = gradients(model, model(**batch()).logits)
-    found = gradients(model, fused(model)(**batch()))
+    actual = gradients(model, fused(model)(**batch()))
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(actual[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_dropout_gradient_is_the_slope_of_the_loss():
@@ -111,24 +122,20 @@ def test_frozen_weights_are_the_same_bits_after_a_step():
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_bf16_stays_close_to_fp32(model_type, dropout):
     model = adapted(model_type, "all-linear", lora_dropout=dropout).train()
-    half = adapted(model_type, "all-linear", lora_dropout=dropout).train()
-    half.load_state_dict(model.state_dict())
-    for name, parameter in half.named_parameters():
-        if "lora_" not in name and "modules_to_save" not in name:
-            parameter.data = parameter.data.bfloat16()
-    cast_head_inputs(half)
-    logits: dict[str, torch.Tensor] = {}
-    expected: dict[str, torch.Tensor] = {}
-    found: dict[str, torch.Tensor] = {}
-    for name, one, kept in (("fp32", model, expected), ("bf16", half, found)):
-        torch.manual_seed(7)
-        logits[name] = fused(one)(**batch()).float()
-        kept |= gradients(one, logits[name])
-    assert torch.cosine_similarity(logits["fp32"].flatten(), logits["bf16"].flatten(), 0) > 0.99
+    half = to_bf16(model)
+
+    def step(stepped):
+        torch.manual_seed(7)  # the same dropout
+        logits = fused(stepped)(**batch()).float()
+        return logits, gradients(stepped, logits)
+
+    expected_logits, expected = step(model)
+    logits, actual = step(half)
+    assert torch.cosine_similarity(expected_logits.flatten(), logits.flatten(), 0) > 0.99
     for name, gradient in expected.items():
-        assert torch.cosine_similarity(gradient.flatten(), found[name].float().flatten(), 0) > 0.98, name
+        assert torch.cosine_similarity(gradient.flatten(), actual[name].float().flatten(), 0) > 0.98, name
 
 
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"bias": "all"}])
-def test_adapters_that_the_fused_way_does_not_know_go_the_plain_way(lora):
+def test_adapters_that_the_kernels_do_not_cover_get_no_fused_forward(lora):
     assert fused_forward(adapted("bert", ["query", "value"], **lora)) is None

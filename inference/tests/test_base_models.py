@@ -9,12 +9,11 @@ import yaml
 from django.conf import settings
 
 from datasets_app.services import create_version
+from engine.testing import small_models
 from experiments.models import Experiment
 from inference.services import predictor
 from samples import reviews_zh
 from training.services import parse_config, submit
-
-from . import small_models
 
 PRESETS = ("distilbert", "roberta", "albert", "bert_chinese")
 TARGETS = {"distilbert": {"q_lin", "v_lin"}}
@@ -27,7 +26,7 @@ TEXTS = {
 @pytest.fixture(scope="session")
 def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("base-models")
-    small_models.build(root)
+    small_models.build_all(root)
     return root
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from engine.testing.adapters import make_adapter, predict_with_plain_peft
 from experiments.models import Experiment
 from inference.services import predictor
-
-from .adapters import make_adapter, plain_peft
 
 LABELS = {"member": ["bad", "good"], "stranger": ["negative", "neutral", "positive"]}
 TEXTS = ["What a lovely day!", "no", "I have been waiting for two hours and nobody came."]
@@ -31,7 +30,7 @@ def owned(person: Any, seed: int) -> Path:
 
 @pytest.mark.django_db(transaction=True)
 def test_tenants_that_ask_at_once_get_the_answers_of_their_own_model_alone(tenants, api):
-    alone = {name: plain_peft(folder, TEXTS) for name, (_person, folder) in tenants.items()}
+    alone = {name: predict_with_plain_peft(folder, TEXTS) for name, (_person, folder) in tenants.items()}
     clients = {name: api(person) for name, (person, _folder) in tenants.items()}
 
     def ask(number: int) -> None:

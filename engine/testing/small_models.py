@@ -1,8 +1,9 @@
-"""Base models of the presets' four architectures, small, randomly initialised, each with a tokenizer trained on the samples.
+"""Build small, randomly initialised base models of the presets' four architectures, with tokenizers trained on the sample data.
 
-The hub's models of these names can't be reached everywhere; these take their places under BASE_MODELS_DIR.
+They stand in for the hub's models of these names, which can't be downloaded everywhere.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +11,65 @@ from samples import reviews_zh, tweets_en
 
 WIDTH, LAYERS, HEADS, LONGEST = 64, 2, 4, 128
 SIZES: dict[str, Any] = {
-    "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 2 * WIDTH,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 2 * WIDTH,
     "max_position_embeddings": LONGEST,
-}  # fmt: skip
-DISTILBERT: dict[str, Any] = {
-    "dim": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 2 * WIDTH, "max_position_embeddings": LONGEST,
-}  # fmt: skip
+}
+DISTILBERT_SIZES: dict[str, Any] = {
+    "dim": WIDTH,
+    "n_layers": LAYERS,
+    "n_heads": HEADS,
+    "hidden_dim": 2 * WIDTH,
+    "max_position_embeddings": LONGEST,
+}
 BERT_SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ROBERTA_SPECIAL = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 ALBERT_SPECIAL = {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 NAMES = ("distilbert-base-uncased", "roberta-base", "albert-base-v2", "bert-base-chinese")
 
 
-def build(root: Path) -> None:
-    """One folder each, as the hub has them: config.json, model.safetensors, tokenizer.json."""
+def build_all(root: Path) -> None:
+    """Write a folder for each, with the files that the hub has: config.json, model.safetensors, tokenizer.json."""
     import torch
     from transformers import AlbertConfig, BertConfig, DistilBertConfig, RobertaConfig
 
     english = tweets_en()["text"].gather_every(8).to_list()
     chinese = reviews_zh()["text"].gather_every(8).to_list()
     torch.manual_seed(0)
-    made: tuple[tuple[Any, Any, dict[str, str], str], ...] = (
-        (DistilBertConfig(**DISTILBERT), wordpiece(english), BERT_SPECIAL, "DistilBertTokenizer"),
-        (RobertaConfig(**SIZES | {"max_position_embeddings": LONGEST + 2}), bpe(english), ROBERTA_SPECIAL, "RobertaTokenizer"),
-        (AlbertConfig(**SIZES, embedding_size=32), unigram(english), ALBERT_SPECIAL, "AlbertTokenizer"),
-        (BertConfig(**SIZES), characters(chinese), BERT_SPECIAL, "BertTokenizer"),
-    )  # fmt: skip
-    for name, (config, tokenizer, special, kind) in zip(NAMES, made, strict=True):
-        save(root / name, config, tokenizer, special, kind)
+    models: tuple[tuple[Any, Any, dict[str, str], str], ...] = (
+        (DistilBertConfig(**DISTILBERT_SIZES), train_wordpiece(english), BERT_SPECIAL, "DistilBertTokenizer"),
+        # RoBERTa's positions start after the padding index, so it needs two more of them.
+        (
+            RobertaConfig(**SIZES | {"max_position_embeddings": LONGEST + 2}),
+            train_bpe(english),
+            ROBERTA_SPECIAL,
+            "RobertaTokenizer",
+        ),
+        (AlbertConfig(**SIZES, embedding_size=32), train_unigram(english), ALBERT_SPECIAL, "AlbertTokenizer"),
+        (BertConfig(**SIZES), character_tokenizer(chinese), BERT_SPECIAL, "BertTokenizer"),
+    )
+    for name, (config, tokenizer, special, kind) in zip(NAMES, models, strict=True):
+        save_model(root / name, config, tokenizer, special, kind)
 
 
 def build_wide_chinese(folder: Path) -> None:
-    """One layer of 256: random features of characters that a head can learn from, as nothing was pretrained."""
+    """Write a model of one layer and width 256: its random features of characters are enough for a head to learn from."""
     import torch
     from transformers import BertConfig
 
     torch.manual_seed(0)
     texts = reviews_zh()["text"].gather_every(8).to_list()
     config = BertConfig(**SIZES | {"hidden_size": 256, "num_hidden_layers": 1, "intermediate_size": 512})
-    save(folder, config, characters(texts), BERT_SPECIAL, "BertTokenizer")
+    save_model(folder, config, character_tokenizer(texts), BERT_SPECIAL, "BertTokenizer")
 
 
-def save(folder: Path, config: Any, tokenizer: Any, special: dict[str, str], kind: str) -> None:
-    import json
-
+def save_model(folder: Path, config: Any, tokenizer: Any, special: dict[str, str], kind: str) -> None:
     from transformers import AutoModel
 
-    config.vocab_size, config.pad_token_id = tokenizer.get_vocab_size(), tokenizer.token_to_id(special["pad"])
+    config.vocab_size = tokenizer.get_vocab_size()
+    config.pad_token_id = tokenizer.token_to_id(special["pad"])
     AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {f"{role}_token": token for role, token in special.items()}
@@ -64,7 +77,7 @@ def save(folder: Path, config: Any, tokenizer: Any, special: dict[str, str], kin
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def wordpiece(texts: list[str]) -> Any:
+def train_wordpiece(texts: list[str]) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -72,22 +85,22 @@ def wordpiece(texts: list[str]) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = list(BERT_SPECIAL.values())
     tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=2000, special_tokens=special))
-    return framed(tokenizer, BERT_SPECIAL)
+    return add_special_tokens(tokenizer, BERT_SPECIAL)
 
 
-def characters(texts: list[str]) -> Any:
-    """As bert-base-chinese: every Chinese character is a token."""
+def character_tokenizer(texts: list[str]) -> Any:
+    """Make every Chinese character a token, as bert-base-chinese does."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    found = sorted({character for text in texts for character in text if not character.isspace()})
-    vocabulary = {token: number for number, token in enumerate([*BERT_SPECIAL.values(), *found])}
+    characters = sorted({character for text in texts for character in text if not character.isspace()})
+    vocabulary = {token: number for number, token in enumerate([*BERT_SPECIAL.values(), *characters])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return framed(tokenizer, BERT_SPECIAL)
+    return add_special_tokens(tokenizer, BERT_SPECIAL)
 
 
-def bpe(texts: list[str]) -> Any:
+def train_bpe(texts: list[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -96,10 +109,10 @@ def bpe(texts: list[str]) -> Any:
     alphabet, special = pre_tokenizers.ByteLevel.alphabet(), list(ROBERTA_SPECIAL.values())
     trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, special_tokens=special)
     tokenizer.train_from_iterator(texts, trainer)
-    return framed(tokenizer, ROBERTA_SPECIAL)
+    return add_special_tokens(tokenizer, ROBERTA_SPECIAL)
 
 
-def unigram(texts: list[str]) -> Any:
+def train_unigram(texts: list[str]) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
@@ -110,11 +123,11 @@ def unigram(texts: list[str]) -> Any:
     special = list(ALBERT_SPECIAL.values())
     trainer = trainers.UnigramTrainer(vocab_size=2000, special_tokens=special, unk_token="<unk>")
     tokenizer.train_from_iterator(texts, trainer)
-    return framed(tokenizer, ALBERT_SPECIAL)
+    return add_special_tokens(tokenizer, ALBERT_SPECIAL)
 
 
-def framed(tokenizer: Any, special: dict[str, str]) -> Any:
-    """Each text between its first and its last special token."""
+def add_special_tokens(tokenizer: Any, special: dict[str, str]) -> Any:
+    """Let the tokenizer put each text between two special tokens."""
     from tokenizers.processors import TemplateProcessing
 
     ends = [(special[role], tokenizer.token_to_id(special[role])) for role in ("cls", "sep")]

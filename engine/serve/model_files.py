@@ -1,0 +1,64 @@
+"""Read what a model's folder says about the model, without reading its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.serve.errors import Unreadable
+
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
+MOST_TENSORS, MOST_HEADER_BYTES = 10_000, 10 * 2**20  # more would be an attack
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """lorasite.json of a final model."""
+
+    base_model: str
+    revision: str | None
+    labels: tuple[str, ...]
+    max_length: int
+
+
+def read_info(folder: Path) -> ModelInfo:
+    content = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
+    return ModelInfo(content["base_model"], content.get("revision"), tuple(content["labels"]), content["max_length"])
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return PEFT's settings of the adapter."""
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise Unreadable(f"{SETTINGS} is not a JSON object")
+    return settings
+
+
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shape of each tensor of a safetensors file by its name."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_HEADER_BYTES:
+            raise Unreadable(f"{path.name} is not a safetensors file")
+        header: dict[str, Any] = json.loads(file.read(length))
+    if len(header) > MOST_TENSORS:
+        raise Unreadable(f"{path.name} has {len(header):,} tensors, more than any model needs")
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
+def fp32_bytes(folder: Path) -> int:
+    """Return the memory that the weights in a folder's safetensors files take as fp32."""
+    shapes = [shape for path in folder.glob("*.safetensors") for shape in tensor_shapes(path).values()]
+    return 4 * sum(math.prod(shape) for shape in shapes)
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Return a value that changes when the file is replaced, even by a copy that keeps the modification time."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise Unreadable(f"{path.name} is not there") from error
+    return status.st_mtime_ns, status.st_ino

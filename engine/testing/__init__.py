@@ -1,0 +1,1 @@
+"""Builders of small models and adapters, for tests and benchmarks."""

@@ -1,0 +1,64 @@
+"""Build final models without training: random adapters as PEFT writes them, and what plain PEFT predicts with them."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from samples import SAMPLE_BASE_MODEL, base_model_path
+
+MAX_LENGTH = 24
+
+
+def make_adapter(folder: Path, labels: Sequence[str], seed: int, base: Path | None = None, **lora: Any) -> Path:
+    """Fill a final_model folder over the sample base model, or over the one in the folder `base`, by whose name it is found.
+
+    lora: arguments of PEFT's LoraConfig.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import AutoTokenizer
+
+    source = base or base_model_path()
+    config: dict[str, Any] = {"r": 4, "target_modules": ["query", "value"], "exclude_modules": ["classifier"]} | lora
+    torch.manual_seed(seed)
+    model: Any = get_peft_model(load_classifier(source, len(labels)), LoraConfig(task_type=TaskType.SEQ_CLS, **config))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:  # PEFT starts B at zero, and the adapter would do nothing
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    info = {"base_model": base.name if base else SAMPLE_BASE_MODEL, "labels": list(labels), "max_length": MAX_LENGTH}
+    (folder / "lorasite.json").write_text(json.dumps(info))
+    return folder
+
+
+def predict_with_plain_peft(folder: Path, texts: list[str], base: Path | None = None) -> list[list[float]]:
+    """Return (texts, labels) probabilities by transformers and PEFT, each text computed alone."""
+    model, tokenizer = load_with_plain_peft(folder, base or base_model_path())
+    probabilities = []
+    for text in texts:
+        inputs = tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        with torch.inference_mode():
+            probabilities.append(model(**inputs).logits[0].softmax(-1).tolist())
+    return probabilities
+
+
+@cache
+def load_with_plain_peft(folder: Path, base: Path) -> tuple[Any, Any]:
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    label_count = len(json.loads((folder / "lorasite.json").read_text())["labels"])
+    model = PeftModel.from_pretrained(load_classifier(base, label_count), folder).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def load_classifier(source: Path, label_count: int) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(
+        source, num_labels=label_count, ignore_mismatched_sizes=True
+    )
