@@ -1,9 +1,10 @@
-"""What other parts announce, as audit entries: signing in and out, passwords, roles, every change made in the admin."""
+"""Audit entries for signals of Django and other packages: signing in and out, second factors, changes in the admin."""
 
 from typing import Any
 
 from allauth.mfa.signals import authentication_failed
 from axes.signals import user_locked_out
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
@@ -11,7 +12,7 @@ from django.utils.translation import override
 
 from .services import record
 
-_ADMIN = {1: "admin.add", 2: "admin.change", 3: "admin.delete"}  # Django's action flags
+_ADMIN_ACTIONS = {ADDITION: "admin.add", CHANGE: "admin.change", DELETION: "admin.delete"}
 
 
 @receiver(user_logged_in)
@@ -26,7 +27,7 @@ def signed_out(user: Any, **kwargs: Any) -> None:
 
 
 @receiver(user_login_failed)
-def refused(credentials: dict[str, Any], **kwargs: Any) -> None:
+def sign_in_refused(credentials: dict[str, Any], **kwargs: Any) -> None:
     record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
 
 
@@ -52,9 +53,11 @@ def second_factor_removed(instance: Any, **kwargs: Any) -> None:
 
 
 @receiver(post_save, sender="admin.LogEntry")
-def administered(instance: Any, created: bool, **kwargs: Any) -> None:
-    """Django's admin writes a LogEntry for whatever is done in it, whichever app's model it is."""
+def changed_in_admin(instance: Any, created: bool, **kwargs: Any) -> None:
+    """Record a change made in the admin: Django writes a LogEntry for each, whichever app the model belongs to."""
     if created:
-        with override("en"):
+        with override("en"):  # entries are in English, whatever language the administrator reads
             changes = instance.get_change_message()
-        record(_ADMIN[instance.action_flag], user=instance.user, obj=instance.get_edited_object(), changes=changes)
+        record(
+            _ADMIN_ACTIONS[instance.action_flag], user=instance.user, obj=instance.get_edited_object(), changes=changes
+        )
