@@ -38,7 +38,7 @@ def groups_changed(instance: Any, action: str, reverse: bool, pk_set: set[int] |
 
 
 @receiver(pre_delete, sender=Group)
-def note_members(instance: Group, **kwargs: Any) -> None:
+def note_members(instance: Any, **kwargs: Any) -> None:
     instance.former_members = _members(instance)
 
 

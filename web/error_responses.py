@@ -144,7 +144,7 @@ def _from_drf(exception: Exception) -> LorasiteError | None:
     return error
 
 
-def _flatten(detail: Any, field: str = "") -> list[tuple[str, str]]:
+def _flatten(detail: object, field: str = "") -> list[tuple[str, str]]:
     """Return (field, message) pairs of DRF's nested error detail; fields of nested serializers are joined by dots."""
     if isinstance(detail, dict):
         pairs = []

@@ -29,7 +29,7 @@ class CursorPagination(BasePagination):
 
     next: str | None = None
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request, view: Any = None) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         size = page_size(request)
         path, descending = first_order(queryset)
         column = F(path).desc(nulls_last=True) if descending else F(path).asc(nulls_last=True)
@@ -44,10 +44,10 @@ class CursorPagination(BasePagination):
             self.next = replace_query_param(url, "cursor", encode_cursor(rows[size - 1], path))
         return rows[:size]
 
-    def get_paginated_response(self, data: Any) -> Response:
+    def get_paginated_response(self, data: list[Any]) -> Response:
         return Response({"next": self.next, "results": data})
 
-    def get_paginated_response_schema(self, schema: Any) -> dict[str, Any]:
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         link = {"type": ["string", "null"], "format": "uri", "description": "The next page; null on the last."}
         return {"type": "object", "required": ["next", "results"], "properties": {"next": link, "results": schema}}
 

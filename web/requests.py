@@ -19,7 +19,7 @@ LONGEST_NUMBER = 18  # digits that fit a database's 64-bit integer
 class Text(serializers.CharField):
     """A string. DRF's own field also accepts numbers."""
 
-    def to_internal_value(self, data: Any) -> str:
+    def to_internal_value(self, data: object) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -28,7 +28,7 @@ class Text(serializers.CharField):
 class Key(serializers.UUIDField):
     """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
 
-    def to_internal_value(self, data: Any) -> Any:
+    def to_internal_value(self, data: object) -> Any:
         if not isinstance(data, str):
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
@@ -75,7 +75,7 @@ def unchanged(request: Request, tag: str) -> HttpResponse | None:
     return response
 
 
-def refuse_unknown(data: Any, serializer: type[serializers.Serializer[Any]]) -> None:
+def refuse_unknown(data: object, serializer: type[serializers.Serializer[Any]]) -> None:
     """Raise Invalid if `data` has a field that the serializer lacks: a misspelt field must not count as left out."""
     if not isinstance(data, dict):
         return

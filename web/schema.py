@@ -91,14 +91,14 @@ class Schema(AutoSchema):
             operation["responses"]["304"] = {"description": "Nothing has changed since the ETag that was sent."}
         return operation
 
-    def _map_serializer_field(self, field: Any, direction: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _map_serializer_field(self, field: Any, direction: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         schema: dict[str, Any] = super()._map_serializer_field(field, direction, *args, **kwargs)
         if direction == "request" and isinstance(field, serializers.CharField) and not field.read_only:
             may_be_blank = field.allow_blank or not field.trim_whitespace
             _forbid_nul(schema, ANY_TEXT if may_be_blank else SOME_TEXT)
         return schema
 
-    def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
+    def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
         if direction == "request" and getattr(serializer, "closed", False):
             return schema | {"additionalProperties": False, "minProperties": 1}
@@ -145,7 +145,7 @@ class Sent(PydanticExtension):
     match_subclasses = True
     priority = 1
 
-    def map_serializer(self, auto_schema: Any, direction: str) -> Any:
+    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> Any:
         schema = model_json_schema(self.target, ref_template="#/components/schemas/{model}", mode="validation")
         for name, part in schema.pop("$defs", {}).items():
             auto_schema.registry.register_on_missing(ResolvedComponent(name, ResolvedComponent.SCHEMA, part, name))

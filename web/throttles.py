@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class Json:
     """Serializer of Django's Redis cache. Its default, pickle, would execute what somebody puts into Redis."""
 
-    def dumps(self, value: Any) -> bytes:
+    def dumps(self, value: object) -> bytes:
         return json.dumps(value).encode()
 
     def loads(self, data: bytes) -> Any:
@@ -49,14 +49,14 @@ class _Throttle(SimpleRateThrottle):
     def cache(self) -> BaseCache:  # type: ignore[override]  # looked up late, so that tests can replace it
         return caches["throttles"]
 
-    def allow_request(self, request: Any, view: Any) -> bool:
+    def allow_request(self, request: Request, view: Any) -> bool:
         try:
             return super().allow_request(request, view)
         except RedisError as error:
             log.warning("Redis is unavailable, so requests are not throttled (%s).", error)
             return True
 
-    def get_cache_key(self, request: Any, view: Any) -> str | None:
+    def get_cache_key(self, request: Request, view: Any) -> str | None:
         caller = self.caller_of(request)
         return f"throttle:{self.scope}:{caller}" if caller else None
 
