@@ -1,4 +1,4 @@
-"""What django-allauth asks us: who may have an account, how secrets are kept, what address a caller has."""
+"""Adapters of django-allauth: who may have an account, how secrets are stored, what address a client has."""
 
 import base64
 import hashlib
@@ -10,6 +10,7 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from cryptography.fernet import Fernet
 from django.conf import settings
+from django.http import HttpRequest
 from django.utils.crypto import get_random_string
 
 from audit.services import record
@@ -20,14 +21,14 @@ from .models import Role, User
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    def is_open_for_signup(self, request: Any) -> bool:
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
 
-    def get_client_ip(self, request: Any) -> str:
+    def get_client_ip(self, request: HttpRequest) -> str:
         return address_of(request) or "127.0.0.1"
 
     def clean_username(self, username: str, shallow: bool = False) -> str:
-        """A name that single sign-on brings; `shallow` leaves out whether it is free."""
+        """Validate a name from single sign-on; with `shallow`, do not check whether it is free."""
         username = super().clean_username(username, shallow)
         usernames.refuse_official(username)
         if not shallow and usernames.alike(User.objects.all(), username):
@@ -35,18 +36,18 @@ class AccountAdapter(DefaultAccountAdapter):
         return username
 
     def generate_unique_username(self, txts: Any, regex: str | None = None) -> str:
-        """As allauth does, until the name looks like nobody else's."""
+        """Generate names as allauth does, until one looks like nobody else's."""
         name = super().generate_unique_username(txts, regex)
         while usernames.alike(User.objects.all(), name):
             name = super().generate_unique_username([name + get_random_string(4, string.digits)])
         return name
 
     def send_notification_mail(self, *args: Any, **kwargs: Any) -> None:
-        """The audit log has it; mail may not be set up."""
+        """Send nothing: the audit log records these events, and mail may not be configured."""
 
 
 class SecondFactorAdapter(DefaultMFAAdapter):
-    """Keeps the secrets of authenticator apps encrypted, so that a copy of the database alone gives nobody a code."""
+    """Encrypt the secrets of authenticator apps, so that a copy of the database alone is not enough to compute codes."""
 
     def encrypt(self, text: str) -> str:
         return _fernet().encrypt(text.encode()).decode()
@@ -61,11 +62,11 @@ def _fernet() -> Fernet:
 
 
 class SingleSignOnAdapter(DefaultSocialAccountAdapter):
-    def is_open_for_signup(self, request: Any, sociallogin: Any) -> bool:
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
         return bool(settings.OIDC_SIGN_UP)
 
-    def save_user(self, request: Any, sociallogin: Any, form: Any = None) -> Any:
-        """A new account is a viewer's; an admin makes it more."""
+    def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> Any:
+        """Create the account as a viewer; an admin can change the role."""
         user = super().save_user(request, sociallogin, form)
         user.set_role(Role.VIEWER)
         record("user.join", user=user, obj=user, by="single sign-on", role=str(Role.VIEWER))

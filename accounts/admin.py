@@ -10,7 +10,7 @@ from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
@@ -23,7 +23,7 @@ from .models import BaseModelRule, Role, User
 from .permissions import may_manage_role, may_manage_sign_in, require_sign_in_manager
 from .services import change_role
 
-# A token's page would show a living secret; the rest has pages of its own.
+# A token's page would show a valid secret; the rest have pages of their own.
 admin.site.unregister([Group, OutstandingToken, BlacklistedToken, Authenticator, EmailAddress, UserSession])
 admin.site.unregister([SocialAccount, SocialApp, SocialToken])
 
@@ -51,10 +51,12 @@ class ChangeForm(WithRole, UserChangeForm):
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin, ModelAdmin):
-    """People. An account is disabled rather than deleted: what it owns and did keeps its name."""
+    """Accounts. They are closed rather than deleted, so that objects and audit entries keep their user."""
 
-    form, add_form, change_password_form = ChangeForm, AddForm, PasswordForm
-    list_display = ["username", "email", "role_word", "is_active", "last_login", "date_joined"]
+    form = ChangeForm
+    add_form = AddForm
+    change_password_form = PasswordForm
+    list_display = ["username", "email", "role_label", "is_active", "last_login", "date_joined"]
     list_filter = ["is_active", "groups", "last_login"]
     search_fields = ["username", "email", "first_name", "last_name"]
     ordering = ["username"]
@@ -68,14 +70,14 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     add_fieldsets = [(None, {"fields": ["username", "email", "usable_password", "password1", "password2", "role"]})]
 
     @admin.display(description=_("Role"))
-    def role_word(self, user: User) -> str:
+    def role_label(self, user: User) -> str:
         return str(user.role.label)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")
 
-    def get_readonly_fields(self, request: Any, obj: Any = None) -> list[str]:
-        """Nobody locks themselves out, and no administrator takes over another one's account."""
+    def get_readonly_fields(self, request: Any, obj: User | None = None) -> list[str]:
+        """Fix what would lock administrators out, or let one of them take over the account of another."""
         fixed = list(self.readonly_fields)
         if obj and (obj == request.user or not may_manage_role(request.user, obj)):
             fixed += ["role", "is_active"]
@@ -89,27 +91,29 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         response: HttpResponse = super().user_change_password(request, id, form_url)
         return response
 
-    def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name == "groups":
             kwargs["queryset"] = Group.objects.exclude(name__in=Role.values)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
-    def save_related(self, request: Any, form: Any, formsets: Any, change: bool) -> None:
-        """The groups of the form are teams; the role's group stays among them until the role changes."""
-        user, before = form.instance, form.instance.role
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save the teams of the form without removing the group of the role, then the role."""
+        user = form.instance
+        previous_role = user.role
         if "groups" in form.cleaned_data:
             role_groups = user.groups.filter(name__in=Role.values)
             form.cleaned_data["groups"] = [*form.cleaned_data["groups"], *role_groups]
         super().save_related(request, form, formsets, change)
-        change_role(user, Role(form.cleaned_data.get("role", before)), before=before if change else None)
+        new_role = Role(form.cleaned_data.get("role", previous_role))
+        change_role(user, new_role, before=previous_role if change else None)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
-    """Teams to share with; the groups of the roles keep their names."""
+    """Teams to share with. The groups of the roles can't be changed."""
 
     list_display = ["name", "members"]
     fields = ["name"]
@@ -117,25 +121,25 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 
     @admin.display(description=_("Members"), ordering="members")
     def members(self, group: Any) -> int:
-        return int(group.members)
+        return int(group.members)  # annotated by get_queryset
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Group]:
         return super().get_queryset(request).annotate(members=Count("user"))
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _no_role(obj) and super().has_change_permission(request, obj)
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return not _is_role(obj) and super().has_change_permission(request, obj)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return _no_role(obj) and super().has_delete_permission(request, obj)
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return not _is_role(obj) and super().has_delete_permission(request, obj)
 
 
 @admin.register(BaseModelRule)
 class BaseModelRuleAdmin(ModelAdmin):
-    """The base models of the hub that runs may name; the sample and folders of BASE_MODELS_DIR need no line here."""
+    """The base models of the hub that runs may use. The sample and folders of BASE_MODELS_DIR need no entry."""
 
     list_display = ["pattern", "note"]
     search_fields = ["pattern"]
 
 
-def _no_role(group: Any) -> bool:
-    return group is None or group.name not in Role.values
+def _is_role(group: Group | None) -> bool:
+    return group is not None and group.name in Role.values

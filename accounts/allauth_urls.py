@@ -1,4 +1,4 @@
-"""Addresses whose names django-allauth and Django's password reset know; what the installation has not switched on is 404."""
+"""Addresses whose names django-allauth and Django's password reset expect. Those of features that are off answer 404."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,6 +8,7 @@ from allauth.account.views import account_inactive, logout, reauthenticate
 from allauth.socialaccount.providers.openid_connect import views as oidc
 from django.conf import settings
 from django.contrib.auth.views import PasswordResetDoneView
+from django.http import HttpRequest
 from django.urls import URLPattern, URLResolver, include, path
 from django.utils.translation import gettext_lazy as _
 from requests import RequestException
@@ -18,15 +19,16 @@ from . import views
 
 
 class ProviderAway(LorasiteError):
-    code, status = "sign_on_away", 503
+    code = "sign_on_away"
+    status = 503
     message = _("The sign-on service does not answer. Try again later, or sign in with a password if you have one.")
 
 
-def asked(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A view that asks the provider of single sign-on, which may be away."""
+def report_unreachable_provider(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a view that calls the single sign-on provider, which may be unreachable."""
 
     @wraps(view)
-    def inner(request: Any, *args: Any, **kwargs: Any) -> Any:
+    def inner(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
             return view(request, *args, **kwargs)
         except RequestException:
@@ -35,24 +37,23 @@ def asked(view: Callable[..., Any]) -> Callable[..., Any]:
     return inner
 
 
-def switched(setting: str, *patterns: Any, names: tuple[str, ...] = ()) -> list[Any]:
-    """The patterns, of which those of these names (all where none is given) answer while the setting is on."""
+Pattern = URLPattern | URLResolver
+
+
+def enabled_by(setting: str, *patterns: Pattern, names: tuple[str, ...] = ()) -> list[Pattern]:
+    """Return the patterns; those with one of `names` (default: all) answer 404 while the setting is off."""
     for pattern in patterns:
-        _guard(setting, pattern, names)
+        if isinstance(pattern, URLResolver):
+            enabled_by(setting, *pattern.url_patterns, names=names)
+        elif not names or pattern.name in names:
+            pattern.callback = _require_setting(setting, pattern.callback)
     return list(patterns)
 
 
-def _guard(setting: str, pattern: URLPattern | URLResolver, names: tuple[str, ...]) -> None:
-    if isinstance(pattern, URLResolver):
-        for inner in pattern.url_patterns:
-            _guard(setting, inner, names)
-    elif not names or pattern.name in names:
-        pattern.callback = _only_if(setting, pattern.callback)
-
-
-def _only_if(setting: str, view: Callable[..., Any]) -> Callable[..., Any]:
+def _require_setting(setting: str, view: Callable[..., Any]) -> Callable[..., Any]:
+    # The setting is read per request, so that tests can change it.
     @wraps(view)
-    def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not getattr(settings, setting):
             raise NotFound
         return view(request, *args, **kwargs)
@@ -72,15 +73,19 @@ urlpatterns = [
     ),
     path("password/new/<str:uidb64>/<str:token>/", views.NewPassword.as_view(), name="password_reset_confirm"),
     path("account/confirm/", reauthenticate, name="account_reauthenticate"),
-    *switched(  # whoever has a second factor keeps it when the installation no longer offers one
+    *enabled_by(  # people who have a second factor keep it when the installation no longer offers one
         "SECOND_FACTOR",
         path("account/second-factor/", include("allauth.mfa.urls")),
         names=("mfa_activate_totp", "mfa_add_webauthn"),
     ),
-    *switched(
+    *enabled_by(
         "SINGLE_SIGN_ON",
-        path("sso/<str:provider_id>/login/", asked(oidc.login), name="openid_connect_login"),
-        path("sso/<str:provider_id>/callback/", asked(oidc.callback), name="openid_connect_callback"),
+        path("sso/<str:provider_id>/login/", report_unreachable_provider(oidc.login), name="openid_connect_login"),
+        path(
+            "sso/<str:provider_id>/callback/",
+            report_unreachable_provider(oidc.callback),
+            name="openid_connect_callback",
+        ),
         path("sso/", include("allauth.socialaccount.urls")),
     ),
 ]

@@ -1,4 +1,4 @@
-"""Sign in and out for programs: JSON Web Tokens."""
+"""API: signing in and out with JSON Web Tokens, and sharing."""
 
 from typing import Any, cast
 
@@ -27,19 +27,20 @@ from .second_factor import code_fits
 
 
 class SecondFactorNeeded(LorasiteError):
-    code, status = "second_factor_needed", 401
-    message = _("This account has a second factor. Send its code as `code` too; a recovery code will do.")
+    code = "second_factor_needed"
+    status = 401
+    message = _("This account has a second factor. Send its code, or a recovery code, as `code`.")
 
 
 class LoginSerializer(TokenObtainPairSerializer):
-    code = Text(required=False, write_only=True, help_text="Of the second factor, where the account has one.")
+    code = Text(required=False, write_only=True, help_text="Code of the second factor, if the account has one.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         code = attrs.pop("code", "")
         tokens: dict[str, Any] = super().validate(attrs)
         user = cast(User, self.user)
         if is_mfa_enabled(user) and not code_fits(user, code):
-            if code:
+            if code:  # a wrong code counts as a failed sign-in; asking for one does not
                 user_login_failed.send(User, credentials={"username": user.username}, request=self.context["request"])
             raise SecondFactorNeeded
         user_logged_in.send(User, request=self.context["request"], user=user)
@@ -88,11 +89,11 @@ class Logout(APIView):
 
     @extend_schema(request=EndSerializer, responses={204: None})
     def post(self, request: Request) -> Response:
-        """Ends a refresh token for good."""
-        asked = EndSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
+        """Revoke a refresh token."""
+        serializer = EndSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
         try:
-            token = RefreshToken(asked.validated_data["refresh"])
+            token = RefreshToken(serializer.validated_data["refresh"])
             token.blacklist()
         except TokenError as error:
             raise InvalidToken(str(error)) from None
@@ -103,14 +104,18 @@ class Logout(APIView):
 
 class AccessSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["person", "group"])
-    name = serializers.CharField(help_text="Of the person or group; of the administrators' line: in words.")
+    name = serializers.CharField(
+        help_text="Name of the person or group; a description for the entry of all administrators."
+    )
     access = serializers.ChoiceField(["view", "manage", "owner", "all"], source="level")
     why = serializers.CharField()
 
 
 class GiveSerializer(serializers.Serializer[Any]):
-    to = Text(max_length=150, help_text="A username, person: and a username, group: and a group's name, or everyone.")
-    access = serializers.ChoiceField(list(sharing.LEVELS), help_text="owner gives it away; none ends what was shared.")
+    to = Text(max_length=150, help_text="USERNAME, person:USERNAME, group:NAME or everyone.")
+    access = serializers.ChoiceField(
+        list(sharing.LEVELS), help_text="owner gives the object away; none stops sharing it."
+    )
 
 
 class Sharing(APIView):
@@ -124,10 +129,11 @@ class Sharing(APIView):
 
     @extend_schema(operation_id="sharing_give", request=GiveSerializer, responses={200: AccessSerializer(many=True)})
     def post(self, request: Request, kind: str, name: str) -> Response:
-        """Set what a person or a group may do with it; for its owner and for admins."""
+        """Set what a person or a group may do with it; for its owner and admins."""
         obj = sharing.shared_object(person(request), kind, name)
-        asked = GiveSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        for to in sharing.recipients(asked.validated_data["to"]):
-            sharing.give(user=person(request), obj=obj, to=to, level=asked.validated_data["access"])
+        serializer = GiveSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        level = serializer.validated_data["access"]
+        for recipient in sharing.recipients(serializer.validated_data["to"]):
+            sharing.give(user=person(request), obj=obj, to=recipient, level=level)
         return Response(AccessSerializer(sharing.access_list(obj), many=True).data)

@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
+from django.db.models.signals import post_delete
 from django.utils.translation import gettext_lazy as _
 
 
@@ -9,9 +10,8 @@ class AccountsConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from django.db.models.signals import post_delete
-
-        from . import rights  # noqa: F401  (its receivers)
+        # Models can only be imported once the apps are loaded.
+        from . import rights  # noqa: F401  (its signal receivers)
         from .permissions import forget_shares
 
         post_delete.connect(forget_shares)

@@ -1,4 +1,4 @@
-"""Who a program is: a personal API token, beside the JSON Web Tokens of SimpleJWT."""
+"""Authentication of programs with personal API tokens, in addition to the JSON Web Tokens of SimpleJWT."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,56 +18,64 @@ from web.requests import address_of
 from . import secrets
 from .models import Role, Scope, Token, User
 
-USED_EVERY = timedelta(minutes=1)  # `last used` is that exact, so that a reader does not write with each request
+USED_EVERY = timedelta(minutes=1)  # precision of `last_used_at`, so that not every read request writes
 
 
 class TokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer ls_pat_…`."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
-        word, _space, secret = get_authorization_header(request).decode("latin-1").partition(" ")
-        if word.lower() != "bearer" or not secret.startswith("ls_"):
+        scheme, _space, secret = get_authorization_header(request).decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not secret.startswith("ls_"):
             return None
-        token = self._token(secret)
+        token = _find_token(secret)
         user = token.user
         if not user.is_active or not constant_time_compare(token.stamp, user.get_session_auth_hash()):
-            raise AuthenticationFailed(_("This token has ended with the account or its password."))
+            raise AuthenticationFailed(_("This token was revoked: the account was closed or its password changed."))
         if Scope.ADMIN not in token.scopes and user.role == Role.ADMIN:
-            user.__dict__["role"] = Role.MEMBER  # for this request: the whole rule book follows
-        self._used(token, request)
+            user.act_as(Role.MEMBER)
+        _note_use(token, request)
         return user, token
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="api"'
 
-    def _token(self, secret: str) -> Token:
-        known = secrets.is_whole(secret, "pat")
-        found = Token.objects.select_related("user").filter(hash=secrets.digest(secret)).first() if known else None
-        if found is None or not found.is_living:
-            raise AuthenticationFailed(_("This token is none of ours, was ended, or has run out."))
-        return found
 
-    def _used(self, token: Token, request: Request) -> None:
-        now = timezone.now()
-        long_ago = Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY)
-        if token.last_used_at is None or token.last_used_at < now - USED_EVERY:
-            Token.objects.filter(long_ago, pk=token.pk).update(last_used_at=now, last_address=address_of(request))
+def _find_token(secret: str) -> Token:
+    token = None
+    if secrets.is_whole(secret, "pat"):
+        token = Token.objects.select_related("user").filter(hash=secrets.digest(secret)).first()
+    if token is None or not token.is_living:
+        raise AuthenticationFailed(_("Invalid, revoked or expired token."))
+    return token
+
+
+def _note_use(token: Token, request: Request) -> None:
+    """Store when and from where the token was used, unless that was done less than USED_EVERY ago."""
+    now = timezone.now()
+    if token.last_used_at is not None and token.last_used_at >= now - USED_EVERY:
+        return
+    # Two requests may come at once: only the first of them writes.
+    not_noted = Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY)
+    Token.objects.filter(not_noted, pk=token.pk).update(last_used_at=now, last_address=address_of(request))
 
 
 class HasScope(IsAuthenticated):
-    """Signed in; with a personal token, only for what its scopes name. A view may say `scope`, else its method does."""
+    """Require a signed-in user; a personal token must have the scope that the view or the request's method needs."""
 
-    message = _("The scopes of this token do not allow it. Make one with the scope that is needed.")
+    message = _("This token's scopes do not allow this. Create a token with the scope that is needed.")
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if not super().has_permission(request, view):
             return False
-        wanted = getattr(view, "scope", Scope.READ if request.method in SAFE_METHODS else Scope.WRITE)
-        return not isinstance(request.auth, Token) or wanted in request.auth.scopes
+        default = Scope.READ if request.method in SAFE_METHODS else Scope.WRITE
+        required = getattr(view, "scope", default)
+        return not isinstance(request.auth, Token) or required in request.auth.scopes
 
 
 class TokenScheme(OpenApiAuthenticationExtension):
-    target_class, name = TokenAuthentication, "personalToken"
+    target_class = TokenAuthentication
+    name = "personalToken"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "bearerFormat": "ls_pat_…"}

@@ -1,4 +1,4 @@
-"""A lock for who guesses passwords: django-axes counts, before any password is looked at, on page and API alike."""
+"""Lock out clients that guess passwords. django-axes counts wrong ones, for the page and the API alike."""
 
 from typing import Any
 
@@ -11,16 +11,21 @@ from web.errors import LorasiteError
 
 
 class TooManyTries(LorasiteError):
-    code, status = "too_many_tries", 429
+    code = "too_many_tries"
+    status = 429
     message = _("Too many wrong passwords for this account from your address. Wait five minutes, then try again.")
 
     @property
     def wait(self) -> int:
+        """Return the seconds until another try."""
         return int(settings.AXES_COOLOFF_TIME.total_seconds())
 
 
 class LockOut(AxesStandaloneBackend):
-    """Lets nobody in, and keeps out who has tried too often; by account and address, so that nobody locks others out."""
+    """Refuse a client after too many wrong passwords, before its password is checked; never sign anybody in itself.
+
+    Tries count per account and address, so that nobody can lock others out.
+    """
 
     def authenticate(self, request: Any, username: str | None = None, **credentials: Any) -> None:
         if request is None:

@@ -1,4 +1,4 @@
-"""Which user a command of manage.py acts for."""
+"""The user that a command of manage.py acts as."""
 
 from django.core.management.base import CommandError
 
@@ -7,9 +7,10 @@ from web.commands import MISSING
 
 
 def person(name: str | None) -> User:
-    """Return the user of that name, or the first administrator of the installation."""
-    people = User.objects.filter(is_active=True)
-    user = people.filter(username=name).first() if name else people.filter(is_superuser=True).order_by("pk").first()
+    """Return the active user with this name; without a name, the first administrator of the installation."""
+    active = User.objects.filter(is_active=True)
+    matching = active.filter(username=name) if name else active.filter(is_superuser=True).order_by("pk")
+    user = matching.first()
     if user is None:
         message = f"There is no user {name}." if name else "There is no administrator yet; `make start` creates one."
         raise CommandError(message, returncode=MISSING)

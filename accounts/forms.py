@@ -7,47 +7,42 @@ from django.db import transaction
 from django.utils.functional import lazy
 from django.utils.translation import gettext_lazy as _
 
-from web.errors import LorasiteError
+from web.forms import ServiceErrorsMixin
 
 from .models import Role, Scope, User
 from .services import LONGEST, after_password_change
 
 
 class EndsSessions:
-    """For every form that gives somebody a new password."""
+    """Mixin of every form that sets a password: saving it also revokes the person's tokens."""
 
     @transaction.atomic
     def save(self, commit: bool = True) -> User:
-        user: User = super().save(commit)  # type: ignore[misc]  # of the form beside it
+        user: User = super().save(commit)  # type: ignore[misc]  # of the form that this is mixed into
         after_password_change(user)
         return user
 
 
 class SignInForm(AuthenticationForm):
-    """The error names no more than it must: not whether there is such an account."""
+    """Django's form; its error does not reveal whether the account exists."""
 
 
 class PasswordForm(EndsSessions, PasswordChangeForm):
-    """A new password of one's own; the old one is asked for."""
+    """Change one's own password; the old one is required."""
 
 
 class ForgottenForm(EndsSessions, SetPasswordForm):
-    """A new password by a link."""
+    """Set a new password after following a link."""
 
 
-class _Tells(forms.Form):
-    def take(self, error: LorasiteError) -> None:
-        """Put each problem of a service beside its field; what has no field here goes on top."""
-        for problem in error.problems or [{"field": "", "message": error.message}]:
-            self.add_error(problem["field"] if problem["field"] in self.fields else None, str(problem["message"]))
-
-
-class TokenForm(_Tells):
-    name = forms.CharField(label=_("Name"), max_length=60, help_text=_("What uses it, such as a script or a machine."))
-    scopes = forms.MultipleChoiceField(
-        label=_("It may"), choices=Scope.choices, widget=forms.CheckboxSelectMultiple, initial=[Scope.READ]
+class TokenForm(ServiceErrorsMixin):
+    name = forms.CharField(
+        label=_("Name"), max_length=60, help_text=_("What will use it, such as a script or a machine.")
     )
-    days = forms.IntegerField(label=_("It lives for, in days"), min_value=1, max_value=LONGEST, initial=90)
+    scopes = forms.MultipleChoiceField(
+        label=_("Scopes"), choices=Scope.choices, widget=forms.CheckboxSelectMultiple, initial=[Scope.READ]
+    )
+    days = forms.IntegerField(label=_("Expires after (days)"), min_value=1, max_value=LONGEST, initial=90)
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,12 +51,12 @@ class TokenForm(_Tells):
             self.fields["scopes"].choices = offered  # type: ignore[attr-defined]
 
 
-class InviteForm(_Tells):
+class InviteForm(ServiceErrorsMixin):
     note = forms.CharField(label=_("For whom"), max_length=120, required=False)
     role = forms.ChoiceField(label=_("Role"), choices=Role.choices, initial=Role.MEMBER)
 
 
-class JoinForm(_Tells):
+class JoinForm(ServiceErrorsMixin):
     username = forms.CharField(
         label=_("Username"), max_length=150, widget=forms.TextInput({"autocomplete": "username"})
     )
@@ -82,5 +77,5 @@ class LimitsForm(forms.ModelForm):
         fields = ["running_limit", "queued_limit", "storage_limit_mb"]
 
 
-class CloseForm(_Tells):
-    heir = forms.CharField(label=_("Who gets what the person owns"), required=False)
+class CloseForm(ServiceErrorsMixin):
+    heir = forms.CharField(label=_("New owner of this person's objects"), required=False)

@@ -9,14 +9,14 @@ from accounts.models import User
 
 
 class SignedInRequest(HttpRequest):
-    """The request of a view behind `login_required`: `user` is one of ours, never anonymous."""
+    """The request of a view behind `login_required`: `user` is never anonymous."""
 
     user: User
     htmx: HtmxDetails
 
 
 def person(request: Request) -> User:
-    """Return the signed-in user of an API view; raise NotAuthenticated where there is none."""
+    """Return the signed-in user of an API view; raise NotAuthenticated if there is none."""
     if not isinstance(request.user, User):
         raise NotAuthenticated
     return request.user

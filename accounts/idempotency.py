@@ -1,14 +1,14 @@
-"""A creation that may be sent twice: the same Idempotency-Key of the same person gives what the first one made.
+"""Idempotent creation: the same Idempotency-Key of the same user returns the object that the first request created.
 
-It gives that only while the person may see it: what was given away since is answered as what was deleted, by 409.
+It is returned only while the user may see it. An object that was given away since is answered like a deleted one, by 409.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -24,88 +24,105 @@ from web.errors import Conflict, Invalid
 from .models import RepeatKey, User
 from .permissions import visible
 
-LONGEST = 200
+LONGEST = 200  # characters of a key
 KEPT = timedelta(days=30)
 HEADER = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": r"^[\x21-\x7e]+$"},
     OpenApiParameter.HEADER,
-    description="The same key with the same request gives what the first one made, however often it is sent, for 30 days.",
+    description="Repeating a request with the same key returns what the first one created, for 30 days.",
 )
+M = TypeVar("M", bound=Model)
 
 
 class KeyUsed(Conflict):
     code = "idempotency_key_used"
-    message = gettext_lazy("This Idempotency-Key was used for another request; nothing was made. Use a new key.")
+    message = gettext_lazy("This Idempotency-Key was used for another request; nothing was created. Use a new key.")
 
 
 class Once:
-    """`made` is what an earlier request with this key made; set it to what this one makes."""
+    """`made` is the object that an earlier request with the key created; set it to the one that this request creates."""
 
     def __init__(self, made: Any = None) -> None:
         self.made = made
 
 
 def key_of(request: Request) -> str | None:
+    """Return the request's Idempotency-Key, or None."""
     return checked_key(request.headers.get("Idempotency-Key", ""))
 
 
-def checked_key(given: str) -> str | None:
-    """A header's value, or a form's hidden token, as a key; None where it is empty."""
-    key = given.strip()
+def checked_key(value: str) -> str | None:
+    """Return the value of a header, or of a form's hidden field, as a key; None if it is empty."""
+    key = value.strip()
     if len(key) > LONGEST:
         raise Invalid(_("An Idempotency-Key has at most %d characters.") % LONGEST, field="Idempotency-Key")
     return key.replace("\0", "") or None
 
 
-def fingerprint(*asked: Any) -> str:
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+def fingerprint(*values: Any) -> str:
+    """Return a hash of what is requested; the same key with another fingerprint is refused."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def made_before(user: User, key: str | None, mark: str, queryset: QuerySet[Any]) -> Any:
-    """What the key made, without waiting for one who is at it: worth asking before slow work."""
-    used = RepeatKey.objects.filter(user=user, key=key).first() if key else None
-    return _object(user, used, mark, queryset) if used else None
+def made_before(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Any:
+    """Return the object that the key created, or None. Does not wait for a concurrent request: check it before slow work."""
+    repeat_key = RepeatKey.objects.filter(user=user, key=key).first() if key else None
+    return _created_object(user, repeat_key, fingerprint, queryset) if repeat_key else None
+
+
+def create_once(user: User, key: str | None, fingerprint: str, queryset: QuerySet[M], create: Callable[[], M]) -> M:
+    """Return what an earlier request with the key created, else call `create` and remember its result.
+
+    Both happen in one transaction: a concurrent request with the same key waits for it, and a crash leaves neither the
+    object nor the key.
+    """
+    with once(user, key, fingerprint, queryset) as result:
+        if result.made is None:
+            result.made = create()
+    created: M = result.made
+    return created
 
 
 @contextmanager
-def once(user: User, key: str | None, mark: str, queryset: QuerySet[Any]) -> Iterator[Once]:
-    """One transaction. Whoever comes second with the key waits here for the first, and finds what that one made.
-
-    What is made and that it was made are committed together, so a crash leaves both or neither.
-    """
+def once(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Iterator[Once]:
+    """Do the same as `create_once` for a creation that does not fit into a function."""
     with transaction.atomic():
         if not key:
             yield Once()
             return
-        used, new = _take(user, key, mark)
-        found = Once(None if new else _object(user, used, mark, queryset))
-        yield found
-        if isinstance(found.made, Model) and not used.made:
-            used.made = str(found.made.pk)
-            used.save(update_fields=["made"])
+        repeat_key, is_new = _claim(user, key, fingerprint)
+        result = Once(None if is_new else _created_object(user, repeat_key, fingerprint, queryset))
+        yield result
+        if isinstance(result.made, Model) and not repeat_key.made:
+            repeat_key.made = str(result.made.pk)
+            repeat_key.save(update_fields=["made"])
 
 
-def _take(user: User, key: str, mark: str) -> tuple[RepeatKey, bool]:
+def _claim(user: User, key: str, fingerprint: str) -> tuple[RepeatKey, bool]:
+    """Return the row of a key, locked until the transaction ends, and whether this request created it."""
     RepeatKey.objects.filter(user=user, created_at__lt=timezone.now() - KEPT).delete()
     try:
         with transaction.atomic():
-            return RepeatKey.objects.create(user=user, key=key, fingerprint=mark), True
+            return RepeatKey.objects.create(user=user, key=key, fingerprint=fingerprint), True
     except IntegrityError:
         return RepeatKey.objects.select_for_update().get(user=user, key=key), False
 
 
-def _object(user: User, used: RepeatKey, mark: str, queryset: QuerySet[Any]) -> Any:
-    if used.fingerprint != mark:
-        raise KeyUsed(made=used.made)
-    try:
-        found = visible(user, queryset.filter(pk=used.made)).first() if used.made else None
-    except (ValueError, ValidationError):  # an upload's key may name a version (a number) or a task (a UUID)
-        raise KeyUsed(made=used.made) from None
-    if found is None:  # one sentence for both, so that nobody learns of what is not theirs any more
+def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryset: QuerySet[Any]) -> Any:
+    if repeat_key.fingerprint != fingerprint:
+        raise KeyUsed(made=repeat_key.made)
+    created = None
+    if repeat_key.made:
+        try:
+            created = visible(user, queryset.filter(pk=repeat_key.made)).first()
+        except (ValueError, ValidationError):
+            # An upload's key may name a version (a number) or a task (a UUID), and `queryset` is of the other kind.
+            raise KeyUsed(made=repeat_key.made) from None
+    if created is None:  # one message for both cases, so that nobody learns whether it still exists
         message = _(
-            "What this Idempotency-Key made was deleted or is not shared with you any more; nothing was made. "
-            "Use a new key, or open the form anew, to make it again."
+            "What this Idempotency-Key created was deleted or is no longer shared with you; nothing was created. "
+            "Use a new key, or reload the form, to create it again."
         )
         raise KeyUsed(message)
-    return found
+    return created

@@ -8,7 +8,6 @@ from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from . import usernames
@@ -26,11 +25,11 @@ class UserManager(DjangoUserManager["User"]):
     use_in_migrations = False
 
     def get_by_natural_key(self, username: str | None) -> "User":
-        """The account of exactly this name, else the only one whose name differs in case or in letters that look alike."""
-        found = list(self.filter(username=username)) or usernames.alike(self.all(), username or "")
-        if len(found) != 1:
+        """Return the account with exactly this name, else the only one whose name differs in case or look-alike letters."""
+        users = list(self.filter(username=username)) or usernames.alike(self.all(), username or "")
+        if len(users) != 1:
             raise self.model.DoesNotExist
-        return found[0]
+        return users[0]
 
 
 class User(AbstractUser):
@@ -42,15 +41,16 @@ class User(AbstractUser):
         validators=[UnicodeUsernameValidator(), usernames.validate],
         error_messages={"unique": usernames.TAKEN},
     )
-    # empty: a name of before this column, and like an older one; it goes on to work
+    # Empty for a name that is older than this column and looks like another old one. Such an account still works.
     username_key = models.CharField(max_length=450, unique=True, null=True, editable=False)
-    # quotas; empty: the installation's
+    # Quotas; empty: the defaults of the installation.
     running_limit = models.PositiveIntegerField(_("runs at once"), null=True, blank=True)
     queued_limit = models.PositiveIntegerField(_("runs in the queue"), null=True, blank=True)
     storage_limit_mb = models.PositiveIntegerField(_("storage in MiB"), null=True, blank=True)
 
     objects: ClassVar[UserManager] = UserManager()
-    stored_name: str | None = None  # as the database has it
+    stored_name: str | None = None  # the username in the database
+    _role: Role | None = None  # read from the groups when it is first needed, or set by act_as
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> "User":
@@ -64,9 +64,9 @@ class User(AbstractUser):
 
     @transaction.atomic
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Check a new name and keep its key. Names of before there were rules stay as they are until they are changed.
+        """Validate a new name and store its key. A name that is older than the rules stays valid until it is changed.
 
-        One transaction with what the signal after it does (see rights.py).
+        The signal receivers in rights.py run in the same transaction.
         """
         fields = kwargs.get("update_fields")
         if self.has_new_name() and (fields is None or "username" in fields):
@@ -78,6 +78,7 @@ class User(AbstractUser):
         super().save(*args, **kwargs)
 
     def has_new_name(self) -> bool:
+        """Return whether saving would store a name that the database does not have."""
         return self._state.adding or ("username" in self.__dict__ and self.username != self.stored_name)
 
     def clean_fields(self, exclude: Any = None) -> None:
@@ -89,17 +90,21 @@ class User(AbstractUser):
         if self.username and self.has_new_name() and usernames.alike(others, self.username):
             raise ValidationError({"username": usernames.TAKEN})
 
-    @cached_property
+    @property
     def role(self) -> Role:
-        """The strongest role of the person; a person without any group is a viewer."""
-        if self.is_superuser:
-            return Role.ADMIN
-        names = {group.name for group in self.groups.all()}
-        return next((r for r in (Role.ADMIN, Role.MEMBER) if r in names), Role.VIEWER)
+        """The person's strongest role, a viewer's without any group; or the lesser one that `act_as` set."""
+        if self._role is None:
+            names = {Role.ADMIN} if self.is_superuser else {group.name for group in self.groups.all()}
+            self._role = next((role for role in (Role.ADMIN, Role.MEMBER) if role in names), Role.VIEWER)
+        return self._role
+
+    def act_as(self, role: Role) -> None:
+        """Act with a lesser role for the current request; nothing is stored."""
+        self._role = role
 
     @property
     def page(self) -> str:
-        """The person's page for administrators; by number where the name cannot stand in an address, such as `..`."""
+        """The person's page for administrators; by number if an address cannot contain the name, such as `..`."""
         if self.username[:1].isalnum():
             return reverse("accounts:person", args=[self.username])
         return reverse("accounts:person-by-id", args=[self.pk])
@@ -110,7 +115,7 @@ class User(AbstractUser):
 
     @property
     def can_create(self) -> bool:
-        """Members and admins upload and train; viewers read and predict."""
+        """Whether the person may upload and train (members and admins), not only read and predict (viewers)."""
         return self.role != Role.VIEWER
 
     def has_perm(self, perm: str, obj: Any = None) -> bool:
@@ -121,18 +126,19 @@ class User(AbstractUser):
 
     @transaction.atomic
     def set_role(self, role: Role) -> None:
-        """The new group comes first: a moment without any would end what the role gives (see rights.py)."""
+        """Store the person's role."""
+        # Add the new group first: a moment without a role would revoke what the role gives (see rights.py).
         group, _new = Group.objects.get_or_create(name=role)
         self.groups.add(group)
         self.groups.remove(*Group.objects.filter(name__in=Role.values).exclude(pk=group.pk))
         self.is_staff = role == Role.ADMIN
         self.is_superuser = self.is_superuser and self.is_staff
         self.save(update_fields=["is_staff", "is_superuser"])
-        self.__dict__.pop("role", None)
+        self._role = None
 
 
 class Standing(models.Model):
-    """The role that a person was last seen with (empty: the account was closed), and since when."""
+    """The role that a person has (empty: the account is closed), and since when."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="standing")
     role = models.CharField(max_length=10, choices=Role.choices, blank=True)
@@ -143,7 +149,7 @@ class Standing(models.Model):
 
 
 class UsedCode(models.Model):
-    """A code of a second factor that was accepted; each works once (RFC 6238, 5.2)."""
+    """An accepted code of a second factor; each works once (RFC 6238, 5.2)."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
     code = models.CharField(max_length=64)  # hashed
@@ -157,16 +163,16 @@ class UsedCode(models.Model):
 
 
 class Scope(models.TextChoices):
-    """What a token may be used for; without ADMIN an admin's token can do what a member's can."""
+    """What a token may be used for. Without ADMIN, an administrator's token has the rights of a member's."""
 
-    READ = "read", _("read what the person may see")
+    READ = "read", _("read everything you can see")
     WRITE = "write", _("add, train, change and delete")
-    PREDICT = "predict", _("ask models")
+    PREDICT = "predict", _("predict with models")
     ADMIN = "admin", _("act as an administrator")
 
 
 class Token(models.Model):
-    """A personal API token. The secret itself is nowhere; `stamp` ties it to the password that its owner had."""
+    """A personal API token. Only a hash of the secret is stored; `stamp` ties the token to its owner's password."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
     name = models.CharField(_("name"), max_length=60)
@@ -190,7 +196,7 @@ class Token(models.Model):
 
 
 class Invitation(models.Model):
-    """A link by which one person makes an account; sign-up is closed to everybody else."""
+    """A link with which one person creates an account; sign-up is closed to everybody else."""
 
     hash = models.CharField(max_length=64, unique=True)
     note = models.CharField(_("for whom"), max_length=120, blank=True)
@@ -207,12 +213,12 @@ class Invitation(models.Model):
 
 
 class RepeatKey(models.Model):
-    """An Idempotency-Key that was used: by whom, for what, and what came of it."""
+    """An Idempotency-Key that was used: by whom, for which request, and the object that it created."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
     key = models.CharField(max_length=200)
-    fingerprint = models.CharField(max_length=64)  # of what was asked for
-    made = models.CharField(max_length=64, blank=True)  # key of the object
+    fingerprint = models.CharField(max_length=64)  # of the request
+    made = models.CharField(max_length=64, blank=True)  # primary key of the object
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -223,7 +229,7 @@ class RepeatKey(models.Model):
 
 
 class BaseModelRule(models.Model):
-    """A base model, or all of an organisation (`google-bert/*`), that runs may name; the admin keeps the list."""
+    """A base model of the hub, or all of an organisation (`google-bert/*`), that runs may use."""
 
     pattern = models.CharField(
         _("base model"), max_length=200, unique=True, help_text=_("A hub id; * stands for any characters.")
@@ -232,7 +238,8 @@ class BaseModelRule(models.Model):
 
     class Meta:
         ordering = ["pattern"]
-        verbose_name, verbose_name_plural = _("allowed base model"), _("allowed base models")
+        verbose_name = _("allowed base model")
+        verbose_name_plural = _("allowed base models")
 
     def __str__(self) -> str:
         return self.pattern

@@ -1,4 +1,4 @@
-"""Pages for admins: who is here, inviting, limits, and what happens when somebody leaves."""
+"""Pages for administrators: list people, invite them, set limits, reset sign-ins, and close an account when somebody leaves."""
 
 from typing import Any
 
@@ -13,34 +13,37 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from accounts.permissions import may_manage_sign_in
 from web.access import require_admin
 from web.errors import LorasiteError, NotFound
 
 from . import quotas, services, sharing
 from .forms import CloseForm, InviteForm, LimitsForm
+from .http import SignedInRequest
 from .models import Invitation, Role, User
+from .permissions import may_manage_sign_in
 
 PER_PAGE = 50
 
 
 @login_required
 @never_cache
-def people(request: Any) -> HttpResponse:
-    """Everybody with an account, and the invitations that are open; POST invites."""
+def people(request: SignedInRequest) -> HttpResponse:
+    """List everybody with an account, and the open invitations; POST creates an invitation and shows its link once."""
     require_admin(request.user)
     form = InviteForm(request.POST or None)
     link = ""
     if request.method == "POST" and form.is_valid():
-        given = form.cleaned_data
-        _invitation, secret = services.invite(user=request.user, role=Role(given["role"]), note=given["note"])
-        link, form = request.build_absolute_uri(reverse("accounts:join", args=[secret])), InviteForm()
-    found = User.objects.prefetch_related("groups").order_by("username")
-    if words := request.GET.get("q", "")[:100]:
-        found = found.filter(username__icontains=words) | found.filter(email__icontains=words)
+        role = Role(form.cleaned_data["role"])
+        _invitation, secret = services.invite(user=request.user, role=role, note=form.cleaned_data["note"])
+        link = request.build_absolute_uri(reverse("accounts:join", args=[secret]))
+        form = InviteForm()
+    users = User.objects.prefetch_related("groups").order_by("username")
+    search = request.GET.get("q", "")[:100]
+    if search:
+        users = users.filter(username__icontains=search) | users.filter(email__icontains=search)
     context = {
-        "page": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
-        "q": words,
+        "page": Paginator(users, PER_PAGE).get_page(request.GET.get("page")),
+        "q": search,
         "form": form,
         "link": link,
         "invitations": Invitation.objects.filter(expires_at__gt=timezone.now()).select_related("invited_by"),
@@ -50,91 +53,100 @@ def people(request: Any) -> HttpResponse:
 
 @login_required
 @require_POST
-def withdraw(request: Any, pk: int) -> HttpResponse:
+def withdraw(request: SignedInRequest, pk: int) -> HttpResponse:
     services.withdraw(user=request.user, pk=pk)
-    messages.success(request, _("The invitation is taken back; its link no longer works."))
+    messages.success(request, _("Invitation withdrawn. Its link no longer works."))
     return redirect("accounts:people")
 
 
 @login_required
 @never_cache
-def person(request: Any, **lookup: Any) -> HttpResponse:
-    """One person, by `username` or `pk`: role, use and limits; `do` is limits, link, close, reopen, hand_over or second_factor."""
+def person(request: SignedInRequest, username: str = "", pk: int | None = None) -> HttpResponse:
+    """Show one person, named by `username` or `pk`: role, usage, limits; POST carries out the action named by `do`."""
     require_admin(request.user)
-    found = User.objects.filter(**lookup).first()
-    if found is None:
+    user = User.objects.filter(pk=pk).first() if pk is not None else User.objects.filter(username=username).first()
+    if user is None:
         raise NotFound
-    context: dict[str, Any] = {"limits": LimitsForm(instance=found), "close": CloseForm()}
-    do = _ACTIONS.get(request.POST.get("do", ""))
+    context: dict[str, Any] = {"limits": LimitsForm(instance=user), "close": CloseForm()}
+    status = 200
+    action = _ACTIONS.get(request.POST.get("do", ""))
     try:
-        if request.method == "POST" and do and do(request, found, context):
-            return redirect(found.page)
+        if request.method == "POST" and action and action(request, user, context):
+            return redirect(user.page)
     except LorasiteError as error:
         context["problem"] = error
-    used = {kind: quotas.used(found, kind) for kind in ("running", "queued", "storage")}
-    owned = sharing.belongings(found)
-    heirs = [u for u in User.objects.filter(is_active=True).prefetch_related("groups") if u.can_create and u != found]
+        status = error.status
+    usage = {kind: quotas.used(user, kind) for kind in ("running", "queued", "storage")}
+    active = User.objects.filter(is_active=True).prefetch_related("groups")
     context |= {
-        "person": found,
-        "may_sign_in_as": may_manage_sign_in(request.user, found),
-        "used": used,
-        "owned": owned,
-        "heirs": heirs,
-        "storage_mb": used["storage"] // quotas.MIB,
+        "person": user,
+        "may_sign_in_as": may_manage_sign_in(request.user, user),
+        "used": usage,
+        "owned": sharing.belongings(user),
+        "heirs": [other for other in active if other.can_create and other != user],
+        "storage_mb": usage["storage"] // quotas.MIB,
     }
-    status = context["problem"].status if "problem" in context else 200
     return render(request, "accounts/person.html", context, status=status)
 
 
-def _limits(request: Any, found: User, context: dict[str, Any]) -> bool:
-    form = context["limits"] = LimitsForm(request.POST, instance=found)
+# Actions of a person's page. Each returns whether to redirect back to the page; if not, the page is rendered with what
+# the action added to its context.
+
+
+def _set_limits(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    form = LimitsForm(request.POST, instance=person)
+    context["limits"] = form
     if not form.is_valid():
         return False
-    services.set_limits(user=request.user, person=found, **form.cleaned_data)
-    messages.success(request, _("The limits are set."))
+    services.set_limits(user=request.user, person=person, **form.cleaned_data)
+    messages.success(request, _("Limits saved."))
     return True
 
 
-def _link(request: Any, found: User, context: dict[str, Any]) -> bool:
-    context["link"] = request.build_absolute_uri(services.reset_link(user=request.user, person=found))
+def _create_reset_link(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    path = services.reset_link(user=request.user, person=person)
+    context["link"] = request.build_absolute_uri(path)
     return False
 
 
-def _close(request: Any, found: User, context: dict[str, Any]) -> bool:
-    moved = services.close(user=request.user, person=found, heir=_heir(request))
-    messages.success(request, _("The account is closed. Handed over: %(count)s.") % {"count": moved})
+def _close(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    moved = services.close(user=request.user, person=person, heir=_selected_heir(request))
+    messages.success(request, _("Account closed. Objects handed over: %(count)s.") % {"count": moved})
     return True
 
 
-def _hand_over(request: Any, found: User, context: dict[str, Any]) -> bool:
-    moved = sharing.hand_over(user=request.user, leaver=found, to=_heir(request) or found)
-    messages.success(request, _("Handed over: %(count)s.") % {"count": moved})
+def _hand_over(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    # Without a selected heir the person themselves is passed, which hand_over refuses with an error.
+    moved = sharing.hand_over(user=request.user, leaver=person, to=_selected_heir(request) or person)
+    messages.success(request, _("Objects handed over: %(count)s.") % {"count": moved})
     return True
 
 
-def _second_factor(request: Any, found: User, context: dict[str, Any]) -> bool:
-    services.remove_second_factor(user=request.user, person=found)
-    messages.success(request, _("The second factor is removed; the password alone signs in."))
+def _remove_second_factor(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    services.remove_second_factor(user=request.user, person=person)
+    messages.success(request, _("Second factor removed. The password alone is enough to sign in."))
     return True
 
 
-def _reopen(request: Any, found: User, context: dict[str, Any]) -> bool:
-    services.reopen(user=request.user, person=found)
-    messages.success(request, _("The account is open again."))
+def _reopen(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    services.reopen(user=request.user, person=person)
+    messages.success(request, _("Account reopened."))
     return True
 
 
-def _heir(request: Any) -> User | None:
+def _selected_heir(request: SignedInRequest) -> User | None:
     name = request.POST.get("heir", "")
-    found = sharing.person_or_group(name) if name and not name.startswith("group:") else None
-    return found if isinstance(found, User) else None
+    if not name or name.startswith("group:"):
+        return None
+    heir = sharing.person_or_group(name)
+    return heir if isinstance(heir, User) else None
 
 
 _ACTIONS = {
-    "limits": _limits,
-    "link": _link,
+    "limits": _set_limits,
+    "link": _create_reset_link,
     "close": _close,
     "hand_over": _hand_over,
     "reopen": _reopen,
-    "second_factor": _second_factor,
+    "second_factor": _remove_second_factor,
 }

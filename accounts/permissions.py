@@ -1,18 +1,18 @@
-"""The rule book: who sees and who manages an object. Pages, admin and API all ask here.
+"""Who may see and manage an object. Pages, the admin and the API all use these rules.
 
-An object with an `owner` is seen by its owner, by admins, and by whom guardian's `view_<model>` or `change_<model>` names,
-directly or through a group. It is managed by its owner, by admins, and by holders of `change_<model>`. Sharing it and giving
-it away are for its owner and for admins alone.
+An object with an `owner` is visible to its owner, to admins, and to holders of guardian's `view_<model>` or `change_<model>`
+permission, directly or through a group. Its owner, admins, and holders of `change_<model>` may manage it. Only its owner and
+admins may share it or give it away.
 
-What is `passing`, such as a task that reads a file, is its owner's alone and can't be shared.
-A model may hang on another one (`shared_through = "experiment"`): that one's owner and shares decide, so that a run and its
-results are always open to the same people.
+Objects of a model with `passing = True`, such as a task that reads a file, belong to their owner alone and can't be shared.
+For a model with `shared_through = "experiment"`, the owner and the shares of that related object decide, so that a run and
+its results are always visible to the same people.
 """
 
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, Q, QuerySet
 from django.db.models.expressions import RawSQL
@@ -39,7 +39,7 @@ class OnlySuperuser(NotAllowed):
 
 
 def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> QuerySet[M]:
-    """The objects of `queryset` that the person may see (or manage): one query."""
+    """Return the objects of `queryset` that the person may see, or manage. One query."""
     if not user.is_authenticated or not user.is_active:
         return queryset.none()
     if user.is_admin:
@@ -51,7 +51,8 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     return queryset.filter(Q(**{f"{path}owner": user}) | shared)
 
 
-# guardian's shortcut casts every key of the table to text, and the ORM takes a millisecond to build this (bench/permissions.py).
+# Plain SQL, because guardian's shortcut casts every key of the table to text, and because the ORM takes a millisecond to
+# build this query (bench/permissions.py).
 _SHARED = f"""
 SELECT CAST(object_pk AS bigint) FROM {UserObjectPermission._meta.db_table}
 WHERE user_id = %s AND content_type_id = %s AND permission_id IN (%s, %s)
@@ -61,38 +62,38 @@ AND content_type_id = %s AND permission_id IN (%s, %s)"""  # noqa: S608  names o
 
 
 def _shared_keys(user: User, model: type[Model], manage: bool) -> RawSQL:
-    """Keys of the objects that are shared with the person, or with a group of theirs."""
+    """Return the keys of the objects that are shared with the person, or with one of their groups."""
     content_type = ContentType.objects.get_for_model(model)
-    known = _permission_keys(content_type)
-    granted = (content_type.pk, known[_perm(model, True)], known[_perm(model, manage)])
-    return RawSQL(_SHARED, (user.pk, *granted, user.pk, *granted))  # noqa: S611  nothing of it is said by a caller
+    permissions = _permission_keys(content_type)
+    granted = (content_type.pk, permissions[_perm(model, True)], permissions[_perm(model, manage)])
+    return RawSQL(_SHARED, (user.pk, *granted, user.pk, *granted))  # noqa: S611  all parameters are keys
 
 
 _keys: dict[ContentType, dict[str, int]] = {}
 
 
 def _permission_keys(content_type: ContentType) -> dict[str, int]:
-    """Of a model's permissions by name; kept, once the migrations that make them are through."""
-    if not (known := _keys.get(content_type, {})):
-        known = dict(Permission.objects.filter(content_type=content_type).values_list("codename", "pk"))
-        _keys[content_type] = known
-    return known
+    """Return the primary keys of a model's permissions by codename; cached, but not while there are none yet."""
+    if not _keys.get(content_type):
+        permissions = Permission.objects.filter(content_type=content_type)
+        _keys[content_type] = dict(permissions.values_list("codename", "pk"))
+    return _keys[content_type]
 
 
 def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """The object, or NotFound: a stranger never learns that it exists."""
-    found = visible(user, queryset).filter(**lookup).first()
-    if found is None:
+    """Return the object, or raise NotFound, so that a stranger never learns that it exists."""
+    obj = visible(user, queryset).filter(**lookup).first()
+    if obj is None:
         raise NotFound
-    return found
+    return obj
 
 
 def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """The object if the person may change it; NotFound to a stranger, NotAllowed to a reader."""
-    found = get_visible(user, queryset, **lookup)
-    if not can_manage(user, found):
+    """Return the object if the person may manage it; raise NotFound to a stranger, NotAllowed to a reader."""
+    obj = get_visible(user, queryset, **lookup)
+    if not can_manage(user, obj):
         raise NotAllowed
-    return found
+    return obj
 
 
 def can_manage(user: User, obj: Model) -> bool:
@@ -101,7 +102,7 @@ def can_manage(user: User, obj: Model) -> bool:
 
 
 def owns(user: User, obj: Any) -> bool:
-    """Whether the person may share the object and give it away."""
+    """Return whether the person may share the object and give it away: its owner or an admin."""
     return user.is_active and (user.is_admin or decided_by(obj).owner_id == user.pk)
 
 
@@ -116,9 +117,10 @@ def require_creator(user: User) -> None:
 
 
 def require_sign_in_manager(user: User, person: User) -> None:
-    """Whoever may change how somebody signs in (password, link for one, address, second factor) can act as them.
+    """Raise an error unless `user` may change how `person` signs in: password, reset link, e-mail address, second factor.
 
-    So of another administrator only a superuser may: the first administrator, and who is made one on the command line.
+    Whoever may do that can act as the person. So for another administrator only a superuser may: the first administrator,
+    or one created on the command line.
     """
     require_admin(user)
     if not may_manage_sign_in(user, person):
@@ -130,7 +132,10 @@ def may_manage_sign_in(user: User, person: User) -> bool:
 
 
 def require_role_manager(user: User, person: User) -> None:
-    """Whoever may change somebody's role, and close or open the account; a superuser's only a superuser."""
+    """Raise an error unless `user` may change the person's role, and close or reopen the account.
+
+    For a superuser only another superuser may.
+    """
     require_admin(user)
     if not may_manage_role(user, person):
         raise OnlySuperuser
@@ -141,24 +146,25 @@ def may_manage_role(user: User, person: User) -> bool:
 
 
 def base_model_allowed(name: str) -> bool:
-    """Whether the admin's list has this base model of the hub."""
+    """Return whether the list in the admin allows this base model of the hub."""
     return any(fnmatchcase(name, pattern) for pattern in BaseModelRule.objects.values_list("pattern", flat=True))
 
 
-def share(obj: Model, *, to: Any, manage: bool = False) -> None:
-    """Let a person or a group see (or manage) the object."""
-    found = decided_by(obj)
-    assign_perm(_perm(type(found), manage), to, found)
+def share(obj: Model, *, to: User | Group, manage: bool = False) -> None:
+    """Let a person or a group see, or manage, the object."""
+    shared = decided_by(obj)
+    assign_perm(_perm(type(shared), manage), to, shared)
 
 
-def unshare(obj: Model, *, to: Any) -> None:
-    found = decided_by(obj)
+def unshare(obj: Model, *, to: User | Group) -> None:
+    """Withdraw what `share` gave to a person or a group."""
+    shared = decided_by(obj)
     for manage in (False, True):
-        remove_perm(_perm(type(found), manage), to, found)
+        remove_perm(_perm(type(shared), manage), to, shared)
 
 
-def forget_shares(sender: Any, instance: Any, **kwargs: Any) -> None:
-    """Shares of a deleted object must not wait for another one that gets its key."""
+def forget_shares(sender: type[Model], instance: Model, **kwargs: Any) -> None:
+    """Delete the shares of a deleted object: a later object with the same key must not inherit them."""
     if hasattr(instance, "owner_id") and not hasattr(instance, "shared_through"):
         for shares in (UserObjectPermission, GroupObjectPermission):
             content_type = ContentType.objects.get_for_model(sender)
@@ -166,12 +172,12 @@ def forget_shares(sender: Any, instance: Any, **kwargs: Any) -> None:
 
 
 def decided_by(obj: Any) -> Any:
-    """The object whose owner and shares decide about this one: itself, or what it hangs on."""
+    """Return the object whose owner and shares apply to this one: itself, or the one that it is `shared_through`."""
     return getattr(obj, obj.shared_through) if hasattr(obj, "shared_through") else obj
 
 
 def _decided_by(model: Any) -> tuple[str, type[Model]]:
-    """The same for a class, with the path that leads there."""
+    """Return the same for a model class, with the lookup prefix that leads there."""
     if not hasattr(model, "shared_through"):
         return "", model
     return f"{model.shared_through}__", model._meta.get_field(model.shared_through).related_model

@@ -1,4 +1,4 @@
-"""How much one person may use. Each app says what it counts; the limits are the installation's unless an admin set others."""
+"""Limits of what one person may use: the defaults of the installation, unless an admin set others for the person."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,8 @@ from web.errors import Conflict
 from .models import User
 
 Count = Callable[[User], int]
-_counts: dict[str, list[Count]] = {"running": [], "queued": [], "storage": []}  # runs, runs, bytes
+# Each app registers what it counts (see `counts`): runs, runs, bytes.
+_counts: dict[str, list[Count]] = {"running": [], "queued": [], "storage": []}
 MIB = 2**20
 
 
@@ -21,7 +22,7 @@ class QuotaReached(Conflict):
 
 
 def counts(kind: str) -> Callable[[Count], Count]:
-    """Names a function that counts part of what a person uses: `running` and `queued` runs, `storage` in bytes."""
+    """Register a function that counts part of a person's usage: `running` or `queued` runs, or `storage` in bytes."""
 
     def add(count: Count) -> Count:
         _counts[kind].append(count)
@@ -31,43 +32,49 @@ def counts(kind: str) -> Callable[[Count], Count]:
 
 
 def used(user: User, kind: str) -> int:
+    """Return the person's usage: a number of runs, or bytes of storage."""
     return sum(count(user) for count in _counts[kind])
 
 
 def limit(user: User, kind: str) -> int | None:
-    """Runs, or bytes of storage; None: as much as one likes."""
-    own = {"running": user.running_limit, "queued": user.queued_limit, "storage": user.storage_limit_mb}[kind]
-    found = settings.QUOTAS[kind] if own is None else own
-    if found is None:
+    """Return the person's limit: a number of runs, or bytes of storage; None if there is none."""
+    own_limits = {"running": user.running_limit, "queued": user.queued_limit, "storage": user.storage_limit_mb}
+    most: int | None = settings.QUOTAS[kind] if own_limits[kind] is None else own_limits[kind]
+    if most is None:
         return None
-    return found * MIB if kind == "storage" else found
+    return most * MIB if kind == "storage" else most
 
 
 def has_room(user: User, kind: str) -> bool:
-    """Whether one more run, or any further byte, is within the limit."""
+    """Return whether one more run, or any further byte, is within the limit."""
     most = limit(user, kind)
     return most is None or used(user, kind) < most
 
 
 def require_queue(user: User) -> None:
+    """Raise QuotaReached unless the person may queue another run."""
     if not has_room(user, "queued"):
         message = _(
-            "Your waiting runs: %(used)s; your limit: %(limit)s. Nothing was queued; "
-            "cancel one, wait until one starts, or ask an administrator for more."
+            "You have reached your limit of queued runs (%(used)s of %(limit)s). Nothing was queued. "
+            "Cancel one, wait until one starts, or ask an administrator for a higher limit."
         )
         facts: dict[str, Any] = {"used": used(user, "queued"), "limit": limit(user, "queued")}
         raise QuotaReached(message % facts, quota="queued", **facts)
 
 
 def require_storage(user: User, more: int = 0) -> None:
-    """Room for `more` bytes, on the disk and within the person's limit."""
+    """Raise an error unless `more` bytes fit on the disk (DiskFull) and within the person's limit (QuotaReached)."""
     require_room(more)
     most = limit(user, "storage")
-    if most is None or ((taken := used(user, "storage")) + more <= most and taken < most):
+    if most is None:
+        return
+    in_use = used(user, "storage")
+    if in_use < most and in_use + more <= most:
         return
     message = _(
-        "Your data and results take %(used)s MiB, this needs %(more)s MiB more, and %(limit)s MiB is your limit. "
-        "Nothing was stored; delete a dataset or an experiment, or ask an administrator for more."
+        "Your data and results use %(used)s MiB, this needs another %(more)s MiB, and your limit is %(limit)s MiB. "
+        "Nothing was stored. Delete a dataset or an experiment, or ask an administrator for a higher limit."
     )
-    facts: dict[str, Any] = {"used": -(-taken // MIB), "more": -(-more // MIB), "limit": most // MIB}
+    # Usage and need are rounded up, so that their sum never looks smaller than the limit.
+    facts: dict[str, Any] = {"used": -(-in_use // MIB), "more": -(-more // MIB), "limit": most // MIB}
     raise QuotaReached(message % facts, quota="storage", **facts)

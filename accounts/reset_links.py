@@ -1,6 +1,7 @@
-"""Links for new passwords: Django's, which end with a sign-in or a new password, and with any change of role too.
+"""Links with which a person sets a new password.
 
-A link that an administrator made also ends when the maker's role changes or the maker's account is closed.
+Django's links become invalid when the person signs in or gets a new password. Ours also do when the person's role changes.
+A link that an administrator created also becomes invalid when the administrator's role changes or their account is closed.
 """
 
 from typing import Any
@@ -10,11 +11,13 @@ from django.urls import reverse
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
+from web.requests import whole_number
+
 from .models import Standing, User
 
 
 class ResetTokens(PasswordResetTokenGenerator):
-    """Tokens `<time>-<hash>` of mailed links, and `<time>-<hash>_<maker's key>` of those that an administrator passes on."""
+    """Tokens `<time>-<hash>` for mailed links, and `<time>-<hash>_<maker's key>` for links that an administrator passes on."""
 
     key_salt = "accounts.reset_links"
 
@@ -27,11 +30,15 @@ class ResetTokens(PasswordResetTokenGenerator):
         return f"{token}_{self.maker.pk}" if self.maker else token
 
     def check_token(self, user: Any, token: str | None) -> bool:
-        plain, _mark, key = (token or "").partition("_")
-        if not key:
-            return bool(PasswordResetTokenGenerator.check_token(ResetTokens(), user, plain))
-        maker = User.objects.filter(pk=key).first() if key.isascii() and key.isdigit() and len(key) < 19 else None
-        return maker is not None and bool(PasswordResetTokenGenerator.check_token(ResetTokens(maker), user, plain))
+        django_token, _separator, maker_key = (token or "").partition("_")
+        maker = None
+        if maker_key:
+            number = whole_number(maker_key)
+            maker = User.objects.filter(pk=number).first() if number is not None else None
+            if maker is None:
+                return False
+        # Django compares hashes, so the generator must have the maker that the token names.
+        return bool(PasswordResetTokenGenerator.check_token(ResetTokens(maker), user, django_token))
 
     def _make_hash_value(self, user: Any, timestamp: int) -> str:
         made_by = f"{self.maker.pk} {standing_of(self.maker)}" if self.maker else ""
@@ -39,11 +46,12 @@ class ResetTokens(PasswordResetTokenGenerator):
 
 
 def standing_of(user: User) -> str:
-    """The person's role, and since when: another value after each change, even after one that was taken back."""
+    """Return the person's role and since when they have it: the value differs after each change, even a reverted one."""
     since = Standing.objects.filter(user=user).values_list("since", flat=True).first()
     return f"{user.role if user.is_active else 'closed'} {since and since.isoformat()}"
 
 
 def reset_path(person: User, *, maker: User | None = None) -> str:
+    """Return the path of a new link for `person`; `maker` is the administrator who passes it on."""
     uid = urlsafe_base64_encode(force_bytes(person.pk))
     return reverse("password_reset_confirm", args=[uid, ResetTokens(maker).make_token(person)])

@@ -1,7 +1,7 @@
-"""Rights end with the role that gave them, in the transaction that changes it, whatever way it changes.
+"""Revoke what a role gave when the role changes, in the same transaction, whichever code changes it.
 
-A role is read anew with each request, so sessions and tokens follow by themselves. What waits to be used later is ended
-here: the invitations of who is no administrator any more, and the tokens of who is out. Links for new passwords carry
+Each request reads the role again, so sessions and tokens need nothing. Revoked here is what would be used later: the
+invitations of people who are no longer administrators, and the tokens of closed accounts. Links for new passwords contain
 `standing_of` their person and their maker (see reset_links.py).
 """
 
@@ -19,7 +19,7 @@ from audit.services import record
 from .models import Invitation, Role, Standing, User
 from .services import end_tokens
 
-DECISIVE = {"is_active", "is_superuser", "is_staff"}
+DECISIVE = {"is_active", "is_superuser", "is_staff"}  # columns that decide the role
 
 
 @receiver(post_save, sender=User)
@@ -30,6 +30,7 @@ def account_saved(instance: User, raw: bool, update_fields: Iterable[str] | None
 
 @receiver(m2m_changed, sender=User.groups.through)
 def groups_changed(instance: Any, action: str, reverse: bool, pk_set: set[int] | None, **kwargs: Any) -> None:
+    # `instance` is the group if `reverse`, else the user. A clear has no pk_set, so its members are noted beforehand.
     if reverse and action == "pre_clear":
         instance.former_members = _members(instance)
     if action.startswith("post_"):
@@ -37,35 +38,31 @@ def groups_changed(instance: Any, action: str, reverse: bool, pk_set: set[int] |
 
 
 @receiver(pre_delete, sender=Group)
-def group_goes(instance: Any, **kwargs: Any) -> None:
+def note_members(instance: Any, **kwargs: Any) -> None:
     instance.former_members = _members(instance)
 
 
 @receiver(post_delete, sender=Group)
-def group_gone(instance: Any, **kwargs: Any) -> None:
-    follow_roles(instance.former_members)
+def group_deleted(instance: Any, **kwargs: Any) -> None:
+    follow_roles(instance.former_members)  # set by note_members: the members are gone by now
 
 
 @transaction.atomic
 def follow_roles(people: Iterable[int]) -> None:
-    """Note the roles that these people (by key) have now, and end what they have no right to any more."""
+    """Store the current roles of people, given by primary key, and revoke what their roles no longer allow."""
     for user in User.objects.select_for_update().filter(pk__in=people):
         role = str(user.role) if user.is_active else ""
         if not Standing.objects.filter(user=user, role=role).exists():
             Standing.objects.update_or_create(user=user, defaults={"role": role, "since": timezone.now()})
-        if user.is_staff != user.is_admin:  # some packages ask for it in place of the role
+        if user.is_staff != user.is_admin:  # some packages check it instead of the role
             User.objects.filter(pk=user.pk).update(is_staff=user.is_admin)
         if role != Role.ADMIN:
-            _end_invitations(user)
+            for invitation in Invitation.objects.filter(invited_by=user):
+                record("invitation.end", obj=invitation, invited_by=user.get_username())
+                invitation.delete()
         if not user.is_active:
             end_tokens(user)
 
 
-def _end_invitations(user: User) -> None:
-    for invitation in Invitation.objects.filter(invited_by=user):
-        record("invitation.end", obj=invitation, invited_by=user.get_username())
-        invitation.delete()
-
-
-def _members(group: Any) -> list[int]:
+def _members(group: Group) -> list[int]:
     return list(group.user_set.values_list("pk", flat=True))

@@ -1,11 +1,10 @@
-"""Codes of the second factor: each works once, in whichever process and after whichever restart; guesses are counted.
+"""Codes of the second factor: each works once, in all processes and after a restart, and wrong ones are counted.
 
-allauth remembers a used code for one period, but TOTP_TOLERANCE lets it be good for three (RFC 6238, 5.2).
+allauth remembers a used code for one period, but TOTP_TOLERANCE accepts it for three (RFC 6238, 5.2).
 """
 
 import hashlib
 from datetime import timedelta
-from typing import Any
 
 from allauth.mfa.adapter import get_adapter
 from allauth.mfa.base.forms import AuthenticateForm, ReauthenticateForm
@@ -20,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from .backends import TooManyTries
 from .models import UsedCode, User
 
-KEPT = timedelta(minutes=5)  # ten periods of 30 s; a code is good for three
+KEPT = timedelta(minutes=5)  # ten periods of 30 s; a code is valid for three
 
 
 class TooManyCodes(TooManyTries):
@@ -28,10 +27,10 @@ class TooManyCodes(TooManyTries):
 
 
 class _SingleUse:
-    """For allauth's forms that ask for a code."""
+    """Mixin for allauth's forms that ask for a code: a code that was used before is wrong."""
 
     def clean_code(self) -> str:
-        code: str = super().clean_code()  # type: ignore[misc]  # of the form beside it
+        code: str = super().clean_code()  # type: ignore[misc]  # of the form that this is mixed into
         if not use_up(self.user, code):  # type: ignore[attr-defined]  # likewise
             raise get_adapter().validation_error("incorrect_code")
         return code
@@ -46,34 +45,38 @@ class Reauthenticate(_SingleUse, ReauthenticateForm):
 
 
 class Activate(_SingleUse, ActivateTOTPForm):
-    """The code that sets the app up must not sign in as well."""
+    """The code that sets up the app is used up by that; it does not sign in as well."""
 
 
-def use_up(user: Any, code: str) -> bool:
-    """Note a right code as used; False where it was used before. Of two at the same moment, the database takes one."""
+def use_up(user: User, code: str) -> bool:
+    """Store a correct code as used; return False if it was used before.
+
+    Of two requests at the same moment, the database's unique constraint accepts one.
+    """
     UsedCode.objects.filter(used_at__lt=timezone.now() - KEPT).delete()
-    plain = "".join(filter(str.isalnum, code)).upper()  # however it was grouped
+    normalised = "".join(filter(str.isalnum, code)).upper()  # people type spaces or hyphens between groups
     try:
         with transaction.atomic():
-            UsedCode.objects.create(user=user, code=hashlib.sha256(plain.encode()).hexdigest())
+            UsedCode.objects.create(user=user, code=hashlib.sha256(normalised.encode()).hexdigest())
     except IntegrityError:
         return False
     return True
 
 
 def code_fits(user: User, code: str) -> bool:
-    """For the API: a code of the authenticator app, or one of the recovery codes, which then is used up.
+    """Return whether a code of the authenticator app, or a recovery code, is correct, and use it up. For the API.
 
-    Wrong ones count with those of the pages.
+    Wrong codes count together with those that are entered on the pages.
     """
     if not code:
         return False
     try:
-        forgive = check_rate_limit(user)
+        reset_limit = check_rate_limit(user)
     except ValidationError:
         raise TooManyCodes from None
-    known = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
-    fits = any(authenticator.wrap().validate_code(code) for authenticator in known) and use_up(user, code)
-    if fits:
-        forgive()
-    return fits
+    authenticators = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
+    is_correct = any(authenticator.wrap().validate_code(code) for authenticator in authenticators)
+    if not is_correct or not use_up(user, code):
+        return False
+    reset_limit()
+    return True

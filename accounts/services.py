@@ -22,28 +22,31 @@ from .reset_links import reset_path
 from .sharing import hand_over
 
 INVITED = timedelta(days=7)
-LONGEST = 366  # days that a token may live
-TOKENS_EACH = 50
+LONGEST = 366  # days until a token expires
+TOKENS_EACH = 50  # tokens of one person
 
 
 @transaction.atomic
 def end_tokens(user: User) -> None:
-    """No refresh token and no personal token of the person works from here on."""
-    living = OutstandingToken.objects.filter(user=user, blacklistedtoken__isnull=True)
-    BlacklistedToken.objects.bulk_create([BlacklistedToken(token=token) for token in living], ignore_conflicts=True)
+    """Revoke every refresh token and personal token of the person."""
+    valid = OutstandingToken.objects.filter(user=user, blacklistedtoken__isnull=True)
+    BlacklistedToken.objects.bulk_create([BlacklistedToken(token=token) for token in valid], ignore_conflicts=True)
     user.api_tokens.all().delete()
 
 
 @transaction.atomic
 def after_password_change(user: User) -> None:
-    """Sessions, access tokens and personal tokens carry the password's hash, so they end by themselves; the rest here."""
+    """Revoke what a new password does not revoke by itself, and record the change.
+
+    Sessions, access tokens and personal tokens carry the password's hash, so they are invalid already.
+    """
     end_tokens(user)
     record("user.password_change", obj=user)
 
 
 @transaction.atomic
 def change_role(user: User, role: Role, *, before: Role | None = None) -> None:
-    """`before` is the role that the person had; nothing is announced where it is the same."""
+    """Set the role of a person, and record it unless it is the role that they had (`before`)."""
     user.set_role(role)
     if role != before:
         record("user.role_change", obj=user, role=str(role))
@@ -51,15 +54,15 @@ def change_role(user: User, role: Role, *, before: Role | None = None) -> None:
 
 @transaction.atomic
 def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[Token, str]:
-    """A personal API token and its secret, which nobody can read again."""
+    """Create a personal API token; return it with its secret, which cannot be read again."""
     if not scopes or set(scopes) - set(Scope.values):
-        raise Invalid(_("Choose what the token may be used for."), field="scopes")
+        raise Invalid(_("Choose at least one scope."), field="scopes")
     if Scope.ADMIN in scopes:
         require_admin(user)
     if not 1 <= days <= LONGEST:
-        raise Invalid(_("A token lives from 1 to %(days)s days.") % {"days": LONGEST}, field="days")
+        raise Invalid(_("A token can be valid for 1 to %(days)s days.") % {"days": LONGEST}, field="days")
     if user.api_tokens.count() >= TOKENS_EACH:
-        message = _("You have %(count)s tokens, which is the limit. End one that you no longer use.")
+        message = _("You have reached the limit of %(count)s tokens. Revoke one that you no longer use.")
         raise Conflict(message % {"count": TOKENS_EACH})
     secret = secrets.mint("pat")
     token = Token.objects.create(
@@ -85,7 +88,7 @@ def end_token(*, user: User, pk: int) -> None:
 
 @transaction.atomic
 def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
-    """An invitation and the secret of its link, which works once within a week."""
+    """Create an invitation; return it with the secret of its link, which works once within a week."""
     require_admin(user)
     secret = secrets.mint("inv")
     invitation = Invitation.objects.create(
@@ -96,13 +99,15 @@ def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
 
 
 def invitation_of(secret: str, *, lock: bool = False) -> Invitation:
-    """The invitation of a link, while it is open and its maker could make it today."""
-    known = secrets.is_whole(secret, "inv")
-    living = Invitation.objects.select_related("invited_by")
-    living = living.select_for_update(of=("self",)) if lock else living
-    invitation = living.filter(hash=secrets.digest(secret), expires_at__gt=timezone.now()).first() if known else None
+    """Return the open invitation of a link; raise NotFound unless its creator is still an active administrator."""
+    invitation = None
+    if secrets.is_whole(secret, "inv"):
+        invitations = Invitation.objects.select_related("invited_by")
+        if lock:
+            invitations = invitations.select_for_update(of=("self",))
+        invitation = invitations.filter(hash=secrets.digest(secret), expires_at__gt=timezone.now()).first()
     if invitation is None or not (invitation.invited_by.is_active and invitation.invited_by.is_admin):
-        raise NotFound(_("This invitation was used already, has run out or was taken back. Ask for another one."))
+        raise NotFound(_("This invitation was already used, has expired or was withdrawn. Ask for another one."))
     return invitation
 
 
@@ -118,22 +123,26 @@ def withdraw(*, user: User, pk: int) -> None:
 
 @transaction.atomic
 def join(*, secret: str, username: str, email: str, password: str) -> User:
-    """Make the account that an invitation is for; the invitation is used up."""
+    """Create the account that an invitation is for, and delete the invitation."""
     invitation = invitation_of(secret, lock=True)
     user = User(username=username, email=email)
     try:
         user.full_clean(exclude=["password"])
-        _check_chosen(username)
+    except ValidationError as error:
+        raise _invalid_fields(error.message_dict) from None
+    try:
+        usernames.refuse_official(username)
+    except ValidationError as error:
+        raise _invalid_fields({"username": error.messages}) from None
+    try:
         validate_password(password, user)
     except ValidationError as error:
-        fields = getattr(error, "message_dict", None) or {"password": error.messages}
-        problems = [{"field": field, "message": " ".join(said)} for field, said in fields.items()]
-        raise Invalid(_("Some fields need a look."), problems=problems) from None
+        raise _invalid_fields({"password": error.messages}) from None
     user.set_password(password)
     try:
         with transaction.atomic():
             user.save()
-    except IntegrityError:
+    except IntegrityError:  # of two who join at once with the same name, the second arrives here
         raise Invalid(_("This name has just been taken. Choose another."), field="username") from None
     user.set_role(Role(invitation.role))
     record("user.join", user=user, obj=user, role=invitation.role, invited_by=str(invitation.invited_by))
@@ -141,16 +150,13 @@ def join(*, secret: str, username: str, email: str, password: str) -> User:
     return user
 
 
-def _check_chosen(username: str) -> None:
-    """A name that somebody chose for themselves."""
-    try:
-        usernames.refuse_official(username)
-    except ValidationError as error:
-        raise ValidationError({"username": error}) from None
+def _invalid_fields(messages: dict[str, list[str]]) -> Invalid:
+    problems = [{"field": field, "message": " ".join(texts)} for field, texts in messages.items()]
+    return Invalid(_("Some fields are not valid."), problems=problems)
 
 
 def reset_link(*, user: User, person: User) -> str:
-    """The path under which a person sets a new password, once, within a day; for an admin to pass on."""
+    """Return the path under which a person sets a new password, once, within a day. An admin passes it on."""
     require_sign_in_manager(user, person)
     record("user.reset_link", user=user, obj=person)
     return reset_path(person, maker=user)
@@ -158,13 +164,16 @@ def reset_link(*, user: User, person: User) -> str:
 
 @transaction.atomic
 def close(*, user: User, person: User, heir: User | None = None) -> int:
-    """Close a leaver's account: no sign-in, no token, no session. What the person owned goes to `heir`, or waits."""
+    """Close a leaver's account and end its sessions and tokens; return how many objects were handed over to `heir`.
+
+    Without an heir, the objects stay with the closed account.
+    """
     require_role_manager(user, person)
     if person == user:
-        raise Invalid(_("Nobody closes their own account. Ask another administrator."), field="person")
+        raise Invalid(_("You cannot close your own account. Ask another administrator."), field="person")
     moved = hand_over(user=user, leaver=person, to=heir) if heir else 0
     person.is_active = False
-    person.save(update_fields=["is_active"])  # rights.py ends tokens and invitations
+    person.save(update_fields=["is_active"])  # the receivers in rights.py end tokens and invitations
     record("user.close", user=user, obj=person, heir=heir.get_username() if heir else "", objects=moved)
     return moved
 
@@ -179,15 +188,16 @@ def reopen(*, user: User, person: User) -> None:
 
 @transaction.atomic
 def remove_second_factor(*, user: User, person: User) -> None:
-    """For somebody who lost the app, the key and the recovery codes; the audit log hears of each that goes."""
+    """Remove the second factor of somebody who lost the app, the key and the recovery codes."""
     require_sign_in_manager(user, person)
+    # One by one, because each deletion sends the signal that writes its audit entry.
     for authenticator in Authenticator.objects.filter(user=person):
         authenticator.delete()
 
 
 @transaction.atomic
 def set_limits(*, user: User, person: User, **limits: Any) -> None:
-    """Quotas of one person; None: the installation's."""
+    """Set limits of one person, by the names of the columns; None stands for the default of the installation."""
     require_admin(user)
     for name, value in limits.items():
         setattr(person, name, value)

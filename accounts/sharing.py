@@ -1,4 +1,4 @@
-"""Sharing, giving away, leaving: for every model that has an `owner`."""
+"""Share an object, give it away, hand over everything of somebody who leaves: for every model that has an `owner`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,27 +12,26 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from guardian.shortcuts import get_groups_with_perms, get_users_with_perms
 
-from accounts.permissions import decided_by, get_visible, require_owner, share, unshare, visible
 from audit.services import record
 from web.access import require_admin
 from web.errors import Invalid, NotFound
 
 from .models import Role, User
+from .permissions import decided_by, get_visible, require_owner, share, unshare, visible
 
+# The levels of access that can be given, and the message after giving each.
 LEVELS = {
-    "none": gettext_lazy("not any more"),
-    "view": gettext_lazy("to view"),
-    "manage": gettext_lazy("to manage"),
-    "owner": gettext_lazy("as the owner"),
+    "none": gettext_lazy("No longer shared with %(name)s."),
+    "view": gettext_lazy("Shared with %(name)s: can view."),
+    "manage": gettext_lazy("Shared with %(name)s: can view and manage."),
+    "owner": gettext_lazy("%(name)s is the owner now."),
 }
-
-
 EVERYONE = "everyone"
 
 
 @dataclass(frozen=True)
 class Access:
-    """One line of who can see an object: a person or a group, at which level, and why."""
+    """Who can see an object (a person, a group, or all administrators), at which level, and why."""
 
     who: User | Group | None  # None: all administrators
     name: str
@@ -49,17 +48,17 @@ class Access:
 
 
 def owned_models() -> list[type[Model]]:
-    """Every model whose objects belong to somebody and outlive what they were made for."""
+    """Return every model whose objects have an owner and outlive what they were made for."""
     return [model for model in apps.get_models() if _has_owner(model) and not getattr(model, "passing", False)]
 
 
 def shared_models() -> dict[str, type[Model]]:
-    """What can be shared, by name; what hangs on another object is shared with that one."""
-    return {kind_of(m): m for m in owned_models() if not hasattr(m, "shared_through")}
+    """Return the models that can be shared, by their kind; objects that belong to another one are shared with that one."""
+    return {kind_of(model): model for model in owned_models() if not hasattr(model, "shared_through")}
 
 
-def kind_of(model: Any) -> str:
-    """What people and programs call it: `shared_as`, or the class's own name."""
+def kind_of(model: Model | type[Model]) -> str:
+    """Return what people and programs call a model: its `shared_as`, or the name of the class."""
     return str(getattr(model, "shared_as", model._meta.model_name))
 
 
@@ -71,56 +70,59 @@ def _has_owner(model: type[Model]) -> bool:
 
 
 def shared_object(user: User, kind: str, name: str) -> Any:
-    """The object of that kind and name, if the person may see it."""
+    """Return the object of this kind and name; raise NotFound unless the user may see it."""
     model = shared_models().get(kind)
     if model is None:
         raise NotFound
     return get_visible(user, model._default_manager.select_related("owner"), name=name)
 
 
-def can_see(user: User, obj: Any) -> bool:
+def can_see(user: User, obj: Model) -> bool:
     return visible(user, type(obj)._default_manager.filter(pk=obj.pk)).exists()
 
 
 def access_list(obj: Any) -> list[Access]:
-    """Who can see the object, and why."""
+    """Return who can see the object, and why: its owner, people, groups, then administrators."""
     obj = decided_by(obj)
-    manage, rows = f"change_{obj._meta.model_name}", [Access(obj.owner, _name(obj.owner), "owner", _("owns it"))]
+    change_permission = f"change_{obj._meta.model_name}"
     people: Any = get_users_with_perms(obj, attach_perms=True, with_group_users=False)
     groups: Any = get_groups_with_perms(obj, attach_perms=True)
     sizes = dict(Group.objects.filter(pk__in=[g.pk for g in groups]).annotate(n=Count("user")).values_list("pk", "n"))
-    for person, perms in sorted(people.items(), key=lambda found: found[0].get_username()):
-        rows.append(
-            Access(person, _name(person), "manage" if manage in perms else "view", _("shared with this person"))
-        )
-    for group, perms in sorted(groups.items(), key=lambda found: found[0].name):
-        why = _("shared with a group of %(count)s") % {"count": sizes.get(group.pk, 0)}
-        rows.append(Access(group, group_name(group), "manage" if manage in perms else "view", why))
-    return [*rows, Access(None, _("Administrators"), "all", _("may see and manage everything"))]
+    entries = [Access(obj.owner, _person_name(obj.owner), "owner", _("Owner"))]
+    for person in sorted(people, key=User.get_username):
+        level = "manage" if change_permission in people[person] else "view"
+        entries.append(Access(person, _person_name(person), level, _("Shared with this person")))
+    for group in sorted(groups, key=lambda group: group.name):
+        level = "manage" if change_permission in groups[group] else "view"
+        why = _("Shared with a group (members: %(count)s)") % {"count": sizes.get(group.pk, 0)}
+        entries.append(Access(group, group_name(group), level, why))
+    entries.append(Access(None, _("Administrators"), "all", _("Can view and manage everything")))
+    return entries
 
 
-def _name(person: User) -> str:
-    gone = "" if person.is_active else " " + _("(account closed)")
-    return person.get_username() + gone
+def _person_name(person: User) -> str:
+    name = person.get_username()
+    return name if person.is_active else name + " " + _("(account closed)")
 
 
 def group_name(group: Group) -> str:
-    """A role's group in words."""
-    words = {Role.ADMIN: _("all administrators"), Role.MEMBER: _("all members"), Role.VIEWER: _("all viewers")}
-    return str(words.get(Role(group.name))) if group.name in Role.values else group.name
+    """Return the group's name, or for a role's group, whom it stands for."""
+    role_names = {Role.ADMIN: _("all administrators"), Role.MEMBER: _("all members"), Role.VIEWER: _("all viewers")}
+    return role_names[Role(group.name)] if group.name in Role.values else group.name
 
 
 @transaction.atomic
 def give(*, user: User, obj: Any, to: User | Group, level: str) -> None:
-    """Set what a person or a group may do with the object: none, view, manage; owner gives it away."""
+    """Set what a person or a group may do with the object: none, view or manage; owner gives it away."""
     obj = decided_by(obj)
     require_owner(user, obj)
     if level not in LEVELS:
-        raise Invalid(_("Give none, view, manage or owner."), field="access")
+        raise Invalid(_("Choose none, view, manage or owner."), field="access")
     if level == "owner":
-        return _give_away(user, obj, to)
+        _give_away(user, obj, to)
+        return
     if to == obj.owner:
-        raise Invalid(_("The owner can see and manage this anyway. Nothing was changed."), field="to")
+        raise Invalid(_("The owner can already view and manage this. Nothing was changed."), field="to")
     unshare(obj, to=to)
     if level != "none":
         share(obj, to=to, manage=level == "manage")
@@ -130,36 +132,29 @@ def give(*, user: User, obj: Any, to: User | Group, level: str) -> None:
 def _give_away(user: User, obj: Any, to: User | Group) -> None:
     if not isinstance(to, User) or not to.is_active or not to.can_create:
         raise Invalid(_("Only a member or an administrator can own this. Nothing was changed."), field="to")
-    before = obj.owner.get_username()
+    previous_owner = obj.owner.get_username()
     unshare(obj, to=to)
-    _set_owner(obj, to)
-    record("owner.change", user=user, obj=obj, to=to.get_username(), before=before)
-
-
-def _set_owner(obj: Any, to: User) -> None:
     obj.owner = to
     obj.save(update_fields=["owner"])
-    for model in owned_models():  # what hangs on it goes along
-        if getattr(model, "shared_through", None) and _hangs_on(model, obj):
-            model._default_manager.filter(**{model.shared_through: obj}).update(owner=to)  # type: ignore[attr-defined]
-
-
-def _hangs_on(model: Any, obj: Model) -> bool:
-    return model._meta.get_field(model.shared_through).related_model is type(obj)
+    for model in owned_models():  # objects that belong to this one change their owner with it
+        path = getattr(model, "shared_through", None)
+        if path and model._meta.get_field(path).related_model is type(obj):
+            model._default_manager.filter(**{path: obj}).update(owner=to)
+    record("owner.change", user=user, obj=obj, to=to.get_username(), before=previous_owner)
 
 
 def belongings(person: User) -> dict[str, int]:
-    """How many objects of each kind the person owns."""
+    """Return how many objects of each kind the person owns, without kinds of which there are none."""
     counts = {kind: model._default_manager.filter(owner=person).count() for kind, model in shared_models().items()}
     return {kind: count for kind, count in counts.items() if count}
 
 
 @transaction.atomic
 def hand_over(*, user: User, leaver: User, to: User) -> int:
-    """Everything that one person owns becomes another's, in one step; the number of objects."""
+    """Make another person the owner of everything that `leaver` owns; return the number of objects."""
     require_admin(user)
     if to == leaver:
-        raise Invalid(_("Choose somebody else. Nothing was changed."), field="to")
+        raise Invalid(_("Choose another person. Nothing was changed."), field="to")
     objects = [obj for model in shared_models().values() for obj in model._default_manager.filter(owner=leaver)]
     for obj in objects:
         _give_away(user, obj, to)
@@ -168,19 +163,20 @@ def hand_over(*, user: User, leaver: User, to: User) -> int:
 
 
 def recipients(name: str) -> list[User | Group]:
-    """Whom a name means: a person, a group, or `everyone` who has an account: each role is a group."""
+    """Return whom a name stands for: a person, a group, or for `everyone` the groups of all roles."""
     if name == EVERYONE:
         return [Group.objects.get_or_create(name=role)[0] for role in Role]
     return [person_or_group(name)]
 
 
 def person_or_group(name: str) -> User | Group:
-    """`ada` is a person, `person:ada` too (for one called `everyone`), `group:night shift` a group."""
+    """Return the person called `ada` or `person:ada` (which also reaches one called `everyone`), or the group `group:team`."""
+    recipient: User | Group | None
     name = name.removeprefix("person:")
     if name.startswith("group:"):
-        found: User | Group | None = Group.objects.filter(name=name.removeprefix("group:")).first()
+        recipient = Group.objects.filter(name=name.removeprefix("group:")).first()
     else:
-        found = User.objects.filter(username=name, is_active=True).first()
-    if found is None:
+        recipient = User.objects.filter(username=name, is_active=True).first()
+    if recipient is None:
         raise Invalid(_("There is no such person or group."), field="to")
-    return found
+    return recipient

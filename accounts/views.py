@@ -1,4 +1,4 @@
-"""Pages of one's own account: signing in, password, tokens, sessions; and coming in by invitation."""
+"""Pages of one's own account (signing in, password, tokens, sessions), joining by invitation, and sharing an object."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login, views
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, SetPasswordForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
@@ -17,11 +18,11 @@ from django.views.decorators.http import require_POST, require_safe
 
 from audit.services import record
 from web.errors import LorasiteError
-from web.requests import address_of
 from web.throttles import count
 
 from . import quotas, services, sharing
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
+from .http import SignedInRequest
 from .permissions import owns
 from .reset_links import ResetTokens
 
@@ -35,19 +36,17 @@ class SignIn(views.LoginView):
         count(request, "login")
         return super().post(request, *args, **kwargs)
 
-    def form_valid(self, form: Any) -> HttpResponse:
-        """The password was right; a second factor, where there is one, comes next."""
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        """Sign in after a correct password; allauth asks for the second factor first if there is one."""
         redirect_url = self.get_success_url()
         return perform_login(self.request, form.get_user(), email_verification="none", redirect_url=redirect_url)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        shown = {"single_sign_on": settings.SINGLE_SIGN_ON, "oidc_name": _oidc_name()}
-        return super().get_context_data(**kwargs) | shown
-
-
-def _oidc_name() -> str:
-    provider: Any = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]
-    return str(provider["APPS"][0]["name"])
+        provider: Any = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]
+        context = super().get_context_data(**kwargs)
+        context["single_sign_on"] = settings.SINGLE_SIGN_ON
+        context["oidc_name"] = str(provider["APPS"][0]["name"])
+        return context
 
 
 class ChangePassword(views.PasswordChangeView):
@@ -55,14 +54,18 @@ class ChangePassword(views.PasswordChangeView):
     template_name = "accounts/password.html"
     success_url = reverse_lazy("home")
 
-    def form_valid(self, form: Any) -> HttpResponse:
-        messages.success(self.request, _("Your password is changed. Every other session and token of yours has ended."))
+    def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
+        messages.success(
+            self.request,
+            _("Password changed. All your other sessions were signed out, and your API tokens were revoked."),
+        )
         return super().form_valid(form)
 
 
 class ForgotPassword(views.PasswordResetView):
     template_name = "accounts/forgot.html"
-    email_template_name, subject_template_name = "accounts/mail/reset.txt", "accounts/mail/reset_subject.txt"
+    email_template_name = "accounts/mail/reset.txt"
+    subject_template_name = "accounts/mail/reset_subject.txt"
     success_url = reverse_lazy("password_reset_done")
     token_generator = ResetTokens()
     extra_context = {"mail": not settings.EMAIL_BACKEND.endswith("dummy.EmailBackend")}
@@ -78,31 +81,34 @@ class NewPassword(views.PasswordResetConfirmView):
     success_url = reverse_lazy("accounts:login")
     token_generator = ResetTokens()
 
-    def form_valid(self, form: Any) -> HttpResponse:
+    def form_valid(self, form: SetPasswordForm) -> HttpResponse:
         messages.success(self.request, _("Your new password is set. Sign in with it."))
         return super().form_valid(form)
 
 
 @login_required
 @require_safe
-def account(request: Any) -> HttpResponse:
-    """Who I am here, what I use, and how I come in."""
-    kinds = {"running": _("runs at once"), "queued": _("runs in the queue"), "storage": _("storage in MiB")}
-    used = [_use(request.user, kind, words) for kind, words in kinds.items()]
-    context = {"used": used, "owned": sharing.belongings(request.user), "second_factor": settings.SECOND_FACTOR}
+def account(request: SignedInRequest) -> HttpResponse:
+    """Show the user's role, usage and limits, and how many objects they own."""
+    labels = {"running": _("runs at once"), "queued": _("runs in the queue"), "storage": _("storage in MiB")}
+    usage = []
+    for kind, label in labels.items():
+        unit = quotas.MIB if kind == "storage" else 1
+        limit = quotas.limit(request.user, kind)
+        used = -(-quotas.used(request.user, kind) // unit)  # rounded up
+        usage.append({"label": label, "used": used, "limit": limit and limit // unit})
+    context = {
+        "usage": usage,
+        "owned": sharing.belongings(request.user),
+        "second_factor": settings.SECOND_FACTOR,
+    }
     return render(request, "accounts/account.html", context)
-
-
-def _use(user: Any, kind: str, words: str) -> dict[str, Any]:
-    unit = quotas.MIB if kind == "storage" else 1
-    most = quotas.limit(user, kind)
-    return {"words": words, "used": -(-quotas.used(user, kind) // unit), "limit": most and most // unit}
 
 
 @login_required
 @never_cache
-def tokens(request: Any) -> HttpResponse:
-    """Personal API tokens: a new one's secret is on the page that answers, and nowhere else."""
+def tokens(request: SignedInRequest) -> HttpResponse:
+    """List personal API tokens; POST creates one, whose secret is only on the page that answers."""
     form = TokenForm(request.POST or None, user=request.user)
     context: dict[str, Any] = {"form": form, "tokens": request.user.api_tokens.all()}
     if request.method == "POST" and form.is_valid():
@@ -110,44 +116,45 @@ def tokens(request: Any) -> HttpResponse:
             context["made"], context["secret"] = services.make_token(user=request.user, **form.cleaned_data)
             context["form"] = TokenForm(user=request.user)
         except LorasiteError as error:
-            form.take(error)
+            form.add_service_error(error)
     return render(request, "accounts/tokens.html", context, status=400 if form.errors else 200)
 
 
 @login_required
 @require_POST
-def end_token(request: Any, pk: int) -> HttpResponse:
+def end_token(request: SignedInRequest, pk: int) -> HttpResponse:
     services.end_token(user=request.user, pk=pk)
-    messages.success(request, _("The token has ended; whatever still sends it is refused."))
+    messages.success(request, _("Token revoked. Requests that still use it are refused."))
     return redirect("accounts:tokens")
 
 
 @login_required
-def sessions(request: Any) -> HttpResponse:
-    """Where I am signed in; each session, or all others, can be ended."""
-    found = UserSession.objects.purge_and_list(request.user)
+def sessions(request: SignedInRequest) -> HttpResponse:
+    """List where the user is signed in; POST signs one session out, or all but this one (`others`)."""
+    user_sessions = UserSession.objects.purge_and_list(request.user)
+    this_key = request.session.session_key
     if request.method == "POST":
-        here, asked = request.session.session_key, request.POST.get("session", "")
-        ended = [s for s in found if s.session_key != here and asked in ("others", str(s.pk))]
+        selected = request.POST.get("session", "")
+        ended = [s for s in user_sessions if s.session_key != this_key and selected in ("others", str(s.pk))]
         for session in ended:
             session.end()
         record("session.end", user=request.user, obj=request.user, sessions=len(ended))
-        messages.success(request, _("Ended: %(count)s.") % {"count": len(ended)})
+        messages.success(request, _("Sessions signed out: %(count)s.") % {"count": len(ended)})
         return redirect("accounts:sessions")
-    lines = [{"session": s, "here": s.session_key == request.session.session_key} for s in found]
-    return render(request, "accounts/sessions.html", {"lines": lines, "address": address_of(request)})
+    rows = [{"session": session, "is_current": session.session_key == this_key} for session in user_sessions]
+    return render(request, "accounts/sessions.html", {"rows": rows})
 
 
 @never_cache
-def join(request: Any, secret: str) -> HttpResponse:
-    """Make the account of an invitation, and sign in."""
+def join(request: HttpRequest, secret: str) -> HttpResponse:
+    """Create the account that an invitation is for, and sign in."""
     invitation = services.invitation_of(secret)
     form = JoinForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             user = services.join(secret=secret, **form.cleaned_data)
         except LorasiteError as error:
-            form.take(error)
+            form.add_service_error(error)
         else:
             login(request, user, backend="django.contrib.auth.backends.ModelBackend")
             return redirect("home")
@@ -157,13 +164,15 @@ def join(request: Any, secret: str) -> HttpResponse:
 
 @login_required
 @require_POST
-def share(request: Any, kind: str, name: str) -> HttpResponse:
-    """Set what somebody may do with an object, from the object's page."""
+def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
+    """Set what a person, a group or everyone may do with an object."""
     obj = sharing.shared_object(request.user, kind, name)
-    found, level = sharing.recipients(request.POST.get("to", "")), request.POST.get("access", "")
-    for to in found:
-        sharing.give(user=request.user, obj=obj, to=to, level=level)
-    said = {"name": found[0] if len(found) == 1 else _("everyone"), "how": sharing.LEVELS[level]}
-    messages.success(request, _("Shared with %(name)s: %(how)s.") % said)
-    still = owns(request.user, obj) or sharing.can_see(request.user, obj)
-    return redirect(obj if still else "home")
+    recipients = sharing.recipients(request.POST.get("to", ""))
+    level = request.POST.get("access", "")
+    for recipient in recipients:
+        sharing.give(user=request.user, obj=obj, to=recipient, level=level)
+    recipient_name = str(recipients[0]) if len(recipients) == 1 else _("everyone")
+    messages.success(request, sharing.LEVELS[level] % {"name": recipient_name})
+    # Whoever gave the object away may not see its page any more.
+    still_visible = owns(request.user, obj) or sharing.can_see(request.user, obj)
+    return redirect(obj if still_visible else "home")

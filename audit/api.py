@@ -18,12 +18,15 @@ class EntrySerializer(serializers.ModelSerializer[Entry]):
         fields = ["at", "user", "action", "object_type", "object_id", "result", "address", "request_id", "details"]
 
 
-MOMENT = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"const": ""}]}
+DATE_OR_TIME = {
+    "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"const": ""}]
+}
+PARAMETERS = [OpenApiParameter(name, DATE_OR_TIME if name in ("since", "until") else str) for name in FILTERS]
 
 
-@extend_schema(parameters=[OpenApiParameter(n, MOMENT if n in ("since", "until") else str) for n in FILTERS])
+@extend_schema(parameters=PARAMETERS)
 class Logs(ListAPIView[Entry]):
-    """The audit log, newest first; for admins."""
+    """The audit log, newest first. For administrators."""
 
     serializer_class = EntrySerializer
 
@@ -32,4 +35,6 @@ class Logs(ListAPIView[Entry]):
         require_admin(request.user)
 
     def get_queryset(self) -> QuerySet[Entry]:
-        return Entry.objects.none() if getattr(self, "swagger_fake_view", False) else search(self.request.query_params)
+        if getattr(self, "swagger_fake_view", False):  # drf-spectacular asks for the model, without a request
+            return Entry.objects.none()
+        return search(self.request.query_params)

@@ -1,18 +1,21 @@
-"""Who acts, from where, in which request: set by the middleware, read by record()."""
+"""The user, address and ID of the current request: set by the middleware, read by record()."""
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any
+
+from django.http import HttpRequest
 
 
 @dataclass(slots=True)
 class Context:
-    request: Any = None
+    request: HttpRequest | None = None
     address: str | None = None
     request_id: str = ""
 
     @property
-    def user(self) -> Any:
+    def user(self) -> Any:  # accounts.models.User, which is above this package
+        """The signed-in user of the request, or None."""
         user = getattr(self.request, "user", None)
         return user if user is not None and user.is_authenticated else None
 
@@ -24,9 +27,9 @@ def current() -> Context:
     return _current.get()
 
 
-def enter(context: Context) -> Any:
+def enter(context: Context) -> Token[Context]:
     return _current.set(context)
 
 
-def leave(token: Any) -> None:
+def leave(token: Token[Context]) -> None:
     _current.reset(token)

@@ -5,7 +5,7 @@ _DAY = forms.DateInput(attrs={"type": "date"})
 
 
 class FilterForm(forms.Form):
-    """What selectors.search() takes, as fields."""
+    """The filters of selectors.search()."""
 
     user = forms.CharField(label=_("Person"), required=False)
     action = forms.CharField(
@@ -15,9 +15,9 @@ class FilterForm(forms.Form):
         label=_("Result"), required=False, choices=[("", _("any")), ("ok", _("done")), ("refused", _("refused"))]
     )
     q = forms.CharField(
-        label=_("Words"),
+        label=_("Search"),
         required=False,
-        widget=forms.TextInput(attrs={"type": "search", "placeholder": _("any object")}),
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": _("object, action or person")}),
     )
     since = forms.CharField(label=_("From"), required=False, widget=_DAY)
     until = forms.CharField(label=_("Until"), required=False, widget=_DAY)

@@ -1,6 +1,9 @@
-"""The database itself refuses to change or remove an entry. Who may drop triggers can still do it, and the chain shows it."""
+"""Database triggers that refuse to change or delete an audit entry.
 
-from typing import Any
+Somebody who may drop triggers can still do it; the hash chain reveals that.
+"""
+
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 _REFUSAL = "audit entries are append-only"
 _POSTGRESQL = f"""
@@ -24,16 +27,17 @@ _REMOVE = {
 }
 
 
-def install(connection: Any) -> None:
+def install(connection: BaseDatabaseWrapper) -> None:
+    """Create the triggers."""
     _run(connection, _INSTALL)
 
 
-def remove(connection: Any) -> None:
-    """For a migration that rewrites the table, and for tests that play the thief."""
+def remove(connection: BaseDatabaseWrapper) -> None:
+    """Drop the triggers, for a migration that rewrites the table and for tests that tamper with it."""
     _run(connection, _REMOVE)
 
 
-def _run(connection: Any, statements: dict[str, list[str]]) -> None:
+def _run(connection: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:
     with connection.cursor() as cursor:
         for statement in statements[connection.vendor]:
             cursor.execute(statement)

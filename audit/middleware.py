@@ -10,10 +10,9 @@ from .services import record
 
 
 class RequestMiddleware:
-    """Give each request an id (also in the X-Request-ID answer header) and let record() know who acts from where.
+    """Give each request an ID (also in the X-Request-ID response header), and tell record() who acts from where.
 
-    A signed-in person who asks for what their role or token's scope forbids becomes an entry of the log, too. It is written
-    after the view, because a transaction that the view rolls back would take the entry with it.
+    Also record each request that was refused because of a signed-in person's role or token scope.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -25,14 +24,12 @@ class RequestMiddleware:
         token = context.enter(context.Context(request, address_of(request), request_id))
         try:
             response = self.get_response(request)
-            self._record_refusal(request)
+            # Written after the view, because a transaction that the view rolls back would remove the entry, too.
+            refused_code = getattr(request, "refused_code", None)
+            if refused_code and request.user.is_authenticated:
+                path = request.path[:200]
+                record("request.refused", result="refused", method=request.method, path=path, code=refused_code)
         finally:
             context.leave(token)
         response["X-Request-ID"] = request_id
         return response
-
-    def _record_refusal(self, request: HttpRequest) -> None:
-        code = getattr(request, "refused_code", None)
-        if code and request.user.is_authenticated:
-            path = request.path[:200]
-            record("request.refused", result="refused", method=request.method, path=path, code=code)

@@ -5,7 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class AppendOnly(RuntimeError):
-    """An entry is written once. To look like it was not is what the chain of hashes is there to show."""
+    """Raised by an attempt to change or delete an entry. The hash chain reveals changes that bypass this class."""
 
 
 class Entries(models.QuerySet["Entry"]):
@@ -20,10 +20,10 @@ class Entries(models.QuerySet["Entry"]):
 
 
 class Entry(models.Model):
-    """One action of one person. Append-only; each entry carries the hash of the one before it."""
+    """One action of one person. Entries are append-only, and each one holds the hash of the one before it."""
 
     at = models.DateTimeField(_("time"), db_index=True)
-    person = models.BigIntegerField(null=True, blank=True)  # key of the account, whose name may change
+    person = models.BigIntegerField(null=True, blank=True)  # primary key of the account; its name may change
     username = models.CharField(_("user"), max_length=150, blank=True, db_index=True)
     action = models.CharField(_("action"), max_length=60, db_index=True)  # e.g. "task.submit"
     object_type = models.CharField(max_length=40, blank=True)
@@ -39,7 +39,8 @@ class Entry(models.Model):
 
     class Meta:
         ordering = ["-pk"]
-        verbose_name, verbose_name_plural = _("audit entry"), _("audit log")
+        verbose_name = _("audit entry")
+        verbose_name_plural = _("audit log")
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.username} {self.action} {self.object_id}"

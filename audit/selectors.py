@@ -16,36 +16,39 @@ FILTERS = ("user", "action", "result", "q", "since", "until")
 
 
 def search(query: Mapping[str, str]) -> QuerySet[Entry]:
-    """Entries, newest first; `query` may hold user, action (or its beginning), result, q, since and until."""
-    found = Entry.objects.all()
+    """Return entries, newest first, filtered by user, action (or a prefix of it), result, q, since and until."""
+    entries = Entry.objects.all()
     if user := query.get("user"):
-        found = found.filter(username=user)
+        entries = entries.filter(username=user)
     if action := query.get("action"):
-        found = found.filter(action__startswith=action)
+        entries = entries.filter(action__startswith=action)
     if result := query.get("result"):
-        found = found.filter(result=result)
+        entries = entries.filter(result=result)
     if word := query.get("q"):
-        found = found.filter(Q(object_id__icontains=word) | Q(action__icontains=word) | Q(username__icontains=word))
+        entries = entries.filter(Q(object_id__icontains=word) | Q(action__icontains=word) | Q(username__icontains=word))
     if since := query.get("since"):
-        found = found.filter(at__gte=moment(since, "since", time.min))
+        entries = entries.filter(at__gte=parse_moment(since, "since", time.min))
     if until := query.get("until"):
-        found = found.filter(at__lte=moment(until, "until", time.max))
-    return found
+        entries = entries.filter(at__lte=parse_moment(until, "until", time.max))
+    return entries
 
 
-def moment(text: str, field: str, of_day: time) -> datetime:
-    """A date or a date with a time, in UTC: PostgreSQL takes no offset of 16 hours and more."""
+def parse_moment(text: str, field: str, time_of_day: time) -> datetime:
+    """Parse a date, which gets `time_of_day`, or a date with a time; return it in UTC. Raise Invalid for anything else."""
+    moment = day = None
     try:
-        found = parse_datetime(text) if len(text) > 10 else None
-        day = None if found else parse_date(text)
-    except ValueError:
-        found = day = None
+        if len(text) > 10:
+            moment = parse_datetime(text)
+        if moment is None:
+            day = parse_date(text)
+    except ValueError:  # well formatted, but no such day or time
+        moment = None
     if day:
-        found = datetime.combine(day, of_day)
-    if not found:
+        moment = datetime.combine(day, time_of_day)
+    if moment is None:
         raise Invalid(_("Write a date as 2026-11-24 or a time as 2026-11-24T08:30."), field=field)
-    aware = found if timezone.is_aware(found) else timezone.make_aware(found)
+    aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)
     try:
-        return aware.astimezone(UTC)
-    except OverflowError:  # beyond the first or the last year that there is
+        return aware.astimezone(UTC)  # because PostgreSQL refuses offsets of 16 hours and more
+    except OverflowError:  # before the year 1 or after the year 9999 in UTC
         return (datetime.min if aware.year == 1 else datetime.max).replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Writing the audit log: record() for one action, verify() for the whole chain, export() to take it away."""
+"""The audit log: record() adds an entry, verify() checks the whole chain, export() returns entries to take away."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ from .models import Entry
 from .selectors import FILTERS, search
 
 GENESIS = "0" * 64
-_LOCK = 0x10A51  # any number that no other PostgreSQL advisory lock of this database uses
+_LOCK = 0x10A51  # an arbitrary number, unlike those of other PostgreSQL advisory locks in this database
 
 
 def record(action: str, *, user: Any = None, obj: Model | None = None, result: str = "ok", **details: Any) -> Entry:
-    """Append one entry; who, from where and in which request come from the current request unless `user` is given."""
+    """Append an entry; user, address and request ID come from the current request, unless `user` is given."""
     context = current()
     user = user or context.user
-    with transaction.atomic(savepoint=False):  # an action whose entry can't be written is not done either
+    with transaction.atomic(savepoint=False):  # if the entry can't be written, the action is rolled back
         _lock()
         entry = Entry(
             at=timezone.now(),
@@ -43,31 +43,39 @@ def record(action: str, *, user: Any = None, obj: Model | None = None, result: s
 
 
 def digest(entry: Entry) -> str:
-    """SHA-256 over the previous entry's hash and what this entry says."""
-    said = [
-        entry.previous, entry.at.isoformat(timespec="microseconds"), entry.username, entry.action, entry.object_type,
-        entry.object_id, entry.result, entry.address, entry.request_id, entry.details,
-    ]  # fmt: skip
-    if entry.person is not None:  # entries of before this column was there have none, and keep their hash
-        said.append(entry.person)
-    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    """Return the SHA-256 of the previous entry's hash and the content of this entry."""
+    content = [
+        entry.previous,
+        entry.at.isoformat(timespec="microseconds"),
+        entry.username,
+        entry.action,
+        entry.object_type,
+        entry.object_id,
+        entry.result,
+        entry.address,
+        entry.request_id,
+        entry.details,
+    ]
+    if entry.person is not None:  # entries that are older than this column keep their hash
+        content.append(entry.person)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def export(query: Mapping[str, str]) -> QuerySet[Entry]:
-    """The entries that `query` names (see selectors.search), for taking away; that they were taken is an entry too."""
-    found = search(query)
+    """Return the entries that match `query` (see selectors.search), and record the export."""
+    entries = search(query)
     record("audit.export", filters={name: query[name] for name in FILTERS if query.get(name)})
-    return found
+    return entries
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What reading the whole chain showed; `head` is the last entry's hash, which one may note down elsewhere."""
+    """Result of checking the chain; `head` is the hash of the last entry, to be noted down elsewhere."""
 
     entries: int
     head: str
-    broken: Entry | None = None  # the first entry that doesn't follow from the one before it
-    head_missing: bool = False  # a head noted down earlier is in the chain no more: its tail was cut or rewritten
+    broken: Entry | None = None  # the first entry whose hash does not match the one before it
+    head_missing: bool = False  # a head noted down earlier is gone: the end of the chain was cut off or rewritten
 
     @property
     def holds(self) -> bool:
@@ -75,25 +83,28 @@ class Verdict:
 
 
 def verify(published: str = "") -> Verdict:
-    """Read every entry; with `published`, the hash of some entry noted down earlier, see that it is still there."""
-    previous, count, seen = GENESIS, 0, not published
+    """Check every entry; with `published`, a head noted down earlier, also check that it is still in the chain."""
+    previous = GENESIS
+    count = 0
+    seen = not published
     for entry in Entry.objects.order_by("pk").iterator():
         if entry.previous != previous or digest(entry) != entry.hash:
             return Verdict(count, previous, entry, not seen)
-        previous, count = entry.hash, count + 1
+        previous = entry.hash
+        count += 1
         seen = seen or previous == published
     return Verdict(count, previous, None, not seen)
 
 
 def head() -> str:
-    """The newest entry's hash, to be noted down where nobody who can write to the database can write."""
+    """Return the newest entry's hash. Note it down where nobody with write access to the database can change it."""
     return Entry.objects.order_by("-pk").values_list("hash", flat=True).first() or GENESIS
 
 
 def _lock() -> None:
-    """One writer at a time, so that the chain never forks. SQLite's BEGIN IMMEDIATE already is such a lock.
+    """Let only one transaction write at a time, so that the chain never forks. SQLite's BEGIN IMMEDIATE does that already.
 
-    It is held until the transaction of the action ends, so `record` comes last in it.
+    The lock is held until the transaction of the action ends, so call `record` last in it.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:

@@ -1,9 +1,12 @@
-"""What other parts announce, as audit entries: signing in and out, passwords, roles, every change made in the admin."""
+"""Audit entries for signals of Django and other packages: signing in and out, second factors, changes in the admin."""
 
 from typing import Any
 
+from allauth.mfa.models import Authenticator
 from allauth.mfa.signals import authentication_failed
 from axes.signals import user_locked_out
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
@@ -11,22 +14,22 @@ from django.utils.translation import override
 
 from .services import record
 
-_ADMIN = {1: "admin.add", 2: "admin.change", 3: "admin.delete"}  # Django's action flags
+_ADMIN_ACTIONS = {ADDITION: "admin.add", CHANGE: "admin.change", DELETION: "admin.delete"}
 
 
 @receiver(user_logged_in)
-def signed_in(user: Any, **kwargs: Any) -> None:
+def signed_in(user: AbstractBaseUser, **kwargs: Any) -> None:
     record("user.login", user=user)
 
 
 @receiver(user_logged_out)
-def signed_out(user: Any, **kwargs: Any) -> None:
+def signed_out(user: AbstractBaseUser | None, **kwargs: Any) -> None:
     if user is not None:
         record("user.logout", user=user)
 
 
 @receiver(user_login_failed)
-def refused(credentials: dict[str, Any], **kwargs: Any) -> None:
+def sign_in_refused(credentials: dict[str, Any], **kwargs: Any) -> None:
     record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
 
 
@@ -36,25 +39,27 @@ def locked_out(username: str | None, **kwargs: Any) -> None:
 
 
 @receiver(authentication_failed)
-def wrong_code(user: Any, **kwargs: Any) -> None:
+def wrong_code(user: AbstractBaseUser, **kwargs: Any) -> None:
     record("second_factor.check", user=user, obj=user, result="refused")
 
 
-@receiver(post_save, sender="mfa.Authenticator")
-def second_factor_added(instance: Any, created: bool, **kwargs: Any) -> None:
+@receiver(post_save, sender=Authenticator)
+def second_factor_added(instance: Authenticator, created: bool, **kwargs: Any) -> None:
     if created:
         record("second_factor.add", obj=instance.user, kind=instance.type)
 
 
-@receiver(post_delete, sender="mfa.Authenticator")
-def second_factor_removed(instance: Any, **kwargs: Any) -> None:
+@receiver(post_delete, sender=Authenticator)
+def second_factor_removed(instance: Authenticator, **kwargs: Any) -> None:
     record("second_factor.remove", obj=instance.user, kind=instance.type)
 
 
-@receiver(post_save, sender="admin.LogEntry")
-def administered(instance: Any, created: bool, **kwargs: Any) -> None:
-    """Django's admin writes a LogEntry for whatever is done in it, whichever app's model it is."""
+@receiver(post_save, sender=LogEntry)
+def changed_in_admin(instance: LogEntry, created: bool, **kwargs: Any) -> None:
+    """Record a change made in the admin: Django writes a LogEntry for each, whichever app the model belongs to."""
     if created:
-        with override("en"):
+        with override("en"):  # entries are in English, whatever language the administrator reads
             changes = instance.get_change_message()
-        record(_ADMIN[instance.action_flag], user=instance.user, obj=instance.get_edited_object(), changes=changes)
+        record(
+            _ADMIN_ACTIONS[instance.action_flag], user=instance.user, obj=instance.get_edited_object(), changes=changes
+        )

@@ -1,10 +1,8 @@
-"""Who did what: the page, and the same as CSV."""
-
-from typing import Any
+"""The audit log as a page and as CSV."""
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
@@ -21,17 +19,20 @@ PER_PAGE = 50
 
 @login_required
 @require_safe
-def index(request: Any) -> HttpResponse:
+def index(request: HttpRequest) -> HttpResponse:
+    """Show the entries that match the filters; with `verify` in the query, also check the whole chain."""
     require_admin(request.user)
     form = FilterForm(request.GET)
+    status = 200
     try:
-        found, status = search(request.GET), 200
+        entries = search(request.GET)
     except Invalid as error:
         form.add_error(error.problems[0]["field"], str(error.message))
-        found, status = Entry.objects.none(), error.status
+        entries = Entry.objects.none()
+        status = error.status
     context = {
         "form": form,
-        "page": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(entries, PER_PAGE).get_page(request.GET.get("page")),
         "verdict": services.verify() if "verify" in request.GET else None,
     }
     return render(request, "audit/list.html", context, status=status)
@@ -39,8 +40,9 @@ def index(request: Any) -> HttpResponse:
 
 @login_required
 @require_safe
-def as_csv(request: Any) -> StreamingHttpResponse:
+def as_csv(request: HttpRequest) -> StreamingHttpResponse:
+    """Download the entries that match the filters."""
     require_admin(request.user)
-    found = services.export(request.GET)
+    entries = services.export(request.GET)
     headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
-    return StreamingHttpResponse(export.lines(found), content_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingHttpResponse(export.lines(entries), content_type="text/csv; charset=utf-8", headers=headers)

@@ -1,39 +1,41 @@
-"""Checks that need no object: the role of administrator, and who may read metrics."""
+"""Permission checks that need no object: the administrator role, and who may read metrics."""
 
 from collections.abc import Mapping
 from hmac import compare_digest
 from ipaddress import ip_address
-from typing import Any
 
 from django.conf import settings
 
 from web.errors import NotAllowed
 
 
-def require_admin(user: Any) -> None:
+def require_admin(user: object) -> None:
     """Raise NotAllowed unless `user` (accounts.models.User) is an administrator."""
-    if not user.is_admin:
+    if not getattr(user, "is_admin", False):
         raise NotAllowed
 
 
 def may_read_metrics(environ: Mapping[str, object]) -> bool:
-    """Whoever carries METRICS_TOKEN; where none is set, this machine, asked by its own name and through no proxy.
+    """Return whether a request may read the metrics; `environ` is its WSGI environment.
 
-    `environ` is the request's, as WSGI has it. Behind a proxy every caller comes from this machine, so the name that was
-    asked for and the headers that proxies add are looked at too.
+    With METRICS_TOKEN set, the request must carry it as a bearer token. Otherwise only requests from this machine are
+    allowed.
     """
     if settings.METRICS_TOKEN:
-        given = str(environ.get("HTTP_AUTHORIZATION", ""))
-        return compare_digest(given.encode(), f"Bearer {settings.METRICS_TOKEN}".encode())
-    forwarded = any(
-        name in environ for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
-    )
+        authorization = str(environ.get("HTTP_AUTHORIZATION", ""))
+        return compare_digest(authorization.encode(), f"Bearer {settings.METRICS_TOKEN}".encode())
+    # Behind a local proxy every client connects from this machine, so check the requested host and the headers that
+    # proxies add, too.
+    proxy_headers = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+    if any(header in environ for header in proxy_headers):
+        return False
     host = str(environ.get("HTTP_HOST", "")).rpartition("@")[2]
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return not forwarded and is_loopback(str(environ.get("REMOTE_ADDR", ""))) and is_loopback(name)
+    hostname = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return is_loopback(str(environ.get("REMOTE_ADDR", ""))) and is_loopback(hostname)
 
 
 def is_loopback(name: str) -> bool:
+    """Return whether a host name or an address, also in brackets, is this machine's loopback."""
     try:
         return name == "localhost" or ip_address(name.strip("[]")).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""The admin: for the role admin, behind the site's own sign-in, under a policy that its scripts can live with."""
+"""The admin site: for administrators, behind the site's own sign-in, with a Content-Security-Policy that it works with."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -6,6 +6,7 @@ from typing import Any
 
 from csp.decorators import csp_update
 from django.contrib.auth.views import redirect_to_login
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -13,47 +14,48 @@ from unfold.sites import UnfoldAdminSite
 
 from web.access import require_admin
 
-# Alpine evaluates the expressions in its attributes; unfold's colours are an inline style.
+# Alpine evaluates expressions in attributes, and unfold sets its colours in an inline style.
 POLICY = {"script-src": ["'self'", "'unsafe-eval'"], "style-src": ["'self'", "'unsafe-inline'"]}
 
 
 class AdminSite(UnfoldAdminSite):
     def __init__(self, name: str = "admin") -> None:
         super().__init__(name)
-        self.disable_action("delete_selected")  # goes round services, and logs several deletions without a signal
+        # Django's bulk deletion bypasses the services, and logs several deletions without a signal for the audit log.
+        self.disable_action("delete_selected")
 
     def has_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user
         return bool(user.is_active and user.is_authenticated and user.is_admin)
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
-        guarded = super().admin_view(view, cacheable)
+        django_view = super().admin_view(view, cacheable)
 
-        @wraps(guarded)
-        def inner(request: Any, *args: Any, **kwargs: Any) -> Any:
+        @wraps(django_view)
+        def admin_only_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if request.user.is_authenticated:
                 require_admin(request.user)
-            return guarded(request, *args, **kwargs)
+            return django_view(request, *args, **kwargs)
 
-        return csp_update(POLICY)(inner)
+        return csp_update(POLICY)(admin_only_view)
 
-    def login(self, request: Any, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.user.is_authenticated:
             require_admin(request.user)
         return redirect_to_login(request.GET.get("next") or reverse("admin:index"))
 
-    def password_change(self, request: Any, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return redirect("accounts:password")
 
 
 class ReadOnly:
-    """For what is only looked at here; changes go through the services."""
+    """Admin of a model that can only be looked at; changes go through the services."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""A full disk: words for it, and a reserve that is given up then, so that people can still sign in and delete something."""
+"""Full and read-only disks: error messages, and a reserve that is released so that people can still sign in and delete."""
 
 import errno
 import logging
@@ -16,19 +16,21 @@ from web.errors import LorasiteError
 
 log = logging.getLogger(__name__)
 
-RESERVE = 16 * 2**20  # SQLite's write-ahead log takes 4 MiB before it starts again, more while somebody reads for long
-LOW = 4 * 2**20  # with less room than this the reserve is given up
-SMALL = 64 * 1024  # bytes of a request that may be accepted on a full disk: signing in, deleting
+RESERVE = 16 * 2**20  # SQLite's write-ahead log takes 4 MiB before it restarts, more while a long read is open
+LOW = 4 * 2**20  # with less free space than this the reserve is released
+SMALL = 64 * 1024  # bytes of a request that is accepted even on a full disk: signing in, deleting
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_FULL_IN_POSTGRESQL, _READ_ONLY_IN_POSTGRESQL = "53100", "25006"
-# On a full disk SQLite says these too, where a file beside the database can't grow.
+_FULL_IN_POSTGRESQL = "53100"
+_READ_ONLY_IN_POSTGRESQL = "25006"
+# SQLite reports these on a full disk, too, when a file next to the database can't grow.
 _REFUSED_BY_SQLITE = ("SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 _filling = threading.Lock()
 
 
 class DiskFull(LorasiteError):
-    code, status = "disk_full", 507
+    code = "disk_full"
+    status = 507
     message = gettext_lazy(
         "The server's disk is full, so this was not stored; what was stored before is kept. "
         "Delete datasets or experiments that nobody needs, then try again."
@@ -36,11 +38,12 @@ class DiskFull(LorasiteError):
 
 
 class DiskRefused(LorasiteError):
-    code, status = "disk_refused", 503
+    code = "disk_refused"
+    status = 503
 
 
 def explained(error: BaseException) -> LorasiteError | None:
-    """The words for an error that the disk or the database's disk has caused; None for any other error."""
+    """Return the error to show if the disk, or the database's disk, caused `error`; None for any other error."""
     if is_full(error):
         release()
         return DiskFull()
@@ -48,29 +51,31 @@ def explained(error: BaseException) -> LorasiteError | None:
     if not reason:
         return None
     message = _(
-        "The server's disk refuses to be written to (%(reason)s), so this was not stored; what was stored before is "
+        "The server's disk can't be written to (%(reason)s), so this was not stored; what was stored before is "
         "kept. Tell your administrator."
     )
     return DiskRefused(message % {"reason": reason})
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this error of a file, SQLite or PostgreSQL says that there is no room."""
-    sqlite = _sqlite_name(error)
+    """Return whether an error of a file, SQLite or PostgreSQL means that the disk is full."""
+    sqlite_name = _sqlite_name(error)
     return (
-        _number(error) in FULL
-        or sqlite == "SQLITE_FULL"
-        or (sqlite.startswith(_REFUSED_BY_SQLITE) and _free(Path(settings.DATA_DIR)) < LOW)
+        _system_errno(error) in FULL
+        or sqlite_name == "SQLITE_FULL"
+        or (sqlite_name.startswith(_REFUSED_BY_SQLITE) and _free(Path(settings.DATA_DIR)) < LOW)
         or _sqlstate(error) == _FULL_IN_POSTGRESQL
     )
 
 
 def _refusal(error: BaseException) -> str:
-    number = _number(error)
+    """Return why the disk can't be written to; an empty string if that is not the cause of `error`."""
+    number = _system_errno(error)
     if number in REFUSED:
         return os.strerror(number)
-    refused = _sqlite_name(error).startswith(_REFUSED_BY_SQLITE) or _sqlstate(error) == _READ_ONLY_IN_POSTGRESQL
-    return str(error).strip() if refused else ""
+    if _sqlite_name(error).startswith(_REFUSED_BY_SQLITE) or _sqlstate(error) == _READ_ONLY_IN_POSTGRESQL:
+        return str(error).strip()
+    return ""
 
 
 def _sqlite_name(error: BaseException) -> str:
@@ -81,41 +86,43 @@ def _sqlstate(error: BaseException) -> str:
     return getattr(error.__cause__, "sqlstate", None) or ""
 
 
-def _number(error: BaseException) -> int:
-    """The system's error number; native libraries (polars, safetensors) have it in their text only."""
+def _system_errno(error: BaseException) -> int:
+    """Return the system's error number, 0 if there is none. Errors of polars and safetensors have it only in their text."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else 0
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else 0
 
 
 def require_room(more: int = 0) -> None:
-    """DiskFull unless `more` bytes fit without the reserve."""
+    """Raise DiskFull unless `more` bytes fit without the reserve."""
     if not has_room(more):
         raise DiskFull
 
 
 def has_room(more: int = 0) -> bool:
-    return all(
-        _free(Path(place)) + _held() - RESERVE >= LOW + more for place in (settings.DATA_DIR, settings.RESULTS_DIR)
-    )
+    """Return whether `more` bytes fit into both DATA_DIR and RESULTS_DIR without the reserve."""
+    folders = (settings.DATA_DIR, settings.RESULTS_DIR)
+    return all(_free(Path(folder)) + _reserve_size() - RESERVE >= LOW + more for folder in folders)
 
 
 def keep_reserve() -> None:
-    """Give the reserve up when room runs out, and take it again when there is enough. Asked at each request: two calls."""
+    """Release the reserve when free space runs out; fill it again once there is enough. Costs two system calls."""
     try:
-        free, held = _free(Path(settings.DATA_DIR)), _held()
-        if held and free < LOW:
+        free = _free(Path(settings.DATA_DIR))
+        size = _reserve_size()
+        if size and free < LOW:
             release()
-        elif held < RESERVE and free > RESERVE + 2 * LOW:
+        elif size < RESERVE and free > RESERVE + 2 * LOW:
             _fill()
     except OSError as error:
         log.warning("The reserve of disk space could not be kept: %s", error)
 
 
 def release() -> None:
-    if _held():
-        log.warning("The disk is full; the reserve is given up so that people can sign in and delete something.")
+    """Delete the reserve, so that its space is free."""
+    if _reserve_size():
+        log.warning("The disk is full; the reserve is released so that people can sign in and delete something.")
         _reserve().unlink(missing_ok=True)
 
 
@@ -124,7 +131,7 @@ def _fill() -> None:
         return
     try:
         with _reserve().open("wb") as file:
-            file.write(os.urandom(RESERVE))  # zeros would take no room on a file system that compresses
+            file.write(os.urandom(RESERVE))  # zeros would take no space on a file system that compresses
             os.fsync(file.fileno())
     except OSError:
         _reserve().unlink(missing_ok=True)
@@ -137,14 +144,14 @@ def _reserve() -> Path:
     return Path(settings.DATA_DIR) / "reserve"
 
 
-def _held() -> int:
+def _reserve_size() -> int:
     try:
         return _reserve().stat().st_size
     except OSError:
         return 0
 
 
-def _free(place: Path) -> int:
-    """Bytes that are free where a folder is, or would be made."""
-    there = next(folder for folder in (place, *place.parents) if folder.exists())
-    return shutil.disk_usage(there).free
+def _free(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder that may not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free

@@ -1,7 +1,8 @@
-"""The one place where an error becomes an answer: a page for a person, problem+json (RFC 9457) for a program."""
+"""The one place where an error becomes a response: a page for people, problem+json (RFC 9457) for programs."""
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
@@ -10,6 +11,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from rest_framework import exceptions
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -20,36 +22,41 @@ log = logging.getLogger(__name__)
 
 
 class BusyReceiving(LorasiteError):
-    code, status, wait = "busy", 503, 10
+    code = "busy"
+    status = 503
+    wait = 10  # seconds
     message = gettext_lazy("Too many large files are arriving at once; nothing was stored. Try again in a moment.")
 
 
 class Unreadable(LorasiteError):
-    code, status = "unreadable", 400
-    message = gettext_lazy("This request can't be read: it is nested too deeply, or holds half a character or a NUL.")
+    code = "unreadable"
+    status = 400
+    message = gettext_lazy("Could not parse the request: nesting too deep, invalid Unicode, or a NUL character.")
 
 
-# What deep nesting, half a surrogate pair and broken forms raise, wherever they are met first.
+# What deep nesting, an unpaired surrogate and malformed forms raise, wherever they are met first.
 UNREADABLE = (RecursionError, UnicodeEncodeError, SuspiciousOperation)
 
 
-def problem(error: LorasiteError, request: Any = None) -> dict[str, Any]:
-    body = {
+def problem(error: LorasiteError, request: HttpRequest | Request) -> dict[str, Any]:
+    """Return the body of an RFC 9457 problem; the error's facts never override its standard members."""
+    errors = [{**problem, "message": str(problem["message"])} for problem in error.problems]
+    return {
+        **error.facts,
         "type": f"about:blank#{error.code}",
         "title": str(error.message),
         "status": error.status,
         "code": error.code,
+        "detail": " ".join(problem["message"] for problem in errors) or str(error.message),
+        "errors": errors,
+        "request_id": getattr(request, "id", ""),
     }
-    body["detail"] = " ".join(str(p["message"]) for p in error.problems) or str(error.message)
-    body["errors"] = [{**p, "message": str(p["message"])} for p in error.problems]
-    body["request_id"] = getattr(request, "id", "")
-    return {**error.facts, **body}
 
 
 class ErrorMiddleware:
-    """Turns a LorasiteError that a page raised into a page that says it, and a panic of native code into an exception."""
+    """Render a LorasiteError that a page raised, and turn a panic of native code into an ordinary exception."""
 
-    def __init__(self, get_response: Any) -> None:
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -58,100 +65,115 @@ class ErrorMiddleware:
         except BaseException as error:
             if not is_panic(error):
                 raise
-            raise RuntimeError("Native code panicked.") from error  # else it would end the server for everybody
+            # A panic is no Exception, so it would end the server for everybody.
+            raise RuntimeError("Native code panicked.") from error
 
-    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        known = error if isinstance(error, LorasiteError) else explained_by_disk(error)
-        if known is None:
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        error = exception if isinstance(exception, LorasiteError) else explained_by_disk(exception)
+        if error is None:
             return None
-        note_refusal(request, known)
-        return error_page(request, known)
+        note_refusal(request, error)
+        return error_page(request, error)
 
 
 def explained_by_disk(error: BaseException | None) -> LorasiteError | None:
-    """The words for a disk that is full or refuses to be written to; the traceback goes into the log."""
-    known = disk.explained(error) if error else None
-    if known:
-        log.error("%s", known, exc_info=error)
-    return known
+    """Return the error to show if a full or read-only disk caused `error`, and log the traceback; else None."""
+    disk_error = disk.explained(error) if error else None
+    if disk_error:
+        log.error("%s", disk_error, exc_info=error)
+    return disk_error
 
 
-def note_refusal(request: Any, error: LorasiteError) -> None:
-    """Leave a mark on the request when the role or the scope forbids what was asked; audit.middleware records it."""
+def note_refusal(request: HttpRequest | Request, error: LorasiteError) -> None:
+    """Note on the request that a role or scope forbids it; audit.middleware writes the entry."""
     if error.status == 403:
-        getattr(request, "_request", request).refused_code = error.code  # DRF wraps Django's request
+        django_request: Any = getattr(request, "_request", request)  # DRF wraps Django's request
+        django_request.refused_code = error.code
 
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
-    if request.path.startswith("/api/") or request.accepts("text/html") is False:
-        told: HttpResponse = JsonResponse(
-            problem(error, request), status=error.status, content_type="application/problem+json"
-        )
+    """Return the error as a page, or as problem+json for the API and clients that do not accept HTML."""
+    response: HttpResponse
+    if request.path.startswith("/api/") or not request.accepts("text/html"):
+        body = problem(error, request)
+        response = JsonResponse(body, status=error.status, content_type="application/problem+json")
     else:
-        told = render(request, "error.html", {"error": error}, status=error.status)
-    if wait := getattr(error, "wait", None):
-        told["Retry-After"] = str(int(wait))
-    return told
+        response = render(request, "error.html", {"error": error}, status=error.status)
+    wait = getattr(error, "wait", None)
+    if wait:
+        response["Retry-After"] = str(int(wait))
+    return response
 
 
-def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's handler: every failure of the API has the same shape."""
-    request = context["request"]
-    known = error if isinstance(error, LorasiteError) else _from_drf(error)
-    if known is None:
+def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """Handle DRF's exceptions, so that every failure of the API has the same shape."""
+    request: Request = context["request"]
+    error = exception if isinstance(exception, LorasiteError) else _from_drf(exception)
+    if error is None:
         return None
     set_rollback()
-    note_refusal(request, known)
-    headers = {k: v for k, v in (("WWW-Authenticate", getattr(error, "auth_header", None)),) if v}
-    if wait := getattr(error, "wait", None):
+    note_refusal(request, error)
+    headers = {}
+    challenge = getattr(exception, "auth_header", None)
+    if challenge:
+        headers["WWW-Authenticate"] = challenge
+    wait = getattr(exception, "wait", None)
+    if wait:
         headers["Retry-After"] = str(int(wait))
-    return Response(
-        problem(known, request), status=known.status, headers=headers, content_type="application/problem+json"
-    )
+    body = problem(error, request)
+    return Response(body, status=error.status, headers=headers, content_type="application/problem+json")
 
 
-def _from_drf(error: Exception) -> LorasiteError | None:
-    if isinstance(error, Http404):
+def _from_drf(exception: Exception) -> LorasiteError | None:
+    if isinstance(exception, Http404):
         return NotFound()
-    if isinstance(error, PermissionDenied):
+    if isinstance(exception, PermissionDenied):
         return NotAllowed()
-    if isinstance(error, RequestDataTooBig):
+    if isinstance(exception, RequestDataTooBig):
         return TooLarge()
-    if isinstance(error, UNREADABLE):
+    if isinstance(exception, UNREADABLE):
         return Unreadable()
-    if not isinstance(error, exceptions.APIException):
-        return explained_by_disk(error)
-    problems = [{"field": f, "message": m} for f, m in _flatten(error.detail) if f]
-    message = _("Some fields need a look.") if problems else " ".join(m for _f, m in _flatten(error.detail))
-    found = Invalid(message, problems=problems)
-    found.status, found.code = error.status_code, error.default_code
-    return found
+    if not isinstance(exception, exceptions.APIException):
+        return explained_by_disk(exception)
+    messages = _flatten(exception.detail)
+    problems = [{"field": field, "message": message} for field, message in messages if field]
+    title = _("Some fields are not valid.") if problems else " ".join(message for _field, message in messages)
+    error = Invalid(title, problems=problems)
+    error.status = exception.status_code
+    error.code = exception.default_code
+    return error
 
 
-def _flatten(detail: Any, field: str = "") -> list[tuple[str, str]]:
+def _flatten(detail: object, field: str = "") -> list[tuple[str, str]]:
+    """Return (field, message) pairs of DRF's nested error detail; fields of nested serializers are joined by dots."""
     if isinstance(detail, dict):
-        return [p for k, v in detail.items() for p in _flatten(v, f"{field}.{k}" if field else str(k))]
+        pairs = []
+        for name, part in detail.items():
+            pairs += _flatten(part, f"{field}.{name}" if field else str(name))
+        return pairs
     if isinstance(detail, list):
-        return [p for v in detail for p in _flatten(v, field)]
+        return [pair for part in detail for pair in _flatten(part, field)]
     return [(field if field not in ("detail", "code", "messages") else "", str(detail))]
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer an address that no URL pattern matches."""
     return error_page(request, NotFound(_("There is no page at this address.")))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """For what no view raised: a middleware that stores the session meets a full disk too."""
-    if known := explained_by_disk(sys.exception()):
-        return error_page(request, known)
-    error = LorasiteError(
-        _("Something broke on our side. Nothing that you had stored is lost; the details are in the server's log.")
-    )
-    error.code, error.status = "server_error", 500
+    """Answer an unexpected error. A full disk can surface here, too, when a middleware stores the session."""
+    disk_error = explained_by_disk(sys.exception())
+    if disk_error:
+        return error_page(request, disk_error)
+    message = _("Something went wrong on our side. Your stored data is kept; the details are in the server's log.")
+    error = LorasiteError(message)
+    error.code = "server_error"
+    error.status = 500
     return error_page(request, error)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return error_page(
-        request, NotAllowed(_("This form is too old or came from elsewhere. Reload the page and send it again."))
-    )
+    """Answer a form without a valid CSRF token."""
+    message = _("This form has expired or came from another site. Reload the page and send it again.")
+    return error_page(request, NotAllowed(message))

@@ -1,22 +1,24 @@
-"""The errors that people see. Raise one where the thing is known; web.error_responses turns it into a page or problem+json."""
+"""Errors that users see. Raise one where the failure is detected; web.error_responses turns it into a page or problem+json."""
 
 from typing import Any
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 
 class LorasiteError(Exception):
-    """An expected failure: a sentence for a person, a code for a program, an HTTP status, and the field at fault if any.
+    """An expected failure: a sentence for people, a code for programs, an HTTP status, and the field at fault if any.
 
     `problems` lists several at once, each {"field", "message"}; `facts` are extra machine-readable values.
     """
 
-    code, status = "error", 400
-    message: Any = _("This request could not be carried out.")
+    code = "error"
+    status = 400
+    message: str | Promise = _("This request could not be carried out.")
 
     def __init__(
         self,
-        message: Any = None,
+        message: str | Promise | None = None,
         *,
         field: str | None = None,
         problems: list[dict[str, Any]] | None = None,
@@ -29,28 +31,33 @@ class LorasiteError(Exception):
 
 
 class Invalid(LorasiteError):
-    code, status = "invalid", 400
+    code = "invalid"
+    status = 400
 
 
 class NotFound(LorasiteError):
-    code, status = "not_found", 404
-    message = _("There is no such thing here, or it is not shared with you.")
+    code = "not_found"
+    status = 404
+    message = _("This does not exist, or it is not shared with you.")
 
 
 class NotAllowed(LorasiteError):
-    code, status = "not_allowed", 403
+    code = "not_allowed"
+    status = 403
     message = _("Your role does not allow this. Ask an administrator.")
 
 
 class TooLarge(LorasiteError):
-    code, status = "too_large", 413
+    code = "too_large"
+    status = 413
     message = _("This request is larger than allowed; nothing was changed. Send it in parts.")
 
 
 class Conflict(LorasiteError):
-    code, status = "conflict", 409
+    code = "conflict"
+    status = 409
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether native code written in Rust gave up. Python gets that as a BaseException, which `except Exception` misses."""
+    """Return whether Rust code panicked. PyO3 raises a BaseException for it, which `except Exception` does not catch."""
     return type(error).__module__ == "pyo3_runtime"

@@ -1,4 +1,4 @@
-"""What is asked of every request, and what every answer of the API has: a version, and a tag that tells of changes."""
+"""Checks of every request, and what every API response has: a version, and an ETag."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from django.utils.translation import gettext as _
 
 from web import disk
 from web.error_responses import BusyReceiving, Unreadable, error_page
-from web.errors import Invalid, TooLarge
+from web.errors import Invalid, LorasiteError, TooLarge
 
-UPLOADS = (
-    "/datasets/new/",
-    "/api/datasets",
-)  # addresses that take files; their views answer to ones that are too large
+UPLOADS = ("/datasets/new/", "/api/datasets")  # addresses that take files; their views report files that are too large
 VERSION_HEADER = "X-API-Version"
-NEWEST, KNOWN = "1", ("1",)
+NEWEST = "1"
+KNOWN = ("1",)
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class UnknownVersion(Invalid):
@@ -25,9 +25,9 @@ class UnknownVersion(Invalid):
 
 
 class ProxyMiddleware:
-    """The caller's address as the outermost of our own proxies saw it; what stands before that anybody can write."""
+    """Trust only the last TRUSTED_PROXIES hops of X-Forwarded-For; clients can forge the earlier ones."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -39,9 +39,9 @@ class ProxyMiddleware:
 
 
 class RoomMiddleware:
-    """Keeps the reserve of disk space, and refuses what is large before it is written to a disk without room for it."""
+    """Keep the reserve of disk space, and refuse a large body before it is written to a disk without room for it."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -54,13 +54,13 @@ class RoomMiddleware:
 
 
 class PrivateMiddleware:
-    """Keep what views answer out of every cache, unless the view says otherwise.
+    """Keep responses out of every cache unless the view sets Cache-Control itself.
 
-    On a shared computer, *Back* must show nothing after signing out. It asks for no session, because the pages of
-    strangers carry form tokens.
+    On a shared computer, *Back* must not show a page after its user signed out. This does not depend on a session,
+    because pages for anonymous visitors carry form tokens, too.
     """
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -70,9 +70,9 @@ class PrivateMiddleware:
 
 
 class SaneMiddleware:
-    """Refuses a NUL in an address or a form: no name or text of ours has one, and PostgreSQL would stumble over it."""
+    """Refuse a NUL character in an address or a form: none of our texts has one, and PostgreSQL cannot store it."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -87,11 +87,15 @@ class SaneMiddleware:
 
 
 class BodyMiddleware:
-    """Says why the web server did not keep a request's body. Uploads over the limit are answered by their views."""
+    """Report why the web server did not keep a request's body. Upload views report files over the limit themselves."""
 
-    REFUSED = {"too_large": TooLarge, "busy": BusyReceiving, "disk_full": disk.DiskFull}
+    REFUSED: dict[str, type[LorasiteError]] = {
+        "too_large": TooLarge,
+        "busy": BusyReceiving,
+        "disk_full": disk.DiskFull,
+    }
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -102,27 +106,27 @@ class BodyMiddleware:
 
 
 class ApiMiddleware:
-    """`X-API-Version: 1` may be asked for; the newest where it is left out. Reads answer 304 to a tag that still holds."""
+    """Check the X-API-Version header (default: newest) and the body's size; add the version and an ETag to responses."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if not request.path.startswith("/api/"):
             return self.get_response(request)
-        refused = self._unknown_version(request) or self._too_large(request)
-        response = refused or tagged(request, self.get_response(request))
+        refusal = self._refuse_version(request) or self._refuse_large_body(request)
+        response = refusal or tagged(request, self.get_response(request))
         response[VERSION_HEADER] = NEWEST
         return response
 
-    def _unknown_version(self, request: HttpRequest) -> HttpResponse | None:
+    def _refuse_version(self, request: HttpRequest) -> HttpResponse | None:
         if request.headers.get(VERSION_HEADER, NEWEST) in KNOWN:
             return None
-        message = _("This API speaks version %(known)s.") % {"known": ", ".join(KNOWN)}
+        message = _("Supported API versions: %(known)s.") % {"known": ", ".join(KNOWN)}
         return error_page(request, UnknownVersion(message, field=VERSION_HEADER))
 
-    def _too_large(self, request: HttpRequest) -> HttpResponse | None:
-        """Before anything reads the body. What carries files has a limit of its own."""
+    def _refuse_large_body(self, request: HttpRequest) -> HttpResponse | None:
+        """Refuse before anything reads the body. Multipart uploads have a limit of their own."""
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length <= settings.API_BODY_LIMIT or request.content_type == "multipart/form-data":
             return None
@@ -131,16 +135,17 @@ class ApiMiddleware:
 
 
 def drain(request: HttpRequest, left: int) -> None:
-    """Read so many bytes of a body that is refused: a caller who still sends would not hear the answer."""
+    """Read up to `left` bytes of a refused body: a client that is still sending would not read the response."""
     while left > 0 and (chunk := request.read(min(left, 1 << 16))):
         left -= len(chunk)
 
 
 def tagged(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """A view may have set a cheaper tag than the body's hash. A program may keep what it asks anew with the tag; a browser
-    that carries a session may not: going back, it would show it unasked (PrivateMiddleware)."""
+    """Add an ETag to the response of a GET, unless the view set a cheaper one; return 304 if the client has it already."""
     if request.method != "GET" or response.status_code not in (200, 304) or response.streaming:
         return response
+    # A program may cache a response that it revalidates. A browser with a session may not: *Back* would show the
+    # response without asking the server (see PrivateMiddleware).
     if "Authorization" in request.headers:
         patch_cache_control(response, private=True, no_cache=True)
     if response.status_code == 304:

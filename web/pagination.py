@@ -1,4 +1,4 @@
-"""Lists of the API: a cursor names the last row that was read, so that a page costs the same at any depth."""
+"""Pagination of API lists: a cursor names the last row that was read, so a page costs the same at any depth."""
 
 import binascii
 import json
@@ -15,54 +15,60 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from web.errors import Invalid, NotFound
+from web.requests import whole_number
 
-PAGE, MOST = 50, 200
+PAGE = 50
+MOST = 200
 
 
 class CursorPagination(BasePagination):
-    """`{next, results}`, in the queryset's order with the key as the last word; rows without a value come last.
+    """Return `{next, results}` in the queryset's order, ties broken by primary key; rows without a value come last.
 
-    DRF's own cursor cannot pass rows that have no value in the column sorted by: an unfinished run has no accuracy.
+    DRF's own cursor cannot pass rows whose sort column is NULL, such as the accuracy of an unfinished run.
     """
 
     next: str | None = None
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
-        size, (path, down) = page_size(request), first_order(queryset)
-        column = F(path).desc(nulls_last=True) if down else F(path).asc(nulls_last=True)
-        found = queryset.order_by(column, "-pk" if down else "pk")  # one direction: an index serves it
-        if cursor := request.query_params.get("cursor"):
-            found = found.filter(after(queryset.model, path, down, cursor))
-        rows = list(found[: size + 1])
+        size = page_size(request)
+        path, descending = first_order(queryset)
+        column = F(path).desc(nulls_last=True) if descending else F(path).asc(nulls_last=True)
+        # The key sorts in the same direction as the column, so one index serves both.
+        ordered = queryset.order_by(column, "-pk" if descending else "pk")
+        cursor = request.query_params.get("cursor")
+        if cursor:
+            ordered = ordered.filter(rows_after(queryset.model, path, descending, cursor))
+        rows = list(ordered[: size + 1])
         if len(rows) > size:
-            here = request.build_absolute_uri()
-            self.next = replace_query_param(remove_query_param(here, "cursor"), "cursor", written(rows[size - 1], path))
+            url = remove_query_param(request.build_absolute_uri(), "cursor")
+            self.next = replace_query_param(url, "cursor", encode_cursor(rows[size - 1], path))
         return rows[:size]
 
-    def get_paginated_response(self, data: Any) -> Response:
+    def get_paginated_response(self, data: list[Any]) -> Response:
         return Response({"next": self.next, "results": data})
 
-    def get_paginated_response_schema(self, schema: Any) -> dict[str, Any]:
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         link = {"type": ["string", "null"], "format": "uri", "description": "The next page; null on the last."}
         return {"type": "object", "required": ["next", "results"], "properties": {"next": link, "results": schema}}
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}
         return [
-            {"name": "limit", "in": "query", "description": "Rows on a page.", "schema": limit},
-            {"name": "cursor", "in": "query", "description": "As in `next`.", "schema": {"type": "string"}},
+            {"name": "limit", "in": "query", "description": "Rows per page.", "schema": limit},
+            {"name": "cursor", "in": "query", "description": "From `next`.", "schema": {"type": "string"}},
         ]
 
 
 def page_size(request: Request) -> int:
-    given = request.query_params.get("limit", str(PAGE))
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given[:9]) <= MOST:
-        raise Invalid(_("limit is a number from 1 to %(most)s.") % {"most": MOST}, field="limit")
-    return int(given)
+    """Return the requested number of rows per page; raise Invalid outside 1 to 200."""
+    size = whole_number(request.query_params.get("limit", str(PAGE)))
+    if size is None or not 1 <= size <= MOST:
+        raise Invalid(_("limit must be a number from 1 to %(most)s.") % {"most": MOST}, field="limit")
+    return size
 
 
 def first_order(queryset: QuerySet[Any]) -> tuple[str, bool]:
-    """The path of the first column sorted by, and whether it descends."""
+    """Return the path of the first column that the queryset is sorted by, and whether it descends."""
     ordering = queryset.query.order_by or queryset.model._meta.ordering or ["pk"]
     first: Any = ordering[0]
     if isinstance(first, str):
@@ -70,33 +76,36 @@ def first_order(queryset: QuerySet[Any]) -> tuple[str, bool]:
     return first.expression.name, first.descending
 
 
-def after(model: type[Model], path: str, down: bool, cursor: str) -> Q:
-    """The rows that follow the one that the cursor names."""
-    value, pk = read(model, path, cursor)
-    beyond = "lt" if down else "gt"
+def rows_after(model: type[Model], path: str, descending: bool, cursor: str) -> Q:
+    """Return the condition for the rows that follow the cursor's row."""
+    value, pk = decode_cursor(model, path, cursor)
+    beyond = "lt" if descending else "gt"
     if value is None:
         return Q(**{f"{path}__isnull": True, f"pk__{beyond}": pk})
-    onward = Q(**{f"{path}__{beyond}e": value}) & ~Q(**{path: value, f"pk__{beyond}e": pk})  # a range, then few rows
-    same = Q(**{path: value, f"pk__{beyond}": pk})
-    return (
-        Q(**{f"{path}__{beyond}": value}) | same | Q(**{f"{path}__isnull": True}) if _nullable(model, path) else onward
-    )
+    if _nullable(model, path):
+        same_value = Q(**{path: value, f"pk__{beyond}": pk})
+        return Q(**{f"{path}__{beyond}": value}) | same_value | Q(**{f"{path}__isnull": True})
+    # One range that an index serves, minus the few rows of the same value that were read already.
+    return Q(**{f"{path}__{beyond}e": value}) & ~Q(**{path: value, f"pk__{beyond}e": pk})
 
 
-def written(row: Model, path: str) -> str:
+def encode_cursor(row: Model, path: str) -> str:
+    """Return the cursor of a row: its sort value and key as URL-safe base64 of JSON."""
     value = attrgetter(path.replace("__", "."))(row)
-    plain = value if isinstance(value, str | int | float | None) else getattr(value, "isoformat", value.__str__)()
-    said = json.dumps([plain, str(row.pk)], ensure_ascii=False)
-    return urlsafe_b64encode(said.encode()).decode().rstrip("=")
+    if not isinstance(value, str | int | float | None):
+        value = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    text = json.dumps([value, str(row.pk)], ensure_ascii=False)
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read(model: type[Model], path: str, cursor: str) -> tuple[Any, Any]:
+def decode_cursor(model: type[Model], path: str, cursor: str) -> tuple[Any, Any]:
+    """Return the sort value and the key that a cursor holds; raise NotFound if it is not one of ours."""
     try:
         value, pk = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         field = _field(model, path)
         return None if value is None else field.to_python(value), model._meta.pk.to_python(pk)
     except (ValueError, TypeError, binascii.Error, ValidationError, FieldError, RecursionError):
-        raise NotFound(_("This cursor is not one of ours. Begin again without it."), field="cursor") from None
+        raise NotFound(_("Invalid cursor. Start again without it."), field="cursor") from None
 
 
 def _field(model: type[Model], path: str) -> Any:

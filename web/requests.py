@@ -1,10 +1,10 @@
-"""What every view asks of a request: who sent it, is it still fresh, does it hold what nobody knows."""
+"""Request helpers: client address, ETags, unknown-field check, strict serializer fields."""
 
 import hashlib
 from ipaddress import IPv6Network, ip_address
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
@@ -13,41 +13,48 @@ from rest_framework.request import Request
 
 from web.errors import Invalid
 
+LONGEST_NUMBER = 18  # digits that fit a database's 64-bit integer
+
 
 class Text(serializers.CharField):
-    """A string; DRF's own field would take the number 0 for one."""
+    """A string. DRF's own field also accepts numbers."""
 
-    def to_internal_value(self, data: Any) -> str:
+    def to_internal_value(self, data: object) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
 
 
 class Key(serializers.UUIDField):
-    """A UUID as a string; DRF's own field would take `false` for one."""
+    """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
 
-    def to_internal_value(self, data: Any) -> Any:
+    def to_internal_value(self, data: object) -> Any:
         if not isinstance(data, str):
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
 
 
 def whole_number(text: str) -> int | None:
-    """The number that plain digits say, or None. Python reads no more than 4,300 digits, a database no more than 18."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
-
-
-def address_of(request: Any) -> str | None:
-    """The caller's address in the one form that every database gives back unchanged, so that an entry's hash holds."""
-    try:
-        found = ip_address(request.META.get("REMOTE_ADDR", "").partition("%")[0])
-    except ValueError:  # a Unix socket has none
+    """Return the number that plain ASCII digits spell; None for anything else or more than 18 digits."""
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_NUMBER:
         return None
-    return str(getattr(found, "ipv4_mapped", None) or found)
+    return int(text)
 
 
-def network_of(request: Any) -> str | None:
-    """Under what a caller is counted: the address, of IPv6 its /64, because a caller has all addresses of one."""
+def address_of(request: HttpRequest | Request) -> str | None:
+    """Return the client's address in canonical form; None for a Unix socket.
+
+    Databases return the canonical form unchanged, so the hash of an audit entry still matches when it is read back.
+    """
+    try:
+        address = ip_address(request.META.get("REMOTE_ADDR", "").partition("%")[0])
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def network_of(request: HttpRequest | Request) -> str | None:
+    """Return what a client is counted under: its IPv4 address, or its IPv6 /64, because one client owns all of that."""
     address = address_of(request)
     if address is None or ":" not in address:
         return address
@@ -55,21 +62,25 @@ def network_of(request: Any) -> str | None:
 
 
 def tag_of(*facts: Any) -> str:
-    """An ETag from what an answer hangs on, without making the answer."""
-    said = repr((get_language(), *facts)).encode()
-    return f'"{hashlib.sha256(said).hexdigest()[:32]}"'
+    """Return an ETag computed from the facts that determine a response, without rendering it."""
+    fingerprint = repr((get_language(), *facts)).encode()
+    return f'"{hashlib.sha256(fingerprint).hexdigest()[:32]}"'
 
 
 def unchanged(request: Request, tag: str) -> HttpResponse | None:
-    """304 where the caller has the answer of this tag already, else None."""
-    found: HttpResponse | None = get_conditional_response(request._request, etag=tag)
-    if found is not None:
-        found["ETag"] = tag
-    return found
+    """Return a 304 response if the client already has the response with this ETag, else None."""
+    response: HttpResponse | None = get_conditional_response(request._request, etag=tag)
+    if response is not None:
+        response["ETag"] = tag
+    return response
 
 
-def refuse_unknown(data: Any, serializer: Any) -> None:
-    """Invalid for a field that the serializer has not: a misspelt one must not be taken for one left out."""
-    if isinstance(data, dict) and (unknown := sorted(data.keys() - serializer().fields.keys())):
-        known = ", ".join(serializer().fields)
-        raise Invalid(_("Unknown field; known are: %(known)s.") % {"known": known}, field=str(unknown[0])[:80])
+def refuse_unknown(data: object, serializer: type[serializers.Serializer[Any]]) -> None:
+    """Raise Invalid if `data` has a field that the serializer lacks: a misspelt field must not count as left out."""
+    if not isinstance(data, dict):
+        return
+    known_fields = serializer().fields
+    unknown = sorted(data.keys() - known_fields.keys())
+    if unknown:
+        message = _("Unknown field. Known fields: %(known)s.") % {"known": ", ".join(known_fields)}
+        raise Invalid(message, field=str(unknown[0])[:80])

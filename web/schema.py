@@ -1,4 +1,4 @@
-"""What the OpenAPI description says beside each view's own words: how every failure looks, which headers there are."""
+"""What every operation of the OpenAPI description has in common: errors, headers, versions and ETags."""
 
 from typing import Any
 
@@ -30,84 +30,102 @@ PROBLEM = {
     },
 }
 FAILURES = {
-    "400": "Something sent is not as described; `errors` says what.",
-    "401": "Nobody is signed in, or what was sent as a token is none any more.",
-    "403": "The role, or the token's scope, does not allow it.",
-    "404": "There is no such thing, or it is not shared with the caller.",
-    "406": "The answer is JSON; `Accept` allows none.",
-    "409": "The state does not allow it; nothing was changed.",
+    "400": "The request is not valid; `errors` names each field at fault.",
+    "401": "Not signed in, or the token is invalid, revoked or expired.",
+    "403": "The role or the token's scope does not allow it.",
+    "404": "It does not exist, or it is not shared with the caller.",
+    "406": "The response is JSON, which `Accept` does not allow.",
+    "409": "The current state does not allow it; nothing was changed.",
     "413": "Larger than allowed.",
-    "415": "The body's type is not read here.",
-    "429": "Too often; `Retry-After` tells the seconds to wait.",
+    "415": "The body's content type is not supported.",
+    "429": "Too many requests; `Retry-After` is the number of seconds to wait.",
     "507": "The server's disk is full; what was stored before is kept.",
 }
 HEADERS = {
-    "X-Request-ID": {"description": "Names this request in the audit log.", "schema": {"type": "string"}},
-    "X-API-Version": {"description": "The version of the API that answers.", "schema": {"type": "string"}},
+    "X-Request-ID": {"description": "The request's ID in the audit log.", "schema": {"type": "string"}},
+    "X-API-Version": {"description": "The API version of the response.", "schema": {"type": "string"}},
 }
-TAG = {"ETag": {"description": "Send it as If-None-Match to be told 304.", "schema": {"type": "string"}}}
+TAG = {
+    "ETag": {
+        "description": "Send it as If-None-Match to get 304 while nothing has changed.",
+        "schema": {"type": "string"},
+    }
+}
 VERSION = {
     "name": "X-API-Version",
     "in": "header",
-    "description": "The version that the caller speaks; the newest where it is left out.",
+    "description": "The API version to use; default: the newest.",
     "schema": {"type": "string", "enum": ["1"]},
 }
 TAG_SENT = {
     "name": "If-None-Match",
     "in": "header",
-    "description": "ETags of earlier answers; 304 without a body where one of them still holds.",
+    "description": "ETags of earlier responses; 304 without a body while one of them is current.",
     "schema": {"type": "string"},
 }
 
-ANY_TEXT, SOME_TEXT = r"^[^\u0000]*$", r"^[^\u0000]*[^\s\u0000][^\u0000]*$"  # no NUL; and something that is no blank
+# Patterns of strings without NUL; SOME_TEXT also has a character that is not whitespace.
+ANY_TEXT = r"^[^\u0000]*$"
+SOME_TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
 
 class Schema(AutoSchema):
+    """Describe what every operation shares, so that a view describes only what is its own."""
+
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
-        reads = self.method == "GET"
-        for parameter in operation.get("parameters", []):
-            _without_nul(parameter["schema"])
-        operation["parameters"] = [*operation.get("parameters", []), VERSION, *([TAG_SENT] if reads else [])]
+        is_read = self.method == "GET"
+        parameters = operation.get("parameters", [])
+        for parameter in parameters:
+            _forbid_nul(parameter["schema"])
+        operation["parameters"] = [*parameters, VERSION, *([TAG_SENT] if is_read else [])]
         for status, response in operation["responses"].items():
-            response["headers"] = HEADERS | response.get("headers", {}) | (TAG if reads and status == "200" else {})
+            tag = TAG if is_read and status == "200" else {}
+            response["headers"] = HEADERS | response.get("headers", {}) | tag
         operation["responses"] |= self._failures(operation)
         if "requestBody" in operation:
             operation["requestBody"]["required"] = True
-        if reads:
-            operation["responses"]["304"] = {"description": "Nothing has changed since the tag that was sent."}
+        if is_read:
+            operation["responses"]["304"] = {"description": "Nothing has changed since the ETag that was sent."}
         return operation
 
-    def _map_serializer_field(self, field: Any, direction: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _map_serializer_field(self, field: Any, direction: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         schema: dict[str, Any] = super()._map_serializer_field(field, direction, *args, **kwargs)
         if direction == "request" and isinstance(field, serializers.CharField) and not field.read_only:
-            _without_nul(schema, SOME_TEXT if not field.allow_blank and field.trim_whitespace else ANY_TEXT)
+            may_be_blank = field.allow_blank or not field.trim_whitespace
+            _forbid_nul(schema, ANY_TEXT if may_be_blank else SOME_TEXT)
         return schema
 
-    def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
+    def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
-        closed = direction == "request" and getattr(serializer, "closed", False)
-        return schema | {"additionalProperties": False, "minProperties": 1} if closed else schema
+        if direction == "request" and getattr(serializer, "closed", False):
+            return schema | {"additionalProperties": False, "minProperties": 1}
+        return schema
 
     def _failures(self, operation: dict[str, Any]) -> dict[str, Any]:
-        left_out = set() if "requestBody" in operation else {"413", "415"}
-        left_out |= (
-            set() if "{" in self.path or self.method == "POST" or self._paginates() or self._asks_for_one() else {"404"}
-        )
-        left_out |= {"409", "507"} if self.method == "GET" else set()
-        ref = {"$ref": f"#/components/schemas/{self._problem()}"}
-        content = {"application/problem+json": {"schema": ref}}
-        told = {status: words for status, words in FAILURES.items() if status not in left_out}
-        return {s: {"description": words, "headers": HEADERS, "content": content} for s, words in told.items()}
+        """Return the error responses that the operation can have, by status."""
+        impossible = set()
+        if "requestBody" not in operation:
+            impossible |= {"413", "415"}
+        if not self._may_be_missing():
+            impossible.add("404")
+        if self.method == "GET":
+            impossible |= {"409", "507"}
+        schema = {"$ref": f"#/components/schemas/{self._problem()}"}
+        content = {"application/problem+json": {"schema": schema}}
+        return {
+            status: {"description": description, "headers": HEADERS, "content": content}
+            for status, description in FAILURES.items()
+            if status not in impossible
+        }
 
-    def _paginates(self) -> bool:
+    def _may_be_missing(self) -> bool:
+        """Return whether the path, the body, the cursor or the query names an object that may not exist."""
+        if "{" in self.path or self.method == "POST" or getattr(self.view, "asks_for_one", False):
+            return True
         return self.method == "GET" and self._is_list_view() and self._get_paginator() is not None
-
-    def _asks_for_one(self) -> bool:
-        """Whether the query names a thing that may not be there."""
-        return getattr(self.view, "asks_for_one", False)
 
     def _problem(self) -> str:
         component = ResolvedComponent("Problem", ResolvedComponent.SCHEMA, PROBLEM, "Problem")
@@ -115,18 +133,19 @@ class Schema(AutoSchema):
         return "Problem"
 
 
-def _without_nul(schema: dict[str, Any], pattern: str = ANY_TEXT) -> None:
+def _forbid_nul(schema: dict[str, Any], pattern: str = ANY_TEXT) -> None:
     if schema.get("type") == "string" and not schema.keys() & {"pattern", "format", "enum"}:
         schema["pattern"] = pattern
 
 
 class Sent(PydanticExtension):
-    """A pydantic model as a caller writes it: a field with a default may be left out."""
+    """Describe a pydantic model as clients write it: fields with a default may be left out."""
 
     target_class = "pydantic.BaseModel"
-    match_subclasses, priority = True, 1
+    match_subclasses = True
+    priority = 1
 
-    def map_serializer(self, auto_schema: Any, direction: str) -> Any:
+    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> Any:
         schema = model_json_schema(self.target, ref_template="#/components/schemas/{model}", mode="validation")
         for name, part in schema.pop("$defs", {}).items():
             auto_schema.registry.register_on_missing(ResolvedComponent(name, ResolvedComponent.SCHEMA, part, name))

@@ -1,4 +1,4 @@
-"""How often one person, and one address, may sign in, upload, train and predict: the same brake for pages and API."""
+"""Rate limits per person and per address for signing in, uploading, training and predicting, on pages and in the API."""
 
 import json
 import logging
@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import caches
+from django.core.cache import BaseCache, caches
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from redis import RedisError
+from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 
 from web.errors import LorasiteError
@@ -20,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class Json:
-    """How Django's Redis cache writes here. Its default is pickle, which runs what somebody put into Redis."""
+    """Serializer of Django's Redis cache. Its default, pickle, would execute what somebody puts into Redis."""
 
-    def dumps(self, value: Any) -> bytes:
+    def dumps(self, value: object) -> bytes:
         return json.dumps(value).encode()
 
     def loads(self, data: bytes) -> Any:
@@ -30,71 +31,75 @@ class Json:
 
 
 class TooOften(LorasiteError):
-    code, status = "too_often", 429
+    code = "too_often"
+    status = 429
     message = _("Too many requests in a short time; nothing was changed. Wait a little, then try again.")
-    wait: float | None = None
+    wait: float | None = None  # seconds
 
 
 class _Throttle(SimpleRateThrottle):
-    """Counts in Redis, where every web process looks; without Redis nobody is held up."""
-
-    @property
-    def cache(self) -> Any:  # type: ignore[override]  # tests point it elsewhere
-        return caches["throttles"]
+    """Count in Redis, which all web processes share. While Redis is away, nobody is throttled."""
 
     def __init__(self, scope: str) -> None:
-        self.scope, self.rate = scope, settings.THROTTLES[scope] or None
+        self.scope = scope
+        self.rate = settings.THROTTLES[scope] or None
         self.num_requests, self.duration = self.parse_rate(self.rate)
 
-    def allow_request(self, request: Any, view: Any) -> bool:
+    @property
+    def cache(self) -> BaseCache:  # type: ignore[override]  # looked up late, so that tests can replace it
+        return caches["throttles"]
+
+    def allow_request(self, request: Request, view: Any) -> bool:
         try:
             return super().allow_request(request, view)
         except RedisError as error:
-            log.warning("Requests are not counted while Redis is away (%s).", error)
+            log.warning("Redis is unavailable, so requests are not throttled (%s).", error)
             return True
 
-    def get_cache_key(self, request: Any, view: Any) -> str | None:
-        who = self.who(request)
-        return f"throttle:{self.scope}:{who}" if who else None
+    def get_cache_key(self, request: Request, view: Any) -> str | None:
+        caller = self.caller_of(request)
+        return f"throttle:{self.scope}:{caller}" if caller else None
 
-    def who(self, request: Any) -> str:
+    def caller_of(self, request: HttpRequest | Request) -> str:
+        """Return what requests are counted under; an empty string is not counted."""
         raise NotImplementedError
 
 
 class _ByPerson(_Throttle):
-    def who(self, request: Any) -> str:
+    def caller_of(self, request: HttpRequest | Request) -> str:
         return f"person:{request.user.pk}" if request.user.is_authenticated else ""
 
 
 class _ByAddress(_Throttle):
-    def who(self, request: Any) -> str:
+    def caller_of(self, request: HttpRequest | Request) -> str:
         return f"address:{network_of(request) or ''}"
 
 
 def throttles(scope: str) -> list[Callable[[], Any]]:
-    """For `throttle_classes` of an API view: `scope` is a name in settings.THROTTLES."""
+    """Return the `throttle_classes` of an API view; `scope` is a name in settings.THROTTLES."""
     return [lambda: _ByPerson(scope), lambda: _ByAddress(scope)]
 
 
 def limited(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """For a page: its POSTs are counted."""
+    """Decorate a page so that its POST requests are counted against `scope`."""
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
-        def inner(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        def throttled_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if request.method == "POST":
                 count(request, scope)
             return view(request, *args, **kwargs)
 
-        return inner
+        return throttled_view
 
     return decorate
 
 
 def count(request: HttpRequest, scope: str) -> None:
-    for make in throttles(scope):
-        throttle = make()
+    """Count a request against the limits of `scope`; raise TooOften once one of them is reached."""
+    for make_throttle in throttles(scope):
+        throttle = make_throttle()
         if not throttle.allow_request(request, None):
-            refused = TooOften()
-            refused.wait = throttle.wait()
-            raise refused
+            error = TooOften()
+            error.wait = throttle.wait()
+            raise error

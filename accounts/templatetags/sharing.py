@@ -1,4 +1,4 @@
-"""`{% sharing object %}`: who can see it and, for who may, forms to share it and to give it away."""
+"""`{% sharing object %}`: who can see an object, with forms to share it or give it away for those who may."""
 
 from typing import Any
 
@@ -14,8 +14,11 @@ register = template.Library()
 
 @register.inclusion_tag("parts/sharing.html", takes_context=True)
 def sharing(context: Any, obj: Any) -> dict[str, Any]:
-    user, obj = context["request"].user, decided_by(obj)
+    user = context["request"].user
+    obj = decided_by(obj)
     may_share = owns(user, obj)
+    others = User.objects.filter(is_active=True).exclude(pk=obj.owner_id)
+    groups = Group.objects.order_by("name") if may_share else []
     return {
         "request": context["request"],
         "csrf_token": context["csrf_token"],
@@ -23,12 +26,6 @@ def sharing(context: Any, obj: Any) -> dict[str, Any]:
         "name": obj.name,
         "lines": rules.access_list(obj),
         "may_share": may_share,
-        "levels": rules.LEVELS,
-        "people": _people(obj) if may_share else [],
-        "groups": [(g.name, rules.group_name(g)) for g in Group.objects.order_by("name")] if may_share else [],
+        "people": others.order_by("username").values_list("username", flat=True) if may_share else [],
+        "groups": [(group.name, rules.group_name(group)) for group in groups],
     }
-
-
-def _people(obj: Any) -> list[str]:
-    others = User.objects.filter(is_active=True).exclude(pk=obj.owner_id)
-    return list(others.order_by("username").values_list("username", flat=True))

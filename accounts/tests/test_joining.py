@@ -55,7 +55,7 @@ def test_admin_makes_a_link_that_sets_a_password_once(client: Any, admin: User, 
     assert browser.post(form, {"new_password1": NEW, "new_password2": NEW})["Location"] == "/login/"
     member.refresh_from_db()
     assert member.check_password(NEW)
-    assert "used already" in Client().get(link, follow=True).content.decode()
+    assert "already used" in Client().get(link, follow=True).content.decode()
     actions = list(Entry.objects.order_by("pk").values_list("action", "username"))
     assert ("user.reset_link", "admin") in actions and ("user.password_change", "") in actions
 
@@ -78,7 +78,7 @@ def signed_in() -> Client:
 def test_sessions_are_listed_and_ended_one_by_one_and_all(member: User) -> None:
     here, there, elsewhere = signed_in(), signed_in(), signed_in()
     page = here.get("/account/sessions/").content.decode()
-    assert page.count("Firefox of the office") == 3 and page.count("this one") == 1
+    assert page.count("Firefox of the office") == 3 and page.count("this browser") == 1
     others = re.findall(r'name="session" value="(\d+)"', page)
     here.post("/account/sessions/", {"session": others[0]})
     assert sorted([there.get("/").status_code, elsewhere.get("/").status_code]) == [200, 302]

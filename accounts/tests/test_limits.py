@@ -116,9 +116,7 @@ def test_queue_quota_says_the_number_and_what_to_do(api: Callable[..., Any], mem
     body = {"experiment_name": "second", "data": {"dataset_name": "tweets"}}
     refused = api(member).post("/api/train", body, format="json")
     assert refused.status_code == 409 and refused.json()["code"] == "quota_reached"
-    assert (
-        "Your waiting runs: 1; your limit: 1." in refused.json()["detail"] and "cancel one" in refused.json()["detail"]
-    )
+    assert "limit of queued runs (1 of 1)" in refused.json()["detail"] and "Cancel one" in refused.json()["detail"]
     assert not Experiment.objects.filter(name="second").exists()
     Task.objects.update(status=Status.CANCELLED)
     run(member, "second")
@@ -147,7 +145,7 @@ def test_storage_quota_counts_data_and_results(member: User, tweets_csv: Any) ->
     (owned.experiment.folder / "big.bin").write_bytes(b"0" * 2 * MIB)
     User.objects.filter(pk=member.pk).update(storage_limit_mb=2)
     member.refresh_from_db()
-    with pytest.raises(QuotaReached, match="2 MiB is your limit"):
+    with pytest.raises(QuotaReached, match="your limit is 2 MiB"):
         create_version(user=member, name="more", file=tweets_csv, filename="tweets.csv")
 
 

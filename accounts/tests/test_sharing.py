@@ -55,10 +55,10 @@ def test_list_says_who_sees_it_and_why(owned: Belongings, member: User, stranger
     sharing.give(user=member, obj=owned.dataset, to=Group.objects.get(name="viewer"), level="view")
     lines = [(line.name, line.level, line.why) for line in sharing.access_list(owned.dataset)]
     assert lines == [
-        ("member", "owner", "owns it"),
-        ("stranger", "manage", "shared with this person"),
-        ("all viewers", "view", "shared with a group of 1"),
-        ("Administrators", "all", "may see and manage everything"),
+        ("member", "owner", "Owner"),
+        ("stranger", "manage", "Shared with this person"),
+        ("all viewers", "view", "Shared with a group (members: 1)"),
+        ("Administrators", "all", "Can view and manage everything"),
     ]
 
 
@@ -131,9 +131,9 @@ def test_shares_go_with_the_object(owned: Belongings, member: User, stranger: Us
 def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, stranger: User) -> None:
     client.force_login(member)
     page = client.get("/datasets/mine/").content.decode()
-    assert "Who can see it" in page and ">stranger</option>" in page
+    assert "Who can see this" in page and ">stranger</option>" in page
     shared = client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "view"}, follow=True)
-    assert shared.redirect_chain[0][0] == "/datasets/mine/" and "shared with this person" in shared.content.decode()
+    assert shared.redirect_chain[0][0] == "/datasets/mine/" and "Shared with this person" in shared.content.decode()
     client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "none"})
     assert sees(stranger) == set()
     client.post("/sharing/experiment/mine/", {"to": "group:viewer", "access": "manage"})
@@ -144,7 +144,7 @@ def test_reader_sees_the_list_but_no_form(client: Any, owned: Belongings, member
     sharing.give(user=member, obj=owned.experiment, to=stranger, level="view")
     client.force_login(stranger)
     page = client.get("/experiments/mine/").content.decode()
-    assert "shared with this person" in page and 'name="access"' not in page
+    assert "Shared with this person" in page and 'name="access"' not in page
 
 
 def test_api_shares_and_tells(api: Callable[..., Any], owned: Belongings, member: User, stranger: User) -> None:

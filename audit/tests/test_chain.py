@@ -91,7 +91,7 @@ def test_chain_written_anew_shows_against_a_published_head(chain: list[Entry]) -
 def test_command_prints_the_head(chain: list[Entry]) -> None:
     out = StringIO()
     call_command("audit", "verify", stdout=out)
-    assert out.getvalue().splitlines() == ["The chain holds: 5 entries.", f"head {chain[-1].hash}"]
+    assert out.getvalue().splitlines() == ["The chain is intact: 5 entries.", f"head {chain[-1].hash}"]
 
 
 def test_many_writers_at_once_lose_nothing(transactional_db: None) -> None:

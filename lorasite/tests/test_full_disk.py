@@ -161,7 +161,7 @@ def test_errors_of_a_full_disk_are_known_whoever_raises_them(tmp_path: Path) -> 
         with pytest.raises(Exception) as refused:
             failing()
         found = disk.explained(refused.value)
-        assert isinstance(found, disk.DiskRefused) and "refuses to be written to" in str(found), refused.value
+        assert isinstance(found, disk.DiskRefused) and "can't be written to" in str(found), refused.value
     assert disk.explained(ValueError("no room in this sentence")) is None
 
 

@@ -13,46 +13,53 @@ from web.errors import LorasiteError
 
 
 class Command(BaseCommand):
-    help = "Read the audit log, check that no entry was changed, removed or put in, or write it as CSV."
+    help = "List the audit log, verify that no entry was changed, removed or inserted, or export it as CSV."
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(dest="do", required=True)
-        verify = commands.add_parser("verify", help="read the whole chain; exit status 1 where it is broken")
+        verify = commands.add_parser("verify", help="check the whole chain; exit status 1 if it is broken")
         verify.add_argument(
-            "--head", default="", metavar="HASH", help="a head printed earlier that must still be there"
+            "--head", default="", metavar="HASH", help="an earlier head that must still be in the chain"
         )
-        wanted = commands.add_parser("export", help="CSV on standard output, newest first; itself an entry of the log")
-        shown = commands.add_parser("list", help="the newest entries first")
-        shown.add_argument("--limit", type=int, default=50, help="how many (50)")
-        shown.add_argument("--json", action="store_true", help="print JSON, as the API gives it")
-        for command in (wanted, shown):
+        to_csv = commands.add_parser("export", help="print CSV, newest first; the export is recorded, too")
+        shown = commands.add_parser("list", help="list the newest entries first")
+        shown.add_argument("--limit", type=int, default=50, help="number of entries (default: 50)")
+        shown.add_argument("--json", action="store_true", help="print JSON in the API's format")
+        for command in (to_csv, shown):
             for name in FILTERS:
                 command.add_argument(f"--{name}", default="")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            {"list": self.listed, "verify": self.verify, "export": self.export}[options["do"]](options)
+            match options["do"]:
+                case "list":
+                    self.list_entries(options)
+                case "verify":
+                    self.verify(options["head"])
+                case "export":
+                    self.export(options)
         except LorasiteError as error:
             raise refused(error) from None
 
-    def listed(self, options: dict[str, Any]) -> None:
-        found = search({name: options[name] for name in FILTERS})[: options["limit"]]
+    def list_entries(self, options: dict[str, Any]) -> None:
+        entries = search({name: options[name] for name in FILTERS})[: options["limit"]]
         if options["json"]:
-            self.stdout.write(json.dumps(EntrySerializer(found, many=True).data, ensure_ascii=False, indent=2))
+            self.stdout.write(json.dumps(EntrySerializer(entries, many=True).data, ensure_ascii=False, indent=2))
             return
-        rows = [[f"{e.at:%Y-%m-%d %H:%M:%S}", e.username, e.action, e.object_id, e.result] for e in found]
-        self.stdout.write("\n".join(columns([["time (UTC)", "who", "what", "on", "result"], *rows])))
+        rows = [[f"{e.at:%Y-%m-%d %H:%M:%S}", e.username, e.action, e.object_id, e.result] for e in entries]
+        self.stdout.write("\n".join(columns([["time (UTC)", "user", "action", "object", "result"], *rows])))
 
-    def verify(self, options: dict[str, Any]) -> None:
-        verdict = services.verify(options["head"])
+    def verify(self, head: str) -> None:
+        verdict = services.verify(head)
         if verdict.broken:
             raise CommandError(
-                f"Broken at entry {verdict.broken.pk} ({verdict.broken}). The {verdict.entries} before it hold."
+                f"Broken at entry {verdict.broken.pk} ({verdict.broken}). "
+                f"The {verdict.entries} entries before it are intact."
             )
         if verdict.head_missing:
-            raise CommandError(f"{options['head']} is not in the chain: its end was cut off, or it was written anew.")
-        self.stdout.write(f"The chain holds: {verdict.entries} entries.\nhead {verdict.head}")
+            raise CommandError(f"{head} is not in the chain: its end was cut off, or the chain was rewritten.")
+        self.stdout.write(f"The chain is intact: {verdict.entries} entries.\nhead {verdict.head}")
 
     def export(self, options: dict[str, Any]) -> None:
-        for line in export.lines(services.export({k: options[k] for k in FILTERS})):
+        for line in export.lines(services.export({name: options[name] for name in FILTERS})):
             self.stdout.write(line, ending="")
