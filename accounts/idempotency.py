@@ -40,6 +40,10 @@ class KeyUsed(Conflict):
     message = gettext_lazy("This Idempotency-Key was used for another request; nothing was created. Use a new key.")
 
 
+class KeyOfOtherModel(KeyUsed):
+    """The key made an object of another model: an upload's key names a version (a number) or a task (a UUID)."""
+
+
 class Once:
     """`made` is the object that an earlier request with the key created; set it to the one that this request creates."""
 
@@ -117,8 +121,7 @@ def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryse
         try:
             created = visible(user, queryset.filter(pk=repeat_key.made)).first()
         except (ValueError, ValidationError):
-            # An upload's key may name a version (a number) or a task (a UUID), and `queryset` is of the other kind.
-            raise KeyUsed(made=repeat_key.made) from None
+            raise KeyOfOtherModel(made=repeat_key.made) from None
     if created is None:  # one message for both cases, so that nobody learns whether it still exists
         message = _(
             "What this Idempotency-Key created was deleted or is no longer shared with you; nothing was created. "

@@ -86,7 +86,8 @@ def _fetch_from_hub(user: User, fields: dict[str, Any]) -> DataTask:
 
 
 def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version | DataTask:
-    services.check_name(user, fields["name"])
+    if not key:  # refuse before the file is kept; with a key, what it made may be another person's by now
+        services.check_name(user, fields["name"])
     names = ("text_column", "label_column", "encoding", "delimiter")
     options: dict[str, Any] = {name: fields[name] or None for name in names if name in fields}
     kept = keep(user=user, upload=fields["file"])

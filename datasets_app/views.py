@@ -1,7 +1,7 @@
 """Pages: list, upload, preview, report, rows and tasks."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -35,6 +35,7 @@ from .models import Dataset, DataTask
 
 if TYPE_CHECKING:
     from datasets_app.reading.table import Table
+    from datasets_app.versions.creation import StoreOptions
 
 
 PREVIEW_ROWS = 20
@@ -177,12 +178,13 @@ def _store_form(request: SignedInRequest, kept: uploads.Pending, table: "Table",
 def _store(request: SignedInRequest, kept: uploads.Pending, form: StoreForm) -> HttpResponse:
     """Store the upload and redirect to the new version, or to the task that makes it."""
     fields = form.cleaned_data
+    read_options = {name: fields[name] or None for name in _READ_OPTIONS if name in fields}
+    options = cast("StoreOptions", {"note": fields["note"], **read_options})
     stored = services.store_upload(
         user=request.user,
         kept=kept,
         name=fields["name"],
-        note=fields["note"],
-        **{name: fields[name] or None for name in _READ_OPTIONS if name in fields},
+        **options,
     )
     if isinstance(stored, DataTask):
         return redirect("datasets:task", stored.pk)

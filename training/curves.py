@@ -89,4 +89,5 @@ def announcement(task: Task) -> str:
     """Return what a screen reader is told in this quarter of the run."""
     if task.status in ENDED:
         return str(task.get_status_display())
-    return ["", _("25 % done."), _("50 % done."), _("75 % done.")][quarter(task)]
+    reached = quarter(task)
+    return _("%(percent)d %% done.") % {"percent": 25 * reached} if reached else ""

@@ -156,7 +156,11 @@ def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     new_cells = [{"row": row} | _checked_cells(cells) for row, cells in edits.items() if cells is not None]
     if not new_cells:
         return frame
-    schema = {"row": frame.schema["row"], "text": pl.String, "label": pl.String}
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "row": frame.schema["row"],
+        "text": pl.String,
+        "label": pl.String,
+    }
     return frame.update(pl.DataFrame(new_cells, schema=schema), on="row")
 
 

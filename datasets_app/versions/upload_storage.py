@@ -3,12 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Unpack, cast
 
 from django.db import transaction
 
-from accounts.idempotency import KeyUsed, made_before, once
+from accounts.idempotency import KeyOfOtherModel, made_before, once
 from accounts.models import User
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress
@@ -25,9 +26,7 @@ from datasets_app.versions.creation import (
 )
 
 log = logging.getLogger(__name__)
-AT_ONCE = (
-    512 * 1024
-)  # bytes of an unpacked file that are checked within about a second; a larger one goes into the queue
+AT_ONCE = 512 * 1024  # bytes of an unpacked file that are checked within about a second; more goes into the queue
 CHECKS_AT_A_TIME = 2  # files that one web server checks at once; its other threads keep answering requests
 _WAIT_SECONDS = 0.5  # for a free slot; after that the queue takes the file
 check_slots = threading.BoundedSemaphore(CHECKS_AT_A_TIME)
@@ -45,15 +44,14 @@ def store_upload(
     from datasets_app.reading.archives import TooLarge
     from datasets_app.reading.sandbox import QUICK_SECONDS, ReadersBusy
 
-    check_name(user, name)
+    # The key comes before the name: what it made may have been given away, and then the name is another person's.
     if idempotency_key:
         digest = upload_fingerprint(kept.file, name, options)
-        try:
-            earlier = made_before(user, idempotency_key, digest, DataTask.objects.all())
-        except KeyUsed:
-            earlier = None  # the key made a version, or belongs to another request: `create_version` decides which
-        if earlier:
-            return cast(DataTask, earlier)
+        for created in (Version.objects.all(), DataTask.objects.all()):
+            with suppress(KeyOfOtherModel):
+                if earlier := made_before(user, idempotency_key, digest, created):
+                    return cast("Version | DataTask", earlier)
+    check_name(user, name)
     if kept.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
         try:
             version = create_version(

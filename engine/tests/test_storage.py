@@ -52,6 +52,7 @@ def states_after_a_crash_at_each_step(root: Path, operation: Callable[[Path], An
     states = []
     for step in range(1, 100):
         folder = root / str(step)
+        folder.mkdir()
         storage.write_folder(folder / "target", fill_with(OLD))
         storage.write_text(folder / "file", "old")
 
@@ -239,6 +240,7 @@ def test_linked_file_is_one_on_the_disk_and_a_copy_where_links_are_refused(home,
 
 def test_copied_tree_holds_no_drafts_and_tells_what_vanished(home, monkeypatch):
     source = home / "source"
+    source.mkdir()
     storage.write_folder(source / "inner", fill_with(OLD))
     (source / f"{storage.DRAFT}half").mkdir()
     (source / f"{storage.DRAFT}half" / "x").write_text("x")

@@ -50,7 +50,7 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
         ("training.learning_rate", "-1", "greater than 0"),
         ("training.learning_rate", "fast", "number"),
         ("data.validation_rules", "{typo: error}", "finding codes"),
-        ("lora.target_modules", "all linear", "list of layer names"),
+        ("lora.target_modules", "all linear", "list of module names"),
         ("model.name", "nobody/has-this", "list of base models"),
         ("data.dataset_name", "nowhere", "no dataset"),
         ("experiment_name", "../up", "letters"),
