@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils.crypto import get_random_string
 
 from audit.services import record
-from web.requests import address_of
+from web.requests import client_address
 
 from . import usernames
 from .models import Role, User
@@ -25,20 +25,20 @@ class AccountAdapter(DefaultAccountAdapter):
         return False
 
     def get_client_ip(self, request: HttpRequest) -> str:
-        return address_of(request) or "127.0.0.1"
+        return client_address(request) or "127.0.0.1"
 
     def clean_username(self, username: str, shallow: bool = False) -> str:
         """Validate a name from single sign-on; with `shallow`, do not check whether it is free."""
         username = super().clean_username(username, shallow)
         usernames.refuse_official(username)
-        if not shallow and usernames.alike(User.objects.all(), username):
+        if not shallow and usernames.find_lookalikes(User.objects.all(), username):
             raise self.validation_error("username_taken")
         return username
 
     def generate_unique_username(self, txts: Any, regex: str | None = None) -> str:
         """Generate names as allauth does, until one looks like nobody else's."""
         name = super().generate_unique_username(txts, regex)
-        while usernames.alike(User.objects.all(), name):
+        while usernames.find_lookalikes(User.objects.all(), name):
             name = super().generate_unique_username([name + get_random_string(4, string.digits)])
         return name
 

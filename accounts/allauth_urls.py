@@ -13,7 +13,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.utils.translation import gettext_lazy as _
 from requests import RequestException
 
-from web.errors import LorasiteError, NotFound
+from web.errors import LorasiteError, NotFoundError
 
 from . import views
 
@@ -55,7 +55,7 @@ def _require_setting(setting: str, view: Callable[..., Any]) -> Callable[..., An
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not getattr(settings, setting):
-            raise NotFound
+            raise NotFoundError
         return view(request, *args, **kwargs)
 
     return guarded

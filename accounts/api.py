@@ -16,10 +16,10 @@ from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, Toke
 from rest_framework_simplejwt.tokens import RefreshToken
 from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView
 
-from accounts.http import person
+from accounts.http import signed_in_user
 from web.errors import LorasiteError
-from web.requests import Text
-from web.throttles import throttles
+from web.requests import StrictCharField
+from web.throttles import throttle_classes_for
 
 from . import sharing
 from .models import User
@@ -33,7 +33,9 @@ class SecondFactorNeeded(LorasiteError):
 
 
 class LoginSerializer(TokenObtainPairSerializer):
-    code = Text(required=False, write_only=True, help_text="Code of the second factor, if the account has one.")
+    code = StrictCharField(
+        required=False, write_only=True, help_text="Code of the second factor, if the account has one."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         code = attrs.pop("code", "")
@@ -69,11 +71,11 @@ LoginAnswer = inline_serializer(
 @extend_schema(responses=LoginAnswer)
 class Login(TokenObtainPairView):
     serializer_class = LoginSerializer
-    throttle_classes = throttles("login")  # type: ignore[assignment]  # DRF calls each
+    throttle_classes = throttle_classes_for("login")  # type: ignore[assignment]  # DRF calls each
 
 
 class EndSerializer(serializers.Serializer[Any]):
-    refresh = Text()
+    refresh = StrictCharField()
 
 
 class Refresh(TokenRefreshView):
@@ -112,7 +114,7 @@ class AccessSerializer(serializers.Serializer[Any]):
 
 
 class GiveSerializer(serializers.Serializer[Any]):
-    to = Text(max_length=150, help_text="USERNAME, person:USERNAME, group:NAME or everyone.")
+    to = StrictCharField(max_length=150, help_text="USERNAME, person:USERNAME, group:NAME or everyone.")
     access = serializers.ChoiceField(
         list(sharing.LEVELS), help_text="owner gives the object away; none stops sharing it."
     )
@@ -124,16 +126,16 @@ class Sharing(APIView):
     @extend_schema(operation_id="sharing_list", responses=AccessSerializer(many=True))
     def get(self, request: Request, kind: str, name: str) -> Response:
         """Who can see it, and why."""
-        obj = sharing.shared_object(person(request), kind, name)
+        obj = sharing.shared_object(signed_in_user(request), kind, name)
         return Response(AccessSerializer(sharing.access_list(obj), many=True).data)
 
     @extend_schema(operation_id="sharing_give", request=GiveSerializer, responses={200: AccessSerializer(many=True)})
     def post(self, request: Request, kind: str, name: str) -> Response:
         """Set what a person or a group may do with it; for its owner and admins."""
-        obj = sharing.shared_object(person(request), kind, name)
+        obj = sharing.shared_object(signed_in_user(request), kind, name)
         serializer = GiveSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         level = serializer.validated_data["access"]
-        for recipient in sharing.recipients(serializer.validated_data["to"]):
-            sharing.give(user=person(request), obj=obj, to=recipient, level=level)
+        for recipient in sharing.find_recipients(serializer.validated_data["to"]):
+            sharing.set_access(user=signed_in_user(request), obj=obj, to=recipient, level=level)
         return Response(AccessSerializer(sharing.access_list(obj), many=True).data)

@@ -13,7 +13,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, IsAuthenticated
 from rest_framework.request import Request
 
-from web.requests import address_of
+from web.requests import client_address
 
 from . import secrets
 from .models import Role, Scope, Token, User
@@ -43,7 +43,7 @@ class TokenAuthentication(BaseAuthentication):
 
 def _find_token(secret: str) -> Token:
     token = None
-    if secrets.is_whole(secret, "pat"):
+    if secrets.is_well_formed(secret, "pat"):
         token = Token.objects.select_related("user").filter(hash=secrets.digest(secret)).first()
     if token is None or not token.is_living:
         raise AuthenticationFailed(_("Invalid, revoked or expired token."))
@@ -57,7 +57,7 @@ def _note_use(token: Token, request: Request) -> None:
         return
     # Two requests may come at once: only the first of them writes.
     not_noted = Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY)
-    Token.objects.filter(not_noted, pk=token.pk).update(last_used_at=now, last_address=address_of(request))
+    Token.objects.filter(not_noted, pk=token.pk).update(last_used_at=now, last_address=client_address(request))
 
 
 class HasScope(IsAuthenticated):

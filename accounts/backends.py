@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from web.errors import LorasiteError
 
 
-class TooManyTries(LorasiteError):
+class TooManyTriesError(LorasiteError):
     code = "too_many_tries"
     status = 429
     message = _("Too many wrong passwords for this account from your address. Wait five minutes, then try again.")
@@ -21,7 +21,7 @@ class TooManyTries(LorasiteError):
         return int(settings.AXES_COOLOFF_TIME.total_seconds())
 
 
-class LockOut(AxesStandaloneBackend):
+class LockoutBackend(AxesStandaloneBackend):
     """Refuse a client after too many wrong passwords, before its password is checked; never sign anybody in itself.
 
     Tries count per account and address, so that nobody can lock others out.
@@ -33,4 +33,4 @@ class LockOut(AxesStandaloneBackend):
         try:
             super().authenticate(request, username=username, **credentials)
         except AxesBackendPermissionDenied:
-            raise TooManyTries from None
+            raise TooManyTriesError from None

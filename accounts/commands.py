@@ -6,7 +6,7 @@ from accounts.models import User
 from web.commands import MISSING
 
 
-def person(name: str | None) -> User:
+def acting_user(name: str | None) -> User:
     """Return the active user with this name; without a name, the first administrator of the installation."""
     active = User.objects.filter(is_active=True)
     matching = active.filter(username=name) if name else active.filter(is_superuser=True).order_by("pk")

@@ -15,7 +15,7 @@ class SignedInRequest(HttpRequest):
     htmx: HtmxDetails
 
 
-def person(request: Request) -> User:
+def signed_in_user(request: Request) -> User:
     """Return the signed-in user of an API view; raise NotAuthenticated if there is none."""
     if not isinstance(request.user, User):
         raise NotAuthenticated

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
-from web.errors import Conflict, Invalid
+from web.errors import ConflictError, InvalidError
 
 from .models import RepeatKey, User
 from .permissions import visible
@@ -35,32 +35,32 @@ HEADER = OpenApiParameter(
 M = TypeVar("M", bound=Model)
 
 
-class KeyUsed(Conflict):
+class KeyUsedError(ConflictError):
     code = "idempotency_key_used"
     message = gettext_lazy("This Idempotency-Key was used for another request; nothing was created. Use a new key.")
 
 
-class KeyOfOtherModel(KeyUsed):
+class KeyOfOtherModel(KeyUsedError):
     """The key made an object of another model: an upload's key names a version (a number) or a task (a UUID)."""
 
 
-class Once:
+class OnceResult:
     """`made` is the object that an earlier request with the key created; set it to the one that this request creates."""
 
     def __init__(self, made: Any = None) -> None:
         self.made = made
 
 
-def key_of(request: Request) -> str | None:
+def idempotency_key_of(request: Request) -> str | None:
     """Return the request's Idempotency-Key, or None."""
-    return checked_key(request.headers.get("Idempotency-Key", ""))
+    return parse_idempotency_key(request.headers.get("Idempotency-Key", ""))
 
 
-def checked_key(value: str) -> str | None:
+def parse_idempotency_key(value: str) -> str | None:
     """Return the value of a header, or of a form's hidden field, as a key; None if it is empty."""
     key = value.strip()
     if len(key) > LONGEST:
-        raise Invalid(_("An Idempotency-Key has at most %d characters.") % LONGEST, field="Idempotency-Key")
+        raise InvalidError(_("An Idempotency-Key has at most %d characters.") % LONGEST, field="Idempotency-Key")
     return key.replace("\0", "") or None
 
 
@@ -69,7 +69,7 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def made_before(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Any:
+def find_created(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Any:
     """Return the object that the key created, or None. Does not wait for a concurrent request: check it before slow work."""
     repeat_key = RepeatKey.objects.filter(user=user, key=key).first() if key else None
     return _created_object(user, repeat_key, fingerprint, queryset) if repeat_key else None
@@ -89,14 +89,14 @@ def create_once(user: User, key: str | None, fingerprint: str, queryset: QuerySe
 
 
 @contextmanager
-def once(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Iterator[Once]:
+def once(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Iterator[OnceResult]:
     """Do the same as `create_once` for a creation that does not fit into a function."""
     with transaction.atomic():
         if not key:
-            yield Once()
+            yield OnceResult()
             return
         repeat_key, is_new = _claim(user, key, fingerprint)
-        result = Once(None if is_new else _created_object(user, repeat_key, fingerprint, queryset))
+        result = OnceResult(None if is_new else _created_object(user, repeat_key, fingerprint, queryset))
         yield result
         if isinstance(result.made, Model) and not repeat_key.made:
             repeat_key.made = str(result.made.pk)
@@ -115,7 +115,7 @@ def _claim(user: User, key: str, fingerprint: str) -> tuple[RepeatKey, bool]:
 
 def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryset: QuerySet[Any]) -> Any:
     if repeat_key.fingerprint != fingerprint:
-        raise KeyUsed(made=repeat_key.made)
+        raise KeyUsedError(made=repeat_key.made)
     created = None
     if repeat_key.made:
         try:
@@ -127,5 +127,5 @@ def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryse
             "What this Idempotency-Key created was deleted or is no longer shared with you; nothing was created. "
             "Use a new key, or reload the form, to create it again."
         )
-        raise KeyUsed(message)
+        raise KeyUsedError(message)
     return created

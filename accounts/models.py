@@ -26,7 +26,7 @@ class UserManager(DjangoUserManager["User"]):
 
     def get_by_natural_key(self, username: str | None) -> "User":
         """Return the account with exactly this name, else the only one whose name differs in case or look-alike letters."""
-        users = list(self.filter(username=username)) or usernames.alike(self.all(), username or "")
+        users = list(self.filter(username=username)) or usernames.find_lookalikes(self.all(), username or "")
         if len(users) != 1:
             raise self.model.DoesNotExist
         return users[0]
@@ -87,7 +87,7 @@ class User(AbstractUser):
     def clean(self) -> None:
         super().clean()
         others = User.objects.exclude(pk=self.pk)
-        if self.username and self.has_new_name() and usernames.alike(others, self.username):
+        if self.username and self.has_new_name() and usernames.find_lookalikes(others, self.username):
             raise ValidationError({"username": usernames.TAKEN})
 
     @property

@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from web.access import require_admin
-from web.errors import LorasiteError, NotFound
+from web.errors import LorasiteError, NotFoundError
 
 from . import quotas, services, sharing
 from .forms import CloseForm, InviteForm, LimitsForm
@@ -54,7 +54,7 @@ def people(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_POST
 def withdraw(request: SignedInRequest, pk: int) -> HttpResponse:
-    services.withdraw(user=request.user, pk=pk)
+    services.withdraw_invitation(user=request.user, pk=pk)
     messages.success(request, _("Invitation withdrawn. Its link no longer works."))
     return redirect("accounts:people")
 
@@ -66,7 +66,7 @@ def person(request: SignedInRequest, username: str = "", pk: int | None = None) 
     require_admin(request.user)
     user = User.objects.filter(pk=pk).first() if pk is not None else User.objects.filter(username=username).first()
     if user is None:
-        raise NotFound
+        raise NotFoundError
     context: dict[str, Any] = {"limits": LimitsForm(instance=user), "close": CloseForm()}
     status = 200
     action = _ACTIONS.get(request.POST.get("do", ""))
@@ -76,13 +76,13 @@ def person(request: SignedInRequest, username: str = "", pk: int | None = None) 
     except LorasiteError as error:
         context["problem"] = error
         status = error.status
-    usage = {kind: quotas.used(user, kind) for kind in ("running", "queued", "storage")}
+    usage = {kind: quotas.usage_of(user, kind) for kind in ("running", "queued", "storage")}
     active = User.objects.filter(is_active=True).prefetch_related("groups")
     context |= {
         "person": user,
         "may_sign_in_as": may_manage_sign_in(request.user, user),
         "used": usage,
-        "owned": sharing.belongings(user),
+        "owned": sharing.count_owned_objects(user),
         "heirs": [other for other in active if other.can_create and other != user],
         "storage_mb": usage["storage"] // quotas.MIB,
     }
@@ -104,13 +104,13 @@ def _set_limits(request: SignedInRequest, person: User, context: dict[str, Any])
 
 
 def _create_reset_link(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    path = services.reset_link(user=request.user, person=person)
+    path = services.create_reset_link(user=request.user, person=person)
     context["link"] = request.build_absolute_uri(path)
     return False
 
 
 def _close(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    moved = services.close(user=request.user, person=person, heir=_selected_heir(request))
+    moved = services.close_account(user=request.user, person=person, heir=_selected_heir(request))
     messages.success(request, _("Account closed. Objects handed over: %(count)s.") % {"count": moved})
     return True
 
@@ -129,7 +129,7 @@ def _remove_second_factor(request: SignedInRequest, person: User, context: dict[
 
 
 def _reopen(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    services.reopen(user=request.user, person=person)
+    services.reopen_account(user=request.user, person=person)
     messages.success(request, _("Account reopened."))
     return True
 

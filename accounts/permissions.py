@@ -21,19 +21,19 @@ from guardian.models import GroupObjectPermission, UserObjectPermission
 from guardian.shortcuts import assign_perm, remove_perm
 
 from web.access import require_admin
-from web.errors import NotAllowed, NotFound
+from web.errors import NotAllowedError, NotFoundError
 
 from .models import BaseModelRule, User
 
 M = TypeVar("M", bound=Model)
 
 
-class OnlyOwner(NotAllowed):
+class OnlyOwnerError(NotAllowedError):
     code = "only_owner"
     message = _("Only its owner or an administrator can share this or give it away.")
 
 
-class OnlySuperuser(NotAllowed):
+class OnlySuperuserError(NotAllowedError):
     code = "only_superuser"
     message = _("Only the first administrator can do this to another administrator's account. Nothing was changed.")
 
@@ -84,7 +84,7 @@ def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
     """Return the object, or raise NotFound, so that a stranger never learns that it exists."""
     obj = visible(user, queryset).filter(**lookup).first()
     if obj is None:
-        raise NotFound
+        raise NotFoundError
     return obj
 
 
@@ -92,7 +92,7 @@ def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
     """Return the object if the person may manage it; raise NotFound to a stranger, NotAllowed to a reader."""
     obj = get_visible(user, queryset, **lookup)
     if not can_manage(user, obj):
-        raise NotAllowed
+        raise NotAllowedError
     return obj
 
 
@@ -103,17 +103,17 @@ def can_manage(user: User, obj: Model) -> bool:
 
 def owns(user: User, obj: Any) -> bool:
     """Return whether the person may share the object and give it away: its owner or an admin."""
-    return user.is_active and (user.is_admin or decided_by(obj).owner_id == user.pk)
+    return user.is_active and (user.is_admin or permission_object(obj).owner_id == user.pk)
 
 
 def require_owner(user: User, obj: Model) -> None:
     if not owns(user, obj):
-        raise OnlyOwner
+        raise OnlyOwnerError
 
 
 def require_creator(user: User) -> None:
     if not user.can_create:
-        raise NotAllowed
+        raise NotAllowedError
 
 
 def require_sign_in_manager(user: User, person: User) -> None:
@@ -124,7 +124,7 @@ def require_sign_in_manager(user: User, person: User) -> None:
     """
     require_admin(user)
     if not may_manage_sign_in(user, person):
-        raise OnlySuperuser
+        raise OnlySuperuserError
 
 
 def may_manage_sign_in(user: User, person: User) -> bool:
@@ -138,7 +138,7 @@ def require_role_manager(user: User, person: User) -> None:
     """
     require_admin(user)
     if not may_manage_role(user, person):
-        raise OnlySuperuser
+        raise OnlySuperuserError
 
 
 def may_manage_role(user: User, person: User) -> bool:
@@ -150,15 +150,15 @@ def base_model_allowed(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in BaseModelRule.objects.values_list("pattern", flat=True))
 
 
-def share(obj: Model, *, to: User | Group, manage: bool = False) -> None:
+def grant_access(obj: Model, *, to: User | Group, manage: bool = False) -> None:
     """Let a person or a group see, or manage, the object."""
-    shared = decided_by(obj)
+    shared = permission_object(obj)
     assign_perm(_perm(type(shared), manage), to, shared)
 
 
-def unshare(obj: Model, *, to: User | Group) -> None:
+def revoke_access(obj: Model, *, to: User | Group) -> None:
     """Withdraw what `share` gave to a person or a group."""
-    shared = decided_by(obj)
+    shared = permission_object(obj)
     for manage in (False, True):
         remove_perm(_perm(type(shared), manage), to, shared)
 
@@ -171,7 +171,7 @@ def forget_shares(sender: type[Model], instance: Model, **kwargs: Any) -> None:
             shares.objects.filter(content_type=content_type, object_pk=str(instance.pk)).delete()
 
 
-def decided_by(obj: Any) -> Any:
+def permission_object(obj: Any) -> Any:
     """Return the object whose owner and shares apply to this one: itself, or the one that it is `shared_through`."""
     return getattr(obj, obj.shared_through) if hasattr(obj, "shared_through") else obj
 

@@ -6,8 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from web.disk import require_room
-from web.errors import Conflict
+from web.disk import require_disk_space
+from web.errors import ConflictError
 
 from .models import User
 
@@ -17,11 +17,11 @@ _counts: dict[str, list[Count]] = {"running": [], "queued": [], "storage": []}
 MIB = 2**20
 
 
-class QuotaReached(Conflict):
+class QuotaReachedError(ConflictError):
     code = "quota_reached"
 
 
-def counts(kind: str) -> Callable[[Count], Count]:
+def counts_usage(kind: str) -> Callable[[Count], Count]:
     """Register a function that counts part of a person's usage: `running` or `queued` runs, or `storage` in bytes."""
 
     def add(count: Count) -> Count:
@@ -31,12 +31,12 @@ def counts(kind: str) -> Callable[[Count], Count]:
     return add
 
 
-def used(user: User, kind: str) -> int:
+def usage_of(user: User, kind: str) -> int:
     """Return the person's usage: a number of runs, or bytes of storage."""
     return sum(count(user) for count in _counts[kind])
 
 
-def limit(user: User, kind: str) -> int | None:
+def limit_of(user: User, kind: str) -> int | None:
     """Return the person's limit: a number of runs, or bytes of storage; None if there is none."""
     own_limits = {"running": user.running_limit, "queued": user.queued_limit, "storage": user.storage_limit_mb}
     most: int | None = settings.QUOTAS[kind] if own_limits[kind] is None else own_limits[kind]
@@ -47,28 +47,28 @@ def limit(user: User, kind: str) -> int | None:
 
 def has_room(user: User, kind: str) -> bool:
     """Return whether one more run, or any further byte, is within the limit."""
-    most = limit(user, kind)
-    return most is None or used(user, kind) < most
+    most = limit_of(user, kind)
+    return most is None or usage_of(user, kind) < most
 
 
-def require_queue(user: User) -> None:
+def require_queue_quota(user: User) -> None:
     """Raise QuotaReached unless the person may queue another run."""
     if not has_room(user, "queued"):
         message = _(
             "You have reached your limit of queued runs (%(used)s of %(limit)s). Nothing was queued. "
             "Cancel one, wait until one starts, or ask an administrator for a higher limit."
         )
-        facts: dict[str, Any] = {"used": used(user, "queued"), "limit": limit(user, "queued")}
-        raise QuotaReached(message % facts, quota="queued", **facts)
+        facts: dict[str, Any] = {"used": usage_of(user, "queued"), "limit": limit_of(user, "queued")}
+        raise QuotaReachedError(message % facts, quota="queued", **facts)
 
 
-def require_storage(user: User, more: int = 0) -> None:
+def require_storage_quota(user: User, more: int = 0) -> None:
     """Raise an error unless `more` bytes fit on the disk (DiskFull) and within the person's limit (QuotaReached)."""
-    require_room(more)
-    most = limit(user, "storage")
+    require_disk_space(more)
+    most = limit_of(user, "storage")
     if most is None:
         return
-    in_use = used(user, "storage")
+    in_use = usage_of(user, "storage")
     if in_use < most and in_use + more <= most:
         return
     message = _(
@@ -77,4 +77,4 @@ def require_storage(user: User, more: int = 0) -> None:
     )
     # Usage and need are rounded up, so that their sum never looks smaller than the limit.
     facts: dict[str, Any] = {"used": -(-in_use // MIB), "more": -(-more // MIB), "limit": most // MIB}
-    raise QuotaReached(message % facts, quota="storage", **facts)
+    raise QuotaReachedError(message % facts, quota="storage", **facts)

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
-from web.requests import whole_number
+from web.requests import parse_whole_number
 
 from .models import Standing, User
 
@@ -33,7 +33,7 @@ class ResetTokens(PasswordResetTokenGenerator):
         django_token, _separator, maker_key = (token or "").partition("_")
         maker = None
         if maker_key:
-            number = whole_number(maker_key)
+            number = parse_whole_number(maker_key)
             maker = User.objects.filter(pk=number).first() if number is not None else None
             if maker is None:
                 return False

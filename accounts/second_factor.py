@@ -16,13 +16,13 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .backends import TooManyTries
+from .backends import TooManyTriesError
 from .models import UsedCode, User
 
 KEPT = timedelta(minutes=5)  # ten periods of 30 s; a code is valid for three
 
 
-class TooManyCodes(TooManyTries):
+class TooManyCodes(TooManyTriesError):
     message = _("Too many wrong codes for this account. Wait five minutes, then try again.")
 
 

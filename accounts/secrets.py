@@ -16,13 +16,13 @@ KINDS = ("pat", "inv")  # personal API token, invitation
 PATTERN = r"ls_(?:pat|inv)_[0-9A-Za-z]{38}"
 
 
-def mint(kind: str) -> str:
+def generate(kind: str) -> str:
     """Return a new secret of a kind."""
     head = f"ls_{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
     return head + _checksum(head)
 
 
-def is_whole(secret: str, kind: str) -> bool:
+def is_well_formed(secret: str, kind: str) -> bool:
     """Return whether a secret has our format, this kind, and a valid checksum."""
     head, checksum = secret[:-CHECKSUM], secret[-CHECKSUM:]
     prefix = f"ls_{kind}_"

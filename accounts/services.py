@@ -14,7 +14,7 @@ from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, Ou
 from accounts.permissions import require_role_manager, require_sign_in_manager
 from audit.services import record
 from web.access import require_admin
-from web.errors import Conflict, Invalid, NotFound
+from web.errors import ConflictError, InvalidError, NotFoundError
 
 from . import secrets, usernames
 from .models import Invitation, Role, Scope, Token, User
@@ -56,15 +56,15 @@ def change_role(user: User, role: Role, *, before: Role | None = None) -> None:
 def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[Token, str]:
     """Create a personal API token; return it with its secret, which cannot be read again."""
     if not scopes or set(scopes) - set(Scope.values):
-        raise Invalid(_("Choose at least one scope."), field="scopes")
+        raise InvalidError(_("Choose at least one scope."), field="scopes")
     if Scope.ADMIN in scopes:
         require_admin(user)
     if not 1 <= days <= LONGEST:
-        raise Invalid(_("A token can be valid for 1 to %(days)s days.") % {"days": LONGEST}, field="days")
+        raise InvalidError(_("A token can be valid for 1 to %(days)s days.") % {"days": LONGEST}, field="days")
     if user.api_tokens.count() >= TOKENS_EACH:
         message = _("You have reached the limit of %(count)s tokens. Revoke one that you no longer use.")
-        raise Conflict(message % {"count": TOKENS_EACH})
-    secret = secrets.mint("pat")
+        raise ConflictError(message % {"count": TOKENS_EACH})
+    secret = secrets.generate("pat")
     token = Token.objects.create(
         user=user,
         name=name[:60],
@@ -81,7 +81,7 @@ def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[
 def end_token(*, user: User, pk: int) -> None:
     token = user.api_tokens.filter(pk=pk).first()
     if token is None:
-        raise NotFound
+        raise NotFoundError
     record("token.end", user=user, obj=token)
     token.delete()
 
@@ -90,7 +90,7 @@ def end_token(*, user: User, pk: int) -> None:
 def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
     """Create an invitation; return it with the secret of its link, which works once within a week."""
     require_admin(user)
-    secret = secrets.mint("inv")
+    secret = secrets.generate("inv")
     invitation = Invitation.objects.create(
         hash=secrets.digest(secret), note=note[:120], role=role, invited_by=user, expires_at=timezone.now() + INVITED
     )
@@ -98,33 +98,33 @@ def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
     return invitation, secret
 
 
-def invitation_of(secret: str, *, lock: bool = False) -> Invitation:
+def get_open_invitation(secret: str, *, lock: bool = False) -> Invitation:
     """Return the open invitation of a link; raise NotFound unless its creator is still an active administrator."""
     invitation = None
-    if secrets.is_whole(secret, "inv"):
+    if secrets.is_well_formed(secret, "inv"):
         invitations = Invitation.objects.select_related("invited_by")
         if lock:
             invitations = invitations.select_for_update(of=("self",))
         invitation = invitations.filter(hash=secrets.digest(secret), expires_at__gt=timezone.now()).first()
     if invitation is None or not (invitation.invited_by.is_active and invitation.invited_by.is_admin):
-        raise NotFound(_("This invitation was already used, has expired or was withdrawn. Ask for another one."))
+        raise NotFoundError(_("This invitation was already used, has expired or was withdrawn. Ask for another one."))
     return invitation
 
 
 @transaction.atomic
-def withdraw(*, user: User, pk: int) -> None:
+def withdraw_invitation(*, user: User, pk: int) -> None:
     require_admin(user)
     invitation = Invitation.objects.filter(pk=pk).first()
     if invitation is None:
-        raise NotFound
+        raise NotFoundError
     record("invitation.end", user=user, obj=invitation)
     invitation.delete()
 
 
 @transaction.atomic
-def join(*, secret: str, username: str, email: str, password: str) -> User:
+def create_invited_account(*, secret: str, username: str, email: str, password: str) -> User:
     """Create the account that an invitation is for, and delete the invitation."""
-    invitation = invitation_of(secret, lock=True)
+    invitation = get_open_invitation(secret, lock=True)
     user = User(username=username, email=email)
     try:
         user.full_clean(exclude=["password"])
@@ -143,19 +143,19 @@ def join(*, secret: str, username: str, email: str, password: str) -> User:
         with transaction.atomic():
             user.save()
     except IntegrityError:  # of two who join at once with the same name, the second arrives here
-        raise Invalid(_("This name has just been taken. Choose another."), field="username") from None
+        raise InvalidError(_("This name has just been taken. Choose another."), field="username") from None
     user.set_role(Role(invitation.role))
     record("user.join", user=user, obj=user, role=invitation.role, invited_by=str(invitation.invited_by))
     invitation.delete()
     return user
 
 
-def _invalid_fields(messages: dict[str, list[str]]) -> Invalid:
+def _invalid_fields(messages: dict[str, list[str]]) -> InvalidError:
     problems = [{"field": field, "message": " ".join(texts)} for field, texts in messages.items()]
-    return Invalid(_("Some fields are not valid."), problems=problems)
+    return InvalidError(_("Some fields are not valid."), problems=problems)
 
 
-def reset_link(*, user: User, person: User) -> str:
+def create_reset_link(*, user: User, person: User) -> str:
     """Return the path under which a person sets a new password, once, within a day. An admin passes it on."""
     require_sign_in_manager(user, person)
     record("user.reset_link", user=user, obj=person)
@@ -163,14 +163,14 @@ def reset_link(*, user: User, person: User) -> str:
 
 
 @transaction.atomic
-def close(*, user: User, person: User, heir: User | None = None) -> int:
+def close_account(*, user: User, person: User, heir: User | None = None) -> int:
     """Close a leaver's account and end its sessions and tokens; return how many objects were handed over to `heir`.
 
     Without an heir, the objects stay with the closed account.
     """
     require_role_manager(user, person)
     if person == user:
-        raise Invalid(_("You cannot close your own account. Ask another administrator."), field="person")
+        raise InvalidError(_("You cannot close your own account. Ask another administrator."), field="person")
     moved = hand_over(user=user, leaver=person, to=heir) if heir else 0
     person.is_active = False
     person.save(update_fields=["is_active"])  # the receivers in rights.py end tokens and invitations
@@ -179,7 +179,7 @@ def close(*, user: User, person: User, heir: User | None = None) -> int:
 
 
 @transaction.atomic
-def reopen(*, user: User, person: User) -> None:
+def reopen_account(*, user: User, person: User) -> None:
     require_role_manager(user, person)
     person.is_active = True
     person.save(update_fields=["is_active"])

@@ -14,10 +14,10 @@ from guardian.shortcuts import get_groups_with_perms, get_users_with_perms
 
 from audit.services import record
 from web.access import require_admin
-from web.errors import Invalid, NotFound
+from web.errors import InvalidError, NotFoundError
 
 from .models import Role, User
-from .permissions import decided_by, get_visible, require_owner, share, unshare, visible
+from .permissions import get_visible, grant_access, permission_object, require_owner, revoke_access, visible
 
 # The levels of access that can be given, and the message after giving each.
 LEVELS = {
@@ -73,7 +73,7 @@ def shared_object(user: User, kind: str, name: str) -> Any:
     """Return the object of this kind and name; raise NotFound unless the user may see it."""
     model = shared_models().get(kind)
     if model is None:
-        raise NotFound
+        raise NotFoundError
     return get_visible(user, model._default_manager.select_related("owner"), name=name)
 
 
@@ -83,7 +83,7 @@ def can_see(user: User, obj: Model) -> bool:
 
 def access_list(obj: Any) -> list[Access]:
     """Return who can see the object, and why: its owner, people, groups, then administrators."""
-    obj = decided_by(obj)
+    obj = permission_object(obj)
     change_permission = f"change_{obj._meta.model_name}"
     people: Any = get_users_with_perms(obj, attach_perms=True, with_group_users=False)
     groups: Any = get_groups_with_perms(obj, attach_perms=True)
@@ -112,28 +112,28 @@ def group_name(group: Group) -> str:
 
 
 @transaction.atomic
-def give(*, user: User, obj: Any, to: User | Group, level: str) -> None:
+def set_access(*, user: User, obj: Any, to: User | Group, level: str) -> None:
     """Set what a person or a group may do with the object: none, view or manage; owner gives it away."""
-    obj = decided_by(obj)
+    obj = permission_object(obj)
     require_owner(user, obj)
     if level not in LEVELS:
-        raise Invalid(_("Choose none, view, manage or owner."), field="access")
+        raise InvalidError(_("Choose none, view, manage or owner."), field="access")
     if level == "owner":
         _give_away(user, obj, to)
         return
     if to == obj.owner:
-        raise Invalid(_("The owner can already view and manage this. Nothing was changed."), field="to")
-    unshare(obj, to=to)
+        raise InvalidError(_("The owner can already view and manage this. Nothing was changed."), field="to")
+    revoke_access(obj, to=to)
     if level != "none":
-        share(obj, to=to, manage=level == "manage")
+        grant_access(obj, to=to, manage=level == "manage")
     record("share.end" if level == "none" else "share", user=user, obj=obj, to=str(to), access=level)
 
 
 def _give_away(user: User, obj: Any, to: User | Group) -> None:
     if not isinstance(to, User) or not to.is_active or not to.can_create:
-        raise Invalid(_("Only a member or an administrator can own this. Nothing was changed."), field="to")
+        raise InvalidError(_("Only a member or an administrator can own this. Nothing was changed."), field="to")
     previous_owner = obj.owner.get_username()
-    unshare(obj, to=to)
+    revoke_access(obj, to=to)
     obj.owner = to
     obj.save(update_fields=["owner"])
     for model in owned_models():  # objects that belong to this one change their owner with it
@@ -143,7 +143,7 @@ def _give_away(user: User, obj: Any, to: User | Group) -> None:
     record("owner.change", user=user, obj=obj, to=to.get_username(), before=previous_owner)
 
 
-def belongings(person: User) -> dict[str, int]:
+def count_owned_objects(person: User) -> dict[str, int]:
     """Return how many objects of each kind the person owns, without kinds of which there are none."""
     counts = {kind: model._default_manager.filter(owner=person).count() for kind, model in shared_models().items()}
     return {kind: count for kind, count in counts.items() if count}
@@ -154,7 +154,7 @@ def hand_over(*, user: User, leaver: User, to: User) -> int:
     """Make another person the owner of everything that `leaver` owns; return the number of objects."""
     require_admin(user)
     if to == leaver:
-        raise Invalid(_("Choose another person. Nothing was changed."), field="to")
+        raise InvalidError(_("Choose another person. Nothing was changed."), field="to")
     objects = [obj for model in shared_models().values() for obj in model._default_manager.filter(owner=leaver)]
     for obj in objects:
         _give_away(user, obj, to)
@@ -162,7 +162,7 @@ def hand_over(*, user: User, leaver: User, to: User) -> int:
     return len(objects)
 
 
-def recipients(name: str) -> list[User | Group]:
+def find_recipients(name: str) -> list[User | Group]:
     """Return whom a name stands for: a person, a group, or for `everyone` the groups of all roles."""
     if name == EVERYONE:
         return [Group.objects.get_or_create(name=role)[0] for role in Role]
@@ -178,5 +178,5 @@ def person_or_group(name: str) -> User | Group:
     else:
         recipient = User.objects.filter(username=name, is_active=True).first()
     if recipient is None:
-        raise Invalid(_("There is no such person or group."), field="to")
+        raise InvalidError(_("There is no such person or group."), field="to")
     return recipient

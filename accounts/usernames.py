@@ -51,7 +51,7 @@ def refuse_official(name: str) -> None:
         raise ValidationError(_("Only administrators can give this name. Choose another."))
 
 
-def alike(people: QuerySet[U], name: str) -> list[U]:
+def find_lookalikes(people: QuerySet[U], name: str) -> list[U]:
     """Return the accounts among `people` whose names look like `name`.
 
     Accounts without a stored key are older than the keys, and looked like another old one then.
@@ -61,7 +61,7 @@ def alike(people: QuerySet[U], name: str) -> list[U]:
     return [person for person in candidates if person.username_key or key_of(person.username) == key]
 
 
-def counted_as(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
+def name_for_lockout(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
     """Return the name under which django-axes counts wrong passwords: one for all spellings that sign in as one account."""
     return key_of(str((credentials or {}).get("username") or ""))[:255]
 

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from audit.services import record
 from web.errors import LorasiteError
-from web.throttles import count
+from web.throttles import count_request
 
 from . import quotas, services, sharing
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
@@ -33,7 +33,7 @@ class SignIn(views.LoginView):
     redirect_authenticated_user = True
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        count(request, "login")
+        count_request(request, "login")
         return super().post(request, *args, **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
@@ -71,7 +71,7 @@ class ForgotPassword(views.PasswordResetView):
     extra_context = {"mail": not settings.EMAIL_BACKEND.endswith("dummy.EmailBackend")}
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        count(request, "login")
+        count_request(request, "login")
         return super().post(request, *args, **kwargs)
 
 
@@ -94,12 +94,12 @@ def account(request: SignedInRequest) -> HttpResponse:
     usage = []
     for kind, label in labels.items():
         unit = quotas.MIB if kind == "storage" else 1
-        limit = quotas.limit(request.user, kind)
-        used = -(-quotas.used(request.user, kind) // unit)  # rounded up
+        limit = quotas.limit_of(request.user, kind)
+        used = -(-quotas.usage_of(request.user, kind) // unit)  # rounded up
         usage.append({"label": label, "used": used, "limit": limit and limit // unit})
     context = {
         "usage": usage,
-        "owned": sharing.belongings(request.user),
+        "owned": sharing.count_owned_objects(request.user),
         "second_factor": settings.SECOND_FACTOR,
     }
     return render(request, "accounts/account.html", context)
@@ -148,11 +148,11 @@ def sessions(request: SignedInRequest) -> HttpResponse:
 @never_cache
 def join(request: HttpRequest, secret: str) -> HttpResponse:
     """Create the account that an invitation is for, and sign in."""
-    invitation = services.invitation_of(secret)
+    invitation = services.get_open_invitation(secret)
     form = JoinForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            user = services.join(secret=secret, **form.cleaned_data)
+            user = services.create_invited_account(secret=secret, **form.cleaned_data)
         except LorasiteError as error:
             form.add_service_error(error)
         else:
@@ -167,10 +167,10 @@ def join(request: HttpRequest, secret: str) -> HttpResponse:
 def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     """Set what a person, a group or everyone may do with an object."""
     obj = sharing.shared_object(request.user, kind, name)
-    recipients = sharing.recipients(request.POST.get("to", ""))
+    recipients = sharing.find_recipients(request.POST.get("to", ""))
     level = request.POST.get("access", "")
     for recipient in recipients:
-        sharing.give(user=request.user, obj=obj, to=recipient, level=level)
+        sharing.set_access(user=request.user, obj=obj, to=recipient, level=level)
     recipient_name = str(recipients[0]) if len(recipients) == 1 else _("everyone")
     messages.success(request, sharing.LEVELS[level] % {"name": recipient_name})
     # Whoever gave the object away may not see its page any more.

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from web.requests import address_of
+from web.requests import client_address
 
 from . import context
 from .services import record
@@ -21,7 +21,7 @@ class RequestMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request_id = str(uuid.uuid4())
         request.id = request_id  # type: ignore[attr-defined]  # the error page shows it
-        token = context.enter(context.Context(request, address_of(request), request_id))
+        token = context.enter(context.Context(request, client_address(request), request_id))
         try:
             response = self.get_response(request)
             # Written after the view, because a transaction that the view rolls back would remove the entry, too.

@@ -4,19 +4,19 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
-class AppendOnly(RuntimeError):
+class AppendOnlyError(RuntimeError):
     """Raised by an attempt to change or delete an entry. The hash chain reveals changes that bypass this class."""
 
 
 class Entries(models.QuerySet["Entry"]):
     def update(self, **changes: Any) -> int:
-        raise AppendOnly
+        raise AppendOnlyError
 
     def bulk_update(self, *args: Any, **kwargs: Any) -> int:
-        raise AppendOnly
+        raise AppendOnlyError
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        raise AppendOnly
+        raise AppendOnlyError
 
 
 class Entry(models.Model):
@@ -47,8 +47,8 @@ class Entry(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
-            raise AppendOnly
+            raise AppendOnlyError
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        raise AppendOnly
+        raise AppendOnlyError

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext as _
 
-from web.errors import Invalid
+from web.errors import InvalidError
 
 from .models import Entry
 
@@ -46,7 +46,7 @@ def parse_moment(text: str, field: str, time_of_day: time) -> datetime:
     if day:
         moment = datetime.combine(day, time_of_day)
     if moment is None:
-        raise Invalid(_("Write a date as 2026-11-24 or a time as 2026-11-24T08:30."), field=field)
+        raise InvalidError(_("Write a date as 2026-11-24 or a time as 2026-11-24T08:30."), field=field)
     aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)
     try:
         return aware.astimezone(UTC)  # because PostgreSQL refuses offsets of 16 hours and more

@@ -35,7 +35,7 @@ def record(action: str, *, user: Any = None, obj: Model | None = None, result: s
             address=context.address,
             request_id=context.request_id,
             details=details,
-            previous=head(),
+            previous=chain_head(),
         )
         entry.hash = digest(entry)
         entry.save(force_insert=True)
@@ -96,7 +96,7 @@ def verify(published: str = "") -> Verdict:
     return Verdict(count, previous, None, not seen)
 
 
-def head() -> str:
+def chain_head() -> str:
     """Return the newest entry's hash. Note it down where nobody with write access to the database can change it."""
     return Entry.objects.order_by("-pk").values_list("hash", flat=True).first() or GENESIS
 

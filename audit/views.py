@@ -7,7 +7,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from web.access import require_admin
-from web.errors import Invalid
+from web.errors import InvalidError
 
 from . import export, services
 from .forms import FilterForm
@@ -26,7 +26,7 @@ def index(request: HttpRequest) -> HttpResponse:
     status = 200
     try:
         entries = search(request.GET)
-    except Invalid as error:
+    except InvalidError as error:
         form.add_error(error.problems[0]["field"], str(error.message))
         entries = Entry.objects.none()
         status = error.status

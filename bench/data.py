@@ -119,11 +119,11 @@ def with_lorasite(file: Path) -> dict[str, int]:
     from datasets_app.reading import columns, readers
 
     limit = 1 << 40
-    chosen = columns.choose(readers.read(file, file.name, limit=limit, head=True), "text", "label")
+    chosen = columns.choose_columns(readers.read(file, file.name, limit=limit, head=True), "text", "label")
     table = readers.read(file, file.name, limit=limit, only=["text", "label"])
-    rows = columns.rows_of(table, chosen)
+    rows = columns.select_rows(table, chosen)
     del table
-    return {result.code: result.count for result in checks.run(rows).results}
+    return {result.code: result.count for result in checks.run_checks(rows).results}
 
 
 def stored_by_lorasite(file: Path) -> dict[str, int]:

@@ -88,11 +88,11 @@ def prepare(folder: Path, bert_base: bool) -> None:
 
 def foresee(setup: dict[str, Any]) -> dict[str, float]:
     from engine import warm_up
-    from engine.training.estimate import forecast, measure
+    from engine.training.estimate import estimate_run, measure_run
 
     warm_up()
     config, where = configured(setup)
-    found = forecast(config, measure(config, **where))
+    found = estimate_run(config, measure_run(config, **where))
     return {"seconds": found.seconds, "memory_mb": found.memory_mb}
 
 

@@ -35,7 +35,7 @@ from rest_framework_simplejwt.tokens import RefreshToken
 
 from accounts.authentication import TokenAuthentication
 from accounts.models import Role, User
-from accounts.permissions import get_visible, share, visible
+from accounts.permissions import get_visible, grant_access, visible
 from accounts.services import make_token
 from datasets_app.models import Dataset, Version
 
@@ -87,7 +87,7 @@ def filled() -> tuple[User, User]:
     person.groups.add(*groups)
     Dataset.objects.bulk_create(Dataset(name=f"data-{n}", owner=owners[n % 50]) for n in range(OBJECTS))
     for n, dataset in enumerate(Dataset.objects.order_by("pk")[:SHARES]):
-        share(dataset, to=person if n % 2 else groups[n % 5], manage=n % 4 == 0)
+        grant_access(dataset, to=person if n % 2 else groups[n % 5], manage=n % 4 == 0)
         Version.objects.create(dataset=dataset, number=1, hash="0" * 64, author=owners[0], rows=0)
     return User.objects.get(pk=person.pk), User.objects.get(pk=admin.pk)
 

@@ -13,17 +13,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.http import person
-from accounts.idempotency import HEADER, key_of
+from accounts.http import signed_in_user
+from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.models import User
 from accounts.permissions import get_managed, require_creator
 from datasets_app import selectors, services
 from datasets_app.reading import hub
-from datasets_app.reading.uploads import discard, keep, limits_upload
+from datasets_app.reading.uploads import discard_upload, keep_upload, limits_upload
 from datasets_app.versions import changes, diff
-from web.errors import Invalid, NotFound
-from web.requests import refuse_unknown, whole_number
-from web.throttles import throttles
+from web.errors import InvalidError, NotFoundError
+from web.requests import parse_whole_number, refuse_unknown_fields
+from web.throttles import throttle_classes_for
 
 from .models import Dataset, DataTask, Suspect, Version
 from .serializers import (
@@ -48,13 +48,13 @@ VERSION = OpenApiParameter("version", NUMBER, description="Its number; left out:
 class Datasets(GenericAPIView[Dataset]):
     serializer_class = DatasetSerializer
     parser_classes = [MultiPartParser]
-    throttle_classes = throttles("upload")  # type: ignore[assignment]  # DRF calls each
+    throttle_classes = throttle_classes_for("upload")  # type: ignore[assignment]  # DRF calls each
     queryset = Dataset.objects.none()
 
     @extend_schema(operation_id="datasets_list", responses=DatasetSerializer(many=True))
     def get(self, request: Request) -> Response:
         """The datasets that you may see."""
-        page = self.paginate_queryset(selectors.datasets_for(person(request)))
+        page = self.paginate_queryset(selectors.datasets_for(signed_in_user(request)))
         return self.get_paginated_response(DatasetSerializer(page, many=True).data)
 
     @extend_schema(
@@ -69,20 +69,20 @@ class Datasets(GenericAPIView[Dataset]):
         A file over 512 KiB (unpacked), or a data set of the hub (`hub`, its id), is read by the queue (202). While several
         files are being stored, so are small ones.
         """
-        require_creator(person(request))
-        refuse_unknown(request.data, UploadSerializer)
+        require_creator(signed_in_user(request))
+        refuse_unknown_fields(request.data, UploadSerializer)
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        key = key_of(request)
+        key = idempotency_key_of(request)
         if sent.validated_data.get("hub"):
-            return _render_made(request, _fetch_from_hub(person(request), sent.validated_data))
-        return _render_made(request, _store_file(person(request), sent.validated_data, key))
+            return _render_made(request, _fetch_from_hub(signed_in_user(request), sent.validated_data))
+        return _render_made(request, _store_file(signed_in_user(request), sent.validated_data, key))
 
 
 def _fetch_from_hub(user: User, fields: dict[str, Any]) -> DataTask:
     names = ("revision", "config", "text_column", "label_column", "note")
     options = {name: fields[name] for name in names if fields.get(name)}
-    return hub.submit(user=user, name=fields["name"], identifier=fields["hub"], **options)
+    return hub.submit_fetch(user=user, name=fields["name"], identifier=fields["hub"], **options)
 
 
 def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version | DataTask:
@@ -90,7 +90,7 @@ def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version 
         services.check_name(user, fields["name"])
     names = ("text_column", "label_column", "encoding", "delimiter")
     options: dict[str, Any] = {name: fields[name] or None for name in names if name in fields}
-    kept = keep(user=user, upload=fields["file"])
+    kept = keep_upload(user=user, upload=fields["file"])
     try:
         return services.store_upload(
             user=user,
@@ -101,7 +101,7 @@ def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version 
             **options,
         )
     except BaseException:  # the caller cannot come back to the upload, as a person can on the preview page
-        discard(kept)
+        discard_upload(kept)
         raise
 
 
@@ -111,13 +111,13 @@ class DatasetDetail(APIView):
     @extend_schema(operation_id="datasets_retrieve", responses=DatasetReportSerializer)
     def get(self, request: Request, name: str) -> Response:
         """A dataset with its versions, and the validation report of the newest."""
-        return Response(DatasetReportSerializer(selectors.dataset_for(person(request), name)).data)
+        return Response(DatasetReportSerializer(selectors.dataset_for(signed_in_user(request), name)).data)
 
     @extend_schema(operation_id="datasets_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         """Delete a dataset that no run uses."""
-        dataset = get_managed(person(request), Dataset.objects.all(), name=name)
-        services.delete(user=person(request), dataset=dataset)
+        dataset = get_managed(signed_in_user(request), Dataset.objects.all(), name=name)
+        services.delete(user=signed_in_user(request), dataset=dataset)
         return Response(status=204)
 
 
@@ -156,7 +156,7 @@ class Changes(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Make a new version: fix a finding, edit rows, rename a label, add another version's rows, or apply decisions."""
-        user = person(request)
+        user = signed_in_user(request)
         dataset = get_managed(user, Dataset.objects.all(), name=name)
         sent = ChangeSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
@@ -168,7 +168,7 @@ class Changes(APIView):
             other = selectors.version_for(user, change["other"])
             change |= {"version_pk": other.pk, "other": str(other)}
         note = sent.validated_data.get("note", "")
-        return _render_made(request, changes.make(user=user, version=version, change=change, note=note))
+        return _render_made(request, changes.make_version(user=user, version=version, change=change, note=note))
 
 
 class Rows(APIView):
@@ -189,7 +189,7 @@ class Rows(APIView):
     def get(self, request: Request, name: str) -> Response:
         """Rows of a version, searched and filtered; 1,000 at most in one answer."""
         query = request.query_params
-        version = _find_version(person(request), name, query.get("version"))
+        version = _find_version(signed_in_user(request), name, query.get("version"))
         page, total = selectors.rows_page(
             version,
             label=query.get("label", ""),
@@ -202,9 +202,9 @@ class Rows(APIView):
 
 
 def _parse_number(text: str) -> int:
-    number = whole_number(text)
+    number = parse_whole_number(text)
     if number is None or len(text) > 9:
-        raise Invalid(_("limit and offset are whole numbers, 0 or more."), field="limit")
+        raise InvalidError(_("limit and offset are whole numbers, 0 or more."), field="limit")
     return number
 
 
@@ -218,10 +218,10 @@ class Diff(APIView):
     )
     def get(self, request: Request, name: str) -> Response:
         """What differs between two versions; left out: the newest beside the one that it was made of."""
-        new = _find_version(person(request), name, request.query_params.get("new"))
+        new = _find_version(signed_in_user(request), name, request.query_params.get("new"))
         before = new.parent.number if new.parent else new.number
-        old = _find_version(person(request), name, request.query_params.get("old") or before)
-        return Response({"old": old.number, "new": new.number, **diff.between(old, new)})
+        old = _find_version(signed_in_user(request), name, request.query_params.get("old") or before)
+        return Response({"old": old.number, "new": new.number, **diff.compare_versions(old, new)})
 
 
 class Noise(GenericAPIView[Suspect]):
@@ -231,7 +231,7 @@ class Noise(GenericAPIView[Suspect]):
     @extend_schema(operation_id="datasets_noise_list", parameters=[VERSION], responses=SuspectSerializer(many=True))
     def get(self, request: Request, name: str) -> Response:
         """The suspects of a version, the likeliest wrong first."""
-        version = _find_version(person(request), name, request.query_params.get("version"))
+        version = _find_version(signed_in_user(request), name, request.query_params.get("version"))
         return self.get_paginated_response(
             SuspectSerializer(self.paginate_queryset(version.suspects.all()), many=True).data
         )
@@ -239,7 +239,7 @@ class Noise(GenericAPIView[Suspect]):
     @extend_schema(operation_id="datasets_noise_search", request=None, responses={202: DataTaskSerializer})
     def post(self, request: Request, name: str) -> Response:
         """Look for wrong labels in the newest version; a task, whose end says how many rows are doubtful."""
-        user = person(request)
+        user = signed_in_user(request)
         version = _find_version(user, name, request.query_params.get("version"), manage=True)
         task = services.submit(user=user, kind=DataTask.Kind.NOISE, name=name, version=version)
         return _render_task(request, task)
@@ -251,11 +251,11 @@ class Decision(APIView):
     @extend_schema(operation_id="datasets_noise_decide", request=DecisionSerializer, responses=SuspectSerializer)
     def post(self, request: Request, name: str, rank: int) -> Response:
         """Say which label a suspect should have: its own, another, "" to drop the row, null to take an answer back."""
-        user = person(request)
+        user = signed_in_user(request)
         version = _find_version(user, name, request.query_params.get("version"), manage=True)
         suspect = version.suspects.filter(rank=rank).first()
         if suspect is None:
-            raise NotFound
+            raise NotFoundError
         sent = DecisionSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         return Response(
@@ -269,7 +269,7 @@ class Task(APIView):
     @extend_schema(operation_id="datasets_task", responses=DataTaskSerializer)
     def get(self, request: Request, task_id: UUID) -> Response:
         """How far work on data is, and what it made."""
-        task = selectors.task_for(person(request), task_id)
+        task = selectors.task_for(signed_in_user(request), task_id)
         return Response(DataTaskSerializer(task, context={"request": request}).data)
 
 
@@ -279,6 +279,6 @@ class CancelTask(APIView):
     @extend_schema(operation_id="datasets_task_cancel", request=None, responses={202: DataTaskSerializer})
     def post(self, request: Request, task_id: UUID) -> Response:
         """Cancel it; nothing is stored."""
-        user = person(request)
+        user = signed_in_user(request)
         task = services.cancel(user=user, task=selectors.task_for(user, task_id, manage=True))
         return _render_task(request, task)

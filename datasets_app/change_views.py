@@ -18,8 +18,8 @@ from datasets_app.checks import text_statistics
 from datasets_app.versions import changes, diff
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
-from web.errors import Conflict, Invalid
-from web.requests import whole_number
+from web.errors import ConflictError, InvalidError
+from web.requests import parse_whole_number
 
 from .models import Dataset, DataTask, Version
 
@@ -36,8 +36,8 @@ def fix(request: SignedInRequest, name: str) -> HttpResponse:
 def edit(request: SignedInRequest, name: str) -> HttpResponse:
     """Edit or drop one row in a new version."""
     row = request.POST.get("row", "")
-    if whole_number(row) is None:
-        raise Invalid(_("The row must be a number."), field="row")
+    if parse_whole_number(row) is None:
+        raise InvalidError(_("The row must be a number."), field="row")
     cells = {"text": request.POST.get("text", ""), "label": request.POST.get("label", "")}
     return make_version(request, name, {"did": "edit", "rows": {row: None if "drop" in request.POST else cells}})
 
@@ -46,8 +46,8 @@ def make_version(request: SignedInRequest, name: str, change: dict[str, Any]) ->
     """Apply a change and redirect to the new version, or to the task that makes it; show an error on the report."""
     version = managed_version(request, name)
     try:
-        made = changes.make(user=request.user, version=version, change=change)
-    except (Conflict, Invalid) as error:
+        made = changes.make_version(user=request.user, version=version, change=change)
+    except (ConflictError, InvalidError) as error:
         messages.error(request, str(error.message))
         return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}")
     return redirect_to_result(request, made)
@@ -58,7 +58,7 @@ def redirect_to_result(request: SignedInRequest, made: Version | DataTask) -> Ht
     if isinstance(made, DataTask):
         return redirect("datasets:task", made.pk)
     message = _("Version %(number)s was made: %(what)s.")
-    messages.success(request, message % {"number": made.number, "what": wording.changed(made.change)})
+    messages.success(request, message % {"number": made.number, "what": wording.describe_change(made.change)})
     return redirect("datasets:detail", made.dataset.name)
 
 
@@ -75,7 +75,7 @@ def tokens(request: SignedInRequest, name: str) -> HttpResponse:
     version = managed_version(request, name)
     report = reverse("datasets:detail", args=[name])
     model = request.POST.get("model", "").strip().replace("\x00", "")[:200] or SAMPLE_MODEL
-    if text_statistics.tokens(version, model) is None:
+    if text_statistics.token_lengths(version, model) is None:
         try:
             task = services.count_tokens(user=request.user, version=version, model=model)
         except EngineError as error:
@@ -94,5 +94,5 @@ def compare(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     new = selectors.version_of(dataset, request.GET.get("new"))
     old = selectors.version_of(dataset, request.GET.get("old") or (new.parent.number if new.parent else new.number))
-    context = {"dataset": dataset, "old": old, "new": new, **diff.between(old, new)}
+    context = {"dataset": dataset, "old": old, "new": new, **diff.compare_versions(old, new)}
     return render(request, "datasets_app/compare.html", context)

@@ -24,7 +24,7 @@ def run(task_id: str) -> None:
     DataRunner().run(task_id)
 
 
-class Told(Progress):
+class DataProgress(Progress):
     """Write how far a task is; raise TaskStoppedError when its owner cancels it or the worker stops."""
 
     def __init__(self, task: DataTask, stop: StopSignal) -> None:
@@ -44,19 +44,19 @@ class DataRunner(TaskRunner[DataTask, Finish]):
     model = DataTask
 
     def perform(self, task: DataTask, stop: StopSignal) -> Finish:
-        return _WORK[DataTask.Kind(task.kind)](task, Told(task, stop))
+        return _WORK[DataTask.Kind(task.kind)](task, DataProgress(task, stop))
 
     def finish(self, task: DataTask, outcome: Finish) -> None:
         with transaction.atomic():
             end_attempt(task, Status.SUCCESS, stage=DataTask.Stage.DONE, result=outcome(), deaths=0)
 
 
-_WORK: dict[DataTask.Kind, Callable[[DataTask, Told], Finish]] = {
+_WORK: dict[DataTask.Kind, Callable[[DataTask, DataProgress], Finish]] = {
     DataTask.Kind.STORE: services.store_pending,
-    DataTask.Kind.HUB: hub.carry_out,
-    DataTask.Kind.CHANGE: changes.carry_out,
-    DataTask.Kind.NOISE: label_errors.search,
-    DataTask.Kind.TOKENS: text_statistics.carry_out,
+    DataTask.Kind.HUB: hub.fetch_for_task,
+    DataTask.Kind.CHANGE: changes.change_for_task,
+    DataTask.Kind.NOISE: label_errors.search_wrong_labels,
+    DataTask.Kind.TOKENS: text_statistics.count_tokens_for_task,
 }
 
 

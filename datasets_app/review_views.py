@@ -16,8 +16,8 @@ from accounts.permissions import can_manage
 from datasets_app import selectors, services
 from datasets_app.review import improvement
 from datasets_app.versions import changes
-from web.errors import Conflict, NotFound
-from web.requests import whole_number
+from web.errors import ConflictError, NotFoundError
+from web.requests import parse_whole_number
 
 from .change_views import managed_version, redirect_to_result
 from .models import DataTask, Suspect, Version
@@ -31,7 +31,7 @@ MOST_KEYS = 9  # labels with a keyboard shortcut: 1 to 9
 def review(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    after = whole_number(request.GET.get("after", "")) or 0
+    after = parse_whole_number(request.GET.get("after", "")) or 0
     return _render_review(request, version, selectors.next_suspect(version, after))
 
 
@@ -82,9 +82,9 @@ def search(request: SignedInRequest, name: str) -> HttpResponse:
 def decide(request: SignedInRequest, name: str) -> HttpResponse:
     """Store the decision about one suspect and show the next one."""
     version = managed_version(request, name)
-    suspect = version.suspects.filter(rank=whole_number(request.POST.get("rank", "")) or 0).first()
+    suspect = version.suspects.filter(rank=parse_whole_number(request.POST.get("rank", "")) or 0).first()
     if suspect is None:
-        raise NotFound
+        raise NotFoundError
     undo = "undo" in request.POST
     if "skip" not in request.POST:
         if undo:
@@ -106,7 +106,7 @@ def apply(request: SignedInRequest, name: str) -> HttpResponse:
     version = managed_version(request, name)
     try:
         made = changes.from_decisions(user=request.user, version=version)
-    except Conflict as error:
+    except ConflictError as error:
         messages.error(request, str(error.message))
         return redirect(f"{reverse('datasets:noise', args=[name])}?version={version.number}")
     if isinstance(made, DataTask):

@@ -3,7 +3,7 @@
 from django.contrib.auth.models import Group
 
 from accounts.models import Role, User
-from accounts.permissions import share
+from accounts.permissions import grant_access
 from datasets_app.models import Dataset
 from datasets_app.versions.creation import describe_source, insert, prepare
 
@@ -29,9 +29,9 @@ def load_samples(*, owner: User) -> None:
         if Dataset.objects.filter(name=name).exists():
             continue
         table = Table(load_frame().with_row_index(ROW, offset=1).fill_null(""), "sample")
-        rows = columns.rows_of(table, columns.ColumnChoice("text", "label", None))
+        rows = columns.select_rows(table, columns.ColumnChoice("text", "label", None))
         description, note = _DESCRIPTIONS_AND_NOTES.get(name, ("", ""))
         source = describe_source(table, rows, f"sample {name}")
         version = insert(prepare(owner, name, rows, source=source, note=note, description=description))
         for role in (Role.MEMBER, Role.VIEWER):
-            share(version.dataset, to=Group.objects.get_or_create(name=role)[0])
+            grant_access(version.dataset, to=Group.objects.get_or_create(name=role)[0])

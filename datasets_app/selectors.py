@@ -9,9 +9,9 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
-from accounts.quotas import counts
-from web.errors import Invalid, NotFound
-from web.requests import whole_number
+from accounts.quotas import counts_usage
+from web.errors import InvalidError, NotFoundError
+from web.requests import parse_whole_number
 from work.models import Status
 
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
@@ -25,7 +25,7 @@ def datasets_for(user: User) -> QuerySet[Dataset]:
     )
 
 
-@counts("storage")
+@counts_usage("storage")
 def stored_by(user: User) -> int:
     """Return the bytes on disk of the rows that a person owns; rows that versions share count once."""
     sizes: dict[int, int] = {}
@@ -47,7 +47,7 @@ def version_of(dataset: Dataset, number: object) -> Version:
     for version in dataset.versions.all():
         if str(version.number) == str(number):
             return version
-    raise NotFound(_("This dataset has no such version."))
+    raise NotFoundError(_("This dataset has no such version."))
 
 
 def version_for(user: User, reference: str) -> Version:
@@ -55,11 +55,11 @@ def version_for(user: User, reference: str) -> Version:
     name, at, number = str(reference).partition("@")
     dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
     if dataset is None:
-        raise Invalid(_no_dataset_message(user, name), field="data.dataset_name")
+        raise InvalidError(_no_dataset_message(user, name), field="data.dataset_name")
     versions = dataset.versions.select_related("dataset")
     if at:
         # A database column holds no number beyond nine digits.
-        wanted = whole_number(number) if len(number) < 10 else None
+        wanted = parse_whole_number(number) if len(number) < 10 else None
         version = versions.filter(number=wanted).first() if wanted is not None else None
     else:
         version = versions.first()
@@ -67,7 +67,7 @@ def version_for(user: User, reference: str) -> Version:
         numbers = ", ".join(str(n) for n in versions.values_list("number", flat=True)[:20])
         message = _("The dataset “%(name)s” has no version “%(number)s”; it has %(numbers)s.")
         facts = {"name": name, "number": number[:20], "numbers": numbers}
-        raise Invalid(message % facts, field="data.dataset_name")
+        raise InvalidError(message % facts, field="data.dataset_name")
     return version
 
 
@@ -84,7 +84,7 @@ def broken_lines(version: Version) -> str:
     """Return the lines of the version's file that could not be read; raise NotFound if there are none."""
     broken = BrokenLines.objects.filter(version=version).first()
     if broken is None:
-        raise NotFound(_("This version has no broken lines."))
+        raise NotFoundError(_("This version has no broken lines."))
     return broken.text
 
 

@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from web.requests import whole_number
+from web.requests import parse_whole_number
 from work.models import Status
 
 from .models import Dataset, DataTask, Finding, Suspect, Version
@@ -134,7 +134,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
         missing = [name for name in self.NEEDED[attrs["did"]] if name not in attrs]
         if missing:
             raise serializers.ValidationError({name: _("This field is needed here.") for name in missing})
-        if any(whole_number(row) is None for row in attrs.get("rows", {})):
+        if any(parse_whole_number(row) is None for row in attrs.get("rows", {})):
             raise serializers.ValidationError({"rows": _("The keys are numbers of rows.")})
         return attrs
 

@@ -10,7 +10,7 @@ from accounts.permissions import require_creator
 from audit.services import record
 from datasets_app.models import DataTask, Version
 from datasets_app.versions.creation import find_own_dataset
-from web.disk import require_room
+from web.disk import require_disk_space
 from work import queue
 from work.models import Status
 
@@ -25,7 +25,7 @@ def submit(
 ) -> DataTask:
     """Put work on data into the queue, or return the person's unfinished task that does the same."""
     require_creator(user)
-    require_room()
+    require_disk_space()
     find_own_dataset(user, name)
     arguments = arguments or {}
     unfinished = DataTask.objects.filter(

@@ -25,9 +25,9 @@ from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
 from datasets_app.reading.sandbox import ReadingStopped
 from engine.config import SAMPLE_MODEL
-from web.errors import Conflict, Invalid, LorasiteError
-from web.requests import whole_number
-from web.throttles import limited
+from web.errors import ConflictError, InvalidError, LorasiteError
+from web.requests import parse_whole_number
+from web.throttles import throttle_posts
 from work.models import ENDED, Status
 
 from .forms import HubForm, StoreForm, UploadForm
@@ -58,7 +58,7 @@ def dataset_list(request: SignedInRequest) -> HttpResponse:
 @uploads.limits_upload
 @csrf_protect
 @login_required
-@limited("upload")
+@throttle_posts("upload")
 def new(request: SignedInRequest) -> HttpResponse:
     """Step one: upload a file. It is kept aside and read once to find problems; the preview follows."""
     require_creator(request.user)
@@ -66,12 +66,12 @@ def new(request: SignedInRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         kept = None
         try:
-            kept = uploads.keep(user=request.user, upload=form.cleaned_data["file"])
+            kept = uploads.keep_upload(user=request.user, upload=form.cleaned_data["file"])
             _read_head(kept)
         except LorasiteError as error:
             if kept:
-                uploads.discard(kept)
-            if not isinstance(error, Invalid):
+                uploads.discard_upload(kept)
+            if not isinstance(error, InvalidError):
                 raise
             form.add_error("file", str(error.message))
             return _render_new(request, form, status=error.status)
@@ -92,9 +92,9 @@ def from_hub(request: SignedInRequest) -> HttpResponse:
         names = ("config", "revision", "text_column", "label_column")
         options = {name: fields[name].strip() or None for name in names}
         try:
-            task = hub.submit(user=request.user, name=fields["name"], identifier=fields["hub"], **options)
+            task = hub.submit_fetch(user=request.user, name=fields["name"], identifier=fields["hub"], **options)
             return redirect("datasets:task", task.pk)
-        except (Invalid, Conflict) as error:
+        except (InvalidError, ConflictError) as error:
             field = error.problems[0]["field"] if error.problems else None
             form.add_error(field if field in form.fields else None, str(error.message))
     return _render_new(request, UploadForm(), hub_form=form, status=400)
@@ -128,12 +128,12 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
     """Step two: show the first rows as they were read, let the person correct the guesses, and store the version."""
     require_creator(request.user)
     kept = uploads.pending_for(request.user, token)
-    problem: Invalid | Conflict | None = None
+    problem: InvalidError | ConflictError | None = None
     encoding = request.POST.get("encoding")
     delimiter = request.POST.get("delimiter")
     try:
         table = _read_head(kept, encoding, delimiter)
-    except Invalid as error:
+    except InvalidError as error:
         if not (encoding or delimiter) or isinstance(error, ReadingStopped):
             raise
         problem = error
@@ -143,7 +143,7 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
     if stores and not problem and form.is_valid():
         try:
             return _store(request, kept, form)
-        except (Invalid, Conflict) as error:
+        except (InvalidError, ConflictError) as error:
             problem = error
     if problem:
         field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)
@@ -235,7 +235,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
 
 
 def _token_limit(text: str) -> int:
-    number = whole_number(text)
+    number = parse_whole_number(text)
     if number is None or len(text) > 6:
         return TOKEN_LIMIT
     return min(MOST_TOKENS, max(8, number))
@@ -250,7 +250,7 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
     label = request.GET.get("label", "")
     text = request.GET.get("q", "")[:200]
     split = request.GET.get("split", "")
-    number = max(1, whole_number(request.GET.get("page", "")) or 1)
+    number = max(1, parse_whole_number(request.GET.get("page", "")) or 1)
     start = (min(number, 1_000_000) - 1) * ROWS_PER_PAGE
     page_rows, total = selectors.rows_page(
         version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE
@@ -287,7 +287,7 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = get_managed(request.user, Dataset.objects.all(), name=name)
     try:
         services.delete(user=request.user, dataset=dataset)
-    except Conflict as error:
+    except ConflictError as error:
         messages.error(request, str(error.message))
         return redirect("datasets:detail", name=name)
     messages.success(request, _("The dataset “%(name)s” was deleted.") % {"name": name})

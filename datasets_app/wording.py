@@ -20,7 +20,7 @@ MESSAGES = JobMessages(
     worker_gone=_("The worker of this task is gone; the task goes back to the queue."),
 )
 
-TITLES = {
+FINDING_TITLES = {
     "empty_text": _("No text or no label"),
     "too_short": _("Very short texts"),
     "too_long": _("Very long texts"),
@@ -49,7 +49,7 @@ _LANGUAGES = {
     "French": _("French"),
     "German": _("German"),
 }
-FIXES = {  # labels of the fix buttons
+FIX_LABELS = {  # labels of the fix buttons
     "too_short": _("Drop these rows"),
     "exact_duplicate": _("Keep the first of each"),
     "near_duplicate": _("Keep the first of each"),
@@ -157,27 +157,27 @@ _CHANGES = {
 }
 
 
-def changed(change: dict[str, Any]) -> str:
+def describe_change(change: dict[str, Any]) -> str:
     """Describe how a version differs from its parent; return an empty string for one that was made from a file."""
     if not change:
         return ""
     count = change.get("count", 0)
     values = {"n": count, "count": f"{count:,}", "other": "", **{k: v for k, v in change.items() if k != "count"}}
     if "code" in change:
-        values["title"] = title(change["code"])
+        values["title"] = finding_title(change["code"])
     return str(_CHANGES[change["did"]] % values)
 
 
-def title(code: str) -> str:
+def finding_title(code: str) -> str:
     """Return the title of a finding."""
-    return str(TITLES.get(code, code))
+    return str(FINDING_TITLES.get(code, code))
 
 
-def language(name: str) -> str:
+def language_name(name: str) -> str:
     """Return the name of a language that `checks.languages` detects."""
     return str(_LANGUAGES.get(name, name))
 
 
-def sentence(code: str, count: int) -> str:
+def describe_finding(code: str, count: int) -> str:
     """Return one sentence: what a check found and how it affects training."""
     return str(_SENTENCES[code] % {"n": count, "count": f"{count:,}"})

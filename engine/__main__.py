@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from engine import ConfigError, EngineError, Problem, RunConfig
-from engine.errors import DataUnreadable, Interrupted
-from engine.memory_limits import refuse_more_than_free
+from engine.errors import DataUnreadableError, RunInterruptedError
+from engine.memory_limits import limit_to_free_memory
 from engine.safe_yaml import NotYamlError, text_of
 from engine.storage import write_file
 from engine.training.console import train_in_terminal
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, and return the exit status: 0 done, 1 stopped by an error or by Ctrl-C, 2 invalid configuration."""
     options = parse_arguments(arguments)
     is_main_process = World.from_environment().is_main_process
-    refuse_more_than_free()
+    limit_to_free_memory()
     try:
         config = read_config(options.config)
         data_file = options.data or find_data_file(config.data.dataset_name, options.cache)
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except ConfigError as error:
         return report_failure("\n".join(problem.message for problem in error.problems), 2)
-    except Interrupted as error:
+    except RunInterruptedError as error:
         return report_failure(f"{error} Run the same command again to resume.", 1)
     except EngineError as error:
         return report_failure(str(error), 1)
@@ -81,7 +81,7 @@ def read_config(path: Path) -> RunConfig:
         raise ConfigError([Problem("", str(error), "yaml")]) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataUnreadable(f"The configuration {path} cannot be read: {reason}.") from error
+        raise DataUnreadableError(f"The configuration {path} cannot be read: {reason}.") from error
 
 
 def find_data_file(name: str, cache: Path) -> Path:
@@ -97,7 +97,7 @@ def find_data_file(name: str, cache: Path) -> Path:
     if Path(name).is_file():
         return Path(name)
     if name not in SAMPLES:
-        raise DataUnreadable(
+        raise DataUnreadableError(
             f"There is no data file and no sample dataset named {name}. Samples: {', '.join(SAMPLES)}. "
             "Give a file with --data.",
             field="data.dataset_name",

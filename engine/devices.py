@@ -29,7 +29,7 @@ from engine.training.distributed import ALONE, World
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DevicePlan:
     """How a run computes, as chosen by the policy."""
 
     device: torch.device
@@ -55,7 +55,7 @@ class Plan:
         return name if self.world.size == 1 else f"{self.world.size} × {name}"
 
 
-def choose(config: RunConfig, world: World = ALONE) -> Plan:
+def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
     """Apply the policy to this machine.
 
     Raises DeviceUnavailableError if the configured device is missing, ConfigError if it cannot do what is configured.
@@ -72,7 +72,7 @@ def choose(config: RunConfig, world: World = ALONE) -> Plan:
         )
         raise ConfigError([Problem("training.precision", message, "needs_vnni")])
     dtype = _select_dtype(config, device)
-    return Plan(
+    return DevicePlan(
         device=device,
         dtype=dtype,
         attention="eager" if on_cpu else "sdpa",

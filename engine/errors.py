@@ -50,37 +50,37 @@ class DeviceUnavailableError(EngineError):
     code = "device_unavailable"
 
 
-class BaseModelUnavailable(EngineError):
+class BaseModelUnavailableError(EngineError):
     """The base model is neither on this machine nor reachable on the hub, or cannot be loaded."""
 
     code = "base_model_unavailable"
 
 
-class BaseModelUnsafe(EngineError):
+class BaseModelUnsafeError(EngineError):
     """The base model needs to run its own code, or has pickled weights only."""
 
     code = "base_model_unsafe"
 
 
-class DataUnreadable(EngineError):
+class DataUnreadableError(EngineError):
     """The data file cannot be read in the format that its name suggests."""
 
     code = "data_unreadable"
 
 
-class ColumnMissing(EngineError):
+class ColumnMissingError(EngineError):
     """The data have no column with the configured name."""
 
     code = "column_missing"
 
 
-class OneLabel(EngineError):
+class SingleLabelError(EngineError):
     """All rows have the same label, so there is nothing to learn."""
 
     code = "one_label"
 
 
-class TooFewRows(EngineError):
+class TooFewRowsError(EngineError):
     """Too few rows are left for training or for evaluation."""
 
     code = "too_few_rows"
@@ -98,7 +98,7 @@ class OutOfMemoryError(EngineError):
     code = "out_of_memory"
 
 
-class CheckpointDamaged(EngineError):
+class CheckpointDamagedError(EngineError):
     """A saved file has changed since it was written, or cannot be loaded."""
 
     code = "checkpoint_damaged"
@@ -108,7 +108,7 @@ class DiskError(EngineError):
     """A file could not be written or read; what was saved before is kept, unless its folder is gone."""
 
 
-class DiskFull(DiskError):
+class DiskFullError(DiskError):
     """There is no room for a file."""
 
     code = "disk_full"
@@ -132,7 +132,7 @@ class LossNotFiniteError(EngineError):
     code = "loss_not_finite"
 
 
-class Interrupted(EngineError):
+class RunInterruptedError(EngineError):
     """The run was asked to stop and has saved a checkpoint to resume from."""
 
     code = "interrupted"

@@ -12,7 +12,7 @@ CGROUP = Path("/sys/fs/cgroup")
 NVIDIA = Path("/dev/nvidiactl")
 
 
-def refuse_more_than_free() -> None:
+def limit_to_free_memory() -> None:
     """Limit this process to the memory that is free now.
 
     Linux overcommits memory and kills a process that really uses it. With the limit, an allocation that is too large
@@ -33,7 +33,7 @@ def refuse_more_than_free() -> None:
 def renew_limit() -> None:
     """Set the limit of `refuse_more_than_free` again, after memory went back to the system; without a limit, do nothing."""
     if _free_below_limit() < math.inf:
-        refuse_more_than_free()
+        limit_to_free_memory()
 
 
 def free_bytes() -> int:

@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_MESSAGES)
 
 
-def halving(attempt: Callable[[int], T], size: int, device: torch.device, smaller: Callable[[int], None]) -> T:
+def retry_with_half(attempt: Callable[[int], T], size: int, device: torch.device, smaller: Callable[[int], None]) -> T:
     """Return attempt(size), halving the size whenever memory runs out; `smaller` is called with each new size first.
 
     Raises the attempt's own error if it has another cause, or if even a size of 1 does not fit.

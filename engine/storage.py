@@ -24,7 +24,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from engine.errors import CheckpointDamaged, DiskError, DiskFull, DiskRefused, FolderGone
+from engine.errors import CheckpointDamagedError, DiskError, DiskFullError, DiskRefused, FolderGone
 
 DRAFT = ".draft-"
 MANIFEST = "manifest.json"
@@ -90,9 +90,9 @@ def verify_folder(folder: Path) -> None:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         actual = _hashes(folder)
     except (OSError, ValueError) as error:
-        raise CheckpointDamaged(f"{folder.name} has no readable manifest.", path=str(folder)) from error
+        raise CheckpointDamagedError(f"{folder.name} has no readable manifest.", path=str(folder)) from error
     if expected != actual:
-        raise CheckpointDamaged(f"{folder.name} does not hold what was written.", path=str(folder))
+        raise CheckpointDamagedError(f"{folder.name} does not hold what was written.", path=str(folder))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -198,7 +198,7 @@ def _disk_error(error: Exception, target: Path) -> DiskError:
         )
     if number in FULL:
         cause = "the disk is full" if number != errno.EFBIG else f"the disk refused it ({os.strerror(number)})"
-        return DiskFull(
+        return DiskFullError(
             f"{target.name} could not be written: {cause}. What was saved earlier is kept. "
             "Free some space and try again; a training run resumes from its last checkpoint.",
             path=str(target),

@@ -12,15 +12,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.http import person
+from accounts.http import signed_in_user
 from web.access import require_admin
 from web.errors import LorasiteError
-from web.requests import Text
+from web.requests import StrictCharField
 
 from . import services
 from .columns import SORTABLE
 from .models import Experiment
-from .selectors import FILTERS, experiment_for, managed_experiment, search
+from .selectors import FILTERS, get_experiment, managed_experiment, search
 from .serializers import ExperimentDetail, ExperimentRow
 
 DESCRIPTIONS = {
@@ -47,7 +47,7 @@ class ExperimentList(ListAPIView[Experiment]):
         if getattr(self, "swagger_fake_view", False):
             return Experiment.objects.none()
         query = {name: self.request.query_params.get(name, "") for name in FILTERS}
-        return search(person(self.request), **query)
+        return search(signed_in_user(self.request), **query)
 
 
 class AllExperiments(ExperimentList):
@@ -55,7 +55,7 @@ class AllExperiments(ExperimentList):
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
-        require_admin(person(request))
+        require_admin(signed_in_user(request))
 
 
 class MyExperiments(ExperimentList):
@@ -70,21 +70,24 @@ class OneExperiment(RetrieveDestroyAPIView[Experiment]):
     lookup_field = "name"
 
     def get_object(self) -> Experiment:
-        return experiment_for(person(self.request), self.kwargs["name"])
+        return get_experiment(signed_in_user(self.request), self.kwargs["name"])
 
     def perform_destroy(self, instance: Experiment) -> None:
-        services.delete(user=person(self.request), experiment=managed_experiment(person(self.request), instance.name))
+        services.delete(
+            user=signed_in_user(self.request),
+            experiment=managed_experiment(signed_in_user(self.request), instance.name),
+        )
 
 
 class ExperimentFile(APIView):
     @extend_schema(operation_id="experiment_file", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, name: str, path: str) -> FileResponse:
         """One file of the results, by its path in `files`."""
-        return FileResponse(services.open_file(experiment_for(person(request), name), path), as_attachment=True)
+        return FileResponse(services.open_file(get_experiment(signed_in_user(request), name), path), as_attachment=True)
 
 
 class NamesSerializer(serializers.Serializer[Any]):
-    names = serializers.ListField(child=Text(max_length=80), min_length=1, max_length=100)
+    names = serializers.ListField(child=StrictCharField(max_length=80), min_length=1, max_length=100)
 
 
 class DeletedSerializer(serializers.Serializer[Any]):
@@ -103,7 +106,7 @@ class DeleteExperiments(APIView):
         """Delete up to 100 experiments with their runs and folders; one that is refused stops no other."""
         serializer = NamesSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        user = person(request)
+        user = signed_in_user(request)
         outcomes = []
         for name in serializer.validated_data["names"]:
             outcome = {"experiment": name, "code": "", "detail": ""}

@@ -10,8 +10,8 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
-from accounts.quotas import counts
-from web.errors import Invalid, NotFound
+from accounts.quotas import counts_usage
+from web.errors import InvalidError, NotFoundError
 
 from .columns import COLUMNS, SORTABLE
 from .models import Experiment
@@ -29,14 +29,14 @@ def experiments_for(user: User) -> QuerySet[Experiment]:
     return visible(user, Experiment.objects.select_related("task", "owner"))
 
 
-@counts("storage")
+@counts_usage("storage")
 def stored_bytes(user: User) -> int:
     """Return the size of the results folders that a person owns."""
     experiments = Experiment.objects.filter(owner=user).only("name")
     return sum(entry["size"] for experiment in experiments for entry in files(experiment))
 
 
-def experiment_for(user: User, name: str) -> Experiment:
+def get_experiment(user: User, name: str) -> Experiment:
     return get_visible(user, Experiment.objects.select_related("task", "owner", "version__dataset"), name=name)
 
 
@@ -48,7 +48,7 @@ def experiments_named(user: User, names: list[str]) -> list[Experiment]:
     """Return these experiments in this order; NotFound unless the person may see each of them."""
     experiments = {experiment.name: experiment for experiment in experiments_for(user).filter(name__in=names)}
     if len(experiments) != len(names):
-        raise NotFound
+        raise NotFoundError
     return [experiments[name] for name in names]
 
 
@@ -116,7 +116,7 @@ def require_one_of(value: str, allowed: Iterable[str], field: str) -> None:
     """Raise Invalid with the allowed values unless this is one of them."""
     if value not in allowed:
         listed = ", ".join(name for name in allowed if name)
-        raise Invalid(_("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}, field=field)
+        raise InvalidError(_("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}, field=field)
 
 
 def files(experiment: Experiment) -> list[dict[str, Any]]:

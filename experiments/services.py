@@ -15,7 +15,7 @@ from accounts.models import User
 from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
-from web.errors import Conflict, Invalid, LorasiteError, NotFound
+from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 from work.paths import remove_on_commit
 
 from .models import Experiment, RegisteredModel
@@ -23,11 +23,11 @@ from .names import RESERVED_EXPERIMENTS
 from .selectors import files, free_name
 
 
-class NameTaken(Conflict):
+class NameTakenError(ConflictError):
     code = "name_taken"
 
 
-class ModelMissing(LorasiteError):
+class ModelMissingError(LorasiteError):
     code = "model_missing"
     status = 500
 
@@ -60,16 +60,16 @@ def create(
 def check_name(name: str) -> None:
     """Raise Invalid or NameTaken unless an experiment may have this name."""
     if name.lower() in RESERVED_EXPERIMENTS:
-        raise Invalid(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
+        raise InvalidError(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
     if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
         raise name_taken(name)
 
 
-def name_taken(name: str) -> NameTaken:
+def name_taken(name: str) -> NameTakenError:
     """Return the error that also suggests a free name."""
     free = free_name(name)
     message = _("There is already an experiment called %(name)s. %(free)s is free.") % {"name": name, "free": free}
-    return NameTaken(message, field="experiment_name", suggestion=free)
+    return NameTakenError(message, field="experiment_name", suggestion=free)
 
 
 def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
@@ -95,9 +95,9 @@ def check_model(experiment: Experiment) -> None:
         with safe_open(folder / "adapter_model.safetensors", framework="numpy") as tensors:
             has_weights = bool(tensors.keys())
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelMissing(_("The run ended, but its model can't be read: %s") % error) from None
+        raise ModelMissingError(_("The run ended, but its model can't be read: %s") % error) from None
     if not has_weights:
-        raise ModelMissing(_("The run ended, but its adapter holds no weights."))
+        raise ModelMissingError(_("The run ended, but its adapter holds no weights."))
 
 
 def delete(*, user: User, experiment: Experiment) -> list[str]:
@@ -110,7 +110,7 @@ def delete(*, user: User, experiment: Experiment) -> list[str]:
         _refuse_unless_ended(experiment)
         if folder.exists() and not os.access(folder.parent, os.W_OK):
             reason = os.strerror(errno.EACCES)
-            raise Conflict(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)
+            raise ConflictError(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)
         experiment.delete()
         record("experiment.delete", user=user, obj=experiment)
         return remove_on_commit(folder)
@@ -123,17 +123,17 @@ def _refuse_unless_ended(experiment: Experiment) -> None:
         return
     task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
     if not task.finished:
-        raise Conflict(_("This run has not ended. Cancel it first; nothing was deleted."))
+        raise ConflictError(_("This run has not ended. Cancel it first; nothing was deleted."))
 
 
 def open_file(experiment: Experiment, path: str) -> IO[bytes]:
     """Open one file of the results; NotFound if the list of files does not name it."""
     if path not in {entry["path"] for entry in files(experiment)}:
-        raise NotFound
+        raise NotFoundError
     try:
         content = (experiment.folder / path).open("rb")
     except FileNotFoundError:  # a run in progress drops its older checkpoints
-        raise NotFound from None
+        raise NotFoundError from None
     record("experiment.download", obj=experiment, path=path)
     return content
 

@@ -13,13 +13,13 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
-from web.errors import NotFound
+from web.errors import NotFoundError
 
 from . import columns, compare, curves, results, selectors, services
 from .registry.card import metrics_at
 from .registry.files import checkpoints
 from .registry.selectors import models_for
-from .selectors import experiment_for, experiments_named, files, managed_experiment
+from .selectors import experiments_named, files, get_experiment, managed_experiment
 
 PER_PAGE = 50
 
@@ -68,11 +68,11 @@ def comparison(request: SignedInRequest) -> HttpResponse:
 @require_GET
 def detail(request: SignedInRequest, name: str) -> HttpResponse:
     """The result of one experiment; with `checkpoint`, also the scores of another checkpoint than the best."""
-    experiment = experiment_for(request.user, name)
+    experiment = get_experiment(request.user, name)
     available = checkpoints(experiment)
     chosen = request.GET.get("checkpoint", "best")
     if chosen not in ("best", *available):
-        raise NotFound(_("This experiment has not kept this checkpoint."))
+        raise NotFoundError(_("This experiment has not kept this checkpoint."))
     adapter = "artifacts/final_model"
     scores: dict[str, Any] | None = None
     if chosen != "best":
@@ -106,14 +106,14 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
 @require_GET
 def file(request: SignedInRequest, name: str, path: str) -> FileResponse:
     """One file of the results; only paths in the list of files are served."""
-    return FileResponse(services.open_file(experiment_for(request.user, name), path), as_attachment=True)
+    return FileResponse(services.open_file(get_experiment(request.user, name), path), as_attachment=True)
 
 
 @login_required
 @require_GET
 def everything(request: SignedInRequest, name: str) -> FileResponse:
     """All files of the results as one .zip."""
-    experiment = experiment_for(request.user, name)
+    experiment = get_experiment(request.user, name)
     return FileResponse(services.archive(experiment), as_attachment=True, filename=f"{experiment.name}.zip")
 
 

@@ -9,11 +9,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.http import person
+from accounts.http import signed_in_user
 from accounts.models import Scope
-from web.errors import Invalid
-from web.requests import Text, refuse_unknown
-from web.throttles import throttles
+from web.errors import InvalidError
+from web.requests import StrictCharField, refuse_unknown_fields
+from web.throttles import throttle_classes_for
 
 from .recommendation import SAMPLE, data_for, recommend
 from .services import TEXT_LIMIT, TEXTS_LIMIT, predict
@@ -24,15 +24,15 @@ WHICH = (
 
 
 class PredictRequest(serializers.Serializer[Any]):
-    text = Text(required=False, allow_blank=True, help_text="One text; the answer is an object.")
+    text = StrictCharField(required=False, allow_blank=True, help_text="One text; the answer is an object.")
     texts = serializers.ListField(
-        child=Text(allow_blank=True), required=False, help_text="Several; the answer is a list."
+        child=StrictCharField(allow_blank=True), required=False, help_text="Several; the answer is a list."
     )
-    model = Text(required=False, allow_blank=True, help_text=WHICH)
+    model = StrictCharField(required=False, allow_blank=True, help_text=WHICH)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("texts" in attrs):
-            raise Invalid(_("Give either text or texts."), field="text")
+            raise InvalidError(_("Give either text or texts."), field="text")
         return attrs
 
 
@@ -82,17 +82,17 @@ PREDICT_SCHEMA = {
 
 class Predict(APIView):
     scope = Scope.PREDICT
-    throttle_classes = throttles("predict")  # type: ignore[assignment]  # DRF calls each
+    throttle_classes = throttle_classes_for("predict")  # type: ignore[assignment]  # DRF calls each
 
     @extend_schema(request={"application/json": PREDICT_SCHEMA}, responses=PREDICT_RESPONSE)
     def post(self, request: Request) -> Response:
         """Predict one text, or several, with a trained model."""
-        refuse_unknown(request.data, PredictRequest)
+        refuse_unknown_fields(request.data, PredictRequest)
         serializer = PredictRequest(data=request.data)
         serializer.is_valid(raise_exception=True)
         values = serializer.validated_data
         texts = values.get("texts") or [values.get("text", "")]
-        answers = predict(user=person(request), texts=texts, model=values.get("model"))
+        answers = predict(user=signed_in_user(request), texts=texts, model=values.get("model"))
         return Response(answers if "texts" in values else answers[0])
 
 
@@ -144,8 +144,8 @@ class Recommend(APIView):
         """The registered models whose labels match a dataset, measured on a sample of its rows, and a configuration for a new run."""
         serializer = RecommendRequest(data=request.query_params)
         serializer.is_valid(raise_exception=True)
-        data = data_for(person(request), serializer.validated_data["dataset"])
-        recommendation = recommend(user=person(request), data=data, sample=serializer.validated_data["sample"])
+        data = data_for(signed_in_user(request), serializer.validated_data["dataset"])
+        recommendation = recommend(user=signed_in_user(request), data=data, sample=serializer.validated_data["sample"])
         return Response(RecommendationSerializer(recommendation).data)
 
 

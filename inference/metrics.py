@@ -8,7 +8,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import Counter, Histogram, disable_created_metrics, make_wsgi_app
 
 from web.access import may_read_metrics
-from web.errors import LorasiteError, NotAllowed
+from web.errors import LorasiteError, NotAllowedError
 
 disable_created_metrics()  # they would add a second series to each counter, which no dashboard uses
 PREDICTIONS = Counter("lorasite_predictions", "Texts that were sent for prediction, by outcome.", ["outcome"])
@@ -23,7 +23,7 @@ exposition = make_wsgi_app()
 
 
 @contextmanager
-def measured(texts: int) -> Iterator[None]:
+def count_predictions(texts: int) -> Iterator[None]:
     """Count the texts of one request by its outcome: ok, or the code of the error that was raised."""
     outcome = "ok"
     started = time.perf_counter()
@@ -40,5 +40,5 @@ def measured(texts: int) -> Iterator[None]:
 def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer with this process's metrics; NotAllowed for callers that `may_read_metrics` refuses."""
     if not may_read_metrics(environ):
-        raise NotAllowed
+        raise NotAllowedError
     return exposition(environ, start_response)

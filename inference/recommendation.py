@@ -17,7 +17,7 @@ from experiments.models import Measurement, ModelVersion
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
 from experiments.results import interval
-from web.errors import Invalid, LorasiteError, NotFound
+from web.errors import InvalidError, LorasiteError, NotFoundError
 
 from .selectors import Model
 from .services import TEXTS_LIMIT, ask
@@ -69,8 +69,8 @@ def data_for(user: User, reference: str) -> Version:
     """Return the dataset version that "name" or "name@version" means; NotFound if there is none for this person."""
     try:
         return version_for(user, reference)
-    except Invalid as error:
-        raise NotFound(error.message, field="dataset") from None
+    except InvalidError as error:
+        raise NotFoundError(error.message, field="dataset") from None
 
 
 def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float = SECONDS) -> Recommendation:
@@ -95,7 +95,7 @@ def held_out(data: Version, most: int) -> Split:
     try:
         rows = load_rows(data.path, DataSection().model_copy(update=STORED_COLUMNS), SEED)
     except EngineError as error:
-        raise Invalid(str(error), field="dataset") from None
+        raise InvalidError(str(error), field="dataset") from None
     split = rows.test or rows.eval
     chosen = np.random.default_rng(SEED).permutation(len(split))[:most]
     names = np.array(rows.labels)[split.labels[chosen]]

@@ -10,7 +10,7 @@ from accounts.models import User
 from accounts.permissions import visible
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.selectors import version_of
-from web.errors import Conflict, LorasiteError, NotFound
+from web.errors import ConflictError, LorasiteError, NotFoundError
 
 OFFERED = 100  # models in a list to choose from; others can be typed by name
 Offers = list[tuple[str, float | None]]  # name and accuracy
@@ -42,17 +42,17 @@ class Models:
     def named(self, name: str) -> Model:
         """Return the model for "name", "name@3" or "name@champion"; NotFound, or Conflict if its run is not done yet."""
         if "\x00" in name:  # PostgreSQL refuses a query with a NUL
-            raise NotFound(field="model")
+            raise NotFoundError(field="model")
         short, _at, which = name.partition("@")
         model = self.registered.filter(name=short).first()
         if model:
             return Model.of(version_of(model, which))
         experiment = self.experiments.filter(name=name).first()
         if experiment is None:
-            raise NotFound(field="model")
+            raise NotFoundError(field="model")
         if not experiment.is_ready:
             message = _("This run has left no model yet. Wait until it is done, or choose another.")
-            raise Conflict(message, field="model")
+            raise ConflictError(message, field="model")
         return Model.of(experiment)
 
     def best(self) -> Model | None:

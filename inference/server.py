@@ -12,7 +12,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
-from web.errors import Conflict, Invalid, LorasiteError, NotFound
+from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 
 from . import metrics
 from .selectors import Model, Models
@@ -70,7 +70,7 @@ class Server:
         """Return the JSON body for a request's path and method."""
         path = environ["PATH_INFO"].rstrip("/")
         if path not in METHODS:
-            raise NotFound(_("This server has only POST /predict and GET /health."))
+            raise NotFoundError(_("This server has only POST /predict and GET /health."))
         method = METHODS[path]
         if environ["REQUEST_METHOD"] != method:
             message = _("Use %(method)s for %(path)s.") % {"method": method, "path": path}
@@ -86,7 +86,7 @@ class Server:
         best = self.choose_model(None)
         try:
             base_model = load(best)
-        except Conflict as error:
+        except ConflictError as error:
             raise Unavailable(error.message) from None
         return {
             "status": "ok",
@@ -99,10 +99,10 @@ class Server:
     def predict(self, body: Any) -> Any:
         """Return the answer to `text`, or the list of answers to `texts`."""
         if not isinstance(body, dict) or ("text" in body) == ("texts" in body):
-            raise Invalid(_("Give either text or texts."), field="text")
+            raise InvalidError(_("Give either text or texts."), field="text")
         texts = body["texts"] if "texts" in body else [body["text"]]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise Invalid(_("A text is a string; texts is a list of strings."), field="text")
+            raise InvalidError(_("A text is a string; texts is a list of strings."), field="text")
         check_texts(texts)
         answers = answer_texts(self.choose_model(body.get("model")), texts)
         return answers if "texts" in body else answers[0]
@@ -117,10 +117,10 @@ class Server:
             return best
         try:
             return self.models.named(str(name))
-        except NotFound:
+        except NotFoundError:
             listed = ", ".join(self.models.names()) or "–"
             message = _("There is no model %(name)s here. Available models: %(models)s.")
-            raise NotFound(message % {"name": name, "models": listed}, field="model") from None
+            raise NotFoundError(message % {"name": name, "models": listed}, field="model") from None
 
 
 def read_json(environ: WSGIEnvironment) -> Any:
@@ -131,7 +131,7 @@ def read_json(environ: WSGIEnvironment) -> Any:
     try:
         return json.loads(environ["wsgi.input"].read(BODY_LIMIT))
     except (ValueError, RecursionError):
-        raise Invalid(_("The body is not JSON.")) from None
+        raise InvalidError(_("The body is not JSON.")) from None
 
 
 def problem(error: LorasiteError) -> dict[str, Any]:

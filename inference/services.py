@@ -12,10 +12,10 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
-from engine.serve.errors import Busy, Unreadable
-from engine.serve.predictor import Answers, Prediction, Predictor
-from engine.serve.word_importance import words_that_mattered
-from web.errors import Conflict, Invalid, LorasiteError
+from engine.serve.errors import BusyError, ModelUnreadableError
+from engine.serve.predictor import Prediction, Predictor, TimedPredictions
+from engine.serve.word_importance import measure_word_importance
+from web.errors import ConflictError, InvalidError, LorasiteError
 
 from . import metrics
 from .selectors import Model, Models, models_for
@@ -52,15 +52,15 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 
 def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
     """Return the model's answer to each text, and count them in the metrics."""
-    with metrics.measured(len(texts)):
+    with metrics.count_predictions(len(texts)):
         result = ask(model, texts)
     pairs = zip(result.predictions, texts, strict=True)
     return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
 
 
-def format_answer(prediction: Prediction, text: str, model: str, result: Answers) -> dict[str, Any]:
+def format_answer(prediction: Prediction, text: str, model: str, result: TimedPredictions) -> dict[str, Any]:
     """Return an answer in the API's shape. Its times are an equal share of those of the whole request."""
-    from engine.data.languages import language  # heavy: the language detector
+    from engine.data.languages import detect_language  # heavy: the language detector
 
     texts = len(result.predictions)
     probabilities = zip(prediction.labels, prediction.probabilities, strict=True)
@@ -69,7 +69,7 @@ def format_answer(prediction: Prediction, text: str, model: str, result: Answers
         "probability": round(prediction.probabilities[prediction.label], 4),
         "latency_ms": round(result.milliseconds / texts, 2),
         "base_model": result.base_model,
-        "language": language(text),
+        "language": detect_language(text),
         "label_name": prediction.labels[prediction.label],
         "probabilities": {name: round(probability, 4) for name, probability in probabilities},
         "model": model,
@@ -82,7 +82,7 @@ def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
     (answer,) = predict(user=user, texts=[text], model=model)
     chosen = choose_model(models_for(user), answer["model"])
-    words = words_that_mattered(lambda texts: ask(chosen, texts).predictions, text, answer["label"])
+    words = measure_word_importance(lambda texts: ask(chosen, texts).predictions, text, answer["label"])
     return answer | {
         "words": words,
         "tried": sum(word.weight is not None for word in words),
@@ -104,23 +104,23 @@ def choose_model(models: Models, name: str | None) -> Model:
     """Return the model of this name, or the best one; Conflict if there is none at all."""
     model = models.named(name) if name else models.best()
     if model is None:
-        raise Conflict(_("There is no trained model yet. Train one first."), field="model")
+        raise ConflictError(_("There is no trained model yet. Train one first."), field="model")
     return model
 
 
 def check_texts(texts: list[str]) -> None:
     """Raise Invalid unless all texts can be predicted together."""
     if not texts or any(not text.strip() for text in texts):
-        raise Invalid(_("Give a text that is not empty."), field="text")
+        raise InvalidError(_("Give a text that is not empty."), field="text")
     if len(texts) > TEXTS_LIMIT:
-        raise Invalid(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
+        raise InvalidError(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise Invalid(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
+        raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
     if any(len(text) > TEXT_LIMIT for text in texts):
-        raise Invalid(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
+        raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
 
 
-def ask(model: Model, texts: list[str]) -> Answers:
+def ask(model: Model, texts: list[str]) -> TimedPredictions:
     """Predict the texts; Conflict or Overloaded as in `engine_errors`."""
     with engine_errors(model.name):
         return predictor().ask(model.folder, texts)
@@ -137,10 +137,10 @@ def engine_errors(name: str) -> Iterator[None]:
     """Turn the engine's errors about the model of this name into Conflict and Overloaded."""
     try:
         yield
-    except Unreadable as error:
+    except ModelUnreadableError as error:
         message = _("The model %(name)s can't be loaded: %(reason)s") % {"name": name, "reason": error}
-        raise Conflict(message, field="model") from None
-    except Busy as error:
+        raise ConflictError(message, field="model") from None
+    except BusyError as error:
         raise Overloaded(wait=error.wait) from None
 
 

@@ -10,7 +10,7 @@ from django.views.decorators.vary import vary_on_headers
 
 from accounts.http import SignedInRequest
 from web.errors import LorasiteError
-from web.throttles import limited
+from web.throttles import throttle_posts
 
 from . import recommendation, services
 from .copy_as import copies
@@ -18,7 +18,7 @@ from .selectors import models_for
 
 
 @login_required
-@limited("predict")
+@throttle_posts("predict")
 def page(request: SignedInRequest) -> HttpResponse:
     """Predict one text, and compare a second model's prediction."""
     data = request.POST or request.GET

@@ -6,12 +6,12 @@ from django.shortcuts import render
 
 from datasets_app.selectors import datasets_for
 from training.models import ENDED
-from training.selectors import tasks_for
+from training.selectors import visible_tasks
 
 
 @login_required
 def home(request: Any) -> HttpResponse:
-    tasks = tasks_for(request.user)
+    tasks = visible_tasks(request.user)
     context = {
         "running": tasks.exclude(status__in=ENDED)[:20],
         "ended": tasks.filter(status__in=ENDED).order_by("-ended_at")[:5],

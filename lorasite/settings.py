@@ -76,10 +76,10 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "audit.middleware.RequestMiddleware",
-    "web.middleware.RoomMiddleware",
+    "web.middleware.DiskSpaceMiddleware",
     "web.middleware.ApiMiddleware",
     "web.middleware.BodyMiddleware",
-    "web.middleware.SaneMiddleware",
+    "web.middleware.NulMiddleware",
     "web.error_responses.ErrorMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
@@ -116,7 +116,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
-    "accounts.backends.LockOut",
+    "accounts.backends.LockoutBackend",
     "django.contrib.auth.backends.ModelBackend",
     "guardian.backends.ObjectPermissionBackend",
 ]
@@ -130,8 +130,8 @@ AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME = 10, timedelta(minutes=5)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # so that nobody locks others out
 AXES_RESET_ON_SUCCESS, AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, True, False, False
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_CLIENT_IP_CALLABLE = "web.requests.network_of"
-AXES_USERNAME_CALLABLE = "accounts.usernames.counted_as"
+AXES_CLIENT_IP_CALLABLE = "web.requests.client_network"
+AXES_USERNAME_CALLABLE = "accounts.usernames.name_for_lockout"
 
 # django-allauth brings the second factor, single sign-on and the list of sessions; signing in and up stays our own.
 ACCOUNT_ADAPTER, MFA_ADAPTER = "accounts.adapters.AccountAdapter", "accounts.adapters.SecondFactorAdapter"
@@ -185,7 +185,7 @@ CACHES = {
         "OPTIONS": {
             "socket_connect_timeout": 0.2,
             "socket_timeout": 0.5,
-            "serializer": "web.throttles.Json",
+            "serializer": "web.throttles.JsonSerializer",
         },
     },
 }

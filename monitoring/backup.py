@@ -15,10 +15,10 @@ from django.utils.translation import gettext as _
 from audit.services import record, verify
 from datasets_app.models import Version
 from datasets_app.versions import canonical
-from engine.errors import CheckpointDamaged, DiskError
+from engine.errors import CheckpointDamagedError, DiskError
 from engine.storage import copy_tree, verify_folder, write_folder
 from experiments.models import Experiment, ModelVersion
-from web.errors import Conflict, Invalid
+from web.errors import ConflictError, InvalidError
 from work.paths import datasets_dir, models_dir, results_dir, secret_key_file
 
 log = logging.getLogger(__name__)
@@ -44,14 +44,14 @@ def backup(target: Path) -> Path:
     may run while the installation works.
     """
     if target.exists():
-        raise Invalid(_("%(folder)s is there already; name a new folder.") % {"folder": target})
+        raise InvalidError(_("%(folder)s is there already; name a new folder.") % {"folder": target})
     record("system.backup", folder=target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_folder(target, _fill, mode=0o700)  # it holds the secret key
     except (OSError, DiskError, sqlite3.Error) as error:
         said = _("The backup could not be written (%(reason)s); no half of it is left.")
-        raise Conflict(said % {"reason": error.__cause__ or error}) from None
+        raise ConflictError(said % {"reason": error.__cause__ or error}) from None
     return target
 
 
@@ -84,11 +84,11 @@ def _pg_dump(target: Path) -> None:
         said = _(
             "pg_dump is not on this machine. Install PostgreSQL's client programs, or dump the database where it runs."
         )
-        raise Conflict(said)
+        raise ConflictError(said)
     line = [program, "--format=custom", f"--file={target}"]
     found = subprocess.run(line, env=environment, capture_output=True, text=True)  # noqa: S603  the command is ours
     if found.returncode:
-        raise Conflict(_("pg_dump failed: %(reason)s") % {"reason": found.stderr.strip()[:500]})
+        raise ConflictError(_("pg_dump failed: %(reason)s") % {"reason": found.stderr.strip()[:500]})
 
 
 def differences() -> Iterator[Difference]:
@@ -110,7 +110,7 @@ def _of_version(version: Version) -> Iterator[Difference]:
     import polars as pl
 
     try:
-        found = canonical.digest(pl.read_parquet(version.path))
+        found = canonical.hash_rows(pl.read_parquet(version.path))
     except FileNotFoundError:
         yield Difference("dataset", str(version), "missing", _("The file of its rows is not there."))
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -136,7 +136,7 @@ def _of_folder(place: str, folder: Path) -> Iterator[Difference]:
         return
     try:
         verify_folder(folder)
-    except CheckpointDamaged as error:
+    except CheckpointDamagedError as error:
         yield Difference("model", place, "changed", str(error))
 
 

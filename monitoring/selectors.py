@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce, Now
 from datasets_app.models import QUEUE as DATA_QUEUE
 from training.models import Task
 from work import queue
-from work.models import Status, Work, kinds
+from work.models import Status, Work, task_kinds
 
 from . import health
 from .models import Worker
@@ -72,7 +72,7 @@ def system() -> System:
 def queues() -> list[QueueState]:
     """The queues that this installation has workers for, and any other that holds a task or a worker."""
     living = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
-    rows = {row["waits_in"]: row for kind in kinds() for row in _unfinished(kind)}
+    rows = {row["waits_in"]: row for kind in task_kinds() for row in _unfinished(kind)}
     served = {*queue.device_kinds(), DATA_QUEUE}
     names = [name for name in settings.RQ_QUEUES if name in rows or name in living or name in served]
     return [_state(name, rows.get(name, {}), living.get(name, 0)) for name in names]

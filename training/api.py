@@ -16,15 +16,15 @@ from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.http import person
-from accounts.idempotency import HEADER, key_of
+from accounts.http import signed_in_user
+from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.models import User
 from accounts.permissions import require_creator
 from engine.config import RunConfig
 from engine.safe_yaml import LIMIT
-from web.errors import Invalid, LorasiteError, TooLarge
-from web.requests import tag_of, unchanged, whole_number
-from web.throttles import throttles
+from web.errors import InvalidError, LorasiteError, RequestTooLargeError
+from web.requests import compute_etag, not_modified_response, parse_whole_number
+from web.throttles import throttle_classes_for
 
 from . import selectors, services
 from .models import Status, Task
@@ -55,7 +55,7 @@ AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
 FILTERS = ("status", "owner")
 
 
-class EmptyConfig(Invalid):
+class EmptyConfig(InvalidError):
     message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
@@ -64,7 +64,7 @@ def read_body(stream: IO[bytes]) -> bytes:
     content = stream.read()  # all of it (API_BODY_LIMIT at most): a client that is still sending reads no answer
     if len(content) > LIMIT:
         message = _("A configuration has at most %(limit)s KiB; nothing was queued. Remove what is not needed.")
-        raise TooLarge(message % {"limit": LIMIT // 1024}, limit_bytes=LIMIT)
+        raise RequestTooLargeError(message % {"limit": LIMIT // 1024}, limit_bytes=LIMIT)
     return content
 
 
@@ -88,7 +88,7 @@ class YAMLParser(BaseParser):
         try:
             text = read_body(stream).decode("utf-8")
         except UnicodeDecodeError:
-            raise Invalid(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
+            raise InvalidError(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
         if text.strip() in EMPTY_YAML:
             raise EmptyConfig
         return text
@@ -103,28 +103,28 @@ def sent_config(request: Request) -> dict[str, Any] | str:
 
 @extend_schema(operation_id="train", request=RunConfig, parameters=[HEADER], responses={202: AcceptedSerializer})
 @api_view(["POST"])
-@throttle_classes(throttles("train"))  # type: ignore[arg-type]  # DRF calls each
+@throttle_classes(throttle_classes_for("train"))  # type: ignore[arg-type]  # DRF calls each
 @parser_classes([ConfigurationParser, YAMLParser])
 def train(request: Request) -> Response:
     """Submit a run. It is accepted even while the queue is unavailable.
 
     A configuration has at most 64 KiB, as JSON or as YAML.
     """
-    require_creator(person(request))
+    require_creator(signed_in_user(request))
     config = services.parse_config(sent_config(request))
-    task = services.submit(user=person(request), config=config, idempotency_key=key_of(request))
+    task = services.submit(user=signed_in_user(request), config=config, idempotency_key=idempotency_key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
 
 @extend_schema(operation_id="train_validate", request=RunConfig, responses={200: ValidConfigSerializer})
 @api_view(["POST"])
-@throttle_classes(throttles("validate"))  # type: ignore[arg-type]  # DRF calls each
+@throttle_classes(throttle_classes_for("validate"))  # type: ignore[arg-type]  # DRF calls each
 @parser_classes([ConfigurationParser, YAMLParser])
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing. Needs the right to submit; at most 64 KiB."""
-    require_creator(person(request))
+    require_creator(signed_in_user(request))
     config = services.parse_config(sent_config(request))
-    services.validate(user=person(request), config=config)
+    services.validate(user=signed_in_user(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 
 
@@ -132,18 +132,20 @@ def validate(request: Request) -> Response:
 @api_view(["GET"])
 def task(request: Request, task_id: UUID) -> HttpResponse:
     """Return state, stage and progress of a run."""
-    shown = selectors.task_for(person(request), task_id)
+    shown = selectors.task_for(signed_in_user(request), task_id)
     if shown.status == Status.PENDING:  # its place in the queue changes although its row does not
         return Response(TaskSerializer(shown).data)
-    tag = tag_of(*(getattr(shown, name) for name in ETAG_FIELDS))
-    return unchanged(request, tag) or Response(TaskSerializer(shown).data, headers={"ETag": tag})
+    tag = compute_etag(*(getattr(shown, name) for name in ETAG_FIELDS))
+    return not_modified_response(request, tag) or Response(TaskSerializer(shown).data, headers={"ETag": tag})
 
 
 @extend_schema(operation_id="task_cancel", request=None, responses={202: TaskSerializer})
 @api_view(["POST"])
 def cancel(request: Request, task_id: UUID) -> Response:
     """End a waiting task at once, a running one within a step. The last checkpoint is kept."""
-    cancelled = services.cancel(user=person(request), task=selectors.managed_task(person(request), task_id))
+    cancelled = services.cancel(
+        user=signed_in_user(request), task=selectors.managed_task(signed_in_user(request), task_id)
+    )
     return Response(TaskSerializer(cancelled).data, status=202)
 
 
@@ -151,7 +153,9 @@ def cancel(request: Request, task_id: UUID) -> Response:
 @api_view(["POST"])
 def resume(request: Request, task_id: UUID) -> Response:
     """Queue a cancelled or failed run again, from its last good checkpoint."""
-    resumed = services.resume(user=person(request), task=selectors.managed_task(person(request), task_id))
+    resumed = services.resume(
+        user=signed_in_user(request), task=selectors.managed_task(signed_in_user(request), task_id)
+    )
     return Response(TaskSerializer(resumed).data, status=202)
 
 
@@ -163,10 +167,10 @@ def resume(request: Request, task_id: UUID) -> Response:
 @api_view(["GET"])
 def logs(request: Request, task_id: UUID) -> Response:
     """Return the run's log, 500 lines at a time."""
-    after = whole_number(request.query_params.get("after", "0"))
+    after = parse_whole_number(request.query_params.get("after", "0"))
     if after is None:
-        raise Invalid(_("after is the number of a log line, 0 or more."), field="after")
-    lines = selectors.log_after(selectors.task_for(person(request), task_id), after)
+        raise InvalidError(_("after is the number of a log line, 0 or more."), field="after")
+    lines = selectors.log_after(selectors.task_for(signed_in_user(request), task_id), after)
     return Response({"lines": LogLineSerializer(lines, many=True).data, "next": lines[-1].pk if lines else after})
 
 
@@ -187,7 +191,7 @@ class Tasks(ListAPIView[Task]):
 
     def get_queryset(self) -> QuerySet[Task]:
         query = {name: self.request.query_params.get(name, "") for name in FILTERS}
-        return selectors.search(person(self.request), **query)
+        return selectors.search(signed_in_user(self.request), **query)
 
 
 @extend_schema(operation_id="tasks_cancel", request=ManySerializer, responses={200: DoneSerializer(many=True)})
@@ -196,7 +200,7 @@ def cancel_many(request: Request) -> Response:
     """Cancel up to 100 runs. Each has its own result, so one that is refused does not stop the others."""
     sent = ManySerializer(data=request.data)
     sent.is_valid(raise_exception=True)
-    return Response([cancel_one(person(request), task_id) for task_id in sent.validated_data["task_ids"]])
+    return Response([cancel_one(signed_in_user(request), task_id) for task_id in sent.validated_data["task_ids"]])
 
 
 def cancel_one(user: User, task_id: UUID) -> dict[str, Any]:

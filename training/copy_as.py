@@ -14,10 +14,10 @@ from engine.errors import ConfigError
 def copies(request: HttpRequest, config: dict[str, Any]) -> list[dict[str, str]]:
     """Return snippets that submit a run with this configuration."""
     url = request.build_absolute_uri("/api/train")
-    return ways(url, concise(config), "python manage.py train run.yaml   # the YAML below")
+    return request_snippets(url, concise(config), "python manage.py train run.yaml   # the YAML below")
 
 
-def ways(url: str, body: dict[str, Any], command: str) -> list[dict[str, str]]:
+def request_snippets(url: str, body: dict[str, Any], command: str) -> list[dict[str, str]]:
     """Return snippets {id, title, code} that POST `body` to `url`; `command` is the command that does the same."""
     content = shlex.quote(json.dumps(body, ensure_ascii=False))
     headers = "-H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"

@@ -16,8 +16,8 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from datasets_app.models import Version
 from engine.config import RunConfig
-from engine.training.estimate import Forecast, Measured, forecast, influences
-from web.errors import Conflict
+from engine.training.estimate import RunEstimate, RunMeasurement, estimate_run, settings_with_influence
+from web.errors import ConflictError
 from work import queue
 
 from .models import ENDED, Status, Task, Timing
@@ -31,7 +31,7 @@ class Estimate:
     """`forecast` is None until the measurement has succeeded."""
 
     measurement: Timing
-    forecast: Forecast | None
+    forecast: RunEstimate | None
 
 
 @dataclass(frozen=True)
@@ -96,18 +96,18 @@ def median_error(pairs: Iterable[tuple[float, float]]) -> float:
     return median(abs(estimated / actual - 1) for estimated, actual in pairs)
 
 
-def forecast_from(timing: Timing, config: RunConfig) -> Forecast | None:
-    return forecast(config, Measured(**timing.result)) if timing.result else None
+def forecast_from(timing: Timing, config: RunConfig) -> RunEstimate | None:
+    return estimate_run(config, RunMeasurement(**timing.result)) if timing.result else None
 
 
 def cache_key(config: RunConfig, version: Version | None) -> str:
     """Return a hash of everything that affects a measurement."""
     content = [
-        influences(config),
+        settings_with_influence(config),
         version.hash if version else None,
-        queue.kind_for(config.training.device),
+        queue.device_kind_for(config.training.device),
         installed_version("torch"),
-        [field.name for field in fields(Measured)],  # measurements of an earlier release may lack some of them
+        [field.name for field in fields(RunMeasurement)],  # measurements of an earlier release may lack some of them
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -117,14 +117,14 @@ def queue_measurement(user: User, config: RunConfig, version: Version | None) ->
     """Create the measurement, or queue again the one that failed; raise Conflict if the person has too many."""
     User.objects.select_for_update().get(pk=user.pk)  # so that two requests do not count at the same time
     if Timing.objects.filter(owner=user).exclude(status__in=ENDED).count() >= MOST_AT_ONCE:
-        raise Conflict(_("%d of your measurements have not ended yet. Wait for one of them.") % MOST_AT_ONCE)
+        raise ConflictError(_("%d of your measurements have not ended yet. Wait for one of them.") % MOST_AT_ONCE)
     timing, created = Timing.objects.get_or_create(
         key=cache_key(config, version),
         defaults={
             "owner": user,
             "version": version,
             "config": config.model_dump(mode="json"),
-            "device_kind": queue.kind_for(config.training.device),
+            "device_kind": queue.device_kind_for(config.training.device),
         },
     )
     if not created and timing.can_resume:

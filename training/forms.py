@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from engine import safe_yaml
 from engine.config import RunConfig
-from web.errors import LorasiteError, TooLarge
+from web.errors import LorasiteError, RequestTooLargeError
 
 NAME = "experiment_name"
 MAIN_FIELDS = {
@@ -96,7 +96,9 @@ class RunForm(forms.Form):
         if not self.is_bound:
             return dict(self.config)
         if sum(len(self.data.get(path, "")) for path, _info in config_fields()) > safe_yaml.LIMIT:
-            raise TooLarge(gettext("These values are too long for a configuration; nothing was queued. Shorten them."))
+            raise RequestTooLargeError(
+                gettext("These values are too long for a configuration; nothing was queued. Shorten them.")
+            )
         config: dict[str, Any] = {}
         for path, info in config_fields():
             value = parse_field(info, self.data.get(path, ""))

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from datasets_app.models import STORED_COLUMNS, Version
 from engine import train
 from engine.config import RunConfig
-from engine.errors import Interrupted
+from engine.errors import RunInterruptedError
 from engine.training import estimate
 from experiments.services import record_result
 from work.paths import token_cache_dir
@@ -59,7 +59,7 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
                     stop.check_lease()
                     progress.add(event)
                     metrics = getattr(event, "metrics", metrics)
-        except Interrupted:
+        except RunInterruptedError:
             raise TaskStoppedError from None
         finally:
             progress.write()
@@ -79,14 +79,14 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
 
 
 class TimingRunner(TaskRunner[Timing, dict[str, Any]]):
-    """Measure a few steps of a planned run; the outcome is `engine.training.estimate.Measured` as JSON."""
+    """Measure a few steps of a planned run; the outcome is `engine.training.estimate.RunMeasurement` as JSON."""
 
     model = Timing
 
     def perform(self, task: Timing, stop: StopSignal) -> dict[str, Any]:
         config = run_config(task.config, task.version)
         report = progress_reporter(Progress(task), stop)
-        return estimate.measure(config, **engine_paths(config, task.version), told=report).to_json()
+        return estimate.measure_run(config, **engine_paths(config, task.version), told=report).to_json()
 
     def finish(self, task: Timing, outcome: dict[str, Any]) -> None:
         end_attempt(task, Status.SUCCESS, result=outcome, deaths=0)

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts.quotas import limit
+from accounts.quotas import limit_of
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
 
 from .wording import MESSAGES, TIMING_MESSAGES
@@ -52,7 +52,7 @@ class Task(Work):
         return f"{self.experiment.name} ({self.status})"
 
     def within_limit(self) -> bool:
-        allowed = limit(self.owner, "running")
+        allowed = limit_of(self.owner, "running")
         if allowed is None:
             return True
         others = Task.objects.filter(owner=self.owner).exclude(pk=self.pk)

@@ -7,25 +7,25 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
-from accounts.quotas import counts, limit
-from web.errors import Invalid
+from accounts.quotas import counts_usage, limit_of
+from web.errors import InvalidError
 
 from .models import LogLine, Status, Task
 
 LOG_PAGE = 500
 
 
-def tasks_for(user: User) -> QuerySet[Task]:
+def visible_tasks(user: User) -> QuerySet[Task]:
     return visible(user, Task.objects.select_related("experiment", "owner"))
 
 
 def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
     """Return the runs that the person may see, the newest first; `owner` is empty, or "me" for the person's own."""
     if status not in ("", *Status.values):
-        raise Invalid(_("status is one of: {names}.").format(names=", ".join(Status.values)), field="status")
+        raise InvalidError(_("status is one of: {names}.").format(names=", ".join(Status.values)), field="status")
     if owner not in ("", "me"):
-        raise Invalid(_("owner is empty or me."), field="owner")
-    tasks = tasks_for(user).order_by("-created_at")
+        raise InvalidError(_("owner is empty or me."), field="owner")
+    tasks = visible_tasks(user).order_by("-created_at")
     if status:
         tasks = tasks.filter(status=status)
     if owner:
@@ -46,19 +46,19 @@ def managed_task(user: User, task_id: UUID) -> Task:
     return get_managed(user, _complete_tasks(), pk=task_id)
 
 
-@counts("running")
+@counts_usage("running")
 def started_by(user: User) -> int:
     return Task.objects.filter(owner=user, status=Status.STARTED).count()
 
 
-@counts("queued")
+@counts_usage("queued")
 def waiting_of(user: User) -> int:
     return Task.objects.filter(owner=user, status=Status.PENDING).count()
 
 
 def running_count(user: User) -> int:
     """Return how many runs that the person may see are queued or running."""
-    return tasks_for(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
+    return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
 
 
 def log_after(task: Task, after: int = 0) -> list[LogLine]:
@@ -76,7 +76,7 @@ def note_for(task: Task) -> str:
         return ""
     if task.sent_at is not None:
         return _("Waiting in the queue. Runs ahead: {count}.").format(count=place_in_line(task))
-    most = limit(task.owner, "running")
+    most = limit_of(task.owner, "running")
     if most:
         return _("Waiting until fewer than {limit} of your runs are in progress, which is your limit.").format(
             limit=most

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from web.requests import Key
+from web.requests import StrictUUIDField
 
 from .models import LogLine, Status, Task
 from .selectors import note_for
@@ -71,7 +71,7 @@ class ValidConfigSerializer(serializers.Serializer):
 
 
 class ManySerializer(serializers.Serializer):
-    task_ids = serializers.ListField(child=Key(), min_length=1, max_length=100)
+    task_ids = serializers.ListField(child=StrictUUIDField(), min_length=1, max_length=100)
 
 
 class DoneSerializer(serializers.Serializer):

@@ -8,10 +8,10 @@ from typing import Any, cast
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from accounts.idempotency import fingerprint, made_before, once
+from accounts.idempotency import find_created, fingerprint, once
 from accounts.models import User
 from accounts.permissions import require_creator
-from accounts.quotas import require_queue, require_storage
+from accounts.quotas import require_queue_quota, require_storage_quota
 from audit.services import record
 from datasets_app.checks import text_statistics
 from datasets_app.models import Version
@@ -21,7 +21,7 @@ from engine.errors import ConfigError
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
-from web.errors import Invalid, NotFound
+from web.errors import InvalidError, NotFoundError
 from work import queue
 
 from . import estimates
@@ -38,7 +38,7 @@ def parse_config(data: Mapping[str, Any] | str) -> RunConfig:
         return RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
     except ConfigError as error:
         problems = [{"field": p.field, "message": p.message, "code": p.code} for p in error.problems]
-        raise Invalid(
+        raise InvalidError(
             _("Some values of the configuration are invalid; nothing was queued."), problems=problems
         ) from None
 
@@ -59,7 +59,7 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
     require_creator(user)
     tasks = Task.objects.select_related("experiment")
     request_hash = fingerprint("train", config.model_dump(mode="json"))
-    earlier_task = made_before(user, idempotency_key, request_hash, tasks)
+    earlier_task = find_created(user, idempotency_key, request_hash, tasks)
     if earlier_task:
         return cast(Task, earlier_task)
     version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
@@ -70,8 +70,8 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
 
 def _create(user: User, config: RunConfig, version: Version | None) -> Task:
     User.objects.select_for_update().get(pk=user.pk)  # so that two submits do not count the quota at the same time
-    require_queue(user)
-    require_storage(user)
+    require_queue_quota(user)
+    require_storage_quota(user)
     if "experiment_name" not in config.model_fields_set:
         config = config.model_copy(update={"experiment_name": free_name(config.experiment_name)})
     experiment = experiments.create(
@@ -85,7 +85,7 @@ def _create(user: User, config: RunConfig, version: Version | None) -> Task:
     task = Task.objects.create(
         owner=user,
         experiment=experiment,
-        device_kind=queue.kind_for(config.training.device),
+        device_kind=queue.device_kind_for(config.training.device),
         foreseen=estimates.stored_estimate(config, version),
     )
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
@@ -110,9 +110,9 @@ def check(*, user: User, config: RunConfig) -> Version | None:
     """Check what only the platform knows: dataset, base model and workers. Return the version; None for a hub dataset."""
     version = find_version(user, config)
     check_base_model(config.model)
-    if config.model.few_bits and queue.kind_for(config.training.device) != "cuda":
+    if config.model.few_bits and queue.device_kind_for(config.training.device) != "cuda":
         field = f"model.{config.model.few_bits}"
-        raise Invalid(
+        raise InvalidError(
             _(
                 "{field} needs an NVIDIA GPU, and this run would go to a worker without one. Leave it out, or add a "
                 "worker with a GPU and select it with training.device cuda."
@@ -126,7 +126,7 @@ def find_version(user: User, config: RunConfig) -> Version | None:
     """Return the dataset version of a run, None if its data are on the hub; raise Invalid if they cannot be trained on."""
     name = config.data.dataset_name
     if FILE_NAME.search(name) or name.startswith((".", "/", "~")) or "\\" in name or ":" in name:
-        raise Invalid(
+        raise InvalidError(
             _("File paths work on the command line only. Add the file as a dataset, then enter the dataset's name."),
             field="data.dataset_name",
         )
@@ -134,7 +134,7 @@ def find_version(user: User, config: RunConfig) -> Version | None:
         return None
     version = version_for(user, name)
     if len(version.labels) < 2:
-        raise Invalid(
+        raise InvalidError(
             _("{version} has only one label, so there is nothing to learn. Add rows with another label.").format(
                 version=version
             ),
@@ -152,7 +152,7 @@ def check_validation_rules(version: Version, config: RunConfig) -> None:
         check_token_limit(version, config)
     finding = version.findings.filter(code__in=codes).first()
     if finding:
-        raise Invalid(
+        raise InvalidError(
             _("Refused by your rule for {code}: {message}").format(code=finding.code, message=finding.message),
             field="data.validation_rules",
         )
@@ -160,13 +160,13 @@ def check_validation_rules(version: Version, config: RunConfig) -> None:
 
 def check_token_limit(version: Version, config: RunConfig) -> None:
     """Raise Invalid if texts are longer than this run reads, by the tokenizer of its own base model."""
-    lengths = text_statistics.tokens(version, config.model.name)
+    lengths = text_statistics.token_lengths(version, config.model.name)
     if lengths is None:
         check_base_model(config.model)
         lengths = text_statistics.count_tokens(version, config.model.name)
     count, share = text_statistics.share_over(lengths, config.data.max_length)
     if count:
-        raise Invalid(
+        raise InvalidError(
             _(
                 "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
             ).format(count=count, percent=f"{100 * share:.2g}", limit=config.data.max_length),
@@ -187,8 +187,10 @@ def resume(*, user: User, task: Task) -> Task:
     """Queue a cancelled or failed run again; it continues from its last good checkpoint."""
     version = task.experiment.version
     if version and not version.path.exists():
-        raise NotFound(_("The data of this run were deleted, so it cannot resume. Add the dataset and train again."))
-    require_queue(task.owner)
+        raise NotFoundError(
+            _("The data of this run were deleted, so it cannot resume. Add the dataset and train again.")
+        )
+    require_queue_quota(task.owner)
     task.queue_again()
     record("task.resume", user=user, obj=task, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))

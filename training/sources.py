@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from accounts.permissions import base_model_allowed
 from datasets_app.reading import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
-from web.errors import Invalid
+from web.errors import InvalidError
 from work.paths import hub_cache_dir
 
 HUB_TIMEOUT_S = 3.0
@@ -20,7 +20,7 @@ def check_base_model(model: ModelSection) -> None:
     if model.name == SAMPLE_MODEL or (root and (Path(root) / model.name / "config.json").is_file()):
         return
     if not base_model_allowed(model.name):
-        raise Invalid(
+        raise InvalidError(
             _(
                 "{name} is not on the list of base models that runs may use. Choose another one, or ask an administrator."
             ).format(name=model.name),
@@ -47,8 +47,8 @@ def check_base_model(model: ModelSection) -> None:
         ) from error
 
 
-def unavailable(sentence: str, model: ModelSection) -> Invalid:
-    return Invalid(sentence.format(name=model.name), field="model.name", reason="base_model_unavailable")
+def unavailable(sentence: str, model: ModelSection) -> InvalidError:
+    return InvalidError(sentence.format(name=model.name), field="model.name", reason="base_model_unavailable")
 
 
 def hub_data_file(data: DataSection) -> Path:

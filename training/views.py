@@ -11,14 +11,14 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
-from accounts.idempotency import KeyUsed, checked_key
+from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
-from experiments.selectors import experiment_for, free_name
+from experiments.selectors import free_name, get_experiment
 from web.errors import LorasiteError
-from web.throttles import count
+from web.throttles import count_request
 
 from . import curves, estimates, presets, selectors, services
 from .copy_as import copies
@@ -66,7 +66,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     require_creator(request.user)
     do = request.POST.get("do", "start") if request.method == "POST" else ""
     if do:
-        count(request, "validate")  # each button parses the YAML values of the form
+        count_request(request, "validate")  # each button parses the YAML values of the form
     form = make_form(request.user, initial_config(request), request.POST if do not in ("", "read") else None)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
@@ -106,7 +106,7 @@ def initial_config(request: SignedInRequest) -> dict[str, Any]:
     dataset_name = request.GET.get("dataset", "")
     like = request.GET.get("like")
     if like:
-        return services.config_like(experiment_for(request.user, like), dataset_name)
+        return services.config_like(get_experiment(request.user, like), dataset_name)
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
     dataset_name = dataset_name or config["data"]["dataset_name"]
     newest = {name.partition("@")[0]: name for name in newest_versions(request.user)}
@@ -124,27 +124,29 @@ def newest_versions(user: User) -> list[str]:
 
 
 def submit_form(request: SignedInRequest, form: RunForm) -> Task:
-    count(request, "train")
+    count_request(request, "train")
     config = services.parse_config(form.configuration())
     # The form's hidden token makes two clicks on Start one run.
-    return services.submit(user=request.user, config=config, idempotency_key=checked_key(request.POST.get("token", "")))
+    return services.submit(
+        user=request.user, config=config, idempotency_key=parse_idempotency_key(request.POST.get("token", ""))
+    )
 
 
 @login_required
 @require_POST
 def again(request: SignedInRequest) -> HttpResponse:
     """Submit the configuration of an experiment (`like`) again, on another version of its data (`dataset`)."""
-    experiment = experiment_for(request.user, request.POST.get("like", ""))
+    experiment = get_experiment(request.user, request.POST.get("like", ""))
     dataset_name = request.POST.get("dataset") or experiment.dataset_name
     config = services.parse_config(services.config_like(experiment, dataset_name))
     key = f"again-{experiment.pk}-{dataset_name}"  # so that two clicks are one run
     try:
         task = services.submit(user=request.user, config=config, idempotency_key=key)
-    except KeyUsed as error:
+    except KeyUsedError as error:
         # The first click has made the run, under the name that was free then: show it. If it was deleted or given away
         # since, submit another one.
         made_pk = error.facts.get("made")
-        earlier = selectors.tasks_for(request.user).filter(pk=made_pk).first() if made_pk else None
+        earlier = selectors.visible_tasks(request.user).filter(pk=made_pk).first() if made_pk else None
         task = earlier or services.submit(
             user=request.user, config=config, idempotency_key=f"{key}-{config.experiment_name}"
         )

@@ -6,13 +6,13 @@ from ipaddress import ip_address
 
 from django.conf import settings
 
-from web.errors import NotAllowed
+from web.errors import NotAllowedError
 
 
 def require_admin(user: object) -> None:
     """Raise NotAllowed unless `user` (accounts.models.User) is an administrator."""
     if not getattr(user, "is_admin", False):
-        raise NotAllowed
+        raise NotAllowedError
 
 
 def may_read_metrics(environ: Mapping[str, object]) -> bool:

@@ -16,7 +16,7 @@ FORBIDDEN = 4
 EXITS = {400: MISUSED, 404: MISSING, 403: FORBIDDEN}
 
 
-class Answering(BaseCommand):
+class JsonOrTextCommand(BaseCommand):
     """A command that prints lines for people, or the API's JSON with --json."""
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -27,7 +27,7 @@ class Answering(BaseCommand):
         try:
             data, lines = self.answer(options)
         except LorasiteError as error:
-            raise refused(error) from None
+            raise command_error(error) from None
         except (OperationalError, ProgrammingError) as error:
             raise CommandError(f"The database can't be read ({error}). `make start` creates it.") from error
         if options["json"]:
@@ -36,19 +36,19 @@ class Answering(BaseCommand):
             self.stdout.write("\n".join(lines))
 
 
-def who_and_how(parser: CommandParser) -> None:
+def add_user_and_json_options(parser: CommandParser) -> None:
     """Add --user and --json to a command or subcommand."""
     parser.add_argument("--user", help="User to act as; default: the first administrator.")
     parser.add_argument("--json", action="store_true", help="Print JSON in the API's format.")
 
 
-def refused(error: LorasiteError) -> CommandError:
+def command_error(error: LorasiteError) -> CommandError:
     """Return the command's error for `error`: its message, its problems one per line, and the exit status."""
     problems = [f"  {p['field'] or 'configuration'}: {p['message']}" for p in error.problems]
     return CommandError("\n".join([str(error.message), *problems]), returncode=EXITS.get(error.status, REFUSED))
 
 
-def columns(rows: list[list[Any]]) -> list[str]:
+def align_columns(rows: list[list[Any]]) -> list[str]:
     """Format rows as lines with aligned columns; the first row is the header, None is shown as a dash."""
     cells = [["–" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -28,7 +28,7 @@ _REFUSED_BY_SQLITE = ("SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 _filling = threading.Lock()
 
 
-class DiskFull(LorasiteError):
+class DiskFullError(LorasiteError):
     code = "disk_full"
     status = 507
     message = gettext_lazy(
@@ -37,16 +37,16 @@ class DiskFull(LorasiteError):
     )
 
 
-class DiskRefused(LorasiteError):
+class DiskNotWritableError(LorasiteError):
     code = "disk_refused"
     status = 503
 
 
-def explained(error: BaseException) -> LorasiteError | None:
+def error_to_show(error: BaseException) -> LorasiteError | None:
     """Return the error to show if the disk, or the database's disk, caused `error`; None for any other error."""
     if is_full(error):
-        release()
-        return DiskFull()
+        release_reserve()
+        return DiskFullError()
     reason = _refusal(error)
     if not reason:
         return None
@@ -54,7 +54,7 @@ def explained(error: BaseException) -> LorasiteError | None:
         "The server's disk can't be written to (%(reason)s), so this was not stored; what was stored before is "
         "kept. Tell your administrator."
     )
-    return DiskRefused(message % {"reason": reason})
+    return DiskNotWritableError(message % {"reason": reason})
 
 
 def is_full(error: BaseException) -> bool:
@@ -94,13 +94,13 @@ def _system_errno(error: BaseException) -> int:
     return int(match[1]) if match else 0
 
 
-def require_room(more: int = 0) -> None:
+def require_disk_space(more: int = 0) -> None:
     """Raise DiskFull unless `more` bytes fit without the reserve."""
-    if not has_room(more):
-        raise DiskFull
+    if not has_disk_space(more):
+        raise DiskFullError
 
 
-def has_room(more: int = 0) -> bool:
+def has_disk_space(more: int = 0) -> bool:
     """Return whether `more` bytes fit into both DATA_DIR and RESULTS_DIR without the reserve."""
     folders = (settings.DATA_DIR, settings.RESULTS_DIR)
     return all(_free(Path(folder)) + _reserve_size() - RESERVE >= LOW + more for folder in folders)
@@ -112,14 +112,14 @@ def keep_reserve() -> None:
         free = _free(Path(settings.DATA_DIR))
         size = _reserve_size()
         if size and free < LOW:
-            release()
+            release_reserve()
         elif size < RESERVE and free > RESERVE + 2 * LOW:
             _fill()
     except OSError as error:
         log.warning("The reserve of disk space could not be kept: %s", error)
 
 
-def release() -> None:
+def release_reserve() -> None:
     """Delete the reserve, so that its space is free."""
     if _reserve_size():
         log.warning("The disk is full; the reserve is released so that people can sign in and delete something.")

@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from web import disk
-from web.errors import Invalid, LorasiteError, NotAllowed, NotFound, TooLarge, is_panic
+from web.errors import InvalidError, LorasiteError, NotAllowedError, NotFoundError, RequestTooLargeError, is_panic
 
 log = logging.getLogger(__name__)
 
@@ -69,16 +69,16 @@ class ErrorMiddleware:
             raise RuntimeError("Native code panicked.") from error
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        error = exception if isinstance(exception, LorasiteError) else explained_by_disk(exception)
+        error = exception if isinstance(exception, LorasiteError) else disk_error_to_show(exception)
         if error is None:
             return None
         note_refusal(request, error)
         return error_page(request, error)
 
 
-def explained_by_disk(error: BaseException | None) -> LorasiteError | None:
+def disk_error_to_show(error: BaseException | None) -> LorasiteError | None:
     """Return the error to show if a full or read-only disk caused `error`, and log the traceback; else None."""
-    disk_error = disk.explained(error) if error else None
+    disk_error = disk.error_to_show(error) if error else None
     if disk_error:
         log.error("%s", disk_error, exc_info=error)
     return disk_error
@@ -126,19 +126,19 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
 
 def _from_drf(exception: Exception) -> LorasiteError | None:
     if isinstance(exception, Http404):
-        return NotFound()
+        return NotFoundError()
     if isinstance(exception, PermissionDenied):
-        return NotAllowed()
+        return NotAllowedError()
     if isinstance(exception, RequestDataTooBig):
-        return TooLarge()
+        return RequestTooLargeError()
     if isinstance(exception, UNREADABLE):
         return Unreadable()
     if not isinstance(exception, exceptions.APIException):
-        return explained_by_disk(exception)
+        return disk_error_to_show(exception)
     messages = _flatten(exception.detail)
     problems = [{"field": field, "message": message} for field, message in messages if field]
     title = _("Some fields are not valid.") if problems else " ".join(message for _field, message in messages)
-    error = Invalid(title, problems=problems)
+    error = InvalidError(title, problems=problems)
     error.status = exception.status_code
     error.code = exception.default_code
     return error
@@ -158,12 +158,12 @@ def _flatten(detail: object, field: str = "") -> list[tuple[str, str]]:
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Answer an address that no URL pattern matches."""
-    return error_page(request, NotFound(_("There is no page at this address.")))
+    return error_page(request, NotFoundError(_("There is no page at this address.")))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer an unexpected error. A full disk can surface here, too, when a middleware stores the session."""
-    disk_error = explained_by_disk(sys.exception())
+    disk_error = disk_error_to_show(sys.exception())
     if disk_error:
         return error_page(request, disk_error)
     message = _("Something went wrong on our side. Your stored data is kept; the details are in the server's log.")
@@ -176,4 +176,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer a form without a valid CSRF token."""
     message = _("This form has expired or came from another site. Reload the page and send it again.")
-    return error_page(request, NotAllowed(message))
+    return error_page(request, NotAllowedError(message))

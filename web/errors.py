@@ -30,30 +30,30 @@ class LorasiteError(Exception):
         super().__init__(str(self.message))
 
 
-class Invalid(LorasiteError):
+class InvalidError(LorasiteError):
     code = "invalid"
     status = 400
 
 
-class NotFound(LorasiteError):
+class NotFoundError(LorasiteError):
     code = "not_found"
     status = 404
     message = _("This does not exist, or it is not shared with you.")
 
 
-class NotAllowed(LorasiteError):
+class NotAllowedError(LorasiteError):
     code = "not_allowed"
     status = 403
     message = _("Your role does not allow this. Ask an administrator.")
 
 
-class TooLarge(LorasiteError):
+class RequestTooLargeError(LorasiteError):
     code = "too_large"
     status = 413
     message = _("This request is larger than allowed; nothing was changed. Send it in parts.")
 
 
-class Conflict(LorasiteError):
+class ConflictError(LorasiteError):
     code = "conflict"
     status = 409
 

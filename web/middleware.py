@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from web import disk
 from web.error_responses import BusyReceiving, Unreadable, error_page
-from web.errors import Invalid, LorasiteError, TooLarge
+from web.errors import InvalidError, LorasiteError, RequestTooLargeError
 
 UPLOADS = ("/datasets/new/", "/api/datasets")  # addresses that take files; their views report files that are too large
 VERSION_HEADER = "X-API-Version"
@@ -20,7 +20,7 @@ KNOWN = ("1",)
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
-class UnknownVersion(Invalid):
+class UnknownVersion(InvalidError):
     code = "unknown_version"
 
 
@@ -38,7 +38,7 @@ class ProxyMiddleware:
         return self.get_response(request)
 
 
-class RoomMiddleware:
+class DiskSpaceMiddleware:
     """Keep the reserve of disk space, and refuse a large body before it is written to a disk without room for it."""
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -47,10 +47,10 @@ class RoomMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         disk.keep_reserve()
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        if length <= disk.SMALL or disk.has_room(length):
+        if length <= disk.SMALL or disk.has_disk_space(length):
             return self.get_response(request)
         drain(request, min(length, settings.UPLOAD_LIMIT))
-        return error_page(request, disk.DiskFull())
+        return error_page(request, disk.DiskFullError())
 
 
 class PrivateMiddleware:
@@ -69,7 +69,7 @@ class PrivateMiddleware:
         return response
 
 
-class SaneMiddleware:
+class NulMiddleware:
     """Refuse a NUL character in an address or a form: none of our texts has one, and PostgreSQL cannot store it."""
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -80,7 +80,7 @@ class SaneMiddleware:
         try:
             form = request.body if request.content_type == "application/x-www-form-urlencoded" else b""
         except RequestDataTooBig:
-            return error_page(request, TooLarge())
+            return error_page(request, RequestTooLargeError())
         if "\0" in request.path or any(nul in sent for nul in (b"%00", b"\0") for sent in (query, form)):
             return error_page(request, Unreadable())
         return self.get_response(request)
@@ -90,9 +90,9 @@ class BodyMiddleware:
     """Report why the web server did not keep a request's body. Upload views report files over the limit themselves."""
 
     REFUSED: dict[str, type[LorasiteError]] = {
-        "too_large": TooLarge,
+        "too_large": RequestTooLargeError,
         "busy": BusyReceiving,
-        "disk_full": disk.DiskFull,
+        "disk_full": disk.DiskFullError,
     }
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -115,7 +115,7 @@ class ApiMiddleware:
         if not request.path.startswith("/api/"):
             return self.get_response(request)
         refusal = self._refuse_version(request) or self._refuse_large_body(request)
-        response = refusal or tagged(request, self.get_response(request))
+        response = refusal or add_etag(request, self.get_response(request))
         response[VERSION_HEADER] = NEWEST
         return response
 
@@ -131,7 +131,7 @@ class ApiMiddleware:
         if length <= settings.API_BODY_LIMIT or request.content_type == "multipart/form-data":
             return None
         drain(request, min(length, settings.API_BODY_LIMIT * 4))
-        return error_page(request, TooLarge(limit_bytes=settings.API_BODY_LIMIT))
+        return error_page(request, RequestTooLargeError(limit_bytes=settings.API_BODY_LIMIT))
 
 
 def drain(request: HttpRequest, left: int) -> None:
@@ -140,7 +140,7 @@ def drain(request: HttpRequest, left: int) -> None:
         left -= len(chunk)
 
 
-def tagged(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+def add_etag(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     """Add an ETag to the response of a GET, unless the view set a cheaper one; return 304 if the client has it already."""
     if request.method != "GET" or response.status_code not in (200, 304) or response.streaming:
         return response

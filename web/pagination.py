@@ -14,8 +14,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
-from web.errors import Invalid, NotFound
-from web.requests import whole_number
+from web.errors import InvalidError, NotFoundError
+from web.requests import parse_whole_number
 
 PAGE = 50
 MOST = 200
@@ -61,9 +61,9 @@ class CursorPagination(BasePagination):
 
 def page_size(request: Request) -> int:
     """Return the requested number of rows per page; raise Invalid outside 1 to 200."""
-    size = whole_number(request.query_params.get("limit", str(PAGE)))
+    size = parse_whole_number(request.query_params.get("limit", str(PAGE)))
     if size is None or not 1 <= size <= MOST:
-        raise Invalid(_("limit must be a number from 1 to %(most)s.") % {"most": MOST}, field="limit")
+        raise InvalidError(_("limit must be a number from 1 to %(most)s.") % {"most": MOST}, field="limit")
     return size
 
 
@@ -105,7 +105,7 @@ def decode_cursor(model: type[Model], path: str, cursor: str) -> tuple[Any, Any]
         field = _field(model, path)
         return None if value is None else field.to_python(value), model._meta.pk.to_python(pk)
     except (ValueError, TypeError, binascii.Error, ValidationError, FieldError, RecursionError):
-        raise NotFound(_("Invalid cursor. Start again without it."), field="cursor") from None
+        raise NotFoundError(_("Invalid cursor. Start again without it."), field="cursor") from None
 
 
 def _field(model: type[Model], path: str) -> Any:

@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from web.errors import Invalid
+from web.errors import InvalidError
 
 LONGEST_NUMBER = 18  # digits that fit a database's 64-bit integer
 
 
-class Text(serializers.CharField):
+class StrictCharField(serializers.CharField):
     """A string. DRF's own field also accepts numbers."""
 
     def to_internal_value(self, data: object) -> str:
@@ -25,7 +25,7 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
-class Key(serializers.UUIDField):
+class StrictUUIDField(serializers.UUIDField):
     """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
 
     def to_internal_value(self, data: object) -> Any:
@@ -34,14 +34,14 @@ class Key(serializers.UUIDField):
         return super().to_internal_value(data)
 
 
-def whole_number(text: str) -> int | None:
+def parse_whole_number(text: str) -> int | None:
     """Return the number that plain ASCII digits spell; None for anything else or more than 18 digits."""
     if not text.isascii() or not text.isdigit() or len(text) > LONGEST_NUMBER:
         return None
     return int(text)
 
 
-def address_of(request: HttpRequest | Request) -> str | None:
+def client_address(request: HttpRequest | Request) -> str | None:
     """Return the client's address in canonical form; None for a Unix socket.
 
     Databases return the canonical form unchanged, so the hash of an audit entry still matches when it is read back.
@@ -53,21 +53,21 @@ def address_of(request: HttpRequest | Request) -> str | None:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def network_of(request: HttpRequest | Request) -> str | None:
+def client_network(request: HttpRequest | Request) -> str | None:
     """Return what a client is counted under: its IPv4 address, or its IPv6 /64, because one client owns all of that."""
-    address = address_of(request)
+    address = client_address(request)
     if address is None or ":" not in address:
         return address
     return str(IPv6Network((address, 64), strict=False).network_address)
 
 
-def tag_of(*facts: Any) -> str:
+def compute_etag(*facts: Any) -> str:
     """Return an ETag computed from the facts that determine a response, without rendering it."""
     fingerprint = repr((get_language(), *facts)).encode()
     return f'"{hashlib.sha256(fingerprint).hexdigest()[:32]}"'
 
 
-def unchanged(request: Request, tag: str) -> HttpResponse | None:
+def not_modified_response(request: Request, tag: str) -> HttpResponse | None:
     """Return a 304 response if the client already has the response with this ETag, else None."""
     response: HttpResponse | None = get_conditional_response(request._request, etag=tag)
     if response is not None:
@@ -75,7 +75,7 @@ def unchanged(request: Request, tag: str) -> HttpResponse | None:
     return response
 
 
-def refuse_unknown(data: object, serializer: type[serializers.Serializer[Any]]) -> None:
+def refuse_unknown_fields(data: object, serializer: type[serializers.Serializer[Any]]) -> None:
     """Raise Invalid if `data` has a field that the serializer lacks: a misspelt field must not count as left out."""
     if not isinstance(data, dict):
         return
@@ -83,4 +83,4 @@ def refuse_unknown(data: object, serializer: type[serializers.Serializer[Any]]) 
     unknown = sorted(data.keys() - known_fields.keys())
     if unknown:
         message = _("Unknown field. Known fields: %(known)s.") % {"known": ", ".join(known_fields)}
-        raise Invalid(message, field=str(unknown[0])[:80])
+        raise InvalidError(message, field=str(unknown[0])[:80])

@@ -138,7 +138,7 @@ def _forbid_nul(schema: dict[str, Any], pattern: str = ANY_TEXT) -> None:
         schema["pattern"] = pattern
 
 
-class Sent(PydanticExtension):
+class RequestModelExtension(PydanticExtension):
     """Describe a pydantic model as clients write it: fields with a default may be left out."""
 
     target_class = "pydantic.BaseModel"

@@ -15,12 +15,12 @@ from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 
 from web.errors import LorasiteError
-from web.requests import network_of
+from web.requests import client_network
 
 log = logging.getLogger(__name__)
 
 
-class Json:
+class JsonSerializer:
     """Serializer of Django's Redis cache. Its default, pickle, would execute what somebody puts into Redis."""
 
     def dumps(self, value: object) -> bytes:
@@ -30,7 +30,7 @@ class Json:
         return json.loads(data)
 
 
-class TooOften(LorasiteError):
+class TooManyRequestsError(LorasiteError):
     code = "too_often"
     status = 429
     message = _("Too many requests in a short time; nothing was changed. Wait a little, then try again.")
@@ -72,22 +72,22 @@ class _ByPerson(_Throttle):
 
 class _ByAddress(_Throttle):
     def caller_of(self, request: HttpRequest | Request) -> str:
-        return f"address:{network_of(request) or ''}"
+        return f"address:{client_network(request) or ''}"
 
 
-def throttles(scope: str) -> list[Callable[[], Any]]:
+def throttle_classes_for(scope: str) -> list[Callable[[], Any]]:
     """Return the `throttle_classes` of an API view; `scope` is a name in settings.THROTTLES."""
     return [lambda: _ByPerson(scope), lambda: _ByAddress(scope)]
 
 
-def limited(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def throttle_posts(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a page so that its POST requests are counted against `scope`."""
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def throttled_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if request.method == "POST":
-                count(request, scope)
+                count_request(request, scope)
             return view(request, *args, **kwargs)
 
         return throttled_view
@@ -95,11 +95,11 @@ def limited(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-def count(request: HttpRequest, scope: str) -> None:
+def count_request(request: HttpRequest, scope: str) -> None:
     """Count a request against the limits of `scope`; raise TooOften once one of them is reached."""
-    for make_throttle in throttles(scope):
+    for make_throttle in throttle_classes_for(scope):
         throttle = make_throttle()
         if not throttle.allow_request(request, None):
-            error = TooOften()
+            error = TooManyRequestsError()
             error.wait = throttle.wait()
             raise error

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from web.errors import Conflict
+from web.errors import ConflictError
 
 log = logging.getLogger(__name__)
 Translated: TypeAlias = str | Promise
@@ -23,7 +23,7 @@ QUEUED = "queued"
 PREPARING = "preparing"
 
 
-class WrongState(Conflict):
+class WrongState(ConflictError):
     code = "task_wrong_state"
     message = _("This task has already ended, or another worker has started it. Nothing was changed.")
 
@@ -162,6 +162,6 @@ class Work(models.Model):
         log.info("%s %s: %s", self._meta.verbose_name, self.pk, text)
 
 
-def kinds() -> list[type[Work]]:
+def task_kinds() -> list[type[Work]]:
     """Return every kind of task that the installed apps define."""
     return [model for model in apps.get_models() if issubclass(model, Work)]

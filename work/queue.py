@@ -41,7 +41,7 @@ def device_kinds() -> list[str]:
     return settings.DEVICE_KINDS or [device_kind()]
 
 
-def kind_for(wanted: str) -> str:
+def device_kind_for(wanted: str) -> str:
     """Return the queue of a run that asks for a device; where no worker has it, the default one, whose worker will say so."""
     kinds = device_kinds()
     return wanted if wanted in kinds else kinds[0]
@@ -54,7 +54,7 @@ def connect(timeout: float = 2.0) -> redis.Redis:
     )
 
 
-def queue_of(name: str, connection: redis.Redis) -> Queue:
+def rq_queue(name: str, connection: redis.Redis) -> Queue:
     return Queue(name, connection=connection, serializer=JSONSerializer, default_timeout=-1)
 
 
@@ -71,7 +71,7 @@ def send(kind: type[Work], task_id: UUID) -> bool:
     try:
         with connect() as connection:
             remove_job(task, connection)
-            queue_of(task.queue_name, connection).enqueue(
+            rq_queue(task.queue_name, connection).enqueue(
                 task.job, args=[str(task.pk)], job_id=job_id(task), job_timeout=-1, result_ttl=0, failure_ttl=3600
             )
     except redis.RedisError:
@@ -98,7 +98,7 @@ def claim(task: Work) -> bool:
 
 def remove_job(task: Work, connection: redis.Redis) -> None:
     """Remove whatever Redis still holds of this start of the task."""
-    queue = queue_of(task.queue_name, connection)
+    queue = rq_queue(task.queue_name, connection)
     queue.intermediate_queue.remove(job_id(task))
     connection.delete(popped_key(task))
     try:
@@ -108,7 +108,7 @@ def remove_job(task: Work, connection: redis.Redis) -> None:
 
 
 def waiting_job_ids(queue_names: set[str], connection: redis.Redis) -> set[str]:
-    return {waiting_id for name in queue_names for waiting_id in queue_of(name, connection).job_ids}
+    return {waiting_id for name in queue_names for waiting_id in rq_queue(name, connection).job_ids}
 
 
 def is_lost(task: Work, connection: redis.Redis) -> bool:
@@ -117,7 +117,7 @@ def is_lost(task: Work, connection: redis.Redis) -> bool:
     A job between pop and start lies in the intermediate queue or in the registry of started jobs. It may stay there
     for START_LIMIT seconds; longer means that its worker died in between.
     """
-    queue = queue_of(task.queue_name, connection)
+    queue = rq_queue(task.queue_name, connection)
     popped = set(queue.intermediate_queue.get_job_ids()) | set(queue.started_job_registry.get_job_ids(cleanup=False))
     if job_id(task) not in popped:
         return True

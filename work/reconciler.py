@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from . import queue
-from .models import QUEUED, Status, Work, WrongState, kinds
+from .models import QUEUED, Status, Work, WrongState, task_kinds
 
 log = logging.getLogger(__name__)
 DEATHS_ALLOWED = 3
@@ -62,7 +62,7 @@ def reconcile() -> dict[str, int]:
 def _pending_tasks(**where: object) -> list[Work]:
     """Return waiting tasks of every kind, the oldest of each kind first."""
     tasks: list[Work] = []
-    for kind in kinds():
+    for kind in task_kinds():
         tasks += kind._default_manager.filter(status=Status.PENDING, **where).order_by("created_at")
     return tasks
 
@@ -80,7 +80,7 @@ def tasks_lost_in_redis() -> list[Work]:
 def take_back_abandoned() -> int:
     """Put running tasks whose lease has expired back in the queue, or fail them; return how many."""
     expired = {"status": Status.STARTED, "lease_until__lt": Now()}
-    abandoned = [task for kind in kinds() for task in kind._default_manager.filter(**expired)]
+    abandoned = [task for kind in task_kinds() for task in kind._default_manager.filter(**expired)]
     if not clock.is_trusted():  # asked last: the clock may have been moved just before the query above
         return 0
     return sum(map(take_back, abandoned))

@@ -86,7 +86,7 @@ class TaskRunner(ABC, Generic[W, Outcome]):
         """Run one task to its end. Errors of the task are written to its row and not raised."""
         if stopping.is_set():  # before the start: the row still waits, and the reconciler sends it again
             return
-        if not disk.has_room():  # the reconciler sends it again every few seconds
+        if not disk.has_disk_space():  # the reconciler sends it again every few seconds
             log.warning("The disk is full; task %s waits until there is room.", task_id)
             return
         task = lease.acquire(self.model, uuid.UUID(task_id))
@@ -132,7 +132,7 @@ def write_end(write: Callable[[], None]) -> None:
             if not tries_left or connection.in_atomic_block:
                 raise
             if disk.is_full(error):
-                disk.release()
+                disk.release_reserve()
             connection.close()
             time.sleep(2)
 

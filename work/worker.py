@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from . import lease, queue, running
-from .models import Status, Work, kinds
+from .models import Status, Work, task_kinds
 from .reconciler import reconcile, take_back_abandoned
 from .signals import worker_alive, worker_left
 
@@ -124,7 +124,7 @@ class ForkingWorker(Worker):
 
 def task_held_by(job: Job, pid: int) -> Work | None:
     """Return the task of a job if the process `pid` of this machine holds it."""
-    for kind in kinds():
+    for kind in task_kinds():
         if kind.job == job.func_name:
             held = kind._default_manager.filter(pk=job.args[0], status=Status.STARTED, worker=lease.worker_name(pid))
             return held.first()

@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group
 
 from accounts import sharing as rules
 from accounts.models import User
-from accounts.permissions import decided_by, owns
+from accounts.permissions import owns, permission_object
 
 register = template.Library()
 
@@ -15,7 +15,7 @@ register = template.Library()
 @register.inclusion_tag("parts/sharing.html", takes_context=True)
 def sharing(context: Any, obj: Any) -> dict[str, Any]:
     user = context["request"].user
-    obj = decided_by(obj)
+    obj = permission_object(obj)
     may_share = owns(user, obj)
     others = User.objects.filter(is_active=True).exclude(pk=obj.owner_id)
     groups = Group.objects.order_by("name") if may_share else []

@@ -8,7 +8,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from web.requests import network_of
+from web.requests import client_network
 
 RIGHT, TRIES = "correct-horse-9", settings.AXES_FAILURE_LIMIT
 
@@ -65,7 +65,7 @@ def test_one_network_is_written_in_one_way() -> None:
     def network(address: str) -> str | None:
         request = HttpRequest()
         request.META["REMOTE_ADDR"] = address
-        return network_of(request)
+        return client_network(request)
 
     assert network("2001:0DB8::1") == network("2001:db8::ffff") == "2001:db8::" != network("2001:db8:0:1::1")
     assert network("::ffff:192.0.2.1") == network("192.0.2.1") == "192.0.2.1" and network("") is None

@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from accounts import services
 from accounts.models import User
-from accounts.quotas import MIB, QuotaReached
+from accounts.quotas import MIB, QuotaReachedError
 from experiments.models import Experiment
 from lorasite.tests.rows import belongings
 from training.models import Status, Task
@@ -145,7 +145,7 @@ def test_storage_quota_counts_data_and_results(member: User, tweets_csv: Any) ->
     (owned.experiment.folder / "big.bin").write_bytes(b"0" * 2 * MIB)
     User.objects.filter(pk=member.pk).update(storage_limit_mb=2)
     member.refresh_from_db()
-    with pytest.raises(QuotaReached, match="your limit is 2 MiB"):
+    with pytest.raises(QuotaReachedError, match="your limit is 2 MiB"):
         create_version(user=member, name="more", file=tweets_csv, filename="tweets.csv")
 
 
@@ -158,9 +158,13 @@ def test_account_page_shows_use_and_limit(client: Any, member: User, settings: A
 
 
 def test_installations_limits_hold_unless_an_admin_set_others(member: User, admin: User, settings: Any) -> None:
-    from accounts.quotas import limit
+    from accounts.quotas import limit_of
 
     settings.QUOTAS = {"running": None, "queued": 5, "storage": 100}
-    assert (limit(member, "running"), limit(member, "queued"), limit(member, "storage")) == (None, 5, 100 * MIB)
+    assert (limit_of(member, "running"), limit_of(member, "queued"), limit_of(member, "storage")) == (
+        None,
+        5,
+        100 * MIB,
+    )
     services.set_limits(user=admin, person=member, queued_limit=7)
-    assert limit(member, "queued") == 7
+    assert limit_of(member, "queued") == 7

@@ -9,14 +9,14 @@ from guardian.models import GroupObjectPermission, UserObjectPermission
 
 from accounts import services, sharing
 from accounts.models import User
-from accounts.permissions import OnlyOwner, visible
+from accounts.permissions import OnlyOwnerError, visible
 from audit.models import Entry
 from conftest import make_user
 from datasets_app.models import Dataset
 from experiments.models import Experiment
 from lorasite.tests.rows import Belongings, belongings
 from training.models import Task
-from web.errors import Invalid, NotAllowed
+from web.errors import InvalidError, NotAllowedError
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def sees(user: User, *, manage: bool = False) -> set[str]:
 def test_a_run_is_shared_with_its_experiment_and_both_end_together(
     owned: Belongings, member: User, stranger: User, level: str, manages: set[str]
 ) -> None:
-    sharing.give(user=member, obj=owned.task, to=stranger, level=level)
+    sharing.set_access(user=member, obj=owned.task, to=stranger, level=level)
     assert sees(stranger) == {"experiment", "task"} and sees(stranger, manage=True) == manages
-    sharing.give(user=member, obj=owned.experiment, to=stranger, level="none")
+    sharing.set_access(user=member, obj=owned.experiment, to=stranger, level="none")
     assert sees(stranger) == set()
 
 
 def test_a_group_sees_while_one_is_in_it(owned: Belongings, member: User, stranger: User) -> None:
     team = Group.objects.create(name="night shift")
-    sharing.give(user=member, obj=owned.dataset, to=team, level="view")
+    sharing.set_access(user=member, obj=owned.dataset, to=team, level="view")
     assert sees(stranger) == set()
     stranger.groups.add(team)
     assert sees(stranger) == {"dataset"}
@@ -51,8 +51,8 @@ def test_a_group_sees_while_one_is_in_it(owned: Belongings, member: User, strang
 
 
 def test_list_says_who_sees_it_and_why(owned: Belongings, member: User, stranger: User, viewer: User) -> None:
-    sharing.give(user=member, obj=owned.dataset, to=stranger, level="manage")
-    sharing.give(user=member, obj=owned.dataset, to=Group.objects.get(name="viewer"), level="view")
+    sharing.set_access(user=member, obj=owned.dataset, to=stranger, level="manage")
+    sharing.set_access(user=member, obj=owned.dataset, to=Group.objects.get(name="viewer"), level="view")
     lines = [(line.name, line.level, line.why) for line in sharing.access_list(owned.dataset)]
     assert lines == [
         ("member", "owner", "Owner"),
@@ -67,7 +67,7 @@ def test_everything_that_is_shared_is_seen_and_nothing_else(member: User, strang
     stranger.groups.add(team)
     things = [belongings(member, f"data-{n}").dataset for n in range(7)]
     for n, thing in enumerate(things[:6]):
-        sharing.give(user=member, obj=thing, to=stranger if n % 2 else team, level="manage" if n < 3 else "view")
+        sharing.set_access(user=member, obj=thing, to=stranger if n % 2 else team, level="manage" if n < 3 else "view")
     own = belongings(stranger, "own").dataset
     seen, managed = (visible(stranger, Dataset.objects.all(), manage=manage) for manage in (False, True))
     assert set(seen) == {own, *things[:6]} and set(managed) == {own, *things[:3]}
@@ -77,27 +77,27 @@ def test_everything_that_is_shared_is_seen_and_nothing_else(member: User, strang
 
 @pytest.mark.parametrize("level", ["view", "manage"])
 def test_only_the_owner_shares_on(owned: Belongings, member: User, stranger: User, viewer: User, level: str) -> None:
-    sharing.give(user=member, obj=owned.dataset, to=stranger, level=level)
-    with pytest.raises(OnlyOwner):
-        sharing.give(user=stranger, obj=owned.dataset, to=viewer, level="view")
+    sharing.set_access(user=member, obj=owned.dataset, to=stranger, level=level)
+    with pytest.raises(OnlyOwnerError):
+        sharing.set_access(user=stranger, obj=owned.dataset, to=viewer, level="view")
 
 
 def test_what_is_given_away_has_one_owner_and_takes_its_run_along(
     owned: Belongings, member: User, stranger: User, viewer: User
 ) -> None:
-    sharing.give(user=member, obj=owned.experiment, to=stranger, level="owner")
+    sharing.set_access(user=member, obj=owned.experiment, to=stranger, level="owner")
     owned.task.refresh_from_db()
     assert owned.task.owner == stranger and sees(member) == {"dataset"} and sees(stranger) == {"experiment", "task"}
-    with pytest.raises(Invalid):
-        sharing.give(user=stranger, obj=owned.experiment, to=viewer, level="owner")  # a viewer can't own
+    with pytest.raises(InvalidError):
+        sharing.set_access(user=stranger, obj=owned.experiment, to=viewer, level="owner")  # a viewer can't own
 
 
 def test_leavers_objects_are_handed_over_in_one_step_and_the_account_is_closed(
     owned: Belongings, admin: User, member: User, stranger: User
 ) -> None:
     belongings(member, "other")
-    assert services.close(user=admin, person=member, heir=stranger) == 6
-    assert sharing.belongings(member) == {} and sharing.belongings(stranger) == {
+    assert services.close_account(user=admin, person=member, heir=stranger) == 6
+    assert sharing.count_owned_objects(member) == {} and sharing.count_owned_objects(stranger) == {
         "dataset": 2,
         "experiment": 2,
         "model": 2,
@@ -109,21 +109,21 @@ def test_leavers_objects_are_handed_over_in_one_step_and_the_account_is_closed(
 
 
 def test_leavers_objects_wait_for_an_heir_and_are_never_orphaned(owned: Belongings, admin: User, member: User) -> None:
-    services.close(user=admin, person=member)
+    services.close_account(user=admin, person=member)
     assert Dataset.objects.get().owner == member and sees(admin) == {"dataset", "experiment", "task"}
     assert sharing.hand_over(user=admin, leaver=member, to=admin) == 3
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowedError):
         sharing.hand_over(user=member, leaver=admin, to=member)
 
 
 def test_nobody_closes_their_own_account(admin: User) -> None:
-    with pytest.raises(Invalid):
-        services.close(user=admin, person=admin)
+    with pytest.raises(InvalidError):
+        services.close_account(user=admin, person=admin)
 
 
 def test_shares_go_with_the_object(owned: Belongings, member: User, stranger: User) -> None:
-    sharing.give(user=member, obj=owned.experiment, to=stranger, level="view")
-    sharing.give(user=member, obj=owned.experiment, to=Group.objects.get(name="viewer"), level="view")
+    sharing.set_access(user=member, obj=owned.experiment, to=stranger, level="view")
+    sharing.set_access(user=member, obj=owned.experiment, to=Group.objects.get(name="viewer"), level="view")
     owned.experiment.delete()
     assert not UserObjectPermission.objects.exists() and not GroupObjectPermission.objects.exists()
 
@@ -141,7 +141,7 @@ def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, s
 
 
 def test_reader_sees_the_list_but_no_form(client: Any, owned: Belongings, member: User, stranger: User) -> None:
-    sharing.give(user=member, obj=owned.experiment, to=stranger, level="view")
+    sharing.set_access(user=member, obj=owned.experiment, to=stranger, level="view")
     client.force_login(stranger)
     page = client.get("/experiments/mine/").content.decode()
     assert "Shared with this person" in page and 'name="access"' not in page

@@ -15,7 +15,7 @@ from accounts import secrets, services, sharing
 from accounts.models import Token, User
 from audit.models import Entry
 from lorasite.tests.rows import belongings
-from web.errors import Conflict, NotAllowed
+from web.errors import ConflictError, NotAllowedError
 
 
 def token_of(user: User, *scopes: str, days: int = 1) -> str:
@@ -29,11 +29,11 @@ def ask(secret: str, path: str = "/api/datasets", method: str = "get", body: Any
 
 
 def test_form_is_the_published_one_and_its_checksum_tells_a_typo() -> None:
-    secret = secrets.mint("pat")
-    assert re.fullmatch(secrets.PATTERN, secret) and secrets.is_whole(secret, "pat")
+    secret = secrets.generate("pat")
+    assert re.fullmatch(secrets.PATTERN, secret) and secrets.is_well_formed(secret, "pat")
     other = "a" if secret[20] != "a" else "b"
     for wrong in (secret[:-1], secret + "0", secret[:20] + other + secret[21:], secret.replace("pat", "inv"), ""):
-        assert not secrets.is_whole(wrong, "pat")
+        assert not secrets.is_well_formed(wrong, "pat")
 
 
 def test_secret_is_shown_once_and_stored_as_a_hash(client: Any, member: User) -> None:
@@ -80,7 +80,7 @@ def test_admins_token_is_a_members_without_the_scope(admin: User, member: User) 
     plain, full = token_of(admin, "read"), token_of(admin, "read", "admin")
     assert (ask(plain, "/api/audit/logs"), ask(full, "/api/audit/logs")) == (403, 200)
     assert (ask(plain, "/api/datasets/private"), ask(full, "/api/datasets/private")) == (404, 200)
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowedError):
         token_of(member, "read", "admin")
 
 
@@ -96,7 +96,7 @@ def test_token_ends_on_its_day_and_when_it_is_ended(client: Any, member: User) -
 def test_one_persons_tokens_are_bounded(member: User, monkeypatch: Any) -> None:
     monkeypatch.setattr(services, "TOKENS_EACH", 2)
     token_of(member), token_of(member)
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         token_of(member)
 
 
@@ -140,7 +140,7 @@ def test_taken_from_a_group_one_sees_no_more_with_any_token(
     team = Group.objects.create(name="team")
     member.groups.add(team)
     shared = belongings(stranger, "shared").dataset
-    sharing.give(user=stranger, obj=shared, to=team, level="view")
+    sharing.set_access(user=stranger, obj=shared, to=team, level="view")
     assert in_hand("/api/datasets/shared") == {"access": 200, "personal": 200, "refresh": 200, "session": 200}
     member.groups.remove(team)
     found = in_hand("/api/datasets/shared")

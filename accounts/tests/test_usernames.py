@@ -139,7 +139,7 @@ def test_nobody_takes_a_name_like_an_old_double(root: User) -> None:
 
 def test_sharing_from_the_page_with_one_who_is_called_everyone_shares_with_that_person(member: User) -> None:
     person, private = old("everyone"), belongings(member, "private").dataset
-    assert sharing.recipients("person:everyone") == [person] and len(sharing.recipients("everyone")) == 3
+    assert sharing.find_recipients("person:everyone") == [person] and len(sharing.find_recipients("everyone")) == 3
     browser = Client()
     browser.force_login(member)
     assert 'value="person:everyone"' in browser.get(private.get_absolute_url()).content.decode()
@@ -162,4 +162,4 @@ def test_name_that_single_sign_on_brings_is_unlike_all_others(root: User, rf: An
         with pytest.raises(ValidationError):
             adapter.clean_username(name)
     made = adapter.generate_unique_username(["ada"])
-    assert made != "ada" and not usernames.alike(User.objects.all(), made)
+    assert made != "ada" and not usernames.find_lookalikes(User.objects.all(), made)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 
 from audit import guard
-from audit.models import AppendOnly, Entry
+from audit.models import AppendOnlyError, Entry
 from audit.services import record, verify
 
 
@@ -30,7 +30,7 @@ def test_models_refuse_to_change_or_remove(entry: Entry) -> None:
         lambda: Entry.objects.update(action="x"),
         lambda: Entry.objects.bulk_update([entry], ["action"]),
     ):
-        with pytest.raises(AppendOnly):
+        with pytest.raises(AppendOnlyError):
             attempt()
     assert verify().holds and Entry.objects.get().action == "task.submit"
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from audit.middleware import address_of
+from audit.middleware import client_address
 from audit.models import Entry
 from audit.services import GENESIS, digest, record, verify
 
@@ -123,7 +123,7 @@ def test_many_writers_at_once_lose_nothing(transactional_db: None) -> None:
 def test_any_caller_address_leaves_a_chain_that_holds(
     client: Any, member: Any, rf: Any, sent: str, kept: str | None
 ) -> None:
-    assert address_of(rf.get("/", REMOTE_ADDR=sent)) == kept
+    assert client_address(rf.get("/", REMOTE_ADDR=sent)) == kept
     client.post("/login/", {"username": "member", "password": "correct-horse-9"}, REMOTE_ADDR=sent)
     assert Entry.objects.get().address == kept
     assert verify().holds

@@ -11,10 +11,10 @@ import polars as pl
 from datasets_app.checks import languages
 from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.columns import Rows
-from datasets_app.versions.canonical import SLICE, counts
+from datasets_app.versions.canonical import SLICE, count_values
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
-from engine.data.near_duplicates import groups
+from engine.data.near_duplicates import group_near_duplicates
 from engine.data.token_counts import TokenCounter
 
 SHORTEST = 3  # characters
@@ -108,7 +108,7 @@ class CheckedRows:
         ]
 
 
-def run(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
+def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     """Run all checks. Texts are checked in slices; comparisons across rows use a few numbers of each."""
     frame = rows.frame
     facts, tokens = _compute_facts(frame, report)
@@ -123,7 +123,7 @@ def run(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         results=results,
         tokens=dict(zip(lengths.tolist(), amounts.tolist(), strict=True)),
         facts=facts,
-        languages=counts(language_sample["language"].drop_nulls()),
+        languages=count_values(language_sample["language"].drop_nulls()),
     )
 
 
@@ -138,7 +138,7 @@ def _compute_facts(frame: pl.DataFrame, report: ReportProgress) -> tuple[pl.Data
         lengths = counter(rows["text"])
         tokens.append(lengths)
         facts.append(_text_facts(rows).with_columns(pl.Series("over_token_limit", lengths > TOKEN_LIMIT)))
-    return pl.concat(facts).with_columns(groups(frame["text"])), np.concatenate(tokens)
+    return pl.concat(facts).with_columns(group_near_duplicates(frame["text"])), np.concatenate(tokens)
 
 
 def _text_facts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -242,7 +242,7 @@ def _grouped(facts: pl.DataFrame) -> pl.DataFrame:
 
 def label_imbalance(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find that the largest label has many times the rows of the smallest."""
-    labels = counts(rows.frame["label"])
+    labels = count_values(rows.frame["label"])
     if max(labels.values()) >= IMBALANCE * min(labels.values()):
         examples = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
         yield CheckResult("label_imbalance", "warning", max(labels.values()), examples)
@@ -250,7 +250,7 @@ def label_imbalance(rows: CheckedRows) -> Iterator[CheckResult]:
 
 def rare_label(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find labels with too few rows, the rarest first; a label with a single row is an error."""
-    rare = {label: n for label, n in counts(rows.frame["label"]).items() if n < FEWEST_ROWS}
+    rare = {label: n for label, n in count_values(rows.frame["label"]).items() if n < FEWEST_ROWS}
     if not rare:
         return
     frame = rows.frame.filter(pl.col("label").is_in([*rare]))

@@ -75,7 +75,7 @@ def traditional_only() -> str:
     return "".join(sorted(set(cedict.traditional) - set(cedict.simplified)))
 
 
-def spoken(texts: list[str]) -> str:
+def main_language(texts: list[str]) -> str:
     """Return the English name of the language of most texts; an empty string if none can be detected."""
     ranked = detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts])
     detected = [best.language.name.title() for best, *_others in ranked if best.value >= _LEAST_CONFIDENCE]

@@ -15,7 +15,7 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
     "same_as_row": lambda value: _("same as row %(row)s") % {"row": value},
     "like_row": lambda value: _("like row %(row)s") % {"row": value},
     "split": lambda value: _("in %(split)s") % {"split": value},
-    "language": lambda value: wording.language(value) if value else _("unknown"),
+    "language": lambda value: wording.language_name(value) if value else _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
@@ -74,7 +74,7 @@ def length_chart(version: Version) -> dict[str, Any]:
 
 def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | None:
     """Return the chart of rows by tokens with the base model, split at the limit; None if they are not counted yet."""
-    lengths = text_statistics.tokens(version, model)
+    lengths = text_statistics.token_lengths(version, model)
     if lengths is None:
         return None
     over, share = text_statistics.share_over(lengths, limit)
@@ -102,7 +102,7 @@ def languages(version: Version) -> list[dict[str, Any]]:
     """Return the languages with their share in percent of the rows whose language was detected."""
     total = max(1, sum(version.languages.values()))
     return [
-        {"language": wording.language(name), "percent": round(100 * rows / total, 1)}
+        {"language": wording.language_name(name), "percent": round(100 * rows / total, 1)}
         for name, rows in [*version.languages.items()][:_MOST_BARS]
     ]
 
@@ -115,9 +115,9 @@ def findings(version: Version) -> list[dict[str, Any]]:
             "severity": finding.severity,
             "word": finding.get_severity_display(),
             "count": finding.count,
-            "title": wording.title(finding.code),
-            "sentence": wording.sentence(finding.code, finding.count),
-            "fix": wording.FIXES.get(finding.code, ""),
+            "title": wording.finding_title(finding.code),
+            "sentence": wording.describe_finding(finding.code, finding.count),
+            "fix": wording.FIX_LABELS.get(finding.code, ""),
             "examples": [_describe_example(example) for example in finding.examples],
         }
         for finding in version.findings.all()

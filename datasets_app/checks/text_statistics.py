@@ -31,10 +31,10 @@ def words_by_label(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
     """
     import polars as pl  # half a second, which pages need not wait for
 
-    from engine.data.near_duplicates import same_text, words_of
+    from engine.data.near_duplicates import extract_words, normalised_text
 
-    sample = frame.gather_every(max(1, -(-frame.height // _SAMPLE))).select(same_text(), "label")
-    words = words_of(sample["text"]).filter(pl.col("word").str.contains(_WORD)).unique()
+    sample = frame.gather_every(max(1, -(-frame.height // _SAMPLE))).select(normalised_text(), "label")
+    words = extract_words(sample["text"]).filter(pl.col("word").str.contains(_WORD)).unique()
     words_with_label = sample.select("label").with_row_index("at").join(words, on="at")
     label_sizes = sample["label"].value_counts(sort=True, name="label_rows")
     counts = words_with_label.group_by("label", "word").len("rows").join(label_sizes, on="label")
@@ -51,7 +51,7 @@ def words_by_label(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
     return {label: top_words[label] for label in label_sizes["label"].head(_MOST_LABELS) if label in top_words}
 
 
-def tokens(version: Version, model: str) -> dict[int, int] | None:
+def token_lengths(version: Version, model: str) -> dict[int, int] | None:
     """Return {tokens of a text: rows} with the base model's tokenizer, special tokens included; None if not counted yet."""
     lengths = version.tokens.get(model)
     return {int(length): rows for length, rows in lengths.items()} if lengths else None
@@ -81,7 +81,7 @@ def count_tokens(version: Version, model: str, report: ReportProgress = ignore_p
     return dict(zip(lengths.tolist(), rows.tolist(), strict=True))
 
 
-def carry_out(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+def count_tokens_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Count the tokens for a task; return the function that stores them."""
     assert task.version
     model = task.arguments["base_model"]

@@ -12,7 +12,7 @@ from typing import IO, BinaryIO
 
 from django.utils.translation import gettext as _
 
-from web.errors import Invalid
+from web.errors import InvalidError
 
 GZIP = b"\x1f\x8b"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
@@ -34,7 +34,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
-class TooLarge(Invalid):
+class TooLarge(InvalidError):
     code = "too_large"
     status = 413
 
@@ -77,7 +77,7 @@ def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
     """Return the plain file, and its name inside a ZIP archive; raise TooLarge over `limit` bytes, packed or unpacked."""
     size = file.stat().st_size
     if size == 0:
-        raise Invalid(_("This file is empty. Nothing was stored; choose a file that has rows."), field="file")
+        raise InvalidError(_("This file is empty. Nothing was stored; choose a file that has rows."), field="file")
     if size > limit:
         raise too_large(limit)
     with open(file, "rb") as packed:
@@ -96,9 +96,9 @@ def _write(chunks: Iterator[bytes], target: Path) -> Path:
     with open(target, "rb") as plain:
         head = plain.read(4)
     if not head:
-        raise Invalid(_("There is nothing inside this archive. Nothing was stored."), field="file")
+        raise InvalidError(_("There is nothing inside this archive. Nothing was stored."), field="file")
     if head.startswith(GZIP) or head in ZIP:
-        raise Invalid(
+        raise InvalidError(
             _("There is an archive inside this archive. Nothing was stored; pack it once only."), field="file"
         )
     return target
@@ -116,7 +116,7 @@ def _unzip(file: Path, target: Path, limit: int) -> tuple[Path, str]:
                 return _write(_bounded(packed, limit), target), entry.filename
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError):
         message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
-        raise Invalid(message, field="file") from None
+        raise InvalidError(message, field="file") from None
 
 
 def _bounded(packed: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[bytes]:
@@ -136,13 +136,13 @@ def _refuse_large_directory(file: Path) -> None:
         tail = packed.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
-        raise Invalid(
+        raise InvalidError(
             _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again."),
             field="file",
         )
     size = struct.unpack_from("<I", tail, at + 12)[0]
     if size > DIRECTORY_BYTES:
-        raise Invalid(
+        raise InvalidError(
             _("This ZIP archive has too many files inside. Nothing was stored; pack one data file."), field="file"
         )
 
@@ -152,13 +152,15 @@ def _only_entry(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
     if len(entries) != 1:
         names = ", ".join(f"“{entry.filename[:60]}”" for entry in entries[:5])
         message = _("A ZIP archive must hold one data file; this one holds %(count)s: %(names)s. Nothing was stored.")
-        raise Invalid(message % {"count": len(entries), "names": names}, field="file")
+        raise InvalidError(message % {"count": len(entries), "names": names}, field="file")
     entry = entries[0]
     if entry.filename.startswith(("xl/", "word/", "[Content")):
-        raise Invalid(_("This looks like an Excel workbook. Nothing was stored; save the rows as CSV."), field="file")
+        raise InvalidError(
+            _("This looks like an Excel workbook. Nothing was stored; save the rows as CSV."), field="file"
+        )
     if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or entry.compress_type not in PLAIN_METHODS:
         message = _("This ZIP archive holds a link, or is encrypted or packed in an unusual way. Nothing was stored.")
-        raise Invalid(message, field="file")
+        raise InvalidError(message, field="file")
     _refuse_overlap(archive, size)
     return entry
 
@@ -183,7 +185,7 @@ def _gunzip(file: Path, limit: int) -> Iterator[bytes]:
             yield from _bounded(packed, limit)
     except (OSError, EOFError, zlib.error):
         message = _("This gzip file is damaged or cut off. Nothing was stored; pack it again and send it again.")
-        raise Invalid(message, field="file") from None
+        raise InvalidError(message, field="file") from None
 
 
 def head_of(file: Path, size: int = 1 << 16) -> bytes:
@@ -198,7 +200,7 @@ def refuse_binary(head: bytes) -> None:
         kind = "binary data" if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
     if kind:
         message = _("This is not a text file: it looks like %(what)s. Nothing was stored; save the rows as CSV.")
-        raise Invalid(message % {"what": kind}, field="file", looks_like=kind)
+        raise InvalidError(message % {"what": kind}, field="file", looks_like=kind)
 
 
 def looks_like_utf16(head: bytes) -> str | None:

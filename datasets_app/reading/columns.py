@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from datasets_app.reading.table import ROW, Table
 from datasets_app.versions.canonical import SLICE
 from engine.data.splits import SPLIT_NAMES
-from web.errors import Invalid
+from web.errors import InvalidError
 
 TEXT_NAMES = (
     *("text", "sentence", "comment", "review", "tweet", "content", "message", "body", "post", "document"),
@@ -88,7 +88,7 @@ def _fewest_values(frame: pl.DataFrame) -> str | None:
     return min(few, key=lambda column: few[column]) if few else None
 
 
-def choose(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:
+def choose_columns(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:
     """Return the columns that the person named, else those guessed; raise Invalid with the names that exist."""
     for column, field_name in ((label_column, "label_column"), (text_column, "text_column")):
         if column and column not in table.columns:
@@ -101,17 +101,17 @@ def choose(table: Table, text_column: str | None, label_column: str | None) -> C
     if not label:
         raise _missing(table, "label_column", _("No column looks like the label."))
     if text == label:
-        raise Invalid(_("Text and label are the same column. Choose two."), field="label_column")
+        raise InvalidError(_("Text and label are the same column. Choose two."), field="label_column")
     return ColumnChoice(text, label, guessed.split if guessed.split not in (text, label) else None)
 
 
-def _missing(table: Table, field_name: str, problem: str) -> Invalid:
+def _missing(table: Table, field_name: str, problem: str) -> InvalidError:
     names = ", ".join(f"“{c}”" for c in table.columns[:30])
     message = _("%(what)s The columns are: %(names)s. Name the right one; nothing was stored.")
-    return Invalid(message % {"what": problem, "names": names}, field=field_name, columns=table.columns[:30])
+    return InvalidError(message % {"what": problem, "names": names}, field=field_name, columns=table.columns[:30])
 
 
-def rows_of(table: Table, choice: ColumnChoice) -> Rows:
+def select_rows(table: Table, choice: ColumnChoice) -> Rows:
     """Return the rows to store; those without text or label are left out and counted."""
     is_complete = (pl.col("text").str.strip_chars() != "") & (pl.col("label") != "")
     complete = []
@@ -152,15 +152,15 @@ def refuse_untrainable(rows: Rows) -> None:
     """Raise Invalid if no model can be trained on the rows: there are none, or one label, or far too many labels."""
     if rows.frame.is_empty():
         message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
-        raise Invalid(message, field="text_column")
+        raise InvalidError(message, field="text_column")
     labels = rows.frame["label"].n_unique()
     if labels == 1:
         message = _("Every row has the same label, “%(label)s”. Training needs at least two. Nothing was stored.")
-        raise Invalid(message % {"label": rows.frame["label"][0][:80]}, field="label_column")
+        raise InvalidError(message % {"label": rows.frame["label"][0][:80]}, field="label_column")
     if labels > MOST_LABELS:
         message = _(
             "The column “%(column)s” has %(count)s different values; at most %(most)s labels are supported. "
             "Nothing was stored. Choose another label column."
         )
         facts = {"column": rows.choice.label, "count": labels, "most": MOST_LABELS}
-        raise Invalid(message % facts, field="label_column")
+        raise InvalidError(message % facts, field="label_column")

@@ -21,7 +21,7 @@ from datasets_app.versions.creation import (
     prepare_file,
 )
 from engine.storage import write_file
-from web.errors import Invalid
+from web.errors import InvalidError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 3.0
 
 
-def pinned(identifier: str, revision: str | None = None) -> str:
+def pin_revision(identifier: str, revision: str | None = None) -> str:
     """Return the commit that the revision (by default the newest) means now; raise Invalid within seconds if the hub is away."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -39,40 +39,42 @@ def pinned(identifier: str, revision: str | None = None) -> str:
     try:
         return str(HfApi().dataset_info(identifier, revision=revision or None, timeout=TIMEOUT_S).sha)
     except HFValidationError:
-        raise Invalid(_("A data set of the hub has an id such as “owner/name”."), field="hub") from None
+        raise InvalidError(_("A data set of the hub has an id such as “owner/name”."), field="hub") from None
     except RevisionNotFoundError:
         message = _("The data set %(name)s has no revision “%(revision)s” on the hub. Leave it out for the newest.")
-        raise Invalid(message % facts, field="revision") from None
+        raise InvalidError(message % facts, field="revision") from None
     except RepositoryNotFoundError:
         message = _("The model hub has no data set %(name)s, or it is private. Check the id.")
-        raise Invalid(message % facts, field="hub") from None
+        raise InvalidError(message % facts, field="hub") from None
     except Exception as error:  # each HTTP library below the hub client has its own error for "unreachable"
         message = _(
             "The model hub can't be reached from here, so %(name)s was not fetched and nothing was stored. Try again when "
             "there is a connection, or download the file elsewhere and upload it."
         )
-        raise Invalid(message % facts, field="hub", reason="hub_unreachable") from error
+        raise InvalidError(message % facts, field="hub", reason="hub_unreachable") from error
 
 
-def submit(*, user: User, name: str, identifier: str, revision: str | None = None, **options: str | None) -> DataTask:
+def submit_fetch(
+    *, user: User, name: str, identifier: str, revision: str | None = None, **options: str | None
+) -> DataTask:
     """Fetch a data set of the hub by a task, pinned to the commit that the revision (by default the newest) means now.
 
     `options`: `config`, and those of `StoreOptions`.
     """
     check_name(user, name)
-    commit = pinned(identifier, revision)
+    commit = pin_revision(identifier, revision)
     arguments = {"hub": identifier, "revision": commit, **options}
     return tasks.submit(user=user, kind=DataTask.Kind.HUB, name=name, arguments=arguments)
 
 
-def carry_out(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+def fetch_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Fetch and check the data set of a task; return the function that stores it."""
     refuse_folder(task.arguments["hub"])
-    prepared = prepare(user=task.owner, name=task.name, report=report, **task.arguments)
+    prepared = prepare_dataset(user=task.owner, name=task.name, report=report, **task.arguments)
     return partial(insert_as_result, prepared)
 
 
-def prepare(
+def prepare_dataset(
     *,
     user: User,
     name: str,
@@ -96,7 +98,7 @@ def prepare(
 def refuse_folder(identifier: str) -> None:
     """Raise Invalid if the id is also a folder of this machine, which the library would read instead of the hub."""
     if Path(identifier).exists():
-        raise Invalid(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
+        raise InvalidError(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
 
 
 def fetch(
@@ -117,7 +119,7 @@ def fetch(
     except Exception as error:  # the library has no common error; its sentence says which of many causes it was
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         message = _("The data set %(name)s could not be read from the hub: %(reason)s")
-        raise Invalid(message % {"name": identifier, "reason": reason}, field="data.dataset_name") from error
+        raise InvalidError(message % {"name": identifier, "reason": reason}, field="data.dataset_name") from error
     frames = []
     for number, (name, split) in enumerate(splits.items()):
         told(number, len(splits))

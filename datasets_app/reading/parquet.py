@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import refuse_cells, too_large
 from datasets_app.reading.table import HEAD_ROWS, ReadScope, Table, cell, no_rows, numbers, unique_names
-from web.errors import Invalid
+from web.errors import InvalidError
 
 
 def read_parquet(plain: Path, limit: int, scope: ReadScope) -> Table:
@@ -105,7 +105,7 @@ def _damaged_parquet(arrow_error: type[Exception]) -> Iterator[None]:
         raise
     except OverflowError as error:
         message = _("This Parquet file has a date or a number that is out of range: %(why)s. Nothing was stored.")
-        raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
+        raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
     except (arrow_error, OSError, ValueError) as error:
         message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
-        raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
+        raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None

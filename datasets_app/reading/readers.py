@@ -43,7 +43,7 @@ from datasets_app.reading.table import (
     table_of,
     unique_names,
 )
-from web.errors import Invalid
+from web.errors import InvalidError
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
 LONGEST_LINE = 8 << 20  # bytes; a longer record is refused, so that one endless line cannot exhaust the memory
@@ -69,7 +69,7 @@ def read(
     """
     if encoding and encoding not in READABLE:
         message = _("The encoding “%(name)s” is not supported. Choose one of: %(known)s.")
-        raise Invalid(message % {"name": encoding[:40], "known": ", ".join(ENCODINGS)}, field="encoding")
+        raise InvalidError(message % {"name": encoding[:40], "known": ", ".join(ENCODINGS)}, field="encoding")
     scope = ReadScope(head, tuple(only))
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
         plain, inner_name = unpack(file, Path(folder), limit=limit)
@@ -121,7 +121,7 @@ def _recode_to_utf8(plain: Path, detected: Detected, scratch: Path, limit: int) 
                 if written > limit:
                     raise too_large(limit)
     except (LookupError, UnicodeError):
-        raise Invalid(_("The file cannot be read in this encoding. Choose another."), field="encoding") from None
+        raise InvalidError(_("The file cannot be read in this encoding. Choose another."), field="encoding") from None
     return target
 
 
@@ -135,7 +135,7 @@ def _read_csv(text: Path, kind: str, delimiter: str | None, scope: ReadScope, li
     lines = sample.decode("utf-8", "replace").lstrip("\ufeff")
     delimiter = delimiter or guess_delimiter(lines, "\t" if kind == "tsv" else ",")
     if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
-        raise Invalid(_("The delimiter must be one character, such as a comma or a tab."), field="delimiter")
+        raise InvalidError(_("The delimiter must be one character, such as a comma or a tab."), field="delimiter")
     names = unique_names(_header(lines, delimiter))
     if not names:
         raise no_rows()
@@ -156,11 +156,11 @@ def _read_csv(text: Path, kind: str, delimiter: str | None, scope: ReadScope, li
     return table
 
 
-def _line_too_long() -> Invalid:
+def _line_too_long() -> InvalidError:
     message = _(
         "A line of this file is longer than %(limit)s MiB, or a quotation mark is never closed. Nothing was stored."
     )
-    return Invalid(message % {"limit": LONGEST_LINE >> 20}, field="file")
+    return InvalidError(message % {"limit": LONGEST_LINE >> 20}, field="file")
 
 
 def _header(lines: str, delimiter: str, *, quoted: bool = True) -> list[str]:
@@ -244,11 +244,11 @@ def _read_json(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
         try:
             return _from_list(text, scope, limit) if head[:1] == b"[" else _from_document(text, scope, limit)
         except RecursionError:
-            raise Invalid(_("This JSON file is nested too deeply. Nothing was stored."), field="file") from None
+            raise InvalidError(_("This JSON file is nested too deeply. Nothing was stored."), field="file") from None
         except ValueError as error:
             if head[:1] != b"{" or head.count(b"\n{") == 0:
                 message = _("This is not valid JSON: %(why)s. Nothing was stored.")
-                raise Invalid(message % {"why": str(error)[:120]}, field="file") from None
+                raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
     return _from_lines(text, scope, limit)
 
 
@@ -340,13 +340,13 @@ def _from_document(text: Path, scope: ReadScope, limit: int) -> Table:
         names = list(document)
         values = list(document.values())
         if len({len(column) for column in values}) != 1:
-            raise Invalid(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")
+            raise InvalidError(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")
         items: Iterable[Any] = (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
     elif isinstance(document, list):
         items = document
     else:
         message = _("This JSON file is neither a list of objects nor an object of columns. Nothing was stored.")
-        raise Invalid(message, field="file")
+        raise InvalidError(message, field="file")
     return _from_items(enumerate(items, 1), BrokenRecords(), scope, limit)
 
 
@@ -400,7 +400,7 @@ def _from_records(
         for key in record:
             if key not in columns and (not only or key in only):
                 if len(columns) >= MOST_COLUMNS:
-                    raise Invalid(_("This file has more than 1,000 columns. Nothing was stored."), field="file")
+                    raise InvalidError(_("This file has more than 1,000 columns. Nothing was stored."), field="file")
                 columns[key] = [""] * len(numbers)
         for key, values in columns.items():
             values.append(cell(record.get(key)))

@@ -25,7 +25,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import TooLarge
 from datasets_app.reading.reader_process import ANSWER, OUT_OF_MEMORY, ROWS
-from web.errors import Invalid, LorasiteError
+from web.errors import InvalidError, LorasiteError
 
 if TYPE_CHECKING:
     from datasets_app.reading.table import Table
@@ -41,7 +41,7 @@ _IN_MEMORY = 64 << 20  # bytes; larger results stay on disk and are mapped
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH")
 
 
-class ReadingStopped(Invalid):
+class ReadingStopped(InvalidError):
     """The reader was stopped, or died, before it had read the file."""
 
     code = "reading_stopped"
@@ -150,7 +150,7 @@ def _load_error(answer: dict[str, Any]) -> Exception:
         number, reason, name = answer["failed"]
         return OSError(number, reason, name)
     refused = answer["refused"]
-    kind = TooLarge if refused["code"] == TooLarge.code else Invalid
+    kind = TooLarge if refused["code"] == TooLarge.code else InvalidError
     return kind(refused["message"], problems=refused["problems"], **refused["facts"])
 
 

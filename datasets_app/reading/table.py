@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from web.errors import Invalid
+from web.errors import InvalidError
 
 ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
 HEAD_ROWS = 2000
@@ -80,7 +80,7 @@ def table_of(frame: pl.DataFrame, kind: str, broken: BrokenRecords) -> Table:
     )
 
 
-def mostly_broken(broken: BrokenRecords) -> Invalid:
+def mostly_broken(broken: BrokenRecords) -> InvalidError:
     """Return the error for a file whose records are mostly unreadable."""
     message = _(
         "More than half of the first %(count)s records of this file can't be read, such as record %(row)s: “%(text)s”. "
@@ -88,12 +88,12 @@ def mostly_broken(broken: BrokenRecords) -> Invalid:
     )
     first = broken.examples[0]
     facts = {"count": f"{broken.numbers[-1]:,}", "row": first["row"], "text": first["text"][:80]}
-    return Invalid(message % facts, field="file")
+    return InvalidError(message % facts, field="file")
 
 
-def no_rows() -> Invalid:
+def no_rows() -> InvalidError:
     """Return the error for a file without rows."""
-    return Invalid(_("This file has no rows to train on. Nothing was stored."), field="file")
+    return InvalidError(_("This file has no rows to train on. Nothing was stored."), field="file")
 
 
 def clean(text: str) -> str:
@@ -110,7 +110,7 @@ def unique_names(names: Iterable[Any]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     if len(set(result)) < len(result) or len(result) > MOST_COLUMNS:
-        raise Invalid(_("The header line of this file cannot be read. Give each column one name."), field="file")
+        raise InvalidError(_("The header line of this file cannot be read. Give each column one name."), field="file")
     return result
 
 

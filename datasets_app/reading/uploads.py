@@ -16,8 +16,8 @@ from django.http import HttpRequest
 
 from accounts.models import User
 from datasets_app.reading.archives import copy_stream, too_large
-from web.disk import require_room
-from web.errors import NotFound
+from web.disk import require_disk_space
+from web.errors import NotFoundError
 
 KEPT_SECONDS = 24 * 3600
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -37,10 +37,10 @@ def _root() -> Path:
     return Path(settings.FILE_UPLOAD_TEMP_DIR) / "pending"
 
 
-def keep(*, user: User, upload: UploadedFile) -> Pending:
+def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
     """Copy an upload to disk under a random token."""
     sweep()
-    require_room(upload.size or 0)
+    require_disk_space(upload.size or 0)
     token = secrets.token_urlsafe(32)
     folder = _root() / token
     folder.mkdir(parents=True)
@@ -59,14 +59,14 @@ def pending_for(user: User, token: str) -> Pending:
     """Return the upload with this token if the person sent it; raise NotFound otherwise."""
     folder = _root() / token
     if not _TOKEN.fullmatch(token) or not (folder / "about.json").exists():
-        raise NotFound
+        raise NotFoundError
     about = json.loads((folder / "about.json").read_text())
     if about["user"] != user.pk:
-        raise NotFound
+        raise NotFoundError
     return Pending(token, folder / "data", about["filename"])
 
 
-def discard(pending: Pending) -> None:
+def discard_upload(pending: Pending) -> None:
     """Delete an upload."""
     shutil.rmtree(pending.file.parent, ignore_errors=True)
 

@@ -22,8 +22,8 @@ from datasets_app.progress import ReportProgress
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
 from engine.data.linear_probe import FOLDS, held_out_probabilities
-from engine.data.near_duplicates import text_hash
-from web.errors import Invalid
+from engine.data.near_duplicates import hash_text
+from web.errors import InvalidError
 from work.paths import token_cache_dir
 
 MOST_ROWS = 200_000
@@ -31,13 +31,13 @@ MOST_SUSPECTS = 5000
 EXAMPLES = 5
 
 
-def search(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+def search_wrong_labels(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Rank the rows of a task's version; return the function that stores the suspects."""
     assert task.version
     frame = pl.read_parquet(task.version.path)
     if frame.height > MOST_ROWS:
         message = _("Wrong labels can be searched for in at most %(most)s rows; this version has %(rows)s.")
-        raise Invalid(message % {"most": f"{MOST_ROWS:,}", "rows": f"{frame.height:,}"})
+        raise InvalidError(message % {"most": f"{MOST_ROWS:,}", "rows": f"{frame.height:,}"})
     model = task.arguments.get("base_model", SAMPLE_MODEL)
     return partial(_store_suspects, task, rank(frame, model, report), model)
 
@@ -61,7 +61,7 @@ def rank(frame: pl.DataFrame, model: str, report: ReportProgress) -> pl.DataFram
         on_done=lambda done: report("embedding", done, len(texts)),
     )
     given = np.array([labels.index(label) for label in unique["label"]])
-    folds = np.array([text_hash(text) % FOLDS for text in texts])
+    folds = np.array([hash_text(text) % FOLDS for text in texts])
     report("comparing", 0, FOLDS)
     probabilities = held_out_probabilities(
         tokens, vectors, given, folds, on_done=lambda done: report("comparing", done, FOLDS)
@@ -127,7 +127,7 @@ def _replace_finding(version: Version, count: int, suspects: list[dict[str, Any]
         version.findings.filter(code="label_noise").delete()
         return
     with override("en"):  # the API's sentence is English; pages translate by the code
-        message = wording.sentence("label_noise", count)
+        message = wording.describe_finding("label_noise", count)
     examples = [
         {"row": row["row"], "label": row["label"], "predicted": row["predicted"], "text": row["text"][:200]}
         for row in suspects

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets_app.reading.reader_process import ANSWER, ROWS
-from web.errors import Invalid
+from web.errors import InvalidError
 
 
 def is_killed(*given: Any, **options: Any) -> None:
@@ -74,7 +74,7 @@ def leaves_no_answer(*given: Any, **options: Any) -> None:
 
 
 def tells_its_environment(*given: Any, **options: Any) -> None:
-    raise Invalid(" ".join(f"{name}={value}" for name, value in os.environ.items()))
+    raise InvalidError(" ".join(f"{name}={value}" for name, value in os.environ.items()))
 
 
 def tells_its_language(*given: Any, **options: Any) -> None:

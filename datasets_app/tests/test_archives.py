@@ -11,7 +11,7 @@ import pytest
 
 from datasets_app.reading import columns, readers
 from datasets_app.reading.archives import TooLarge
-from web.errors import Invalid
+from web.errors import InvalidError
 
 LIMIT = 1 << 20
 CSV = b"text,label\ngood morning,good\nbad evening,bad\n"
@@ -30,7 +30,7 @@ def read(path, name="data.zip"):
 
 
 def refused(path) -> str:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidError) as caught:
         read(path)
     assert caught.value.problems[0]["field"] == "file"
     return str(caught.value.message)
@@ -40,7 +40,10 @@ def refused(path) -> str:
 def test_one_data_file_is_read_beside_hidden_files(file, name):
     content = zipped((name, CSV), ("__MACOSX/._a.csv", b"x"), (".DS_Store", b"x"))
     table = read(file(content))
-    assert columns.rows_of(table, columns.choose(table, None, None)).frame["label"].to_list() == ["good", "bad"]
+    assert columns.select_rows(table, columns.choose_columns(table, None, None)).frame["label"].to_list() == [
+        "good",
+        "bad",
+    ]
 
 
 def test_kind_is_that_of_the_file_inside(file):
@@ -58,7 +61,7 @@ def test_bomb_whose_directory_lies_is_stopped_at_the_limit(file):
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = content.find(signature) + offset
         content[at : at + 4] = size
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidError):
         read(file(bytes(content)))
 
 
@@ -118,7 +121,7 @@ def test_any_damage_is_refused_with_a_message(file):
         for content in (bytes(damaged), whole[:at]):
             try:
                 read(file(content))
-            except Invalid as error:
+            except InvalidError as error:
                 assert error.problems[0]["field"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from datasets_app import services
 from datasets_app.models import Version
 from datasets_app.versions import changes, diff
-from web.errors import Conflict, Invalid
+from web.errors import ConflictError, InvalidError
 
 pytestmark = pytest.mark.django_db
 
@@ -32,7 +32,7 @@ def dirty(member, file):
 
 
 def make(member, version, **change) -> Version:
-    made = changes.make(user=member, version=version, change=change)
+    made = changes.make_version(user=member, version=version, change=change)
     assert isinstance(made, Version)
     return made
 
@@ -67,7 +67,7 @@ def test_rows_are_left_out_and_the_others_keep_their_numbers(member, dirty, code
 
 def test_fixed_version_is_not_modified(member, dirty):
     before = dirty.path.read_bytes()
-    changes.make(user=member, version=dirty, change={"did": "fix", "code": "markup"})
+    changes.make_version(user=member, version=dirty, change={"did": "fix", "code": "markup"})
     dirty.refresh_from_db()
     assert dirty.path.read_bytes() == before and dirty.findings.filter(code="markup").exists()
 
@@ -75,7 +75,7 @@ def test_fixed_version_is_not_modified(member, dirty):
 def test_every_finding_with_a_button_has_a_fix():
     from datasets_app import wording
 
-    assert set(wording.FIXES) == set(changes.FIXED)
+    assert set(wording.FIX_LABELS) == set(changes.FIXED)
 
 
 def test_row_is_edited_and_another_dropped(member, dirty):
@@ -88,11 +88,11 @@ def test_row_is_edited_and_another_dropped(member, dirty):
 
 @pytest.mark.parametrize(
     ("rows", "error"),
-    [({"999": None}, Invalid), ({"41": {"text": " ", "label": "bad"}}, Invalid), ({"1": {}}, Conflict)],
+    [({"999": None}, InvalidError), ({"41": {"text": " ", "label": "bad"}}, InvalidError), ({"1": {}}, ConflictError)],
 )
 def test_invalid_edit_is_refused_and_makes_no_version(member, dirty, rows, error):
     with pytest.raises(error):
-        changes.make(user=member, version=dirty, change={"did": "edit", "rows": rows})
+        changes.make_version(user=member, version=dirty, change={"did": "edit", "rows": rows})
     assert Version.objects.count() == 1
 
 
@@ -113,7 +113,7 @@ def test_merge_adds_only_new_rows(member, dirty, file):
 def test_difference_is_shown_by_row_and_label(member, dirty):
     rows = {"41": {"text": "a fine day", "label": "good"}, "42": {"label": "good"}, "50": None}
     made = make(member, dirty, did="edit", rows=rows)
-    difference = diff.between(dirty, made)
+    difference = diff.compare_versions(dirty, made)
     counts = {change["kind"]: change["count"] for change in difference["changes"]}
     assert counts == {"relabelled": 1, "rewritten": 1, "added": 0, "dropped": 1}
     assert difference["moves"] == [{"label": "bad", "label_new": "good", "rows": 1}]
@@ -125,5 +125,5 @@ def test_difference_of_two_uploads_is_matched_by_text(member, file):
     two = services.create_version(
         user=member, name="n", file=file("text,label\ng h i,x\nd e f,x\na b c,y\n"), filename="a.csv"
     )
-    counts = {change["kind"]: change["count"] for change in diff.between(one, two)["changes"]}
+    counts = {change["kind"]: change["count"] for change in diff.compare_versions(one, two)["changes"]}
     assert counts == {"relabelled": 2, "rewritten": 0, "added": 1, "dropped": 0}

@@ -23,7 +23,7 @@ def rows(*pairs, splits=None):
 
 
 def results(*pairs, **options):
-    return {f.code: f for f in findings.run(rows(*pairs, **options)).results}
+    return {f.code: f for f in findings.run_checks(rows(*pairs, **options)).results}
 
 
 def test_good_rows_have_no_findings():
@@ -99,7 +99,7 @@ def test_label_with_one_row_is_an_error_that_names_it():
 def test_rows_left_out_are_reported():
     given = rows()
     given.skipped, given.skipped_examples = 3, [{"row": 5, "text": "", "label": "a"}]
-    (only,) = findings.run(given).results
+    (only,) = findings.run_checks(given).results
     assert (only.code, only.count) == ("empty_text", 3)
 
 
@@ -119,7 +119,7 @@ def test_simplified_chinese_is_found_among_traditional():
     traditional = [(f"這家餐廳的服務很好，我們第 {i} 次來還是覺得價錢合理，下回會再來", "a") for i in range(30)]
     simplified = [(f"这家餐厅的服务很好，我们第 {i} 次来还是觉得价钱合理，下回会再来", "b") for i in range(5)]
     rows = Rows(_frame(traditional + simplified), ColumnChoice("text", "label", None))
-    report = {result.code: result for result in findings.run(rows).results}
+    report = {result.code: result for result in findings.run_checks(rows).results}
     assert report["mixed_language"].count == 5
     assert {e["language"] for e in report["mixed_language"].examples} == {"Chinese (Simplified)"}
 
@@ -129,16 +129,16 @@ def _frame(pairs):
 
 
 def test_every_finding_has_a_title_and_a_sentence():
-    assert set(wording.TITLES) == set(wording._SENTENCES)
-    for code in wording.TITLES:
-        assert "1,234" in wording.sentence(code, 1234) and "%" not in wording.sentence(code, 1)
+    assert set(wording.FINDING_TITLES) == set(wording._SENTENCES)
+    for code in wording.FINDING_TITLES:
+        assert "1,234" in wording.describe_finding(code, 1234) and "%" not in wording.describe_finding(code, 1)
 
 
 def test_all_sample_tweets_are_checked():
     from samples import tweets_en
 
     frame = tweets_en().select("text", "label").with_row_index("row", offset=1)
-    report = findings.run(Rows(frame, ColumnChoice("text", "label", None)))
+    report = findings.run_checks(Rows(frame, ColumnChoice("text", "label", None)))
     codes = {"exact_duplicate", "near_duplicate", "label_conflict", "encoding", "personal_data"}
     assert codes <= {f.code for f in report.results}
     assert sum(report.tokens.values()) == frame.height and 20 < max(report.tokens, key=report.tokens.__getitem__) < 40

@@ -13,7 +13,7 @@ def test_split_names_are_those_that_the_engine_knows(name):
     split = ["train", name, "train", name]
     frame = pl.DataFrame({"text": list("abcd"), "label": ["x", "x", "y", "y"], "split": split})
     table = Table(frame.with_row_index(ROW, offset=1), "utf-8")
-    chosen = columns.choose(table, None, None)
+    chosen = columns.choose_columns(table, None, None)
     assert chosen.split == "split"
     meant = SPLIT_NAMES[name.strip().lower()]
-    assert columns.rows_of(table, chosen).frame["split"].to_list() == ["train", meant, "train", meant]
+    assert columns.select_rows(table, chosen).frame["split"].to_list() == ["train", meant, "train", meant]

@@ -22,7 +22,7 @@ from datasets_app.models import Dataset, DataTask, Version
 from datasets_app.reading import readers, sandbox, uploads
 from datasets_app.reading.archives import TooLarge
 from datasets_app.versions import upload_storage
-from web.errors import Invalid
+from web.errors import InvalidError
 from work.models import Status
 
 LIMIT = 20 << 20
@@ -139,14 +139,14 @@ def test_reader_knows_no_secret(hostile, file, monkeypatch):
     hostile("tells_its_environment")
     monkeypatch.setenv("SECRET_KEY", "planted-secret")
     monkeypatch.setattr(sandbox, "_idle", [])
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(InvalidError) as told:
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
     assert "PATH=" in str(told.value) and "planted-secret" not in str(told.value)
 
 
 def test_reader_speaks_the_language_of_who_sent_the_file(hostile, file):
     hostile("tells_its_language")
-    with translation.override("zh-hant"), pytest.raises(Invalid) as told:
+    with translation.override("zh-hant"), pytest.raises(InvalidError) as told:
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
     assert not str(told.value).isascii()
 
@@ -297,7 +297,7 @@ def test_first_rows_of_a_json_list_are_read_without_the_others(file):
     content = '[{"text": "a", "label": 1.0}, ' * 1 + '{"text": "b", "label": [1, 2]},' * 3000 + "no JSON"
     table = readers.read(file(content), "a.json", limit=LIMIT, head=True)
     assert table.frame.height == 2000 and not table.complete
-    with pytest.raises(Invalid, match="not valid JSON"):
+    with pytest.raises(InvalidError, match="not valid JSON"):
         readers.read(file(content), "a.json", limit=LIMIT)
 
 
@@ -311,7 +311,7 @@ def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, 
     assert table.frame.select("text", "label").rows() == [("a好", "12345.5"), ("[,]", "-100000"), ("", "true")]
     assert table.broken_examples == [{"row": 3, "text": "7"}]
     for wrong in ("[", '[{"a": 1}', '[{"a": 1},]', '[{"a": 1}] x', '[{"a": 1} {"a": 2}]', "[,]"):
-        with pytest.raises(Invalid, match="not valid JSON"):
+        with pytest.raises(InvalidError, match="not valid JSON"):
             readers.read(file(wrong), "a.json", limit=LIMIT)
 
 
@@ -328,7 +328,7 @@ def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, 
     ],
 )
 def test_file_of_broken_records_is_given_up_early(file, name, content):
-    with pytest.raises(Invalid, match="More than half of the first 100,001 records"):
+    with pytest.raises(InvalidError, match="More than half of the first 100,001 records"):
         readers.read(file(content), name, limit=LIMIT)
 
 

@@ -10,8 +10,8 @@ from django.core.management import CommandError, call_command
 from datasets_app import services
 from datasets_app.models import Dataset, DataTask
 from datasets_app.reading import hub
-from engine.errors import DiskFull
-from web.errors import Invalid
+from engine.errors import DiskFullError
+from web.errors import InvalidError
 
 pytestmark = pytest.mark.django_db
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -55,19 +55,19 @@ def test_offline_is_reported_by_api_and_command(api, member):
 
 
 def test_invalid_id_is_refused():
-    with pytest.raises(Invalid, match="owner/name"):
-        hub.pinned("../../no such place")
+    with pytest.raises(InvalidError, match="owner/name"):
+        hub.pin_revision("../../no such place")
 
 
 @pytest.mark.parametrize("folder", ["datasets_app/tests", ".", "/etc"])
 def test_folder_of_this_machine_is_no_data_set_of_the_hub(folder, settings, monkeypatch):
     monkeypatch.chdir(settings.BASE_DIR)
-    with pytest.raises(Invalid, match="no data set of the hub"):
-        hub.pinned(folder)
+    with pytest.raises(InvalidError, match="no data set of the hub"):
+        hub.pin_revision(folder)
 
 
 def test_splits_names_of_labels_and_revision_are_kept(member, shelf):
-    version = services.insert(hub.prepare(user=member, name="reviews", hub=str(shelf), revision=COMMIT))
+    version = services.insert(hub.prepare_dataset(user=member, name="reviews", hub=str(shelf), revision=COMMIT))
     assert set(version.labels) == {"bad", "good"}  # rows of -1 have no label
     assert version.source["revision"] == COMMIT and version.source["hub"] == str(shelf)
     assert set(pl.read_parquet(version.path)["split"].unique()) == {"train", "test"}
@@ -83,7 +83,7 @@ def test_cached_file_is_whole_or_not_there(shelf, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(pl.DataFrame, "write_parquet", full)
-        with pytest.raises(DiskFull, match="the disk is full"):
+        with pytest.raises(DiskFullError, match="the disk is full"):
             hub.fetch(str(shelf), None, None, target)
     assert list(target.parent.iterdir()) == []
     hub.fetch(str(shelf), None, None, target)
@@ -92,6 +92,6 @@ def test_cached_file_is_whole_or_not_there(shelf, tmp_path, monkeypatch):
 
 def test_data_set_that_cannot_be_read_leaves_nothing(member, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Invalid, match="could not be read from the hub"):
-        hub.prepare(user=member, name="reviews", hub=str(tmp_path / "empty"), revision=COMMIT)
+    with pytest.raises(InvalidError, match="could not be read from the hub"):
+        hub.prepare_dataset(user=member, name="reviews", hub=str(tmp_path / "empty"), revision=COMMIT)
     assert not Dataset.objects.exists()

@@ -63,7 +63,7 @@ def test_any_damage_is_read_or_refused_in_words(file, sent):
     name, content = sent
     try:
         table = readers.read(file(content), name, limit=LIMIT)
-        rows = columns.rows_of(table, columns.choose(table, None, None))
+        rows = columns.select_rows(table, columns.choose_columns(table, None, None))
     except LorasiteError as error:
         assert str(error.message)
     else:
@@ -99,8 +99,8 @@ def test_format_order_line_ending_and_packing_make_no_difference_to_the_hash(fil
         content = written(rows, name, ending)
         sent = file(gzip.compress(content, mtime=0) if packed else content)
         table = readers.read(sent, name + ".gz" * packed, limit=LIMIT)
-        found = columns.rows_of(table, columns.choose(table, "text", "label")).frame
+        found = columns.select_rows(table, columns.choose_columns(table, "text", "label")).frame
         assert found.height == len(rows) and table.broken_lines == 0
-        digest = canonical.digest(found)
+        digest = canonical.hash_rows(found)
         expected = expected or digest
         assert digest == expected, name

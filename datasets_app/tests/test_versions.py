@@ -12,8 +12,8 @@ from audit.models import Entry
 from datasets_app import selectors, services
 from datasets_app.models import Dataset, Version
 from datasets_app.versions import canonical
-from engine.errors import DiskFull
-from web.errors import Conflict, Invalid, NotAllowed
+from engine.errors import DiskFullError
+from web.errors import ConflictError, InvalidError, NotAllowedError
 
 pairs = st.lists(st.tuples(st.text(), st.sampled_from("ab")), min_size=1, max_size=20)
 
@@ -26,12 +26,12 @@ def frame(rows):
 def test_order_of_rows_does_not_change_the_hash(rows, random):
     shuffled = [*rows]
     random.shuffle(shuffled)
-    assert canonical.digest(frame(rows)) == canonical.digest(frame(shuffled))
+    assert canonical.hash_rows(frame(rows)) == canonical.hash_rows(frame(shuffled))
 
 
 @given(pairs, pairs)
 def test_different_rows_have_different_hashes(one, other):
-    assert (canonical.digest(frame(one)) == canonical.digest(frame(other))) == (sorted(one) == sorted(other))
+    assert (canonical.hash_rows(frame(one)) == canonical.hash_rows(frame(other))) == (sorted(one) == sorted(other))
 
 
 def test_line_endings_do_not_change_the_hash(member, file):
@@ -72,29 +72,29 @@ def test_second_upload_is_the_next_version_with_its_parent(stored, member, file)
     "name", ["", "../up", "a/b", "a\\b", "a\x00b", ".hidden", "-x", "new", "a b", "a@1", "é", "x" * 81]
 )
 def test_invalid_name_is_refused_and_nothing_is_stored(member, file, good_csv, name, settings):
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidError) as caught:
         services.create_version(user=member, name=name, file=file(good_csv), filename="a.csv")
     assert caught.value.problems[0]["field"] == "name"
     assert not Dataset.objects.exists() and not (settings.DATA_DIR / "datasets").exists()
 
 
 def test_name_of_another_persons_dataset_is_refused(stored, stranger, file, good_csv):
-    with pytest.raises(Conflict, match="taken"):
+    with pytest.raises(ConflictError, match="taken"):
         services.create_version(user=stranger, name="moods", file=file(good_csv), filename="a.csv")
 
 
 def test_viewer_cannot_store(viewer, file, good_csv):
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowedError):
         services.create_version(user=viewer, name="mine", file=file(good_csv), filename="a.csv")
 
 
 def test_unknown_references_list_what_exists(stored, member, stranger):
-    with pytest.raises(Invalid, match="You have: moods") as caught:
+    with pytest.raises(InvalidError, match="You have: moods") as caught:
         selectors.version_for(member, "mods")
     assert caught.value.problems[0]["field"] == "data.dataset_name"
-    with pytest.raises(Invalid, match="no version “7”; it has 1"):
+    with pytest.raises(InvalidError, match="no version “7”; it has 1"):
         selectors.version_for(member, "moods@7")
-    with pytest.raises(Invalid, match="none yet"):
+    with pytest.raises(InvalidError, match="none yet"):
         selectors.version_for(stranger, "moods")
 
 
@@ -118,7 +118,7 @@ def test_dataset_with_several_versions_can_be_deleted(stored, member, file, good
 
 def test_dataset_of_a_run_is_kept_and_the_run_named(stored, member):
     stored.experiments.create(name="my-run", owner=member, dataset_name="moods@1", base_model="m")
-    with pytest.raises(Conflict, match="my-run"):
+    with pytest.raises(ConflictError, match="my-run"):
         services.delete(user=member, dataset=stored.dataset)
     assert stored.path.exists()
 
@@ -146,7 +146,7 @@ def test_versions_share_files_of_equal_rows(member, file):
     assert [len(some) for some in files] == [2, 2]
     assert [name[:6] for inode, name in files[0].items() if inode in files[1]] == ["000000"]
     before, after = (pl.read_parquet(version.path) for version in (one, two))
-    assert canonical.digest(before) == one.hash and canonical.digest(after) == two.hash
+    assert canonical.hash_rows(before) == one.hash and canonical.hash_rows(after) == two.hash
     services.delete(user=member, dataset=one.dataset)
 
 
@@ -180,7 +180,7 @@ def test_rows_that_cannot_be_written_leave_no_file(tmp_path, monkeypatch, rows):
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full)
-        with pytest.raises(DiskFull):
+        with pytest.raises(DiskFullError):
             canonical.store(numbered, target)
     assert list(target.parent.iterdir()) == []
     canonical.store(numbered, target)
@@ -191,7 +191,7 @@ def test_rows_that_cannot_be_written_leave_no_file(tmp_path, monkeypatch, rows):
 def test_version_whose_rows_vanish_while_it_is_stored_is_undone(member, file, good_csv):
     prepared = services.prepare_file(user=member, name="gone", file=file(good_csv), filename="a.csv")
     prepared.version.path.unlink()
-    with pytest.raises(Conflict, match="Nothing was stored"):
+    with pytest.raises(ConflictError, match="Nothing was stored"):
         services.insert(prepared)
     assert not Dataset.objects.exists() and not Version.objects.exists()
     assert services.create_version(user=member, name="gone", file=file(good_csv), filename="a.csv").number == 1

@@ -14,7 +14,7 @@ PART = 10_000  # row numbers whose rows lie in one file
 STALE_S = 86_400  # nobody fills a draft for a day
 
 
-def digest(rows: pl.DataFrame) -> str:
+def hash_rows(rows: pl.DataFrame) -> str:
     """SHA-256 over the sorted hashes of the canonical rows (text, label, split or place). The order of rows makes no difference.
 
     Each field is preceded by its length in bytes, so that no two different rows read the same. Hashes are sorted and not
@@ -85,13 +85,13 @@ def with_split(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.with_columns(own.alias("split")).drop("held_out")
 
 
-def splits(rows: pl.DataFrame) -> dict[str, int]:
+def count_splits(rows: pl.DataFrame) -> dict[str, int]:
     """Rows by split."""
     told = with_split(rows.lazy().select(pl.col("^(split|held_out)$")))
-    return counts(told.collect()["split"]) if "split" in told.collect_schema().names() else {}
+    return count_values(told.collect()["split"]) if "split" in told.collect_schema().names() else {}
 
 
-def counts(column: pl.Series) -> dict[str, int]:
+def count_values(column: pl.Series) -> dict[str, int]:
     """Rows by value, most frequent first."""
     table = column.value_counts(sort=True).sort(["count", column.name], descending=[True, False])
     return dict(zip(table[column.name].to_list(), table["count"].to_list(), strict=True))
@@ -102,7 +102,7 @@ def histogram(texts: pl.Series, bins: int = 20) -> list[dict[str, Any]]:
     lengths = texts.str.len_chars()
     usual, longest = int(lengths.quantile(0.99) or 0), int(lengths.max() or 0)  # type: ignore[arg-type]  # max: of any type
     width = max(1, -(-(usual + 1) // bins))
-    placed: dict[Any, int] = counts((lengths // width).clip(upper_bound=bins - 1).alias("bin"))
+    placed: dict[Any, int] = count_values((lengths // width).clip(upper_bound=bins - 1).alias("bin"))
     last = max(int(key) for key in placed)
     return [
         {"from": i * width, "to": (i + 1) * width if i < last else longest + 1, "rows": placed.get(i, 0)}

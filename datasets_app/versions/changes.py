@@ -21,15 +21,15 @@ from datasets_app.progress import ReportProgress
 from datasets_app.reading.columns import ColumnChoice, Rows, refuse_untrainable
 from datasets_app.versions import creation
 from datasets_app.versions.upload_storage import AT_ONCE
-from engine.data.near_duplicates import same_text
-from web.errors import Conflict, Invalid
+from engine.data.near_duplicates import normalised_text
+from web.errors import ConflictError, InvalidError
 
 LONGEST_TEXT = 100_000  # characters of an edit by hand
 LONGEST_LABEL = 300
 _TAG = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]{0,300}>")
 
 
-def make(*, user: User, version: Version, change: dict[str, Any], note: str = "") -> Version | DataTask:
+def make_version(*, user: User, version: Version, change: dict[str, Any], note: str = "") -> Version | DataTask:
     """Make the next version of a small one and return it; of a large one return the task that makes it."""
     if sum(version.sizes().values()) > AT_ONCE / 2:  # Parquet takes about half the bytes of the CSV file
         return tasks.submit(
@@ -43,7 +43,7 @@ def make(*, user: User, version: Version, change: dict[str, Any], note: str = ""
     return creation.insert(prepare(user, version, change, note))
 
 
-def carry_out(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
+def change_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Prepare the version of a task; return the function that inserts it."""
     assert task.version
     report("checking")
@@ -56,14 +56,14 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
     before = pl.read_parquet(version.path)
     after = _CHANGES[change["did"]](before, change)
     if after.equals(before):
-        raise Conflict(_("This changes no row, so no new version was made."))
+        raise ConflictError(_("This changes no row, so no new version was made."))
     rows = Rows(after, ColumnChoice("text", "label", "split" if "split" in after.columns else None))
     refuse_untrainable(rows)
     summary = {key: value for key, value in change.items() if key != "rows"}
     summary["count"] = changed_rows(before, after)
     if not note:
         with override("en"):
-            note = wording.changed(summary)
+            note = wording.describe_change(summary)
     return creation.prepare(
         user, version.dataset.name, rows, source=version.source, note=note, parent=version, change=summary
     )
@@ -82,10 +82,10 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame) -> int:
 def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     """Fix the finding with the code `change["code"]`: repair its texts, or leave its rows out."""
     code = change["code"]
-    results = findings.run(Rows(frame, ColumnChoice("text", "label", None))).results
+    results = findings.run_checks(Rows(frame, ColumnChoice("text", "label", None))).results
     result = next((result for result in results if result.code == code), None)
     if result is None:
-        raise Conflict(_("This version no longer has this finding, so there is nothing to fix."))
+        raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
     has_finding = pl.col("row").is_in(result.rows)
     if repair := _REPAIRS.get(code):
         repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
@@ -100,7 +100,7 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 def _keep_majority_labels(frame: pl.DataFrame, has_finding: pl.Expr) -> pl.DataFrame:
     """Of texts with several labels keep the rows with the commonest one; drop all rows of a text on a tie."""
-    conflicting = frame.filter(has_finding).with_columns(same_text().alias("same"))
+    conflicting = frame.filter(has_finding).with_columns(normalised_text().alias("same"))
     votes = conflicting.group_by("same", "label").len()
     winners = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
     kept = conflicting.join(winners, on=["same", "label"], how="semi")["row"]
@@ -151,7 +151,7 @@ def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     edits = {int(row): cells for row, cells in change["rows"].items()}
     unknown = set(edits) - set(frame["row"])
     if unknown:
-        raise Invalid(_("This version has no row %(row)s.") % {"row": min(unknown)}, field="rows")
+        raise InvalidError(_("This version has no row %(row)s.") % {"row": min(unknown)}, field="rows")
     frame = frame.filter(~pl.col("row").is_in([row for row, cells in edits.items() if cells is None]))
     new_cells = [{"row": row} | _checked_cells(cells) for row, cells in edits.items() if cells is not None]
     if not new_cells:
@@ -171,7 +171,7 @@ def _checked_cells(cells: dict[str, Any]) -> dict[str, str | None]:
         value = cells.get(name)
         if value is not None and not 0 < len(str(value).strip()) <= most:
             message = _("The %(name)s of a row must have 1 to %(most)s characters.") % {"name": name, "most": most}
-            raise Invalid(message, field=f"rows.{name}")
+            raise InvalidError(message, field=f"rows.{name}")
         checked[name] = None if value is None else str(value).replace("\x00", "\ufffd")
     return checked
 
@@ -208,5 +208,5 @@ def from_decisions(*, user: User, version: Version) -> Version | DataTask:
     decided = Suspect.objects.filter(version=version, decision__isnull=False)
     rows = {s.row: ({"label": s.decision} if s.decision else None) for s in decided if s.decision != s.label}
     if not rows:
-        raise Conflict(_("No label has been corrected yet, so there is nothing to make a new version of."))
-    return make(user=user, version=version, change={"did": "relabel", "rows": rows})
+        raise ConflictError(_("No label has been corrected yet, so there is nothing to make a new version of."))
+    return make_version(user=user, version=version, change={"did": "relabel", "rows": rows})

@@ -16,17 +16,17 @@ from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
-from accounts.idempotency import fingerprint, made_before, once
+from accounts.idempotency import find_created, fingerprint, once
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator
-from accounts.quotas import require_storage
+from accounts.quotas import require_storage_quota
 from audit.services import record
 from datasets_app import wording
 from datasets_app.models import BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine.config import SAMPLE_MODEL
-from web.disk import require_room
-from web.errors import Conflict, Invalid
+from web.disk import require_disk_space
+from web.errors import ConflictError, InvalidError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,10 +75,10 @@ def find_own_dataset(user: User, name: str) -> Dataset | None:
             "A dataset name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and "
             "is not “new” or “tasks”."
         )
-        raise Invalid(message, field="name")
+        raise InvalidError(message, field="name")
     dataset = Dataset.objects.filter(name=name).first()
     if dataset and not can_manage(user, dataset):
-        raise Conflict(_("This name is taken by another person's dataset. Choose another."), field="name")
+        raise ConflictError(_("This name is taken by another person's dataset. Choose another."), field="name")
     return dataset
 
 
@@ -98,7 +98,7 @@ def create_version(
     A file that is refused leaves nothing behind. See `prepare_file` for `limit` and `seconds`.
     """
     digest = upload_fingerprint(file, name, options) if idempotency_key else ""
-    if earlier := made_before(user, idempotency_key, digest, Version.objects.all()):
+    if earlier := find_created(user, idempotency_key, digest, Version.objects.all()):
         return cast(Version, earlier)
     prepared = prepare_file(user=user, name=name, file=file, filename=filename, limit=limit, seconds=seconds, **options)
     with once(user, idempotency_key, digest, Version.objects.all()) as creation:
@@ -133,7 +133,7 @@ def prepare_file(
     `limit`: bytes of the unpacked file, by default UPLOAD_LIMIT_MB. `seconds`: see `sandbox.read`.
     """
     check_name(user, name)
-    require_storage(user, file.stat().st_size)
+    require_storage_quota(user, file.stat().st_size)
     report("reading")
     table, rows = read_rows(
         file,
@@ -183,10 +183,10 @@ def read_rows(
         waiting=partial(report, "reading"),
     )
     table = read(head=True)
-    choice = columns.choose(table, text_column, label_column)
+    choice = columns.choose_columns(table, text_column, label_column)
     if not table.complete:
         table = read(only=[name for name in (choice.text, choice.label, choice.split) if name])
-    rows = columns.rows_of(table, choice)
+    rows = columns.select_rows(table, choice)
     columns.refuse_untrainable(rows)
     return table, rows
 
@@ -223,18 +223,18 @@ def prepare(
     from datasets_app.checks import findings, text_statistics  # polars takes half a second to import
     from datasets_app.versions import canonical
 
-    require_room()
-    checks = findings.run(rows, report)
+    require_disk_space()
+    checks = findings.run_checks(rows, report)
     previous = parent or Version.objects.filter(dataset__name=name).first()
     frame = _assign_places(rows.frame, checks.facts, previous)
     version = Version(
-        hash=canonical.digest(frame),
+        hash=canonical.hash_rows(frame),
         parent=parent,
         author=user,
         note=note[:300],
         rows=frame.height,
-        labels=canonical.counts(frame["label"]),
-        splits=canonical.splits(frame),
+        labels=canonical.count_values(frame["label"]),
+        splits=canonical.count_splits(frame),
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: checks.tokens},
         languages=checks.languages,
@@ -256,13 +256,13 @@ def _assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Versi
     from engine.data import splits
 
     if "split" in frame.columns and (frame["split"] == "eval").any():
-        return frame.drop(splits.COLUMN, strict=False)
+        return frame.drop(splits.PLACE_COLUMN, strict=False)
     earlier_places = None
     if previous and previous.path.exists():
         earlier_rows = pl.scan_parquet(previous.path)
-        if splits.COLUMN in earlier_rows.collect_schema():
-            earlier_places = earlier_rows.select("text", splits.COLUMN).collect()
-    return frame.with_columns(splits.placed(facts, earlier_places))
+        if splits.PLACE_COLUMN in earlier_rows.collect_schema():
+            earlier_places = earlier_rows.select("text", splits.PLACE_COLUMN).collect()
+    return frame.with_columns(splits.assign_places_to_groups(facts, earlier_places))
 
 
 def insert(prepared: PreparedVersion) -> Version:
@@ -287,7 +287,7 @@ def _insert(prepared: PreparedVersion) -> Version:
                     name=prepared.name, owner=prepared.user, description=prepared.description[:300]
                 )
         except IntegrityError:
-            raise Conflict(_("This name has just been taken. Choose another."), field="name") from None
+            raise ConflictError(_("This name has just been taken. Choose another."), field="name") from None
     dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # serialises the next version number
     newest = dataset.versions.first()
     version.dataset = dataset
@@ -303,7 +303,7 @@ def _insert(prepared: PreparedVersion) -> Version:
 
 def _make_finding(version: Version, result: "CheckResult") -> Finding:
     with override("en"):  # the API's sentence is English; pages translate by the code
-        message = wording.sentence(result.code, result.count)
+        message = wording.describe_finding(result.code, result.count)
     return Finding(
         version=version,
         code=result.code,
@@ -322,4 +322,4 @@ def _require_rows_on_disk(version: Version) -> Version:
         record("dataset.store", user=version.author, obj=version, result="undone")
         version.delete()
         Dataset.objects.filter(pk=version.dataset_id, versions=None).delete()
-    raise Conflict(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))
+    raise ConflictError(_("The rows have just been deleted with another dataset. Nothing was stored; send them again."))

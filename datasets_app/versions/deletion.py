@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from audit.services import record
 from datasets_app.models import Dataset, Version
-from web.errors import Conflict
+from web.errors import ConflictError
 from work.paths import remove_on_commit
 
 
@@ -22,7 +22,7 @@ def delete(*, user: User, dataset: Dataset) -> None:
             "This dataset is used by %(runs)s. Nothing was deleted: a run needs its dataset to be reproducible."
         )
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
-        raise Conflict(message % {"runs": shown}, experiments=runs[:50])
+        raise ConflictError(message % {"runs": shown}, experiments=runs[:50])
     paths = {version.hash: version.path for version in dataset.versions.all()}
     Version.objects.filter(dataset=dataset).update(
         parent=None

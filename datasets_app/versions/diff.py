@@ -9,7 +9,7 @@ from datasets_app.models import Version
 EXAMPLES = 50
 
 
-def between(old: Version, new: Version) -> dict[str, Any]:
+def compare_versions(old: Version, new: Version) -> dict[str, Any]:
     """Compare two versions: rows relabelled, rewritten, added and dropped with examples, label counts, and label moves.
 
     Rows are matched by text. If one version was made from the other by changes, they are also matched by row number, which

@@ -9,11 +9,11 @@ from typing import Any, Unpack, cast
 
 from django.db import transaction
 
-from accounts.idempotency import KeyOfOtherModel, made_before, once
+from accounts.idempotency import KeyOfOtherModel, find_created, once
 from accounts.models import User
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress
-from datasets_app.reading.uploads import Pending, discard, pending_for
+from datasets_app.reading.uploads import Pending, discard_upload, pending_for
 from datasets_app.tasks import submit
 from datasets_app.versions.creation import (
     PreparedVersion,
@@ -49,7 +49,7 @@ def store_upload(
         digest = upload_fingerprint(kept.file, name, options)
         for created in (Version.objects.all(), DataTask.objects.all()):
             with suppress(KeyOfOtherModel):
-                if earlier := made_before(user, idempotency_key, digest, created):
+                if earlier := find_created(user, idempotency_key, digest, created):
                     return cast("Version | DataTask", earlier)
     check_name(user, name)
     if kept.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
@@ -64,7 +64,7 @@ def store_upload(
                 seconds=QUICK_SECONDS,
                 **options,
             )
-            discard(kept)
+            discard_upload(kept)
             return version
         except (TooLarge, ReadersBusy) as error:
             log.info("The data worker reads the upload for %s: %s", name, error)
@@ -96,5 +96,5 @@ def store_pending(task: DataTask, report: ReportProgress) -> Callable[[], dict[s
 
 
 def _insert_and_discard(prepared: PreparedVersion, kept: Pending) -> dict[str, Any]:
-    transaction.on_commit(partial(discard, kept))
+    transaction.on_commit(partial(discard_upload, kept))
     return insert_as_result(prepared)

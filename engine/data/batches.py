@@ -19,7 +19,7 @@ def total_steps(epochs: float, max_steps: int | None, steps_per_epoch: int) -> i
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class BatchSchedule:
     """All training batches of a run.
 
     lengths: (rows,) tokens of each training row. batch: rows per optimizer step.
@@ -69,7 +69,7 @@ def _move_longest_to_second(lengths: np.ndarray, batches: list[np.ndarray]) -> l
     return [*others[:1], batches[largest], *others[1:]]
 
 
-def by_length(lengths: np.ndarray, batch: int) -> list[np.ndarray]:
+def batches_by_length(lengths: np.ndarray, batch: int) -> list[np.ndarray]:
     """Return batches for evaluation: each row once, longest first, so that memory runs out at once or never."""
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch] for start in range(0, len(order), batch)]

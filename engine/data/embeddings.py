@@ -17,7 +17,7 @@ from engine.config import RunConfig
 from engine.data.tokens import Tokens, tokenise
 from engine.kernels import fused_body
 from engine.models.loading import load_encoder, load_tokenizer
-from engine.out_of_memory import halving
+from engine.out_of_memory import retry_with_half
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
 MOST_ROWS = 1024
@@ -57,7 +57,7 @@ def embed(
     return tokens, embeddings
 
 
-def _forward(base: Path, name: str, plan: devices.Plan) -> Forward:
+def _forward(base: Path, name: str, plan: devices.DevicePlan) -> Forward:
     model = load_encoder(base, name, plan)
     fused = fused_body(model) if plan.fused_encoder else None
     return fused or (lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state)
@@ -85,4 +85,4 @@ def _embed_batch(forward: Forward, tokens: Tokens, rows: np.ndarray, pad: int, d
     def in_parts(size: int) -> np.ndarray:
         return np.concatenate([mean_hidden_states(rows[start : start + size]) for start in range(0, len(rows), size)])
 
-    return halving(in_parts, len(rows), device, smaller=lambda _: None)
+    return retry_with_half(in_parts, len(rows), device, smaller=lambda _: None)

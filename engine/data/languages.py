@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAMES = ["ENGLISH", "CHINESE", "JAPANESE", "KOREAN", "GERMAN", "FRENCH", "SPANISH"]
 
 
-def language(text: str) -> str:
+def detect_language(text: str) -> str:
     """Return the language's English name, or "Unknown" for a text without words."""
     detected = detector().detect_language_of(text)
     return detected.name.title() if detected else "Unknown"

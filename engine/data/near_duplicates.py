@@ -30,17 +30,17 @@ HASH_BATCH = 50_000  # texts
 _MIX = np.random.default_rng(SEED).integers(1, 2**63, HASHES_PER_BAND // 2, dtype=np.uint64) | np.uint64(1)
 
 
-def same_text(column: str = "text") -> pl.Expr:
+def normalised_text(column: str = "text") -> pl.Expr:
     """Normalise a text: two that differ only in case and white space become equal."""
     return pl.col(column).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def text_hash(text: str) -> int:
+def hash_text(text: str) -> int:
     """Return 64 bits of a text that are the same on every machine and in every release; splits and folds depend on it."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def groups(texts: pl.Series) -> pl.DataFrame:
+def group_near_duplicates(texts: pl.Series) -> pl.DataFrame:
     """Return for each text `same`, the hash of the normalised text, and `group`, the least hash among its near-duplicates.
 
     A text joins the group of its first near-duplicate, in the order of hashes: connected components but for texts that
@@ -48,8 +48,8 @@ def groups(texts: pl.Series) -> pl.DataFrame:
     """
     hashes = np.empty(texts.len(), dtype=np.uint64)
     for start in range(0, texts.len(), HASH_BATCH):
-        normalised = texts[start : start + HASH_BATCH].alias("text").to_frame().select(same_text())["text"]
-        hashes[start : start + HASH_BATCH] = np.fromiter(map(text_hash, normalised), np.uint64, normalised.len())
+        normalised = texts[start : start + HASH_BATCH].alias("text").to_frame().select(normalised_text())["text"]
+        hashes[start : start + HASH_BATCH] = np.fromiter(map(hash_text, normalised), np.uint64, normalised.len())
     distinct, order = np.unique(hashes, return_index=True)
     group_of_distinct = distinct.copy()
     for later, earlier in find_near_duplicates(texts, order).items():
@@ -71,7 +71,7 @@ def find_near_duplicates(texts: pl.Series, order: np.ndarray) -> dict[int, int]:
     return dict(zip(first["later"].to_list(), first["earlier"].to_list(), strict=True))
 
 
-def words_of(texts: pl.Series) -> pl.DataFrame:
+def extract_words(texts: pl.Series) -> pl.DataFrame:
     """Return the columns `at`, a text's index, and `word`: words, or character bigrams in Chinese, Japanese and Thai."""
     text = pl.col("text")
     is_ascii = text.str.len_bytes() == text.str.len_chars()
@@ -88,8 +88,13 @@ def _hash_words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.nda
     buffer = bytearray()  # grows in place: a list of parts and their concatenation would need the memory twice
     lengths = []
     for start in range(0, len(order), SIGNATURE_BATCH):
-        part = texts.gather(order[start : start + SIGNATURE_BATCH]).alias("text").to_frame().select(same_text())["text"]
-        words = words_of(part).sort("at", maintain_order=True)
+        part = (
+            texts.gather(order[start : start + SIGNATURE_BATCH])
+            .alias("text")
+            .to_frame()
+            .select(normalised_text())["text"]
+        )
+        words = extract_words(part).sort("at", maintain_order=True)
         buffer += (words["word"].hash(SEED) & 0xFFFF_FFFF).cast(pl.UInt32).to_numpy().tobytes()
         lengths.append(np.bincount(words["at"].to_numpy(), minlength=part.len()))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)

@@ -11,7 +11,7 @@ import polars as pl
 
 from engine.config import DataSection
 from engine.data import splits
-from engine.errors import ColumnMissing, DataUnreadable, OneLabel, TooFewRows
+from engine.errors import ColumnMissingError, DataUnreadableError, SingleLabelError, TooFewRowsError
 
 # Why a row takes part in no split, and how logs say it.
 SKIP_REASONS = {
@@ -89,17 +89,19 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
 def read_frame(path: Path) -> pl.DataFrame:
     """Read a data file by the format that its name promises; raises DataUnreadable."""
     if not path.exists():
-        raise DataUnreadable(f"The data file {path.name} does not exist. Choose another dataset.", field="data.dataset_name")  # fmt: skip
+        raise DataUnreadableError(
+            f"The data file {path.name} does not exist. Choose another dataset.", field="data.dataset_name"
+        )
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         message = f"{path.name} has an unknown format. Known formats: {', '.join(READERS)}."
-        raise DataUnreadable(message, field="data.dataset_name")
+        raise DataUnreadableError(message, field="data.dataset_name")
     try:
         return reader(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
-        raise DataUnreadable(message, field="data.dataset_name") from error
+        raise DataUnreadableError(message, field="data.dataset_name") from error
 
 
 def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
@@ -112,15 +114,15 @@ def _select_columns(frame: pl.DataFrame, config: DataSection) -> pl.DataFrame:
     for field, name in (("data.text_column", config.text_column), ("data.label_column", config.label_column)):
         if name not in frame.columns:
             message = f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}."
-            raise ColumnMissing(message, field=field)
+            raise ColumnMissingError(message, field=field)
     columns = [
         pl.col(config.text_column).cast(pl.String).alias("text"),
         pl.col(config.label_column).cast(pl.String).alias("label"),
     ]
     if config.split_column in frame.columns:
         columns.append(splits.split_name(pl.col(config.split_column)).alias("split"))
-    if frame.schema.get(splits.COLUMN) == pl.UInt16:
-        columns.append(pl.col(splits.COLUMN))
+    if frame.schema.get(splits.PLACE_COLUMN) == pl.UInt16:
+        columns.append(pl.col(splits.PLACE_COLUMN))
     return frame.select(columns)
 
 
@@ -152,9 +154,9 @@ def _assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str,
 
 
 def _hold_out(frame: pl.DataFrame, fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
-    if splits.COLUMN not in frame.columns or frame[splits.COLUMN].is_null().all():
-        frame = frame.with_columns(splits.places(frame["text"], frame["label"]))
-    placed = _keep(frame, pl.col(splits.COLUMN).is_not_null(), "between_splits", skipped)
+    if splits.PLACE_COLUMN not in frame.columns or frame[splits.PLACE_COLUMN].is_null().all():
+        frame = frame.with_columns(splits.assign_places(frame["text"], frame["label"]))
+    placed = _keep(frame, pl.col(splits.PLACE_COLUMN).is_not_null(), "between_splits", skipped)
     split = pl.when(splits.is_held_out(fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
     return placed.select("text", "label", split.alias("split"))
 
@@ -182,7 +184,7 @@ def _refuse_too_few_rows(train: pl.DataFrame, held_out: pl.DataFrame, skipped: d
         message += f" Rows left out: {explain_skipped(skipped)}."
     if "unknown_split" in skipped:
         message += f" Known split names: {', '.join(splits.SPLIT_NAMES)}."
-    raise TooFewRows(message, field="data.dataset_name")
+    raise TooFewRowsError(message, field="data.dataset_name")
 
 
 def _refuse_one_label(names: list[str]) -> None:
@@ -190,4 +192,4 @@ def _refuse_one_label(names: list[str]) -> None:
         return
     labels = f"only the label {names[0]}" if names else "no row with a text and a label"
     message = f"The training rows hold {labels}; a classifier needs at least two labels. Check the label column."
-    raise OneLabel(message, field="data.label_column")
+    raise SingleLabelError(message, field="data.label_column")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from engine.data.near_duplicates import groups, same_text, text_hash
+from engine.data.near_duplicates import group_near_duplicates, hash_text, normalised_text
 
 PLACES = 10_000
-COLUMN = "held_out"
+PLACE_COLUMN = "held_out"
 
 # Names of splits, in lower case, as people and the model hub write them.
 SPLIT_NAMES = {
@@ -36,31 +36,31 @@ def split_name(column: pl.Expr) -> pl.Expr:
     return name.replace_strict(SPLIT_NAMES, default=None, return_dtype=pl.String)
 
 
-def places(texts: pl.Series, labels: pl.Series, known: pl.DataFrame | None = None) -> pl.Series:
+def assign_places(texts: pl.Series, labels: pl.Series, known: pl.DataFrame | None = None) -> pl.Series:
     """Return the place of each row: (rows,) UInt16.
 
     `known` has the columns `text` and `held_out` of rows that were placed before; such a text keeps its place.
 
     Null where a new row is a near-duplicate of rows with different places: on either side it would leak to the other.
     """
-    return placed(groups(texts).with_columns(labels.alias("label")), known)
+    return assign_places_to_groups(group_near_duplicates(texts).with_columns(labels.alias("label")), known)
 
 
-def placed(rows: pl.DataFrame, known: pl.DataFrame | None = None) -> pl.Series:
-    """Return the same as `places` for rows whose `same`, `group` (see near_duplicates.groups) and `label` are given."""
+def assign_places_to_groups(rows: pl.DataFrame, known: pl.DataFrame | None = None) -> pl.Series:
+    """Return the same as `assign_places` for rows whose `same`, `group` (see near_duplicates.group_near_duplicates) and `label` are given."""
     group_places = _earlier_group_places(rows, known)
     new_groups = rows.join(group_places, on="group", how="anti")
     group_places = pl.concat([group_places, _new_group_places(new_groups)])
     joined = rows.join(group_places, on="group", how="left", maintain_order="left")
     if known is None:
-        return joined["place"].alias(COLUMN)
+        return joined["place"].alias(PLACE_COLUMN)
     with_own = joined.join(_text_places(known), on="same", how="left", maintain_order="left", suffix="_own")
-    return with_own.select(pl.coalesce("place_own", "place").alias(COLUMN))[COLUMN]
+    return with_own.select(pl.coalesce("place_own", "place").alias(PLACE_COLUMN))[PLACE_COLUMN]
 
 
 def is_held_out(share: float) -> pl.Expr:
     """Return whether a row is held out for evaluation at that share; null where the row is left out of all splits."""
-    return pl.col(COLUMN) < round(share * PLACES)
+    return pl.col(PLACE_COLUMN) < round(share * PLACES)
 
 
 def _new_group_places(rows: pl.DataFrame) -> pl.DataFrame:
@@ -84,6 +84,6 @@ def _earlier_group_places(rows: pl.DataFrame, known: pl.DataFrame | None) -> pl.
 
 def _text_places(known: pl.DataFrame) -> pl.DataFrame:
     """Return `same`, the hash of each normalised text, and its `place`."""
-    texts = known.select(same_text())["text"]
-    hashes = pl.Series("same", np.fromiter(map(text_hash, texts), dtype=np.uint64, count=texts.len()))
-    return pl.DataFrame([hashes, known[COLUMN].alias("place")]).drop_nulls().unique("same", keep="first")
+    texts = known.select(normalised_text())["text"]
+    hashes = pl.Series("same", np.fromiter(map(hash_text, texts), dtype=np.uint64, count=texts.len()))
+    return pl.DataFrame([hashes, known[PLACE_COLUMN].alias("place")]).drop_nulls().unique("same", keep="first")

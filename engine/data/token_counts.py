@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engine.errors import BaseModelUnavailable
+from engine.errors import BaseModelUnavailableError
 
 BATCH = 5000  # texts
 # Pre-tokenizers that split at white space first: a word then has the same tokens in every text, and is counted once.
@@ -26,7 +26,9 @@ class TokenCounter:
             self.tokenizer = Tokenizer.from_file(str(file))
             settings = json.loads(file.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises plain Exception
-            raise BaseModelUnavailable(f"The base model {name} has no fast tokenizer.", field="model.name") from error
+            raise BaseModelUnavailableError(
+                f"The base model {name} has no fast tokenizer.", field="model.name"
+            ) from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.special_tokens = self.tokenizer.num_special_tokens_to_add(is_pair=False)

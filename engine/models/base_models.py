@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
-from engine.errors import BaseModelUnavailable, BaseModelUnsafe
+from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
 
 HUB_TIMEOUT_S = 2.5
 FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -35,19 +35,21 @@ def check_safe(folder: Path, name: str) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BaseModelUnavailable(f"The base model {name} has no readable config.json.", field="model.name") from error
+        raise BaseModelUnavailableError(
+            f"The base model {name} has no readable config.json.", field="model.name"
+        ) from error
     if not isinstance(config, dict) or "auto_map" in json.dumps(config):
-        raise BaseModelUnsafe(
+        raise BaseModelUnsafeError(
             f"The base model {name} needs code of its own (auto_map), which is never run. Choose another model.",
             field="model.name",
         )
     if str(config.get("model_type")) not in CONFIG_MAPPING:
-        raise BaseModelUnsafe(
+        raise BaseModelUnsafeError(
             f"The base model {name} has the unknown type {config.get('model_type')!r}. Choose a model that transformers supports.",
             field="model.name",
         )
     if not any(folder.glob("*.safetensors")):
-        raise BaseModelUnsafe(
+        raise BaseModelUnsafeError(
             f"The base model {name} has no safetensors weights. Pickled weights are refused, because they can run code. "
             "Convert them to safetensors first.",
             field="model.name",
@@ -90,7 +92,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE"} or not _reachable(constants.ENDPOINT):
-        raise BaseModelUnavailable(
+        raise BaseModelUnavailableError(
             f"The base model {name} is not on this machine and the model hub can't be reached. Put its folder under "
             "BASE_MODELS_DIR, choose a model that is here, or try again when the hub is reachable.",
             field="model.name",
@@ -98,12 +100,12 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILE_PATTERNS))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise BaseModelUnavailable(
+        raise BaseModelUnavailableError(
             f"The model hub has no model {name}{f' at {revision}' if revision else ''}, or it is private. Check the name.",
             field="model.name",
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise BaseModelUnavailable(
+        raise BaseModelUnavailableError(
             f"The base model {name} could not be downloaded from the model hub ({type(error).__name__}). Try again later.",
             field="model.name",
         ) from error

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import LoraSection, Problem
-from engine.devices import Plan
-from engine.errors import BaseModelUnavailable, ConfigError
+from engine.devices import DevicePlan
+from engine.errors import BaseModelUnavailableError, ConfigError
 
 if TYPE_CHECKING:  # importing transformers and peft takes seconds
     from peft import PeftModel
@@ -35,10 +35,12 @@ def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise BaseModelUnavailable(f"The tokenizer of {name} can't be loaded: {error}", field="model.name") from error
+        raise BaseModelUnavailableError(
+            f"The tokenizer of {name} can't be loaded: {error}", field="model.name"
+        ) from error
 
 
-def load_encoder(folder: Path, name: str, plan: Plan) -> PreTrainedModel:
+def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
     """Load a base model without any head for inference, in the plan's precision and on its device."""
     from transformers import AutoModel
 
@@ -47,7 +49,7 @@ def load_encoder(folder: Path, name: str, plan: Plan) -> PreTrainedModel:
     return model.to(plan.device).eval()
 
 
-def load_classifier(folder: Path, name: str, labels: list[str], plan: Plan) -> tuple[PreTrainedModel, list[str]]:
+def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, list[str]]:
     """Load a base model for training with a head for `labels`; return it and the names of its newly initialised modules."""
     from transformers import AutoModelForSequenceClassification
 
@@ -104,7 +106,9 @@ def _base_model_errors(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if "memory" in str(error):
             raise
-        raise BaseModelUnavailable(f"The base model {name} can't be loaded: {error}", field="model.name") from error
+        raise BaseModelUnavailableError(
+            f"The base model {name} can't be loaded: {error}", field="model.name"
+        ) from error
 
 
 def silence_transformers() -> None:
@@ -121,7 +125,7 @@ def silence_transformers() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
-def in_few_bits(folder: Path, plan: Plan) -> dict[str, Any]:
+def in_few_bits(folder: Path, plan: DevicePlan) -> dict[str, Any]:
     """Return from_pretrained's options for frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314), if the plan wants them."""
     if plan.few_bits is None:
         return {}

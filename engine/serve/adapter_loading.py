@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.models.architectures import EncoderArchitecture
 from engine.serve.adapter import HeadLayer, LoraPair, ServedAdapter
-from engine.serve.errors import Unreadable
+from engine.serve.errors import ModelUnreadableError
 from engine.serve.model_files import WEIGHTS, read_settings, tensor_shapes
 from engine.serve.shared_base import SharedBaseModel
 
@@ -66,9 +66,9 @@ def load_adapter(folder: Path, base: SharedBaseModel, label_count: int) -> Serve
     pairs = {path: _take_pair(path, tensors, settings, base) for path in paths}
     head = [_take_head_layer(path, activation, tensors, pairs, base) for path, activation in base.architecture.head]
     if tensors:
-        raise Unreadable(f"the base model has no module for {sorted(tensors)[0]}")
+        raise ModelUnreadableError(f"the base model has no module for {sorted(tensors)[0]}")
     if len(head[-1].weight) != label_count:
-        raise Unreadable(f"its head has {len(head[-1].weight)} labels, but lorasite.json names {label_count}")
+        raise ModelUnreadableError(f"its head has {len(head[-1].weight)} labels, but lorasite.json names {label_count}")
     return ServedAdapter(pairs, head)
 
 
@@ -79,7 +79,7 @@ def _read_tensors(folder: Path, device: torch.device) -> dict[str, Tensor]:
         for name in file.keys():  # noqa: SIM118  it is no mapping
             tensor = file.get_tensor(name).float()
             if not bool(tensor.isfinite().all()):
-                raise Unreadable(f"{name.removeprefix(PREFIX)} has values that are not finite")
+                raise ModelUnreadableError(f"{name.removeprefix(PREFIX)} has values that are not finite")
             tensors[name.removeprefix(PREFIX)] = tensor
     return tensors
 
@@ -90,7 +90,7 @@ def _take_pair(path: str, tensors: dict[str, Tensor], settings: dict[str, Any], 
     b = tensors.pop(path + B, None)
     shape = base.shapes.get(path)
     if b is None or shape is None or (len(b), a.shape[-1]) != shape or a.shape[0] != b.shape[-1]:
-        raise Unreadable(f"its update of {path} does not fit the base model")
+        raise ModelUnreadableError(f"its update of {path} does not fit the base model")
     rank = a.shape[0]
     scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     return LoraPair(a.t().contiguous(), (scale * b).t().contiguous())
@@ -105,11 +105,11 @@ def _take_head_layer(
     base_weight, base_bias = base.head[path]
     if weight is None or bias is None:
         if path in base.new_modules:
-            raise Unreadable(f"it lacks the weights of {path}, and so does the base model")
+            raise ModelUnreadableError(f"it lacks the weights of {path}, and so does the base model")
         weight, bias = base_weight, base_bias
     pair = pairs.pop(path, None)
     if pair is not None:
         weight = weight + (pair.a @ pair.b).t()
     if weight.shape[1:] != base_weight.shape[1:] or len(weight) != len(bias):
-        raise Unreadable(f"its {path} does not fit the base model")
+        raise ModelUnreadableError(f"its {path} does not fit the base model")
     return HeadLayer(weight, bias, activation)

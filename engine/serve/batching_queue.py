@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
 
 from engine.serve.batch import BatchModel, BatchRow, RowOutput
-from engine.serve.errors import Busy
+from engine.serve.errors import BusyError
 
 INITIAL_SPEED = 2000.0  # tokens a second, until there is a measurement
 NEWEST_WEIGHT = 0.3  # of the newest measurement in the moving average
@@ -64,7 +64,7 @@ class BatchingQueue:
         request = PendingRequest(model, rows, time.monotonic())
         with self._changed:
             if self.seconds_waiting > self.patience:
-                raise Busy("More texts are waiting than can be answered soon.", self.seconds_waiting)
+                raise BusyError("More texts are waiting than can be answered soon.", self.seconds_waiting)
             self._waiting.extend((request, i) for i in range(len(rows)))
             self.waiting_tokens += sum(len(row.ids) for row in rows)
             if self._owner is None:  # only now: a process that forks before its first request would lose the thread
@@ -73,7 +73,7 @@ class BatchingQueue:
             self._changed.notify()
         if not request.done.wait(timeout):
             request.abandoned = True
-            raise Busy("The prediction took too long and was abandoned.", self.seconds_waiting)
+            raise BusyError("The prediction took too long and was abandoned.", self.seconds_waiting)
         if request.error is not None:
             raise request.error
         return request

@@ -11,19 +11,19 @@ from __future__ import annotations
 from engine.errors import EngineError
 
 
-class Unreadable(EngineError):
+class ModelUnreadableError(EngineError):
     """The folder holds no model that can be loaded. The message says why and names no path of this machine."""
 
     code = "model_unreadable"
 
 
-class ModelTooLargeError(Unreadable):
+class ModelTooLargeError(ModelUnreadableError):
     """The model alone needs more memory than all models together may take."""
 
     code = "model_too_large"
 
 
-class Busy(EngineError):
+class BusyError(EngineError):
     """There is more to do than can be done soon; `wait` is the number of seconds after which a retry is worthwhile."""
 
     code = "busy"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any
 
-from engine.serve.errors import Busy
+from engine.serve.errors import BusyError
 
 LOADING_SECONDS = 120.0  # a large model may take that long from a slow disk
 
@@ -90,7 +90,7 @@ class ModelCache:
             reserved = self._entries[key] = CacheEntry(key, size)
             try:
                 self._make_room(time.monotonic() + self.patience)
-            except Busy:
+            except BusyError:
                 self._remove(reserved)
                 raise
             return reserved
@@ -118,4 +118,4 @@ class ModelCache:
 
     def _wait(self, deadline: float) -> None:
         if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-            raise Busy("All models in memory are in use, and there is no room for another one.", self.patience)
+            raise BusyError("All models in memory are in use, and there is no room for another one.", self.patience)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.serve.errors import Unreadable
+from engine.serve.errors import ModelUnreadableError
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
 MOST_TENSORS, MOST_HEADER_BYTES = 10_000, 10 * 2**20  # more would be an attack
@@ -33,7 +33,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Return PEFT's settings of the adapter."""
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
-        raise Unreadable(f"{SETTINGS} is not a JSON object")
+        raise ModelUnreadableError(f"{SETTINGS} is not a JSON object")
     return settings
 
 
@@ -42,10 +42,10 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MOST_HEADER_BYTES:
-            raise Unreadable(f"{path.name} is not a safetensors file")
+            raise ModelUnreadableError(f"{path.name} is not a safetensors file")
         header: dict[str, Any] = json.loads(file.read(length))
     if len(header) > MOST_TENSORS:
-        raise Unreadable(f"{path.name} has {len(header):,} tensors, more than any model needs")
+        raise ModelUnreadableError(f"{path.name} has {len(header):,} tensors, more than any model needs")
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
@@ -60,5 +60,5 @@ def file_state(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise Unreadable(f"{path.name} is not there") from error
+        raise ModelUnreadableError(f"{path.name} is not there") from error
     return status.st_mtime_ns, status.st_ino

@@ -18,7 +18,7 @@ from engine.errors import EngineError
 from engine.models.base_models import resolve
 from engine.serve.batch import BatchRow
 from engine.serve.batching_queue import BatchingQueue
-from engine.serve.errors import Busy, ModelTooLargeError, Unreadable
+from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError
 from engine.serve.model_cache import CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
@@ -46,7 +46,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class TimedPredictions:
     """Predictions in the order of the texts, and the milliseconds that each stage took for all of them."""
 
     predictions: list[Prediction]
@@ -90,7 +90,7 @@ class Predictor:
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
 
-    def ask(self, folder: Path, texts: list[str]) -> Answers:
+    def ask(self, folder: Path, texts: list[str]) -> TimedPredictions:
         """Predict each text with the model in a final_model folder.
 
         Raises Unreadable if the model can't be loaded, and Busy if it can't answer soon.
@@ -105,7 +105,7 @@ class Predictor:
             _prediction(output, loaded.info.labels, truncated)
             for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True)
         ]
-        return Answers(
+        return TimedPredictions(
             predictions,
             loaded.info.base_model,
             tokenize_ms=1000 * (tokenized - started),
@@ -151,11 +151,11 @@ class Predictor:
             with one_core():
                 size, load = self._plan_loading(folder)
                 return self.cache.acquire(key, size, load)
-        except (Busy, Unreadable):
+        except (BusyError, ModelUnreadableError):
             raise
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as e:
             reason = (str(e) or type(e).__name__).splitlines()[0]
-            raise Unreadable(reason.replace(f"{folder}/", "")) from e
+            raise ModelUnreadableError(reason.replace(f"{folder}/", "")) from e
 
     def _plan_loading(self, folder: Path) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
         """Return the bytes that the model takes beside what it shares, and what loads it. Reads no weights."""

@@ -29,7 +29,7 @@ class Word:
         return min(9, round(abs(self.weight or 0) * 20))
 
 
-def words_that_mattered(
+def measure_word_importance(
     predict: Callable[[list[str]], list[Prediction]], text: str, label: int, seconds: float = MOST_SECONDS
 ) -> list[Word]:
     """Return the whole text in pieces, in order; the first MOST_WORDS words have weights, or as many as `seconds` allow."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine.config import RunConfig
-from engine.devices import Plan
+from engine.devices import DevicePlan
 
 
 class Task(Protocol):
@@ -23,7 +23,7 @@ class Task(Protocol):
     model: nn.Module  # base model with adapter, on the device
     lengths: np.ndarray  # (training rows,) tokens of each
     facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
-    plan: Plan  # how the model really computes, which may be less than what was planned
+    plan: DevicePlan  # how the model really computes, which may be less than what was planned
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return what the summed loss of these training rows is divided by to get their mean."""
@@ -78,7 +78,7 @@ class Task(Protocol):
         ...
 
 
-def create(config: RunConfig, plan: Plan, base: Path, data_file: Path, cache_dir: Path | None, seed: int) -> Task:
+def create(config: RunConfig, plan: DevicePlan, base: Path, data_file: Path, cache_dir: Path | None, seed: int) -> Task:
     """Return the configured task with its data tokenised and its model loaded from the folder `base`."""
     # Only the module of the configured task type is imported.
     return import_module(f"{__name__}.{config.task}").Task(config, plan, base, data_file, cache_dir, seed)

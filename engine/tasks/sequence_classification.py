@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from engine.config import Problem, RunConfig
-from engine.data.batches import by_length
+from engine.data.batches import batches_by_length
 from engine.data.rows import load_rows
 from engine.data.tokens import Tokens, tokenise
-from engine.devices import Plan
-from engine.errors import CheckpointDamaged, ConfigError, TextsTooLongError
+from engine.devices import DevicePlan
+from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
 from engine.kernels import fused_forward
 from engine.models.loading import (
     adapts_feed_forward,
@@ -28,7 +28,7 @@ from engine.models.loading import (
     load_classifier,
     load_tokenizer,
 )
-from engine.out_of_memory import halving, largest_fitting, release_memory
+from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
 from engine.training.memory_model import ActivationMemory, EncoderSizes
@@ -40,7 +40,7 @@ class Task:
     """The data and the classifier of one run; see engine.tasks.Task for the contract."""
 
     def __init__(
-        self, config: RunConfig, plan: Plan, base: Path, data_file: Path, cache_dir: Path | None, seed: int
+        self, config: RunConfig, plan: DevicePlan, base: Path, data_file: Path, cache_dir: Path | None, seed: int
     ) -> None:
         self.config = config
         self.base = base
@@ -98,7 +98,7 @@ class Task:
 
     def evaluation_batches(self) -> list[np.ndarray]:
         """Return the rows of each evaluation batch, longest texts first."""
-        return by_length(self.eval_tokens.lengths, self._evaluation_batch_size(self.eval_tokens))
+        return batches_by_length(self.eval_tokens.lengths, self._evaluation_batch_size(self.eval_tokens))
 
     def evaluate_batch(self, rows: np.ndarray) -> np.ndarray:
         """Return the logits of evaluation rows: (rows, labels)."""
@@ -159,7 +159,7 @@ class Task:
             actual = _plain_forward(reloaded)(**self._inputs(self.eval_tokens, rows)).float().cpu()
         tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3
         if not torch.allclose(actual, expected, atol=tolerance, rtol=tolerance):
-            raise CheckpointDamaged(
+            raise CheckpointDamagedError(
                 "The saved model does not predict what the trained model does, so it was not registered. "
                 "The checkpoints are kept; resume the run to save it again.",
                 difference=float((actual - expected).abs().max()),
@@ -181,14 +181,14 @@ class Task:
 
         def own_logits(batch_size: int) -> torch.Tensor:
             logits = torch.zeros(len(tokens.lengths), len(self.rows.labels))
-            for batch in by_length(tokens.lengths[own_rows], batch_size):
+            for batch in batches_by_length(tokens.lengths[own_rows], batch_size):
                 rows = own_rows[batch]
                 logits[rows] = self.logits(tokens, rows).cpu()
             return logits
 
         with _evaluation_mode(self.model):
             batch_size = self._evaluation_batch_size(tokens)
-            logits = halving(own_logits, batch_size, self.plan.device, smaller=lambda _: None)
+            logits = retry_with_half(own_logits, batch_size, self.plan.device, smaller=lambda _: None)
             # Rows of other processes are zero here, so the sum is everybody's logits.
             return world.all_reduce(logits.to(self.plan.device)).cpu().numpy()
 

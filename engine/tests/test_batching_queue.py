@@ -11,7 +11,7 @@ import torch
 
 from engine.serve.batch import BatchRow, RowOutput
 from engine.serve.batching_queue import BatchingQueue
-from engine.serve.errors import Busy
+from engine.serve.errors import BusyError
 
 
 class SlowModel:
@@ -54,7 +54,7 @@ def test_too_much_work_is_refused_at_once_with_a_time_to_retry():
     queue, model = BatchingQueue(budget=100, patience=0.01), SlowModel()
     first, _results = call_in_thread(lambda: queue.compute(model, rows(1, length=90), 10))
     began = time.monotonic()
-    with pytest.raises(Busy) as refused:
+    with pytest.raises(BusyError) as refused:
         queue.compute(model, rows(2), 10)
     assert refused.value.wait >= 1 and time.monotonic() - began < 1
     model.go.set()
@@ -78,7 +78,7 @@ def test_batches_fill_to_the_budget_in_order_and_never_mix_base_models():
 def test_rows_of_a_caller_that_gave_up_are_skipped_and_not_counted():
     queue, model = BatchingQueue(budget=10, patience=60), SlowModel()
     first, _results = call_in_thread(lambda: queue.compute(model, rows(1), 10))
-    with pytest.raises(Busy, match="too long"):
+    with pytest.raises(BusyError, match="too long"):
         queue.compute(model, rows(2), 0.01)
     model.go.set()
     first.join()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from engine.errors import Interrupted
+from engine.errors import RunInterruptedError
 from engine.tests.conftest import small
 from engine.training.console import train_in_terminal
 from engine.training.micro_batches import MicroBatches
@@ -23,7 +23,7 @@ def test_ctrl_c_saves_after_the_step_and_the_same_command_resumes(tweets, tmp_pa
 
     handler = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(MicroBatches, "accumulate_gradients", press_ctrl_c_in_third_step)
-    with pytest.raises(Interrupted, match="stopped at step 3 of 8"):
+    with pytest.raises(RunInterruptedError, match="stopped at step 3 of 8"):
         train_in_terminal(small(), data_file=tweets, results=tmp_path)
     assert (tmp_path / "artifacts/checkpoints/checkpoint-3").is_dir()
     assert signal.getsignal(signal.SIGINT) is handler

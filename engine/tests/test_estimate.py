@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from engine.config import RunConfig
-from engine.training.estimate import Measured, forecast, influences, measure, spread
+from engine.training.estimate import RunMeasurement, estimate_run, measure_run, settings_with_influence, spread
 
-MEASURED = Measured(
+MEASURED = RunMeasurement(
     steps_per_epoch=10, step_s=1.0, warm_up_s=2.0, evaluation_s=3.0, prepare_s=2.0, save_s=0.25, end_s=7.0,
     peak_mb=900.0, micro_batch=32,
 )  # fmt: skip
@@ -28,7 +28,7 @@ def config(**training: object) -> RunConfig:
     ],
 )
 def test_time_is_the_sum_of_its_parts(training: dict[str, object], steps: int, seconds: float) -> None:
-    estimate = forecast(config(**training), MEASURED)
+    estimate = estimate_run(config(**training), MEASURED)
     assert (estimate.steps, estimate.memory_mb) == (steps, 900.0)
     assert estimate.seconds == pytest.approx(seconds)
 
@@ -36,8 +36,8 @@ def test_time_is_the_sum_of_its_parts(training: dict[str, object], steps: int, s
 def test_only_settings_with_an_influence_need_their_own_measurement() -> None:
     same = [config(num_train_epochs=n, learning_rate=n / 100, seed=n, eval_strategy="no") for n in (1, 2)]
     other = [config(per_device_train_batch_size=4), RunConfig.parse({"data": {"max_length": 40}})]
-    assert influences(same[0]) == influences(same[1])
-    assert all(influences(one) != influences(same[0]) for one in other)
+    assert settings_with_influence(same[0]) == settings_with_influence(same[1])
+    assert all(settings_with_influence(one) != settings_with_influence(same[0]) for one in other)
 
 
 def test_measurement_of_a_real_run_leaves_no_files_and_reports_its_progress(tweets, tmp_path, monkeypatch) -> None:
@@ -52,7 +52,7 @@ def test_measurement_of_a_real_run_leaves_no_files_and_reports_its_progress(twee
         }
     )
     reports: list[tuple[int, int]] = []
-    measured = measure(run_config, data_file=tweets, told=lambda done, total: reports.append((done, total)))
+    measured = measure_run(run_config, data_file=tweets, told=lambda done, total: reports.append((done, total)))
     assert measured.steps_per_epoch == 4 and measured.micro_batch == 16
     assert min(measured.step_s, measured.evaluation_s, measured.prepare_s, measured.save_s, measured.end_s) > 0
     assert len(reports) >= 2 and reports == sorted(reports) and all(done <= total for done, total in reports)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engine.serve.errors import Busy
+from engine.serve.errors import BusyError
 from engine.serve.model_cache import CacheEntry, ModelCache
 
 
@@ -19,7 +19,7 @@ def test_least_recently_used_entry_is_evicted_first_and_entries_in_use_stay():
     cache.release(cache.acquire("b", 1, lambda _: "not loaded again"))
     cache.release(cache.acquire("d", 1, lambda _: "D"))
     assert cache.values() == ["A", "B", "D"]
-    with pytest.raises(Busy):
+    with pytest.raises(BusyError):
         cache.acquire("e", 3, lambda _: "E")
     assert a.value == "A" and cache.used == 1
     cache.release(a)

@@ -19,7 +19,7 @@ BITS: list[FewBits] = ["load_in_8bit", "load_in_4bit"]
 bits_of_both = pytest.mark.parametrize("bits", BITS)
 
 
-def plan_of(bits: FewBits) -> devices.Plan:
+def plan_of(bits: FewBits) -> devices.DevicePlan:
     return replace(devices.choose(small()), few_bits=bits, fused_encoder=False, dtype=torch.bfloat16)
 
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StepDone, train
-from engine.errors import CheckpointDamaged, DiskFull, DiskRefused, FolderGone, Interrupted
+from engine.errors import CheckpointDamagedError, DiskFullError, DiskRefused, FolderGone, RunInterruptedError
 from engine.storage import verify_folder, write_folder, write_text
 from engine.tests.conftest import metrics_of, run, small
 
@@ -42,7 +42,7 @@ def test_same_seed_gives_the_same_run(unbroken, tweets, tmp_path):
 def test_run_resumed_anywhere_ends_in_the_same_bytes(unbroken, tweets, tmp_path, stop_at):
     events, results = unbroken
     before: list[Event] = []
-    with pytest.raises(Interrupted) as interrupted:
+    with pytest.raises(RunInterruptedError) as interrupted:
         for event in train(
             small(), data_file=tweets, results=tmp_path / "run", should_save=lambda: len(losses(before)) == stop_at
         ):
@@ -78,7 +78,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tweets
     config = small(training={"save_strategy": "steps", "save_steps": 3})
     expected = losses(events)
     steps: list[StepDone] = []
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterruptedError):
         for event in train(config, data_file=tweets, results=tmp_path, should_save=lambda: len(steps) == 6):
             steps.extend([event] if isinstance(event, StepDone) else [])
     folder = tmp_path / "artifacts/checkpoints"
@@ -107,7 +107,7 @@ def test_interrupted_save_leaves_nothing_under_the_checkpoints_name(tmp_path):
         raise OSError(28, "No space left on device")
 
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(DiskFull, match="disk is full"):
+    with pytest.raises(DiskFullError, match="disk is full"):
         write_folder(tmp_path / "checkpoints/checkpoint-1", fill)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
@@ -139,7 +139,7 @@ def test_a_folder_with_a_missing_or_further_file_does_not_verify(tmp_path):
     write_folder(tmp_path / "saved", lambda draft: (draft / "a").write_text("a"))
     verify_folder(tmp_path / "saved")
     (tmp_path / "saved" / "b").write_text("b")
-    with pytest.raises(CheckpointDamaged):
+    with pytest.raises(CheckpointDamagedError):
         verify_folder(tmp_path / "saved")
 
 

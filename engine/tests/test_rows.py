@@ -9,8 +9,8 @@ import pytest
 from engine import Notice, Prepared
 from engine.config import DataSection
 from engine.data.rows import SKIP_REASONS, explain_skipped, load_rows
-from engine.data.splits import COLUMN, PLACES, SPLIT_NAMES
-from engine.errors import TooFewRows
+from engine.data.splits import PLACE_COLUMN, PLACES, SPLIT_NAMES
+from engine.errors import TooFewRowsError
 from engine.tests.conftest import metrics_of, run, small
 
 WORDS = ["river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean", "garden", "silver"]
@@ -53,7 +53,7 @@ def test_each_reason_is_counted_once_per_row(tmp_path):
 
 def test_row_that_straddles_two_splits_is_counted(tmp_path):
     places = [0, 0, PLACES - 1, PLACES - 1] * 9 + [0, 0, PLACES - 1, None]
-    rows = load(data(**{COLUMN: pl.Series(places, dtype=pl.UInt16)}), tmp_path)
+    rows = load(data(**{PLACE_COLUMN: pl.Series(places, dtype=pl.UInt16)}), tmp_path)
     assert rows.skipped_by_reason == {"between_splits": 1} and rows_in(rows) == 39
 
 
@@ -67,7 +67,9 @@ def test_every_name_of_a_split_is_known(tmp_path, name):
 
 
 def test_error_about_too_few_rows_names_what_was_left_out(tmp_path):
-    with pytest.raises(TooFewRows, match=r"40 with an unknown split name.*Known split names: train, training, eval"):
+    with pytest.raises(
+        TooFewRowsError, match=r"40 with an unknown split name.*Known split names: train, training, eval"
+    ):
         load(data(split=["first", "second"] * 20), tmp_path)
 
 

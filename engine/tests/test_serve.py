@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.serve.batch import BatchRow
-from engine.serve.errors import ModelTooLargeError, Unreadable
+from engine.serve.errors import ModelTooLargeError, ModelUnreadableError
 from engine.serve.model_files import WEIGHTS, file_state
 from engine.serve.predictor import LoadedModel, Predictor
 from engine.serve.shared_base import SharedBaseModel
@@ -180,7 +180,7 @@ def add_many_tensors(tensors: dict[str, torch.Tensor]) -> None:
 )
 def test_harmful_adapter_is_refused_with_the_reason(adapters, tmp_path, change, reason):
     folder = copy_with_change(adapters["query-value"], tmp_path / "harmful", change)
-    with pytest.raises(Unreadable, match=reason):
+    with pytest.raises(ModelUnreadableError, match=reason):
         Predictor().ask(folder, ["a"])
 
 
@@ -188,7 +188,7 @@ def test_harmful_adapter_is_refused_with_the_reason(adapters, tmp_path, change, 
 def test_file_that_is_not_safetensors_is_refused_and_never_unpickled(adapters, tmp_path, content):
     folder = copy_with_change(adapters["query-value"], tmp_path / "broken", lambda tensors: None)
     (folder / "adapter_model.safetensors").write_bytes(content)
-    with pytest.raises(Unreadable):
+    with pytest.raises(ModelUnreadableError):
         Predictor().ask(folder, ["a"])
 
 
@@ -197,7 +197,7 @@ def test_base_model_given_as_a_path_is_refused(adapters, tmp_path):
     info = json.loads((folder / "lorasite.json").read_text())
     for name in ("../../etc", "/etc", "no/such-model"):
         (folder / "lorasite.json").write_text(json.dumps(info | {"base_model": name}))
-        with pytest.raises(Unreadable):
+        with pytest.raises(ModelUnreadableError):
             Predictor(tmp_path).ask(folder, ["a"])
 
 
@@ -220,7 +220,7 @@ def test_adapter_over_a_base_model_with_code_is_refused_and_none_of_it_runs(adap
     folder = copy_with_change(adapters["query-value"], tmp_path / "over-it", lambda tensors: None)
     info = json.loads((folder / "lorasite.json").read_text())
     (folder / "lorasite.json").write_text(json.dumps(info | {"base_model": "own"}))
-    with pytest.raises(Unreadable):
+    with pytest.raises(ModelUnreadableError):
         Predictor(tmp_path / "bases").ask(folder, ["a"])
     assert not ran.exists() and not connected
 
@@ -230,5 +230,5 @@ def test_pickled_adapter_is_refused_and_never_opened(adapters, tmp_path, weights
     folder = copy_with_change(adapters["query-value"], tmp_path / "pickled", lambda tensors: None)
     (folder / "adapter_model.safetensors").unlink()
     torch.save({"a": torch.zeros(1)}, folder / weights)
-    with pytest.raises(Unreadable, match=r"adapter_model\.safetensors is not there"):
+    with pytest.raises(ModelUnreadableError, match=r"adapter_model\.safetensors is not there"):
         Predictor().ask(folder, ["a"])

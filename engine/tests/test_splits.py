@@ -4,8 +4,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.near_duplicates import groups
-from engine.data.splits import COLUMN, PLACES, is_held_out, places
+from engine.data.near_duplicates import group_near_duplicates
+from engine.data.splits import PLACE_COLUMN, PLACES, assign_places, is_held_out
 
 WORDS = st.sampled_from(
     ["river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean", "garden", "silver"]
@@ -20,7 +20,7 @@ def frame(rows: list[tuple[str, str]]) -> pl.DataFrame:
 
 def placed(rows: list[tuple[str, str]], known: pl.DataFrame | None = None) -> pl.DataFrame:
     given_rows = frame(rows)
-    return given_rows.with_columns(places(given_rows["text"], given_rows["label"], known))
+    return given_rows.with_columns(assign_places(given_rows["text"], given_rows["label"], known))
 
 
 def many_rows(count: int, start: int = 0) -> list[tuple[str, str]]:
@@ -42,16 +42,16 @@ def test_order_of_rows_makes_no_difference(rows, random):
 def test_rows_keep_their_place_when_rows_are_added(before, more):
     old = placed(before)
     new = placed(before + more, old)
-    assert new[COLUMN][: len(before)].to_list() == old[COLUMN].to_list()
+    assert new[PLACE_COLUMN][: len(before)].to_list() == old[PLACE_COLUMN].to_list()
 
 
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS)
 def test_no_group_of_near_duplicates_has_a_new_row_on_the_other_side(before, more):
     new = placed(before + more, placed(before))
-    grouped = new.with_columns(*groups(new["text"]).get_columns())
-    added = grouped[len(before) :].filter(~pl.col("text").is_in([text for text, _ in before])).drop_nulls(COLUMN)
-    sides = grouped.drop_nulls(COLUMN).group_by("group").agg(pl.col(COLUMN).n_unique().alias("sides"))
+    grouped = new.with_columns(*group_near_duplicates(new["text"]).get_columns())
+    added = grouped[len(before) :].filter(~pl.col("text").is_in([text for text, _ in before])).drop_nulls(PLACE_COLUMN)
+    sides = grouped.drop_nulls(PLACE_COLUMN).group_by("group").agg(pl.col(PLACE_COLUMN).n_unique().alias("sides"))
     assert added.join(sides.filter(pl.col("sides") > 1), on="group").is_empty()
 
 
@@ -61,7 +61,7 @@ def test_near_duplicates_are_on_one_side_in_english_and_chinese():
         ("這家餐廳的服務非常好，我們下次一定還會再來，價錢也很合理", "這家餐廳的服務非常好，我們下次一定還會再來，價錢也很合理！"),
     ]  # fmt: skip
     rows = many_rows(200) + [(text, "a") for pair in pairs for text in pair]
-    place_of = dict(zip(*placed(rows).select("text", COLUMN).get_columns(), strict=True))
+    place_of = dict(zip(*placed(rows).select("text", PLACE_COLUMN).get_columns(), strict=True))
     assert all(place_of[one] == place_of[other] for one, other in pairs)
 
 
@@ -88,8 +88,8 @@ def test_small_label_is_is_held_out_too():
 
 def test_new_row_between_two_sides_is_left_out():
     one, other = (" ".join(f"w{i}" for i in range(a, a + 10)) for a in (0, 2))
-    known = pl.DataFrame({"text": [one, other], COLUMN: pl.Series([0, PLACES - 1], dtype=pl.UInt16)})
+    known = pl.DataFrame({"text": [one, other], PLACE_COLUMN: pl.Series([0, PLACES - 1], dtype=pl.UInt16)})
     between = " ".join(f"w{i}" for i in range(1, 11))
     rows = placed([(one, "a"), (other, "a"), (between, "a"), *many_rows(20)], known)
-    assert rows[COLUMN][:2].to_list() == [0, PLACES - 1]
-    assert rows[COLUMN][2] in (None, 0, PLACES - 1)
+    assert rows[PLACE_COLUMN][:2].to_list() == [0, PLACES - 1]
+    assert rows[PLACE_COLUMN][2] in (None, 0, PLACES - 1)

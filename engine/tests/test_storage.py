@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine import storage
-from engine.errors import CheckpointDamaged, DiskFull
+from engine.errors import CheckpointDamagedError, DiskFullError
 from engine.tests.faults import Faults, forked, kill
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="each attempt is a fork")
@@ -120,7 +120,7 @@ def test_full_disk_leaves_the_old_file_and_no_draft(home, monkeypatch, call):
     storage.write_text(target, "old")
     with monkeypatch.context() as patched:
         patched.setattr(call, refuse)
-        with pytest.raises(DiskFull, match="file could not be written: the disk is full"):
+        with pytest.raises(DiskFullError, match="file could not be written: the disk is full"):
             storage.write_text(target, "new")
     assert target.read_text() == "old" and os.listdir(home) == ["file"]
 
@@ -131,7 +131,7 @@ def test_full_disk_leaves_the_old_folder_and_no_draft(home, monkeypatch, call):
     storage.write_folder(target, fill_with(OLD))
     with monkeypatch.context() as patched:
         patched.setattr(call, refuse)
-        with pytest.raises(DiskFull, match="target could not be written: the disk is full"):
+        with pytest.raises(DiskFullError, match="target could not be written: the disk is full"):
             storage.write_folder(target, fill_with(NEW))
     assert content(target) == OLD and os.listdir(home) == ["target"]
 
@@ -147,7 +147,7 @@ def test_old_folder_comes_back_where_the_new_one_cannot_take_its_name(home, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", refuse_once_the_name_is_free)
-        with pytest.raises(DiskFull):
+        with pytest.raises(DiskFullError):
             storage.write_folder(target, fill_with(NEW))
     assert content(target) == OLD and os.listdir(home) == ["target"]
 
@@ -263,7 +263,7 @@ def test_folder_with_changed_missing_or_further_file_does_not_verify(home):
         storage.write_folder(home / "target", fill_with(OLD))
         storage.verify_folder(home / "target")
         change(home / "target" / name)
-        with pytest.raises(CheckpointDamaged):
+        with pytest.raises(CheckpointDamagedError):
             storage.verify_folder(home / "target")
 
     damage("a", lambda path: path.write_text("changed"))

@@ -14,7 +14,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.errors import CheckpointDamaged
+from engine.errors import CheckpointDamagedError
 from engine.storage import remove_folder, sweep_drafts, verify_folder, write_folder, write_json
 
 ONE_POINT = 0.01
@@ -62,7 +62,7 @@ class Checkpoints:
             try:
                 verify_folder(self.path(step))
                 return self.path(step), damaged
-            except CheckpointDamaged:
+            except CheckpointDamagedError:
                 damaged.append(self.path(step))
         return None, damaged
 
@@ -179,4 +179,4 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     tensors = load_file(folder / "adapter_model.safetensors")
     result: Any = set_peft_model_state_dict(cast(PeftModel, model), tensors)
     if result.unexpected_keys:
-        raise CheckpointDamaged(f"{folder.name} belongs to another model.", keys=result.unexpected_keys[:5])
+        raise CheckpointDamagedError(f"{folder.name} belongs to another model.", keys=result.unexpected_keys[:5])

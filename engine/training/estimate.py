@@ -56,7 +56,7 @@ NO_INFLUENCE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RunMeasurement:
     """Measured times in seconds and memory in MiB. `warm_up_s` is the extra time of the first batch of each length."""
 
     steps_per_epoch: int
@@ -75,7 +75,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class RunEstimate:
     """The estimate of a whole run: optimizer steps, seconds until the model is saved, peak memory in MiB."""
 
     steps: int
@@ -83,19 +83,19 @@ class Forecast:
     memory_mb: float
 
 
-def influences(config: RunConfig) -> dict[str, Any]:
+def settings_with_influence(config: RunConfig) -> dict[str, Any]:
     """Return the settings that change the measurement; runs that agree in them can share one."""
     return config.model_dump(mode="json", exclude=NO_INFLUENCE) | {"engine": ENGINE}
 
 
-def measure(
+def measure_run(
     config: RunConfig,
     *,
     data_file: Path,
     base_models_dir: Path | None = None,
     cache_dir: Path | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
-) -> Measured:
+) -> RunMeasurement:
     """Time a few real steps of this run. Leaves nothing behind but the cache of tokens.
 
     told: called with the parts done and the parts in all; it may raise to end the measurement.
@@ -114,7 +114,7 @@ def measure(
             return _Measurement(prepared, told).measure(prepare_s, run.results.final_model)
 
 
-def forecast(config: RunConfig, measured: Measured) -> Forecast:
+def estimate_run(config: RunConfig, measured: RunMeasurement) -> RunEstimate:
     """Return time and memory of a configuration whose `influences` are those of the measured one."""
     training = config.training
     per_epoch = measured.steps_per_epoch
@@ -130,7 +130,7 @@ def forecast(config: RunConfig, measured: Measured) -> Forecast:
         + saves * measured.save_s
         + measured.end_s
     )
-    return Forecast(steps, seconds, measured.peak_mb)
+    return RunEstimate(steps, seconds, measured.peak_mb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class _Measurement:
         self.told = told
         self.started = time.perf_counter()
 
-    def measure(self, prepare_s: float, final_model: Path) -> Measured:
+    def measure(self, prepare_s: float, final_model: Path) -> RunMeasurement:
         """Time training, evaluation and saving; the run cannot be used afterwards."""
         loop = self.prepared.loop
         task = self.prepared.task
@@ -167,7 +167,7 @@ class _Measurement:
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
         save_s = _seconds(loop.save)
         end_s = _seconds(lambda: self.prepared.save_final_model(final_model)) + _seconds(task.baseline)
-        return Measured(
+        return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),
             warm_up_s=warm_up_s,

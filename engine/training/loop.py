@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from engine.config import RunConfig
-from engine.data.batches import Schedule
-from engine.devices import Plan
-from engine.errors import Interrupted, LossNotFiniteError
+from engine.data.batches import BatchSchedule
+from engine.devices import DevicePlan
+from engine.errors import LossNotFiniteError, RunInterruptedError
 from engine.events import Checkpointed, Evaluated, Event, StageChanged, StepDone
 from engine.tasks import Task
 from engine.training.checkpoint import Checkpoints, State
@@ -34,9 +34,9 @@ class Loop:
     def __init__(
         self,
         config: RunConfig,
-        plan: Plan,
+        plan: DevicePlan,
         task: Task,
-        schedule: Schedule,
+        schedule: BatchSchedule,
         checkpoints: Checkpoints,
         should_save: Callable[[], bool] | None,
     ) -> None:
@@ -99,7 +99,7 @@ class Loop:
 
             # Stop: on request, because the scores no longer improve, or because all steps are done.
             if stopping and not is_last:
-                raise Interrupted(
+                raise RunInterruptedError(
                     f"The run was stopped at step {state.step} of {self.total_steps}. "
                     "A checkpoint is saved; resume the run to continue from it.",
                     step=state.step,
@@ -217,7 +217,7 @@ class Loop:
         return Checkpointed(self.state.step, str(path), self.checkpoints.named_steps(self.state))
 
 
-def _create_optimizer(model: nn.Module, config: RunConfig, plan: Plan) -> torch.optim.Optimizer:
+def _create_optimizer(model: nn.Module, config: RunConfig, plan: DevicePlan) -> torch.optim.Optimizer:
     """Return AdamW over the fp32 adapter; LoRA+ gives matrix B its own learning rate (arXiv 2402.12354)."""
     ratio = config.lora.loraplus_lr_ratio or 1.0
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.devices import Plan
+from engine.devices import DevicePlan
 
 # The names of one size in the config.json of different architectures.
 WIDTH_NAMES = ("hidden_size", "dim", "d_model", "n_embd")
@@ -47,7 +47,7 @@ class ActivationMemory:
     """Bytes of a micro-batch's activations."""
 
     encoder: EncoderSizes
-    plan: Plan
+    plan: DevicePlan
     adapted_everywhere: bool  # a layer with an adapter keeps its input for the adapter's gradient
     dora: bool = False  # DoRA keeps the outputs of both the frozen layer and the adapter
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.devices import Plan
+from engine.devices import DevicePlan
 from engine.errors import OutOfMemoryError
 from engine.events import Notice
-from engine.out_of_memory import halving, is_out_of_memory, largest_fitting, release_memory
+from engine.out_of_memory import is_out_of_memory, largest_fitting, release_memory, retry_with_half
 from engine.tasks import Task
 from engine.training.distributed import StepExchange
 
@@ -23,7 +23,7 @@ class MicroBatches:
     does run out. It never grows again. All processes of a distributed run use the smallest size of any of them.
     """
 
-    def __init__(self, task: Task, plan: Plan, parameters: list[nn.Parameter], size: int, seed: int) -> None:
+    def __init__(self, task: Task, plan: DevicePlan, parameters: list[nn.Parameter], size: int, seed: int) -> None:
         self.task = task
         self.plan = plan
         self.parameters = parameters
@@ -55,7 +55,7 @@ class MicroBatches:
             self._shrink_to(size)
 
         try:
-            return halving(lambda _: self._backward(rows, weight), self.size, device, start_over)
+            return retry_with_half(lambda _: self._backward(rows, weight), self.size, device, start_over)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

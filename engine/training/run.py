@@ -16,7 +16,7 @@ import torch
 
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
-from engine.data.batches import Schedule
+from engine.data.batches import BatchSchedule
 from engine.data.splits import SPLIT_NAMES
 from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
@@ -43,7 +43,7 @@ LEAST_BYTES = 128 * 2**20  # that any run takes beside its weights
 class PreparedRun:
     """A run that is ready for its first step, or for the next one if it was resumed."""
 
-    plan: devices.Plan
+    plan: devices.DevicePlan
     task: tasks.Task
     loop: Loop
     notices: list[Notice]
@@ -208,9 +208,9 @@ class Run:
         yield Finished(metrics)
         yield StageChanged("done")
 
-    def _create_loop(self, plan: devices.Plan, task: tasks.Task) -> Loop:
+    def _create_loop(self, plan: devices.DevicePlan, task: tasks.Task) -> Loop:
         training = self.config.training
-        schedule = Schedule(
+        schedule = BatchSchedule(
             lengths=task.lengths,
             batch=training.per_device_train_batch_size * training.gradient_accumulation_steps,
             epochs=training.num_train_epochs,

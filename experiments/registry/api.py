@@ -12,11 +12,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.http import person
-from accounts.idempotency import HEADER, key_of
+from accounts.http import signed_in_user
+from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.permissions import require_creator
-from web.errors import Invalid
-from web.requests import refuse_unknown
+from web.errors import InvalidError
+from web.requests import refuse_unknown_fields
 
 from ..models import ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME
@@ -42,7 +42,7 @@ class Models(ListAPIView[RegisteredModel]):
         if getattr(self, "swagger_fake_view", False):
             return RegisteredModel.objects.none()
         query = {name: self.request.query_params.get(name, "") for name in selectors.FILTERS}
-        return selectors.search(person(self.request), **query)
+        return selectors.search(signed_in_user(self.request), **query)
 
     @extend_schema(
         operation_id="models_list",
@@ -60,19 +60,19 @@ class Models(ListAPIView[RegisteredModel]):
     )
     def post(self, request: Request) -> Response:
         """Register a finished experiment of yours as a new model, or as the next version of one."""
-        require_creator(person(request))
-        refuse_unknown(request.data, RegisterSerializer)
+        require_creator(signed_in_user(request))
+        refuse_unknown_fields(request.data, RegisterSerializer)
         serializer = RegisterSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         values = serializer.validated_data
         version = services.register(
-            user=person(request),
-            experiment=managed_experiment(person(request), values["experiment"]),
+            user=signed_in_user(request),
+            experiment=managed_experiment(signed_in_user(request), values["experiment"]),
             name=values["name"],
             summary=values.get("summary", ""),
             note=values.get("note", ""),
             checkpoint=values.get("checkpoint", "best"),
-            idempotency_key=key_of(request),
+            idempotency_key=idempotency_key_of(request),
         )
         return Response(model_detail(version), status=201)
 
@@ -83,35 +83,35 @@ class OneModel(APIView):
     @extend_schema(operation_id="model", responses=ModelDetail)
     def get(self, request: Request, name: str) -> Response:
         """A model by name, or one of its versions: name@3, name@champion."""
-        return Response(model_detail(selectors.version_for(person(request), name)))
+        return Response(model_detail(selectors.version_for(signed_in_user(request), name)))
 
     @extend_schema(operation_id="model_describe", request=DescribeSerializer, responses=ModelDetail)
     def patch(self, request: Request, name: str) -> Response:
         """Change the summary, the card's text or the licences; what is not sent stays."""
-        version = selectors.managed_version(person(request), name)
-        refuse_unknown(request.data, DescribeSerializer)
+        version = selectors.managed_version(signed_in_user(request), name)
+        refuse_unknown_fields(request.data, DescribeSerializer)
         if not request.data:
-            raise Invalid(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
+            raise InvalidError(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
         serializer = DescribeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         values = serializer.validated_data
         services.describe(
-            user=person(request),
+            user=signed_in_user(request),
             version=version,
             summary=values.get("summary"),
             text=values.get("card"),
             licence=values.get("licence"),
         )
-        return Response(model_detail(selectors.version_for(person(request), name)))
+        return Response(model_detail(selectors.version_for(signed_in_user(request), name)))
 
     @extend_schema(operation_id="model_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         """Delete a model with all its versions, or with name@3 only that version."""
-        version = selectors.managed_version(person(request), name)
+        version = selectors.managed_version(signed_in_user(request), name)
         if "@" in name:
-            services.delete_version(user=person(request), version=version)
+            services.delete_version(user=signed_in_user(request), version=version)
         else:
-            services.delete(user=person(request), model=version.model)
+            services.delete(user=signed_in_user(request), model=version.model)
         return Response(status=204)
 
 
@@ -119,8 +119,8 @@ class ModelArchive(APIView):
     @extend_schema(operation_id="model_archive", responses={(200, "application/zip"): OpenApiTypes.BINARY})
     def get(self, request: Request, name: str) -> FileResponse:
         """Adapter, tokenizer and card as one .zip, which plain PEFT loads."""
-        version = selectors.version_for(person(request), name)
-        packed = services.archive(user=person(request), version=version)
+        version = selectors.version_for(signed_in_user(request), name)
+        packed = services.archive(user=signed_in_user(request), version=version)
         return FileResponse(packed, as_attachment=True, filename=f"{version.model.name}-{version.number}.zip")
 
 
@@ -130,19 +130,19 @@ class ModelAlias(APIView):
     @extend_schema(operation_id="model_alias", request=AliasSerializer, responses=ModelDetail, parameters=[ALIAS])
     def put(self, request: Request, name: str, alias: str) -> Response:
         """Point name@alias at this version, whatever it pointed at before."""
-        model = selectors.managed_model(person(request), name)
-        refuse_unknown(request.data, AliasSerializer)
+        model = selectors.managed_model(signed_in_user(request), name)
+        refuse_unknown_fields(request.data, AliasSerializer)
         serializer = AliasSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         version = selectors.version_of(model, str(serializer.validated_data["version"]))
-        services.set_alias(user=person(request), version=version, name=alias)
+        services.set_alias(user=signed_in_user(request), version=version, name=alias)
         return Response(model_detail(version))
 
     @extend_schema(operation_id="model_alias_end", responses={204: None})
     def delete(self, request: Request, name: str, alias: str) -> Response:
         """Remove an alias; the version stays."""
-        model = selectors.managed_model(person(request), name)
-        services.remove_alias(user=person(request), model=model, name=alias)
+        model = selectors.managed_model(signed_in_user(request), name)
+        services.remove_alias(user=signed_in_user(request), model=model, name=alias)
         return Response(status=204)
 
 

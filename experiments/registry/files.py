@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DiskFull, EngineError
+from engine.errors import DiskFullError, EngineError
 from engine.storage import MANIFEST, link_or_copy, sweep_drafts, verify_folder, write_folder
 from web import disk
-from web.errors import Conflict
+from web.errors import ConflictError
 
 from ..models import Experiment
 
@@ -26,7 +26,7 @@ def checkpoints(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def keep(experiment: Experiment, checkpoint: str, target: Path) -> int:
+def store_model_files(experiment: Experiment, checkpoint: str, target: Path) -> int:
     """Fill `target` with the final model, or with the same and another checkpoint's adapter; return its size in bytes.
 
     Files are linked to the run's own where the disk allows it, so that a registered model costs next to nothing.
@@ -55,7 +55,7 @@ def engine_errors() -> Iterator[None]:
     """Turn an error of the engine into a refusal that pages and the API can show."""
     try:
         yield
-    except DiskFull as error:
-        raise disk.DiskFull from error
+    except DiskFullError as error:
+        raise disk.DiskFullError from error
     except EngineError as error:
-        raise Conflict(str(error)) from None
+        raise ConflictError(str(error)) from None

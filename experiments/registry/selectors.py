@@ -7,10 +7,10 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
-from accounts.quotas import counts
+from accounts.quotas import counts_usage
 from datasets_app import wording
-from web.errors import NotFound
-from web.requests import whole_number
+from web.errors import NotFoundError
+from web.requests import parse_whole_number
 
 from ..models import ModelVersion, RegisteredModel
 from ..selectors import require_one_of
@@ -28,7 +28,7 @@ SORTABLE = {
 }
 
 
-@counts("storage")
+@counts_usage("storage")
 def stored_bytes(user: User) -> int:
     """Return the size of a person's models whose experiment is deleted; until then the files are hard links to its own."""
     versions = ModelVersion.objects.filter(model__owner=user, experiment=None)
@@ -62,7 +62,7 @@ def managed_version(user: User, reference: str) -> ModelVersion:
 def version_of(model: RegisteredModel, which: str = "") -> ModelVersion:
     """Return a model's version by number or alias, or the newest if `which` is empty."""
     versions = model.versions.select_related("model__owner", "dataset_version__dataset", "experiment", "author")
-    number = whole_number(which)
+    number = parse_whole_number(which)
     if number is not None and len(which) < 10:  # more digits do not fit the column
         versions = versions.filter(number=number)
     elif which:
@@ -71,7 +71,7 @@ def version_of(model: RegisteredModel, which: str = "") -> ModelVersion:
     if version is None:
         numbers = ", ".join(str(n) for n in model.versions.values_list("number", flat=True)[:20])
         message = _("The model “%(name)s” has no version “%(which)s”; it has %(numbers)s.")
-        raise NotFound(message % {"name": model.name, "which": which[:40], "numbers": numbers})
+        raise NotFoundError(message % {"name": model.name, "which": which[:40], "numbers": numbers})
     return version
 
 
@@ -126,7 +126,7 @@ def aliases(model: RegisteredModel) -> dict[str, int]:
 def shown_limits(version: ModelVersion) -> list[dict[str, Any]]:
     """Return the findings in the reader's language; those of a release that had other checks are left out."""
     return [
-        limit | {"sentence": wording.sentence(limit["code"], limit["count"])}
+        limit | {"sentence": wording.describe_finding(limit["code"], limit["count"])}
         for limit in version.limits
-        if limit["code"] in wording.TITLES
+        if limit["code"] in wording.FINDING_TITLES
     ]

@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from web.requests import Text
+from web.requests import StrictCharField
 
 from ..models import ModelVersion, RegisteredModel
 from .card import LICENCES
@@ -98,23 +98,23 @@ class ModelDetail(ModelRow):
 class RegisterSerializer(serializers.Serializer[Any]):
     closed = True  # a misspelt field is refused
 
-    experiment = Text(max_length=80)
-    name = Text(max_length=80, help_text="Of a new model, or of one that you manage: its next version.")
-    summary = Text(required=False, allow_blank=True, max_length=300, help_text="What it does, in one line.")
-    note = Text(required=False, allow_blank=True, max_length=300, help_text="What is new in this version.")
+    experiment = StrictCharField(max_length=80)
+    name = StrictCharField(max_length=80, help_text="Of a new model, or of one that you manage: its next version.")
+    summary = StrictCharField(required=False, allow_blank=True, max_length=300, help_text="What it does, in one line.")
+    note = StrictCharField(required=False, allow_blank=True, max_length=300, help_text="What is new in this version.")
     checkpoint = serializers.ChoiceField(["best", "last", "fastest"], required=False)
 
 
 class LicenceSerializer(serializers.Serializer[Any]):
-    base_model = Text(required=False, allow_blank=True, max_length=80)
-    dataset = Text(required=False, allow_blank=True, max_length=80)
+    base_model = StrictCharField(required=False, allow_blank=True, max_length=80)
+    dataset = StrictCharField(required=False, allow_blank=True, max_length=80)
 
 
 class DescribeSerializer(serializers.Serializer[Any]):
     closed = True  # a misspelt field is refused
 
-    summary = Text(required=False, allow_blank=True, max_length=300)
-    card = Text(required=False, allow_blank=True, help_text="Markdown.")
+    summary = StrictCharField(required=False, allow_blank=True, max_length=300)
+    card = StrictCharField(required=False, allow_blank=True, help_text="Markdown.")
     licence = LicenceSerializer(required=False, help_text=f"Of {' and '.join(LICENCES)}.")
 
 

@@ -9,20 +9,20 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts.idempotency import fingerprint, made_before, once
+from accounts.idempotency import find_created, fingerprint, once
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator, visible
-from accounts.quotas import require_storage
+from accounts.quotas import require_storage_quota
 from audit.services import record
-from datasets_app.checks.languages import spoken
+from datasets_app.checks.languages import main_language
 from datasets_app.models import Version
 from engine.storage import remove_folder
-from web.errors import Conflict, Invalid
+from web.errors import ConflictError, InvalidError
 from work.paths import remove_on_commit
 
 from ..models import Alias, Experiment, ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME, MODEL_NAME, RESERVED_MODELS
-from ..services import NameTaken
+from ..services import NameTakenError
 from . import card, files
 from .labels import label_set
 
@@ -47,14 +47,14 @@ def register(
     """
     require_creator(user)
     mark = fingerprint("model", experiment.name, name, summary, note, checkpoint)
-    if earlier := made_before(user, idempotency_key, mark, ModelVersion.objects.all()):
+    if earlier := find_created(user, idempotency_key, mark, ModelVersion.objects.all()):
         return cast(ModelVersion, earlier)
     check_source(user, experiment, checkpoint)
     check_name(user, name)
-    require_storage(user)
+    require_storage_quota(user)
     facts = version_facts(experiment, checkpoint)
     version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
-    version.size = files.keep(experiment, checkpoint, version.folder)
+    version.size = files.store_model_files(experiment, checkpoint, version.folder)
     try:
         with once(user, idempotency_key, mark, ModelVersion.objects.all()) as creation:
             if not creation.made:
@@ -70,14 +70,14 @@ def register(
 def check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
     """Raise Conflict or Invalid unless the person can register this checkpoint of the experiment."""
     if not can_manage(user, experiment):
-        raise Conflict(_("You can only register the model of an experiment that you manage."), field="experiment")
+        raise ConflictError(_("You can only register the model of an experiment that you manage."), field="experiment")
     if not experiment.is_ready:
         message = _("This run has left no model yet. Wait until it is done, or choose another.")
-        raise Conflict(message, field="experiment")
+        raise ConflictError(message, field="experiment")
     available = files.checkpoints(experiment)
     if checkpoint != "best" and checkpoint not in available:
         listed = ", ".join({"best": None, **available})
-        raise Invalid(_("checkpoint is one of: %(listed)s.") % {"listed": listed}, field="checkpoint")
+        raise InvalidError(_("checkpoint is one of: %(listed)s.") % {"listed": listed}, field="checkpoint")
 
 
 def check_name(user: User, name: str) -> None:
@@ -92,16 +92,16 @@ def target_model(user: User, name: str) -> RegisteredModel | None:
             "A model's name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and is "
             "none of: %(reserved)s."
         )
-        raise Invalid(message % {"reserved": ", ".join(RESERVED_MODELS)}, field="name")
+        raise InvalidError(message % {"reserved": ", ".join(RESERVED_MODELS)}, field="name")
     model = RegisteredModel.objects.filter(name__iexact=name).first()
     if model:
         if model.name != name or not can_manage(user, model):
-            raise NameTaken(_("This name is taken by another model. Choose another."), field="name")
+            raise NameTakenError(_("This name is taken by another model. Choose another."), field="name")
         return model
     # A prediction by name prefers a model to an experiment, so nobody may hide somebody else's experiment.
     experiments = Experiment.objects.filter(name__iexact=name)
     if experiments.exists() and not visible(user, experiments, manage=True).exists():
-        raise NameTaken(_("This name is taken by somebody else's experiment. Choose another."), field="name")
+        raise NameTakenError(_("This name is taken by somebody else's experiment. Choose another."), field="name")
     return None
 
 
@@ -138,7 +138,7 @@ def language_of(data: Version) -> str:
 
     every = max(1, data.rows // LANGUAGE_SAMPLE)
     rows = pl.scan_parquet(data.path).select("text").gather_every(every).head(LANGUAGE_SAMPLE).collect()
-    return spoken(rows["text"].to_list())
+    return main_language(rows["text"].to_list())
 
 
 @transaction.atomic
@@ -150,7 +150,7 @@ def insert_version(version: ModelVersion, user: User, name: str, summary: str) -
             with transaction.atomic():
                 model = RegisteredModel.objects.create(name=name, owner=user, updated_at=timezone.now())
         except IntegrityError:
-            raise NameTaken(_("This name has just been taken. Choose another."), field="name") from None
+            raise NameTakenError(_("This name has just been taken. Choose another."), field="name") from None
     # Locked, so that two registrations at once do not take the same number.
     model = RegisteredModel.objects.select_for_update().get(pk=model.pk)
     previous = model.versions.first()
@@ -189,7 +189,7 @@ def describe(
 ) -> None:
     """Change what people write about a version: summary, card, licences. What is None stays as it is."""
     if text is not None and len(text) > CARD_LIMIT:
-        raise Invalid(_("A card has at most %(limit)d characters.") % {"limit": CARD_LIMIT}, field="card")
+        raise InvalidError(_("A card has at most %(limit)d characters.") % {"limit": CARD_LIMIT}, field="card")
     model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
     if text is not None:
         version.card = text.replace("\r\n", "\n").replace("\x00", "")  # PostgreSQL stores no NUL
@@ -207,7 +207,7 @@ def set_alias(*, user: User, version: ModelVersion, name: str) -> Alias:
     """Point `model@name` at this version, whatever it pointed at before."""
     if not ALIAS_NAME.fullmatch(name):
         message = _("An alias has 1 to 40 letters, digits, hyphens and underscores and starts with a letter.")
-        raise Invalid(message, field="alias")
+        raise InvalidError(message, field="alias")
     alias, _new = Alias.objects.update_or_create(model=version.model, name=name, defaults={"version": version})
     record("model.alias", user=user, obj=version, alias=name)
     return alias
@@ -249,7 +249,7 @@ def delete_version(*, user: User, version: ModelVersion) -> None:
         model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
         newest = model.versions.exclude(pk=version.pk).first()
         if newest is None:
-            raise Conflict(_("This is the model's only version. Delete the model instead; nothing was changed."))
+            raise ConflictError(_("This is the model's only version. Delete the model instead; nothing was changed."))
         folder = version.folder
         record("model.delete", user=user, obj=version)
         update_newest(model, newest)

@@ -9,12 +9,12 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from accounts.permissions import share
+from accounts.permissions import grant_access
 from audit.models import Entry
 from experiments import results, services
 from experiments.models import Experiment
 from training.models import Status, Task
-from web.errors import Conflict
+from web.errors import ConflictError
 
 from .rows import METRICS, row
 
@@ -145,7 +145,7 @@ def test_code_to_copy_names_the_labels_and_is_a_program(browser, finished):
 def test_viewer_reads_what_is_shared_but_neither_deletes_nor_sees_the_button(client, api, viewer, stranger, finished):
     assert api(stranger).get("/api/experiments/mine-too").status_code == 404
     assert api(stranger).delete("/api/experiments/mine-too").status_code == 404
-    share(finished, to=viewer)
+    grant_access(finished, to=viewer)
     client.force_login(viewer)
     assert b"Delete this experiment" not in client.get("/experiments/mine-too/").content
     assert client.post("/experiments/mine-too/delete/").status_code == 403
@@ -156,7 +156,7 @@ def test_viewer_reads_what_is_shared_but_neither_deletes_nor_sees_the_button(cli
 
 @pytest.mark.django_db(transaction=True)
 def test_whom_the_owner_lets_manage_may_delete(api, stranger, finished):
-    share(finished, to=stranger, manage=True)
+    grant_access(finished, to=stranger, manage=True)
     assert api(stranger).delete("/api/experiments/mine-too").status_code == 204
     assert not finished.folder.exists()
 
@@ -164,7 +164,7 @@ def test_whom_the_owner_lets_manage_may_delete(api, stranger, finished):
 def test_run_that_was_resumed_since_the_page_was_read_is_not_deleted(member, finished):
     assert finished.task.finished
     Task.objects.update(status=Status.PENDING)
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         services.delete(user=member, experiment=finished)
     assert finished.folder.exists()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts.permissions import share
+from accounts.permissions import grant_access
 from experiments.columns import COLUMNS, NAME
 from experiments.models import Experiment
 from training.models import Status, Task
@@ -35,7 +35,7 @@ def test_list_is_sorted_with_runs_without_a_value_last(browser, member):
 )  # fmt: skip
 def test_list_is_filtered(browser, member, stranger, query, found):
     row(member, "alpha", accuracy=0.5)
-    share(row(stranger, "beta", dataset_name="other@1", base_model="c"), to=member)
+    grant_access(row(stranger, "beta", dataset_name="other@1", base_model="c"), to=member)
     assert names(browser.get(f"/experiments/?{query}")) == found
 
 
@@ -49,7 +49,7 @@ def test_unknown_filter_is_refused_on_page_and_api(browser, api, member, query):
 @pytest.mark.parametrize("column", [column.key for column in (NAME, *COLUMNS)])
 def test_list_is_sorted_both_ways_by_every_column(browser, member, stranger, column):
     high = {"accuracy": 0.9, "macro_f1": 0.9, "eval_loss": 0.9, "tokens_per_second": 9.0, "runtime_s": 9.0}
-    share(row(stranger, "top", dataset_name="e@1", base_model="c", **high), to=member)
+    grant_access(row(stranger, "top", dataset_name="e@1", base_model="c", **high), to=member)
     low = row(member, "low", **{name: value / 9 for name, value in high.items()})
     Task.objects.filter(experiment=low).update(status=Status.FAILURE)
     Experiment.objects.filter(name="low").update(created_at=timezone.now() - timedelta(days=1))

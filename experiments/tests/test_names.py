@@ -32,6 +32,6 @@ def test_page_says_beside_the_field_that_a_name_is_an_address(browser, member, t
 
 def test_name_is_taken_in_any_case_because_some_disks_do_not_tell_them_apart(member):
     row(member, "First")
-    with pytest.raises(services.NameTaken) as refused:
+    with pytest.raises(services.NameTakenError) as refused:
         services.create(owner=member, name="first", config={}, version=None, dataset_name="a/b", base_model="b")
     assert refused.value.facts["suggestion"] == "first-2"

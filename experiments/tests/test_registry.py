@@ -10,15 +10,15 @@ import pytest
 import yaml
 from django.db import DatabaseError, transaction
 
-from accounts.permissions import share
-from accounts.sharing import give, recipients
+from accounts.permissions import grant_access
+from accounts.sharing import find_recipients, set_access
 from audit.models import Entry
 from engine.storage import verify_folder, write_manifest
 from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from experiments.registry import card, selectors, services
-from experiments.services import NameTaken
-from web.errors import Conflict, Invalid, NotFound
+from experiments.services import NameTakenError
+from web.errors import ConflictError, InvalidError, NotFoundError
 
 pytestmark = pytest.mark.django_db
 
@@ -96,7 +96,7 @@ def test_other_checkpoint_brings_its_own_adapter(learnt, member):
     learnt.metrics["checkpoints"]["last"] = {"step": 99, "path": "artifacts/checkpoints/checkpoint-99", "metric": 0.4}
     learnt.metrics["history"].append({"step": 99, "eval_accuracy": 0.4, "eval_macro_f1": 0.3})
     learnt.save()
-    with pytest.raises(Conflict, match="does not hold what was written"):
+    with pytest.raises(ConflictError, match="does not hold what was written"):
         services.register(user=member, experiment=learnt, name="mood", checkpoint="last")
     assert not RegisteredModel.objects.exists()
     write_manifest(last)
@@ -107,20 +107,20 @@ def test_other_checkpoint_brings_its_own_adapter(learnt, member):
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a@b", "register", "Recommend", ".hidden", "a" * 81, "a\x00b"])
 def test_bad_name_is_refused(learnt, member, name):
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidError):
         services.register(user=member, experiment=learnt, name=name)
     assert not (learnt.folder.parent.parent / "data" / "models").exists()
 
 
 def test_name_of_somebody_else_is_refused_for_models_and_runs(registered, learnt, member, stranger):
-    share(learnt, to=stranger, manage=True)
+    grant_access(learnt, to=stranger, manage=True)
     for name in ("mood", "MOOD"):
-        with pytest.raises(NameTaken):
+        with pytest.raises(NameTakenError):
             services.register(user=stranger, experiment=learnt, name=name)
     Experiment.objects.create(name="secret", owner=member, dataset_name="d", base_model="b")
-    with pytest.raises(NameTaken):
+    with pytest.raises(NameTakenError):
         services.register(user=stranger, experiment=learnt, name="secret")
-    with pytest.raises(NameTaken):
+    with pytest.raises(NameTakenError):
         experiments.create(owner=stranger, name="Mood", config={}, version=None, dataset_name="a/b", base_model="b")
     experiments.create(owner=member, name="mood", config={}, version=None, dataset_name="a/b", base_model="b")
 
@@ -128,9 +128,9 @@ def test_name_of_somebody_else_is_refused_for_models_and_runs(registered, learnt
 def test_only_who_manages_a_finished_experiment_registers_it(learnt, member, stranger, viewer, api):
     ask = {"experiment": "small", "name": "mood"}
     assert api(stranger).post("/api/models", ask, format="json").status_code == 404
-    share(learnt, to=stranger)
+    grant_access(learnt, to=stranger)
     assert api(stranger).post("/api/models", ask, format="json").status_code == 403
-    share(learnt, to=viewer, manage=True)
+    grant_access(learnt, to=viewer, manage=True)
     assert api(viewer).post("/api/models", ask, format="json").status_code == 403
     Experiment.objects.filter(pk=learnt.pk).update(accuracy=None)
     assert api(member).post("/api/models", ask, format="json").status_code == 409
@@ -147,7 +147,7 @@ def test_failed_registration_leaves_no_files(learnt, member, monkeypatch):
 
 def test_damaged_run_is_not_registered(learnt, member):
     (learnt.final_model / "adapter_model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(Conflict, match="does not hold what was written"):
+    with pytest.raises(ConflictError, match="does not hold what was written"):
         services.register(user=member, experiment=learnt, name="mood")
 
 
@@ -162,7 +162,7 @@ def test_alias_is_moved_from_version_to_version(registered, learnt, member, api)
     assert selectors.version_for(member, "mood@champion") == second and Alias.objects.count() == 1
     assert client.put("/api/models/mood/aliases/9th", {"version": 1}, format="json").status_code == 400
     assert client.delete("/api/models/mood/aliases/champion").status_code == 204
-    with pytest.raises(NotFound, match="it has 2, 1"):
+    with pytest.raises(NotFoundError, match="it has 2, 1"):
         selectors.version_for(member, "mood@champion")
 
 
@@ -170,7 +170,7 @@ def test_stranger_learns_nothing_and_a_reader_changes_nothing(registered, member
     reading = ("/api/models/mood", "/api/models/mood@1", "/api/models/mood/archive", "/api/models/nothing")
     assert {api(stranger).get(path).status_code for path in reading} == {404}
     assert api(stranger).post("/api/predict", {"text": "a", "model": "mood@1"}, format="json").status_code == 404
-    share(registered.model, to=stranger)
+    grant_access(registered.model, to=stranger)
     assert api(stranger).get("/api/models/mood").json()["owner"] == "member"
     assert api(stranger).post("/api/predict", {"text": "a", "model": "mood@1"}, format="json").status_code == 200
     assert api(stranger).patch("/api/models/mood", {"card": "x"}, format="json").status_code == 403
@@ -179,8 +179,8 @@ def test_stranger_learns_nothing_and_a_reader_changes_nothing(registered, member
 
 
 def test_what_is_shared_with_everyone_is_seen_by_every_role(registered, member, stranger, viewer):
-    for role in recipients("everyone"):
-        give(user=member, obj=registered.model, to=role, level="view")
+    for role in find_recipients("everyone"):
+        set_access(user=member, obj=registered.model, to=role, level="view")
     assert [selectors.model_for(person, "mood").pk for person in (stranger, viewer)] == [registered.model.pk] * 2
 
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.config import SAMPLE_MODEL
-from engine.errors import BaseModelUnsafe
+from engine.errors import BaseModelUnsafeError
 from engine.models.base_models import check_safe, resolve
-from experiments.services import ModelMissing, check_model
+from experiments.services import ModelMissingError, check_model
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -65,7 +65,7 @@ def test_adapter_that_is_none_is_refused_and_nothing_of_it_runs(
     assert answer.status_code == 409 and "can't be loaded" in answer.json()["detail"] and not mark.exists()
     assert str(tmp_path) not in answer.content.decode()
     if crime != "wrong_shapes":  # the header alone does not show it
-        with pytest.raises(ModelMissing):
+        with pytest.raises(ModelMissingError):
             check_model(model)
 
 
@@ -91,14 +91,14 @@ def change(base: Path, **config: Any) -> None:
 def test_base_model_that_brings_code_is_refused(base: Path, config: dict[str, Any]) -> None:
     change(base, **config)
     (base / "evil.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(BaseModelUnsafe):
+    with pytest.raises(BaseModelUnsafeError):
         check_safe(base, "base")
 
 
 def test_base_model_of_pickles_is_refused(base: Path) -> None:
     for file in base.glob("*.safetensors"):
         file.rename(file.with_name("pytorch_model.bin"))
-    with pytest.raises(BaseModelUnsafe, match="safetensors"):
+    with pytest.raises(BaseModelUnsafeError, match="safetensors"):
         check_safe(base, "base")
 
 

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from engine.serve.predictor import Prediction
-from engine.serve.word_importance import words_that_mattered
+from engine.serve.word_importance import measure_word_importance
 from inference.services import predictor, rival
 
 pytestmark = pytest.mark.django_db
@@ -165,7 +165,7 @@ def test_word_counts_by_what_is_lost_without_it():
         shares = [0.9 if "good" in text else 0.4 for text in texts]
         return [Prediction(0, ("a", "b"), (share, 1 - share), False) for share in shares]
 
-    words = words_that_mattered(predict, "a good, 好 day", 0)
+    words = measure_word_importance(predict, "a good, 好 day", 0)
     assert [word.text for word in words] == ["a", " ", "good", ", ", "好", " ", "day"]
     assert [word.weight for word in words] == pytest.approx([0, None, 0.5, None, 0, None, 0]) and words[2].heat == 9
 
@@ -175,7 +175,7 @@ def test_words_of_a_long_text_are_bounded_in_number_and_time():
         return [Prediction(0, ("a",), (1.0,), False) for _text in texts]
 
     def tried(seconds: float) -> list[int]:
-        words = words_that_mattered(predict, "word " * 100, 0, seconds)
+        words = measure_word_importance(predict, "word " * 100, 0, seconds)
         return [number for number, word in enumerate(words[::2]) if word.weight is not None]
 
     assert tried(60) == list(range(64)) and tried(0) == list(range(8))

@@ -28,7 +28,7 @@ def belongings(owner: User, name: str = "mine") -> Belongings:
     frame = pl.DataFrame({"text": ["a fine day", "a poor day"], "label": ["good", "bad"], "row": [1, 2]})
     dataset = Dataset.objects.create(name=name, owner=owner)
     version = Version.objects.create(
-        dataset=dataset, number=1, hash=canonical.digest(frame), author=owner, rows=2, labels={"bad": 1, "good": 1}
+        dataset=dataset, number=1, hash=canonical.hash_rows(frame), author=owner, rows=2, labels={"bad": 1, "good": 1}
     )
     canonical.store(frame, version.path)
     experiment = Experiment.objects.create(

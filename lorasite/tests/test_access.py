@@ -20,7 +20,7 @@ from rest_framework_simplejwt.tokens import RefreshToken
 
 from accounts.authentication import HasScope
 from accounts.models import Role
-from accounts.permissions import share
+from accounts.permissions import grant_access
 from accounts.services import invite, make_token
 from conftest import make_user
 from datasets_app.reading import uploads
@@ -291,10 +291,10 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     owned, waiting = belongings(people["owner"], "private"), belongings(people["owner"], "waiting")
     for shared in (owned, waiting):
         for thing in (shared.dataset, shared.experiment, shared.model):
-            share(thing, to=people["reader"])
+            grant_access(thing, to=people["reader"])
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
-    token = uploads.keep(user=people["owner"], upload=upload).token
+    token = uploads.keep_upload(user=people["owner"], upload=upload).token
     ids = {
         "task_id": str(owned.task.pk),
         "waiting": str(waiting.task.pk),

@@ -181,7 +181,7 @@ def test_key_answers_nothing_about_what_was_given_away_since(
     assert client.get(f"/api/sharing/{kind}/{name}").status_code == 404
     answer = ask()
     assert is_problem(answer, 409, "idempotency_key_used") and "made" not in answer.json()
-    sharing.give(user=stranger, obj=sharing.shared_object(stranger, kind, name), to=member, level="view")
+    sharing.set_access(user=stranger, obj=sharing.shared_object(stranger, kind, name), to=member, level="view")
     assert ask().status_code == first.status_code  # seen again, it is told again
 
 
@@ -190,7 +190,7 @@ def test_admin_without_the_scope_is_told_no_more_than_a_member(admin: User, stra
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
     assert upload(client, "k").status_code == 201
-    sharing.give(user=admin, obj=Dataset.objects.get(), to=stranger, level="owner")
+    sharing.set_access(user=admin, obj=Dataset.objects.get(), to=stranger, level="owner")
     assert is_problem(upload(client, "k"), 409, "idempotency_key_used")
 
 

@@ -85,11 +85,11 @@ def test_no_file_outside_the_results_is_served(api: Callable[..., Any], member: 
 def test_folder_of_this_machine_is_no_data_set_of_the_hub(tmp_path: Path, monkeypatch: Any, settings: Any) -> None:
     from engine.config import DataSection
     from training.sources import hub_data_file
-    from web.errors import Invalid
+    from web.errors import InvalidError
 
     (tmp_path / "data" / "datasets").mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Invalid, match="no data set of the hub"):
+    with pytest.raises(InvalidError, match="no data set of the hub"):
         hub_data_file(DataSection(dataset_name="data/datasets"))
 
 

@@ -156,13 +156,13 @@ def test_errors_of_a_full_disk_are_known_whoever_raises_them(tmp_path: Path) -> 
     for failing in (_database_that_is_full, _file_that_is_full, _native_file_that_is_full):
         with pytest.raises(Exception) as refused:
             failing()
-        assert isinstance(disk.explained(refused.value), disk.DiskFull), refused.value
+        assert isinstance(disk.error_to_show(refused.value), disk.DiskFullError), refused.value
     for failing in (_folder_that_is_read_only, _database_that_is_read_only):
         with pytest.raises(Exception) as refused:
             failing()
-        found = disk.explained(refused.value)
-        assert isinstance(found, disk.DiskRefused) and "can't be written to" in str(found), refused.value
-    assert disk.explained(ValueError("no room in this sentence")) is None
+        found = disk.error_to_show(refused.value)
+        assert isinstance(found, disk.DiskNotWritableError) and "can't be written to" in str(found), refused.value
+    assert disk.error_to_show(ValueError("no room in this sentence")) is None
 
 
 def _database_that_is_full() -> None:

@@ -8,11 +8,11 @@ import pytest
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference.metrics import measured
+from inference.metrics import count_predictions
 from lorasite.tests.rows import belongings
 from monitoring.metrics import exposition
 from training.models import Status, Task
-from web.errors import Invalid
+from web.errors import InvalidError
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,10 +68,10 @@ def test_gpus_of_a_worker_are_told_one_by_one(worker: Any) -> None:
 
 def test_predictions_are_counted_by_outcome(db: None) -> None:
     before = values()
-    with measured(3):
+    with count_predictions(3):
         pass
-    with pytest.raises(Invalid), measured(1):
-        raise Invalid
+    with pytest.raises(InvalidError), count_predictions(1):
+        raise InvalidError
     after = values()
     assert after["lorasite_predictions_total", "ok"] - before["lorasite_predictions_total", "ok"] == 3
     assert after["lorasite_predictions_total", "invalid"] >= 1

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from training import estimates, services
 from training.models import Status, Task, Timing
-from web.errors import Conflict, Invalid
+from web.errors import ConflictError, InvalidError
 
 from .conftest import tiny
 from .test_pages import form_of
@@ -83,11 +83,11 @@ def test_what_cannot_be_measured_says_why_and_is_measured_again_only_when_asked(
 def test_few_measurements_of_one_person_at_once(estimate: Any) -> None:
     for batch in range(1, estimates.MOST_AT_ONCE + 1):
         estimate(tiny(per_device_train_batch_size=batch))
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         estimate(tiny(per_device_train_batch_size=9))
 
 
 def test_estimate_refuses_what_a_submit_would(estimate: Any) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidError):
         estimate(tiny() | {"data": {"dataset_name": "nowhere"}})
     assert not Timing.objects.exists()

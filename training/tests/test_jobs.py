@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from experiments.services import ModelMissing
+from experiments.services import ModelMissingError
 from training import jobs, services
 from training.models import Point, Stage, Status, Task
 from training.tests.conftest import long, tiny, until
@@ -91,7 +91,7 @@ def test_unforeseen_error_shows_a_number_and_no_traceback(submit, run_worker):
 def test_success_is_refused_when_the_model_files_are_not_there(submit):
     task = lease.acquire(Task, submit().pk)
     assert task is not None
-    with pytest.raises(ModelMissing):
+    with pytest.raises(ModelMissingError):
         jobs.TrainingRunner().finish(task, {"eval": {"accuracy": 1.0}})
     task.refresh_from_db()
     assert task.status == Status.STARTED

@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from accounts import sharing
-from accounts.permissions import share
+from accounts.permissions import grant_access
 from datasets_app.services import create_version
 from engine.config import RunConfig
 from training.forms import RunForm, config_fields, form_texts
@@ -139,7 +139,7 @@ def test_run_once_more_is_a_new_one_where_the_first_was_given_away(
     first, same = (client.post("/runs/again/", {"like": like.name})["Location"] for _ in range(2))
     assert first == same and client.get(first).status_code == 200
     made = Task.objects.exclude(experiment=like).get().experiment
-    sharing.give(user=member, obj=made, to=stranger, level="owner")
+    sharing.set_access(user=member, obj=made, to=stranger, level="owner")
     other = client.post("/runs/again/", {"like": like.name})["Location"]
     assert other != first and client.get(other).status_code == 200
 
@@ -172,7 +172,7 @@ def test_cancel_and_resume_by_hand(browser: Client, task: Task) -> None:
 
 
 def test_reader_of_a_shared_run_sees_it_without_its_buttons(browser: Client, task: Task, viewer: Any) -> None:
-    share(task, to=viewer)
+    grant_access(task, to=viewer)
     browser.force_login(viewer)
     page = browser.get(f"/runs/{task.pk}/")
     assert page.status_code == 200 and b'id="cancel"' not in page.content

@@ -4,7 +4,7 @@ from audit.models import Entry
 from training import services
 from training.models import Status, Task
 from training.tests.conftest import tiny
-from web.errors import Conflict, Invalid, NotAllowed
+from web.errors import ConflictError, InvalidError, NotAllowedError
 
 pytestmark = pytest.mark.django_db
 
@@ -85,7 +85,7 @@ def test_same_idempotency_key_gives_the_same_task(api, member, dataset):
 
 def test_same_key_for_another_configuration_is_a_conflict(submit):
     submit(tiny(), idempotency_key="k1")
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         submit(tiny("another"), idempotency_key="k1")
 
 
@@ -110,12 +110,12 @@ def test_taken_name_is_refused_beside_its_field(api, member, submit):
 
 
 def test_viewer_may_not_train(viewer):
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowedError):
         services.submit(user=viewer, config=services.parse_config(tiny()))
 
 
 def test_strangers_cannot_train_on_data_that_is_not_shared(stranger, dataset):
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidError) as caught:
         services.submit(user=stranger, config=services.parse_config(tiny()))
     assert caught.value.problems[0]["field"] == "data.dataset_name"
 
@@ -143,7 +143,7 @@ def test_dataset_that_a_waiting_task_uses_cannot_be_deleted(submit, member, data
     from datasets_app.services import delete
 
     task = submit()
-    with pytest.raises(Conflict) as caught:
+    with pytest.raises(ConflictError) as caught:
         delete(user=member, dataset=dataset)
     assert task.experiment.name in str(caught.value)
 
@@ -152,13 +152,13 @@ def test_rule_of_the_run_refuses_a_dataset_with_that_finding(submit, dataset):
     dataset.latest.findings.update_or_create(
         code="markup", defaults={"severity": "info", "count": 3, "message": "HTML."}
     )
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidError) as caught:
         submit(bad("data", validation_rules={"markup": "error"}))
     assert caught.value.problems[0]["field"] == "data.validation_rules"
 
 
 def test_rule_for_long_texts_goes_by_the_run_s_own_length(submit, dataset):
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidError) as caught:
         submit(bad("data", validation_rules={"over_token_limit": "error"}, max_length=8))
     assert "longer than 8 tokens" in str(caught.value.problems[0]["message"] or caught.value)
     assert caught.value.problems[0]["field"] == "data.validation_rules"

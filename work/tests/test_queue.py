@@ -13,7 +13,7 @@ from training import jobs, services
 from training.models import Status, Task
 from training.tests.conftest import tiny
 from work import lease, queue
-from work.models import kinds
+from work.models import task_kinds
 from work.reconciler import reconcile
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def waiting_ids(url: str) -> list[str]:
     with redis.Redis.from_url(url) as connection:
-        return queue.queue_of(queue.device_kind(), connection).job_ids
+        return queue.rq_queue(queue.device_kind(), connection).job_ids
 
 
 def make_old(task: Task, **age: float) -> None:
@@ -31,7 +31,7 @@ def make_old(task: Task, **age: float) -> None:
 def test_submitted_id_and_nothing_else_is_in_the_queue(submit, redis_server):
     task = submit()
     with redis.Redis.from_url(redis_server) as connection:
-        job = queue.queue_of(queue.device_kind(), connection).jobs[0]
+        job = queue.rq_queue(queue.device_kind(), connection).jobs[0]
     assert (job.func_name, list(job.args), job.kwargs) == ("training.jobs.run", [str(task.pk)], {})
     task.refresh_from_db()
     assert task.sent_at is not None
@@ -39,7 +39,7 @@ def test_submitted_id_and_nothing_else_is_in_the_queue(submit, redis_server):
 
 def test_job_names_that_may_wait_in_redis_lead_to_functions():
     """A job that an earlier release sent has one of these names."""
-    names = {kind.job for kind in kinds()}
+    names = {kind.job for kind in task_kinds()}
     assert names == {"training.jobs.run", "training.jobs.measure", "datasets_app.jobs.run"}
     assert all(callable(import_string(name)) for name in names)
 
@@ -95,7 +95,7 @@ def test_task_lost_between_pop_and_start_is_sent_again(submit, redis_server, mon
     task = submit()
     make_old(task, seconds=30)
     with redis.Redis.from_url(redis_server) as connection:
-        q = queue.queue_of(queue.device_kind(), connection)
+        q = queue.rq_queue(queue.device_kind(), connection)
         connection.lmove(q.key, q.intermediate_queue_key, "LEFT", "RIGHT")  # a worker popped it and died
         reconcile()
         assert waiting_ids(redis_server) == [], "the worker may still be about to start it"

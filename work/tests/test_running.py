@@ -7,7 +7,7 @@ from django.db import OperationalError
 
 from training import services
 from training.models import Status, Task
-from web.errors import Invalid
+from web.errors import InvalidError
 from work import lease, running
 from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
 
@@ -46,10 +46,10 @@ def test_outcome_is_stored_with_success_and_the_lease_is_released(task):
 
 def test_known_error_fails_the_task_with_its_code_field_and_what_to_do(task):
     def perform(task, stop):
-        raise Invalid("The seed is too large.", field="training.seed")
+        raise InvalidError("The seed is too large.", field="training.seed")
 
     run(task, perform)
-    assert (task.status, task.error["code"]) == (Status.FAILURE, Invalid.code)
+    assert (task.status, task.error["code"]) == (Status.FAILURE, InvalidError.code)
     assert (task.error["message"], task.error["field"]) == ("The seed is too large.", "training.seed")
     assert task.error["kept"] == str(Task.messages.error_kept)
     assert task.error["next"] == str(Task.messages.known_error_next)

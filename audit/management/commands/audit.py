@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from audit import export, services
 from audit.api import EntrySerializer
 from audit.selectors import FILTERS, search
-from web.commands import columns, refused
+from web.commands import align_columns, command_error
 from web.errors import LorasiteError
 
 
@@ -39,7 +39,7 @@ class Command(BaseCommand):
                 case "export":
                     self.export(options)
         except LorasiteError as error:
-            raise refused(error) from None
+            raise command_error(error) from None
 
     def list_entries(self, options: dict[str, Any]) -> None:
         entries = search({name: options[name] for name in FILTERS})[: options["limit"]]
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(EntrySerializer(entries, many=True).data, ensure_ascii=False, indent=2))
             return
         rows = [[f"{e.at:%Y-%m-%d %H:%M:%S}", e.username, e.action, e.object_id, e.result] for e in entries]
-        self.stdout.write("\n".join(columns([["time (UTC)", "user", "action", "object", "result"], *rows])))
+        self.stdout.write("\n".join(align_columns([["time (UTC)", "user", "action", "object", "result"], *rows])))
 
     def verify(self, head: str) -> None:
         verdict = services.verify(head)

@@ -6,14 +6,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.commands import person
+from accounts.commands import acting_user
 from datasets_app import selectors, services, wording
 from datasets_app.models import Version
 from datasets_app.reading import hub
-from web.commands import MISSING, MISUSED, Answering, who_and_how
+from web.commands import MISSING, MISUSED, JsonOrTextCommand, add_user_and_json_options
 
 
-class Command(Answering):
+class Command(JsonOrTextCommand):
     help = "Import data files, list the datasets, or check a file without storing it."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -31,7 +31,7 @@ class Command(Answering):
                 command.add_argument(option)
         shown = commands.add_parser("list", help="the datasets with their newest versions")
         for command in (add, check, shown):
-            who_and_how(command)
+            add_user_and_json_options(command)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         try:
@@ -54,7 +54,7 @@ class Command(Answering):
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         """Answer with the newest version of each dataset."""
-        datasets = selectors.datasets_for(person(options["user"]))
+        datasets = selectors.datasets_for(acting_user(options["user"]))
         versions = [dataset.latest for dataset in datasets if dataset.versions.all()]
         lines = [f"{version}\t{version.rows} rows\t{len(version.labels)} labels" for version in versions]
         return [_describe(version) for version in versions], lines
@@ -75,7 +75,7 @@ class Command(Answering):
         )
         results = [
             {"code": result.code, "severity": result.severity, "count": result.count, "examples": result.examples}
-            for result in findings.run(rows).results
+            for result in findings.run_checks(rows).results
         ]
         answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": results}
         head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"
@@ -86,7 +86,7 @@ def _import_file(options: dict[str, Any]) -> Version:
     if options["file"] is None:
         raise CommandError("Name a file, or a data set of the hub with --hub.", returncode=MISUSED)
     return services.create_version(
-        user=person(options["user"]),
+        user=acting_user(options["user"]),
         name=options["name"],
         file=options["file"],
         filename=options["file"].name,
@@ -99,13 +99,13 @@ def _import_file(options: dict[str, Any]) -> Version:
 
 
 def _import_from_hub(options: dict[str, Any]) -> Version:
-    user = person(options["user"])
-    prepared = hub.prepare(
+    user = acting_user(options["user"])
+    prepared = hub.prepare_dataset(
         user=user,
         name=options["name"],
         hub=options["hub"],
         config=options["config"],
-        revision=hub.pinned(options["hub"], options["revision"]),
+        revision=hub.pin_revision(options["hub"], options["revision"]),
         note=options["note"],
         text_column=options["text_column"],
         label_column=options["label_column"],
@@ -123,4 +123,4 @@ def _describe(version: Version) -> dict[str, Any]:
 
 
 def _finding_line(finding: dict[str, Any]) -> str:
-    return f"{finding['severity']:8} {wording.sentence(finding['code'], finding['count'])}"
+    return f"{finding['severity']:8} {wording.describe_finding(finding['code'], finding['count'])}"

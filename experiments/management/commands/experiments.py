@@ -5,17 +5,17 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
-from accounts.commands import person
+from accounts.commands import acting_user
 from experiments import compare, results, selectors
 from experiments.columns import SORTABLE
 from experiments.serializers import ExperimentDetail, ExperimentRow
-from web.commands import Answering, columns, who_and_how
-from web.errors import Invalid
+from web.commands import JsonOrTextCommand, add_user_and_json_options, align_columns
+from web.errors import InvalidError
 
 FILTERS = ("q", "status", "dataset", "base_model", "sort")
 
 
-class Command(Answering):
+class Command(JsonOrTextCommand):
     help = "List experiments, show the result of one, or compare several."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,7 +30,7 @@ class Command(Answering):
         compare_parser = subparsers.add_parser("compare", help="measures, labels, and the settings that differ")
         compare_parser.add_argument("names", nargs="+", metavar="name")
         for subparser in (list_parser, show_parser, compare_parser):
-            who_and_how(subparser)
+            add_user_and_json_options(subparser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         if options["do"] == "list":
@@ -41,16 +41,16 @@ class Command(Answering):
 
     def list_all(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         query = {name: options[name] for name in FILTERS}
-        experiments = selectors.search(person(options["user"]), **query)[: options["limit"]]
+        experiments = selectors.search(acting_user(options["user"]), **query)[: options["limit"]]
         rows: list[list[Any]] = [["experiment", "status", "accuracy", "dataset", "base model"]]
         for each in experiments:
             accuracy = format_share(each.accuracy)
             rows.append([each.name, each.task.status, accuracy, each.dataset_name, each.base_model])
-        lines = columns(rows) if len(rows) > 1 else ["No experiments match."]
+        lines = align_columns(rows) if len(rows) > 1 else ["No experiments match."]
         return ExperimentRow(experiments, many=True).data, lines
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        experiment = selectors.experiment_for(person(options["user"]), options["name"])
+        experiment = selectors.get_experiment(acting_user(options["user"]), options["name"])
         verdict = results.verdict(experiment.metrics)
         facts: list[list[Any]] = [
             ["status", experiment.task.status],
@@ -62,14 +62,14 @@ class Command(Answering):
             ["results", str(experiment.folder)],
         ]
         title = f"{experiment.name}: {verdict}" if verdict else experiment.name
-        return ExperimentDetail(experiment).data, [title, *columns(facts)]
+        return ExperimentDetail(experiment).data, [title, *align_columns(facts)]
 
     def compare(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         names = options["names"]
         if not compare.FEWEST <= len(names) <= compare.MOST:
             limits = {"fewest": compare.FEWEST, "most": compare.MOST}
-            raise Invalid(_("Name %(fewest)d to %(most)d experiments.") % limits)
-        experiments = selectors.experiments_named(person(options["user"]), names)
+            raise InvalidError(_("Name %(fewest)d to %(most)d experiments.") % limits)
+        experiments = selectors.experiments_named(acting_user(options["user"]), names)
         measures = {
             str(row["column"].title): [cell["value"] for cell in row["cells"]]
             for row in (*compare.measure_rows(experiments), *compare.label_rows(experiments))
@@ -79,7 +79,7 @@ class Command(Answering):
         for title, values in (measures | settings).items():
             shown = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
             table.append([title, *shown])
-        return {"experiments": names, "measures": measures, "settings": settings}, columns(table)
+        return {"experiments": names, "measures": measures, "settings": settings}, align_columns(table)
 
 
 def format_share(value: float | None) -> str | None:

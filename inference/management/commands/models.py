@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.commands import person
-from accounts.sharing import LEVELS, give, recipients
+from accounts.commands import acting_user
+from accounts.sharing import LEVELS, find_recipients, set_access
 from experiments.models import ModelVersion
 from experiments.registry import selectors, services
 from experiments.registry.serializers import ModelDetail, ModelRow
@@ -13,12 +13,12 @@ from experiments.results import verdict
 from experiments.selectors import managed_experiment
 from inference.api import RecommendationSerializer
 from inference.recommendation import SAMPLE, data_for, recommend
-from web.commands import Answering, columns, who_and_how
+from web.commands import JsonOrTextCommand, add_user_and_json_options, align_columns
 
 FILTERS = ("q", "language", "base_model", "labels", "sort")
 
 
-class Command(Answering):
+class Command(JsonOrTextCommand):
     help = "Find, register, share and recommend models."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -61,7 +61,7 @@ class Command(Answering):
             share_parser,
             recommend_parser,
         ):
-            who_and_how(subparser)
+            add_user_and_json_options(subparser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         actions = {
@@ -76,19 +76,19 @@ class Command(Answering):
 
     def list_models(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         query = {name: options[name] for name in FILTERS}
-        models = selectors.search(person(options["user"]), **query)[: options["limit"]]
+        models = selectors.search(acting_user(options["user"]), **query)[: options["limit"]]
         rows: list[list[Any]] = [["model", "version", "language", "accuracy", "base model"]]
         for model in models:
             number = model.latest.number if model.latest else None
             rows.append([model.name, number, model.language, model.accuracy, model.base_model])
-        lines = columns(rows) if len(rows) > 1 else ["No models match."]
+        lines = align_columns(rows) if len(rows) > 1 else ["No models match."]
         return ModelRow(models, many=True).data, lines
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        return describe_version(selectors.version_for(person(options["user"]), options["name"]))
+        return describe_version(selectors.version_for(acting_user(options["user"]), options["name"]))
 
     def register(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        user = person(options["user"])
+        user = acting_user(options["user"])
         version = services.register(
             user=user,
             experiment=managed_experiment(user, options["experiment"]),
@@ -100,21 +100,21 @@ class Command(Answering):
         return describe_version(version)
 
     def set_alias(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        user = person(options["user"])
+        user = acting_user(options["user"])
         version = selectors.managed_version(user, options["name"])
         services.set_alias(user=user, version=version, name=options["alias"])
         return describe_version(version)
 
     def share(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        user = person(options["user"])
+        user = acting_user(options["user"])
         model = selectors.model_for(user, options["name"])
-        for recipient in recipients(options["to"]):
-            give(user=user, obj=model, to=recipient, level=options["access"])
+        for recipient in find_recipients(options["to"]):
+            set_access(user=user, obj=model, to=recipient, level=options["access"])
         share = {"model": model.name, "to": options["to"], "access": options["access"]}
         return share, [f"{model.name}: {options['to']}, {options['access']}"]
 
     def recommend(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        user = person(options["user"])
+        user = acting_user(options["user"])
         recommendation = recommend(user=user, data=data_for(user, options["dataset"]), sample=options["sample"])
         lines = []
         for measured in recommendation.models:
@@ -141,5 +141,5 @@ def describe_version(version: ModelVersion) -> tuple[Any, list[str]]:
         ["checkpoint", version.checkpoint],
         ["files", str(version.folder)],
     ]
-    lines = [f"{version}: {verdict(version.metrics)}", *columns(facts)]
+    lines = [f"{version}: {verdict(version.metrics)}", *align_columns(facts)]
     return ModelDetail(version.model, context={"version": version}).data, lines

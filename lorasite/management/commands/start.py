@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from accounts.models import User
 from audit.models import Entry
-from audit.services import head
+from audit.services import chain_head
 from lorasite import embedded, installation
 from lorasite.checks import TAG
 from lorasite.env import BASE_DIR, env
@@ -74,7 +74,7 @@ def refuse_unsafe_settings() -> None:
 
 def publish_head() -> None:
     """Into the log, which is often kept where the database can't be written from: `audit verify --head` asks for it."""
-    say(f"audit log: {Entry.objects.count()} entries, head {head()}")
+    say(f"audit log: {Entry.objects.count()} entries, head {chain_head()}")
 
 
 def require_free_port() -> None:

@@ -24,12 +24,12 @@ class Command(BaseCommand):
 
 def serve_trainings(burst: bool) -> None:
     from engine import warm_up
-    from engine.memory_limits import refuse_more_than_free
+    from engine.memory_limits import limit_to_free_memory
     from work.queue import device_kind
     from work.worker import work
 
     # Memory that runs out is then an error that the engine meets, not the kernel's kill.
-    work(device_kind(), warm_up=warm_up, in_horse=refuse_more_than_free, burst=burst)
+    work(device_kind(), warm_up=warm_up, in_horse=limit_to_free_memory, burst=burst)
 
 
 def serve_data(burst: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from engine.errors import CheckpointDamaged
+from engine.errors import CheckpointDamagedError
 from engine.storage import verify_folder
 from monitoring.backup import differences
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def check_backup(self, folder: Path) -> None:
         try:
             verify_folder(folder)
-        except CheckpointDamaged as error:
+        except CheckpointDamagedError as error:
             raise CommandError(str(error)) from None
         self.stdout.write("The backup holds what was written.")
 

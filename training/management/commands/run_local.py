@@ -4,14 +4,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from accounts.commands import person
+from accounts.commands import acting_user
 from datasets_app.models import STORED_COLUMNS
 from datasets_app.selectors import version_for
-from engine.errors import EngineError, Interrupted
+from engine.errors import EngineError, RunInterruptedError
 from engine.training.console import train_in_terminal
 from training import services
 from training.management.commands.train import read_text
-from web.commands import refused
+from web.commands import command_error
 from web.errors import LorasiteError
 from work.paths import results_dir, token_cache_dir
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             paths = [path for path in (Path(name), options["file"].parent / name) if path.is_file()]
             dataset_hash = None
             if not paths:
-                version = version_for(person(None), name)
+                version = version_for(acting_user(None), name)
                 paths = [version.path]
                 dataset_hash = version.hash
                 config.data = config.data.model_copy(update=STORED_COLUMNS)
@@ -48,12 +48,12 @@ class Command(BaseCommand):
                 dataset_hash=dataset_hash,
                 cache_dir=token_cache_dir(),
             )
-        except Interrupted as error:
+        except RunInterruptedError as error:
             raise CommandError(f"{error} Run the same command again to resume.") from None
         except KeyboardInterrupt:
             raise CommandError("Stopped before the first step. Run the same command to start again.") from None
         except LorasiteError as error:
-            raise refused(error) from None
+            raise command_error(error) from None
         except EngineError as error:
             raise CommandError(str(error)) from None
         self.stdout.write(self.style.SUCCESS(f"The model is in {results / 'artifacts' / 'final_model'}"))

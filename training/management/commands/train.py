@@ -4,15 +4,15 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.commands import person
+from accounts.commands import acting_user
 from engine.safe_yaml import NotYamlError, text_of
 from training import services
 from training.models import Status, Task
 from training.serializers import TaskSerializer
-from web.commands import MISSING, MISUSED, Answering, who_and_how
+from web.commands import MISSING, MISUSED, JsonOrTextCommand, add_user_and_json_options
 
 
-class Command(Answering):
+class Command(JsonOrTextCommand):
     help = "Submit a run from a YAML file to the queue, as the page and the API do."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -21,10 +21,10 @@ class Command(Answering):
         parser.add_argument(
             "--wait", action="store_true", help="Show the log until the run ends; exit status 1 if it failed."
         )
-        who_and_how(parser)
+        add_user_and_json_options(parser)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        user = person(options["user"])
+        user = acting_user(options["user"])
         config = services.parse_config(read_text(options["file"]))
         if options["name"]:
             config.experiment_name = options["name"]
