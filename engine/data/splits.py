@@ -47,7 +47,7 @@ def assign_places(texts: pl.Series, labels: pl.Series, known: pl.DataFrame | Non
 
 
 def assign_places_to_groups(rows: pl.DataFrame, known: pl.DataFrame | None = None) -> pl.Series:
-    """Return the same as `assign_places` for rows whose `same`, `group` (see near_duplicates.group_near_duplicates) and `label` are given."""
+    """Do the same as `assign_places` for rows that have `label`, and `same` and `group` of `group_near_duplicates`."""
     group_places = _earlier_group_places(rows, known)
     new_groups = rows.join(group_places, on="group", how="anti")
     group_places = pl.concat([group_places, _new_group_places(new_groups)])
