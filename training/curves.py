@@ -4,7 +4,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from experiments.curves import MOST_POINTS, chart
+from experiments.curves import chart, thin_points
 
 from .models import ENDED, Point, Stage, Status, Task
 
@@ -24,7 +24,7 @@ def charts(points: list[Point]) -> list[dict[str, Any]]:
     """Return the charts of the loss and of the metrics on held-out rows."""
     steps = [p for p in points if p.loss is not None]
     evaluations = [p for p in points if p.accuracy is not None]
-    shown = thin(steps)
+    shown = thin_points(steps)
     loss_series = {_("training loss"): [p.loss for p in shown]}
     metric_series = {
         _("accuracy"): [p.accuracy for p in evaluations],
@@ -34,13 +34,6 @@ def charts(points: list[Point]) -> list[dict[str, Any]]:
         chart("loss", _("Loss"), loss_sentence(steps), [p.step for p in shown], loss_series),
         chart("metrics", _("Accuracy"), accuracy_sentence(evaluations), [p.step for p in evaluations], metric_series),
     ]
-
-
-def thin(points: list[Point]) -> list[Point]:
-    """Return about MOST_POINTS of the points, evenly spaced, always with the last one."""
-    every = max(1, len(points) // MOST_POINTS)
-    # Counted from the end, so that the last point is always among them.
-    return points[::-every][::-1]
 
 
 def loss_sentence(points: list[Point]) -> str:
