@@ -55,6 +55,7 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.DISK_RESERVE = 0  # 16 MiB in each test's folder would fill the disk of the machine that tests
     settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "")  # their own tests put them back
     _point_queues_at(settings, f"unix://{tmp_path / 'nothing-listens-here.sock'}")
     return tmp_path

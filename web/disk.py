@@ -16,7 +16,6 @@ from web.errors import LorasiteError
 
 log = logging.getLogger(__name__)
 
-RESERVE = 16 * 2**20  # SQLite's write-ahead log takes 4 MiB before it restarts, more while a long read is open
 LOW = 4 * 2**20  # with less free space than this the reserve is released
 SMALL = 64 * 1024  # bytes of a request that is accepted even on a full disk: signing in, deleting
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -103,7 +102,7 @@ def require_disk_space(more: int = 0) -> None:
 def has_disk_space(more: int = 0) -> bool:
     """Return whether `more` bytes fit into both DATA_DIR and RESULTS_DIR without the reserve."""
     folders = (settings.DATA_DIR, settings.RESULTS_DIR)
-    return all(_free(Path(folder)) + _reserve_size() - RESERVE >= LOW + more for folder in folders)
+    return all(_free(Path(folder)) + _reserve_size() - settings.DISK_RESERVE >= LOW + more for folder in folders)
 
 
 def keep_reserve() -> None:
@@ -113,7 +112,7 @@ def keep_reserve() -> None:
         size = _reserve_size()
         if size and free < LOW:
             release_reserve()
-        elif size < RESERVE and free > RESERVE + 2 * LOW:
+        elif size < settings.DISK_RESERVE and free > settings.DISK_RESERVE + 2 * LOW:
             _fill()
     except OSError as error:
         log.warning("The reserve of disk space could not be kept: %s", error)
@@ -131,7 +130,7 @@ def _fill() -> None:
         return
     try:
         with _reserve().open("wb") as file:
-            file.write(os.urandom(RESERVE))  # zeros would take no space on a file system that compresses
+            file.write(os.urandom(settings.DISK_RESERVE))  # zeros would take no space on a file system that compresses
             os.fsync(file.fileno())
     except OSError:
         _reserve().unlink(missing_ok=True)
