@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from audit.services import record
-from web.errors import LorasiteError
+from web.errors import LorasiteError, NotFoundError
 from web.throttles import count_request
 
 from . import quotas, services, sharing
@@ -153,6 +153,8 @@ def join(request: HttpRequest, secret: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         try:
             user = services.create_invited_account(secret=secret, **form.cleaned_data)
+        except NotFoundError:  # somebody else used the invitation a moment ago: nothing in this form can mend that
+            raise
         except LorasiteError as error:
             form.add_service_error(error)
         else:
