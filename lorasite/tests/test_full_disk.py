@@ -143,10 +143,15 @@ def test_where_another_program_took_even_the_reserve_the_refusal_is_in_words(tmp
             filler = fill(small_disk)
             person.ask("/login/")
         assert not (small_disk / "reserve").exists()
-        status, page = person.form("/login/", "/login/", username="root", password=PASSWORD)
-        assert status == 507 and "disk is full" in page
-        status, answer = person.send("/api/login", {"username": "root", "password": PASSWORD})
-        assert (status, json.loads(answer)["code"]) == (507, "disk_full")
+        if connection.vendor == "sqlite":  # PostgreSQL's files are on another disk, so signing in needs no room here
+            status, page = person.form("/login/", "/login/", username="root", password=PASSWORD)
+            assert status == 507 and "disk is full" in page
+            status, answer = person.send("/api/login", {"username": "root", "password": PASSWORD})
+            assert (status, json.loads(answer)["code"]) == (507, "disk_full")
+        else:
+            assert person.sign_in() == (200, 200)
+            status, answer = person.upload()
+            assert (status, json.loads(answer)["code"]) == (507, "disk_full")
         filler.unlink()
         assert person.sign_in() == (200, 200)
 
