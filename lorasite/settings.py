@@ -218,6 +218,7 @@ for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
 # Bytes kept for a full disk. SQLite's write-ahead log takes 4 MiB before it restarts, more while a long read is open.
 DISK_RESERVE = 16 * 2**20
+UPLOAD_ADDRESSES = ("/datasets/new/", "/api/datasets")  # take files; their views answer to ones that are too large
 READER_MEMORY, READER_SECONDS = env.reader_memory_mb * 1024 * 1024, env.reader_seconds
 DATASET_READER = (
     "datasets_app.reading.readers.read"  # what the process that reads data files calls; tests put others here

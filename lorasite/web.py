@@ -5,7 +5,6 @@ from typing import Any
 from django.conf import settings
 
 from lorasite.env import env
-from web.middleware import UPLOADS
 from webserver import Head, Site
 from webserver import serve as serve_site
 
@@ -38,7 +37,7 @@ def lane_of(head: Head) -> str:
 def body_limit(head: Head) -> int:
     """Bytes that are kept. The views refuse sooner, and in words; this is for what has no view or no length."""
     multipart = head.headers.get("CONTENT_TYPE", "").lower().startswith("multipart/form-data")
-    if multipart and head.path in UPLOADS:
+    if multipart and head.path in settings.UPLOAD_ADDRESSES:
         return int(settings.UPLOAD_LIMIT) + FORM_BYTES
     return int(settings.API_BODY_LIMIT)
 

@@ -12,7 +12,6 @@ from web import disk
 from web.error_responses import BusyReceiving, Unreadable, error_page
 from web.errors import InvalidError, LorasiteError, RequestTooLargeError
 
-UPLOADS = ("/datasets/new/", "/api/datasets")  # addresses that take files; their views report files that are too large
 VERSION_HEADER = "X-API-Version"
 NEWEST = "1"
 KNOWN = ("1",)
@@ -100,7 +99,7 @@ class BodyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         reason = request.META.get("webserver.refused", "")
-        if reason in self.REFUSED and not (reason == "too_large" and request.path in UPLOADS):
+        if reason in self.REFUSED and not (reason == "too_large" and request.path in settings.UPLOAD_ADDRESSES):
             return error_page(request, self.REFUSED[reason]())
         return self.get_response(request)
 
