@@ -92,8 +92,8 @@ def foresee(setup: dict[str, Any]) -> dict[str, float]:
 
     warm_up()
     config, where = configured(setup)
-    found = estimate_run(config, measure_run(config, **where))
-    return {"seconds": found.seconds, "memory_mb": found.memory_mb}
+    estimate = estimate_run(config, measure_run(config, **where))
+    return {"seconds": estimate.seconds, "memory_mb": estimate.memory_mb}
 
 
 def run(setup: dict[str, Any]) -> dict[str, float]:

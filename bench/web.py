@@ -54,11 +54,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
-    found: dict[str, list[Figures]] = {name: [] for name in SERVERS}
+    figures: dict[str, list[Figures]] = {name: [] for name in SERVERS}
     for _ in range(options.rounds):
         for name, program in SERVERS.items():
-            found[name].append(measure(program, options.seconds))
-    before, now = ({k: statistics.median(r[k] for r in found[name]) for k in found[name][0]} for name in SERVERS)
+            figures[name].append(measure(program, options.seconds))
+    before, now = ({k: statistics.median(r[k] for r in figures[name]) for k in figures[name][0]} for name in SERVERS)
     print(f"{'':50} {'threads':>9} {'lanes':>9}  ratio")
     for what, value in before.items():
         print(f"{what:50} {value:9.3g} {now[what]:9.3g}  {now[what] / value:5.2f}", flush=True)
@@ -67,30 +67,30 @@ def main() -> None:
 def measure(program: str, seconds: float) -> Figures:
     sites.SERVE = program
     with tempfile.TemporaryDirectory() as folder, sites.running_web(Path(folder), THROTTLE_UPLOAD="off") as (site, _):
-        token, found = sign_in(site), Figures()
+        token, figures = sign_in(site), Figures()
         for clients in (8, 100):
             for what, path in (("page", "/login/"), ("poll", "/api/tasks")):
                 before = cpu_seconds()
                 answers = speed(site, path, token, clients, seconds)
-                found[f"{what}, {clients} clients, requests/s"] = answers
-                found[f"{what}, {clients} clients, CPU ms/request"] = (
+                figures[f"{what}, {clients} clients, requests/s"] = answers
+                figures[f"{what}, {clients} clients, CPU ms/request"] = (
                     (cpu_seconds() - before) / (answers * seconds) * 1000
                 )
-        found["memory, MiB"] = memory()
+        figures["memory, MiB"] = memory()
         with ThreadPoolExecutor(16) as pool, ExitStack() as attack:
             attack.enter_context(slow_clients(site, 30))
-            found |= noticed("slow clients", site, seconds)
+            figures |= noticed("slow clients", site, seconds)
             attack.close()
             settle(site)
             uploads = [pool.submit(tried, upload, site, token, number) for number in range(16)]
-            found |= noticed("16 uploads", site, seconds)
+            figures |= noticed("16 uploads", site, seconds)
             attack.enter_context(slow_clients(site, 30))
             attack.enter_context(pollers(site, token, 100))
-            found |= noticed("all, with 100 pollers", site, seconds)
+            figures |= noticed("all, with 100 pollers", site, seconds)
             attack.close()
             [sent.result() for sent in uploads]
-        found["memory after that, MiB"] = memory()
-    return found
+        figures["memory after that, MiB"] = memory()
+    return figures
 
 
 def tried(do: Callable[..., Any], *arguments: Any) -> None:
@@ -157,8 +157,8 @@ def clients(site: str, path: str, token: str, number: int, seconds: float, pause
 
 
 def speed(site: str, path: str, token: str, number: int, seconds: float) -> float:
-    said, _nothing = clients(site, path, token, number, seconds, 0).communicate()
-    return int(said) / seconds
+    printed, _nothing = clients(site, path, token, number, seconds, 0).communicate()
+    return int(printed) / seconds
 
 
 class pollers:

@@ -409,8 +409,8 @@ def _problems(error: ValidationError) -> list[Problem]:
 def _problem(details: ErrorDetails) -> Problem:
     # A path is at most two names deep; what follows them are list indexes, keys or the alternatives of a union.
     path = [str(part)[:LONGEST_SHOWN] for part in details["loc"]]
-    known = RunConfig.model_fields.get(path[0])
-    section = section_class(known.annotation) if known else None
+    field_info = RunConfig.model_fields.get(path[0])
+    section = section_class(field_info.annotation) if field_info else None
     in_section = section is not None and len(path) > 1
     field = ".".join(path[: 2 if in_section else 1])
 

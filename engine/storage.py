@@ -225,8 +225,8 @@ def _error_number(error: Exception) -> int:
         return errno.ENOENT
     if "No space left" in str(error):
         return errno.ENOSPC
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else errno.EIO
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else errno.EIO
 
 
 @contextmanager

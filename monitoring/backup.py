@@ -110,13 +110,13 @@ def _of_version(version: Version) -> Iterator[Difference]:
     import polars as pl
 
     try:
-        found = canonical.hash_rows(pl.read_parquet(version.path))
+        actual_hash = canonical.hash_rows(pl.read_parquet(version.path))
     except FileNotFoundError:
         yield Difference("dataset", str(version), "missing", _("The file of its rows is not there."))
     except (OSError, pl.exceptions.PolarsError) as error:
         yield Difference("dataset", str(version), "changed", _("The file of its rows can't be read: %s") % error)
     else:
-        if found != version.hash:
+        if actual_hash != version.hash:
             yield Difference("dataset", str(version), "changed", _("The rows are not those that were stored."))
 
 

@@ -69,10 +69,16 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
         """Write SUCCESS and the experiment's results; neither is written if the model's files are not there."""
         evaluation = outcome.get("eval", {})
         summary = {name: evaluation.get(name) for name in ("accuracy", "macro_f1", "loss")}
-        foreseen = estimates.with_actual_usage(task, outcome)
+        estimate_with_usage = estimates.with_actual_usage(task, outcome)
         with transaction.atomic():
             end_attempt(
-                task, Status.SUCCESS, stage=Stage.DONE, result=summary, eta_seconds=0, deaths=0, foreseen=foreseen
+                task,
+                Status.SUCCESS,
+                stage=Stage.DONE,
+                result=summary,
+                eta_seconds=0,
+                deaths=0,
+                foreseen=estimate_with_usage,
             )
             record_result(experiment=task.experiment, metrics=outcome)
             task.note("info", _("Done."))
@@ -86,7 +92,7 @@ class TimingRunner(TaskRunner[Timing, dict[str, Any]]):
     def perform(self, task: Timing, stop: StopSignal) -> dict[str, Any]:
         config = run_config(task.config, task.version)
         report = progress_reporter(Progress(task), stop)
-        return estimate.measure_run(config, **engine_paths(config, task.version), told=report).to_json()
+        return estimate.measure_run(config, **engine_paths(config, task.version), report_progress=report).to_json()
 
     def finish(self, task: Timing, outcome: dict[str, Any]) -> None:
         end_attempt(task, Status.SUCCESS, result=outcome, deaths=0)

@@ -29,24 +29,26 @@ class Loop:
         while self.changed:
             self.renew(self.changed.popleft())
         for key, mask in self.selector.select(seconds):
-            found = self.sockets.get(key.fd)
-            if found is not None and found is key.data:
-                wasyncore.readwrite(found, FLAGS[mask])
-                self.renew(found)
+            connection = self.sockets.get(key.fd)
+            if connection is not None and connection is key.data:
+                wasyncore.readwrite(connection, FLAGS[mask])
+                self.renew(connection)
 
-    def renew(self, found: Any) -> None:
+    def renew(self, connection: Any) -> None:
         """Wait for what this connection waits for now; it may have been closed meanwhile."""
-        number = found._fileno
-        if number is None or number not in self.sockets or self.sockets[number] is not found:
+        number = connection._fileno
+        if number is None or number not in self.sockets or self.sockets[number] is not connection:
             return
-        events = (selectors.EVENT_READ if found.readable() else 0) | (selectors.EVENT_WRITE * self._writes(found))
-        known = self.selector.get_map().get(number)
-        if known is not None and not events:
+        events = (selectors.EVENT_READ if connection.readable() else 0) | (
+            selectors.EVENT_WRITE * self._writes(connection)
+        )
+        registered = self.selector.get_map().get(number)
+        if registered is not None and not events:
             self.selector.unregister(number)
-        elif known is None and events:
-            self.selector.register(number, events, found)
-        elif known is not None and (known.events, known.data) != (events, found):
-            self.selector.modify(number, events, found)
+        elif registered is None and events:
+            self.selector.register(number, events, connection)
+        elif registered is not None and (registered.events, registered.data) != (events, connection):
+            self.selector.modify(number, events, connection)
 
     def forget(self, number: int) -> None:
         """Before the file is closed: its number may be another connection's a moment later."""

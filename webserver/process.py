@@ -95,8 +95,8 @@ class Server(TcpWSGIServer):
         """https where a proxy on an address of gunicorn's forwarded_allow_ips (loopback) says so."""
         if not self._trusts(environ["REMOTE_ADDR"]):
             return "http"
-        told = self.cfg.secure_scheme_headers.items()
-        secure = any(environ.get("HTTP_" + name.replace("-", "_")) == value for name, value in told)
+        https_headers = self.cfg.secure_scheme_headers.items()
+        secure = any(environ.get("HTTP_" + name.replace("-", "_")) == value for name, value in https_headers)
         return "https" if secure else "http"
 
     def _trusts(self, address: str) -> bool:

@@ -136,11 +136,11 @@ def test_what_is_open_has_the_new_role_with_the_next_request(root: User) -> None
 
     def statuses() -> list[int]:
         pages = [browser.get(path).status_code for path in ("/people/", "/admin/", "/admin/accounts/user/", "/audit/")]
-        asked = [
+        api_answers = [
             APIClient().get("/api/audit/logs", headers={"Authorization": f"Bearer {secret}"}).status_code
             for secret in (token, access)
         ]
-        return pages + asked
+        return pages + api_answers
 
     assert statuses() == [200] * 6
     User.objects.get(pk=person.pk).groups.clear()
@@ -168,8 +168,8 @@ def test_only_a_superuser_closes_or_demotes_one(root: User) -> None:
     attacker = make_user("adm2", "admin")
     assert signed_in(attacker).post("/people/root/", {"do": "close"}).status_code == 403
     change(root, attacker, role="viewer", is_active="")
-    found = User.objects.get(pk=root.pk)
-    assert found.is_active and found.is_superuser and found.role == Role.ADMIN
+    superuser = User.objects.get(pk=root.pk)
+    assert superuser.is_active and superuser.is_superuser and superuser.role == Role.ADMIN
 
 
 def test_two_who_open_one_invitation_at_the_same_moment_make_one_account(transactional_db: None) -> None:

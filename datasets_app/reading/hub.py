@@ -88,7 +88,7 @@ def prepare_dataset(
     with tempfile.TemporaryDirectory(prefix="hub-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
         file = Path(folder) / "data.parquet"
         report("fetching")
-        fetch(hub, config, revision, file, told=partial(report, "fetching"))
+        fetch(hub, config, revision, file, report_progress=partial(report, "fetching"))
         filename = f"{hub}@{revision[:12]}"
         prepared = prepare_file(user=user, name=name, file=file, filename=filename, report=report, **options)
     prepared.version.source |= {"filename": filename, "hub": hub, "config": config, "revision": revision}
@@ -108,7 +108,7 @@ def fetch(
     target: Path,
     *,
     label_column: str | None = None,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Download all splits into one Parquet file, which is there whole or not at all. Runs no code of the data set."""
     import polars as pl
@@ -122,7 +122,7 @@ def fetch(
         raise InvalidError(message % {"name": identifier, "reason": reason}, field="data.dataset_name") from error
     frames = []
     for number, (name, split) in enumerate(splits.items()):
-        told(number, len(splits))
+        report_progress(number, len(splits))
         frames.append(_named(split, name, label_column))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_file(target, pl.concat(frames, how="diagonal_relaxed").write_parquet)
@@ -135,6 +135,6 @@ def _named(split: Any, name: str, label_column: str | None) -> "pl.DataFrame":
     frame = split.to_polars().with_columns(split=pl.lit(name))
     for column, feature in split.features.items():
         if (names := getattr(feature, "names", None)) and label_column in (None, column):
-            told = pl.col(column).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
-            frame = frame.with_columns(told)
+            named_labels = pl.col(column).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
+            frame = frame.with_columns(report_progress)
     return frame

@@ -139,16 +139,16 @@ def test_reader_knows_no_secret(hostile, file, monkeypatch):
     hostile("tells_its_environment")
     monkeypatch.setenv("SECRET_KEY", "planted-secret")
     monkeypatch.setattr(sandbox, "_idle", [])
-    with pytest.raises(InvalidError) as told:
+    with pytest.raises(InvalidError) as refusal:
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
-    assert "PATH=" in str(told.value) and "planted-secret" not in str(told.value)
+    assert "PATH=" in str(refusal.value) and "planted-secret" not in str(refusal.value)
 
 
 def test_reader_speaks_the_language_of_who_sent_the_file(hostile, file):
     hostile("tells_its_language")
-    with translation.override("zh-hant"), pytest.raises(InvalidError) as told:
+    with translation.override("zh-hant"), pytest.raises(InvalidError) as refusal:
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
-    assert not str(told.value).isascii()
+    assert not str(refusal.value).isascii()
 
 
 def test_file_that_is_not_there_is_an_error_of_the_system(file):

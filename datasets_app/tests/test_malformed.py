@@ -99,8 +99,8 @@ def test_format_order_line_ending_and_packing_make_no_difference_to_the_hash(fil
         content = written(rows, name, ending)
         sent = file(gzip.compress(content, mtime=0) if packed else content)
         table = readers.read(sent, name + ".gz" * packed, limit=LIMIT)
-        found = columns.select_rows(table, columns.choose_columns(table, "text", "label")).frame
-        assert found.height == len(rows) and table.broken_lines == 0
-        digest = canonical.hash_rows(found)
+        stored = columns.select_rows(table, columns.choose_columns(table, "text", "label")).frame
+        assert stored.height == len(rows) and table.broken_lines == 0
+        digest = canonical.hash_rows(stored)
         expected = expected or digest
         assert digest == expected, name

@@ -52,7 +52,9 @@ def test_measurement_of_a_real_run_leaves_no_files_and_reports_its_progress(twee
         }
     )
     reports: list[tuple[int, int]] = []
-    measured = measure_run(run_config, data_file=tweets, told=lambda done, total: reports.append((done, total)))
+    measured = measure_run(
+        run_config, data_file=tweets, report_progress=lambda done, total: reports.append((done, total))
+    )
     assert measured.steps_per_epoch == 4 and measured.micro_batch == 16
     assert min(measured.step_s, measured.evaluation_s, measured.prepare_s, measured.save_s, measured.end_s) > 0
     assert len(reports) >= 2 and reports == sorted(reports) and all(done <= total for done, total in reports)

@@ -88,8 +88,8 @@ def test_small_label_is_is_held_out_too():
 
 def test_new_row_between_two_sides_is_left_out():
     one, other = (" ".join(f"w{i}" for i in range(a, a + 10)) for a in (0, 2))
-    known = pl.DataFrame({"text": [one, other], PLACE_COLUMN: pl.Series([0, PLACES - 1], dtype=pl.UInt16)})
+    earlier = pl.DataFrame({"text": [one, other], PLACE_COLUMN: pl.Series([0, PLACES - 1], dtype=pl.UInt16)})
     between = " ".join(f"w{i}" for i in range(1, 11))
-    rows = placed([(one, "a"), (other, "a"), (between, "a"), *many_rows(20)], known)
+    rows = placed([(one, "a"), (other, "a"), (between, "a"), *many_rows(20)], earlier)
     assert rows[PLACE_COLUMN][:2].to_list() == [0, PLACES - 1]
     assert rows[PLACE_COLUMN][2] in (None, 0, PLACES - 1)

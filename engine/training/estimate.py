@@ -94,11 +94,11 @@ def measure_run(
     data_file: Path,
     base_models_dir: Path | None = None,
     cache_dir: Path | None = None,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunMeasurement:
     """Time a few real steps of this run. Leaves nothing behind but the cache of tokens.
 
-    told: called with the parts done and the parts in all; it may raise to end the measurement.
+    report_progress: called with the parts done and the parts in all; it may raise to end the measurement.
     Raises what `train` would raise, such as OutOfMemoryError.
     """
     from engine.training.run import Run  # deferred: imports torch and PEFT, which `forecast` does not need
@@ -111,7 +111,7 @@ def measure_run(
             started = time.perf_counter()
             prepared = run.prepare()
             prepare_s = time.perf_counter() - started
-            return _Measurement(prepared, told).measure(prepare_s, run.results.final_model)
+            return _Measurement(prepared, report_progress).measure(prepare_s, run.results.final_model)
 
 
 def estimate_run(config: RunConfig, measured: RunMeasurement) -> RunEstimate:
@@ -143,9 +143,9 @@ class _TimedBatch:
 
 
 class _Measurement:
-    def __init__(self, prepared: PreparedRun, told: Callable[[int, int], None]) -> None:
+    def __init__(self, prepared: PreparedRun, report_progress: Callable[[int, int], None]) -> None:
         self.prepared = prepared
-        self.told = told
+        self.report_progress = report_progress
         self.started = time.perf_counter()
 
     def measure(self, prepare_s: float, final_model: Path) -> RunMeasurement:
@@ -199,7 +199,7 @@ class _Measurement:
             repeats = 2 if first_s > LONG_SECONDS else 3
             steady_s = median(_seconds(lambda rows=rows: process(rows)) for _ in range(repeats))  # type: ignore[misc]
             timed.append(_TimedBatch(position, max(first_s, steady_s), steady_s))
-            self.told(int(min(time.perf_counter() - self.started, expected)), int(expected))
+            self.report_progress(int(min(time.perf_counter() - self.started, expected)), int(expected))
             if time.perf_counter() > deadline and len(timed) >= LEAST_LENGTHS:
                 break
         return sorted(timed, key=lambda batch: batch.position)

@@ -166,8 +166,8 @@ class Run:
             names = ", ".join(task.facts["rare_labels"])
             notices.append(Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}."))
         if unknown := task.facts.get("skipped_by_reason", {}).get("unknown_split"):
-            known = ", ".join(SPLIT_NAMES)
-            message = f"{unknown} rows were skipped, because the name of their split is none of: {known}."
+            split_names = ", ".join(SPLIT_NAMES)
+            message = f"{unknown} rows were skipped, because the name of their split is none of: {split_names}."
             notices.append(Notice("warning", "unknown_split", message))
         if task.facts.get("truncated_rows"):
             message = f"{task.facts['truncated_rows']} texts were truncated to {task.facts['max_length']} tokens."

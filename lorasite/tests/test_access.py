@@ -343,16 +343,16 @@ def answer(client: Any, method: str, path: str, body: Any = None) -> int:
 KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
 
 
-def caches(found: Any) -> set[str]:
+def caches(response: Any) -> set[str]:
     """What an answer tells caches."""
-    return {said.strip() for said in found.get("Cache-Control", "").split(",")}
+    return {directive.strip() for directive in response.get("Cache-Control", "").split(",")}
 
 
-def is_kept(method: str, address: str, found: Any) -> bool:
+def is_kept(method: str, address: str, response: Any) -> bool:
     """Whether a cache may show the answer again unasked; programs may keep what they ask anew with its tag."""
-    said = caches(found)
-    asked_anew = address.startswith("api/") and method == "GET" and said == ASKED_ANEW and "ETag" in found
-    return not (said >= KEPT_BY_NOBODY or asked_anew)
+    directives = caches(response)
+    asked_anew = address.startswith("api/") and method == "GET" and directives == ASKED_ANEW and "ETag" in response
+    return not (directives >= KEPT_BY_NOBODY or asked_anew)
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), lines(PAGES) + lines(API))
@@ -361,10 +361,10 @@ def test_everybody_gets_the_answer_of_the_table(
 ) -> None:
     path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
     clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
-    found = {name: ask(client, method, path, body) for name, client in clients.items()}
-    assert {name: one.status_code for name, one in found.items()} == dict(zip(PEOPLE, codes, strict=True))
+    answers = {name: ask(client, method, path, body) for name, client in clients.items()}
+    assert {name: one.status_code for name, one in answers.items()} == dict(zip(PEOPLE, codes, strict=True))
     if not address.startswith(PROBES):
-        assert [name for name, one in found.items() if is_kept(method, address, one)] == []
+        assert [name for name, one in answers.items() if is_kept(method, address, one)] == []
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(PAGES) if line[0] == "POST"])
@@ -461,9 +461,9 @@ def asks_scopes(view: Any) -> bool:
         return False
     for method in set(view_class.http_method_names) - {"options"}:
         if hasattr(view_class, method):
-            found = view_class(**getattr(view, "initkwargs", {}))
-            found.setup(APIRequestFactory().generic(method, "/"))
-            if not any(isinstance(permission, HasScope) for permission in found.get_permissions()):
+            instance = view_class(**getattr(view, "initkwargs", {}))
+            instance.setup(APIRequestFactory().generic(method, "/"))
+            if not any(isinstance(permission, HasScope) for permission in instance.get_permissions()):
                 return False
     return True
 

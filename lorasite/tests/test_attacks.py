@@ -103,12 +103,12 @@ def test_number_that_is_none_breaks_no_page_and_no_operation(
     belongings(member)
     client.force_login(member)
     row = {"text": "another day", "label": "good"}
-    asked = [client.get(f"/datasets/mine/rows/?{name}={number}") for name in ("page", "version", "edit")]
-    asked += [client.get(f"/datasets/mine/noise/?after={number}"), client.get(f"/experiments/?page={number}")]
-    asked += [client.post("/datasets/mine/edit/", {"row": number, **row})]
-    asked += [client.post("/datasets/mine/noise/decide/", {"rank": number, "label": "good"})]
-    asked += [api(member).post("/api/datasets/mine/changes", {"did": "edit", "rows": {number: row}}, format="json")]
-    assert [answer.status_code for answer in asked if answer.status_code >= 500] == []
+    answers = [client.get(f"/datasets/mine/rows/?{name}={number}") for name in ("page", "version", "edit")]
+    answers += [client.get(f"/datasets/mine/noise/?after={number}"), client.get(f"/experiments/?page={number}")]
+    answers += [client.post("/datasets/mine/edit/", {"row": number, **row})]
+    answers += [client.post("/datasets/mine/noise/decide/", {"rank": number, "label": "good"})]
+    answers += [api(member).post("/api/datasets/mine/changes", {"did": "edit", "rows": {number: row}}, format="json")]
+    assert [answer.status_code for answer in answers if answer.status_code >= 500] == []
     assert Version.objects.count() == 1
 
 

@@ -165,8 +165,10 @@ def test_errors_of_a_full_disk_are_known_whoever_raises_them(tmp_path: Path) -> 
     for failing in (_folder_that_is_read_only, _database_that_is_read_only):
         with pytest.raises(Exception) as refused:
             failing()
-        found = disk.error_to_show(refused.value)
-        assert isinstance(found, disk.DiskNotWritableError) and "can't be written to" in str(found), refused.value
+        explained = disk.error_to_show(refused.value)
+        assert isinstance(explained, disk.DiskNotWritableError) and "can't be written to" in str(explained), (
+            refused.value
+        )
     assert disk.error_to_show(ValueError("no room in this sentence")) is None
 
 

@@ -211,12 +211,12 @@ def started(folder: Path, *line: str) -> Iterator[tuple[subprocess.Popen[bytes],
 
 def of(folder: Path) -> list[psutil.Process]:
     """Every process that works for the installation in this folder."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("DATA_DIR") == str(folder / "data"):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 MAKE = ("make", "--old-file=setup", f"MANAGE={sys.executable} manage.py")

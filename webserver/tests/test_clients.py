@@ -48,13 +48,13 @@ class Running:
 
 
 def everything(connection: socket.socket) -> bytes:
-    found = b""
+    received = b""
     try:
         while part := connection.recv(1 << 16):
-            found += part
+            received += part
     except ConnectionResetError:
         pass
-    return found
+    return received
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def head(length: int, path: str = "/", more: str = "") -> bytes:
 )
 def test_connection_that_keeps_the_server_waiting_is_closed(site: Running, sent: bytes, answered: bytes) -> None:
     started = time.monotonic()
-    found = everything(site.connect(sent))
-    assert found.startswith(answered) and bool(found) == bool(answered)
+    received = everything(site.connect(sent))
+    assert received.startswith(answered) and bool(received) == bool(answered)
     assert 0.9 < time.monotonic() - started < 4
 
 
@@ -149,8 +149,10 @@ def test_large_body_waits_on_disk_and_arrives_whole(site: Running) -> None:
     time.sleep(0.2)
     assert int(site.ask("/memory")[1]) - before < 20_000_000
     connection.sendall(body[-1:] + b"GET /pid HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    found = everything(connection)
-    assert f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode() in found and found.count(b"HTTP/1.1 200") == 2
+    received = everything(connection)
+    assert (
+        f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode() in received and received.count(b"HTTP/1.1 200") == 2
+    )
     assert list(site.folder.iterdir()) == []
 
 
