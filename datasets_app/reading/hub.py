@@ -136,5 +136,5 @@ def _named(split: Any, name: str, label_column: str | None) -> "pl.DataFrame":
     for column, feature in split.features.items():
         if (names := getattr(feature, "names", None)) and label_column in (None, column):
             named_labels = pl.col(column).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
-            frame = frame.with_columns(report_progress)
+            frame = frame.with_columns(named_labels)
     return frame
