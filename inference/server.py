@@ -12,7 +12,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
-from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
+from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError, RequestTooLargeError
 
 from . import metrics
 from .selectors import Model, Models
@@ -25,11 +25,6 @@ METHODS = {"/predict": "POST", "/health": "GET", "/healthz": "GET"}
 class MethodNotAllowed(LorasiteError):
     code = "method_not_allowed"
     status = 405
-
-
-class TooLarge(LorasiteError):
-    code = "too_large"
-    status = 413
 
 
 class Unavailable(LorasiteError):
@@ -124,10 +119,10 @@ class Server:
 
 
 def read_json(environ: WSGIEnvironment) -> Any:
-    """Return the parsed body; TooLarge or Invalid if it can't be read."""
+    """Return the parsed body; raise RequestTooLargeError or InvalidError if it can't be read."""
     # The web server sets "refused" where it has not read a body that was too large.
     if environ.get("webserver.refused") or int(environ.get("CONTENT_LENGTH") or 0) > BODY_LIMIT:
-        raise TooLarge(_("The request is larger than %(limit)d bytes.") % {"limit": BODY_LIMIT})
+        raise RequestTooLargeError(_("The request is larger than %(limit)d bytes.") % {"limit": BODY_LIMIT})
     try:
         return json.loads(environ["wsgi.input"].read(BODY_LIMIT))
     except (ValueError, RecursionError):

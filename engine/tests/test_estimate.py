@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine import warm_up
 from engine.config import RunConfig
 from engine.training.estimate import RunMeasurement, estimate_run, measure_run, settings_with_influence, spread
 
@@ -41,8 +42,10 @@ def test_only_settings_with_an_influence_need_their_own_measurement() -> None:
 
 
 def test_measurement_of_a_real_run_leaves_no_files_and_reports_its_progress(tweets, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch := tmp_path / "scratch"))
+    warm_up()  # torch makes a folder for its compiler in the temporary folder when it is imported
+    scratch = tmp_path / "scratch"
     scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     run_config = RunConfig.parse(
         {
             "lora": {"layers_to_transform": [5]},
