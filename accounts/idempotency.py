@@ -5,8 +5,7 @@ It is returned only while the user may see it. An object that was given away sin
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -44,13 +43,6 @@ class KeyOfOtherModel(KeyUsedError):
     """The key made an object of another model: an upload's key names a version (a number) or a task (a UUID)."""
 
 
-class OnceResult:
-    """`made` is the object that an earlier request with the key created; set it to the one that this request creates."""
-
-    def __init__(self, made: Any = None) -> None:
-        self.made = made
-
-
 def idempotency_key_of(request: Request) -> str | None:
     """Return the request's Idempotency-Key, or None."""
     return parse_idempotency_key(request.headers.get("Idempotency-Key", ""))
@@ -69,38 +61,28 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def find_created(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Any:
+def find_created(user: User, key: str | None, fingerprint: str, queryset: QuerySet[M]) -> M | None:
     """Return the object that the key created, or None. Does not wait for a concurrent request: check it before slow work."""
     repeat_key = RepeatKey.objects.filter(user=user, key=key).first() if key else None
     return _created_object(user, repeat_key, fingerprint, queryset) if repeat_key else None
 
 
+@transaction.atomic
 def create_once(user: User, key: str | None, fingerprint: str, queryset: QuerySet[M], create: Callable[[], M]) -> M:
     """Return what an earlier request with the key created, else call `create` and remember its result.
 
     Both happen in one transaction: a concurrent request with the same key waits for it, and a crash leaves neither the
     object nor the key.
     """
-    with once(user, key, fingerprint, queryset) as result:
-        if result.made is None:
-            result.made = create()
-    created: M = result.made
+    if not key:
+        return create()
+    repeat_key, is_new = _claim(user, key, fingerprint)
+    if not is_new:
+        return _created_object(user, repeat_key, fingerprint, queryset)
+    created = create()
+    repeat_key.made = str(created.pk)
+    repeat_key.save(update_fields=["made"])
     return created
-
-
-@contextmanager
-def once(user: User, key: str | None, fingerprint: str, queryset: QuerySet[Any]) -> Iterator[OnceResult]:
-    """Do the same as `create_once` for a creation that does not fit into a function."""
-    with transaction.atomic():
-        if not key:
-            yield OnceResult()
-            return
-        repeat_key, is_new = _claim(user, key, fingerprint)
-        result = OnceResult(None if is_new else _created_object(user, repeat_key, fingerprint, queryset))
-        yield result
-        if isinstance(result.made, Model) and not repeat_key.made:
-            repeat_key.made = str(result.made.pk)
-            repeat_key.save(update_fields=["made"])
 
 
 def _claim(user: User, key: str, fingerprint: str) -> tuple[RepeatKey, bool]:
@@ -113,7 +95,7 @@ def _claim(user: User, key: str, fingerprint: str) -> tuple[RepeatKey, bool]:
         return RepeatKey.objects.select_for_update().get(user=user, key=key), False
 
 
-def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryset: QuerySet[Any]) -> Any:
+def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryset: QuerySet[M]) -> M:
     if repeat_key.fingerprint != fingerprint:
         raise KeyUsedError(made=repeat_key.made)
     created = None

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from accounts.idempotency import find_created, fingerprint, once
+from accounts.idempotency import create_once, find_created, fingerprint
 from accounts.models import User
 from accounts.permissions import require_creator
 from accounts.quotas import require_queue_quota, require_storage_quota
@@ -61,11 +61,9 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
     request_hash = fingerprint("train", config.model_dump(mode="json"))
     earlier_task = find_created(user, idempotency_key, request_hash, tasks)
     if earlier_task:
-        return cast(Task, earlier_task)
+        return earlier_task
     version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
-    with once(user, idempotency_key, request_hash, tasks) as result:
-        result.made = result.made or _create(user, config, version)
-        return cast(Task, result.made)
+    return create_once(user, idempotency_key, request_hash, tasks, lambda: _create(user, config, version))
 
 
 def _create(user: User, config: RunConfig, version: Version | None) -> Task:

@@ -9,14 +9,14 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
-from accounts.idempotency import find_created, fingerprint, once
+from accounts.idempotency import create_once, find_created, fingerprint
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator
 from accounts.quotas import require_storage_quota
@@ -99,11 +99,10 @@ def create_version(
     """
     digest = upload_fingerprint(file, name, options) if idempotency_key else ""
     if earlier := find_created(user, idempotency_key, digest, Version.objects.all()):
-        return cast(Version, earlier)
+        return earlier
     prepared = prepare_file(user=user, name=name, file=file, filename=filename, limit=limit, seconds=seconds, **options)
-    with once(user, idempotency_key, digest, Version.objects.all()) as creation:
-        creation.made = creation.made or _insert(prepared)
-    return _require_rows_on_disk(creation.made)
+    version = create_once(user, idempotency_key, digest, Version.objects.all(), lambda: _insert(prepared))
+    return _require_rows_on_disk(version)
 
 
 def upload_fingerprint(file: Path, name: str, options: StoreOptions) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 
 from django.db import transaction
 
-from accounts.idempotency import KeyOfOtherModel, find_created, once
+from accounts.idempotency import KeyOfOtherModel, create_once, find_created
 from accounts.models import User
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress
@@ -78,11 +78,9 @@ def submit_upload(
 ) -> DataTask:
     """Let the queue read, check and store an upload."""
     digest = upload_fingerprint(kept.file, name, options) if idempotency_key else ""
-    with once(user, idempotency_key, digest, DataTask.objects.all()) as creation:
-        if not creation.made:
-            arguments = {"token": kept.token, **options}
-            creation.made = submit(user=user, kind=DataTask.Kind.STORE, name=name, arguments=arguments)
-        return cast(DataTask, creation.made)
+    arguments = {"token": kept.token, **options}
+    create = partial(submit, user=user, kind=DataTask.Kind.STORE, name=name, arguments=arguments)
+    return create_once(user, idempotency_key, digest, DataTask.objects.all(), create)
 
 
 def store_pending(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:

@@ -3,13 +3,14 @@
 import tempfile
 import uuid
 import zipfile
-from typing import IO, Any, cast
+from functools import partial
+from typing import IO, Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from accounts.idempotency import find_created, fingerprint, once
+from accounts.idempotency import create_once, find_created, fingerprint
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator, visible
 from accounts.quotas import require_storage_quota
@@ -46,9 +47,9 @@ def register(
     The files are complete before the database row exists, and removed if it can't be written.
     """
     require_creator(user)
-    mark = fingerprint("model", experiment.name, name, summary, note, checkpoint)
-    if earlier := find_created(user, idempotency_key, mark, ModelVersion.objects.all()):
-        return cast(ModelVersion, earlier)
+    request_hash = fingerprint("model", experiment.name, name, summary, note, checkpoint)
+    if earlier := find_created(user, idempotency_key, request_hash, ModelVersion.objects.all()):
+        return earlier
     check_source(user, experiment, checkpoint)
     check_name(user, name)
     require_storage_quota(user)
@@ -56,15 +57,14 @@ def register(
     version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
     version.size = files.store_model_files(experiment, checkpoint, version.folder)
     try:
-        with once(user, idempotency_key, mark, ModelVersion.objects.all()) as creation:
-            if not creation.made:
-                creation.made = insert_version(version, user, name, summary)
+        create = partial(insert_version, version, user, name, summary)
+        registered = create_once(user, idempotency_key, request_hash, ModelVersion.objects.all(), create)
     except BaseException:
         remove_folder(version.folder)
         raise
-    if creation.made != version:  # the same request was handled at the same moment
+    if registered != version:  # the same request was handled at the same moment
         remove_folder(version.folder)
-    return cast(ModelVersion, creation.made)
+    return registered
 
 
 def check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
