@@ -38,7 +38,7 @@ class ProxyMiddleware:
 
 
 class DiskSpaceMiddleware:
-    """Keep the reserve of disk space, and refuse a large body before it is written to a disk without room for it."""
+    """Keep the reserve of disk space, and refuse a large body that the disk has no room to store."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -48,7 +48,6 @@ class DiskSpaceMiddleware:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length <= disk.SMALL or disk.has_disk_space(length):
             return self.get_response(request)
-        drain(request, min(length, settings.UPLOAD_LIMIT))
         return error_page(request, disk.DiskFullError())
 
 
@@ -129,14 +128,7 @@ class ApiMiddleware:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length <= settings.API_BODY_LIMIT or request.content_type == "multipart/form-data":
             return None
-        drain(request, min(length, settings.API_BODY_LIMIT * 4))
         return error_page(request, RequestTooLargeError(limit_bytes=settings.API_BODY_LIMIT))
-
-
-def drain(request: HttpRequest, left: int) -> None:
-    """Read up to `left` bytes of a refused body: a client that is still sending would not read the response."""
-    while left > 0 and (chunk := request.read(min(left, 1 << 16))):
-        left -= len(chunk)
 
 
 def add_etag(request: HttpRequest, response: HttpResponse) -> HttpResponse:

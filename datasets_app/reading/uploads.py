@@ -80,16 +80,15 @@ def sweep() -> None:
 
 
 def limits_upload(view: Any) -> Any:
-    """Decorate a view to refuse a body over the limit before any of it is parsed or written to disk."""
+    """Decorate a view to refuse a body over the limit before any of it is parsed.
+
+    The web server has not kept such a body, and has read enough of it for the client to listen to the answer.
+    """
 
     @wraps(view)
     def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length > settings.UPLOAD_LIMIT + _FORM_BYTES:
-            # A browser shows the answer only after it has sent its body, so a body that is a little too large is read.
-            unread = min(length, settings.UPLOAD_LIMIT * 4)
-            while unread > 0 and (chunk := request.read(min(unread, 1 << 20))):
-                unread -= len(chunk)
             raise too_large(settings.UPLOAD_LIMIT)
         return view(request, *args, **kwargs)
 

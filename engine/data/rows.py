@@ -65,7 +65,11 @@ class Rows:
 def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
     """Read, clean, split and sample rows. Raises DataUnreadable, ColumnMissing, OneLabel, TooFewRows."""
     skipped: dict[str, int] = {}
-    frame = _select_columns(read_frame(path), config)
+    try:
+        frame = _select_columns(read_frame(path), config)
+    except pl.exceptions.PanicException as error:  # a BaseException; polars raises it for a date out of range
+        message = f"{path.name} has a value that cannot be read: {error}. Correct it, or choose another dataset."
+        raise DataUnreadableError(message, field="data.dataset_name") from error
     frame = _keep(frame, pl.col("text").str.strip_chars() != "", "no_text", skipped)
     frame = _keep(frame, pl.col("label").str.strip_chars() != "", "no_label", skipped)
     labels = _sorted_labels(frame)

@@ -4,13 +4,15 @@ import json
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine import Notice, Prepared
 from engine.config import DataSection
 from engine.data.rows import SKIP_REASONS, explain_skipped, load_rows
 from engine.data.splits import PLACE_COLUMN, PLACES, SPLIT_NAMES
-from engine.errors import TooFewRowsError
+from engine.errors import DataUnreadableError, TooFewRowsError
 from engine.tests.conftest import metrics_of, run, small
 
 WORDS = ["river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean", "garden", "silver"]
@@ -33,6 +35,13 @@ def load(frame: pl.DataFrame, tmp_path, **settings):
 
 def rows_in(rows) -> int:
     return len(rows.train) + len(rows.eval) + len(rows.test or [])
+
+
+def test_panic_of_polars_is_an_error_of_the_data(tmp_path):
+    days = pa.array([2**31 - 1] * 40, pa.int32()).cast(pa.date32())
+    pq.write_table(pa.table({"text": [sentence(i) for i in range(40)], "label": days}), tmp_path / "data.parquet")
+    with pytest.raises(DataUnreadableError, match="out-of-range date"):
+        load_rows(tmp_path / "data.parquet", DataSection(), 7)
 
 
 def test_whole_data_skip_nothing(tmp_path):
