@@ -219,7 +219,8 @@ def of(folder: Path) -> list[psutil.Process]:
     return processes
 
 
-MAKE = ("make", "--old-file=setup", f"MANAGE={sys.executable} manage.py")
+# `make test` runs these tests, and a make inside a make would say which folder it enters.
+MAKE = ("make", "--no-print-directory", "--old-file=setup", f"MANAGE={sys.executable} manage.py")
 
 
 @pytest.mark.process
