@@ -35,7 +35,7 @@ FindingCode = Literal[
 ]
 MOST_PROBLEMS = 100
 LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
-FewBits = Literal["load_in_8bit", "load_in_4bit"]
+Quantization = Literal["load_in_8bit", "load_in_4bit"]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -109,7 +109,7 @@ class ModelSection(Section):
     )
 
     @property
-    def few_bits(self) -> FewBits | None:
+    def quantization(self) -> Quantization | None:
         """The enabled field of load_in_8bit and load_in_4bit, or None."""
         if self.load_in_8bit:
             return "load_in_8bit"
@@ -368,9 +368,9 @@ def find_contradictions(config: RunConfig) -> Iterator[Problem]:
             "model.load_in_8bit",
             "model.load_in_8bit and model.load_in_4bit exclude each other. Remove one of them.",
         )
-    if config.model.few_bits is None:
+    if config.model.quantization is None:
         return
-    field = f"model.{config.model.few_bits}"
+    field = f"model.{config.model.quantization}"
     if lora.trains_base_weights:
         yield contradiction(
             field, f"{field} trains adapters only. Remove it, or remove lora.bias and lora.modules_to_save."

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from engine.config import FewBits, ModelSection, RunConfig
+from engine.config import ModelSection, Quantization, RunConfig
 from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.kernels import int8
 from engine.training.distributed import ALONE, World
@@ -38,7 +38,7 @@ class DevicePlan:
     fused_encoder: bool
     threads: int
     world: World = ALONE
-    few_bits: FewBits | None = None
+    quantization: Quantization | None = None
     int8: bool = False  # training steps multiply with the frozen bf16 weights in int8
 
     @property
@@ -61,7 +61,7 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
     Raises DeviceUnavailableError if the configured device is missing, ConfigError if it cannot do what is configured.
     """
     device = device_of_process(_select_device(config.training.device), world)
-    refuse_few_bits(config.model, device)
+    refuse_quantization(config.model, device)
     on_cpu = device.type == "cpu"
     int8_available = on_cpu and int8.available()
     precision = config.training.precision
@@ -79,16 +79,16 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
         fused_encoder=on_cpu,
         threads=config.system.num_threads or max(1, usable_cores() // world.size),
         world=world,
-        few_bits=config.model.few_bits,
+        quantization=config.model.quantization,
         int8=int8_available and dtype == torch.bfloat16 and precision in {"auto", "int8"},
     )
 
 
-def refuse_few_bits(model: ModelSection, device: torch.device) -> None:
+def refuse_quantization(model: ModelSection, device: torch.device) -> None:
     """Raise ConfigError if the configuration asks for 8-bit or 4-bit weights and `device` cannot hold them."""
-    if model.few_bits is None:
+    if model.quantization is None:
         return
-    field = f"model.{model.few_bits}"
+    field = f"model.{model.quantization}"
     if device.type != "cuda":
         message = (
             f"{field} needs an NVIDIA GPU, and this run would train on {device.type}. "

@@ -64,7 +64,7 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
             dtype=plan.dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            **in_few_bits(folder, plan),
+            **quantization_options(folder, plan),
         )
     return model, _new_modules(model, loading)
 
@@ -125,15 +125,15 @@ def silence_transformers() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
-def in_few_bits(folder: Path, plan: DevicePlan) -> dict[str, Any]:
+def quantization_options(folder: Path, plan: DevicePlan) -> dict[str, Any]:
     """Return from_pretrained's options for frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314), if the plan wants them."""
-    if plan.few_bits is None:
+    if plan.quantization is None:
         return {}
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
-        load_in_8bit=plan.few_bits == "load_in_8bit",
-        load_in_4bit=plan.few_bits == "load_in_4bit",
+        load_in_8bit=plan.quantization == "load_in_8bit",
+        load_in_4bit=plan.quantization == "load_in_4bit",
         llm_int8_skip_modules=_modules_beside_encoder(folder),
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=plan.dtype,

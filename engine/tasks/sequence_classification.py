@@ -148,7 +148,7 @@ class Task:
 
         # Free the trained weights first: loading them again must not need more memory than training did.
         # bitsandbytes' weights cannot move to the meta device, and are small.
-        if self.plan.few_bits is None:
+        if self.plan.quantization is None:
             self.model.to("meta")
         self.forward = _plain_forward(self.model)  # drops the fused forward pass, which holds weights too
         release_memory(self.plan.device)
