@@ -24,7 +24,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from engine.errors import CheckpointDamagedError, DiskError, DiskFullError, DiskRefused, FolderGone
+from engine.errors import CheckpointDamagedError, DiskError, DiskFullError, DiskRefusedError, FolderGoneError
 
 DRAFT = ".draft-"
 MANIFEST = "manifest.json"
@@ -191,7 +191,7 @@ def _disk_error(error: Exception, target: Path) -> DiskError:
     number = _error_number(error)
     place = Path(getattr(error, "filename", None) or target)
     if number in GONE and (place.is_relative_to(target) or not target.parent.is_dir()):
-        return FolderGone(
+        return FolderGoneError(
             f"{_topmost_missing(place).name} was removed from the disk while the run went on, and what it held is gone. "
             "Resume the run: it goes on from the newest checkpoint that is left, or from its first step.",
             path=str(target),
@@ -203,7 +203,7 @@ def _disk_error(error: Exception, target: Path) -> DiskError:
             "Free some space and try again; a training run resumes from its last checkpoint.",
             path=str(target),
         )
-    return DiskRefused(
+    return DiskRefusedError(
         f"{place.name} could not be written or read: the disk refused it ({os.strerror(number)}). Earlier checkpoints "
         "are kept. See that its folder is there and may be written to, then resume the run.",
         path=str(place),
