@@ -90,7 +90,7 @@ class Predictor:
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
 
-    def ask(self, folder: Path, texts: list[str]) -> TimedPredictions:
+    def predict(self, folder: Path, texts: list[str]) -> TimedPredictions:
         """Predict each text with the model in a final_model folder.
 
         Raises Unreadable if the model can't be loaded, and Busy if it can't answer soon.
@@ -113,8 +113,8 @@ class Predictor:
             compute_ms=1000 * (request.ended_at - request.started_at),
         )
 
-    def base_model(self, folder: Path) -> str:
-        """Load a model unless it is in memory, and return its base model's name."""
+    def load_model(self, folder: Path) -> str:
+        """Load a model unless it is in memory; return the name of its base model."""
         with self._loaded(folder) as loaded:
             return loaded.info.base_model
 
