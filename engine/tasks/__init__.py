@@ -71,7 +71,7 @@ class Task(Protocol):
         ...
 
     def verify(self, folder: Path) -> None:
-        """Load the final model from `folder`; raise CheckpointDamaged unless it predicts what the trained one does.
+        """Load the final model from `folder`; raise CheckpointDamagedError unless it predicts what the trained one does.
 
         The trained model is unusable afterwards.
         """

@@ -175,7 +175,7 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Load a saved adapter's weights into the model; raise CheckpointDamaged if they do not fit it."""
+    """Load a saved adapter's weights into the model; raise CheckpointDamagedError if they do not fit it."""
     tensors = load_file(folder / "adapter_model.safetensors")
     result: Any = set_peft_model_state_dict(cast(PeftModel, model), tensors)
     if result.unexpected_keys:

@@ -29,7 +29,7 @@ def train_in_terminal(
 ) -> None:
     """Train in the foreground and show the progress on standard error, unless `quiet`. Call from the main thread.
 
-    Ctrl-C and SIGTERM let the current step finish, save a checkpoint and raise Interrupted. Before the first step there
+    Ctrl-C and SIGTERM let the current step finish, save a checkpoint and raise RunInterruptedError. Before the first step there
     is nothing to save, so until then they act as usual. The other arguments and errors are those of engine.train.
     """
     stop_requests: list[int] = []

@@ -75,7 +75,7 @@ class Loop:
         self.micro_batches.size = self.state.micro_batch
 
     def events(self) -> Generator[Event]:
-        """Train to the end; yield an event per step, evaluation and checkpoint. Raises Interrupted."""
+        """Train to the end; yield an event per step, evaluation and checkpoint. Raises RunInterruptedError."""
         state = self.state
         training = self.config.training
         self.model.train()

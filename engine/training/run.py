@@ -130,7 +130,7 @@ class Run:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Turn errors of the disk and of memory allocators into DiskFull and OutOfMemoryError."""
+        """Turn errors of the disk and of memory allocators into DiskError and OutOfMemoryError."""
         try:
             with disk_errors(self.results.folder):
                 yield
