@@ -63,8 +63,10 @@ def show(event: Event, bar: tqdm) -> None:
     elif isinstance(event, StepDone):
         bar.set_postfix(loss=f"{event.loss:.4f}", speed=f"{event.tokens_per_second:,.0f} tokens/s", refresh=False)
         bar.update(event.step - bar.n)
-    elif text := describe(event, every=1):
-        bar.write(text, file=sys.stderr)
+    else:
+        text = describe(event, every=1)
+        if text is not None:
+            bar.write(text, file=sys.stderr)
     if isinstance(event, Prepared):
         bar.reset(total=event.total_steps)
         bar.update(event.resumed_from_step)
