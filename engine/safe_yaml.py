@@ -79,8 +79,8 @@ def read(text: str) -> Any:
                 raise _error_at(event, f"The configuration has more than {ALIASES} aliases.")
         return yaml.load(content, Loader=_Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise NotYamlError("The configuration is not valid YAML.", mark.line + 1 if mark else None) from error
+        position = getattr(error, "problem_mark", None)
+        raise NotYamlError("The configuration is not valid YAML.", position.line + 1 if position else None) from error
     except RecursionError as error:
         raise NotYamlError("The configuration refers to itself.") from error
 

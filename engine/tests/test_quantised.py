@@ -54,10 +54,10 @@ def test_process_that_warms_up_leaves_bitsandbytes_to_the_runs_since_it_opens_cu
 
 @bits_of_both
 def test_encoder_is_loaded_in_few_bits_and_what_learns_in_full(bits):
-    told = quantization_options(base_model_path(), plan_of(bits))
-    config = told["quantization_config"]
+    options = quantization_options(base_model_path(), plan_of(bits))
+    config = options["quantization_config"]
     assert config.quantization_method() == {"load_in_8bit": "llm_int8", "load_in_4bit": "nf4"}[bits]
-    assert config.bnb_4bit_compute_dtype == torch.bfloat16 and told["device_map"] == {"": "cpu"}
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16 and options["device_map"] == {"": "cpu"}
     assert set(config.llm_int8_skip_modules) == {"classifier", "dropout", "bert.pooler"}
 
 

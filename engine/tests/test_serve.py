@@ -1,4 +1,4 @@
-"""Serving: predictions equal those of plain PEFT, whoever else asks at the same time, and harmful models are refused."""
+"""Serving: predictions equal those of plain PEFT, whoever else predicts at the same time, and harmful models are refused."""
 
 import json
 import shutil
@@ -100,13 +100,13 @@ def test_forty_callers_at_once_get_their_own_answers(adapters):
     names = list(SHARED)
     expected = {name: predict_with_plain_peft(adapters[name], TEXTS) for name in names}
 
-    def ask(number: int) -> None:
+    def call(number: int) -> None:
         name, text = names[number % len(names)], number % len(TEXTS)
         (answer,) = probabilities(predictor, adapters[name], [TEXTS[text]])
         assert answer == pytest.approx(expected[name][text], abs=1e-5)
 
     with ThreadPoolExecutor(20) as threads:
-        list(threads.map(ask, range(40)))
+        list(threads.map(call, range(40)))
     assert predictor.queue.waiting_tokens == 0
 
 

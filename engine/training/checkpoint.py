@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, resumed bit by bit, and only the useful ones kept."""
+"""Checkpoints: complete or absent, resumed bit by bit, and deleted when they are no longer useful."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from engine.errors import ProcessesDifferError, ProcessLostError
 
 
 class StepExchange(NamedTuple):
-    """What all processes know after a step: total loss, smallest micro-batch size, whether any was asked to stop."""
+    """What all processes know after a step: total loss, smallest micro-batch size, whether any is to stop."""
 
     loss: float
     micro_batch: int
