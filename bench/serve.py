@@ -117,7 +117,7 @@ def _engine(folders: list[Path], options: argparse.Namespace) -> tuple[Answer, f
     from engine.serve.predictor import Predictor
 
     predictor, before = Predictor(batch_tokens=options.batch_tokens, patience=600), _resident()
-    return lambda number, text: predictor.ask(folders[number], [text]), before
+    return lambda number, text: predictor.predict(folders[number], [text]), before
 
 
 def _pipelines(folders: list[Path], _options: argparse.Namespace) -> tuple[Answer, float]:

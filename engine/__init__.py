@@ -52,7 +52,7 @@ def train(
     data_file: Parquet, CSV, TSV, JSON or JSONL with a text and a label column.
     dataset_hash: recorded with the model, to say later what it was trained on.
     cache_dir: where tokenised texts are kept for the next run on the same data.
-    should_save: called after each step; when it returns true, a checkpoint is saved and Interrupted is raised.
+    should_save: called after each step; when it returns true, a checkpoint is saved and RunInterruptedError is raised.
 
     A run that was stopped resumes from its newest intact checkpoint. Closing the generator cancels the run within one
     step and keeps the last checkpoint. Raises EngineError, with a message for a person and a code.
@@ -67,7 +67,7 @@ def train(
 def resolve_base_model(name: str, base_models_dir: Path | None = None, revision: str | None = None) -> Path:
     """Return the folder of a base model: from a sample package, `base_models_dir`, the hub's cache or the hub itself.
 
-    Raises BaseModelUnavailable (within about three seconds if the hub cannot be reached), or BaseModelUnsafe if the
+    Raises BaseModelUnavailableError (within about three seconds if the hub cannot be reached), or BaseModelUnsafeError if the
     model needs to run its own code or has pickled weights only.
     """
     from engine.models.base_models import resolve  # deferred: imports the hub client

@@ -74,7 +74,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def read_config(path: Path) -> RunConfig:
-    """Read a YAML file. Raises ConfigError for its content, DataUnreadable for the file."""
+    """Read a YAML file. Raises ConfigError for its content, DataUnreadableError for the file."""
     try:
         return RunConfig.from_yaml(text_of(path))
     except NotYamlError as error:

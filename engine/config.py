@@ -35,8 +35,19 @@ FindingCode = Literal[
 ]
 MOST_PROBLEMS = 100
 LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
-FewBits = Literal["load_in_8bit", "load_in_4bit"]
+Quantization = Literal["load_in_8bit", "load_in_4bit"]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
+# What a field allows, where Pydantic's own message says too little.
+ALLOWED_VALUES = {
+    "experiment_name": "use 1 to 80 letters, digits, dots, underscores or hyphens, starting with a letter or digit.",
+    "model.name": (
+        "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
+    ),
+    "lora.target_modules": "must be empty, all-linear or a list of module names.",
+    "data.validation_rules": (
+        f"must map finding codes ({', '.join(get_args(FindingCode))}) to error, warning or ignore."
+    ),
+}
 
 
 def _(text: str) -> str:
@@ -109,11 +120,13 @@ class ModelSection(Section):
     )
 
     @property
-    def few_bits(self) -> FewBits | None:
-        """The enabled field of load_in_8bit and load_in_4bit, or None."""
+    def quantization(self) -> Quantization | None:
+        """Return the enabled field of load_in_8bit and load_in_4bit, or None."""
         if self.load_in_8bit:
             return "load_in_8bit"
-        return "load_in_4bit" if self.load_in_4bit else None
+        if self.load_in_4bit:
+            return "load_in_4bit"
+        return None
 
 
 class LoraSection(Section):
@@ -157,7 +170,7 @@ class LoraSection(Section):
 
     @property
     def trains_base_weights(self) -> bool:
-        """Whether weights of the base model are trained as well. They need fp32: bf16 loses their small updates."""
+        """Return whether weights of the base model are trained as well. They need fp32: bf16 loses their small updates."""
         return self.bias != "none" or bool(self.modules_to_save)
 
 
@@ -297,7 +310,21 @@ class RunConfig(Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise ConfigError(_problems(error)) from None
+            details_of_errors = error.errors(include_url=False)
+        problems: list[Problem] = []
+        for details in details_of_errors:
+            cause = details.get("ctx", {}).get("error")
+            if isinstance(cause, ContradictionsError):
+                problems += cause.problems
+                continue
+            problem = describe_problem(details)
+            # A field that allows several types has an error for each of them; the first is enough.
+            if all(problem.field != reported.field for reported in problems):
+                problems.append(problem)
+            # A request with 10,000 unknown fields must not cost a search for each name.
+            if len(problems) >= MOST_PROBLEMS:
+                break
+        raise ConfigError(problems)
 
     @classmethod
     def from_yaml(cls, text: str) -> RunConfig:
@@ -319,7 +346,7 @@ class RunConfig(Section):
         }
 
     def to_yaml(self) -> str:
-        """Return the YAML form, which `from_yaml` reads back to an equal configuration."""
+        """Return the YAML form with all defaults, which `from_yaml` reads back to an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @field_validator("experiment_name", mode="before")
@@ -330,7 +357,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> RunConfig:
-        if problems := list(find_contradictions(self)):
+        problems = list(find_contradictions(self))
+        if problems:
             raise ContradictionsError(problems)
         return self
 
@@ -344,69 +372,40 @@ class ContradictionsError(ValueError):
 
 
 def find_contradictions(config: RunConfig) -> Iterator[Problem]:
-    """Yield the fields that exclude each other. Each problem names one of them, the rarer setting."""
-
-    def contradiction(field: str, message: str) -> Problem:
-        return Problem(field, message, "contradiction")
-
+    """Yield the settings that exclude each other. Each problem names one of them, the rarer setting."""
     lora = config.lora
     training = config.training
+    quantization = f"model.{config.model.quantization}" if config.model.quantization else ""
     uses_pissa = lora.init_lora_weights.startswith("pissa")
+    code = "contradiction"
     if lora.use_dora and uses_pissa:
-        yield contradiction(
-            "lora.use_dora",
-            "lora.use_dora and lora.init_lora_weights pissa exclude each other. Remove one of them.",
-        )
+        message = "lora.use_dora and lora.init_lora_weights pissa exclude each other. Remove one of them."
+        yield Problem("lora.use_dora", message, code)
     if training.precision in {"bf16", "int8"} and lora.trains_base_weights:
-        yield contradiction(
-            "training.precision",
+        message = (
             f"training.precision {training.precision} trains adapters only. "
-            "Remove it, or remove lora.bias and lora.modules_to_save.",
+            "Remove it, or remove lora.bias and lora.modules_to_save."
         )
+        yield Problem("training.precision", message, code)
     if config.model.load_in_8bit and config.model.load_in_4bit:
-        yield contradiction(
-            "model.load_in_8bit",
-            "model.load_in_8bit and model.load_in_4bit exclude each other. Remove one of them.",
+        message = "model.load_in_8bit and model.load_in_4bit exclude each other. Remove one of them."
+        yield Problem("model.load_in_8bit", message, code)
+    if quantization and lora.trains_base_weights:
+        message = f"{quantization} trains adapters only. Remove it, or remove lora.bias and lora.modules_to_save."
+        yield Problem(quantization, message, code)
+    if quantization and uses_pissa:
+        message = (
+            f"{quantization} and lora.init_lora_weights pissa exclude each other, "
+            "because PiSSA changes the frozen weights. Remove one of them."
         )
-    if config.model.few_bits is None:
-        return
-    field = f"model.{config.model.few_bits}"
-    if lora.trains_base_weights:
-        yield contradiction(
-            field, f"{field} trains adapters only. Remove it, or remove lora.bias and lora.modules_to_save."
-        )
-    if uses_pissa:
-        yield contradiction(
-            field,
-            f"{field} and lora.init_lora_weights pissa exclude each other, "
-            "because PiSSA changes the frozen weights. Remove one of them.",
-        )
-    if training.device in {"cpu", "mps"}:
-        yield contradiction(
-            field, f"{field} needs an NVIDIA GPU, but training.device is {training.device}. Remove one of them."
-        )
+        yield Problem(quantization, message, code)
+    if quantization and training.device in {"cpu", "mps"}:
+        message = f"{quantization} needs an NVIDIA GPU, but training.device is {training.device}. Remove one of them."
+        yield Problem(quantization, message, code)
 
 
-def _problems(error: ValidationError) -> list[Problem]:
-    """Translate Pydantic's errors: one problem per field, and all contradictions."""
-    problems: list[Problem] = []
-    reported_fields: set[str] = set()
-    for details in error.errors(include_url=False):
-        cause = details.get("ctx", {}).get("error")
-        if isinstance(cause, ContradictionsError):
-            problems += cause.problems
-            continue
-        problem = _problem(details)
-        # A field that allows several types has an error for each of them; the first is enough.
-        if problem.field not in reported_fields:
-            reported_fields.add(problem.field)
-            problems.append(problem)
-        if len(problems) >= MOST_PROBLEMS:  # a request with 10,000 unknown fields must not cost a search for each name
-            break
-    return problems
-
-
-def _problem(details: ErrorDetails) -> Problem:
+def describe_problem(details: ErrorDetails) -> Problem:
+    """Translate one error of Pydantic: name the field, say what it allows and which value was given."""
     # A path is at most two names deep; what follows them are list indexes, keys or the alternatives of a union.
     path = [str(part)[:LONGEST_SHOWN] for part in details["loc"]]
     field_info = RunConfig.model_fields.get(path[0])
@@ -423,23 +422,13 @@ def _problem(details: ErrorDetails) -> Problem:
             hint = f"Did you mean {field.removesuffix(name)}{similar[0]}?"
         return Problem(field, f"{field} is not a field of the configuration. {hint}", "unknown_field")
 
+    message = ALLOWED_VALUES.get(field)
+    if message is None:
+        message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
+        if message.startswith("Input should be "):
+            message = "must be " + message.removeprefix("Input should be ")
     value = details["input"]
-    shown = repr(value) if len(repr(value)) <= LONGEST_SHOWN else f"{repr(value)[:LONGEST_SHOWN]}…"
-    given = f" Given: {shown}." if isinstance(value, str | int | float | bool) else ""
-    return Problem(field, f"{field}: {_allowed_values(field, details['msg'])}{given}", details["type"])
-
-
-def _allowed_values(field: str, pydantic_message: str) -> str:
-    """Return the sentence that says which values a field allows; Pydantic's own says too little for some."""
-    if field == "experiment_name":
-        return "use 1 to 80 letters, digits, dots, underscores or hyphens, starting with a letter or digit."
-    if field == "model.name":
-        return "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
-    if field == "lora.target_modules":
-        return "must be empty, all-linear or a list of module names."
-    if field == "data.validation_rules":
-        return f"must map finding codes ({', '.join(get_args(FindingCode))}) to error, warning or ignore."
-    message = pydantic_message.removeprefix("Value error, ").rstrip(".")
-    if message.startswith("Input should be "):
-        message = "must be " + message.removeprefix("Input should be ")
-    return f"{message}."
+    if isinstance(value, str | int | float | bool):
+        shown = repr(value)
+        message += f" Given: {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}…'}."
+    return Problem(field, f"{field}: {message}", details["type"])

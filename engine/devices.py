@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from engine.config import FewBits, ModelSection, RunConfig
+from engine.config import ModelSection, Quantization, RunConfig
 from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.kernels import int8
 from engine.training.distributed import ALONE, World
@@ -38,19 +38,19 @@ class DevicePlan:
     fused_encoder: bool
     threads: int
     world: World = ALONE
-    few_bits: FewBits | None = None
+    quantization: Quantization | None = None
     int8: bool = False  # training steps multiply with the frozen bf16 weights in int8
 
     @property
     def precision(self) -> str:
-        """fp32, bf16 or int8."""
+        """Return the precision of products with the frozen weights: fp32, bf16 or int8."""
         if self.int8:
             return "int8"
         return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
     @property
     def name(self) -> str:
-        """Display name of the device, such as "cpu" or "2 × NVIDIA H100"."""
+        """Return the display name of the device, such as "cpu" or "2 × NVIDIA H100"."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return name if self.world.size == 1 else f"{self.world.size} × {name}"
 
@@ -60,8 +60,8 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
 
     Raises DeviceUnavailableError if the configured device is missing, ConfigError if it cannot do what is configured.
     """
-    device = device_of_process(_select_device(config.training.device), world)
-    refuse_few_bits(config.model, device)
+    device = device_of_process(find_device(config.training.device), world)
+    refuse_quantization(config.model, device)
     on_cpu = device.type == "cpu"
     int8_available = on_cpu and int8.available()
     precision = config.training.precision
@@ -71,7 +71,14 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
             "Remove it: auto chooses the fastest precision of this machine."
         )
         raise ConfigError([Problem("training.precision", message, "needs_vnni")])
-    dtype = _select_dtype(config, device)
+    if precision != "auto":
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    elif config.lora.trains_base_weights:
+        dtype = torch.float32
+    elif device.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    else:
+        dtype = torch.bfloat16 if on_cpu and cpu_has_bf16() else torch.float32
     return DevicePlan(
         device=device,
         dtype=dtype,
@@ -79,16 +86,16 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
         fused_encoder=on_cpu,
         threads=config.system.num_threads or max(1, usable_cores() // world.size),
         world=world,
-        few_bits=config.model.few_bits,
+        quantization=config.model.quantization,
         int8=int8_available and dtype == torch.bfloat16 and precision in {"auto", "int8"},
     )
 
 
-def refuse_few_bits(model: ModelSection, device: torch.device) -> None:
+def refuse_quantization(model: ModelSection, device: torch.device) -> None:
     """Raise ConfigError if the configuration asks for 8-bit or 4-bit weights and `device` cannot hold them."""
-    if model.few_bits is None:
+    if model.quantization is None:
         return
-    field = f"model.{model.few_bits}"
+    field = f"model.{model.quantization}"
     if device.type != "cuda":
         message = (
             f"{field} needs an NVIDIA GPU, and this run would train on {device.type}. "
@@ -103,7 +110,10 @@ def refuse_few_bits(model: ModelSection, device: torch.device) -> None:
 
 
 def device_of_process(device: torch.device, world: World) -> torch.device:
-    """Return the device of this process: of several processes, each has its own GPU; CPU cores are divided."""
+    """Return the device of this process: of several processes, each has its own GPU; CPU cores are divided.
+
+    Raises DeviceUnavailableError if there are more processes than GPUs.
+    """
     if world.size == 1 or device.type == "cpu":
         return device
     if device.type != "cuda" or world.local_rank >= torch.cuda.device_count():
@@ -117,7 +127,7 @@ def device_of_process(device: torch.device, world: World) -> torch.device:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use: its CPU affinity and its container's quota."""
+    """Return the number of cores that this process may use: its CPU affinity and its container's quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -151,13 +161,13 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes on macOS, KiB on Linux
 
 
-def _select_device(name: str) -> torch.device:
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    present = [device for device, is_available in available.items() if is_available]
+def find_device(name: str) -> torch.device:
+    """Return the device of this machine with that name; auto is the fastest one. Raises DeviceUnavailableError."""
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
     if name == "auto":
         return torch.device(present[0])
     if name not in present:
@@ -166,13 +176,3 @@ def _select_device(name: str) -> torch.device:
             field="training.device",
         )
     return torch.device(name)
-
-
-def _select_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
-    if config.training.precision != "auto":
-        return torch.float32 if config.training.precision == "fp32" else torch.bfloat16
-    if config.lora.trains_base_weights:
-        return torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else torch.float32

@@ -114,13 +114,13 @@ class DiskFullError(DiskError):
     code = "disk_full"
 
 
-class DiskRefused(DiskError):
+class DiskRefusedError(DiskError):
     """The disk is read-only or broken, or the folder belongs to somebody else."""
 
     code = "disk_refused"
 
 
-class FolderGone(DiskError):
+class FolderGoneError(DiskError):
     """Somebody removed the run's folder, or a part of it, while the run went on."""
 
     code = "folder_gone"

@@ -1,4 +1,4 @@
-"""How much memory this process may use. Does not import torch, so that it can be asked before anything is loaded."""
+"""How much memory this process may use. Does not import torch, so that it can be used before anything is loaded."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def limit_to_free_memory() -> None:
         return
     import resource  # Unix only
 
-    wanted = int(used_data_bytes() + min(_free_in_machine(), _free_in_container()))
+    new_limit = int(used_data_bytes() + min(psutil.virtual_memory().available, _free_in_container()))
     _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
     if hard_limit != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard_limit)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard_limit))
+        new_limit = min(new_limit, hard_limit)
+    resource.setrlimit(resource.RLIMIT_DATA, (new_limit, hard_limit))
 
 
 def renew_limit() -> None:
-    """Set the limit of `refuse_more_than_free` again, after memory went back to the system; without a limit, do nothing."""
+    """Set the limit of `limit_to_free_memory` again, after memory went back to the system; without a limit, do nothing."""
     if _free_below_limit() < math.inf:
         limit_to_free_memory()
 
 
 def free_bytes() -> int:
     """Return how many bytes this process may still use, given the machine, its container and its own limit."""
-    return int(max(0, min(_free_in_machine(), _free_in_container(), _free_below_limit())))
+    return int(max(0, min(psutil.virtual_memory().available, _free_in_container(), _free_below_limit())))
 
 
 def used_data_bytes() -> int:
@@ -47,11 +47,8 @@ def used_data_bytes() -> int:
     return int(next(line for line in status if line.startswith("VmData")).split()[1]) * 1024
 
 
-def _free_in_machine() -> float:
-    return psutil.virtual_memory().available
-
-
 def _free_in_container() -> float:
+    """Return the bytes that are left below the limit of this process's container; infinity without a limit."""
     try:
         limit = int((CGROUP / "memory.max").read_text())
         used = int((CGROUP / "memory.current").read_text())
@@ -63,6 +60,7 @@ def _free_in_container() -> float:
 
 
 def _free_below_limit() -> float:
+    """Return the bytes that are left below RLIMIT_DATA of this process; infinity without a limit."""
     if sys.platform != "linux":
         return math.inf
     import resource  # Unix only

@@ -32,7 +32,10 @@ OUT_OF_MEMORY_MESSAGES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of torch, CUDA or Python means that memory ran out."""
+    """Return whether an error of torch, CUDA or Python means that memory ran out.
+
+    Allocators on CPUs raise a plain RuntimeError, so its message decides.
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_MESSAGES)
@@ -62,7 +65,7 @@ def retry_with_half(attempt: Callable[[int], T], size: int, device: torch.device
 def largest_fitting(size: int, estimate_bytes: Callable[[int], float], held_bytes: float = 0.0) -> int:
     """Return the largest of size, size/2, size/4, … ≥ 1 whose estimated memory, with a margin, is free.
 
-    held_bytes: memory that the allocator already holds for this purpose and will use again.
+    estimate_bytes: returns the bytes for a size. held_bytes: memory that the allocator already holds for this purpose and will use again.
     """
     if estimate_bytes(size) <= held_bytes:
         return size
@@ -73,7 +76,7 @@ def largest_fitting(size: int, estimate_bytes: Callable[[int], float], held_byte
 
 
 def release_memory(device: torch.device) -> None:
-    """Return unused memory from Python's and torch's caches to the system."""
+    """Return unused memory from Python's and torch's caches to the system, and renew this process's memory limit."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

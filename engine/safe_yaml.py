@@ -1,4 +1,4 @@
-"""Read YAML that somebody sent. Its size and cost are bounded, and every mistake is a `NotYamlError` with its line."""
+"""Read YAML that a stranger sent. Its size and cost are bounded, and every mistake is a `NotYamlError` with its line."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is 10 time
 
 
 class NotYamlError(Exception):
-    """The text is no YAML that we read; `line` counts from 1, where it is known."""
+    """The text is not YAML within our limits; `line` counts from 1 and is None where the parser names no line."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(f"{message} Look at line {line}." if line else message)
         self.line = line
 
 
-def _at(place: Any, message: str) -> NotYamlError:
-    return NotYamlError(message, place.start_mark.line + 1)
+def _error_at(node: yaml.Node | yaml.Event, message: str) -> NotYamlError:
+    return NotYamlError(message, node.start_mark.line + 1 if node.start_mark else None)
 
 
-class _Loader(_Base):  # one of two classes
+class _Loader(_Base):
     """SafeLoader, but a date is text: nothing of ours is a date, and a name may look like one."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag != TIMESTAMP]
-        for first, known in _Base.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != TIMESTAMP]
+        for first, resolvers in _Base.yaml_implicit_resolvers.items()
     }
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
-            raise _at(node, f"A number has more than {LONGEST_NUMBER} characters.")
+            raise _error_at(node, f"A number has more than {LONGEST_NUMBER} characters.")
         try:
             return super().construct_object(node, deep)
         except VALUE_ERRORS as error:
@@ -52,25 +52,44 @@ class _Loader(_Base):  # one of two classes
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
         if len(node.value) > ENTRIES:
-            raise _at(node, f"A mapping has more than {ENTRIES} entries.")
+            raise _error_at(node, f"A mapping has more than {ENTRIES} entries.")
 
 
 def read(text: str) -> Any:
-    """Return what the text says, as plain Python values; None where it says nothing."""
+    """Return the content as plain Python values; None for an empty text.
+
+    Raises NotYamlError for what is not YAML, too large, too deep, has too many aliases or cannot be built.
+    """
     content = text.encode("utf-8", "surrogatepass")
     _refuse_large(content)
+    depth = 0
+    aliases = 0
     try:
-        _refuse_excess(content)
+        # The parser's events first: they take time in proportion to the text, and nothing is built from them.
+        for event in yaml.parse(content, Loader=_Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            elif isinstance(event, yaml.AliasEvent):
+                aliases += 1
+            if depth > DEPTH:
+                raise _error_at(event, f"The configuration is nested more than {DEPTH} levels deep.")
+            if aliases > ALIASES:
+                raise _error_at(event, f"The configuration has more than {ALIASES} aliases.")
         return yaml.load(content, Loader=_Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise NotYamlError("The configuration is not valid YAML.", mark.line + 1 if mark else None) from error
+        position = getattr(error, "problem_mark", None)
+        raise NotYamlError("The configuration is not valid YAML.", position.line + 1 if position else None) from error
     except RecursionError as error:
         raise NotYamlError("The configuration refers to itself.") from error
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text. A file that is too large is not read to its end."""
+    """Return a file's text. A file that is too large is not read to its end.
+
+    Raises NotYamlError if it is too large, OSError or UnicodeDecodeError if it cannot be read.
+    """
     with path.open("rb") as file:
         content = file.read(LIMIT + 1)
     _refuse_large(content)
@@ -80,19 +99,3 @@ def text_of(path: Path) -> str:
 def _refuse_large(content: bytes) -> None:
     if len(content) > LIMIT:
         raise NotYamlError(f"The configuration is larger than {LIMIT // 1024} KiB. Leave out what is not needed.")
-
-
-def _refuse_excess(content: bytes) -> None:
-    """Look at the parser's events, which costs nothing but time in proportion to the text, before anything is built."""
-    depth = aliases = 0
-    for event in yaml.parse(content, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.AliasEvent):
-            aliases += 1
-        if depth > DEPTH:
-            raise _at(event, f"The configuration is nested more than {DEPTH} levels deep.")
-        if aliases > ALIASES:
-            raise _at(event, f"The configuration has more than {ALIASES} aliases.")

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from engine.errors import CheckpointDamagedError, DiskError, DiskFullError, DiskRefused, FolderGone
+from engine.errors import CheckpointDamagedError, DiskError, DiskFullError, DiskRefusedError, FolderGoneError
 
 DRAFT = ".draft-"
 MANIFEST = "manifest.json"
@@ -49,12 +49,12 @@ def write_file(target: Path, fill: Fill) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replace a UTF-8 text file as a whole."""
+    """Replace a UTF-8 text file as a whole; errors as in `write_file`."""
     write_file(target, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def write_json(target: Path, data: object) -> None:
-    """Replace a JSON file as a whole; ValueError where a number is infinite or not a number."""
+    """Replace a JSON file as a whole. Raises ValueError if a number is infinite or NaN; otherwise as in `write_file`."""
     write_text(target, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
@@ -75,17 +75,20 @@ def write_folder(
         if manifest:
             write_manifest(draft)
         sync_tree(draft)
-        _replace_folder(draft, target, keep_existing=keep_existing)
+        rename_folder(draft, target, keep_existing=keep_existing)
         sync(target.parent)
 
 
 def write_manifest(folder: Path) -> None:
-    """Write down the SHA-256 of every file in the folder."""
+    """Write the SHA-256 of every file in the folder into a file of its own, for `verify_folder`."""
     (folder / MANIFEST).write_text(json.dumps(_hashes(folder), indent=1), encoding="utf-8")
 
 
 def verify_folder(folder: Path) -> None:
-    """Raise CheckpointDamaged unless the folder holds exactly the files of its manifest, with the same content."""
+    """Raise CheckpointDamagedError unless the folder holds exactly the files of its manifest, with the same content.
+
+    Reads every byte below the folder.
+    """
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         actual = _hashes(folder)
@@ -107,7 +110,10 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def copy_tree(source: Path, target: Path, on_missing: Callable[[Path], object] = lambda path: None) -> None:
-    """Copy all files below `source` except drafts. One that is removed meanwhile is skipped and told to `on_missing`."""
+    """Copy all files below `source` except drafts, with their times.
+
+    on_missing: called with each file that somebody removed meanwhile; it is left out of the copy.
+    """
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         if not path.is_file() or any(part.startswith(DRAFT) for part in relative.parts):
@@ -118,11 +124,6 @@ def copy_tree(source: Path, target: Path, on_missing: Callable[[Path], object] =
             shutil.copy2(path, copy)
         except FileNotFoundError:
             on_missing(path)
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file if it is there."""
-    path.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> list[str]:
@@ -147,7 +148,7 @@ def remove(path: Path) -> list[str]:
     """Remove a file or folder if it is there; see `remove_folder`."""
     if path.is_dir():
         return remove_folder(path)
-    remove_file(path)
+    path.unlink(missing_ok=True)
     return []
 
 
@@ -163,7 +164,10 @@ def sweep_drafts(folder: Path, *, older_than_s: float = 0) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    A rename is lasting only after its folder was synced too. See fsync(2).
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -184,15 +188,27 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise _disk_error(error, target) from error
+        raise to_disk_error(error, target) from error
 
 
-def _disk_error(error: Exception, target: Path) -> DiskError:
-    number = _error_number(error)
+def to_disk_error(error: OSError | SafetensorError, target: Path) -> DiskError:
+    """Return the DiskError for what the system or safetensors raised while `target` was written."""
+    # safetensors is native code and has the system's error number in its text only.
+    number = getattr(error, "errno", None)
+    if not number:
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(match[1]) if match else errno.EIO
+        if isinstance(error, FileNotFoundError):
+            number = errno.ENOENT
+        elif "No space left" in str(error):
+            number = errno.ENOSPC
     place = Path(getattr(error, "filename", None) or target)
     if number in GONE and (place.is_relative_to(target) or not target.parent.is_dir()):
-        return FolderGone(
-            f"{_topmost_missing(place).name} was removed from the disk while the run went on, and what it held is gone. "
+        removed = place
+        while not removed.parent.is_dir():
+            removed = removed.parent
+        return FolderGoneError(
+            f"{removed.name} was removed from the disk while the run went on, and what it held is gone. "
             "Resume the run: it goes on from the newest checkpoint that is left, or from its first step.",
             path=str(target),
         )
@@ -203,35 +219,16 @@ def _disk_error(error: Exception, target: Path) -> DiskError:
             "Free some space and try again; a training run resumes from its last checkpoint.",
             path=str(target),
         )
-    return DiskRefused(
+    return DiskRefusedError(
         f"{place.name} could not be written or read: the disk refused it ({os.strerror(number)}). Earlier checkpoints "
         "are kept. See that its folder is there and may be written to, then resume the run.",
         path=str(place),
     )
 
 
-def _topmost_missing(place: Path) -> Path:
-    """The topmost of a path's folders that is not there any more."""
-    while not place.parent.is_dir():
-        place = place.parent
-    return place
-
-
-def _error_number(error: Exception) -> int:
-    """The system's error number; safetensors, which is native code, has it in its text only."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    if isinstance(error, FileNotFoundError):
-        return errno.ENOENT
-    if "No space left" in str(error):
-        return errno.ENOSPC
-    match = re.search(r"\(os error (\d+)\)", str(error))
-    return int(match[1]) if match else errno.EIO
-
-
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
-    """Give a path beside the target that nobody else uses; whatever is still there at the end is removed.
+    """Give a path beside the target that nobody else uses, and remove what is still there at the end.
 
     The target's folder must be there: to make it would hide that somebody removed a run's results while it trained.
     """
@@ -247,8 +244,13 @@ def _draft_path(target: Path) -> Path:
     return target.parent / f"{DRAFT}{uuid.uuid4().hex}-{target.name[-NAME_TAIL:]}"
 
 
-def _replace_folder(draft: Path, target: Path, *, keep_existing: bool) -> None:
-    """Rename a folder over another. One that holds something cannot be replaced in one step: it steps aside first."""
+def rename_folder(draft: Path, target: Path, *, keep_existing: bool) -> None:
+    """Rename a folder over another one.
+
+    A folder that holds something cannot be replaced in one step, so it is renamed to a draft first. Another process may
+    put its own folder there in between; then that one is replaced in its turn. If the system refuses, the old folder
+    comes back and the OSError is raised.
+    """
     replaced: Path | None = None
     while True:
         try:
@@ -278,6 +280,6 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def file_hash(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
+    """Return a file's SHA-256 in hexadecimal, without reading the whole file into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -123,13 +123,13 @@ def check_texts(texts: list[str]) -> None:
 def ask(model: Model, texts: list[str]) -> TimedPredictions:
     """Predict the texts; Conflict or Overloaded as in `engine_errors`."""
     with engine_errors(model.name):
-        return predictor().ask(model.folder, texts)
+        return predictor().predict(model.folder, texts)
 
 
 def load(model: Model) -> str:
     """Load a model, so that its first prediction need not wait, and return the name of its base model."""
     with engine_errors(model.name):
-        return predictor().base_model(model.folder)
+        return predictor().load_model(model.folder)
 
 
 @contextmanager

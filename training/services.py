@@ -108,8 +108,8 @@ def check(*, user: User, config: RunConfig) -> Version | None:
     """Check what only the platform knows: dataset, base model and workers. Return the version; None for a hub dataset."""
     version = find_version(user, config)
     check_base_model(config.model)
-    if config.model.few_bits and queue.device_kind_for(config.training.device) != "cuda":
-        field = f"model.{config.model.few_bits}"
+    if config.model.quantization and queue.device_kind_for(config.training.device) != "cuda":
+        field = f"model.{config.model.quantization}"
         raise InvalidError(
             _(
                 "{field} needs an NVIDIA GPU, and this run would go to a worker without one. Leave it out, or add a "

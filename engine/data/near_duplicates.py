@@ -21,7 +21,7 @@ SIMILARITY = 0.8  # Jaccard index: words in both texts by words in either
 BANDS = 8
 HASHES_PER_BAND = 8
 SEED = 42
-MIN_WORDS = 4  # shorter texts are alike by chance
+MIN_WORDS = 4
 SIGNATURE_BATCH = 20_000  # texts
 VERIFY_BATCH = 100_000  # pairs
 HASH_BATCH = 50_000  # texts
@@ -66,7 +66,20 @@ def find_near_duplicates(texts: pl.Series, order: np.ndarray) -> dict[int, int]:
         return {}
     words, offsets = _hash_words(texts, order)
     candidates = pl.concat([_band_candidates(words, offsets, band) for band in range(BANDS)])
-    pairs = _verify(candidates.unique(["later", "earlier"]), words, offsets)
+    candidates = candidates.unique(["later", "earlier"])
+
+    # Verify each pair by the exact Jaccard similarity of its words.
+    verified = [candidates.clear()]
+    for batch in candidates.iter_slices(VERIFY_BATCH):
+        later = _word_lists(words, offsets, batch["later"].to_numpy())
+        earlier = _word_lists(words, offsets, batch["earlier"].to_numpy())
+        sizes = pl.DataFrame({"later": later, "earlier": earlier}).select(
+            pl.col("later").list.set_intersection("earlier").list.len().alias("intersection"),
+            pl.col("later").list.set_union("earlier").list.len().alias("union"),
+        )
+        verified.append(batch.filter(sizes["intersection"] >= SIMILARITY * sizes["union"]))
+    pairs = pl.concat(verified)
+
     first = pairs.group_by("later").agg(pl.col("earlier").min()).sort("later")
     return dict(zip(first["later"].to_list(), first["earlier"].to_list(), strict=True))
 
@@ -102,10 +115,26 @@ def _hash_words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _band_candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.DataFrame:
-    """Pair each text with the first one that shares the band's key, and with the one before it: linear, not quadratic."""
+    """Pair each text with the first one that shares the band's key, and with the one before it: linear, not quadratic.
+
+    A text's key mixes the MinHashes of its words in this band. rensa computes the hashes; its own index of them takes
+    130 MB more for a million texts than these keys.
+    """
+    import rensa  # deferred: only the data worker needs it
+
     texts = len(offsets) - 1
-    batches = [np.arange(start, min(start + SIGNATURE_BATCH, texts)) for start in range(0, texts, SIGNATURE_BATCH)]
-    keys = np.concatenate([_band_keys(words, offsets, rows, band) for rows in batches])
+    keys = np.empty(texts, dtype=np.uint64)
+    for start in range(0, texts, SIGNATURE_BATCH):
+        rows = np.arange(start, min(start + SIGNATURE_BATCH, texts))
+        flat, lengths = _gather(words, offsets, rows)
+        ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
+        digests = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+            flat.astype(np.uint64), ends, HASHES_PER_BAND, SEED + band
+        )
+        pairs_of_hashes = np.array(digests.to_rows(), dtype=np.uint32).view(np.uint64)
+        keys[rows] = (pairs_of_hashes * _MIX).sum(axis=1, dtype=np.uint64)
+
+    # Texts of fewer words are alike by chance.
     long_enough = np.flatnonzero(np.diff(offsets) >= MIN_WORDS)
     later = pl.col("later")
     shared = pl.DataFrame({"later": long_enough, "key": keys[long_enough]}).filter(pl.col("key").is_duplicated())
@@ -114,42 +143,12 @@ def _band_candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.Da
     return pl.concat([with_first, with_previous]).drop_nulls("earlier").filter(later > pl.col("earlier"))
 
 
-def _band_keys(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray, band: int) -> np.ndarray:
-    """Return one number for each text's MinHashes in the band: (rows,) uint64.
-
-    rensa computes the hashes; its own index of them takes 130 MB more for a million texts than these keys.
-    """
-    import rensa  # deferred: only the data worker needs it
-
-    flat, lengths = _gather(words, offsets, rows)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
-    digests = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-        flat.astype(np.uint64), ends, HASHES_PER_BAND, SEED + band
-    )
-    pairs_of_hashes = np.array(digests.to_rows(), dtype=np.uint32).view(np.uint64)
-    return (pairs_of_hashes * _MIX).sum(axis=1, dtype=np.uint64)
-
-
 def _gather(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the words of some texts end to end, and how many each has."""
     lengths = np.diff(offsets)[rows]
     new_starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     positions = np.repeat(offsets[rows] - new_starts, lengths) + np.arange(lengths.sum())
     return words[positions], lengths
-
-
-def _verify(pairs: pl.DataFrame, words: np.ndarray, offsets: np.ndarray) -> pl.DataFrame:
-    """Return the pairs whose exact Jaccard similarity is high enough."""
-    verified = [pairs.clear()]
-    for batch in pairs.iter_slices(VERIFY_BATCH):
-        later = _word_lists(words, offsets, batch["later"].to_numpy())
-        earlier = _word_lists(words, offsets, batch["earlier"].to_numpy())
-        sizes = pl.DataFrame({"later": later, "earlier": earlier}).select(
-            pl.col("later").list.set_intersection("earlier").list.len().alias("intersection"),
-            pl.col("later").list.set_union("earlier").list.len().alias("union"),
-        )
-        verified.append(batch.filter(sizes["intersection"] >= SIMILARITY * sizes["union"]))
-    return pl.concat(verified)
 
 
 def _word_lists(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> pl.Series:

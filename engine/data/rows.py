@@ -58,63 +58,69 @@ class Rows:
 
     @property
     def skipped(self) -> int:
-        """Rows that are left out, for whatever reason."""
+        """Return the number of rows that are left out, for whatever reason."""
         return sum(self.skipped_by_reason.values())
 
 
 def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
-    """Read, clean, split and sample rows. Raises DataUnreadable, ColumnMissing, OneLabel, TooFewRows."""
+    """Read, clean, split and sample the rows of a data file.
+
+    seed: of the sample that data.train_samples and data.eval_samples take.
+
+    Raises DataUnreadableError, ColumnMissingError, SingleLabelError or TooFewRowsError.
+    """
     skipped: dict[str, int] = {}
     try:
-        frame = _select_columns(read_frame(path), config)
+        frame = read_columns(path, config)
     except pl.exceptions.PanicException as error:  # a BaseException; polars raises it for a date out of range
         message = f"{path.name} has a value that cannot be read: {error}. Correct it, or choose another dataset."
         raise DataUnreadableError(message, field="data.dataset_name") from error
-    frame = _keep(frame, pl.col("text").str.strip_chars() != "", "no_text", skipped)
-    frame = _keep(frame, pl.col("label").str.strip_chars() != "", "no_label", skipped)
-    labels = _sorted_labels(frame)
-    frame = _assign_splits(frame, config.eval_fraction, skipped)
+    frame = _filter_usable(frame, pl.col("text").str.strip_chars() != "", "no_text", skipped)
+    frame = _filter_usable(frame, pl.col("label").str.strip_chars() != "", "no_label", skipped)
+
+    labels = frame["label"].unique().to_list()
+    _refuse_one_label(labels)
+    are_numbers = all(label.lstrip("-").isdigit() for label in labels)
+    labels.sort(key=int if are_numbers else str)  # 10 comes after 9
+
+    frame = assign_splits(frame, config.eval_fraction, skipped)
     train = _sample(frame.filter(split="train"), config.train_samples, seed)
     held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
     test = frame.filter(split="test")
-    _refuse_too_few_rows(train, held_out, skipped)
+    if len(train) < 2 or not len(held_out):
+        raise _too_few_rows_error(len(train), len(held_out), skipped)
     _refuse_one_label(train["label"].unique().to_list())
     counts = dict(train["label"].value_counts().iter_rows())
     return Rows(
         labels=labels,
-        train=_split(train, labels),
-        eval=_split(held_out, labels),
-        test=_split(test, labels) if len(test) else None,
+        train=_to_split(train, labels),
+        eval=_to_split(held_out, labels),
+        test=_to_split(test, labels) if len(test) else None,
         skipped_by_reason=skipped,
         rare=[label for label in labels if counts.get(label, 0) < 2],
     )
 
 
-def read_frame(path: Path) -> pl.DataFrame:
-    """Read a data file by the format that its name promises; raises DataUnreadable."""
+def read_columns(path: Path, config: DataSection) -> pl.DataFrame:
+    """Read a data file by the format that its name promises.
+
+    Returns the columns `text`, `label` and, where the data have them, `split` (null for an unknown name) and `held_out`.
+    Raises DataUnreadableError or ColumnMissingError.
+    """
     if not path.exists():
-        raise DataUnreadableError(
-            f"The data file {path.name} does not exist. Choose another dataset.", field="data.dataset_name"
-        )
+        message = f"The data file {path.name} does not exist. Choose another dataset."
+        raise DataUnreadableError(message, field="data.dataset_name")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         message = f"{path.name} has an unknown format. Known formats: {', '.join(READERS)}."
         raise DataUnreadableError(message, field="data.dataset_name")
     try:
-        return reader(path)
+        frame = reader(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
         raise DataUnreadableError(message, field="data.dataset_name") from error
 
-
-def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
-    """Return the reasons as a phrase, such as "2 without text, 1 with an unknown split name"; empty without any."""
-    return ", ".join(f"{count} {SKIP_REASONS[reason]}" for reason, count in skipped_by_reason.items())
-
-
-def _select_columns(frame: pl.DataFrame, config: DataSection) -> pl.DataFrame:
-    """Return the columns `text`, `label` and, where the data have them, `split` (null for an unknown name) and `held_out`."""
     for field, name in (("data.text_column", config.text_column), ("data.label_column", config.label_column)):
         if name not in frame.columns:
             message = f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}."
@@ -125,44 +131,44 @@ def _select_columns(frame: pl.DataFrame, config: DataSection) -> pl.DataFrame:
     ]
     if config.split_column in frame.columns:
         columns.append(splits.split_name(pl.col(config.split_column)).alias("split"))
+    # Any other type is a column of the user's own that happens to have this name.
     if frame.schema.get(splits.PLACE_COLUMN) == pl.UInt16:
         columns.append(pl.col(splits.PLACE_COLUMN))
     return frame.select(columns)
 
 
-def _keep(frame: pl.DataFrame, usable: pl.Expr, reason: str, skipped: dict[str, int]) -> pl.DataFrame:
-    """Filter rows, and count those that go under their reason. Null counts as not usable."""
-    kept = frame.filter(usable.fill_null(False))
-    if len(kept) < len(frame):
-        skipped[reason] = skipped.get(reason, 0) + len(frame) - len(kept)
-    return kept
+def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
+    """Return the reasons as a phrase, such as "2 without text, 1 with an unknown split name"; empty without any."""
+    return ", ".join(f"{count} {SKIP_REASONS[reason]}" for reason, count in skipped_by_reason.items())
 
 
-def _sorted_labels(frame: pl.DataFrame) -> list[str]:
-    """Return the label names, whole numbers in the order of their values."""
-    names = frame["label"].unique().to_list()
-    _refuse_one_label(names)
-    all_numbers = all(name.lstrip("-").isdigit() for name in names)
-    return sorted(names, key=int) if all_numbers else sorted(names)
+def assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
+    """Return the rows with their `split`: as the data name it or, where they name no eval rows, by the rule of splits.py.
+
+    The rule then divides the training rows; test rows stay what they are. Rows in no split are counted in `skipped`.
+    """
+    train = frame
+    test = None
+    if "split" in frame.columns:
+        frame = _filter_usable(frame, pl.col("split").is_not_null(), "unknown_split", skipped)
+        if (frame["split"] == "eval").any():
+            return frame
+        train = frame.filter(split="train")
+        test = frame.filter(split="test").select("text", "label", "split")
+    if splits.PLACE_COLUMN not in train.columns or train[splits.PLACE_COLUMN].is_null().all():
+        train = train.with_columns(splits.assign_places(train["text"], train["label"]))
+    train = _filter_usable(train, pl.col(splits.PLACE_COLUMN).is_not_null(), "between_splits", skipped)
+    split = pl.when(splits.is_held_out(eval_fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
+    train = train.select("text", "label", split.alias("split"))
+    return train if test is None else pl.concat([train, test])
 
 
-def _assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
-    """Return the rows with their `split`: as the data name it or, where they name no eval rows, by the rule of splits.py."""
-    if "split" not in frame.columns:
-        return _hold_out(frame, eval_fraction, skipped)
-    named = _keep(frame, pl.col("split").is_not_null(), "unknown_split", skipped)
-    if (named["split"] == "eval").any():
-        return named
-    train = _hold_out(named.filter(split="train"), eval_fraction, skipped)
-    return pl.concat([train, named.filter(split="test").select("text", "label", "split")])
-
-
-def _hold_out(frame: pl.DataFrame, fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
-    if splits.PLACE_COLUMN not in frame.columns or frame[splits.PLACE_COLUMN].is_null().all():
-        frame = frame.with_columns(splits.assign_places(frame["text"], frame["label"]))
-    placed = _keep(frame, pl.col(splits.PLACE_COLUMN).is_not_null(), "between_splits", skipped)
-    split = pl.when(splits.is_held_out(fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
-    return placed.select("text", "label", split.alias("split"))
+def _filter_usable(frame: pl.DataFrame, usable: pl.Expr, reason: str, skipped: dict[str, int]) -> pl.DataFrame:
+    """Return the usable rows, and count the others in `skipped` under their reason. Null counts as not usable."""
+    rows = frame.filter(usable.fill_null(False))
+    if len(rows) < len(frame):
+        skipped[reason] = skipped.get(reason, 0) + len(frame) - len(rows)
+    return rows
 
 
 def _sample(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
@@ -172,28 +178,28 @@ def _sample(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
     return frame[np.sort(np.random.default_rng([seed, 7]).permutation(len(frame))[:limit])]
 
 
-def _split(frame: pl.DataFrame, labels: list[str]) -> Split:
-    index = {label: number for number, label in enumerate(labels)}
-    return Split(frame["text"].to_list(), np.array([index[label] for label in frame["label"]], dtype=np.int64))
+def _to_split(frame: pl.DataFrame, labels: list[str]) -> Split:
+    index_of_label = {label: index for index, label in enumerate(labels)}
+    indexes = np.array([index_of_label[label] for label in frame["label"]], dtype=np.int64)
+    return Split(frame["text"].to_list(), indexes)
 
 
-def _refuse_too_few_rows(train: pl.DataFrame, held_out: pl.DataFrame, skipped: dict[str, int]) -> None:
-    if len(train) >= 2 and len(held_out):
-        return
+def _too_few_rows_error(train_rows: int, eval_rows: int, skipped: dict[str, int]) -> TooFewRowsError:
     message = (
-        f"{len(train)} rows are left for training and {len(held_out)} for evaluation; at least 2 and 1 are needed. "
+        f"{train_rows} rows are left for training and {eval_rows} for evaluation; at least 2 and 1 are needed. "
         "Near-duplicates stay together in one split. Add other rows, or a split column."
     )
     if skipped:
         message += f" Rows left out: {explain_skipped(skipped)}."
     if "unknown_split" in skipped:
         message += f" Known split names: {', '.join(splits.SPLIT_NAMES)}."
-    raise TooFewRowsError(message, field="data.dataset_name")
+    return TooFewRowsError(message, field="data.dataset_name")
 
 
-def _refuse_one_label(names: list[str]) -> None:
-    if len(names) >= 2:
+def _refuse_one_label(labels: list[str]) -> None:
+    """Raise SingleLabelError unless there are at least two labels."""
+    if len(labels) >= 2:
         return
-    labels = f"only the label {names[0]}" if names else "no row with a text and a label"
-    message = f"The training rows hold {labels}; a classifier needs at least two labels. Check the label column."
+    content = f"only the label {labels[0]}" if labels else "no row with a text and a label"
+    message = f"The training rows hold {content}; a classifier needs at least two labels. Check the label column."
     raise SingleLabelError(message, field="data.label_column")

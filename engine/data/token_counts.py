@@ -16,7 +16,10 @@ SPLITS_AT_SPACES = {"BertPreTokenizer"}
 
 
 class TokenCounter:
-    """Counts tokens, special tokens included. Raises BaseModelUnavailable where the folder has no fast tokenizer."""
+    """Counts tokens, special tokens included.
+
+    base: folder of the base model `name`. Raises BaseModelUnavailableError if it has no fast tokenizer.
+    """
 
     def __init__(self, base: Path, name: str) -> None:
         from tokenizers import Tokenizer  # deferred: only checks of data need it
@@ -39,13 +42,10 @@ class TokenCounter:
         """Return the number of tokens of each text: (texts,) uint32."""
         if not texts.len():
             return np.zeros(0, dtype=np.uint32)
-        if self.splits_at_spaces:
-            return self._count_by_word(texts)
-        batches = [self._count(texts[start : start + BATCH]) for start in range(0, texts.len(), BATCH)]
-        return np.concatenate(batches) + self.special_tokens
-
-    def _count_by_word(self, texts: pl.Series) -> np.ndarray:
-        """Sum the counts of a text's words, each of which is tokenized once for all texts of this counter."""
+        if not self.splits_at_spaces:
+            batches = [self._count(texts[start : start + BATCH]) for start in range(0, texts.len(), BATCH)]
+            return np.concatenate(batches) + self.special_tokens
+        # A text has the tokens of its words, and each word is tokenized once for all texts of this counter.
         words = texts.alias("word").to_frame().with_row_index("text")
         words = words.with_columns(pl.col("word").str.extract_all(r"\S+")).explode("word").drop_nulls("word")
         words = words.with_columns(pl.col("word").hash().alias("key"))

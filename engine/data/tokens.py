@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,10 +53,14 @@ class Tokens:
         return min(-(-length // step) * step, self.longest)
 
     def padded(self, rows: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids and attention mask of some rows, each (rows, padded_length of the longest) int64."""
+        """Return ids and attention mask of some rows, each (rows, padded_length of the longest) int64.
+
+        rows: (rows,) indexes of texts. pad: the id that fills shorter rows; the mask is 0 there and 1 elsewhere.
+        """
         lengths = self.lengths[rows]
         columns = np.arange(self.padded_length(int(lengths.max())))
         mask = columns < lengths[:, None]
+        # Behind a text's end, positions point at the next text, and the mask hides what is read there.
         positions = np.minimum(self.offsets[rows][:, None] + columns, len(self.ids) - 1)
         return np.where(mask, self.ids[positions], pad).astype(np.int64), mask.astype(np.int64)
 
@@ -63,16 +68,27 @@ class Tokens:
 def tokenise(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path | None = None
 ) -> Tokens:
-    """Return the token ids of `texts`, truncated to max_length with the special tokens kept."""
+    """Return the token ids of `texts`, truncated to max_length with the special tokens kept.
+
+    cache_dir: a folder for files of token ids, each named by the hash of all that the ids depend on. A file that is
+    missing or damaged is written again. Raises DiskError if it cannot be written.
+    """
     if cache_dir is None:
         return _tokenise(texts, tokenizer, max_length)
-    path = cache_dir / f"{_cache_key(texts, tokenizer, max_length)}.safetensors"
-    tokens = _read_cache(path)
-    if tokens is None:
-        tokens = _tokenise(texts, tokenizer, max_length)
-        arrays = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        write_file(path, lambda draft: save_file(arrays, draft))
+    # Increase the number in "tokens-1" when the format of the file changes.
+    digest = hashlib.sha256(f"tokens-1:{max_length}:{tokenizer.name_or_path}:".encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode() if tokenizer.is_fast else repr(tokenizer).encode())
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        digest.update(b"\0")
+    path = cache_dir / f"{digest.hexdigest()}.safetensors"
+    with suppress(OSError, SafetensorError, KeyError):
+        arrays = load_file(path)
+        return Tokens(arrays["ids"], arrays["offsets"], int(arrays["truncated"][0]))
+    tokens = _tokenise(texts, tokenizer, max_length)
+    arrays = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    write_file(path, lambda draft: save_file(arrays, draft))
     return tokens
 
 
@@ -93,25 +109,5 @@ def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_leng
 
 def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> list[list[int]]:
     limits = {"truncation": True, "max_length": max_length} if max_length else {"truncation": False}
-    return tokenizer(texts, **limits, return_attention_mask=False, return_token_type_ids=False, verbose=False)[
-        "input_ids"
-    ]
-
-
-def _cache_key(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
-    """Hash all that the ids depend on; raise the number in "tokens-1" when the format changes."""
-    digest = hashlib.sha256(f"tokens-1:{max_length}:{tokenizer.name_or_path}:".encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode() if tokenizer.is_fast else repr(tokenizer).encode())
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        digest.update(b"\0")
-    return digest.hexdigest()
-
-
-def _read_cache(path: Path) -> Tokens | None:
-    """Return what is cached; None where nothing is, or nothing that can be read."""
-    try:
-        arrays = load_file(path)
-        return Tokens(arrays["ids"], arrays["offsets"], int(arrays["truncated"][0]))
-    except (OSError, SafetensorError, KeyError):
-        return None
+    encoded = tokenizer(texts, **limits, return_attention_mask=False, return_token_type_ids=False, verbose=False)
+    return encoded["input_ids"]

@@ -21,6 +21,7 @@ All kernels are in one file, because numba's cache of compiled code is valid for
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,9 +33,8 @@ import torch
 from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value
 from numba import carray, cfunc, extending, njit, types
-from numba.core.base import BaseContext
 from numba.core.types import Type
-from numba.core.typing import Context, Signature
+from numba.core.typing import Context
 from torch import Tensor
 
 # Fast-math without the promise that no number is NaN or infinite, so that a loss that diverges is seen. The error model
@@ -52,96 +52,80 @@ for _name in ("omp_get_thread_num", "omp_get_num_threads"):
     llvm.add_symbol(_name, ctypes.cast(getattr(LIBGOMP, _name), ctypes.c_void_p).value)
 _thread_number: Any = types.ExternalFunction("omp_get_thread_num", types.int32())
 _thread_count: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
-intrinsic: Any = extending.intrinsic  # numba's own annotation lacks the typing context, the first argument
 
 Arguments = Sequence[int]  # what a kernel sees of its array of 64-bit integers
 
 
-@intrinsic
-def _pointer(_: Context, address: Type) -> Any:
-    """int64 → void *"""
+def instruction(result: Type, *arguments: Type) -> Callable[[Callable[..., Value]], Any]:
+    """Make LLVM instructions callable from kernels. Decorates a function that emits them.
 
-    def generate(context: BaseContext, builder: IRBuilder, _: Signature, values: list[Value]) -> Value:
-        return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
+    result, arguments: numba's types of what the function returns and takes beside the LLVM builder.
+    """
 
-    return types.voidptr(types.int64), generate
+    def decorate(emit: Callable[..., Value]) -> Any:
+        # numba reads the signature, through `wraps`, and takes the first parameter for its typing context.
+        @functools.wraps(emit)
+        def define(_context: Context, *_types: Type) -> Any:
+            return result(*arguments), lambda _context, builder, _signature, values: emit(builder, *values)
 
+        return extending.intrinsic(define)
 
-@intrinsic
-def _float_argument(_: Context, bits: Type) -> Any:
-    """A kernel's argument, the bits of a double → float32"""
-
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        return builder.fptrunc(builder.bitcast(values[0], ir.DoubleType()), F32)
-
-    return types.float32(types.int64), generate
+    return decorate
 
 
-@intrinsic
-def _bf16_to_float(_: Context, bits: Type) -> Any:
-    """The bits of a bf16 → float32. bf16 is the upper half of a float32."""
-
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        return builder.bitcast(builder.shl(builder.zext(values[0], I32), I32(16)), F32)
-
-    return types.float32(types.uint16), generate
+@instruction(types.voidptr, types.int64)
+def to_pointer(builder: IRBuilder, address: Value) -> Value:
+    """Convert a kernel's argument to an address: int64 → void *."""
+    return builder.inttoptr(address, ir.IntType(8).as_pointer())
 
 
-@intrinsic
-def _float_to_bf16(_: Context, number: Type) -> Any:
-    """float32 → the bits of the nearest bf16; the even one of two that are as near, as in torch."""
-
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        bits = builder.bitcast(values[0], I32)
-        odd = builder.and_(builder.lshr(bits, I32(16)), I32(1))
-        return builder.trunc(builder.lshr(builder.add(builder.add(bits, odd), I32(0x7FFF)), I32(16)), I16)
-
-    return types.uint16(types.float32), generate
+@instruction(types.float32, types.int64)
+def to_float(builder: IRBuilder, bits: Value) -> Value:
+    """Convert a kernel's argument, the bits of a double, to float32."""
+    return builder.fptrunc(builder.bitcast(bits, ir.DoubleType()), F32)
 
 
-@intrinsic
-def _larger_magnitude(_: Context, bits: Type, largest: Type) -> Any:
-    """max(|x|, largest) of bf16 bits, which sort as the magnitudes do."""
-
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        magnitude = builder.and_(values[0], I16(0x7FFF))
-        return builder.select(builder.icmp_unsigned(">", magnitude, values[1]), magnitude, values[1])
-
-    return types.uint16(types.uint16, types.uint16), generate
+@instruction(types.float32, types.uint16)
+def bf16_to_float(builder: IRBuilder, bits: Value) -> Value:
+    """Convert the bits of a bf16, which is the upper half of a float32, to float32."""
+    return builder.bitcast(builder.shl(builder.zext(bits, I32), I32(16)), F32)
 
 
-@intrinsic
-def _float_to_byte(_: Context, number: Type) -> Any:
-    """float32 from 0 to 255 → its integer part"""
-
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        return builder.trunc(builder.fptosi(values[0], I32), I8)
-
-    return types.uint8(types.float32), generate
+@instruction(types.uint16, types.float32)
+def float_to_bf16(builder: IRBuilder, number: Value) -> Value:
+    """Convert a float32 to the bits of the nearest bf16; of two that are equally near, the even one, as torch does."""
+    bits = builder.bitcast(number, I32)
+    odd = builder.and_(builder.lshr(bits, I32(16)), I32(1))
+    return builder.trunc(builder.lshr(builder.add(builder.add(bits, odd), I32(0x7FFF)), I32(16)), I16)
 
 
-@intrinsic
-def _round(_: Context, number: Type) -> Any:
-    """float32 → the nearest integer, as float32"""
-
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [F32]), values)
-
-    return types.float32(types.float32), generate
+@instruction(types.uint16, types.uint16, types.uint16)
+def larger_magnitude(builder: IRBuilder, bits: Value, largest: Value) -> Value:
+    """Return max(|x|, largest) of bf16 bits, which sort as the magnitudes do."""
+    magnitude = builder.and_(bits, I16(0x7FFF))
+    return builder.select(builder.icmp_unsigned(">", magnitude, largest), magnitude, largest)
 
 
-@intrinsic
-def _power_of_two(_: Context, exponent: Type) -> Any:
-    """2ⁿ for an integer n from -126 to 127, as float32: n goes straight into the exponent's bits."""
+@instruction(types.uint8, types.float32)
+def float_to_byte(builder: IRBuilder, number: Value) -> Value:
+    """Return the integer part of a float32 from 0 to 255."""
+    return builder.trunc(builder.fptosi(number, I32), I8)
 
-    def generate(_: BaseContext, builder: IRBuilder, __: Signature, values: list[Value]) -> Value:
-        return builder.bitcast(builder.shl(builder.add(builder.fptosi(values[0], I32), I32(127)), I32(23)), F32)
 
-    return types.float32(types.float32), generate
+@instruction(types.float32, types.float32)
+def round_to_integer(builder: IRBuilder, number: Value) -> Value:
+    """Round a float32 to the nearest integer, as float32."""
+    return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [F32]), [number])
+
+
+@instruction(types.float32, types.float32)
+def power_of_two(builder: IRBuilder, exponent: Value) -> Value:
+    """Return 2ⁿ for an integer n from -126 to 127, as float32: n goes straight into the exponent's bits."""
+    return builder.bitcast(builder.shl(builder.add(builder.fptosi(exponent, I32), I32(127)), I32(23)), F32)
 
 
 @njit(inline="always")
-def _normal_tail(x: np.float32, density: np.float32) -> np.float32:
+def normal_tail(x: np.float32, density: np.float32) -> np.float32:
     """P(X > |x|) of a normal X, given density = e^(-x²/2); error below 1e-7 (Abramowitz and Stegun 7.1.26)."""
     t = ONE / (ONE + np.float32(0.3275911 * 0.7071067811865476) * abs(x))
     series = np.float32(1.061405429)
@@ -153,14 +137,14 @@ def _normal_tail(x: np.float32, density: np.float32) -> np.float32:
 
 
 @njit(inline="always")
-def _exponential(x: np.float32) -> np.float32:
+def exponential(x: np.float32) -> np.float32:
     """eˣ for x ≤ 0, zero below -87; relative error below 1e-6.
 
     eˣ = 2ⁿ · e^rest with n = round(x / ln 2), and e^rest by its Taylor series, as |rest| ≤ ln 2 / 2.
     """
     in_range = x > np.float32(-87)
     x = x if in_range else ZERO
-    n = _round(x * np.float32(1.4426950408889634))
+    n = round_to_integer(x * np.float32(1.4426950408889634))
     # ln 2 in two parts, of which the first has few bits, so that n times it is exact (Cody and Waite).
     rest = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
     series = np.float32(1 / 720)
@@ -169,29 +153,24 @@ def _exponential(x: np.float32) -> np.float32:
     series = series * rest + np.float32(1 / 6)
     series = series * rest + HALF
     series = series * rest + ONE
-    return (series * rest + ONE) * _power_of_two(n) if in_range else ZERO
+    return (series * rest + ONE) * power_of_two(n) if in_range else ZERO
 
 
 @njit(inline="always")
-def _bf16_matrix(address: int, rows: int, width: int) -> np.ndarray:
+def bf16_matrix(address: int, rows: int, width: int) -> np.ndarray:
     """Return a bf16 tensor (rows, width) as its bits."""
-    return carray(_pointer(address), (rows, width), np.uint16)
+    return carray(to_pointer(address), (rows, width), np.uint16)
 
 
 @njit(inline="always")
-def _byte_matrix(address: int, rows: int, width: int) -> np.ndarray:
-    """Return a uint8 tensor (rows, width)."""
-    return carray(_pointer(address), (rows, width), np.uint8)
-
-
-@njit(inline="always")
-def _float_vector(address: int, length: int) -> np.ndarray:
+def float_vector(address: int, length: int) -> np.ndarray:
     """Return a float32 tensor (length,)."""
-    return carray(_pointer(address), (length,), np.float32)
+    return carray(to_pointer(address), (length,), np.float32)
 
 
 @njit(inline="always")
-def _rows_of_this_thread(rows: int) -> range:
+def rows_of_this_thread(rows: int) -> range:
+    """Return the rows that this thread computes: an equal share, beside each other."""
     thread, threads = np.int64(_thread_number()), np.int64(_thread_count())
     return range(rows * thread // threads, rows * (thread + 1) // threads)
 
@@ -207,16 +186,16 @@ class Kernel:
         self._address = ctypes.c_void_p(self._compiled.address)
 
     def __call__(self, *arguments: Tensor | int | float) -> None:
-        packed = (ctypes.c_int64 * len(arguments))(*map(_as_integer, arguments))
+        """Run the kernel on all threads of torch. Tensors are passed by address, floats as the bits of a double."""
+        packed = (ctypes.c_int64 * len(arguments))()
+        for index, argument in enumerate(arguments):
+            if isinstance(argument, Tensor):
+                packed[index] = argument.data_ptr()
+            elif isinstance(argument, float):
+                packed[index] = struct.unpack("q", struct.pack("d", argument))[0]
+            else:
+                packed[index] = argument
         LIBGOMP.GOMP_parallel(self._address, packed, torch.get_num_threads(), 0)
-
-
-def _as_integer(argument: Tensor | int | float) -> int:
-    if isinstance(argument, Tensor):
-        return argument.data_ptr()
-    if isinstance(argument, int):
-        return argument
-    return struct.unpack("q", struct.pack("d", argument))[0]
 
 
 @Kernel
@@ -226,46 +205,46 @@ def quantise_rows(arguments: Arguments) -> None:
     scale = max |x| of the row / 127        quantised = round(x / scale) + 128
     """
     rows, width = arguments[3], arguments[4]
-    x = _bf16_matrix(arguments[0], rows, width)
-    quantised = _byte_matrix(arguments[1], rows, width)
-    scales = _float_vector(arguments[2], rows)
-    for row in _rows_of_this_thread(rows):
+    x = bf16_matrix(arguments[0], rows, width)
+    quantised = carray(to_pointer(arguments[1]), (rows, width), np.uint8)
+    scales = float_vector(arguments[2], rows)
+    for row in rows_of_this_thread(rows):
         largest = SMALLEST_NORMAL_BF16  # not zero: the scale of an empty row is divided by
         for column in range(width):
-            largest = _larger_magnitude(x[row, column], largest)
-        scale = _bf16_to_float(largest) * np.float32(1 / 127)
+            largest = larger_magnitude(x[row, column], largest)
+        scale = bf16_to_float(largest) * np.float32(1 / 127)
         scales[row] = scale
         inverse_scale = ONE / scale
         for column in range(width):
-            shifted = _bf16_to_float(x[row, column]) * inverse_scale + np.float32(128.5)  # the half rounds
-            quantised[row, column] = _float_to_byte(shifted)
+            shifted = bf16_to_float(x[row, column]) * inverse_scale + np.float32(128.5)  # the half rounds
+            quantised[row, column] = float_to_byte(shifted)
 
 
 @Kernel
 def scale_rows(arguments: Arguments) -> None:
     """(y, scales, bias, rows, width): y ← y · scale of its row + bias, in place. y: bf16; bias: (width,) fp32."""
     rows, width = arguments[3], arguments[4]
-    y = _bf16_matrix(arguments[0], rows, width)
-    scales = _float_vector(arguments[1], rows)
-    bias = _float_vector(arguments[2], width)
-    for row in _rows_of_this_thread(rows):
+    y = bf16_matrix(arguments[0], rows, width)
+    scales = float_vector(arguments[1], rows)
+    bias = float_vector(arguments[2], width)
+    for row in rows_of_this_thread(rows):
         scale = scales[row]
         for column in range(width):
-            y[row, column] = _float_to_bf16(_bf16_to_float(y[row, column]) * scale + bias[column])
+            y[row, column] = float_to_bf16(bf16_to_float(y[row, column]) * scale + bias[column])
 
 
 @Kernel
 def add_scaled_rows(arguments: Arguments) -> None:
     """(total, y, scales, rows, width): total ← total + y · scale of its row, in place; total, y: bf16."""
     rows, width = arguments[3], arguments[4]
-    total = _bf16_matrix(arguments[0], rows, width)
-    y = _bf16_matrix(arguments[1], rows, width)
-    scales = _float_vector(arguments[2], rows)
-    for row in _rows_of_this_thread(rows):
+    total = bf16_matrix(arguments[0], rows, width)
+    y = bf16_matrix(arguments[1], rows, width)
+    scales = float_vector(arguments[2], rows)
+    for row in rows_of_this_thread(rows):
         scale = scales[row]
         for column in range(width):
-            scaled = _bf16_to_float(y[row, column]) * scale
-            total[row, column] = _float_to_bf16(_bf16_to_float(total[row, column]) + scaled)
+            scaled = bf16_to_float(y[row, column]) * scale
+            total[row, column] = float_to_bf16(bf16_to_float(total[row, column]) + scaled)
 
 
 @Kernel
@@ -275,31 +254,31 @@ def add_norm(arguments: Arguments) -> None:
     total ← total + x        mean, var: of each row of total        inverse = 1 / √(var + ε)
     y ← (total - mean) · inverse · gain + shift
     """
-    rows, width, epsilon = arguments[7], arguments[8], _float_argument(arguments[9])
-    total = _bf16_matrix(arguments[0], rows, width)
-    x = _bf16_matrix(arguments[1], rows, width)
-    y = _bf16_matrix(arguments[2], rows, width)
-    means = _float_vector(arguments[3], rows)
-    inverses = _float_vector(arguments[4], rows)
-    gains = _float_vector(arguments[5], width)
-    shifts = _float_vector(arguments[6], width)
+    rows, width, epsilon = arguments[7], arguments[8], to_float(arguments[9])
+    total = bf16_matrix(arguments[0], rows, width)
+    x = bf16_matrix(arguments[1], rows, width)
+    y = bf16_matrix(arguments[2], rows, width)
+    means = float_vector(arguments[3], rows)
+    inverses = float_vector(arguments[4], rows)
+    gains = float_vector(arguments[5], width)
+    shifts = float_vector(arguments[6], width)
     inverse_width = ONE / np.float32(width)
-    for row in _rows_of_this_thread(rows):
+    for row in rows_of_this_thread(rows):
         mean = ZERO
         for column in range(width):
-            total[row, column] = _float_to_bf16(_bf16_to_float(total[row, column]) + _bf16_to_float(x[row, column]))
-            mean += _bf16_to_float(total[row, column])
+            total[row, column] = float_to_bf16(bf16_to_float(total[row, column]) + bf16_to_float(x[row, column]))
+            mean += bf16_to_float(total[row, column])
         mean *= inverse_width
         variance = ZERO
         for column in range(width):
-            deviation = _bf16_to_float(total[row, column]) - mean
+            deviation = bf16_to_float(total[row, column]) - mean
             variance += deviation * deviation
         inverse = ONE / np.sqrt(variance * inverse_width + epsilon)
         means[row] = mean
         inverses[row] = inverse
         for column in range(width):
-            normed = (_bf16_to_float(total[row, column]) - mean) * inverse
-            y[row, column] = _float_to_bf16(normed * gains[column] + shifts[column])
+            normed = (bf16_to_float(total[row, column]) - mean) * inverse
+            y[row, column] = float_to_bf16(normed * gains[column] + shifts[column])
 
 
 @Kernel
@@ -311,27 +290,27 @@ def norm_backward(arguments: Arguments) -> None:
         dx = inverse · (g - average(g) - c · inverse² · average(g · c))
     """
     rows, width = arguments[6], arguments[7]
-    dx = _bf16_matrix(arguments[0], rows, width)
-    dy = _bf16_matrix(arguments[1], rows, width)
-    x = _bf16_matrix(arguments[2], rows, width)
-    means = _float_vector(arguments[3], rows)
-    inverses = _float_vector(arguments[4], rows)
-    gains = _float_vector(arguments[5], width)
+    dx = bf16_matrix(arguments[0], rows, width)
+    dy = bf16_matrix(arguments[1], rows, width)
+    x = bf16_matrix(arguments[2], rows, width)
+    means = float_vector(arguments[3], rows)
+    inverses = float_vector(arguments[4], rows)
+    gains = float_vector(arguments[5], width)
     inverse_width = ONE / np.float32(width)
-    for row in _rows_of_this_thread(rows):
+    for row in rows_of_this_thread(rows):
         mean = means[row]
         inverse = inverses[row]
         average, along = ZERO, ZERO
         for column in range(width):
-            scaled = _bf16_to_float(dy[row, column]) * gains[column]
+            scaled = bf16_to_float(dy[row, column]) * gains[column]
             average += scaled
-            along += scaled * (_bf16_to_float(x[row, column]) - mean)
+            along += scaled * (bf16_to_float(x[row, column]) - mean)
         average *= inverse_width
         along *= inverse_width * inverse * inverse
         for column in range(width):
-            scaled = _bf16_to_float(dy[row, column]) * gains[column]
-            centred = _bf16_to_float(x[row, column]) - mean
-            dx[row, column] = _float_to_bf16((scaled - average - centred * along) * inverse)
+            scaled = bf16_to_float(dy[row, column]) * gains[column]
+            centred = bf16_to_float(x[row, column]) - mean
+            dx[row, column] = float_to_bf16((scaled - average - centred * along) * inverse)
 
 
 @Kernel
@@ -341,13 +320,13 @@ def gelu_with_slope(arguments: Arguments) -> None:
     y ← x · P(X < x)        x ← P(X < x) + x · e^(-x²/2) / √(2π)
     """
     rows, width = arguments[2], arguments[3]
-    y = _bf16_matrix(arguments[0], rows, width)
-    x = _bf16_matrix(arguments[1], rows, width)
-    for row in _rows_of_this_thread(rows):
+    y = bf16_matrix(arguments[0], rows, width)
+    x = bf16_matrix(arguments[1], rows, width)
+    for row in rows_of_this_thread(rows):
         for column in range(width):
-            number = _bf16_to_float(x[row, column])
-            density = _exponential(-HALF * number * number)
-            tail = _normal_tail(number, density)
+            number = bf16_to_float(x[row, column])
+            density = exponential(-HALF * number * number)
+            tail = normal_tail(number, density)
             below = ONE - tail if number > ZERO else tail
-            y[row, column] = _float_to_bf16(number * below)
-            x[row, column] = _float_to_bf16(below + number * density * INVERSE_SQRT_2PI)
+            y[row, column] = float_to_bf16(number * below)
+            x[row, column] = float_to_bf16(below + number * density * INVERSE_SQRT_2PI)

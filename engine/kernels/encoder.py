@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.kernels.layer import BatchShape, FusedLayer
 from engine.kernels.projection import round_adapters
@@ -35,12 +35,13 @@ class FusedBody:
         return hidden.view(shape.rows, shape.length, -1)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, BatchShape]:
-        """Return the first layer's input: (tokens, width)."""
+        """Return the first layer's input: (tokens, width), and the shape of the batch with its attention mask."""
         rows, length = input_ids.shape
         with torch.no_grad():
             hidden = self.embeddings(input_ids=input_ids).view(rows * length, -1)
         if bool(attention_mask.all()):
             return hidden, BatchShape(rows, length, None)
+        # The lowest finite number instead of -inf: softmax makes a row of -inf alone NaN.
         lowest = torch.finfo(hidden.dtype).min
         added_to_scores = (1 - attention_mask[:, None, None, :]).to(hidden.dtype) * lowest
         return hidden, BatchShape(rows, length, added_to_scores)
@@ -59,6 +60,7 @@ class FusedForward:
         self.rounded_adapters = [adapter for group in groups for adapter in group.rounded_adapters]
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the logits. They have gradients for the adapter and the head when the model is in training mode."""
         round_adapters(self.rounded_adapters)
         training = self.model.training
         hidden, shape = self.body.embed(input_ids, attention_mask)
@@ -83,13 +85,24 @@ def fused_forward(peft_model: PeftModel, int8: bool = False) -> FusedForward | N
     adapter: Any = peft_model.peft_config["default"]
     if architecture is None or adapter.use_dora or adapter.bias != "none":
         return None
-    if _trains_other_parameters(model, architecture):
-        return None
+    # The hand-written gradients are those of LoRA on the layers' projections. Nothing else below the head may be trained.
+    layers = f"{architecture.body}.{architecture.layers.partition('{')[0]}"
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith(layers):
+            if not any(f".{path}.lora_" in name for path in architecture.modules.projections):
+                return None
+        elif ".embeddings." in name:
+            return None
     return FusedForward(peft_model, architecture, int8)
 
 
 def fused_body(body: PreTrainedModel) -> FusedBody | None:
-    """Return the fused forward pass of an encoder without a head, or None if any part of it is not covered."""
+    """Return the fused forward pass of an encoder without a head, or None if any part of it is not covered.
+
+    For inference only: it computes without dropout and without int8.
+    """
     architecture = _fused_architecture(body.config)
     return None if architecture is None else FusedBody(body, architecture)
 
@@ -99,17 +112,3 @@ def _fused_architecture(config: PretrainedConfig) -> EncoderArchitecture | None:
     if architecture is None or architecture.run_head is None or activation_name(config) != "gelu":
         return None
     return architecture
-
-
-def _trains_other_parameters(model: nn.Module, architecture: EncoderArchitecture) -> bool:
-    """Return whether anything below the head is trained that is not LoRA of a projection in a layer."""
-    layers = f"{architecture.body}.{architecture.layers.partition('{')[0]}"
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.startswith(layers):
-            if not any(f".{path}.lora_" in name for path in architecture.modules.projections):
-                return True
-        elif ".embeddings." in name:
-            return True
-    return False

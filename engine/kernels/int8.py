@@ -59,7 +59,7 @@ class Int8Weight:
         return y
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """Add x Wᵀ, without the bias, to total: (tokens, out), in place."""
+        """Add x Wᵀ, without the bias, to total: (tokens, out), in place, and return it; all bf16."""
         quantised, scales = self.quantised(x)
         kernels().add_scaled_rows(total, self.product(quantised), scales, *total.shape)
         return total
@@ -104,7 +104,10 @@ class CompiledAddNorm:
 
 
 def gelu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gelu(x), and gelu'(x), which overwrites x."""
+    """Return gelu(x), and gelu'(x), which overwrites x: (tokens, width) bf16.
+
+    The slope takes the place of x, which `gelu_backward` then does not need.
+    """
     y = torch.empty_like(x)
     kernels().gelu_with_slope(y, x, *x.shape)
     return y, x

@@ -95,6 +95,7 @@ def _factors(adapter: LoraFactors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _split_rows(weight: Tensor, heads: int) -> Tensor:
+    """Return (heads, out / heads, in) for (out, in)."""
     return weight.view(heads, -1, weight.shape[1])
 
 
@@ -136,19 +137,23 @@ class ProjectionGroup:
 
     @property
     def rounded_adapters(self) -> list[LoraFactors]:
-        """The adapters that are computed as low-rank products, at least in training."""
+        """Return the adapters that are computed as low-rank products, at least in training."""
         return [] if self.can_merge and not self.dropout else self.adapters
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """A and B of each adapter, in the order of the gradients that `backward` returns."""
+        """Return A and B of each adapter, in the order of the gradients that `backward` returns."""
         return [parameter for adapter in self.adapters for parameter in (adapter.a, adapter.b)]
 
     def forward(self, x: Tensor, training: bool) -> tuple[Tensor, LowRankActivations | None]:
         """Return y: (tokens, out) for x: (tokens, in), and what `backward` needs beside x."""
         dropout = self.dropout if training else 0.0
         if self.adapters and self.can_merge and not dropout:
-            return torch.addmm(self.bias, x, self.merge().t()), None
+            for adapter in self.adapters:
+                weight = self.weight[adapter.outputs]
+                merged = self.merged[adapter.outputs]
+                torch.addmm(weight, adapter.b.detach(), adapter.a.detach(), alpha=adapter.scale, out=merged)
+            return torch.addmm(self.bias, x, self.merged.t()), None
         int8 = self.int8 if training and _onednn_works() else None
         y = torch.addmm(self.bias, x, self.weight.t()) if int8 is None else int8(x)
         if not self.adapters:
@@ -158,14 +163,6 @@ class ProjectionGroup:
         for adapter in self.adapters:
             y[:, adapter.outputs].addmm_(projected[:, adapter.ranks], adapter.rounded_b.t())
         return y, LowRankActivations(projected, mask)
-
-    def merge(self) -> Tensor:
-        """Return W + s B A in the scratch weight: (out, in)."""
-        for adapter in self.adapters:
-            weight = self.weight[adapter.outputs]
-            merged = self.merged[adapter.outputs]
-            torch.addmm(weight, adapter.b.detach(), adapter.a.detach(), alpha=adapter.scale, out=merged)
-        return self.merged
 
     def backward(
         self, dy: Tensor, x: Tensor, low_rank: LowRankActivations | None, residual: Tensor | None, needs_dx: bool
@@ -184,18 +181,15 @@ class ProjectionGroup:
                 dx = residual.addmm_(dy, weight) if int8 is None else int8.add_to(residual, dy)
         if not self.adapters:
             return dx, []
-        if low_rank is None:
-            return dx, self._merged_gradients(dy, x)
-        return dx, self._low_rank_gradients(dy, x, low_rank, dx)
-
-    def _merged_gradients(self, dy: Tensor, x: Tensor) -> list[Tensor]:
-        """dA = (dy (s B))ᵀ x        dB = dyᵀ (x (s A)ᵀ)        dy: an adapter's own outputs"""
+        if low_rank is not None:
+            return dx, self._low_rank_gradients(dy, x, low_rank, dx)
+        # Merged: dA = (dy (s B))ᵀ x and dB = dyᵀ (x (s A)ᵀ), each with the adapter's own columns of dy.
         gradients: list[Tensor] = []
         for adapter in self.adapters:
             own_dy = dy[:, adapter.outputs]
             gradients.append((own_dy @ (adapter.b * adapter.scale)).t() @ x)
             gradients.append(own_dy.t() @ (x @ (adapter.a * adapter.scale).t()))
-        return gradients
+        return dx, gradients
 
     def _low_rank_gradients(
         self, dy: Tensor, x: Tensor, low_rank: LowRankActivations, dx: Tensor | None
@@ -226,7 +220,10 @@ def _onednn_works() -> bool:
 
 
 def round_adapters(adapters: list[LoraFactors]) -> None:
-    """Update s A and B in the weights' precision after the optimiser has changed A and B."""
+    """Update s A and B in the weights' precision after the optimiser has changed A and B.
+
+    One call for all layers: torch's foreach operations take one dispatch for all tensors instead of two for each.
+    """
     if not adapters:  # torch refuses empty lists
         return
     scaled = [adapter.scaled_a for adapter in adapters]
@@ -238,7 +235,10 @@ def round_adapters(adapters: list[LoraFactors]) -> None:
 
 
 def join_parameters(parameters: list[nn.Parameter]) -> Tensor:
-    """Concatenate parameters into one tensor of which they become views, so that nothing is stored twice."""
+    """Concatenate parameters into one tensor of which they become views, so that nothing is stored twice.
+
+    They are joined in their first dimension. The tensor has no gradient, as the parameters are frozen.
+    """
     if len(parameters) == 1:
         return parameters[0].detach()
     joined = torch.cat([parameter.detach() for parameter in parameters])

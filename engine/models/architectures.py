@@ -31,7 +31,7 @@ class LayerModules:
 
     @property
     def projections(self) -> tuple[str, ...]:
-        """Every linear module of the layer."""
+        """Return the paths of every linear module of the layer."""
         return (self.query, self.key, self.value, self.output, self.up, self.down)
 
 
@@ -57,31 +57,25 @@ class EncoderArchitecture:
     positions_after_padding: bool = False
 
     def layer_paths(self, config: PretrainedConfig) -> list[str]:
-        """Return the paths of the layers in the body, in the order in which a text passes through them."""
+        """Return the paths of the layers in the body, in the order in which a text passes through them.
+
+        A path comes several times where layers share their weights.
+        """
         count = config.num_hidden_layers
         groups = getattr(config, "num_hidden_groups", 1)
         return [self.layers.format(index=i, group=i * groups // count) for i in range(count)]
 
     def first_position(self, config: PretrainedConfig) -> int:
-        """Return the index of a text's first position embedding."""
+        """Return the index of a text's first position embedding.
+
+        Raises ValueError if it depends on a padding index that config.json lacks.
+        """
         if not self.positions_after_padding:
             return 0
         padding = config.pad_token_id
         if not isinstance(padding, int):
             raise ValueError("config.json of the base model has no pad_token_id")
         return padding + 1
-
-
-def _run_bert_head(model: Any, hidden: Tensor) -> Tensor:
-    return model.classifier(model.dropout(model.bert.pooler(hidden)))
-
-
-def _run_roberta_head(model: Any, hidden: Tensor) -> Tensor:
-    return model.classifier(hidden)
-
-
-def _run_distilbert_head(model: Any, hidden: Tensor) -> Tensor:
-    return model.classifier(model.dropout(model.pre_classifier(hidden[:, 0]).relu()))
 
 
 BERT_LAYER = LayerModules(
@@ -99,14 +93,14 @@ BERT = EncoderArchitecture(
     layers="encoder.layer.{index}",
     modules=BERT_LAYER,
     head=(("bert.pooler.dense", "tanh"), ("classifier", "")),
-    run_head=_run_bert_head,
+    run_head=lambda model, hidden: model.classifier(model.dropout(model.bert.pooler(hidden))),
 )
 ROBERTA = EncoderArchitecture(
     body="roberta",
     layers="encoder.layer.{index}",
     modules=BERT_LAYER,
     head=(("classifier.dense", "tanh"), ("classifier.out_proj", "")),
-    run_head=_run_roberta_head,
+    run_head=lambda model, hidden: model.classifier(hidden),
     positions_after_padding=True,
 )
 DISTILBERT = EncoderArchitecture(
@@ -123,7 +117,7 @@ DISTILBERT = EncoderArchitecture(
         output_norm="output_layer_norm",
     ),
     head=(("pre_classifier", "relu"), ("classifier", "")),
-    run_head=_run_distilbert_head,
+    run_head=lambda model, hidden: model.classifier(model.dropout(model.pre_classifier(hidden[:, 0]).relu())),
 )
 ALBERT = EncoderArchitecture(
     body="albert",
@@ -153,7 +147,10 @@ ARCHITECTURES = {
 
 
 def find_architecture(config: dict[str, Any]) -> EncoderArchitecture | None:
-    """Return the architecture of a base model by its config.json; None if any part of it is not covered here."""
+    """Return the architecture of a base model by the content of its config.json; None if it is not covered here.
+
+    Relative positions, groups of several layers (ALBERT) and decoders would need other operations than the table names.
+    """
     absolute_positions = config.get("position_embedding_type", "absolute") in ("absolute", None)
     one_layer_per_group = config.get("inner_group_num", 1) == 1
     if not absolute_positions or not one_layer_per_group or config.get("is_decoder"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -16,19 +17,31 @@ FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def resolve(name: str, base_models_dir: Path | None, revision: str | None = None) -> Path:
-    """Return the folder of a base model; see engine.resolve_base_model."""
-    sample = _find_sample(name)
-    if sample is not None:
-        return sample  # our own, so it needs no check, which takes two seconds and 200 MB to import transformers
-    folder = _find_local(name, base_models_dir) or _find_cached(name, revision) or _download(name, revision)
+    """Return the folder of a base model; see engine.resolve_base_model for places and errors."""
+    from samples import SAMPLE_BASE_MODEL, base_model_path  # deferred: imports polars
+
+    if name == SAMPLE_BASE_MODEL:
+        with suppress(FileNotFoundError):
+            return (
+                base_model_path()
+            )  # our own, so it needs no check, which takes two seconds and 200 MB of transformers
+
+    folder: Path | None = None
+    if base_models_dir is not None:
+        root = base_models_dir.resolve()
+        local = (root / name).resolve()
+        # The name comes from a stranger: ../ and links must not lead out of the folder.
+        if local.is_relative_to(root) and local != root and (local / "config.json").is_file():
+            folder = local
+    folder = folder or find_cached(name, revision) or download(name, revision)
     check_safe(folder, name)
     return folder
 
 
 def check_safe(folder: Path, name: str) -> None:
-    """Raise BaseModelUnsafe unless transformers supports the model without code of its own and its weights are safetensors.
+    """Raise BaseModelUnsafeError unless transformers has the model's code and its weights are safetensors.
 
-    Raises BaseModelUnavailable if it has no readable config.json.
+    Raises BaseModelUnavailableError if it has no readable config.json.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # deferred: takes seconds
 
@@ -56,28 +69,9 @@ def check_safe(folder: Path, name: str) -> None:
         )
 
 
-def _find_sample(name: str) -> Path | None:
-    from samples import SAMPLE_BASE_MODEL, base_model_path  # deferred: imports polars
-
-    if name != SAMPLE_BASE_MODEL:
-        return None
-    try:
-        return base_model_path()
-    except FileNotFoundError:
-        return None
-
-
-def _find_local(name: str, base_models_dir: Path | None) -> Path | None:
-    if base_models_dir is None:
-        return None
-    root = base_models_dir.resolve()
-    folder = (root / name).resolve()
-    inside = folder.is_relative_to(root) and folder != root
-    return folder if inside and (folder / "config.json").is_file() else None
-
-
-def _find_cached(name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import snapshot_download
+def find_cached(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a model in the hub's cache on this machine; None if it is not there or not complete."""
+    from huggingface_hub import snapshot_download  # deferred: a model that is here needs no hub client
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
@@ -87,11 +81,12 @@ def _find_cached(name: str, revision: str | None) -> Path | None:
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import constants, snapshot_download
+def download(name: str, revision: str | None) -> Path:
+    """Download a model from the hub and return its folder in the hub's cache. Raises BaseModelUnavailableError."""
+    from huggingface_hub import constants, snapshot_download  # deferred: a model that is here needs no hub client
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE"} or not _reachable(constants.ENDPOINT):
+    if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE"} or not is_reachable(constants.ENDPOINT):
         raise BaseModelUnavailableError(
             f"The base model {name} is not on this machine and the model hub can't be reached. Put its folder under "
             "BASE_MODELS_DIR, choose a model that is here, or try again when the hub is reachable.",
@@ -111,8 +106,11 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def _reachable(endpoint: str) -> bool:
-    """Return whether a connection opens in time. In a thread, because name resolution has no timeout of its own."""
+def is_reachable(endpoint: str) -> bool:
+    """Return whether a connection to the hub, or to the proxy in HTTPS_PROXY, opens within HUB_TIMEOUT_S.
+
+    It is tried in a thread, because name resolution has no timeout of its own.
+    """
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     address = urlsplit(proxy or endpoint)
     reached: list[bool] = []

@@ -29,8 +29,11 @@ QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("q
 
 
 def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer in a folder; `name` is what errors call its model."""
-    from transformers import AutoTokenizer
+    """Load the fast tokenizer in a folder; `name` is what errors call its model.
+
+    Raises BaseModelUnavailableError if the folder has none.
+    """
+    from transformers import AutoTokenizer  # deferred, here and below: takes seconds
 
     try:
         return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
@@ -50,7 +53,11 @@ def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
 
 
 def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, list[str]]:
-    """Load a base model for training with a head for `labels`; return it and the names of its newly initialised modules."""
+    """Load a base model for training, with a head for `labels`, in the plan's precision.
+
+    Returns the model and the names of its outermost modules that have a weight which the base model's files lack: they
+    are newly initialised, so they have to be trained. Raises BaseModelUnavailableError.
+    """
     from transformers import AutoModelForSequenceClassification
 
     with _base_model_errors(name):
@@ -64,9 +71,16 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
             dtype=plan.dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            **in_few_bits(folder, plan),
+            **quantization_options(folder, plan),
         )
-    return model, _new_modules(model, loading)
+    new_modules = set()
+    for key in (*loading["missing_keys"], *loading["mismatched_keys"]):
+        path = (key if isinstance(key, str) else key[0]).split(".")  # a mismatched key comes with its two shapes
+        if path[0] != model.base_model_prefix:
+            new_modules.add(path[0])
+        if path[1:2] == ["pooler"]:
+            new_modules.add("pooler")
+    return model, sorted(new_modules) or ["classifier"]
 
 
 def load_classifier_to_serve(folder: Path, label_count: int | None = None) -> tuple[PreTrainedModel, set[str]]:
@@ -84,7 +98,7 @@ def load_classifier_to_serve(folder: Path, label_count: int | None = None) -> tu
 
 
 def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
-    """Put the saved adapter in a folder on a base model."""
+    """Put the saved adapter in a folder on a base model. Reads safetensors only: a pickle could run code."""
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
@@ -100,7 +114,7 @@ def _load_weights(auto_class: Any, folder: Path, **options: Any) -> Any:
 
 @contextmanager
 def _base_model_errors(name: str) -> Iterator[None]:
-    """Raise BaseModelUnavailable for what transformers raises, except where memory ran out: that is handled elsewhere."""
+    """Raise BaseModelUnavailableError for what transformers raises, except where memory ran out: that is handled elsewhere."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -125,48 +139,42 @@ def silence_transformers() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
-def in_few_bits(folder: Path, plan: DevicePlan) -> dict[str, Any]:
-    """Return from_pretrained's options for frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314), if the plan wants them."""
-    if plan.few_bits is None:
-        return {}
-    from transformers import BitsAndBytesConfig
+def quantization_options(folder: Path, plan: DevicePlan) -> dict[str, Any]:
+    """Return from_pretrained's options for frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314); none without them.
 
+    The modules of the head keep full precision: a new head is trained.
+    """
+    if plan.quantization is None:
+        return {}
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        BitsAndBytesConfig,
+    )  # deferred: takes seconds
+
+    model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):  # modules and names only, no weights
+        model = AutoModelForSequenceClassification.from_config(model_config)
+    body = model.base_model_prefix
+    head = [name for name, _module in model.named_children() if name != body]
     config = BitsAndBytesConfig(
-        load_in_8bit=plan.few_bits == "load_in_8bit",
-        load_in_4bit=plan.few_bits == "load_in_4bit",
-        llm_int8_skip_modules=_modules_beside_encoder(folder),
+        load_in_8bit=plan.quantization == "load_in_8bit",
+        load_in_4bit=plan.quantization == "load_in_4bit",
+        llm_int8_skip_modules=[*head, f"{body}.pooler"],
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=plan.dtype,
     )
     return {"quantization_config": config, "device_map": {"": str(plan.device)}}
 
 
-def _modules_beside_encoder(folder: Path) -> list[str]:
-    """Return the names of the head's modules. New heads are trained, so their weights keep full precision."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config)
-    body = model.base_model_prefix
-    return [*(name for name, _ in model.named_children() if name != body), f"{body}.pooler"]
-
-
-def _new_modules(model: PreTrainedModel, loading: dict[str, Any]) -> list[str]:
-    """Return the names of the outermost modules that have a weight which the base model's files lack."""
-    keys = [key if isinstance(key, str) else key[0] for key in (*loading["missing_keys"], *loading["mismatched_keys"])]
-    names = set()
-    for key in keys:
-        parts = key.split(".")
-        if parts[0] != model.base_model_prefix:
-            names.add(parts[0])
-        if parts[1:2] == ["pooler"]:
-            names.add("pooler")
-    return sorted(names) or ["classifier"]
-
-
 def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> PeftModel:
-    """Put a new LoRA adapter on a model. Seeds torch first, so that the same seed starts from the same adapter."""
+    """Put a new LoRA adapter on a model, with its trained parameters in fp32 and dropout only where it trains something.
+
+    new_modules: names of the head's modules, which are trained in full and saved with the adapter.
+    seed: torch is seeded with it first, so that the same seed starts from the same adapter.
+
+    Raises ConfigError if lora.target_modules names no module of the model.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     torch.manual_seed(seed)
@@ -190,7 +198,14 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
         message = f"lora.target_modules: {str(error).splitlines()[0]}"
         raise ConfigError([Problem("lora.target_modules", message, "target_modules")]) from error
     adapted.peft_config["default"].base_model_name_or_path = base_model
-    _disable_frozen_dropout(adapted)
+    # Dropout in frozen layers only costs time. It stays right before trained weights: in the adapter and in the new head.
+    for name, module in adapted.named_modules():
+        path = name.split(".")
+        before_head = path[-1] == "dropout" and len(path) <= 3  # base_model.model.dropout
+        is_trained = "lora_dropout" in path or "modules_to_save" in path or before_head
+        if isinstance(module, nn.Dropout) and not is_trained:
+            module.p = 0.0
+    # Small updates would be lost in bf16.
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -198,19 +213,8 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
     return adapted
 
 
-def _disable_frozen_dropout(adapted: nn.Module) -> None:
-    """Keep dropout only right before trained weights: in the adapter itself and in the new head."""
-    for name, module in adapted.named_modules():
-        if not isinstance(module, nn.Dropout):
-            continue
-        path = name.split(".")
-        before_head = path[-1] == "dropout" and len(path) <= 3  # base_model.model.dropout
-        if "lora_dropout" not in path and "modules_to_save" not in path and not before_head:
-            module.p = 0.0
-
-
 def cast_head_inputs(adapted: nn.Module) -> nn.Module:
-    """Let trained fp32 heads take the states of a bf16 encoder."""
+    """Let the trained fp32 heads of a PEFT model take the states of a bf16 encoder; return the model."""
 
     def cast_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         dtype = next(module.parameters()).dtype
@@ -223,7 +227,10 @@ def cast_head_inputs(adapted: nn.Module) -> nn.Module:
 
 
 def target_modules(model: nn.Module, config: LoraSection) -> list[str] | str:
-    """Return the configured targets, else the architecture's query and value projections, else every linear layer."""
+    """Return the modules that get an adapter, as PEFT's LoraConfig takes them.
+
+    These are the configured targets, else the architecture's query and value projections, else every linear layer.
+    """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if config.target_modules == "all-linear" and config.layers_to_transform is not None:
         # PEFT refuses layers_to_transform beside "all-linear", so the linear modules of numbered layers are listed.
@@ -246,12 +253,13 @@ def adapts_feed_forward(adapted: nn.Module) -> bool:
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """Return the numbers of trained and of all parameters."""
-    trained = total = 0
+    trained = 0
+    total = 0
     for parameter in model.parameters():
-        packed = (
-            2 if type(parameter).__name__ == "Params4bit" else 1
-        )  # bitsandbytes stores two 4-bit weights in one number
-        total += parameter.numel() * packed
+        count = parameter.numel()
+        if type(parameter).__name__ == "Params4bit":
+            count *= 2  # bitsandbytes stores two 4-bit weights in one number
+        total += count
         if parameter.requires_grad:
-            trained += parameter.numel() * packed
+            trained += count
     return trained, total

@@ -29,6 +29,7 @@ class HeadLayer:
     activation: str
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return the layer's output: (texts, out) for x: (texts, in)."""
         y = linear(x, self.weight, self.bias)
         return getattr(torch, self.activation)(y) if self.activation else y
 

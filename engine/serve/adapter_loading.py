@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -45,7 +43,10 @@ HARMLESS_SETTINGS = {
 
 
 def can_share_base(folder: Path, architecture: EncoderArchitecture) -> bool:
-    """Return whether the adapter is only pairs of matrices and a head, so that it leaves a shared base model as it is."""
+    """Return whether the adapter is only pairs of matrices and a head, so that it leaves a shared base model as it is.
+
+    Reads the settings and the names of the tensors, not their values. Raises ModelUnreadableError.
+    """
     settings = read_settings(folder)
     if settings.get("peft_type") != "LORA" or settings.get("bias", "none") != "none":
         return False
@@ -59,41 +60,34 @@ def can_share_base(folder: Path, architecture: EncoderArchitecture) -> bool:
 
 
 def load_adapter(folder: Path, base: SharedBaseModel, label_count: int) -> ServedAdapter:
-    """Load an adapter over a base model. Raises Unreadable if any part of it does not fit."""
+    """Load an adapter over a base model, checked and scaled. Raises ModelUnreadableError if any part of it does not fit."""
     settings = read_settings(folder)
-    tensors = _read_tensors(folder, base.device)
-    paths = [name.removesuffix(A) for name in tensors if name.endswith(A)]
-    pairs = {path: _take_pair(path, tensors, settings, base) for path in paths}
+    tensors: dict[str, Tensor] = {}  # by their names in the model; each one that is used is taken out
+    # Only safetensors is read: a pickle under that name is refused.
+    with safe_open(folder / WEIGHTS, framework="pt", device=str(base.device)) as file:
+        for name in file.keys():  # noqa: SIM118  it is no mapping
+            tensor = file.get_tensor(name).float()
+            if not bool(tensor.isfinite().all()):
+                raise ModelUnreadableError(f"{name.removeprefix(PREFIX)} has values that are not finite")
+            tensors[name.removeprefix(PREFIX)] = tensor
+
+    pairs: dict[str, LoraPair] = {}
+    for path in [name.removesuffix(A) for name in tensors if name.endswith(A)]:
+        a = tensors.pop(path + A)
+        b = tensors.pop(path + B, None)
+        shape = base.shapes.get(path)
+        if b is None or shape is None or (len(b), a.shape[-1]) != shape or a.shape[0] != b.shape[-1]:
+            raise ModelUnreadableError(f"its update of {path} does not fit the base model")
+        rank = a.shape[0]
+        scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        pairs[path] = LoraPair(a.t().contiguous(), (scale * b).t().contiguous())
+
     head = [_take_head_layer(path, activation, tensors, pairs, base) for path, activation in base.architecture.head]
     if tensors:
         raise ModelUnreadableError(f"the base model has no module for {sorted(tensors)[0]}")
     if len(head[-1].weight) != label_count:
         raise ModelUnreadableError(f"its head has {len(head[-1].weight)} labels, but lorasite.json names {label_count}")
     return ServedAdapter(pairs, head)
-
-
-def _read_tensors(folder: Path, device: torch.device) -> dict[str, Tensor]:
-    """Return the tensors by their names in the model. Only safetensors is read: a pickle under that name is refused."""
-    tensors = {}
-    with safe_open(folder / WEIGHTS, framework="pt", device=str(device)) as file:
-        for name in file.keys():  # noqa: SIM118  it is no mapping
-            tensor = file.get_tensor(name).float()
-            if not bool(tensor.isfinite().all()):
-                raise ModelUnreadableError(f"{name.removeprefix(PREFIX)} has values that are not finite")
-            tensors[name.removeprefix(PREFIX)] = tensor
-    return tensors
-
-
-def _take_pair(path: str, tensors: dict[str, Tensor], settings: dict[str, Any], base: SharedBaseModel) -> LoraPair:
-    """Remove the two matrices of a module from `tensors` and return them, checked and scaled."""
-    a = tensors.pop(path + A)
-    b = tensors.pop(path + B, None)
-    shape = base.shapes.get(path)
-    if b is None or shape is None or (len(b), a.shape[-1]) != shape or a.shape[0] != b.shape[-1]:
-        raise ModelUnreadableError(f"its update of {path} does not fit the base model")
-    rank = a.shape[0]
-    scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-    return LoraPair(a.t().contiguous(), (scale * b).t().contiguous())
 
 
 def _take_head_layer(

@@ -1,6 +1,6 @@
 """A queue of texts to predict. One thread owns it and does all computing; callers put rows in and wait.
 
-A batch takes waiting rows of the same base model, whoever asked, as long as its tokens fit the budget. Work that could not be
+A batch takes waiting rows of the same base model, whoever their caller is, as long as its tokens fit the budget. Work that could not be
 done soon is refused at once instead of kept waiting, and rows of callers that gave up are skipped.
 """
 
@@ -25,7 +25,7 @@ class PendingRequest:
 
     model: BatchModel
     rows: list[BatchRow]
-    asked_at: float
+    queued_at: float
     output_of_row: dict[int, RowOutput] = field(default_factory=dict)
     started_at: float = 0.0
     ended_at: float = 0.0
@@ -35,7 +35,7 @@ class PendingRequest:
 
     @property
     def outputs(self) -> list[RowOutput]:
-        """In the order of the rows, once it is done."""
+        """Return the outputs in the order of the rows, once the request is done."""
         return [self.output_of_row[i] for i in range(len(self.rows))]
 
 
@@ -60,7 +60,7 @@ class BatchingQueue:
         self._owner: Thread | None = None
 
     def compute(self, model: BatchModel, rows: list[BatchRow], timeout: float) -> PendingRequest:
-        """Wait for the outputs of all rows. Raises Busy if too much is waiting already, or after `timeout` seconds."""
+        """Wait for the outputs of all rows. Raises BusyError if too much is waiting already, or after `timeout` seconds."""
         request = PendingRequest(model, rows, time.monotonic())
         with self._changed:
             if self.seconds_waiting > self.patience:
@@ -80,6 +80,7 @@ class BatchingQueue:
 
     @property
     def seconds_waiting(self) -> float:
+        """Return the seconds of work that are waiting, at the latest speed."""
         return self.waiting_tokens / self.speed
 
     def _run(self) -> None:
@@ -88,10 +89,10 @@ class BatchingQueue:
             with self._changed:
                 while not self._waiting:
                     self._changed.wait()
-                batch = self._next_batch()
+                batch = self._take_batch()
             self._answer(batch)
 
-    def _next_batch(self) -> list[QueuedRow]:
+    def _take_batch(self) -> list[QueuedRow]:
         """Take the oldest rows of the oldest request's model that fit together; the others keep their order."""
         batch: list[QueuedRow] = []
         skipped: list[QueuedRow] = []
@@ -121,7 +122,15 @@ class BatchingQueue:
         try:
             self._compute(batch)
         except Exception as error:
-            self._compute_separately(requests, batch, error)
+            # Compute each caller's rows alone, so that one bad request fails no other one.
+            for request in requests:
+                try:
+                    if len(requests) == 1:
+                        raise error
+                    self._compute([(other, i) for other, i in batch if other is request])
+                except Exception as own_error:
+                    request.error = own_error
+                    request.abandoned = True
         tokens = sum(len(request.rows[i].ids) for request, i in batch)
         seconds = time.monotonic() - started
         with self._changed:
@@ -133,18 +142,8 @@ class BatchingQueue:
                 request.done.set()
 
     def _compute(self, batch: list[QueuedRow]) -> None:
+        """Compute rows of one base model and give each output to its request."""
         model = batch[0][0].model
         outputs = model.outputs([request.rows[i] for request, i in batch])
         for (request, i), output in zip(batch, outputs, strict=True):
             request.output_of_row[i] = output
-
-    def _compute_separately(self, requests: list[PendingRequest], batch: list[QueuedRow], error: Exception) -> None:
-        """After a batch has failed, compute each caller's rows alone, so that one bad request fails no other one."""
-        for request in requests:
-            try:
-                if len(requests) == 1:
-                    raise error
-                self._compute([(other, i) for other, i in batch if other is request])
-            except Exception as own_error:
-                request.error = own_error
-                request.abandoned = True

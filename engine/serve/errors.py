@@ -1,9 +1,9 @@
 """What can keep a model from answering.
 
 EngineError
-├── Unreadable                model_unreadable
+├── ModelUnreadableError      model_unreadable
 │   └── ModelTooLargeError    model_too_large
-└── Busy                      busy
+└── BusyError                 busy
 """
 
 from __future__ import annotations

@@ -40,10 +40,12 @@ class ModelCache:
 
     @property
     def used(self) -> int:
+        """Return the bytes of all entries, also of those that are being loaded."""
         with self._changed:
             return sum(entry.size for entry in self._entries.values())
 
     def values(self) -> list[Any]:
+        """Return what is in memory, least recently used first."""
         with self._changed:
             return [entry.value for entry in self._entries.values() if entry.ready]
 
@@ -56,12 +58,28 @@ class ModelCache:
     def acquire(self, key: Hashable, size: int, load: Callable[[CacheEntry], Any]) -> CacheEntry:
         """Return an entry for one more user, loading it if needed; every call needs a `release`.
 
-        Room is made before anything is loaded. Raises Busy if everything in memory stays in use.
+        Room is made before anything is loaded. Raises BusyError if everything in memory stays in use.
         """
-        entry = self._find_or_reserve(key, size)
-        if entry.ready:
-            return entry
+        with self._changed:
+            # Another thread may be loading it. If that fails, its entry is gone, and this thread tries.
+            deadline = time.monotonic() + LOADING_SECONDS
+            present = self._entries.get(key)
+            while present is not None and not present.ready:
+                self._wait(deadline)
+                present = self._entries.get(key)
+            if present is not None:
+                return self._add_user(present)
+            # The entry counts from now on, so that threads that load at the same time do not exceed the limit together.
+            entry = self._entries[key] = CacheEntry(key, size)
         try:
+            with self._changed:
+                deadline = time.monotonic() + self.patience
+                while self.used > self.limit:
+                    unused = next((other for other in self._entries.values() if other.ready and not other.users), None)
+                    if unused is None:
+                        self._wait(deadline)
+                    else:
+                        self._remove(unused)
             entry.value = load(entry)
         except BaseException:
             with self._changed:
@@ -73,42 +91,18 @@ class ModelCache:
         return entry
 
     def release(self, entry: CacheEntry) -> None:
+        """Give an entry back that `acquire` or `acquire_if_loaded` returned; without users it may be evicted."""
         with self._changed:
             entry.users -= 1
             self._changed.notify_all()
-
-    def _find_or_reserve(self, key: Hashable, size: int) -> CacheEntry:
-        """Return a ready entry, or a new one that the caller has to load; wait while another thread loads it."""
-        with self._changed:
-            deadline = time.monotonic() + LOADING_SECONDS
-            entry = self._entries.get(key)
-            while entry is not None and not entry.ready:
-                self._wait(deadline)
-                entry = self._entries.get(key)  # gone if loading failed: then this thread tries
-            if entry is not None:
-                return self._add_user(entry)
-            reserved = self._entries[key] = CacheEntry(key, size)
-            try:
-                self._make_room(time.monotonic() + self.patience)
-            except BusyError:
-                self._remove(reserved)
-                raise
-            return reserved
 
     def _add_user(self, entry: CacheEntry) -> CacheEntry:
         entry.users += 1
         self._entries.move_to_end(entry.key)
         return entry
 
-    def _make_room(self, deadline: float) -> None:
-        while self.used > self.limit:
-            unused = next((entry for entry in self._entries.values() if entry.ready and not entry.users), None)
-            if unused is None:
-                self._wait(deadline)
-            else:
-                self._remove(unused)
-
     def _remove(self, entry: CacheEntry) -> None:
+        """Drop an entry and stop using what it needs. References that others hold keep their values alive."""
         self._entries.pop(entry.key, None)
         for needed in entry.needs:
             needed.users -= 1
@@ -117,5 +111,6 @@ class ModelCache:
         self._changed.notify_all()
 
     def _wait(self, deadline: float) -> None:
+        """Wait until any entry changes. Raises BusyError after the deadline, which is in time.monotonic()'s seconds."""
         if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
             raise BusyError("All models in memory are in use, and there is no room for another one.", self.patience)

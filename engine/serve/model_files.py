@@ -10,8 +10,12 @@ from typing import Any
 
 from engine.serve.errors import ModelUnreadableError
 
-WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
-MOST_TENSORS, MOST_HEADER_BYTES = 10_000, 10 * 2**20  # more would be an attack
+# PEFT's names.
+WEIGHTS = "adapter_model.safetensors"
+SETTINGS = "adapter_config.json"
+# More would be an attack.
+MOST_TENSORS = 10_000
+MOST_HEADER_BYTES = 10 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,13 @@ class ModelInfo:
 
 
 def read_info(folder: Path) -> ModelInfo:
+    """Read lorasite.json. Raises OSError, ValueError or KeyError if it is missing or incomplete."""
     content = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
     return ModelInfo(content["base_model"], content.get("revision"), tuple(content["labels"]), content["max_length"])
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return PEFT's settings of the adapter."""
+    """Return PEFT's settings of the adapter. Raises ModelUnreadableError, OSError or ValueError."""
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
         raise ModelUnreadableError(f"{SETTINGS} is not a JSON object")
@@ -38,7 +43,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shape of each tensor of a safetensors file by its name."""
+    """Return the shape of each tensor of a safetensors file by its name, from the file's header alone.
+
+    Raises ModelUnreadableError if the header is too large or names too many tensors.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MOST_HEADER_BYTES:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from engine.models.architectures import EncoderArchitecture
     from engine.serve.adapter import ServedAdapter
-    from engine.serve.batch import BatchModel, RowOutput
+    from engine.serve.batch import BatchModel
 
 MIB = 2**20
 TIMEOUT = 60.0  # seconds after which a caller gives up
@@ -57,6 +57,7 @@ class TimedPredictions:
 
     @property
     def milliseconds(self) -> float:
+        """Return the milliseconds of all stages together."""
         return self.tokenize_ms + self.queue_ms + self.compute_ms
 
 
@@ -90,10 +91,11 @@ class Predictor:
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
 
-    def ask(self, folder: Path, texts: list[str]) -> TimedPredictions:
-        """Predict each text with the model in a final_model folder.
+    def predict(self, folder: Path, texts: list[str]) -> TimedPredictions:
+        """Predict each text with the model in a final_model folder, and wait for the answer.
 
-        Raises Unreadable if the model can't be loaded, and Busy if it can't answer soon.
+        May be called from many threads: their texts are computed in common batches. Raises ModelUnreadableError if the
+        model can't be loaded, ModelTooLargeError if it needs more than the memory limit, BusyError if it can't answer soon.
         """
         with self._loaded(folder) as loaded:
             started = time.perf_counter()
@@ -101,20 +103,21 @@ class Predictor:
             tokenized = time.perf_counter()
             rows = [BatchRow(ids, loaded.adapter) for ids, _truncated in encoded]
             request = self.queue.compute(loaded.model, rows, TIMEOUT)
-        predictions = [
-            _prediction(output, loaded.info.labels, truncated)
-            for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True)
-        ]
+        predictions = []
+        for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True):
+            probabilities = tuple(output.logits.float().softmax(-1).tolist())
+            likeliest = probabilities.index(max(probabilities))
+            predictions.append(Prediction(likeliest, loaded.info.labels, probabilities, truncated, output.features))
         return TimedPredictions(
             predictions,
             loaded.info.base_model,
             tokenize_ms=1000 * (tokenized - started),
-            queue_ms=1000 * (request.started_at - request.asked_at),
+            queue_ms=1000 * (request.started_at - request.queued_at),
             compute_ms=1000 * (request.ended_at - request.started_at),
         )
 
-    def base_model(self, folder: Path) -> str:
-        """Load a model unless it is in memory, and return its base model's name."""
+    def load_model(self, folder: Path) -> str:
+        """Load a model unless it is in memory; return the name of its base model."""
         with self._loaded(folder) as loaded:
             return loaded.info.base_model
 
@@ -132,30 +135,26 @@ class Predictor:
 
     @contextmanager
     def _loaded(self, folder: Path) -> Iterator[LoadedModel]:
-        """Give the model, in memory until the block is left."""
-        entry = self._acquire(folder)
-        try:
-            yield entry.value
-        finally:
-            self.cache.release(entry)
-
-    def _acquire(self, folder: Path) -> CacheEntry:
-        """Load a model unless it is in memory. Every way in which a folder can be broken becomes Unreadable."""
+        """Give the model, in memory until the block is left. A folder that is broken in any way is ModelUnreadableError."""
         from safetensors import SafetensorError  # deferred until a model is loaded
 
         try:
             key = (folder, file_state(folder / WEIGHTS))
             entry = self.cache.acquire_if_loaded(key)
-            if entry is not None:
-                return entry
-            with one_core():
-                size, load = self._plan_loading(folder)
-                return self.cache.acquire(key, size, load)
+            if entry is None:
+                with one_core():
+                    size, load = self._plan_loading(folder)
+                    entry = self.cache.acquire(key, size, load)
         except (BusyError, ModelUnreadableError):
             raise
         except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as e:
             reason = (str(e) or type(e).__name__).splitlines()[0]
+            # Callers show the reason to people, who need not know where models lie on this machine.
             raise ModelUnreadableError(reason.replace(f"{folder}/", "")) from e
+        try:
+            yield entry.value
+        finally:
+            self.cache.release(entry)
 
     def _plan_loading(self, folder: Path) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
         """Return the bytes that the model takes beside what it shares, and what loads it. Reads no weights."""
@@ -175,37 +174,36 @@ class Predictor:
             )
         architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
         if architecture is None or not can_share_base(folder, architecture):
-            return own_bytes + base_bytes, lambda entry: self._load_merged(entry, folder, info, base)
-        return own_bytes, lambda entry: self._load_shared(entry, folder, info, base, architecture)
+            return own_bytes + base_bytes, lambda entry: self._load(entry, folder, info, base, None)
+        return own_bytes, lambda entry: self._load(entry, folder, info, base, architecture)
 
-    def _load_shared(
-        self, entry: CacheEntry, folder: Path, info: ModelInfo, base: Path, architecture: EncoderArchitecture
+    def _load(
+        self, entry: CacheEntry, folder: Path, info: ModelInfo, base: Path, shared: EncoderArchitecture | None
     ) -> LoadedModel:
-        """Load an adapter over a base model that may be in memory already."""
+        """Load an adapter over a base model that may be in memory already, or merge it into one of its own.
+
+        shared: the architecture of a base model that the adapter shares; None to merge.
+        """
         from engine.serve.adapter_loading import load_adapter  # deferred: imports torch
+        from engine.serve.merged_model import MergedModel
         from engine.serve.shared_base import SharedBaseModel
 
-        key = (base, *(file_state(path) for path in sorted(base.glob("*.safetensors"))))
-        shared = self.cache.acquire(
-            key, fp32_bytes(base), lambda _: SharedBaseModel(base, architecture, choose_device(self.device))
-        )
-        entry.needs.append(shared)
-        adapter = load_adapter(folder, shared.value, len(info.labels))
-        return LoadedModel(info, self._tokenizer(entry, folder), shared.value, adapter)
-
-    def _load_merged(self, entry: CacheEntry, folder: Path, info: ModelInfo, base: Path) -> LoadedModel:
-        """Load a base model of its own and merge the adapter into it."""
-        from engine.serve.merged_model import MergedModel  # deferred: imports torch
-
-        merged = MergedModel(folder, base, len(info.labels), choose_device(self.device))
-        return LoadedModel(info, self._tokenizer(entry, folder), merged, None)
-
-    def _tokenizer(self, entry: CacheEntry, folder: Path) -> ServedTokenizer:
-        """Return a shared tokenizer: most adapters of a base model have the same one, which takes more memory than they do."""
+        device = choose_device(self.device)
+        model: BatchModel
+        adapter = None
+        if shared is None:
+            model = MergedModel(folder, base, len(info.labels), device)
+        else:
+            base_key = (base, *(file_state(path) for path in sorted(base.glob("*.safetensors"))))
+            base_entry = self.cache.acquire(base_key, fp32_bytes(base), lambda _: SharedBaseModel(base, shared, device))
+            entry.needs.append(base_entry)
+            model = base_entry.value
+            adapter = load_adapter(folder, base_entry.value, len(info.labels))
+        # Most adapters of a base model have the same tokenizer, which takes more memory than they do.
         key, size = tokenizer_key(folder)
         tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
         entry.needs.append(tokenizer)
-        return tokenizer.value
+        return LoadedModel(info, tokenizer.value, model, adapter)
 
 
 def choose_device(name: str) -> torch.device:
@@ -241,9 +239,3 @@ def one_core() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _prediction(output: RowOutput, labels: tuple[str, ...], truncated: bool) -> Prediction:
-    probabilities = tuple(output.logits.float().softmax(-1).tolist())
-    likeliest = probabilities.index(max(probabilities))
-    return Prediction(likeliest, labels, probabilities, truncated, output.features)

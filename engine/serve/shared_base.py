@@ -36,7 +36,10 @@ class SharedProjection:
         self.columns = {path: slice(start, end) for path, start, end in zip(paths, [0, *ends], ends, strict=False)}
 
     def __call__(self, x: Tensor, segments: Segments) -> Tensor:
-        """Return (rows, out) for x: (rows, in), with each segment's update by its adapter."""
+        """Return (rows, out) for x: (rows, in), with each segment's update by its adapter.
+
+        The rows are tokens, or texts where only their first tokens are computed.
+        """
         y = torch.addmm(self.bias, x, self.weight.t())
         for rows, adapter in segments:
             for path, columns in self.columns.items():
@@ -72,19 +75,8 @@ class TokenLayout:
         self.is_token = columns < length_of_row[:, None]
         self.positions = columns.expand(self.rows, -1)[self.is_token]
         self.token_indexes = torch.where(self.is_token, self.first_tokens[:, None] + columns, 0)
-
-    def to_rectangle(self, x: Tensor) -> Tensor:
-        """(tokens, …) → (rows, longest, …)"""
-        return x[self.token_indexes] if self.is_padded else x.view(self.rows, self.longest, -1)
-
-    def to_tokens(self, x: Tensor) -> Tensor:
-        """(rows, longest, width) → (tokens, width)"""
-        return x[self.is_token] if self.is_padded else x.reshape(self.rows * self.longest, -1)
-
-    @property
-    def attention_mask(self) -> Tensor | None:
-        """(rows, 1, 1, longest); None without padding."""
-        return self.is_token[:, None, None] if self.is_padded else None
+        # (rows, 1, 1, longest); None without padding.
+        self.attention_mask = self.is_token[:, None, None] if self.is_padded else None
 
 
 class SharedBaseModel:
@@ -119,11 +111,7 @@ class SharedBaseModel:
     def outputs(self, rows: list[BatchRow]) -> list[RowOutput]:
         """Return the outputs in the order of `rows`; rows of one adapter are computed beside each other."""
         order = sorted(range(len(rows)), key=lambda i: (id(rows[i].adapter), len(rows[i].ids)))
-        outputs = self._compute([rows[i] for i in order])
-        output_of_row = dict(zip(order, outputs, strict=True))
-        return [output_of_row[i] for i in range(len(rows))]
-
-    def _compute(self, rows: list[BatchRow]) -> list[RowOutput]:
+        rows = [rows[i] for i in order]
         layout = TokenLayout([len(row.ids) for row in rows], self.device)
         text_segments = _segments(rows, [1] * len(rows))
         token_segments = _segments(rows, [len(row.ids) for row in rows])
@@ -134,7 +122,8 @@ class SharedBaseModel:
         for layer in self.layers[:-1]:
             query, key, value = self._query_key_value(layer, x, layout, token_segments)
             context = scaled_dot_product_attention(query, key, value, attn_mask=layout.attention_mask)
-            context = layout.to_tokens(context.transpose(1, 2).flatten(2))
+            context = context.transpose(1, 2).flatten(2)
+            context = context[layout.is_token] if layout.is_padded else context.flatten(0, 1)
             x = self._feed_forward(layer, x, context, token_segments)
         last = self.layers[-1]
         query, key, value = self._query_key_value(last, x, layout, token_segments)
@@ -144,17 +133,19 @@ class SharedBaseModel:
         for texts, adapter in text_segments:
             logits, features = adapter.classify(first[texts])
             outputs += [RowOutput(*row) for row in zip(logits, features, strict=True)]
-        return outputs
+        output_of_row = dict(zip(order, outputs, strict=True))
+        return [output_of_row[i] for i in range(len(order))]
 
     def _query_key_value(
         self, layer: SharedLayer, x: Tensor, layout: TokenLayout, segments: Segments
     ) -> tuple[Tensor, ...]:
-        """(tokens, width) → query, key and value, each (rows, heads, longest, width of a head)"""
-        qkv = layout.to_rectangle(layer.qkv(x, segments))
+        """Return query, key and value of x: (tokens, width), each (rows, heads, longest, width of a head)."""
+        qkv = layer.qkv(x, segments)
+        qkv = qkv[layout.token_indexes] if layout.is_padded else qkv.view(layout.rows, layout.longest, -1)
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
     def _feed_forward(self, layer: SharedLayer, x: Tensor, context: Tensor, segments: Segments) -> Tensor:
-        """Compute what follows attention: (rows, width) → (rows, width)"""
+        """Compute what follows attention: (rows, width) for x and context: (rows, width)."""
         x = layer.attention_norm(layer.output(context, segments).add_(x))
         inner = self.activation(layer.up(x, segments))
         return layer.output_norm(layer.down(inner, segments).add_(x))

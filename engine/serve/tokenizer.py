@@ -11,7 +11,7 @@ MEMORY_FACTOR = 16  # bytes in memory per byte of tokenizer.json; measured on BE
 
 
 class ServedTokenizer:
-    """A final model's tokenizer."""
+    """A final model's tokenizer: the fast one of tokenizer.json, or without that file the slow one of transformers."""
 
     def __init__(self, folder: Path) -> None:
         self._lock = Lock()
@@ -31,7 +31,11 @@ class ServedTokenizer:
     def encode(self, texts: list[str], max_length: int) -> list[tuple[list[int], bool]]:
         """Return each text's ids with its special tokens, at most max_length, and whether the text was truncated."""
         if self._fast is None:
-            return self._encode_slowly(texts, max_length)
+            # transformers sets truncation on the tokenizer, hence the lock.
+            with self._lock:
+                one_more = self._slow(texts, truncation=True, max_length=max_length + 1)["input_ids"]
+                ids_of_texts = self._slow(texts, truncation=True, max_length=max_length)["input_ids"]
+            return [(ids, len(longer) > max_length) for ids, longer in zip(ids_of_texts, one_more, strict=True)]
         # Truncation and padding are settings of the tokenizer itself, so threads must not use them: cut by hand.
         most_tokens = max_length - self._fast.num_special_tokens_to_add(False)
         encoded = []
@@ -41,13 +45,6 @@ class ServedTokenizer:
                 encoding.truncate(most_tokens)
             encoded.append((self._fast.post_process(encoding).ids, truncated))
         return encoded
-
-    def _encode_slowly(self, texts: list[str], max_length: int) -> list[tuple[list[int], bool]]:
-        """Encode with transformers, which sets truncation on the tokenizer, hence the lock."""
-        with self._lock:
-            one_more = self._slow(texts, truncation=True, max_length=max_length + 1)["input_ids"]
-            ids_of_texts = self._slow(texts, truncation=True, max_length=max_length)["input_ids"]
-        return [(ids, len(longer) > max_length) for ids, longer in zip(ids_of_texts, one_more, strict=True)]
 
 
 def tokenizer_key(folder: Path) -> tuple[str, int]:

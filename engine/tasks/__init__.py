@@ -17,68 +17,98 @@ from engine.devices import DevicePlan
 class Task(Protocol):
     """The data and the model of one run. The training loop knows only this contract, nothing of texts or labels.
 
-    `rows` are always indexes into the training rows or, for evaluation batches, into the evaluation rows.
+    `rows` are always indexes into the training rows or, for evaluation batches, into the evaluation rows: (rows,) int64.
     """
 
     model: nn.Module  # base model with adapter, on the device
     lengths: np.ndarray  # (training rows,) tokens of each
     facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
     plan: DevicePlan  # how the model really computes, which may be less than what was planned
+    test_share: float  # test rows per evaluation row
 
     def loss_weight(self, rows: np.ndarray) -> float:
-        """Return what the summed loss of these training rows is divided by to get their mean."""
+        """Return what the summed loss of these training rows is divided by to get their mean.
+
+        It is that of a whole step: micro-batches and processes divide their parts of the loss by it, so that the
+        gradients do not depend on how a step is divided.
+        """
         ...
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
-        """Return the summed loss of these training rows, a scalar with a gradient."""
+        """Return the summed loss of these training rows, a scalar with a gradient.
+
+        May raise what torch raises when memory runs out; the caller then tries again with fewer rows.
+        """
         ...
 
     def estimate_step_bytes(self, rows: int, length: int) -> float:
-        """Return the estimated memory in bytes of a micro-batch of `rows` rows padded to `length` tokens."""
+        """Return the estimated memory in bytes of a micro-batch of `rows` rows, of which the longest has `length` tokens.
+
+        It should be right within a quarter: engine.out_of_memory adds that margin.
+        """
         ...
 
     def padded_length(self, rows: np.ndarray) -> int:
-        """Return the number of tokens that each of these training rows is padded to."""
+        """Return the number of tokens that each of these training rows is padded to.
+
+        Batches of one padded length take the same time, so an estimate times one of them.
+        """
         ...
 
     def evaluation_batches(self) -> list[np.ndarray]:
-        """Return the evaluation rows of each batch of an evaluation."""
+        """Return the evaluation rows of each batch of an evaluation, longest first.
+
+        Used by estimates, which time some of them with `evaluate_batch`.
+        """
         ...
 
     def evaluate_batch(self, rows: np.ndarray) -> object:
-        """Do what `evaluate` does with one batch."""
-        ...
-
-    @property
-    def test_share(self) -> float:
-        """Number of test rows per evaluation row."""
+        """Do what `evaluate` does with one batch, so that an estimate can time it; the result is ignored."""
         ...
 
     def baseline(self) -> dict[str, float]:
-        """Return the scores of simple models on the evaluation rows."""
+        """Return the scores of simple models on the evaluation rows by name, such as majority_accuracy.
+
+        They say what the run's own scores are worth. Part of `summary`; on its own for estimates of time.
+        """
         ...
 
     def evaluate(self) -> dict[str, Any]:
-        """Return the metrics on the evaluation rows: `loss`, `accuracy` and the like, and more for metrics.json."""
+        """Return the metrics on the evaluation rows: `loss`, `accuracy` and the like, and more for metrics.json.
+
+        `loss` and the configured training.metric_for_best_model have to be among them. All processes of a run call this
+        together and get the same metrics.
+        """
         ...
 
     def summary(self) -> dict[str, Any]:
-        """Return what metrics.json holds beside the last evaluation's metrics: labels, baseline, worst rows."""
+        """Return what metrics.json holds beside the last evaluation's metrics: labels, baseline, worst rows.
+
+        Called once, after the last `evaluate`, by all processes of a run together.
+        """
         ...
 
     def save_extras(self, folder: Path) -> None:
-        """Add to the final model what is needed to use it, such as tokenizer and label names."""
+        """Add to the final model in `folder` what is needed to use it, such as tokenizer and label names.
+
+        The adapter is there already. Raises DiskError.
+        """
         ...
 
     def verify(self, folder: Path) -> None:
-        """Load the final model from `folder`; raise CheckpointDamaged unless it predicts what the trained one does.
+        """Load the final model from `folder` and compare it with the trained one, which is unusable afterwards.
 
-        The trained model is unusable afterwards.
+        Raises CheckpointDamagedError unless both predict the same on a few rows.
         """
         ...
 
 
 def create(config: RunConfig, plan: DevicePlan, base: Path, data_file: Path, cache_dir: Path | None, seed: int) -> Task:
-    """Return the configured task with its data tokenised and its model loaded from the folder `base`."""
+    """Return the configured task with its data tokenised and its model loaded from the folder `base`.
+
+    cache_dir: where token ids are kept for the next run. seed: of the sample of rows and of the adapter.
+
+    Raises the errors of its data, ConfigError and BaseModelUnavailableError.
+    """
     # Only the module of the configured task type is imported.
     return import_module(f"{__name__}.{config.task}").Task(config, plan, base, data_file, cache_dir, seed)

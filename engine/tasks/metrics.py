@@ -50,26 +50,27 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[s
     }
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over labels: (rows, labels)."""
-    return softmax(logits, axis=1)
-
-
 def row_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the cross entropy of each row: (rows,)."""
+    """Return the cross entropy of each row: (rows,), without label smoothing or class weights.
+
+    logits: (rows, labels); labels: (rows,) indexes of the true labels.
+    """
     return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
 
 
 def worst_rows(logits: np.ndarray, split: Split, names: list[str]) -> list[dict[str, Any]]:
-    """Return the rows with the highest loss: confidently wrong, or mislabelled."""
+    """Return the WORST_ROWS rows with the highest loss, highest first: confidently wrong, or mislabelled.
+
+    logits: (rows, labels), row by row those of `split`; names: of the labels.
+    """
     losses = row_losses(logits, split.labels)
-    predictions = probabilities(logits)
+    probabilities = softmax(logits, axis=1)
     return [
         {
             "text": split.texts[row],
             "label": names[split.labels[row]],
-            "predicted": names[int(predictions[row].argmax())],
-            "probability": float(predictions[row].max()),
+            "predicted": names[int(probabilities[row].argmax())],
+            "probability": float(probabilities[row].max()),
             "loss": float(losses[row]),
         }
         for row in np.argsort(-losses, kind="stable")[:WORST_ROWS]
@@ -82,7 +83,10 @@ def majority_accuracy(train: Split, held_out: Split) -> float:
 
 
 def linear_accuracy(train: Split, held_out: Split) -> float:
-    """Return the accuracy of logistic regression on TF-IDF of words, or of characters in scripts without spaces."""
+    """Return the accuracy of logistic regression on TF-IDF of words, or of characters in scripts without spaces.
+
+    Only the first BASELINE_ROWS training rows and BASELINE_CHARACTERS characters of each text are read: it is to be quick.
+    """
     # Deferred: scikit-learn is slow to import.
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

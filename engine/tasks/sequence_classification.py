@@ -55,9 +55,9 @@ class Task:
         if self.rows.test:
             self.test_tokens = tokenise(self.rows.test.texts, self.tokenizer, self.max_length, cache_dir)
         self.lengths = self.train_tokens.lengths
+        self.test_share = len(self.rows.test or ()) / max(1, len(self.rows.eval))
         self.class_weights = self._class_weights()
-        self.facts = self._facts()
-        self._refuse_unsuitable_data()
+        self.facts = self._check_data()
 
         # Model: the base model with an adapter and, where the architecture is covered, a fused forward pass.
         base_model, new_modules = load_classifier(base, config.model.name, self.rows.labels, plan)
@@ -72,7 +72,7 @@ class Task:
         self.eval_logits = np.empty((0, len(self.rows.labels)), dtype=np.float32)  # of the latest `evaluate`
 
     def loss_weight(self, rows: np.ndarray) -> float:
-        """Return the number of rows, or the sum of their class weights."""
+        """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
         if self.class_weights is None:
             return float(len(rows))
         return float(self.class_weights[torch.from_numpy(self.rows.train.labels[rows])].sum())
@@ -104,11 +104,6 @@ class Task:
         """Return the logits of evaluation rows: (rows, labels)."""
         with _evaluation_mode(self.model):
             return self.logits(self.eval_tokens, rows).cpu().numpy()
-
-    @property
-    def test_share(self) -> float:
-        """Number of test rows per evaluation row."""
-        return len(self.rows.test or ()) / max(1, len(self.rows.eval))
 
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the evaluation rows; their logits are kept for `summary`."""
@@ -148,15 +143,16 @@ class Task:
 
         # Free the trained weights first: loading them again must not need more memory than training did.
         # bitsandbytes' weights cannot move to the meta device, and are small.
-        if self.plan.few_bits is None:
+        if self.plan.quantization is None:
             self.model.to("meta")
-        self.forward = _plain_forward(self.model)  # drops the fused forward pass, which holds weights too
+        self.forward = _plain_forward(self.model)  # in place of the fused forward pass, which holds weights too
         release_memory(self.plan.device)
 
         base_model, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
         reloaded = cast_head_inputs(attach_adapter(base_model, folder)).to(self.plan.device)
+        self.forward = _plain_forward(reloaded)
         with _evaluation_mode(reloaded):
-            actual = _plain_forward(reloaded)(**self._inputs(self.eval_tokens, rows)).float().cpu()
+            actual = self.logits(self.eval_tokens, rows).cpu()
         tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3
         if not torch.allclose(actual, expected, atol=tolerance, rtol=tolerance):
             raise CheckpointDamagedError(
@@ -167,12 +163,11 @@ class Task:
 
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, labels)."""
-        return self.forward(**self._inputs(tokens, rows)).float()
-
-    def _inputs(self, tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:
         ids, mask = tokens.padded(rows, self.tokenizer.pad_token_id or 0)
         device = self.plan.device
-        return {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
+        return self.forward(
+            input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device)
+        ).float()
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
         """Return the logits of all rows, computed by all processes together: (rows, labels)."""
@@ -193,6 +188,7 @@ class Task:
             return world.all_reduce(logits.to(self.plan.device)).cpu().numpy()
 
     def _evaluation_batch_size(self, tokens: Tokens) -> int:
+        """Return the configured batch size, or on a CPU the largest of its halves that fits into free memory."""
         batch_size = self.config.training.per_device_eval_batch_size
         if self.plan.device.type != "cpu":
             return batch_size  # a GPU reports cleanly when memory runs out, so no estimate is needed
@@ -208,7 +204,20 @@ class Task:
         counts = np.bincount(self.rows.train.labels, minlength=len(self.rows.labels)).clip(1)
         return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
 
-    def _facts(self) -> dict[str, Any]:
+    def _check_data(self) -> dict[str, Any]:
+        """Return the facts about the data; raise ConfigError or TextsTooLongError if they contradict the configuration."""
+        num_labels = self.config.model.num_labels
+        if num_labels is not None and num_labels != len(self.rows.labels):
+            message = f"model.num_labels is {num_labels}, but the data have {len(self.rows.labels)} labels. Remove it."
+            raise ConfigError([Problem("model.num_labels", message, "num_labels")])
+        truncated = self.train_tokens.truncated + self.eval_tokens.truncated
+        if truncated and self.config.data.truncation == "refuse":
+            raise TextsTooLongError(
+                f"{truncated} texts are longer than {self.max_length} tokens, and data.truncation is refuse. "
+                "Raise data.max_length, shorten the texts, or set data.truncation to truncate.",
+                field="data.max_length",
+                rows=truncated,
+            )
         return {
             "task": self.config.task,
             "labels": self.rows.labels,
@@ -219,25 +228,11 @@ class Task:
             "experiment": self.config.experiment_name,
             "train_rows": len(self.rows.train),
             "eval_rows": len(self.rows.eval),
-            "truncated_rows": self.train_tokens.truncated + self.eval_tokens.truncated,
+            "truncated_rows": truncated,
             "skipped_rows": self.rows.skipped,
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
         }
-
-    def _refuse_unsuitable_data(self) -> None:
-        num_labels = self.config.model.num_labels
-        if num_labels is not None and num_labels != len(self.rows.labels):
-            message = f"model.num_labels is {num_labels}, but the data have {len(self.rows.labels)} labels. Remove it."
-            raise ConfigError([Problem("model.num_labels", message, "num_labels")])
-        truncated = self.facts["truncated_rows"]
-        if truncated and self.config.data.truncation == "refuse":
-            raise TextsTooLongError(
-                f"{truncated} texts are longer than {self.max_length} tokens, and data.truncation is refuse. "
-                "Raise data.max_length, shorten the texts, or set data.truncation to truncate.",
-                field="data.max_length",
-                rows=truncated,
-            )
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
@@ -251,6 +246,7 @@ def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Turn off dropout and gradients inside of the block; afterwards the model is in training mode."""
     model.eval()
     try:
         with torch.inference_mode():

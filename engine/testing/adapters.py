@@ -14,7 +14,7 @@ MAX_LENGTH = 24
 
 
 def make_adapter(folder: Path, labels: Sequence[str], seed: int, base: Path | None = None, **lora: Any) -> Path:
-    """Fill a final_model folder over the sample base model, or over the one in the folder `base`, by whose name it is found.
+    """Fill a final_model folder over the sample base model, or over the one in the folder `base`, whose name goes into lorasite.json.
 
     lora: arguments of PEFT's LoraConfig.
     """

@@ -32,14 +32,14 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertForSequenceClassification(config).save_pretrained(folder / "tiny")
     AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(folder / "tiny")
     shutil.copytree(base_model_path(), folder / "still")
-    told = json.loads((folder / "still/config.json").read_text())
-    still = told | {"hidden_dropout_prob": 0.0, "classifier_dropout": 0.0}
-    (folder / "still/config.json").write_text(json.dumps(still))
+    base_config = json.loads((folder / "still/config.json").read_text())
+    without_dropout = base_config | {"hidden_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    (folder / "still/config.json").write_text(json.dumps(without_dropout))
     return folder
 
 
 def small(**sections: Any) -> RunConfig:
-    """A run of eight steps in two epochs, with dropout and accumulation; sections add to it."""
+    """Return the configuration of a run of eight steps in two epochs, with dropout and accumulation; sections add to it."""
     base: dict[str, dict[str, Any]] = {
         "lora": {"r": 4, "lora_dropout": 0.1, "layers_to_transform": [4, 5]},
         "data": {"train_samples": 32, "eval_samples": 16, "max_length": 24},
@@ -57,6 +57,7 @@ def small(**sections: Any) -> RunConfig:
 
 
 def run(config: RunConfig, data_file: Path, results: Path, **more: Any) -> list[Event]:
+    """Train and return all events. more: further arguments of engine.train."""
     return list(train(config, data_file=data_file, results=results, **more))
 
 

@@ -1,4 +1,4 @@
-"""Runs one small training again and again, each time with a fault at the next place where it touches a file.
+"""Run one small training again and again, each time with a fault at the next place where it touches a file.
 
     python -m engine.tests.faults kill|full|refuse FOLDER DATA CONFIG BASES EVERY
 
@@ -29,7 +29,10 @@ class Faults:
     """Counts what changes files below a folder, and does `strike` at the n-th."""
 
     def __init__(self, folder: Path, at: int | None, strike: Callable[[], None]) -> None:
-        self.folder, self.at, self.strike, self.places = str(folder), at, strike, list[str]()
+        self.folder = str(folder)
+        self.at = at
+        self.strike = strike
+        self.places: list[str] = []
         sys.addaudithook(self)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -61,7 +64,7 @@ def refuse() -> None:
 
 
 def forked(work: Callable[[], Any]) -> Any:
-    """What `work` returns in a process of its own, or the signal that ended it."""
+    """Return what `work` returns in a process of its own, or the name of the signal that ended it."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -69,9 +72,9 @@ def forked(work: Callable[[], Any]) -> Any:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        output = pipe.read()
     _, status = os.waitpid(child, 0)
-    return json.loads(said) if said else signal.Signals(os.WTERMSIG(status)).name
+    return json.loads(output) if output else signal.Signals(os.WTERMSIG(status)).name
 
 
 STRIKES = {"kill": kill, "full": full, "refuse": refuse}
@@ -84,7 +87,7 @@ def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path, ev
             losses = [event.loss for event in train(config, data_file=data, results=results, base_models_dir=bases)
                       if hasattr(event, "loss")]  # fmt: skip
         except EngineError as error:
-            return {"code": error.code, "said": str(error), "places": faults.places}
+            return {"code": error.code, "message": str(error), "places": faults.places}
         return {"code": "", "places": faults.places, "losses": losses}
 
     def adapter(results: Path) -> str:

@@ -51,9 +51,9 @@ def torchrun(folder: Path, data: Path, bases: Path, *more: str) -> subprocess.Po
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
-    return said
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +66,25 @@ def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets,
     results, _ = shared
     run(config(), tweets, tmp_path, base_models_dir=bases)
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, results))
-    losses = [[point["loss"] for point in found["history"] if "loss" in point] for found in (one, two)]
+    losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
     assert len(losses[0]) == 20 and losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert two["eval"]["loss"] == pytest.approx(one["eval"]["loss"], rel=1e-4)
     assert {name: two[name] for name in ("labels", "checkpoints")} == {
         name: one[name] for name in ("labels", "checkpoints")
     }
     assert two["eval"]["confusion_matrix"] == one["eval"]["confusion_matrix"]
-    expected, found = load_file(tmp_path / ADAPTER), load_file(results / ADAPTER)
-    assert expected.keys() == found.keys()
+    expected = load_file(tmp_path / ADAPTER)
+    actual = load_file(results / ADAPTER)
+    assert expected.keys() == actual.keys()
     for name, tensor in expected.items():
-        np.testing.assert_allclose(found[name], tensor, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(actual[name], tensor, atol=1e-4, err_msg=name)
 
 
 def test_one_process_writes_and_speaks(shared):
-    results, said = shared
+    results, output = shared
     log = (results / "logs.txt").read_text()
     assert log.count("Stage: done.") == log.count("Step 20/20") == 1 and "2 × cpu" in log
-    assert said.count("Everything is in") == said.count("evaluation accuracy") == 1
+    assert output.count("Everything is in") == output.count("evaluation accuracy") == 1
     assert not list(results.rglob(".draft-*"))
 
 
@@ -103,7 +104,7 @@ def test_processes_that_are_killed_or_asked_to_stop_resume_to_the_same_bytes(sha
 
 
 def newest(results: Path) -> int:
-    """The newest checkpoint's step."""
+    """Return the step of the newest checkpoint, 0 without any."""
     return max((int(path.name[11:]) for path in results.glob("artifacts/checkpoints/checkpoint-*")), default=0)
 
 
@@ -118,7 +119,7 @@ def step_above(process: subprocess.Popen[str], results: Path, step: int) -> None
 
 
 def second(launcher: int) -> int:
-    """Process id of rank 1."""
+    """Return the process id of rank 1."""
     children = psutil.Process(launcher).children()
     return next(child.pid for child in children if child.environ().get("RANK") == "1")
 
@@ -130,15 +131,15 @@ world, cpu = World.from_environment(), torch.device("cpu")
 world.join(cpu)
 weight = torch.nn.Parameter(torch.zeros(2))
 weight.grad = None if world.is_main_process else torch.tensor([3.0, 4.0])  # the first had no rows
-told = world.exchange_step([weight], loss=1.0 + world.rank, micro_batch=8 >> world.rank, stop=not world.is_main_process)
+exchange = world.exchange_step([weight], loss=1.0 + world.rank, micro_batch=8 >> world.rank, stop=not world.is_main_process)
 world.refuse_differences("same", [weight], cpu)
 try:
     world.refuse_differences(f"checkpoint {world.rank}", [weight], cpu)
-    said = "agreed"
+    outcome = "agreed"
 except ProcessesDifferError as error:
-    said = error.code
+    outcome = error.code
 world.leave()
-sys.stdout.write(json.dumps([*told, weight.grad.tolist(), said]) + chr(10))
+sys.stdout.write(json.dumps([*exchange, weight.grad.tolist(), outcome]) + chr(10))
 """
 
 

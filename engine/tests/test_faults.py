@@ -33,7 +33,7 @@ def test_run_killed_at_any_file_boundary_goes_on_by_itself_to_the_same_bytes(twe
     hits = hit("kill", tmp_path, tweets, bases)
     assert len([one for one in hits if "checkpoint-" in one["place"]]) > 16
     assert {one["broken"] for one in hits} == {"SIGKILL"}
-    assert [(one["place"], one["again"].get("said")) for one in hits if not one["same"]] == []
+    assert [(one["place"], one["again"].get("message")) for one in hits if not one["same"]] == []
     assert [one["drafts"] for one in hits if one["drafts"]] == []
 
 
@@ -42,9 +42,9 @@ def test_disk_full_at_any_write_is_told_in_words_and_the_run_goes_on_once_there_
     assert len([one for one in hits if "checkpoint-" in one["place"]]) > 8
     refused = [one for one in hits if one["broken"]["code"]]
     assert {one["broken"]["code"] for one in refused} == {"disk_full"}
-    assert all("disk is full" in one["broken"]["said"] for one in refused)
+    assert all("disk is full" in one["broken"]["message"] for one in refused)
     assert any("checkpoint-2" in one["place"] for one in refused)
-    assert [(one["place"], one["again"].get("said")) for one in hits if not one["same"]] == []
+    assert [(one["place"], one["again"].get("message")) for one in hits if not one["same"]] == []
 
 
 def test_disk_that_refuses_every_write_from_some_moment_on_leaves_what_was_saved(tweets, bases, tmp_path):
@@ -52,5 +52,7 @@ def test_disk_that_refuses_every_write_from_some_moment_on_leaves_what_was_saved
     refused = [one for one in hits if one["broken"]["code"]]
     assert len(refused) > 0.9 * len(hits)
     assert {one["broken"]["code"] for one in refused} == {"disk_full"}
-    assert any("adapter_model" in one["broken"]["said"] or "checkpoint-2" in one["broken"]["said"] for one in refused)
-    assert [(one["place"], one["again"].get("said")) for one in hits if not one["same"]] == []
+    assert any(
+        "adapter_model" in one["broken"]["message"] or "checkpoint-2" in one["broken"]["message"] for one in refused
+    )
+    assert [(one["place"], one["again"].get("message")) for one in hits if not one["same"]] == []

@@ -23,7 +23,7 @@ LABELS = ["negative", "neutral", "positive"]
 
 @pytest.fixture
 def quick(tweets: Path, bases: Path, tmp_path: Path) -> Any:
-    """Trains the tiny base model without dropout; gives the events and the adapter."""
+    """Train the tiny base model without dropout; return the events and the adapter."""
 
     def trained(**sections: Any) -> tuple[list[Any], dict[str, torch.Tensor]]:
         lora = {"layers_to_transform": None, "lora_dropout": 0.0, **sections.pop("lora", {})}
@@ -48,7 +48,7 @@ def adapted(**lora: Any) -> Any:
 
 
 def with_adapter(model: nn.Module) -> set[str]:
-    """Kinds of layers that have one."""
+    """Return the kinds of layers that have an adapter."""
     return {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
@@ -76,7 +76,7 @@ def test_dora_learns_a_magnitude_for_each_row_of_a_weight() -> None:
 
 
 def test_pissa_starts_from_the_strongest_directions_and_the_same_weight_in_sum() -> None:
-    plain, pissa = (adapted(r=4, layers_to_transform=[0], init_lora_weights=way) for way in ("default", "pissa"))
+    plain, pissa = (adapted(r=4, layers_to_transform=[0], init_lora_weights=start) for start in ("default", "pissa"))
     name = "base_model.model.bert.encoder.layer.0.attention.self.query"
     before, module = plain.get_submodule(name).base_layer.weight, pissa.get_submodule(name)
     update = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
@@ -104,9 +104,9 @@ def test_learning_rate_follows_the_schedule_of_the_same_name_in_transformers(nam
         optimizer.step()
         theirs.step()
     config = TrainingSection(learning_rate=0.01, warmup_ratio=0.2, lr_scheduler_type=name)
-    found = [learning_rate(step, total, config) for step in range(total)]
-    assert found[warmup:] == pytest.approx(expected[warmup:])
-    assert found[:warmup] == pytest.approx([0.01 * step / 8 for step in range(1, warmup + 1)])
+    rates = [learning_rate(step, total, config) for step in range(total)]
+    assert rates[warmup:] == pytest.approx(expected[warmup:])
+    assert rates[:warmup] == pytest.approx([0.01 * step / 8 for step in range(1, warmup + 1)])
 
 
 def test_gradients_are_clipped_to_the_norm_and_zero_means_not(quick) -> None:

@@ -90,9 +90,9 @@ def trained(data: Path, results: Path, mebibytes: int) -> list[Any]:
 def test_run_under_a_memory_limit_takes_smaller_micro_batches_and_ends_with_the_same_losses(long_texts, tmp_path):
     plenty = trained(long_texts, tmp_path / "plenty", 0)
     scarce = trained(long_texts, tmp_path / "scarce", 600)
-    told = [message for code, message in scarce if code == "out_of_memory"]
-    assert "out_of_memory" not in dict(plenty) and "micro-batches of" in told[0]
-    losses = [[value for name, value in found if name == "loss"] for found in (plenty, scarce)]
+    messages = [message for code, message in scarce if code == "out_of_memory"]
+    assert "out_of_memory" not in dict(plenty) and "micro-batches of" in messages[0]
+    losses = [[value for name, value in lines if name == "loss"] for lines in (plenty, scarce)]
     assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert (tmp_path / "scarce/artifacts/final_model/adapter_model.safetensors").is_file()
 
@@ -110,8 +110,8 @@ def test_memory_of_a_step_is_estimated_within_a_quarter(long_texts, tmp_path, pr
     done = subprocess.run([sys.executable, "-c", ESTIMATE, *arguments], capture_output=True, text=True, check=True)
     measured = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(measured) == 6
-    for *what, foreseen, taken in measured:
-        assert foreseen == pytest.approx(taken, rel=0.25), (foreseen / taken, what)
+    for *case, estimated, actual in measured:
+        assert estimated == pytest.approx(actual, rel=0.25), (estimated / actual, case)
 
 
 def test_free_memory_is_a_number_of_bytes_below_the_machines():

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from engine import ConfigError, StepDone, devices
-from engine.config import FewBits, ModelSection
-from engine.models.loading import in_few_bits
+from engine.config import ModelSection, Quantization
+from engine.models.loading import quantization_options
 from engine.tests.conftest import metrics_of, run, small
 from samples import base_model_path
 
-BITS: list[FewBits] = ["load_in_8bit", "load_in_4bit"]
+BITS: list[Quantization] = ["load_in_8bit", "load_in_4bit"]
 bits_of_both = pytest.mark.parametrize("bits", BITS)
 
 
-def plan_of(bits: FewBits) -> devices.DevicePlan:
-    return replace(devices.choose(small()), few_bits=bits, fused_encoder=False, dtype=torch.bfloat16)
+def plan_of(bits: Quantization) -> devices.DevicePlan:
+    return replace(devices.choose(small()), quantization=bits, fused_encoder=False, dtype=torch.bfloat16)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would be trained here")
@@ -35,7 +35,7 @@ def test_run_on_a_machine_without_an_nvidia_gpu_is_refused_before_anything_is_lo
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="it is installed")
 def test_missing_package_is_named_with_the_command_that_installs_it():
     with pytest.raises(ConfigError, match=r"pip install -r requirements-cuda\.txt"):
-        devices.refuse_few_bits(ModelSection(load_in_4bit=True), torch.device("cuda"))
+        devices.refuse_quantization(ModelSection(load_in_4bit=True), torch.device("cuda"))
 
 
 def test_process_that_warms_up_leaves_bitsandbytes_to_the_runs_since_it_opens_cuda(tmp_path):
@@ -54,10 +54,10 @@ def test_process_that_warms_up_leaves_bitsandbytes_to_the_runs_since_it_opens_cu
 
 @bits_of_both
 def test_encoder_is_loaded_in_few_bits_and_what_learns_in_full(bits):
-    told = in_few_bits(base_model_path(), plan_of(bits))
-    config = told["quantization_config"]
+    options = quantization_options(base_model_path(), plan_of(bits))
+    config = options["quantization_config"]
     assert config.quantization_method() == {"load_in_8bit": "llm_int8", "load_in_4bit": "nf4"}[bits]
-    assert config.bnb_4bit_compute_dtype == torch.bfloat16 and told["device_map"] == {"": "cpu"}
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16 and options["device_map"] == {"": "cpu"}
     assert set(config.llm_int8_skip_modules) == {"classifier", "dropout", "bert.pooler"}
 
 
@@ -69,7 +69,7 @@ def test_run_with_weights_in_8_bits_learns_saves_and_loads(tweets, tmp_path, mon
 
     Not in 4 bits: on a CPU with avx512_bf16 these give no gradients once they have been evaluated.
     """
-    bits: FewBits = "load_in_8bit"
+    bits: Quantization = "load_in_8bit"
     plan = plan_of(bits)
     monkeypatch.setattr(devices, "choose", lambda config, world: plan)
     config = small(model={bits: True}, lora={"lora_dropout": 0.0}, training={"num_train_epochs": 4})

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StepDone, train
-from engine.errors import CheckpointDamagedError, DiskFullError, DiskRefused, FolderGone, RunInterruptedError
+from engine.errors import CheckpointDamagedError, DiskFullError, DiskRefusedError, FolderGoneError, RunInterruptedError
 from engine.storage import verify_folder, write_folder, write_text
 from engine.tests.conftest import metrics_of, run, small
 
@@ -118,7 +118,7 @@ def test_folder_that_is_removed_while_the_run_trains_is_told_as_that_and_the_run
     unbroken, tweets, tmp_path, removed, after
 ):
     results = tmp_path / "run"
-    with pytest.raises(FolderGone) as gone:
+    with pytest.raises(FolderGoneError) as gone:
         for event in train(small(), data_file=tweets, results=results):
             if isinstance(event, after) and results.exists():
                 shutil.rmtree(results / removed, ignore_errors=True)
@@ -130,7 +130,7 @@ def test_folder_that_is_removed_while_the_run_trains_is_told_as_that_and_the_run
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="Linux has folders that refuse root too")
 def test_folder_that_refuses_files_is_not_called_full():
-    with pytest.raises(DiskRefused, match="the disk refused it") as refused:
+    with pytest.raises(DiskRefusedError, match="the disk refused it") as refused:
         write_text(Path("/sys/kernel/config.yaml"), "a: 1")
     assert refused.value.code == "disk_refused" and "Free some space" not in str(refused.value)
 

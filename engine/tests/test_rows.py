@@ -1,4 +1,4 @@
-"""Rows that take part in no split are counted by their reason and told: in the event, the log, metrics.json and errors."""
+"""Rows that take part in no split are counted by their reason and reported: in the event, the log, metrics.json and errors."""
 
 import json
 from typing import Any

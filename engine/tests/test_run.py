@@ -59,14 +59,14 @@ def test_metrics_json_has_the_metrics_of_the_last_event(finished):
 
 def test_only_best_last_and_fastest_checkpoints_are_kept(finished):
     events, results = finished
-    kept = metrics_of(events)["checkpoints"]
-    assert set(kept) == {"best", "last", "fastest"}
-    found = {path.name for path in (results / "artifacts/checkpoints").iterdir()}
-    assert found == {f"checkpoint-{entry['step']}" for entry in kept.values()}
-    assert all((results / entry["path"]).is_dir() for entry in kept.values())
+    checkpoints = metrics_of(events)["checkpoints"]
+    assert set(checkpoints) == {"best", "last", "fastest"}
+    folders = {path.name for path in (results / "artifacts/checkpoints").iterdir()}
+    assert folders == {f"checkpoint-{entry['step']}" for entry in checkpoints.values()}
+    assert all((results / entry["path"]).is_dir() for entry in checkpoints.values())
     scores = {event.step: event.metrics["accuracy"] for event in events if isinstance(event, Evaluated)}
-    assert kept["best"]["metric"] == max(scores.values())
-    assert kept["fastest"]["step"] == min(
+    assert checkpoints["best"]["metric"] == max(scores.values())
+    assert checkpoints["fastest"]["step"] == min(
         step for step, score in scores.items() if score >= max(scores.values()) - 0.01
     )
 

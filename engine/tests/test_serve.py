@@ -1,4 +1,4 @@
-"""Serving: predictions equal those of plain PEFT, whoever else asks at the same time, and harmful models are refused."""
+"""Serving: predictions equal those of plain PEFT, whoever else predicts at the same time, and harmful models are refused."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def probabilities(predictor: Predictor, folder: Path, texts: list[str]) -> list[list[float]]:
-    return [list(p.probabilities) for p in predictor.ask(folder, texts).predictions]
+    return [list(p.probabilities) for p in predictor.predict(folder, texts).predictions]
 
 
 @pytest.mark.parametrize("name", [*SHARED, *NOT_SHARED])
@@ -66,13 +66,13 @@ def test_predictions_equal_those_of_plain_peft(adapters, name):
     expected = predict_with_plain_peft(adapters[name], TEXTS)
     for row, expected_row in zip(actual, expected, strict=True):
         assert row == pytest.approx(expected_row, abs=1e-5)
-    assert predictor.ask(adapters[name], TEXTS).predictions[2].truncated
+    assert predictor.predict(adapters[name], TEXTS).predictions[2].truncated
 
 
 def test_adapters_share_one_base_model_unless_they_would_change_it(adapters):
     predictor = Predictor()
     for folder in adapters.values():
-        predictor.ask(folder, ["a"])
+        predictor.predict(folder, ["a"])
     computing = {id(loaded.model) for loaded in predictor.cache.values() if isinstance(loaded, LoadedModel)}
     assert len(computing) == 1 + len(NOT_SHARED)
     assert sum(isinstance(value, SharedBaseModel) for value in predictor.cache.values()) == 1
@@ -100,13 +100,13 @@ def test_forty_callers_at_once_get_their_own_answers(adapters):
     names = list(SHARED)
     expected = {name: predict_with_plain_peft(adapters[name], TEXTS) for name in names}
 
-    def ask(number: int) -> None:
+    def call(number: int) -> None:
         name, text = names[number % len(names)], number % len(TEXTS)
         (answer,) = probabilities(predictor, adapters[name], [TEXTS[text]])
         assert answer == pytest.approx(expected[name][text], abs=1e-5)
 
     with ThreadPoolExecutor(20) as threads:
-        list(threads.map(ask, range(40)))
+        list(threads.map(call, range(40)))
     assert predictor.queue.waiting_tokens == 0
 
 
@@ -114,14 +114,14 @@ def test_models_never_take_more_memory_than_the_limit(adapters):
     """The sample base model takes 87 MiB; DoRA's copies are as large. 200 MiB hold two of them."""
     predictor = Predictor(memory_mb=200)
     for name in ("dora", "biases", "query-value", "ranks", "all-linear", "dora"):
-        predictor.ask(adapters[name], ["a"])
+        predictor.predict(adapters[name], ["a"])
         assert predictor.cache.used <= predictor.cache.limit
     assert predictor.state()["models"] >= 2
 
 
 def test_model_larger_than_the_limit_is_refused_before_it_is_loaded(adapters):
     with pytest.raises(ModelTooLargeError, match="SERVE_MEMORY_MB"):
-        Predictor(memory_mb=80).ask(adapters["query-value"], ["a"])
+        Predictor(memory_mb=80).predict(adapters["query-value"], ["a"])
 
 
 def copy_with_change(folder: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
@@ -181,7 +181,7 @@ def add_many_tensors(tensors: dict[str, torch.Tensor]) -> None:
 def test_harmful_adapter_is_refused_with_the_reason(adapters, tmp_path, change, reason):
     folder = copy_with_change(adapters["query-value"], tmp_path / "harmful", change)
     with pytest.raises(ModelUnreadableError, match=reason):
-        Predictor().ask(folder, ["a"])
+        Predictor().predict(folder, ["a"])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04\x95", b"\xff" * 64, b"\x10\0\0\0\0\0\0\0{}"])
@@ -189,7 +189,7 @@ def test_file_that_is_not_safetensors_is_refused_and_never_unpickled(adapters, t
     folder = copy_with_change(adapters["query-value"], tmp_path / "broken", lambda tensors: None)
     (folder / "adapter_model.safetensors").write_bytes(content)
     with pytest.raises(ModelUnreadableError):
-        Predictor().ask(folder, ["a"])
+        Predictor().predict(folder, ["a"])
 
 
 def test_base_model_given_as_a_path_is_refused(adapters, tmp_path):
@@ -198,7 +198,7 @@ def test_base_model_given_as_a_path_is_refused(adapters, tmp_path):
     for name in ("../../etc", "/etc", "no/such-model"):
         (folder / "lorasite.json").write_text(json.dumps(info | {"base_model": name}))
         with pytest.raises(ModelUnreadableError):
-            Predictor(tmp_path).ask(folder, ["a"])
+            Predictor(tmp_path).predict(folder, ["a"])
 
 
 UNSAFE_CONFIGS: dict[str, dict[str, Any]] = {
@@ -221,7 +221,7 @@ def test_adapter_over_a_base_model_with_code_is_refused_and_none_of_it_runs(adap
     info = json.loads((folder / "lorasite.json").read_text())
     (folder / "lorasite.json").write_text(json.dumps(info | {"base_model": "own"}))
     with pytest.raises(ModelUnreadableError):
-        Predictor(tmp_path / "bases").ask(folder, ["a"])
+        Predictor(tmp_path / "bases").predict(folder, ["a"])
     assert not ran.exists() and not connected
 
 
@@ -231,4 +231,4 @@ def test_pickled_adapter_is_refused_and_never_opened(adapters, tmp_path, weights
     (folder / "adapter_model.safetensors").unlink()
     torch.save({"a": torch.zeros(1)}, folder / weights)
     with pytest.raises(ModelUnreadableError, match=r"adapter_model\.safetensors is not there"):
-        Predictor().ask(folder, ["a"])
+        Predictor().predict(folder, ["a"])

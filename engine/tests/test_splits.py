@@ -1,4 +1,4 @@
-"""Held-out rows: the same in any order of rows, kept when rows are added, stratified, near-duplicates together."""
+"""Held-out rows: the same in any order of rows, unchanged when rows are added, stratified, near-duplicates together."""
 
 import polars as pl
 from hypothesis import given, settings
@@ -18,9 +18,9 @@ def frame(rows: list[tuple[str, str]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"text": pl.String, "label": pl.String}, orient="row")
 
 
-def placed(rows: list[tuple[str, str]], known: pl.DataFrame | None = None) -> pl.DataFrame:
+def placed(rows: list[tuple[str, str]], earlier: pl.DataFrame | None = None) -> pl.DataFrame:
     given_rows = frame(rows)
-    return given_rows.with_columns(assign_places(given_rows["text"], given_rows["label"], known))
+    return given_rows.with_columns(assign_places(given_rows["text"], given_rows["label"], earlier))
 
 
 def many_rows(count: int, start: int = 0) -> list[tuple[str, str]]:

@@ -155,12 +155,12 @@ def test_old_folder_comes_back_where_the_new_one_cannot_take_its_name(home, monk
 def test_error_of_the_fill_passes_through_and_leaves_the_old_content(home):
     def fail(draft: Path) -> None:
         draft.joinpath("half").write_text("x") if draft.is_dir() else draft.write_text("half")
-        raise ValueError("not this way")
+        raise ValueError("cannot be filled")
 
     storage.write_text(home / "file", "old")
     storage.write_folder(home / "target", fill_with(OLD))
     for write, name in ((storage.write_file, "file"), (storage.write_folder, "target")):
-        with pytest.raises(ValueError, match="not this way"):
+        with pytest.raises(ValueError, match="cannot be filled"):
             write(home / name, fail)
     assert (home / "file").read_text() == "old" and content(home / "target") == OLD
     assert drafts(home) == []

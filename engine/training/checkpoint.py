@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, resumed bit by bit, and only the useful ones kept."""
+"""Checkpoints: complete or absent, resumed bit by bit, and deleted when they are no longer useful."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Checkpoints:
         return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
     def find_newest(self) -> tuple[Path | None, list[Path]]:
-        """Return the newest intact checkpoint, and the damaged ones that are newer."""
+        """Return the newest intact checkpoint, or None, and the damaged ones that are newer."""
         damaged: list[Path] = []
         for step in self.steps():
             try:
@@ -67,7 +67,10 @@ class Checkpoints:
         return None, damaged
 
     def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
-        """Write the checkpoint of state.step, then delete those that are no longer useful."""
+        """Write the checkpoint of state.step, then delete those that are no longer useful; return its folder.
+
+        It is complete or absent, also after a crash. Raises DiskError.
+        """
 
         def fill(draft: Path) -> None:
             save_adapter(model, draft)
@@ -158,7 +161,7 @@ class Checkpoints:
 
 
 def save_adapter(model: nn.Module, folder: Path) -> None:
-    """Write PEFT's own two files, adapter_model.safetensors and adapter_config.json."""
+    """Write PEFT's own two files, adapter_model.safetensors and adapter_config.json, which plain PEFT can load."""
     peft_model = cast(PeftModel, model)
     # With lora.bias "all", PEFT lists a head's bias twice: under its own name and under modules_to_save.
     tensors = {
@@ -175,7 +178,10 @@ def save_adapter(model: nn.Module, folder: Path) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Load a saved adapter's weights into the model; raise CheckpointDamaged if they do not fit it."""
+    """Load a saved adapter's weights into a model that has such an adapter.
+
+    Raises CheckpointDamagedError if the file has weights that the model lacks.
+    """
     tensors = load_file(folder / "adapter_model.safetensors")
     result: Any = set_peft_model_state_dict(cast(PeftModel, model), tensors)
     if result.unexpected_keys:

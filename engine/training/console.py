@@ -29,7 +29,7 @@ def train_in_terminal(
 ) -> None:
     """Train in the foreground and show the progress on standard error, unless `quiet`. Call from the main thread.
 
-    Ctrl-C and SIGTERM let the current step finish, save a checkpoint and raise Interrupted. Before the first step there
+    Ctrl-C and SIGTERM let the current step finish, save a checkpoint and raise RunInterruptedError. Before the first step there
     is nothing to save, so until then they act as usual. The other arguments and errors are those of engine.train.
     """
     stop_requests: list[int] = []
@@ -63,8 +63,10 @@ def show(event: Event, bar: tqdm) -> None:
     elif isinstance(event, StepDone):
         bar.set_postfix(loss=f"{event.loss:.4f}", speed=f"{event.tokens_per_second:,.0f} tokens/s", refresh=False)
         bar.update(event.step - bar.n)
-    elif text := describe(event, every=1):
-        bar.write(text, file=sys.stderr)
+    else:
+        text = describe(event, every=1)
+        if text is not None:
+            bar.write(text, file=sys.stderr)
     if isinstance(event, Prepared):
         bar.reset(total=event.total_steps)
         bar.update(event.resumed_from_step)

@@ -21,7 +21,7 @@ from engine.errors import ProcessesDifferError, ProcessLostError
 
 
 class StepExchange(NamedTuple):
-    """What all processes know after a step: total loss, smallest micro-batch size, whether any was asked to stop."""
+    """What all processes know after a step: total loss, smallest micro-batch size, whether any is to stop."""
 
     loss: float
     micro_batch: int
@@ -47,11 +47,14 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes the results."""
+        """Return whether this process writes the results."""
         return self.rank == 0
 
     def join(self, device: torch.device) -> None:
-        """Wait for the other processes and connect to them: by NCCL between GPUs, by gloo between CPUs."""
+        """Wait for the other processes and connect to them: by NCCL between GPUs, by gloo between CPUs.
+
+        torchrun gives all processes the address of the first one, in the environment.
+        """
         if self.size > 1:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -61,11 +64,17 @@ class World:
             dist.destroy_process_group()
 
     def share_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows of this process: every n-th, so that rows sorted by length are divided evenly."""
+        """Return the rows of this process, a part of rows: (rows,).
+
+        Each process takes every n-th, so that rows sorted by length are divided evenly. It may get none of a short step.
+        """
         return rows[self.rank :: self.size]
 
     def seed_dropout(self, seed: int, step: int) -> None:
-        """Seed torch so that dropout differs between processes and, for exact resuming, depends on the step alone."""
+        """Seed torch so that dropout differs between processes and, for exact resuming, depends on the step alone.
+
+        A single process keeps torch's own sequence of random numbers, which its checkpoints save.
+        """
         if self.size > 1:
             sequence = np.random.SeedSequence([seed, step, self.rank])
             torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
@@ -83,7 +92,10 @@ class World:
         return tensor
 
     def barrier(self, device: torch.device) -> None:
-        """Wait until all processes have arrived here."""
+        """Wait until all processes have arrived here. Raises ProcessLostError.
+
+        It is an all-reduce of one number, because `all_reduce` reports a process that was lost.
+        """
         if self.size > 1:
             self.all_reduce(torch.zeros(1, device=device)).item()
 

@@ -1,8 +1,8 @@
 """Estimate the time and memory of a run before it starts, from a few of its own steps on this machine.
 
-`measure` prepares the run as `train` would and times some of its batches, from the longest to the shortest. The result
-holds for any number of epochs and evaluations and for any learning rate, so it is worth storing; `forecast` then
-computes time and memory of a configuration within a millisecond.
+`measure_run` prepares the run as `train` would and times some of its batches, from the longest to the shortest. The
+result holds for any number of epochs and evaluations and for any learning rate, so it is worth storing; `estimate_run`
+then computes time and memory of a configuration within a millisecond.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ class RunEstimate:
 
 
 def settings_with_influence(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that change the measurement; runs that agree in them can share one."""
+    """Return the settings that change the measurement, ready for JSON; runs that agree in them can share one.
+
+    They include the version of the engine, so that measurements of a slower or faster one are not used any more.
+    """
     return config.model_dump(mode="json", exclude=NO_INFLUENCE) | {"engine": ENGINE}
 
 
@@ -101,7 +104,7 @@ def measure_run(
     report_progress: called with the parts done and the parts in all; it may raise to end the measurement.
     Raises what `train` would raise, such as OutOfMemoryError.
     """
-    from engine.training.run import Run  # deferred: imports torch and PEFT, which `forecast` does not need
+    from engine.training.run import Run  # deferred: imports torch and PEFT, which `estimate_run` does not need
 
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, data_file, Path(folder), base_models_dir, cache_dir=cache_dir)
@@ -115,7 +118,10 @@ def measure_run(
 
 
 def estimate_run(config: RunConfig, measured: RunMeasurement) -> RunEstimate:
-    """Return time and memory of a configuration whose `influences` are those of the measured one."""
+    """Return time and memory of a configuration whose `settings_with_influence` are those of the measured one.
+
+    A run that stops early takes less time. Whatever else computes on the machine is not part of the estimate.
+    """
     training = config.training
     per_epoch = measured.steps_per_epoch
     steps = total_steps(training.num_train_epochs, training.max_steps, per_epoch)
@@ -143,6 +149,8 @@ class _TimedBatch:
 
 
 class _Measurement:
+    """Times the parts of a prepared run, from which `estimate_run` adds up a whole one."""
+
     def __init__(self, prepared: PreparedRun, report_progress: Callable[[int, int], None]) -> None:
         self.prepared = prepared
         self.report_progress = report_progress
@@ -223,6 +231,7 @@ def spread(positions: list[int]) -> Iterator[int]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
+    """Return the seconds that a call takes, by the wall clock."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -59,23 +59,30 @@ class Loop:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Return the optimizer steps of the whole run."""
         return self.schedule.total_steps
 
     @property
     def epoch(self) -> float:
-        """Passes over the training rows so far."""
+        """Return the passes over the training rows so far."""
         return self.state.step / self.schedule.steps_per_epoch
 
     def resume(self, checkpoint: Path) -> None:
-        """Continue from a saved checkpoint instead of from the start."""
+        """Continue from a saved checkpoint instead of from the start.
+
+        Weights, optimizer and random generators are restored, so that the run ends as if it had not stopped.
+        """
         fingerprint = self.state.fingerprint
         self.state = self.checkpoints.load(checkpoint, self.model, self.optimizer)
         self.state.fingerprint = fingerprint
         self.micro_batches.size = self.state.micro_batch
 
     def events(self) -> Generator[Event]:
-        """Train to the end; yield an event per step, evaluation and checkpoint. Raises Interrupted."""
+        """Train from state.step to the end; yield an event per step, evaluation and checkpoint.
+
+        Raises RunInterruptedError after a checkpoint was saved on request, LossNotFiniteError, OutOfMemoryError,
+        ProcessLostError or DiskError.
+        """
         state = self.state
         training = self.config.training
         self.model.train()
@@ -119,7 +126,10 @@ class Loop:
                     return
 
     def is_due(self, strategy: str, every_steps: int) -> bool:
-        """Return whether something with this strategy is due after the current step."""
+        """Return whether something with this strategy is due after the current step.
+
+        strategy: epoch, steps (every `every_steps`) or no, as in training.eval_strategy and save_strategy.
+        """
         period = {"epoch": self.schedule.steps_per_epoch, "steps": every_steps}.get(strategy)
         return period is not None and self.state.step % period == 0
 
@@ -209,7 +219,7 @@ class Loop:
         yield Evaluated(state.step, self.epoch, scores)
 
     def save(self) -> Checkpointed:
-        """Write a checkpoint of the current step; all processes wait until it is written."""
+        """Write a checkpoint of the current step; all processes wait until it is written. Raises DiskError."""
         if self.plan.world.is_main_process:
             self.checkpoints.save(self.state, self.model, self.optimizer)
         self.plan.world.barrier(self.plan.device)

@@ -36,10 +36,18 @@ class EncoderSizes:
         config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
 
         def size(names: tuple[str, ...], default: int) -> int:
-            return next((int(config[name]) for name in names if config.get(name)), 0) or default
+            for name in names:
+                if config.get(name):
+                    return int(config[name]) or default
+            return default
 
         width = size(WIDTH_NAMES, 768)
-        return cls(width, size(FEED_FORWARD_NAMES, 4 * width), size(HEADS_NAMES, 12), size(LAYERS_NAMES, 12))
+        return cls(
+            width=width,
+            feed_forward=size(FEED_FORWARD_NAMES, 4 * width),
+            heads=size(HEADS_NAMES, 12),
+            layers=size(LAYERS_NAMES, 12),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,10 @@ class ActivationMemory:
     dora: bool = False  # DoRA keeps the outputs of both the frozen layer and the adapter
 
     def training(self, rows: int, length: int) -> float:
-        """Return the bytes of forward and backward for `rows` texts padded to `length` tokens."""
+        """Return the bytes of forward and backward for `rows` texts padded to `length` tokens.
+
+        All layers keep their activations until the backward pass has used them.
+        """
         return self.encoder.layers * self.bytes_per_layer(rows, length)
 
     def evaluation(self, rows: int, length: int) -> float:
@@ -60,7 +71,7 @@ class ActivationMemory:
         return 1.5 * self.bytes_per_layer(rows, length)
 
     def bytes_per_layer(self, rows: int, length: int) -> float:
-        """Return the bytes that one layer keeps for its backward pass."""
+        """Return the bytes that one layer keeps for its backward pass, for `rows` texts padded to `length` tokens."""
         widths = 6
         if self.adapted_everywhere:
             widths = 7 if self.plan.fused_encoder else 10

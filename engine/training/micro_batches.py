@@ -70,7 +70,7 @@ class MicroBatches:
         return exchange
 
     def take_notices(self) -> list[Notice]:
-        """Return the notices since the last call."""
+        """Return the notices since the last call, oldest first; the loop yields them as events."""
         notices = self._notices
         self._notices = []
         return notices
@@ -104,6 +104,7 @@ class MicroBatches:
             self._shrink_to(size)
 
     def _shrink_to(self, size: int) -> None:
+        """Use smaller micro-batches from now on, and tell the person who trains."""
         self.size = size
         message = (
             f"A step needs more memory than is free, so its rows are now processed in micro-batches of {size}. "
@@ -118,7 +119,20 @@ class MicroBatches:
     def _single_row_error(self, rows: np.ndarray, step: int) -> OutOfMemoryError:
         """Return the error for a row that does not fit alone, with the longest length that does fit as advice."""
         longest = int(self.task.lengths[rows].max())
-        fitting_length = self._longest_fitting_length(longest // 2)
+        # Try half of it, a quarter, …, each with the longest row that is no longer than that.
+        fitting_length: int | None = None
+        length = longest // 2
+        while fitting_length is None and length >= SHORTEST_ADVISED:
+            release_memory(self.plan.device)
+            short_rows = np.flatnonzero(self.task.lengths <= length)
+            longest_of_them = short_rows[self.task.lengths[short_rows].argsort()[-1:]]
+            try:
+                self._backward(longest_of_them, 1.0)
+                fitting_length = length
+            except (RuntimeError, MemoryError, ValueError):
+                length //= 2
+            finally:
+                self._clear_gradients()
         advice = f"Set data.max_length to {fitting_length}, or choose" if fitting_length else "Choose"
         return OutOfMemoryError(
             f"One row of {longest} tokens does not fit into this machine's memory. "
@@ -127,18 +141,3 @@ class MicroBatches:
             field="data.max_length" if fitting_length else "model.name",
             fits=fitting_length,
         )
-
-    def _longest_fitting_length(self, length: int) -> int | None:
-        """Return the first of length, length/2, … whose longest row can be trained, or None."""
-        while length >= SHORTEST_ADVISED:
-            release_memory(self.plan.device)
-            short_rows = np.flatnonzero(self.task.lengths <= length)
-            longest_of_them = short_rows[self.task.lengths[short_rows].argsort()[-1:]]
-            try:
-                self._backward(longest_of_them, 1.0)
-                return length
-            except (RuntimeError, MemoryError, ValueError):
-                length //= 2
-            finally:
-                self._clear_gradients()
-        return None

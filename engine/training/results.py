@@ -17,6 +17,9 @@ class Results:
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self.folder = folder
+        self.artifacts = folder / "artifacts"
+        self.checkpoints = self.artifacts / "checkpoints"
+        self.final_model = self.artifacts / "final_model"  # the adapter, its tokenizer and its label names
         self.writes = writes
         if not writes:
             return
@@ -25,37 +28,18 @@ class Results:
         sweep_drafts(folder)
         sweep_drafts(self.artifacts)
 
-    @property
-    def artifacts(self) -> Path:
-        """Folder of checkpoints and final model."""
-        return self.folder / "artifacts"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.artifacts / "checkpoints"
-
-    @property
-    def final_model(self) -> Path:
-        """Folder of the adapter, its tokenizer and its label names."""
-        return self.artifacts / "final_model"
-
-    def write_config(self, config: RunConfig) -> None:
-        """Write the complete configuration, defaults included."""
+    def begin(self, config: RunConfig) -> None:
+        """Write the complete configuration, and remove the metrics of an earlier run: this one has not finished."""
         if self.writes:
             write_text(self.folder / "config.yaml", config.to_yaml())
-
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json. Its presence means that the run has finished."""
-        write_json(self.folder / "metrics.json", metrics)
-
-    def remove_metrics(self) -> None:
-        """Remove metrics.json, because a run that starts again has not finished."""
-        if self.writes:
             (self.folder / "metrics.json").unlink(missing_ok=True)
 
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write metrics.json. Its presence means that the run has finished, so it is written last."""
+        write_json(self.folder / "metrics.json", metrics)
+
     def log(self, line: str) -> None:
-        """Append a line to logs.txt, after the time in UTC."""
+        """Append a line to logs.txt, after the time in UTC. Raises DiskError."""
         if not self.writes:
             return
         with disk_errors(self.folder / "logs.txt"), (self.folder / "logs.txt").open("a", encoding="utf-8") as file:
@@ -63,7 +47,10 @@ class Results:
 
 
 def describe(event: Event, every: int) -> str | None:
-    """Return an event as one line of text; None for most steps: only every `every`-th and the last have one."""
+    """Return an event as one line of text, for logs and the terminal.
+
+    Returns None for most steps: only every `every`-th and the last have a line.
+    """
     match event:
         case StageChanged(stage=stage):
             return f"Stage: {stage}."

@@ -68,7 +68,7 @@ class PreparedRun:
         )
 
     def peak_memory_mb(self) -> float:
-        """Return the highest memory use so far in MiB."""
+        """Return the highest memory use so far in MiB, of the GPU or else of this process."""
         return devices.peak_memory_mb(self.plan.device)
 
     def save_final_model(self, folder: Path) -> None:
@@ -108,12 +108,16 @@ class Run:
         self.results = Results(results, writes=self.world.is_main_process)
 
     def events(self) -> Generator[Event]:
-        """Run everything and yield the events, each of which is also written to logs.txt."""
+        """Run everything and yield the events, each of which is also written to logs.txt.
+
+        Raises EngineError. Closing the generator cancels the run; the last checkpoint is kept.
+        """
         with closing(self._stages()) as stages:
             try:
                 with self.translated_errors():
                     for event in stages:
-                        if line := describe(event, self.config.training.logging_steps):
+                        line = describe(event, self.config.training.logging_steps)
+                        if line is not None:
                             self.results.log(line)
                         yield event
             except EngineError as error:
@@ -130,7 +134,7 @@ class Run:
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Turn errors of the disk and of memory allocators into DiskFull and OutOfMemoryError."""
+        """Turn errors of the disk and of memory allocators into DiskError and OutOfMemoryError."""
         try:
             with disk_errors(self.results.folder):
                 yield
@@ -140,7 +144,10 @@ class Run:
             raise _out_of_memory_error(self.config) from error
 
     def prepare(self) -> PreparedRun:
-        """Do everything that comes before the first step: load data and model, and resume an earlier attempt."""
+        """Do everything that comes before the first step: load data and model, and resume an earlier attempt.
+
+        Raises EngineError for whatever stands in the way: device, base model, data, memory, an experiment of that name.
+        """
         plan = devices.choose(self.config, self.world)
         self.world.join(plan.device)
         training = self.config.training
@@ -165,9 +172,12 @@ class Run:
         if task.facts.get("rare_labels"):
             names = ", ".join(task.facts["rare_labels"])
             notices.append(Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}."))
-        if unknown := task.facts.get("skipped_by_reason", {}).get("unknown_split"):
+        rows_without_split = task.facts.get("skipped_by_reason", {}).get("unknown_split")
+        if rows_without_split:
             split_names = ", ".join(SPLIT_NAMES)
-            message = f"{unknown} rows were skipped, because the name of their split is none of: {split_names}."
+            message = (
+                f"{rows_without_split} rows were skipped, because the name of their split is none of: {split_names}."
+            )
             notices.append(Notice("warning", "unknown_split", message))
         if task.facts.get("truncated_rows"):
             message = f"{task.facts['truncated_rows']} texts were truncated to {task.facts['max_length']} tokens."
@@ -175,9 +185,9 @@ class Run:
         return PreparedRun(plan, task, loop, notices)
 
     def _stages(self) -> Generator[Event]:
+        """Go through the stages of the run; see engine.events for the order of what is yielded."""
         yield StageChanged("preparing")
-        self.results.write_config(self.config)
-        self.results.remove_metrics()
+        self.results.begin(self.config)
         prepared = self.prepare()
         yield from prepared.notices
         yield prepared.event()
@@ -204,11 +214,12 @@ class Run:
             return
         prepared.save_final_model(self.results.final_model)
         loop.checkpoints.prune(loop.state, training_continues=False)
-        self.results.write_metrics(metrics)
+        self.results.finish(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
 
     def _create_loop(self, plan: devices.DevicePlan, task: tasks.Task) -> Loop:
+        """Return a loop at its first step, with the fingerprint of all that its result depends on."""
         training = self.config.training
         schedule = BatchSchedule(
             lengths=task.lengths,
