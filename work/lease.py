@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
-from .models import PREPARING, Status, Work, WrongState
+from .models import PREPARING, Status, Work, WrongStateError
 
 log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Work)
@@ -48,7 +48,7 @@ def acquire(kind: type[W], task_id: UUID) -> W | None:
             error=None,
             cancel_requested=False,
         )
-    except WrongState:
+    except WrongStateError:
         return None
     return task
 

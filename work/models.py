@@ -23,7 +23,7 @@ QUEUED = "queued"
 PREPARING = "preparing"
 
 
-class WrongState(ConflictError):
+class WrongStateError(ConflictError):
     code = "task_wrong_state"
     message = _("This task has already ended, or another worker has started it. Nothing was changed.")
 
@@ -117,9 +117,9 @@ class Work(models.Model):
         return min(99, int(100 * self.step / self.total_steps)) if self.total_steps else 0
 
     def move(self, to: Status, *, frm: Collection[Status], attempt: int | None = None, **changes: Any) -> None:
-        """Change the status, and `changes` with it; raise WrongState if the row is not in one of the statuses `frm`.
+        """Change the status, and `changes` with it; raise WrongStateError if the row is not in one of the statuses `frm`.
 
-        With `attempt`, also raise WrongState unless the row is still in that attempt. No other code changes a status.
+        With `attempt`, also raise WrongStateError unless the row is still in that attempt. No other code changes a status.
         """
         row = type(self)._default_manager.filter(pk=self.pk, status__in=list(frm))
         if attempt is not None:
@@ -128,11 +128,11 @@ class Work(models.Model):
             changes["attempt"] = F("attempt") + 1
         # One conditional UPDATE: of several workers that try at once, one sees a row count of 1.
         if not row.update(status=to, **changes):
-            raise WrongState(task_id=str(self.pk))
+            raise WrongStateError(task_id=str(self.pk))
         self.refresh_from_db()
 
     def cancel(self) -> None:
-        """End a waiting task now and ask a running one to stop; raise WrongState if it has ended."""
+        """End a waiting task now and ask a running one to stop; raise WrongStateError if it has ended."""
         running = type(self)._default_manager.filter(pk=self.pk, status=Status.STARTED)
         if running.update(cancel_requested=True):
             self.refresh_from_db()

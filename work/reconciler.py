@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from . import queue
-from .models import QUEUED, Status, Work, WrongState, task_kinds
+from .models import QUEUED, Status, Work, WrongStateError, task_kinds
 
 log = logging.getLogger(__name__)
 DEATHS_ALLOWED = 3
@@ -105,7 +105,7 @@ def take_back(task: Work) -> bool:
             if not row.filter(pk=task.pk, attempt=task.attempt, lease_until=task.lease_until).exists():
                 return False
             end_dead_attempt(task, deaths, changes)
-    except WrongState:
+    except WrongStateError:
         return False
     return True
 

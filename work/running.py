@@ -19,7 +19,7 @@ from web.errors import LorasiteError, is_panic
 
 from . import lease
 from .lease import Heartbeat, LeaseLostError
-from .models import QUEUED, Status, Work, WrongState
+from .models import QUEUED, Status, Work, WrongStateError
 
 log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Work)
@@ -126,7 +126,7 @@ def write_end(write: Callable[[], None]) -> None:
     for tries_left in reversed(range(FINAL_WRITE_TRIES)):
         try:
             return write()
-        except WrongState as error:
+        except WrongStateError as error:
             raise LeaseLostError(str(error)) from None
         except DatabaseError as error:
             if not tries_left or connection.in_atomic_block:
@@ -138,7 +138,7 @@ def write_end(write: Callable[[], None]) -> None:
 
 
 def end_attempt(task: Work, status: Status, **changes: Any) -> None:
-    """End the task; raise WrongState if this attempt does not hold it any more."""
+    """End the task; raise WrongStateError if this attempt does not hold it any more."""
     task.move(
         status,
         frm=[Status.STARTED],
