@@ -39,7 +39,7 @@ class KeyUsedError(ConflictError):
     message = gettext_lazy("This Idempotency-Key was used for another request; nothing was created. Use a new key.")
 
 
-class KeyOfOtherModel(KeyUsedError):
+class KeyOfOtherModelError(KeyUsedError):
     """The key made an object of another model: an upload's key names a version (a number) or a task (a UUID)."""
 
 
@@ -103,7 +103,7 @@ def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryse
         try:
             created = visible(user, queryset.filter(pk=repeat_key.made)).first()
         except (ValueError, ValidationError):
-            raise KeyOfOtherModel(made=repeat_key.made) from None
+            raise KeyOfOtherModelError(made=repeat_key.made) from None
     if created is None:  # one message for both cases, so that nobody learns whether it still exists
         message = _(
             "What this Idempotency-Key created was deleted or is no longer shared with you; nothing was created. "
