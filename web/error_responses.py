@@ -21,14 +21,14 @@ from web.errors import InvalidError, LorasiteError, NotAllowedError, NotFoundErr
 log = logging.getLogger(__name__)
 
 
-class BusyReceiving(LorasiteError):
+class BusyReceivingError(LorasiteError):
     code = "busy"
     status = 503
     wait = 10  # seconds
     message = gettext_lazy("Too many large files are arriving at once; nothing was stored. Try again in a moment.")
 
 
-class Unreadable(LorasiteError):
+class UnreadableRequestError(LorasiteError):
     code = "unreadable"
     status = 400
     message = gettext_lazy("Could not parse the request: nesting too deep, invalid Unicode, or a NUL character.")
@@ -132,7 +132,7 @@ def _from_drf(exception: Exception) -> LorasiteError | None:
     if isinstance(exception, RequestDataTooBig):
         return RequestTooLargeError()
     if isinstance(exception, UNREADABLE):
-        return Unreadable()
+        return UnreadableRequestError()
     if not isinstance(exception, exceptions.APIException):
         return disk_error_to_show(exception)
     messages = _flatten(exception.detail)

@@ -9,7 +9,7 @@ from django.utils.cache import get_conditional_response, patch_cache_control, se
 from django.utils.translation import gettext as _
 
 from web import disk
-from web.error_responses import BusyReceiving, Unreadable, error_page
+from web.error_responses import BusyReceivingError, UnreadableRequestError, error_page
 from web.errors import InvalidError, LorasiteError, RequestTooLargeError
 
 VERSION_HEADER = "X-API-Version"
@@ -19,7 +19,7 @@ KNOWN = ("1",)
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
-class UnknownVersion(InvalidError):
+class UnknownVersionError(InvalidError):
     code = "unknown_version"
 
 
@@ -80,7 +80,7 @@ class NulMiddleware:
         except RequestDataTooBig:
             return error_page(request, RequestTooLargeError())
         if "\0" in request.path or any(nul in sent for nul in (b"%00", b"\0") for sent in (query, form)):
-            return error_page(request, Unreadable())
+            return error_page(request, UnreadableRequestError())
         return self.get_response(request)
 
 
@@ -89,7 +89,7 @@ class BodyMiddleware:
 
     REFUSED: dict[str, type[LorasiteError]] = {
         "too_large": RequestTooLargeError,
-        "busy": BusyReceiving,
+        "busy": BusyReceivingError,
         "disk_full": disk.DiskFullError,
     }
 
@@ -121,7 +121,7 @@ class ApiMiddleware:
         if request.headers.get(VERSION_HEADER, NEWEST) in KNOWN:
             return None
         message = _("Supported API versions: %(known)s.") % {"known": ", ".join(KNOWN)}
-        return error_page(request, UnknownVersion(message, field=VERSION_HEADER))
+        return error_page(request, UnknownVersionError(message, field=VERSION_HEADER))
 
     def _refuse_large_body(self, request: HttpRequest) -> HttpResponse | None:
         """Refuse before anything reads the body. Multipart uploads have a limit of their own."""
