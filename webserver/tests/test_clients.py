@@ -163,7 +163,7 @@ def test_chunks_are_one_body(site: Running) -> None:
     assert connection.getresponse().read().decode() == f"160000 {expected}"
 
 
-def test_client_whose_body_is_too_large_hears_it(site: Running) -> None:
+def test_client_with_too_large_a_body_gets_the_answer(site: Running) -> None:
     assert site.fetch("/", bytes(3 * LIMIT)) == (413, "too_large")
     chunks = itertools.repeat(bytes(10_000), 30)
     assert site.fetch("/", chunks, **{"Transfer-Encoding": "chunked"}) == (413, "too_large")
@@ -188,7 +188,7 @@ def test_large_bodies_together_have_a_limit(site: Running) -> None:
     assert site.fetch("/upload", bytes(200_000))[0] == 200
 
 
-def test_disk_that_takes_no_body_is_told(site: Running) -> None:
+def test_disk_that_cannot_store_a_body_is_reported(site: Running) -> None:
     site.folder.rmdir()
     assert site.fetch("/upload", bytes(200_000)) == (503, "disk_full")
     site.folder.mkdir()
@@ -229,7 +229,7 @@ def test_proxy_on_this_machine_may_say_https(site: Running) -> None:
     assert site.fetch("/scheme", **{"X-Forwarded-Proto": "https"}) == (200, "https")
 
 
-def test_stop_answers_what_it_has_begun(site: Running) -> None:
+def test_stop_finishes_requests_in_progress(site: Running) -> None:
     answers: list[Any] = []
     fetching = threading.Thread(target=lambda: answers.append(site.fetch("/wait")))
     fetching.start()

@@ -62,7 +62,7 @@ def test_two_reconcilers_take_a_task_back_once(started):
     assert started.deaths == 1
 
 
-def test_third_death_at_the_same_step_sets_the_task_aside(started):
+def test_third_death_at_the_same_step_fails_the_task(started):
     for _ in range(3):
         run_out(started, step=7)
         reconcile()
@@ -73,7 +73,7 @@ def test_third_death_at_the_same_step_sets_the_task_aside(started):
     assert "3 times near step 7" in started.error["message"]
 
 
-def test_deaths_at_new_steps_are_forgiven(started):
+def test_deaths_at_later_steps_do_not_add_up(started):
     for step in (10, 20, 30, 40):
         run_out(started, step=step)
         reconcile()
