@@ -8,7 +8,9 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialLogin
 from cryptography.fernet import Fernet
+from django import forms
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils.crypto import get_random_string
@@ -35,7 +37,7 @@ class AccountAdapter(DefaultAccountAdapter):
             raise self.validation_error("username_taken")
         return username
 
-    def generate_unique_username(self, txts: Any, regex: str | None = None) -> str:
+    def generate_unique_username(self, txts: list[str], regex: str | None = None) -> str:
         """Generate names as allauth does, until one looks like nobody else's."""
         name = super().generate_unique_username(txts, regex)
         while usernames.find_lookalikes(User.objects.all(), name):
@@ -62,12 +64,12 @@ def _fernet() -> Fernet:
 
 
 class SingleSignOnAdapter(DefaultSocialAccountAdapter):
-    def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:
         return bool(settings.OIDC_SIGN_UP)
 
-    def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> Any:
+    def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: forms.Form | None = None) -> User:
         """Create the account as a viewer; an admin can change the role."""
-        user = super().save_user(request, sociallogin, form)
+        user: User = super().save_user(request, sociallogin, form)
         user.set_role(Role.VIEWER)
         record("user.join", user=user, obj=user, by="single sign-on", role=str(Role.VIEWER))
         return user

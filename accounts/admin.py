@@ -10,7 +10,7 @@ from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.db.models import Count, Model, QuerySet
+from django.db.models import Count, ManyToManyField, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
@@ -19,6 +19,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from .forms import EndsSessions
+from .http import signed_in_user
 from .models import BaseModelRule, Role, User
 from .permissions import may_manage_role, may_manage_sign_in, require_sign_in_manager
 from .services import change_role
@@ -76,27 +77,33 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("groups")
 
-    def get_readonly_fields(self, request: Any, obj: User | None = None) -> list[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         """Fix what would lock administrators out, or let one of them take over the account of another."""
+        admin_user = signed_in_user(request)
         fixed = list(self.readonly_fields)
-        if obj and (obj == request.user or not may_manage_role(request.user, obj)):
+        if obj and (obj == admin_user or not may_manage_role(admin_user, obj)):
             fixed += ["role", "is_active"]
-        if obj and not may_manage_sign_in(request.user, obj):
+        if obj and not may_manage_sign_in(admin_user, obj):
             fixed += ["username", "email"]
         return fixed
 
-    def user_change_password(self, request: Any, id: str, form_url: str = "") -> HttpResponse:
-        if person := self.get_object(request, unquote(id)):
-            require_sign_in_manager(request.user, person)
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        """Show Django's form only to somebody who may sign in as the person."""
+        person = self.get_object(request, unquote(id))
+        if person is not None:
+            require_sign_in_manager(signed_in_user(request), person)
         response: HttpResponse = super().user_change_password(request, id, form_url)
         return response
 
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+    def formfield_for_manytomany(
+        self, db_field: "ManyToManyField[Any, Any]", request: HttpRequest, **kwargs: Any
+    ) -> forms.ModelMultipleChoiceField | None:
+        """Offer teams only: the groups of the roles are chosen by `role`."""
         if db_field.name == "groups":
             kwargs["queryset"] = Group.objects.exclude(name__in=Role.values)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+    def save_related(self, request: HttpRequest, form: forms.ModelForm, formsets: list[Any], change: bool) -> None:
         """Save the teams of the form without removing the group of the role, then the role."""
         user = form.instance
         previous_role = user.role
@@ -120,17 +127,17 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
     filter_horizontal = ()
 
     @admin.display(description=_("Members"), ordering="members")
-    def members(self, group: Any) -> int:
-        return int(group.members)  # annotated by get_queryset
+    def members(self, group: Group) -> int:
+        return int(group.members)  # type: ignore[attr-defined]  # annotated by get_queryset
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Group]:
         return super().get_queryset(request).annotate(members=Count("user"))
 
-    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
-        return not _is_role(obj) and super().has_change_permission(request, obj)
+    def is_team(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        """Return whether the group is no role. Only administrators use the admin, and they may change any other group."""
+        return obj is None or obj.name not in Role.values
 
-    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
-        return not _is_role(obj) and super().has_delete_permission(request, obj)
+    has_change_permission = has_delete_permission = is_team
 
 
 @admin.register(BaseModelRule)
@@ -139,7 +146,3 @@ class BaseModelRuleAdmin(ModelAdmin):
 
     list_display = ["pattern", "note"]
     search_fields = ["pattern"]
-
-
-def _is_role(group: Group | None) -> bool:
-    return group is not None and group.name in Role.values

@@ -18,7 +18,7 @@ from web.errors import LorasiteError, NotFoundError
 from . import views
 
 
-class ProviderAway(LorasiteError):
+class ProviderUnreachableError(LorasiteError):
     code = "sign_on_away"
     status = 503
     message = _("The sign-on service does not answer. Try again later, or sign in with a password if you have one.")
@@ -32,7 +32,7 @@ def report_unreachable_provider(view: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return view(request, *args, **kwargs)
         except RequestException:
-            raise ProviderAway from None
+            raise ProviderUnreachableError from None
 
     return inner
 

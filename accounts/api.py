@@ -26,7 +26,7 @@ from .models import User
 from .second_factor import code_fits
 
 
-class SecondFactorNeeded(LorasiteError):
+class SecondFactorNeededError(LorasiteError):
     code = "second_factor_needed"
     status = 401
     message = _("This account has a second factor. Send its code, or a recovery code, as `code`.")
@@ -44,7 +44,7 @@ class LoginSerializer(TokenObtainPairSerializer):
         if is_mfa_enabled(user) and not code_fits(user, code):
             if code:  # a wrong code counts as a failed sign-in; asking for one does not
                 user_login_failed.send(User, credentials={"username": user.username}, request=self.context["request"])
-            raise SecondFactorNeeded
+            raise SecondFactorNeededError
         user_logged_in.send(User, request=self.context["request"], user=user)
         return {**tokens, "user_id": user.pk, "role": user.role}
 

@@ -5,6 +5,7 @@ from typing import Any
 from axes.backends import AxesStandaloneBackend
 from axes.exceptions import AxesBackendPermissionDenied
 from django.conf import settings
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from web.errors import LorasiteError
@@ -27,7 +28,7 @@ class LockoutBackend(AxesStandaloneBackend):
     Tries count per account and address, so that nobody can lock others out.
     """
 
-    def authenticate(self, request: Any, username: str | None = None, **credentials: Any) -> None:
+    def authenticate(self, request: HttpRequest | None, username: str | None = None, **credentials: Any) -> None:
         if request is None:
             return
         try:

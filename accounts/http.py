@@ -15,8 +15,8 @@ class SignedInRequest(HttpRequest):
     htmx: HtmxDetails
 
 
-def signed_in_user(request: Request) -> User:
-    """Return the signed-in user of an API view; raise NotAuthenticated if there is none."""
+def signed_in_user(request: HttpRequest | Request) -> User:
+    """Return the signed-in user of an API view or of the admin; raise NotAuthenticated if there is none."""
     if not isinstance(request.user, User):
         raise NotAuthenticated
     return request.user

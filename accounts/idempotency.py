@@ -39,7 +39,7 @@ class KeyUsedError(ConflictError):
     message = gettext_lazy("This Idempotency-Key was used for another request; nothing was created. Use a new key.")
 
 
-class KeyOfOtherModel(KeyUsedError):
+class KeyOfOtherModelError(KeyUsedError):
     """The key made an object of another model: an upload's key names a version (a number) or a task (a UUID)."""
 
 
@@ -49,7 +49,10 @@ def idempotency_key_of(request: Request) -> str | None:
 
 
 def parse_idempotency_key(value: str) -> str | None:
-    """Return the value of a header, or of a form's hidden field, as a key; None if it is empty."""
+    """Return the value of a header, or of a form's hidden field, as a key; None if it is empty.
+
+    Raise InvalidError if it is too long for the column.
+    """
     key = value.strip()
     if len(key) > LONGEST:
         raise InvalidError(_("An Idempotency-Key has at most %d characters.") % LONGEST, field="Idempotency-Key")
@@ -76,8 +79,12 @@ def create_once(user: User, key: str | None, fingerprint: str, queryset: QuerySe
     """
     if not key:
         return create()
-    repeat_key, is_new = _claim(user, key, fingerprint)
-    if not is_new:
+    RepeatKey.objects.filter(user=user, created_at__lt=timezone.now() - KEPT).delete()
+    try:
+        with transaction.atomic():
+            repeat_key = RepeatKey.objects.create(user=user, key=key, fingerprint=fingerprint)
+    except IntegrityError:  # an earlier request has the key; a concurrent one holds its row until it has committed
+        repeat_key = RepeatKey.objects.select_for_update().get(user=user, key=key)
         return _created_object(user, repeat_key, fingerprint, queryset)
     created = create()
     repeat_key.made = str(created.pk)
@@ -85,17 +92,8 @@ def create_once(user: User, key: str | None, fingerprint: str, queryset: QuerySe
     return created
 
 
-def _claim(user: User, key: str, fingerprint: str) -> tuple[RepeatKey, bool]:
-    """Return the row of a key, locked until the transaction ends, and whether this request created it."""
-    RepeatKey.objects.filter(user=user, created_at__lt=timezone.now() - KEPT).delete()
-    try:
-        with transaction.atomic():
-            return RepeatKey.objects.create(user=user, key=key, fingerprint=fingerprint), True
-    except IntegrityError:
-        return RepeatKey.objects.select_for_update().get(user=user, key=key), False
-
-
 def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryset: QuerySet[M]) -> M:
+    """Return what the key created; raise KeyUsedError for another request, or if the user cannot see the object."""
     if repeat_key.fingerprint != fingerprint:
         raise KeyUsedError(made=repeat_key.made)
     created = None
@@ -103,7 +101,7 @@ def _created_object(user: User, repeat_key: RepeatKey, fingerprint: str, queryse
         try:
             created = visible(user, queryset.filter(pk=repeat_key.made)).first()
         except (ValueError, ValidationError):
-            raise KeyOfOtherModel(made=repeat_key.made) from None
+            raise KeyOfOtherModelError(made=repeat_key.made) from None
     if created is None:  # one message for both cases, so that nobody learns whether it still exists
         message = _(
             "What this Idempotency-Key created was deleted or is no longer shared with you; nothing was created. "

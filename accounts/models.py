@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -6,6 +7,7 @@ from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.db.models import Model
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -54,6 +56,7 @@ class User(AbstractUser):
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> "User":
+        """Also note the stored name, to notice a new one. A deferred name is in no `__dict__`, and is not queried for this."""
         user = super().from_db(*args, **kwargs)
         user.stored_name = user.__dict__.get("username")
         return user
@@ -81,8 +84,12 @@ class User(AbstractUser):
         """Return whether saving would store a name that the database does not have."""
         return self._state.adding or ("username" in self.__dict__ and self.username != self.stored_name)
 
-    def clean_fields(self, exclude: Any = None) -> None:
-        super().clean_fields({*(exclude or ()), *(() if self.has_new_name() else ("username",))})
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Validate the fields, but not a stored name: it may be older than the rules for names."""
+        excluded = set(exclude or ())
+        if not self.has_new_name():
+            excluded.add("username")
+        super().clean_fields(excluded)
 
     def clean(self) -> None:
         super().clean()
@@ -94,8 +101,11 @@ class User(AbstractUser):
     def role(self) -> Role:
         """The person's strongest role, a viewer's without any group; or the lesser one that `act_as` set."""
         if self._role is None:
-            names = {Role.ADMIN} if self.is_superuser else {group.name for group in self.groups.all()}
-            self._role = next((role for role in (Role.ADMIN, Role.MEMBER) if role in names), Role.VIEWER)
+            names = {group.name for group in self.groups.all()} if not self.is_superuser else set()
+            if self.is_superuser or Role.ADMIN in names:
+                self._role = Role.ADMIN
+            else:
+                self._role = Role.MEMBER if Role.MEMBER in names else Role.VIEWER
         return self._role
 
     def act_as(self, role: Role) -> None:
@@ -118,7 +128,7 @@ class User(AbstractUser):
         """Whether the person may upload and train (members and admins), not only read and predict (viewers)."""
         return self.role != Role.VIEWER
 
-    def has_perm(self, perm: str, obj: Any = None) -> bool:
+    def has_perm(self, perm: str, obj: Model | None = None) -> bool:
         return (self.is_active and self.is_admin) or super().has_perm(perm, obj)
 
     def has_module_perms(self, app_label: str) -> bool:

@@ -69,9 +69,8 @@ def person(request: SignedInRequest, username: str = "", pk: int | None = None) 
         raise NotFoundError
     context: dict[str, Any] = {"limits": LimitsForm(instance=user), "close": CloseForm()}
     status = 200
-    action = _ACTIONS.get(request.POST.get("do", ""))
     try:
-        if request.method == "POST" and action and action(request, user, context):
+        if request.method == "POST" and perform_action(request, user, context):
             return redirect(user.page)
     except LorasiteError as error:
         context["problem"] = error
@@ -89,48 +88,38 @@ def person(request: SignedInRequest, username: str = "", pk: int | None = None) 
     return render(request, "accounts/person.html", context, status=status)
 
 
-# Actions of a person's page. Each returns whether to redirect back to the page; if not, the page is rendered with what
-# the action added to its context.
+def perform_action(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
+    """Carry out what the form names in `do`, and return whether to redirect back to the person's page.
 
-
-def _set_limits(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    form = LimitsForm(request.POST, instance=person)
-    context["limits"] = form
-    if not form.is_valid():
-        return False
-    services.set_limits(user=request.user, person=person, **form.cleaned_data)
-    messages.success(request, _("Limits saved."))
-    return True
-
-
-def _create_reset_link(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    path = services.create_reset_link(user=request.user, person=person)
-    context["link"] = request.build_absolute_uri(path)
-    return False
-
-
-def _close(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    moved = services.close_account(user=request.user, person=person, heir=_selected_heir(request))
-    messages.success(request, _("Account closed. Objects handed over: %(count)s.") % {"count": moved})
-    return True
-
-
-def _hand_over(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    # Without a selected heir the person themselves is passed, which hand_over refuses with an error.
-    moved = sharing.hand_over(user=request.user, leaver=person, to=_selected_heir(request) or person)
-    messages.success(request, _("Objects handed over: %(count)s.") % {"count": moved})
-    return True
-
-
-def _remove_second_factor(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    services.remove_second_factor(user=request.user, person=person)
-    messages.success(request, _("Second factor removed. The password alone is enough to sign in."))
-    return True
-
-
-def _reopen(request: SignedInRequest, person: User, context: dict[str, Any]) -> bool:
-    services.reopen_account(user=request.user, person=person)
-    messages.success(request, _("Account reopened."))
+    If not, the page is rendered with what was added to its context: a form with errors, or a link that is shown once.
+    """
+    user = request.user
+    match request.POST.get("do", ""):
+        case "limits":
+            form = LimitsForm(request.POST, instance=person)
+            context["limits"] = form
+            if not form.is_valid():
+                return False
+            services.set_limits(user=user, person=person, **form.cleaned_data)
+            messages.success(request, _("Limits saved."))
+        case "link":
+            context["link"] = request.build_absolute_uri(services.create_reset_link(user=user, person=person))
+            return False
+        case "close":
+            moved = services.close_account(user=user, person=person, heir=_selected_heir(request))
+            messages.success(request, _("Account closed. Objects handed over: %(count)s.") % {"count": moved})
+        case "hand_over":
+            # Without a selected heir the person themselves is passed, which hand_over refuses with an error.
+            moved = sharing.hand_over(user=user, leaver=person, to=_selected_heir(request) or person)
+            messages.success(request, _("Objects handed over: %(count)s.") % {"count": moved})
+        case "second_factor":
+            services.remove_second_factor(user=user, person=person)
+            messages.success(request, _("Second factor removed. The password alone is enough to sign in."))
+        case "reopen":
+            services.reopen_account(user=user, person=person)
+            messages.success(request, _("Account reopened."))
+        case _:
+            return False
     return True
 
 
@@ -140,13 +129,3 @@ def _selected_heir(request: SignedInRequest) -> User | None:
         return None
     heir = sharing.person_or_group(name)
     return heir if isinstance(heir, User) else None
-
-
-_ACTIONS = {
-    "limits": _set_limits,
-    "link": _create_reset_link,
-    "close": _close,
-    "hand_over": _hand_over,
-    "reopen": _reopen,
-    "second_factor": _remove_second_factor,
-}

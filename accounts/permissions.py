@@ -38,19 +38,6 @@ class OnlySuperuserError(NotAllowedError):
     message = _("Only the first administrator can do this to another administrator's account. Nothing was changed.")
 
 
-def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> QuerySet[M]:
-    """Return the objects of `queryset` that the person may see, or manage. One query."""
-    if not user.is_authenticated or not user.is_active:
-        return queryset.none()
-    if user.is_admin:
-        return queryset
-    if getattr(queryset.model, "passing", False):
-        return queryset.filter(owner=user)
-    path, model = _decided_by(queryset.model)
-    shared = Q(**{f"{path}pk__in": _shared_keys(user, model, manage)})
-    return queryset.filter(Q(**{f"{path}owner": user}) | shared)
-
-
 # Plain SQL, because guardian's shortcut casts every key of the table to text, and because the ORM takes a millisecond to
 # build this query (bench/permissions.py).
 _SHARED = f"""
@@ -59,29 +46,34 @@ WHERE user_id = %s AND content_type_id = %s AND permission_id IN (%s, %s)
 UNION ALL SELECT CAST(object_pk AS bigint) FROM {GroupObjectPermission._meta.db_table}
 WHERE group_id IN (SELECT group_id FROM {User.groups.through._meta.db_table} WHERE user_id = %s)
 AND content_type_id = %s AND permission_id IN (%s, %s)"""  # noqa: S608  names of our own tables
+_keys: dict[ContentType, dict[str, int]] = {}  # of a model's permissions, by codename
 
 
-def _shared_keys(user: User, model: type[Model], manage: bool) -> RawSQL:
-    """Return the keys of the objects that are shared with the person, or with one of their groups."""
+def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> QuerySet[M]:
+    """Return the objects of `queryset` that the person may see, or manage. One query."""
+    if not user.is_authenticated or not user.is_active:
+        return queryset.none()
+    if user.is_admin:
+        return queryset
+    if getattr(queryset.model, "passing", False):
+        return queryset.filter(owner=user)
+    model: Any = queryset.model
+    prefix = ""  # of the lookups on the object whose owner and shares decide
+    if hasattr(model, "shared_through"):
+        prefix = f"{model.shared_through}__"
+        model = model._meta.get_field(model.shared_through).related_model
     content_type = ContentType.objects.get_for_model(model)
-    permissions = _permission_keys(content_type)
-    granted = (content_type.pk, permissions[_perm(model, True)], permissions[_perm(model, manage)])
-    return RawSQL(_SHARED, (user.pk, *granted, user.pk, *granted))  # noqa: S611  all parameters are keys
-
-
-_keys: dict[ContentType, dict[str, int]] = {}
-
-
-def _permission_keys(content_type: ContentType) -> dict[str, int]:
-    """Return the primary keys of a model's permissions by codename; cached, but not while there are none yet."""
-    if not _keys.get(content_type):
+    if not _keys.get(content_type):  # not cached while there are none yet, as in a database that is being created
         permissions = Permission.objects.filter(content_type=content_type)
         _keys[content_type] = dict(permissions.values_list("codename", "pk"))
-    return _keys[content_type]
+    keys = _keys[content_type]
+    granted = (content_type.pk, keys[_perm(model, True)], keys[_perm(model, manage)])
+    shared = RawSQL(_SHARED, (user.pk, *granted, user.pk, *granted))  # noqa: S611  all parameters are keys
+    return queryset.filter(Q(**{f"{prefix}owner": user}) | Q(**{f"{prefix}pk__in": shared}))
 
 
 def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """Return the object, or raise NotFound, so that a stranger never learns that it exists."""
+    """Return the object, or raise NotFoundError, so that a stranger never learns that it exists."""
     obj = visible(user, queryset).filter(**lookup).first()
     if obj is None:
         raise NotFoundError
@@ -89,7 +81,7 @@ def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
 
 
 def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """Return the object if the person may manage it; raise NotFound to a stranger, NotAllowed to a reader."""
+    """Return the object if the person may manage it; raise NotFoundError to a stranger, NotAllowedError to a reader."""
     obj = get_visible(user, queryset, **lookup)
     if not can_manage(user, obj):
         raise NotAllowedError
@@ -101,17 +93,13 @@ def can_manage(user: User, obj: Model) -> bool:
     return owns(user, obj) or visible(user, type(obj)._default_manager.filter(pk=obj.pk), manage=True).exists()
 
 
-def owns(user: User, obj: Any) -> bool:
+def owns(user: User, obj: Model) -> bool:
     """Return whether the person may share the object and give it away: its owner or an admin."""
     return user.is_active and (user.is_admin or permission_object(obj).owner_id == user.pk)
 
 
-def require_owner(user: User, obj: Model) -> None:
-    if not owns(user, obj):
-        raise OnlyOwnerError
-
-
 def require_creator(user: User) -> None:
+    """Raise NotAllowedError for a viewer, who may not upload and train."""
     if not user.can_create:
         raise NotAllowedError
 
@@ -157,7 +145,7 @@ def grant_access(obj: Model, *, to: User | Group, manage: bool = False) -> None:
 
 
 def revoke_access(obj: Model, *, to: User | Group) -> None:
-    """Withdraw what `share` gave to a person or a group."""
+    """Withdraw what `grant_access` gave to a person or a group."""
     shared = permission_object(obj)
     for manage in (False, True):
         remove_perm(_perm(type(shared), manage), to, shared)
@@ -171,16 +159,9 @@ def forget_shares(sender: type[Model], instance: Model, **kwargs: Any) -> None:
             shares.objects.filter(content_type=content_type, object_pk=str(instance.pk)).delete()
 
 
-def permission_object(obj: Any) -> Any:
+def permission_object(obj: Model) -> Any:
     """Return the object whose owner and shares apply to this one: itself, or the one that it is `shared_through`."""
     return getattr(obj, obj.shared_through) if hasattr(obj, "shared_through") else obj
-
-
-def _decided_by(model: Any) -> tuple[str, type[Model]]:
-    """Return the same for a model class, with the lookup prefix that leads there."""
-    if not hasattr(model, "shared_through"):
-        return "", model
-    return f"{model.shared_through}__", model._meta.get_field(model.shared_through).related_model
 
 
 def _perm(model: type[Model], manage: bool) -> str:

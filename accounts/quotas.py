@@ -45,25 +45,24 @@ def limit_of(user: User, kind: str) -> int | None:
     return most * MIB if kind == "storage" else most
 
 
-def has_room(user: User, kind: str) -> bool:
-    """Return whether one more run, or any further byte, is within the limit."""
-    most = limit_of(user, kind)
-    return most is None or usage_of(user, kind) < most
-
-
 def require_queue_quota(user: User) -> None:
-    """Raise QuotaReached unless the person may queue another run."""
-    if not has_room(user, "queued"):
-        message = _(
-            "You have reached your limit of queued runs (%(used)s of %(limit)s). Nothing was queued. "
-            "Cancel one, wait until one starts, or ask an administrator for a higher limit."
-        )
-        facts: dict[str, Any] = {"used": usage_of(user, "queued"), "limit": limit_of(user, "queued")}
-        raise QuotaReachedError(message % facts, quota="queued", **facts)
+    """Raise QuotaReachedError unless the person may queue another run."""
+    most = limit_of(user, "queued")
+    if most is None:
+        return
+    queued = usage_of(user, "queued")
+    if queued < most:
+        return
+    message = _(
+        "You have reached your limit of queued runs (%(used)s of %(limit)s). Nothing was queued. "
+        "Cancel one, wait until one starts, or ask an administrator for a higher limit."
+    )
+    facts: dict[str, Any] = {"used": queued, "limit": most}
+    raise QuotaReachedError(message % facts, quota="queued", **facts)
 
 
 def require_storage_quota(user: User, more: int = 0) -> None:
-    """Raise an error unless `more` bytes fit on the disk (DiskFull) and within the person's limit (QuotaReached)."""
+    """Raise an error unless `more` bytes fit on the disk (DiskFullError) and within the person's limit (QuotaReachedError)."""
     require_disk_space(more)
     most = limit_of(user, "storage")
     if most is None:

@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib.auth.models import Group
 from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 from django.utils import timezone
 
 from audit.services import record
@@ -24,27 +24,27 @@ DECISIVE = {"is_active", "is_superuser", "is_staff"}  # columns that decide the 
 
 @receiver(post_save, sender=User)
 def account_saved(instance: User, raw: bool, update_fields: Iterable[str] | None, **kwargs: Any) -> None:
+    """Follow a changed role. `raw` is loaddata, which loads the standing as well."""
     if not raw and (update_fields is None or DECISIVE & set(update_fields)):
         follow_roles([instance.pk])
 
 
 @receiver(m2m_changed, sender=User.groups.through)
 def groups_changed(instance: Any, action: str, reverse: bool, pk_set: set[int] | None, **kwargs: Any) -> None:
-    # `instance` is the group if `reverse`, else the user. A clear has no pk_set, so its members are noted beforehand.
-    if reverse and action == "pre_clear":
-        instance.former_members = _members(instance)
+    """Follow a change of membership. `instance` is the group if `reverse`, else the user."""
+    if reverse and action == "pre_clear":  # a clear has no pk_set, so its members are noted beforehand
+        instance.former_members = list(instance.user_set.values_list("pk", flat=True))
     if action.startswith("post_"):
         follow_roles((pk_set or instance.former_members) if reverse else [instance.pk])
 
 
-@receiver(pre_delete, sender=Group)
-def note_members(instance: Any, **kwargs: Any) -> None:
-    instance.former_members = _members(instance)
-
-
-@receiver(post_delete, sender=Group)
-def group_deleted(instance: Any, **kwargs: Any) -> None:
-    follow_roles(instance.former_members)  # set by note_members: the members are gone by now
+@receiver([pre_delete, post_delete], sender=Group)
+def group_deleted(signal: Signal, instance: Any, **kwargs: Any) -> None:
+    """Follow the roles of a deleted group's members, who are noted beforehand because they are gone afterwards."""
+    if signal is pre_delete:
+        instance.former_members = list(instance.user_set.values_list("pk", flat=True))
+    else:
+        follow_roles(instance.former_members)
 
 
 @transaction.atomic
@@ -62,7 +62,3 @@ def follow_roles(people: Iterable[int]) -> None:
                 invitation.delete()
         if not user.is_active:
             end_tokens(user)
-
-
-def _members(group: Group) -> list[int]:
-    return list(group.user_set.values_list("pk", flat=True))

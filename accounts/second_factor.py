@@ -22,7 +22,7 @@ from .models import UsedCode, User
 KEPT = timedelta(minutes=5)  # ten periods of 30 s; a code is valid for three
 
 
-class TooManyCodes(TooManyTriesError):
+class TooManyCodesError(TooManyTriesError):
     message = _("Too many wrong codes for this account. Wait five minutes, then try again.")
 
 
@@ -73,7 +73,7 @@ def code_fits(user: User, code: str) -> bool:
     try:
         reset_limit = check_rate_limit(user)
     except ValidationError:
-        raise TooManyCodes from None
+        raise TooManyCodesError from None
     authenticators = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
     is_correct = any(authenticator.wrap().validate_code(code) for authenticator in authenticators)
     if not is_correct or not use_up(user, code):

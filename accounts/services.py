@@ -99,7 +99,7 @@ def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
 
 
 def get_open_invitation(secret: str, *, lock: bool = False) -> Invitation:
-    """Return the open invitation of a link; raise NotFound unless its creator is still an active administrator."""
+    """Return the open invitation of a link; raise NotFoundError unless its creator is still an active administrator."""
     invitation = None
     if secrets.is_well_formed(secret, "inv"):
         invitations = Invitation.objects.select_related("invited_by")

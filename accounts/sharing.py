@@ -5,7 +5,6 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.auth.models import Group
-from django.core.exceptions import FieldDoesNotExist
 from django.db import transaction
 from django.db.models import Count, Model
 from django.utils.translation import gettext as _
@@ -17,7 +16,7 @@ from web.access import require_admin
 from web.errors import InvalidError, NotFoundError
 
 from .models import Role, User
-from .permissions import get_visible, grant_access, permission_object, require_owner, revoke_access, visible
+from .permissions import OnlyOwnerError, get_visible, grant_access, owns, permission_object, revoke_access
 
 # The levels of access that can be given, and the message after giving each.
 LEVELS = {
@@ -49,7 +48,12 @@ class Access:
 
 def owned_models() -> list[type[Model]]:
     """Return every model whose objects have an owner and outlive what they were made for."""
-    return [model for model in apps.get_models() if _has_owner(model) and not getattr(model, "passing", False)]
+    models = []
+    for model in apps.get_models():
+        owners = [field for field in model._meta.fields if field.name == "owner" and field.related_model is User]
+        if owners and not getattr(model, "passing", False):
+            models.append(model)
+    return models
 
 
 def shared_models() -> dict[str, type[Model]]:
@@ -62,33 +66,22 @@ def kind_of(model: Model | type[Model]) -> str:
     return str(getattr(model, "shared_as", model._meta.model_name))
 
 
-def _has_owner(model: type[Model]) -> bool:
-    try:
-        return model._meta.get_field("owner").related_model is User
-    except FieldDoesNotExist:
-        return False
-
-
 def shared_object(user: User, kind: str, name: str) -> Any:
-    """Return the object of this kind and name; raise NotFound unless the user may see it."""
+    """Return the object of this kind and name; raise NotFoundError unless the user may see it."""
     model = shared_models().get(kind)
     if model is None:
         raise NotFoundError
     return get_visible(user, model._default_manager.select_related("owner"), name=name)
 
 
-def can_see(user: User, obj: Model) -> bool:
-    return visible(user, type(obj)._default_manager.filter(pk=obj.pk)).exists()
-
-
-def access_list(obj: Any) -> list[Access]:
+def access_list(obj: Model) -> list[Access]:
     """Return who can see the object, and why: its owner, people, groups, then administrators."""
-    obj = permission_object(obj)
-    change_permission = f"change_{obj._meta.model_name}"
-    people: Any = get_users_with_perms(obj, attach_perms=True, with_group_users=False)
-    groups: Any = get_groups_with_perms(obj, attach_perms=True)
+    shared = permission_object(obj)
+    change_permission = f"change_{shared._meta.model_name}"
+    people: Any = get_users_with_perms(shared, attach_perms=True, with_group_users=False)
+    groups: Any = get_groups_with_perms(shared, attach_perms=True)
     sizes = dict(Group.objects.filter(pk__in=[g.pk for g in groups]).annotate(n=Count("user")).values_list("pk", "n"))
-    entries = [Access(obj.owner, _person_name(obj.owner), "owner", _("Owner"))]
+    entries = [Access(shared.owner, _person_name(shared.owner), "owner", _("Owner"))]
     for person in sorted(people, key=User.get_username):
         level = "manage" if change_permission in people[person] else "view"
         entries.append(Access(person, _person_name(person), level, _("Shared with this person")))
@@ -112,24 +105,26 @@ def group_name(group: Group) -> str:
 
 
 @transaction.atomic
-def set_access(*, user: User, obj: Any, to: User | Group, level: str) -> None:
+def set_access(*, user: User, obj: Model, to: User | Group, level: str) -> None:
     """Set what a person or a group may do with the object: none, view or manage; owner gives it away."""
-    obj = permission_object(obj)
-    require_owner(user, obj)
+    shared = permission_object(obj)
+    if not owns(user, shared):
+        raise OnlyOwnerError
     if level not in LEVELS:
         raise InvalidError(_("Choose none, view, manage or owner."), field="access")
     if level == "owner":
-        _give_away(user, obj, to)
+        _give_away(user, shared, to)
         return
-    if to == obj.owner:
+    if to == shared.owner:
         raise InvalidError(_("The owner can already view and manage this. Nothing was changed."), field="to")
-    revoke_access(obj, to=to)
+    revoke_access(shared, to=to)
     if level != "none":
-        grant_access(obj, to=to, manage=level == "manage")
-    record("share.end" if level == "none" else "share", user=user, obj=obj, to=str(to), access=level)
+        grant_access(shared, to=to, manage=level == "manage")
+    record("share.end" if level == "none" else "share", user=user, obj=shared, to=str(to), access=level)
 
 
 def _give_away(user: User, obj: Any, to: User | Group) -> None:
+    """Change the owner of an object and of all that is shared through it; `obj` has an `owner`."""
     if not isinstance(to, User) or not to.is_active or not to.can_create:
         raise InvalidError(_("Only a member or an administrator can own this. Nothing was changed."), field="to")
     previous_owner = obj.owner.get_username()

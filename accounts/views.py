@@ -12,29 +12,27 @@ from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, Se
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from audit.services import record
 from web.errors import LorasiteError, NotFoundError
-from web.throttles import count_request
+from web.throttles import throttle_posts
 
 from . import quotas, services, sharing
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
 from .http import SignedInRequest
-from .permissions import owns
+from .permissions import visible
 from .reset_links import ResetTokens
 
 
+@method_decorator(throttle_posts("login"), name="post")
 class SignIn(views.LoginView):
     template_name = "accounts/login.html"
     form_class = SignInForm
     redirect_authenticated_user = True
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        count_request(request, "login")
-        return super().post(request, *args, **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         """Sign in after a correct password; allauth asks for the second factor first if there is one."""
@@ -62,6 +60,7 @@ class ChangePassword(views.PasswordChangeView):
         return super().form_valid(form)
 
 
+@method_decorator(throttle_posts("login"), name="post")
 class ForgotPassword(views.PasswordResetView):
     template_name = "accounts/forgot.html"
     email_template_name = "accounts/mail/reset.txt"
@@ -69,10 +68,6 @@ class ForgotPassword(views.PasswordResetView):
     success_url = reverse_lazy("password_reset_done")
     token_generator = ResetTokens()
     extra_context = {"mail": not settings.EMAIL_BACKEND.endswith("dummy.EmailBackend")}
-
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        count_request(request, "login")
-        return super().post(request, *args, **kwargs)
 
 
 class NewPassword(views.PasswordResetConfirmView):
@@ -176,5 +171,5 @@ def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     recipient_name = str(recipients[0]) if len(recipients) == 1 else _("everyone")
     messages.success(request, sharing.LEVELS[level] % {"name": recipient_name})
     # Whoever gave the object away may not see its page any more.
-    still_visible = owns(request.user, obj) or sharing.can_see(request.user, obj)
-    return redirect(obj if still_visible else "home")
+    is_visible = visible(request.user, type(obj)._default_manager.filter(pk=obj.pk)).exists()
+    return redirect(obj if is_visible else "home")

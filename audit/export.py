@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 
 from django.db.models import QuerySet
@@ -17,12 +17,15 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def lines(entries: QuerySet[Entry]) -> Iterator[str]:
     """Yield the header, then a line per entry."""
-    yield _line((*COLUMNS, *CHAIN))
+    columns = (*COLUMNS, *CHAIN)
+    yield ",".join(columns) + "\r\n"
     for entry in entries.iterator():
-        yield _line([_cell(getattr(entry, name)) for name in (*COLUMNS, *CHAIN)])
+        line = io.StringIO()
+        csv.writer(line).writerow([cell_text(getattr(entry, name)) for name in columns])
+        yield line.getvalue()
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
     """Return a value as text that no spreadsheet executes as a formula."""
     if value is None:
         text = ""
@@ -33,9 +36,3 @@ def _cell(value: object) -> str:
     else:
         text = str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue()

@@ -29,15 +29,13 @@ _REMOVE = {
 
 def install(connection: BaseDatabaseWrapper) -> None:
     """Create the triggers."""
-    _run(connection, _INSTALL)
+    with connection.cursor() as cursor:
+        for statement in _INSTALL[connection.vendor]:
+            cursor.execute(statement)
 
 
 def remove(connection: BaseDatabaseWrapper) -> None:
     """Drop the triggers, for a migration that rewrites the table and for tests that tamper with it."""
-    _run(connection, _REMOVE)
-
-
-def _run(connection: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:
     with connection.cursor() as cursor:
-        for statement in statements[connection.vendor]:
+        for statement in _REMOVE[connection.vendor]:
             cursor.execute(statement)

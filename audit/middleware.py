@@ -5,12 +5,12 @@ from django.http import HttpRequest, HttpResponse
 
 from web.requests import client_address
 
-from . import context
+from .context import Context, current_context
 from .services import record
 
 
 class RequestMiddleware:
-    """Give each request an ID (also in the X-Request-ID response header), and tell record() who acts from where.
+    """Give each request an ID (also in the X-Request-ID response header), and let record() know who acts from where.
 
     Also record each request that was refused because of a signed-in person's role or token scope.
     """
@@ -21,7 +21,7 @@ class RequestMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request_id = str(uuid.uuid4())
         request.id = request_id  # type: ignore[attr-defined]  # the error page shows it
-        token = context.enter(context.Context(request, client_address(request), request_id))
+        token = current_context.set(Context(request, client_address(request), request_id))
         try:
             response = self.get_response(request)
             # Written after the view, because a transaction that the view rolls back would remove the entry, too.
@@ -30,6 +30,6 @@ class RequestMiddleware:
                 path = request.path[:200]
                 record("request.refused", result="refused", method=request.method, path=path, code=refused_code)
         finally:
-            context.leave(token)
+            current_context.reset(token)
         response["X-Request-ID"] = request_id
         return response

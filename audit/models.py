@@ -9,14 +9,10 @@ class AppendOnlyError(RuntimeError):
 
 
 class Entries(models.QuerySet["Entry"]):
-    def update(self, **changes: Any) -> int:
+    def refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise AppendOnlyError
 
-    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
-        raise AppendOnlyError
-
-    def delete(self) -> tuple[int, dict[str, int]]:
-        raise AppendOnlyError
+    update = bulk_update = delete = refuse
 
 
 class Entry(models.Model):

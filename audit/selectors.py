@@ -18,33 +18,38 @@ FILTERS = ("user", "action", "result", "q", "since", "until")
 def search(query: Mapping[str, str]) -> QuerySet[Entry]:
     """Return entries, newest first, filtered by user, action (or a prefix of it), result, q, since and until."""
     entries = Entry.objects.all()
-    if user := query.get("user"):
+    user = query.get("user")
+    if user:
         entries = entries.filter(username=user)
-    if action := query.get("action"):
+    action = query.get("action")
+    if action:
         entries = entries.filter(action__startswith=action)
-    if result := query.get("result"):
+    result = query.get("result")
+    if result:
         entries = entries.filter(result=result)
-    if word := query.get("q"):
+    word = query.get("q")
+    if word:
         entries = entries.filter(Q(object_id__icontains=word) | Q(action__icontains=word) | Q(username__icontains=word))
-    if since := query.get("since"):
+    since = query.get("since")
+    if since:
         entries = entries.filter(at__gte=parse_moment(since, "since", time.min))
-    if until := query.get("until"):
+    until = query.get("until")
+    if until:
         entries = entries.filter(at__lte=parse_moment(until, "until", time.max))
     return entries
 
 
 def parse_moment(text: str, field: str, time_of_day: time) -> datetime:
-    """Parse a date, which gets `time_of_day`, or a date with a time; return it in UTC. Raise Invalid for anything else."""
-    moment = day = None
+    """Parse a date, which gets `time_of_day`, or a date with a time; return it in UTC. Raise InvalidError for others."""
+    moment = None
     try:
         if len(text) > 10:
             moment = parse_datetime(text)
-        if moment is None:
-            day = parse_date(text)
+        day = parse_date(text) if moment is None else None
+        if day is not None:
+            moment = datetime.combine(day, time_of_day)
     except ValueError:  # well formatted, but no such day or time
         moment = None
-    if day:
-        moment = datetime.combine(day, time_of_day)
     if moment is None:
         raise InvalidError(_("Write a date as 2026-11-24 or a time as 2026-11-24T08:30."), field=field)
     aware = moment if timezone.is_aware(moment) else timezone.make_aware(moment)

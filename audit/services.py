@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
 from django.db.models import Model, QuerySet
 from django.utils import timezone
 
-from .context import current
+from .context import current_context
 from .models import Entry
 from .selectors import FILTERS, search
 
@@ -18,12 +19,22 @@ GENESIS = "0" * 64
 _LOCK = 0x10A51  # an arbitrary number, unlike those of other PostgreSQL advisory locks in this database
 
 
-def record(action: str, *, user: Any = None, obj: Model | None = None, result: str = "ok", **details: Any) -> Entry:
-    """Append an entry; user, address and request ID come from the current request, unless `user` is given."""
-    context = current()
-    user = user or context.user
+def record(
+    action: str, *, user: AbstractBaseUser | None = None, obj: Model | None = None, result: str = "ok", **details: Any
+) -> Entry:
+    """Append an entry; user, address and request ID come from the current request, unless `user` is given.
+
+    Call it last in the transaction of the action, because other writers of entries wait until that transaction ends.
+    """
+    context = current_context.get()
+    request_user = getattr(context.request, "user", None)
+    if user is None and request_user is not None and request_user.is_authenticated:
+        user = request_user
     with transaction.atomic(savepoint=False):  # if the entry can't be written, the action is rolled back
-        _lock()
+        if connection.vendor == "postgresql":
+            # One transaction at a time, so that the chain never forks. SQLite's BEGIN IMMEDIATE ensures that already.
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         entry = Entry(
             at=timezone.now(),
             person=getattr(user, "pk", None),
@@ -99,13 +110,3 @@ def verify(published: str = "") -> Verdict:
 def chain_head() -> str:
     """Return the newest entry's hash. Note it down where nobody with write access to the database can change it."""
     return Entry.objects.order_by("-pk").values_list("hash", flat=True).first() or GENESIS
-
-
-def _lock() -> None:
-    """Let only one transaction write at a time, so that the chain never forks. SQLite's BEGIN IMMEDIATE does that already.
-
-    The lock is held until the transaction of the action ends, so call `record` last in it.
-    """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])

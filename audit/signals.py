@@ -9,7 +9,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db.models.signals import post_delete, post_save
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 from django.utils.translation import override
 
 from .services import record
@@ -17,15 +17,11 @@ from .services import record
 _ADMIN_ACTIONS = {ADDITION: "admin.add", CHANGE: "admin.change", DELETION: "admin.delete"}
 
 
-@receiver(user_logged_in)
-def signed_in(user: AbstractBaseUser, **kwargs: Any) -> None:
-    record("user.login", user=user)
-
-
-@receiver(user_logged_out)
-def signed_out(user: AbstractBaseUser | None, **kwargs: Any) -> None:
+@receiver([user_logged_in, user_logged_out])
+def signed_in_or_out(signal: Signal, user: AbstractBaseUser | None, **kwargs: Any) -> None:
+    """Record a sign-in or a sign-out. A sign-out has no user if nobody was signed in."""
     if user is not None:
-        record("user.logout", user=user)
+        record("user.login" if signal is user_logged_in else "user.logout", user=user)
 
 
 @receiver(user_login_failed)
@@ -43,15 +39,13 @@ def wrong_code(user: AbstractBaseUser, **kwargs: Any) -> None:
     record("second_factor.check", user=user, obj=user, result="refused")
 
 
-@receiver(post_save, sender=Authenticator)
-def second_factor_added(instance: Authenticator, created: bool, **kwargs: Any) -> None:
-    if created:
+@receiver([post_save, post_delete], sender=Authenticator)
+def second_factor_changed(signal: Signal, instance: Authenticator, created: bool = False, **kwargs: Any) -> None:
+    """Record that a second factor was added or removed. Saving an old one again, as for a used code, is neither."""
+    if signal is post_delete:
+        record("second_factor.remove", obj=instance.user, kind=instance.type)
+    elif created:
         record("second_factor.add", obj=instance.user, kind=instance.type)
-
-
-@receiver(post_delete, sender=Authenticator)
-def second_factor_removed(instance: Authenticator, **kwargs: Any) -> None:
-    record("second_factor.remove", obj=instance.user, kind=instance.type)
 
 
 @receiver(post_save, sender=LogEntry)

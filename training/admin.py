@@ -11,7 +11,7 @@ from accounts.models import User
 from web.admin_site import ReadOnly
 
 from . import services
-from .models import Task, WrongState
+from .models import Task, WrongStateError
 
 
 class TaskChange(Protocol):
@@ -44,6 +44,6 @@ class TaskAdmin(ReadOnly, ModelAdmin):
             try:
                 change(user=request.user, task=task)
                 changed += 1
-            except WrongState:
+            except WrongStateError:
                 messages.warning(request, _("{task} was not changed.").format(task=task))
         messages.info(request, ngettext("%d task changed.", "%d tasks changed.", changed) % changed)

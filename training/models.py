@@ -8,13 +8,13 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts.quotas import limit_of
-from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongState
+from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongStateError
 
 from .wording import MESSAGES, TIMING_MESSAGES
 
 log = logging.getLogger(__name__)
 
-__all__ = ["ENDED", "LogLine", "Point", "Stage", "Status", "Task", "Timing", "WrongState"]
+__all__ = ["ENDED", "LogLine", "Point", "Stage", "Status", "Task", "Timing", "WrongStateError"]
 
 
 class Stage(models.TextChoices):

@@ -25,7 +25,7 @@ from web.errors import InvalidError, NotFoundError
 from work import queue
 
 from . import estimates
-from .models import Task, WrongState
+from .models import Task, WrongStateError
 from .sources import check_base_model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -195,4 +195,14 @@ def resume(*, user: User, task: Task) -> Task:
     return task
 
 
-__all__ = ["WrongState", "cancel", "check", "config_like", "estimate", "parse_config", "resume", "submit", "validate"]
+__all__ = [
+    "WrongStateError",
+    "cancel",
+    "check",
+    "config_like",
+    "estimate",
+    "parse_config",
+    "resume",
+    "submit",
+    "validate",
+]

@@ -29,6 +29,7 @@ class AdminSite(UnfoldAdminSite):
         return bool(user.is_active and user.is_authenticated and user.is_admin)
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
+        """Wrap every view of the admin: a signed-in person who is no administrator gets 403 instead of a form to sign in."""
         django_view = super().admin_view(view, cacheable)
 
         @wraps(django_view)
@@ -40,6 +41,7 @@ class AdminSite(UnfoldAdminSite):
         return csp_update(POLICY)(admin_only_view)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Redirect to the site's own sign-in, which asks for the second factor and counts wrong passwords."""
         if request.user.is_authenticated:
             require_admin(request.user)
         return redirect_to_login(request.GET.get("next") or reverse("admin:index"))
@@ -49,13 +51,9 @@ class AdminSite(UnfoldAdminSite):
 
 
 class ReadOnly:
-    """Admin of a model that can only be looked at; changes go through the services."""
+    """Mixin for the admin of a model that can only be viewed; changes go through the services."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+    def is_allowed(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
+    has_add_permission = has_change_permission = has_delete_permission = is_allowed

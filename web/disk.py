@@ -46,8 +46,12 @@ def error_to_show(error: BaseException) -> LorasiteError | None:
     if is_full(error):
         release_reserve()
         return DiskFullError()
-    reason = _refusal(error)
-    if not reason:
+    number, sqlite_name, sqlstate = _causes(error)
+    if number in REFUSED:
+        reason = os.strerror(number)
+    elif sqlite_name.startswith(_REFUSED_BY_SQLITE) or sqlstate == _READ_ONLY_IN_POSTGRESQL:
+        reason = str(error).strip()
+    else:
         return None
     message = _(
         "The server's disk can't be written to (%(reason)s), so this was not stored; what was stored before is "
@@ -58,43 +62,29 @@ def error_to_show(error: BaseException) -> LorasiteError | None:
 
 def is_full(error: BaseException) -> bool:
     """Return whether an error of a file, SQLite or PostgreSQL means that the disk is full."""
-    sqlite_name = _sqlite_name(error)
-    return (
-        _system_errno(error) in FULL
-        or sqlite_name == "SQLITE_FULL"
-        or (sqlite_name.startswith(_REFUSED_BY_SQLITE) and _free(Path(settings.DATA_DIR)) < LOW)
-        or _sqlstate(error) == _FULL_IN_POSTGRESQL
-    )
+    number, sqlite_name, sqlstate = _causes(error)
+    if number in FULL or sqlite_name == "SQLITE_FULL" or sqlstate == _FULL_IN_POSTGRESQL:
+        return True
+    return sqlite_name.startswith(_REFUSED_BY_SQLITE) and _free(Path(settings.DATA_DIR)) < LOW
 
 
-def _refusal(error: BaseException) -> str:
-    """Return why the disk can't be written to; an empty string if that is not the cause of `error`."""
-    number = _system_errno(error)
-    if number in REFUSED:
-        return os.strerror(number)
-    if _sqlite_name(error).startswith(_REFUSED_BY_SQLITE) or _sqlstate(error) == _READ_ONLY_IN_POSTGRESQL:
-        return str(error).strip()
-    return ""
+def _causes(error: BaseException) -> tuple[int, str, str]:
+    """Return the system's error number, SQLite's name of the error and PostgreSQL's SQLSTATE; 0 or "" for those it lacks.
 
-
-def _sqlite_name(error: BaseException) -> str:
-    return getattr(error.__cause__, "sqlite_errorname", None) or ""
-
-
-def _sqlstate(error: BaseException) -> str:
-    return getattr(error.__cause__, "sqlstate", None) or ""
-
-
-def _system_errno(error: BaseException) -> int:
-    """Return the system's error number, 0 if there is none. Errors of polars and safetensors have it only in their text."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
+    Django's database errors have the driver's error as their cause. Errors of polars and safetensors have the number only
+    in their text.
+    """
+    number = error.errno if isinstance(error, OSError) else None
     match = re.search(r"\(os error (\d+)\)", str(error))
-    return int(match[1]) if match else 0
+    if not number and match:
+        number = int(match[1])
+    sqlite_name = getattr(error.__cause__, "sqlite_errorname", None)
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    return number or 0, sqlite_name or "", sqlstate or ""
 
 
 def require_disk_space(more: int = 0) -> None:
-    """Raise DiskFull unless `more` bytes fit without the reserve."""
+    """Raise DiskFullError unless `more` bytes fit without the reserve."""
     if not has_disk_space(more):
         raise DiskFullError
 
@@ -112,10 +102,24 @@ def keep_reserve() -> None:
         size = _reserve_size()
         if size and free < LOW:
             release_reserve()
-        elif size < settings.DISK_RESERVE and free > settings.DISK_RESERVE + 2 * LOW:
-            _fill()
+            return
+        if size >= settings.DISK_RESERVE or free <= settings.DISK_RESERVE + 2 * LOW:
+            return
+        if not _filling.acquire(blocking=False):  # another request fills it
+            return
+        try:
+            with _reserve().open("wb") as file:
+                file.write(
+                    os.urandom(settings.DISK_RESERVE)
+                )  # a file system that compresses would store zeros in no space
+                os.fsync(file.fileno())
+        except OSError:
+            _reserve().unlink(missing_ok=True)
+            raise
+        finally:
+            _filling.release()
     except OSError as error:
-        log.warning("The reserve of disk space could not be kept: %s", error)
+        log.warning("The reserve of disk space could not be filled: %s", error)
 
 
 def release_reserve() -> None:
@@ -123,20 +127,6 @@ def release_reserve() -> None:
     if _reserve_size():
         log.warning("The disk is full; the reserve is released so that people can sign in and delete something.")
         _reserve().unlink(missing_ok=True)
-
-
-def _fill() -> None:
-    if not _filling.acquire(blocking=False):
-        return
-    try:
-        with _reserve().open("wb") as file:
-            file.write(os.urandom(settings.DISK_RESERVE))  # zeros would take no space on a file system that compresses
-            os.fsync(file.fileno())
-    except OSError:
-        _reserve().unlink(missing_ok=True)
-        raise
-    finally:
-        _filling.release()
 
 
 def _reserve() -> Path:

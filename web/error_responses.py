@@ -21,14 +21,14 @@ from web.errors import InvalidError, LorasiteError, NotAllowedError, NotFoundErr
 log = logging.getLogger(__name__)
 
 
-class BusyReceiving(LorasiteError):
+class BusyReceivingError(LorasiteError):
     code = "busy"
     status = 503
     wait = 10  # seconds
     message = gettext_lazy("Too many large files are arriving at once; nothing was stored. Try again in a moment.")
 
 
-class Unreadable(LorasiteError):
+class UnreadableRequestError(LorasiteError):
     code = "unreadable"
     status = 400
     message = gettext_lazy("Could not parse the request: nesting too deep, invalid Unicode, or a NUL character.")
@@ -69,6 +69,7 @@ class ErrorMiddleware:
             raise RuntimeError("Native code panicked.") from error
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Return the page for an error that users see. Other errors go on to Django, and end in `server_error`."""
         error = exception if isinstance(exception, LorasiteError) else disk_error_to_show(exception)
         if error is None:
             return None
@@ -87,8 +88,8 @@ def disk_error_to_show(error: BaseException | None) -> LorasiteError | None:
 def note_refusal(request: HttpRequest | Request, error: LorasiteError) -> None:
     """Note on the request that a role or scope forbids it; audit.middleware writes the entry."""
     if error.status == 403:
-        django_request: Any = getattr(request, "_request", request)  # DRF wraps Django's request
-        django_request.refused_code = error.code
+        django_request = request._request if isinstance(request, Request) else request
+        django_request.refused_code = error.code  # type: ignore[attr-defined]  # ours
 
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
@@ -106,9 +107,12 @@ def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
 
 
 def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
-    """Handle DRF's exceptions, so that every failure of the API has the same shape."""
+    """Handle DRF's exceptions, so that every failure of the API has the same shape.
+
+    Return None for an unexpected error: Django logs its traceback and calls `server_error`.
+    """
     request: Request = context["request"]
-    error = exception if isinstance(exception, LorasiteError) else _from_drf(exception)
+    error = exception if isinstance(exception, LorasiteError) else error_from(exception)
     if error is None:
         return None
     set_rollback()
@@ -124,7 +128,8 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
     return Response(body, status=error.status, headers=headers, content_type="application/problem+json")
 
 
-def _from_drf(exception: Exception) -> LorasiteError | None:
+def error_from(exception: Exception) -> LorasiteError | None:
+    """Return the error that a view of the API means by an exception of DRF or Django; None for an unexpected one."""
     if isinstance(exception, Http404):
         return NotFoundError()
     if isinstance(exception, PermissionDenied):
@@ -132,13 +137,15 @@ def _from_drf(exception: Exception) -> LorasiteError | None:
     if isinstance(exception, RequestDataTooBig):
         return RequestTooLargeError()
     if isinstance(exception, UNREADABLE):
-        return Unreadable()
+        return UnreadableRequestError()
     if not isinstance(exception, exceptions.APIException):
         return disk_error_to_show(exception)
     messages = _flatten(exception.detail)
     problems = [{"field": field, "message": message} for field, message in messages if field]
-    title = _("Some fields are not valid.") if problems else " ".join(message for _field, message in messages)
-    error = InvalidError(title, problems=problems)
+    if problems:
+        error = InvalidError(_("Some fields are not valid."), problems=problems)
+    else:
+        error = InvalidError(" ".join(message for _field, message in messages))
     error.status = exception.status_code
     error.code = exception.default_code
     return error

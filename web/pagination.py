@@ -7,12 +7,13 @@ from operator import attrgetter
 from typing import Any
 
 from django.core.exceptions import FieldError, ValidationError
-from django.db.models import F, Model, Q, QuerySet
+from django.db.models import F, Model, Q
 from django.utils.translation import gettext as _
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
+from rest_framework.views import APIView
 
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number
@@ -29,16 +30,26 @@ class CursorPagination(BasePagination):
 
     next: str | None = None
 
-    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
-        size = page_size(request)
-        path, descending = first_order(queryset)
+    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> list[Any]:
+        """Return the rows of one page; raise InvalidError for a wrong `limit`, NotFoundError for a wrong `cursor`."""
+        size = parse_whole_number(request.query_params.get("limit", str(PAGE)))
+        if size is None or not 1 <= size <= MOST:
+            raise InvalidError(_("limit must be a number from 1 to %(most)s.") % {"most": MOST}, field="limit")
+
+        ordering: Any = queryset.query.order_by or queryset.model._meta.ordering or ["pk"]
+        first = ordering[0]
+        if isinstance(first, str):
+            path, descending = first.removeprefix("-"), first.startswith("-")
+        else:
+            path, descending = first.expression.name, first.descending
         column = F(path).desc(nulls_last=True) if descending else F(path).asc(nulls_last=True)
         # The key sorts in the same direction as the column, so one index serves both.
         ordered = queryset.order_by(column, "-pk" if descending else "pk")
+
         cursor = request.query_params.get("cursor")
         if cursor:
             ordered = ordered.filter(rows_after(queryset.model, path, descending, cursor))
-        rows = list(ordered[: size + 1])
+        rows = list(ordered[: size + 1])  # the extra row shows whether there is a next page
         if len(rows) > size:
             url = remove_query_param(request.build_absolute_uri(), "cursor")
             self.next = replace_query_param(url, "cursor", encode_cursor(rows[size - 1], path))
@@ -51,29 +62,12 @@ class CursorPagination(BasePagination):
         link = {"type": ["string", "null"], "format": "uri", "description": "The next page; null on the last."}
         return {"type": "object", "required": ["next", "results"], "properties": {"next": link, "results": schema}}
 
-    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}
         return [
             {"name": "limit", "in": "query", "description": "Rows per page.", "schema": limit},
             {"name": "cursor", "in": "query", "description": "From `next`.", "schema": {"type": "string"}},
         ]
-
-
-def page_size(request: Request) -> int:
-    """Return the requested number of rows per page; raise Invalid outside 1 to 200."""
-    size = parse_whole_number(request.query_params.get("limit", str(PAGE)))
-    if size is None or not 1 <= size <= MOST:
-        raise InvalidError(_("limit must be a number from 1 to %(most)s.") % {"most": MOST}, field="limit")
-    return size
-
-
-def first_order(queryset: QuerySet[Any]) -> tuple[str, bool]:
-    """Return the path of the first column that the queryset is sorted by, and whether it descends."""
-    ordering = queryset.query.order_by or queryset.model._meta.ordering or ["pk"]
-    first: Any = ordering[0]
-    if isinstance(first, str):
-        return first.removeprefix("-"), first.startswith("-")
-    return first.expression.name, first.descending
 
 
 def rows_after(model: type[Model], path: str, descending: bool, cursor: str) -> Q:
@@ -82,7 +76,7 @@ def rows_after(model: type[Model], path: str, descending: bool, cursor: str) -> 
     beyond = "lt" if descending else "gt"
     if value is None:
         return Q(**{f"{path}__isnull": True, f"pk__{beyond}": pk})
-    if _nullable(model, path):
+    if "__" in path or _field(model, path).null:  # a related row may be missing
         same_value = Q(**{path: value, f"pk__{beyond}": pk})
         return Q(**{f"{path}__{beyond}": value}) | same_value | Q(**{f"{path}__isnull": True})
     # One range that an index serves, minus the few rows of the same value that were read already.
@@ -99,7 +93,7 @@ def encode_cursor(row: Model, path: str) -> str:
 
 
 def decode_cursor(model: type[Model], path: str, cursor: str) -> tuple[Any, Any]:
-    """Return the sort value and the key that a cursor holds; raise NotFound if it is not one of ours."""
+    """Return the sort value and the key that a cursor holds; raise NotFoundError if it is not one of ours."""
     try:
         value, pk = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         field = _field(model, path)
@@ -113,7 +107,3 @@ def _field(model: type[Model], path: str) -> Any:
     for relation in relations:
         model = model._meta.get_field(relation).related_model  # type: ignore[assignment]
     return model._meta.pk if name == "pk" else model._meta.get_field(name)
-
-
-def _nullable(model: type[Model], path: str) -> bool:
-    return "__" in path or _field(model, path).null

@@ -3,6 +3,7 @@
 import hashlib
 from ipaddress import IPv6Network, ip_address
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response
@@ -28,7 +29,7 @@ class StrictCharField(serializers.CharField):
 class StrictUUIDField(serializers.UUIDField):
     """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
 
-    def to_internal_value(self, data: object) -> Any:
+    def to_internal_value(self, data: object) -> UUID:
         if not isinstance(data, str):
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
@@ -76,7 +77,7 @@ def not_modified_response(request: Request, tag: str) -> HttpResponse | None:
 
 
 def refuse_unknown_fields(data: object, serializer: type[serializers.Serializer[Any]]) -> None:
-    """Raise Invalid if `data` has a field that the serializer lacks: a misspelt field must not count as left out."""
+    """Raise InvalidError if `data` has a field that the serializer lacks: a misspelt field must not count as left out."""
     if not isinstance(data, dict):
         return
     known_fields = serializer().fields

@@ -91,14 +91,18 @@ class Schema(AutoSchema):
             operation["responses"]["304"] = {"description": "Nothing has changed since the ETag that was sent."}
         return operation
 
-    def _map_serializer_field(self, field: Any, direction: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _map_serializer_field(
+        self, field: serializers.Field[Any, Any, Any, Any], direction: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Describe that strings in requests have no NUL and, where the field refuses blanks, are not blank."""
         schema: dict[str, Any] = super()._map_serializer_field(field, direction, *args, **kwargs)
         if direction == "request" and isinstance(field, serializers.CharField) and not field.read_only:
             may_be_blank = field.allow_blank or not field.trim_whitespace
             _forbid_nul(schema, ANY_TEXT if may_be_blank else SOME_TEXT)
         return schema
 
-    def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
+    def _map_basic_serializer(self, serializer: serializers.Serializer[Any], direction: str) -> dict[str, Any]:
+        """Describe that a serializer that is `closed` accepts no other fields, and not none of its own."""
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
         if direction == "request" and getattr(serializer, "closed", False):
             return schema | {"additionalProperties": False, "minProperties": 1}
@@ -109,31 +113,25 @@ class Schema(AutoSchema):
         impossible = set()
         if "requestBody" not in operation:
             impossible |= {"413", "415"}
-        if not self._may_be_missing():
-            impossible.add("404")
         if self.method == "GET":
             impossible |= {"409", "507"}
-        schema = {"$ref": f"#/components/schemas/{self._problem()}"}
-        content = {"application/problem+json": {"schema": schema}}
+        # The path, the body, the cursor or the query may name an object that does not exist.
+        names_object = "{" in self.path or self.method == "POST" or getattr(self.view, "asks_for_one", False)
+        has_cursor = self.method == "GET" and self._is_list_view() and self._get_paginator() is not None
+        if not names_object and not has_cursor:
+            impossible.add("404")
+        component = ResolvedComponent("Problem", ResolvedComponent.SCHEMA, PROBLEM, "Problem")
+        self.registry.register_on_missing(component)
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         return {
             status: {"description": description, "headers": HEADERS, "content": content}
             for status, description in FAILURES.items()
             if status not in impossible
         }
 
-    def _may_be_missing(self) -> bool:
-        """Return whether the path, the body, the cursor or the query names an object that may not exist."""
-        if "{" in self.path or self.method == "POST" or getattr(self.view, "asks_for_one", False):
-            return True
-        return self.method == "GET" and self._is_list_view() and self._get_paginator() is not None
-
-    def _problem(self) -> str:
-        component = ResolvedComponent("Problem", ResolvedComponent.SCHEMA, PROBLEM, "Problem")
-        self.registry.register_on_missing(component)
-        return "Problem"
-
 
 def _forbid_nul(schema: dict[str, Any], pattern: str = ANY_TEXT) -> None:
+    """Add a pattern to the schema of a string, unless it has one or its format or list of values excludes NUL already."""
     if schema.get("type") == "string" and not schema.keys() & {"pattern", "format", "enum"}:
         schema["pattern"] = pattern
 

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 from django.core.cache import BaseCache, caches
@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from redis import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
+from rest_framework.views import APIView
 
 from web.errors import LorasiteError
 from web.requests import client_network
@@ -37,11 +38,12 @@ class TooManyRequestsError(LorasiteError):
     wait: float | None = None  # seconds
 
 
-class _Throttle(SimpleRateThrottle):
-    """Count in Redis, which all web processes share. While Redis is away, nobody is throttled."""
+class RateThrottle(SimpleRateThrottle):
+    """Count requests of a scope in Redis, which all web processes share. While Redis is away, nobody is throttled."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, per: Literal["person", "address"]) -> None:
         self.scope = scope
+        self.per = per
         self.rate = settings.THROTTLES[scope] or None
         self.num_requests, self.duration = self.parse_rate(self.rate)
 
@@ -49,35 +51,25 @@ class _Throttle(SimpleRateThrottle):
     def cache(self) -> BaseCache:  # type: ignore[override]  # looked up late, so that tests can replace it
         return caches["throttles"]
 
-    def allow_request(self, request: Request, view: Any) -> bool:
+    def allow_request(self, request: HttpRequest | Request, view: APIView | None) -> bool:
         try:
-            return super().allow_request(request, view)
+            return super().allow_request(request, view)  # type: ignore[arg-type]  # it only passes them on
         except RedisError as error:
             log.warning("Redis is unavailable, so requests are not throttled (%s).", error)
             return True
 
-    def get_cache_key(self, request: Request, view: Any) -> str | None:
-        caller = self.caller_of(request)
-        return f"throttle:{self.scope}:{caller}" if caller else None
-
-    def caller_of(self, request: HttpRequest | Request) -> str:
-        """Return what requests are counted under; an empty string is not counted."""
-        raise NotImplementedError
-
-
-class _ByPerson(_Throttle):
-    def caller_of(self, request: HttpRequest | Request) -> str:
-        return f"person:{request.user.pk}" if request.user.is_authenticated else ""
+    def get_cache_key(self, request: HttpRequest | Request, view: APIView | None) -> str | None:
+        """Return what the request is counted under; None (not counted) per person for somebody who is not signed in."""
+        if self.per == "address":
+            return f"throttle:{self.scope}:address:{client_network(request) or ''}"
+        if request.user.is_authenticated:
+            return f"throttle:{self.scope}:person:{request.user.pk}"
+        return None
 
 
-class _ByAddress(_Throttle):
-    def caller_of(self, request: HttpRequest | Request) -> str:
-        return f"address:{client_network(request) or ''}"
-
-
-def throttle_classes_for(scope: str) -> list[Callable[[], Any]]:
+def throttle_classes_for(scope: str) -> list[Callable[[], RateThrottle]]:
     """Return the `throttle_classes` of an API view; `scope` is a name in settings.THROTTLES."""
-    return [lambda: _ByPerson(scope), lambda: _ByAddress(scope)]
+    return [lambda: RateThrottle(scope, "person"), lambda: RateThrottle(scope, "address")]
 
 
 def throttle_posts(scope: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -96,7 +88,7 @@ def throttle_posts(scope: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 def count_request(request: HttpRequest, scope: str) -> None:
-    """Count a request against the limits of `scope`; raise TooOften once one of them is reached."""
+    """Count a request against the limits of `scope`; raise TooManyRequestsError once one of them is reached."""
     for make_throttle in throttle_classes_for(scope):
         throttle = make_throttle()
         if not throttle.allow_request(request, None):

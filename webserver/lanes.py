@@ -1,10 +1,10 @@
 """Threads by kind of work, so that one kind never waits behind another."""
 
 import time
-from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher
 
+from .channel import Channel
 from .site import Site
 
 
@@ -13,11 +13,13 @@ class Lanes:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.lanes = {name: ThreadedTaskDispatcher() for name in site.lanes}
+        self.lanes: dict[str, ThreadedTaskDispatcher] = {}
         for name, threads in site.lanes.items():
+            self.lanes[name] = ThreadedTaskDispatcher()
             self.lanes[name].set_thread_count(threads)
 
-    def add_task(self, channel: Any) -> None:
+    def add_task(self, channel: Channel) -> None:
+        """Queue a connection whose first request is complete. The first lane answers broken requests, too."""
         request = channel.requests[0]
         name = next(iter(self.lanes)) if request.error else self.site.lane_of(request.head)
         self.lanes[name].add_task(channel)

@@ -1,13 +1,12 @@
 """Waiting for all connections at once.
 
-waitress's own loop asks each connection before each wait what it waits for, so that a thousand silent ones cost every request a
-millisecond. This one is told when that changes.
+waitress's own loop asks each connection before each wait what it waits for, so a thousand silent ones cost every request a
+millisecond. Here a connection reports when that changes, by adding itself to `changed`.
 """
 
 import selectors
 import threading
 from collections import deque
-from typing import Any
 
 from waitress import wasyncore
 
@@ -18,30 +17,33 @@ FLAGS = {mask: sum(flag for event, flag in EVENTS.items() if mask & event) for m
 class Loop:
     """`sockets` is waitress's map of everything that is open, by file number."""
 
-    def __init__(self, sockets: dict[int, Any]) -> None:
+    def __init__(self, sockets: dict[int, wasyncore.dispatcher]) -> None:
         self.sockets = sockets
         self.selector = selectors.DefaultSelector()
-        self.changed: deque[Any] = deque()
-        self.serving = threading.local()  # the connection that this thread answers
+        self.changed: deque[wasyncore.dispatcher] = deque()
+        self.serving = threading.local()  # `channel`: the connection that this thread answers
 
     def turn(self, seconds: float) -> None:
-        """Wait for something to happen, for so long at most, and deal with all that did."""
+        """Wait at most `seconds` for something to happen, and handle all that did."""
         while self.changed:
             self.renew(self.changed.popleft())
         for key, mask in self.selector.select(seconds):
             connection = self.sockets.get(key.fd)
+            # An event before may have closed this connection, and its number may belong to a new one already.
             if connection is not None and connection is key.data:
                 wasyncore.readwrite(connection, FLAGS[mask])
                 self.renew(connection)
 
-    def renew(self, connection: Any) -> None:
-        """Wait for what this connection waits for now; it may have been closed meanwhile."""
+    def renew(self, connection: wasyncore.dispatcher) -> None:
+        """Register what the connection waits for now; it may have been closed meanwhile."""
         number = connection._fileno
         if number is None or number not in self.sockets or self.sockets[number] is not connection:
             return
-        events = (selectors.EVENT_READ if connection.readable() else 0) | (
-            selectors.EVENT_WRITE * self._writes(connection)
-        )
+        events = 0
+        if connection.readable():
+            events |= selectors.EVENT_READ
+        if connection.writable() and not connection.accepting:
+            events |= selectors.EVENT_WRITE
         registered = self.selector.get_map().get(number)
         if registered is not None and not events:
             self.selector.unregister(number)
@@ -51,10 +53,6 @@ class Loop:
             self.selector.modify(number, events, connection)
 
     def forget(self, number: int) -> None:
-        """Before the file is closed: its number may be another connection's a moment later."""
+        """Unregister a file before it is closed: its number may belong to another connection a moment later."""
         if self.selector.get_map().get(number) is not None:
             self.selector.unregister(number)
-
-    @staticmethod
-    def _writes(found: Any) -> bool:
-        return bool(found.writable()) and not found.accepting

@@ -1,12 +1,14 @@
-"""What the server has to know of the application that it serves, and the limits that hold for every client."""
+"""What the server has to know about the application that it serves, and the limits that hold for every client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+WSGIApplication: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 HEAD_BYTES = 32 * 1024
-BODY_MEMORY = 128 * 1024  # bytes of a body that are kept in memory; the rest is on disk
+BODY_MEMORY = 128 * 1024  # bytes of a body that stay in memory; the rest is on disk
 DISCARD_FACTOR = 4  # a refused body is read to this many times its limit, so that the client listens for the answer
 
 
@@ -26,12 +28,12 @@ class Deadlines:
     body: float = 20  # for a body of any size; each `body_rate` bytes that arrived give a second more
     body_rate: int = 4096
     idle: float = 65  # between requests; above the 60 of nginx and most balancers, which must be the first to close
-    send: float = 30  # without a byte of the answer taken
+    send: float = 30  # without reading a byte of the answer
 
 
 @dataclass(frozen=True)
 class Site:
-    load: Callable[[], Any]  # the WSGI application; called in the process that answers
+    load: Callable[[], WSGIApplication]  # called in the process that answers
     address: str
     name: str
     lanes: dict[str, int]  # threads by lane; the first lane answers broken requests, too
@@ -42,4 +44,4 @@ class Site:
     deadlines: Deadlines = field(default_factory=Deadlines)
     connections: int = 1000  # then the one that was silent longest makes room
     log_level: str = "info"
-    stall_seconds: int = 120  # a worker whose receiving thread is silent for so long is replaced
+    stall_seconds: int = 120  # a worker whose receiving thread hangs for so long is replaced

@@ -23,7 +23,7 @@ QUEUED = "queued"
 PREPARING = "preparing"
 
 
-class WrongState(ConflictError):
+class WrongStateError(ConflictError):
     code = "task_wrong_state"
     message = _("This task has already ended, or another worker has started it. Nothing was changed.")
 
@@ -38,7 +38,6 @@ class Status(models.TextChoices):
 
 ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELLED)
 
-
 KILLED = _(
     "The process was killed, probably because memory ran out (SIGKILL, peak {peak:.0f} MiB). The task will be retried."
 )
@@ -46,7 +45,7 @@ KILLED = _(
 
 @dataclass(frozen=True, slots=True)
 class JobMessages:
-    """What one kind of task tells its owner when it does not simply succeed. `*_kept` and `*_next` end up in `error`."""
+    """The messages of one kind of task to its owner. `*_kept` and `*_next` become `kept` and `next` of `Work.error`."""
 
     error_kept: Translated  # what is still there after an error
     known_error_next: Translated  # what to do after an error that has a code
@@ -112,14 +111,17 @@ class Work(models.Model):
 
     @property
     def percent(self) -> int:
+        """Return the share of steps that are done; 100 only after success, since evaluation and saving come after the steps."""
         if self.status == Status.SUCCESS:
             return 100
-        return min(99, int(100 * self.step / self.total_steps)) if self.total_steps else 0
+        if not self.total_steps:
+            return 0
+        return min(99, int(100 * self.step / self.total_steps))
 
     def move(self, to: Status, *, frm: Collection[Status], attempt: int | None = None, **changes: Any) -> None:
-        """Change the status, and `changes` with it; raise WrongState if the row is not in one of the statuses `frm`.
+        """Change the status, and `changes` with it; raise WrongStateError if the row is not in one of the statuses `frm`.
 
-        With `attempt`, also raise WrongState unless the row is still in that attempt. No other code changes a status.
+        With `attempt`, also raise WrongStateError unless the row is still in that attempt. No other code changes a status.
         """
         row = type(self)._default_manager.filter(pk=self.pk, status__in=list(frm))
         if attempt is not None:
@@ -128,11 +130,11 @@ class Work(models.Model):
             changes["attempt"] = F("attempt") + 1
         # One conditional UPDATE: of several workers that try at once, one sees a row count of 1.
         if not row.update(status=to, **changes):
-            raise WrongState(task_id=str(self.pk))
+            raise WrongStateError(task_id=str(self.pk))
         self.refresh_from_db()
 
     def cancel(self) -> None:
-        """End a waiting task now and ask a running one to stop; raise WrongState if it has ended."""
+        """End a waiting task now and request that a running one stops; raise WrongStateError if it has ended."""
         running = type(self)._default_manager.filter(pk=self.pk, status=Status.STARTED)
         if running.update(cancel_requested=True):
             self.refresh_from_db()
@@ -154,7 +156,7 @@ class Work(models.Model):
         )
 
     def within_limit(self) -> bool:
-        """Return whether the owner may have one more task of this kind sent; if not, the reconciler asks again later."""
+        """Return whether the owner may have one more task of this kind sent; if not, the reconciler tries again later."""
         return True
 
     def note(self, level: str, text: str) -> None:

@@ -1,6 +1,6 @@
-"""Where the installation keeps its files, each folder named once, and how files go with the rows that name them.
+"""The folders of the installation, each named once, and the removal of files together with the rows that name them.
 
-Functions and not constants: settings are read when they are asked, because tests and commands change them.
+These are functions and not constants, because tests and commands change the settings that they read.
 """
 
 import logging
@@ -53,17 +53,17 @@ def remove_on_commit(path: Path) -> list[str]:
     """Remove a file or folder once the current transaction has committed; at once where there is none.
 
     A rollback then leaves rows and files, and a crash in between leaves files without a row, which `verify` lists; never
-    a row without its files. Returns a list that will hold a line ("path: reason") for each file that the system kept.
+    a row without its files. Return a list that is filled on commit: a line ("path: reason") per file that was not removed.
     """
-    left: list[str] = []
+    not_removed: list[str] = []
 
     def remove_now() -> None:
         try:
-            left.extend(storage.remove(path))
+            not_removed.extend(storage.remove(path))
         except OSError as error:
-            left.append(f"{path}: {error}")
-        for line in left:
-            log.warning("The system kept a file that was to be deleted: %s", line)
+            not_removed.append(f"{path}: {error}")
+        for line in not_removed:
+            log.warning("A file could not be deleted: %s", line)
 
     transaction.on_commit(remove_now)
-    return left
+    return not_removed

@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 
 from .models import Status, Work
 
-RESEND_AFTER = timedelta(seconds=10)  # a sender may need so long between its claim and Redis
+RESEND_AFTER = timedelta(seconds=10)  # the time that a sender may need between its claim and Redis
 START_LIMIT = 15  # seconds that a worker may take from popping a job to the row's STARTED
 POPPED_KEY_EXPIRES = 3600  # seconds
 
@@ -55,11 +55,12 @@ def connect(timeout: float = 2.0) -> redis.Redis:
 
 
 def rq_queue(name: str, connection: redis.Redis) -> Queue:
+    """Return RQ's queue. Jobs have no time limit, and are JSON: unpickling one would execute what somebody puts into Redis."""
     return Queue(name, connection=connection, serializer=JSONSerializer, default_timeout=-1)
 
 
 def job_id(task: Work) -> str:
-    """Return one id per start, so that what an earlier start left in Redis never hides a later one."""
+    """Return the RQ job's id. There is one per start, so that what an earlier start left in Redis never hides a later one."""
     return f"{task.pk}-{task.attempt}"
 
 
@@ -105,10 +106,6 @@ def remove_job(task: Work, connection: redis.Redis) -> None:
         Job.fetch(job_id(task), connection=connection, serializer=JSONSerializer).delete()
     except NoSuchJobError:
         connection.lrem(queue.key, 0, job_id(task))
-
-
-def waiting_job_ids(queue_names: set[str], connection: redis.Redis) -> set[str]:
-    return {waiting_id for name in queue_names for waiting_id in rq_queue(name, connection).job_ids}
 
 
 def is_lost(task: Work, connection: redis.Redis) -> bool:

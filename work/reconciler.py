@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from . import queue
-from .models import QUEUED, Status, Work, WrongState, task_kinds
+from .models import QUEUED, Status, Work, WrongStateError, task_kinds
 
 log = logging.getLogger(__name__)
 DEATHS_ALLOWED = 3
@@ -52,8 +52,16 @@ def reconcile() -> dict[str, int]:
     counts = {"taken_back": take_back_abandoned(), "sent": 0, "sent_again": 0}
     # These include tasks above their owner's limit, which `send` leaves waiting.
     counts["sent"] = sum(queue.send(type(task), task.pk) for task in _pending_tasks(sent_at=None))
+    sent_before = _pending_tasks(sent_at__lt=Now() - queue.RESEND_AFTER)
+    if not sent_before:
+        return counts
     try:
-        counts["sent_again"] = sum(queue.send(type(task), task.pk) for task in tasks_lost_in_redis())
+        with queue.connect() as connection:
+            waiting: set[str] = set()
+            for name in {task.queue_name for task in sent_before}:
+                waiting.update(queue.rq_queue(name, connection).job_ids)
+            lost = [t for t in sent_before if queue.job_id(t) not in waiting and queue.is_lost(t, connection)]
+        counts["sent_again"] = sum(queue.send(type(task), task.pk) for task in lost)
     except redis.RedisError as error:
         log.warning("Redis is away (%s); waiting tasks stay in the database until it is back.", error)
     return counts
@@ -67,31 +75,22 @@ def _pending_tasks(**where: object) -> list[Work]:
     return tasks
 
 
-def tasks_lost_in_redis() -> list[Work]:
-    """Return tasks that were sent a while ago, no longer wait in Redis and were not started."""
-    tasks = _pending_tasks(sent_at__lt=Now() - queue.RESEND_AFTER)
-    if not tasks:
-        return []
-    with queue.connect() as connection:
-        waiting = queue.waiting_job_ids({task.queue_name for task in tasks}, connection)
-        return [task for task in tasks if queue.job_id(task) not in waiting and queue.is_lost(task, connection)]
-
-
 def take_back_abandoned() -> int:
     """Put running tasks whose lease has expired back in the queue, or fail them; return how many."""
     expired = {"status": Status.STARTED, "lease_until__lt": Now()}
     abandoned = [task for kind in task_kinds() for task in kind._default_manager.filter(**expired)]
-    if not clock.is_trusted():  # asked last: the clock may have been moved just before the query above
+    if not clock.is_trusted():  # checked last: the clock may have been moved just before the query above
         return 0
     return sum(map(take_back, abandoned))
 
 
 def take_back(task: Work) -> bool:
-    """End a dead attempt: queue the task again, cancel it if that was asked, or fail it after too many deaths.
+    """End a dead attempt: queue the task again, cancel it if that was requested, or fail it after too many deaths.
 
     Return False if its worker has renewed the lease meanwhile. Whatever the dead attempt still writes says
-    `WHERE attempt = old AND status = STARTED` and meets no row.
+    `WHERE attempt = old AND status = STARTED` and changes no row.
     """
+    # A task that got further than at its last death starts counting anew: it is not the task that kills its workers.
     deaths = task.deaths + 1 if task.step <= task.death_step or not task.deaths else 1
     changes: dict[str, Any] = {
         "deaths": deaths,
@@ -105,12 +104,13 @@ def take_back(task: Work) -> bool:
             if not row.filter(pk=task.pk, attempt=task.attempt, lease_until=task.lease_until).exists():
                 return False
             end_dead_attempt(task, deaths, changes)
-    except WrongState:
+    except WrongStateError:
         return False
     return True
 
 
 def end_dead_attempt(task: Work, deaths: int, changes: dict[str, Any]) -> None:
+    """Move the task out of STARTED and tell its owner; `changes` are written with the new status."""
     running = [Status.STARTED]
     if task.cancel_requested:
         task.move(Status.CANCELLED, frm=running, attempt=task.attempt, ended_at=Now(), **changes)

@@ -7,7 +7,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, connection
 from django.db.models.functions import Now
@@ -19,7 +19,7 @@ from web.errors import LorasiteError, is_panic
 
 from . import lease
 from .lease import Heartbeat, LeaseLostError
-from .models import QUEUED, Status, Work, WrongState
+from .models import QUEUED, Status, Work, WrongStateError
 
 log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Work)
@@ -30,7 +30,7 @@ FINAL_WRITE_TRIES = 5
 
 
 class TaskStoppedError(Exception):
-    """The task has saved its place, because StopSignal asked for it."""
+    """The task has saved its place, as StopSignal requested."""
 
 
 def request_stop(signum: int | None = None, frame: FrameType | None = None) -> None:
@@ -39,7 +39,7 @@ def request_stop(signum: int | None = None, frame: FrameType | None = None) -> N
 
 
 class StopSignal:
-    """Tell a running task whether to stop: on SIGTERM, and when its owner cancels it."""
+    """Whether a running task is to stop: after SIGTERM, and when its owner cancels it."""
 
     def __init__(self, task: Work, heartbeat: Heartbeat) -> None:
         self.task = task
@@ -52,19 +52,20 @@ class StopSignal:
         To be called after each step.
         """
         self.check_lease()
-        return stopping.is_set() or self._is_cancelled()
+        return stopping.is_set() or self.is_cancelled()
 
     def check_lease(self) -> None:
         self.heartbeat.check()
 
-    def _is_cancelled(self) -> bool:
+    def is_cancelled(self) -> bool:
+        """Return whether the owner has cancelled the task. Queries the database at most every CANCEL_CHECK_EVERY."""
         if time.monotonic() - self.checked_at < CANCEL_CHECK_EVERY:
             return False
         self.checked_at = time.monotonic()
         try:
             return cancel_requested(self.task)
         except DatabaseError:
-            connection.close()
+            connection.close()  # the next check opens a new one; until then the task goes on
             return False
 
 
@@ -72,7 +73,6 @@ class TaskRunner(ABC, Generic[W, Outcome]):
     """The life of one job. A kind of task is a subclass with a `model`, `perform` and `finish`."""
 
     model: type[W]
-    known_errors: ClassVar[tuple[type[Exception], ...]] = (LorasiteError, EngineError)  # each has a sentence and a code
 
     @abstractmethod
     def perform(self, task: W, stop: StopSignal) -> Outcome:
@@ -86,7 +86,7 @@ class TaskRunner(ABC, Generic[W, Outcome]):
         """Run one task to its end. Errors of the task are written to its row and not raised."""
         if stopping.is_set():  # before the start: the row still waits, and the reconciler sends it again
             return
-        if not disk.has_disk_space():  # the reconciler sends it again every few seconds
+        if not disk.has_disk_space():  # likewise, every few seconds
             log.warning("The disk is full; task %s waits until there is room.", task_id)
             return
         task = lease.acquire(self.model, uuid.UUID(task_id))
@@ -110,7 +110,7 @@ class TaskRunner(ABC, Generic[W, Outcome]):
             raise  # not a failure of the task: the attempt that holds it writes how it ends
         except TaskStoppedError:
             write_end(lambda: end_stopped(task))
-        except self.known_errors as error:
+        except (LorasiteError, EngineError) as error:
             details = known_error(task, error)
             write_end(lambda: end_failed(task, details))
         except BaseException as error:
@@ -126,19 +126,19 @@ def write_end(write: Callable[[], None]) -> None:
     for tries_left in reversed(range(FINAL_WRITE_TRIES)):
         try:
             return write()
-        except WrongState as error:
+        except WrongStateError as error:
             raise LeaseLostError(str(error)) from None
         except DatabaseError as error:
             if not tries_left or connection.in_atomic_block:
                 raise
             if disk.is_full(error):
-                disk.release_reserve()
+                disk.release_reserve()  # so that the end can be written
             connection.close()
             time.sleep(2)
 
 
 def end_attempt(task: Work, status: Status, **changes: Any) -> None:
-    """End the task; raise WrongState if this attempt does not hold it any more."""
+    """End the task; raise WrongStateError if this attempt does not hold it any more."""
     task.move(
         status,
         frm=[Status.STARTED],
@@ -177,7 +177,7 @@ def cancel_requested(task: Work) -> bool:
     return type(task)._default_manager.filter(pk=task.pk, cancel_requested=True).exists()
 
 
-def known_error(task: Work, error: Any) -> dict[str, Any]:
+def known_error(task: Work, error: LorasiteError | EngineError) -> dict[str, Any]:
     """Return `Work.error` for an error that has a sentence, a code and perhaps the name of the field at fault."""
     details = {
         "code": error.code,
@@ -186,8 +186,10 @@ def known_error(task: Work, error: Any) -> dict[str, Any]:
         "next": str(task.messages.known_error_next),
     }
     fields = [getattr(error, "field", None), *(problem["field"] for problem in getattr(error, "problems", []))]
-    field = next(filter(None, fields), None)
-    return details | ({"field": field} if field else {})
+    named_fields = [field for field in fields if field]
+    if named_fields:
+        details["field"] = named_fields[0]
+    return details
 
 
 def unexpected_error(task: Work, number: str) -> dict[str, Any]:

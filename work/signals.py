@@ -3,4 +3,4 @@
 from django.dispatch import Signal
 
 worker_alive = Signal()  # kind: the queue that it serves; sent every few seconds by the worker's main process
-worker_left = Signal()  # it has ended because it was asked to
+worker_left = Signal()  # sent when a worker ends because it received SIGTERM

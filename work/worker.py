@@ -11,19 +11,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from resource import struct_rusage
 from types import FrameType
-from typing import Any
 
 import redis
 from django.db import DatabaseError, connections
+from redis.client import Pipeline
 from rq import Queue, Worker
 from rq.exceptions import StopRequested
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from . import lease, queue, running
-from .models import Status, Work, task_kinds
+from .models import Status, task_kinds
 from .reconciler import reconcile, take_back_abandoned
 from .signals import worker_alive, worker_left
 
@@ -55,14 +57,16 @@ class ForkingWorker(Worker):
     def subscribe(self) -> None:
         """Do nothing. RQ would start a thread that listens for commands; none are sent, and a thread makes forks unsafe."""
 
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Also reconcile and look for a request to stop. RQ calls this every few seconds while it waits for a job."""
         if pipeline is None and not self.is_horse:
             self.reconcile_when_due()
             if self.stop_requested:  # again: a library may have caught the one that the signal handler raised
                 raise StopRequested
         super().heartbeat(timeout, pipeline)
 
-    def maintain_heartbeats(self, job: Job, execution: Any) -> None:
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Also reconcile, and outlive Redis. RQ calls this every few seconds while a job runs."""
         self.reconcile_when_due()
         try:
             super().maintain_heartbeats(job, execution)
@@ -78,13 +82,12 @@ class ForkingWorker(Worker):
         connections.close_all()  # two processes must not share a database connection
         super().fork_work_horse(job, queue)
 
-    def main_work_horse(self, job: Job, queue: Queue) -> None:
-        """Prepare the forked process, then run the job in it."""
-        self.in_horse()
-        super().main_work_horse(job, queue)
-
     def setup_work_horse_signals(self) -> None:
-        """Let SIGTERM finish the step, save, and put the task back in the queue."""
+        """Prepare the forked process. SIGTERM makes it finish its step, save, and put the task back in the queue.
+
+        RQ calls this first in the new process. Ctrl-C is left to the parent, which sends SIGTERM.
+        """
+        self.in_horse()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, running.request_stop)
 
@@ -106,10 +109,13 @@ class ForkingWorker(Worker):
         if now() - (self._shutdown_requested_date or now()) > GRACE:
             super().request_force_stop(signum, frame)
 
-    def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
-        """Let the lease of a dead child expire now, and tell the task's owner of a SIGKILL (memory ran out)."""
+    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: struct_rusage) -> None:
+        """Let the lease of a dead child expire now, and report a SIGKILL (memory ran out) to the task's owner."""
+        kinds = [kind for kind in task_kinds() if kind.job == job.func_name]
         try:
-            task = task_held_by(job, retpid)
+            # Only if that child holds the task: it may have died after the end, or before it acquired the lease.
+            held = {"pk": job.args[0], "status": Status.STARTED, "worker": lease.worker_name(retpid)}
+            task = kinds[0]._default_manager.filter(**held).first() if kinds else None
             if task is None:
                 return
             if ret_val == signal.SIGKILL:
@@ -122,17 +128,8 @@ class ForkingWorker(Worker):
             log.warning("The end of job %s could not be written: %s", job.id, error)
 
 
-def task_held_by(job: Job, pid: int) -> Work | None:
-    """Return the task of a job if the process `pid` of this machine holds it."""
-    for kind in task_kinds():
-        if kind.job == job.func_name:
-            held = kind._default_manager.filter(pk=job.args[0], status=Status.STARTED, worker=lease.worker_name(pid))
-            return held.first()
-    return None
-
-
 def reconcile_safely(queue_name: str) -> None:
-    """Do one round of the reconciler and tell monitoring that the worker is alive. A database that is away is logged."""
+    """Do one round of the reconciler and signal that the worker is alive. A database that is away is logged."""
     worker_alive.send_robust(sender=None, kind=queue_name)
     try:
         counts = reconcile()
@@ -147,31 +144,27 @@ def work(queue_name: str, *, warm_up: Callable[[], None], in_horse: Callable[[],
     """Serve a queue until SIGTERM. While Redis is away, wait for it.
 
     `warm_up` runs once, before any fork: each job then starts with its libraries in memory that is shared. `in_horse`
-    runs at the start of each forked process.
+    runs at the start of each forked process. With `burst`, return when the queue is empty.
     """
-    warm_up()
-    with suppress(StopRequested):
-        _serve_until_stopped(queue_name, in_horse, burst)
-    worker_left.send_robust(sender=None)
-
-
-def _serve_until_stopped(queue_name: str, in_horse: Callable[[], None], burst: bool) -> None:
     signals: list[int] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
         signals.append(signum)
         raise StopRequested
 
-    while not signals:
-        for signum in (signal.SIGTERM, signal.SIGINT):  # while Redis is away, no RQ worker handles them
-            signal.signal(signum, stop)
-        reconcile_safely(queue_name)
-        worker = None
-        try:
-            worker = ForkingWorker(queue_name, queue.connect(timeout=30), in_horse)
-            worker.work(burst=burst, logging_level="INFO")
-        except redis.RedisError as error:
-            log.warning("Redis is away (%s); trying again.", error)
-        if burst or (worker and worker.stop_requested):
-            return
-        time.sleep(1)
+    warm_up()
+    with suppress(StopRequested):
+        while not signals:
+            for signum in (signal.SIGTERM, signal.SIGINT):  # while Redis is away, no RQ worker handles them
+                signal.signal(signum, stop)
+            reconcile_safely(queue_name)
+            worker = None
+            try:
+                worker = ForkingWorker(queue_name, queue.connect(timeout=30), in_horse)
+                worker.work(burst=burst, logging_level="INFO")
+            except redis.RedisError as error:
+                log.warning("Redis is away (%s); trying again.", error)
+            if burst or (worker and worker.stop_requested):
+                break
+            time.sleep(1)
+    worker_left.send_robust(sender=None)

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import template
 from django.contrib.auth.models import Group
+from django.db.models import Model
 
 from accounts import sharing as rules
 from accounts.models import User
@@ -13,18 +14,19 @@ register = template.Library()
 
 
 @register.inclusion_tag("parts/sharing.html", takes_context=True)
-def sharing(context: Any, obj: Any) -> dict[str, Any]:
+def sharing(context: template.RequestContext, obj: Model) -> dict[str, Any]:
+    """Return the context of the part: who can see the object and, for its owner and admins, the forms."""
     user = context["request"].user
-    obj = permission_object(obj)
-    may_share = owns(user, obj)
-    others = User.objects.filter(is_active=True).exclude(pk=obj.owner_id)
+    shared = permission_object(obj)
+    may_share = owns(user, shared)
+    others = User.objects.filter(is_active=True).exclude(pk=shared.owner_id)
     groups = Group.objects.order_by("name") if may_share else []
     return {
         "request": context["request"],
         "csrf_token": context["csrf_token"],
-        "kind": rules.kind_of(obj),
-        "name": obj.name,
-        "lines": rules.access_list(obj),
+        "kind": rules.kind_of(shared),
+        "name": shared.name,
+        "lines": rules.access_list(shared),
         "may_share": may_share,
         "people": others.order_by("username").values_list("username", flat=True) if may_share else [],
         "groups": [(group.name, rules.group_name(group)) for group in groups],

@@ -19,7 +19,7 @@ def tokens(member: User) -> dict[str, Any]:
     return dict(post("/api/login", {"username": "member", "password": PASSWORD}).json())
 
 
-def test_login_gives_tokens_and_says_who_one_is(member: User, tokens: dict[str, Any]) -> None:
+def test_login_returns_tokens_user_and_role(member: User, tokens: dict[str, Any]) -> None:
     assert tokens.keys() == {"access", "refresh", "user_id", "role"}
     assert (tokens["user_id"], tokens["role"]) == (member.pk, "member")
     client = APIClient()
@@ -53,7 +53,7 @@ def test_logout_ends_the_refresh_token(tokens: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"refresh": ""}, {"refresh": "no.such.token"}, [1, 2], {"refresh": {"a": 1}}])
 @pytest.mark.parametrize("path", ["/api/logout", "/api/login/refresh", "/api/login"])
-def test_nonsense_is_refused_politely(db: None, path: str, body: Any) -> None:
+def test_invalid_body_is_a_problem(db: None, path: str, body: Any) -> None:
     answer = post(path, body)
     assert answer.status_code in (400, 401) and answer["Content-Type"] == "application/problem+json"
 

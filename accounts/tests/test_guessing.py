@@ -41,19 +41,19 @@ def test_guesses_over_the_api_count_too(member: User) -> None:
     assert page(RIGHT) == 429
 
 
-def test_others_and_the_person_elsewhere_sign_in_as_ever(member: User, stranger: User) -> None:
+def test_others_and_the_person_from_elsewhere_can_still_sign_in(member: User, stranger: User) -> None:
     guess(TRIES)
     assert page(RIGHT, username="stranger") == 302
     assert page(RIGHT, address="192.0.2.2") == 302
 
 
-def test_a_right_password_forgives_the_wrong_ones(member: User) -> None:
+def test_correct_password_resets_the_count(member: User) -> None:
     for _round in range(3):
         guess(TRIES - 1)
         assert page(RIGHT) == 302
 
 
-def test_addresses_of_one_ipv6_network_are_one_guesser(member: User) -> None:
+def test_addresses_of_one_ipv6_network_are_counted_as_one(member: User) -> None:
     """Whoever has an IPv6 address has 2**64 of them."""
     for n in range(TRIES):
         assert page(f"guess-{n}", address=f"2001:db8:0:7::{n:x}") == 200
@@ -61,7 +61,7 @@ def test_addresses_of_one_ipv6_network_are_one_guesser(member: User) -> None:
     assert page(RIGHT, address="2001:db8:0:8::1") == 302
 
 
-def test_one_network_is_written_in_one_way() -> None:
+def test_network_has_one_canonical_form() -> None:
     def network(address: str) -> str | None:
         request = HttpRequest()
         request.META["REMOTE_ADDR"] = address

@@ -38,7 +38,7 @@ def test_invitation_makes_one_account_with_its_role(client: Any, admin: User) ->
     assert secret not in str(list(Entry.objects.values()))
 
 
-def test_invitation_is_taken_back_and_runs_out(client: Any, admin: User) -> None:
+def test_invitation_can_be_withdrawn_and_expires(client: Any, admin: User) -> None:
     link = invited(client, admin)
     client.post(f"/people/invitations/{Invitation.objects.get().pk}/end/")
     assert Client().get(link).status_code == 404

@@ -41,7 +41,7 @@ REQUESTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_too_many_requests_are_told_when_to_come_back(
+def test_too_many_requests_are_refused_with_the_time_to_wait(
     counted: None, api: Callable[..., Any], member: User, kind: str
 ) -> None:
     client = api(member)
@@ -52,31 +52,31 @@ def test_too_many_requests_are_told_when_to_come_back(
 
 
 @pytest.mark.parametrize("path", ["/train/", "/predict/", "/datasets/new/"])
-def test_pages_are_counted_too_and_looking_is_not(counted: None, client: Any, member: User, path: str) -> None:
+def test_posts_to_pages_are_counted_and_reads_are_not(counted: None, client: Any, member: User, path: str) -> None:
     client.force_login(member)
     assert [client.get(path).status_code for _ in range(4)] == [200] * 4
     statuses = [client.post(path, {}).status_code for _ in range(3)]
     assert statuses[-1] == 429 and 429 not in statuses[:2]
 
 
-def test_a_person_is_counted_wherever_they_are_and_an_address_whoever_it_is(
+def test_requests_are_counted_per_person_and_per_address(
     counted: None, api: Callable[..., Any], member: User, stranger: User
 ) -> None:
     body = {"text": "x", "model": "nowhere"}
 
-    def ask(user: User, address: str) -> int:
+    def fetch_status(user: User, address: str) -> int:
         return int(api(user).post("/api/predict", body, format="json", REMOTE_ADDR=address).status_code)
 
-    assert [ask(member, "192.0.2.1"), ask(member, "192.0.2.2"), ask(member, "192.0.2.3")] == [404, 404, 429]
-    assert [ask(stranger, "192.0.2.9"), ask(stranger, "192.0.2.9"), ask(stranger, "192.0.2.9")] == [404, 404, 429]
+    assert [fetch_status(member, f"192.0.2.{n}") for n in (1, 2, 3)] == [404, 404, 429]
+    assert [fetch_status(stranger, "192.0.2.9") for _ in range(3)] == [404, 404, 429]
 
 
 def test_addresses_of_one_ipv6_network_are_counted_together(db: None, counted: None) -> None:
-    def ask(address: str) -> int:
+    def fetch_status(address: str) -> int:
         return int(Client().post("/login/", {"username": "x", "password": "y"}, REMOTE_ADDR=address).status_code)
 
-    assert [ask(f"2001:db8:0:7::{n}") for n in range(3)] == [200, 200, 429]
-    assert ask("2001:db8:0:8::1") == 200
+    assert [fetch_status(f"2001:db8:0:7::{n}") for n in range(3)] == [200, 200, 429]
+    assert fetch_status("2001:db8:0:8::1") == 200
 
 
 def test_pickle_among_the_counters_never_runs(db: None, counted: None, redis_server: str, tmp_path: Any) -> None:
@@ -91,7 +91,7 @@ def test_pickle_among_the_counters_never_runs(db: None, counted: None, redis_ser
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_redis_nobody_is_held_up(api: Callable[..., Any], member: User, settings: Any) -> None:
+def test_without_redis_nobody_is_throttled(api: Callable[..., Any], member: User, settings: Any) -> None:
     nowhere = {**settings.CACHES["throttles"], "LOCATION": "unix:///nowhere.sock"}
     settings.CACHES = {**settings.CACHES, "throttles": nowhere}
     settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "1/minute")

@@ -62,7 +62,7 @@ def change(user: User, by: User, **changes: Any) -> Any:
     return signed_in(by).post(f"/admin/accounts/user/{user.pk}/change/", admin_form(user, **changes))
 
 
-WAYS: dict[str, Callable[[User, User], Any]] = {
+CHANGES: dict[str, Callable[[User, User], Any]] = {
     "the admin's form": lambda user, root: change(user, root, role="viewer"),
     "the admin's form, disabled": lambda user, root: change(user, root, is_active=""),
     "the page, closed": lambda user, root: signed_in(root).post(f"/people/{user.username}/", {"do": "close"}),
@@ -75,13 +75,13 @@ WAYS: dict[str, Callable[[User, User], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_invitations_and_links_end_with_the_makers_role_however_it_falls(root: User, member: User, way: str) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_invitations_and_links_end_when_their_maker_is_demoted(root: User, member: User, change: str) -> None:
     maker = make_user("adm2", "admin")
     links = [invited(maker, "admin"), invited(maker, "viewer")]
     reset = reset_for(member, by=maker)
     assert opens(reset)
-    WAYS[way](maker, root)
+    CHANGES[change](maker, root)
     assert not Invitation.objects.exists() and not opens(reset)
     again = User.objects.get(pk=maker.pk)
     again.is_active = True
@@ -91,7 +91,7 @@ def test_invitations_and_links_end_with_the_makers_role_however_it_falls(root: U
     assert Entry.objects.filter(action="invitation.end").count() == 2
 
 
-def test_superuser_who_is_one_no_more_loses_them_too(root: User, member: User) -> None:
+def test_former_superuser_loses_them_too(root: User, member: User) -> None:
     other = User.objects.create_superuser("second", None, PASSWORD)
     invited(other, "admin")
     reset = reset_for(member, by=other)
@@ -128,7 +128,7 @@ def test_link_ends_when_the_role_of_its_person_changes(root: User, admin: User, 
     assert not opens(reset) and not opens(mailed)
 
 
-def test_what_is_open_has_the_new_role_with_the_next_request(root: User) -> None:
+def test_open_sessions_have_the_new_role_with_the_next_request(root: User) -> None:
     person = make_user("adm2", "admin")
     browser = signed_in(person)
     token = services.make_token(user=person, name="x", scopes=["read", "write", "admin"], days=1)[1]
@@ -149,7 +149,7 @@ def test_what_is_open_has_the_new_role_with_the_next_request(root: User) -> None
 
 
 @pytest.mark.parametrize("victim", ["root", "adm3"])
-def test_administrator_can_not_take_over_another_one(root: User, member: User, victim: str) -> None:
+def test_administrator_cannot_take_over_another_administrator(root: User, member: User, victim: str) -> None:
     attacker, person = make_user("adm2", "admin"), root if victim == "root" else make_user("adm3", "admin")
     browser = signed_in(attacker)
     refused = browser.post(f"/people/{victim}/", {"do": "link"})

@@ -24,9 +24,9 @@ LOGIN = {"username": "member", "password": "correct-horse-9"}
 def code(secret: str, ahead: int = 0) -> str:
     """RFC 6238, as an authenticator app computes it."""
     counter = struct.pack(">Q", int(time.time()) // 30 + ahead)
-    found = hmac.digest(base64.b32decode(secret), counter, "sha1")
-    start = found[-1] & 15
-    return f"{(struct.unpack('>I', found[start : start + 4])[0] & 0x7FFFFFFF) % 1_000_000:06}"
+    mac = hmac.digest(base64.b32decode(secret), counter, "sha1")
+    start = mac[-1] & 15
+    return f"{(struct.unpack('>I', mac[start : start + 4])[0] & 0x7FFFFFFF) % 1_000_000:06}"
 
 
 def forget_used_codes() -> None:
@@ -40,12 +40,12 @@ def set_up(settings: Any) -> str:
     cache.clear()
     browser = Client()
     browser.post("/login/", LOGIN)
-    asked = browser.get("/account/second-factor/totp/activate/")
-    if asked.status_code == 302:
-        browser.post(asked["Location"], {"password": LOGIN["password"]})
-        asked = browser.get("/account/second-factor/totp/activate/")
-    page = asked.content.decode()
-    assert "data:image/svg+xml" in page and "unsafe-inline" not in asked["Content-Security-Policy"]
+    response = browser.get("/account/second-factor/totp/activate/")
+    if response.status_code == 302:
+        browser.post(response["Location"], {"password": LOGIN["password"]})
+        response = browser.get("/account/second-factor/totp/activate/")
+    page = response.content.decode()
+    assert "data:image/svg+xml" in page and "unsafe-inline" not in response["Content-Security-Policy"]
     secret = re.search(r'value="([A-Z2-7]{16,})"', page)[1]  # type: ignore[index]
     answer = browser.post("/account/second-factor/totp/activate/", {"code": code(secret)})
     assert answer.status_code == 302, answer.content.decode()
@@ -62,8 +62,8 @@ def protected(member: User, settings: Any) -> str:
 
 def test_page_asks_for_the_code_after_the_password(protected: str) -> None:
     browser = Client()
-    asked = browser.post("/login/", LOGIN)
-    assert asked["Location"].startswith("/account/second-factor/authenticate/")
+    response = browser.post("/login/", LOGIN)
+    assert response["Location"].startswith("/account/second-factor/authenticate/")
     assert browser.get("/").status_code == 302
     wrong = browser.post("/account/second-factor/authenticate/", {"code": "000000"})
     assert wrong.status_code == 200 and browser.get("/").status_code == 302
@@ -73,7 +73,7 @@ def test_page_asks_for_the_code_after_the_password(protected: str) -> None:
     assert ("second_factor.add", "ok") in actions and ("second_factor.check", "refused") in actions
 
 
-def test_api_asks_for_it_too(protected: str) -> None:
+def test_api_requires_the_code_too(protected: str) -> None:
     def sign_in(**more: str) -> Any:
         return APIClient().post("/api/login", LOGIN | more, format="json")
 
@@ -90,7 +90,7 @@ def test_recovery_code_works_once(protected: str, member: User) -> None:
     assert signs_in == [200, 401]
 
 
-def test_secret_lies_encrypted_in_the_database(protected: str) -> None:
+def test_secret_is_encrypted_in_the_database(protected: str) -> None:
     assert protected not in str(list(Authenticator.objects.values()))
 
 
@@ -103,7 +103,7 @@ def test_factor_stays_when_the_installation_no_longer_offers_one(protected: str,
     assert browser.get("/account/second-factor/totp/activate/").status_code == 404
 
 
-def test_code_can_not_be_tried_for_ever(protected: str) -> None:
+def test_wrong_codes_are_limited(protected: str) -> None:
     browser = Client()
     browser.post("/login/", LOGIN)
     tries = [browser.post("/account/second-factor/authenticate/", {"code": f"{n:06}"}) for n in range(12)]
@@ -111,7 +111,7 @@ def test_code_can_not_be_tried_for_ever(protected: str) -> None:
     assert any("Too many" in t.content.decode() or t.status_code == 429 for t in tries)
 
 
-def test_admin_removes_the_factor_of_who_lost_it_and_it_is_audited(protected: str, admin: User, client: Any) -> None:
+def test_admin_removes_a_lost_factor_and_it_is_audited(protected: str, admin: User, client: Any) -> None:
     client.force_login(admin)
     client.post("/people/member/", {"do": "second_factor"})
     assert APIClient().post("/api/login", LOGIN, format="json").status_code == 200
@@ -169,5 +169,5 @@ def test_wrong_codes_over_the_api_and_on_the_page_count_together(protected: str)
     assert not by_page(code(protected))
 
 
-def test_wrong_codes_are_counted_where_all_processes_look(settings: Any) -> None:
+def test_wrong_codes_are_counted_across_processes(settings: Any) -> None:
     assert "locmem" not in settings.CACHES["default"]["BACKEND"]

@@ -40,7 +40,7 @@ def test_a_run_is_shared_with_its_experiment_and_both_end_together(
     assert sees(stranger) == set()
 
 
-def test_a_group_sees_while_one_is_in_it(owned: Belongings, member: User, stranger: User) -> None:
+def test_group_members_have_access_while_they_are_members(owned: Belongings, member: User, stranger: User) -> None:
     team = Group.objects.create(name="night shift")
     sharing.set_access(user=member, obj=owned.dataset, to=team, level="view")
     assert sees(stranger) == set()
@@ -62,7 +62,7 @@ def test_list_says_who_sees_it_and_why(owned: Belongings, member: User, stranger
     ]
 
 
-def test_everything_that_is_shared_is_seen_and_nothing_else(member: User, stranger: User) -> None:
+def test_shared_objects_are_visible_and_no_others(member: User, stranger: User) -> None:
     team = Group.objects.create(name="team")
     stranger.groups.add(team)
     things = [belongings(member, f"data-{n}").dataset for n in range(7)]
@@ -82,7 +82,7 @@ def test_only_the_owner_shares_on(owned: Belongings, member: User, stranger: Use
         sharing.set_access(user=stranger, obj=owned.dataset, to=viewer, level="view")
 
 
-def test_what_is_given_away_has_one_owner_and_takes_its_run_along(
+def test_given_object_has_one_owner_and_its_run_follows(
     owned: Belongings, member: User, stranger: User, viewer: User
 ) -> None:
     sharing.set_access(user=member, obj=owned.experiment, to=stranger, level="owner")
@@ -147,10 +147,10 @@ def test_reader_sees_the_list_but_no_form(client: Any, owned: Belongings, member
     assert "Shared with this person" in page and 'name="access"' not in page
 
 
-def test_api_shares_and_tells(api: Callable[..., Any], owned: Belongings, member: User, stranger: User) -> None:
-    found = api(member).post("/api/sharing/experiment/mine", {"to": "stranger", "access": "view"}, format="json")
-    assert [line["name"] for line in found.json()] == ["member", "stranger", "Administrators"]
-    assert api(stranger).get("/api/sharing/experiment/mine").json() == found.json()
+def test_api_shares_and_lists_access(api: Callable[..., Any], owned: Belongings, member: User, stranger: User) -> None:
+    response = api(member).post("/api/sharing/experiment/mine", {"to": "stranger", "access": "view"}, format="json")
+    assert [line["name"] for line in response.json()] == ["member", "stranger", "Administrators"]
+    assert api(stranger).get("/api/sharing/experiment/mine").json() == response.json()
     wrong = api(member).post("/api/sharing/experiment/mine", {"to": "nobody", "access": "view"}, format="json")
     assert wrong.status_code == 400 and wrong.json()["errors"][0]["field"] == "to"
     assert api(member).get("/api/sharing/task/mine").status_code == 404

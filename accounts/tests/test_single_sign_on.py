@@ -1,4 +1,4 @@
-"""Single sign-on by OpenID Connect, against a real provider: a process of its own, asked over HTTP."""
+"""Single sign-on by OpenID Connect, against a real provider: a process of its own, reached over HTTP."""
 
 import json
 import subprocess
@@ -74,13 +74,13 @@ def consent(address: str, sub: str) -> str:
 
 def sign_in(sub: str) -> tuple[Client, Any]:
     browser = Client()
-    asked = browser.post("/sso/oidc/login/")
-    assert asked.status_code == 302 and "code_challenge=" in asked["Location"]
-    back = consent(asked["Location"], sub)
+    redirect = browser.post("/sso/oidc/login/")
+    assert redirect.status_code == 302 and "code_challenge=" in redirect["Location"]
+    back = consent(redirect["Location"], sub)
     return browser, browser.get(back.partition("//testserver")[2], follow=True)
 
 
-def test_known_person_is_signed_in_and_it_is_audited(single_sign_on: str, member: User) -> None:
+def test_existing_person_is_signed_in_and_it_is_audited(single_sign_on: str, member: User) -> None:
     assert "Acme sign-on" in Client().get("/login/").content.decode()
     browser, _answer = sign_in("7")
     assert browser.get("/account/").context["user"] == member
@@ -126,20 +126,20 @@ def test_closed_account_stays_closed(single_sign_on: str, member: User) -> None:
     assert browser.get("/").status_code == 302
 
 
-def test_answer_that_nobody_asked_for_is_refused(single_sign_on: str, member: User) -> None:
-    asked = Client().post("/sso/oidc/login/")
-    back = consent(asked["Location"], "7")
+def test_unsolicited_answer_is_refused(single_sign_on: str, member: User) -> None:
+    redirect = Client().post("/sso/oidc/login/")
+    back = consent(redirect["Location"], "7")
     victim = Client()
     answer = victim.get(back.partition("//testserver")[2])
     assert answer.status_code in (200, 302, 401, 403) and victim.get("/").status_code == 302
 
 
-def test_provider_that_is_away_is_told_in_words(settings: Any, member: User) -> None:
+def test_unreachable_provider_is_reported(settings: Any, member: User) -> None:
     settings.SINGLE_SIGN_ON, settings.SOCIALACCOUNT_PROVIDERS = True, app(f"http://127.0.0.1:{free_port()}")
     answer = Client().post("/sso/oidc/login/", follow=True)
     assert answer.status_code == 503 and "does not answer" in answer.content.decode()
 
 
-def test_without_a_provider_nothing_of_it_is_there(client: Any, member: User) -> None:
+def test_without_a_provider_its_pages_are_missing(client: Any, member: User) -> None:
     assert client.post("/sso/oidc/login/").status_code == 404
     assert "/sso/" not in client.get("/login/").content.decode()

@@ -58,7 +58,7 @@ def old(name: str) -> User:
 
 
 @pytest.mark.parametrize("name", DECEPTIVE)
-def test_name_that_deceives_is_refused_however_it_is_made(root: User, name: str, client: Any) -> None:
+def test_deceptive_name_is_refused_wherever_it_is_entered(root: User, name: str, client: Any) -> None:
     assert join(root, name) == 400
     client.force_login(root)
     form = {"username": name, "password1": "Quite-long-7", "password2": "Quite-long-7", "role": "viewer"}
@@ -71,17 +71,17 @@ def test_name_that_deceives_is_refused_however_it_is_made(root: User, name: str,
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_ordinary_name_of_any_script_is_taken(root: User, name: str) -> None:
+def test_ordinary_name_of_any_script_is_accepted(root: User, name: str) -> None:
     assert join(root, name) == 302 and User.objects.get(username=name).is_active
 
 
 @pytest.mark.parametrize("name", ["support", "Administrator", "admin"])
-def test_official_name_is_for_administrators_and_the_command_line_to_give(root: User, name: str) -> None:
+def test_official_name_needs_an_administrator_or_the_command_line(root: User, name: str) -> None:
     assert join(root, name) == 400
     assert make_user(name, "admin").is_admin
 
 
-def test_renaming_in_the_admin_is_asked_too(root: User, member: User, client: Any) -> None:
+def test_renaming_in_the_admin_is_checked_too(root: User, member: User, client: Any) -> None:
     client.force_login(root)
     form = {"email": "", "role": "member", "is_active": "on"}
     assert client.post(f"/admin/accounts/user/{member.pk}/change/", {**form, "username": CYRILLIC}).status_code == 200
@@ -94,7 +94,7 @@ def test_the_database_refuses_what_two_requests_checked_at_once(root: User) -> N
         User.objects.create_user("ROOT")
 
 
-def test_case_is_forgiven_at_sign_in_while_it_is_clear_who_is_meant(root: User) -> None:
+def test_sign_in_ignores_case_while_the_name_is_unambiguous(root: User) -> None:
     assert APIClient().post("/api/login", {"username": "ROOT", "password": PASSWORD}, format="json").status_code == 200
     assert Client().login(username="Root", password=PASSWORD)
     double = old("Root")
@@ -112,7 +112,7 @@ def test_spellings_of_one_name_share_one_count_of_wrong_passwords(root: User, se
 
 
 @pytest.mark.parametrize("name", ["..", "everyone", "Root", CYRILLIC])
-def test_account_with_an_old_odd_name_goes_on_to_work(root: User, name: str, client: Any) -> None:
+def test_account_with_an_old_name_against_the_rules_still_works(root: User, name: str, client: Any) -> None:
     user = old(name)
     browser = Client()
     assert browser.post("/login/", {"username": name, "password": PASSWORD})["Location"] == "/"
@@ -127,17 +127,17 @@ def test_account_with_an_old_odd_name_goes_on_to_work(root: User, name: str, cli
     assert not User.objects.get(username=name).is_active
 
 
-def test_page_of_a_name_that_no_address_can_carry_goes_by_number(root: User) -> None:
+def test_page_of_a_name_that_no_url_can_contain_uses_the_number(root: User) -> None:
     assert old("..").page.startswith("/people/id/") and root.page == "/people/root/"
 
 
-def test_nobody_takes_a_name_like_an_old_double(root: User) -> None:
+def test_name_like_those_of_two_old_accounts_is_refused(root: User) -> None:
     old("Root")
     User.objects.filter(pk=root.pk).update(username="chief", username_key="chief")
     assert join(User.objects.get(pk=root.pk), "rOOt") == 400
 
 
-def test_sharing_from_the_page_with_one_who_is_called_everyone_shares_with_that_person(member: User) -> None:
+def test_page_shares_with_a_person_called_everyone_and_not_with_all(member: User) -> None:
     person, private = old("everyone"), belongings(member, "private").dataset
     assert sharing.find_recipients("person:everyone") == [person] and len(sharing.find_recipients("everyone")) == 3
     browser = Client()
@@ -153,7 +153,7 @@ def test_migration_gives_the_older_of_two_like_names_the_key(root: User) -> None
     assert keys == {older.pk: "root", younger.pk: None}
 
 
-def test_name_that_single_sign_on_brings_is_unlike_all_others(root: User, rf: Any) -> None:
+def test_name_from_single_sign_on_looks_like_no_other(root: User, rf: Any) -> None:
     from accounts.adapters import AccountAdapter
 
     old("\u0430da")  # аda, with a Cyrillic а

@@ -42,6 +42,6 @@ def test_page_session_is_logged(client: Any, member: User) -> None:
 def test_new_password_is_logged_once_it_holds(client: Any, member: User, old: str) -> None:
     client.force_login(member)
     client.post("/account/password/", {"old_password": old, "new_password1": NEW, "new_password2": NEW})
-    found = Entry.objects.filter(action="user.password_change", username="member", object_id="member")
-    assert found.count() == (old == OLD)
+    entries = Entry.objects.filter(action="user.password_change", username="member", object_id="member")
+    assert entries.count() == (old == OLD)
     assert not any(OLD in str(e) or NEW in str(e) for e in Entry.objects.values())

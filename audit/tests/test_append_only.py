@@ -58,8 +58,8 @@ def test_every_installation_has_the_guard_after_its_migrations(tmp_path: Path) -
     env = os.environ | {"DATA_DIR": str(tmp_path), "DATABASE_URL": ""}
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "migrate", "-v0"]
     subprocess.run(command, env=env, check=True, timeout=120)
-    with sqlite3.connect(tmp_path / "db.sqlite3") as found:
-        names = {row[0] for row in found.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
+    with sqlite3.connect(tmp_path / "db.sqlite3") as database:
+        names = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
     assert names >= {"audit_no_update", "audit_no_delete"}
 
 

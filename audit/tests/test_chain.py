@@ -24,10 +24,10 @@ def remove(entry: Entry) -> None:
 
 
 def swap(chain: list[Entry]) -> None:
-    said = {e.pk: {f: getattr(e, f) for f in ("details", "at", "previous", "hash")} for e in chain[2:4]}
+    contents = {e.pk: {f: getattr(e, f) for f in ("details", "at", "previous", "hash")} for e in chain[2:4]}
     Entry._base_manager.filter(pk=chain[2].pk).update(hash="")
-    Entry._base_manager.filter(pk=chain[3].pk).update(**said[chain[2].pk])
-    Entry._base_manager.filter(pk=chain[2].pk).update(**said[chain[3].pk])
+    Entry._base_manager.filter(pk=chain[3].pk).update(**contents[chain[2].pk])
+    Entry._base_manager.filter(pk=chain[2].pk).update(**contents[chain[3].pk])
 
 
 def put_in(chain: list[Entry]) -> None:
@@ -60,7 +60,7 @@ def test_empty_chain_holds(db: None) -> None:
 
 
 @pytest.mark.parametrize("crime", CRIMES)
-def test_tampering_is_found_at_its_place(chain: list[Entry], crime: str) -> None:
+def test_tampering_is_detected_at_its_entry(chain: list[Entry], crime: str) -> None:
     commit, holding = CRIMES[crime]
     commit(chain)
     verdict = verify()
@@ -110,7 +110,7 @@ def test_many_writers_at_once_lose_nothing(transactional_db: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("sent", "stored"),
     [
         ("192.0.2.7", "192.0.2.7"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
@@ -121,9 +121,9 @@ def test_many_writers_at_once_lose_nothing(transactional_db: None) -> None:
     ],
 )
 def test_any_caller_address_leaves_a_chain_that_holds(
-    client: Any, member: Any, rf: Any, sent: str, kept: str | None
+    client: Any, member: Any, rf: Any, sent: str, stored: str | None
 ) -> None:
-    assert client_address(rf.get("/", REMOTE_ADDR=sent)) == kept
+    assert client_address(rf.get("/", REMOTE_ADDR=sent)) == stored
     client.post("/login/", {"username": "member", "password": "correct-horse-9"}, REMOTE_ADDR=sent)
-    assert Entry.objects.get().address == kept
+    assert Entry.objects.get().address == stored
     assert verify().holds

@@ -105,7 +105,7 @@ def things(member: User, viewer: User, stranger: User) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", DONE)
-def test_it_is_one_entry_with_its_request(
+def test_action_is_one_entry_with_its_request(
     api: Callable[..., Any], member: User, things: dict[str, Any], what: str
 ) -> None:
     do, action, obj, result = DONE[what]
@@ -123,7 +123,7 @@ def test_it_is_one_entry_with_its_request(
 def test_result_can_be_filtered(client: Any, api: Callable[..., Any], admin: User, member: User) -> None:
     APIClient().post("/api/login", {**LOGIN, "password": "no"}, format="json")
     APIClient().post("/api/login", LOGIN, format="json")
-    found = api(admin).get("/api/audit/logs?result=refused").json()["results"]
-    assert [(e["action"], e["result"]) for e in found] == [("user.login", "refused")]
+    entries = api(admin).get("/api/audit/logs?result=refused").json()["results"]
+    assert [(e["action"], e["result"]) for e in entries] == [("user.login", "refused")]
     client.force_login(admin)
     assert [e.result for e in client.get("/audit/?result=refused").context["page"]] == ["refused"]

@@ -70,7 +70,7 @@ def test_only_admins_see_it(client: Any, api: Callable[..., Any], member: Any, v
     assert not Entry.objects.filter(action="audit.export").exists()
 
 
-def test_wrong_date_is_told_beside_its_field(browser: Any, log: None) -> None:
+def test_wrong_date_is_shown_next_to_its_field(browser: Any, log: None) -> None:
     answer = browser.get("/audit/", {"since": "yesterday"})
     assert answer.status_code == 400 and list(answer.context["form"].errors) == ["since"]
     assert browser.get("/audit/export/", {"since": "yesterday"}).status_code == 400
@@ -89,7 +89,7 @@ def test_long_log_comes_in_pages_that_keep_the_filter(browser: Any, member: Any)
     assert not any("details" in q["sql"] and "LIMIT" not in q["sql"] for q in queries), "reads more than its page"
 
 
-def test_verdict_is_a_sentence_when_asked_for(browser: Any, member: Any) -> None:
+def test_page_shows_the_verdict_on_request(browser: Any, member: Any) -> None:
     entries = [record("task.submit", user=member) for _ in range(3)]
     assert "chain is intact" not in browser.get("/audit/").content.decode()
     page = browser.get("/audit/", {"verify": "1"}).content.decode()

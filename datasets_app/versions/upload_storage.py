@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 
 from django.db import transaction
 
-from accounts.idempotency import KeyOfOtherModel, create_once, find_created
+from accounts.idempotency import KeyOfOtherModelError, create_once, find_created
 from accounts.models import User
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress
@@ -48,7 +48,7 @@ def store_upload(
     if idempotency_key:
         digest = upload_fingerprint(kept.file, name, options)
         for created in (Version.objects.all(), DataTask.objects.all()):
-            with suppress(KeyOfOtherModel):
+            with suppress(KeyOfOtherModelError):
                 if earlier := find_created(user, idempotency_key, digest, created):
                     return cast("Version | DataTask", earlier)
     check_name(user, name)

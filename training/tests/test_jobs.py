@@ -100,7 +100,7 @@ def test_success_is_refused_when_the_model_files_are_not_there(submit):
 def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_worker, member, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
     seen: list[int] = []
-    is_cancelled = running.StopSignal._is_cancelled
+    is_cancelled = running.StopSignal.is_cancelled
 
     def cancel_at_third_step(self):
         seen.append(len(seen) + 1)
@@ -109,7 +109,7 @@ def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_wo
         self.checked_at = 0.0
         return is_cancelled(self)
 
-    monkeypatch.setattr(running.StopSignal, "_is_cancelled", cancel_at_third_step)
+    monkeypatch.setattr(running.StopSignal, "is_cancelled", cancel_at_third_step)
     run_worker()
     task.refresh_from_db()
     assert (task.status, task.step, task.deaths) == (Status.CANCELLED, 3, 0)
@@ -129,7 +129,7 @@ def test_sigterm_saves_the_run_and_gives_it_back(submit, run_worker, monkeypatch
         running.request_stop()
         return True
 
-    monkeypatch.setattr(running.StopSignal, "_is_cancelled", stop_now)
+    monkeypatch.setattr(running.StopSignal, "is_cancelled", stop_now)
     run_worker()
     running.stopping.clear()
     task.refresh_from_db()

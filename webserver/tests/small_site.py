@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,8 +16,8 @@ import psutil
 
 from webserver import Deadlines, Head, Site, serve
 
-LIMIT, LARGE = 100_000, 80_000_000
-FREE = threading.Event()
+LIMIT = 100_000
+LARGE = 80_000_000
 
 
 def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -32,21 +31,19 @@ def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
     if path == "/large":
         start_response(status, [("Content-Length", "50000000")])
         return environ["wsgi.file_wrapper"](io.BytesIO(bytes(50_000_000)))
-    body = refused or told(path, environ)
+    body = refused or describe_request(path, environ)
     start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body.encode()]
 
 
-def told(path: str, environ: dict[str, Any]) -> str:
+def describe_request(path: str, environ: dict[str, Any]) -> str:
     if path == "/pid":
         return str(os.getpid())
     if path == "/memory":
         return str(psutil.Process().memory_info().rss)
     if path == "/scheme":
         return str(environ["wsgi.url_scheme"])
-    digest, read = hashlib.sha256(), environ["wsgi.input"].read
-    while chunk := read(1 << 16):
-        digest.update(chunk)
+    digest = hashlib.file_digest(environ["wsgi.input"], "sha256")
     return f"{environ.get('CONTENT_LENGTH', '')} {digest.hexdigest()}"
 
 

@@ -33,7 +33,7 @@ class Running:
         command = [sys.executable, "-m", "webserver.tests.small_site", str(self.port), str(folder)]
         self.process = subprocess.Popen(command, cwd=ROOT)
 
-    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
+    def fetch(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
@@ -47,7 +47,7 @@ class Running:
         return connection
 
 
-def everything(connection: socket.socket) -> bytes:
+def receive_all(connection: socket.socket) -> bytes:
     received = b""
     try:
         while part := connection.recv(1 << 16):
@@ -66,7 +66,7 @@ def site(tmp_path: Path) -> Iterator[Running]:
         end = time.monotonic() + 20
         while True:
             try:
-                running.ask("/")
+                running.fetch("/")
                 break
             except OSError:
                 assert running.process.poll() is None and time.monotonic() < end
@@ -95,7 +95,7 @@ def head(length: int, path: str = "/", more: str = "") -> bytes:
 )
 def test_connection_that_keeps_the_server_waiting_is_closed(site: Running, sent: bytes, answered: bytes) -> None:
     started = time.monotonic()
-    received = everything(site.connect(sent))
+    received = receive_all(site.connect(sent))
     assert received.startswith(answered) and bool(received) == bool(answered)
     assert 0.9 < time.monotonic() - started < 4
 
@@ -108,7 +108,7 @@ def test_bytes_that_drip_do_not_move_the_deadline(site: Running) -> None:
                 connection.sendall(drop)
                 time.sleep(0.1)
                 assert time.monotonic() - started < 5
-    assert site.ask("/")[0] == 200
+    assert site.fetch("/")[0] == 200
 
 
 def test_body_that_arrives_at_the_expected_rate_is_never_late(site: Running) -> None:
@@ -116,11 +116,11 @@ def test_body_that_arrives_at_the_expected_rate_is_never_late(site: Running) -> 
     for _part in range(15):
         connection.sendall(bytes(2_000_000))
         time.sleep(0.1)
-    assert everything(connection).startswith(b"HTTP/1.1 200")
+    assert receive_all(connection).startswith(b"HTTP/1.1 200")
 
 
 def test_one_lane_never_waits_for_another(site: Running) -> None:
-    waiting = [threading.Thread(target=site.ask, args=("/wait",)) for _ in range(3)]
+    waiting = [threading.Thread(target=site.fetch, args=("/wait",)) for _ in range(3)]
     with ExitStack() as slow:
         for _ in range(25):
             slow.enter_context(site.connect(b"GET / HTTP/1.1\r\n"))
@@ -129,7 +129,7 @@ def test_one_lane_never_waits_for_another(site: Running) -> None:
             thread.start()
         time.sleep(0.2)
         started = time.monotonic()
-        assert site.ask("/")[0] == 200 and time.monotonic() - started < 0.5
+        assert site.fetch("/")[0] == 200 and time.monotonic() - started < 0.5
     for thread in waiting:
         thread.join()
 
@@ -139,17 +139,17 @@ def test_silent_connections_make_room_when_there_are_too_many(site: Running) -> 
         for _ in range(300):
             silent.enter_context(site.connect())
         started = time.monotonic()
-        assert site.ask("/")[0] == 200 and time.monotonic() - started < 0.9  # before the deadline closes any
+        assert site.fetch("/")[0] == 200 and time.monotonic() - started < 0.9  # before the deadline closes any
 
 
 def test_large_body_waits_on_disk_and_arrives_whole(site: Running) -> None:
-    before = int(site.ask("/memory")[1])
+    before = int(site.fetch("/memory")[1])
     body = bytes(range(256)) * 250_000
     connection = site.connect(head(len(body), "/upload") + body[:-1])
     time.sleep(0.2)
-    assert int(site.ask("/memory")[1]) - before < 20_000_000
+    assert int(site.fetch("/memory")[1]) - before < 20_000_000
     connection.sendall(body[-1:] + b"GET /pid HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    received = everything(connection)
+    received = receive_all(connection)
     assert (
         f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode() in received and received.count(b"HTTP/1.1 200") == 2
     )
@@ -163,12 +163,12 @@ def test_chunks_are_one_body(site: Running) -> None:
     assert connection.getresponse().read().decode() == f"160000 {expected}"
 
 
-def test_client_whose_body_is_too_large_hears_it(site: Running) -> None:
-    assert site.ask("/", bytes(3 * LIMIT)) == (413, "too_large")
+def test_client_with_too_large_a_body_gets_the_answer(site: Running) -> None:
+    assert site.fetch("/", bytes(3 * LIMIT)) == (413, "too_large")
     chunks = itertools.repeat(bytes(10_000), 30)
-    assert site.ask("/", chunks, **{"Transfer-Encoding": "chunked"}) == (413, "too_large")
+    assert site.fetch("/", chunks, **{"Transfer-Encoding": "chunked"}) == (413, "too_large")
     waits_for_leave = site.connect(head(LIMIT + 1, more="Expect: 100-continue\r\n"))
-    assert everything(waits_for_leave).startswith(b"HTTP/1.1 413")
+    assert receive_all(waits_for_leave).startswith(b"HTTP/1.1 413")
 
 
 def test_body_far_too_large_is_not_read_to_its_end(site: Running) -> None:
@@ -176,23 +176,23 @@ def test_body_far_too_large_is_not_read_to_its_end(site: Running) -> None:
     with pytest.raises(OSError):
         for _ in range(1000):
             connection.sendall(bytes(100_000))
-    assert site.ask("/")[0] == 200
+    assert site.fetch("/")[0] == 200
 
 
 def test_large_bodies_together_have_a_limit(site: Running) -> None:
     with site.connect(head(LARGE, "/upload")):
         time.sleep(0.1)
-        assert site.ask("/upload", bytes(200_000)) == (503, "busy")
-        assert site.ask("/upload", bytes(90_000))[0] == 200  # stays in memory
+        assert site.fetch("/upload", bytes(200_000)) == (503, "busy")
+        assert site.fetch("/upload", bytes(90_000))[0] == 200  # stays in memory
     time.sleep(0.2)
-    assert site.ask("/upload", bytes(200_000))[0] == 200
+    assert site.fetch("/upload", bytes(200_000))[0] == 200
 
 
-def test_disk_that_takes_no_body_is_told(site: Running) -> None:
+def test_disk_that_cannot_store_a_body_is_reported(site: Running) -> None:
     site.folder.rmdir()
-    assert site.ask("/upload", bytes(200_000)) == (503, "disk_full")
+    assert site.fetch("/upload", bytes(200_000)) == (503, "disk_full")
     site.folder.mkdir()
-    assert site.ask("/upload", bytes(200_000))[0] == 200
+    assert site.fetch("/upload", bytes(200_000))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -206,37 +206,37 @@ def test_disk_that_takes_no_body_is_told(site: Running) -> None:
     ],
 )
 def test_broken_request_is_refused(site: Running, sent: bytes, status: bytes) -> None:
-    assert everything(site.connect(sent)).split()[1] == status
+    assert receive_all(site.connect(sent)).split()[1] == status
 
 
 def test_slow_reader_holds_no_thread(site: Running) -> None:
     with site.connect(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n") as reader:
         reader.recv(100)
-        assert site.ask("/wait")[0] == 200  # the lane of /large has one thread
+        assert site.fetch("/wait")[0] == 200  # the lane of /large has one thread
         time.sleep(2)
         started = time.monotonic()
-        assert len(everything(reader)) < 50_000_000 and time.monotonic() - started < 4
+        assert len(receive_all(reader)) < 50_000_000 and time.monotonic() - started < 4
 
 
 def test_panic_fails_its_request_alone(site: Running) -> None:
-    pid = site.ask("/pid")
-    assert site.ask("/panic")[0] == 500
-    assert site.ask("/pid") == pid
+    pid = site.fetch("/pid")
+    assert site.fetch("/panic")[0] == 500
+    assert site.fetch("/pid") == pid
 
 
 def test_proxy_on_this_machine_may_say_https(site: Running) -> None:
-    assert site.ask("/scheme") == (200, "http")
-    assert site.ask("/scheme", **{"X-Forwarded-Proto": "https"}) == (200, "https")
+    assert site.fetch("/scheme") == (200, "http")
+    assert site.fetch("/scheme", **{"X-Forwarded-Proto": "https"}) == (200, "https")
 
 
-def test_stop_answers_what_it_has_begun(site: Running) -> None:
+def test_stop_finishes_requests_in_progress(site: Running) -> None:
     answers: list[Any] = []
-    asking = threading.Thread(target=lambda: answers.append(site.ask("/wait")))
-    asking.start()
+    fetching = threading.Thread(target=lambda: answers.append(site.fetch("/wait")))
+    fetching.start()
     time.sleep(0.3)
     with site.connect(b"GET / HTTP/1.1\r\n"), site.connect():
         started = time.monotonic()
         site.process.send_signal(signal.SIGTERM)
         assert site.process.wait(10) == 0 and time.monotonic() - started < 4
-    asking.join()
+    fetching.join()
     assert answers[0][0] == 200

@@ -51,7 +51,7 @@ class Site:
         program = [sys.executable, "manage.py", *line]
         return subprocess.Popen(program, cwd=BASE_DIR, env=self.environment, stdout=subprocess.DEVNULL)
 
-    def ask(self, path: str, body: Any = None, **headers: str) -> Answer:
+    def fetch(self, path: str, body: Any = None, **headers: str) -> Answer:
         """Status and body; (0, None) where the connection breaks."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         request.data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -68,7 +68,7 @@ class Site:
             return 0, None
 
     def train(self, key: str) -> Answer:
-        return self.ask("/api/train", tiny(key), **{"Idempotency-Key": key})
+        return self.fetch("/api/train", tiny(key), **{"Idempotency-Key": key})
 
     def accepted(self, key: str) -> str:
         """The run that this key made, asked for until it is accepted, as a client does."""
@@ -80,14 +80,14 @@ class Site:
 
     def sign_in_and_upload(self, file: Path) -> None:
         who = {"username": "admin", "password": "correct-horse-9"}
-        self.token = self.ask("/api/login", who)[1]["access"]
+        self.token = self.fetch("/api/login", who)[1]["access"]
         form = (
             b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\ntweets\r\n'
             b'--b\r\nContent-Disposition: form-data; name="file"; filename="tweets.csv"\r\n\r\n'
             + file.read_bytes()
             + b"\r\n--b--\r\n"
         )
-        status, _body = self.ask("/api/datasets", form, **{"Content-Type": "multipart/form-data; boundary=b"})
+        status, _body = self.fetch("/api/datasets", form, **{"Content-Type": "multipart/form-data; boundary=b"})
         assert status == 201
 
 
@@ -104,7 +104,7 @@ def site(database: ThrowawayPostgres, tmp_path: Path, tweets_csv: Path) -> Itera
         assert site.manage(line).wait(60) == 0
     web = site.manage("web")
     try:
-        until(lambda: site.ask("/healthz")[0] == 200, what="the web server answers")
+        until(lambda: site.fetch("/healthz")[0] == 200, what="the web server answers")
         site.sign_in_and_upload(tweets_csv)
         yield site
     finally:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from engine import events
 from training import services
-from training.models import LogLine, Point, Status, Task, WrongState
+from training.models import LogLine, Point, Status, Task, WrongStateError
 from training.progress import TrainingProgress
 from work import lease
 from work.reconciler import reconcile, take_back
@@ -62,7 +62,7 @@ def test_two_reconcilers_take_a_task_back_once(started):
     assert started.deaths == 1
 
 
-def test_third_death_at_the_same_step_sets_the_task_aside(started):
+def test_third_death_at_the_same_step_fails_the_task(started):
     for _ in range(3):
         run_out(started, step=7)
         reconcile()
@@ -73,7 +73,7 @@ def test_third_death_at_the_same_step_sets_the_task_aside(started):
     assert "3 times near step 7" in started.error["message"]
 
 
-def test_deaths_at_new_steps_are_forgiven(started):
+def test_deaths_at_later_steps_do_not_add_up(started):
     for step in (10, 20, 30, 40):
         run_out(started, step=step)
         reconcile()
@@ -99,7 +99,7 @@ def test_writes_of_a_stale_attempt_are_refused(started):
     progress = TrainingProgress(stale)
     with pytest.raises(lease.LeaseLostError):
         progress.add(STEP)
-    with pytest.raises(WrongState):
+    with pytest.raises(WrongStateError):
         stale.move(Status.SUCCESS, frm=[Status.STARTED], attempt=stale.attempt)
     current.refresh_from_db()
     assert (current.status, current.attempt, current.step) == (Status.STARTED, 2, 0)
@@ -133,12 +133,12 @@ def test_progress_is_written_at_most_once_a_second(started, django_assert_num_qu
 def test_second_cancel_is_refused_and_changes_nothing(submit, member):
     task = services.cancel(user=member, task=submit())
     ended_at = task.ended_at
-    with pytest.raises(WrongState):
+    with pytest.raises(WrongStateError):
         services.cancel(user=member, task=task)
     task.refresh_from_db()
     assert task.ended_at == ended_at
 
 
 def test_running_task_cannot_be_resumed(started, member):
-    with pytest.raises(WrongState):
+    with pytest.raises(WrongStateError):
         services.resume(user=member, task=started)

@@ -75,7 +75,7 @@ def test_waiting_task_that_redis_has_is_not_sent_again(submit, redis_server):
     assert len(waiting_ids(redis_server)) == 1
 
 
-def test_task_whose_sending_the_databases_own_clock_wrote_down_is_sent_again(submit, redis_server, monkeypatch):
+def test_task_with_sent_at_from_the_databases_clock_is_sent_again(submit, redis_server, monkeypatch):
     submit()
     monkeypatch.setattr(queue, "RESEND_AFTER", timedelta(seconds=-1))
     with redis.Redis.from_url(redis_server) as connection:
@@ -113,7 +113,7 @@ def test_rolled_back_submit_reaches_no_worker(submit, redis_server):
     assert not Task.objects.exists()
 
 
-def test_job_delivered_twice_is_taken_once(submit):
+def test_job_delivered_twice_runs_once(submit):
     task = submit()
     first, second = lease.acquire(Task, task.pk), lease.acquire(Task, task.pk)
     assert first is not None and (first.status, first.attempt, second) == (Status.STARTED, 1, None)

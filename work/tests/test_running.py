@@ -44,7 +44,7 @@ def test_outcome_is_stored_with_success_and_the_lease_is_released(task):
     assert (task.lease_until, task.worker) == (None, "") and task.ended_at is not None
 
 
-def test_known_error_fails_the_task_with_its_code_field_and_what_to_do(task):
+def test_error_with_a_code_fails_the_task_with_code_field_and_advice(task):
     def perform(task, stop):
         raise InvalidError("The seed is too large.", field="training.seed")
 
@@ -61,7 +61,7 @@ def test_unexpected_error_fails_the_task_with_a_number_instead_of_a_traceback(ta
     assert task.error["id"] in task.error["message"] and "division" not in str(task.error)
 
 
-def test_cancelled_task_stops_when_it_looks_and_ends_cancelled(task, member):
+def test_cancelled_task_stops_at_its_next_check(task, member):
     def perform(task, stop):
         assert not stop.is_set()
         services.cancel(user=member, task=Task.objects.get(pk=task.pk))

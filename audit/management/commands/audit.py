@@ -30,19 +30,18 @@ class Command(BaseCommand):
                 command.add_argument(f"--{name}", default="")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["do"] == "verify":
+            self.verify(options["head"])
+            return
+        query = {name: options[name] for name in FILTERS}
         try:
-            match options["do"]:
-                case "list":
-                    self.list_entries(options)
-                case "verify":
-                    self.verify(options["head"])
-                case "export":
-                    self.export(options)
+            if options["do"] == "export":
+                for line in export.lines(services.export(query)):
+                    self.stdout.write(line, ending="")
+                return
+            entries = search(query)[: options["limit"]]
         except LorasiteError as error:
             raise command_error(error) from None
-
-    def list_entries(self, options: dict[str, Any]) -> None:
-        entries = search({name: options[name] for name in FILTERS})[: options["limit"]]
         if options["json"]:
             self.stdout.write(json.dumps(EntrySerializer(entries, many=True).data, ensure_ascii=False, indent=2))
             return
@@ -50,6 +49,7 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(align_columns([["time (UTC)", "user", "action", "object", "result"], *rows])))
 
     def verify(self, head: str) -> None:
+        """Check the whole chain; raise CommandError, so that the exit status is 1, if it is broken or lacks `head`."""
         verdict = services.verify(head)
         if verdict.broken:
             raise CommandError(
@@ -59,7 +59,3 @@ class Command(BaseCommand):
         if verdict.head_missing:
             raise CommandError(f"{head} is not in the chain: its end was cut off, or the chain was rewritten.")
         self.stdout.write(f"The chain is intact: {verdict.entries} entries.\nhead {verdict.head}")
-
-    def export(self, options: dict[str, Any]) -> None:
-        for line in export.lines(services.export({name: options[name] for name in FILTERS})):
-            self.stdout.write(line, ending="")
