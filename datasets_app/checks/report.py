@@ -6,7 +6,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.checks import text_statistics
 from datasets_app.models import Dataset, Finding, Version
 
@@ -15,7 +15,7 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
     "same_as_row": lambda value: _("same as row %(row)s") % {"row": value},
     "like_row": lambda value: _("like row %(row)s") % {"row": value},
     "split": lambda value: _("in %(split)s") % {"split": value},
-    "language": lambda value: wording.language_name(value) if value else _("unknown"),
+    "language": lambda value: descriptions.language_name(value) if value else _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
@@ -102,7 +102,7 @@ def languages(version: Version) -> list[dict[str, Any]]:
     """Return the languages with their share in percent of the rows whose language was detected."""
     total = max(1, sum(version.languages.values()))
     return [
-        {"language": wording.language_name(name), "percent": round(100 * rows / total, 1)}
+        {"language": descriptions.language_name(name), "percent": round(100 * rows / total, 1)}
         for name, rows in [*version.languages.items()][:_MOST_BARS]
     ]
 
@@ -115,9 +115,9 @@ def findings(version: Version) -> list[dict[str, Any]]:
             "severity": finding.severity,
             "word": finding.get_severity_display(),
             "count": finding.count,
-            "title": wording.finding_title(finding.code),
-            "sentence": wording.describe_finding(finding.code, finding.count),
-            "fix": wording.FIX_LABELS.get(finding.code, ""),
+            "title": descriptions.finding_title(finding.code),
+            "sentence": descriptions.describe_finding(finding.code, finding.count),
+            "fix": descriptions.FIX_LABELS.get(finding.code, ""),
             "examples": [_describe_example(example) for example in finding.examples],
         }
         for finding in version.findings.all()

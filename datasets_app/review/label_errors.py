@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from audit.services import record
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.models import DataTask, Finding, Suspect, Version
 from datasets_app.progress import ReportProgress
 from engine import resolve_base_model
@@ -127,7 +127,7 @@ def _replace_finding(version: Version, count: int, suspects: list[dict[str, Any]
         version.findings.filter(code="label_noise").delete()
         return
     with override("en"):  # the API's sentence is English; pages translate by the code
-        message = wording.describe_finding("label_noise", count)
+        message = descriptions.describe_finding("label_noise", count)
     examples = [
         {"row": row["row"], "label": row["label"], "predicted": row["predicted"], "text": row["text"][:200]}
         for row in suspects

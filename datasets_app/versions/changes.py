@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.models import User
-from datasets_app import tasks, wording
+from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
 from datasets_app.models import DataTask, Suspect, Version
 from datasets_app.progress import ReportProgress
@@ -63,7 +63,7 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
     summary["count"] = changed_rows(before, after)
     if not note:
         with override("en"):
-            note = wording.describe_change(summary)
+            note = descriptions.describe_change(summary)
     return creation.prepare(
         user, version.dataset.name, rows, source=version.source, note=note, parent=version, change=summary
     )

@@ -21,7 +21,7 @@ from accounts.models import User
 from accounts.permissions import can_manage, require_creator
 from accounts.quotas import require_storage_quota
 from audit.services import record
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.models import BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine.config import SAMPLE_MODEL
@@ -302,7 +302,7 @@ def _insert(prepared: PreparedVersion) -> Version:
 
 def _make_finding(version: Version, result: "CheckResult") -> Finding:
     with override("en"):  # the API's sentence is English; pages translate by the code
-        message = wording.describe_finding(result.code, result.count)
+        message = descriptions.describe_finding(result.code, result.count)
     return Finding(
         version=version,
         code=result.code,

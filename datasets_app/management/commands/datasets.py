@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.commands import acting_user
-from datasets_app import selectors, services, wording
+from datasets_app import descriptions, selectors, services
 from datasets_app.models import Version
 from datasets_app.reading import hub
 from web.commands import MISSING, MISUSED, JsonOrTextCommand, add_user_and_json_options
@@ -123,4 +123,4 @@ def _describe(version: Version) -> dict[str, Any]:
 
 
 def _finding_line(finding: dict[str, Any]) -> str:
-    return f"{finding['severity']:8} {wording.describe_finding(finding['code'], finding['count'])}"
+    return f"{finding['severity']:8} {descriptions.describe_finding(finding['code'], finding['count'])}"
