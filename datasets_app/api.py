@@ -122,7 +122,7 @@ class DatasetDetail(APIView):
 
 
 def _find_version(user: User, name: str, number: str | int | None, *, manage: bool = False) -> Version:
-    """Return a version by dataset name and number, by default the newest; raise NotFound or PermissionDenied."""
+    """Return a version by dataset name and number, by default the newest; raise NotFoundError or NotAllowedError."""
     dataset = get_managed(user, Dataset.objects.all(), name=name) if manage else selectors.dataset_for(user, name)
     return selectors.version_of(dataset, number)
 

@@ -63,7 +63,7 @@ def redirect_to_result(request: SignedInRequest, made: Version | DataTask) -> Ht
 
 
 def managed_version(request: SignedInRequest, name: str) -> Version:
-    """Return the version that a form names; raise NotFound or PermissionDenied if the person may not change it."""
+    """Return the version that a form names; raise NotFoundError or NotAllowedError if the person may not change it."""
     dataset = get_managed(request.user, Dataset.objects.all(), name=name)
     return selectors.version_of(dataset, request.POST.get("version"))
 

@@ -35,13 +35,13 @@ def stored_by(user: User) -> int:
 
 
 def dataset_for(user: User, name: str) -> Dataset:
-    """Return a dataset that the person may see, with its versions; raise NotFound otherwise."""
+    """Return a dataset that the person may see, with its versions; raise NotFoundError otherwise."""
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
     return get_visible(user, Dataset.objects.select_related("owner").prefetch_related(versions), name=name)
 
 
 def version_of(dataset: Dataset, number: object) -> Version:
-    """Return the version with this number, or the newest if no number is given; raise NotFound otherwise."""
+    """Return the version with this number, or the newest if no number is given; raise NotFoundError otherwise."""
     if number in (None, ""):
         return dataset.latest
     for version in dataset.versions.all():
@@ -51,7 +51,7 @@ def version_of(dataset: Dataset, number: object) -> Version:
 
 
 def version_for(user: User, reference: str) -> Version:
-    """Return the version that "name" (the newest) or "name@3" refers to; raise Invalid with what exists instead."""
+    """Return the version that "name" (the newest) or "name@3" refers to; raise InvalidError with what exists instead."""
     name, at, number = str(reference).partition("@")
     dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
     if dataset is None:
@@ -81,7 +81,7 @@ def _no_dataset_message(user: User, name: str) -> str:
 
 
 def broken_lines(version: Version) -> str:
-    """Return the lines of the version's file that could not be read; raise NotFound if there are none."""
+    """Return the lines of the version's file that could not be read; raise NotFoundError if there are none."""
     broken = BrokenLines.objects.filter(version=version).first()
     if broken is None:
         raise NotFoundError(_("This version has no broken lines."))
@@ -89,7 +89,7 @@ def broken_lines(version: Version) -> str:
 
 
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
-    """Return a task of the person, or any task for an admin; raise NotFound otherwise."""
+    """Return a task of the person, or any task for an admin; raise NotFoundError otherwise."""
     tasks = DataTask.objects.select_related("version")
     return get_managed(user, tasks, pk=task_id) if manage else get_visible(user, tasks, pk=task_id)
 

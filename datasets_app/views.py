@@ -23,7 +23,7 @@ from accounts.permissions import can_manage, get_managed, require_creator
 from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
-from datasets_app.reading.sandbox import ReadingStopped
+from datasets_app.reading.sandbox import ReadingStoppedError
 from engine.config import SAMPLE_MODEL
 from web.errors import ConflictError, InvalidError, LorasiteError
 from web.requests import parse_whole_number
@@ -134,7 +134,7 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
     try:
         table = _read_head(kept, encoding, delimiter)
     except InvalidError as error:
-        if not (encoding or delimiter) or isinstance(error, ReadingStopped):
+        if not (encoding or delimiter) or isinstance(error, ReadingStoppedError):
             raise
         problem = error
         table = _read_head(kept)  # as guessed, so that the page has rows to show beside the error

@@ -94,7 +94,7 @@ def _system_errno(error: BaseException) -> int:
 
 
 def require_disk_space(more: int = 0) -> None:
-    """Raise DiskFull unless `more` bytes fit without the reserve."""
+    """Raise DiskFullError unless `more` bytes fit without the reserve."""
     if not has_disk_space(more):
         raise DiskFullError
 

@@ -34,22 +34,22 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
-class TooLarge(InvalidError):
+class FileTooLargeError(InvalidError):
     code = "too_large"
     status = 413
 
 
-def too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> FileTooLargeError:
     """Return the error for a file over the limit in bytes."""
     message = _(
         "This file is larger than the limit of %(limit)s MiB (unpacked). Nothing was stored. "
         "Split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
     )
-    return TooLarge(message % {"limit": max(1, limit >> 20)}, field="file", limit_bytes=limit)
+    return FileTooLargeError(message % {"limit": max(1, limit >> 20)}, field="file", limit_bytes=limit)
 
 
 def refuse_cells(cells: int, limit: int) -> None:
-    """Raise TooLarge for more cells (rows times columns) than one for each 8 bytes of the limit.
+    """Raise FileTooLargeError for more cells (rows times columns) than one for each 8 bytes of the limit.
 
     A cell takes 16 bytes in memory, however short it is in the file.
     """
@@ -59,7 +59,7 @@ def refuse_cells(cells: int, limit: int) -> None:
             "Nothing was stored. Leave out columns, split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
         )
         facts = {"cells": f"{limit // CELL_BYTES:,}", "limit": max(1, limit >> 20)}
-        raise TooLarge(message % facts, field="file", limit_bytes=limit)
+        raise FileTooLargeError(message % facts, field="file", limit_bytes=limit)
 
 
 def kind_of(filename: str, head: bytes) -> str:
@@ -74,7 +74,7 @@ def kind_of(filename: str, head: bytes) -> str:
 
 
 def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
-    """Return the plain file, and its name inside a ZIP archive; raise TooLarge over `limit` bytes, packed or unpacked."""
+    """Return the plain file, and its name inside a ZIP archive; raise FileTooLargeError over `limit` bytes, packed or unpacked."""
     size = file.stat().st_size
     if size == 0:
         raise InvalidError(_("This file is empty. Nothing was stored; choose a file that has rows."), field="file")
@@ -194,7 +194,7 @@ def head_of(file: Path, size: int = 1 << 16) -> bytes:
 
 
 def refuse_binary(head: bytes) -> None:
-    """Raise Invalid if the first bytes are those of a picture, a workbook, a program, or not text."""
+    """Raise InvalidError if the first bytes are those of a picture, a workbook, a program, or not text."""
     kind = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
     if not kind and not head.startswith(_WIDE_BOMS) and not looks_like_utf16(head):
         kind = "binary data" if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
@@ -216,7 +216,7 @@ def looks_like_utf16(head: bytes) -> str | None:
 
 
 def copy_stream(source: BinaryIO, target: Path, *, limit: int) -> int:
-    """Write a stream to disk and return its bytes; raise TooLarge as soon as it passes the limit."""
+    """Write a stream to disk and return its bytes; raise FileTooLargeError as soon as it passes the limit."""
     done = 0
     with open(target, "wb") as out:
         while chunk := source.read(CHUNK):

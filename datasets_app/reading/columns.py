@@ -89,7 +89,7 @@ def _fewest_values(frame: pl.DataFrame) -> str | None:
 
 
 def choose_columns(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:
-    """Return the columns that the person named, else those guessed; raise Invalid with the names that exist."""
+    """Return the columns that the person named, else those guessed; raise InvalidError with the names that exist."""
     for column, field_name in ((label_column, "label_column"), (text_column, "text_column")):
         if column and column not in table.columns:
             raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": column[:80]})
@@ -149,7 +149,7 @@ def _clean(cells: pl.Series) -> pl.Series:
 
 
 def refuse_untrainable(rows: Rows) -> None:
-    """Raise Invalid if no model can be trained on the rows: there are none, or one label, or far too many labels."""
+    """Raise InvalidError if no model can be trained on the rows: there are none, or one label, or far too many labels."""
     if rows.frame.is_empty():
         message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
         raise InvalidError(message, field="text_column")

@@ -30,7 +30,7 @@ TIMEOUT_S = 3.0
 
 
 def pin_revision(identifier: str, revision: str | None = None) -> str:
-    """Return the commit that the revision (by default the newest) means now; raise Invalid within seconds if the hub is away."""
+    """Return the commit that the revision (by default the newest) means now; raise InvalidError within seconds if the hub is away."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -96,7 +96,7 @@ def prepare_dataset(
 
 
 def refuse_folder(identifier: str) -> None:
-    """Raise Invalid if the id is also a folder of this machine, which the library would read instead of the hub."""
+    """Raise InvalidError if the id is also a folder of this machine, which the library would read instead of the hub."""
     if Path(identifier).exists():
         raise InvalidError(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
 

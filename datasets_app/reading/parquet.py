@@ -15,7 +15,7 @@ from web.errors import InvalidError
 
 
 def read_parquet(plain: Path, limit: int, scope: ReadScope) -> Table:
-    """Read a Parquet file; raise Invalid if it is damaged, TooLarge if its rows need more than the limit allows."""
+    """Read a Parquet file; raise InvalidError if it is damaged, FileTooLargeError if its rows need more than the limit allows."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -62,7 +62,7 @@ def read(
     head: bool = False,
     only: Sequence[str] = (),
 ) -> Table:
-    """Read a file. Raises Invalid or TooLarge, with a message for the person who sent it.
+    """Read a file. Raises InvalidError or FileTooLargeError, with a message for the person who sent it.
 
     `limit`: bytes, both packed and unpacked. `scratch`: folder for unpacked and recoded copies. `head`: read only the first
     rows. `only`: read only these columns, so that a large file needs less memory.

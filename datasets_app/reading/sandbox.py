@@ -23,7 +23,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.reading.reader_process import ANSWER, OUT_OF_MEMORY, ROWS
 from web.errors import InvalidError, LorasiteError
 
@@ -41,13 +41,13 @@ _IN_MEMORY = 64 << 20  # bytes; larger results stay on disk and are mapped
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH")
 
 
-class ReadingStopped(InvalidError):
+class ReadingStoppedError(InvalidError):
     """The reader was stopped, or died, before it had read the file."""
 
     code = "reading_stopped"
 
 
-class ReadersBusy(LorasiteError):
+class ReadersBusyError(LorasiteError):
     """All readers are in use."""
 
     code = "busy"
@@ -68,7 +68,7 @@ def read(
     only: Sequence[str] = (),
     waiting: Callable[[], None] = lambda: None,
 ) -> "Table":
-    """Read a file as `readers.read` does. Raises Invalid, TooLarge, ReadingStopped or ReadersBusy.
+    """Read a file as `readers.read` does. Raises InvalidError, FileTooLargeError, ReadingStoppedError or ReadersBusyError.
 
     `seconds`: limit of wall time; READER_SECONDS limits the CPU time. `waiting` is called twice a second; what it raises ends
     the read.
@@ -94,7 +94,7 @@ def read(
         return _load_result(Path(folder))
 
 
-def _describe_end(status: int, seconds: float) -> ReadingStopped:
+def _describe_end(status: int, seconds: float) -> ReadingStoppedError:
     """Return the error for the exit status of a reader; `seconds` is the limit that it ran into, if any."""
     log.warning("A file's reader ended with status %s.", status)
     memory = settings.READER_MEMORY >> 20
@@ -114,7 +114,7 @@ def _describe_end(status: int, seconds: float) -> ReadingStopped:
             "Try again later, or split the file."
         )
     else:
-        return ReadingStopped(
+        return ReadingStoppedError(
             _(
                 "The program that reads files crashed on this one: it is damaged, of an unsupported kind, or needs more "
                 "than %(limit)s MiB of memory. Nothing was stored. Save the rows in another format, such as CSV."
@@ -122,7 +122,7 @@ def _describe_end(status: int, seconds: float) -> ReadingStopped:
             % {"limit": memory},
             field="file",
         )
-    stopped = ReadingStopped(message, field="file")
+    stopped = ReadingStoppedError(message, field="file")
     stopped.status = 413
     return stopped
 
@@ -150,7 +150,7 @@ def _load_error(answer: dict[str, Any]) -> Exception:
         number, reason, name = answer["failed"]
         return OSError(number, reason, name)
     refused = answer["refused"]
-    kind = TooLarge if refused["code"] == TooLarge.code else InvalidError
+    kind = FileTooLargeError if refused["code"] == FileTooLargeError.code else InvalidError
     return kind(refused["message"], problems=refused["problems"], **refused["facts"])
 
 
@@ -245,7 +245,7 @@ def _run_in_reader(request: dict[str, Any], waiting: Callable[[], None]) -> int:
     """Have a warm reader read the file, or a new one; keep it for the next file if it answered."""
     turns = _turns  # a fork of this thread would replace the global
     if not turns.acquire(timeout=_WAIT_SECONDS):
-        raise ReadersBusy
+        raise ReadersBusyError
     try:
         reader = _take_idle_reader() or Reader()
         try:

@@ -56,7 +56,7 @@ def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
 
 
 def pending_for(user: User, token: str) -> Pending:
-    """Return the upload with this token if the person sent it; raise NotFound otherwise."""
+    """Return the upload with this token if the person sent it; raise NotFoundError otherwise."""
     folder = _root() / token
     if not _TOKEN.fullmatch(token) or not (folder / "about.json").exists():
         raise NotFoundError

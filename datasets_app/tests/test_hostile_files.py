@@ -20,7 +20,7 @@ from pyarrow import parquet
 from datasets_app import services
 from datasets_app.models import Dataset, DataTask, Version
 from datasets_app.reading import readers, sandbox, uploads
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.versions import upload_storage
 from web.errors import InvalidError
 from work.models import Status
@@ -112,7 +112,7 @@ def test_preview_of_a_file_whose_reader_dies_is_a_page(hostile, client, member):
 def test_next_file_is_read_as_if_nothing_had_happened(hostile, settings, file, end):
     ours = settings.DATASET_READER
     hostile(end)
-    with pytest.raises(sandbox.ReadingStopped):
+    with pytest.raises(sandbox.ReadingStoppedError):
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
     settings.DATASET_READER, settings.READER_SECONDS = ours, 60
     assert sandbox.read(file(CSV), "a.csv", limit=LIMIT).frame.height == 40
@@ -274,14 +274,14 @@ def test_small_packed_file_is_stored_at_once(api, member):
     ],
 )
 def test_more_cells_than_one_for_eight_bytes_of_the_limit_are_refused(file, name, content):
-    with pytest.raises(TooLarge, match="131,072 cells"):
+    with pytest.raises(FileTooLargeError, match="131,072 cells"):
         readers.read(file(content), name, limit=1 << 20)
 
 
 def test_few_columns_of_many_are_read_though_all_would_be_too_much(file):
     names = ",".join(f"c{i}" for i in range(100))
     content = f"text,label,{names}\n" + ("a,x" + ",1" * 100 + "\n") * 2000
-    with pytest.raises(TooLarge):
+    with pytest.raises(FileTooLargeError):
         readers.read(file(content), "a.csv", limit=1 << 20)
     assert readers.read(file(content), "a.csv", limit=1 << 20, only=["text", "label"]).frame.height == 2000
 

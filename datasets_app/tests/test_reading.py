@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from datasets_app.reading import columns, readers
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.reading.encodings import detect
 from datasets_app.reading.table import ROW
 from web.errors import InvalidError
@@ -144,13 +144,13 @@ def test_too_many_labels_are_refused(file):
 
 
 def test_file_over_the_limit_is_413(file):
-    with pytest.raises(TooLarge) as caught:
+    with pytest.raises(FileTooLargeError) as caught:
         readers.read(file(b"text,label\n" + b"a,b\n" * 1000), "a.csv", limit=1000)
     assert caught.value.status == 413
 
 
 def test_gzip_bomb_is_stopped_at_the_limit(file):
-    with pytest.raises(TooLarge):
+    with pytest.raises(FileTooLargeError):
         readers.read(file(gzip.compress(bytes(50 << 20), mtime=0)), "a.csv.gz", limit=LIMIT)
 
 

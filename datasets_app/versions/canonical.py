@@ -41,7 +41,7 @@ def store(rows: pl.DataFrame, target: Path, before: Path | None = None) -> None:
     More than PART rows are a folder with a file for each 10,000 row numbers. A file that stands unchanged in the folder of
     the version `before` is the same one on disk (a hard link), so that an edited row costs one file.
 
-    Raises DiskFull when they cannot be written.
+    Raises DiskFullError when they cannot be written.
     """
     if target.exists():
         return

@@ -52,7 +52,7 @@ def change_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict
 
 
 def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> creation.PreparedVersion:
-    """Apply a change to the rows of a version, check the result and write it to disk; raise Conflict if no row changes."""
+    """Apply a change to the rows of a version, check the result and write it to disk; raise ConflictError if no row changes."""
     before = pl.read_parquet(version.path)
     after = _CHANGES[change["did"]](before, change)
     if after.equals(before):
@@ -165,7 +165,7 @@ def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 
 def _checked_cells(cells: dict[str, Any]) -> dict[str, str | None]:
-    """Return the new text and label of a row, None where it keeps its own; raise Invalid if one is empty or too long."""
+    """Return the new text and label of a row, None where it keeps its own; raise InvalidError if one is empty or too long."""
     checked: dict[str, str | None] = {}
     for name, most in (("text", LONGEST_TEXT), ("label", LONGEST_LABEL)):
         value = cells.get(name)

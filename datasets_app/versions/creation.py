@@ -63,13 +63,13 @@ class PreparedVersion:
 
 
 def check_name(user: User, name: str) -> None:
-    """Raise PermissionDenied, Invalid or Conflict if the person cannot store a dataset under this name."""
+    """Raise NotAllowedError, InvalidError or ConflictError if the person cannot store a dataset under this name."""
     require_creator(user)
     find_own_dataset(user, name)
 
 
 def find_own_dataset(user: User, name: str) -> Dataset | None:
-    """Return the person's dataset of this name, or None; raise Invalid or Conflict if the name cannot be theirs."""
+    """Return the person's dataset of this name, or None; raise InvalidError or ConflictError if the name cannot be theirs."""
     if not NAME.fullmatch(name) or name.lower() in _RESERVED:
         message = _(
             "A dataset name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and "

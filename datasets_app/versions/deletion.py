@@ -15,7 +15,7 @@ from work.paths import remove_on_commit
 
 @transaction.atomic
 def delete(*, user: User, dataset: Dataset) -> None:
-    """Delete a dataset with all its versions; raise Conflict if runs use it."""
+    """Delete a dataset with all its versions; raise ConflictError if runs use it."""
     runs = list(dataset.versions.filter(experiments__isnull=False).values_list("experiments__name", flat=True))
     if runs:
         message = _(

@@ -41,8 +41,8 @@ def store_upload(
     is kept, so that it can be sent again with other options.
     """
     # pyarrow and polars take half a second to import
-    from datasets_app.reading.archives import TooLarge
-    from datasets_app.reading.sandbox import QUICK_SECONDS, ReadersBusy
+    from datasets_app.reading.archives import FileTooLargeError
+    from datasets_app.reading.sandbox import QUICK_SECONDS, ReadersBusyError
 
     # The key comes before the name: what it made may have been given away, and then the name is another person's.
     if idempotency_key:
@@ -66,7 +66,7 @@ def store_upload(
             )
             discard_upload(kept)
             return version
-        except (TooLarge, ReadersBusy) as error:
+        except (FileTooLargeError, ReadersBusyError) as error:
             log.info("The data worker reads the upload for %s: %s", name, error)
         finally:
             check_slots.release()
