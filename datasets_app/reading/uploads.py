@@ -5,6 +5,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -38,8 +39,11 @@ def _root() -> Path:
 
 
 def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
-    """Copy an upload to disk under a random token."""
-    sweep()
+    """Copy an upload to disk under a random token. Uploads that were not stored within a day are deleted first."""
+    oldest = time.time() - KEPT_SECONDS
+    for folder in _root().glob("*"):
+        if folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
     require_disk_space(upload.size or 0)
     token = secrets.token_urlsafe(32)
     folder = _root() / token
@@ -71,25 +75,17 @@ def discard_upload(pending: Pending) -> None:
     shutil.rmtree(pending.file.parent, ignore_errors=True)
 
 
-def sweep() -> None:
-    """Delete uploads that were not stored within a day."""
-    oldest = time.time() - KEPT_SECONDS
-    for folder in _root().glob("*"):
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def limits_upload(view: Any) -> Any:
+def limits_upload(view: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a view to refuse a body over the limit before any of it is parsed.
 
     The web server has not kept such a body, and has read enough of it for the client to listen to the answer.
     """
 
     @wraps(view)
-    def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def limited_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length > settings.UPLOAD_LIMIT + _FORM_BYTES:
             raise too_large(settings.UPLOAD_LIMIT)
         return view(request, *args, **kwargs)
 
-    return limited
+    return limited_view
