@@ -55,7 +55,12 @@ def version_for(user: User, reference: str) -> Version:
     name, at, number = str(reference).partition("@")
     dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
     if dataset is None:
-        raise InvalidError(_no_dataset_message(user, name), field="data.dataset_name")
+        names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
+        similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+        message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
+        if not names:
+            message = _("There is no dataset “%(name)s”; you have none yet. Upload one first.")
+        raise InvalidError(message % {"name": name[:80], "near": ", ".join(similar)}, field="data.dataset_name")
     versions = dataset.versions.select_related("dataset")
     if at:
         # A database column holds no number beyond nine digits.
@@ -71,13 +76,10 @@ def version_for(user: User, reference: str) -> Version:
     return version
 
 
-def _no_dataset_message(user: User, name: str) -> str:
-    names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
-    if not names:
-        return _("There is no dataset “%(name)s”; you have none yet. Upload one first.") % {"name": name[:80]}
-    similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-    message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
-    return message % {"name": name[:80], "near": ", ".join(similar)}
+def next_number(name: str) -> int:
+    """Return the number that the next version of the dataset with this name gets."""
+    dataset = Dataset.objects.filter(name=name).first()
+    return dataset.latest.number + 1 if dataset and dataset.versions.exists() else 1
 
 
 def broken_lines(version: Version) -> str:

@@ -205,7 +205,7 @@ def _render_preview(
         "columns": [{"name": name, "role": roles.get(name, "")} for name in table.columns],
         "rows": [[str(value)[:200] for value in row] for row in first_rows.iter_rows()],
         "total": table.frame.height,
-        "number": report.next_number(str(form["name"].value() or "")),
+        "number": selectors.next_number(str(form["name"].value() or "")),
     }
     name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")
     return render(request, name, context, status=status)

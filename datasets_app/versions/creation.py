@@ -225,7 +225,7 @@ def prepare(
     require_disk_space()
     checks = findings.run_checks(rows, report)
     previous = parent or Version.objects.filter(dataset__name=name).first()
-    frame = _assign_places(rows.frame, checks.facts, previous)
+    frame = assign_places(rows.frame, checks.facts, previous)
     version = Version(
         hash=canonical.hash_rows(frame),
         parent=parent,
@@ -245,7 +245,7 @@ def prepare(
     return PreparedVersion(user, name, version, checks.results, description)
 
 
-def _assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
+def assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
     """Give each row its place in the held-out order, unless the file has an evaluation split.
 
     A row keeps the place that it had in the previous version, so that results of the two can be compared.
@@ -295,22 +295,21 @@ def _insert(prepared: PreparedVersion) -> Version:
     version.save(force_insert=True)
     if prepared.broken:
         BrokenLines.objects.create(version=version, text=prepared.broken)
-    Finding.objects.bulk_create(_make_finding(version, result) for result in prepared.check_results)
+    with override("en"):  # the API's sentence is English; pages translate by the code
+        findings = [
+            Finding(
+                version=version,
+                code=result.code,
+                severity=result.severity,
+                count=result.count,
+                message=descriptions.describe_finding(result.code, result.count),
+                examples=result.examples,
+            )
+            for result in prepared.check_results
+        ]
+    Finding.objects.bulk_create(findings)
     record("dataset.store", user=prepared.user, obj=version, rows=version.rows, hash=version.hash, **version.change)
     return version
-
-
-def _make_finding(version: Version, result: "CheckResult") -> Finding:
-    with override("en"):  # the API's sentence is English; pages translate by the code
-        message = descriptions.describe_finding(result.code, result.count)
-    return Finding(
-        version=version,
-        code=result.code,
-        severity=result.severity,
-        count=result.count,
-        message=message,
-        examples=result.examples,
-    )
 
 
 def _require_rows_on_disk(version: Version) -> Version:

@@ -16,7 +16,6 @@ from datasets_app.progress import ReportProgress
 from datasets_app.reading.uploads import Pending, discard_upload, pending_for
 from datasets_app.tasks import submit
 from datasets_app.versions.creation import (
-    PreparedVersion,
     StoreOptions,
     check_name,
     create_version,
@@ -49,7 +48,8 @@ def store_upload(
         digest = upload_fingerprint(kept.file, name, options)
         for created in (Version.objects.all(), DataTask.objects.all()):
             with suppress(KeyOfOtherModel):
-                if earlier := find_created(user, idempotency_key, digest, created):
+                earlier = find_created(user, idempotency_key, digest, created)
+                if earlier:
                     return cast("Version | DataTask", earlier)
     check_name(user, name)
     if kept.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
@@ -90,9 +90,9 @@ def store_pending(task: DataTask, report: ReportProgress) -> Callable[[], dict[s
     prepared = prepare_file(
         user=task.owner, name=task.name, file=kept.file, filename=kept.filename, report=report, **options
     )
-    return partial(_insert_and_discard, prepared, kept)
 
+    def store() -> dict[str, Any]:
+        transaction.on_commit(partial(discard_upload, kept))
+        return insert_as_result(prepared)
 
-def _insert_and_discard(prepared: PreparedVersion, kept: Pending) -> dict[str, Any]:
-    transaction.on_commit(partial(discard_upload, kept))
-    return insert_as_result(prepared)
+    return store
