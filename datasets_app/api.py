@@ -74,15 +74,15 @@ class Datasets(GenericAPIView[Dataset]):
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         key = idempotency_key_of(request)
-        if sent.validated_data.get("hub"):
-            return _render_made(request, _fetch_from_hub(signed_in_user(request), sent.validated_data))
-        return _render_made(request, _store_file(signed_in_user(request), sent.validated_data, key))
-
-
-def _fetch_from_hub(user: User, fields: dict[str, Any]) -> DataTask:
-    names = ("revision", "config", "text_column", "label_column", "note")
-    options = {name: fields[name] for name in names if fields.get(name)}
-    return hub.submit_fetch(user=user, name=fields["name"], identifier=fields["hub"], **options)
+        fields = sent.validated_data
+        if fields.get("hub"):
+            names = ("revision", "config", "text_column", "label_column", "note")
+            options = {name: fields[name] for name in names if fields.get(name)}
+            task = hub.submit_fetch(
+                user=signed_in_user(request), name=fields["name"], identifier=fields["hub"], **options
+            )
+            return _render_made(request, task)
+        return _render_made(request, _store_file(signed_in_user(request), fields, key))
 
 
 def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version | DataTask:
@@ -232,9 +232,8 @@ class Noise(GenericAPIView[Suspect]):
     def get(self, request: Request, name: str) -> Response:
         """The suspects of a version, the likeliest wrong first."""
         version = _find_version(signed_in_user(request), name, request.query_params.get("version"))
-        return self.get_paginated_response(
-            SuspectSerializer(self.paginate_queryset(version.suspects.all()), many=True).data
-        )
+        page = self.paginate_queryset(version.suspects.all())
+        return self.get_paginated_response(SuspectSerializer(page, many=True).data)
 
     @extend_schema(operation_id="datasets_noise_search", request=None, responses={202: DataTaskSerializer})
     def post(self, request: Request, name: str) -> Response:
@@ -258,9 +257,8 @@ class Decision(APIView):
             raise NotFoundError
         sent = DecisionSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        return Response(
-            SuspectSerializer(services.decide(user=user, suspect=suspect, label=sent.validated_data["label"])).data
-        )
+        decided = services.decide(user=user, suspect=suspect, label=sent.validated_data["label"])
+        return Response(SuspectSerializer(decided).data)
 
 
 class Task(APIView):

@@ -218,7 +218,10 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     model = request.GET.get("model") or SAMPLE_MODEL
-    limit = _token_limit(request.GET.get("max_length", ""))
+    limit = parse_whole_number(request.GET.get("max_length", ""))
+    if limit is None or limit > 999_999:
+        limit = TOKEN_LIMIT
+    limit = min(MOST_TOKENS, max(8, limit))
     context = {
         **report.summary(version),
         "lengths": report.length_chart(version),
@@ -232,13 +235,6 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "languages": report.languages(version),
     }
     return render(request, "datasets_app/detail.html", context)
-
-
-def _token_limit(text: str) -> int:
-    number = parse_whole_number(text)
-    if number is None or len(text) > 6:
-        return TOKEN_LIMIT
-    return min(MOST_TOKENS, max(8, number))
 
 
 @login_required
