@@ -25,6 +25,7 @@ from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
 from datasets_app.reading.sandbox import ReadingStoppedError
 from engine.config import SAMPLE_MODEL
+from engine.names import LONGEST_NAME
 from web.errors import ConflictError, InvalidError, LorasiteError
 from web.requests import parse_whole_number
 from web.throttles import throttle_posts
@@ -160,17 +161,18 @@ def _store_form(request: SignedInRequest, kept: uploads.Pending, table: "Table",
 
     guessed = columns.guess(table)
     stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", kept.filename.lower())
+    name = re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem)[:LONGEST_NAME].strip("-._")
     values: dict[str, Any] = {
         "encoding": table.encoding,
         "delimiter": table.delimiter,
         "text_column": guessed.text,
         "label_column": guessed.label,
-        "name": request.GET.get("dataset") or re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80],
+        "name": request.GET.get("dataset") or name,
     }
-    for name, value in request.POST.items():
+    for field, value in request.POST.items():
         # Another encoding or delimiter may rename the columns; then the guess replaces a column that no longer exists.
-        if not name.endswith("_column") or value in table.columns:
-            values[name] = value
+        if not field.endswith("_column") or value in table.columns:
+            values[field] = value
     choices: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
     return StoreForm(values, **choices) if is_bound else StoreForm(initial=values, **choices)
 

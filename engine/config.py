@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from engine import safe_yaml
 from engine.errors import ConfigError, Problem
+from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 FindingCode = Literal[
@@ -273,8 +274,8 @@ class RunConfig(Section):
     experiment_name: str = Field(
         "experiment",
         min_length=1,
-        max_length=80,
-        pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*$",
+        max_length=LONGEST_NAME,
+        pattern=NAME_PATTERN,
         description=_(
             "Name of the experiment and of its folder. Letters, digits and . _ - are allowed; it starts with a letter or digit."
         ),
@@ -432,7 +433,7 @@ def _problem(details: ErrorDetails) -> Problem:
 def _allowed_values(field: str, pydantic_message: str) -> str:
     """Return the sentence that says which values a field allows; Pydantic's own says too little for some."""
     if field == "experiment_name":
-        return "use 1 to 80 letters, digits, dots, underscores or hyphens, starting with a letter or digit."
+        return NAME_RULE
     if field == "model.name":
         return "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
     if field == "lora.target_modules":

@@ -5,7 +5,6 @@ slow part outside any transaction, `insert` is one short transaction.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,8 @@ from datasets_app.models import BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine.config import SAMPLE_MODEL
 from web.disk import require_disk_space
-from web.errors import ConflictError, InvalidError
+from web.errors import ConflictError
+from web.names import require_valid_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from datasets_app.reading.columns import Rows
     from datasets_app.reading.table import Table
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-_RESERVED = {"new", "tasks"}  # names that are addresses of pages
+_RESERVED = ("new", "tasks")  # addresses of pages and of the API
 
 
 class StoreOptions(TypedDict, total=False):
@@ -69,15 +68,17 @@ def check_name(user: User, name: str) -> None:
 
 
 def find_own_dataset(user: User, name: str) -> Dataset | None:
-    """Return the person's dataset of this name, or None; raise InvalidError or ConflictError if the name cannot be theirs."""
-    if not NAME.fullmatch(name) or name.lower() in _RESERVED:
-        message = _(
-            "A dataset name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and "
-            "is not “new” or “tasks”."
-        )
-        raise InvalidError(message, field="name")
-    dataset = Dataset.objects.filter(name=name).first()
-    if dataset and not can_manage(user, dataset):
+    """Return the person's dataset of this name, or None if there is none yet.
+
+    Raises InvalidError or ConflictError if the name cannot be theirs.
+    """
+    # The rule is for new names: before it, a dataset could have a dot at the end or two in a row. All names are ASCII, and
+    # a database cannot look up NUL or half a surrogate pair.
+    can_exist = name.isascii() and name.isprintable()
+    dataset = Dataset.objects.filter(name=name).first() if can_exist else None
+    if dataset is None:
+        require_valid_name(name, field="name", reserved=_RESERVED)
+    elif not can_manage(user, dataset):
         raise ConflictError(_("This name is taken by another person's dataset. Choose another."), field="name")
     return dataset
 
