@@ -90,18 +90,18 @@ def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version 
         services.check_name(user, fields["name"])
     names = ("text_column", "label_column", "encoding", "delimiter")
     options: dict[str, Any] = {name: fields[name] or None for name in names if name in fields}
-    kept = keep_upload(user=user, upload=fields["file"])
+    pending = keep_upload(user=user, upload=fields["file"])
     try:
         return services.store_upload(
             user=user,
             name=fields["name"],
             note=fields.get("note", ""),
-            kept=kept,
+            pending=pending,
             idempotency_key=key,
             **options,
         )
     except BaseException:  # the caller cannot come back to the upload, as a person can on the preview page
-        discard_upload(kept)
+        discard_upload(pending)
         raise
 
 

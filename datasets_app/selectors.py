@@ -116,14 +116,14 @@ def review_counts(version: Version) -> dict[str, int]:
     """Count the suspects, those reviewed ("looked"), and of these the labels kept and corrected and the rows dropped."""
     reviewed = version.suspects.exclude(decision=None)
     looked = reviewed.count()
-    kept = reviewed.filter(decision=F("label")).count()
+    confirmed = reviewed.filter(decision=F("label")).count()
     dropped = reviewed.filter(decision="").count()
     return {
         "suspects": version.suspects.count(),
         "looked": looked,
-        "kept": kept,
+        "kept": confirmed,
         "dropped": dropped,
-        "corrected": looked - kept - dropped,
+        "corrected": looked - confirmed - dropped,
     }
 
 

@@ -1,4 +1,4 @@
-"""Unpack an uploaded file into plain bytes on disk, within limits, and tell what kind of file it is."""
+"""Unpack an uploaded file into plain bytes on disk, within limits, and recognise what kind of file it is."""
 
 import gzip
 import re

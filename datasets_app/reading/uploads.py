@@ -26,7 +26,7 @@ _FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingUpload:
     """An upload that is not stored yet."""
 
     token: str
@@ -38,7 +38,7 @@ def _root() -> Path:
     return Path(settings.FILE_UPLOAD_TEMP_DIR) / "pending"
 
 
-def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
+def keep_upload(*, user: User, upload: UploadedFile) -> PendingUpload:
     """Copy an upload to disk under a random token. Uploads that were not stored within a day are deleted first."""
     oldest = time.time() - KEPT_SECONDS
     for folder in _root().glob("*"):
@@ -56,10 +56,10 @@ def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Pending(token, folder / "data", filename)
+    return PendingUpload(token, folder / "data", filename)
 
 
-def pending_for(user: User, token: str) -> Pending:
+def pending_for(user: User, token: str) -> PendingUpload:
     """Return the upload with this token if the person sent it; raise NotFoundError otherwise."""
     folder = _root() / token
     if not _TOKEN.fullmatch(token) or not (folder / "about.json").exists():
@@ -67,10 +67,10 @@ def pending_for(user: User, token: str) -> Pending:
     about = json.loads((folder / "about.json").read_text())
     if about["user"] != user.pk:
         raise NotFoundError
-    return Pending(token, folder / "data", about["filename"])
+    return PendingUpload(token, folder / "data", about["filename"])
 
 
-def discard_upload(pending: Pending) -> None:
+def discard_upload(pending: PendingUpload) -> None:
     """Delete an upload."""
     shutil.rmtree(pending.file.parent, ignore_errors=True)
 

@@ -74,8 +74,8 @@ def test_many_files_are_refused_in_little_memory(file):
 
 
 def test_two_data_files_are_named(file):
-    said = refused(file(zipped(("a.csv", CSV), ("b.csv", CSV))))
-    assert "“a.csv”" in said and "“b.csv”" in said
+    message = refused(file(zipped(("a.csv", CSV), ("b.csv", CSV))))
+    assert "“a.csv”" in message and "“b.csv”" in message
 
 
 def test_link_is_refused(file):

@@ -228,7 +228,7 @@ def test_panic_of_native_code_anywhere_in_the_queue_is_told_once(stored, member,
 
     from . import hostile
 
-    monkeypatch.setitem(jobs._WORK, DataTask.Kind.NOISE, lambda task, told: hostile.panics())
+    monkeypatch.setitem(jobs._WORK, DataTask.Kind.NOISE, lambda task, progress: hostile.panics())
     task = services.submit(user=member, kind=DataTask.Kind.NOISE, name="moods", version=stored)
     run_worker()
     task.refresh_from_db()
