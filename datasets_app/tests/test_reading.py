@@ -125,13 +125,13 @@ def test_lone_quotation_mark_does_not_swallow_the_file(file):
         ("a.parquet", b"PAR1" + b"x" * 100 + b"PAR1", "damaged"),
     ],
 )
-def test_bad_file_is_refused_in_words(file, name, content, says):
+def test_bad_file_is_refused_with_a_message(file, name, content, says):
     error = refused(file(content), name)
     assert says in str(error.message)
     assert error.problems[0]["field"]
 
 
-def test_missing_label_column_is_told_with_the_columns_that_exist(file):
+def test_missing_label_column_is_refused_with_the_columns_that_exist(file):
     error = refused(file("remark,number\n" + "\n".join(f"remark number {i},{i}" for i in range(30))))
     assert error.problems[0]["field"] == "label_column"
     assert "“remark”" in str(error.message) and "“number”" in str(error.message)
