@@ -74,15 +74,15 @@ class Datasets(GenericAPIView[Dataset]):
         sent = UploadSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         key = idempotency_key_of(request)
-        if sent.validated_data.get("hub"):
-            return _render_made(request, _fetch_from_hub(signed_in_user(request), sent.validated_data))
-        return _render_made(request, _store_file(signed_in_user(request), sent.validated_data, key))
-
-
-def _fetch_from_hub(user: User, fields: dict[str, Any]) -> DataTask:
-    names = ("revision", "config", "text_column", "label_column", "note")
-    options = {name: fields[name] for name in names if fields.get(name)}
-    return hub.submit_fetch(user=user, name=fields["name"], identifier=fields["hub"], **options)
+        fields = sent.validated_data
+        if fields.get("hub"):
+            names = ("revision", "config", "text_column", "label_column", "note")
+            options = {name: fields[name] for name in names if fields.get(name)}
+            task = hub.submit_fetch(
+                user=signed_in_user(request), name=fields["name"], identifier=fields["hub"], **options
+            )
+            return _render_made(request, task)
+        return _render_made(request, _store_file(signed_in_user(request), fields, key))
 
 
 def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version | DataTask:
@@ -90,18 +90,18 @@ def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version 
         services.check_name(user, fields["name"])
     names = ("text_column", "label_column", "encoding", "delimiter")
     options: dict[str, Any] = {name: fields[name] or None for name in names if name in fields}
-    kept = keep_upload(user=user, upload=fields["file"])
+    pending = keep_upload(user=user, upload=fields["file"])
     try:
         return services.store_upload(
             user=user,
             name=fields["name"],
             note=fields.get("note", ""),
-            kept=kept,
+            pending=pending,
             idempotency_key=key,
             **options,
         )
     except BaseException:  # the caller cannot come back to the upload, as a person can on the preview page
-        discard_upload(kept)
+        discard_upload(pending)
         raise
 
 
@@ -122,7 +122,7 @@ class DatasetDetail(APIView):
 
 
 def _find_version(user: User, name: str, number: str | int | None, *, manage: bool = False) -> Version:
-    """Return a version by dataset name and number, by default the newest; raise NotFound or PermissionDenied."""
+    """Return a version by dataset name and number, by default the newest; raise NotFoundError or NotAllowedError."""
     dataset = get_managed(user, Dataset.objects.all(), name=name) if manage else selectors.dataset_for(user, name)
     return selectors.version_of(dataset, number)
 
@@ -232,9 +232,8 @@ class Noise(GenericAPIView[Suspect]):
     def get(self, request: Request, name: str) -> Response:
         """The suspects of a version, the likeliest wrong first."""
         version = _find_version(signed_in_user(request), name, request.query_params.get("version"))
-        return self.get_paginated_response(
-            SuspectSerializer(self.paginate_queryset(version.suspects.all()), many=True).data
-        )
+        page = self.paginate_queryset(version.suspects.all())
+        return self.get_paginated_response(SuspectSerializer(page, many=True).data)
 
     @extend_schema(operation_id="datasets_noise_search", request=None, responses={202: DataTaskSerializer})
     def post(self, request: Request, name: str) -> Response:
@@ -258,9 +257,8 @@ class Decision(APIView):
             raise NotFoundError
         sent = DecisionSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
-        return Response(
-            SuspectSerializer(services.decide(user=user, suspect=suspect, label=sent.validated_data["label"])).data
-        )
+        decided = services.decide(user=user, suspect=suspect, label=sent.validated_data["label"])
+        return Response(SuspectSerializer(decided).data)
 
 
 class Task(APIView):

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.http import SignedInRequest
 from accounts.permissions import get_managed
-from datasets_app import selectors, services, wording
+from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
 from datasets_app.versions import changes, diff
 from engine.config import SAMPLE_MODEL
@@ -58,12 +58,12 @@ def redirect_to_result(request: SignedInRequest, made: Version | DataTask) -> Ht
     if isinstance(made, DataTask):
         return redirect("datasets:task", made.pk)
     message = _("Version %(number)s was made: %(what)s.")
-    messages.success(request, message % {"number": made.number, "what": wording.describe_change(made.change)})
+    messages.success(request, message % {"number": made.number, "what": descriptions.describe_change(made.change)})
     return redirect("datasets:detail", made.dataset.name)
 
 
 def managed_version(request: SignedInRequest, name: str) -> Version:
-    """Return the version that a form names; raise NotFound or PermissionDenied if the person may not change it."""
+    """Return the version that a form names; raise NotFoundError or NotAllowedError if the person may not change it."""
     dataset = get_managed(request.user, Dataset.objects.all(), name=name)
     return selectors.version_of(dataset, request.POST.get("version"))
 

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from work import paths
 from work.models import Work
 
-from .wording import MESSAGES
+from .descriptions import MESSAGES
 
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}

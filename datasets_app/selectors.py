@@ -35,13 +35,13 @@ def stored_by(user: User) -> int:
 
 
 def dataset_for(user: User, name: str) -> Dataset:
-    """Return a dataset that the person may see, with its versions; raise NotFound otherwise."""
+    """Return a dataset that the person may see, with its versions; raise NotFoundError otherwise."""
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
     return get_visible(user, Dataset.objects.select_related("owner").prefetch_related(versions), name=name)
 
 
 def version_of(dataset: Dataset, number: object) -> Version:
-    """Return the version with this number, or the newest if no number is given; raise NotFound otherwise."""
+    """Return the version with this number, or the newest if no number is given; raise NotFoundError otherwise."""
     if number in (None, ""):
         return dataset.latest
     for version in dataset.versions.all():
@@ -51,11 +51,16 @@ def version_of(dataset: Dataset, number: object) -> Version:
 
 
 def version_for(user: User, reference: str) -> Version:
-    """Return the version that "name" (the newest) or "name@3" refers to; raise Invalid with what exists instead."""
+    """Return the version that "name" (the newest) or "name@3" refers to; raise InvalidError with what exists instead."""
     name, at, number = str(reference).partition("@")
     dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
     if dataset is None:
-        raise InvalidError(_no_dataset_message(user, name), field="data.dataset_name")
+        names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
+        similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+        message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
+        if not names:
+            message = _("There is no dataset “%(name)s”; you have none yet. Upload one first.")
+        raise InvalidError(message % {"name": name[:80], "near": ", ".join(similar)}, field="data.dataset_name")
     versions = dataset.versions.select_related("dataset")
     if at:
         # A database column holds no number beyond nine digits.
@@ -71,17 +76,14 @@ def version_for(user: User, reference: str) -> Version:
     return version
 
 
-def _no_dataset_message(user: User, name: str) -> str:
-    names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
-    if not names:
-        return _("There is no dataset “%(name)s”; you have none yet. Upload one first.") % {"name": name[:80]}
-    similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-    message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
-    return message % {"name": name[:80], "near": ", ".join(similar)}
+def next_number(name: str) -> int:
+    """Return the number that the next version of the dataset with this name gets."""
+    dataset = Dataset.objects.filter(name=name).first()
+    return dataset.latest.number + 1 if dataset and dataset.versions.exists() else 1
 
 
 def broken_lines(version: Version) -> str:
-    """Return the lines of the version's file that could not be read; raise NotFound if there are none."""
+    """Return the lines of the version's file that could not be read; raise NotFoundError if there are none."""
     broken = BrokenLines.objects.filter(version=version).first()
     if broken is None:
         raise NotFoundError(_("This version has no broken lines."))
@@ -89,7 +91,7 @@ def broken_lines(version: Version) -> str:
 
 
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
-    """Return a task of the person, or any task for an admin; raise NotFound otherwise."""
+    """Return a task of the person, or any task for an admin; raise NotFoundError otherwise."""
     tasks = DataTask.objects.select_related("version")
     return get_managed(user, tasks, pk=task_id) if manage else get_visible(user, tasks, pk=task_id)
 
@@ -114,14 +116,14 @@ def review_counts(version: Version) -> dict[str, int]:
     """Count the suspects, those reviewed ("looked"), and of these the labels kept and corrected and the rows dropped."""
     reviewed = version.suspects.exclude(decision=None)
     looked = reviewed.count()
-    kept = reviewed.filter(decision=F("label")).count()
+    confirmed = reviewed.filter(decision=F("label")).count()
     dropped = reviewed.filter(decision="").count()
     return {
         "suspects": version.suspects.count(),
         "looked": looked,
-        "kept": kept,
+        "kept": confirmed,
         "dropped": dropped,
-        "corrected": looked - kept - dropped,
+        "corrected": looked - confirmed - dropped,
     }
 
 

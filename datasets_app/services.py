@@ -5,7 +5,6 @@ from datasets_app.review.decisions import decide
 from datasets_app.sample_datasets import load_samples
 from datasets_app.tasks import cancel, submit
 from datasets_app.versions.creation import (
-    NAME,
     PreparedVersion,
     check_name,
     create_version,
@@ -19,7 +18,6 @@ from datasets_app.versions.upload_storage import AT_ONCE, store_pending, store_u
 
 __all__ = [
     "AT_ONCE",
-    "NAME",
     "PreparedVersion",
     "cancel",
     "check_name",

@@ -23,8 +23,9 @@ from accounts.permissions import can_manage, get_managed, require_creator
 from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
-from datasets_app.reading.sandbox import ReadingStopped
+from datasets_app.reading.sandbox import ReadingStoppedError
 from engine.config import SAMPLE_MODEL
+from engine.names import LONGEST_NAME
 from web.errors import ConflictError, InvalidError, LorasiteError
 from web.requests import parse_whole_number
 from web.throttles import throttle_posts
@@ -64,18 +65,18 @@ def new(request: SignedInRequest) -> HttpResponse:
     require_creator(request.user)
     form = UploadForm(request.POST or None, request.FILES or None)
     if request.method == "POST" and form.is_valid():
-        kept = None
+        pending = None
         try:
-            kept = uploads.keep_upload(user=request.user, upload=form.cleaned_data["file"])
-            _read_head(kept)
+            pending = uploads.keep_upload(user=request.user, upload=form.cleaned_data["file"])
+            _read_head(pending)
         except LorasiteError as error:
-            if kept:
-                uploads.discard_upload(kept)
+            if pending:
+                uploads.discard_upload(pending)
             if not isinstance(error, InvalidError):
                 raise
             form.add_error("file", str(error.message))
             return _render_new(request, form, status=error.status)
-        address = reverse("datasets:preview", args=[kept.token])
+        address = reverse("datasets:preview", args=[pending.token])
         query = request.GET.urlencode()
         return redirect(f"{address}?{query}" if query else address)
     return _render_new(request, form, status=400 if form.is_bound else 200)
@@ -107,13 +108,13 @@ def _render_new(
     return render(request, "datasets_app/new.html", context, status=status)
 
 
-def _read_head(kept: uploads.Pending, encoding: str | None = None, delimiter: str | None = None) -> "Table":
+def _read_head(pending: uploads.PendingUpload, encoding: str | None = None, delimiter: str | None = None) -> "Table":
     """Read the first rows of an upload."""
     from datasets_app.reading import sandbox
 
     return sandbox.read(
-        kept.file,
-        kept.filename,
+        pending.file,
+        pending.filename,
         head=True,
         limit=settings.UPLOAD_LIMIT,
         encoding=encoding or None,
@@ -127,22 +128,22 @@ def _read_head(kept: uploads.Pending, encoding: str | None = None, delimiter: st
 def preview(request: SignedInRequest, token: str) -> HttpResponse:
     """Step two: show the first rows as they were read, let the person correct the guesses, and store the version."""
     require_creator(request.user)
-    kept = uploads.pending_for(request.user, token)
+    pending = uploads.pending_for(request.user, token)
     problem: InvalidError | ConflictError | None = None
     encoding = request.POST.get("encoding")
     delimiter = request.POST.get("delimiter")
     try:
-        table = _read_head(kept, encoding, delimiter)
+        table = _read_head(pending, encoding, delimiter)
     except InvalidError as error:
-        if not (encoding or delimiter) or isinstance(error, ReadingStopped):
+        if not (encoding or delimiter) or isinstance(error, ReadingStoppedError):
             raise
         problem = error
-        table = _read_head(kept)  # as guessed, so that the page has rows to show beside the error
+        table = _read_head(pending)  # as guessed, so that the page has rows to show beside the error
     stores = request.method == "POST" and "again" not in request.POST
-    form = _store_form(request, kept, table, is_bound=stores)
+    form = _store_form(request, pending, table, is_bound=stores)
     if stores and not problem and form.is_valid():
         try:
-            return _store(request, kept, form)
+            return _store(request, pending, form)
         except (InvalidError, ConflictError) as error:
             problem = error
     if problem:
@@ -151,38 +152,41 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
         status = problem.status
     else:
         status = 400 if stores and form.errors else 200
-    return _render_preview(request, kept, table, form, status)
+    return _render_preview(request, pending, table, form, status)
 
 
-def _store_form(request: SignedInRequest, kept: uploads.Pending, table: "Table", *, is_bound: bool) -> StoreForm:
+def _store_form(
+    request: SignedInRequest, pending: uploads.PendingUpload, table: "Table", *, is_bound: bool
+) -> StoreForm:
     """Return the form with the person's choices, and the guesses where there is no choice."""
     from datasets_app.reading import columns  # imports polars, which takes half a second
 
     guessed = columns.guess(table)
-    stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", kept.filename.lower())
+    stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", pending.filename.lower())
+    name = re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem)[:LONGEST_NAME].strip("-._")
     values: dict[str, Any] = {
         "encoding": table.encoding,
         "delimiter": table.delimiter,
         "text_column": guessed.text,
         "label_column": guessed.label,
-        "name": request.GET.get("dataset") or re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._")[:80],
+        "name": request.GET.get("dataset") or name,
     }
-    for name, value in request.POST.items():
+    for field, value in request.POST.items():
         # Another encoding or delimiter may rename the columns; then the guess replaces a column that no longer exists.
-        if not name.endswith("_column") or value in table.columns:
-            values[name] = value
+        if not field.endswith("_column") or value in table.columns:
+            values[field] = value
     choices: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
     return StoreForm(values, **choices) if is_bound else StoreForm(initial=values, **choices)
 
 
-def _store(request: SignedInRequest, kept: uploads.Pending, form: StoreForm) -> HttpResponse:
+def _store(request: SignedInRequest, pending: uploads.PendingUpload, form: StoreForm) -> HttpResponse:
     """Store the upload and redirect to the new version, or to the task that makes it."""
     fields = form.cleaned_data
     read_options = {name: fields[name] or None for name in _READ_OPTIONS if name in fields}
     options = cast("StoreOptions", {"note": fields["note"], **read_options})
     stored = services.store_upload(
         user=request.user,
-        kept=kept,
+        pending=pending,
         name=fields["name"],
         **options,
     )
@@ -194,18 +198,18 @@ def _store(request: SignedInRequest, kept: uploads.Pending, form: StoreForm) -> 
 
 
 def _render_preview(
-    request: SignedInRequest, kept: uploads.Pending, table: "Table", form: StoreForm, status: int
+    request: SignedInRequest, pending: uploads.PendingUpload, table: "Table", form: StoreForm, status: int
 ) -> HttpResponse:
     roles = {form["text_column"].value(): "text", form["label_column"].value(): "label"}
     first_rows = table.frame.head(PREVIEW_ROWS).select(table.columns)
     context = {
-        "kept": kept,
+        "pending": pending,
         "form": form,
         "table": table,
         "columns": [{"name": name, "role": roles.get(name, "")} for name in table.columns],
         "rows": [[str(value)[:200] for value in row] for row in first_rows.iter_rows()],
         "total": table.frame.height,
-        "number": report.next_number(str(form["name"].value() or "")),
+        "number": selectors.next_number(str(form["name"].value() or "")),
     }
     name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")
     return render(request, name, context, status=status)
@@ -218,7 +222,10 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     model = request.GET.get("model") or SAMPLE_MODEL
-    limit = _token_limit(request.GET.get("max_length", ""))
+    limit = parse_whole_number(request.GET.get("max_length", ""))
+    if limit is None or limit > 999_999:
+        limit = TOKEN_LIMIT
+    limit = min(MOST_TOKENS, max(8, limit))
     context = {
         **report.summary(version),
         "lengths": report.length_chart(version),
@@ -232,13 +239,6 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "languages": report.languages(version),
     }
     return render(request, "datasets_app/detail.html", context)
-
-
-def _token_limit(text: str) -> int:
-    number = parse_whole_number(text)
-    if number is None or len(text) > 6:
-        return TOKEN_LIMIT
-    return min(MOST_TOKENS, max(8, number))
 
 
 @login_required

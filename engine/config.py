@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from engine import safe_yaml
 from engine.errors import ConfigError, Problem
+from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 FindingCode = Literal[
@@ -39,7 +40,7 @@ Quantization = Literal["load_in_8bit", "load_in_4bit"]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 # What a field allows, where Pydantic's own message says too little.
 ALLOWED_VALUES = {
-    "experiment_name": "use 1 to 80 letters, digits, dots, underscores or hyphens, starting with a letter or digit.",
+    "experiment_name": NAME_RULE,
     "model.name": (
         "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
     ),
@@ -286,8 +287,8 @@ class RunConfig(Section):
     experiment_name: str = Field(
         "experiment",
         min_length=1,
-        max_length=80,
-        pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*$",
+        max_length=LONGEST_NAME,
+        pattern=NAME_PATTERN,
         description=_(
             "Name of the experiment and of its folder. Letters, digits and . _ - are allowed; it starts with a letter or digit."
         ),

@@ -15,7 +15,8 @@ from accounts.models import User
 from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
-from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
+from web.errors import ConflictError, LorasiteError, NotFoundError
+from web.names import require_valid_name
 from work.paths import remove_on_commit
 
 from .models import Experiment, RegisteredModel
@@ -58,9 +59,8 @@ def create(
 
 
 def check_name(name: str) -> None:
-    """Raise Invalid or NameTaken unless an experiment may have this name."""
-    if name.lower() in RESERVED_EXPERIMENTS:
-        raise InvalidError(_("An experiment can't be called %(name)s.") % {"name": name}, field="experiment_name")
+    """Raise InvalidError or NameTakenError unless an experiment may have this name."""
+    require_valid_name(name, field="experiment_name", reserved=RESERVED_EXPERIMENTS)
     if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
         raise name_taken(name)
 

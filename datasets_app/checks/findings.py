@@ -111,14 +111,24 @@ class CheckedRows:
 def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     """Run all checks. Texts are checked in slices; comparisons across rows use a few numbers of each."""
     frame = rows.frame
-    facts, tokens = _compute_facts(frame, report)
+    count_tokens = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
+    parts = []
+    token_counts = []
+    for start in range(0, frame.height, SLICE):  # so that no intermediate column holds all rows
+        report("checking", start, frame.height)
+        part = frame[start : start + SLICE]
+        token_counts.append(count_tokens(part["text"]))
+        is_over_limit = pl.Series("over_token_limit", token_counts[-1] > TOKEN_LIMIT)
+        parts.append(text_facts(part).with_columns(is_over_limit))
+    facts = pl.concat(parts).with_columns(group_near_duplicates(frame["text"]))
     language_sample = languages.detect_in_sample(frame)
+
     checked = CheckedRows(frame, facts, language_sample)
     results = [result for check in CHECKS for result in check(checked)]
     if rows.skipped:
         results.append(CheckResult("empty_text", "warning", rows.skipped, rows.skipped_examples))
     results.sort(key=lambda result: (_WORST_FIRST[result.severity], -result.count))
-    lengths, amounts = np.unique(tokens, return_counts=True)
+    lengths, amounts = np.unique(np.concatenate(token_counts), return_counts=True)
     return Report(
         results=results,
         tokens=dict(zip(lengths.tolist(), amounts.tolist(), strict=True)),
@@ -127,22 +137,11 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     )
 
 
-def _compute_facts(frame: pl.DataFrame, report: ReportProgress) -> tuple[pl.DataFrame, np.ndarray]:
-    """Return the facts (see `CheckedRows`) and the token count of each text."""
-    counter = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
-    facts = []
-    tokens = []
-    for start in range(0, frame.height, SLICE):
-        report("checking", start, frame.height)
-        rows = frame[start : start + SLICE]
-        lengths = counter(rows["text"])
-        tokens.append(lengths)
-        facts.append(_text_facts(rows).with_columns(pl.Series("over_token_limit", lengths > TOKEN_LIMIT)))
-    return pl.concat(facts).with_columns(group_near_duplicates(frame["text"])), np.concatenate(tokens)
+def text_facts(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the facts that need one row alone (see `CheckedRows`).
 
-
-def _text_facts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Compute what needs one row alone. The costly patterns run only on rows that a cheap one lets through."""
+    The costly patterns run only on rows that a cheap one lets through.
+    """
     text = pl.col("text")
     columns: list[str | pl.Expr] = ["row", pl.col("label").cast(pl.Categorical)]
     if "split" in rows.columns:
@@ -158,9 +157,9 @@ def _text_facts(rows: pl.DataFrame) -> pl.DataFrame:
     is_not_ascii = text.str.len_bytes() != text.str.len_chars()
     may_be_personal = text.str.contains(r"@|\d.*\d.*\d.*\d.*\d.*\d.*\d")
     return facts.with_columns(
-        _flag(rows, may_be_markup, _has_markup).alias("markup"),
-        _flag(rows, is_not_ascii, _is_garbled).alias("encoding"),
-        _flag(rows, may_be_personal, _is_personal).alias("personal_data"),
+        _flag(rows, may_be_markup, lambda texts: texts.str.contains(_MARKUP)).alias("markup"),
+        _flag(rows, is_not_ascii, is_garbled).alias("encoding"),
+        _flag(rows, may_be_personal, has_personal_data).alias("personal_data"),
     )
 
 
@@ -173,11 +172,8 @@ def _flag(rows: pl.DataFrame, candidates: pl.Expr, is_hit: Callable[[pl.Series],
     return pl.Series(flags)
 
 
-def _has_markup(texts: pl.Series) -> pl.Series:
-    return texts.str.contains(_MARKUP)
-
-
-def _is_garbled(texts: pl.Series) -> pl.Series:
+def is_garbled(texts: pl.Series) -> pl.Series:
+    """Return whether each text has characters of another encoding than the one that it was read in."""
     from ftfy.badness import is_bad  # compiles large patterns when imported
 
     garbled = texts.str.contains(_MOJIBAKE).to_numpy(writable=True)
@@ -187,7 +183,8 @@ def _is_garbled(texts: pl.Series) -> pl.Series:
     return pl.Series(garbled)
 
 
-def _is_personal(texts: pl.Series) -> pl.Series:
+def has_personal_data(texts: pl.Series) -> pl.Series:
+    """Return whether each text has an e-mail address, a phone number or a Taiwanese identity number."""
     has_id = [any(map(is_taiwan_id, re.findall(TAIWAN_ID, text))) for text in texts]
     return texts.str.contains(EMAIL) | texts.str.contains(PHONE) | pl.Series(has_id, dtype=pl.Boolean)
 

@@ -51,8 +51,9 @@ def detect(texts: pl.Series) -> pl.Series:
     best = [values[0] for values in ranked]
     names = [value.language.name.title() if value.value >= _LEAST_CONFIDENCE else None for value in best]
     frame = pl.DataFrame({"text": cleaned, "language": pl.Series(names, dtype=pl.String), "is_long": is_long})
-    simplified = pl.col("text").str.count_matches(f"[{simplified_only()}]")
-    traditional = pl.col("text").str.count_matches(f"[{traditional_only()}]")
+    only_simplified, only_traditional = one_script_characters()
+    simplified = pl.col("text").str.count_matches(f"[{only_simplified}]")
+    traditional = pl.col("text").str.count_matches(f"[{only_traditional}]")
     is_simplified = pl.when(simplified > traditional).then(pl.lit(SIMPLIFIED))
     chinese = is_simplified.when(traditional > simplified).then(pl.lit(TRADITIONAL))
     language = pl.when(pl.col("language") == "Chinese").then(chinese).otherwise(pl.col("language"))
@@ -60,19 +61,13 @@ def detect(texts: pl.Series) -> pl.Series:
 
 
 @cache
-def simplified_only() -> str:
-    """Return the characters that Traditional Chinese does not have, by CC-CEDICT."""
+def one_script_characters() -> tuple[str, str]:
+    """Return the characters that only Simplified Chinese has, and those that only Traditional has, by CC-CEDICT."""
     from zhon import cedict
 
-    return "".join(sorted(set(cedict.simplified) - set(cedict.traditional)))
-
-
-@cache
-def traditional_only() -> str:
-    """Return the characters that Simplified Chinese does not have, by CC-CEDICT."""
-    from zhon import cedict
-
-    return "".join(sorted(set(cedict.traditional) - set(cedict.simplified)))
+    simplified = set(cedict.simplified)
+    traditional = set(cedict.traditional)
+    return "".join(sorted(simplified - traditional)), "".join(sorted(traditional - simplified))
 
 
 def main_language(texts: list[str]) -> str:

@@ -6,16 +6,16 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.checks import text_statistics
-from datasets_app.models import Dataset, Finding, Version
+from datasets_app.models import Finding, Version
 
 _MOST_BARS = 12
 _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further fields say; the others have a column
     "same_as_row": lambda value: _("same as row %(row)s") % {"row": value},
     "like_row": lambda value: _("like row %(row)s") % {"row": value},
     "split": lambda value: _("in %(split)s") % {"split": value},
-    "language": lambda value: wording.language_name(value) if value else _("unknown"),
+    "language": lambda value: descriptions.language_name(value) if value else _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
@@ -24,10 +24,14 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
 def summary(version: Version) -> dict[str, Any]:
     """Return what both the list and the report show of a version."""
     severities = [finding.severity for finding in version.findings.all()]
+    commonest = [*version.labels.items()][:_MOST_BARS]
     return {
         "dataset": version.dataset,
         "version": version,
-        "bars": label_bars(version),
+        "bars": [
+            {"label": label, "rows": rows, "percent": round(100 * rows / max(1, version.rows), 1)}
+            for label, rows in commonest
+        ],
         "more_labels": max(0, len(version.labels) - _MOST_BARS),
         "badges": [
             {"severity": severity, "word": severity.label, "count": severities.count(severity)}
@@ -46,14 +50,6 @@ def verdict(severities: list[str]) -> str:
     if "warning" in severities:
         return _("Usable for training. Fixing the warnings below would improve it.")
     return _("Ready for training: the checks found no problems.")
-
-
-def label_bars(version: Version) -> list[dict[str, Any]]:
-    """Return the rows of the commonest labels, with their share in percent."""
-    return [
-        {"label": label, "rows": rows, "percent": round(100 * rows / max(1, version.rows), 1)}
-        for label, rows in [*version.labels.items()][:_MOST_BARS]
-    ]
 
 
 def length_chart(version: Version) -> dict[str, Any]:
@@ -102,39 +98,30 @@ def languages(version: Version) -> list[dict[str, Any]]:
     """Return the languages with their share in percent of the rows whose language was detected."""
     total = max(1, sum(version.languages.values()))
     return [
-        {"language": wording.language_name(name), "percent": round(100 * rows / total, 1)}
+        {"language": descriptions.language_name(name), "percent": round(100 * rows / total, 1)}
         for name, rows in [*version.languages.items()][:_MOST_BARS]
     ]
 
 
 def findings(version: Version) -> list[dict[str, Any]]:
     """Return the findings in the reader's language, each with its examples."""
-    return [
-        {
-            "code": finding.code,
-            "severity": finding.severity,
-            "word": finding.get_severity_display(),
-            "count": finding.count,
-            "title": wording.finding_title(finding.code),
-            "sentence": wording.describe_finding(finding.code, finding.count),
-            "fix": wording.FIX_LABELS.get(finding.code, ""),
-            "examples": [_describe_example(example) for example in finding.examples],
-        }
-        for finding in version.findings.all()
-    ]
-
-
-def _describe_example(example: dict[str, Any]) -> dict[str, Any]:
-    extra = ", ".join(text(example[key]) for key, text in _EXTRA_TEXTS.items() if key in example)
-    return {
-        "row": example.get("row", ""),
-        "text": example.get("text", ""),
-        "label": example.get("label", ""),
-        "extra": extra,
-    }
-
-
-def next_number(name: str) -> int:
-    """Return the number that the next version of the dataset with this name gets."""
-    dataset = Dataset.objects.filter(name=name).first()
-    return dataset.latest.number + 1 if dataset and dataset.versions.exists() else 1
+    described = []
+    for finding in version.findings.all():
+        examples = []
+        for example in finding.examples:
+            extra = [describe(example[name]) for name, describe in _EXTRA_TEXTS.items() if name in example]
+            shown = {name: example.get(name, "") for name in ("row", "text", "label")}
+            examples.append(shown | {"extra": ", ".join(extra)})
+        described.append(
+            {
+                "code": finding.code,
+                "severity": finding.severity,
+                "word": finding.get_severity_display(),
+                "count": finding.count,
+                "title": descriptions.finding_title(finding.code),
+                "sentence": descriptions.describe_finding(finding.code, finding.count),
+                "fix": descriptions.FIX_LABELS.get(finding.code, ""),
+                "examples": examples,
+            }
+        )
+    return described

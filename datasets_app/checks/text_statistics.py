@@ -64,7 +64,7 @@ def share_over(lengths: dict[int, int], limit: int) -> tuple[int, float]:
 
 
 def count_tokens(version: Version, model: str, report: ReportProgress = ignore_progress) -> dict[int, int]:
-    """Count {tokens of a text: rows} with the base model's own tokenizer. Raises BaseModelUnavailable."""
+    """Count {tokens of a text: rows} with the base model's own tokenizer. Raises BaseModelUnavailableError."""
     import numpy as np
     import polars as pl  # half a second, which pages need not wait for
 

@@ -12,7 +12,7 @@ from datasets_app.models import DataTask, Version
 def count_tokens(*, user: User, version: Version, model: str) -> DataTask | None:
     """Count the tokens of a small version and return None; of a large one return the task that counts them.
 
-    Raises BaseModelUnavailable.
+    Raises BaseModelUnavailableError.
     """
     if version.rows > text_statistics.AT_ONCE:
         return tasks.submit(

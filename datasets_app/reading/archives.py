@@ -1,4 +1,4 @@
-"""Unpack an uploaded file into plain bytes on disk, within limits, and tell what kind of file it is."""
+"""Unpack an uploaded file into plain bytes on disk, within limits, and recognise what kind of file it is."""
 
 import gzip
 import re
@@ -6,9 +6,8 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from django.utils.translation import gettext as _
 
@@ -31,25 +30,31 @@ _FOREIGN = {  # first bytes of what people mistake for a data file
     b"SQLite format 3": "an SQLite database",
 }
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_TRAILER_BYTES = 65_557  # at most: 22, and a comment
+_LOCAL_HEADER_BYTES = 30  # before the name of an entry
+_DAMAGE = (  # what the libraries raise for damaged archives
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError),
+)
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
-class TooLarge(InvalidError):
+class FileTooLargeError(InvalidError):
     code = "too_large"
     status = 413
 
 
-def too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> FileTooLargeError:
     """Return the error for a file over the limit in bytes."""
     message = _(
         "This file is larger than the limit of %(limit)s MiB (unpacked). Nothing was stored. "
         "Split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
     )
-    return TooLarge(message % {"limit": max(1, limit >> 20)}, field="file", limit_bytes=limit)
+    return FileTooLargeError(message % {"limit": max(1, limit >> 20)}, field="file", limit_bytes=limit)
 
 
 def refuse_cells(cells: int, limit: int) -> None:
-    """Raise TooLarge for more cells (rows times columns) than one for each 8 bytes of the limit.
+    """Raise FileTooLargeError for more cells (rows times columns) than one for each 8 bytes of the limit.
 
     A cell takes 16 bytes in memory, however short it is in the file.
     """
@@ -59,7 +64,7 @@ def refuse_cells(cells: int, limit: int) -> None:
             "Nothing was stored. Leave out columns, split it, or ask an administrator to raise UPLOAD_LIMIT_MB."
         )
         facts = {"cells": f"{limit // CELL_BYTES:,}", "limit": max(1, limit >> 20)}
-        raise TooLarge(message % facts, field="file", limit_bytes=limit)
+        raise FileTooLargeError(message % facts, field="file", limit_bytes=limit)
 
 
 def kind_of(filename: str, head: bytes) -> str:
@@ -74,127 +79,118 @@ def kind_of(filename: str, head: bytes) -> str:
 
 
 def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
-    """Return the plain file, and its name inside a ZIP archive; raise TooLarge over `limit` bytes, packed or unpacked."""
+    """Return the plain file, and its name inside a ZIP archive.
+
+    Raises FileTooLargeError over `limit` bytes, packed or unpacked, and InvalidError for an archive that is damaged or empty,
+    or that holds another archive.
+    """
     size = file.stat().st_size
     if size == 0:
         raise InvalidError(_("This file is empty. Nothing was stored; choose a file that has rows."), field="file")
     if size > limit:
         raise too_large(limit)
-    with open(file, "rb") as packed:
-        head = packed.read(4)
-    if head.startswith(GZIP):
-        return _write(_gunzip(file, limit), into / "unpacked"), ""
+    head = head_of(file, 4)
     if head in ZIP:
-        return _unzip(file, into / "unpacked", limit)
-    return file, ""
+        packed, inner_name = open_zip_entry(file, limit)
+        damaged = _damaged_zip()
+    elif head.startswith(GZIP):
+        packed = cast(IO[bytes], gzip.open(file))  # noqa: SIM115  (closed below, as the entry of a ZIP is)
+        inner_name = ""
+        message = _("This gzip file is damaged or cut off. Nothing was stored; pack it again and send it again.")
+        damaged = InvalidError(message, field="file")
+    else:
+        return file, ""
 
-
-def _write(chunks: Iterator[bytes], target: Path) -> Path:
-    with open(target, "wb") as out:
-        for chunk in chunks:
-            out.write(chunk)
-    with open(target, "rb") as plain:
-        head = plain.read(4)
-    if not head:
-        raise InvalidError(_("There is nothing inside this archive. Nothing was stored."), field="file")
-    if head.startswith(GZIP) or head in ZIP:
-        raise InvalidError(
-            _("There is an archive inside this archive. Nothing was stored; pack it once only."), field="file"
-        )
-    return target
-
-
-def _unzip(file: Path, target: Path, limit: int) -> tuple[Path, str]:
-    """Unpack the one data file of a ZIP archive. Its directory is checked before anything is unpacked."""
-    _refuse_large_directory(file)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entry = _only_entry(archive, file.stat().st_size)
-            if entry.file_size > limit:
-                raise too_large(limit)
-            with archive.open(entry) as packed:
-                return _write(_bounded(packed, limit), target), entry.filename
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError, ValueError):
-        message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
-        raise InvalidError(message, field="file") from None
-
-
-def _bounded(packed: IO[bytes] | gzip.GzipFile, limit: int) -> Iterator[bytes]:
-    """Yield the unpacked bytes, counted as they come: the size that an archive states may be a lie."""
+    target = into / "unpacked"
     unpacked = 0
-    while chunk := packed.read(CHUNK):
-        unpacked += len(chunk)
-        if unpacked > limit:
-            raise too_large(limit)
-        yield chunk
+    with packed, open(target, "wb") as out:
+        while True:
+            try:  # around the read alone: an error of the write below is that of a full disk
+                chunk = packed.read(CHUNK)
+            except _DAMAGE:
+                raise damaged from None
+            if not chunk:
+                break
+            unpacked += len(chunk)  # counted as it comes, because the size that an archive states may be a lie
+            if unpacked > limit:
+                raise too_large(limit)
+            out.write(chunk)
+
+    inner_head = head_of(target, 4)
+    if not inner_head:
+        raise InvalidError(_("There is nothing inside this archive. Nothing was stored."), field="file")
+    if inner_head.startswith(GZIP) or inner_head in ZIP:
+        message = _("There is an archive inside this archive. Nothing was stored; pack it once only.")
+        raise InvalidError(message, field="file")
+    return target, inner_name
 
 
-def _refuse_large_directory(file: Path) -> None:
-    """Refuse a large directory of a ZIP, which Python reads into memory whole; its size is in the trailer (APPNOTE 4.3.16)."""
+def open_zip_entry(file: Path, limit: int) -> tuple[IO[bytes], str]:
+    """Open the one data file of a ZIP archive, and return it with its name.
+
+    The directory is checked before anything is unpacked. Its size comes first, from the trailer of the archive (APPNOTE
+    4.3.16), because Python reads the whole directory into memory.
+    """
+    size = file.stat().st_size
     with open(file, "rb") as packed:
-        packed.seek(max(0, file.stat().st_size - 65_557))
+        packed.seek(max(0, size - _TRAILER_BYTES))
         tail = packed.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
-        raise InvalidError(
-            _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again."),
-            field="file",
-        )
-    size = struct.unpack_from("<I", tail, at + 12)[0]
-    if size > DIRECTORY_BYTES:
-        raise InvalidError(
-            _("This ZIP archive has too many files inside. Nothing was stored; pack one data file."), field="file"
-        )
+        raise _damaged_zip()
+    if struct.unpack_from("<I", tail, at + 12)[0] > DIRECTORY_BYTES:
+        message = _("This ZIP archive has too many files inside. Nothing was stored; pack one data file.")
+        raise InvalidError(message, field="file")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entry = choose_entry(archive, size)
+            if entry.file_size > limit:
+                raise too_large(limit)
+            return archive.open(entry), entry.filename  # the entry keeps the file open until it is closed itself
+    except _DAMAGE:
+        raise _damaged_zip() from None
 
 
-def _only_entry(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_hidden(entry.filename)]
+def choose_entry(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
+    """Return the one data file of an archive of `size` bytes; raise InvalidError or BadZipFile for anything unusual."""
+    entries = []
+    for entry in archive.infolist():
+        is_hidden = entry.filename.startswith("__MACOSX/") or entry.filename.rpartition("/")[2].startswith(".")
+        if not entry.is_dir() and not is_hidden:  # macOS and others add hidden files
+            entries.append(entry)
     if len(entries) != 1:
         names = ", ".join(f"“{entry.filename[:60]}”" for entry in entries[:5])
         message = _("A ZIP archive must hold one data file; this one holds %(count)s: %(names)s. Nothing was stored.")
         raise InvalidError(message % {"count": len(entries), "names": names}, field="file")
-    entry = entries[0]
-    if entry.filename.startswith(("xl/", "word/", "[Content")):
-        raise InvalidError(
-            _("This looks like an Excel workbook. Nothing was stored; save the rows as CSV."), field="file"
-        )
-    if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or entry.compress_type not in PLAIN_METHODS:
+    chosen = entries[0]
+    if chosen.filename.startswith(("xl/", "word/", "[Content")):
+        message = _("This looks like an Excel workbook. Nothing was stored; save the rows as CSV.")
+        raise InvalidError(message, field="file")
+    if stat.S_ISLNK(chosen.external_attr >> 16) or chosen.flag_bits & 1 or chosen.compress_type not in PLAIN_METHODS:
         message = _("This ZIP archive holds a link, or is encrypted or packed in an unusual way. Nothing was stored.")
         raise InvalidError(message, field="file")
-    _refuse_overlap(archive, size)
-    return entry
-
-
-def _is_hidden(name: str) -> bool:
-    """Return whether this is a file that macOS and others add to an archive."""
-    return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
-
-
-def _refuse_overlap(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse entries that share bytes: they unpack to far more than was sent (Fifield, WOOT 2019)."""
+    # Entries that share bytes unpack to far more than was sent (Fifield, WOOT 2019).
     end = 0
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         if entry.header_offset < end or entry.header_offset + entry.compress_size > size:
             raise zipfile.BadZipFile
-        end = entry.header_offset + 30 + entry.compress_size
+        end = entry.header_offset + _LOCAL_HEADER_BYTES + entry.compress_size
+    return chosen
 
 
-def _gunzip(file: Path, limit: int) -> Iterator[bytes]:
-    try:
-        with gzip.open(file) as packed:
-            yield from _bounded(packed, limit)
-    except (OSError, EOFError, zlib.error):
-        message = _("This gzip file is damaged or cut off. Nothing was stored; pack it again and send it again.")
-        raise InvalidError(message, field="file") from None
+def _damaged_zip() -> InvalidError:
+    message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
+    return InvalidError(message, field="file")
 
 
 def head_of(file: Path, size: int = 1 << 16) -> bytes:
+    """Return the first bytes of a file."""
     with open(file, "rb") as f:
         return f.read(size)
 
 
 def refuse_binary(head: bytes) -> None:
-    """Raise Invalid if the first bytes are those of a picture, a workbook, a program, or not text."""
+    """Raise InvalidError if the first bytes are those of a picture, a workbook, a program, or not text."""
     kind = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
     if not kind and not head.startswith(_WIDE_BOMS) and not looks_like_utf16(head):
         kind = "binary data" if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
@@ -216,7 +212,7 @@ def looks_like_utf16(head: bytes) -> str | None:
 
 
 def copy_stream(source: BinaryIO, target: Path, *, limit: int) -> int:
-    """Write a stream to disk and return its bytes; raise TooLarge as soon as it passes the limit."""
+    """Write a stream to disk and return its bytes; raise FileTooLargeError as soon as it passes the limit."""
     done = 0
     with open(target, "wb") as out:
         while chunk := source.read(CHUNK):

@@ -53,9 +53,19 @@ def guess(table: Table) -> ColumnChoice:
                 break
     others = [c for c in table.columns if c != split]
     label = _by_name(others, LABEL_NAMES)
-    text_candidates = [c for c in others if c != label]
-    text = _by_name(text_candidates, TEXT_NAMES) or _longest(table.frame.select(text_candidates))
-    label = label or _fewest_values(table.frame.select([c for c in others if c != text]))
+
+    candidates = table.frame.select([c for c in others if c != label])
+    text = _by_name(candidates.columns, TEXT_NAMES)
+    if text is None and candidates.width:
+        means = candidates.head(5000).select(pl.all().str.len_chars().mean()).row(0)
+        text = candidates.columns[max(range(candidates.width), key=lambda i: means[i] or 0)]
+
+    candidates = table.frame.select([c for c in others if c != text])
+    if label is None and candidates.width:
+        counts = dict(zip(candidates.columns, candidates.select(pl.all().n_unique()).row(0), strict=True))
+        most = min(100, max(2, candidates.height // 2))
+        few = {column: count for column, count in counts.items() if 2 <= count <= most}
+        label = min(few, key=lambda column: few[column], default=None)
     return ColumnChoice(text, label, split)
 
 
@@ -73,23 +83,8 @@ def _by_name(columns: list[str], names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _longest(frame: pl.DataFrame) -> str | None:
-    if not frame.width:
-        return None
-    means = frame.head(5000).select(pl.all().str.len_chars().mean()).row(0)
-    return frame.columns[max(range(frame.width), key=lambda i: means[i] or 0)]
-
-
-def _fewest_values(frame: pl.DataFrame) -> str | None:
-    if not frame.width:
-        return None
-    counts = dict(zip(frame.columns, frame.select(pl.all().n_unique()).row(0), strict=True))
-    few = {column: n for column, n in counts.items() if 2 <= n <= min(100, max(2, frame.height // 2))}
-    return min(few, key=lambda column: few[column]) if few else None
-
-
 def choose_columns(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:
-    """Return the columns that the person named, else those guessed; raise Invalid with the names that exist."""
+    """Return the columns that the person named, else those guessed; raise InvalidError with the names that exist."""
     for column, field_name in ((label_column, "label_column"), (text_column, "text_column")):
         if column and column not in table.columns:
             raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": column[:80]})
@@ -112,12 +107,24 @@ def _missing(table: Table, field_name: str, problem: str) -> InvalidError:
 
 
 def select_rows(table: Table, choice: ColumnChoice) -> Rows:
-    """Return the rows to store; those without text or label are left out and counted."""
+    """Return the rows to store; those without text or label are left out and counted.
+
+    The chosen columns get their own names, one kind of line ending and one kind of split name.
+    """
+    assert choice.text and choice.label
     is_complete = (pl.col("text").str.strip_chars() != "") & (pl.col("label") != "")
     complete = []
     incomplete = []
     for cells in table.frame.iter_slices(SLICE):  # slice by slice, so that no column is in memory twice
-        rows = _select_columns(cells, choice)
+        columns = [
+            _clean(cells[choice.text]).alias("text"),
+            _clean(cells[choice.label]).str.strip_chars().alias("label"),
+            cells[ROW].alias("row"),
+        ]
+        if choice.split:
+            split = cells[choice.split].str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES)
+            columns.append(split.alias("split"))
+        rows = pl.DataFrame(columns)
         complete.append(rows.filter(is_complete))
         incomplete.append(rows.filter(~is_complete))
     skipped = pl.concat(incomplete)
@@ -128,19 +135,6 @@ def select_rows(table: Table, choice: ColumnChoice) -> Rows:
     return Rows(pl.concat(complete), choice, skipped.height, examples)
 
 
-def _select_columns(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame:
-    """Return the chosen columns under their own names, with one kind of line ending and one kind of split name."""
-    assert choice.text and choice.label
-    columns = [
-        _clean(cells[choice.text]).alias("text"),
-        _clean(cells[choice.label]).str.strip_chars().alias("label"),
-        cells[ROW].alias("row"),
-    ]
-    if choice.split:
-        columns.append(cells[choice.split].str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES).alias("split"))
-    return pl.DataFrame(columns)
-
-
 def _clean(cells: pl.Series) -> pl.Series:
     """Normalise line endings and replace NUL, which PostgreSQL refuses. A column without either is not copied."""
     if not cells.str.contains_any(["\r", "\x00"]).any():
@@ -149,7 +143,7 @@ def _clean(cells: pl.Series) -> pl.Series:
 
 
 def refuse_untrainable(rows: Rows) -> None:
-    """Raise Invalid if no model can be trained on the rows: there are none, or one label, or far too many labels."""
+    """Raise InvalidError if no model can be trained on the rows: there are none, or one label, or far too many labels."""
     if rows.frame.is_empty():
         message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
         raise InvalidError(message, field="text_column")

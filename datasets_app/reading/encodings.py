@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets_app.reading.archives import CHUNK, looks_like_utf16
+from datasets_app.reading.archives import CHUNK, head_of, looks_like_utf16
 
 ENCODINGS = {  # {Python codec: name on the page}
     "utf-8": "UTF-8",
@@ -40,7 +40,9 @@ _FREQUENT = {
     "cp1251": "оеаинтсрвлкмдпуяыьгзбчй",
     "mac_roman": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìò’“”‘–—…€£°",
 }
-_WIDE, _WESTERN = ("cp950", "gb18030", "cp932", "cp949"), ("cp1252", "cp1250", "mac_roman")
+_WIDE = ("cp950", "gb18030", "cp932", "cp949")
+_WESTERN = ("cp1252", "cp1250", "mac_roman")
+_SAMPLE_BYTES = 200_000
 _ISOLATED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 
 
@@ -53,20 +55,28 @@ class Detected:
 
 def detect(file: Path) -> Detected:
     """Return the most plausible encoding of a file, and other candidates."""
-    with open(file, "rb") as f:
-        head = f.read(CHUNK)
+    head = head_of(file, CHUNK)
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
             return Detected(encoding, (encoding,), has_bom=True)
-    if wide := looks_like_utf16(head[:4096]):
-        return Detected(wide, (wide,))
-    if _is_utf8(file):
+    if utf16 := looks_like_utf16(head[:4096]):
+        return Detected(utf16, (utf16,))
+    if is_utf8(file):
         return Detected("utf-8", ("utf-8",))
-    ranked = _rank(_lines_beyond_ascii(file))
+    # Only lines beyond ASCII tell encodings apart. Long ones are cut, so that one endless line cannot fill the memory.
+    lines = []
+    size = 0
+    with open(file, "rb") as f:
+        while size < _SAMPLE_BYTES and (line := f.readline(8192)):
+            if not line.isascii():
+                lines.append(line)
+                size += len(line)
+    ranked = rank_encodings(b"".join(lines))
     return Detected(ranked[0], tuple(ranked))
 
 
-def _is_utf8(file: Path) -> bool:
+def is_utf8(file: Path) -> bool:
+    """Return whether the whole file is valid UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with open(file, "rb") as f:
@@ -78,42 +88,31 @@ def _is_utf8(file: Path) -> bool:
     return True
 
 
-def _lines_beyond_ascii(file: Path, size: int = 200_000) -> bytes:
-    """Return about `size` bytes of lines that have bytes beyond ASCII; long lines are cut."""
-    lines = []
-    read = 0
-    with open(file, "rb") as f:
-        while read < size and (line := f.readline(8192)):
-            if not line.isascii():
-                lines.append(line)
-                read += len(line)
-    return b"".join(lines)
+def rank_encodings(sample: bytes) -> list[str]:
+    """Return the encodings that the sample may have, the most plausible first.
 
-
-def _rank(sample: bytes) -> list[str]:
-    """Return the encodings, the most plausible first."""
-    beyond = sum(byte > 127 for byte in sample)
-    isolated = len(_ISOLATED.findall(sample)) > beyond * 0.5
-    scores = {name: _plausibility(sample, name) for name in _FREQUENT}
+    The score of an encoding is the share of its frequent characters among those beyond ASCII, minus five times that of bytes
+    that it cannot decode.
+    """
+    scores = {}
+    for name, frequent in _FREQUENT.items():
+        decoded = [c for c in sample.decode(name, "replace") if c > "\x7f"]
+        hits = sum(c in frequent for c in decoded)
+        scores[name] = (hits - 5 * decoded.count("\ufffd")) / max(1, len(decoded))
     # A UTF-8 file with a few damaged bytes is still best read as UTF-8.
-    beyond_ascii = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
-    if beyond_ascii.count("\ufffd") < len(beyond_ascii) * 0.1:
+    decoded = [c for c in sample.decode("utf-8", "replace") if c > "\x7f"]
+    if decoded.count("\ufffd") < len(decoded) * 0.1:
         scores["utf-8"] = 1.0
     # Accented letters are isolated among ASCII letters, while bytes of Chinese come in pairs and those of Cyrillic in words.
-    for name in _WIDE if isolated else _WESTERN:
+    bytes_beyond_ascii = sum(byte > 127 for byte in sample)
+    is_western = len(_ISOLATED.findall(sample)) > bytes_beyond_ascii * 0.5
+    for name in _WIDE if is_western else _WESTERN:
         scores[name] -= 0.5
     best = max(scores, key=lambda name: scores[name])
-    ranked = sorted(scores, key=lambda name: (name != best, not isolated and name not in _WIDE, -scores[name]))
+    ranked = sorted(scores, key=lambda name: (name != best, not is_western and name not in _WIDE, -scores[name]))
     if scores[best] > 0.1:
         return ranked
     from charset_normalizer import from_bytes  # rarely needed
 
     matches = from_bytes(sample, cp_isolation=["cp1252", "mac_roman", "cp1250", "cp1251"])
     return list(dict.fromkeys([*(match.encoding for match in matches), *ranked]))
-
-
-def _plausibility(sample: bytes, encoding: str) -> float:
-    """Return the share of frequent characters among those beyond ASCII, minus five times that of undecodable bytes."""
-    wide = [c for c in sample.decode(encoding, "replace") if c > "\x7f"]
-    frequent = sum(c in _FREQUENT[encoding] for c in wide)
-    return (frequent - 5 * wide.count("\ufffd")) / max(1, len(wide))

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from django.conf import settings
 from django.utils.translation import gettext as _
@@ -23,15 +23,15 @@ from datasets_app.versions.creation import (
 from engine.storage import write_file
 from web.errors import InvalidError
 
-if TYPE_CHECKING:
-    import polars as pl
-
 TIMEOUT_S = 3.0
 
 
 def pin_revision(identifier: str, revision: str | None = None) -> str:
-    """Return the commit that the revision (by default the newest) means now; raise Invalid within seconds if the hub is away."""
-    from huggingface_hub import HfApi
+    """Return the commit that the revision (by default the newest) means now.
+
+    Raises InvalidError, within seconds if the hub is away.
+    """
+    from huggingface_hub import HfApi  # slow to import, and only a fetch needs it
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     facts = {"name": identifier[:100], "revision": (revision or "")[:80]}
@@ -96,7 +96,7 @@ def prepare_dataset(
 
 
 def refuse_folder(identifier: str) -> None:
-    """Raise Invalid if the id is also a folder of this machine, which the library would read instead of the hub."""
+    """Raise InvalidError if the id is also a folder of this machine, which the library would read instead of the hub."""
     if Path(identifier).exists():
         raise InvalidError(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
 
@@ -110,8 +110,12 @@ def fetch(
     label_column: str | None = None,
     report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Download all splits into one Parquet file, which is there whole or not at all. Runs no code of the data set."""
-    import polars as pl
+    """Download all splits into one Parquet file, which is there whole or not at all. Runs no code of the data set.
+
+    The hub stores labels as numbers with names beside them. They become names, in all columns or in `label_column` alone;
+    rows of -1 have no label.
+    """
+    import polars as pl  # both are slow to import, and only a fetch needs them
     from datasets import load_dataset
 
     try:
@@ -123,18 +127,12 @@ def fetch(
     frames = []
     for number, (name, split) in enumerate(splits.items()):
         report_progress(number, len(splits))
-        frames.append(_named(split, name, label_column))
+        frame = split.to_polars().with_columns(split=pl.lit(name))
+        for column, feature in split.features.items():
+            names = getattr(feature, "names", None)
+            if names and label_column in (None, column):
+                label = pl.col(column).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
+                frame = frame.with_columns(label)
+        frames.append(frame)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_file(target, pl.concat(frames, how="diagonal_relaxed").write_parquet)
-
-
-def _named(split: Any, name: str, label_column: str | None) -> "pl.DataFrame":
-    """With the split's name. The hub stores labels as numbers with names beside them; rows of -1 have no label."""
-    import polars as pl
-
-    frame = split.to_polars().with_columns(split=pl.lit(name))
-    for column, feature in split.features.items():
-        if (names := getattr(feature, "names", None)) and label_column in (None, column):
-            named_labels = pl.col(column).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
-            frame = frame.with_columns(named_labels)
-    return frame

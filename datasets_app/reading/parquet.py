@@ -1,10 +1,8 @@
 """Read Parquet into a table of strings, in bounded memory: a few bytes of it may stand for gigabytes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 from django.utils.translation import gettext as _
@@ -13,45 +11,68 @@ from datasets_app.reading.archives import refuse_cells, too_large
 from datasets_app.reading.table import HEAD_ROWS, ReadScope, Table, cell, no_rows, numbers, unique_names
 from web.errors import InvalidError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 def read_parquet(plain: Path, limit: int, scope: ReadScope) -> Table:
-    """Read a Parquet file; raise Invalid if it is damaged, TooLarge if its rows need more than the limit allows."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    """Read a Parquet file.
 
-    with _damaged_parquet(pa.ArrowException):
-        schema = parquet.read_schema(plain)
-        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-        file = parquet.ParquetFile(plain, read_dictionary=texts)
-        unique = dict(zip(file.schema_arrow.names, unique_names(file.schema_arrow.names), strict=True))
-        wanted = [name for name, shown in unique.items() if not scope.only or shown in scope.only]
-        # A few bytes of Parquet may stand for billions of rows. A preview reads few of them, but at least two columns will be
-        # stored, so the cells of two are checked even then.
-        rows = file.metadata.num_rows
-        columns = max(1, len(wanted))
-        refuse_cells(rows * (min(columns, 2) if scope.head else columns), limit)
-        refuse_cells(min(rows, HEAD_ROWS) * columns, limit)
-        frames = []
-        size = 0
-        text_size = 0
-        for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=wanted), 1 if scope.head else None):
-            size += sum(map(_plain_bytes, batch.columns))
-            if size > limit * 2:
-                raise too_large(limit)
-            names = [unique[name] for name in batch.schema.names]
-            frames.append(pl.DataFrame({n: _as_text(c) for n, c in zip(names, batch.columns, strict=True)}))
-            text_size += int(frames[-1].estimated_size())
-            if text_size > limit * 4:
-                raise too_large(limit)
+    Raises InvalidError if it is damaged, and FileTooLargeError if its rows need more than the limit allows.
+    """
+    import pyarrow as pa
+
+    try:
+        frames, rows_in_file = _read_batches(plain, limit, scope)
+    except MemoryError:
+        raise
+    except OverflowError as error:
+        message = _("This Parquet file has a date or a number that is out of range: %(why)s. Nothing was stored.")
+        raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
+        raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
     if not frames:
         raise no_rows()
     cells = pl.concat(frames, rechunk=True)
-    complete = cells.height == file.metadata.num_rows
     frame = cells.with_columns(numbers(cells.height, []))
-    return Table(frame, "parquet", encoding="", encodings=(), complete=complete)
+    return Table(frame, "parquet", encoding="", encodings=(), complete=cells.height == rows_in_file)
 
 
-def _plain_bytes(column: Any) -> int:
+def _read_batches(plain: Path, limit: int, scope: ReadScope) -> tuple[list[pl.DataFrame], int]:
+    """Return the rows, batch by batch, and how many the file has."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = parquet.read_schema(plain)
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    file = parquet.ParquetFile(plain, read_dictionary=texts)
+    unique = dict(zip(file.schema_arrow.names, unique_names(file.schema_arrow.names), strict=True))
+    chosen = [name for name, shown in unique.items() if not scope.only or shown in scope.only]
+    # A few bytes of Parquet may stand for billions of rows. A preview reads few of them, but at least two columns will be
+    # stored, so the cells of two are checked even then.
+    rows = file.metadata.num_rows
+    columns = max(1, len(chosen))
+    refuse_cells(rows * (min(columns, 2) if scope.head else columns), limit)
+    refuse_cells(min(rows, HEAD_ROWS) * columns, limit)
+    frames = []
+    packed_size = 0
+    text_size = 0
+    for batch in islice(file.iter_batches(batch_size=HEAD_ROWS, columns=chosen), 1 if scope.head else None):
+        # The size is checked before the texts are made, because a dictionary may repeat one long text in each row.
+        packed_size += sum(size_without_dictionary(column) for column in batch.columns)
+        if packed_size > limit * 2:
+            raise too_large(limit)
+        names = [unique[name] for name in batch.schema.names]
+        series = [as_text(column).alias(name) for name, column in zip(names, batch.columns, strict=True)]
+        frames.append(pl.DataFrame(series))
+        text_size += int(frames[-1].estimated_size())
+        if text_size > limit * 4:
+            raise too_large(limit)
+    return frames, rows
+
+
+def size_without_dictionary(column: "pa.Array") -> int:
     """Return the bytes of a column without its dictionary, in which one long text may stand for millions."""
     import pyarrow as pa
     from pyarrow import compute
@@ -62,50 +83,28 @@ def _plain_bytes(column: Any) -> int:
     return int(compute.sum(lengths).as_py() or 0) + 8 * len(column)
 
 
-def _as_text(column: Any) -> pl.Series:
+def as_text(column: "pa.Array") -> pl.Series:
     """Return the values as people write them. polars gets text only: it panics at dates and decimals out of its range."""
     import pyarrow as pa
 
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
     types = pa.types
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
     castable = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_boolean)
     if any(is_type(kind) for is_type in castable):
         text = column.cast(pa.large_string())
     else:
-        text = pa.array([cell(value) for value in _python_values(column)], pa.large_string())
+        # Python's own types count microseconds, and it has none for a map.
+        if types.is_timestamp(kind) and kind.unit == "ns":
+            column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+        elif types.is_time64(kind) and kind.unit == "ns":
+            column = column.cast(pa.time64("us"), safe=False)
+        elif types.is_duration(kind) and kind.unit == "ns":
+            column = column.cast(pa.duration("us"), safe=False)
+        elif types.is_map(kind):
+            column = column.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+        text = pa.array([cell(value) for value in column.to_pylist()], pa.large_string())
     series = pl.from_arrow(text)
     assert isinstance(series, pl.Series)
     return series.fill_null("")
-
-
-def _python_values(column: Any) -> list[Any]:
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # Python's own types count microseconds
-        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
-    elif pa.types.is_time64(kind) and kind.unit == "ns":
-        column = column.cast(pa.time64("us"), safe=False)
-    elif pa.types.is_duration(kind) and kind.unit == "ns":
-        column = column.cast(pa.duration("us"), safe=False)
-    elif pa.types.is_map(kind):
-        column = column.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
-    values: list[Any] = column.to_pylist()
-    return values
-
-
-@contextmanager
-def _damaged_parquet(arrow_error: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise
-    except OverflowError as error:
-        message = _("This Parquet file has a date or a number that is out of range: %(why)s. Nothing was stored.")
-        raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
-    except (arrow_error, OSError, ValueError) as error:
-        message = _("This Parquet file is damaged or not supported: %(why)s. Nothing was stored.")
-        raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None

@@ -34,18 +34,7 @@ _WATCH_SECONDS = 0.05
 
 
 def main() -> None:
-    _prepare()
-    for line in sys.stdin.buffer:
-        request = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            _read_and_exit(request)
-        _pid, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-
-
-def _prepare() -> None:
-    """Import what every read needs, and set up as much of Django as translations need."""
+    """Import what every read needs, and as much of Django as translations need; then fork for each request."""
     import django
     from django.conf import settings
 
@@ -59,14 +48,25 @@ def _prepare() -> None:
     from datasets_app.reading import readers
 
     del pyarrow, readers
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            answer_and_exit(request)
+        _pid, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _read_and_exit(request: dict[str, Any]) -> NoReturn:
+def answer_and_exit(request: dict[str, Any]) -> NoReturn:
+    """Read the file of a request within its limits, leave the answer in its folder, and end this process."""
     status = CRASHED
     try:
-        _detach_pipes()
+        # Close the pipes to the parent: code in a malicious file must not be able to answer in its name.
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(2, 1)
         limit_resources(request["memory"], request["seconds"], request["cpu_seconds"])
-        answer = _read(request)
+        answer = read_file(request)
         (Path(request["folder"]) / ANSWER).write_text(json.dumps(answer, default=str))
         status = 0
     except MemoryError:
@@ -74,13 +74,6 @@ def _read_and_exit(request: dict[str, Any]) -> NoReturn:
     except BaseException:  # a panic of native code is not an Exception
         traceback.print_exc()
     os._exit(status)
-
-
-def _detach_pipes() -> None:
-    """Close the pipes to the parent: code in a malicious file must not be able to answer in the name of this process."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
 
 
 def limit_resources(memory: int, seconds: float, cpu_seconds: float) -> None:
@@ -94,23 +87,25 @@ def limit_resources(memory: int, seconds: float, cpu_seconds: float) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * os.sysconf("SC_PAGE_SIZE") + memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    # macOS does not enforce RLIMIT_AS.
-    threading.Thread(target=_watch_memory, args=[_peak() + memory], daemon=True).start()
+    # macOS does not enforce RLIMIT_AS, so a thread watches the memory, too.
+    most_resident = peak_memory() + memory
+
+    def end_when_over() -> None:
+        while peak_memory() <= most_resident:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(OUT_OF_MEMORY)
+
+    threading.Thread(target=end_when_over, daemon=True).start()
 
 
-def _watch_memory(most: int) -> None:
-    while _peak() <= most:
-        time.sleep(_WATCH_SECONDS)
-    os._exit(OUT_OF_MEMORY)
-
-
-def _peak() -> int:
+def peak_memory() -> int:
     """Return the peak memory in bytes; `ru_maxrss` is in KiB on Linux and in bytes on macOS."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _read(request: dict[str, Any]) -> dict[str, Any]:
-    from django.utils import translation
+def read_file(request: dict[str, Any]) -> dict[str, Any]:
+    """Read a file, write its rows, and return the answer: what `Table` says of them, or why the file was refused."""
+    from django.utils import translation  # once `main` has configured Django
     from django.utils.module_loading import import_string
 
     translation.activate(request["language"])
@@ -118,7 +113,7 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
     folder = Path(request["folder"])
     try:
         table = read(Path(request["file"]), request["filename"], scratch=folder, **request["options"])
-        _write(table, folder / ROWS)
+        write_rows(table, folder / ROWS)
     except LorasiteError as error:
         problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]
         refused = {"code": error.code, "message": str(error.message), "problems": problems, "facts": error.facts}
@@ -131,9 +126,9 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
     return {"table": facts, "names": table.frame.columns}
 
 
-def _write(table: "Table", target: Path) -> None:
+def write_rows(table: "Table", target: Path) -> None:
     """Write the rows as Arrow IPC. The columns are called 0, 1, …, because Arrow names cannot hold the NUL in `ROW`."""
-    import polars as pl
+    import polars as pl  # `sandbox.py` imports this module in processes that do without polars
     import pyarrow as pa
 
     oldest = pl.CompatLevel.oldest()

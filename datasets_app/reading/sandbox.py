@@ -23,7 +23,7 @@ from django.conf import settings
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.reading.reader_process import ANSWER, OUT_OF_MEMORY, ROWS
 from web.errors import InvalidError, LorasiteError
 
@@ -41,13 +41,13 @@ _IN_MEMORY = 64 << 20  # bytes; larger results stay on disk and are mapped
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH")
 
 
-class ReadingStopped(InvalidError):
+class ReadingStoppedError(InvalidError):
     """The reader was stopped, or died, before it had read the file."""
 
     code = "reading_stopped"
 
 
-class ReadersBusy(LorasiteError):
+class ReadersBusyError(LorasiteError):
     """All readers are in use."""
 
     code = "busy"
@@ -68,7 +68,7 @@ def read(
     only: Sequence[str] = (),
     waiting: Callable[[], None] = lambda: None,
 ) -> "Table":
-    """Read a file as `readers.read` does. Raises Invalid, TooLarge, ReadingStopped or ReadersBusy.
+    """Read a file as `readers.read` does. Raises InvalidError, FileTooLargeError, ReadingStoppedError or ReadersBusyError.
 
     `seconds`: limit of wall time; READER_SECONDS limits the CPU time. `waiting` is called twice a second; what it raises ends
     the read.
@@ -88,13 +88,13 @@ def read(
             "cpu_seconds": cpu_seconds,
             "options": options,
         }
-        status = _run_in_reader(request, waiting)
+        status = run_in_reader(request, waiting)
         if status:
             raise _describe_end(status, cpu_seconds if status == -signal.SIGXCPU else seconds)
-        return _load_result(Path(folder))
+        return load_result(Path(folder))
 
 
-def _describe_end(status: int, seconds: float) -> ReadingStopped:
+def _describe_end(status: int, seconds: float) -> ReadingStoppedError:
     """Return the error for the exit status of a reader; `seconds` is the limit that it ran into, if any."""
     log.warning("A file's reader ended with status %s.", status)
     memory = settings.READER_MEMORY >> 20
@@ -114,7 +114,7 @@ def _describe_end(status: int, seconds: float) -> ReadingStopped:
             "Try again later, or split the file."
         )
     else:
-        return ReadingStopped(
+        return ReadingStoppedError(
             _(
                 "The program that reads files crashed on this one: it is damaged, of an unsupported kind, or needs more "
                 "than %(limit)s MiB of memory. Nothing was stored. Save the rows in another format, such as CSV."
@@ -122,7 +122,7 @@ def _describe_end(status: int, seconds: float) -> ReadingStopped:
             % {"limit": memory},
             field="file",
         )
-    stopped = ReadingStopped(message, field="file")
+    stopped = ReadingStoppedError(message, field="file")
     stopped.status = 413
     return stopped
 
@@ -130,39 +130,41 @@ def _describe_end(status: int, seconds: float) -> ReadingStopped:
 # --- the result ----------------------------------------------------------------------------------------------
 
 
-def _load_result(folder: Path) -> "Table":
-    """Return the table that the reader left, or raise the error that it left."""
+def load_result(folder: Path) -> "Table":
+    """Return the table that the reader left, or raise the error that it left.
+
+    A malicious file may have written both, so anything unexpected counts as a crash of the reader.
+    """
     try:
         if (folder / ANSWER).stat().st_size > _ANSWER_BYTES:
             raise ValueError("The answer is too large.")
         answer = json.loads((folder / ANSWER).read_bytes())
+        error: Exception
         if "table" in answer:
-            return _load_table(answer["table"], answer["names"], folder / ROWS)
-        error = _load_error(answer)
+            return load_table(answer["table"], answer["names"], folder / ROWS)
+        if "failed" in answer:
+            number, reason, name = answer["failed"]
+            error = OSError(number, reason, name)
+        else:
+            refused = answer["refused"]
+            kind = FileTooLargeError if refused["code"] == FileTooLargeError.code else InvalidError
+            error = kind(refused["message"], problems=refused["problems"], **refused["facts"])
     except (ValueError, TypeError, KeyError, FileNotFoundError) as problem:
         log.warning("A file's reader left no usable answer: %s", problem)
         error = _describe_end(-signal.SIGABRT, 0)
     raise error
 
 
-def _load_error(answer: dict[str, Any]) -> Exception:
-    if "failed" in answer:
-        number, reason, name = answer["failed"]
-        return OSError(number, reason, name)
-    refused = answer["refused"]
-    kind = TooLarge if refused["code"] == TooLarge.code else InvalidError
-    return kind(refused["message"], problems=refused["problems"], **refused["facts"])
-
-
-def _load_table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
-    import polars as pl
+def load_table(facts: dict[str, Any], names: list[str], rows: Path) -> "Table":
+    """Return the table in an Arrow file; raise ValueError unless its columns are the text that was asked for."""
+    import polars as pl  # half a second, which pages without a file need not wait for
     import pyarrow as pa
 
     from datasets_app.reading.table import ROW, Table
 
     content = pa.memory_map(str(rows)) if rows.stat().st_size > _IN_MEMORY else pa.BufferReader(rows.read_bytes())
     arrow_table = pa.ipc.open_file(content).read_all()
-    arrow_table.validate(full=True)
+    arrow_table.validate(full=True)  # offsets that point outside the buffers would crash this process
     expected = [pa.uint32() if name == ROW else pa.large_string() for name in names]
     if arrow_table.schema.types != expected or len({*names, ROW}) != len(names):
         raise ValueError("The rows are of another kind than asked for.")
@@ -241,13 +243,20 @@ def _forget_readers() -> None:
 os.register_at_fork(after_in_child=_forget_readers)
 
 
-def _run_in_reader(request: dict[str, Any], waiting: Callable[[], None]) -> int:
-    """Have a warm reader read the file, or a new one; keep it for the next file if it answered."""
+def run_in_reader(request: dict[str, Any], waiting: Callable[[], None]) -> int:
+    """Have an idle reader read the file, or a new one, and return its exit status. It is used again if it answered."""
     turns = _turns  # a fork of this thread would replace the global
     if not turns.acquire(timeout=_WAIT_SECONDS):
-        raise ReadersBusy
+        raise ReadersBusyError
     try:
-        reader = _take_idle_reader() or Reader()
+        reader = None
+        with suppress(IndexError):  # none is idle; another thread may have taken the last one
+            while reader is None:
+                reader = _idle.pop()
+                if reader.process.poll() is not None:  # it died while it was idle
+                    reader.end()
+                    reader = None
+        reader = reader or Reader()
         try:
             return reader.read(request, waiting)
         finally:
@@ -257,12 +266,3 @@ def _run_in_reader(request: dict[str, Any], waiting: Callable[[], None]) -> int:
                 reader.end()
     finally:
         turns.release()
-
-
-def _take_idle_reader() -> Reader | None:
-    while _idle:
-        reader = _idle.pop()
-        if reader.process.poll() is None:
-            return reader
-        reader.end()
-    return None

@@ -70,7 +70,7 @@ class BrokenRecords:
 
 
 def table_of(frame: pl.DataFrame, kind: str, broken: BrokenRecords) -> Table:
-    """Return a table with what is known of its broken lines."""
+    """Return a table with its broken lines."""
     return Table(
         frame,
         kind,

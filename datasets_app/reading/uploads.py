@@ -5,6 +5,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -25,7 +26,7 @@ _FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
 
 
 @dataclass(frozen=True)
-class Pending:
+class PendingUpload:
     """An upload that is not stored yet."""
 
     token: str
@@ -37,9 +38,12 @@ def _root() -> Path:
     return Path(settings.FILE_UPLOAD_TEMP_DIR) / "pending"
 
 
-def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
-    """Copy an upload to disk under a random token."""
-    sweep()
+def keep_upload(*, user: User, upload: UploadedFile) -> PendingUpload:
+    """Copy an upload to disk under a random token. Uploads that were not stored within a day are deleted first."""
+    oldest = time.time() - KEPT_SECONDS
+    for folder in _root().glob("*"):
+        if folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
     require_disk_space(upload.size or 0)
     token = secrets.token_urlsafe(32)
     folder = _root() / token
@@ -52,44 +56,36 @@ def keep_upload(*, user: User, upload: UploadedFile) -> Pending:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Pending(token, folder / "data", filename)
+    return PendingUpload(token, folder / "data", filename)
 
 
-def pending_for(user: User, token: str) -> Pending:
-    """Return the upload with this token if the person sent it; raise NotFound otherwise."""
+def pending_for(user: User, token: str) -> PendingUpload:
+    """Return the upload with this token if the person sent it; raise NotFoundError otherwise."""
     folder = _root() / token
     if not _TOKEN.fullmatch(token) or not (folder / "about.json").exists():
         raise NotFoundError
     about = json.loads((folder / "about.json").read_text())
     if about["user"] != user.pk:
         raise NotFoundError
-    return Pending(token, folder / "data", about["filename"])
+    return PendingUpload(token, folder / "data", about["filename"])
 
 
-def discard_upload(pending: Pending) -> None:
+def discard_upload(pending: PendingUpload) -> None:
     """Delete an upload."""
     shutil.rmtree(pending.file.parent, ignore_errors=True)
 
 
-def sweep() -> None:
-    """Delete uploads that were not stored within a day."""
-    oldest = time.time() - KEPT_SECONDS
-    for folder in _root().glob("*"):
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def limits_upload(view: Any) -> Any:
+def limits_upload(view: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a view to refuse a body over the limit before any of it is parsed.
 
     The web server has not kept such a body, and has read enough of it for the client to listen to the answer.
     """
 
     @wraps(view)
-    def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def limited_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         if length > settings.UPLOAD_LIMIT + _FORM_BYTES:
             raise too_large(settings.UPLOAD_LIMIT)
         return view(request, *args, **kwargs)
 
-    return limited
+    return limited_view

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from audit.services import record
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.models import DataTask, Finding, Suspect, Version
 from datasets_app.progress import ReportProgress
 from engine import resolve_base_model
@@ -39,7 +39,7 @@ def search_wrong_labels(task: DataTask, report: ReportProgress) -> Callable[[], 
         message = _("Wrong labels can be searched for in at most %(most)s rows; this version has %(rows)s.")
         raise InvalidError(message % {"most": f"{MOST_ROWS:,}", "rows": f"{frame.height:,}"})
     model = task.arguments.get("base_model", SAMPLE_MODEL)
-    return partial(_store_suspects, task, rank(frame, model, report), model)
+    return partial(store_suspects, task, rank(frame, model, report), model)
 
 
 def rank(frame: pl.DataFrame, model: str, report: ReportProgress) -> pl.DataFrame:
@@ -90,44 +90,47 @@ def confident_errors(ranked: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(is_error)
 
 
-def _store_suspects(task: DataTask, ranked: pl.DataFrame, model: str) -> dict[str, Any]:
-    """Replace the suspects and the finding of the version; what people have decided before stays decided."""
+def store_suspects(task: DataTask, ranked: pl.DataFrame, model: str) -> dict[str, Any]:
+    """Replace the suspects and the finding of the version; what people have decided before stays decided.
+
+    Suspects are the worst tenth of the rows, at most, that another label is predicted for.
+    """
     version = task.version
     assert version
     tenth = -(-ranked.height // 10)
-    suspects = ranked.filter(pl.col("predicted") != pl.col("label")).head(min(MOST_SUSPECTS, tenth)).to_dicts()
+    rows = ranked.filter(pl.col("predicted") != pl.col("label")).head(min(MOST_SUSPECTS, tenth)).to_dicts()
     decided = {suspect.row: suspect for suspect in version.suspects.filter(decision__isnull=False)}
+    suspects = []
+    for number, row in enumerate(rows, 1):
+        earlier = decided.get(row["row"])
+        suspect = Suspect(
+            version=version,
+            rank=number,
+            row=row["row"],
+            text=row["text"][:1000],
+            label=row["label"][:300],
+            predicted=row["predicted"][:300],
+            given_probability=row["given_probability"],
+            predicted_probability=row["predicted_probability"],
+            decision=earlier.decision if earlier else None,
+            decided_by=earlier.decided_by if earlier else None,
+        )
+        suspects.append(suspect)
     version.suspects.all().delete()
-    Suspect.objects.bulk_create(
-        _make_suspect(version, rank, row, decided.get(row["row"])) for rank, row in enumerate(suspects, 1)
-    )
+    Suspect.objects.bulk_create(suspects)
     count = confident_errors(ranked).height
-    _replace_finding(version, count, suspects[:EXAMPLES])
+    replace_finding(version, count, rows[:EXAMPLES])
     record("dataset.noise", user=task.owner, obj=version, doubtful=count, base_model=model)
-    return {"name": version.dataset.name, "version": version.number, "doubtful": count, "suspects": len(suspects)}
+    return {"name": version.dataset.name, "version": version.number, "doubtful": count, "suspects": len(rows)}
 
 
-def _make_suspect(version: Version, rank: int, row: dict[str, Any], earlier: Suspect | None) -> Suspect:
-    return Suspect(
-        version=version,
-        rank=rank,
-        row=row["row"],
-        text=row["text"][:1000],
-        label=row["label"][:300],
-        predicted=row["predicted"][:300],
-        given_probability=row["given_probability"],
-        predicted_probability=row["predicted_probability"],
-        decision=earlier.decision if earlier else None,
-        decided_by=earlier.decided_by if earlier else None,
-    )
-
-
-def _replace_finding(version: Version, count: int, suspects: list[dict[str, Any]]) -> None:
+def replace_finding(version: Version, count: int, suspects: list[dict[str, Any]]) -> None:
+    """Set the finding about wrong labels in the report of the version, or remove it if there are none."""
     if not count:
         version.findings.filter(code="label_noise").delete()
         return
     with override("en"):  # the API's sentence is English; pages translate by the code
-        message = wording.describe_finding("label_noise", count)
+        message = descriptions.describe_finding("label_noise", count)
     examples = [
         {"row": row["row"], "label": row["label"], "predicted": row["predicted"], "text": row["text"][:200]}
         for row in suspects

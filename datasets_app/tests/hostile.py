@@ -21,7 +21,7 @@ def aborts(*given: Any, **options: Any) -> None:
     os.abort()
 
 
-def touches_no_memory_of_its_own(*given: Any, **options: Any) -> None:
+def reads_memory_at_address_zero(*given: Any, **options: Any) -> None:
     ctypes.string_at(0)
 
 
@@ -73,11 +73,11 @@ def leaves_no_answer(*given: Any, **options: Any) -> None:
     os._exit(0)
 
 
-def tells_its_environment(*given: Any, **options: Any) -> None:
+def raises_its_environment(*given: Any, **options: Any) -> None:
     raise InvalidError(" ".join(f"{name}={value}" for name, value in os.environ.items()))
 
 
-def tells_its_language(*given: Any, **options: Any) -> None:
+def raises_in_its_language(*given: Any, **options: Any) -> None:
     from datasets_app.reading.table import no_rows
 
     raise no_rows()

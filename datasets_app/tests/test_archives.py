@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from datasets_app.reading import columns, readers
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from web.errors import InvalidError
 
 LIMIT = 1 << 20
@@ -50,8 +50,8 @@ def test_kind_is_that_of_the_file_inside(file):
     assert read(file(zipped(("a.jsonl", b'{"text": "a", "label": "x"}\n')))).kind == "jsonl"
 
 
-def test_bomb_is_refused_by_what_its_directory_says(file):
-    with pytest.raises(TooLarge):
+def test_bomb_is_refused_by_the_size_in_its_directory(file):
+    with pytest.raises(FileTooLargeError):
         read(file(zipped(("a.csv", bytes(50 << 20)))))
 
 
@@ -74,8 +74,8 @@ def test_many_files_are_refused_in_little_memory(file):
 
 
 def test_two_data_files_are_named(file):
-    said = refused(file(zipped(("a.csv", CSV), ("b.csv", CSV))))
-    assert "“a.csv”" in said and "“b.csv”" in said
+    message = refused(file(zipped(("a.csv", CSV), ("b.csv", CSV))))
+    assert "“a.csv”" in message and "“b.csv”" in message
 
 
 def test_link_is_refused(file):
@@ -134,5 +134,5 @@ def test_parquet_whose_few_bytes_stand_for_gigabytes_is_refused(file, tmp_path):
     path = tmp_path / "bomb.parquet"
     parquet.write_table(pa.table({"text": text, "label": label}), path)
     assert path.stat().st_size < 200_000
-    with pytest.raises(TooLarge):
+    with pytest.raises(FileTooLargeError):
         read(path, "bomb.parquet")

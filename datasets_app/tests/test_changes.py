@@ -73,9 +73,9 @@ def test_fixed_version_is_not_modified(member, dirty):
 
 
 def test_every_finding_with_a_button_has_a_fix():
-    from datasets_app import wording
+    from datasets_app import descriptions
 
-    assert set(wording.FIX_LABELS) == set(changes.FIXED)
+    assert set(descriptions.FIX_LABELS) == set(changes.FIXED)
 
 
 def test_row_is_edited_and_another_dropped(member, dirty):

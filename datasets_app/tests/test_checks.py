@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.checks import findings
 from datasets_app.reading.columns import ColumnChoice, Rows
 
@@ -129,9 +129,11 @@ def _frame(pairs):
 
 
 def test_every_finding_has_a_title_and_a_sentence():
-    assert set(wording.FINDING_TITLES) == set(wording._SENTENCES)
-    for code in wording.FINDING_TITLES:
-        assert "1,234" in wording.describe_finding(code, 1234) and "%" not in wording.describe_finding(code, 1)
+    assert set(descriptions.FINDING_TITLES) == set(descriptions._SENTENCES)
+    for code in descriptions.FINDING_TITLES:
+        assert "1,234" in descriptions.describe_finding(code, 1234) and "%" not in descriptions.describe_finding(
+            code, 1
+        )
 
 
 def test_all_sample_tweets_are_checked():

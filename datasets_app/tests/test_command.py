@@ -13,7 +13,7 @@ def run(*arguments):
     return out.getvalue()
 
 
-def test_import_and_list_speak_json(member, file, good_csv):
+def test_import_and_list_can_answer_in_json(member, file, good_csv):
     path = file(good_csv, "moods.csv")
     assert json.loads(run("import", "moods", path, "--user", "member", "--json"))["rows"] == 400
     assert json.loads(run("list", "--user", "member", "--json"))[0]["name"] == "moods"
@@ -27,7 +27,7 @@ def test_validate_reports_and_stores_nothing(member, file):
     assert run("list", "--user", "member").strip() == ""
 
 
-def test_bad_file_is_one_clear_line(member, file, tmp_path):
+def test_bad_file_is_a_one_line_error(member, file, tmp_path):
     with pytest.raises(CommandError, match="empty"):
         run("validate", file(b"", "a.csv"))
     with pytest.raises(CommandError, match="No such file"):

@@ -20,7 +20,7 @@ from pyarrow import parquet
 from datasets_app import services
 from datasets_app.models import Dataset, DataTask, Version
 from datasets_app.reading import readers, sandbox, uploads
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.versions import upload_storage
 from web.errors import InvalidError
 from work.models import Status
@@ -30,7 +30,7 @@ CSV = b"text,label\n" + b"a good morning,good\na bad evening,bad\n" * 20
 ENDS = {  # how a reader ends, the status that a person gets, and what the sentence says
     "is_killed": (413, "The system stopped"),
     "aborts": (400, "crashed"),
-    "touches_no_memory_of_its_own": (400, "crashed"),
+    "reads_memory_at_address_zero": (400, "crashed"),
     "panics": (400, "crashed"),
     "takes_memory": (413, "more than 100 MiB of memory"),
     "takes_memory_natively": (413, "more than 100 MiB of memory"),
@@ -90,7 +90,7 @@ def test_end_of_a_reader_is_one_sentence_in_page_api_and_command(hostile, client
 
 
 @pytest.mark.parametrize("end", ["is_killed", "panics", "takes_memory", "computes"])
-def test_end_of_a_reader_in_the_queue_is_told_once(hostile, api, member, run_worker, end):
+def test_end_of_a_reader_in_the_queue_is_reported_once(hostile, api, member, run_worker, end):
     answer = send(api(member), CSV + b"x,y\n" * services.AT_ONCE)
     assert answer.status_code == 202
     hostile(end)
@@ -112,7 +112,7 @@ def test_preview_of_a_file_whose_reader_dies_is_a_page(hostile, client, member):
 def test_next_file_is_read_as_if_nothing_had_happened(hostile, settings, file, end):
     ours = settings.DATASET_READER
     hostile(end)
-    with pytest.raises(sandbox.ReadingStopped):
+    with pytest.raises(sandbox.ReadingStoppedError):
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
     settings.DATASET_READER, settings.READER_SECONDS = ours, 60
     assert sandbox.read(file(CSV), "a.csv", limit=LIMIT).frame.height == 40
@@ -135,8 +135,8 @@ def test_reader_ends_when_its_work_is_cancelled(hostile, settings, file):
         time.sleep(0.05)
 
 
-def test_reader_knows_no_secret(hostile, file, monkeypatch):
-    hostile("tells_its_environment")
+def test_reader_process_gets_no_secret(hostile, file, monkeypatch):
+    hostile("raises_its_environment")
     monkeypatch.setenv("SECRET_KEY", "planted-secret")
     monkeypatch.setattr(sandbox, "_idle", [])
     with pytest.raises(InvalidError) as refusal:
@@ -144,8 +144,8 @@ def test_reader_knows_no_secret(hostile, file, monkeypatch):
     assert "PATH=" in str(refusal.value) and "planted-secret" not in str(refusal.value)
 
 
-def test_reader_speaks_the_language_of_who_sent_the_file(hostile, file):
-    hostile("tells_its_language")
+def test_errors_are_in_the_language_of_the_person_who_sent_the_file(hostile, file):
+    hostile("raises_in_its_language")
     with translation.override("zh-hant"), pytest.raises(InvalidError) as refusal:
         sandbox.read(file(CSV), "a.csv", limit=LIMIT)
     assert not str(refusal.value).isascii()
@@ -177,7 +177,7 @@ BEYOND = {
 
 @pytest.mark.parametrize("what", BEYOND)
 @pytest.mark.parametrize("column", ["text", "label", "other"])
-def test_value_out_of_range_is_refused_in_words(api, client, member, what, column):
+def test_value_out_of_range_is_refused_with_a_message(api, client, member, what, column):
     fields = {"text": pa.array(["a", "b"]), "label": pa.array(["x", "y"]), column: BEYOND[what]}
     answer = send(api(member), as_parquet(**fields), "sent.parquet")
     assert answer.status_code == 400 and "out of range" in answer.json()["errors"][0]["message"]
@@ -223,12 +223,12 @@ def test_parquet_values_are_written_as_people_write_them(file, values, written):
     assert table.frame["text"].to_list() == written
 
 
-def test_panic_of_native_code_anywhere_in_the_queue_is_told_once(stored, member, run_worker, monkeypatch):
+def test_panic_of_native_code_anywhere_in_the_queue_is_reported_once(stored, member, run_worker, monkeypatch):
     from datasets_app import jobs
 
     from . import hostile
 
-    monkeypatch.setitem(jobs._WORK, DataTask.Kind.NOISE, lambda task, told: hostile.panics())
+    monkeypatch.setitem(jobs._WORK, DataTask.Kind.NOISE, lambda task, progress: hostile.panics())
     task = services.submit(user=member, kind=DataTask.Kind.NOISE, name="moods", version=stored)
     run_worker()
     task.refresh_from_db()
@@ -248,7 +248,7 @@ EXPLODING = {
 
 
 @pytest.mark.parametrize("what", EXPLODING)
-def test_what_is_small_only_when_packed_is_left_to_the_data_worker(api, client, member, what):
+def test_file_that_is_small_only_when_packed_goes_to_the_data_worker(api, client, member, what):
     filename, content = EXPLODING[what]
     assert len(content) < services.AT_ONCE
     assert send(api(member), content, filename).status_code == 202
@@ -274,19 +274,19 @@ def test_small_packed_file_is_stored_at_once(api, member):
     ],
 )
 def test_more_cells_than_one_for_eight_bytes_of_the_limit_are_refused(file, name, content):
-    with pytest.raises(TooLarge, match="131,072 cells"):
+    with pytest.raises(FileTooLargeError, match="131,072 cells"):
         readers.read(file(content), name, limit=1 << 20)
 
 
 def test_few_columns_of_many_are_read_though_all_would_be_too_much(file):
     names = ",".join(f"c{i}" for i in range(100))
     content = f"text,label,{names}\n" + ("a,x" + ",1" * 100 + "\n") * 2000
-    with pytest.raises(TooLarge):
+    with pytest.raises(FileTooLargeError):
         readers.read(file(content), "a.csv", limit=1 << 20)
     assert readers.read(file(content), "a.csv", limit=1 << 20, only=["text", "label"]).frame.height == 2000
 
 
-def test_first_rows_take_a_bounded_place(file, monkeypatch):
+def test_first_rows_take_bounded_memory(file, monkeypatch):
     monkeypatch.setattr(readers, "HEAD_BYTES", 1 << 20)
     rows = as_parquet(text=pa.array(["long " * 2000] * 1000), label=pa.array(["x", "y"] * 500))
     table = readers.read(file(rows), "a.parquet", limit=LIMIT, head=True)
@@ -327,7 +327,7 @@ def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, 
         ("a.jsonl", b"nonsense\n" * 150_000),
     ],
 )
-def test_file_of_broken_records_is_given_up_early(file, name, content):
+def test_file_of_broken_records_is_refused_early(file, name, content):
     with pytest.raises(InvalidError, match="More than half of the first 100,001 records"):
         readers.read(file(content), name, limit=LIMIT)
 
@@ -342,7 +342,7 @@ def test_many_broken_records_among_more_good_ones_are_counted(file):
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 
-def test_upload_beside_others_is_left_to_the_data_worker(api, client, member):
+def test_upload_goes_to_the_data_worker_while_others_are_checked(api, client, member):
     for _ in range(upload_storage.CHECKS_AT_A_TIME):
         upload_storage.check_slots.acquire()
     try:
@@ -356,7 +356,7 @@ def test_upload_beside_others_is_left_to_the_data_worker(api, client, member):
     assert not Version.objects.exists() and DataTask.objects.count() == 1
 
 
-def test_page_that_finds_all_readers_busy_says_when_to_come_back(client, member, settings, monkeypatch):
+def test_page_gets_503_with_retry_after_while_all_readers_are_busy(client, member, settings, monkeypatch):
     monkeypatch.setattr(sandbox, "_WAIT_SECONDS", 0.1)
     client.force_login(member)
     for _ in range(sandbox.AT_A_TIME):

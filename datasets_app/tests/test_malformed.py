@@ -31,7 +31,7 @@ def stored_files():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("what", MALFORMED)
-def test_malformed_file_is_stored_whole_or_refused_in_words(member, file, what):
+def test_malformed_file_is_stored_whole_or_refused_with_a_message(member, file, what):
     name, content = MALFORMED[what]
     before = stored_files()
     try:
@@ -59,7 +59,7 @@ def damaged(draw):
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged())
-def test_any_damage_is_read_or_refused_in_words(file, sent):
+def test_any_damage_is_read_or_refused_with_a_message(file, sent):
     name, content = sent
     try:
         table = readers.read(file(content), name, limit=LIMIT)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from datasets_app.reading import columns, readers
-from datasets_app.reading.archives import TooLarge
+from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.reading.encodings import detect
 from datasets_app.reading.table import ROW
 from web.errors import InvalidError
@@ -125,13 +125,13 @@ def test_lone_quotation_mark_does_not_swallow_the_file(file):
         ("a.parquet", b"PAR1" + b"x" * 100 + b"PAR1", "damaged"),
     ],
 )
-def test_bad_file_is_refused_in_words(file, name, content, says):
+def test_bad_file_is_refused_with_a_message(file, name, content, says):
     error = refused(file(content), name)
     assert says in str(error.message)
     assert error.problems[0]["field"]
 
 
-def test_missing_label_column_is_told_with_the_columns_that_exist(file):
+def test_missing_label_column_is_refused_with_the_columns_that_exist(file):
     error = refused(file("remark,number\n" + "\n".join(f"remark number {i},{i}" for i in range(30))))
     assert error.problems[0]["field"] == "label_column"
     assert "“remark”" in str(error.message) and "“number”" in str(error.message)
@@ -144,13 +144,13 @@ def test_too_many_labels_are_refused(file):
 
 
 def test_file_over_the_limit_is_413(file):
-    with pytest.raises(TooLarge) as caught:
+    with pytest.raises(FileTooLargeError) as caught:
         readers.read(file(b"text,label\n" + b"a,b\n" * 1000), "a.csv", limit=1000)
     assert caught.value.status == 413
 
 
 def test_gzip_bomb_is_stopped_at_the_limit(file):
-    with pytest.raises(TooLarge):
+    with pytest.raises(FileTooLargeError):
         readers.read(file(gzip.compress(bytes(50 << 20), mtime=0)), "a.csv.gz", limit=LIMIT)
 
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from accounts.models import User
-from datasets_app import tasks, wording
+from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
 from datasets_app.models import DataTask, Suspect, Version
 from datasets_app.progress import ReportProgress
@@ -52,28 +52,26 @@ def change_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict
 
 
 def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> creation.PreparedVersion:
-    """Apply a change to the rows of a version, check the result and write it to disk; raise Conflict if no row changes."""
+    """Apply a change to the rows of a version, check the result and write it to disk.
+
+    Raises ConflictError if no row changes.
+    """
     before = pl.read_parquet(version.path)
     after = _CHANGES[change["did"]](before, change)
     if after.equals(before):
         raise ConflictError(_("This changes no row, so no new version was made."))
     rows = Rows(after, ColumnChoice("text", "label", "split" if "split" in after.columns else None))
     refuse_untrainable(rows)
+    columns = ["row", "text", "label", *(["split"] if "split" in before.columns else [])]
+    same = before.select(columns).join(after.select(columns), on=columns, how="semi", nulls_equal=True).height
     summary = {key: value for key, value in change.items() if key != "rows"}
-    summary["count"] = changed_rows(before, after)
+    summary["count"] = max(before.height, after.height) - same  # rows that were dropped, added or modified
     if not note:
-        with override("en"):
-            note = wording.describe_change(summary)
+        with override("en"):  # a note is stored as people write it, in one language
+            note = descriptions.describe_change(summary)
     return creation.prepare(
         user, version.dataset.name, rows, source=version.source, note=note, parent=version, change=summary
     )
-
-
-def changed_rows(before: pl.DataFrame, after: pl.DataFrame) -> int:
-    """Count the rows that were dropped, added or modified."""
-    columns = ["row", "text", "label", *(["split"] if "split" in before.columns else [])]
-    same = before.select(columns).join(after.select(columns), on=columns, how="semi", nulls_equal=True).height
-    return max(before.height, after.height) - same
 
 
 # --- fixes -------------------------------------------------------------------------------------------------------
@@ -92,19 +90,15 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
         fixed = frame.update(repaired.select("row", "text"), on="row")
         return fixed.filter(pl.col("text").str.strip_chars() != "")
     if code == "label_conflict":
-        return _keep_majority_labels(frame, has_finding)
-    if code == "split_leakage":
+        # Of each text the rows with its commonest label stay. On a tie nobody knows which is right, so none stays.
+        conflicting = frame.filter(has_finding).with_columns(normalised_text().alias("same"))
+        votes = conflicting.group_by("same", "label").len()
+        winners = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
+        agreeing = conflicting.join(winners, on=["same", "label"], how="semi")["row"]
+        has_finding = has_finding & ~pl.col("row").is_in(agreeing.to_list())
+    elif code == "split_leakage":
         has_finding = has_finding & (pl.col("split") == "train")
     return frame.filter(~has_finding)
-
-
-def _keep_majority_labels(frame: pl.DataFrame, has_finding: pl.Expr) -> pl.DataFrame:
-    """Of texts with several labels keep the rows with the commonest one; drop all rows of a text on a tie."""
-    conflicting = frame.filter(has_finding).with_columns(normalised_text().alias("same"))
-    votes = conflicting.group_by("same", "label").len()
-    winners = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
-    kept = conflicting.join(winners, on=["same", "label"], how="semi")["row"]
-    return frame.filter(~has_finding | pl.col("row").is_in(kept.to_list()))
 
 
 def without_markup(text: str) -> str:
@@ -147,33 +141,37 @@ FIXED = (*_REPAIRS, *_DROPPED)  # the findings with a fix
 
 
 def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """Edit rows by `change["rows"]`: {row: {"text", "label"}} sets what is given, {row: None} drops the row."""
+    """Edit rows by `change["rows"]`: {row: {"text", "label"}} sets what is given, {row: None} drops the row.
+
+    Raises InvalidError for a row that does not exist, and for a text or label that is empty or too long.
+    """
     edits = {int(row): cells for row, cells in change["rows"].items()}
     unknown = set(edits) - set(frame["row"])
     if unknown:
         raise InvalidError(_("This version has no row %(row)s.") % {"row": min(unknown)}, field="rows")
     frame = frame.filter(~pl.col("row").is_in([row for row, cells in edits.items() if cells is None]))
-    new_cells = [{"row": row} | _checked_cells(cells) for row, cells in edits.items() if cells is not None]
-    if not new_cells:
+    new_rows = []
+    for row, cells in edits.items():
+        if cells is None:
+            continue
+        new_row = {"row": row, "text": cells.get("text"), "label": cells.get("label")}  # None keeps the value
+        for name, most in (("text", LONGEST_TEXT), ("label", LONGEST_LABEL)):
+            value = new_row[name]
+            if value is None:
+                continue
+            if not 0 < len(str(value).strip()) <= most:
+                message = _("The %(name)s of a row must have 1 to %(most)s characters.") % {"name": name, "most": most}
+                raise InvalidError(message, field=f"rows.{name}")
+            new_row[name] = str(value).replace("\x00", "\ufffd")
+        new_rows.append(new_row)
+    if not new_rows:
         return frame
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "row": frame.schema["row"],
         "text": pl.String,
         "label": pl.String,
     }
-    return frame.update(pl.DataFrame(new_cells, schema=schema), on="row")
-
-
-def _checked_cells(cells: dict[str, Any]) -> dict[str, str | None]:
-    """Return the new text and label of a row, None where it keeps its own; raise Invalid if one is empty or too long."""
-    checked: dict[str, str | None] = {}
-    for name, most in (("text", LONGEST_TEXT), ("label", LONGEST_LABEL)):
-        value = cells.get(name)
-        if value is not None and not 0 < len(str(value).strip()) <= most:
-            message = _("The %(name)s of a row must have 1 to %(most)s characters.") % {"name": name, "most": most}
-            raise InvalidError(message, field=f"rows.{name}")
-        checked[name] = None if value is None else str(value).replace("\x00", "\ufffd")
-    return checked
+    return frame.update(pl.DataFrame(new_rows, schema=schema), on="row")
 
 
 def rename(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:

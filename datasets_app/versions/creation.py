@@ -5,7 +5,6 @@ slow part outside any transaction, `insert` is one short transaction.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,13 @@ from accounts.models import User
 from accounts.permissions import can_manage, require_creator
 from accounts.quotas import require_storage_quota
 from audit.services import record
-from datasets_app import wording
+from datasets_app import descriptions
 from datasets_app.models import BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine.config import SAMPLE_MODEL
 from web.disk import require_disk_space
-from web.errors import ConflictError, InvalidError
+from web.errors import ConflictError
+from web.names import require_valid_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from datasets_app.reading.columns import Rows
     from datasets_app.reading.table import Table
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-_RESERVED = {"new", "tasks"}  # names that are addresses of pages
+_RESERVED = ("new", "tasks")  # addresses of pages and of the API
 
 
 class StoreOptions(TypedDict, total=False):
@@ -63,21 +62,23 @@ class PreparedVersion:
 
 
 def check_name(user: User, name: str) -> None:
-    """Raise PermissionDenied, Invalid or Conflict if the person cannot store a dataset under this name."""
+    """Raise NotAllowedError, InvalidError or ConflictError if the person cannot store a dataset under this name."""
     require_creator(user)
     find_own_dataset(user, name)
 
 
 def find_own_dataset(user: User, name: str) -> Dataset | None:
-    """Return the person's dataset of this name, or None; raise Invalid or Conflict if the name cannot be theirs."""
-    if not NAME.fullmatch(name) or name.lower() in _RESERVED:
-        message = _(
-            "A dataset name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and "
-            "is not “new” or “tasks”."
-        )
-        raise InvalidError(message, field="name")
-    dataset = Dataset.objects.filter(name=name).first()
-    if dataset and not can_manage(user, dataset):
+    """Return the person's dataset of this name, or None if there is none yet.
+
+    Raises InvalidError or ConflictError if the name cannot be theirs.
+    """
+    # The rule is for new names: before it, a dataset could have a dot at the end or two in a row. All names are ASCII, and
+    # a database cannot look up NUL or half a surrogate pair.
+    can_exist = name.isascii() and name.isprintable()
+    dataset = Dataset.objects.filter(name=name).first() if can_exist else None
+    if dataset is None:
+        require_valid_name(name, field="name", reserved=_RESERVED)
+    elif not can_manage(user, dataset):
         raise ConflictError(_("This name is taken by another person's dataset. Choose another."), field="name")
     return dataset
 
@@ -225,7 +226,7 @@ def prepare(
     require_disk_space()
     checks = findings.run_checks(rows, report)
     previous = parent or Version.objects.filter(dataset__name=name).first()
-    frame = _assign_places(rows.frame, checks.facts, previous)
+    frame = assign_places(rows.frame, checks.facts, previous)
     version = Version(
         hash=canonical.hash_rows(frame),
         parent=parent,
@@ -245,7 +246,7 @@ def prepare(
     return PreparedVersion(user, name, version, checks.results, description)
 
 
-def _assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
+def assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
     """Give each row its place in the held-out order, unless the file has an evaluation split.
 
     A row keeps the place that it had in the previous version, so that results of the two can be compared.
@@ -295,22 +296,21 @@ def _insert(prepared: PreparedVersion) -> Version:
     version.save(force_insert=True)
     if prepared.broken:
         BrokenLines.objects.create(version=version, text=prepared.broken)
-    Finding.objects.bulk_create(_make_finding(version, result) for result in prepared.check_results)
+    with override("en"):  # the API's sentence is English; pages translate by the code
+        findings = [
+            Finding(
+                version=version,
+                code=result.code,
+                severity=result.severity,
+                count=result.count,
+                message=descriptions.describe_finding(result.code, result.count),
+                examples=result.examples,
+            )
+            for result in prepared.check_results
+        ]
+    Finding.objects.bulk_create(findings)
     record("dataset.store", user=prepared.user, obj=version, rows=version.rows, hash=version.hash, **version.change)
     return version
-
-
-def _make_finding(version: Version, result: "CheckResult") -> Finding:
-    with override("en"):  # the API's sentence is English; pages translate by the code
-        message = wording.describe_finding(result.code, result.count)
-    return Finding(
-        version=version,
-        code=result.code,
-        severity=result.severity,
-        count=result.count,
-        message=message,
-        examples=result.examples,
-    )
 
 
 def _require_rows_on_disk(version: Version) -> Version:

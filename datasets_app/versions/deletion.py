@@ -1,8 +1,5 @@
 """Delete a dataset, and the rows that no other version needs."""
 
-from functools import partial
-from pathlib import Path
-
 from django.db import transaction
 from django.utils.translation import gettext as _
 
@@ -15,7 +12,7 @@ from work.paths import remove_on_commit
 
 @transaction.atomic
 def delete(*, user: User, dataset: Dataset) -> None:
-    """Delete a dataset with all its versions; raise Conflict if runs use it."""
+    """Delete a dataset with all its versions; raise ConflictError if runs use it."""
     runs = list(dataset.versions.filter(experiments__isnull=False).values_list("experiments__name", flat=True))
     if runs:
         message = _(
@@ -24,18 +21,16 @@ def delete(*, user: User, dataset: Dataset) -> None:
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
         raise ConflictError(message % {"runs": shown}, experiments=runs[:50])
     paths = {version.hash: version.path for version in dataset.versions.all()}
-    Version.objects.filter(dataset=dataset).update(
-        parent=None
-    )  # PROTECT would refuse to delete a parent before its child
+    # PROTECT would refuse to delete a parent before its child.
+    Version.objects.filter(dataset=dataset).update(parent=None)
     dataset.delete()
     record("dataset.delete", user=user, obj=dataset, versions=len(paths))
-    transaction.on_commit(partial(_remove_unused, paths))
 
+    def remove_unused_rows() -> None:
+        """Remove the rows that no version has any more."""
+        used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
+        for digest, path in paths.items():
+            if digest not in used:
+                remove_on_commit(path)
 
-def _remove_unused(paths: dict[str, Path]) -> None:
-    """Remove the rows whose hash no version has any more."""
-
-    used = set(Version.objects.filter(hash__in=paths).values_list("hash", flat=True))
-    for digest, path in paths.items():
-        if digest not in used:
-            remove_on_commit(path)
+    transaction.on_commit(remove_unused_rows)

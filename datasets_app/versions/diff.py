@@ -29,6 +29,11 @@ def compare_versions(old: Version, new: Version) -> dict[str, Any]:
     dropped = before.join(same_text, on=["text", "occurrence"], how="anti").sort("row")
     added = after.join(same_text, on=["text", "occurrence"], how="anti").sort("row")
     moves = relabelled.group_by("label", "label_new").len("rows").sort("rows", "label", descending=[True, False])
+    labels = []
+    for label in {**old.labels, **new.labels}:
+        rows_before = old.labels.get(label, 0)
+        rows_after = new.labels.get(label, 0)
+        labels.append({"label": label, "old": rows_before, "new": rows_after, "difference": rows_after - rows_before})
     return {
         "changes": [
             _describe_change("relabelled", relabelled),
@@ -37,7 +42,7 @@ def compare_versions(old: Version, new: Version) -> dict[str, Any]:
             _describe_change("dropped", dropped),
         ],
         "moves": moves.to_dicts(),
-        "labels": _compare_labels(old, new),
+        "labels": sorted(labels, key=lambda row: -max(row["old"], row["new"])),
         "unchanged": same_text.height - relabelled.height,
     }
 
@@ -58,12 +63,3 @@ def _number_repeats(frame: pl.DataFrame) -> pl.DataFrame:
 def _describe_change(kind: str, rows: pl.DataFrame) -> dict[str, Any]:
     examples = rows.head(EXAMPLES).select(pl.col("^(row|text|label|text_new|label_new)$"))
     return {"kind": kind, "count": rows.height, "examples": examples.to_dicts()}
-
-
-def _compare_labels(old: Version, new: Version) -> list[dict[str, Any]]:
-    """Return the rows of each label in both versions, the commonest label first."""
-    rows = {label: (old.labels.get(label, 0), new.labels.get(label, 0)) for label in {**old.labels, **new.labels}}
-    return [
-        {"label": label, "old": before, "new": after, "difference": after - before}
-        for label, (before, after) in sorted(rows.items(), key=lambda item: -max(item[1]))
-    ]

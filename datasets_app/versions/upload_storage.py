@@ -13,10 +13,9 @@ from accounts.idempotency import KeyOfOtherModelError, create_once, find_created
 from accounts.models import User
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress
-from datasets_app.reading.uploads import Pending, discard_upload, pending_for
+from datasets_app.reading.uploads import PendingUpload, discard_upload, pending_for
 from datasets_app.tasks import submit
 from datasets_app.versions.creation import (
-    PreparedVersion,
     StoreOptions,
     check_name,
     create_version,
@@ -33,7 +32,12 @@ check_slots = threading.BoundedSemaphore(CHECKS_AT_A_TIME)
 
 
 def store_upload(
-    *, user: User, name: str, kept: Pending, idempotency_key: str | None = None, **options: Unpack[StoreOptions]
+    *,
+    user: User,
+    name: str,
+    pending: PendingUpload,
+    idempotency_key: str | None = None,
+    **options: Unpack[StoreOptions],
 ) -> Version | DataTask:
     """Store a small upload and return its version; else queue it and return the task.
 
@@ -41,44 +45,50 @@ def store_upload(
     is kept, so that it can be sent again with other options.
     """
     # pyarrow and polars take half a second to import
-    from datasets_app.reading.archives import TooLarge
-    from datasets_app.reading.sandbox import QUICK_SECONDS, ReadersBusy
+    from datasets_app.reading.archives import FileTooLargeError
+    from datasets_app.reading.sandbox import QUICK_SECONDS, ReadersBusyError
 
     # The key comes before the name: what it made may have been given away, and then the name is another person's.
     if idempotency_key:
-        digest = upload_fingerprint(kept.file, name, options)
+        digest = upload_fingerprint(pending.file, name, options)
         for created in (Version.objects.all(), DataTask.objects.all()):
             with suppress(KeyOfOtherModelError):
-                if earlier := find_created(user, idempotency_key, digest, created):
+                earlier = find_created(user, idempotency_key, digest, created)
+                if earlier:
                     return cast("Version | DataTask", earlier)
     check_name(user, name)
-    if kept.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
+    if pending.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
         try:
             version = create_version(
                 user=user,
                 name=name,
-                file=kept.file,
-                filename=kept.filename,
+                file=pending.file,
+                filename=pending.filename,
                 idempotency_key=idempotency_key,
                 limit=AT_ONCE,
                 seconds=QUICK_SECONDS,
                 **options,
             )
-            discard_upload(kept)
+            discard_upload(pending)
             return version
-        except (TooLarge, ReadersBusy) as error:
+        except (FileTooLargeError, ReadersBusyError) as error:
             log.info("The data worker reads the upload for %s: %s", name, error)
         finally:
             check_slots.release()
-    return submit_upload(user=user, name=name, kept=kept, idempotency_key=idempotency_key, **options)
+    return submit_upload(user=user, name=name, pending=pending, idempotency_key=idempotency_key, **options)
 
 
 def submit_upload(
-    *, user: User, name: str, kept: Pending, idempotency_key: str | None = None, **options: Unpack[StoreOptions]
+    *,
+    user: User,
+    name: str,
+    pending: PendingUpload,
+    idempotency_key: str | None = None,
+    **options: Unpack[StoreOptions],
 ) -> DataTask:
     """Let the queue read, check and store an upload."""
-    digest = upload_fingerprint(kept.file, name, options) if idempotency_key else ""
-    arguments = {"token": kept.token, **options}
+    digest = upload_fingerprint(pending.file, name, options) if idempotency_key else ""
+    arguments = {"token": pending.token, **options}
     create = partial(submit, user=user, kind=DataTask.Kind.STORE, name=name, arguments=arguments)
     return create_once(user, idempotency_key, digest, DataTask.objects.all(), create)
 
@@ -86,13 +96,13 @@ def submit_upload(
 def store_pending(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Read and check the upload of a task; return the function that stores it."""
     options = dict(task.arguments)
-    kept = pending_for(task.owner, options.pop("token"))
+    pending = pending_for(task.owner, options.pop("token"))
     prepared = prepare_file(
-        user=task.owner, name=task.name, file=kept.file, filename=kept.filename, report=report, **options
+        user=task.owner, name=task.name, file=pending.file, filename=pending.filename, report=report, **options
     )
-    return partial(_insert_and_discard, prepared, kept)
 
+    def store() -> dict[str, Any]:
+        transaction.on_commit(partial(discard_upload, pending))
+        return insert_as_result(prepared)
 
-def _insert_and_discard(prepared: PreparedVersion, kept: Pending) -> dict[str, Any]:
-    transaction.on_commit(partial(discard_upload, kept))
-    return insert_as_result(prepared)
+    return store

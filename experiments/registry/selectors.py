@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts_usage
-from datasets_app import wording
+from datasets_app import descriptions
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
@@ -126,7 +126,7 @@ def aliases(model: RegisteredModel) -> dict[str, int]:
 def shown_limits(version: ModelVersion) -> list[dict[str, Any]]:
     """Return the findings in the reader's language; those of a release that had other checks are left out."""
     return [
-        limit | {"sentence": wording.describe_finding(limit["code"], limit["count"])}
+        limit | {"sentence": descriptions.describe_finding(limit["code"], limit["count"])}
         for limit in version.limits
-        if limit["code"] in wording.FINDING_TITLES
+        if limit["code"] in descriptions.FINDING_TITLES
     ]

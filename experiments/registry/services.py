@@ -19,10 +19,11 @@ from datasets_app.checks.languages import main_language
 from datasets_app.models import Version
 from engine.storage import remove_folder
 from web.errors import ConflictError, InvalidError
+from web.names import require_valid_name
 from work.paths import remove_on_commit
 
 from ..models import Alias, Experiment, ModelVersion, RegisteredModel
-from ..names import ALIAS_NAME, MODEL_NAME, RESERVED_MODELS
+from ..names import ALIAS_NAME, RESERVED_MODELS
 from ..services import NameTakenError
 from . import card, files
 from .labels import label_set
@@ -87,12 +88,7 @@ def check_name(user: User, name: str) -> None:
 
 def target_model(user: User, name: str) -> RegisteredModel | None:
     """Return the person's model of this name, or None if there is none; Invalid or NameTaken as in `check_name`."""
-    if not MODEL_NAME.fullmatch(name) or name.lower() in RESERVED_MODELS:
-        message = _(
-            "A model's name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and is "
-            "none of: %(reserved)s."
-        )
-        raise InvalidError(message % {"reserved": ", ".join(RESERVED_MODELS)}, field="name")
+    require_valid_name(name, field="name", reserved=RESERVED_MODELS)
     model = RegisteredModel.objects.filter(name__iexact=name).first()
     if model:
         if model.name != name or not can_manage(user, model):

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.commands import acting_user
-from datasets_app import selectors, services, wording
+from datasets_app import descriptions, selectors, services
 from datasets_app.models import Version
 from datasets_app.reading import hub
 from web.commands import MISSING, MISUSED, JsonOrTextCommand, add_user_and_json_options
@@ -47,7 +47,26 @@ class Command(JsonOrTextCommand):
 
     def store(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         """Store a file or a data set of the hub; answer with the version and its findings."""
-        version = _import_from_hub(options) if options["hub"] else _import_file(options)
+        user = acting_user(options["user"])
+        names = ("name", "note", "text_column", "label_column")
+        common = {name: options[name] for name in names}
+        if options["hub"]:
+            revision = hub.pin_revision(options["hub"], options["revision"])
+            prepared = hub.prepare_dataset(
+                user=user, hub=options["hub"], config=options["config"], revision=revision, **common
+            )
+            version = services.insert(prepared)
+        elif options["file"]:
+            version = services.create_version(
+                user=user,
+                file=options["file"],
+                filename=options["file"].name,
+                encoding=options["encoding"],
+                delimiter=options["delimiter"],
+                **common,
+            )
+        else:
+            raise CommandError("Name a file, or a data set of the hub with --hub.", returncode=MISUSED)
         findings = [{"code": f.code, "severity": f.severity, "count": f.count} for f in version.findings.all()]
         answer = {**_describe(version), "findings": findings}
         return answer, [f"{version}: {version.rows} rows", *map(_finding_line, findings)]
@@ -82,37 +101,6 @@ class Command(JsonOrTextCommand):
         return answer, [head, *map(_finding_line, results)]
 
 
-def _import_file(options: dict[str, Any]) -> Version:
-    if options["file"] is None:
-        raise CommandError("Name a file, or a data set of the hub with --hub.", returncode=MISUSED)
-    return services.create_version(
-        user=acting_user(options["user"]),
-        name=options["name"],
-        file=options["file"],
-        filename=options["file"].name,
-        note=options["note"],
-        text_column=options["text_column"],
-        label_column=options["label_column"],
-        encoding=options["encoding"],
-        delimiter=options["delimiter"],
-    )
-
-
-def _import_from_hub(options: dict[str, Any]) -> Version:
-    user = acting_user(options["user"])
-    prepared = hub.prepare_dataset(
-        user=user,
-        name=options["name"],
-        hub=options["hub"],
-        config=options["config"],
-        revision=hub.pin_revision(options["hub"], options["revision"]),
-        note=options["note"],
-        text_column=options["text_column"],
-        label_column=options["label_column"],
-    )
-    return services.insert(prepared)
-
-
 def _describe(version: Version) -> dict[str, Any]:
     return {
         "name": version.dataset.name,
@@ -123,4 +111,4 @@ def _describe(version: Version) -> dict[str, Any]:
 
 
 def _finding_line(finding: dict[str, Any]) -> str:
-    return f"{finding['severity']:8} {wording.describe_finding(finding['code'], finding['count'])}"
+    return f"{finding['severity']:8} {descriptions.describe_finding(finding['code'], finding['count'])}"

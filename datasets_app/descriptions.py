@@ -1,4 +1,4 @@
-"""Texts of findings, changes and languages, in the reader's language. The keys are the codes of the API."""
+"""Descriptions of findings, changes and languages, in the language of the reader. The keys are the codes of the API."""
 
 from typing import Any
 
