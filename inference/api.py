@@ -92,8 +92,11 @@ class Predict(APIView):
         serializer.is_valid(raise_exception=True)
         values = serializer.validated_data
         texts = values.get("texts") or [values.get("text", "")]
-        answers = predict(user=signed_in_user(request), texts=texts, model=values.get("model"))
+        answers = self.predict(request, texts, values.get("model"))
         return Response(answers if "texts" in values else answers[0])
+
+    def predict(self, request: Request, texts: list[str], model: str | None) -> list[dict[str, Any]]:
+        return predict(user=signed_in_user(request), texts=texts, model=model)
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):

@@ -110,7 +110,7 @@ class ApiMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not request.path.startswith("/api/"):
+        if not request.path.startswith(settings.API_PREFIX):
             return self.get_response(request)
         refusal = self._refuse_version(request) or self._refuse_large_body(request)
         response = refusal or add_etag(request, self.get_response(request))
