@@ -4,7 +4,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from experiments.curves import chart, thin_points
+from experiments.curves import Loss, Scores, loss_and_score_charts
 
 from .models import ENDED, Point, Stage, Status, Task
 
@@ -24,16 +24,12 @@ def charts(points: list[Point]) -> list[dict[str, Any]]:
     """Return the charts of the loss and of the metrics on held-out rows."""
     steps = [p for p in points if p.loss is not None]
     evaluations = [p for p in points if p.accuracy is not None]
-    shown = thin_points(steps)
-    loss_series = {_("training loss"): [p.loss for p in shown]}
-    metric_series = {
-        _("accuracy"): [p.accuracy for p in evaluations],
-        _("macro F1"): [p.macro_f1 for p in evaluations],
-    }
-    return [
-        chart("loss", _("Loss"), loss_sentence(steps), [p.step for p in shown], loss_series),
-        chart("metrics", _("Accuracy"), accuracy_sentence(evaluations), [p.step for p in evaluations], metric_series),
-    ]
+    return loss_and_score_charts(
+        [Loss(p.step, p.loss) for p in steps],
+        [Scores(p.step, p.accuracy, p.macro_f1) for p in evaluations],
+        loss_sentence(steps),
+        accuracy_sentence(evaluations),
+    )
 
 
 def loss_sentence(points: list[Point]) -> str:
