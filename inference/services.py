@@ -28,7 +28,7 @@ APART = 0.15
 TIMINGS = ("tokenize_ms", "queue_ms", "compute_ms")
 
 
-class Overloaded(LorasiteError):
+class OverloadedError(LorasiteError):
     code = "overloaded"
     status = 429
     message = gettext_lazy("Too many predictions are waiting; nothing was lost. Try again in a moment.")
@@ -121,7 +121,7 @@ def check_texts(texts: list[str]) -> None:
 
 
 def ask(model: Model, texts: list[str]) -> TimedPredictions:
-    """Predict the texts; Conflict or Overloaded as in `engine_errors`."""
+    """Predict the texts; Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
         return predictor().ask(model.folder, texts)
 
@@ -134,14 +134,14 @@ def load(model: Model) -> str:
 
 @contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn the engine's errors about the model of this name into Conflict and Overloaded."""
+    """Turn the engine's errors about the model of this name into Conflict and OverloadedError."""
     try:
         yield
     except ModelUnreadableError as error:
         message = _("The model %(name)s can't be loaded: %(reason)s") % {"name": name, "reason": error}
         raise ConflictError(message, field="model") from None
     except BusyError as error:
-        raise Overloaded(wait=error.wait) from None
+        raise OverloadedError(wait=error.wait) from None
 
 
 @cache

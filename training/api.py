@@ -55,7 +55,7 @@ AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
 FILTERS = ("status", "owner")
 
 
-class EmptyConfig(InvalidError):
+class EmptyConfigError(InvalidError):
     message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
@@ -90,14 +90,14 @@ class YAMLParser(BaseParser):
         except UnicodeDecodeError:
             raise InvalidError(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
         if text.strip() in EMPTY_YAML:
-            raise EmptyConfig
+            raise EmptyConfigError
         return text
 
 
 def sent_config(request: Request) -> dict[str, Any] | str:
     """Return the configuration as it was sent; refuse a request without a body, which is more likely a mistake."""
     if not request.headers.get("Content-Length", "").strip("0"):
-        raise EmptyConfig
+        raise EmptyConfigError
     return cast("dict[str, Any] | str", request.data)
 
 

@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from engine import safe_yaml
 from engine.config import RunConfig
-from web.errors import LorasiteError, RequestTooLargeError
+from web.errors import RequestTooLargeError
+from web.forms import ServiceErrorsMixin
 
 NAME = "experiment_name"
 MAIN_FIELDS = {
@@ -53,7 +54,7 @@ def config_fields() -> Iterator[tuple[str, FieldInfo]]:
             yield f"{section}.{name}", info
 
 
-class RunForm(forms.Form):
+class RunForm(ServiceErrorsMixin):
     """Fields have the dotted names of the configuration; an empty one takes the configuration's default."""
 
     def __init__(
@@ -69,15 +70,12 @@ class RunForm(forms.Form):
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
         for path, info in config_fields():
             self.fields[path] = form_field(path, info)
-        self._offer_choices("data.dataset_name", datasets)
-        self._offer_choices("model.name", models)
-
-    def _offer_choices(self, path: str, names: list[str]) -> None:
-        """Offer these names. Another one that came from a YAML text stays in the list, so that its error can be shown."""
-        current = self.data.get(path) or self.initial.get(path)
-        if current and current not in names:
-            names = [*names, current]
-        self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
+        for path, names in (("data.dataset_name", datasets), ("model.name", models)):
+            # A name that came from a YAML text stays in the list, so that its error can be shown.
+            current = self.data.get(path) or self.initial.get(path)
+            if current and current not in names:
+                names = [*names, current]
+            self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
 
     def main_fields(self) -> list[forms.BoundField]:
         return [self[path] for path in MAIN_FIELDS]
@@ -110,12 +108,6 @@ class RunForm(forms.Form):
                 section, name = path.split(".")
                 config.setdefault(section, {})[name] = value
         return config
-
-    def add_service_error(self, error: LorasiteError) -> None:
-        """Show each problem next to its field, and those without a field here at the top."""
-        self.full_clean()
-        for problem in error.problems or [{"field": "", "message": error.message}]:
-            self.add_error(problem["field"] if problem["field"] in self.fields else None, str(problem["message"]))
 
 
 def form_field(path: str, info: FieldInfo) -> forms.Field:
