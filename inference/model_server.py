@@ -32,7 +32,7 @@ class Predict(api.Predict):
 
     authentication_classes = ()
     permission_classes = ()
-    throttle_classes = ()
+    throttle_classes: list[Any] = []
     parser_classes = (AnyTypeJSONParser,)
 
     def predict(self, request: Request, texts: list[str], model: str | None) -> list[dict[str, Any]]:

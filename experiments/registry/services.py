@@ -51,7 +51,7 @@ def register(
     if earlier := find_created(user, idempotency_key, request_hash, ModelVersion.objects.all()):
         return earlier
     check_source(user, experiment, checkpoint)
-    check_name(user, name)
+    target_model(user, name)  # refuses a name that cannot be used, before files are copied
     require_storage_quota(user)
     facts = version_facts(experiment, checkpoint)
     version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
@@ -80,13 +80,8 @@ def check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
         raise InvalidError(_("checkpoint is one of: %(listed)s.") % {"listed": listed}, field="checkpoint")
 
 
-def check_name(user: User, name: str) -> None:
-    """Raise Invalid or NameTaken if the person can't register a model of this name."""
-    target_model(user, name)
-
-
 def target_model(user: User, name: str) -> RegisteredModel | None:
-    """Return the person's model of this name, or None if there is none; Invalid or NameTaken as in `check_name`."""
+    """Return the person's model of this name, or None if there is none; Invalid or NameTaken if it cannot be used."""
     if not MODEL_NAME.fullmatch(name) or name.lower() in RESERVED_MODELS:
         message = _(
             "A model's name has 1 to 80 letters, digits, dots, hyphens and underscores, starts with a letter or digit, and is "
@@ -111,6 +106,7 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
     metrics = {name: value for name, value in experiment.metrics.items() if name in KEPT_METRICS}
     if checkpoint != "best":
         metrics = card.metrics_at(experiment, checkpoint) | {"system": metrics.get("system", {})}
+    findings = data.findings.all() if data else []
     task = getattr(experiment, "task", None)
     return {
         "experiment": experiment,
@@ -119,12 +115,13 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
         "dataset_name": experiment.dataset_name,
         "dataset_hash": experiment.dataset_hash,
         "base_model": experiment.base_model,
-        "licence": card.known_licences(experiment),
+        # People fill in what is empty.
+        "licence": {"base_model": card.BASE_MODEL_LICENCES.get(experiment.base_model, ""), "dataset": ""},
         "language": language_of(data) if data else "",
         "labels": experiment.labels,
         "config": experiment.config,
         "metrics": metrics,
-        "limits": card.limits(data),
+        "limits": [{"code": f.code, "severity": f.severity, "count": f.count, "message": f.message} for f in findings],
         "machine": metrics.get("system", {}),
         "trained_at": task.ended_at if task else None,
         "accuracy": metrics["eval"]["accuracy"],
@@ -134,7 +131,7 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
 
 def language_of(data: Version) -> str:
     """Return the language of most rows, judged by a sample of them; empty if it can't be told."""
-    import polars as pl  # heavy
+    import polars as pl  # heavy: most pages need none of it
 
     every = max(1, data.rows // LANGUAGE_SAMPLE)
     rows = pl.scan_parquet(data.path).select("text").gather_every(every).head(LANGUAGE_SAMPLE).collect()

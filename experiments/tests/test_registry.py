@@ -254,7 +254,7 @@ def test_markdown_of_a_card_is_inert(text):
         def handle_starttag(self, tag: str, attrs: Any) -> None:
             seen.append((tag, dict(attrs)))
 
-    Reader().feed(card.rendered(text))
+    Reader().feed(card.render_card(text))
     assert {tag for tag, _attrs in seen} <= card.TAGS
     for _tag, attrs in seen:
         assert attrs.keys() <= {"href", "rel", "title"}

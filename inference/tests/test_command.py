@@ -55,7 +55,7 @@ def test_everyone_is_everybody_with_an_account_and_can_be_ended(learnt: Experime
     run("models", "share", "mood", "--to", "everyone", "--access", "none")
     assert not selectors.models_for(stranger).exists()
     stranger.groups.add(night)
-    assert selectors.managed_model(stranger, "mood") == RegisteredModel.objects.get()
+    assert selectors.model_for(stranger, "mood", manage=True) == RegisteredModel.objects.get()
 
 
 def test_prediction_is_lines_for_people_and_json_for_programs(learnt: Experiment) -> None:
