@@ -20,7 +20,7 @@ from experiments.results import interval
 from web.errors import InvalidError, LorasiteError, NotFoundError
 
 from .selectors import Model
-from .services import TEXTS_LIMIT, ask
+from .services import TEXTS_LIMIT, predict_texts
 from .similar import Start, starting_point
 
 SAMPLE = 200  # rows
@@ -125,7 +125,7 @@ def run_measurement(version: ModelVersion, data: Version, rows: Split, sample: i
         if time.monotonic() > deadline:
             break  # the rows are in random order, so those done are a sample too
         chunk = unseen[start : start + TEXTS_LIMIT]
-        predictions = ask(Model.of(version), [rows.texts[i] for i in chunk]).predictions
+        predictions = predict_texts(Model.of(version), [rows.texts[i] for i in chunk]).predictions
         for prediction, i in zip(predictions, chunk, strict=True):
             right += folded([prediction.labels[prediction.label]]) == folded([rows.labels[i]])
         done += len(chunk)

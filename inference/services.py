@@ -53,7 +53,7 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
     """Return the model's answer to each text, and count them in the metrics."""
     with metrics.count_predictions(len(texts)):
-        result = ask(model, texts)
+        result = predict_texts(model, texts)
     pairs = zip(result.predictions, texts, strict=True)
     return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
 
@@ -82,7 +82,7 @@ def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
     (answer,) = predict(user=user, texts=[text], model=model)
     chosen = choose_model(models_for(user), answer["model"])
-    words = measure_word_importance(lambda texts: ask(chosen, texts).predictions, text, answer["label"])
+    words = measure_word_importance(lambda texts: predict_texts(chosen, texts).predictions, text, answer["label"])
     return answer | {
         "words": words,
         "tried": sum(word.weight is not None for word in words),
@@ -120,7 +120,7 @@ def check_texts(texts: list[str]) -> None:
         raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
 
 
-def ask(model: Model, texts: list[str]) -> TimedPredictions:
+def predict_texts(model: Model, texts: list[str]) -> TimedPredictions:
     """Predict the texts; Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
         return predictor().ask(model.folder, texts)

@@ -40,8 +40,8 @@ def test_model_is_registered_found_named_shared_and_recommended(learnt: Experime
     with pytest.raises(CommandError) as refused:
         run("models", "share", "mood", "--to", "viewer", user="stranger")
     assert refused.value.returncode == 4
-    told = json.loads(run("models", "recommend", "tweets", "--json"))
-    assert told["models"][0]["name"] == "mood" and told["models"][0]["rows"] > 0
+    recommendation = json.loads(run("models", "recommend", "tweets", "--json"))
+    assert recommendation["models"][0]["name"] == "mood" and recommendation["models"][0]["rows"] > 0
     assert "that it was not trained on" in run("models", "recommend", "tweets")
     assert Entry.objects.filter(action="share", object_id="mood").exists()
 
