@@ -54,6 +54,7 @@ def experiments_named(user: User, names: list[str]) -> list[Experiment]:
 
 def choices(user: User) -> dict[str, list[str]]:
     """Return the values that the list can be filtered by."""
+    # Without the default order, whose column would make every row distinct.
     experiments = visible(user, Experiment.objects.order_by())
     datasets = experiments.values_list("dataset_name", flat=True).distinct()[:200]
     base_models = experiments.values_list("base_model", flat=True).distinct()[:200]
@@ -91,6 +92,7 @@ def search(
     require_one_of(key, SORTABLE, "sort")
     require_one_of(status, ("", *statuses()), "status")
     require_one_of(owner, ("", "me"), "owner")
+    # Both can be large, and no list shows them.
     experiments = experiments_for(user).defer("config", "metrics")
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
         if value:

@@ -43,7 +43,7 @@ def create(
     if models.exists() and not visible(owner, models, manage=True).exists():
         raise name_taken(name)
     try:
-        with transaction.atomic():
+        with transaction.atomic():  # a savepoint, so that the caller's transaction outlives the error below
             return Experiment.objects.create(
                 owner=owner,
                 name=name,
@@ -113,6 +113,7 @@ def delete(*, user: User, experiment: Experiment) -> list[str]:
             task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
             if not task.finished:
                 raise ConflictError(_("This run has not ended. Cancel it first; nothing was deleted."))
+        # The folder goes after the commit, when it would be too late to refuse.
         if folder.exists() and not os.access(folder.parent, os.W_OK):
             reason = os.strerror(errno.EACCES)
             raise ConflictError(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)

@@ -47,7 +47,7 @@ def index(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_GET
 def comparison(request: SignedInRequest) -> HttpResponse:
-    names = list(dict.fromkeys(request.GET.getlist("name")))
+    names = list(dict.fromkeys(request.GET.getlist("name")))  # each once, in this order
     if not compare.FEWEST <= len(names) <= compare.MOST:
         return render(request, "experiments/compare.html", {"names": names}, status=400)
     experiments = experiments_named(request.user, names)

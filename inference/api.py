@@ -55,6 +55,7 @@ PredictAnswer = inline_serializer(
 PREDICT_RESPONSE = PolymorphicProxySerializer(
     "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
 )
+# Written by hand: no serializer says that a request has exactly one of two fields.
 TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": r"\S"}
 MODEL = {"type": "string", "description": WHICH}
 PREDICT_SCHEMA = {

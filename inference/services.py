@@ -34,7 +34,7 @@ class OverloadedError(LorasiteError):
     message = gettext_lazy("Too many predictions are waiting; nothing was lost. Try again in a moment.")
 
     def __init__(self, *, wait: float) -> None:
-        self.wait = math.ceil(wait)
+        self.wait = math.ceil(wait)  # the Retry-After header
         super().__init__(retry_after=self.wait)
 
 
@@ -52,7 +52,7 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 
 def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
     """Return the model's answer to each text, and count them in the metrics."""
-    with metrics.count_predictions(len(texts)):
+    with metrics.count_predictions(len(texts)):  # here, so that the site and `serve` both count
         result = predict_texts(model, texts)
     pairs = zip(result.predictions, texts, strict=True)
     return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
@@ -81,6 +81,7 @@ def format_answer(prediction: Prediction, text: str, model: str, result: TimedPr
 def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
     (answer,) = predict(user=user, texts=[text], model=model)
+    # Without `model`, the best one answered; its words are measured on that one even if another has become the best.
     chosen = choose_model(models_for(user), answer["model"])
     words = measure_word_importance(lambda texts: predict_texts(chosen, texts).predictions, text, answer["label"])
     return answer | {
@@ -114,6 +115,7 @@ def check_texts(texts: list[str]) -> None:
         raise InvalidError(_("Give a text that is not empty."), field="text")
     if len(texts) > TEXTS_LIMIT:
         raise InvalidError(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
+    # Tokenizers take UTF-8, which has no form for half of a surrogate pair.
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
     if any(len(text) > TEXT_LIMIT for text in texts):

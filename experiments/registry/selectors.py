@@ -81,6 +81,7 @@ def search(
     key = sort.removeprefix("-")
     require_one_of(key, SORTABLE, "sort")
     require_one_of(owner, ("", "me"), "owner")
+    # These can be large, and no list shows them.
     models = models_for(user).defer("latest__config", "latest__metrics", "latest__card")
     if language:
         models = models.filter(language=language)
@@ -101,6 +102,7 @@ def search(
 
 def choices(user: User) -> dict[str, list[str]]:
     """Return the values that the list can be filtered by."""
+    # Without the default order, whose column would make every row distinct.
     models = visible(user, RegisteredModel.objects.order_by())
     languages = models.values_list("language", flat=True).distinct()[:200]
     base_models = models.values_list("base_model", flat=True).distinct()[:200]

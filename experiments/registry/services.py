@@ -59,7 +59,7 @@ def register(
     try:
         create = partial(insert_version, version, user, name, summary)
         registered = create_once(user, idempotency_key, request_hash, ModelVersion.objects.all(), create)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: no row names the folder, so nothing else would ever remove it
         remove_folder(version.folder)
         raise
     if registered != version:  # the same request was handled at the same moment
@@ -144,7 +144,7 @@ def insert_version(version: ModelVersion, user: User, name: str, summary: str) -
     model = target_model(user, name)
     if model is None:
         try:
-            with transaction.atomic():
+            with transaction.atomic():  # a savepoint, so that this transaction outlives the error below
                 model = RegisteredModel.objects.create(name=name, owner=user, updated_at=timezone.now())
         except IntegrityError:
             raise NameTakenError(_("This name has just been taken. Choose another."), field="name") from None
