@@ -1,10 +1,12 @@
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from web.forms import ServiceErrorsMixin
+
 _DAY = forms.DateInput(attrs={"type": "date"})
 
 
-class FilterForm(forms.Form):
+class FilterForm(ServiceErrorsMixin):
     """The filters of selectors.search()."""
 
     user = forms.CharField(label=_("Person"), required=False)

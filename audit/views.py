@@ -27,7 +27,7 @@ def index(request: HttpRequest) -> HttpResponse:
     try:
         entries = search(request.GET)
     except InvalidError as error:
-        form.add_error(error.problems[0]["field"], str(error.message))
+        form.add_service_error(error)
         entries = Entry.objects.none()
         status = error.status
     context = {

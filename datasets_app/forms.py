@@ -6,6 +6,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from datasets_app.reading.encodings import ENCODINGS
+from web.forms import ServiceErrorsMixin
 
 DELIMITER_WORDS = {",": _("comma"), "\t": _("tab"), ";": _("semicolon"), "|": _("vertical bar")}
 
@@ -21,7 +22,7 @@ class UploadForm(forms.Form):
     )
 
 
-class HubForm(forms.Form):
+class HubForm(ServiceErrorsMixin):
     """Instead of a file: a data set of the model hub."""
 
     hub = forms.CharField(label=_("Hub id"), max_length=150, help_text=_("For example “owner/name”."))

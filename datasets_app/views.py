@@ -96,8 +96,7 @@ def from_hub(request: SignedInRequest) -> HttpResponse:
             task = hub.submit_fetch(user=request.user, name=fields["name"], identifier=fields["hub"], **options)
             return redirect("datasets:task", task.pk)
         except (InvalidError, ConflictError) as error:
-            field = error.problems[0]["field"] if error.problems else None
-            form.add_error(field if field in form.fields else None, str(error.message))
+            form.add_service_error(error)
     return _render_new(request, UploadForm(), hub_form=form, status=400)
 
 

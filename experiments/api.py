@@ -20,7 +20,7 @@ from web.requests import StrictCharField
 from . import services
 from .columns import SORTABLE
 from .models import Experiment
-from .selectors import FILTERS, get_experiment, managed_experiment, search
+from .selectors import FILTERS, get_experiment, search
 from .serializers import ExperimentDetail, ExperimentRow
 
 DESCRIPTIONS = {
@@ -75,7 +75,7 @@ class OneExperiment(RetrieveDestroyAPIView[Experiment]):
     def perform_destroy(self, instance: Experiment) -> None:
         services.delete(
             user=signed_in_user(self.request),
-            experiment=managed_experiment(signed_in_user(self.request), instance.name),
+            experiment=get_experiment(signed_in_user(self.request), instance.name, manage=True),
         )
 
 
@@ -111,7 +111,7 @@ class DeleteExperiments(APIView):
         for name in serializer.validated_data["names"]:
             outcome = {"experiment": name, "code": "", "detail": ""}
             try:
-                services.delete(user=user, experiment=managed_experiment(user, name))
+                services.delete(user=user, experiment=get_experiment(user, name, manage=True))
             except LorasiteError as error:
                 outcome |= {"code": error.code, "detail": str(error.message)}
             outcomes.append(outcome)

@@ -25,11 +25,6 @@ class Column:
     def is_number(self) -> bool:
         return self.best is not None
 
-    @property
-    def first_sort(self) -> str:
-        """The sort key of the first click on the head: the best, the newest or A on top."""
-        return f"-{self.key}" if self.best is max or self.newest_first else self.key
-
     def value(self, experiment: Experiment) -> Any:
         return attrgetter(self.field.replace("__", "."))(experiment)
 
@@ -59,18 +54,15 @@ BADGES = {  # data-status of a run's badge
 MEASURED = tuple(column for column in COLUMNS if column.best)
 
 
-def select_columns(keys: list[str]) -> list[Column]:
-    """Return the columns of these keys in their fixed order, or the default ones if no key is given."""
-    return [column for column in COLUMNS if column.key in (keys or DEFAULT)]
-
-
 def column_heads(shown: list[Column], sort: str) -> list[dict[str, Any]]:
     """Return a head per column: how the list is sorted by it now, and what a click on it sorts by next."""
     sort = sort or "-created"
     heads = []
     for column in (NAME, *shown):
         if sort.removeprefix("-") != column.key:
-            heads.append({"column": column, "next": column.first_sort, "order": ""})
+            # The first click puts the best, the newest or A on top.
+            descending = column.best is max or column.newest_first
+            heads.append({"column": column, "next": f"-{column.key}" if descending else column.key, "order": ""})
         elif sort.startswith("-"):
             heads.append({"column": column, "next": column.key, "order": "descending"})
         else:

@@ -7,7 +7,7 @@ from .columns import MEASURED, Column, make_cells
 from .models import Experiment
 
 FEWEST = 2
-MOST = 6
+MOST = 6  # columns that fit a screen
 
 
 def measure_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:

@@ -93,6 +93,7 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
 
 def interval(right: float, rows: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of `right` out of `rows` (Wilson, JASA 22, 1927)."""
+    # Not the usual share ± z·σ: that one is empty at 0 % and 100 %, where small evaluation sets often end.
     n = max(1, rows)
     z = 1.96
     share = right / n

@@ -13,7 +13,7 @@ from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import InvalidError, NotFoundError
 
-from .columns import COLUMNS, SORTABLE
+from .columns import COLUMNS, DEFAULT, SORTABLE, Column
 from .models import Experiment
 
 FILTERS = ("q", "status", "dataset", "base_model", "owner", "sort")  # what search() takes
@@ -36,12 +36,12 @@ def stored_bytes(user: User) -> int:
     return sum(entry["size"] for experiment in experiments for entry in files(experiment))
 
 
-def get_experiment(user: User, name: str) -> Experiment:
-    return get_visible(user, Experiment.objects.select_related("task", "owner", "version__dataset"), name=name)
-
-
-def managed_experiment(user: User, name: str) -> Experiment:
-    return get_managed(user, Experiment.objects.select_related("task", "owner"), name=name)
+def get_experiment(user: User, name: str, *, manage: bool = False) -> Experiment:
+    """Return the experiment with its run and data; with `manage`, only to those who may change and delete it."""
+    experiments = Experiment.objects.select_related("task", "owner", "version__dataset")
+    if manage:
+        return get_managed(user, experiments, name=name)
+    return get_visible(user, experiments, name=name)
 
 
 def experiments_named(user: User, names: list[str]) -> list[Experiment]:
@@ -54,6 +54,7 @@ def experiments_named(user: User, names: list[str]) -> list[Experiment]:
 
 def choices(user: User) -> dict[str, list[str]]:
     """Return the values that the list can be filtered by."""
+    # Without the default order, whose column would make every row distinct.
     experiments = visible(user, Experiment.objects.order_by())
     datasets = experiments.values_list("dataset_name", flat=True).distinct()[:200]
     base_models = experiments.values_list("base_model", flat=True).distinct()[:200]
@@ -91,6 +92,7 @@ def search(
     require_one_of(key, SORTABLE, "sort")
     require_one_of(status, ("", *statuses()), "status")
     require_one_of(owner, ("", "me"), "owner")
+    # Both can be large, and no list shows them.
     experiments = experiments_for(user).defer("config", "metrics")
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
         if value:
@@ -107,9 +109,11 @@ def search(
     return experiments.order_by(column.asc(nulls_last=True), "pk")
 
 
-def check_columns(keys: list[str]) -> None:
+def select_columns(keys: list[str]) -> list[Column]:
+    """Return the columns of these keys in their fixed order, or the default ones if no key is given."""
     for key in keys:
         require_one_of(key, [column.key for column in COLUMNS], "columns")
+    return [column for column in COLUMNS if column.key in (keys or DEFAULT)]
 
 
 def require_one_of(value: str, allowed: Iterable[str], field: str) -> None:

@@ -44,7 +44,7 @@ def create(
     if models.exists() and not visible(owner, models, manage=True).exists():
         raise name_taken(name)
     try:
-        with transaction.atomic():
+        with transaction.atomic():  # a savepoint, so that the caller's transaction outlives the error below
             return Experiment.objects.create(
                 owner=owner,
                 name=name,
@@ -86,7 +86,7 @@ def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
 
 def check_model(experiment: Experiment) -> None:
     """Read the adapter's header and configuration; raise ModelMissing if the folder could not be served."""
-    from safetensors import SafetensorError, safe_open  # heavy
+    from safetensors import SafetensorError, safe_open  # heavy, and only workers need it
 
     folder = experiment.final_model
     try:
@@ -107,23 +107,19 @@ def delete(*, user: User, experiment: Experiment) -> list[str]:
     """
     folder = experiment.folder
     with transaction.atomic():
-        _refuse_unless_ended(experiment)
+        task = getattr(experiment, "task", None)
+        if task:
+            # Locked while the experiment is deleted, so that nobody resumes the run meanwhile.
+            task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
+            if not task.finished:
+                raise ConflictError(_("This run has not ended. Cancel it first; nothing was deleted."))
+        # The folder goes after the commit, when it would be too late to refuse.
         if folder.exists() and not os.access(folder.parent, os.W_OK):
             reason = os.strerror(errno.EACCES)
             raise ConflictError(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)
         experiment.delete()
         record("experiment.delete", user=user, obj=experiment)
         return remove_on_commit(folder)
-
-
-def _refuse_unless_ended(experiment: Experiment) -> None:
-    """Lock the run's task while the experiment is deleted, so that nobody resumes it meanwhile."""
-    task = getattr(experiment, "task", None)
-    if task is None:
-        return
-    task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
-    if not task.finished:
-        raise ConflictError(_("This run has not ended. Cancel it first; nothing was deleted."))
 
 
 def open_file(experiment: Experiment, path: str) -> IO[bytes]:

@@ -19,7 +19,7 @@ from . import columns, compare, curves, results, selectors, services
 from .registry.card import metrics_at
 from .registry.files import checkpoints
 from .registry.selectors import models_for
-from .selectors import experiments_named, files, get_experiment, managed_experiment
+from .selectors import experiments_named, files, get_experiment
 
 PER_PAGE = 50
 
@@ -29,8 +29,7 @@ PER_PAGE = 50
 def index(request: SignedInRequest) -> HttpResponse:
     query = {name: request.GET.get(name, "") for name in selectors.FILTERS}
     keys = request.GET.getlist("columns")
-    selectors.check_columns(keys)
-    shown = columns.select_columns(keys)
+    shown = selectors.select_columns(keys)
     page = Paginator(selectors.search(request.user, **query), PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page,
@@ -48,7 +47,7 @@ def index(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_GET
 def comparison(request: SignedInRequest) -> HttpResponse:
-    names = list(dict.fromkeys(request.GET.getlist("name")))
+    names = list(dict.fromkeys(request.GET.getlist("name")))  # each once, in this order
     if not compare.FEWEST <= len(names) <= compare.MOST:
         return render(request, "experiments/compare.html", {"names": names}, status=400)
     experiments = experiments_named(request.user, names)
@@ -120,7 +119,7 @@ def everything(request: SignedInRequest, name: str) -> FileResponse:
 @login_required
 @require_POST
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
-    remaining = services.delete(user=request.user, experiment=managed_experiment(request.user, name))
+    remaining = services.delete(user=request.user, experiment=get_experiment(request.user, name, manage=True))
     messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
     if remaining:
         messages.warning(request, _("Some of its files could not be deleted; the server's log names them."))

@@ -55,6 +55,7 @@ PredictAnswer = inline_serializer(
 PREDICT_RESPONSE = PolymorphicProxySerializer(
     "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
 )
+# Written by hand: no serializer says that a request has exactly one of two fields.
 TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": r"\S"}
 MODEL = {"type": "string", "description": WHICH}
 PREDICT_SCHEMA = {
@@ -92,8 +93,11 @@ class Predict(APIView):
         serializer.is_valid(raise_exception=True)
         values = serializer.validated_data
         texts = values.get("texts") or [values.get("text", "")]
-        answers = predict(user=signed_in_user(request), texts=texts, model=values.get("model"))
+        answers = self.predict(request, texts, values.get("model"))
         return Response(answers if "texts" in values else answers[0])
+
+    def predict(self, request: Request, texts: list[str], model: str | None) -> list[dict[str, Any]]:
+        return predict(user=signed_in_user(request), texts=texts, model=model)
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):

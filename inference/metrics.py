@@ -1,14 +1,12 @@
 """Prometheus metrics of predictions, counted in the process that predicts: the web server or `serve`."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import Counter, Histogram, disable_created_metrics, make_wsgi_app
+from prometheus_client import Counter, Histogram, disable_created_metrics
 
-from web.access import may_read_metrics
-from web.errors import LorasiteError, NotAllowedError
+from web.errors import LorasiteError
 
 disable_created_metrics()  # they would add a second series to each counter, which no dashboard uses
 PREDICTIONS = Counter("lorasite_predictions", "Texts that were sent for prediction, by outcome.", ["outcome"])
@@ -18,8 +16,6 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf")),
 )
 PREDICTIONS.labels("ok")  # so that the series exists before the first prediction
-
-exposition = make_wsgi_app()
 
 
 @contextmanager
@@ -35,10 +31,3 @@ def count_predictions(texts: int) -> Iterator[None]:
     finally:
         PREDICTIONS.labels(outcome).inc(texts)
         SECONDS.observe(time.perf_counter() - started)
-
-
-def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with this process's metrics; NotAllowed for callers that `may_read_metrics` refuses."""
-    if not may_read_metrics(environ):
-        raise NotAllowedError
-    return exposition(environ, start_response)

@@ -20,7 +20,7 @@ from experiments.results import interval
 from web.errors import InvalidError, LorasiteError, NotFoundError
 
 from .selectors import Model
-from .services import TEXTS_LIMIT, ask
+from .services import TEXTS_LIMIT, predict_texts
 from .similar import Start, starting_point
 
 SAMPLE = 200  # rows
@@ -108,7 +108,7 @@ def measure(version: ModelVersion, data: Version, rows: Split, sample: int, dead
     if measurement is None:
         try:
             measurement = run_measurement(version, data, rows, sample, deadline)
-        except LorasiteError as error:
+        except LorasiteError as error:  # a model that cannot be loaded does not spoil the others' ranking
             return Measured(version, 0, 0, 0.0, str(error.message))
     reason = explain_measurement(measurement, data, len(rows))
     return Measured(version, measurement.rows, measurement.right, measurement.seconds, reason)
@@ -125,7 +125,8 @@ def run_measurement(version: ModelVersion, data: Version, rows: Split, sample: i
         if time.monotonic() > deadline:
             break  # the rows are in random order, so those done are a sample too
         chunk = unseen[start : start + TEXTS_LIMIT]
-        predictions = ask(Model.of(version), [rows.texts[i] for i in chunk]).predictions
+        predictions = predict_texts(Model.of(version), [rows.texts[i] for i in chunk]).predictions
+        # The data may write the same labels in another case, as they may to match at all.
         for prediction, i in zip(predictions, chunk, strict=True):
             right += folded([prediction.labels[prediction.label]]) == folded([rows.labels[i]])
         done += len(chunk)
@@ -143,6 +144,7 @@ def training_texts(version: ModelVersion) -> set[str]:
     if data is None or not data.path.exists():
         return set()
     try:
+        # The run's own seed and settings draw the same split as they did then.
         config = RunConfig.parse(version.config)
         columns = config.data.model_copy(update=STORED_COLUMNS)
         return set(load_rows(data.path, columns, config.training.seed).train.texts)

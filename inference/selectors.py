@@ -69,6 +69,7 @@ class Models:
         experiment = with_model(self.experiments).first()
         if experiment:
             candidates.append(Model.of(experiment))
+        # A model whose accuracy is not known is better than none.
         return max(candidates, key=lambda model: -1.0 if model.accuracy is None else model.accuracy, default=None)
 
     def offered(self) -> tuple[Offers, Offers]:

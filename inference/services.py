@@ -28,13 +28,13 @@ APART = 0.15
 TIMINGS = ("tokenize_ms", "queue_ms", "compute_ms")
 
 
-class Overloaded(LorasiteError):
+class OverloadedError(LorasiteError):
     code = "overloaded"
     status = 429
     message = gettext_lazy("Too many predictions are waiting; nothing was lost. Try again in a moment.")
 
     def __init__(self, *, wait: float) -> None:
-        self.wait = math.ceil(wait)
+        self.wait = math.ceil(wait)  # the Retry-After header
         super().__init__(retry_after=self.wait)
 
 
@@ -52,8 +52,8 @@ def predict(*, user: User, texts: list[str], model: str | None = None) -> list[d
 
 def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
     """Return the model's answer to each text, and count them in the metrics."""
-    with metrics.count_predictions(len(texts)):
-        result = ask(model, texts)
+    with metrics.count_predictions(len(texts)):  # here, so that the site and `serve` both count
+        result = predict_texts(model, texts)
     pairs = zip(result.predictions, texts, strict=True)
     return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
 
@@ -81,8 +81,9 @@ def format_answer(prediction: Prediction, text: str, model: str, result: TimedPr
 def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
     (answer,) = predict(user=user, texts=[text], model=model)
+    # Without `model`, the best one answered; its words are measured on that one even if another has become the best.
     chosen = choose_model(models_for(user), answer["model"])
-    words = measure_word_importance(lambda texts: ask(chosen, texts).predictions, text, answer["label"])
+    words = measure_word_importance(lambda texts: predict_texts(chosen, texts).predictions, text, answer["label"])
     return answer | {
         "words": words,
         "tried": sum(word.weight is not None for word in words),
@@ -114,14 +115,15 @@ def check_texts(texts: list[str]) -> None:
         raise InvalidError(_("Give a text that is not empty."), field="text")
     if len(texts) > TEXTS_LIMIT:
         raise InvalidError(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
+    # Tokenizers take UTF-8, which has no form for half of a surrogate pair.
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
     if any(len(text) > TEXT_LIMIT for text in texts):
         raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
 
 
-def ask(model: Model, texts: list[str]) -> TimedPredictions:
-    """Predict the texts; Conflict or Overloaded as in `engine_errors`."""
+def predict_texts(model: Model, texts: list[str]) -> TimedPredictions:
+    """Predict the texts; Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
         return predictor().predict(model.folder, texts)
 
@@ -134,14 +136,14 @@ def load(model: Model) -> str:
 
 @contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn the engine's errors about the model of this name into Conflict and Overloaded."""
+    """Turn the engine's errors about the model of this name into Conflict and OverloadedError."""
     try:
         yield
     except ModelUnreadableError as error:
         message = _("The model %(name)s can't be loaded: %(reason)s") % {"name": name, "reason": error}
         raise ConflictError(message, field="model") from None
     except BusyError as error:
-        raise Overloaded(wait=error.wait) from None
+        raise OverloadedError(wait=error.wait) from None
 
 
 @cache

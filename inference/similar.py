@@ -43,6 +43,7 @@ class Start:
 def starting_point(user: User, data: Version) -> Start | None:
     """Return the most accurate run on the most similar data; None if no data are similar enough."""
     runs = experiments_for(user).filter(accuracy__isnull=False, version__isnull=False)
+    # Many runs may share a version, so more of them are read than versions are compared.
     recent = runs.order_by("-created_at").values_list("version_id", flat=True)[: 10 * MOST_VERSIONS]
     keys = list(dict.fromkeys(recent))[:MOST_VERSIONS]
     versions = Version.objects.filter(pk__in=keys).select_related("dataset")

@@ -19,6 +19,7 @@ SECRET_KEY = env.key()
 DEBUG, HOST = env.debug, env.host
 ALLOWED_HOSTS = env.hosts
 ROOT_URLCONF = "lorasite.urls"
+API_PREFIX = "/api/"  # below it, every error is problem+json and bodies have a limit
 WSGI_APPLICATION = "lorasite.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -224,6 +225,7 @@ DATASET_READER = (
     "datasets_app.reading.readers.read"  # what the process that reads data files calls; tests put others here
 )
 LEASE_SECONDS = env.lease_seconds
+SERVED_MODEL = ""  # `manage.py serve --exp` names the only model that it serves
 SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
 SERVE_DEVICE, SERVE_MEMORY_MB = env.serve_device, env.serve_memory_mb
 SERVE_BATCH_TOKENS, SERVE_WAIT_SECONDS = env.serve_batch_tokens, env.serve_wait_seconds

@@ -42,6 +42,11 @@ def body_limit(head: Head) -> int:
     return int(settings.API_BODY_LIMIT)
 
 
+def join_address(host: str, port: int) -> str:
+    """Return host:port, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def application() -> Any:
     from lorasite.wsgi import application
 
@@ -51,7 +56,7 @@ def application() -> Any:
 def site() -> Site:
     return Site(
         load=application,
-        address=f"[{env.host}]:{env.port}" if ":" in env.host else f"{env.host}:{env.port}",
+        address=join_address(env.host, env.port),
         name="lorasite-web",
         lanes=LANES,
         lane_of=lane_of,

@@ -1,4 +1,4 @@
-from typing import Protocol
+from collections.abc import Callable
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -7,17 +7,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from unfold.admin import ModelAdmin
 
 from accounts.http import SignedInRequest
-from accounts.models import User
 from web.admin_site import ReadOnly
 
 from . import services
 from .models import Task, WrongStateError
-
-
-class TaskChange(Protocol):
-    """services.cancel or services.resume."""
-
-    def __call__(self, *, user: User, task: Task) -> Task: ...
 
 
 @admin.register(Task)
@@ -32,13 +25,14 @@ class TaskAdmin(ReadOnly, ModelAdmin):
 
     @admin.action(description=gettext_lazy("Cancel"))
     def cancel_tasks(self, request: SignedInRequest, queryset: QuerySet[Task]) -> None:
-        self._change_each(request, queryset, services.cancel)
+        self.change_each(request, queryset, services.cancel)
 
     @admin.action(description=gettext_lazy("Resume"))
     def resume_tasks(self, request: SignedInRequest, queryset: QuerySet[Task]) -> None:
-        self._change_each(request, queryset, services.resume)
+        self.change_each(request, queryset, services.resume)
 
-    def _change_each(self, request: SignedInRequest, queryset: QuerySet[Task], change: TaskChange) -> None:
+    def change_each(self, request: SignedInRequest, queryset: QuerySet[Task], change: Callable[..., Task]) -> None:
+        """Cancel or resume the tasks by `change`, and tell which ones were not in a state for it."""
         changed = 0
         for task in queryset:
             try:

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.decorators import api_view, parser_classes, throttle_classes
 from rest_framework.generics import ListAPIView
 from rest_framework.parsers import BaseParser, JSONParser
@@ -18,7 +18,6 @@ from rest_framework.response import Response
 
 from accounts.http import signed_in_user
 from accounts.idempotency import HEADER, idempotency_key_of
-from accounts.models import User
 from accounts.permissions import require_creator
 from engine.config import RunConfig
 from engine.safe_yaml import LIMIT
@@ -39,7 +38,7 @@ from .serializers import (
 )
 
 EMPTY_YAML = ("", "null", "~", "---", "--- null", "...")
-ETAG_FIELDS = (
+ETAG_FIELDS = (  # what a poll can see change; hashing them is much cheaper than rendering the answer
     "pk",
     "status",
     "stage",
@@ -53,14 +52,15 @@ ETAG_FIELDS = (
 )
 AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
 FILTERS = ("status", "owner")
+LOG_PAGE = 500  # lines
 
 
-class EmptyConfig(InvalidError):
+class EmptyConfigError(InvalidError):
     message = gettext_lazy("Send a configuration; {} takes every default.")
 
 
 def read_body(stream: IO[bytes]) -> bytes:
-    """Return the bytes of a configuration; raise TooLarge above LIMIT."""
+    """Return the bytes of a configuration; raise RequestTooLargeError above LIMIT."""
     content = stream.read()  # all of it (API_BODY_LIMIT at most): a client that is still sending reads no answer
     if len(content) > LIMIT:
         message = _("A configuration has at most %(limit)s KiB; nothing was queued. Remove what is not needed.")
@@ -90,15 +90,17 @@ class YAMLParser(BaseParser):
         except UnicodeDecodeError:
             raise InvalidError(_("The YAML text is not UTF-8. Save it as UTF-8 and send it again.")) from None
         if text.strip() in EMPTY_YAML:
-            raise EmptyConfig
+            raise EmptyConfigError
         return text
 
 
-def sent_config(request: Request) -> dict[str, Any] | str:
-    """Return the configuration as it was sent; refuse a request without a body, which is more likely a mistake."""
+def read_config(request: Request) -> RunConfig:
+    """Return the configuration that was sent, as JSON or YAML, by a person who may create runs."""
+    require_creator(signed_in_user(request))
+    # Every default is a valid run, but a request without a body is more likely a mistake.
     if not request.headers.get("Content-Length", "").strip("0"):
-        raise EmptyConfig
-    return cast("dict[str, Any] | str", request.data)
+        raise EmptyConfigError
+    return services.parse_config(cast("dict[str, Any] | str", request.data))
 
 
 @extend_schema(operation_id="train", request=RunConfig, parameters=[HEADER], responses={202: AcceptedSerializer})
@@ -110,8 +112,7 @@ def train(request: Request) -> Response:
 
     A configuration has at most 64 KiB, as JSON or as YAML.
     """
-    require_creator(signed_in_user(request))
-    config = services.parse_config(sent_config(request))
+    config = read_config(request)
     task = services.submit(user=signed_in_user(request), config=config, idempotency_key=idempotency_key_of(request))
     return Response(AcceptedSerializer(task).data, status=202, headers={"Location": f"/api/task/{task.pk}"})
 
@@ -122,8 +123,7 @@ def train(request: Request) -> Response:
 @parser_classes([ConfigurationParser, YAMLParser])
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing. Needs the right to submit; at most 64 KiB."""
-    require_creator(signed_in_user(request))
-    config = services.parse_config(sent_config(request))
+    config = read_config(request)
     services.validate(user=signed_in_user(request), config=config)
     return Response({"config": config.model_dump(mode="json")})
 
@@ -143,9 +143,8 @@ def task(request: Request, task_id: UUID) -> HttpResponse:
 @api_view(["POST"])
 def cancel(request: Request, task_id: UUID) -> Response:
     """End a waiting task at once, a running one within a step. The last checkpoint is kept."""
-    cancelled = services.cancel(
-        user=signed_in_user(request), task=selectors.managed_task(signed_in_user(request), task_id)
-    )
+    user = signed_in_user(request)
+    cancelled = services.cancel(user=user, task=selectors.task_for(user, task_id, manage=True))
     return Response(TaskSerializer(cancelled).data, status=202)
 
 
@@ -153,9 +152,8 @@ def cancel(request: Request, task_id: UUID) -> Response:
 @api_view(["POST"])
 def resume(request: Request, task_id: UUID) -> Response:
     """Queue a cancelled or failed run again, from its last good checkpoint."""
-    resumed = services.resume(
-        user=signed_in_user(request), task=selectors.managed_task(signed_in_user(request), task_id)
-    )
+    user = signed_in_user(request)
+    resumed = services.resume(user=user, task=selectors.task_for(user, task_id, manage=True))
     return Response(TaskSerializer(resumed).data, status=202)
 
 
@@ -170,24 +168,24 @@ def logs(request: Request, task_id: UUID) -> Response:
     after = parse_whole_number(request.query_params.get("after", "0"))
     if after is None:
         raise InvalidError(_("after is the number of a log line, 0 or more."), field="after")
-    lines = selectors.log_after(selectors.task_for(signed_in_user(request), task_id), after)
+    task = selectors.task_for(signed_in_user(request), task_id)
+    lines = list(task.log.filter(pk__gt=after)[:LOG_PAGE])  # the oldest first
     return Response({"lines": LogLineSerializer(lines, many=True).data, "next": lines[-1].pk if lines else after})
 
 
-class Tasks(ListAPIView[Task]):
-    """List the caller's runs and those shared with the caller, the newest first."""
-
-    serializer_class = TaskSerializer
-
-    @extend_schema(
+@extend_schema_view(
+    get=extend_schema(
         operation_id="tasks",
         parameters=[
             OpenApiParameter("status", str, enum=["", *Status.values]),
             OpenApiParameter("owner", str, enum=["", "me"], description="me: only the caller's own."),
         ],
     )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return super().get(request, *args, **kwargs)
+)
+class Tasks(ListAPIView[Task]):
+    """List the caller's runs and those shared with the caller, the newest first."""
+
+    serializer_class = TaskSerializer
 
     def get_queryset(self) -> QuerySet[Task]:
         query = {name: self.request.query_params.get(name, "") for name in FILTERS}
@@ -198,19 +196,17 @@ class Tasks(ListAPIView[Task]):
 @api_view(["POST"])
 def cancel_many(request: Request) -> Response:
     """Cancel up to 100 runs. Each has its own result, so one that is refused does not stop the others."""
-    sent = ManySerializer(data=request.data)
-    sent.is_valid(raise_exception=True)
-    return Response([cancel_one(signed_in_user(request), task_id) for task_id in sent.validated_data["task_ids"]])
-
-
-def cancel_one(user: User, task_id: UUID) -> dict[str, Any]:
-    """Cancel a run and return the fields of DoneSerializer."""
-    try:
-        cancelled = services.cancel(user=user, task=selectors.managed_task(user, task_id))
-    except LorasiteError as error:
-        return {"task_id": task_id, "code": error.code, "detail": str(error.message)}
-    return {
-        "task_id": task_id,
-        "code": "",
-        "detail": selectors.note_for(cancelled) or str(cancelled.get_status_display()),
-    }
+    user = signed_in_user(request)
+    serializer = ManySerializer(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    outcomes = []
+    for task_id in serializer.validated_data["task_ids"]:
+        outcome = {"task_id": task_id, "code": ""}
+        try:
+            cancelled = services.cancel(user=user, task=selectors.task_for(user, task_id, manage=True))
+        except LorasiteError as error:
+            outcome |= {"code": error.code, "detail": str(error.message)}
+        else:
+            outcome["detail"] = selectors.note_for(cancelled) or str(cancelled.get_status_display())
+        outcomes.append(outcome)
+    return Response(outcomes)

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from experiments.curves import chart, thin_points
+from experiments.curves import Loss, Scores, loss_and_score_charts
 
 from .models import ENDED, Point, Stage, Status, Task
 
@@ -21,37 +21,31 @@ def stepper(task: Task) -> list[dict[str, str]]:
 
 
 def charts(points: list[Point]) -> list[dict[str, Any]]:
-    """Return the charts of the loss and of the metrics on held-out rows."""
+    """Return the charts of the loss and of the scores on held-out rows; both say what is missing before there is a curve."""
     steps = [p for p in points if p.loss is not None]
     evaluations = [p for p in points if p.accuracy is not None]
-    shown = thin_points(steps)
-    loss_series = {_("training loss"): [p.loss for p in shown]}
-    metric_series = {
-        _("accuracy"): [p.accuracy for p in evaluations],
-        _("macro F1"): [p.macro_f1 for p in evaluations],
-    }
-    return [
-        chart("loss", _("Loss"), loss_sentence(steps), [p.step for p in shown], loss_series),
-        chart("metrics", _("Accuracy"), accuracy_sentence(evaluations), [p.step for p in evaluations], metric_series),
-    ]
-
-
-def loss_sentence(points: list[Point]) -> str:
-    if len(points) < 2:
-        return _("The loss curve appears after the first steps.")
-    first = points[0].loss or 0.0
-    last = points[-1].loss or 0.0
-    direction = _("falling") if last < first else _("not falling")
-    sentence = _("Training loss %(last).3f at step %(step)d, %(word)s from %(first).3f.")
-    return sentence % {"last": last, "step": points[-1].step, "word": direction, "first": first}
-
-
-def accuracy_sentence(points: list[Point]) -> str:
-    if not points:
-        return _("Accuracy on held-out rows appears after the first evaluation.")
-    best = max(points, key=lambda p: p.accuracy or 0)
-    sentence = _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.")
-    return sentence % {"best": 100 * (best.accuracy or 0), "step": best.step}
+    loss_sentence = _("The loss curve appears after the first steps.")
+    if len(steps) >= 2:
+        first = steps[0].loss or 0.0
+        last = steps[-1].loss or 0.0
+        direction = _("falling") if last < first else _("not falling")
+        loss_sentence = _("Training loss %(last).3f at step %(step)d, %(word)s from %(first).3f.") % {
+            "last": last,
+            "step": steps[-1].step,
+            "word": direction,
+            "first": first,
+        }
+    accuracy_sentence = _("Accuracy on held-out rows appears after the first evaluation.")
+    if evaluations:
+        best = max(evaluations, key=lambda p: p.accuracy or 0)
+        sentence = _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.")
+        accuracy_sentence = sentence % {"best": 100 * (best.accuracy or 0), "step": best.step}
+    return loss_and_score_charts(
+        [Loss(p.step, p.loss) for p in steps],
+        [Scores(p.step, p.accuracy, p.macro_f1) for p in evaluations],
+        loss_sentence,
+        accuracy_sentence,
+    )
 
 
 def verdict(task: Task, points: list[Point]) -> str:
@@ -73,14 +67,14 @@ def verdict(task: Task, points: list[Point]) -> str:
     return sentence % {"points": margin}
 
 
-def quarter(task: Task) -> int:
-    """Return the quarter of a run, 0 to 3, and 4 when it has ended. Screen readers are told when it changes."""
-    return 4 if task.status in ENDED else task.percent // 25
+def announcement(task: Task, quarter_on_page: str) -> tuple[int, str]:
+    """Return the quarter of a run, 0 to 3 or 4 when it has ended, and what a screen reader is told when it changes.
 
-
-def announcement(task: Task) -> str:
-    """Return what a screen reader is told in this quarter of the run."""
+    Polls come every second; an announcement with each of them would drown everything else that is read aloud.
+    """
+    quarter = 4 if task.status in ENDED else task.percent // 25
+    if quarter_on_page in ("", str(quarter)):
+        return quarter, ""
     if task.status in ENDED:
-        return str(task.get_status_display())
-    reached = quarter(task)
-    return _("%(percent)d %% done.") % {"percent": 25 * reached} if reached else ""
+        return quarter, str(task.get_status_display())
+    return quarter, _("%(percent)d %% done.") % {"percent": 25 * quarter} if quarter else ""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import version as installed_version
@@ -36,19 +35,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PastError:
-    """Median relative error of the estimates of recent runs, in time and in memory. 0.1 is 10 %."""
+    """How far the estimates of recent runs were off, by the median, in time and in memory."""
 
     runs: int
-    seconds: float
-    memory: float
-
-    @property
-    def time_percent(self) -> int:
-        return round(100 * self.seconds)
-
-    @property
-    def memory_percent(self) -> int:
-        return round(100 * self.memory)
+    time_percent: int
+    memory_percent: int
 
 
 def request_estimate(user: User, config: RunConfig, version: Version | None, *, again: bool) -> Estimate:
@@ -56,14 +47,18 @@ def request_estimate(user: User, config: RunConfig, version: Version | None, *, 
     timing = Timing.objects.filter(key=cache_key(config, version)).first()
     if timing is None or (again and timing.can_resume):
         timing = queue_measurement(user, config, version)
-    return Estimate(timing, forecast_from(timing, config))
+    if not timing.result:
+        return Estimate(timing, None)
+    return Estimate(timing, estimate_run(config, RunMeasurement(**timing.result)))
 
 
 def stored_estimate(config: RunConfig, version: Version | None) -> dict[str, float] | None:
     """Return the estimate for `Task.foreseen` if such a run has been measured, else None."""
     timing = Timing.objects.filter(key=cache_key(config, version), status=Status.SUCCESS).first()
-    estimated = forecast_from(timing, config) if timing else None
-    return {"seconds": estimated.seconds, "memory_mb": estimated.memory_mb} if estimated else None
+    if timing is None or not timing.result:
+        return None
+    estimated = estimate_run(config, RunMeasurement(**timing.result))
+    return {"seconds": estimated.seconds, "memory_mb": estimated.memory_mb}
 
 
 def with_actual_usage(task: Task, metrics: dict[str, Any]) -> dict[str, float] | None:
@@ -84,20 +79,12 @@ def past_error() -> PastError | None:
     estimates = [foreseen for foreseen in recent if foreseen and "took_seconds" in foreseen]
     if not estimates:
         return None
+    # The median: a single run on a machine that was busy with something else must not decide.
     return PastError(
         runs=len(estimates),
-        seconds=median_error((e["seconds"], e["took_seconds"]) for e in estimates),
-        memory=median_error((e["memory_mb"], e["took_mb"]) for e in estimates),
+        time_percent=round(100 * median(abs(e["seconds"] / e["took_seconds"] - 1) for e in estimates)),
+        memory_percent=round(100 * median(abs(e["memory_mb"] / e["took_mb"] - 1) for e in estimates)),
     )
-
-
-def median_error(pairs: Iterable[tuple[float, float]]) -> float:
-    """Return the median relative error of (estimated, actual) pairs."""
-    return median(abs(estimated / actual - 1) for estimated, actual in pairs)
-
-
-def forecast_from(timing: Timing, config: RunConfig) -> RunEstimate | None:
-    return estimate_run(config, RunMeasurement(**timing.result)) if timing.result else None
 
 
 def cache_key(config: RunConfig, version: Version | None) -> str:
@@ -106,7 +93,7 @@ def cache_key(config: RunConfig, version: Version | None) -> str:
         settings_with_influence(config),
         version.hash if version else None,
         queue.device_kind_for(config.training.device),
-        installed_version("torch"),
+        installed_version("torch"),  # another release may compute at another speed
         [field.name for field in fields(RunMeasurement)],  # measurements of an earlier release may lack some of them
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypedDict, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_origin
 
 import yaml
 from django import forms
@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from engine import safe_yaml
 from engine.config import RunConfig
-from web.errors import LorasiteError, RequestTooLargeError
+from web.errors import RequestTooLargeError
+from web.forms import ServiceErrorsMixin
 
 NAME = "experiment_name"
 MAIN_FIELDS = {
@@ -44,16 +45,31 @@ class Section(TypedDict):
     has_errors: bool
 
 
-def config_fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every field of the configuration with its dotted name, such as `lora.r`."""
-    yield NAME, RunConfig.model_fields[NAME]
+class ConfigField(NamedTuple):
+    """A field of the configuration, by its dotted name such as `lora.r`."""
+
+    path: str
+    info: FieldInfo
+    choices: list[str]  # all that it may be, or none if it may be anything
+    types: set[object]  # its annotation and the parts of it: `int | None` has int, NoneType and itself
+
+
+def config_fields() -> Iterator[ConfigField]:
+    """Yield every field of the configuration in its order."""
+    infos = {NAME: RunConfig.model_fields[NAME]}
     for section in SECTIONS:
         model: Any = RunConfig.model_fields[section].annotation
-        for name, info in model.model_fields.items():
-            yield f"{section}.{name}", info
+        infos |= {f"{section}.{name}": info for name, info in model.model_fields.items()}
+    for path, info in infos.items():
+        choices: list[str] = []
+        if info.annotation is bool:
+            choices = ["false", "true"]
+        elif get_origin(info.annotation) is Literal:
+            choices = list(get_args(info.annotation))
+        yield ConfigField(path, info, choices, {info.annotation, *get_args(info.annotation)})
 
 
-class RunForm(forms.Form):
+class RunForm(ServiceErrorsMixin):
     """Fields have the dotted names of the configuration; an empty one takes the configuration's default."""
 
     def __init__(
@@ -66,18 +82,16 @@ class RunForm(forms.Form):
     ) -> None:
         super().__init__(data, initial=form_texts(config))
         self.config = config
+        # Makes two clicks on Start one run: services.submit takes it as the idempotency key.
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
-        for path, info in config_fields():
-            self.fields[path] = form_field(path, info)
-        self._offer_choices("data.dataset_name", datasets)
-        self._offer_choices("model.name", models)
-
-    def _offer_choices(self, path: str, names: list[str]) -> None:
-        """Offer these names. Another one that came from a YAML text stays in the list, so that its error can be shown."""
-        current = self.data.get(path) or self.initial.get(path)
-        if current and current not in names:
-            names = [*names, current]
-        self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
+        for field in config_fields():
+            self.fields[field.path] = form_field(field)
+        for path, names in (("data.dataset_name", datasets), ("model.name", models)):
+            # A name that came from a YAML text stays in the list, so that its error can be shown.
+            current = self.data.get(path) or self.initial.get(path)
+            if current and current not in names:
+                names = [*names, current]
+            self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
 
     def main_fields(self) -> list[forms.BoundField]:
         return [self[path] for path in MAIN_FIELDS]
@@ -95,69 +109,52 @@ class RunForm(forms.Form):
         """Return the mapping that services.parse_config reads: the values that were filled in, none that was left empty."""
         if not self.is_bound:
             return dict(self.config)
-        if sum(len(self.data.get(path, "")) for path, _info in config_fields()) > safe_yaml.LIMIT:
+        if sum(len(self.data.get(field.path, "")) for field in config_fields()) > safe_yaml.LIMIT:
             raise RequestTooLargeError(
                 gettext("These values are too long for a configuration; nothing was queued. Shorten them.")
             )
         config: dict[str, Any] = {}
-        for path, info in config_fields():
-            value = parse_field(info, self.data.get(path, ""))
+        for field in config_fields():
+            value = parse_field(field, self.data.get(field.path, ""))
             if value is None:
                 continue
-            if path == NAME:
+            if field.path == NAME:
                 config[NAME] = value
             else:
-                section, name = path.split(".")
+                section, name = field.path.split(".")
                 config.setdefault(section, {})[name] = value
         return config
 
-    def add_service_error(self, error: LorasiteError) -> None:
-        """Show each problem next to its field, and those without a field here at the top."""
-        self.full_clean()
-        for problem in error.problems or [{"field": "", "message": error.message}]:
-            self.add_error(problem["field"] if problem["field"] in self.fields else None, str(problem["message"]))
 
-
-def form_field(path: str, info: FieldInfo) -> forms.Field:
+def form_field(field: ConfigField) -> forms.Field:
     """Return a text field, whatever the type: RunConfig decides what a value means."""
-    choices = fixed_choices(info.annotation)
     widget: forms.Widget
-    if choices:
-        widget = forms.Select(choices=[(choice, choice) for choice in choices])
-    elif {int, float} & types_of(info.annotation):
+    if field.choices:
+        widget = forms.Select(choices=[(choice, choice) for choice in field.choices])
+    elif {int, float} & field.types:
         widget = forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
     else:
         widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     return forms.CharField(
-        label=MAIN_FIELDS.get(path, path.partition(".")[2]),
-        help_text=gettext(info.description) if info.description else "",
+        label=MAIN_FIELDS.get(field.path, field.path.partition(".")[2]),
+        help_text=gettext(field.info.description) if field.info.description else "",
         required=False,
         widget=widget,
     )
 
 
-def fixed_choices(annotation: object) -> list[str]:
-    if annotation is bool:
-        return ["false", "true"]
-    return list(get_args(annotation)) if get_origin(annotation) is Literal else []
-
-
-def types_of(annotation: object) -> set[object]:
-    """Return an annotation and its parts: `int | None` has int, NoneType and itself."""
-    return {annotation, *get_args(annotation)}
-
-
-def parse_field(info: FieldInfo, text: str) -> object:
+def parse_field(field: ConfigField, text: str) -> object:
     """Return a field's text as YAML reads it, so that lists and mappings can be entered; None if it is empty."""
     text = text.strip()
     if not text:
         return None
-    if str in types_of(info.annotation) or fixed_choices(info.annotation):
+    # As YAML, a dataset called "1e3" or "no" would not be a text.
+    if str in field.types or field.choices:
         return text
     try:
         return safe_yaml.read(text)
     except safe_yaml.NotYamlError:
-        return text
+        return text  # RunConfig refuses it in words, next to the field
 
 
 def form_texts(config: Mapping[str, Any]) -> dict[str, str]:

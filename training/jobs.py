@@ -1,6 +1,5 @@
 """The functions that RQ calls for training: run the engine, write its events, record what it left."""
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict
@@ -42,19 +41,19 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
 
     def perform(self, task: Task, stop: StopSignal) -> dict[str, Any]:
         version = task.experiment.version
-        config = run_config(task.experiment.config, version)
+        config, paths = engine_inputs(task.experiment.config, version)
         progress = TrainingProgress(task, logging_steps=config.training.logging_steps)
         task.note("info", _("Attempt {n} starts.").format(n=task.attempt))
         metrics: dict[str, Any] = {}
         events = train(
             config,
-            **engine_paths(config, version),
+            **paths,
             dataset_hash=version.hash if version else None,
             results=task.experiment.folder,
             should_save=stop.is_set,
         )
         try:
-            with closing(events):
+            with closing(events):  # cleans up behind the engine at once, also when the lease is lost
                 for event in events:
                     stop.check_lease()
                     progress.add(event)
@@ -62,7 +61,7 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
         except RunInterruptedError:
             raise TaskStoppedError from None
         finally:
-            progress.write()
+            progress.write()  # what came within the last second
         return metrics
 
     def finish(self, task: Task, outcome: dict[str, Any]) -> None:
@@ -90,24 +89,19 @@ class TimingRunner(TaskRunner[Timing, dict[str, Any]]):
     model = Timing
 
     def perform(self, task: Timing, stop: StopSignal) -> dict[str, Any]:
-        config = run_config(task.config, task.version)
-        report = progress_reporter(Progress(task), stop)
-        return estimate.measure_run(config, **engine_paths(config, task.version), report_progress=report).to_json()
+        config, paths = engine_inputs(task.config, task.version)
+        progress = Progress(task)
+
+        def report_progress(done: int, total: int) -> None:
+            progress.changes = {"step": done, "total_steps": total}
+            progress.write_when_due()
+            if stop.is_set():
+                raise TaskStoppedError
+
+        return estimate.measure_run(config, **paths, report_progress=report_progress).to_json()
 
     def finish(self, task: Timing, outcome: dict[str, Any]) -> None:
         end_attempt(task, Status.SUCCESS, result=outcome, deaths=0)
-
-
-def progress_reporter(progress: Progress, stop: StopSignal) -> Callable[[int, int], None]:
-    """Return a function of (steps done, all steps) that writes them and raises TaskStoppedError when `stop` is set."""
-
-    def report(done: int, total: int) -> None:
-        progress.changes = {"step": done, "total_steps": total}
-        progress.write_when_due()
-        if stop.is_set():
-            raise TaskStoppedError
-
-    return report
 
 
 class EnginePaths(TypedDict):
@@ -116,18 +110,18 @@ class EnginePaths(TypedDict):
     cache_dir: Path
 
 
-def engine_paths(config: RunConfig, version: Version | None) -> EnginePaths:
-    """Return where the engine finds data, base models and cached tokens; without a version, download the hub's data."""
-    return {
+def engine_inputs(stored: dict[str, Any], version: Version | None) -> tuple[RunConfig, EnginePaths]:
+    """Return the stored configuration, and where the engine finds data, base models and cached tokens.
+
+    Without a version, the data are those of the hub, which are downloaded the first time.
+    """
+    config = RunConfig.parse(stored)
+    if version:
+        # The platform stores every dataset under column names of its own, whatever those of the file were.
+        config.data = config.data.model_copy(update=STORED_COLUMNS)
+    paths: EnginePaths = {
         "data_file": version.path if version else hub_data_file(config.data),
         "base_models_dir": settings.BASE_MODELS_DIR,
         "cache_dir": token_cache_dir(),
     }
-
-
-def run_config(stored: dict[str, Any], version: Version | None) -> RunConfig:
-    """Return the stored configuration, with the fixed column names of the platform's own datasets."""
-    config = RunConfig.parse(stored)
-    if version:
-        config.data = config.data.model_copy(update=STORED_COLUMNS)
-    return config
+    return config, paths

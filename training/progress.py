@@ -39,7 +39,7 @@ class TrainingProgress(Progress):
                 self.changes["step"] = event.resumed_from_step
                 self.changes["facts"] = asdict(event)
             case events.StepDone():
-                self._add_step(event)
+                self.add_step(event)
             case events.Evaluated():
                 self.evaluations[event.step] = Point(
                     task=self.task,
@@ -55,7 +55,10 @@ class TrainingProgress(Progress):
             self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
         self.write_when_due()
 
-    def _add_step(self, event: events.StepDone) -> None:
+    def add_step(self, event: events.StepDone) -> None:
+        """Take over a step: the newest values for the row, and a point of the curves at every `logging_steps`."""
+        import torch  # heavy, and the engine has loaded it by now
+
         for name in ("step", "total_steps", "epoch", "loss", "tokens_per_second", "eta_seconds"):
             self.changes[name] = getattr(event, name)
         if event.step % self.logging_steps and event.step not in (1, event.total_steps):
@@ -69,12 +72,16 @@ class TrainingProgress(Progress):
             tokens_per_second=event.tokens_per_second,
             cpu_percent=self.process.cpu_percent(),
             memory_mb=self.process.memory_info().rss / 2**20,
-            gpu_memory_mb=gpu_memory_mb(),
+            gpu_memory_mb=torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_initialized() else None,
         )
 
     def write_more(self) -> None:
-        upsert_points(self.steps, STEP_FIELDS)
-        upsert_points(self.evaluations, EVAL_FIELDS)
+        for points, fields in ((self.steps, STEP_FIELDS), (self.evaluations, EVAL_FIELDS)):
+            # A row may be there already: a resumed run measures some steps again, and an evaluation shares its row with
+            # the step before it. So only the fields of this kind are written over.
+            Point.objects.bulk_create(
+                points.values(), update_conflicts=True, unique_fields=["task", "step"], update_fields=fields
+            )
         LogLine.objects.bulk_create(self.lines)
 
     def clear(self) -> None:
@@ -82,21 +89,3 @@ class TrainingProgress(Progress):
         self.steps = {}
         self.evaluations = {}
         self.lines = []
-
-
-def gpu_memory_mb() -> float | None:
-    """Return the GPU memory that this process has allocated, in MiB; None without CUDA."""
-    import torch  # heavy, and the engine has loaded it by now
-
-    return torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_initialized() else None
-
-
-def upsert_points(points: dict[int, Point], fields: list[str]) -> None:
-    """Write `fields` of the points by step.
-
-    A row may be there already: a resumed run measures some steps again, and an evaluation shares its row with the step
-    before it.
-    """
-    Point.objects.bulk_create(
-        points.values(), update_conflicts=True, unique_fields=["task", "step"], update_fields=fields
-    )

@@ -10,9 +10,7 @@ from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts_usage, limit_of
 from web.errors import InvalidError
 
-from .models import LogLine, Status, Task
-
-LOG_PAGE = 500
+from .models import Status, Task
 
 
 def visible_tasks(user: User) -> QuerySet[Task]:
@@ -33,17 +31,12 @@ def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
     return tasks
 
 
-def _complete_tasks() -> QuerySet[Task]:
-    return Task.objects.select_related("experiment__version__dataset", "owner")
-
-
-def task_for(user: User, task_id: UUID) -> Task:
-    return get_visible(user, _complete_tasks(), pk=task_id)
-
-
-def managed_task(user: User, task_id: UUID) -> Task:
-    """Return the task if the person may cancel and resume it."""
-    return get_managed(user, _complete_tasks(), pk=task_id)
+def task_for(user: User, task_id: UUID, *, manage: bool = False) -> Task:
+    """Return the task with its experiment and data; with `manage`, only to those who may cancel and resume it."""
+    tasks = Task.objects.select_related("experiment__version__dataset", "owner")
+    if manage:
+        return get_managed(user, tasks, pk=task_id)
+    return get_visible(user, tasks, pk=task_id)
 
 
 @counts_usage("running")
@@ -61,11 +54,6 @@ def running_count(user: User) -> int:
     return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
 
 
-def log_after(task: Task, after: int = 0) -> list[LogLine]:
-    """Return the next LOG_PAGE lines of the run's log, the oldest first."""
-    return list(task.log.filter(pk__gt=after)[:LOG_PAGE])
-
-
 def note_for(task: Task) -> str:
     """Return a sentence on what the status alone does not say; empty if it says everything."""
     if task.status == Status.STARTED and task.cancel_requested:
@@ -75,17 +63,13 @@ def note_for(task: Task) -> str:
     if task.status != Status.PENDING:
         return ""
     if task.sent_at is not None:
-        return _("Waiting in the queue. Runs ahead: {count}.").format(count=place_in_line(task))
+        ahead = Task.objects.filter(
+            status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
+        ).count()
+        return _("Waiting in the queue. Runs ahead: {count}.").format(count=ahead)
     most = limit_of(task.owner, "running")
     if most:
         return _("Waiting until fewer than {limit} of your runs are in progress, which is your limit.").format(
             limit=most
         )
     return _("Waiting for the queue. The run is sent as soon as the queue is back.")
-
-
-def place_in_line(task: Task) -> int:
-    """Return how many tasks of the same queue wait before this one."""
-    return Task.objects.filter(
-        status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
-    ).count()

@@ -28,6 +28,7 @@ from . import estimates
 from .models import Task, WrongStateError
 from .sources import check_base_model
 
+# A name that is neither of these is a dataset of the platform.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
 
@@ -63,10 +64,11 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
     if earlier_task:
         return earlier_task
     version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
-    return create_once(user, idempotency_key, request_hash, tasks, lambda: _create(user, config, version))
+    return create_once(user, idempotency_key, request_hash, tasks, lambda: create_task(user, config, version))
 
 
-def _create(user: User, config: RunConfig, version: Version | None) -> Task:
+def create_task(user: User, config: RunConfig, version: Version | None) -> Task:
+    """Store experiment and task; only call it in a transaction, after whose commit the task goes to the queue."""
     User.objects.select_for_update().get(pk=user.pk)  # so that two submits do not count the quota at the same time
     require_queue_quota(user)
     require_storage_quota(user)
@@ -145,29 +147,23 @@ def find_version(user: User, config: RunConfig) -> Version | None:
 def check_validation_rules(version: Version, config: RunConfig) -> None:
     """Raise Invalid if the version has a finding that the run's own rules call an error."""
     codes = [code for code, severity in config.data.validation_rules.items() if severity == "error"]
-    if "over_token_limit" in codes:  # the stored finding is for the sample model and the default limit
+    if "over_token_limit" in codes:
+        # The stored finding is for the sample model and the default limit, so count with this run's own.
         codes.remove("over_token_limit")
-        check_token_limit(version, config)
+        lengths = text_statistics.token_lengths(version, config.model.name)
+        if lengths is None:
+            check_base_model(config.model)  # counting would load the model's tokenizer
+            lengths = text_statistics.count_tokens(version, config.model.name)
+        count, share = text_statistics.share_over(lengths, config.data.max_length)
+        if count:
+            message = _(
+                "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
+            ).format(count=count, percent=f"{100 * share:.2g}", limit=config.data.max_length)
+            raise InvalidError(message, field="data.validation_rules")
     finding = version.findings.filter(code__in=codes).first()
     if finding:
         raise InvalidError(
             _("Refused by your rule for {code}: {message}").format(code=finding.code, message=finding.message),
-            field="data.validation_rules",
-        )
-
-
-def check_token_limit(version: Version, config: RunConfig) -> None:
-    """Raise Invalid if texts are longer than this run reads, by the tokenizer of its own base model."""
-    lengths = text_statistics.token_lengths(version, config.model.name)
-    if lengths is None:
-        check_base_model(config.model)
-        lengths = text_statistics.count_tokens(version, config.model.name)
-    count, share = text_statistics.share_over(lengths, config.data.max_length)
-    if count:
-        raise InvalidError(
-            _(
-                "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
-            ).format(count=count, percent=f"{100 * share:.2g}", limit=config.data.max_length),
             field="data.validation_rules",
         )
 

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse, QueryDict
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
@@ -12,7 +12,6 @@ from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
-from accounts.models import User
 from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
@@ -25,7 +24,7 @@ from .copy_as import copies
 from .forms import RunForm
 from .models import Task
 
-LOG_TAIL = 12
+LOG_TAIL = 12  # lines
 
 
 @login_required
@@ -34,8 +33,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
     points = list(task.points.all())
-    quarter = curves.quarter(task)
-    quarter_on_page = request.GET.get("heard", "")
+    quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
     context = {
         "task": task,
         "experiment": task.experiment,
@@ -46,7 +44,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "log": task.log.order_by("-pk")[:LOG_TAIL],
         "note": selectors.note_for(task),
         "quarter": quarter,
-        "announcement": curves.announcement(task) if quarter_on_page not in ("", str(quarter)) else "",
+        "announcement": announcement,
         "manages": can_manage(request.user, task),
         "polled": bool(request.htmx),
     }
@@ -67,18 +65,21 @@ def new(request: SignedInRequest) -> HttpResponse:
     do = request.POST.get("do", "start") if request.method == "POST" else ""
     if do:
         count_request(request, "validate")  # each button parses the YAML values of the form
-    form = make_form(request.user, initial_config(request), request.POST if do not in ("", "read") else None)
+    datasets = [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(request.user)]
+    config = initial_config(request, datasets)
+    sent = request.POST if do not in ("", "read") else None
+    form = RunForm(sent, config=config, datasets=datasets, models=presets.base_models())
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
     try:
         if do == "start":
             return redirect("training:run", submit_form(request, form).pk)
         if do == "estimate":
-            config = services.parse_config(form.configuration())
-            estimate = services.estimate(user=request.user, config=config, again="poll" not in request.POST)
+            parsed = services.parse_config(form.configuration())
+            estimate = services.estimate(user=request.user, config=parsed, again="poll" not in request.POST)
         if do == "read":
-            config = services.parse_config(request.POST.get("yaml", ""))
-            form = make_form(request.user, config.model_dump(mode="json"))
+            config = services.parse_config(request.POST.get("yaml", "")).model_dump(mode="json")
+            form = RunForm(config=config, datasets=datasets, models=presets.base_models())
     except LorasiteError as error:
         problem = error
         if do == "start":
@@ -101,35 +102,28 @@ def new(request: SignedInRequest) -> HttpResponse:
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 
 
-def initial_config(request: SignedInRequest) -> dict[str, Any]:
-    """Return what the form starts from: an earlier experiment (`like`) or a preset, and a dataset."""
+def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, Any]:
+    """Return what the form starts from: an earlier experiment (`like`) or a preset, and a dataset.
+
+    A dataset without a version means the one of `datasets` (name@version), which are the newest.
+    """
     dataset_name = request.GET.get("dataset", "")
     like = request.GET.get("like")
     if like:
         return services.config_like(get_experiment(request.user, like), dataset_name)
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
     dataset_name = dataset_name or config["data"]["dataset_name"]
-    newest = {name.partition("@")[0]: name for name in newest_versions(request.user)}
+    newest = {name.partition("@")[0]: name for name in datasets}
     config["data"]["dataset_name"] = newest.get(dataset_name, dataset_name)
     return config | {"experiment_name": free_name("run-1")}
 
 
-def make_form(user: User, config: dict[str, Any], data: QueryDict | None = None) -> RunForm:
-    return RunForm(data, config=config, datasets=newest_versions(user), models=presets.base_models())
-
-
-def newest_versions(user: User) -> list[str]:
-    """Return the newest version of every dataset that the person may see, as name@version."""
-    return [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(user)]
-
-
 def submit_form(request: SignedInRequest, form: RunForm) -> Task:
+    """Submit the run that the form describes; its hidden token makes two clicks on Start one run."""
     count_request(request, "train")
     config = services.parse_config(form.configuration())
-    # The form's hidden token makes two clicks on Start one run.
-    return services.submit(
-        user=request.user, config=config, idempotency_key=parse_idempotency_key(request.POST.get("token", ""))
-    )
+    key = parse_idempotency_key(request.POST.get("token", ""))
+    return services.submit(user=request.user, config=config, idempotency_key=key)
 
 
 @login_required
@@ -156,12 +150,12 @@ def again(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_POST
 def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
-    services.cancel(user=request.user, task=selectors.managed_task(request.user, task_id))
+    services.cancel(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
     return redirect("training:run", task_id)
 
 
 @login_required
 @require_POST
 def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
-    services.resume(user=request.user, task=selectors.managed_task(request.user, task_id))
+    services.resume(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
     return redirect("training:run", task_id)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -95,7 +96,7 @@ def note_refusal(request: HttpRequest | Request, error: LorasiteError) -> None:
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
     """Return the error as a page, or as problem+json for the API and clients that do not accept HTML."""
     response: HttpResponse
-    if request.path.startswith("/api/") or not request.accepts("text/html"):
+    if request.path.startswith(settings.API_PREFIX) or not request.accepts("text/html"):
         body = problem(error, request)
         response = JsonResponse(body, status=error.status, content_type="application/problem+json")
     else:

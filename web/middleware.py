@@ -93,7 +93,7 @@ class ApiMiddleware(ConditionalGetMiddleware):
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Refuse an unknown version or a body that is too large before anything reads it."""
-        if not request.path.startswith("/api/"):
+        if not request.path.startswith(settings.API_PREFIX):
             return None
         if request.headers.get(VERSION_HEADER, NEWEST) not in KNOWN:
             message = _("Supported API versions: %(known)s.") % {"known": ", ".join(KNOWN)}
@@ -106,7 +106,7 @@ class ApiMiddleware(ConditionalGetMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Add the version, and an ETag to the whole response of a GET; answer 304 if the client has that already."""
-        if not request.path.startswith("/api/"):
+        if not request.path.startswith(settings.API_PREFIX):
             return response
         # Not a file that is streamed: its ETag would need all of it in memory.
         if request.method == "GET" and response.status_code in (200, 304) and isinstance(response, HttpResponse):

@@ -9,6 +9,7 @@ from django.utils.translation import ngettext
 from datasets_app import descriptions
 from datasets_app.checks import text_statistics
 from datasets_app.models import Finding, Version
+from web.charts import chart
 
 _MOST_BARS = 12
 _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further fields say; the others have a column
@@ -57,15 +58,15 @@ def length_chart(version: Version) -> dict[str, Any]:
     mode = max(version.lengths, key=lambda b: b["rows"], default={"from": 0, "to": 1})
     longest = version.lengths[-1]["to"] - 1 if version.lengths else 0
     sentence = _("Most texts have %(low)s to %(high)s characters; the longest has %(longest)s.")
-    return {
-        "type": "bar",
-        "title": _("Text length"),
-        "sentence": sentence % {"low": mode["from"], "high": mode["to"] - 1, "longest": longest},
-        "x_label": _("characters"),
-        "y_label": _("rows"),
-        "labels": [f"{b['from']}–{b['to'] - 1}" for b in version.lengths],
-        "series": [{"label": _("rows"), "data": [b["rows"] for b in version.lengths]}],
-    }
+    return chart(
+        _("Text length"),
+        sentence % {"low": mode["from"], "high": mode["to"] - 1, "longest": longest},
+        [f"{b['from']}–{b['to'] - 1}" for b in version.lengths],
+        {_("rows"): [b["rows"] for b in version.lengths]},
+        x_label=_("characters"),
+        y_label=_("rows"),
+        kind="bar",
+    )
 
 
 def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | None:
@@ -82,16 +83,16 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
     bins = text_statistics.histogram(lengths, limit)
     within = [b["rows"] if b["to"] <= limit else 0 for b in bins]
     beyond = [b["rows"] if b["to"] > limit else 0 for b in bins]
-    return {
-        "type": "bar",
-        "stacked": True,
-        "title": _("Tokens per text"),
-        "sentence": sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
-        "x_label": _("tokens"),
-        "y_label": _("rows"),
-        "labels": [f"{b['from']}–{b['to']}" for b in bins],
-        "series": [{"label": _("complete"), "data": within}, {"label": _("truncated"), "data": beyond}],
-    }
+    return chart(
+        _("Tokens per text"),
+        sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
+        [f"{b['from']}–{b['to']}" for b in bins],
+        {_("complete"): within, _("truncated"): beyond},
+        x_label=_("tokens"),
+        y_label=_("rows"),
+        kind="bar",
+        stacked=True,
+    )
 
 
 def languages(version: Version) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 from django.http import FileResponse
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,7 +20,7 @@ from web.requests import refuse_unknown_fields
 
 from ..models import ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME
-from ..selectors import managed_experiment
+from ..selectors import get_experiment
 from . import selectors, services
 from .serializers import AliasSerializer, DescribeSerializer, ModelDetail, ModelRow, RegisterSerializer
 
@@ -35,7 +35,18 @@ CHOICES = {"sort": ["", *selectors.SORTABLE, *(f"-{key}" for key in selectors.SO
 ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{ALIAS_NAME.pattern}$"}, OpenApiParameter.PATH)
 
 
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="models_list",
+        parameters=[
+            OpenApiParameter(name, str, description=DESCRIPTIONS.get(name, ""), enum=CHOICES.get(name))
+            for name in selectors.FILTERS
+        ],
+    )
+)
 class Models(ListAPIView[RegisteredModel]):
+    """The registered models that you may see."""
+
     serializer_class = ModelRow
 
     def get_queryset(self) -> QuerySet[RegisteredModel]:
@@ -43,17 +54,6 @@ class Models(ListAPIView[RegisteredModel]):
             return RegisteredModel.objects.none()
         query = {name: self.request.query_params.get(name, "") for name in selectors.FILTERS}
         return selectors.search(signed_in_user(self.request), **query)
-
-    @extend_schema(
-        operation_id="models_list",
-        parameters=[
-            OpenApiParameter(name, str, description=DESCRIPTIONS.get(name, ""), enum=CHOICES.get(name))
-            for name in selectors.FILTERS
-        ],
-    )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """The registered models that you may see."""
-        return super().get(request, *args, **kwargs)
 
     @extend_schema(
         operation_id="models_register", request=RegisterSerializer, parameters=[HEADER], responses={201: ModelDetail}
@@ -67,7 +67,7 @@ class Models(ListAPIView[RegisteredModel]):
         values = serializer.validated_data
         version = services.register(
             user=signed_in_user(request),
-            experiment=managed_experiment(signed_in_user(request), values["experiment"]),
+            experiment=get_experiment(signed_in_user(request), values["experiment"], manage=True),
             name=values["name"],
             summary=values.get("summary", ""),
             note=values.get("note", ""),
@@ -88,7 +88,7 @@ class OneModel(APIView):
     @extend_schema(operation_id="model_describe", request=DescribeSerializer, responses=ModelDetail)
     def patch(self, request: Request, name: str) -> Response:
         """Change the summary, the card's text or the licences; what is not sent stays."""
-        version = selectors.managed_version(signed_in_user(request), name)
+        version = selectors.version_for(signed_in_user(request), name, manage=True)
         refuse_unknown_fields(request.data, DescribeSerializer)
         if not request.data:
             raise InvalidError(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
@@ -107,7 +107,7 @@ class OneModel(APIView):
     @extend_schema(operation_id="model_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         """Delete a model with all its versions, or with name@3 only that version."""
-        version = selectors.managed_version(signed_in_user(request), name)
+        version = selectors.version_for(signed_in_user(request), name, manage=True)
         if "@" in name:
             services.delete_version(user=signed_in_user(request), version=version)
         else:
@@ -130,7 +130,7 @@ class ModelAlias(APIView):
     @extend_schema(operation_id="model_alias", request=AliasSerializer, responses=ModelDetail, parameters=[ALIAS])
     def put(self, request: Request, name: str, alias: str) -> Response:
         """Point name@alias at this version, whatever it pointed at before."""
-        model = selectors.managed_model(signed_in_user(request), name)
+        model = selectors.model_for(signed_in_user(request), name, manage=True)
         refuse_unknown_fields(request.data, AliasSerializer)
         serializer = AliasSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -141,7 +141,7 @@ class ModelAlias(APIView):
     @extend_schema(operation_id="model_alias_end", responses={204: None})
     def delete(self, request: Request, name: str, alias: str) -> Response:
         """Remove an alias; the version stays."""
-        model = selectors.managed_model(signed_in_user(request), name)
+        model = selectors.model_for(signed_in_user(request), name, manage=True)
         services.remove_alias(user=signed_in_user(request), model=model, name=alias)
         return Response(status=204)
 

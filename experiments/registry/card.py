@@ -1,20 +1,14 @@
 """The card of a model version: facts of its run, a text that people write, and both together as README.md."""
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
-from datasets_app.models import Version
-
 from ..models import Experiment, ModelVersion
 from ..results import plain_peft_code, verdict
-
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
 
 LICENCES = ("base_model", "dataset")
 # As the makers of the presets' base models state them; people fill in those of other models.
@@ -38,17 +32,6 @@ TAGS = {
     "a", "blockquote", "br", "code", "em", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "strong",
     "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
-
-
-def known_licences(experiment: Experiment) -> dict[str, str]:
-    """Return the licences to start with; people fill in what is empty."""
-    return {"base_model": BASE_MODEL_LICENCES.get(experiment.base_model, ""), "dataset": ""}
-
-
-def limits(data: Version | None) -> list[dict[str, Any]]:
-    """Return the findings of the data's validation report."""
-    findings = data.findings.all() if data else []
-    return [{"code": f.code, "severity": f.severity, "count": f.count, "message": f.message} for f in findings]
 
 
 def metrics_at(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
@@ -81,20 +64,15 @@ def first_text(version: ModelVersion) -> str:
     return f"## {purpose_title}\n\n{purpose} {training}\n\n## {use_title}\n\n{to_do}\n"
 
 
-def rendered(text: str) -> SafeString:
+def render_card(text: str) -> SafeString:
     """Return Markdown as inert HTML: no script, style or image, and no links but http, https and mailto."""
-    import nh3  # deferred: only pages with a card need it
+    # Deferred: only pages with a card need them.
+    import nh3
+    from markdown_it import MarkdownIt
 
-    html = _markdown().render(text)
+    html = MarkdownIt("js-default", {"html": False, "linkify": False}).render(text)
     clean = nh3.clean(html, tags=TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https", "mailto"})
     return mark_safe(clean)  # noqa: S308  nh3 has just made it safe
-
-
-@cache
-def _markdown() -> "MarkdownIt":
-    from markdown_it import MarkdownIt  # deferred like nh3
-
-    return MarkdownIt("js-default", {"html": False, "linkify": False})
 
 
 def readme(version: ModelVersion) -> str:
@@ -147,23 +125,20 @@ def fact_sections(version: ModelVersion) -> list[str]:
     limit_list = (
         "\n".join(f"- {limit['message']}" for limit in version.limits) or "- The data checks found no problems."
     )
+    results = [verdict(version.metrics)]
+    per_label = version.metrics.get("eval", {}).get("per_label", {})
+    if per_label:
+        lines = ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
+        for name, row in per_label.items():
+            label = " ".join(name.replace("|", "\\|").split())  # a label may hold what ends a cell or a line
+            scores = f"{row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']}"
+            lines.append(f"| {label} | {scores} |")
+        results.append("\n".join(lines))
     config = yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)
     return [
-        f"## Results\n\n{verdict(version.metrics)}\n\n{label_table(version)}".rstrip(),
+        "\n\n".join(["## Results", *results]).rstrip(),
         f"## Limits found in the data\n\n{limit_list}",
         f"## Facts\n\n{fact_list}",
         f"## Use it in plain PEFT\n\n```python\n{plain_peft_code('.', version.labels, version.config)}```",
         f"## Configuration\n\n```yaml\n{config}```",
     ]
-
-
-def label_table(version: ModelVersion) -> str:
-    """Return the results of each label as a Markdown table; empty if none are known."""
-    per_label = version.metrics.get("eval", {}).get("per_label", {})
-    if not per_label:
-        return ""
-    lines = ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
-    for name, row in per_label.items():
-        label = " ".join(name.replace("|", "\\|").split())  # a label may hold what ends a cell or a line
-        lines.append(f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']} |")
-    return "\n".join(lines)

@@ -1,7 +1,5 @@
 """A model version's own folder: whole or not at all, and linked to the run's files where the disk allows it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,12 @@ STALE_S = 86_400  # nobody fills a draft for a day
 
 
 def checkpoints(experiment: Experiment) -> dict[str, Any]:
-    """best, last and fastest, those whose files are still there."""
-    kept = experiment.metrics.get("checkpoints", {})
+    """Return the entries of metrics.json for best, last and fastest whose files are still there."""
+    entries = experiment.metrics.get("checkpoints", {})
     return {
-        name: kept[name]
+        name: entries[name]
         for name in ("best", "last", "fastest")
-        if name in kept and (experiment.folder / kept[name]["path"] / ADAPTER[0]).is_file()
+        if name in entries and (experiment.folder / entries[name]["path"] / ADAPTER[0]).is_file()
     }
 
 
@@ -32,12 +30,13 @@ def store_model_files(experiment: Experiment, checkpoint: str, target: Path) -> 
     Files are linked to the run's own where the disk allows it, so that a registered model costs next to nothing.
     """
     source = experiment.final_model
-    with engine_errors():
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep_drafts(target.parent, older_than_s=STALE_S)
         verify_folder(source)
         files = {path.name: path for path in source.iterdir() if path.is_file() and path.name != MANIFEST}
         if checkpoint != "best":
+            # A checkpoint has only the adapter; the tokenizer is the final model's.
             folder = experiment.folder / checkpoints(experiment)[checkpoint]["path"]
             verify_folder(folder)
             files |= {name: folder / name for name in ADAPTER}
@@ -47,15 +46,8 @@ def store_model_files(experiment: Experiment, checkpoint: str, target: Path) -> 
                 link_or_copy(path, draft / name)
 
         write_folder(target, fill)
-    return sum(path.stat().st_size for path in target.iterdir())
-
-
-@contextmanager
-def engine_errors() -> Iterator[None]:
-    """Turn an error of the engine into a refusal that pages and the API can show."""
-    try:
-        yield
     except DiskFullError as error:
         raise disk.DiskFullError from error
     except EngineError as error:
         raise ConflictError(str(error)) from None
+    return sum(path.stat().st_size for path in target.iterdir())

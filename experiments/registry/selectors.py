@@ -1,14 +1,11 @@
 """Queries: which models are registered, and which version a name means."""
 
-from typing import Any
-
 from django.db.models import F, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_managed, get_visible, visible
 from accounts.quotas import counts_usage
-from datasets_app import descriptions
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
@@ -39,24 +36,21 @@ def models_for(user: User) -> QuerySet[RegisteredModel]:
     return visible(user, RegisteredModel.objects.select_related("owner", "latest"))
 
 
-def model_for(user: User, name: str) -> RegisteredModel:
-    return get_visible(user, RegisteredModel.objects.select_related("owner", "latest"), name=name)
+def model_for(user: User, name: str, *, manage: bool = False) -> RegisteredModel:
+    """Return the model with its owner and newest version; with `manage`, only to those who may change it."""
+    models = RegisteredModel.objects.select_related("owner", "latest")
+    if manage:
+        return get_managed(user, models, name=name)
+    return get_visible(user, models, name=name)
 
 
-def managed_model(user: User, name: str) -> RegisteredModel:
-    return get_managed(user, RegisteredModel.objects.select_related("owner", "latest"), name=name)
+def version_for(user: User, reference: str, *, manage: bool = False) -> ModelVersion:
+    """Return the version that "name" (the newest), "name@3" or "name@champion" means.
 
-
-def version_for(user: User, reference: str) -> ModelVersion:
-    """Return the version that "name" (the newest), "name@3" or "name@champion" means; NotFound, also to a stranger."""
+    NotFound, also to a stranger; with `manage`, NotAllowed to a reader.
+    """
     name, _at, which = reference.partition("@")
-    return version_of(model_for(user, name), which)
-
-
-def managed_version(user: User, reference: str) -> ModelVersion:
-    """Return the same for a person who may change the model; NotAllowed to a reader."""
-    managed_model(user, reference.partition("@")[0])
-    return version_for(user, reference)
+    return version_of(model_for(user, name, manage=manage), which)
 
 
 def version_of(model: RegisteredModel, which: str = "") -> ModelVersion:
@@ -87,6 +81,7 @@ def search(
     key = sort.removeprefix("-")
     require_one_of(key, SORTABLE, "sort")
     require_one_of(owner, ("", "me"), "owner")
+    # These can be large, and no list shows them.
     models = models_for(user).defer("latest__config", "latest__metrics", "latest__card")
     if language:
         models = models.filter(language=language)
@@ -107,6 +102,7 @@ def search(
 
 def choices(user: User) -> dict[str, list[str]]:
     """Return the values that the list can be filtered by."""
+    # Without the default order, whose column would make every row distinct.
     models = visible(user, RegisteredModel.objects.order_by())
     languages = models.values_list("language", flat=True).distinct()[:200]
     base_models = models.values_list("base_model", flat=True).distinct()[:200]
@@ -116,17 +112,3 @@ def choices(user: User) -> dict[str, list[str]]:
 def fitting(user: User, labels: list[str]) -> QuerySet[RegisteredModel]:
     """Return the models with exactly these labels, the most accurate on their own data first."""
     return models_for(user).filter(label_set=label_set(labels)).order_by(F("accuracy").desc(nulls_last=True), "pk")
-
-
-def aliases(model: RegisteredModel) -> dict[str, int]:
-    """Return the number of the version that each alias points at."""
-    return dict(model.aliases.values_list("name", "version__number"))
-
-
-def shown_limits(version: ModelVersion) -> list[dict[str, Any]]:
-    """Return the findings in the reader's language; those of a release that had other checks are left out."""
-    return [
-        limit | {"sentence": descriptions.describe_finding(limit["code"], limit["count"])}
-        for limit in version.limits
-        if limit["code"] in descriptions.FINDING_TITLES
-    ]

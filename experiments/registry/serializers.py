@@ -9,7 +9,6 @@ from web.requests import StrictCharField
 
 from ..models import ModelVersion, RegisteredModel
 from .card import LICENCES
-from .selectors import aliases
 
 
 class ModelRow(serializers.ModelSerializer[RegisteredModel]):
@@ -84,7 +83,7 @@ class ModelDetail(ModelRow):
 
     @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
     def get_aliases(self, model: RegisteredModel) -> dict[str, int]:
-        return aliases(model)
+        return dict(model.aliases.values_list("name", "version__number"))
 
     @extend_schema_field(serializers.ListField(child=serializers.IntegerField()))
     def get_versions(self, model: RegisteredModel) -> list[int]:

@@ -52,7 +52,7 @@ def register(
     if earlier := find_created(user, idempotency_key, request_hash, ModelVersion.objects.all()):
         return earlier
     check_source(user, experiment, checkpoint)
-    check_name(user, name)
+    target_model(user, name)  # refuses a name that cannot be used, before files are copied
     require_storage_quota(user)
     facts = version_facts(experiment, checkpoint)
     version = ModelVersion(author=user, key=uuid.uuid4(), note=note[:300], checkpoint=checkpoint, **facts)
@@ -60,7 +60,7 @@ def register(
     try:
         create = partial(insert_version, version, user, name, summary)
         registered = create_once(user, idempotency_key, request_hash, ModelVersion.objects.all(), create)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: no row names the folder, so nothing else would ever remove it
         remove_folder(version.folder)
         raise
     if registered != version:  # the same request was handled at the same moment
@@ -81,13 +81,8 @@ def check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
         raise InvalidError(_("checkpoint is one of: %(listed)s.") % {"listed": listed}, field="checkpoint")
 
 
-def check_name(user: User, name: str) -> None:
-    """Raise Invalid or NameTaken if the person can't register a model of this name."""
-    target_model(user, name)
-
-
 def target_model(user: User, name: str) -> RegisteredModel | None:
-    """Return the person's model of this name, or None if there is none; Invalid or NameTaken as in `check_name`."""
+    """Return the person's model of this name, or None if there is none; InvalidError or NameTakenError if it cannot be used."""
     require_valid_name(name, field="name", reserved=RESERVED_MODELS)
     model = RegisteredModel.objects.filter(name__iexact=name).first()
     if model:
@@ -107,6 +102,7 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
     metrics = {name: value for name, value in experiment.metrics.items() if name in KEPT_METRICS}
     if checkpoint != "best":
         metrics = card.metrics_at(experiment, checkpoint) | {"system": metrics.get("system", {})}
+    findings = data.findings.all() if data else []
     task = getattr(experiment, "task", None)
     return {
         "experiment": experiment,
@@ -115,12 +111,13 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
         "dataset_name": experiment.dataset_name,
         "dataset_hash": experiment.dataset_hash,
         "base_model": experiment.base_model,
-        "licence": card.known_licences(experiment),
+        # People fill in what is empty.
+        "licence": {"base_model": card.BASE_MODEL_LICENCES.get(experiment.base_model, ""), "dataset": ""},
         "language": language_of(data) if data else "",
         "labels": experiment.labels,
         "config": experiment.config,
         "metrics": metrics,
-        "limits": card.limits(data),
+        "limits": [{"code": f.code, "severity": f.severity, "count": f.count, "message": f.message} for f in findings],
         "machine": metrics.get("system", {}),
         "trained_at": task.ended_at if task else None,
         "accuracy": metrics["eval"]["accuracy"],
@@ -130,7 +127,7 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
 
 def language_of(data: Version) -> str:
     """Return the language of most rows, judged by a sample of them; empty if it can't be told."""
-    import polars as pl  # heavy
+    import polars as pl  # heavy: most pages need none of it
 
     every = max(1, data.rows // LANGUAGE_SAMPLE)
     rows = pl.scan_parquet(data.path).select("text").gather_every(every).head(LANGUAGE_SAMPLE).collect()
@@ -143,7 +140,7 @@ def insert_version(version: ModelVersion, user: User, name: str, summary: str) -
     model = target_model(user, name)
     if model is None:
         try:
-            with transaction.atomic():
+            with transaction.atomic():  # a savepoint, so that this transaction outlives the error below
                 model = RegisteredModel.objects.create(name=name, owner=user, updated_at=timezone.now())
         except IntegrityError:
             raise NameTakenError(_("This name has just been taken. Choose another."), field="name") from None

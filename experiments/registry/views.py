@@ -12,14 +12,13 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
-from accounts.models import User
 from accounts.permissions import can_manage
+from datasets_app import descriptions
 from datasets_app.selectors import version_for as data_version_for
 from web.errors import LorasiteError
 
-from ..models import ModelVersion
 from ..results import plain_peft_code, verdict
-from ..selectors import free_name, managed_experiment
+from ..selectors import free_name, get_experiment
 from . import card, files, selectors, services
 
 PER_PAGE = 50
@@ -58,14 +57,20 @@ def index(request: SignedInRequest) -> HttpResponse:
 def detail(request: SignedInRequest, name: str) -> HttpResponse:
     model = selectors.model_for(request.user, name)
     version = selectors.version_of(model, request.GET.get("version", ""))
+    # In the reader's language; a version of an earlier release may have findings of checks that are gone.
+    limits = [
+        limit | {"sentence": descriptions.describe_finding(limit["code"], limit["count"])}
+        for limit in version.limits
+        if limit["code"] in descriptions.FINDING_TITLES
+    ]
     context = {
         "model": model,
         "version": version,
         "newest": model.latest_id == version.pk,
         "verdict": verdict(version.metrics),
         "per_label": version.metrics.get("eval", {}).get("per_label", {}),
-        "limits": selectors.shown_limits(version),
-        "card": card.rendered(version.card),
+        "limits": limits,
+        "card": card.render_card(version.card),
         "code": plain_peft_code(model.name, version.labels, version.config),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
         "manages": can_manage(request.user, model),
@@ -77,7 +82,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
 def register(request: SignedInRequest) -> HttpResponse:
     """The form that turns a finished experiment into the next version of a model."""
     data = request.POST or request.GET
-    experiment = managed_experiment(request.user, data.get("experiment", ""))
+    experiment = get_experiment(request.user, data.get("experiment", ""), manage=True)
     values = {
         "name": data.get("name", ""),
         "summary": data.get("summary", ""),
@@ -92,17 +97,13 @@ def register(request: SignedInRequest) -> HttpResponse:
             return render(request, "experiments/register.html", context | {"error": error}, status=error.status)
         messages.success(request, _("%(version)s is registered.") % {"version": version})
         return redirect("experiments:model", version.model.name)
-    values["name"] = values["name"] or suggest_name(request.user, experiment.name)
+    if not values["name"]:
+        values["name"] = experiment.name
+        try:
+            services.target_model(request.user, experiment.name)
+        except LorasiteError:  # taken by somebody else, or reserved
+            values["name"] = free_name(f"{experiment.name}-model")
     return render(request, "experiments/register.html", context)
-
-
-def suggest_name(user: User, experiment_name: str) -> str:
-    """Return the experiment's own name if the person can register a model under it, else a free one like it."""
-    try:
-        services.check_name(user, experiment_name)
-    except LorasiteError:
-        return free_name(f"{experiment_name}-model")
-    return experiment_name
 
 
 @login_required
@@ -117,7 +118,7 @@ def archive(request: SignedInRequest, name: str) -> FileResponse:
 @require_POST
 def describe(request: SignedInRequest, name: str) -> HttpResponse:
     """Store the summary, the card's text and the licences of a version."""
-    version = selectors.managed_version(request.user, name)
+    version = selectors.version_for(request.user, name, manage=True)
     services.describe(
         user=request.user,
         version=version,
@@ -126,26 +127,26 @@ def describe(request: SignedInRequest, name: str) -> HttpResponse:
         licence={kind: request.POST.get(f"licence_{kind}", "") for kind in card.LICENCES},
     )
     messages.success(request, _("The card is saved."))
-    return redirect_to_version(version)
+    return redirect(f"{version.model.get_absolute_url()}?version={version.number}")
 
 
 @login_required
 @require_POST
 def alias(request: SignedInRequest, name: str) -> HttpResponse:
     """Point an alias at this version, or with `remove` remove it."""
-    version = selectors.managed_version(request.user, name)
+    version = selectors.version_for(request.user, name, manage=True)
     if removed := request.POST.get("remove"):
         services.remove_alias(user=request.user, model=version.model, name=removed)
     else:
         services.set_alias(user=request.user, version=version, name=request.POST.get("alias", "").strip())
-    return redirect_to_version(version)
+    return redirect(f"{version.model.get_absolute_url()}?version={version.number}")
 
 
 @login_required
 @require_POST
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
     """Delete one version if the name says which ("name@3"), else the whole model."""
-    model = selectors.managed_model(request.user, name.partition("@")[0])
+    model = selectors.model_for(request.user, name.partition("@")[0], manage=True)
     if "@" in name:
         services.delete_version(user=request.user, version=selectors.version_for(request.user, name))
         messages.success(request, _("%(name)s is deleted.") % {"name": name})
@@ -153,7 +154,3 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
     services.delete(user=request.user, model=model)
     messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
     return redirect("experiments:models")
-
-
-def redirect_to_version(version: ModelVersion) -> HttpResponse:
-    return redirect(f"{version.model.get_absolute_url()}?version={version.number}")

@@ -32,9 +32,9 @@ def other(learnt: Experiment) -> Experiment:
 
 
 def test_list_and_show_tell_people_in_lines_and_programs_in_json(learnt, other):
-    told = run("list", "--user", "member", "--sort=-accuracy").splitlines()
-    assert told[0].split() == ["experiment", "status", "accuracy", "dataset", "base", "model"]
-    assert [line.split()[0] for line in told[1:]] == ["small", "other"]
+    lines = run("list", "--user", "member", "--sort=-accuracy").splitlines()
+    assert lines[0].split() == ["experiment", "status", "accuracy", "dataset", "base", "model"]
+    assert [line.split()[0] for line in lines[1:]] == ["small", "other"]
     assert [row["experiment"] for row in json.loads(run("list", "--user", "member", "--q", "oth", "--json"))] == [
         "other"
     ]
@@ -46,8 +46,10 @@ def test_list_and_show_tell_people_in_lines_and_programs_in_json(learnt, other):
 
 
 def test_compare_gives_measures_and_the_settings_that_differ(learnt, other):
-    told = json.loads(run("compare", "small", "other", "--user", "member", "--json"))
-    assert told["measures"]["Accuracy"] == [learnt.accuracy, 0.1] and told["settings"] == {"lora.r": [4, 32]}
+    comparison = json.loads(run("compare", "small", "other", "--user", "member", "--json"))
+    assert comparison["measures"]["Accuracy"] == [learnt.accuracy, 0.1] and comparison["settings"] == {
+        "lora.r": [4, 32]
+    }
     assert any(
         line.split() == ["lora.r", "4", "32"]
         for line in run("compare", "small", "other", "--user", "member").splitlines()

@@ -50,17 +50,20 @@ def test_archive_holds_every_file_and_nothing_else(browser, finished):
 )
 def test_only_listed_files_can_be_had(browser, api, member, finished, path):
     (finished.folder / "link").symlink_to("/etc/passwd")
-    for found in (browser.get(f"/experiments/mine-too/files/{path}"), browser.get("/experiments/mine-too/files/link")):
-        assert found.status_code == 404
+    for response in (
+        browser.get(f"/experiments/mine-too/files/{path}"),
+        browser.get("/experiments/mine-too/files/link"),
+    ):
+        assert response.status_code == 404
     assert api(member).get(f"/api/experiments/mine-too/files/{path}").status_code == 404
 
 
 def test_name_with_a_nul_is_refused(browser, api, member, finished):
-    for asked in (
+    for response in (
         browser.get("/experiments/mine-too/files/a%00b"),
         api(member).get("/api/experiments/mine-too/files/a%00b"),
     ):
-        assert asked.status_code == 400
+        assert response.status_code == 400
 
 
 def test_file_of_the_api_is_the_file(api, member, finished):
@@ -101,7 +104,7 @@ def test_folder_that_cannot_be_removed_keeps_the_experiment(api, member, finishe
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "baseline", "said"),
+    ("accuracy", "baseline", "expected"),
     [
         (
             0.8,
@@ -116,21 +119,21 @@ def test_folder_that_cannot_be_removed_keeps_the_experiment(api, member, finishe
         (None, {}, ""),
     ],
 )
-def test_verdict_says_what_the_result_is_worth(accuracy, baseline, said):
-    found = {"eval": {"accuracy": accuracy, "confusion_matrix": [[40, 10], [10, 40]]}, "baseline": baseline}
-    assert said in results.verdict(found) and (said or results.verdict(found) == "")
+def test_verdict_says_what_the_result_is_worth(accuracy, baseline, expected):
+    metrics = {"eval": {"accuracy": accuracy, "confusion_matrix": [[40, 10], [10, 40]]}, "baseline": baseline}
+    assert expected in results.verdict(metrics) and (expected or results.verdict(metrics) == "")
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [("PENDING", "is queued"), ("STARTED", "is in progress"), ("FAILURE", "This run failed"), ("CANCELLED", "was cancelled")],
 )  # fmt: skip
-def test_run_without_a_result_says_how_it_stands_and_links_to_its_page(browser, member, status, said):
+def test_run_without_a_result_says_how_it_stands_and_links_to_its_page(browser, member, status, expected):
     experiment = row(member, "without")
     error = {"code": "oom", "message": "Memory ran out.", "kept": "All until step 5.", "next": "Take a smaller batch."}
     Task.objects.update(status=status, error=error if status == "FAILURE" else None)
     content = browser.get("/experiments/without/").content.decode()
-    assert said in content and f"/runs/{experiment.task.pk}/" in content and "plain PEFT" not in content
+    assert expected in content and f"/runs/{experiment.task.pk}/" in content and "plain PEFT" not in content
     assert ("Take a smaller batch." in content) == (status == "FAILURE")
     assert ("Delete this experiment" in content) == (status in ("FAILURE", "CANCELLED"))
 
@@ -223,12 +226,12 @@ def test_archive_leaves_out_drafts_and_links(browser, finished):
 
 
 def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
-    said = results.verdict({"eval": {"accuracy": 1.0, "confusion_matrix": [[12, 0], [0, 12]]}})
-    assert "100.0 % of 24 held-out rows, give or take 6.9 points" in said
+    sentence = results.verdict({"eval": {"accuracy": 1.0, "confusion_matrix": [[12, 0], [0, 12]]}})
+    assert "100.0 % of 24 held-out rows, give or take 6.9 points" in sentence
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "sentences"),
     [
         ({"skipped_rows": 3, "skipped_by_reason": {"no_text": 1, "unknown_split": 2}},
          ["1 row without text was left out.", "2 rows with an unknown split name were left out."]),
@@ -237,8 +240,8 @@ def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
         ({}, []),
     ],
 )  # fmt: skip
-def test_page_tells_why_rows_were_left_out(browser, member, data, told):
+def test_page_tells_why_rows_were_left_out(browser, member, data, sentences):
     row(member, "skipping", metrics=METRICS | {"data": data}, accuracy=0.8)
-    assert results.skipped_sentences(data) == told
+    assert results.skipped_sentences(data) == sentences
     content = browser.get("/experiments/skipping/").content.decode()
-    assert all(sentence in content for sentence in told) and ("left out." in content) == bool(told)
+    assert all(sentence in content for sentence in sentences) and ("left out." in content) == bool(sentences)

@@ -29,14 +29,14 @@ def test_list_is_sorted_with_runs_without_a_value_last(browser, member):
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [("q=alp", ["alpha"]), ("status=FAILURE", ["beta"]), ("dataset=other@1", ["beta"]), ("base_model=b", ["alpha"]),
      ("q=alpha+d@1", ["alpha"]), ("q=alpha+nowhere", []), ("owner=me", ["alpha"])],
 )  # fmt: skip
-def test_list_is_filtered(browser, member, stranger, query, found):
+def test_list_is_filtered(browser, member, stranger, query, expected):
     row(member, "alpha", accuracy=0.5)
     grant_access(row(stranger, "beta", dataset_name="other@1", base_model="c"), to=member)
-    assert names(browser.get(f"/experiments/?{query}")) == found
+    assert names(browser.get(f"/experiments/?{query}")) == expected
 
 
 @pytest.mark.parametrize("query", ["sort=owner__password", "sort=-metrics", "status=DONE", "owner=admin"])

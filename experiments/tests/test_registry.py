@@ -65,9 +65,9 @@ def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, me
     model = PeftModel.from_pretrained(base, tmp_path / "mood").eval()
     with torch.inference_mode():
         inputs = AutoTokenizer.from_pretrained(tmp_path / "mood")("a fine day", return_tensors="pt")
-        found = model(**inputs).logits.softmax(-1)[0].tolist()
-    said = api(member).post("/api/predict", {"text": "a fine day", "model": "mood"}, format="json").json()
-    assert list(said["probabilities"].values()) == pytest.approx(found, abs=1e-4)
+        expected = model(**inputs).logits.softmax(-1)[0].tolist()
+    answer = api(member).post("/api/predict", {"text": "a fine day", "model": "mood"}, format="json").json()
+    assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
     hub = ModelCard.load(tmp_path / "mood" / "README.md")
     assert hub.data.base_model == registered.base_model and hub.data.license == "apache-2.0"
     results = yaml.safe_load(hub.data.to_yaml())["model-index"][0]["results"][0]
@@ -126,14 +126,14 @@ def test_name_of_somebody_else_is_refused_for_models_and_runs(registered, learnt
 
 
 def test_only_who_manages_a_finished_experiment_registers_it(learnt, member, stranger, viewer, api):
-    ask = {"experiment": "small", "name": "mood"}
-    assert api(stranger).post("/api/models", ask, format="json").status_code == 404
+    body = {"experiment": "small", "name": "mood"}
+    assert api(stranger).post("/api/models", body, format="json").status_code == 404
     grant_access(learnt, to=stranger)
-    assert api(stranger).post("/api/models", ask, format="json").status_code == 403
+    assert api(stranger).post("/api/models", body, format="json").status_code == 403
     grant_access(learnt, to=viewer, manage=True)
-    assert api(viewer).post("/api/models", ask, format="json").status_code == 403
+    assert api(viewer).post("/api/models", body, format="json").status_code == 403
     Experiment.objects.filter(pk=learnt.pk).update(accuracy=None)
-    assert api(member).post("/api/models", ask, format="json").status_code == 409
+    assert api(member).post("/api/models", body, format="json").status_code == 409
     assert not RegisteredModel.objects.exists()
 
 
@@ -220,13 +220,13 @@ def test_registration_spares_a_draft_that_somebody_else_is_filling(learnt, membe
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [("q=tweet", ["mood"]), ("q=TWEET+english", ["mood"]), ("q=nothing", []), ("language=English", ["mood"]),
      ("language=Chinese", []), ("labels=Positive,negative, NEUTRAL", ["mood"]), ("labels=positive,negative", []),
      ("base_model=sentence-transformers/all-MiniLM-L6-v2", ["mood"]), ("owner=me", ["mood"]), ("q=neutral", ["mood"])],
 )  # fmt: skip
-def test_models_are_found_by_word_language_base_model_and_labels(registered, member, api, query, found):
-    assert [line["name"] for line in api(member).get(f"/api/models?{query}").json()["results"]] == found
+def test_models_are_found_by_word_language_base_model_and_labels(registered, member, api, query, expected):
+    assert [line["name"] for line in api(member).get(f"/api/models?{query}").json()["results"]] == expected
 
 
 @pytest.mark.parametrize("query", ["sort=owner__password", "sort=-card", "owner=admin"])
@@ -254,7 +254,7 @@ def test_markdown_of_a_card_is_inert(text):
         def handle_starttag(self, tag: str, attrs: Any) -> None:
             seen.append((tag, dict(attrs)))
 
-    Reader().feed(card.rendered(text))
+    Reader().feed(card.render_card(text))
     assert {tag for tag, _attrs in seen} <= card.TAGS
     for _tag, attrs in seen:
         assert attrs.keys() <= {"href", "rel", "title"}

@@ -21,33 +21,33 @@ ADAPTER = "adapter_model.safetensors"
 class Trap:
     """A pickle that leaves a file behind when it is opened."""
 
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
 
     def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
+        return Path.touch, (self.trace,)
 
 
-def pickled(folder: Path, mark: Path) -> None:
-    (folder / ADAPTER).write_bytes(pickle.dumps(Trap(mark)))
+def pickled(folder: Path, trace: Path) -> None:
+    (folder / ADAPTER).write_bytes(pickle.dumps(Trap(trace)))
 
 
-def only_bin(folder: Path, mark: Path) -> None:
+def only_bin(folder: Path, trace: Path) -> None:
     (folder / ADAPTER).unlink()
     torch.save({"a": torch.zeros(1)}, folder / "adapter_model.bin")
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(mark)))
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trace)))
 
 
-def truncated(folder: Path, mark: Path) -> None:
+def truncated(folder: Path, trace: Path) -> None:
     content = (folder / ADAPTER).read_bytes()
     (folder / ADAPTER).write_bytes(content[: len(content) // 2])
 
 
-def header_of_a_terabyte(folder: Path, mark: Path) -> None:
+def header_of_a_terabyte(folder: Path, trace: Path) -> None:
     (folder / ADAPTER).write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
 
 
-def wrong_shapes(folder: Path, mark: Path) -> None:
+def wrong_shapes(folder: Path, trace: Path) -> None:
     tensors = load_file(folder / ADAPTER)
     save_file({name: torch.zeros(3, 3) for name in tensors}, folder / ADAPTER)
 
@@ -59,10 +59,10 @@ CRIMES = {c.__name__: c for c in (pickled, only_bin, truncated, header_of_a_tera
 def test_adapter_that_is_none_is_refused_and_nothing_of_it_runs(
     api: Any, member: Any, model: Any, tmp_path: Path, crime: str
 ) -> None:
-    mark = tmp_path / "it-ran"
-    CRIMES[crime](model.final_model, mark)
+    trace = tmp_path / "it-ran"
+    CRIMES[crime](model.final_model, trace)
     answer = api(member).post("/api/predict", {"text": "a fine day", "model": "small"}, format="json")
-    assert answer.status_code == 409 and "can't be loaded" in answer.json()["detail"] and not mark.exists()
+    assert answer.status_code == 409 and "can't be loaded" in answer.json()["detail"] and not trace.exists()
     assert str(tmp_path) not in answer.content.decode()
     if crime != "wrong_shapes":  # the header alone does not show it
         with pytest.raises(ModelMissingError):
@@ -75,8 +75,8 @@ def base(tmp_path: Path) -> Path:
 
 
 def change(base: Path, **config: Any) -> None:
-    found = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(found | config))
+    original = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(original | config))
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_base_model_of_pickles_is_refused(base: Path) -> None:
         check_safe(base, "base")
 
 
-@pytest.mark.parametrize("asked", [{"trust_remote_code": True}, {"name": "a/b", "use_safetensors": False}])
-def test_no_configuration_turns_on_remote_code(api: Any, member: Any, asked: dict[str, Any]) -> None:
-    answer = api(member).post("/api/train/validate", {"model": asked}, format="json")
+@pytest.mark.parametrize("section", [{"trust_remote_code": True}, {"name": "a/b", "use_safetensors": False}])
+def test_no_configuration_turns_on_remote_code(api: Any, member: Any, section: dict[str, Any]) -> None:
+    answer = api(member).post("/api/train/validate", {"model": section}, format="json")
     field = answer.json()["errors"][0]["field"]
     assert answer.status_code == 400 and field in ("model.trust_remote_code", "model.use_safetensors")
 

@@ -74,8 +74,8 @@ def test_every_preset_trains_saves_and_answers_in_its_language(installation, run
         assert {"best", "last", "fastest"} == set(experiment.metrics["checkpoints"])
         assert set(adapted(experiment)) == TARGETS.get(name, {"query", "value"})
         texts = TEXTS[config["data"]["dataset_name"]]
-        asked = api(member).post("/api/predict", {"texts": texts, "model": experiment.name}, format="json").json()
-        for answer, expected in zip(asked, plain_peft(experiment, texts), strict=True):
+        answers = api(member).post("/api/predict", {"texts": texts, "model": experiment.name}, format="json").json()
+        for answer, expected in zip(answers, plain_peft(experiment, texts), strict=True):
             assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
             assert answer["language"] == ("Chinese" if name == "bert_chinese" else "English")
             assert answer["base_model"] == config["model"]["name"]

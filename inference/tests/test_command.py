@@ -40,8 +40,8 @@ def test_model_is_registered_found_named_shared_and_recommended(learnt: Experime
     with pytest.raises(CommandError) as refused:
         run("models", "share", "mood", "--to", "viewer", user="stranger")
     assert refused.value.returncode == 4
-    told = json.loads(run("models", "recommend", "tweets", "--json"))
-    assert told["models"][0]["name"] == "mood" and told["models"][0]["rows"] > 0
+    recommendation = json.loads(run("models", "recommend", "tweets", "--json"))
+    assert recommendation["models"][0]["name"] == "mood" and recommendation["models"][0]["rows"] > 0
     assert "that it was not trained on" in run("models", "recommend", "tweets")
     assert Entry.objects.filter(action="share", object_id="mood").exists()
 
@@ -55,7 +55,7 @@ def test_everyone_is_everybody_with_an_account_and_can_be_ended(learnt: Experime
     run("models", "share", "mood", "--to", "everyone", "--access", "none")
     assert not selectors.models_for(stranger).exists()
     stranger.groups.add(night)
-    assert selectors.managed_model(stranger, "mood") == RegisteredModel.objects.get()
+    assert selectors.model_for(stranger, "mood", manage=True) == RegisteredModel.objects.get()
 
 
 def test_prediction_is_lines_for_people_and_json_for_programs(learnt: Experiment) -> None:

@@ -26,12 +26,12 @@ def browser(client: Client, member: Any) -> Client:
     return client
 
 
-def asked(api: Any, user: Any, **body: Any) -> Any:
+def post_predict(api: Any, user: Any, **body: Any) -> Any:
     return api(user).post("/api/predict", body, format="json")
 
 
 def test_answer_has_the_shape_of_the_specification(api, member, model):
-    answer = asked(api, member, text="What a lovely day!", model="small").json()
+    answer = post_predict(api, member, text="What a lovely day!", model="small").json()
     assert {name: type(answer[name]) for name in SHAPE} == SHAPE
     assert answer["label_name"] in answer["probabilities"] and sum(answer["probabilities"].values()) == pytest.approx(
         1, abs=1e-3
@@ -50,8 +50,8 @@ def test_answers_are_those_of_plain_peft(api, member, model, sentences):
     base = AutoModelForSequenceClassification.from_pretrained(resolve_base_model(model.base_model), num_labels=3)
     plain = PeftModel.from_pretrained(base, model.final_model).eval()
     tokenizer = AutoTokenizer.from_pretrained(model.final_model)
-    found = asked(api, member, texts=sentences, model="small").json()
-    for text, answer in zip(sentences, found, strict=True):
+    answers = post_predict(api, member, texts=sentences, model="small").json()
+    for text, answer in zip(sentences, answers, strict=True):
         assert answer["label_name"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
         with torch.inference_mode():
             logits = plain(**tokenizer(text, truncation=True, max_length=24, return_tensors="pt")).logits
@@ -60,58 +60,58 @@ def test_answers_are_those_of_plain_peft(api, member, model, sentences):
 
 
 def test_list_of_texts_gives_a_list_in_their_order(api, member, model, sentences):
-    together = asked(api, member, texts=sentences, model="small").json()
-    alone = [asked(api, member, text=text, model="small").json() for text in sentences]
+    together = post_predict(api, member, texts=sentences, model="small").json()
+    alone = [post_predict(api, member, text=text, model="small").json() for text in sentences]
     for one, other in zip(together, alone, strict=True):
         assert one["label"] == other["label"] and one["probability"] == pytest.approx(other["probability"], abs=2e-4)
 
 
 def test_language_of_the_text_is_told(api, member, model):
-    found = asked(api, member, texts=["房間很乾淨,服務也很好。", "The room was clean."], model="small").json()
-    assert [answer["language"] for answer in found] == ["Chinese", "English"]
+    answers = post_predict(api, member, texts=["房間很乾淨,服務也很好。", "The room was clean."], model="small").json()
+    assert [answer["language"] for answer in answers] == ["Chinese", "English"]
 
 
 def test_long_text_is_cut_and_said_to_be(api, member, model):
-    assert asked(api, member, text="very " * 100, model="small").json()["truncated"] is True
+    assert post_predict(api, member, text="very " * 100, model="small").json()["truncated"] is True
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"text": ""}, {"text": " "}, {"texts": []}, {"texts": ["a"] * 65}, {"text": "a" * 20_001}, {"text": "a", "texts": ["a"]}]
 )  # fmt: skip
 def test_bad_request_is_refused_with_its_field(api, member, model, body):
-    answer = asked(api, member, **body)
+    answer = post_predict(api, member, **body)
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] in ("text", "texts")
 
 
 def test_model_is_not_found_for_a_stranger(api, stranger, model):
-    assert asked(api, stranger, text="a day", model="small").status_code == 404
+    assert post_predict(api, stranger, text="a day", model="small").status_code == 404
 
 
 def test_without_a_name_the_best_visible_model_answers(api, member, stranger, model):
-    assert asked(api, member, text="a day").json()["model"] == "small"
-    assert asked(api, stranger, text="a day").status_code == 409
+    assert post_predict(api, member, text="a day").json()["model"] == "small"
+    assert post_predict(api, stranger, text="a day").status_code == 409
 
 
 def test_model_whose_files_are_gone_is_told_in_words(api, member, model):
-    assert asked(api, member, text="a day", model="small").status_code == 200
+    assert post_predict(api, member, text="a day", model="small").status_code == 200
     shutil.rmtree(model.final_model)
-    answer = asked(api, member, text="a day", model="small")
+    answer = post_predict(api, member, text="a day", model="small")
     assert answer.status_code == 409 and "can't be loaded" in answer.json()["title"]
 
 
 def test_model_whose_files_are_damaged_is_told_in_words(api, member, model):
     (model.final_model / "adapter_model.safetensors").write_bytes(b"not a tensor")
-    answer = asked(api, member, text="a day", model="small")
+    answer = post_predict(api, member, text="a day", model="small")
     assert answer.status_code == 409 and str(model.folder) not in answer.content.decode()
 
 
 def test_model_that_was_trained_anew_is_not_answered_from_memory(api, member, model):
-    before = asked(api, member, text="a day", model="small").json()
+    before = post_predict(api, member, text="a day", model="small").json()
     weights = model.final_model / "adapter_model.safetensors"
     from safetensors.numpy import load_file, save_file
 
     save_file({name: -tensor for name, tensor in load_file(weights).items()}, weights)
-    assert asked(api, member, text="a day", model="small").json()["probabilities"] != before["probabilities"]
+    assert post_predict(api, member, text="a day", model="small").json()["probabilities"] != before["probabilities"]
 
 
 def test_page_shows_every_label_and_the_words_that_mattered(browser, model):
@@ -146,7 +146,7 @@ def test_doubt_and_a_cut_are_said_on_the_page(browser, model, monkeypatch):
         "The model is not sure" in page.content.decode() and "longer than the model can read" in page.content.decode()
     )
     (answer,) = page.context["answers"]
-    assert answer["rival"] == sorted(answer["probabilities"].items(), key=lambda found: -found[1])[1]
+    assert answer["rival"] == sorted(answer["probabilities"].items(), key=lambda item: -item[1])[1]
 
 
 def test_second_model_of_the_address_is_chosen(browser, model):
@@ -187,5 +187,5 @@ def test_words_of_a_long_text_are_bounded_in_number_and_time():
      ((0.48, 0.62), 0), ((1.0,), None)],
 )  # fmt: skip
 def test_model_is_unsure_where_labels_are_close(shares, near):
-    found = rival({str(label): share for label, share in enumerate(shares)})
-    assert found == (None if near is None else (str(near), shares[near]))
+    second = rival({str(label): share for label, share in enumerate(shares)})
+    assert second == (None if near is None else (str(near), shares[near]))

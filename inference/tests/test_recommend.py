@@ -45,9 +45,9 @@ def bad(good: ModelVersion, learnt: Experiment, member: Any) -> ModelVersion:
 
 
 def test_models_are_ranked_by_what_they_get_right_on_rows_that_they_never_saw(good, bad, learnt, member):
-    found = recommend(user=member, data=learnt.version)
-    assert [each.version for each in found.models] == [good, bad]
-    first, second = found.models
+    recommendation = recommend(user=member, data=learnt.version)
+    assert [each.version for each in recommendation.models] == [good, bad]
+    first, second = recommendation.models
     shares: Any = (second.accuracy, first.low, first.accuracy, first.high)
     assert shares[0] < shares[2] and shares[1] < shares[2] < shares[3]
     assert first.rows == second.rows > 20 and "it was not trained on" in first.reason
@@ -56,8 +56,8 @@ def test_models_are_ranked_by_what_they_get_right_on_rows_that_they_never_saw(go
 def test_measured_accuracy_is_that_of_the_model_on_just_these_rows(good, learnt, member, api):
     rows = held_out(learnt.version, 200)
     texts = rows.texts
-    said = api(member).post("/api/predict", {"texts": texts, "model": "good"}, format="json").json()
-    right = sum(answer["label_name"] == label for answer, label in zip(said, rows.labels, strict=True))
+    answers = api(member).post("/api/predict", {"texts": texts, "model": "good"}, format="json").json()
+    right = sum(answer["label_name"] == label for answer, label in zip(answers, rows.labels, strict=True))
     assert recommend(user=member, data=learnt.version).models[0].right == right
 
 
@@ -65,15 +65,15 @@ def test_rows_that_a_model_has_learnt_from_are_left_out(good, learnt, member, tm
     """Data whose held-out rows are just those that the run has trained on, and a few others."""
     section = DataSection(text_column="text", label_column="label", eval_samples=60)
     rows = load_rows(learnt.version.path, section, 42)
-    known = pl.DataFrame({"text": rows.train.texts[:40], "label": [rows.labels[i] for i in rows.train.labels[:40]]})
+    seen = pl.DataFrame({"text": rows.train.texts[:40], "label": [rows.labels[i] for i in rows.train.labels[:40]]})
     fresh = pl.DataFrame({"text": rows.eval.texts[:9], "label": [rows.labels[i] for i in rows.eval.labels[:9]]})
-    both = pl.concat([known, fresh]).with_columns(split=pl.lit("test"))
-    train = known.with_columns(pl.col("text") + " and more", split=pl.lit("train"))
-    pl.concat([both, train]).write_csv(tmp_path / "known.csv")
-    data = create_version(user=member, name="known", file=tmp_path / "known.csv", filename="known.csv", text_column="text",
+    both = pl.concat([seen, fresh]).with_columns(split=pl.lit("test"))
+    train = seen.with_columns(pl.col("text") + " and more", split=pl.lit("train"))
+    pl.concat([both, train]).write_csv(tmp_path / "seen.csv")
+    data = create_version(user=member, name="seen", file=tmp_path / "seen.csv", filename="seen.csv", text_column="text",
                           label_column="label")  # fmt: skip
-    (found,) = recommend(user=member, data=data).models
-    assert found.rows == 9 and "40 rows of the sample were left out" in found.reason
+    (measured,) = recommend(user=member, data=data).models
+    assert measured.rows == 9 and "40 rows of the sample were left out" in measured.reason
 
 
 def test_what_was_measured_is_kept_and_not_measured_again(good, learnt, member, django_assert_max_num_queries):
@@ -86,8 +86,8 @@ def test_what_was_measured_is_kept_and_not_measured_again(good, learnt, member, 
 
 
 def test_time_is_bounded_and_what_was_not_measured_is_told_and_not_kept(good, learnt, member):
-    (found,) = recommend(user=member, data=learnt.version, seconds=0).models
-    assert found.rows == 0 and found.accuracy is None and "no time left" in found.reason
+    (measured,) = recommend(user=member, data=learnt.version, seconds=0).models
+    assert measured.rows == 0 and measured.accuracy is None and "no time left" in measured.reason
     assert not Measurement.objects.exists()
 
 
@@ -107,8 +107,8 @@ def test_labels_fit_in_any_case_and_order(good, learnt, member, tmp_path):
     frame = pl.read_parquet(learnt.version.path).select("text", pl.col("label").str.to_uppercase()).reverse()
     frame.write_csv(tmp_path / "upper.csv")
     data = create_version(user=member, name="upper", file=tmp_path / "upper.csv", filename="upper.csv")
-    (found,) = recommend(user=member, data=data).models
-    assert found.version == good and found.right > 0
+    (measured,) = recommend(user=member, data=data).models
+    assert measured.version == good and measured.right > 0
 
 
 def test_start_is_the_best_run_on_the_most_similar_data(learnt, member, stranger, tmp_path):
@@ -154,9 +154,9 @@ def test_page_and_api_give_each_with_its_reason(good, learnt, member, client, ap
     assert "<html" not in part and "it was not trained on" in part and "best here" in part
     assert "<html" in client.get("/models/recommend/?dataset=tweets@1").content.decode()
     assert "Find a model for it" in client.get("/datasets/tweets/").content.decode()
-    told = api(member).get("/api/models/recommend?dataset=tweets@1").json()
-    assert told["models"][0]["name"] == "good" and told["models"][0]["rows"] > 20 and told["more"] == 0
-    assert told["start"]["experiment"] == "small" and told["start"]["config"]["data"]["dataset_name"] == "tweets@1"
+    body = api(member).get("/api/models/recommend?dataset=tweets@1").json()
+    assert body["models"][0]["name"] == "good" and body["models"][0]["rows"] > 20 and body["more"] == 0
+    assert body["start"]["experiment"] == "small" and body["start"]["config"]["data"]["dataset_name"] == "tweets@1"
     assert api(member).get("/api/models/recommend?dataset=nothing").status_code == 404
     assert api(member).get("/api/models/recommend?dataset=tweets&sample=5").status_code == 400
 

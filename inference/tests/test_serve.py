@@ -1,4 +1,4 @@
-"""`manage.py serve` as a process, asked over HTTP."""
+"""`manage.py serve` as a process, over HTTP."""
 
 import json
 import os
@@ -25,15 +25,16 @@ pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 
 def environment(port: int) -> dict[str, str]:
-    d = connection.settings_dict
-    url = f"sqlite:///{d['NAME']}"
+    database = connection.settings_dict
+    url = f"sqlite:///{database['NAME']}"
     if connection.vendor != "sqlite":
-        url = f"postgresql://{d['USER']}:{d['PASSWORD']}@{d['HOST'] or 'localhost'}:{d['PORT'] or 5432}/{d['NAME']}"
+        address = f"{database['HOST'] or 'localhost'}:{database['PORT'] or 5432}"
+        url = f"postgresql://{database['USER']}:{database['PASSWORD']}@{address}/{database['NAME']}"
     folders = {"DATA_DIR": str(settings.DATA_DIR), "RESULTS_DIR": str(settings.RESULTS_DIR)}
     return os.environ | folders | {"DATABASE_URL": url, "SERVE_PORT": str(port)}
 
 
-def started(port: int, *arguments: str) -> subprocess.Popen[str]:
+def start_serve(port: int, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "serve", *arguments]
     return subprocess.Popen(command, env=environment(port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -48,9 +49,9 @@ def port() -> int:
 @contextmanager
 def serving(port: int, *arguments: str, ends_on: int = signal.SIGTERM) -> Iterator[None]:
     """A server that has answered; it ends with status 0 on the signal."""
-    process = started(port, *arguments)
+    process = start_serve(port, *arguments)
     end = time.monotonic() + 90
-    while not asked(port, "/health")[0]:
+    while not fetch(port, "/health")[0]:
         assert process.poll() is None and time.monotonic() < end, process.stdout and process.stdout.read()
         time.sleep(0.2)
     try:
@@ -66,7 +67,7 @@ def served(model: Any, port: int) -> Iterator[int]:
         yield port
 
 
-def asked(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
+def fetch(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=30) as answer:
             return answer.status, json.load(answer)
@@ -80,26 +81,29 @@ def asked(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
 REFUSED = {
     b"": 400, b"{": 400, b"[]": 400, b"{}": 400, b'{"text": ""}': 400, b'{"text": 3}': 400, b'{"texts": "a"}': 400,
     b'{"texts": null}': 400, b'{"text": "a", "texts": ["a"]}': 400, b'{"text": "\\ud800"}': 400, b"\xff": 400,
-    b'{"text": "a", "model": "other"}': 404, b'{"text": "a", "model": {}}': 404,
-    b'{"text": "a", "model": ["small"]}': 404, b" " * (2**20 + 1): 413,
+    b'{"text": "a", "model": "other"}': 404, b'{"text": "a", "model": {}}': 400, b'{"text": "a", "modle": "small"}': 400,
+    b'{"text": "a", "model": ["small"]}': 400, b" " * (settings.API_BODY_LIMIT + 1): 413,
 }  # fmt: skip
 
 
-def test_server_answers_and_refuses_in_words(served, model, capsys):
-    health = asked(served, "/health")[1]
+def test_server_predicts_and_explains_what_it_refuses(served, model, capsys):
+    health = fetch(served, "/health")[1]
     assert health.pop("in_memory")["base_models"] == [model.base_model]
     assert health == {"status": "ok", "model": "small", "base_model": model.base_model, "models": ["small"]}
     call_command("predict_health", "--port", str(served))
     assert capsys.readouterr().out.startswith("ok: small")
-    status, answer = asked(served, "/predict", b'{"text": "What a lovely day!"}')
+    status, answer = fetch(served, "/predict", b'{"text": "What a lovely day!"}')
     assert status == 200 and answer["language"] == "English" and answer["label_name"] in answer["probabilities"]
-    status, answers = asked(served, "/predict", json.dumps({"texts": ["a day", "好"]}).encode())
+    status, answers = fetch(served, "/predict", json.dumps({"texts": ["a day", "好"]}).encode())
     assert status == 200 and len(answers) == 2
     for body, expected in REFUSED.items():
-        status, told = asked(served, "/predict", body)
-        assert (status, told["status"]) == (expected, expected) and told["title"] and told["detail"], body[:40]
-    assert asked(served, "/predict")[0] == 405 and asked(served, "/health", b"{}")[0] == 405
-    assert asked(served, "/")[0] == 404
+        status, problem = fetch(served, "/predict", body)
+        assert (status, problem["status"]) == (expected, expected) and problem["title"] and problem["detail"], body[:40]
+        assert problem["request_id"]
+    assert fetch(served, "/predict")[0] == 405 and fetch(served, "/health", b"{}")[0] == 405
+    assert fetch(served, "/")[0] == fetch(served, "/login/")[0] == fetch(served, "/api/predict", b"{}")[0] == 404
+    assert fetch(served, "/healthz/")[1] == {"status": "ok"}
+    assert fetch(served, "/readyz?only=database")[1]["ready"] is True
 
 
 def test_slow_clients_and_predictions_hold_up_nobody(served):
@@ -111,53 +115,53 @@ def test_slow_clients_and_predictions_hold_up_nobody(served):
                 connection.sendall(half)
         texts = json.dumps({"texts": ["a lovely day"] * 64}).encode()
         with ThreadPoolExecutor(40) as pool:
-            asking = [pool.submit(asked, served, "/predict", texts) for _ in range(40)]
+            requests = [pool.submit(fetch, served, "/predict", texts) for _ in range(40)]
             started = time.monotonic()
-            assert asked(served, "/healthz")[0] == 200 and time.monotonic() - started < 0.5
-            assert {answer.result()[0] for answer in asking} <= {200, 429}
+            assert fetch(served, "/healthz")[0] == 200 and time.monotonic() - started < 0.5
+            assert {answer.result()[0] for answer in requests} <= {200, 429}
 
 
 def test_server_follows_what_is_trained_and_deleted(model, port):
     accuracy, model.accuracy = model.accuracy, None
     model.save()
     with serving(port, ends_on=signal.SIGINT):
-        assert asked(port, "/health")[0] == asked(port, "/predict", b'{"text": "a"}')[0] == 503
+        assert fetch(port, "/health")[0] == fetch(port, "/predict", b'{"text": "a"}')[0] == 503
         with pytest.raises(CommandError, match="503: There is no trained model yet"):
             call_command("predict_health", "--port", str(port))
         model.accuracy = accuracy
         model.save()
-        assert asked(port, "/health")[1]["model"] == asked(port, "/predict", b'{"text": "a"}')[1]["model"] == "small"
+        assert fetch(port, "/health")[1]["model"] == fetch(port, "/predict", b'{"text": "a"}')[1]["model"] == "small"
         shutil.rmtree(model.final_model)
-        assert asked(port, "/health")[0] == 503 and asked(port, "/predict", b'{"text": "a"}')[0] == 409
+        assert fetch(port, "/health")[0] == 503 and fetch(port, "/predict", b'{"text": "a"}')[0] == 409
         model.delete()
-        assert asked(port, "/predict", b'{"text": "a", "model": "small"}')[0] == 404
+        assert fetch(port, "/predict", b'{"text": "a", "model": "small"}')[0] == 404
 
 
-def test_taken_port_and_unknown_experiment_are_one_line_each(model, port):
+def test_taken_port_and_unknown_experiment_are_reported_in_one_line(model, port):
     with socket.socket() as s:
         s.bind(("127.0.0.1", port))
         s.listen()
-        taken = started(port)
-        said, _ = taken.communicate(timeout=60)
-        assert taken.returncode == 1 and "can't be used" in said
-    unknown = started(port, "--exp", "nowhere")
-    said, _ = unknown.communicate(timeout=60)
-    assert unknown.returncode == 1 and "nowhere has left no model" in said
+        taken = start_serve(port)
+        output, _ = taken.communicate(timeout=60)
+        assert taken.returncode == 1 and "can't be used" in output
+    unknown = start_serve(port, "--exp", "nowhere")
+    output, _ = unknown.communicate(timeout=60)
+    assert unknown.returncode == 1 and "nowhere has left no model" in output
 
 
-def test_database_that_was_never_made_is_one_line(port, tmp_path):
+def test_missing_database_is_reported_in_one_line(port, tmp_path):
     nothing = environment(port) | {"DATABASE_URL": f"sqlite:///{tmp_path / 'nothing.sqlite3'}"}
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "serve"]
     ended = subprocess.run(command, env=nothing, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1 and "make start" in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_health_of_no_server_says_how_to_start_one(port):
+def test_health_without_a_server_explains_how_to_start_one(port):
     with pytest.raises(CommandError, match="make serve"):
         call_command("predict_health", "--port", str(port))
 
 
-def test_command_says_the_answer_and_nothing_else(model, admin, port):
+def test_predict_command_prints_the_answer_and_nothing_else(model, admin, port):
     admin.is_superuser = True
     admin.save()
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "predict", "--json", "--text", "a day"]

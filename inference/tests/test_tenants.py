@@ -33,7 +33,7 @@ def test_tenants_that_ask_at_once_get_the_answers_of_their_own_model_alone(tenan
     alone = {name: predict_with_plain_peft(folder, TEXTS) for name, (_person, folder) in tenants.items()}
     clients = {name: api(person) for name, (person, _folder) in tenants.items()}
 
-    def ask(number: int) -> None:
+    def predict(number: int) -> None:
         name, text = list(tenants)[number % 2], number % len(TEXTS)
         sent = {"text": TEXTS[text], "model": f"of-{name}"}
         answer = clients[name].post("/api/predict", sent, format="json").json()
@@ -42,7 +42,7 @@ def test_tenants_that_ask_at_once_get_the_answers_of_their_own_model_alone(tenan
         assert list(answer["probabilities"].values()) == pytest.approx(alone[name][text], abs=2e-4)
 
     with ThreadPoolExecutor(12) as threads:
-        list(threads.map(ask, range(36)))
+        list(threads.map(predict, range(36)))
     assert len(predictor().state()["base_models"]) == 1 and predictor().state()["models"] == 2
 
 
@@ -51,11 +51,15 @@ def test_tenants_that_ask_at_once_get_the_answers_of_their_own_model_alone(tenan
                                    "of-stranger\x00", "results/of-stranger"])  # fmt: skip
 def test_guessed_name_is_answered_as_one_that_nobody_has(tenants, api, guess):
     member = tenants["member"][0]
-    found, none = (
+    guessed, unknown = (
         api(member).post("/api/predict", {"text": "a", "model": name}, format="json")
         for name in (guess, "nobody-has-it")
     )
-    told, nothing = ({k: v for k, v in answer.json().items() if k != "request_id"} for answer in (found, none))
-    assert found.status_code == none.status_code == 404 if "\x00" not in guess else found.status_code in (400, 404)
-    assert told == nothing or "\x00" in guess
+    problem, problem_of_unknown = (
+        {k: v for k, v in answer.json().items() if k != "request_id"} for answer in (guessed, unknown)
+    )
+    assert (
+        guessed.status_code == unknown.status_code == 404 if "\x00" not in guess else guessed.status_code in (400, 404)
+    )
+    assert problem == problem_of_unknown or "\x00" in guess
     assert predictor().state()["models"] == 0  # nothing of it was even loaded

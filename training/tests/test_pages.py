@@ -30,7 +30,7 @@ def form_of(page: Any) -> dict[str, str]:
 
 def test_form_has_every_field_of_the_configuration(browser: Client) -> None:
     page = browser.get("/train/")
-    assert {path for path, _ in config_fields()} <= set(page.context["form"].fields)
+    assert {field.path for field in config_fields()} <= set(page.context["form"].fields)
     assert b"training.learning_rate" in page.content and b"data.validation_rules" in page.content
 
 

@@ -10,7 +10,7 @@ from experiments.models import ModelVersion
 from experiments.registry import selectors, services
 from experiments.registry.serializers import ModelDetail, ModelRow
 from experiments.results import verdict
-from experiments.selectors import managed_experiment
+from experiments.selectors import get_experiment
 from inference.api import RecommendationSerializer
 from inference.recommendation import SAMPLE, data_for, recommend
 from web.commands import JsonOrTextCommand, add_user_and_json_options, align_columns
@@ -91,7 +91,7 @@ class Command(JsonOrTextCommand):
         user = acting_user(options["user"])
         version = services.register(
             user=user,
-            experiment=managed_experiment(user, options["experiment"]),
+            experiment=get_experiment(user, options["experiment"], manage=True),
             name=options["name"],
             summary=options["summary"],
             note=options["note"],
@@ -101,7 +101,7 @@ class Command(JsonOrTextCommand):
 
     def set_alias(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = acting_user(options["user"])
-        version = selectors.managed_version(user, options["name"])
+        version = selectors.version_for(user, options["name"], manage=True)
         services.set_alias(user=user, version=version, name=options["alias"])
         return describe_version(version)
 

@@ -1,5 +1,4 @@
 import time
-from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -15,8 +14,14 @@ class Command(BaseCommand):
         parser.add_argument("-f", "--follow", action="store_true", help="Keep showing new lines until Ctrl-C.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        path = newest_log(options["name"])
-        with open(path, encoding="utf-8", errors="replace") as file:
+        name = options["name"]
+        results = results_dir()
+        logs = [path for path in results.glob("*/logs.txt") if name in (None, path.parent.name)]
+        if not logs:
+            raise CommandError(f"There is no log of {name or 'any run'} in {results}.")
+        newest = max(logs, key=lambda path: path.stat().st_mtime)
+        # A run that was killed may leave half a character at the end of its log.
+        with open(newest, encoding="utf-8", errors="replace") as file:
             self.stdout.write(file.read(), ending="")
             try:
                 while options["follow"]:
@@ -25,12 +30,3 @@ class Command(BaseCommand):
                     self.stdout.flush()
             except KeyboardInterrupt:
                 pass
-
-
-def newest_log(name: str | None) -> Path:
-    """Return the newest logs.txt, or the one of the named experiment."""
-    results = results_dir()
-    logs = [path for path in results.glob("*/logs.txt") if name in (None, path.parent.name)]
-    if not logs:
-        raise CommandError(f"There is no log of {name or 'any run'} in {results}.")
-    return max(logs, key=lambda path: path.stat().st_mtime)

@@ -44,4 +44,4 @@ def find_task(user: User, name: str | None) -> Task:
     task = selectors.visible_tasks(user).filter(condition).first()
     if task is None:
         raise NotFoundError(f"There is no task {name or '(none was named)'}.")
-    return selectors.managed_task(user, task.pk)
+    return selectors.task_for(user, task.pk, manage=True)

@@ -1,0 +1,80 @@
+"""The views of `make serve`: predictions and health without accounts. `lorasite/model_server_urls.py` lists their addresses."""
+
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from web.errors import ConflictError, LorasiteError, NotFoundError
+
+from . import api
+from .selectors import Model, Models, all_models, only
+from .services import answer_texts, check_texts, load, predictor
+
+
+class UnavailableError(LorasiteError):
+    code = "unavailable"
+    status = 503
+
+
+class AnyTypeJSONParser(JSONParser):
+    """Read the body as JSON whatever its Content-Type: `curl -d` alone says that it sends a form."""
+
+    media_type = "*/*"
+
+
+class Predict(api.Predict):
+    """`POST /predict`: the body and answers of `/api/predict`."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes: list[Any] = []
+    parser_classes = (AnyTypeJSONParser,)
+
+    def predict(self, request: Request, texts: list[str], model: str | None) -> list[dict[str, Any]]:
+        check_texts(texts)
+        return answer_texts(served_model(model), texts)
+
+
+class Health(APIView):
+    authentication_classes = ()
+    permission_classes = ()
+
+    def get(self, request: Request) -> Response:
+        """Return the models that answer and what is in memory; Unavailable if the best model can't be loaded."""
+        best = served_model(None)
+        try:
+            base_model = load(best)
+        except ConflictError as error:
+            raise UnavailableError(error.message) from None
+        names = served_models().names()
+        state = {"status": "ok", "model": best.name, "base_model": base_model, "models": names}
+        return Response(state | {"in_memory": predictor().state()})
+
+
+def served_models() -> Models:
+    """Return the models of everybody, or the one that `serve --exp` names.
+
+    They are queried for each request, so that a model that was trained or deleted meanwhile counts at once.
+    """
+    return only(settings.SERVED_MODEL) if settings.SERVED_MODEL else all_models()
+
+
+def served_model(name: str | None) -> Model:
+    """Return the model of this name, or the best one; NotFound lists the others, Unavailable means that there is none."""
+    models = served_models()
+    if not name:
+        best = models.best()
+        if best is None:
+            raise UnavailableError(_("There is no trained model yet. Train one first."))
+        return best
+    try:
+        return models.named(name)
+    except NotFoundError:
+        listed = ", ".join(models.names()) or "–"
+        message = _("There is no model %(name)s here. Available models: %(models)s.")
+        raise NotFoundError(message % {"name": name, "models": listed}, field="model") from None
