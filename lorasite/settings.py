@@ -45,7 +45,6 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "django_rq",
     "django_prometheus",
     "lorasite",
     "accounts",
@@ -261,12 +260,12 @@ CONTENT_SECURITY_POLICY = {
 }
 
 REDIS_URL = env.redis_url or f"unix://{env.redis_socket}"
-RQ_QUEUES = {
-    kind: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1, "SERIALIZER": "rq.serializers.JSONSerializer"}
-    for kind in ("cpu", "cuda", "mps", "data")
-}
-RQ = {"COMMIT_MODE": "request_finished"}
-RQ_SHOW_ADMIN_LINK = False
+QUEUE_NAMES = (
+    "cpu",
+    "cuda",
+    "mps",
+    "data",
+)  # work.queue opens them; training runs wait in the one of their device kind
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

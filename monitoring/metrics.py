@@ -63,7 +63,7 @@ def _tasks() -> Iterator[Metric]:
 
 def _workers() -> Iterator[Metric]:
     living = list(health.living_workers())
-    counted = [([kind], sum(w.kind == kind for w in living)) for kind in settings.RQ_QUEUES]
+    counted = [([kind], sum(w.kind == kind for w in living)) for kind in settings.QUEUE_NAMES]
     yield _gauge("workers", "Workers that were seen in the last 45 seconds.", ["kind"], counted)
     for name, key, scale, said in (
         ("worker_cpu_ratio", "cpu_percent", 0.01, "Use of a worker's machine: all of its cores are 1."),

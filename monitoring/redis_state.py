@@ -44,7 +44,7 @@ def redis_state() -> RedisState:
 
 def _queues(connection: redis.Redis) -> list[Held]:
     rows = {state.kind: (state.waiting, state.running) for state in selectors.queues()}
-    return [_held(queue.rq_queue(name, connection), rows.get(name, (0, 0))) for name in settings.RQ_QUEUES]
+    return [_held(queue.rq_queue(name, connection), rows.get(name, (0, 0))) for name in settings.QUEUE_NAMES]
 
 
 def _held(held: Queue, rows: tuple[int, int]) -> Held:

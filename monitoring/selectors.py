@@ -74,7 +74,7 @@ def queues() -> list[QueueState]:
     living = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
     rows = {row["waits_in"]: row for kind in task_kinds() for row in _unfinished(kind)}
     served = {*queue.device_kinds(), DATA_QUEUE}
-    names = [name for name in settings.RQ_QUEUES if name in rows or name in living or name in served]
+    names = [name for name in settings.QUEUE_NAMES if name in rows or name in living or name in served]
     return [_state(name, rows.get(name, {}), living.get(name, 0)) for name in names]
 
 
