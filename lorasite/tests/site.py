@@ -80,7 +80,7 @@ root = User.objects.create_superuser("root", None, {password!r})
 root.set_role(Role.ADMIN)
 {more}
 """
-SERVE = "import django; django.setup(); from lorasite.web import serve; serve()"
+SERVE = "import django; django.setup(); from lorasite.web_server import serve; serve()"
 
 
 @contextmanager

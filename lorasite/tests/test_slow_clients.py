@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasite.web import lane_of
+from lorasite.web_server import lane_of
 from webserver import Head
 
 from .site import PASSWORD, running_web

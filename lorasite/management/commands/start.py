@@ -147,6 +147,6 @@ def run_data_worker() -> None:
 
 
 def run_web() -> None:
-    from lorasite.web import serve
+    from lorasite.web_server import serve
 
     serve()

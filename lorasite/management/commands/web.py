@@ -10,7 +10,7 @@ class Command(BaseCommand):
     help = "The web server alone, for a machine or container whose Redis and worker run elsewhere."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from lorasite.web import serve
+        from lorasite.web_server import serve
 
         for line in keep_private():
             say(line)
