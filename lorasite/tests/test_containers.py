@@ -93,5 +93,7 @@ def test_secrets_are_made_once_and_read_from_files(
     assert made == again and made.keys() == compose["secrets"].keys() and len(set(made.values())) == len(made)
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     read = Env(_env_file=None, _secrets_dir=tmp_path / "secrets")
-    assert read.key() == made["secret_key"] and read.metrics_token.get_secret_value() == made["metrics_token"]
+    assert (
+        read.load_secret_key() == made["secret_key"] and read.metrics_token.get_secret_value() == made["metrics_token"]
+    )
     assert made["postgres_password"] in read.database_url

@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from lorasite.supervisor import BACKOFF_LIMIT, STEADY, Child, Supervisor
+from lorasite.supervisor import BACKOFF_LIMIT, STEADY, Child
 
 
 def wait_after(child: Child, lived: float) -> float:
     """Seconds until the child may start, after it lived so long."""
     now = time.monotonic()
     child.pid, child.started = 1, now - lived
-    Supervisor(child)._lost(child, -9)
+    child.schedule_restart(-9)
     return max(0.0, child.due - now)
 
 

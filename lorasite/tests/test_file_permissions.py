@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from lorasite.private_files import keep_private
+from lorasite.file_permissions import restrict_file_permissions
 
 from .site import running_site
 
@@ -50,7 +50,7 @@ def test_folder_of_somebody_else_is_left_and_told(settings: Any, monkeypatch: An
     settings.DATA_DIR.chmod(0o2775)
     settings.RESULTS_DIR.chmod(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: os.stat(settings.DATA_DIR).st_uid + 1)
-    (line,) = keep_private()
+    (line,) = restrict_file_permissions()
     assert "belongs to another user" in line and mode(settings.DATA_DIR) == "775"
     settings.DATA_DIR.chmod(0o700)
-    assert list(keep_private()) == []
+    assert list(restrict_file_permissions()) == []
