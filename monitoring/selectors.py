@@ -1,6 +1,7 @@
 """Reads over tasks and workers: how long the queues are, who serves them, what runs where."""
 
 import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from platform import python_version
@@ -70,31 +71,45 @@ def system() -> System:
 
 
 def queues() -> list[QueueState]:
-    """The queues that this installation has workers for, and any other that holds a task or a worker."""
-    living = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
-    rows = {row["waits_in"]: row for kind in task_kinds() for row in _unfinished(kind)}
-    served = {*queue.device_kinds(), DATA_QUEUE}
-    names = [name for name in settings.QUEUE_NAMES if name in rows or name in living or name in served]
-    return [_state(name, rows.get(name, {}), living.get(name, 0)) for name in names]
+    """Return the queues that this installation has workers for, and any other that has a task or a worker."""
+    workers_by_queue = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
+    # Several kinds of task may share a queue: training runs and the benchmarks of estimates do.
+    unfinished: dict[str, list[Mapping[str, Any]]] = {}
+    for kind in task_kinds():
+        for row in _count_unfinished(kind):
+            unfinished.setdefault(row["waits_in"], []).append(row)
+    shown = {*queue.device_kinds(), DATA_QUEUE, *workers_by_queue, *unfinished}
+    states = []
+    for name in settings.QUEUE_NAMES:
+        if name not in shown:
+            continue
+        rows = unfinished.get(name, [])
+        waits = [(row["now"] - row["since"]).total_seconds() for row in rows if row["since"]]
+        state = QueueState(
+            kind=name,
+            waiting=sum(row["waiting"] for row in rows),
+            running=sum(row["running"] for row in rows),
+            oldest_seconds=max([0.0, *waits]),
+            tokens_per_second=sum(row["speed"] or 0.0 for row in rows),
+            workers=workers_by_queue.get(name, 0),
+        )
+        states.append(state)
+    return states
 
 
-def _unfinished(kind: type[Work]) -> Any:
-    """`sent_at` and not `created_at`: work that comes back into the queue has not waited while it ran."""
-    waiting, running = Q(status=Status.PENDING), Q(status=Status.STARTED)
+def _count_unfinished(kind: type[Work]) -> Iterable[Mapping[str, Any]]:
+    """Count the waiting and running tasks of one kind by queue, with the time since when the oldest one waits."""
+    waiting = Q(status=Status.PENDING)
+    running = Q(status=Status.STARTED)
     unfinished = kind._default_manager.filter(waiting | running).order_by().values(waits_in=kind.queue)
     return unfinished.annotate(
         waiting=Count("pk", filter=waiting),
         running=Count("pk", filter=running),
+        # A task that returns to the queue has not waited since it was created, but since it was sent again.
         since=Min(Coalesce("sent_at", "created_at"), filter=waiting),
         now=Now(),
         speed=Sum("tokens_per_second", filter=running) if kind is Task else Value(0.0),
     )
-
-
-def _state(kind: str, row: dict[str, Any], workers: int) -> QueueState:
-    waited = (row["now"] - row["since"]).total_seconds() if row.get("since") else 0.0
-    speed = row.get("speed") or 0.0
-    return QueueState(kind, row.get("waiting", 0), row.get("running", 0), max(0.0, waited), speed, workers)
 
 
 def tasks_by_status() -> dict[str, int]:

@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.metrics import count_predictions
 from lorasite.tests.rows import belongings
+from monitoring import selectors
 from monitoring.metrics import exposition
-from training.models import Status, Task
+from training.models import Status, Task, Timing
 from web.errors import InvalidError
 
 pytestmark = pytest.mark.django_db
@@ -56,6 +57,13 @@ def test_queue_and_tasks_are_those_of_the_database(member: Any, worker: Any) -> 
     assert (found["lorasite_workers", "cpu"], found["lorasite_workers", "cuda"]) == (1, 0)
     assert found["lorasite_worker_cpu_ratio", "mill:5"] == pytest.approx(0.4)
     assert (found["lorasite_check_ok", "database"], found["lorasite_check_ok", "redis"]) == (1, 0)
+
+
+def test_kinds_of_task_that_share_a_queue_are_added_up(member: Any) -> None:
+    Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.STARTED, tokens_per_second=1234)
+    Timing.objects.create(owner=member, key="benchmark", config={})
+    queue = next(state for state in selectors.queues() if state.kind == "cpu")
+    assert (queue.waiting, queue.running, queue.tokens_per_second) == (1, 1, 1234)
 
 
 def test_gpus_of_a_worker_are_told_one_by_one(worker: Any) -> None:
