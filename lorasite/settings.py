@@ -60,7 +60,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "monitoring.middleware.Probes",
+    "monitoring.middleware.ProbeMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "web.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",

@@ -16,7 +16,7 @@ from audit.services import record, verify
 from datasets_app.models import Dataset, Version
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from monitoring.models import Worker
-from monitoring.services import beat
+from monitoring.services import record_heartbeat
 from training.models import Status, Task
 from work.queue import send
 
@@ -31,7 +31,7 @@ PASSWORD = "correct-horse-9"
 @pytest.fixture
 def owned(member: Any) -> Belongings:
     record("dataset.store", user=member)
-    beat("cpu")
+    record_heartbeat("cpu")
     return belongings(member)
 
 
@@ -143,7 +143,7 @@ def test_queues_and_workers_of_rq_stand_beside_the_database(browser: Any, redis_
     Task.objects.update(status=Status.PENDING)
     page = browser.get(address(Worker, "changelist"))
     assert ["cpu", 0, 0, 0, 1, 0] in page.context["queue_table"]["rows"]
-    assert "RQ's queues in Redis" in page.content.decode()
+    assert "RQ queues in Redis" in page.content.decode()
     assert send(Task, owned.task.pk)
     assert ["cpu", 1, 0, 0, 1, 0] in browser.get(address(Worker, "changelist")).context["queue_table"]["rows"]
 

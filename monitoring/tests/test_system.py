@@ -26,18 +26,18 @@ def page(client: Client, admin: Any) -> Any:
 
 def test_whole_installation_says_so_first(page: Any, redis_server: str, worker: Any) -> None:
     text = page()
-    assert "Everything that training and serving need is there." in text and "mill:5" in text and "idle" in text
+    assert "Everything that training and predictions need is available." in text and "mill:5" in text and "Idle" in text
     assert text.index("Everything that") < text.index("mill:5")
 
 
 def test_installation_without_a_worker_says_how_to_start_one(page: Any) -> None:
-    assert "No worker has reported." in page()
+    assert "No worker is running, so new runs wait." in page()
 
 
 def test_worker_that_is_gone_is_marked_and_its_queue_is_unserved(page: Any, gone: Any, member: Any) -> None:
     Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.PENDING)
     text = page()
-    assert ">gone<" in text and "1, and no worker" in text and "Something that training or serving needs" in text
+    assert ">Offline<" in text and "1, no worker" in text and "Something that training or predictions need" in text
 
 
 def test_worker_names_the_run_that_its_child_trains(page: Any, worker: Any, member: Any) -> None:
@@ -48,7 +48,7 @@ def test_worker_names_the_run_that_its_child_trains(page: Any, worker: Any, memb
 
 def test_disk_that_is_nearly_full_is_marked(page: Any, settings: Any) -> None:
     settings.MIN_FREE_DISK = shutil.disk_usage(settings.DATA_DIR).free // 2
-    assert "nearly full" in page()
+    assert "Nearly full" in page()
 
 
 def test_run_that_was_set_aside_can_be_resumed_from_here(page: Any, client: Client, member: Any) -> None:
@@ -77,7 +77,7 @@ def test_api_tells_the_same(api: Any, admin: Any, worker: Any) -> None:
 def test_command_ends_with_1_while_a_check_fails(gone: Any, redis_server: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         call_command("system")
-    assert ended.value.code == 1 and "FAILS    workers" in capsys.readouterr().out
+    assert ended.value.code == 1 and "Failed   workers" in capsys.readouterr().out
     Worker.objects.update(seen_at=Now() - timedelta(seconds=1))
     call_command("system", "--json")
     assert json.loads(capsys.readouterr().out)["ready"] is True
