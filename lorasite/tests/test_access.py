@@ -9,7 +9,7 @@ from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 
-from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, ask, client_of, filled, lines, patterns
+from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, client_of, filled, lines, patterns, send
 
 KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
 
@@ -32,7 +32,7 @@ def test_everybody_gets_the_answer_of_the_table(
 ) -> None:
     path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
     clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
-    answers = {name: ask(client, method, path, body) for name, client in clients.items()}
+    answers = {name: send(client, method, path, body) for name, client in clients.items()}
     assert {name: one.status_code for name, one in answers.items()} == dict(zip(PEOPLE, codes, strict=True))
     if not address.startswith(PROBES):
         assert [name for name, one in answers.items() if is_kept(method, address, one)] == []
@@ -63,8 +63,8 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
     assert len(addresses) > 50
     clients = {name: client_of(people[name]) for name in PEOPLE if name != "admin"}
     for path in (re.sub(r"\^?\(.*", "accounts/", a) for a in addresses):
-        found = {name: answer(client, method, path) for name, client in clients.items()}
-        assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
+        statuses = {name: answer(client, method, path) for name, client in clients.items()}
+        assert statuses == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
 
 
 @pytest.mark.parametrize("path", ["/api/datasets", "/api/datasets/private", "/api/experiments/mine", "/api/nowhere"])
@@ -105,16 +105,16 @@ def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dic
 
 def test_every_page_stands_in_the_table_with_get_and_post() -> None:
     pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", "api/"))}
-    told = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
-    assert told - {("GET", "join/<invitation>/")} == {
+    listed = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
+    assert listed - {("GET", "join/<invitation>/")} == {
         (method, address or "/") for address in pages for method in ("GET", "POST")
     }
 
 
 def test_every_operation_of_the_api_stands_in_the_table() -> None:
-    told = {(m, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", "/" + a.partition("?")[0])) for m, a, _codes in lines(API)}
+    listed = {(m, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", "/" + a.partition("?")[0])) for m, a, _codes in lines(API)}
     schema = SchemaGenerator().get_schema(request=None, public=True)["paths"]
-    assert told - {("GET", "/api/schema"), ("GET", "/api/docs")} == {
+    assert listed - {("GET", "/api/schema"), ("GET", "/api/docs")} == {
         (method.upper(), path) for path, methods in schema.items() for method in methods
     }
     addresses = {a.partition("?")[0] for _m, a, _codes in lines(API)}

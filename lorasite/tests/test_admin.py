@@ -46,8 +46,8 @@ def address(model: Any, page: str, *args: Any) -> str:
 
 
 def pages() -> list[str]:
-    found = [address(model, "changelist") for model in MODELS]
-    return found + [address(model, "change", model.objects.order_by("pk")[0].pk) for model in MODELS]
+    addresses = [address(model, "changelist") for model in MODELS]
+    return addresses + [address(model, "change", model.objects.order_by("pk")[0].pk) for model in MODELS]
 
 
 def test_every_model_is_there_and_no_other() -> None:

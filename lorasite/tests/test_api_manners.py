@@ -24,8 +24,8 @@ SHAPE = {"type", "title", "status", "code", "detail", "errors", "request_id"}
 
 def is_problem(answer: Any, status: int, code: str) -> bool:
     body = answer.json()
-    told = answer["Content-Type"] == "application/problem+json" and set(body) >= SHAPE
-    return told and (answer.status_code, body["status"], body["code"]) == (status, status, code)
+    has_shape = answer["Content-Type"] == "application/problem+json" and set(body) >= SHAPE
+    return has_shape and (answer.status_code, body["status"], body["code"]) == (status, status, code)
 
 
 FAILURES: dict[str, tuple[Callable[[Any], Any], int, str]] = {
@@ -97,16 +97,16 @@ def test_cursor_walks_every_row_once_in_order_empty_values_last(
     for n in range(9):
         made = belongings(member, f"run-{n}").experiment
         Experiment.objects.filter(pk=made.pk).update(accuracy=None if n % 3 == 0 else round(0.5 + n % 2 / 10, 1))
-    client, found, link = api(member), [], f"/api/experiments/mine?limit=2&sort={sort}"
+    client, rows, link = api(member), [], f"/api/experiments/mine?limit=2&sort={sort}"
     while link:
         page = client.get(link).json()
         assert set(page) == {"next", "results"} and len(page["results"]) <= 2
-        found += page["results"]
+        rows += page["results"]
         link = page["next"]
     whole = client.get(f"/api/experiments/mine?limit=100&sort={sort}").json()["results"]
-    assert [row["experiment"] for row in found] == [row["experiment"] for row in whole] and len(found) == 9
+    assert [row["experiment"] for row in rows] == [row["experiment"] for row in whole] and len(rows) == 9
     if "accuracy" in sort:
-        assert [row["accuracy"] for row in found][-3:] == [None] * 3
+        assert [row["accuracy"] for row in rows][-3:] == [None] * 3
 
 
 def test_rows_that_come_meanwhile_shift_no_page(api: Callable[..., Any], member: User) -> None:
@@ -172,17 +172,17 @@ def test_key_answers_nothing_about_what_was_given_away_since(
     api: Callable[..., Any], member: User, stranger: User, learnt: Experiment, make: Callable[..., Any]
 ) -> None:
     client = api(member)
-    ask = (lambda: make(client, "k")) if make is upload else lambda: make(client)
+    repeat = (lambda: make(client, "k")) if make is upload else lambda: make(client)
     kind, name = {upload: ("dataset", "mine"), submit: ("experiment", "given"), register: ("model", "moods")}[make]
-    first = ask()
-    assert first.status_code in (201, 202) and ask().json() == first.json()
+    first = repeat()
+    assert first.status_code in (201, 202) and repeat().json() == first.json()
     given = {"to": stranger.username, "access": "owner"}
     assert client.post(f"/api/sharing/{kind}/{name}", given, format="json").status_code == 200
     assert client.get(f"/api/sharing/{kind}/{name}").status_code == 404
-    answer = ask()
+    answer = repeat()
     assert is_problem(answer, 409, "idempotency_key_used") and "made" not in answer.json()
     sharing.set_access(user=stranger, obj=sharing.shared_object(stranger, kind, name), to=member, level="view")
-    assert ask().status_code == first.status_code  # seen again, it is told again
+    assert repeat().status_code == first.status_code  # seen again, it is told again
 
 
 def test_admin_without_the_scope_is_told_no_more_than_a_member(admin: User, stranger: User) -> None:

@@ -64,9 +64,9 @@ def slow_clients(site: str, number: int) -> Iterator[None]:
         yield
 
 
-def seconds(asked: Callable[[], int]) -> float:
+def seconds(request: Callable[[], int]) -> float:
     started = time.monotonic()
-    assert asked() == 200
+    assert request() == 200
     return time.monotonic() - started
 
 

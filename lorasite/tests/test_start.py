@@ -37,19 +37,19 @@ def children() -> dict[str, psutil.Process]:
     """The site's processes by what they are; the supervisor is this test's only child that runs `start`."""
     supervisor = next(p for p in psutil.Process().children() if "start" in p.cmdline())
     kinds = {"redis": "valkey", "data worker": "--data", "worker": "worker", "web": "start"}
-    found = {"supervisor": supervisor}
+    processes = {"supervisor": supervisor}
     for child in supervisor.children():
         line = " ".join(child.cmdline())
-        found.setdefault(next(kind for kind, word in kinds.items() if word in line), child)
-    return found
+        processes.setdefault(next(kind for kind, word in kinds.items() if word in line), child)
+    return processes
 
 
 def eventually(fact: Callable[[], Any], limit: float = 40) -> Any:
     end = time.monotonic() + limit
     while time.monotonic() < end:
         try:
-            if found := fact():
-                return found
+            if result := fact():
+                return result
         except (OSError, StopIteration, psutil.Error):
             pass
         time.sleep(0.2)
@@ -71,7 +71,7 @@ def sign_in(address: str) -> str:
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     with running_site(tmp_path):
-        tree = eventually(lambda: len(found := children()) == 5 and found)
+        tree = eventually(lambda: len(processes := children()) == 5 and processes)
         tree["supervisor"].send_signal(signal.SIGINT)
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
@@ -81,7 +81,7 @@ def test_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells children of their parent's death")
     with running_site(tmp_path):
-        tree = eventually(lambda: len(found := children()) == 5 and found)
+        tree = eventually(lambda: len(processes := children()) == 5 and processes)
         tree["supervisor"].kill()
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive

@@ -65,9 +65,9 @@ def test_damaged_queue_files_are_set_aside_and_the_queue_starts_empty(tmp_path: 
     ran = subprocess.run(line, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert [text for text in ran.stdout.splitlines() if text.startswith("keys")] == ["keys 0", "keys 0"]
-    [said] = [text for text in ran.stdout.splitlines() if "the queue is filled from the database again" in text]
+    [message] = [text for text in ran.stdout.splitlines() if "the queue is filled from the database again" in text]
     [aside] = (tmp_path / "data/redis").glob("damaged-*")
-    assert str(aside) in said and any(aside.iterdir())
+    assert str(aside) in message and any(aside.iterdir())
 
 
 def test_only_the_newest_damaged_queue_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_folder_on_a_disk_that_is_read_only_is_told_in_one_line(tmp_path: Path) 
 def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_asked_for(tmp_path: Path) -> None:
     database = tmp_path / "data/db.sqlite3"
     assert command(tmp_path, "migrate", "-v0").returncode == command(tmp_path, "first_start").returncode == 0
-    kept = database.read_bytes()
+    content = database.read_bytes()
     database.write_bytes(b"")
     assert "is empty (0 bytes), but" in refused(tmp_path) and database.read_bytes() == b""
     database.unlink()
@@ -155,7 +155,7 @@ def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_asked_for(tmp
     command(tmp_path, "migrate", "-v0")  # as containers do before they start
     again = command(tmp_path, "first_start")
     assert again.returncode == 1 and "has no account, but" in again.stderr
-    database.write_bytes(kept)
+    database.write_bytes(content)
     assert command(tmp_path, "first_start").returncode == 0
     database.unlink()
     with running_site(tmp_path, options=("--new",), DATABASE_URL=""):

@@ -50,13 +50,13 @@ def test_queue_and_tasks_are_those_of_the_database(member: Any, worker: Any) -> 
     waiting, running = belongings(member, "waiting").task, belongings(member, "running").task
     Task.objects.filter(pk=waiting.pk).update(status=Status.PENDING)
     Task.objects.filter(pk=running.pk).update(status=Status.STARTED, tokens_per_second=1234, sent_at=None)
-    found = values()
-    assert found["lorasite_queue_length", "cpu"] == 1 and 0 <= found["lorasite_queue_oldest_seconds", "cpu"] < 60
-    assert found["lorasite_running_tokens_per_second", "cpu"] == 1234
-    assert (found["lorasite_tasks", "STARTED"], found["lorasite_tasks", "SUCCESS"]) == (1, 0)
-    assert (found["lorasite_workers", "cpu"], found["lorasite_workers", "cuda"]) == (1, 0)
-    assert found["lorasite_worker_cpu_ratio", "mill:5"] == pytest.approx(0.4)
-    assert (found["lorasite_check_ok", "database"], found["lorasite_check_ok", "redis"]) == (1, 0)
+    metrics = values()
+    assert metrics["lorasite_queue_length", "cpu"] == 1 and 0 <= metrics["lorasite_queue_oldest_seconds", "cpu"] < 60
+    assert metrics["lorasite_running_tokens_per_second", "cpu"] == 1234
+    assert (metrics["lorasite_tasks", "STARTED"], metrics["lorasite_tasks", "SUCCESS"]) == (1, 0)
+    assert (metrics["lorasite_workers", "cpu"], metrics["lorasite_workers", "cuda"]) == (1, 0)
+    assert metrics["lorasite_worker_cpu_ratio", "mill:5"] == pytest.approx(0.4)
+    assert (metrics["lorasite_check_ok", "database"], metrics["lorasite_check_ok", "redis"]) == (1, 0)
 
 
 def test_kinds_of_task_that_share_a_queue_are_added_up(member: Any) -> None:
@@ -70,8 +70,8 @@ def test_gpus_of_a_worker_are_told_one_by_one(worker: Any) -> None:
     gpu = {"name": "GPU", "memory_bytes": 100, "memory_used_bytes": 25, "use_percent": 50, "celsius": 61}
     worker.figures = worker.figures | {"gpus": [gpu]}
     worker.save()
-    found = values()
-    assert (found["lorasite_gpu_use_ratio", "0"], found["lorasite_gpu_memory_used_bytes", "0"]) == (0.5, 25)
+    metrics = values()
+    assert (metrics["lorasite_gpu_use_ratio", "0"], metrics["lorasite_gpu_memory_used_bytes", "0"]) == (0.5, 25)
 
 
 def test_predictions_are_counted_by_outcome(db: None) -> None:
@@ -90,5 +90,5 @@ def test_every_metric_of_ours_is_documented_and_no_other(worker: Any) -> None:
     families = text_string_to_metric_families(exposition().decode())
     there = {family.name for family in families if family.name.startswith("lorasite_")}
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"^\| `(lorasite_\w+)", page, re.MULTILINE))
-    assert {name.removesuffix("_total") for name in told} == there
+    documented = set(re.findall(r"^\| `(lorasite_\w+)", page, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in documented} == there

@@ -66,12 +66,12 @@ def test_poll_swaps_the_live_part_alone(page: Any, worker: Any) -> None:
 
 
 def test_api_tells_the_same(api: Any, admin: Any, worker: Any) -> None:
-    found = api(admin).get("/api/system").json()
+    answer = api(admin).get("/api/system").json()
     assert (
-        found["ready"] is False
-        and found["workers"][0] | {"name": "mill:5", "alive": True, "task_id": None} == found["workers"][0]
+        answer["ready"] is False
+        and answer["workers"][0] | {"name": "mill:5", "alive": True, "task_id": None} == answer["workers"][0]
     )
-    assert {check["name"] for check in found["checks"]} == {"database", "redis", "disk", "workers"}
+    assert {check["name"] for check in answer["checks"]} == {"database", "redis", "disk", "workers"}
 
 
 def test_command_ends_with_1_while_a_check_fails(gone: Any, redis_server: str, capsys: Any) -> None:
