@@ -49,7 +49,7 @@ def field_names(schema: dict[str, Any], parts: dict[str, Any], depth: int = 3) -
         yield from (f"{name}.{field}" for field in field_names(inner, parts, depth - 1))
 
 
-def test_what_was_promised_is_still_there() -> None:
+def test_api_still_has_everything_that_was_promised() -> None:
     assert set(PROMISED.read_text(encoding="utf-8").splitlines()) - promises() == set()
 
 

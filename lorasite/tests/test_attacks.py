@@ -97,7 +97,7 @@ def test_folder_of_this_machine_is_no_data_set_of_the_hub(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "9" * 19, "\u00b2", "-1"], ids=["5000 digits", "19 digits", "²", "-1"])
-def test_number_that_is_none_breaks_no_page_and_no_operation(
+def test_invalid_number_breaks_no_page_and_no_operation(
     api: Callable[..., Any], client: Any, member: User, number: str
 ) -> None:
     belongings(member)
@@ -122,7 +122,7 @@ def test_nul_in_a_form_is_refused(client: Any, member: User, path: str) -> None:
     assert answer.status_code == 400 and "a NUL" in answer.content.decode()
 
 
-def test_form_over_4_mib_is_refused_in_words(client: Any, member: User) -> None:
+def test_form_over_4_mib_is_refused_with_an_explanation(client: Any, member: User) -> None:
     client.force_login(member)
     sent = "yaml=" + "x" * 5_000_000
     answer = client.generic("POST", "/train/", sent, content_type="application/x-www-form-urlencoded")

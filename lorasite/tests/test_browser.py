@@ -173,7 +173,7 @@ def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
     test_page_is_readable_by_all(page, run, "/experiments/by-hand/")
 
 
-def test_finished_run_becomes_a_model_that_is_found_for_its_data_and_asked(page: Page, run: str) -> None:
+def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Page, run: str) -> None:
     """On each of these pages axe finds nothing, and nothing sticks out at a phone's width."""
     page.goto(run)
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
@@ -203,7 +203,7 @@ def test_api_docs_open(address: str, chromium: Browser) -> None:
     page.close()
 
 
-def test_keys_go_places_and_theme_is_kept(page: Page) -> None:
+def test_keyboard_shortcuts_navigate_and_the_theme_is_remembered(page: Page) -> None:
     page.goto("/")
     page.keyboard.press("g")
     page.keyboard.press("e")

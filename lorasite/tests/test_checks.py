@@ -37,12 +37,12 @@ def ids(settings: Any, **changes: Any) -> set[str | None]:
         ({"HOST": "lora.example.org", "DEBUG": True}, {"lorasite.E001"}),
     ],
 )
-def test_what_others_can_reach_is_checked(settings: Any, changes: dict[str, Any], expected: set[str]) -> None:
+def test_exposed_site_is_checked(settings: Any, changes: dict[str, Any], expected: set[str]) -> None:
     assert ids(settings, **changes) == expected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_a_laptop_may_do_as_it_likes(settings: Any, host: str) -> None:
+def test_a_local_site_may_have_unsafe_settings(settings: Any, host: str) -> None:
     assert ids(settings, HOST=host, DEBUG=True, SECRET_KEY="x", ALLOWED_HOSTS=["*"]) == set()
 
 
@@ -103,7 +103,7 @@ def test_behind_https_everything_is_https(tmp_path: Path) -> None:
         (1, "nonsense", None),
     ],
 )
-def test_address_is_what_our_own_proxies_saw(
+def test_client_address_is_the_one_that_the_own_proxies_saw(
     settings: Any, client: Any, member: Any, proxies: int, header: str, address: str | None
 ) -> None:
     from audit.models import Entry

@@ -48,7 +48,7 @@ def pods(overlay: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 @overlays
-def test_every_object_fits_its_schema_and_has_no_field_besides(overlay: str) -> None:
+def test_every_object_matches_its_schema_and_has_no_other_field(overlay: str) -> None:
     for thing in rendered(overlay):
         if custom := CUSTOM.get(thing["kind"]):
             custom.model_validate(thing, extra="forbid")
@@ -63,7 +63,7 @@ def test_a_misspelt_field_of_a_custom_object_is_refused() -> None:
 
 
 @overlays
-def test_every_pod_keeps_the_restricted_profile_and_writes_to_volumes_alone(overlay: str) -> None:
+def test_every_pod_meets_the_restricted_profile_and_writes_only_to_volumes(overlay: str) -> None:
     for name, pod in pods(overlay):
         context = pod["securityContext"]
         assert context["runAsNonRoot"] and context["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -118,7 +118,7 @@ def test_every_variable_of_the_configuration_is_read(overlay: str) -> None:
 
 
 @overlays
-def test_only_what_stands_behind_tls_trusts_a_proxy(overlay: str) -> None:
+def test_a_proxy_is_trusted_only_behind_tls(overlay: str) -> None:
     (configuration,) = of_kind(overlay, "ConfigMap")
     tls = any(ingress["spec"].get("tls") for ingress in of_kind(overlay, "Ingress"))
     proxy = (configuration["data"].get("BEHIND_HTTPS", "false"), configuration["data"].get("TRUSTED_PROXIES", "0"))

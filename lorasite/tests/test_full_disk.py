@@ -106,7 +106,9 @@ class Person:
 
 
 @pytest.mark.process
-def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp_path: Path, small_disk: Path) -> None:
+def test_on_a_full_disk_people_sign_in_and_delete_until_everything_works_again(
+    tmp_path: Path, small_disk: Path
+) -> None:
     results = str(small_disk / "results")
     with running_web(tmp_path, more=LARGE, RESULTS_DIR=results, THROTTLE_LOGIN="off", THROTTLE_UPLOAD="off") as (
         site,
@@ -138,7 +140,7 @@ def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp
 
 
 @pytest.mark.process
-def test_where_another_program_took_even_the_reserve_the_refusal_is_in_words(tmp_path: Path, small_disk: Path) -> None:
+def test_without_the_reserve_the_refusal_is_explained(tmp_path: Path, small_disk: Path) -> None:
     with running_web(tmp_path, THROTTLE_LOGIN="off") as (site, _):
         person = Person(site)
         for _try in range(3):  # the first request gives the reserve up, and the other program takes that too
@@ -159,7 +161,7 @@ def test_where_another_program_took_even_the_reserve_the_refusal_is_in_words(tmp
 
 
 @pytest.mark.django_db(transaction=True)
-def test_errors_of_a_full_disk_are_known_whoever_raises_them(tmp_path: Path) -> None:
+def test_errors_of_a_full_disk_are_recognised_from_every_library(tmp_path: Path) -> None:
     for failing in (_database_that_is_full, _file_that_is_full, _native_file_that_is_full):
         with pytest.raises(Exception) as refused:
             failing()

@@ -83,7 +83,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(page: Page) -> None:
     expect(page.get_by_role("link", name="member", exact=True)).to_be_visible()
 
 
-def test_authenticator_app_and_security_key_open_the_door(page: Page) -> None:
+def test_people_sign_in_with_authenticator_app_and_security_key(page: Page) -> None:
     key = page.context.new_cdp_session(page)
     key.send("WebAuthn.enable")
     options = {"protocol": "ctap2", "transport": "usb", "hasResidentKey": True, "hasUserVerification": True}

@@ -95,7 +95,7 @@ def test_dead_child_is_started_again(site: str, kind: str) -> None:
     eventually(lambda: sign_in(site))
 
 
-def test_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -104,14 +104,14 @@ def test_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
     assert "can't be used" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_second_start_on_the_same_data_is_told_in_one_line(tmp_path: Path) -> None:
+def test_second_start_on_the_same_data_is_reported_in_one_line(tmp_path: Path) -> None:
     with running_site(tmp_path):
         ended = start(tmp_path, free_port())
     assert ended.returncode == 1
     assert "already runs" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_first_start_makes_samples_and_the_second_finds_them_again(tmp_path: Path) -> None:
+def test_first_start_creates_samples_and_the_second_still_has_them(tmp_path: Path) -> None:
     """The upload comes after samples were read: a web server forked from that process would hang in polars."""
     with running_site(tmp_path, SAMPLES="1") as site:
         token = sign_in(site)

@@ -126,13 +126,15 @@ def file_as_folder(data: Path) -> None:
         (file_as_folder, "can't be used (it is not a folder)"),
     ],
 )
-def test_what_can_not_be_used_is_told_in_one_line(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+def test_unusable_folder_or_database_is_reported_in_one_line(
+    tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
     make(tmp_path / "data")
     assert words in refused(tmp_path)
 
 
 @pytest.mark.process
-def test_folder_on_a_disk_that_is_read_only_is_told_in_one_line(tmp_path: Path) -> None:
+def test_folder_on_a_read_only_disk_is_reported_in_one_line(tmp_path: Path) -> None:
     place = tmp_path / "data"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
@@ -144,7 +146,7 @@ def test_folder_on_a_disk_that_is_read_only_is_told_in_one_line(tmp_path: Path) 
 
 
 @pytest.mark.process
-def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_asked_for(tmp_path: Path) -> None:
+def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_requested(tmp_path: Path) -> None:
     database = tmp_path / "data/db.sqlite3"
     assert command(tmp_path, "migrate", "-v0").returncode == command(tmp_path, "first_start").returncode == 0
     content = database.read_bytes()
@@ -168,7 +170,7 @@ def command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.django_db
-def test_files_of_a_lost_database_and_nothing_else_are_refused(tmp_path: Path) -> None:
+def test_only_files_of_a_lost_database_are_refused(tmp_path: Path) -> None:
     """What any command makes is no proof; what only an installation with accounts has, is."""
     data = Path(settings.DATA_DIR)
     for name in ("redis/appendonlydir", "uploads", "static", "cache/tokens", "datasets"):

@@ -108,7 +108,7 @@ def restore(folder: Path, home: Path) -> dict[str, str]:
     return os.environ | {"DATA_DIR": str(home / "data"), "RESULTS_DIR": str(home / "results"), **database}
 
 
-def test_damaged_backup_is_told(installation: Experiment, tmp_path: Path) -> None:
+def test_damaged_backup_is_reported(installation: Experiment, tmp_path: Path) -> None:
     folder = backup(tmp_path / "folder")
     (folder / "results" / "small" / "config.yaml").unlink()
     with pytest.raises(CommandError, match="does not hold"):
@@ -121,6 +121,6 @@ def test_backup_never_replaces_anything(installation: Experiment, tmp_path: Path
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_backup_is_for_its_user_alone(installation: Experiment, tmp_path: Path) -> None:
+def test_backup_is_readable_only_by_its_user(installation: Experiment, tmp_path: Path) -> None:
     """It holds the secret key and everybody's password hash."""
     assert backup(tmp_path / "copy").stat().st_mode & 0o777 == 0o700

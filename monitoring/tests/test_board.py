@@ -32,7 +32,7 @@ def alerts() -> list[dict[str, str]]:
 
 
 @pytest.mark.django_db
-def test_every_query_names_metrics_that_are_there(client: Client) -> None:
+def test_every_query_names_existing_metrics(client: Client) -> None:
     client.get("/login/")
     families = text_string_to_metric_families(exposition().decode())
     there = {family.name + suffix for family in families for suffix in SUFFIXES}

@@ -39,14 +39,14 @@ def test_metrics_are_read_on_this_machine_but_not_through_a_proxy(client: Client
         assert answer.status_code == 403 and "METRICS_TOKEN" in answer.content.decode()
 
 
-def test_token_reads_metrics_from_everywhere_and_nothing_else_does(client: Client, settings: Any) -> None:
+def test_with_a_token_set_only_the_token_reads_metrics(client: Client, settings: Any) -> None:
     settings.METRICS_TOKEN = "a-token"
     assert client.get("/metrics", HTTP_HOST="10.1.2.3", HTTP_AUTHORIZATION="Bearer a-token").status_code == 200
     assert client.get("/metrics", HTTP_AUTHORIZATION="Bearer another").status_code == 403
     assert client.get("/metrics", HTTP_HOST="localhost", REMOTE_ADDR="127.0.0.1").status_code == 403
 
 
-def test_queue_and_tasks_are_those_of_the_database(member: Any, worker: Any) -> None:
+def test_queues_and_tasks_come_from_the_database(member: Any, worker: Any) -> None:
     waiting, running = belongings(member, "waiting").task, belongings(member, "running").task
     Task.objects.filter(pk=waiting.pk).update(status=Status.PENDING)
     Task.objects.filter(pk=running.pk).update(status=Status.STARTED, tokens_per_second=1234, sent_at=None)
@@ -66,7 +66,7 @@ def test_kinds_of_task_that_share_a_queue_are_added_up(member: Any) -> None:
     assert (queue.waiting, queue.running, queue.tokens_per_second) == (1, 1, 1234)
 
 
-def test_gpus_of_a_worker_are_told_one_by_one(worker: Any) -> None:
+def test_each_gpu_of_a_worker_has_its_own_metrics(worker: Any) -> None:
     gpu = {"name": "GPU", "memory_bytes": 100, "memory_used_bytes": 25, "use_percent": 50, "celsius": 61}
     worker.figures = worker.figures | {"gpus": [gpu]}
     worker.save()
@@ -86,7 +86,7 @@ def test_predictions_are_counted_by_outcome(db: None) -> None:
     assert after["lorasite_prediction_seconds_count", ""] - before["lorasite_prediction_seconds_count", ""] == 2
 
 
-def test_every_metric_of_ours_is_documented_and_no_other(worker: Any) -> None:
+def test_exactly_our_metrics_are_documented(worker: Any) -> None:
     families = text_string_to_metric_families(exposition().decode())
     there = {family.name for family in families if family.name.startswith("lorasite_")}
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ def page(client: Client, admin: Any) -> Any:
     return lambda **headers: client.get("/system/", **headers).content.decode()
 
 
-def test_whole_installation_says_so_first(page: Any, redis_server: str, worker: Any) -> None:
+def test_complete_installation_is_shown_as_ready_first(page: Any, redis_server: str, worker: Any) -> None:
     text = page()
     assert "Everything that training and predictions need is available." in text and "mill:5" in text and "Idle" in text
     assert text.index("Everything that") < text.index("mill:5")
@@ -34,7 +34,7 @@ def test_installation_without_a_worker_says_how_to_start_one(page: Any) -> None:
     assert "No worker is running, so new runs wait." in page()
 
 
-def test_worker_that_is_gone_is_marked_and_its_queue_is_unserved(page: Any, gone: Any, member: Any) -> None:
+def test_dead_worker_is_shown_offline_and_its_queue_unserved(page: Any, gone: Any, member: Any) -> None:
     Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.PENDING)
     text = page()
     assert ">Offline<" in text and "1, no worker" in text and "Something that training or predictions need" in text
@@ -60,12 +60,12 @@ def test_run_that_was_set_aside_can_be_resumed_from_here(page: Any, client: Clie
     assert "died 3 times" not in page()
 
 
-def test_poll_swaps_the_live_part_alone(page: Any, worker: Any) -> None:
+def test_poll_renders_only_the_live_part(page: Any, worker: Any) -> None:
     text = page(HTTP_HX_REQUEST="true")
     assert text.strip().startswith('<div id="system"') and "<html" not in text
 
 
-def test_api_tells_the_same(api: Any, admin: Any, worker: Any) -> None:
+def test_api_returns_the_same_state(api: Any, admin: Any, worker: Any) -> None:
     answer = api(admin).get("/api/system").json()
     assert (
         answer["ready"] is False
