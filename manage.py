@@ -14,11 +14,11 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except Exception as error:
-        from lorasite.trouble import sentence
+        from lorasite.storage_errors import explain
 
-        if "--traceback" in sys.argv or not (said := sentence(error)):
+        if "--traceback" in sys.argv or not (explanation := explain(error)):
             raise
-        sys.exit(said)
+        sys.exit(explanation)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from lorasite.tests.test_slow_clients import sign_in, slow_clients, upload
 THREADS_SERVER = """
 import django; django.setup()
 from gunicorn.app.base import BaseApplication
-from lorasite.web import site
+from lorasite.web_server import site
 class Before(BaseApplication):
     def load_config(self):
         for name, value in {"bind": site().address, "workers": 1, "worker_class": "gthread", "threads": 8, "timeout": 120,

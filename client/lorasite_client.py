@@ -115,8 +115,12 @@ class Prediction(TypedDict):
     timing: dict[str, float]
 
 
-class Problem(Exception):
-    """The server refused a request: a sentence for people, `code` for programs, `errors` with the fields at fault."""
+class ApiError(Exception):
+    """The server refused a request.
+
+    The text of the exception is for people, `code` for programs. `errors` has the invalid fields, `request_id` the id to
+    quote when asking for help.
+    """
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
         self.status = status
@@ -125,6 +129,9 @@ class Problem(Exception):
         self.errors = cast("list[dict[str, str]]", body.get("errors", []))
         self.request_id = str(body.get("request_id", ""))
         super().__init__(f"{status} {self.code}: {body.get('detail', '')}")
+
+
+Problem = ApiError  # its name in version 0.1.0
 
 
 class Lorasite:
@@ -147,21 +154,34 @@ class Lorasite:
 
     def upload(self, name: str, file: str | Path, **fields: str) -> Stored:
         """Upload a file as a new dataset, or as a new version of one; fields: text_column, label_column, note, …"""
+        path = Path(file)
+        filename = path.name.replace('"', "%22")
+        # A form with a file, encoded as multipart/form-data (RFC 7578).
         boundary = uuid.uuid4().hex
-        body = _multipart_form(boundary, {"name": name, **fields}, Path(file))
-        headers = _idempotency_key() | {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        return cast(Stored, self._read(self._send("POST", "/api/datasets", body, headers)))
+        disposition = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+        parts = []
+        for field, value in {"name": name, **fields}.items():
+            parts.append(f'{disposition}{field}"\r\n\r\n{value}\r\n'.encode())
+        parts.append(f'{disposition}file"; filename="{filename}"\r\n'.encode())
+        parts.append(b"Content-Type: application/octet-stream\r\n\r\n" + path.read_bytes())
+        parts.append(f"\r\n--{boundary}--\r\n".encode())
+        headers = {
+            "Idempotency-Key": uuid.uuid4().hex,
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+        }
+        return cast(Stored, self._json("POST", "/api/datasets", b"".join(parts), headers))
 
     def train(self, config: Mapping[str, Any] | str | Path) -> Accepted:
         """Submit a training run; its configuration is a mapping, YAML text or the path of a YAML file."""
-        headers = _idempotency_key()
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
         if isinstance(config, Mapping):
             return cast(Accepted, self._json("POST", "/api/train", config, headers))
         text = config.read_text(encoding="utf-8") if isinstance(config, Path) else config
-        headers |= {"Content-Type": "application/yaml"}
-        return cast(Accepted, self._read(self._send("POST", "/api/train", text.encode(), headers)))
+        headers["Content-Type"] = "application/yaml"
+        return cast(Accepted, self._json("POST", "/api/train", text.encode(), headers))
 
     def task(self, task_id: str) -> Task:
+        """Return the current state of a run."""
         return cast(Task, self._json("GET", f"/api/task/{task_id}"))
 
     def watch(self, task_id: str, every: float = 2.0) -> Iterator[Task]:
@@ -171,7 +191,8 @@ class Lorasite:
             response = self._send("GET", f"/api/task/{task_id}", headers={"If-None-Match": etag} if etag else {})
             if response is not None:
                 etag = response.headers.get("ETag", "")
-                state = cast(Task, self._read(response))
+                with response:
+                    state = cast(Task, json.load(response))
                 yield state
                 if state["status"] in ENDED:
                     return
@@ -182,9 +203,11 @@ class Lorasite:
         return list(self.watch(task_id, every))[-1]
 
     def cancel(self, task_id: str) -> Task:
+        """Ask a run to stop. It saves a checkpoint first, from which `resume` continues."""
         return cast(Task, self._json("POST", f"/api/task/{task_id}/cancel"))
 
     def resume(self, task_id: str) -> Task:
+        """Put a cancelled or failed run back into the queue; it continues from its last checkpoint."""
         return cast(Task, self._json("POST", f"/api/task/{task_id}/resume"))
 
     def experiments(self, **filters: str) -> Iterator[Row]:
@@ -196,13 +219,16 @@ class Lorasite:
             link = page["next"]
 
     def experiment(self, name: str) -> Experiment:
+        """Return an experiment with its configuration, metrics and list of files."""
         return cast(Experiment, self._json("GET", f"/api/experiments/{quote(name)}"))
 
     def download(self, name: str, into: str | Path, only: str = "artifacts/final_model/") -> list[Path]:
         """Download the files whose path begins with `only` into a folder; all files with `only=""`."""
         paths = [file["path"] for file in self.experiment(name)["files"] if file["path"].startswith(only)]
-        targets = [Path(into) / path for path in paths]
-        for path, target in zip(paths, targets, strict=True):
+        targets = []
+        for path in paths:
+            target = Path(into) / path
+            targets.append(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             response = self._send("GET", f"/api/experiments/{quote(name)}/files/{quote(path)}")
             with response, target.open("wb") as file:
@@ -211,13 +237,18 @@ class Lorasite:
         return targets
 
     def predict(self, text: str, model: str | None = None) -> Prediction:
-        return cast(Prediction, self._json("POST", "/api/predict", {"text": text} | _model_field(model)))
+        """Predict one text. Without a model, the server uses its default one, or else the most accurate."""
+        body: dict[str, Any] = {"text": text}
+        if model:
+            body["model"] = model
+        return cast(Prediction, self._json("POST", "/api/predict", body))
 
     def predict_all(self, texts: Sequence[str], model: str | None = None) -> list[Prediction]:
         """Predict up to 64 texts at once; the predictions are in their order."""
-        return cast(
-            "list[Prediction]", self._json("POST", "/api/predict", {"texts": list(texts)} | _model_field(model))
-        )
+        body: dict[str, Any] = {"texts": list(texts)}
+        if model:
+            body["model"] = model
+        return cast("list[Prediction]", self._json("POST", "/api/predict", body))
 
     def share(self, kind: str, name: str, to: str, access: str = "view") -> None:
         """Share an object, or stop sharing it.
@@ -228,17 +259,16 @@ class Lorasite:
         self._json("POST", f"/api/sharing/{kind}/{quote(name)}", {"to": to, "access": access})
 
     def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        encoded = None if body is None else json.dumps(body).encode()
-        return self._read(self._send(method, path, encoded, {"Content-Type": "application/json", **(headers or {})}))
-
-    def _read(self, response: Any) -> Any:
-        with response:
+        """Send a body, as JSON unless it is bytes, and return the parsed response."""
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        with self._send(method, path, body, {"Content-Type": "application/json", **(headers or {})}) as response:
             return json.loads(response.read() or b"null")
 
     def _send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Any:
         """Send a request and return the open response; None for 304 Not Modified.
 
-        Retries what is safe to repeat: reads, and requests with an idempotency key. Raises Problem if the server refuses.
+        Retries what is safe to repeat: reads, and requests with an idempotency key. Raises ApiError if the server refuses.
         """
         sent_headers = {"Accept": "application/json", "X-API-Version": "1", **(headers or {})}
         if self.token:
@@ -252,10 +282,11 @@ class Lorasite:
             except urllib.error.HTTPError as error:
                 if error.code == 304:
                     return None
-                pause = _retry_after(error)
-                if pause is None or last:
-                    raise _problem(error) from None
-                time.sleep(pause)
+                pause = error.headers.get("Retry-After", "")
+                throttled = error.code == 429 and pause.isdigit() and float(pause) <= LONGEST_PAUSE
+                if last or not throttled:
+                    raise _read_error(error) from None
+                time.sleep(float(pause))
             except (OSError, HTTPException):
                 if not repeatable or last:
                     raise
@@ -263,37 +294,9 @@ class Lorasite:
         raise AssertionError("unreachable")
 
 
-def _idempotency_key() -> dict[str, str]:
-    """Return a header with which the server carries out a repeated request only once."""
-    return {"Idempotency-Key": uuid.uuid4().hex}
-
-
-def _model_field(model: str | None) -> dict[str, str]:
-    return {"model": model} if model else {}
-
-
-def _retry_after(error: urllib.error.HTTPError) -> float | None:
-    """Return the seconds after which a throttled request may be sent again; None if it is refused for good."""
-    seconds = error.headers.get("Retry-After", "")
-    if error.code == 429 and seconds.isdigit() and float(seconds) <= LONGEST_PAUSE:
-        return float(seconds)
-    return None
-
-
-def _problem(error: urllib.error.HTTPError) -> Problem:
+def _read_error(error: urllib.error.HTTPError) -> ApiError:
     try:
         body = json.loads(error.read())
-    except ValueError:
+    except ValueError:  # a proxy's own page, not the site's JSON
         body = {"detail": error.reason}
-    return Problem(error.code, body if isinstance(body, dict) else {"detail": str(body)})
-
-
-def _multipart_form(boundary: str, fields: Mapping[str, str], file: Path) -> bytes:
-    """Encode a form with a file as multipart/form-data (RFC 7578)."""
-    disposition = 'Content-Disposition: form-data; name="'
-    parts = [f'--{boundary}\r\n{disposition}{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields.items()]
-    filename = file.name.replace('"', "%22")
-    file_header = (
-        f'--{boundary}\r\n{disposition}file"; filename="{filename}"\r\nContent-Type: application/octet-stream\r\n\r\n'
-    )
-    return b"".join([*parts, file_header.encode(), file.read_bytes(), f"\r\n--{boundary}--\r\n".encode()])
+    return ApiError(error.code, body if isinstance(body, dict) else {"detail": str(body)})

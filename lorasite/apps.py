@@ -5,4 +5,5 @@ class LorasiteConfig(AppConfig):
     name = "lorasite"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (registers them)
+        # Importing the module registers its checks.
+        from . import checks  # noqa: F401

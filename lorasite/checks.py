@@ -1,57 +1,54 @@
-"""What an installation that others can reach must not be. `manage.py start`, every command and the web server ask."""
+"""System checks of an installation that other machines can reach. `manage.py start`, every command and the web server run them."""
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
+from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register, run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 TAG = "lorasite"
 WELL_KNOWN = ("django-insecure", "changeme", "change-me", "secret", "default", "example", "password", "test")
-SHORTEST = 32
-
-
-def reachable() -> bool:
-    """Whether the web server listens on more than this machine."""
-    try:
-        return not ip_address(settings.HOST).is_loopback
-    except ValueError:
-        return bool(settings.HOST != "localhost")
+SHORTEST_KEY = 32  # characters
+FEWEST_CHARACTERS = 8  # different ones in a key
 
 
 @register(TAG)
-def open_to_others(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if not reachable():
+def check_exposed_site(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Return what is unsafe if the web server listens on more than this machine's loopback."""
+    try:
+        is_local = ip_address(settings.HOST).is_loopback
+    except ValueError:
+        is_local = settings.HOST == "localhost"
+    if is_local:
         return []
-    found: list[CheckMessage] = []
+    messages: list[CheckMessage] = []
     if settings.DEBUG:
-        hint = "Leave DEBUG out, or HOST."
-        found.append(
-            Error("DEBUG shows source code and settings to whoever causes an error.", hint=hint, id="lorasite.E001")
+        hint = "Remove DEBUG, or HOST."
+        messages.append(
+            Error("DEBUG shows source code and settings to anyone who causes an error.", hint=hint, id="lorasite.E001")
         )
-    if _is_weak(settings.SECRET_KEY):
-        hint = "Leave SECRET_KEY out: a good one is made and kept in DATA_DIR."
-        found.append(
-            Error("SECRET_KEY can be guessed, so anybody can sign in as anybody.", hint=hint, id="lorasite.E002")
+    key = settings.SECRET_KEY
+    if len(key) < SHORTEST_KEY or len(set(key)) < FEWEST_CHARACTERS or key.lower().startswith(WELL_KNOWN):
+        hint = "Remove SECRET_KEY: a strong one is generated and stored in DATA_DIR."
+        messages.append(
+            Error("SECRET_KEY can be guessed, so anyone can sign in as anyone.", hint=hint, id="lorasite.E002")
         )
     if "*" in settings.ALLOWED_HOSTS:
-        hint = "Name the hosts in ALLOWED_HOSTS, such as lora.example.org."
-        found.append(
-            Error("ALLOWED_HOSTS takes every name, so links in mails can be forged.", hint=hint, id="lorasite.E003")
+        hint = "List the host names in ALLOWED_HOSTS, such as lora.example.org."
+        messages.append(
+            Error("ALLOWED_HOSTS accepts every name, so links in e-mail can be forged.", hint=hint, id="lorasite.E003")
         )
     if not settings.SESSION_COOKIE_SECURE:
         hint = "Put a reverse proxy with TLS in front and set BEHIND_HTTPS=true."
-        found.append(Warning("Passwords and tokens travel in clear.", hint=hint, id="lorasite.W001"))
-    return found
+        messages.append(Warning("Passwords and tokens are sent unencrypted.", hint=hint, id="lorasite.W001"))
+    return messages
 
 
-def _is_weak(key: str) -> bool:
-    return len(key) < SHORTEST or len(set(key)) < 8 or key.lower().startswith(WELL_KNOWN)
-
-
-def refuse_unsafe() -> None:
-    """For the web server, which runs no command."""
+def refuse_unsafe_settings() -> None:
+    """Raise ImproperlyConfigured if a check fails. For the web server, which runs without a command."""
     errors = [f"{m.id}: {m.msg} {m.hint}" for m in run_checks(tags=[TAG]) if m.is_serious()]
     if errors:
         raise ImproperlyConfigured(" ".join(errors))

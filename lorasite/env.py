@@ -1,9 +1,10 @@
-"""Every environment variable of Lorasite, typed and described; `.env` is read too. `.env.example` lists the same names."""
+"""Every environment variable of Lorasite, with type and description. `.env` is read too; `.env.example` lists the same names."""
 
 import hashlib
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -19,115 +20,127 @@ class Env(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port that the web server listens on.")
-    data_dir: Path = Field(BASE_DIR / "var", description="Database, uploads, embedded Redis and keys.")
-    results_dir: Path = Field(BASE_DIR / "results", description="What runs leave, one folder per experiment.")
-    redis_url: str = Field("", description="Redis or Valkey to use; unset: one is embedded.")
-    database_url: str = Field("", description="PostgreSQL to use; unset: SQLite under DATA_DIR.")
-    secret_key: SecretStr = Field(SecretStr(""), description="Django's key; unset: made once and kept in DATA_DIR.")
-    allowed_hosts: str = Field("", description="Comma-separated host names; unset: loopback and HOST.")
-    debug: bool = Field(False, description="Django's debug pages; only on loopback.")
-    base_models_dir: Path | None = Field(None, description="Folder of base models, one folder each.")
+    data_dir: Path = Field(BASE_DIR / "var", description="Folder of database, uploads, embedded Redis and keys.")
+    results_dir: Path = Field(BASE_DIR / "results", description="Folder of results, one subfolder per experiment.")
+    redis_url: str = Field("", description="Redis or Valkey to use. Unset: an embedded one.")
+    database_url: str = Field("", description="PostgreSQL to use. Unset: SQLite in DATA_DIR.")
+    secret_key: SecretStr = Field(
+        SecretStr(""), description="Django's secret key. Unset: generated once and stored in DATA_DIR."
+    )
+    allowed_hosts: str = Field("", description="Comma-separated host names of the site. Unset: loopback and HOST.")
+    debug: bool = Field(False, description="Show Django's debug pages. Only on loopback.")
+    base_models_dir: Path | None = Field(None, description="Folder of base models, one subfolder each.")
     samples: bool = Field(True, description="Load sample datasets and train a sample run on the first start.")
     django_superuser_username: str = Field("admin", description="Name of the first admin.")
     django_superuser_password: SecretStr = Field(
-        SecretStr(""), description="Password of the first admin; unset: a random one, printed once."
+        SecretStr(""), description="Password of the first admin. Unset: a random one, printed once."
     )
     django_superuser_email: str = Field("", description="E-mail address of the first admin.")
     upload_limit_mb: int = Field(200, gt=0, description="Largest data file accepted, in MiB.")
-    reader_memory_mb: int = Field(1024, ge=64, description="Memory that reading one data file may take, in MiB.")
-    reader_seconds: float = Field(60.0, gt=0, description="Seconds of computing that reading one data file may take.")
-    serve_host: str = Field("127.0.0.1", description="Address that `make serve` listens on; it asks for no account.")
+    reader_memory_mb: int = Field(1024, ge=64, description="Memory for reading one data file, in MiB.")
+    reader_seconds: float = Field(60.0, gt=0, description="CPU seconds for reading one data file.")
+    serve_host: str = Field("127.0.0.1", description="Address that `make serve` listens on. It needs no account.")
     serve_port: int = Field(8100, ge=1, le=65535, description="Port that `make serve` listens on.")
     serve_device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="Where models answer; auto: CUDA where there is one, else the CPU."
+        "auto", description="Device of predictions. auto: CUDA if available, else the CPU."
     )
     serve_memory_mb: int = Field(
         2048,
         ge=64,
-        description="Most memory for models that answer, in MiB per process; those asked longest ago go first.",
+        description="Memory for loaded models, in MiB per process. The least recently used ones are unloaded first.",
     )
-    serve_batch_tokens: int = Field(1024, ge=16, description="Tokens of a batch of texts, whoever asked about them.")
+    serve_batch_tokens: int = Field(
+        1024, ge=16, description="Largest batch of texts to predict, in tokens. A batch may serve several requests."
+    )
     serve_wait_seconds: float = Field(
-        4.0, gt=0, description="Where the wait for an answer would be longer, the caller is told to come back (429)."
+        4.0, gt=0, description="Longest wait for a prediction, in seconds. Beyond it, requests are refused with 429."
     )
-    behind_https: bool = Field(False, description="A reverse proxy speaks HTTPS: secure cookies, HSTS, redirects.")
-    trusted_proxies: int = Field(0, ge=0, le=5, description="Reverse proxies that set X-Forwarded-For before us.")
+    behind_https: bool = Field(
+        False, description="A reverse proxy serves HTTPS: use secure cookies, HSTS and redirects."
+    )
+    trusted_proxies: int = Field(0, ge=0, le=5, description="Number of own reverse proxies that set X-Forwarded-For.")
     email_url: SecretStr = Field(
-        SecretStr(""), description="Where mail goes, smtp://user:password@host:587; unset: no mail is sent."
+        SecretStr(""), description="E-mail server, such as smtp://user:password@host:587. Unset: no e-mail is sent."
     )
-    email_from: str = Field("lorasite@localhost", description="Sender of the mail.")
-    second_factor: bool = Field(False, description="Let people protect their account with a second factor.")
-    oidc_server_url: str = Field("", description="OpenID Connect provider for single sign-on; unset: none.")
-    oidc_client_id: str = Field("", description="Our name at the provider.")
-    oidc_client_secret: SecretStr = Field(SecretStr(""), description="Our secret at the provider.")
-    oidc_name: str = Field("Single sign-on", description="What the button on the sign-in page says.")
-    oidc_sign_up: bool = Field(False, description="Whoever the provider knows gets an account, as a viewer.")
-    throttle_login: str = Field("60/minute", pattern=RATE, description="Sign-ins of one address, or off.")
-    throttle_upload: str = Field("60/minute", pattern=RATE, description="Uploads of one person or address, or off.")
-    throttle_train: str = Field("60/minute", pattern=RATE, description="Submits of one person or address, or off.")
+    email_from: str = Field("lorasite@localhost", description="Sender of e-mail.")
+    second_factor: bool = Field(False, description="Offer a second factor to protect accounts.")
+    oidc_server_url: str = Field("", description="OpenID Connect provider for single sign-on. Unset: none.")
+    oidc_client_id: str = Field("", description="Client id at the provider.")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="Client secret at the provider.")
+    oidc_name: str = Field("Single sign-on", description="Text of the button on the sign-in page.")
+    oidc_sign_up: bool = Field(False, description="Everyone whom the provider signs in gets an account, as a viewer.")
+    throttle_login: str = Field("60/minute", pattern=RATE, description="Sign-ins per address, or off.")
+    throttle_upload: str = Field("60/minute", pattern=RATE, description="Uploads per person or address, or off.")
+    throttle_train: str = Field("60/minute", pattern=RATE, description="Submitted runs per person or address, or off.")
     throttle_validate: str = Field(
-        "600/minute", pattern=RATE, description="Configurations checked and runs estimated, likewise, or off."
+        "600/minute", pattern=RATE, description="Checked configurations and estimates per person or address, or off."
     )
-    throttle_predict: str = Field("1200/minute", pattern=RATE, description="Predictions, likewise, or off.")
-    quota_running: int | None = Field(None, ge=1, description="Runs of one person at once; unset: as many as fit.")
-    quota_queued: int | None = Field(100, ge=1, description="Runs of one person in the queue.")
-    quota_storage_mb: int | None = Field(None, ge=1, description="Data and results of one person, in MiB; unset: any.")
-    lease_seconds: int = Field(30, ge=5, description="A run whose worker is silent for so long is taken back.")
+    throttle_predict: str = Field("1200/minute", pattern=RATE, description="Predictions per person or address, or off.")
+    quota_running: int | None = Field(None, ge=1, description="Runs of one person at the same time. Unset: no limit.")
+    quota_queued: int | None = Field(100, ge=1, description="Queued runs of one person.")
+    quota_storage_mb: int | None = Field(
+        None, ge=1, description="Data and results of one person, in MiB. Unset: no limit."
+    )
+    lease_seconds: int = Field(
+        30, ge=5, description="Seconds after which a run is taken from a worker that does not respond."
+    )
     device_kind: str = Field(
-        "", pattern=r"^(cpu|cuda|mps)?$", description="Device kind that a worker here serves; unset: this machine's."
+        "",
+        pattern=r"^(cpu|cuda|mps)?$",
+        description="Device kind that a worker on this machine serves. Unset: detected.",
     )
     device_kinds: str = Field(
         "",
         pattern=r"^((cpu|cuda|mps)(,(cpu|cuda|mps))*)?$",
-        description="Device kinds that workers here have, the usual one first, with commas; unset: this machine's.",
+        description="Comma-separated device kinds of all workers, the default one first. Unset: this machine's.",
     )
     metrics_token: SecretStr = Field(
-        SecretStr(""), description="Bearer token that reads /metrics; unset: only this machine reads them."
+        SecretStr(""), description="Bearer token for /metrics. Unset: only this machine may read them."
     )
-    min_free_disk_mb: int = Field(1024, ge=0, description="With less space free, in MiB, /readyz says so.")
+    min_free_disk_mb: int = Field(1024, ge=0, description="Least free disk space, in MiB. Below it, /readyz fails.")
     worker_beat_file: Path | None = Field(
-        None, description="File that a living worker touches, for a container's check."
+        None, description="File that a running worker touches, for a container's health check."
     )
     secrets_dir: Path = Field(
         Path("/run/secrets"),
-        description="Folder of files, each named like a variable here, that hold what should not be in the environment.",
+        description="Folder of files, each named like a setting, with values that should not be in the environment.",
     )
 
     @property
     def redis_socket(self) -> Path:
-        """Where the embedded server listens. A Unix socket needs no port, so two installations never collide."""
+        """Path of the embedded server's Unix socket. It needs no port, so two installations never collide."""
         path = self.data_dir.resolve() / "redis" / "redis.sock"
-        if len(os.fsencode(path)) < 100:  # a socket's path has room for 104 bytes on macOS, 108 on Linux
+        if len(os.fsencode(path)) < 100:  # the limit of a socket's path is 104 bytes on macOS, 108 on Linux
             return path
         return Path(tempfile.gettempdir()) / f"lorasite-{hashlib.sha256(bytes(path)).hexdigest()[:16]}.sock"
 
     @property
     def hosts(self) -> list[str]:
-        named = [h.strip() for h in self.allowed_hosts.split(",") if h.strip()]
-        return named or sorted({"127.0.0.1", "localhost", "[::1]", self.host} - {"0.0.0.0", "::"})  # noqa: S104  no name of a host
+        """Host names that requests may use."""
+        configured = [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
+        if configured:
+            return configured
+        any_address = {"0.0.0.0", "::"}  # noqa: S104  addresses to listen on, but no names of a host
+        return sorted({"127.0.0.1", "localhost", "[::1]", self.host} - any_address)
 
-    def key(self) -> str:
-        """The configured secret key, or the one kept in DATA_DIR (mode 0600), made on first use."""
-        if self.secret_key.get_secret_value():
-            return self.secret_key.get_secret_value()
+    def load_secret_key(self) -> str:
+        """Return the configured secret key, or the one in DATA_DIR (mode 0600), which is created on first use."""
+        configured = self.secret_key.get_secret_value()
+        if configured:
+            return configured
         path = self.data_dir / "secret_key"
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with open(path, "x", opener=_private) as f:
-                f.write(secrets.token_urlsafe(50))
-        except FileExistsError:
-            pass
+        # Exclusive creation: of several processes that start together, one writes the key and the others read it.
+        with suppress(FileExistsError), open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(secrets.token_urlsafe(50))
         return path.read_text()
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def read_environment() -> Env:
+    """Read the environment, then `.env`, then the files in SECRETS_DIR; the first value of a setting counts."""
+    environment = Env()
+    # SECRETS_DIR is itself a setting, so the folder is known only after the first reading.
+    return Env(_secrets_dir=environment.secrets_dir) if environment.secrets_dir.is_dir() else environment
 
 
-def read() -> Env:
-    """The environment, then `.env`, then the files of SECRETS_DIR."""
-    found = Env()
-    return Env(_secrets_dir=found.secrets_dir) if found.secrets_dir.is_dir() else found
-
-
-env = read()
+env = read_environment()

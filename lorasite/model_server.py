@@ -7,7 +7,7 @@ from django.core.handlers.wsgi import WSGIHandler
 
 from inference.model_server import served_model
 from inference.services import load
-from lorasite import web
+from lorasite import web_server
 from web.errors import LorasiteError
 from webserver import Head, Site
 
@@ -31,7 +31,7 @@ LANES = {"pages": 1, "predictions": 32, "probes": 1, "alive": 1}
 
 def lane_of(head: Head) -> str:
     """Return the lane of the site; requests of its other lanes are answered by 404 here, so they share one."""
-    lane = web.lane_of(head)
+    lane = web_server.lane_of(head)
     return lane if lane in LANES else "pages"
 
 
@@ -51,7 +51,7 @@ def application() -> WSGIHandler:
 def site(host: str, port: int) -> Site:
     return Site(
         load=application,
-        address=web.join_address(host, port),
+        address=web_server.join_address(host, port),
         name="lorasite-serve",
         lanes=LANES,
         lane_of=lane_of,

@@ -1,4 +1,4 @@
-"""Django's settings; what an installation may change comes from env.py."""
+"""Django's settings. What an installation can configure comes from env.py."""
 
 import re
 from datetime import timedelta
@@ -8,15 +8,17 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from lorasite.env import BASE_DIR, env
-from lorasite.neighbours import mail, origin_of
+from lorasite.service_urls import origin, parse_email_url
 
-VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # it has one
-DATA_DIR, RESULTS_DIR = env.data_dir.resolve(), env.results_dir.resolve()
+VERSION = re.search(r"^## (\d\S*)", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]  # the file always has a version
+DATA_DIR = env.data_dir.resolve()
+RESULTS_DIR = env.results_dir.resolve()
 BASE_MODELS_DIR = env.base_models_dir
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-SECRET_KEY = env.key()
-DEBUG, HOST = env.debug, env.host
+SECRET_KEY = env.load_secret_key()
+DEBUG = env.debug
+HOST = env.host
 ALLOWED_HOSTS = env.hosts
 ROOT_URLCONF = "lorasite.urls"
 API_PREFIX = "/api/"  # below it, every error is problem+json and bodies have a limit
@@ -46,7 +48,6 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "django_rq",
     "django_prometheus",
     "lorasite",
     "accounts",
@@ -60,7 +61,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "monitoring.middleware.Probes",
+    "monitoring.middleware.ProbeMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "web.middleware.ProxyMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -96,7 +97,7 @@ TEMPLATES = [
                 "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "lorasite.context.site",
+                "lorasite.context_processors.site",
             ],
         },
     }
@@ -127,29 +128,39 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
-AXES_FAILURE_LIMIT, AXES_COOLOFF_TIME = 10, timedelta(minutes=5)
-AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # so that nobody locks others out
-AXES_RESET_ON_SUCCESS, AXES_DISABLE_ACCESS_LOG, AXES_ENABLE_ADMIN, AXES_VERBOSE = True, True, False, False
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=5)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # both, so that no one can lock out others
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_CLIENT_IP_CALLABLE = "web.requests.client_network"
 AXES_USERNAME_CALLABLE = "accounts.usernames.name_for_lockout"
 
-# django-allauth brings the second factor, single sign-on and the list of sessions; signing in and up stays our own.
-ACCOUNT_ADAPTER, MFA_ADAPTER = "accounts.adapters.AccountAdapter", "accounts.adapters.SecondFactorAdapter"
+# django-allauth provides the second factor, single sign-on and the list of sessions. Signing in and up is our own.
+ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+MFA_ADAPTER = "accounts.adapters.SecondFactorAdapter"
 SOCIALACCOUNT_ADAPTER = "accounts.adapters.SingleSignOnAdapter"
-ACCOUNT_EMAIL_VERIFICATION, ACCOUNT_LOGIN_METHODS, ACCOUNT_SIGNUP_FIELDS = "none", {"username"}, ["username*", "email"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email"]
 SECOND_FACTOR = env.second_factor
-MFA_SUPPORTED_TYPES, MFA_TOTP_ISSUER = ["totp", "webauthn", "recovery_codes"], "Lorasite"
-MFA_TOTP_TOLERANCE = 1  # a code of the half minute before or after: clocks differ
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_TOTP_ISSUER = "Lorasite"
+MFA_TOTP_TOLERANCE = 1  # also accept the code of the half minute before or after, because clocks differ
 MFA_FORMS = {
     "authenticate": "accounts.second_factor.Authenticate",
     "reauthenticate": "accounts.second_factor.Reauthenticate",
     "activate_totp": "accounts.second_factor.Activate",
 }
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not env.behind_https
-SINGLE_SIGN_ON, OIDC_SIGN_UP = bool(env.oidc_server_url), env.oidc_sign_up
+SINGLE_SIGN_ON = bool(env.oidc_server_url)
+OIDC_SIGN_UP = env.oidc_sign_up
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
-SOCIALACCOUNT_LOGIN_ON_GET, SOCIALACCOUNT_STORE_TOKENS = False, False
+SOCIALACCOUNT_LOGIN_ON_GET = False
+SOCIALACCOUNT_STORE_TOKENS = False
 SOCIALACCOUNT_PROVIDERS = {
     "openid_connect": {
         "OAUTH_PKCE_ENABLED": True,
@@ -165,20 +176,26 @@ SOCIALACCOUNT_PROVIDERS = {
     }
 }
 
-EMAIL = mail(env.email_url.get_secret_value())
-EMAIL_BACKEND, DEFAULT_FROM_EMAIL = EMAIL.backend, env.email_from
-EMAIL_HOST, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = EMAIL.host, EMAIL.port, EMAIL.user, EMAIL.password
-EMAIL_USE_TLS, EMAIL_USE_SSL, EMAIL_TIMEOUT = EMAIL.starttls, EMAIL.tls, 10
+EMAIL = parse_email_url(env.email_url.get_secret_value())
+EMAIL_BACKEND = EMAIL.backend
+EMAIL_HOST = EMAIL.host
+EMAIL_PORT = EMAIL.port
+EMAIL_HOST_USER = EMAIL.user
+EMAIL_HOST_PASSWORD = EMAIL.password
+EMAIL_USE_TLS = EMAIL.starttls  # Django's name for STARTTLS
+EMAIL_USE_SSL = EMAIL.tls  # and for TLS from the start
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.email_from
 PASSWORD_RESET_TIMEOUT = 24 * 3600
 
 CACHES = {
-    # allauth counts wrong codes here: all processes must count together, and a restart must not forget.
+    # allauth counts wrong codes here, so all processes must share it and it must survive a restart.
     "default": {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
         "LOCATION": "lorasite_cache",
         "OPTIONS": {"MAX_ENTRIES": 10_000},
     },
-    "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},  # for what each process can find out anew
+    "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},  # for what each process can compute again
     "throttles": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": env.redis_url or f"unix://{env.redis_socket}",
@@ -202,14 +219,18 @@ THROTTLES = {
 }
 QUOTAS = {"running": env.quota_running, "queued": env.quota_queued, "storage": env.quota_storage_mb}
 
-LOGIN_URL, LOGIN_REDIRECT_URL, LOGOUT_REDIRECT_URL = "accounts:login", "home", "accounts:login"
+LOGIN_URL = "accounts:login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "accounts:login"
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("zh-hant", "繁體中文")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
-USE_TZ, TIME_ZONE = True, "UTC"
+USE_TZ = True
+TIME_ZONE = "UTC"
 
-STATIC_URL, STATIC_ROOT = "static/", DATA_DIR / "static"
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_BODY_LIMIT = 4 * 1024 * 1024
@@ -217,18 +238,21 @@ FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
 for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
     folder.mkdir(exist_ok=True)
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
-# Bytes kept for a full disk. SQLite's write-ahead log takes 4 MiB before it restarts, more while a long read is open.
+# Bytes reserved for a full disk. SQLite's write-ahead log takes 4 MiB before it restarts, and more during a long read.
 DISK_RESERVE = 16 * 2**20
-UPLOAD_ADDRESSES = ("/datasets/new/", "/api/datasets")  # take files; their views answer to ones that are too large
-READER_MEMORY, READER_SECONDS = env.reader_memory_mb * 1024 * 1024, env.reader_seconds
-DATASET_READER = (
-    "datasets_app.reading.readers.read"  # what the process that reads data files calls; tests put others here
-)
+UPLOAD_ADDRESSES = ("/datasets/new/", "/api/datasets")  # their views explain the limit to files that are too large
+READER_MEMORY = env.reader_memory_mb * 1024 * 1024
+READER_SECONDS = env.reader_seconds
+# The function that the reader process calls; a setting, so that tests can replace it across the process boundary.
+DATASET_READER = "datasets_app.reading.readers.read"
 LEASE_SECONDS = env.lease_seconds
 SERVED_MODEL = ""  # `manage.py serve --exp` names the only model that it serves
-SERVE_HOST, SERVE_PORT = env.serve_host, env.serve_port
-SERVE_DEVICE, SERVE_MEMORY_MB = env.serve_device, env.serve_memory_mb
-SERVE_BATCH_TOKENS, SERVE_WAIT_SECONDS = env.serve_batch_tokens, env.serve_wait_seconds
+SERVE_HOST = env.serve_host
+SERVE_PORT = env.serve_port
+SERVE_DEVICE = env.serve_device
+SERVE_MEMORY_MB = env.serve_memory_mb
+SERVE_BATCH_TOKENS = env.serve_batch_tokens
+SERVE_WAIT_SECONDS = env.serve_wait_seconds
 DEVICE_KIND = env.device_kind
 DEVICE_KINDS = [kind for kind in env.device_kinds.split(",") if kind]
 METRICS_TOKEN = env.metrics_token.get_secret_value()
@@ -236,8 +260,9 @@ MIN_FREE_DISK = env.min_free_disk_mb * 1024 * 1024
 WORKER_BEAT_FILE = env.worker_beat_file
 PROMETHEUS_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf"))
 
-# Two installations on one host share cookies (a cookie knows no port), so each names its own.
-SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"lorasite_{env.port}", f"lorasite_csrf_{env.port}"
+# Cookies ignore the port, so two installations on one host would overwrite each other's cookies under one name.
+SESSION_COOKIE_NAME = f"lorasite_{env.port}"
+CSRF_COOKIE_NAME = f"lorasite_csrf_{env.port}"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "web.error_responses.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
@@ -246,9 +271,9 @@ TRUSTED_PROXIES = env.trusted_proxies
 if env.behind_https:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = True
-    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # asked from inside the cluster
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes from inside the cluster use plain HTTP
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
-# W002: the lock-out answers through our own errors, not axes' middleware. W005, W021: other names of the domain are not ours.
+# W002: a lockout is reported by our own errors, not by axes' middleware. W005, W021: subdomains may belong to others.
 SILENCED_SYSTEM_CHECKS = ["axes.W002", "security.W005", "security.W021"]
 
 CONTENT_SECURITY_POLICY = {
@@ -256,19 +281,19 @@ CONTENT_SECURITY_POLICY = {
         "default-src": ["'self'"],
         "img-src": ["'self'", "data:"],
         "frame-ancestors": ["'none'"],
-        "form-action": ["'self'", *([origin_of(env.oidc_server_url)] if env.oidc_server_url else [])],
+        "form-action": ["'self'", *([origin(env.oidc_server_url)] if env.oidc_server_url else [])],
         "base-uri": ["'none'"],
         "object-src": ["'none'"],
     },
 }
 
 REDIS_URL = env.redis_url or f"unix://{env.redis_socket}"
-RQ_QUEUES = {
-    kind: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1, "SERIALIZER": "rq.serializers.JSONSerializer"}
-    for kind in ("cpu", "cuda", "mps", "data")
-}
-RQ = {"COMMIT_MODE": "request_finished"}
-RQ_SHOW_ADMIN_LINK = False
+QUEUE_NAMES = (
+    "cpu",
+    "cuda",
+    "mps",
+    "data",
+)  # work.queue opens them; training runs wait in the one of their device kind
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -288,7 +313,7 @@ SIMPLE_JWT = {
     "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
-    "CHECK_REVOKE_TOKEN": True,  # a changed password ends every token
+    "CHECK_REVOKE_TOKEN": True,  # a changed password revokes every token
     "UPDATE_LAST_LOGIN": True,
 }
 SPECTACULAR_SETTINGS = {

@@ -1,6 +1,6 @@
-"""Children of `manage.py start`: started together, restarted when they die, ended together.
+"""The child processes of `manage.py start`: started together, restarted when they die, ended together.
 
-honcho ends everything when one child dies and supervisord wants a configuration file and a daemon, so these lines are ours.
+honcho ends everything when one child dies, and supervisord needs a configuration file and a daemon, so this is our own.
 """
 
 import contextlib
@@ -9,28 +9,41 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 from work.parent import end_with
 
-GRACE = 28.0  # seconds: a worker finishes its step and saves a checkpoint in this time
-BACKOFF_LIMIT = 30.0
-REPAIR_AFTER = 2  # starts in a row that failed
-STEADY = 10.0  # seconds; what lived longer did not fail by its own start, and is started again at once
+GRACE = 28.0  # seconds in which a worker finishes its step and saves a checkpoint
+BACKOFF_LIMIT = 30.0  # seconds
+REPAIR_AFTER = 2  # failed starts in a row
+STEADY = 10.0  # seconds. A child that lived longer did not fail at its start, and is started again at once.
 
 
 @dataclass
 class Child:
-    """One supervised process. `run` is what it does; it never returns to the parent's code."""
+    """One supervised process."""
 
     name: str
-    run: Callable[[], None]
-    repair: Callable[[], None] | None = None  # done once where it does not start
-    pid: int = 0
-    started: float = 0.0
-    failures: int = 0
-    due: float = field(default=0.0)  # when it may be started (again)
+    run: Callable[[], None]  # the work of the process; it never returns to the parent's code
+    repair: Callable[[], None] | None = None  # called once after REPAIR_AFTER failed starts
+    pid: int = 0  # 0 while it does not run
+    started: float = 0.0  # monotonic time
+    failures: int = 0  # failed starts in a row
+    due: float = 0.0  # monotonic time of the next start
+
+    def schedule_restart(self, exit_code: int) -> None:
+        """Note that the process has ended. Each failed start in a row doubles the wait before the next one."""
+        lifetime = time.monotonic() - self.started
+        self.failures = 0 if lifetime > STEADY else self.failures + 1
+        wait = min(BACKOFF_LIMIT, 2.0 ** (self.failures - 1)) if self.failures else 0.0
+        self.pid = 0
+        self.due = time.monotonic() + wait
+        reason = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit status {exit_code}"
+        say(f"{self.name} ended ({reason}); starting it again{f' in {wait:.0f} s' if wait else ''}.")
+        if self.repair and self.failures == REPAIR_AFTER:
+            self.repair()
+            self.due = 0.0
 
 
 class Supervisor:
@@ -42,73 +55,61 @@ class Supervisor:
         """Keep every child alive until SIGINT, SIGTERM or the end of the process `parent`, then end them all."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup asks: a closed terminal ends nothing
+        # nohup ignores SIGHUP, so that closing the terminal ends nothing.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._stop)
         try:
             while not self.stopping:
                 if parent and os.getppid() != parent:
                     say("The process that started this one has ended, so everything ends.")
                     break
-                self.tend()
+                for child in self.children:
+                    self.check(child)
                 time.sleep(0.2)
         finally:
             self.end()
 
-    def tend(self) -> None:
-        for child in self.children:
-            self._tend(child)
-
-    def tend_one(self, name: str) -> None:
-        """Start one child ahead of the others."""
-        self._tend(next(c for c in self.children if c.name == name))
-
-    def _tend(self, child: Child) -> None:
-        if child.pid and (code := _ended(child.pid)) is not None:
-            self._lost(child, code)
+    def check(self, child: Child) -> None:
+        """Notice whether a child has ended, and start it if it is due."""
+        exit_code = reap(child.pid) if child.pid else None
+        if exit_code is not None:
+            child.schedule_restart(exit_code)
         if not child.pid and time.monotonic() >= child.due and not self.stopping:
-            child.pid, child.started = _spawn(child.run), time.monotonic()
+            child.pid = fork(child.run)
+            child.started = time.monotonic()
 
     def end(self) -> None:
-        """SIGTERM to all, in reverse order of their start; SIGKILL to what is left when the grace is over."""
+        """Send SIGTERM to all children, in reverse order of their start, and SIGKILL to those left after GRACE."""
         deadline = time.monotonic() + GRACE
-        waiting = [c for c in reversed(self.children) if c.pid]
-        # The last one ended is the first one started: workers still write to Redis while they save.
-        for group in (waiting[:-1], waiting[-1:]):
+        running = [child for child in reversed(self.children) if child.pid]
+        # The first child started ends last, after all others: workers write to Redis while they save.
+        for group in (running[:-1], running[-1:]):
             for child in group:
-                _signal(child.pid, signal.SIGTERM)
-            while any(_ended(c.pid) is None for c in group) and time.monotonic() < deadline:
+                send_signal(child.pid, signal.SIGTERM)
+            while any(reap(child.pid) is None for child in group) and time.monotonic() < deadline:
                 time.sleep(0.05)
             for child in group:
-                _signal(child.pid, signal.SIGKILL)
+                send_signal(child.pid, signal.SIGKILL)
                 child.pid = 0
-
-    def _lost(self, child: Child, code: int) -> None:
-        lived = time.monotonic() - child.started
-        child.failures = 0 if lived > STEADY else child.failures + 1
-        wait = min(BACKOFF_LIMIT, 2.0 ** (child.failures - 1)) if child.failures else 0.0
-        child.pid, child.due = 0, time.monotonic() + wait
-        say(f"{child.name} ended ({_words(code)}); starting it again{f' in {wait:.0f} s' if wait else ''}.")
-        if child.repair and child.failures == REPAIR_AFTER:
-            child.repair()
-            child.due = 0.0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
 
 
 def say(text: str) -> None:
+    """Print a line of the supervisor, marked so that it stands out among the lines of its children."""
     print(f"lorasite | {text}", flush=True)
 
 
-def _spawn(run: Callable[[], None]) -> int:
-    """Fork, so that a child starts with Django already imported; `run` may exec something else."""
+def fork(run: Callable[[], None]) -> int:
+    """Run a function in a forked process, which has Django imported already; return its pid. It may exec something else."""
     parent = os.getpid()
-    sys.stdout.flush()
+    sys.stdout.flush()  # otherwise the child would print the parent's buffer again
     pid = os.fork()
     if pid:
         return pid
     try:
-        os.setsid()  # Ctrl-C reaches the supervisor alone, which ends its children in order
+        os.setsid()  # Ctrl-C reaches only the supervisor, which ends its children in order
         end_with(parent)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -121,19 +122,16 @@ def _spawn(run: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def _ended(pid: int) -> int | None:
-    """The exit status of a child that has ended (reaped once), None while it runs."""
+def reap(pid: int) -> int | None:
+    """Return the exit status of a child that has ended, negative for a signal; None while it runs."""
     try:
-        found, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # it was reaped before
         return 0
-    return os.waitstatus_to_exitcode(status) if found else None
+    return os.waitstatus_to_exitcode(status) if ended_pid else None
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child and to all processes that it started: each child leads a process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-
-
-def _words(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,4 +1,4 @@
-"""Page addresses; the API's are in api.py."""
+"""Page addresses; the API's are in api_urls.py."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -18,6 +18,6 @@ urlpatterns = [
     path("", include("audit.urls")),
     path("", include("monitoring.urls")),
     path("admin/", admin.site.urls),
-    path("api/", include("lorasite.api")),
+    path("api/", include("lorasite.api_urls")),
     path("i18n/", include("django.conf.urls.i18n")),
 ]

@@ -8,12 +8,12 @@ from unfold.admin import ModelAdmin
 from web.admin_site import ReadOnly
 
 from .models import Worker
-from .redis_state import RedisState, redis_state
+from .redis_state import redis_state
 
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly, ModelAdmin):
-    """Who serves the queues, below what RQ itself holds in Redis. The page System shows both live."""
+    """Workers as the database knows them, below the queues and workers that RQ has in Redis. The System page shows both live."""
 
     list_display = ["__str__", "kind", "device", "version", "started_at", "seen_at"]
     list_filter = ["kind", "version"]
@@ -21,24 +21,17 @@ class WorkerAdmin(ReadOnly, ModelAdmin):
     list_before_template = "monitoring/admin_queues.html"
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        found = redis_state()
-        shown = {"redis": found, "queue_table": _queues(found), "worker_table": _workers(found)}
-        return super().changelist_view(request, {**(extra_context or {}), **shown})
-
-
-def _queues(found: RedisState) -> dict[str, Any]:
-    heads = [
-        _("Queue"), _("Jobs waiting in Redis"), _("Jobs taken"), _("Jobs failed"), _("Waiting in the database"),
-        _("Running in the database"),
-    ]  # fmt: skip
-    return {
-        "headers": heads,
-        "rows": [[q.name, q.waiting, q.taken, q.failed, q.waiting_rows, q.running_rows] for q in found.queues],
-    }
-
-
-def _workers(found: RedisState) -> dict[str, Any]:
-    return {
-        "headers": [_("RQ worker"), _("Queue"), _("State"), _("Job in hand")],
-        "rows": [list(w) for w in found.workers],
-    }
+        redis = redis_state()
+        queue_table = {
+            "headers": [
+                _("Queue"), _("Jobs waiting in Redis"), _("Jobs in progress"), _("Failed jobs"),
+                _("Waiting in the database"), _("Running in the database"),
+            ],
+            "rows": [[q.name, q.waiting, q.taken, q.failed, q.waiting_rows, q.running_rows] for q in redis.queues],
+        }  # fmt: skip
+        worker_table = {
+            "headers": [_("RQ worker"), _("Queue"), _("State"), _("Current job")],
+            "rows": [list(worker) for worker in redis.workers],
+        }
+        tables = {"redis": redis, "queue_table": queue_table, "worker_table": worker_table}
+        return super().changelist_view(request, {**(extra_context or {}), **tables})

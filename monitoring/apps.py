@@ -7,4 +7,5 @@ class MonitoringConfig(AppConfig):
     verbose_name = _("Monitoring")
 
     def ready(self) -> None:
+        # Importing the module connects its receivers.
         from . import signals  # noqa: F401

@@ -1,4 +1,4 @@
-"""Is the installation ready, and if not, why: each check with its reason in words, none with a name or an address of the inside."""
+"""Readiness checks. Each gives its reason in words; none reveals a name or an address of the inside, since anyone may read them."""
 
 import shutil
 import time
@@ -21,21 +21,21 @@ from work.paths import data_dir, results_dir
 
 from .models import Worker
 
-ALIVE = timedelta(seconds=45)  # a worker says every ten seconds that it lives
+ALIVE = timedelta(seconds=45)  # a worker reports every ten seconds, so it has missed four reports after this time
+
+State = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`state`: ok, warning (it works, look soon) or error (not ready)."""
-
     name: str
-    state: Literal["ok", "warning", "error"]
+    state: State  # warning: it works, but needs attention soon; error: not ready
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The file system under DATA_DIR or RESULTS_DIR, in bytes."""
+    """The file system of DATA_DIR or RESULTS_DIR; sizes in bytes."""
 
     place: str
     size: int
@@ -46,19 +46,19 @@ class Disk:
         return self.size - self.free
 
     @property
-    def state(self) -> Literal["ok", "warning", "error"]:
+    def state(self) -> State:
         if self.free < settings.MIN_FREE_DISK:
             return "error"
         return "warning" if self.free < 5 * settings.MIN_FREE_DISK else "ok"
 
 
 def checks(only: Collection[str] = ()) -> list[Check]:
-    """All checks, or those that are named, in their order."""
+    """Run all checks, or those named in `only`, in their order."""
     return [check() for name, check in CHECKS.items() if not only or name in only]
 
 
-def is_ready(found: list[Check]) -> bool:
-    return all(check.state != "error" for check in found)
+def is_ready(results: list[Check]) -> bool:
+    return all(check.state != "error" for check in results)
 
 
 def database() -> Check:
@@ -78,30 +78,31 @@ def redis_server() -> Check:
         with queue.connect(timeout=1) as client:
             client.ping()
     except redis.RedisError:
-        said = _("Redis does not answer. Runs are accepted and wait in the database until it is back.")
-        return Check("redis", "error", said)
+        reason = _("Redis does not answer. Runs are accepted and wait in the database until it is back.")
+        return Check("redis", "error", reason)
     return Check("redis", "ok", _("Answers."))
 
 
 def disk() -> Check:
-    fullest = min(disks(), key=lambda found: found.free)
-    facts = {"free": filesizeformat(fullest.free), "size": filesizeformat(fullest.size), "place": fullest.place}
-    said = _("%(free)s of %(size)s are free under %(place)s.") % facts
+    fullest = min(disks(), key=lambda one: one.free)
+    sizes = {"free": filesizeformat(fullest.free), "size": filesizeformat(fullest.size), "place": fullest.place}
+    reason = _("%(free)s of %(size)s are free under %(place)s.") % sizes
     if fullest.state == "warning":
-        said += " " + _("The disk is nearly full: delete experiments that nobody needs, or make room.")
+        reason += " " + _("The disk is nearly full: delete experiments that nobody needs, or make room.")
     elif fullest.state == "error":
-        said += " " + _("The disk is full: uploads and checkpoints are about to fail. Make room.")
-    return Check("disk", fullest.state, said)
+        reason += " " + _("The disk is full: uploads and checkpoints are about to fail. Make room.")
+    return Check("disk", fullest.state, reason)
 
 
 def disks() -> list[Disk]:
-    """Where data and results lie; one entry where both lie on one file system."""
-    found: dict[int, Disk] = {}
+    """Return the file systems of data and results; one entry if both are on the same one."""
+    by_device: dict[int, Disk] = {}
     for place, folder in (("DATA_DIR", data_dir()), ("RESULTS_DIR", results_dir())):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        usage = shutil.disk_usage(there)
-        found.setdefault(there.stat().st_dev, Disk(place, usage.total, usage.free))
-    return list(found.values())
+        # The folder may not exist yet; then its parent's file system is the one that will hold it.
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        usage = shutil.disk_usage(existing)
+        by_device.setdefault(existing.stat().st_dev, Disk(place, usage.total, usage.free))
+    return list(by_device.values())
 
 
 def workers() -> Check:
@@ -110,17 +111,18 @@ def workers() -> Check:
         last = None if alive else Worker.objects.order_by("-seen_at").first()
     except DatabaseError:
         connection.close()
-        return Check("workers", "error", _("Not known while the database does not answer."))
+        return Check("workers", "error", _("Unknown while the database does not answer."))
     if alive:
-        said = ngettext("%(n)d worker is alive.", "%(n)d workers are alive.", alive) % {"n": alive}
-        return Check("workers", "ok", said)
+        reason = ngettext("%(n)d worker is alive.", "%(n)d workers are alive.", alive) % {"n": alive}
+        return Check("workers", "ok", reason)
     if last:
-        said = _("The last worker was seen at %(time)s (UTC). Runs wait until one is back.")
-        return Check("workers", "error", said % {"time": f"{last.seen_at:%Y-%m-%d %H:%M:%S}"})
-    return Check("workers", "error", _("No worker is there, so runs wait. Start one: manage.py worker."))
+        reason = _("The last worker was seen at %(time)s (UTC). Runs wait until one is back.")
+        return Check("workers", "error", reason % {"time": f"{last.seen_at:%Y-%m-%d %H:%M:%S}"})
+    return Check("workers", "error", _("No worker is running, so runs wait. Start one: manage.py worker."))
 
 
 def living_workers() -> QuerySet[Worker]:
+    """Return the workers that reported lately, by the database's clock."""
     return Worker.objects.filter(seen_at__gte=Now() - ALIVE)
 
 

@@ -1,75 +1,69 @@
-"""What a machine says of itself: processor, memory, GPUs. Asks neither torch nor CUDA, so that a worker may fork after it."""
+"""Figures of a machine: processor, memory, GPUs. Uses neither torch nor CUDA, so that a worker may fork afterwards."""
 
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pynvml
 
 from engine.memory_limits import CGROUP, NVIDIA, free_bytes
 
-PROCESSORS = Path("/proc/cpuinfo")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def figures() -> dict[str, Any]:
-    """Of this machine, or of the container that limits it: CPU use in percent since the last call, memory in bytes."""
-    total = memory_bytes()
+    """Return the figures of this machine, or of the container that limits it.
+
+    CPU use is in percent since the last call, memory in bytes. `children` are the process ids of running tasks.
+    """
+    process = psutil.Process()
+    memory = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or the limit is "max"
+        memory = min(memory, int((CGROUP / "memory.max").read_text()))
     return {
-        "cores": len(psutil.Process().cpu_affinity() or [])
-        if hasattr(psutil.Process, "cpu_affinity")
-        else os.cpu_count(),
+        # macOS has no affinity.
+        "cores": len(process.cpu_affinity() or []) if hasattr(process, "cpu_affinity") else os.cpu_count(),
         "cpu_percent": psutil.cpu_percent(),
-        "memory_bytes": total,
-        "memory_used_bytes": max(0, total - free_bytes()),
-        "children": [child.pid for child in psutil.Process().children()],
+        "memory_bytes": memory,
+        "memory_used_bytes": max(0, memory - free_bytes()),
+        "children": [child.pid for child in process.children()],
         "gpus": gpus(),
     }
 
 
-def memory_bytes() -> int:
-    total = psutil.virtual_memory().total
-    with contextlib.suppress(OSError, ValueError):  # no cgroup v2, or "max"
-        total = min(total, int((CGROUP / "memory.max").read_text()))
-    return total
-
-
 def processor() -> str:
-    """The processor's name as its maker gives it."""
+    """Return the processor's name as its maker gives it."""
     with contextlib.suppress(OSError, StopIteration):
-        lines = PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Each NVIDIA GPU: name, use in percent, memory in bytes, temperature in °C; empty where there is none."""
+    """Return each NVIDIA GPU: name, use in percent, memory in bytes, temperature in °C; empty if there is none."""
     if not NVIDIA.exists():
         return []
-    import pynvml
-
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:  # the device is there, its library is not
+    except pynvml.NVMLError:  # the device exists, but not the driver's library
         return []
     try:
-        return list(_read(pynvml))
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            device = {
+                "name": str(pynvml.nvmlDeviceGetName(handle)),
+                "memory_bytes": memory.total,
+                "memory_used_bytes": memory.used,
+            }
+            with contextlib.suppress(pynvml.NVMLError):  # a slice of a GPU (MIG) reports neither
+                device["use_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                device["celsius"] = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+            devices.append(device)
+        return devices
     finally:
         pynvml.nvmlShutdown()
-
-
-def _read(nvml: Any) -> Iterator[dict[str, Any]]:
-    for index in range(nvml.nvmlDeviceGetCount()):
-        gpu = nvml.nvmlDeviceGetHandleByIndex(index)
-        memory = nvml.nvmlDeviceGetMemoryInfo(gpu)
-        found = {
-            "name": str(nvml.nvmlDeviceGetName(gpu)),
-            "memory_bytes": memory.total,
-            "memory_used_bytes": memory.used,
-        }
-        with contextlib.suppress(nvml.NVMLError):  # a slice of a GPU (MIG) says neither
-            found["use_percent"] = nvml.nvmlDeviceGetUtilizationRates(gpu).gpu
-            found["celsius"] = nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)
-        yield found

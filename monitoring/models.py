@@ -3,7 +3,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Worker(models.Model):
-    """A worker process, as it last said of itself. `seen_at` is the database's clock, so that no two clocks are compared."""
+    """A worker process and its last report. `seen_at` is by the database's clock, so that no two clocks are compared."""
 
     host = models.CharField(_("host"), max_length=255)
     pid = models.PositiveIntegerField(_("process"))

@@ -1,10 +1,9 @@
-"""What RQ's queues and workers in Redis hold, beside what the database, which is the truth, says of the same queues."""
+"""RQ's queues and workers in Redis, beside the same queues in the database, which is authoritative."""
 
 from dataclasses import dataclass, field
 
 import redis
 from django.conf import settings
-from rq import Queue
 from rq import Worker as RedisWorker
 from rq.serializers import JSONSerializer
 
@@ -14,8 +13,8 @@ from . import selectors
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One queue: jobs in Redis (waiting; popped or started; failed), and work in the database."""
+class RedisQueue:
+    """One queue: its jobs in Redis (waiting; popped or started; failed), and its tasks in the database."""
 
     name: str
     waiting: int
@@ -27,33 +26,33 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class RedisState:
-    """`workers` are RQ's own words of each: name, queue, state, job in hand. Not `is_there`: Redis is away."""
+    """`workers` has name, queues, state and current job of each RQ worker. If Redis is down, `is_there` is false."""
 
     is_there: bool
-    queues: list[Held] = field(default_factory=list)
+    queues: list[RedisQueue] = field(default_factory=list)
     workers: list[tuple[str, str, str, str]] = field(default_factory=list)
 
 
 def redis_state() -> RedisState:
+    """Read queues and workers from Redis and the database."""
+    rows = {state.kind: (state.waiting, state.running) for state in selectors.queues()}
     try:
         with queue.connect(timeout=1) as connection:
-            return RedisState(True, _queues(connection), _workers(connection))
+            queues = [_read_queue(name, connection, rows.get(name, (0, 0))) for name in settings.QUEUE_NAMES]
+            workers = [
+                (w.name, ", ".join(w.queue_names()), str(w.get_state()), w.get_current_job_id() or "–")
+                for w in RedisWorker.all(connection=connection, serializer=JSONSerializer)
+            ]
     except redis.RedisError:
-        return RedisState(False)
+        return RedisState(is_there=False)
+    return RedisState(is_there=True, queues=queues, workers=sorted(workers))
 
 
-def _queues(connection: redis.Redis) -> list[Held]:
-    rows = {state.kind: (state.waiting, state.running) for state in selectors.queues()}
-    return [_held(queue.rq_queue(name, connection), rows.get(name, (0, 0))) for name in settings.RQ_QUEUES]
-
-
-def _held(held: Queue, rows: tuple[int, int]) -> Held:
-    popped = set(held.intermediate_queue.get_job_ids()) | set(held.started_job_registry.get_job_ids(cleanup=False))
-    failed = held.failed_job_registry.get_job_count(cleanup=False)
-    return Held(held.name, len(held.job_ids), len(popped), failed, *rows)
-
-
-def _workers(connection: redis.Redis) -> list[tuple[str, str, str, str]]:
-    found = RedisWorker.all(connection=connection, serializer=JSONSerializer)
-    lines = [(w.name, ", ".join(w.queue_names()), str(w.get_state()), w.get_current_job_id() or "–") for w in found]
-    return sorted(lines)
+def _read_queue(name: str, connection: redis.Redis, rows: tuple[int, int]) -> RedisQueue:
+    rq_queue = queue.rq_queue(name, connection)
+    # A job is in the intermediate queue from pop to start, and may be in both for a moment.
+    popped = set(rq_queue.intermediate_queue.get_job_ids())
+    started = set(rq_queue.started_job_registry.get_job_ids(cleanup=False))
+    failed = rq_queue.failed_job_registry.get_job_count(cleanup=False)
+    waiting_rows, running_rows = rows
+    return RedisQueue(name, len(rq_queue.job_ids), len(popped | started), failed, waiting_rows, running_rows)

@@ -1,7 +1,9 @@
-"""Reads over tasks and workers: how long the queues are, who serves them, what runs where."""
+"""The state of the installation: queues, workers, the runs they train, versions."""
 
 import sqlite3
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -26,7 +28,7 @@ SET_ASIDE_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue, as the database knows it."""
+    """One queue in the database; `kind` is its name."""
 
     kind: str
     waiting: int
@@ -42,7 +44,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker's row, whether it is alive, and the task that it trains."""
+    """A worker's row, whether it reported lately, and the task that it trains."""
 
     row: Worker
     is_alive: bool
@@ -51,14 +53,14 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What the page, the API and the command tell of the installation."""
+    """What the System page, the API and the command show."""
 
     checks: list[health.Check]
     queues: list[QueueState]
     workers: list[WorkerState]
     disks: list[health.Disk]
     set_aside: list[Task]
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str]
 
     @property
     def is_ready(self) -> bool:
@@ -66,81 +68,90 @@ class System:
 
 
 def system() -> System:
+    """Run all checks and read everything else. Raises DatabaseError if the database is down."""
     return System(health.checks(), queues(), workers(), health.disks(), set_aside(), versions())
 
 
 def queues() -> list[QueueState]:
-    """The queues that this installation has workers for, and any other that holds a task or a worker."""
-    living = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
-    rows = {row["waits_in"]: row for kind in task_kinds() for row in _unfinished(kind)}
-    served = {*queue.device_kinds(), DATA_QUEUE}
-    names = [name for name in settings.RQ_QUEUES if name in rows or name in living or name in served]
-    return [_state(name, rows.get(name, {}), living.get(name, 0)) for name in names]
+    """Return the queues that this installation has workers for, and any other that has a task or a worker."""
+    workers_by_queue = dict(health.living_workers().values_list("kind").annotate(n=Count("pk")))
+    # Several kinds of task may share a queue: training runs and the benchmarks of estimates do.
+    unfinished: dict[str, list[Mapping[str, Any]]] = {}
+    for kind in task_kinds():
+        for row in _count_unfinished(kind):
+            unfinished.setdefault(row["waits_in"], []).append(row)
+    shown = {*queue.device_kinds(), DATA_QUEUE, *workers_by_queue, *unfinished}
+    states = []
+    for name in settings.QUEUE_NAMES:
+        if name not in shown:
+            continue
+        rows = unfinished.get(name, [])
+        waits = [(row["now"] - row["since"]).total_seconds() for row in rows if row["since"]]
+        state = QueueState(
+            kind=name,
+            waiting=sum(row["waiting"] for row in rows),
+            running=sum(row["running"] for row in rows),
+            oldest_seconds=max([0.0, *waits]),
+            tokens_per_second=sum(row["speed"] or 0.0 for row in rows),
+            workers=workers_by_queue.get(name, 0),
+        )
+        states.append(state)
+    return states
 
 
-def _unfinished(kind: type[Work]) -> Any:
-    """`sent_at` and not `created_at`: work that comes back into the queue has not waited while it ran."""
-    waiting, running = Q(status=Status.PENDING), Q(status=Status.STARTED)
+def _count_unfinished(kind: type[Work]) -> Iterable[Mapping[str, Any]]:
+    """Count the waiting and running tasks of one kind by queue, with the time since when the oldest one waits."""
+    waiting = Q(status=Status.PENDING)
+    running = Q(status=Status.STARTED)
     unfinished = kind._default_manager.filter(waiting | running).order_by().values(waits_in=kind.queue)
     return unfinished.annotate(
         waiting=Count("pk", filter=waiting),
         running=Count("pk", filter=running),
+        # A task that returns to the queue has not waited since it was created, but since it was sent again.
         since=Min(Coalesce("sent_at", "created_at"), filter=waiting),
         now=Now(),
         speed=Sum("tokens_per_second", filter=running) if kind is Task else Value(0.0),
     )
 
 
-def _state(kind: str, row: dict[str, Any], workers: int) -> QueueState:
-    waited = (row["now"] - row["since"]).total_seconds() if row.get("since") else 0.0
-    speed = row.get("speed") or 0.0
-    return QueueState(kind, row.get("waiting", 0), row.get("running", 0), max(0.0, waited), speed, workers)
-
-
 def tasks_by_status() -> dict[str, int]:
-    counted = dict(Task.objects.order_by().values_list("status").annotate(n=Count("pk")))
-    return {status: counted.get(status, 0) for status in Status.values}
+    """Count all training runs by status; 0 for a status that none has."""
+    counts = dict(Task.objects.order_by().values_list("status").annotate(n=Count("pk")))
+    return {status: counts.get(status, 0) for status in Status.values}
 
 
 def workers() -> list[WorkerState]:
-    """The living ones first; those that are gone stay for an hour."""
-    living = set(health.living_workers().values_list("pk", flat=True))
+    """Return all workers, those that are alive first. One that died stays in the list for an hour."""
+    alive = set(health.living_workers().values_list("pk", flat=True))
     running = {task.worker: task for task in Task.objects.filter(status=Status.STARTED).select_related("experiment")}
-    found = [WorkerState(row, row.pk in living, _trained_by(row, running)) for row in Worker.objects.all()]
-    return sorted(found, key=lambda worker: not worker.is_alive)
-
-
-def _trained_by(row: Worker, running: dict[str, Task]) -> Task | None:
-    """A task names the process that trains it, which is a child of the worker's."""
-    holders = [f"{row.host}:{child}" for child in row.figures.get("children", [])]
-    return next((running[holder] for holder in holders if holder in running), None)
+    states = []
+    for row in Worker.objects.all():
+        # A task names the process that trains it, which is a child process of the worker.
+        names = [f"{row.host}:{child}" for child in row.figures.get("children", [])]
+        tasks = [running[name] for name in names if name in running]
+        states.append(WorkerState(row, is_alive=row.pk in alive, task=tasks[0] if tasks else None))
+    return sorted(states, key=lambda worker: not worker.is_alive)
 
 
 def set_aside() -> list[Task]:
-    """The last runs that ended because their worker died again and again."""
+    """Return the last runs that failed because their worker died repeatedly."""
     failed = Task.objects.filter(status=Status.FAILURE, error__code="worker_lost").select_related("experiment")
     return list(failed.order_by("-ended_at")[:SET_ASIDE_SHOWN])
 
 
 def versions() -> dict[str, str]:
-    """What runs here, by name."""
-    found = {"Lorasite": settings.VERSION, "Python": python_version()}
-    found |= {name: version(name) for name in PACKAGES}
-    found["SQLite" if connection.vendor == "sqlite" else "PostgreSQL"] = _database_version()
-    return found | _redis_version()
-
-
-def _database_version() -> str:
+    """Return the versions of Lorasite, its main packages, the database and Redis (if it answers)."""
+    numbers = {"Lorasite": settings.VERSION, "Python": python_version()}
+    numbers |= {name: version(name) for name in PACKAGES}
     if connection.vendor == "sqlite":
-        return sqlite3.sqlite_version
-    number = connection.pg_version  # type: ignore[attr-defined]  # PostgreSQL's
-    return f"{number // 10000}.{number % 10000}"
-
-
-def _redis_version() -> dict[str, str]:
-    try:
-        with queue.connect(timeout=1) as client:
-            about: Any = client.info("server")
-    except redis.RedisError:
-        return {}
-    return {"Valkey": about["valkey_version"]} if "valkey_version" in about else {"Redis": about["redis_version"]}
+        numbers["SQLite"] = sqlite3.sqlite_version
+    else:
+        number = connection.pg_version  # type: ignore[attr-defined]  # only PostgreSQL's connection has it
+        numbers["PostgreSQL"] = f"{number // 10000}.{number % 10000}"
+    with suppress(redis.RedisError), queue.connect(timeout=1) as client:
+        server: dict[str, str] = client.info("server")
+        if "valkey_version" in server:
+            numbers["Valkey"] = server["valkey_version"]
+        else:
+            numbers["Redis"] = server["redis_version"]
+    return numbers

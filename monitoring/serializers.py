@@ -1,4 +1,4 @@
-"""Shapes of the system's state, as selectors.System has it."""
+"""Serializers of selectors.System."""
 
 from typing import Any
 

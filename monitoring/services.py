@@ -1,4 +1,4 @@
-"""A worker's sign of life: one row that it renews every few seconds."""
+"""The heartbeat of workers: one row each, renewed every few seconds."""
 
 import contextlib
 import os
@@ -13,31 +13,26 @@ from django.db.models.functions import Now
 from . import machine
 from .models import Worker
 
-FORGOTTEN_AFTER = timedelta(hours=1)  # a worker that is gone stays in sight for so long
+FORGOTTEN_AFTER = timedelta(hours=1)  # until then, a worker that died is shown as offline
 
 
-def beat(kind: str) -> None:
-    """This process is a living worker of the queue `kind`."""
-    touch_beat_file()
-    seen: dict[str, Any] = {"kind": kind, "seen_at": Now(), "figures": machine.figures()}
-    if not _mine().update(**seen):
-        device = next((gpu["name"] for gpu in seen["figures"]["gpus"]), machine.processor())
-        about = {"device": device[:120], "version": settings.VERSION, "started_at": Now()}
-        Worker.objects.create(host=socket.gethostname(), pid=os.getpid(), **about, **seen)
+def record_heartbeat(kind: str) -> None:
+    """Record that this process is a running worker of the queue `kind`, with the machine's current figures."""
+    if settings.WORKER_BEAT_FILE:
+        # For a container's health check, which reads the file's age without a database. The database may be down.
+        with contextlib.suppress(OSError):
+            Path(settings.WORKER_BEAT_FILE).touch()
+    host, pid = socket.gethostname(), os.getpid()
+    current: dict[str, Any] = {"kind": kind, "seen_at": Now(), "figures": machine.figures()}
+    if not Worker.objects.filter(host=host, pid=pid).update(**current):
+        gpu_names = [gpu["name"] for gpu in current["figures"]["gpus"]]
+        device = gpu_names[0] if gpu_names else machine.processor()
+        Worker.objects.create(
+            host=host, pid=pid, device=device[:120], version=settings.VERSION, started_at=Now(), **current
+        )
     Worker.objects.filter(seen_at__lt=Now() - FORGOTTEN_AFTER).delete()
 
 
-def leave() -> None:
-    """This worker ends as it was asked to: it is not gone, there is just one less."""
-    _mine().delete()
-
-
-def touch_beat_file() -> None:
-    """For a container's health check, which can ask for a file's age at no cost; the database may be away meanwhile."""
-    if settings.WORKER_BEAT_FILE:
-        with contextlib.suppress(OSError):
-            Path(settings.WORKER_BEAT_FILE).touch()
-
-
-def _mine() -> Any:
-    return Worker.objects.filter(host=socket.gethostname(), pid=os.getpid())
+def remove_worker() -> None:
+    """Delete the row of this worker, which ends on request and must not be shown as offline."""
+    Worker.objects.filter(host=socket.gethostname(), pid=os.getpid()).delete()

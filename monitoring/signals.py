@@ -1,7 +1,6 @@
-"""A worker's life, as training announces it, becomes a row."""
+"""Store what worker processes announce by the signals of work.signals."""
 
 import logging
-from typing import Any
 
 from django.db import DatabaseError, connection
 from django.dispatch import receiver
@@ -14,17 +13,17 @@ log = logging.getLogger(__name__)
 
 
 @receiver(worker_alive)
-def alive(kind: str, **_about: Any) -> None:
+def store_heartbeat(kind: str, **kwargs: object) -> None:
     try:
-        services.beat(kind)
+        services.record_heartbeat(kind)
     except DatabaseError as error:
-        log.warning("This worker could not say that it lives: %s", error)
-        connection.close()
+        log.warning("The heartbeat of this worker could not be stored: %s", error)
+        connection.close()  # the next heartbeat connects again
 
 
 @receiver(worker_left)
-def left(**_about: Any) -> None:
+def forget_worker(**kwargs: object) -> None:
     try:
-        services.leave()
+        services.remove_worker()
     except DatabaseError as error:
-        log.warning("This worker could not sign off: %s", error)
+        log.warning("The row of this worker could not be deleted: %s", error)

@@ -7,5 +7,6 @@ register = template.Library()
 
 @register.filter
 def rows(chart: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """The chart as table rows: the label, then each series' value."""
-    return list(zip(chart["labels"], *(series["data"] for series in chart["series"]), strict=True))
+    """Return the chart's data as table rows: the label, then the value of each series."""
+    series = [one["data"] for one in chart["series"]]
+    return list(zip(chart["labels"], *series, strict=True))

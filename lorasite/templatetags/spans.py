@@ -1,4 +1,4 @@
-"""Spans of time in words."""
+"""Durations in words."""
 
 from django import template
 from django.utils.translation import gettext as _
@@ -8,7 +8,7 @@ register = template.Library()
 
 @register.filter
 def span(seconds: float) -> str:
-    """Two figures are enough for a person: "8 s", "3 min 20 s", "2 h 5 min"."""
+    """Return a duration with its two largest units, at least one second: "8 s", "3 min 20 s", "2 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return _("%d s") % max(1, whole)

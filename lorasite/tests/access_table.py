@@ -267,11 +267,11 @@ def lines(table: str) -> list[tuple[str, str, list[int]]]:
 
 def filled(address: str, arguments: dict[str, str]) -> str:
     """The path; a run that is to be cancelled is one that still waits."""
-    known = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
-    known |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
-    known |= {"pk": arguments["open"]} if "invitations" in address else {}
-    known |= {"pk": arguments["person"]} if "people/id/" in address else {}
-    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: known[found[1]], address.removeprefix("/"))
+    values = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
+    values |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
+    values |= {"pk": arguments["open"]} if "invitations" in address else {}
+    values |= {"pk": arguments["person"]} if "people/id/" in address else {}
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda match: values[match[1]], address.removeprefix("/"))
 
 
 def client_of(person: Any, *, api: bool = False) -> Any:
@@ -283,17 +283,17 @@ def client_of(person: Any, *, api: bool = False) -> Any:
     return client
 
 
-def ask(client: Any, method: str, path: str, body: Any = None) -> Any:
+def send(client: Any, method: str, path: str, body: Any = None) -> Any:
     """The answer, with whatever the request changed undone."""
     options = {"format": "json"} if isinstance(client, APIClient) and body is not None else {}
     with transaction.atomic():
-        found = getattr(client, method.lower())(path, body, **options)
+        response = getattr(client, method.lower())(path, body, **options)
         transaction.set_rollback(True)
-    return found
+    return response
 
 
 def answer(client: Any, method: str, path: str, body: Any = None) -> int:
-    return int(ask(client, method, path, body).status_code)
+    return int(send(client, method, path, body).status_code)
 
 
 def views(resolver: URLResolver, before: str = "") -> Iterator[tuple[str, Any]]:

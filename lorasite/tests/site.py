@@ -80,7 +80,7 @@ root = User.objects.create_superuser("root", None, {password!r})
 root.set_role(Role.ADMIN)
 {more}
 """
-SERVE = "import django; django.setup(); from lorasite.web import serve; serve()"
+SERVE = "import django; django.setup(); from lorasite.web_server import serve; serve()"
 
 
 @contextmanager
@@ -96,12 +96,12 @@ def running_web(folder: Path, *, more: str = "", **environment: str) -> Iterator
         **environment,
     }
     prepare = [sys.executable, "-c", PREPARE.format(password=PASSWORD, more=more)]
-    said = subprocess.run(prepare, env=env, cwd=settings.BASE_DIR, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(prepare, env=env, cwd=settings.BASE_DIR, check=True, capture_output=True, text=True).stdout
     with (folder / "site.log").open("wb") as log:
         web = subprocess.Popen([sys.executable, "-c", SERVE], env=env, cwd=settings.BASE_DIR, stdout=log, stderr=log)
         try:
             wait_for_page(web, f"http://127.0.0.1:{port}/login/", folder / "site.log")
-            yield f"http://127.0.0.1:{port}", said.strip()
+            yield f"http://127.0.0.1:{port}", output.strip()
         finally:
             web.terminate()
             web.wait(20)
@@ -119,4 +119,4 @@ def wait_for_page(site: subprocess.Popen[bytes], address: str, log: Path, limit:
             return
         except OSError:
             time.sleep(0.2)
-    raise AssertionError(f"no page at {address}; the site said:\n{log.read_text(errors='replace')[-3000:]}")
+    raise AssertionError(f"no page at {address}; its output:\n{log.read_text(errors='replace')[-3000:]}")

@@ -9,7 +9,7 @@ from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 
-from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, ask, client_of, filled, lines, patterns
+from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, client_of, filled, lines, patterns, send
 
 KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
 
@@ -27,19 +27,19 @@ def is_kept(method: str, address: str, response: Any) -> bool:
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), lines(PAGES) + lines(API))
-def test_everybody_gets_the_answer_of_the_table(
+def test_every_caller_gets_the_status_in_the_table(
     people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
 ) -> None:
     path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
     clients = {name: client_of(people[name], api=address.startswith("api/")) for name in PEOPLE}
-    answers = {name: ask(client, method, path, body) for name, client in clients.items()}
+    answers = {name: send(client, method, path, body) for name, client in clients.items()}
     assert {name: one.status_code for name, one in answers.items()} == dict(zip(PEOPLE, codes, strict=True))
     if not address.startswith(PROBES):
         assert [name for name, one in answers.items() if is_kept(method, address, one)] == []
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(PAGES) if line[0] == "POST"])
-def test_no_page_takes_a_post_that_another_site_sent(
+def test_pages_refuse_a_post_from_another_site(
     people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
 ) -> None:
     browser = Client(enforce_csrf_checks=True)
@@ -48,7 +48,7 @@ def test_no_page_takes_a_post_that_another_site_sent(
 
 
 @pytest.mark.parametrize(("method", "address", "codes"), [line for line in lines(API) if line[0] != "GET"])
-def test_the_api_takes_no_cookie_that_another_site_sent(
+def test_the_api_refuses_a_cookie_sent_by_another_site(
     people: dict[str, Any], arguments: dict[str, str], method: str, address: str, codes: list[int]
 ) -> None:
     browser = APIClient(enforce_csrf_checks=True)
@@ -63,8 +63,8 @@ def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any
     assert len(addresses) > 50
     clients = {name: client_of(people[name]) for name in PEOPLE if name != "admin"}
     for path in (re.sub(r"\^?\(.*", "accounts/", a) for a in addresses):
-        found = {name: answer(client, method, path) for name, client in clients.items()}
-        assert found == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
+        statuses = {name: answer(client, method, path) for name, client in clients.items()}
+        assert statuses == dict.fromkeys(PEOPLE[1:5], 403) | {"anonymous": 302}, path
 
 
 @pytest.mark.parametrize("path", ["/api/datasets", "/api/datasets/private", "/api/experiments/mine", "/api/nowhere"])
@@ -77,7 +77,7 @@ def test_no_cache_keeps_pages_that_are_not_in_the_table(people: dict[str, Any], 
     assert all(caches(client_of(person).get(path)) >= KEPT_BY_NOBODY for person in people.values())
 
 
-def test_program_is_told_to_ask_anew_with_its_tag(people: dict[str, Any], arguments: dict[str, str]) -> None:
+def test_program_must_revalidate_with_its_etag(people: dict[str, Any], arguments: dict[str, str]) -> None:
     client = client_of(people["owner"], api=True)
     first = client.get("/api/datasets/private")
     again = client.get("/api/datasets/private", headers={"If-None-Match": first["ETag"]})
@@ -103,18 +103,18 @@ def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dic
     assert "private" not in seen["viewer"]
 
 
-def test_every_page_stands_in_the_table_with_get_and_post() -> None:
+def test_every_page_is_in_the_table_with_get_and_post() -> None:
     pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", "api/"))}
-    told = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
-    assert told - {("GET", "join/<invitation>/")} == {
+    listed = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
+    assert listed - {("GET", "join/<invitation>/")} == {
         (method, address or "/") for address in pages for method in ("GET", "POST")
     }
 
 
-def test_every_operation_of_the_api_stands_in_the_table() -> None:
-    told = {(m, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", "/" + a.partition("?")[0])) for m, a, _codes in lines(API)}
+def test_every_operation_of_the_api_is_in_the_table() -> None:
+    listed = {(m, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", "/" + a.partition("?")[0])) for m, a, _codes in lines(API)}
     schema = SchemaGenerator().get_schema(request=None, public=True)["paths"]
-    assert told - {("GET", "/api/schema"), ("GET", "/api/docs")} == {
+    assert listed - {("GET", "/api/schema"), ("GET", "/api/docs")} == {
         (method.upper(), path) for path, methods in schema.items() for method in methods
     }
     addresses = {a.partition("?")[0] for _m, a, _codes in lines(API)}

@@ -16,7 +16,7 @@ from audit.services import record, verify
 from datasets_app.models import Dataset, Version
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from monitoring.models import Worker
-from monitoring.services import beat
+from monitoring.services import record_heartbeat
 from training.models import Status, Task
 from work.queue import send
 
@@ -31,7 +31,7 @@ PASSWORD = "correct-horse-9"
 @pytest.fixture
 def owned(member: Any) -> Belongings:
     record("dataset.store", user=member)
-    beat("cpu")
+    record_heartbeat("cpu")
     return belongings(member)
 
 
@@ -46,8 +46,8 @@ def address(model: Any, page: str, *args: Any) -> str:
 
 
 def pages() -> list[str]:
-    found = [address(model, "changelist") for model in MODELS]
-    return found + [address(model, "change", model.objects.order_by("pk")[0].pk) for model in MODELS]
+    addresses = [address(model, "changelist") for model in MODELS]
+    return addresses + [address(model, "change", model.objects.order_by("pk")[0].pk) for model in MODELS]
 
 
 def test_every_model_is_there_and_no_other() -> None:
@@ -88,7 +88,7 @@ def test_anonymous_comes_to_the_one_sign_in(client: Any, owned: Belongings) -> N
 
 
 @pytest.mark.parametrize("model", [Dataset, Version, Experiment, RegisteredModel, ModelVersion, Task, Entry, Worker])
-def test_records_are_only_looked_at(browser: Any, owned: Belongings, model: Any) -> None:
+def test_records_are_read_only(browser: Any, owned: Belongings, model: Any) -> None:
     one = model.objects.order_by("pk")[0]
     before = list(model.objects.values())
     assert browser.post(address(model, "add"), {}).status_code == 403
@@ -98,7 +98,7 @@ def test_records_are_only_looked_at(browser: Any, owned: Belongings, model: Any)
     assert list(model.objects.values()) == before
 
 
-def test_no_list_offers_a_deletion_that_goes_round_the_services(rf: Any, admin: Any) -> None:
+def test_no_list_offers_a_deletion_that_bypasses_the_services(rf: Any, admin: Any) -> None:
     from django.contrib.admin import site
 
     request = rf.get("/")
@@ -106,7 +106,7 @@ def test_no_list_offers_a_deletion_that_goes_round_the_services(rf: Any, admin: 
     assert not any("delete_selected" in listed.get_actions(request) for listed in site._registry.values())
 
 
-def test_a_list_asks_the_database_as_often_for_many_rows_as_for_one(browser: Any, owned: Belongings) -> None:
+def test_a_list_needs_as_many_queries_for_many_rows_as_for_one(browser: Any, owned: Belongings) -> None:
     def queries(model: Any) -> int:
         browser.get(address(model, "changelist"))
         with CaptureQueriesContext(connection) as seen:
@@ -131,7 +131,7 @@ def test_cancelling_goes_through_the_service(browser: Any, owned: Belongings) ->
     assert Entry.objects.get(action="task.cancel").username == "admin"
 
 
-def test_champion_is_named_through_the_service(browser: Any, owned: Belongings) -> None:
+def test_champion_is_set_through_the_service(browser: Any, owned: Belongings) -> None:
     chosen = {"action": "make_champion", "_selected_action": [str(owned.model.latest_id)]}
     browser.post(address(ModelVersion, "changelist"), chosen)
     assert Alias.objects.get().version_id == owned.model.latest_id
@@ -139,16 +139,18 @@ def test_champion_is_named_through_the_service(browser: Any, owned: Belongings) 
     assert (entry.username, entry.object_id) == ("admin", "mine@1")
 
 
-def test_queues_and_workers_of_rq_stand_beside_the_database(browser: Any, redis_server: str, owned: Belongings) -> None:
+def test_queues_and_workers_of_rq_are_shown_beside_the_database(
+    browser: Any, redis_server: str, owned: Belongings
+) -> None:
     Task.objects.update(status=Status.PENDING)
     page = browser.get(address(Worker, "changelist"))
     assert ["cpu", 0, 0, 0, 1, 0] in page.context["queue_table"]["rows"]
-    assert "RQ's queues in Redis" in page.content.decode()
+    assert "RQ queues in Redis" in page.content.decode()
     assert send(Task, owned.task.pk)
     assert ["cpu", 1, 0, 0, 1, 0] in browser.get(address(Worker, "changelist")).context["queue_table"]["rows"]
 
 
-def test_lists_of_workers_open_while_redis_is_away(browser: Any, owned: Belongings) -> None:
+def test_list_of_workers_opens_while_redis_is_down(browser: Any, owned: Belongings) -> None:
     assert "Redis does not answer" in browser.get(address(Worker, "changelist")).content.decode()
 
 
@@ -178,7 +180,7 @@ def test_teams_stay_when_the_role_changes(browser: Any, member: Any) -> None:
     assert set(member.groups.values_list("name", flat=True)) == {"night shift", "viewer"}
 
 
-def test_a_superuser_made_member_is_none_any_more(browser: Any, db: None) -> None:
+def test_a_superuser_who_becomes_a_member_is_no_longer_a_superuser(browser: Any, db: None) -> None:
     chief = User.objects.create_superuser("chief", None, PASSWORD)
     User.objects.filter(username="admin").update(is_superuser=True)  # only a superuser may
     browser.post(address(User, "change", chief.pk), {"username": "chief", "is_active": "on", "role": "member"})

@@ -24,8 +24,8 @@ SHAPE = {"type", "title", "status", "code", "detail", "errors", "request_id"}
 
 def is_problem(answer: Any, status: int, code: str) -> bool:
     body = answer.json()
-    told = answer["Content-Type"] == "application/problem+json" and set(body) >= SHAPE
-    return told and (answer.status_code, body["status"], body["code"]) == (status, status, code)
+    has_shape = answer["Content-Type"] == "application/problem+json" and set(body) >= SHAPE
+    return has_shape and (answer.status_code, body["status"], body["code"]) == (status, status, code)
 
 
 FAILURES: dict[str, tuple[Callable[[Any], Any], int, str]] = {
@@ -63,7 +63,7 @@ FAILURES: dict[str, tuple[Callable[[Any], Any], int, str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_every_failure_has_the_one_shape(api: Callable[..., Any], admin: User, failure: str) -> None:
+def test_every_failure_has_the_same_shape(api: Callable[..., Any], admin: User, failure: str) -> None:
     send, status, code = FAILURES[failure]
     answer = send(api(admin))
     assert is_problem(answer, status, code), (answer.status_code, answer.content[:400])
@@ -97,19 +97,19 @@ def test_cursor_walks_every_row_once_in_order_empty_values_last(
     for n in range(9):
         made = belongings(member, f"run-{n}").experiment
         Experiment.objects.filter(pk=made.pk).update(accuracy=None if n % 3 == 0 else round(0.5 + n % 2 / 10, 1))
-    client, found, link = api(member), [], f"/api/experiments/mine?limit=2&sort={sort}"
+    client, rows, link = api(member), [], f"/api/experiments/mine?limit=2&sort={sort}"
     while link:
         page = client.get(link).json()
         assert set(page) == {"next", "results"} and len(page["results"]) <= 2
-        found += page["results"]
+        rows += page["results"]
         link = page["next"]
     whole = client.get(f"/api/experiments/mine?limit=100&sort={sort}").json()["results"]
-    assert [row["experiment"] for row in found] == [row["experiment"] for row in whole] and len(found) == 9
+    assert [row["experiment"] for row in rows] == [row["experiment"] for row in whole] and len(rows) == 9
     if "accuracy" in sort:
-        assert [row["accuracy"] for row in found][-3:] == [None] * 3
+        assert [row["accuracy"] for row in rows][-3:] == [None] * 3
 
 
-def test_rows_that_come_meanwhile_shift_no_page(api: Callable[..., Any], member: User) -> None:
+def test_new_rows_do_not_shift_later_pages(api: Callable[..., Any], member: User) -> None:
     for n in range(4):
         belongings(member, f"b{n}")
     client = api(member)
@@ -150,7 +150,7 @@ def test_key_of_another_request_is_refused(api: Callable[..., Any], member: User
     assert Dataset.objects.count() == Version.objects.count() == 1
 
 
-def test_key_whose_thing_was_deleted_makes_no_second(api: Callable[..., Any], member: User) -> None:
+def test_key_of_a_deleted_object_creates_no_second_one(api: Callable[..., Any], member: User) -> None:
     client = api(member)
     upload(client, "k")
     assert client.delete("/api/datasets/mine").status_code == 204
@@ -168,24 +168,24 @@ def submit(client: Any) -> Any:
 
 
 @pytest.mark.parametrize("make", [upload, submit, register])
-def test_key_answers_nothing_about_what_was_given_away_since(
+def test_key_reveals_nothing_about_an_object_that_was_handed_over_since(
     api: Callable[..., Any], member: User, stranger: User, learnt: Experiment, make: Callable[..., Any]
 ) -> None:
     client = api(member)
-    ask = (lambda: make(client, "k")) if make is upload else lambda: make(client)
+    repeat = (lambda: make(client, "k")) if make is upload else lambda: make(client)
     kind, name = {upload: ("dataset", "mine"), submit: ("experiment", "given"), register: ("model", "moods")}[make]
-    first = ask()
-    assert first.status_code in (201, 202) and ask().json() == first.json()
+    first = repeat()
+    assert first.status_code in (201, 202) and repeat().json() == first.json()
     given = {"to": stranger.username, "access": "owner"}
     assert client.post(f"/api/sharing/{kind}/{name}", given, format="json").status_code == 200
     assert client.get(f"/api/sharing/{kind}/{name}").status_code == 404
-    answer = ask()
+    answer = repeat()
     assert is_problem(answer, 409, "idempotency_key_used") and "made" not in answer.json()
     sharing.set_access(user=stranger, obj=sharing.shared_object(stranger, kind, name), to=member, level="view")
-    assert ask().status_code == first.status_code  # seen again, it is told again
+    assert repeat().status_code == first.status_code  # seen again, it is told again
 
 
-def test_admin_without_the_scope_is_told_no_more_than_a_member(admin: User, stranger: User) -> None:
+def test_admin_without_the_scope_sees_no_more_than_a_member(admin: User, stranger: User) -> None:
     _token, secret = make_token(user=admin, name="script", scopes=["read", "write"], days=1)
     client = APIClient()
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
@@ -229,7 +229,9 @@ def test_same_submit_six_times_at_once_is_one_run(
 # Several at once.
 
 
-def test_many_runs_are_cancelled_and_each_is_told_of(api: Callable[..., Any], member: User, stranger: User) -> None:
+def test_many_runs_are_cancelled_and_each_result_is_reported(
+    api: Callable[..., Any], member: User, stranger: User
+) -> None:
     waiting, ended, theirs = (
         belongings(member, "a").task,
         belongings(member, "b").task,

@@ -17,39 +17,39 @@ def promises() -> set[str]:
     schema: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
     parts = schema["components"]["schemas"]
     return {
-        f"{method.upper()} {path}{said}"
+        f"{method.upper()} {path}{detail}"
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
-        for said in _said(operation, parts)
+        for detail in operation_details(operation, parts)
     }
 
 
-def _said(operation: dict[str, Any], parts: dict[str, Any]) -> Iterator[str]:
+def operation_details(operation: dict[str, Any], parts: dict[str, Any]) -> Iterator[str]:
     yield ""
     for parameter in operation.get("parameters", []):
         yield f" takes {parameter['name']}"
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f" reads {kind}"
-        yield from (f" reads {field}" for field in _fields(content["schema"], parts))
+        yield from (f" reads {field}" for field in field_names(content["schema"], parts))
     for status, response in operation["responses"].items():
         for content in response.get("content", {}).values() if status.startswith("2") else ():
-            yield from (f" answers {status} {field}" for field in _fields(content["schema"], parts))
+            yield from (f" answers {status} {field}" for field in field_names(content["schema"], parts))
 
 
-def _fields(schema: dict[str, Any], parts: dict[str, Any], depth: int = 3) -> Iterator[str]:
-    """Dotted names, of lists those of their items."""
+def field_names(schema: dict[str, Any], parts: dict[str, Any], depth: int = 3) -> Iterator[str]:
+    """Yield the dotted names of all fields; of a list, those of its items."""
     if "$ref" in schema:
         schema = parts[schema["$ref"].rpartition("/")[2]]
     for other in schema.get("oneOf", []) + schema.get("allOf", []) + schema.get("anyOf", []):
-        yield from _fields(other, parts, depth)
+        yield from field_names(other, parts, depth)
     if "items" in schema:
-        yield from _fields(schema["items"], parts, depth)
+        yield from field_names(schema["items"], parts, depth)
     for name, inner in schema.get("properties", {}).items() if depth else ():
         yield name
-        yield from (f"{name}.{field}" for field in _fields(inner, parts, depth - 1))
+        yield from (f"{name}.{field}" for field in field_names(inner, parts, depth - 1))
 
 
-def test_what_was_promised_is_still_there() -> None:
+def test_api_still_has_everything_that_was_promised() -> None:
     assert set(PROMISED.read_text(encoding="utf-8").splitlines()) - promises() == set()
 
 

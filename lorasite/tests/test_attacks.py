@@ -97,7 +97,7 @@ def test_folder_of_this_machine_is_no_data_set_of_the_hub(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "9" * 19, "\u00b2", "-1"], ids=["5000 digits", "19 digits", "²", "-1"])
-def test_number_that_is_none_breaks_no_page_and_no_operation(
+def test_invalid_number_breaks_no_page_and_no_operation(
     api: Callable[..., Any], client: Any, member: User, number: str
 ) -> None:
     belongings(member)
@@ -122,7 +122,7 @@ def test_nul_in_a_form_is_refused(client: Any, member: User, path: str) -> None:
     assert answer.status_code == 400 and "a NUL" in answer.content.decode()
 
 
-def test_form_over_4_mib_is_refused_in_words(client: Any, member: User) -> None:
+def test_form_over_4_mib_is_refused_with_an_explanation(client: Any, member: User) -> None:
     client.force_login(member)
     sent = "yaml=" + "x" * 5_000_000
     answer = client.generic("POST", "/train/", sent, content_type="application/x-www-form-urlencoded")
@@ -241,23 +241,23 @@ def test_markup_in_names_labels_and_texts_is_inert_on_every_page(
 
 
 class Trap:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
+        return Path.touch, (self.file,)
 
 
 def test_pickle_in_the_queue_never_runs(run_worker: Callable[[], None], redis_server: str, tmp_path: Path) -> None:
-    mark = tmp_path / "it-ran"
+    file = tmp_path / "it-ran"
     with redis.Redis.from_url(redis_server) as connection:
-        evil = pickle.dumps(Trap(mark))
+        evil = pickle.dumps(Trap(file))
         fields = {"data": evil, "created_at": "2026-01-01T00:00:00Z", "origin": queue.device_kind(), "status": "queued"}
         connection.hset("rq:job:evil", mapping=fields)
         connection.sadd("rq:queues", f"rq:queue:{queue.device_kind()}")
         connection.rpush(f"rq:queue:{queue.device_kind()}", "evil")
     run_worker()
-    assert not mark.exists()
+    assert not file.exists()
 
 
 # S14: floods. bench/flood.py does it with 10,000 sign-ins and says what others notice.
@@ -299,7 +299,7 @@ def test_planted_secrets_are_in_no_log_no_error_no_entry_and_no_page(
         "access": tokens["access"], "refresh": tokens["refresh"], "text": "a-private-text-to-predict",
     }  # fmt: skip
     sent = APIClient()
-    said: list[str] = []
+    answers: list[str] = []
     for header in (f"Bearer {personal}", f"Bearer {tokens['access']}", f"Bearer {planted['guess']}"):
         sent.credentials(HTTP_AUTHORIZATION=header)
         for answer in (
@@ -308,7 +308,7 @@ def test_planted_secrets_are_in_no_log_no_error_no_entry_and_no_page(
             sent.post("/api/login", {"username": "member", "password": planted["guess"]}, format="json"),
             sent.post("/api/logout", {"refresh": planted["guess"]}, format="json"),
         ):  # fmt: skip
-            said.append(answer.content.decode())
+            answers.append(answer.content.decode())
     Client().post("/login/", {"username": "member", "password": planted["guess"]})
     client.force_login(admin)
     pages = [
@@ -321,14 +321,14 @@ def test_planted_secrets_are_in_no_log_no_error_no_entry_and_no_page(
         "/admin/",
         "/audit/export/",
     ]
-    said += [client.get(path).getvalue().decode() for path in pages]
+    answers += [client.get(path).getvalue().decode() for path in pages]
     with redis.Redis.from_url(redis_server) as connection:
         stored = " ".join(str(connection.dump(key)) for key in connection.keys("*"))
     places = {
-        "answers": "".join(said),
+        "answers": "".join(answers),
         "log": caplog.text,
         "redis": stored,
         "audit": json.dumps(list(Entry.objects.values()), default=str),
     }
-    found = {(where, what) for where, text in places.items() for what, secret in planted.items() if secret in text}
-    assert found == set()
+    leaks = {(where, what) for where, text in places.items() for what, secret in planted.items() if secret in text}
+    assert leaks == set()

@@ -34,8 +34,8 @@ def moods(path: Path, rows: int = 240) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_site(tmp_path_factory.mktemp("site")) as found:
-        yield found
+    with running_site(tmp_path_factory.mktemp("site")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def page(address: str, chromium: Browser) -> Iterator[Page]:
     """A signed-in page; any error in the browser's console fails the test (a broken CSP shows there)."""
     context = chromium.new_context(base_url=address, locale="en")
     page, complaints = context.new_page(), []
-    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
     page.goto("/login/")
     page.get_by_label("Username").fill("root")
     page.get_by_label("Password").fill(PASSWORD)
@@ -160,8 +160,8 @@ def test_page_is_readable_by_all(page: Page, run: str, path: str) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.goto(path)
-        found = Axe().run(page).response["violations"]
-        assert not found, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found]
+        violations = Axe().run(page).response["violations"]
+        assert not violations, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in violations]
         assert page.evaluate("[...document.querySelectorAll('canvas')].every(canvas => Chart.getChart(canvas))")
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(path)
@@ -173,7 +173,7 @@ def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
     test_page_is_readable_by_all(page, run, "/experiments/by-hand/")
 
 
-def test_finished_run_becomes_a_model_that_is_found_for_its_data_and_asked(page: Page, run: str) -> None:
+def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Page, run: str) -> None:
     """On each of these pages axe finds nothing, and nothing sticks out at a phone's width."""
     page.goto(run)
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
@@ -203,7 +203,7 @@ def test_api_docs_open(address: str, chromium: Browser) -> None:
     page.close()
 
 
-def test_keys_go_places_and_theme_is_kept(page: Page) -> None:
+def test_keyboard_shortcuts_navigate_and_the_theme_is_remembered(page: Page) -> None:
     page.goto("/")
     page.keyboard.press("g")
     page.keyboard.press("e")

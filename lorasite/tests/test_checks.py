@@ -24,7 +24,7 @@ def ids(settings: Any, **changes: Any) -> set[str | None]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "expected"),
     [
         ({}, set()),
         ({"DEBUG": True}, {"lorasite.E001"}),
@@ -37,12 +37,12 @@ def ids(settings: Any, **changes: Any) -> set[str | None]:
         ({"HOST": "lora.example.org", "DEBUG": True}, {"lorasite.E001"}),
     ],
 )
-def test_what_others_can_reach_is_checked(settings: Any, changes: dict[str, Any], found: set[str]) -> None:
-    assert ids(settings, **changes) == found
+def test_exposed_site_is_checked(settings: Any, changes: dict[str, Any], expected: set[str]) -> None:
+    assert ids(settings, **changes) == expected
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_a_laptop_may_do_as_it_likes(settings: Any, host: str) -> None:
+def test_a_local_site_may_have_unsafe_settings(settings: Any, host: str) -> None:
     assert ids(settings, HOST=host, DEBUG=True, SECRET_KEY="x", ALLOWED_HOSTS=["*"]) == set()
 
 
@@ -70,20 +70,20 @@ def test_djangos_own_deployment_checks_find_nothing_behind_https(tmp_path: Path)
     assert ended.returncode == 0 and "no issues" in ended.stdout, ended.stderr
 
 
-ASK = """
+REQUEST_SCRIPT = """
 import django; django.setup()
 from django.test import Client
 for proto in ("http", "https"):
-    found = Client().get("/login/", headers={"X-Forwarded-Proto": proto, "Host": "lora.example.org"})
-    secure = [bool(cookie["secure"]) for cookie in found.cookies.values()]
-    print(found.status_code, found.get("Location"), found.get("Strict-Transport-Security"), secure)
+    response = Client().get("/login/", headers={"X-Forwarded-Proto": proto, "Host": "lora.example.org"})
+    secure = [bool(cookie["secure"]) for cookie in response.cookies.values()]
+    print(response.status_code, response.get("Location"), response.get("Strict-Transport-Security"), secure)
 """
 
 
 def test_behind_https_everything_is_https(tmp_path: Path) -> None:
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "lorasite.settings", "DATA_DIR": str(tmp_path)}
     env |= {"BEHIND_HTTPS": "true", "ALLOWED_HOSTS": "lora.example.org"}
-    command = [sys.executable, "-c", ASK]
+    command = [sys.executable, "-c", REQUEST_SCRIPT]
     ended = subprocess.run(command, env=env, cwd=project.BASE_DIR, capture_output=True, text=True, timeout=60)
     assert ended.stdout.splitlines() == [
         "301 https://lora.example.org/login/ None []",
@@ -92,7 +92,7 @@ def test_behind_https_everything_is_https(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxies", "header", "found"),
+    ("proxies", "header", "address"),
     [
         (0, "198.51.100.7", "127.0.0.1"),
         (1, "198.51.100.7", "198.51.100.7"),
@@ -103,12 +103,12 @@ def test_behind_https_everything_is_https(tmp_path: Path) -> None:
         (1, "nonsense", None),
     ],
 )
-def test_address_is_what_our_own_proxies_saw(
-    settings: Any, client: Any, member: Any, proxies: int, header: str, found: str | None
+def test_client_address_is_the_one_that_the_own_proxies_saw(
+    settings: Any, client: Any, member: Any, proxies: int, header: str, address: str | None
 ) -> None:
     from audit.models import Entry
 
     settings.TRUSTED_PROXIES = proxies
     form = {"username": "member", "password": "correct-horse-9"}
     client.post("/login/", form, headers={"X-Forwarded-For": header} if header else {})
-    assert Entry.objects.get(action="user.login").address == found
+    assert Entry.objects.get(action="user.login").address == address

@@ -32,23 +32,23 @@ if not shutil.which("kubectl") and not os.environ.get("CI"):
 @cache
 def rendered(overlay: str) -> list[dict[str, Any]]:
     line = ["kubectl", "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
-    found = subprocess.run(line, capture_output=True, text=True)
-    assert (found.returncode, found.stderr) == (0, "")
-    return list(yaml.safe_load_all(found.stdout))
+    build = subprocess.run(line, capture_output=True, text=True)
+    assert (build.returncode, build.stderr) == (0, "")
+    return list(yaml.safe_load_all(build.stdout))
 
 
 def of_kind(overlay: str, *kinds: str) -> list[dict[str, Any]]:
-    return [found for found in rendered(overlay) if found["kind"] in kinds]
+    return [thing for thing in rendered(overlay) if thing["kind"] in kinds]
 
 
 def pods(overlay: str) -> list[tuple[str, dict[str, Any]]]:
     """Name and pod template's spec of everything that runs."""
-    found = of_kind(overlay, "Deployment", "StatefulSet", "Job")
-    return [(thing["metadata"]["name"], thing["spec"]["template"]["spec"]) for thing in found]
+    workloads = of_kind(overlay, "Deployment", "StatefulSet", "Job")
+    return [(thing["metadata"]["name"], thing["spec"]["template"]["spec"]) for thing in workloads]
 
 
 @overlays
-def test_every_object_fits_its_schema_and_has_no_field_besides(overlay: str) -> None:
+def test_every_object_matches_its_schema_and_has_no_other_field(overlay: str) -> None:
     for thing in rendered(overlay):
         if custom := CUSTOM.get(thing["kind"]):
             custom.model_validate(thing, extra="forbid")
@@ -63,7 +63,7 @@ def test_a_misspelt_field_of_a_custom_object_is_refused() -> None:
 
 
 @overlays
-def test_every_pod_keeps_the_restricted_profile_and_writes_to_volumes_alone(overlay: str) -> None:
+def test_every_pod_meets_the_restricted_profile_and_writes_only_to_volumes(overlay: str) -> None:
     for name, pod in pods(overlay):
         context = pod["securityContext"]
         assert context["runAsNonRoot"] and context["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -96,7 +96,7 @@ def test_what_is_named_is_there(overlay: str) -> None:
         thing["spec"].get("selector") or thing["spec"]["podSelector"]
         for thing in of_kind(overlay, "PodDisruptionBudget", "NetworkPolicy")
     ]
-    for wanted in [*selectors, *(found.get("matchLabels", {}) for found in chosen)]:
+    for wanted in [*selectors, *(selector.get("matchLabels", {}) for selector in chosen)]:
         assert any(wanted.items() <= there.items() for there in labels), wanted
     running = {(thing["kind"], thing["metadata"]["name"]) for thing in rendered(overlay)}
     for scaled in of_kind(overlay, "HorizontalPodAutoscaler", "ScaledObject"):
@@ -118,11 +118,11 @@ def test_every_variable_of_the_configuration_is_read(overlay: str) -> None:
 
 
 @overlays
-def test_only_what_stands_behind_tls_trusts_a_proxy(overlay: str) -> None:
+def test_a_proxy_is_trusted_only_behind_tls(overlay: str) -> None:
     (configuration,) = of_kind(overlay, "ConfigMap")
     tls = any(ingress["spec"].get("tls") for ingress in of_kind(overlay, "Ingress"))
-    told = (configuration["data"].get("BEHIND_HTTPS", "false"), configuration["data"].get("TRUSTED_PROXIES", "0"))
-    assert told == (("true", "1") if tls else ("false", "0"))
+    proxy = (configuration["data"].get("BEHIND_HTTPS", "false"), configuration["data"].get("TRUSTED_PROXIES", "0"))
+    assert proxy == (("true", "1") if tls else ("false", "0"))
 
 
 @pytest.mark.django_db

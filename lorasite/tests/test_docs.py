@@ -44,5 +44,5 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 
 def _test_is_there(file: str, name: str) -> bool:
-    found = [path for path in ROOT.glob("*/tests/**/test_*.py") if path.as_posix().endswith(f"/{file}")]
-    return any(f"def {name}(" in path.read_text(encoding="utf-8") for path in found) if name else bool(found)
+    files = [path for path in ROOT.glob("*/tests/**/test_*.py") if path.as_posix().endswith(f"/{file}")]
+    return any(f"def {name}(" in path.read_text(encoding="utf-8") for path in files) if name else bool(files)

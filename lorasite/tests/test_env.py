@@ -18,7 +18,7 @@ def test_example_names_every_variable_and_no_other() -> None:
 
 
 def test_example_shows_the_defaults() -> None:
-    asked = Env(_env_file=Path(settings.BASE_DIR) / ".env.example")
+    example_env = Env(_env_file=Path(settings.BASE_DIR) / ".env.example")
     default = Env(_env_file=None)
     for name in set(Env.model_fields) - {"data_dir", "results_dir"}:
-        assert getattr(asked, name) == getattr(default, name), name
+        assert getattr(example_env, name) == getattr(default, name), name

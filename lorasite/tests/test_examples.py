@@ -26,8 +26,8 @@ def blocks(language: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_site(tmp_path_factory.mktemp("site")) as found:
-        yield found
+    with running_site(tmp_path_factory.mktemp("site")) as address:
+        yield address
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def place(site: str, tmp_path: Path) -> dict[str, Any]:
 def test_python_examples_run(place: dict[str, Any]) -> None:
     ended = subprocess.run([sys.executable, "-c", blocks("python")], **place)
     assert ended.returncode == 0, ended.stderr
-    said = ended.stdout
-    assert "moods 1 240 rows" in said and "SUCCESS done" in said and "adapter_model.safetensors" in said
-    assert re.search(r"^good 0\.\d+$", said, re.MULTILINE) and "400 invalid" in said and "lora.r" in said
+    output = ended.stdout
+    assert "moods 1 240 rows" in output and "SUCCESS done" in output and "adapter_model.safetensors" in output
+    assert re.search(r"^good 0\.\d+$", output, re.MULTILINE) and "400 invalid" in output and "lora.r" in output
 
 
 @pytest.mark.process
@@ -69,8 +69,8 @@ def test_client_knows_every_field_of_the_schema(ours: str, theirs: str) -> None:
 
 def test_client_asks_addresses_of_the_schema_only() -> None:
     source = (ROOT / "client" / "lorasite_client.py").read_text(encoding="utf-8")
-    asked = {re.sub(r"{[^}]*}", "{}", path.partition("?")[0]) for path in re.findall(r'f?"(/api/[^"]+)"', source)}
-    known = {
+    used = {re.sub(r"{[^}]*}", "{}", path.partition("?")[0]) for path in re.findall(r'f?"(/api/[^"]+)"', source)}
+    documented = {
         re.sub(r"{[^}]*}", "{}", path) for path in SchemaGenerator().get_schema(request=None, public=True)["paths"]
     }
-    assert len(asked) > 8 and asked <= known
+    assert len(used) > 8 and used <= documented

@@ -58,7 +58,9 @@ class Person:
         self.cookies = http.cookiejar.CookieJar()
         self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
 
-    def ask(self, path: str, body: bytes | None = None, method: str | None = None, **headers: str) -> tuple[int, str]:
+    def request(
+        self, path: str, body: bytes | None = None, method: str | None = None, **headers: str
+    ) -> tuple[int, str]:
         headers |= {"Authorization": f"Bearer {self.token}"} if path.startswith("/api/") and self.token else {}
         request = urllib.request.Request(self.site + path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         request.method = method or ("GET" if body is None else "POST")
@@ -69,13 +71,13 @@ class Person:
             return error.code, error.read().decode()
 
     def send(self, path: str, data: Any) -> tuple[int, str]:
-        return self.ask(path, json.dumps(data).encode(), Content_Type="application/json")
+        return self.request(path, json.dumps(data).encode(), Content_Type="application/json")
 
     def form(self, path: str, page: str, **fields: str) -> tuple[int, str]:
-        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.ask(page)[1])
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.request(page)[1])
         assert token
         body = urllib.parse.urlencode({"csrfmiddlewaretoken": token[1], **fields}).encode()
-        return self.ask(path, body, Referer=self.site + page)
+        return self.request(path, body, Referer=self.site + page)
 
     def sign_in(self) -> tuple[int, int]:
         """The statuses of page and API."""
@@ -85,14 +87,14 @@ class Person:
         return (page if "Sign out" in text else 0), status
 
     def upload_on_the_page(self) -> tuple[int, str]:
-        page = self.ask("/datasets/new/")[1]
+        page = self.request("/datasets/new/")[1]
         token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
         assert token
         body = (
             f'--b\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\n{token[1]}\r\n'
             f'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n{ROWS}\r\n--b--\r\n'
         )
-        return self.ask("/datasets/new/", body.encode(), Content_Type="multipart/form-data; boundary=b")
+        return self.request("/datasets/new/", body.encode(), Content_Type="multipart/form-data; boundary=b")
 
     def upload(self, rows: str = ROWS) -> tuple[int, str]:
         name = f"set-{uuid.uuid4().hex[:8]}"
@@ -100,11 +102,13 @@ class Person:
             f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
             f'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n{rows}\r\n--b--\r\n'
         )
-        return self.ask("/api/datasets", body.encode(), Content_Type="multipart/form-data; boundary=b")
+        return self.request("/api/datasets", body.encode(), Content_Type="multipart/form-data; boundary=b")
 
 
 @pytest.mark.process
-def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp_path: Path, small_disk: Path) -> None:
+def test_on_a_full_disk_people_sign_in_and_delete_until_everything_works_again(
+    tmp_path: Path, small_disk: Path
+) -> None:
     results = str(small_disk / "results")
     with running_web(tmp_path, more=LARGE, RESULTS_DIR=results, THROTTLE_LOGIN="off", THROTTLE_UPLOAD="off") as (
         site,
@@ -112,7 +116,7 @@ def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp
     ):
         before = Person(site)
         assert before.sign_in() == (200, 200) and before.upload()[0] == 201
-        dataset = json.loads(before.ask("/api/datasets")[1])["results"][0]["name"]
+        dataset = json.loads(before.request("/api/datasets")[1])["results"][0]["name"]
         fill(small_disk)
 
         person = Person(site)
@@ -126,9 +130,9 @@ def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp
             assert (status, problem["code"]) == (507, "disk_full") and "disk is full" in problem["detail"]
         status, page = person.upload_on_the_page()
         assert status == 507 and "disk is full" in page
-        assert person.ask("/")[0] == 200
+        assert person.request("/")[0] == 200
 
-        assert person.ask("/api/experiments/large", method="DELETE")[0] in (200, 204)
+        assert person.request("/api/experiments/large", method="DELETE")[0] in (200, 204)
         assert person.upload()[0] == 201
         assert person.send("/api/train", {"data": {"dataset_name": dataset}})[0] == 202
         assert Person(site).sign_in() == (200, 200)
@@ -136,12 +140,12 @@ def test_on_a_full_disk_people_sign_in_and_delete_and_then_all_is_well_again(tmp
 
 
 @pytest.mark.process
-def test_where_another_program_took_even_the_reserve_the_refusal_is_in_words(tmp_path: Path, small_disk: Path) -> None:
+def test_without_the_reserve_the_refusal_is_explained(tmp_path: Path, small_disk: Path) -> None:
     with running_web(tmp_path, THROTTLE_LOGIN="off") as (site, _):
         person = Person(site)
         for _try in range(3):  # the first request gives the reserve up, and the other program takes that too
             filler = fill(small_disk)
-            person.ask("/login/")
+            person.request("/login/")
         assert not (small_disk / "reserve").exists()
         if connection.vendor == "sqlite":  # PostgreSQL's files are on another disk, so signing in needs no room here
             status, page = person.form("/login/", "/login/", username="root", password=PASSWORD)
@@ -157,7 +161,7 @@ def test_where_another_program_took_even_the_reserve_the_refusal_is_in_words(tmp
 
 
 @pytest.mark.django_db(transaction=True)
-def test_errors_of_a_full_disk_are_known_whoever_raises_them(tmp_path: Path) -> None:
+def test_errors_of_a_full_disk_are_recognised_from_every_library(tmp_path: Path) -> None:
     for failing in (_database_that_is_full, _file_that_is_full, _native_file_that_is_full):
         with pytest.raises(Exception) as refused:
             failing()

@@ -30,11 +30,11 @@ def closure() -> Iterator[str]:
     """The names of all packages that requirements.txt brings."""
     todo, seen = pinned(), set()
     while todo:
-        asked = todo.pop()
-        for extra in ["", *asked.extras]:
-            if (asked.name, extra) not in seen:
-                seen.add((asked.name, extra))
-                needed = [Requirement(line) for line in _requires(asked.name)]
+        requirement = todo.pop()
+        for extra in ["", *requirement.extras]:
+            if (requirement.name, extra) not in seen:
+                seen.add((requirement.name, extra))
+                needed = [Requirement(line) for line in _requires(requirement.name)]
                 todo += [r for r in needed if r.marker is None or r.marker.evaluate({"extra": extra})]
     return iter(sorted({name for name, _extra in seen}))
 
@@ -48,12 +48,12 @@ def _requires(name: str) -> list[str]:
 
 def licence(name: str) -> str:
     try:
-        found: Any = metadata(name)
+        facts: Any = metadata(name)
     except PackageNotFoundError:
         return "MIT"
-    classified = [c.rpartition("::")[2] for c in found.get_all("Classifier") or [] if c.startswith("License ::")]
-    text = (found.get("License") or "").strip().splitlines() or [""]
-    return found.get("License-Expression") or " AND ".join(classified) or text[0]
+    classified = [c.rpartition("::")[2] for c in facts.get_all("Classifier") or [] if c.startswith("License ::")]
+    text = (facts.get("License") or "").strip().splitlines() or [""]
+    return facts.get("License-Expression") or " AND ".join(classified) or text[0]
 
 
 def test_every_package_is_pinned_to_one_version() -> None:
@@ -61,8 +61,8 @@ def test_every_package_is_pinned_to_one_version() -> None:
 
 
 def test_every_package_is_licensed_for_this_use() -> None:
-    found = {name: licence(name) for name in closure() if name not in READ}
-    refused = {n: text for n, text in found.items() if not ALLOWED.search(text) or re.search(r"\bA?GPL", text)}
+    licences = {name: licence(name) for name in closure() if name not in READ}
+    refused = {n: text for n, text in licences.items() if not ALLOWED.search(text) or re.search(r"\bA?GPL", text)}
     assert refused == {}
 
 

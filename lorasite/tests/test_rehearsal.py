@@ -21,7 +21,7 @@ NEEDED = ("unshare", "setpriv", "redis-server")
 )
 @pytest.mark.skipif("CI" in os.environ, reason=".ci/run plays it with the installation")
 @pytest.mark.skipif("DATABASE_URL" in os.environ, reason="it brings its own database, so once is enough")
-def test_compose_file_runs_by_its_own_words() -> None:
+def test_compose_file_runs_as_written() -> None:
     line = [sys.executable, str(ROOT / "deploy" / "rehearse.py"), "--venv", sys.prefix]
-    found = subprocess.run(line, capture_output=True, text=True, timeout=280)
-    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    rehearsal = subprocess.run(line, capture_output=True, text=True, timeout=280)
+    assert rehearsal.returncode == 0, rehearsal.stdout[-6000:] + rehearsal.stderr[-2000:]

@@ -41,7 +41,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             "--warnings=off", "--output-truncate=false",
         ]  # fmt: skip
         env = os.environ | {"LORASITE_TASK": task, "NO_COLOR": "1"}
-        found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+        checked = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
         log = (tmp_path / "site.log").read_text(errors="replace")
     assert "Traceback" not in log, "\n".join(log[log.index("Traceback") :].splitlines()[:60])
-    assert found.returncode == 0, found.stdout[-12_000:]
+    assert checked.returncode == 0, checked.stdout[-12_000:]

@@ -35,7 +35,7 @@ def asks_scopes(view: Any) -> bool:
     return True
 
 
-def test_every_view_of_the_api_asks_the_scopes_of_a_token() -> None:
+def test_every_view_of_the_api_checks_the_scopes_of_a_token() -> None:
     api = {
         address: view for address, view in views(get_resolver()) if address.startswith("api/") or hasattr(view, "cls")
     }

@@ -40,8 +40,8 @@ def page(site: str) -> Iterator[Page]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
         page, complaints = browser.new_page(base_url=site, locale="en"), []
-        ours = lambda said: said.type == "error" and page.url.startswith(site)  # noqa: E731  the provider's page has its own
-        page.on("console", lambda said: complaints.append(said.text) if ours(said) else None)
+        ours = lambda entry: entry.type == "error" and page.url.startswith(site)  # noqa: E731  the provider's page has its own
+        page.on("console", lambda entry: complaints.append(entry.text) if ours(entry) else None)
         yield page
         browser.close()
     assert not complaints
@@ -50,8 +50,8 @@ def page(site: str) -> Iterator[Page]:
 def readable(page: Page) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        found = Axe().run(page).response["violations"]
-        assert not found, (page.url, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found])
+        violations = Axe().run(page).response["violations"]
+        assert not violations, (page.url, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in violations])
 
 
 def sign_in(page: Page) -> None:
@@ -83,7 +83,7 @@ def test_single_sign_on_leads_to_the_provider_and_back(page: Page) -> None:
     expect(page.get_by_role("link", name="member", exact=True)).to_be_visible()
 
 
-def test_authenticator_app_and_security_key_open_the_door(page: Page) -> None:
+def test_people_sign_in_with_authenticator_app_and_security_key(page: Page) -> None:
     key = page.context.new_cdp_session(page)
     key.send("WebAuthn.enable")
     options = {"protocol": "ctap2", "transport": "usb", "hasResidentKey": True, "hasUserVerification": True}

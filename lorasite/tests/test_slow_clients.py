@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasite.web import lane_of
+from lorasite.web_server import lane_of
 from webserver import Head
 
 from .site import PASSWORD, running_web
@@ -64,9 +64,9 @@ def slow_clients(site: str, number: int) -> Iterator[None]:
         yield
 
 
-def seconds(asked: Callable[[], int]) -> float:
+def seconds(request: Callable[[], int]) -> float:
     started = time.monotonic()
-    assert asked() == 200
+    assert request() == 200
     return time.monotonic() - started
 
 
@@ -122,7 +122,7 @@ def test_request_goes_to_the_lane_of_its_kind(method: str, path: str, headers: d
 
 
 @pytest.mark.process
-def test_body_over_the_limit_is_answered_in_words_wherever_it_is_sent(tmp_path: Path) -> None:
+def test_body_over_the_limit_is_refused_with_an_explanation_everywhere(tmp_path: Path) -> None:
     form, large = "multipart/form-data; boundary=b", bytes(5_000_000)
     with running_web(tmp_path, UPLOAD_LIMIT_MB="1") as (site, _said):
         assert call(site, "/api/datasets", "", large, form) == 413
@@ -134,7 +134,9 @@ def test_body_over_the_limit_is_answered_in_words_wherever_it_is_sent(tmp_path: 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("reason", "status", "code"), [("busy", 503, "busy"), ("disk_full", 507, "disk_full")])
-def test_body_that_the_server_did_not_keep_is_answered_in_words(client, reason: str, status: int, code: str) -> None:
+def test_body_that_the_server_refused_is_answered_with_an_explanation(
+    client, reason: str, status: int, code: str
+) -> None:
     answer = client.post("/api/datasets", **{"webserver.refused": reason})
     assert (answer.status_code, answer.json()["code"]) == (status, code) and answer["X-API-Version"] == "1"
     assert (

@@ -37,19 +37,19 @@ def children() -> dict[str, psutil.Process]:
     """The site's processes by what they are; the supervisor is this test's only child that runs `start`."""
     supervisor = next(p for p in psutil.Process().children() if "start" in p.cmdline())
     kinds = {"redis": "valkey", "data worker": "--data", "worker": "worker", "web": "start"}
-    found = {"supervisor": supervisor}
+    processes = {"supervisor": supervisor}
     for child in supervisor.children():
         line = " ".join(child.cmdline())
-        found.setdefault(next(kind for kind, word in kinds.items() if word in line), child)
-    return found
+        processes.setdefault(next(kind for kind, word in kinds.items() if word in line), child)
+    return processes
 
 
 def eventually(fact: Callable[[], Any], limit: float = 40) -> Any:
     end = time.monotonic() + limit
     while time.monotonic() < end:
         try:
-            if found := fact():
-                return found
+            if result := fact():
+                return result
         except (OSError, StopIteration, psutil.Error):
             pass
         time.sleep(0.2)
@@ -71,7 +71,7 @@ def sign_in(address: str) -> str:
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     with running_site(tmp_path):
-        tree = eventually(lambda: len(found := children()) == 5 and found)
+        tree = eventually(lambda: len(processes := children()) == 5 and processes)
         tree["supervisor"].send_signal(signal.SIGINT)
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
@@ -81,7 +81,7 @@ def test_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells children of their parent's death")
     with running_site(tmp_path):
-        tree = eventually(lambda: len(found := children()) == 5 and found)
+        tree = eventually(lambda: len(processes := children()) == 5 and processes)
         tree["supervisor"].kill()
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
@@ -95,7 +95,7 @@ def test_dead_child_is_started_again(site: str, kind: str) -> None:
     eventually(lambda: sign_in(site))
 
 
-def test_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
+def test_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -104,14 +104,14 @@ def test_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
     assert "can't be used" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_second_start_on_the_same_data_is_told_in_one_line(tmp_path: Path) -> None:
+def test_second_start_on_the_same_data_is_reported_in_one_line(tmp_path: Path) -> None:
     with running_site(tmp_path):
         ended = start(tmp_path, free_port())
     assert ended.returncode == 1
     assert "already runs" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_first_start_makes_samples_and_the_second_finds_them_again(tmp_path: Path) -> None:
+def test_first_start_creates_samples_and_the_second_still_has_them(tmp_path: Path) -> None:
     """The upload comes after samples were read: a web server forked from that process would hang in polars."""
     with running_site(tmp_path, SAMPLES="1") as site:
         token = sign_in(site)

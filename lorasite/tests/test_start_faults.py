@@ -17,7 +17,8 @@ import pytest
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from lorasite import installation
+from lorasite import embedded_redis
+from lorasite.lost_database import refuse_lost_database, write_marker
 
 from .site import PASSWORD, database_of, free_port, running_site
 from .test_start import MANAGE, eventually, start
@@ -26,15 +27,15 @@ QUEUE = """
 import sys
 import django; django.setup()
 import redis
-from lorasite import embedded
 from lorasite.env import env
-from lorasite.management.commands.start import run_redis, set_queue_aside, start_redis
+from lorasite.management.commands.start import reset_redis, run_redis, start_redis
 from lorasite.supervisor import Child, Supervisor
 
 for round in range(2):
-    supervisor = Supervisor(Child("redis", run_redis, repair=set_queue_aside))
+    child = Child("redis", run_redis, repair=reset_redis)
+    supervisor = Supervisor(child)
     try:
-        start_redis(supervisor)
+        start_redis(supervisor, child)
         client = redis.Redis(unix_socket_path=str(env.redis_socket))
         print("keys", client.dbsize())
         for number in range(300):
@@ -64,21 +65,19 @@ def test_damaged_queue_files_are_set_aside_and_the_queue_starts_empty(tmp_path: 
     ran = subprocess.run(line, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert [text for text in ran.stdout.splitlines() if text.startswith("keys")] == ["keys 0", "keys 0"]
-    [said] = [text for text in ran.stdout.splitlines() if "the queue is filled from the database again" in text]
+    [message] = [text for text in ran.stdout.splitlines() if "the queue is filled from the database again" in text]
     [aside] = (tmp_path / "data/redis").glob("damaged-*")
-    assert str(aside) in said and any(aside.iterdir())
+    assert str(aside) in message and any(aside.iterdir())
 
 
 def test_only_the_newest_damaged_queue_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorasite import embedded
-
-    monkeypatch.setattr(embedded.env, "data_dir", tmp_path)
-    made = []
+    monkeypatch.setattr(embedded_redis.env, "data_dir", tmp_path)
+    moved = []
     for _round in range(4):
         (tmp_path / "redis/appendonlydir").mkdir(parents=True)
-        made.append(embedded.set_aside())
-    assert sorted((tmp_path / "redis").iterdir()) == made[-embedded.KEPT_ASIDE :]
-    assert embedded.set_aside() is None
+        moved.append(embedded_redis.move_damaged_files())
+    assert sorted((tmp_path / "redis").iterdir()) == moved[-embedded_redis.DAMAGED_COPIES :]
+    assert embedded_redis.move_damaged_files() is None
 
 
 def refused(folder: Path) -> str:
@@ -124,16 +123,18 @@ def file_as_folder(data: Path) -> None:
         (garbage, "is damaged (file is not a database). Nothing was changed."),
         (torn, "is damaged (database disk image is malformed). Nothing was changed."),
         (another_programs, "belongs to another program"),
-        (file_as_folder, "can't be used (it is no folder)"),
+        (file_as_folder, "can't be used (it is not a folder)"),
     ],
 )
-def test_what_can_not_be_used_is_told_in_one_line(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+def test_unusable_folder_or_database_is_reported_in_one_line(
+    tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
     make(tmp_path / "data")
     assert words in refused(tmp_path)
 
 
 @pytest.mark.process
-def test_folder_on_a_disk_that_is_read_only_is_told_in_one_line(tmp_path: Path) -> None:
+def test_folder_on_a_read_only_disk_is_reported_in_one_line(tmp_path: Path) -> None:
     place = tmp_path / "data"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
@@ -145,18 +146,18 @@ def test_folder_on_a_disk_that_is_read_only_is_told_in_one_line(tmp_path: Path) 
 
 
 @pytest.mark.process
-def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_asked_for(tmp_path: Path) -> None:
+def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_requested(tmp_path: Path) -> None:
     database = tmp_path / "data/db.sqlite3"
     assert command(tmp_path, "migrate", "-v0").returncode == command(tmp_path, "first_start").returncode == 0
-    kept = database.read_bytes()
+    content = database.read_bytes()
     database.write_bytes(b"")
     assert "is empty (0 bytes), but" in refused(tmp_path) and database.read_bytes() == b""
     database.unlink()
-    assert "is not there, but" in refused(tmp_path) and not database.exists()
+    assert "does not exist, but" in refused(tmp_path) and not database.exists()
     command(tmp_path, "migrate", "-v0")  # as containers do before they start
     again = command(tmp_path, "first_start")
-    assert again.returncode == 1 and "holds no account, but" in again.stderr
-    database.write_bytes(kept)
+    assert again.returncode == 1 and "has no account, but" in again.stderr
+    database.write_bytes(content)
     assert command(tmp_path, "first_start").returncode == 0
     database.unlink()
     with running_site(tmp_path, options=("--new",), DATABASE_URL=""):
@@ -169,7 +170,7 @@ def command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.django_db
-def test_files_of_a_lost_database_and_nothing_else_are_refused(tmp_path: Path) -> None:
+def test_only_files_of_a_lost_database_are_refused(tmp_path: Path) -> None:
     """What any command makes is no proof; what only an installation with accounts has, is."""
     data = Path(settings.DATA_DIR)
     for name in ("redis/appendonlydir", "uploads", "static", "cache/tokens", "datasets"):
@@ -177,14 +178,14 @@ def test_files_of_a_lost_database_and_nothing_else_are_refused(tmp_path: Path) -
     for name in ("secret_key", "start.lock", "reserve"):
         (data / name).write_text("x")
     (Path(settings.RESULTS_DIR) / "run-of-the-installation-beside").mkdir()
-    installation.refuse_lost_database()
+    refuse_lost_database()
     (data / "datasets/ab").mkdir()
-    with pytest.raises(CommandError, match=r"holds no account, but .* holds datasets/ of an installation"):
-        installation.refuse_lost_database()
+    with pytest.raises(CommandError, match=r"has no account, but .* contains datasets/ of an earlier installation"):
+        refuse_lost_database()
     (data / "datasets/ab").rmdir()
-    installation.mark()
-    with pytest.raises(CommandError, match="holds the file “installed”"):
-        installation.refuse_lost_database()
+    write_marker()
+    with pytest.raises(CommandError, match="contains the file “installed”"):
+        refuse_lost_database()
 
 
 @contextmanager

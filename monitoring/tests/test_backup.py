@@ -61,7 +61,7 @@ def test_whole_installation_has_no_differences(installation: Experiment) -> None
 
 def test_every_kind_of_damage_is_listed_by_name(installation: Experiment, capsys: Any) -> None:
     wanted = damage(installation)
-    assert [(found.kind, found.name, found.what) for found in differences()] == wanted
+    assert [(difference.kind, difference.name, difference.what) for difference in differences()] == wanted
     with pytest.raises(SystemExit) as ended:
         call_command("verify", "--json")
     assert ended.value.code == 1 and len(json.loads(capsys.readouterr().out)) == len(wanted)
@@ -73,44 +73,46 @@ def test_rows_that_were_changed_on_disk_are_found(installation: Experiment, tmp_
     path = Version.objects.get().path
     rows = pl.read_parquet(path)
     rows.with_columns(pl.col("label").reverse()).write_parquet(path)
-    assert [found.what for found in differences()] == ["changed"]
+    assert [difference.what for difference in differences()] == ["changed"]
     path.write_bytes(b"not a Parquet file")
-    assert [found.what for found in differences()] == ["changed"]
+    assert [difference.what for difference in differences()] == ["changed"]
 
 
 def test_changed_audit_entry_is_a_difference(installation: Experiment) -> None:
     guard.remove(connection)
     Entry._base_manager.filter(pk=Entry.objects.earliest("pk").pk).update(username="nobody")
-    assert [found.kind for found in differences()] == ["audit"]
+    assert [difference.kind for difference in differences()] == ["audit"]
 
 
 def test_restored_backup_is_a_whole_installation_again(installation: Experiment, tmp_path: Path) -> None:
-    kept = backup(tmp_path / "kept")
+    folder = backup(tmp_path / "folder")
     damage(installation)
-    call_command("verify", "--backup", str(kept))
+    call_command("verify", "--backup", str(folder))
     restored = tmp_path / "restored"
-    environment = restore(kept, restored)
+    environment = restore(folder, restored)
     line = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "verify"]
-    found = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
-    assert (found.returncode, found.stdout) == (0, "Every row has its files, and every file its row.\n"), found.stderr
+    verification = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    assert (verification.returncode, verification.stdout) == (0, "All stored files match the database.\n"), (
+        verification.stderr
+    )
 
 
-def restore(kept: Path, home: Path) -> dict[str, str]:
+def restore(folder: Path, home: Path) -> dict[str, str]:
     """As docs/deploy.md says; the environment of what was restored."""
-    shutil.copytree(kept / "data", home / "data")
-    shutil.copytree(kept / "results", home / "results")
+    shutil.copytree(folder / "data", home / "data")
+    shutil.copytree(folder / "results", home / "results")
     database = database_of(home) or {"DATABASE_URL": f"sqlite:///{home / 'data' / 'db.sqlite3'}"}
     if connection.vendor == "postgresql":
-        line = ["pg_restore", "--no-owner", f"--dbname={database['DATABASE_URL']}", str(kept / "database.dump")]
+        line = ["pg_restore", "--no-owner", f"--dbname={database['DATABASE_URL']}", str(folder / "database.dump")]
         subprocess.run(line, check=True, capture_output=True)
     return os.environ | {"DATA_DIR": str(home / "data"), "RESULTS_DIR": str(home / "results"), **database}
 
 
-def test_damaged_backup_is_told(installation: Experiment, tmp_path: Path) -> None:
-    kept = backup(tmp_path / "kept")
-    (kept / "results" / "small" / "config.yaml").unlink()
+def test_damaged_backup_is_reported(installation: Experiment, tmp_path: Path) -> None:
+    folder = backup(tmp_path / "folder")
+    (folder / "results" / "small" / "config.yaml").unlink()
     with pytest.raises(CommandError, match="does not hold"):
-        call_command("verify", "--backup", str(kept))
+        call_command("verify", "--backup", str(folder))
 
 
 def test_backup_never_replaces_anything(installation: Experiment, tmp_path: Path) -> None:
@@ -119,6 +121,6 @@ def test_backup_never_replaces_anything(installation: Experiment, tmp_path: Path
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_backup_is_for_its_user_alone(installation: Experiment, tmp_path: Path) -> None:
+def test_backup_is_readable_only_by_its_user(installation: Experiment, tmp_path: Path) -> None:
     """It holds the secret key and everybody's password hash."""
     assert backup(tmp_path / "copy").stat().st_mode & 0o777 == 0o700

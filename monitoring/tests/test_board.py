@@ -27,17 +27,17 @@ def board() -> list[str]:
 
 
 def alerts() -> list[dict[str, str]]:
-    found = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
-    return [rule for group in found["groups"] for rule in group["rules"]]
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+    return [rule for group in rules["groups"] for rule in group["rules"]]
 
 
 @pytest.mark.django_db
-def test_every_query_names_metrics_that_are_there(client: Client) -> None:
+def test_every_query_names_existing_metrics(client: Client) -> None:
     client.get("/login/")
     families = text_string_to_metric_families(exposition().decode())
     there = {family.name + suffix for family in families for suffix in SUFFIXES}
-    asked = {name for query in [*board(), *(rule["expr"] for rule in alerts())] for name in METRIC.findall(query)}
-    assert len(asked) > 15 and asked <= there
+    used = {name for query in [*board(), *(rule["expr"] for rule in alerts())] for name in METRIC.findall(query)}
+    assert len(used) > 15 and used <= there
 
 
 def test_every_alert_is_documented() -> None:

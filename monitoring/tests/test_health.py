@@ -17,25 +17,25 @@ def checks(client: Client, query: str = "") -> tuple[int, dict[str, Any]]:
 
 
 def test_whole_installation_is_ready(client: Client, redis_server: str, worker: Any) -> None:
-    status, found = checks(client)
+    status, results = checks(client)
     assert status == 200
-    assert {name: check["state"] for name, check in found.items()} == {
-        "database": "ok", "redis": "ok", "disk": found["disk"]["state"], "workers": "ok",
+    assert {name: check["state"] for name, check in results.items()} == {
+        "database": "ok", "redis": "ok", "disk": results["disk"]["state"], "workers": "ok",
     }  # fmt: skip
-    assert found["workers"]["reason"] == "1 worker is alive."
+    assert results["workers"]["reason"] == "1 worker is alive."
 
 
-def test_missing_redis_and_missing_worker_are_told_in_words_without_addresses(client: Client, settings: Any) -> None:
-    status, found = checks(client)
+def test_missing_redis_and_worker_are_explained_without_addresses(client: Client, settings: Any) -> None:
+    status, results = checks(client)
     assert status == 503
-    assert "Redis does not answer" in found["redis"]["reason"] and "manage.py worker" in found["workers"]["reason"]
-    assert settings.REDIS_URL not in str(found)
+    assert "Redis does not answer" in results["redis"]["reason"] and "manage.py worker" in results["workers"]["reason"]
+    assert settings.REDIS_URL not in str(results)
 
 
-def test_worker_that_is_gone_is_told_with_the_time_it_was_seen(client: Client, gone: Any) -> None:
-    status, found = checks(client)
+def test_dead_worker_is_reported_with_the_time_it_was_last_seen(client: Client, gone: Any) -> None:
+    status, results = checks(client)
     gone.refresh_from_db()
-    assert status == 503 and f"{gone.seen_at:%Y-%m-%d %H:%M:%S}" in found["workers"]["reason"]
+    assert status == 503 and f"{gone.seen_at:%Y-%m-%d %H:%M:%S}" in results["workers"]["reason"]
 
 
 @pytest.mark.parametrize(("share", "state", "status"), [(0, "ok", 200), (0.5, "warning", 200), (2, "error", 503)])
@@ -47,12 +47,12 @@ def test_disk_is_nearly_full_before_it_is_full(
     assert health.disk().state == state
 
 
-def test_probe_asks_only_what_it_names_so_that_a_dead_worker_takes_no_page_away(client: Client, gone: Any) -> None:
-    status, found = checks(client, "?only=database&only=disk")
-    assert status == 200 and found.keys() == {"database", "disk"}
+def test_probe_runs_only_the_named_checks_so_a_dead_worker_takes_no_page_offline(client: Client, gone: Any) -> None:
+    status, results = checks(client, "?only=database&only=disk")
+    assert status == 200 and results.keys() == {"database", "disk"}
 
 
-def test_probes_answer_whatever_host_they_name_and_open_no_session(client: Client) -> None:
+def test_probes_work_under_any_host_name_and_open_no_session(client: Client) -> None:
     answer = client.get("/healthz", HTTP_HOST="10.1.2.3:8000")
     assert (answer.status_code, answer.json(), answer.cookies) == (200, {"status": "ok"}, {})
     assert client.get("/login/", HTTP_HOST="10.1.2.3:8000").status_code == 400

@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.metrics import count_predictions
 from lorasite.tests.rows import belongings
+from monitoring import selectors
 from monitoring.metrics import exposition
-from training.models import Status, Task
+from training.models import Status, Task, Timing
 from web.errors import InvalidError
 
 pytestmark = pytest.mark.django_db
@@ -38,32 +39,39 @@ def test_metrics_are_read_on_this_machine_but_not_through_a_proxy(client: Client
         assert answer.status_code == 403 and "METRICS_TOKEN" in answer.content.decode()
 
 
-def test_token_reads_metrics_from_everywhere_and_nothing_else_does(client: Client, settings: Any) -> None:
+def test_with_a_token_set_only_the_token_reads_metrics(client: Client, settings: Any) -> None:
     settings.METRICS_TOKEN = "a-token"
     assert client.get("/metrics", HTTP_HOST="10.1.2.3", HTTP_AUTHORIZATION="Bearer a-token").status_code == 200
     assert client.get("/metrics", HTTP_AUTHORIZATION="Bearer another").status_code == 403
     assert client.get("/metrics", HTTP_HOST="localhost", REMOTE_ADDR="127.0.0.1").status_code == 403
 
 
-def test_queue_and_tasks_are_those_of_the_database(member: Any, worker: Any) -> None:
+def test_queues_and_tasks_come_from_the_database(member: Any, worker: Any) -> None:
     waiting, running = belongings(member, "waiting").task, belongings(member, "running").task
     Task.objects.filter(pk=waiting.pk).update(status=Status.PENDING)
     Task.objects.filter(pk=running.pk).update(status=Status.STARTED, tokens_per_second=1234, sent_at=None)
-    found = values()
-    assert found["lorasite_queue_length", "cpu"] == 1 and 0 <= found["lorasite_queue_oldest_seconds", "cpu"] < 60
-    assert found["lorasite_running_tokens_per_second", "cpu"] == 1234
-    assert (found["lorasite_tasks", "STARTED"], found["lorasite_tasks", "SUCCESS"]) == (1, 0)
-    assert (found["lorasite_workers", "cpu"], found["lorasite_workers", "cuda"]) == (1, 0)
-    assert found["lorasite_worker_cpu_ratio", "mill:5"] == pytest.approx(0.4)
-    assert (found["lorasite_check_ok", "database"], found["lorasite_check_ok", "redis"]) == (1, 0)
+    metrics = values()
+    assert metrics["lorasite_queue_length", "cpu"] == 1 and 0 <= metrics["lorasite_queue_oldest_seconds", "cpu"] < 60
+    assert metrics["lorasite_running_tokens_per_second", "cpu"] == 1234
+    assert (metrics["lorasite_tasks", "STARTED"], metrics["lorasite_tasks", "SUCCESS"]) == (1, 0)
+    assert (metrics["lorasite_workers", "cpu"], metrics["lorasite_workers", "cuda"]) == (1, 0)
+    assert metrics["lorasite_worker_cpu_ratio", "mill:5"] == pytest.approx(0.4)
+    assert (metrics["lorasite_check_ok", "database"], metrics["lorasite_check_ok", "redis"]) == (1, 0)
 
 
-def test_gpus_of_a_worker_are_told_one_by_one(worker: Any) -> None:
+def test_kinds_of_task_that_share_a_queue_are_added_up(member: Any) -> None:
+    Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.STARTED, tokens_per_second=1234)
+    Timing.objects.create(owner=member, key="benchmark", config={})
+    queue = next(state for state in selectors.queues() if state.kind == "cpu")
+    assert (queue.waiting, queue.running, queue.tokens_per_second) == (1, 1, 1234)
+
+
+def test_each_gpu_of_a_worker_has_its_own_metrics(worker: Any) -> None:
     gpu = {"name": "GPU", "memory_bytes": 100, "memory_used_bytes": 25, "use_percent": 50, "celsius": 61}
     worker.figures = worker.figures | {"gpus": [gpu]}
     worker.save()
-    found = values()
-    assert (found["lorasite_gpu_use_ratio", "0"], found["lorasite_gpu_memory_used_bytes", "0"]) == (0.5, 25)
+    metrics = values()
+    assert (metrics["lorasite_gpu_use_ratio", "0"], metrics["lorasite_gpu_memory_used_bytes", "0"]) == (0.5, 25)
 
 
 def test_predictions_are_counted_by_outcome(db: None) -> None:
@@ -78,9 +86,9 @@ def test_predictions_are_counted_by_outcome(db: None) -> None:
     assert after["lorasite_prediction_seconds_count", ""] - before["lorasite_prediction_seconds_count", ""] == 2
 
 
-def test_every_metric_of_ours_is_documented_and_no_other(worker: Any) -> None:
+def test_exactly_our_metrics_are_documented(worker: Any) -> None:
     families = text_string_to_metric_families(exposition().decode())
     there = {family.name for family in families if family.name.startswith("lorasite_")}
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"^\| `(lorasite_\w+)", page, re.MULTILINE))
-    assert {name.removesuffix("_total") for name in told} == there
+    documented = set(re.findall(r"^\| `(lorasite_\w+)", page, re.MULTILINE))
+    assert {name.removesuffix("_total") for name in documented} == there

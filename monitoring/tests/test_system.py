@@ -24,20 +24,20 @@ def page(client: Client, admin: Any) -> Any:
     return lambda **headers: client.get("/system/", **headers).content.decode()
 
 
-def test_whole_installation_says_so_first(page: Any, redis_server: str, worker: Any) -> None:
+def test_complete_installation_is_shown_as_ready_first(page: Any, redis_server: str, worker: Any) -> None:
     text = page()
-    assert "Everything that training and serving need is there." in text and "mill:5" in text and "idle" in text
+    assert "Everything that training and predictions need is available." in text and "mill:5" in text and "Idle" in text
     assert text.index("Everything that") < text.index("mill:5")
 
 
 def test_installation_without_a_worker_says_how_to_start_one(page: Any) -> None:
-    assert "No worker has reported." in page()
+    assert "No worker is running, so new runs wait." in page()
 
 
-def test_worker_that_is_gone_is_marked_and_its_queue_is_unserved(page: Any, gone: Any, member: Any) -> None:
+def test_dead_worker_is_shown_offline_and_its_queue_unserved(page: Any, gone: Any, member: Any) -> None:
     Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.PENDING)
     text = page()
-    assert ">gone<" in text and "1, and no worker" in text and "Something that training or serving needs" in text
+    assert ">Offline<" in text and "1, no worker" in text and "Something that training or predictions need" in text
 
 
 def test_worker_names_the_run_that_its_child_trains(page: Any, worker: Any, member: Any) -> None:
@@ -48,7 +48,7 @@ def test_worker_names_the_run_that_its_child_trains(page: Any, worker: Any, memb
 
 def test_disk_that_is_nearly_full_is_marked(page: Any, settings: Any) -> None:
     settings.MIN_FREE_DISK = shutil.disk_usage(settings.DATA_DIR).free // 2
-    assert "nearly full" in page()
+    assert "Nearly full" in page()
 
 
 def test_run_that_was_set_aside_can_be_resumed_from_here(page: Any, client: Client, member: Any) -> None:
@@ -60,24 +60,24 @@ def test_run_that_was_set_aside_can_be_resumed_from_here(page: Any, client: Clie
     assert "died 3 times" not in page()
 
 
-def test_poll_swaps_the_live_part_alone(page: Any, worker: Any) -> None:
+def test_poll_renders_only_the_live_part(page: Any, worker: Any) -> None:
     text = page(HTTP_HX_REQUEST="true")
     assert text.strip().startswith('<div id="system"') and "<html" not in text
 
 
-def test_api_tells_the_same(api: Any, admin: Any, worker: Any) -> None:
-    found = api(admin).get("/api/system").json()
+def test_api_returns_the_same_state(api: Any, admin: Any, worker: Any) -> None:
+    answer = api(admin).get("/api/system").json()
     assert (
-        found["ready"] is False
-        and found["workers"][0] | {"name": "mill:5", "alive": True, "task_id": None} == found["workers"][0]
+        answer["ready"] is False
+        and answer["workers"][0] | {"name": "mill:5", "alive": True, "task_id": None} == answer["workers"][0]
     )
-    assert {check["name"] for check in found["checks"]} == {"database", "redis", "disk", "workers"}
+    assert {check["name"] for check in answer["checks"]} == {"database", "redis", "disk", "workers"}
 
 
 def test_command_ends_with_1_while_a_check_fails(gone: Any, redis_server: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         call_command("system")
-    assert ended.value.code == 1 and "FAILS    workers" in capsys.readouterr().out
+    assert ended.value.code == 1 and "Failed   workers" in capsys.readouterr().out
     Worker.objects.update(seen_at=Now() - timedelta(seconds=1))
     call_command("system", "--json")
     assert json.loads(capsys.readouterr().out)["ready"] is True

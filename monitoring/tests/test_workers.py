@@ -34,6 +34,6 @@ def test_worker_has_a_row_while_it_lives_even_without_redis(start_worker: Any, s
 
 
 def test_figures_are_those_of_this_machine() -> None:
-    found = machine.figures()
-    assert 0 < found["memory_used_bytes"] < found["memory_bytes"] and found["cores"] >= 1
-    assert isinstance(found["gpus"], list) and 0 <= found["cpu_percent"] <= 100
+    figures = machine.figures()
+    assert 0 < figures["memory_used_bytes"] < figures["memory_bytes"] and figures["cores"] >= 1
+    assert isinstance(figures["gpus"], list) and 0 <= figures["cpu_percent"] <= 100

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,48 +17,51 @@ from django.db.migrations.executor import MigrationExecutor
 from accounts.models import User
 from audit.models import Entry
 from audit.services import chain_head
-from lorasite import embedded, installation
+from lorasite import embedded_redis
 from lorasite.checks import TAG
 from lorasite.env import BASE_DIR, env
-from lorasite.private_files import keep_private
+from lorasite.file_permissions import restrict_file_permissions
+from lorasite.lost_database import refuse_lost_database, write_marker
 from lorasite.supervisor import Child, Supervisor, say
+from lorasite.web_server import serve
 from web import disk
+
+MANAGE = str(Path(BASE_DIR) / "manage.py")
+REDIS_START_LIMIT = 20.0  # seconds
 
 
 class Command(BaseCommand):
-    help = "Run everything: embedded Redis (when REDIS_URL is unset), worker and web server. Ctrl-C ends all of it."
+    help = "Run everything: embedded Redis (if REDIS_URL is unset), workers and web server. Ctrl-C ends all of it."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--new", action="store_true", help="Begin anew where files say that the database was lost.")
+        parser.add_argument("--new", action="store_true", help="Start over even if the database of DATA_DIR was lost.")
         parser.add_argument(
             "--end-with-parent",
             action="store_true",
-            help="End when the process that started this one ends, even by kill -9; `make start` asks for it.",
+            help="End when the parent process ends, even by kill -9. `make start` uses this.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         parent = os.getppid() if options["end_with_parent"] else None
-        refuse_unsafe_settings()
-        for line in keep_private():
+        for message in run_checks(tags=[TAG]):
+            if message.is_serious():
+                raise CommandError(f"{message.id}: {message.msg} {message.hint}")
+            say(f"{message.id}: {message.msg} {message.hint}")
+        for line in restrict_file_permissions():
             say(line)
         require_free_port()
-        lock = require_only_one()
+        lock = lock_data_dir()
         disk.keep_reserve()
         if not options["new"]:
-            installation.refuse_lost_database()
-        redis = [] if env.redis_url else [Child("redis", run_redis, repair=set_queue_aside)]
-        supervisor = Supervisor(
-            *redis, Child("worker", run_worker), Child("data worker", run_data_worker), Child("web", run_web)
-        )
+            refuse_lost_database()
+        redis = None if env.redis_url else Child("redis", run_redis, repair=reset_redis)
+        workers = [Child("worker", run_worker), Child("data worker", partial(run_worker, "--data"))]
+        supervisor = Supervisor(*([redis] if redis else []), *workers, Child("web", serve))
         if redis:
-            start_redis(supervisor)
+            start_redis(supervisor, redis)
         try:
-            migrate()
-            prepare()
-            installation.mark()
-            publish_head()
-            connections.close_all()  # nothing of the database may cross the forks below
+            prepare_database()
             say(f"http://{env.host}:{env.port}/ (Ctrl-C ends everything)")
             supervisor.run(parent)
         finally:
@@ -65,32 +69,21 @@ class Command(BaseCommand):
             lock.close()
 
 
-def refuse_unsafe_settings() -> None:
-    for message in run_checks(tags=[TAG]):
-        if message.is_serious():
-            raise CommandError(f"{message.id}: {message.msg} {message.hint}")
-        say(f"{message.id}: {message.msg} {message.hint}")
-
-
-def publish_head() -> None:
-    """Into the log, which is often kept where the database can't be written from: `audit verify --head` asks for it."""
-    say(f"audit log: {Entry.objects.count()} entries, head {chain_head()}")
-
-
 def require_free_port() -> None:
+    """Raise CommandError if the web server could not listen: better one line now than a child that keeps dying."""
     family = socket.AF_INET6 if ":" in env.host else socket.AF_INET
-    with socket.socket(family) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            s.bind((env.host, env.port))
+            listener.bind((env.host, env.port))
         except OSError as error:
             raise CommandError(
                 f"{env.host}:{env.port} can't be used ({error.strerror}). Set another PORT, e.g. PORT={env.port + 1} make start."
             ) from error
 
 
-def require_only_one() -> IO[str]:
-    """Hold DATA_DIR for this process; a second start on it would fight over the same files."""
+def lock_data_dir() -> IO[str]:
+    """Lock DATA_DIR until the returned file is closed: a second start would write to the same files."""
     lock = (env.data_dir / "start.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,53 +93,47 @@ def require_only_one() -> IO[str]:
     return lock
 
 
-def start_redis(supervisor: Supervisor, limit: float = 20) -> None:
-    end = time.monotonic() + limit
-    supervisor.tend_one("redis")
-    while not embedded.answers(env.redis_socket):
-        supervisor.tend_one("redis")
-        if time.monotonic() > end:
+def start_redis(supervisor: Supervisor, redis: Child) -> None:
+    """Start the embedded Redis before everything else, and wait until it answers."""
+    deadline = time.monotonic() + REDIS_START_LIMIT
+    supervisor.check(redis)
+    while not embedded_redis.answers(env.redis_socket):
+        supervisor.check(redis)
+        if time.monotonic() > deadline:
             raise CommandError("The embedded Redis did not answer; the lines above say why.")
         time.sleep(0.02)
 
 
-def migrate() -> None:
+def prepare_database() -> None:
+    """Migrate, fill an empty installation, and leave no connection open."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", verbosity=0)
-
-
-def prepare() -> None:
-    """An empty installation is filled by a process of its own: polars' threads would not survive the forks here."""
     if not User.objects.exists():
-        manage = str(Path(BASE_DIR) / "manage.py")
-        if subprocess.run([sys.executable, manage, "first_start", "--new"], check=False).returncode:  # noqa: S603  ours
+        # In a process of its own, because the thread pool of polars would not survive the forks of the supervisor.
+        first_start = subprocess.run([sys.executable, MANAGE, "first_start", "--new"], check=False)  # noqa: S603
+        if first_start.returncode:
             raise CommandError("The first start did not finish; the lines above say why. Nothing runs.")
+    write_marker()
+    # The log is often stored where someone who can write to the database cannot. `audit verify --head` checks this hash.
+    say(f"audit log: {Entry.objects.count()} entries, head {chain_head()}")
+    # Two processes must not share a connection after a fork.
+    connections.close_all()
 
 
 def run_redis() -> None:
-    line = embedded.command(env.redis_socket)
-    os.execv(line[0], line)  # noqa: S606  the command is ours
+    command = embedded_redis.server_command(env.redis_socket)
+    os.execv(command[0], command)  # noqa: S606
 
 
-def set_queue_aside() -> None:
-    """The queue holds ids that the database knows too, so files that Redis can't read must not keep the site down."""
-    if aside := embedded.set_aside():
+def reset_redis() -> None:
+    """Let Redis start empty if it cannot read its files: all ids in the queue are in the database too."""
+    damaged = embedded_redis.move_damaged_files()
+    if damaged:
         say(
-            f"Redis does not start with its files; they are now {aside}, and the queue is filled from the database again."
+            f"Redis does not start with its files; they are now {damaged}, and the queue is filled from the database again."
         )
 
 
 def run_worker(*options: str) -> None:
-    manage = str(Path(BASE_DIR) / "manage.py")
-    os.execv(sys.executable, [sys.executable, manage, "worker", *options])  # noqa: S606  ours
-
-
-def run_data_worker() -> None:
-    run_worker("--data")
-
-
-def run_web() -> None:
-    from lorasite.web import serve
-
-    serve()
+    os.execv(sys.executable, [sys.executable, MANAGE, "worker", *options])  # noqa: S606

@@ -2,16 +2,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from lorasite.private_files import keep_private
+from lorasite.file_permissions import restrict_file_permissions
 from lorasite.supervisor import say
+from lorasite.web_server import serve
 
 
 class Command(BaseCommand):
-    help = "The web server alone, for a machine or container whose Redis and worker run elsewhere."
+    help = "Run the web server alone, for a machine or container whose Redis and workers run elsewhere."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        from lorasite.web import serve
-
-        for line in keep_private():
+        for line in restrict_file_permissions():
             say(line)
         serve()

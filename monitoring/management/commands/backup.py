@@ -8,10 +8,10 @@ from web.errors import LorasiteError
 
 
 class Command(BaseCommand):
-    help = "Copy database, datasets, results and secret key into a new folder, with a hash of each file; nothing is stopped."
+    help = "Copy database, datasets, models, results and secret key into a new folder, with a hash of each file. Nothing stops."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("folder", type=Path, help="A folder that is not there yet.")
+        parser.add_argument("folder", type=Path, help="A folder that does not exist yet.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -20,5 +20,5 @@ class Command(BaseCommand):
             raise CommandError(str(error.message)) from None
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         self.stdout.write(
-            f"{folder}: {size / 2**20:,.1f} MiB. It holds the secret key; keep it where only you may look."
+            f"{folder}: {size / 2**20:,.1f} MiB. It contains the secret key; store it where only you can read it."
         )

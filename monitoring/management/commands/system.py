@@ -8,36 +8,35 @@ from django.db import DatabaseError
 from monitoring import health, selectors
 from monitoring.serializers import SystemSerializer
 
-SHAPES = {"ok": "ok     ", "warning": "look at", "error": "FAILS  "}
+STATES = {"ok": "OK", "warning": "Warning", "error": "Failed"}
 
 
 class Command(BaseCommand):
-    help = "Is the installation well? Checks, queues and workers; exit status 1 while a check fails."
+    help = "System status: checks, queues and workers. Exit status 1 while a check fails."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="Print JSON, as the API gives it.")
+        parser.add_argument("--json", action="store_true", help="Print JSON, in the API's shape.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            found = selectors.system()
+            system = selectors.system()
         except DatabaseError:
-            self.checks(health.checks())
+            # Queues and workers are in the database, but the checks explain what is wrong with it.
+            self.print_checks(health.checks())
             sys.exit(1)
         if options["json"]:
-            self.stdout.write(json.dumps(SystemSerializer(found).data, default=str, indent=2, ensure_ascii=False))
+            self.stdout.write(json.dumps(SystemSerializer(system).data, default=str, indent=2, ensure_ascii=False))
         else:
-            self.tell(found)
-        if not found.is_ready:
+            self.print_checks(system.checks)
+            for queue in system.queues:
+                self.stdout.write(f"queue    {queue.kind:9}  {queue.waiting} waiting, {queue.running} running")
+            for worker in system.workers:
+                doing = worker.task.experiment.name if worker.task else "idle"
+                state = doing if worker.is_alive else "offline"
+                self.stdout.write(f"worker   {worker.row!s:9}  {worker.row.kind}, {state}")
+        if not system.is_ready:
             sys.exit(1)
 
-    def checks(self, found: list[health.Check]) -> None:
-        for check in found:
-            self.stdout.write(f"{SHAPES[check.state]}  {check.name:9}  {check.reason}")
-
-    def tell(self, found: selectors.System) -> None:
-        self.checks(found.checks)
-        for queue in found.queues:
-            self.stdout.write(f"queue    {queue.kind:9}  {queue.waiting} waiting, {queue.running} running")
-        for worker in found.workers:
-            doing = worker.task.experiment.name if worker.task else "idle"
-            self.stdout.write(f"worker   {worker.row!s:9}  {worker.row.kind}, {doing if worker.is_alive else 'gone'}")
+    def print_checks(self, checks: list[health.Check]) -> None:
+        for check in checks:
+            self.stdout.write(f"{STATES[check.state]:7}  {check.name:9}  {check.reason}")

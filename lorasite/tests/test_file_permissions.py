@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from lorasite.private_files import keep_private
+from lorasite.file_permissions import restrict_file_permissions
 
 from .site import running_site
 
@@ -27,7 +27,7 @@ def mode(path: Path) -> str:
 
 
 @pytest.mark.process
-def test_start_closes_a_folder_that_was_open_and_writes_files_for_its_user_alone(tmp_path: Path) -> None:
+def test_start_closes_an_open_folder_and_writes_files_for_its_user_only(tmp_path: Path) -> None:
     for name in ("data", "results"):
         (tmp_path / name).chmod(0o755)
     with running_site(tmp_path):
@@ -39,18 +39,18 @@ def test_start_closes_a_folder_that_was_open_and_writes_files_for_its_user_alone
     assert "RESULTS_DIR" in log and mode(tmp_path / "results") == "755"
 
 
-def test_any_command_makes_the_folder_for_its_user_alone(tmp_path: Path) -> None:
+def test_any_command_creates_the_folder_for_its_user_only(tmp_path: Path) -> None:
     environment = os.environ | {"DATA_DIR": str(tmp_path / "new")}
     manage = str(Path(settings.BASE_DIR) / "manage.py")
     subprocess.run([sys.executable, manage, "check"], env=environment, check=True, capture_output=True, timeout=60)
     assert mode(tmp_path / "new") == "700"
 
 
-def test_folder_of_somebody_else_is_left_and_told(settings: Any, monkeypatch: Any) -> None:
+def test_folder_of_another_user_is_left_unchanged_and_reported(settings: Any, monkeypatch: Any) -> None:
     settings.DATA_DIR.chmod(0o2775)
     settings.RESULTS_DIR.chmod(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: os.stat(settings.DATA_DIR).st_uid + 1)
-    (line,) = keep_private()
+    (line,) = restrict_file_permissions()
     assert "belongs to another user" in line and mode(settings.DATA_DIR) == "775"
     settings.DATA_DIR.chmod(0o700)
-    assert list(keep_private()) == []
+    assert list(restrict_file_permissions()) == []

@@ -1,4 +1,4 @@
-"""How this site is served: which requests share threads, how large a body may be, where large ones wait."""
+"""How this site is served: which requests share threads, how large a body may be, and where large ones wait."""
 
 from typing import Any
 
@@ -8,18 +8,19 @@ from lorasite.env import env
 from webserver import Head, Site
 from webserver import serve as serve_site
 
-# Threads by kind of work. Uploads and work on data compute for seconds; sign-ins hash passwords; a prediction waits for a batch.
-# A stream of events would hold a thread for as long as it is open, so it will need a lane of its own.
+# Number of threads by kind of work. Uploads and data tasks compute for seconds, sign-ins hash passwords, and a prediction
+# waits for its batch. A stream of events would hold its thread while it is open, so it would need a lane of its own.
 LANES = {"pages": 6, "polls": 4, "sign-ins": 2, "uploads": 2, "predictions": 4, "probes": 1, "alive": 1}
 PROBES = {"/healthz": "alive", "/readyz": "probes", "/metrics": "probes"}
 POSTS = {"/login": "sign-ins", "/api/login": "sign-ins", "/predict": "predictions", "/api/predict": "predictions"}
 RECOMMENDATIONS = ("/models/recommend", "/api/models/recommend")
 DATA = ("/datasets/", "/api/datasets/")
-FORM_BYTES = 1 << 20  # what a form's other fields may add to the file
-UPLOADS_WAITING = 8  # of the largest size; what is beyond is asked to come back
+FORM_BYTES = 1 << 20  # room for a form's other fields beside the file
+UPLOADS_WAITING = 8  # uploads of the largest size that fit in the folder; more are refused with Retry-After
 
 
 def lane_of(head: Head) -> str:
+    """Return the name of the lane whose threads answer a request."""
     path = head.path.rstrip("/")
     if head.path in PROBES and head.method in ("GET", "HEAD"):
         return PROBES[head.path]
@@ -35,7 +36,10 @@ def lane_of(head: Head) -> str:
 
 
 def body_limit(head: Head) -> int:
-    """Bytes that are kept. The views refuse sooner, and in words; this is for what has no view or no length."""
+    """Return how many bytes of a request's body are received.
+
+    The views have lower limits and explain them; this one is for requests without a view or without a length.
+    """
     multipart = head.headers.get("CONTENT_TYPE", "").lower().startswith("multipart/form-data")
     if multipart and head.path in settings.UPLOAD_ADDRESSES:
         return int(settings.UPLOAD_LIMIT) + FORM_BYTES
@@ -47,7 +51,8 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def application() -> Any:
+def load_application() -> Any:
+    # Imported here because the server calls this in its worker process: an application must not be loaded before a fork.
     from lorasite.wsgi import application
 
     return application
@@ -55,7 +60,7 @@ def application() -> Any:
 
 def site() -> Site:
     return Site(
-        load=application,
+        load=load_application,
         address=join_address(env.host, env.port),
         name="lorasite-web",
         lanes=LANES,

@@ -1,3 +1,5 @@
+"""Variables of every template."""
+
 from typing import Any
 
 from django.http import HttpRequest
@@ -6,7 +8,8 @@ from training.selectors import running_count
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
-    """What every page's frame shows."""
+    """Return what the frame around every page shows: the number of runs in progress, and the chosen theme."""
+    # A request that fails before the authentication middleware has no user, but its error page has a frame.
     user = getattr(request, "user", None)
     theme = request.COOKIES.get("lorasite_theme", "")
     return {
