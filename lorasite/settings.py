@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_rq",
     "django_prometheus",
     "lorasite",
     "accounts",
@@ -288,12 +289,15 @@ CONTENT_SECURITY_POLICY = {
 }
 
 REDIS_URL = env.redis_url or f"unix://{env.redis_socket}"
-QUEUE_NAMES = (
-    "cpu",
-    "cuda",
-    "mps",
-    "data",
-)  # work.queue opens them; training runs wait in the one of their device kind
+# Training runs wait in the queue of their device kind, all other work in `data`. work.queue opens them through django-rq.
+RQ_QUEUES = {
+    name: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1, "SERIALIZER": "rq.serializers.JSONSerializer"}
+    for name in ("cpu", "cuda", "mps", "data")
+}
+RQ = {"COMMIT_MODE": "auto"}  # work.queue sends after the commit itself, and needs to know whether Redis took the job
+RQ_SHOW_ADMIN_LINK = (
+    False  # its views can delete jobs; the database is the truth, so our admin page only shows the queues
+)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

@@ -67,7 +67,7 @@ def task_metrics() -> Iterator[Metric]:
 
 def worker_metrics() -> Iterator[Metric]:
     workers = list(health.living_workers())
-    counts = [([kind], sum(worker.kind == kind for worker in workers)) for kind in settings.QUEUE_NAMES]
+    counts = [([kind], sum(worker.kind == kind for worker in workers)) for kind in settings.RQ_QUEUES]
     yield gauge("workers", "Workers seen in the last 45 seconds.", ["kind"], counts)
     for name, key, factor, description in MACHINE_METRICS:
         values = [([str(worker)], worker.figures[key] * factor) for worker in workers if key in worker.figures]

@@ -38,7 +38,7 @@ def redis_state() -> RedisState:
     rows = {state.kind: (state.waiting, state.running) for state in selectors.queues()}
     try:
         with queue.connect(timeout=1) as connection:
-            queues = [_read_queue(name, connection, rows.get(name, (0, 0))) for name in settings.QUEUE_NAMES]
+            queues = [_read_queue(name, connection, rows.get(name, (0, 0))) for name in settings.RQ_QUEUES]
             workers = [
                 (w.name, ", ".join(w.queue_names()), str(w.get_state()), w.get_current_job_id() or "–")
                 for w in RedisWorker.all(connection=connection, serializer=JSONSerializer)

@@ -82,7 +82,7 @@ def queues() -> list[QueueState]:
             unfinished.setdefault(row["waits_in"], []).append(row)
     shown = {*queue.device_kinds(), DATA_QUEUE, *workers_by_queue, *unfinished}
     states = []
-    for name in settings.QUEUE_NAMES:
+    for name in settings.RQ_QUEUES:
         if name not in shown:
             continue
         rows = unfinished.get(name, [])

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+import django_rq
 import redis
 from django.conf import settings
 from django.db.models import QuerySet
@@ -55,8 +56,8 @@ def connect(timeout: float = 2.0) -> redis.Redis:
 
 
 def rq_queue(name: str, connection: redis.Redis) -> Queue:
-    """Return RQ's queue. Jobs have no time limit, and are JSON: unpickling one would execute what somebody puts into Redis."""
-    return Queue(name, connection=connection, serializer=JSONSerializer, default_timeout=-1)
+    """Return a queue as RQ_QUEUES configures it, over a connection of `connect`: django-rq's own have no time limits."""
+    return django_rq.get_queue(name, connection=connection)
 
 
 def job_id(task: Work) -> str:

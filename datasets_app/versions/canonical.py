@@ -73,8 +73,8 @@ def with_split(rows: pl.LazyFrame, share: float = 0.1) -> pl.LazyFrame:
     names = rows.collect_schema().names()
     if "held_out" not in names:
         return rows
-    split = pl.when(is_held_out(share)).then(pl.lit("eval")).when(~is_held_out(share)).then(pl.lit("train"))
-    split = split.otherwise(pl.lit("left out"))  # its place is null: it nearly repeats rows on both sides
+    chosen = pl.when(is_held_out(share)).then(pl.lit("eval")).when(~is_held_out(share)).then(pl.lit("train"))
+    split = chosen.otherwise(pl.lit("left out"))  # its place is null: it nearly repeats rows on both sides
     if "split" in names:  # train and test were given, nothing to evaluate on
         split = pl.when(pl.col("split") == "test").then(pl.lit("test")).otherwise(split)
     return rows.with_columns(split.alias("split")).drop("held_out")

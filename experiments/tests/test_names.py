@@ -60,14 +60,14 @@ def test_three_kinds_of_objects_accept_the_same_names(member, name):
     assert refuses(RunConfig.from_yaml, json.dumps({"experiment_name": name})) is expected
     assert refuses(services.check_name, name) is expected
     assert refuses(datasets.check_name, member, name) is expected
-    assert refuses(registry.check_name, member, name) is expected
+    assert refuses(registry.target_model, member, name) is expected
 
 
 def test_addresses_of_pages_are_no_names_in_any_case(member):
     for name in RESERVED_EXPERIMENTS:
         assert refuses(services.check_name, name.upper())
     for name in RESERVED_MODELS:
-        assert refuses(registry.check_name, member, name.title())
+        assert refuses(registry.target_model, member, name.title())
     for name in ("new", "Tasks"):
         with pytest.raises(InvalidError, match=f"“{name}” is reserved"):
             datasets.check_name(member, name)
