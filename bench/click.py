@@ -22,8 +22,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lorasite.settings")
 
 import httpx2 as httpx  # comes with huggingface_hub
 
-from lorasite.tests.site import PASSWORD, running_site
 from samples import tweets_en
+from testing.site import PASSWORD, running_site
 
 LIMIT = 120.0  # seconds
 

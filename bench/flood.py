@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lorasite.settings")
 
-from lorasite.tests.site import PASSWORD, running_site
+from testing.site import PASSWORD, running_site
 
 THREADS = 8
 

@@ -28,7 +28,7 @@ import httpx2 as httpx  # comes with huggingface_hub
 import psutil
 
 from bench.click import signed_in, upload
-from lorasite.tests.site import running_site
+from testing.site import running_site
 
 UNHARMED = 3
 ENDED = ("SUCCESS", "FAILURE", "CANCELLED")

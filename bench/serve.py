@@ -58,7 +58,7 @@ def _options() -> argparse.Namespace:
 
 
 def _make_adapters(folder: Path, number: int) -> None:
-    from engine.testing.adapters import make_adapter
+    from testing.adapters import make_adapter
 
     for seed in range(number):
         make_adapter(folder / str(seed), LABELS, seed, r=16, target_modules="all-linear")

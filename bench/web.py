@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lorasite.settings")
 
-from lorasite.tests import site as sites
 from lorasite.tests.test_slow_clients import sign_in, slow_clients, upload
+from testing import site as sites
 
 THREADS_SERVER = """
 import django; django.setup()

@@ -14,7 +14,7 @@ from accounts import services
 from accounts.models import User
 from accounts.quotas import MIB, QuotaReachedError
 from experiments.models import Experiment
-from lorasite.tests.rows import belongings
+from testing.belongings import belongings
 from training.models import Status, Task
 from training.selectors import note_for
 from training.services import parse_config, submit

@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 from accounts import services
 from accounts.models import Invitation, Role, User
 from audit.models import Entry
-from conftest import make_user
+from testing.people import make_user
 
 PASSWORD, NEW = "correct-horse-9", "battery-staple-10"
 RESET = r"/password/new/[\w-]+/[\w-]+/"

@@ -11,10 +11,10 @@ from accounts import services, sharing
 from accounts.models import User
 from accounts.permissions import OnlyOwnerError, visible
 from audit.models import Entry
-from conftest import make_user
 from datasets_app.models import Dataset
 from experiments.models import Experiment
-from lorasite.tests.rows import Belongings, belongings
+from testing.belongings import Belongings, belongings
+from testing.people import make_user
 from training.models import Task
 from web.errors import InvalidError, NotAllowedError
 

@@ -14,7 +14,7 @@ from django.test import Client
 
 from accounts.models import Role, User
 from audit.models import Entry
-from lorasite.tests.site import free_port
+from testing.site import free_port
 
 PEOPLE = [
     {"sub": "7", "email": "member@example.org", "email_verified": True, "preferred_username": "whoever"},

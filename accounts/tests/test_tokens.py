@@ -14,7 +14,7 @@ from rest_framework_simplejwt.tokens import RefreshToken
 from accounts import secrets, services, sharing
 from accounts.models import Token, User
 from audit.models import Entry
-from lorasite.tests.rows import belongings
+from testing.belongings import belongings
 from web.errors import ConflictError, NotAllowedError
 
 

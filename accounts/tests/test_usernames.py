@@ -13,8 +13,8 @@ from rest_framework.test import APIClient
 
 from accounts import services, sharing, usernames
 from accounts.models import Role, User
-from conftest import make_user
-from lorasite.tests.rows import belongings
+from testing.belongings import belongings
+from testing.people import make_user
 
 PASSWORD = "correct-horse-9"
 CYRILLIC = "r\u043e\u043et"  # rооt

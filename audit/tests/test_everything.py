@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from audit.models import Entry
-from lorasite.tests.rows import belongings
+from testing.belongings import belongings
 from training.models import Status, Task
 
 ROWS = b"text,label\n" + b"".join(f"text number {n},{'good' if n % 2 else 'bad'}\n".encode() for n in range(40))

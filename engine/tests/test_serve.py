@@ -17,8 +17,8 @@ from engine.serve.errors import ModelTooLargeError, ModelUnreadableError
 from engine.serve.model_files import WEIGHTS, file_state
 from engine.serve.predictor import LoadedModel, Predictor
 from engine.serve.shared_base import SharedBaseModel
-from engine.testing.adapters import MAX_LENGTH, make_adapter, predict_with_plain_peft
 from samples import base_model_path
+from testing.adapters import MAX_LENGTH, make_adapter, predict_with_plain_peft
 
 TEXTS = [
     "What a lovely day!",

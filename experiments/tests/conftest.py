@@ -4,10 +4,9 @@ import pytest
 from django.test import Client
 
 from experiments.models import Experiment
-from lorasite.tests.rows import belongings
+from testing.belongings import belongings
+from testing.experiments import METRICS
 from training.models import Status, Task
-
-from .rows import METRICS
 
 
 @pytest.fixture

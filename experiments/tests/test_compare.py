@@ -2,7 +2,7 @@
 
 import pytest
 
-from .rows import row
+from testing.experiments import row
 
 pytestmark = pytest.mark.django_db
 

@@ -13,10 +13,9 @@ from accounts.permissions import grant_access
 from audit.models import Entry
 from experiments import results, services
 from experiments.models import Experiment
+from testing.experiments import METRICS, row
 from training.models import Status, Task
 from web.errors import ConflictError
-
-from .rows import METRICS, row
 
 pytestmark = pytest.mark.django_db
 

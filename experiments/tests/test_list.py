@@ -9,9 +9,8 @@ from django.utils import timezone
 from accounts.permissions import grant_access
 from experiments.columns import COLUMNS, NAME
 from experiments.models import Experiment
+from testing.experiments import row
 from training.models import Status, Task
-
-from .rows import row
 
 pytestmark = pytest.mark.django_db
 

@@ -13,9 +13,8 @@ from experiments import services
 from experiments.models import Experiment
 from experiments.names import RESERVED_EXPERIMENTS, RESERVED_MODELS
 from experiments.registry import services as registry
+from testing.experiments import row
 from web.errors import InvalidError
-
-from .rows import row
 
 pytestmark = pytest.mark.django_db
 VALID = ["a", "7", "Tweets-en_2.1", "a.b.c", "a-", "a_", "x" * 80]

@@ -9,10 +9,10 @@ import yaml
 from django.conf import settings
 
 from datasets_app.services import create_version
-from engine.testing import small_models
 from experiments.models import Experiment
 from inference.services import predictor
 from samples import reviews_zh
+from testing import small_models
 from training.services import parse_config, submit
 
 PRESETS = ("distilbert", "roberta", "albert", "bert_chinese")

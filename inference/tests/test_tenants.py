@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from engine.testing.adapters import make_adapter, predict_with_plain_peft
 from experiments.models import Experiment
 from inference.services import predictor
+from testing.adapters import make_adapter, predict_with_plain_peft
 
 LABELS = {"member": ["bad", "good"], "stranger": ["negative", "neutral", "positive"]}
 TEXTS = ["What a lovely day!", "no", "I have been waiting for two hours and nobody came."]

@@ -8,11 +8,10 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from accounts.models import Role
 from accounts.permissions import grant_access
 from accounts.services import invite, make_token
-from conftest import make_user
 from datasets_app.reading import uploads
+from testing.belongings import belongings
+from testing.people import make_user
 from training.models import Status, Task
-
-from .rows import belongings
 
 
 @pytest.fixture

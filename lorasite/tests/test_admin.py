@@ -17,10 +17,9 @@ from datasets_app.models import Dataset, Version
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from monitoring.models import Worker
 from monitoring.services import record_heartbeat
+from testing.belongings import Belongings, belongings
 from training.models import Status, Task
 from work.queue import send
-
-from .rows import Belongings, belongings
 
 MODELS: list[Any] = [
     User, Group, BaseModelRule, Dataset, Version, Experiment, RegisteredModel, ModelVersion, Task, Entry, Worker,

@@ -15,9 +15,8 @@ from accounts.models import RepeatKey, User
 from accounts.services import make_token
 from datasets_app.models import Dataset, Version
 from experiments.models import Experiment
+from testing.belongings import belongings
 from training.models import Status, Task
-
-from .rows import belongings
 
 SHAPE = {"type", "title", "status", "code", "detail", "errors", "request_id"}
 
@@ -208,8 +207,8 @@ def test_keys_of_two_people_are_two_keys(api: Callable[..., Any], member: User, 
 def test_same_submit_six_times_at_once_is_one_run(
     api: Callable[..., Any], transactional_db: None, tweets_csv: Path
 ) -> None:
-    from conftest import make_user
     from datasets_app.services import create_version
+    from testing.people import make_user
 
     member = make_user("member", "member")
     create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")

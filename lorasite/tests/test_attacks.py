@@ -22,10 +22,9 @@ from accounts.services import make_token
 from audit.models import Entry
 from datasets_app.models import Dataset, Finding, Version
 from experiments.models import Experiment
+from testing.belongings import belongings
 from training.models import LogLine, Task
 from work import queue
-
-from .rows import belongings
 
 # S2: filters that reach into related tables.
 

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
-from .site import PASSWORD, running_site
+from testing.site import PASSWORD, running_site
 
 pytestmark = pytest.mark.browser
 

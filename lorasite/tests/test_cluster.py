@@ -16,10 +16,9 @@ from django.db import connection
 
 from lorasite.env import BASE_DIR as ROOT
 from lorasite.env import Env
+from testing.belongings import belongings
 from training.models import Status, Task
 from work.worker import GRACE
-
-from .rows import belongings
 
 CUSTOM = {kind.__name__: kind for kind in (ScaledObject, TriggerAuthentication, PrometheusRule, ServiceMonitor)}
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s" / "overlays").iterdir())

@@ -13,7 +13,8 @@ import pytest
 from django.conf import settings
 from drf_spectacular.generators import SchemaGenerator
 
-from .site import PASSWORD, running_site
+from testing.site import PASSWORD, running_site
+
 from .test_browser import moods
 
 ROOT = Path(settings.BASE_DIR)

@@ -11,8 +11,7 @@ import pytest
 from django.conf import settings
 
 from lorasite.file_permissions import restrict_file_permissions
-
-from .site import running_site
+from testing.site import running_site
 
 
 @pytest.fixture(autouse=True)

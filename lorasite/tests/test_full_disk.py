@@ -16,9 +16,8 @@ import polars as pl
 import pytest
 from django.db import connection
 
+from testing.site import PASSWORD, running_web
 from web import disk
-
-from .site import PASSWORD, running_web
 
 ROWS = "text,label\n" + "".join(f"row {i} is {'good' if i % 2 else 'bad'},{i % 2}\n" for i in range(40))
 LARGE = """

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from .site import PASSWORD, running_web
+from testing.site import PASSWORD, running_web
 
 ROOT = Path(settings.BASE_DIR)
 SECONDS = 60
 ROWS = """
-from lorasite.tests.rows import belongings
+from testing.belongings import belongings
 print(belongings(root, "kept").task.pk)
 belongings(root, "tweets-en")
 """

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from accounts.tests.test_second_factor import code
 from accounts.tests.test_single_sign_on import start_provider
+from testing.site import PASSWORD, free_port, running_web
 
-from .site import PASSWORD, free_port, running_web
 from .test_browser import QUIET
 
 pytestmark = pytest.mark.browser

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from lorasite.web_server import lane_of
+from testing.site import PASSWORD, running_web
 from webserver import Head
-
-from .site import PASSWORD, running_web
 
 SLOW, UPLOADS, POLLERS = 30, 16, 100
 SECONDS = 4  # the uploads take longer, so that they run all the time

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from django.conf import settings
 
-from .site import PASSWORD, free_port, running_site
+from testing.site import PASSWORD, free_port, running_site
 
 pytestmark = pytest.mark.process
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")

@@ -19,8 +19,8 @@ from django.core.management.base import CommandError
 
 from lorasite import embedded_redis
 from lorasite.lost_database import refuse_lost_database, write_marker
+from testing.site import PASSWORD, database_of, free_port, running_site
 
-from .site import PASSWORD, database_of, free_port, running_site
 from .test_start import MANAGE, eventually, start
 
 QUEUE = """

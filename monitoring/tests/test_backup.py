@@ -18,8 +18,8 @@ from audit.models import Entry
 from datasets_app.models import Version
 from experiments.models import Experiment, ModelVersion
 from experiments.registry.services import register
-from lorasite.tests.site import database_of
 from monitoring.backup import backup, differences
+from testing.site import database_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -9,9 +9,9 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference.metrics import count_predictions
-from lorasite.tests.rows import belongings
 from monitoring import selectors
 from monitoring.metrics import exposition
+from testing.belongings import belongings
 from training.models import Status, Task, Timing
 from web.errors import InvalidError
 

@@ -10,8 +10,8 @@ from django.core.management import call_command
 from django.db.models.functions import Now
 from django.test import Client
 
-from lorasite.tests.rows import belongings
 from monitoring.models import Worker
+from testing.belongings import belongings
 from training.models import Status, Task
 
 pytestmark = pytest.mark.django_db

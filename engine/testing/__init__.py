@@ -1,1 +1,0 @@
-"""Builders of small models and adapters, for tests and benchmarks."""
