@@ -35,7 +35,8 @@ def page() -> str:
     """Return the whole page as Markdown."""
     lines = [HEAD, *section_lines("Top level", RunConfig)]
     for name, field in RunConfig.model_fields.items():
-        if section := section_class(field.annotation):
+        section = section_class(field.annotation)
+        if section is not None:
             lines += section_lines(name, section)
     return "\n".join(lines)
 

@@ -48,6 +48,7 @@ def predict_with_plain_peft(folder: Path, texts: list[str], base: Path | None = 
 
 @cache
 def load_with_plain_peft(folder: Path, base: Path) -> tuple[Any, Any]:
+    """Return the model and the tokenizer of a final_model folder, loaded once per process."""
     from peft import PeftModel
     from transformers import AutoTokenizer
 
@@ -57,6 +58,7 @@ def load_with_plain_peft(folder: Path, base: Path) -> tuple[Any, Any]:
 
 
 def load_classifier(source: Path, label_count: int) -> Any:
+    """Return the base model in a folder with a new head of `label_count` labels."""
     from transformers import AutoModelForSequenceClassification
 
     return AutoModelForSequenceClassification.from_pretrained(

@@ -9,7 +9,10 @@ from typing import Any
 
 from samples import reviews_zh, tweets_en
 
-WIDTH, LAYERS, HEADS, LONGEST = 64, 2, 4, 128
+WIDTH = 64
+LAYERS = 2
+HEADS = 4
+LONGEST = 128  # tokens
 SIZES: dict[str, Any] = {
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
@@ -66,6 +69,10 @@ def build_wide_chinese(folder: Path) -> None:
 
 
 def save_model(folder: Path, config: Any, tokenizer: Any, special: dict[str, str], kind: str) -> None:
+    """Write a randomly initialised model and its tokenizer.
+
+    special: the tokenizer's special tokens by their role. kind: the tokenizer's class in transformers.
+    """
     from transformers import AutoModel
 
     config.vocab_size = tokenizer.get_vocab_size()
@@ -78,6 +85,7 @@ def save_model(folder: Path, config: Any, tokenizer: Any, special: dict[str, str
 
 
 def train_wordpiece(texts: list[str]) -> Any:
+    """Train a tokenizer as DistilBERT has it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -101,18 +109,21 @@ def character_tokenizer(texts: list[str]) -> Any:
 
 
 def train_bpe(texts: list[str]) -> Any:
+    """Train a tokenizer as RoBERTa has it: byte pairs, without a normalizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet, special = pre_tokenizers.ByteLevel.alphabet(), list(ROBERTA_SPECIAL.values())
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = list(ROBERTA_SPECIAL.values())
     trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, special_tokens=special)
     tokenizer.train_from_iterator(texts, trainer)
     return add_special_tokens(tokenizer, ROBERTA_SPECIAL)
 
 
 def train_unigram(texts: list[str]) -> Any:
+    """Train a tokenizer as ALBERT has it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())

@@ -20,7 +20,8 @@ from engine.config import LoraSection, Problem
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
 
-if TYPE_CHECKING:  # importing transformers and peft takes seconds
+# Importing transformers and peft takes seconds, so functions do it when they are called.
+if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,7 +34,7 @@ def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
 
     Raises BaseModelUnavailableError if the folder has none.
     """
-    from transformers import AutoTokenizer  # deferred, here and below: takes seconds
+    from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)

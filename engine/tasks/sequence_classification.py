@@ -124,10 +124,9 @@ class Task:
 
     def baseline(self) -> dict[str, float]:
         """Return the accuracy of the majority class and of a linear model on word counts."""
-        train, held_out = self.rows.train, self.rows.eval
-        scores = {"majority_accuracy": majority_accuracy(train, held_out)}
+        scores = {"majority_accuracy": majority_accuracy(self.rows.train, self.rows.eval)}
         if self.config.system.baseline and self.plan.world.is_main_process:
-            scores["linear_accuracy"] = linear_accuracy(train, held_out)
+            scores["linear_accuracy"] = linear_accuracy(self.rows.train, self.rows.eval)
         return scores
 
     def save_extras(self, folder: Path) -> None:

@@ -164,8 +164,15 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-        # Advance.
         seconds = time.perf_counter() - started
+        return self.record_step(rows, seconds, loss, rate, norm)
+
+    def record_step(self, rows: np.ndarray, seconds: float, loss: float, rate: float, norm: float) -> StepDone:
+        """Advance the state by a step on these training rows, and log a point of the loss curve if it is due.
+
+        loss: the mean over `rows`. rate: the learning rate. norm: of the gradient, before it was clipped.
+        """
+        state = self.state
         tokens = int(self.task.lengths[rows].sum())
         state.step += 1
         state.micro_batch = self.micro_batches.size
@@ -174,12 +181,12 @@ class Loop:
         state.runtime_s += seconds
         state.unlogged.append(loss)
 
-        # Log a point of the loss curve.
-        if state.step % training.logging_steps == 0 or state.step == self.total_steps:
+        if state.step % self.config.training.logging_steps == 0 or state.step == self.total_steps:
             point = {"step": state.step, "epoch": self.epoch, "loss": fmean(state.unlogged)}
             state.history.append(point | {"learning_rate": rate, "grad_norm": norm})
             state.unlogged.clear()
 
+        # Speed and remaining time, of tokens without padding: steps differ in their number of tokens.
         self._recent.append((seconds, tokens))
         recent_seconds = sum(seconds for seconds, _ in self._recent)
         recent_tokens = sum(tokens for _, tokens in self._recent)
