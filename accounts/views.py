@@ -40,6 +40,7 @@ class SignIn(views.LoginView):
         return perform_login(self.request, form.get_user(), email_verification="none", redirect_url=redirect_url)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Add the button of the single sign-on provider. Settings are read per request, so that tests can change them."""
         provider: Any = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]
         context = super().get_context_data(**kwargs)
         context["single_sign_on"] = settings.SINGLE_SIGN_ON
@@ -118,6 +119,7 @@ def tokens(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_POST
 def end_token(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Revoke a personal API token."""
     services.end_token(user=request.user, pk=pk)
     messages.success(request, _("Token revoked. Requests that still use it are refused."))
     return redirect("accounts:tokens")
