@@ -24,9 +24,11 @@ from .models import Role, User
 
 class AccountAdapter(DefaultAccountAdapter):
     def is_open_for_signup(self, request: HttpRequest) -> bool:
+        """Close allauth's own sign-up: people join by invitation, or through single sign-on."""
         return False
 
     def get_client_ip(self, request: HttpRequest) -> str:
+        # allauth refuses a request without an address, such as one over a Unix socket.
         return client_address(request) or "127.0.0.1"
 
     def clean_username(self, username: str, shallow: bool = False) -> str:
@@ -59,6 +61,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):
 
 
 def _fernet() -> Fernet:
+    # The prefix separates this key from other uses of the secret key.
     key = hashlib.sha256(b"second factor " + settings.SECRET_KEY.encode()).digest()
     return Fernet(base64.urlsafe_b64encode(key))
 

@@ -38,7 +38,7 @@ class WithRole(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "role" in self.fields:
+        if "role" in self.fields:  # missing where it is read-only
             self.fields["role"].initial = self.instance.role if self.instance.pk else Role.MEMBER
 
 
@@ -75,6 +75,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         return str(user.role.label)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        # The list shows each person's role, which is read from the groups.
         return super().get_queryset(request).prefetch_related("groups")
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:

@@ -42,6 +42,7 @@ Pattern = URLPattern | URLResolver
 
 def enabled_by(setting: str, *patterns: Pattern, names: tuple[str, ...] = ()) -> list[Pattern]:
     """Return the patterns; those with one of `names` (default: all) answer 404 while the setting is off."""
+    # The patterns are allauth's own objects, which this process includes once: replacing their views affects no other use.
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
             enabled_by(setting, *pattern.url_patterns, names=names)

@@ -38,6 +38,7 @@ class LoginSerializer(TokenObtainPairSerializer):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Check password, lock-out and second factor; return the tokens with the person's key and role."""
         code = attrs.pop("code", "")
         tokens: dict[str, Any] = super().validate(attrs)
         user = cast(User, self.user)
@@ -51,6 +52,7 @@ class LoginSerializer(TokenObtainPairSerializer):
 
 class RefreshSerializer(TokenRefreshSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, str]:
+        """Return new tokens. SimpleJWT does not catch that the account was deleted, which would be a server error."""
         try:
             return super().validate(attrs)
         except User.DoesNotExist:
@@ -87,6 +89,7 @@ class Logout(APIView):
     authentication_classes: list[Any] = []
 
     def get_authenticate_header(self, request: Request) -> str:
+        # Without authentication classes DRF knows no scheme, and would answer a bad token with 403 instead of 401.
         return 'Bearer realm="api"'
 
     @extend_schema(request=EndSerializer, responses={204: None})

@@ -92,6 +92,7 @@ class User(AbstractUser):
         super().clean_fields(excluded)
 
     def clean(self) -> None:
+        """Refuse a new name that looks like another person's. The unique key alone would be a server error in forms."""
         super().clean()
         others = User.objects.exclude(pk=self.pk)
         if self.username and self.has_new_name() and usernames.find_lookalikes(others, self.username):
@@ -129,6 +130,7 @@ class User(AbstractUser):
         return self.role != Role.VIEWER
 
     def has_perm(self, perm: str, obj: Model | None = None) -> bool:
+        # Django and unfold check permissions of models in the admin; ours for objects are in permissions.py.
         return (self.is_active and self.is_admin) or super().has_perm(perm, obj)
 
     def has_module_perms(self, app_label: str) -> bool:

@@ -54,6 +54,7 @@ def people(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_POST
 def withdraw(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Withdraw an invitation; for administrators."""
     services.withdraw_invitation(user=request.user, pk=pk)
     messages.success(request, _("Invitation withdrawn. Its link no longer works."))
     return redirect("accounts:people")
@@ -124,6 +125,7 @@ def perform_action(request: SignedInRequest, person: User, context: dict[str, An
 
 
 def _selected_heir(request: SignedInRequest) -> User | None:
+    """Return the person that the form names as the new owner, if any; a group cannot own objects."""
     name = request.POST.get("heir", "")
     if not name or name.startswith("group:"):
         return None

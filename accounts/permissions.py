@@ -116,6 +116,7 @@ def require_sign_in_manager(user: User, person: User) -> None:
 
 
 def may_manage_sign_in(user: User, person: User) -> bool:
+    """Return what `require_sign_in_manager` requires, to decide what a page offers."""
     return user.is_admin and (user.is_superuser or user == person or not person.is_admin)
 
 
@@ -130,6 +131,7 @@ def require_role_manager(user: User, person: User) -> None:
 
 
 def may_manage_role(user: User, person: User) -> bool:
+    """Return what `require_role_manager` requires, to decide what a page offers."""
     return user.is_admin and (user.is_superuser or user == person or not person.is_superuser)
 
 

@@ -26,10 +26,12 @@ class ResetTokens(PasswordResetTokenGenerator):
         self.maker = maker
 
     def make_token(self, user: Any) -> str:
+        """Return Django's token, with the key of the administrator who passes it on."""
         token: str = super().make_token(user)
         return f"{token}_{self.maker.pk}" if self.maker else token
 
     def check_token(self, user: Any, token: str | None) -> bool:
+        """Return whether the token is still valid for `user`, and whether its maker, if it names one, exists."""
         django_token, _separator, maker_key = (token or "").partition("_")
         maker = None
         if maker_key:
@@ -41,6 +43,7 @@ class ResetTokens(PasswordResetTokenGenerator):
         return bool(PasswordResetTokenGenerator.check_token(ResetTokens(maker), user, django_token))
 
     def _make_hash_value(self, user: Any, timestamp: int) -> str:
+        """Return what the link depends on; once any of it changes, the link is invalid."""
         made_by = f"{self.maker.pk} {standing_of(self.maker)}" if self.maker else ""
         return f"{super()._make_hash_value(user, timestamp)} {standing_of(user)} {made_by}"
 

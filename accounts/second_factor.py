@@ -30,6 +30,7 @@ class _SingleUse:
     """Mixin for allauth's forms that ask for a code: a code that was used before is wrong."""
 
     def clean_code(self) -> str:
+        """Return a correct code and use it up; a used one gets the message of a wrong one."""
         code: str = super().clean_code()  # type: ignore[misc]  # of the form that this is mixed into
         if not use_up(self.user, code):  # type: ignore[attr-defined]  # likewise
             raise get_adapter().validation_error("incorrect_code")
@@ -74,6 +75,7 @@ def code_fits(user: User, code: str) -> bool:
         reset_limit = check_rate_limit(user)
     except ValidationError:
         raise TooManyCodesError from None
+    # A security key signs in with a browser's help only, so an API cannot use it.
     authenticators = Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.WEBAUTHN)
     is_correct = any(authenticator.wrap().validate_code(code) for authenticator in authenticators)
     if not is_correct or not use_up(user, code):

@@ -48,6 +48,7 @@ def after_password_change(user: User) -> None:
 def change_role(user: User, role: Role, *, before: Role | None = None) -> None:
     """Set the role of a person, and record it unless it is the role that they had (`before`)."""
     user.set_role(role)
+    # The admin saves the role with every form, so most of these are no change.
     if role != before:
         record("user.role_change", obj=user, role=str(role))
 
@@ -79,6 +80,7 @@ def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[
 
 @transaction.atomic
 def end_token(*, user: User, pk: int) -> None:
+    """Revoke one of the person's own tokens; raise NotFoundError if it is somebody else's."""
     token = user.api_tokens.filter(pk=pk).first()
     if token is None:
         raise NotFoundError
@@ -113,6 +115,7 @@ def get_open_invitation(secret: str, *, lock: bool = False) -> Invitation:
 
 @transaction.atomic
 def withdraw_invitation(*, user: User, pk: int) -> None:
+    """Delete an open invitation, whoever created it, so that its link stops working."""
     require_admin(user)
     invitation = Invitation.objects.filter(pk=pk).first()
     if invitation is None:
@@ -140,7 +143,7 @@ def create_invited_account(*, secret: str, username: str, email: str, password: 
         raise _invalid_fields({"password": error.messages}) from None
     user.set_password(password)
     try:
-        with transaction.atomic():
+        with transaction.atomic():  # a savepoint, because PostgreSQL aborts the transaction of a failed statement
             user.save()
     except IntegrityError:  # of two who join at once with the same name, the second arrives here
         raise InvalidError(_("This name has just been taken. Choose another."), field="username") from None
@@ -180,6 +183,7 @@ def close_account(*, user: User, person: User, heir: User | None = None) -> int:
 
 @transaction.atomic
 def reopen_account(*, user: User, person: User) -> None:
+    """Let a person whose account was closed sign in again. Tokens and invitations do not come back."""
     require_role_manager(user, person)
     person.is_active = True
     person.save(update_fields=["is_active"])

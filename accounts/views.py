@@ -8,12 +8,14 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login, views
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, SetPasswordForm
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.messages.views import SuccessMessageMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
@@ -40,6 +42,7 @@ class SignIn(views.LoginView):
         return perform_login(self.request, form.get_user(), email_verification="none", redirect_url=redirect_url)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Add the button of the single sign-on provider. Settings are read per request, so that tests can change them."""
         provider: Any = settings.SOCIALACCOUNT_PROVIDERS["openid_connect"]
         context = super().get_context_data(**kwargs)
         context["single_sign_on"] = settings.SINGLE_SIGN_ON
@@ -47,17 +50,13 @@ class SignIn(views.LoginView):
         return context
 
 
-class ChangePassword(views.PasswordChangeView):
+class ChangePassword(SuccessMessageMixin, views.PasswordChangeView):
     form_class = PasswordForm
     template_name = "accounts/password.html"
     success_url = reverse_lazy("home")
-
-    def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
-        messages.success(
-            self.request,
-            _("Password changed. All your other sessions were signed out, and your API tokens were revoked."),
-        )
-        return super().form_valid(form)
+    success_message = gettext_lazy(
+        "Password changed. All your other sessions were signed out, and your API tokens were revoked."
+    )
 
 
 @method_decorator(throttle_posts("login"), name="post")
@@ -70,15 +69,12 @@ class ForgotPassword(views.PasswordResetView):
     extra_context = {"mail": not settings.EMAIL_BACKEND.endswith("dummy.EmailBackend")}
 
 
-class NewPassword(views.PasswordResetConfirmView):
+class NewPassword(SuccessMessageMixin, views.PasswordResetConfirmView):
     template_name = "accounts/new_password.html"
     form_class = ForgottenForm
     success_url = reverse_lazy("accounts:login")
     token_generator = ResetTokens()
-
-    def form_valid(self, form: SetPasswordForm) -> HttpResponse:
-        messages.success(self.request, _("Your new password is set. Sign in with it."))
-        return super().form_valid(form)
+    success_message = gettext_lazy("Your new password is set. Sign in with it.")
 
 
 @login_required
@@ -118,6 +114,7 @@ def tokens(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_POST
 def end_token(request: SignedInRequest, pk: int) -> HttpResponse:
+    """Revoke a personal API token."""
     services.end_token(user=request.user, pk=pk)
     messages.success(request, _("Token revoked. Requests that still use it are refused."))
     return redirect("accounts:tokens")

@@ -31,6 +31,7 @@ class Logs(ListAPIView[Entry]):
     serializer_class = EntrySerializer
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        """Refuse everybody but administrators, after DRF has authenticated the request and checked the token's scopes."""
         super().initial(request, *args, **kwargs)
         require_admin(request.user)
 

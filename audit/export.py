@@ -20,7 +20,7 @@ def lines(entries: QuerySet[Entry]) -> Iterator[str]:
     columns = (*COLUMNS, *CHAIN)
     yield ",".join(columns) + "\r\n"
     for entry in entries.iterator():
-        line = io.StringIO()
+        line = io.StringIO()  # csv writes to files only
         csv.writer(line).writerow([cell_text(getattr(entry, name)) for name in columns])
         yield line.getvalue()
 

@@ -26,6 +26,7 @@ def signed_in_or_out(signal: Signal, user: AbstractBaseUser | None, **kwargs: An
 
 @receiver(user_login_failed)
 def sign_in_refused(credentials: dict[str, Any], **kwargs: Any) -> None:
+    # The name may be of no account, and of any length.
     record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
 
 

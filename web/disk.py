@@ -124,6 +124,7 @@ def keep_reserve() -> None:
 
 def release_reserve() -> None:
     """Delete the reserve, so that its space is free."""
+    # Another process may delete it first, hence missing_ok.
     if _reserve_size():
         log.warning("The disk is full; the reserve is released so that people can sign in and delete something.")
         _reserve().unlink(missing_ok=True)

@@ -28,6 +28,7 @@ class ProxyMiddleware(MiddlewareMixin):
     def process_request(self, request: HttpRequest) -> None:
         if settings.TRUSTED_PROXIES:
             hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
+            # The last hop was written by the proxy nearest to us, the one before by the next, and so on.
             if hops:
                 request.META["REMOTE_ADDR"] = hops[-min(settings.TRUSTED_PROXIES, len(hops))]
 
@@ -59,6 +60,7 @@ class NulMiddleware(MiddlewareMixin):
     """Refuse a NUL character in an address or a form: none of our texts has one, and PostgreSQL cannot store it."""
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        # Uploads are not searched: their files may hold any byte, and their fields are checked by forms.
         query = request.META.get("QUERY_STRING", "").encode()
         try:
             form = request.body if request.content_type == "application/x-www-form-urlencoded" else b""

@@ -67,6 +67,7 @@ class RateThrottle(SimpleRateThrottle):
         return None
 
 
+# Per person, because one person may come from many addresses; per address, because one client may use many accounts.
 def throttle_classes_for(scope: str) -> list[Callable[[], RateThrottle]]:
     """Return the `throttle_classes` of an API view; `scope` is a name in settings.THROTTLES."""
     return [lambda: RateThrottle(scope, "person"), lambda: RateThrottle(scope, "address")]

@@ -66,7 +66,9 @@ def test_forgotten_password_comes_by_mail(settings: Any, client: Any, member: Us
     (sent,) = mail.outbox
     assert sent.to == ["member@example.org"] and services.reset_path(member).rpartition("/")[0][:18] in sent.body
     unknown = client.post("/password/forgot/", {"email": "nobody@example.org"}, follow=True)
-    assert "link is on its way" in unknown.content.decode() and len(mail.outbox) == 1  # who has an account is not told
+    assert (
+        "link is on its way" in unknown.content.decode() and len(mail.outbox) == 1
+    )  # the answer does not reveal who has an account
 
 
 def signed_in() -> Client:

@@ -1,4 +1,4 @@
-"""The second factor: an authenticator app whose code is asked for on the page and by the API, and codes for its loss."""
+"""The second factor: codes of an authenticator app, which page and API require, and recovery codes."""
 
 import base64
 import hmac
