@@ -1,4 +1,4 @@
-"""One of everything that a person can own, as rows; nothing is trained."""
+"""Create one of everything that a person can own, as rows; nothing is trained."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,10 @@ class Belongings:
 
 
 def belongings(owner: User, name: str = "mine") -> Belongings:
-    """A dataset `name` with its rows on disk, a cancelled run `name` that trained on it, a search for wrong
-    labels, and a registered model `name` whose files say nothing."""
+    """Create a dataset with its rows on disk, a cancelled run on it, a search for wrong labels, and a registered model.
+
+    Dataset, run and model have the same name; the model's files have no content.
+    """
     frame = pl.DataFrame({"text": ["a fine day", "a poor day"], "label": ["good", "bad"], "row": [1, 2]})
     dataset = Dataset.objects.create(name=name, owner=owner)
     version = Version.objects.create(

@@ -1,4 +1,4 @@
-"""A whole installation for a test: `manage.py start` on its own port and folders, as a person starts it."""
+"""Start a complete installation for a test: `manage.py start` with its own port and folders."""
 
 import atexit
 import contextlib
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def database_of(folder: Path) -> dict[str, str]:
-    """A database for the installation in `folder` alone, where the suite runs on PostgreSQL; dropped when pytest ends."""
+    """If the suite runs on PostgreSQL, create a database for the installation in `folder`; it is dropped when pytest ends."""
     server = os.environ.get("DATABASE_URL", "")
     if not server.startswith("postgres"):
         return {}
@@ -47,7 +47,7 @@ def on_server(server: str, statement: sql.Composed) -> None:
 
 @contextmanager
 def running_site(folder: Path, options: tuple[str, ...] = (), **environment: str) -> Iterator[str]:
-    """The site's address, once its first page answers; everything has ended when the block is left."""
+    """Yield the site's address once its first page answers; stop everything at the end of the block."""
     port = free_port()
     env = os.environ | {
         "PORT": str(port),
@@ -85,7 +85,7 @@ SERVE = "import django; django.setup(); from lorasite.web_server import serve; s
 
 @contextmanager
 def running_web(folder: Path, *, more: str = "", **environment: str) -> Iterator[tuple[str, str]]:
-    """The web server alone, without Redis and worker, and what `more`, a few lines of Python, printed before it started."""
+    """Run the web server alone. Yield its address, and what the Python code `more` printed before the start."""
     port = free_port()
     env = os.environ | {
         "DJANGO_SETTINGS_MODULE": "lorasite.settings",

@@ -1,4 +1,4 @@
-"""Who may do what: every address of the site with the answers that each caller gets. test_access.py asks them all.
+"""Expected access: every address of the site with the status that each caller gets. test_access.py requests them all.
 
 A line is a method, an address as its pattern says it, and the answers to: an anonymous caller; a viewer and a member who
 have nothing to do with the object; a reader, with whom its owner shares it for looking; the owner; an admin.
@@ -266,7 +266,7 @@ def lines(table: str) -> list[tuple[str, str, list[int]]]:
 
 
 def filled(address: str, arguments: dict[str, str]) -> str:
-    """The path; a run that is to be cancelled is one that still waits."""
+    """Return the path with its placeholders filled in. A run to cancel is one that still waits."""
     values = arguments | ({"task_id": arguments["waiting"]} if "/cancel" in address else {})
     values |= {"task_id": arguments["data_task"]} if "datasets/tasks" in address else {}
     values |= {"pk": arguments["open"]} if "invitations" in address else {}
@@ -284,7 +284,7 @@ def client_of(person: Any, *, api: bool = False) -> Any:
 
 
 def send(client: Any, method: str, path: str, body: Any = None) -> Any:
-    """The answer, with whatever the request changed undone."""
+    """Send a request, undo its changes, and return the response."""
     options = {"format": "json"} if isinstance(client, APIClient) and body is not None else {}
     with transaction.atomic():
         response = getattr(client, method.lower())(path, body, **options)

@@ -1,4 +1,4 @@
-"""Callers with every role, and an object of each kind that one of them owns."""
+"""People with every role, and an object of each kind that one of them owns."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def people(db: None) -> dict[str, Any]:
 
 @pytest.fixture
 def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
-    """What stands for <name>, <task_id>, … in an address."""
+    """Values for the placeholders of addresses, such as <name> and <task_id>."""
     owned, waiting = belongings(people["owner"], "private"), belongings(people["owner"], "waiting")
     for shared in (owned, waiting):
         for thing in (shared.dataset, shared.experiment, shared.model):

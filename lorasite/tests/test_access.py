@@ -1,4 +1,4 @@
-"""Every address of the site, asked by everybody; an address without a line in access_table.py fails the test."""
+"""Every address of the site, requested by every caller. An address without a line in access_table.py fails a test."""
 
 import re
 from typing import Any
@@ -15,12 +15,12 @@ KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
 
 
 def caches(response: Any) -> set[str]:
-    """What an answer tells caches."""
+    """Return the directives of Cache-Control."""
     return {directive.strip() for directive in response.get("Cache-Control", "").split(",")}
 
 
 def is_kept(method: str, address: str, response: Any) -> bool:
-    """Whether a cache may show the answer again unasked; programs may keep what they ask anew with its tag."""
+    """Return whether a cache may reuse the response without asking. Programs may revalidate one with its ETag."""
     directives = caches(response)
     asked_anew = address.startswith("api/") and method == "GET" and directives == ASKED_ANEW and "ETag" in response
     return not (directives >= KEPT_BY_NOBODY or asked_anew)

@@ -1,4 +1,4 @@
-"""The Django admin: open to admins alone, changing things only through services, and everything done in it audited."""
+"""The Django admin: only for administrators, changes only through the services, and every action audited."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every operation of the API does alike: problems, versions, tags, cursors, keys against sending twice."""
+"""Behaviour shared by all operations of the API: problems, versions, ETags, cursors, idempotency keys."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

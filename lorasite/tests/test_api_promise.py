@@ -1,7 +1,7 @@
-"""What version 1 of the API has promised stays: operations, parameters, and fields of what is sent and answered.
+"""Version 1 of the API keeps its operations, parameters, and fields of requests and responses.
 
-api_v1.txt holds a line each. A new promise is added with `python -m lorasite.tests.test_api_promise`; a line that is taken
-out breaks somebody's program, and needs a new version of the API (web/middleware.py).
+api_v1.txt has a line for each. Add new ones with `python -m lorasite.tests.test_api_promise`. Removing a line breaks programs
+of others, and needs a new version of the API (web/middleware.py).
 """
 
 from collections.abc import Iterator

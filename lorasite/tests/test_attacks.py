@@ -1,4 +1,4 @@
-"""Attacks from outside: names that are paths, addresses that lead inside, pickles in the queue, floods, secrets that leak."""
+"""Attacks: names that are paths, URLs of internal services, pickles in the queue, floods, leaked secrets."""
 
 import json
 import logging
@@ -133,7 +133,7 @@ def test_form_over_4_mib_is_refused_with_an_explanation(client: Any, member: Use
 
 @contextmanager
 def listener() -> Iterator[tuple[int, list[Any]]]:
-    """A port of this machine, and who called it."""
+    """A listening port of this machine, and the list of its callers."""
     calls: list[Any] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -1,4 +1,4 @@
-"""A person's visit, in a real Chromium, against a whole installation."""
+"""A complete installation, used with a real Chromium."""
 
 import csv
 import random
@@ -20,7 +20,7 @@ PAGES = ["/", "/datasets/", "/datasets/new/", "/datasets/moods/", "/train/", "/e
 
 
 def moods(path: Path, rows: int = 240) -> Path:
-    """A small file with two labels that a model can learn."""
+    """Write a small file with two labels that a model can learn."""
     rng = random.Random(3)
     words = {"good": ["lovely", "warm", "bright", "kind", "happy"], "bad": ["awful", "cold", "grim", "rude", "broken"]}
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -69,7 +69,7 @@ def page(address: str, chromium: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def run(address: str, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a run that was started by hand and left alone: its page is closed at once."""
+    """The path of a run that was submitted in the browser; its page was closed at once."""
     page = chromium.new_page(base_url=address, locale="en")
     page.goto("/login/")
     page.get_by_label("Username").fill("root")
@@ -156,7 +156,7 @@ def test_wrong_value_is_told_beside_its_field(page: Page, run: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_page_is_readable_by_all(page: Page, run: str, path: str) -> None:
-    """axe finds nothing, in light and dark; each chart is drawn; nothing sticks out at a phone's width."""
+    """axe reports nothing in light and dark mode, charts are drawn, and nothing overflows at a phone's width."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.goto(path)
@@ -174,7 +174,7 @@ def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
 
 
 def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Page, run: str) -> None:
-    """On each of these pages axe finds nothing, and nothing sticks out at a phone's width."""
+    """axe reports nothing on these pages, and nothing overflows at a phone's width."""
     page.goto(run)
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
     page.goto("/experiments/by-hand/")
@@ -196,7 +196,7 @@ def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Pag
 
 
 def test_api_docs_open(address: str, chromium: Browser) -> None:
-    """Swagger UI sets a few inline styles, which the policy refuses; what is there to read and to try stays."""
+    """The policy refuses a few inline styles of Swagger UI; the documentation is still usable."""
     page = chromium.new_page(base_url=address)
     page.goto("/api/docs")
     expect(page.locator("#swagger-ui")).to_contain_text("/api/train", timeout=30_000)

@@ -1,4 +1,4 @@
-"""An installation that others can reach does not start with what a laptop may have."""
+"""A site that others can reach does not start with unsafe settings."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""k8s/: every overlay rendered by kubectl and held against the published schemas, the restricted profile and the code."""
+"""k8s/: every overlay, rendered by kubectl, matches the published schemas, the restricted profile and the code."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def of_kind(overlay: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def pods(overlay: str) -> list[tuple[str, dict[str, Any]]]:
-    """Name and pod template's spec of everything that runs."""
+    """Return name and pod spec of every workload."""
     workloads = of_kind(overlay, "Deployment", "StatefulSet", "Job")
     return [(thing["metadata"]["name"], thing["spec"]["template"]["spec"]) for thing in workloads]
 
@@ -86,7 +86,7 @@ def test_every_server_is_probed_and_every_worker_has_its_grace(overlay: str) -> 
 
 @overlays
 def test_what_is_named_is_there(overlay: str) -> None:
-    """Services' pods and ports, autoscalers' targets, budgets, policies, configuration."""
+    """Pods of services, budgets and policies; targets of autoscalers; configuration."""
     labels = [
         thing["spec"]["template"]["metadata"]["labels"] for thing in of_kind(overlay, "Deployment", "StatefulSet")
     ]

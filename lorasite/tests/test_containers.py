@@ -1,4 +1,4 @@
-"""Dockerfile, compose.yaml and what they mount: held against their linters, their schema and the code."""
+"""Dockerfile, compose.yaml and their mounts match their linters, their schema and the code."""
 
 import re
 import shutil

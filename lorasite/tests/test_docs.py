@@ -1,4 +1,4 @@
-"""What the documentation names is there: files, tests, commands."""
+"""Files, tests and commands named in the documentation exist."""
 
 import re
 from itertools import chain

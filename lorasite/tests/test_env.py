@@ -1,4 +1,4 @@
-"""The environment, its example and its guards."""
+"""The settings of the environment and .env.example."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page of examples, run as it stands against a whole site; and the client, held against the schema."""
+"""docs/examples.md, run unchanged against a site, and the client, compared with the schema."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def place(site: str, tmp_path: Path) -> dict[str, Any]:
-    """A folder with a file to train on, and what the page expects in the environment."""
+    """Arguments of subprocess.run: a folder with a file to train on, and the environment that the page expects."""
     moods(tmp_path / "moods.csv")
     token = lorasite_client.Lorasite.sign_in(site, "root", PASSWORD).token
     env = os.environ | {"SITE": site, "TOKEN": token, "PYTHONPATH": str(ROOT / "client")}

@@ -1,4 +1,4 @@
-"""Other users of the machine read nothing of the installation."""
+"""Other users of the machine cannot read the installation's files."""
 
 import os
 import subprocess

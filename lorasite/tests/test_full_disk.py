@@ -1,4 +1,4 @@
-"""A disk that is full: people still come in, what has no room is refused in words, and deletion makes all well again."""
+"""A full disk: people can sign in, refusals explain themselves, and after a deletion everything works again."""
 
 import http.cookiejar
 import json
@@ -32,7 +32,7 @@ large.folder.mkdir(parents=True)
 
 @pytest.fixture
 def small_disk(data_root: Path) -> Iterator[Path]:
-    """DATA_DIR as a file system of 60 MiB."""
+    """DATA_DIR on a file system of 60 MiB."""
     place = data_root / "data"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
@@ -42,7 +42,7 @@ def small_disk(data_root: Path) -> Iterator[Path]:
 
 
 def fill(place: Path) -> Path:
-    """A file of another program that takes all room there is."""
+    """Fill the disk with a file of another program."""
     with (place / "log-of-another-program").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         while True:
             file.write(bytes(1 << 16))
@@ -79,7 +79,7 @@ class Person:
         return self.request(path, body, Referer=self.site + page)
 
     def sign_in(self) -> tuple[int, int]:
-        """The statuses of page and API."""
+        """Sign in by page and API; return both statuses."""
         page, text = self.form("/login/", "/login/", username="root", password=PASSWORD)
         status, answer = self.send("/api/login", {"username": "root", "password": PASSWORD})
         self.token = json.loads(answer).get("access", "")
@@ -176,7 +176,7 @@ def test_errors_of_a_full_disk_are_recognised_from_every_library(tmp_path: Path)
 
 
 def _database_that_is_full() -> None:
-    """SQLite's own limit on its pages; PostgreSQL raises what it raises on a full disk."""
+    """Limit SQLite's pages, or raise in PostgreSQL what it raises on a full disk."""
     if connection.vendor == "postgresql":
         return execute("DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$")
     execute("PRAGMA max_page_count = 1")  # SQLite makes that the number of pages there are

@@ -1,4 +1,4 @@
-"""What we run on: pinned, licensed for it, and listed in a bill of materials."""
+"""Our dependencies: pinned, suitably licensed, and listed in a bill of materials."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def pinned() -> list[Requirement]:
 
 
 def closure() -> Iterator[str]:
-    """The names of all packages that requirements.txt brings."""
+    """Return the names of all packages that requirements.txt installs."""
     todo, seen = pinned(), set()
     while todo:
         requirement = todo.pop()

@@ -1,4 +1,4 @@
-"""Every page answers, to those who may see it."""
+"""Every page opens for those who may see it."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""compose.yaml, played on this machine; deploy/rehearse.py tells how."""
+"""compose.yaml, rehearsed on this machine by deploy/rehearse.py."""
 
 import os
 import shutil

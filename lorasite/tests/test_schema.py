@@ -1,4 +1,4 @@
-"""The API is what its OpenAPI description says: schemathesis asks a running server thousands of times, all checks on."""
+"""The API matches its OpenAPI description: schemathesis sends thousands of requests to a server, with all checks on."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a personal token opens: the API asks its scopes everywhere."""
+"""Scopes of personal tokens, which every operation of the API checks."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ OPEN = {
 
 
 def asks_scopes(view: Any) -> bool:
-    """Whether each method of an API view, as it would be set up for a request, demands HasScope itself."""
+    """Return whether each method of an API view itself requires HasScope, as set up for a request."""
     view_class = getattr(view, "cls", getattr(view, "view_class", None))
     if not (isinstance(view_class, type) and issubclass(view_class, APIView)):
         return False

@@ -1,4 +1,4 @@
-"""Coming in with a real Chromium: single sign-on at a real provider, and a second factor, under the site's strict policy."""
+"""Sign-in with a real Chromium: single sign-on at a real provider, and second factors, under the site's strict policy."""
 
 import re
 import shutil
@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(site: str) -> Iterator[Page]:
-    """Any error in the console fails the test; a policy that is broken shows there."""
+    """A page whose console errors fail the test; violations of the policy appear there."""
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
         page, complaints = browser.new_page(base_url=site, locale="en"), []
@@ -67,7 +67,7 @@ def sign_out(page: Page) -> None:
 
 
 def confirm(page: Page) -> None:
-    """The password once more, where it is asked for."""
+    """Enter the password again if the page asks for it."""
     if "/account/confirm/" in page.url:
         readable(page)
         page.get_by_label("Password").fill(PASSWORD)
@@ -140,7 +140,7 @@ def test_page_is_readable_by_all(page: Page, site: str, path: str, request: pyte
 
 
 def cookies(site: str) -> dict[str, str]:
-    """A session of an admin who has no second factor, as the sign-in page gives it."""
+    """Cookies of an administrator's session without a second factor."""
     import http.cookiejar
     import urllib.request
 

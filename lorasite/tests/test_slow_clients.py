@@ -1,4 +1,4 @@
-"""What others notice of slow, silent and greedy clients: nothing. Against the web server as it is started."""
+"""Slow, silent and greedy clients do not disturb others. Against the web server as it is started."""
 
 import http.client
 import json
@@ -52,7 +52,7 @@ def upload(site: str, token: str, number: int) -> int:
 
 @contextmanager
 def slow_clients(site: str, number: int) -> Iterator[None]:
-    """So many connections that never end their headers, and as many that never end their body."""
+    """Open connections that never finish their headers, and as many that never finish their body."""
     host, _colon, port = site.removeprefix("http://").partition(":")
     with ExitStack() as connections:
         form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n\r\na"

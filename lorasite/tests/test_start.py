@@ -1,4 +1,4 @@
-"""`manage.py start` as a process tree: what it starts, how it ends, what it survives."""
+"""`manage.py start` as a process tree: its start, its end, and what it survives."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def start(folder: Path, port: int, **environment: str) -> subprocess.CompletedPr
 
 
 def children() -> dict[str, psutil.Process]:
-    """The site's processes by what they are; the supervisor is this test's only child that runs `start`."""
+    """Return the site's processes by kind. The supervisor is this test's only child that runs `start`."""
     supervisor = next(p for p in psutil.Process().children() if "start" in p.cmdline())
     kinds = {"redis": "valkey", "data worker": "--data", "worker": "worker", "web": "start"}
     processes = {"supervisor": supervisor}
@@ -112,7 +112,7 @@ def test_second_start_on_the_same_data_is_reported_in_one_line(tmp_path: Path) -
 
 
 def test_first_start_creates_samples_and_the_second_still_has_them(tmp_path: Path) -> None:
-    """The upload comes after samples were read: a web server forked from that process would hang in polars."""
+    """The upload follows the reading of samples: a web server forked from that process would hang in polars."""
     with running_site(tmp_path, SAMPLES="1") as site:
         token = sign_in(site)
         names = {d["name"] for d in call(site, "/api/datasets", token=token)["results"]}

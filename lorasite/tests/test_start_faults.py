@@ -1,4 +1,4 @@
-"""What `manage.py start` says of folders and databases that can't be used, and what it gets over by itself."""
+"""`manage.py start` with unusable folders and databases: what it reports, and what it repairs itself."""
 
 import os
 import shutil
@@ -81,7 +81,7 @@ def test_only_the_newest_damaged_queue_files_are_kept(tmp_path: Path, monkeypatc
 
 
 def refused(folder: Path) -> str:
-    """The only line that a start says, on SQLite whatever the suite runs on."""
+    """Start the site on SQLite; return the only line of its error."""
     ended = start(folder, free_port(), DATABASE_URL="", RESULTS_DIR=str(folder / "results"))
     assert ended.returncode == 1, ended.stdout + ended.stderr
     [line] = ended.stderr.strip().splitlines()
@@ -94,7 +94,7 @@ def garbage(data: Path) -> None:
 
 
 def torn(data: Path) -> None:
-    """A database whose second half was overwritten."""
+    """Write a database whose second half was overwritten."""
     data.mkdir(exist_ok=True)
     with sqlite3.connect(data / "db.sqlite3") as made:
         for number in range(50):
@@ -171,7 +171,7 @@ def command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.django_db
 def test_only_files_of_a_lost_database_are_refused(tmp_path: Path) -> None:
-    """What any command makes is no proof; what only an installation with accounts has, is."""
+    """Files that any command creates prove nothing; those of an installation with accounts do."""
     data = Path(settings.DATA_DIR)
     for name in ("redis/appendonlydir", "uploads", "static", "cache/tokens", "datasets"):
         (data / name).mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def test_only_files_of_a_lost_database_are_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def started(folder: Path, *line: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A command line that starts a site, and the site's address once a page answers; nothing is left afterwards."""
+    """Run a command that starts a site. Yield process and address once a page answers; leave nothing running."""
     port = free_port()
     address = f"http://127.0.0.1:{port}/healthz"
     env = os.environ | {
@@ -203,15 +203,15 @@ def started(folder: Path, *line: str) -> Iterator[tuple[subprocess.Popen[bytes],
         eventually(lambda: urllib.request.urlopen(address, timeout=2).status == 200, 60)
         yield first, address
     finally:
-        for process in of(folder):
+        for process in processes_of(folder):
             with suppress(psutil.Error):
                 process.terminate()
-        psutil.wait_procs(of(folder), timeout=30)
+        psutil.wait_procs(processes_of(folder), timeout=30)
         first.wait(30)
 
 
-def of(folder: Path) -> list[psutil.Process]:
-    """Every process that works for the installation in this folder."""
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return every process of the installation in this folder."""
     processes = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -228,9 +228,9 @@ MAKE = ("make", "--no-print-directory", "--old-file=setup", f"MANAGE={sys.execut
 @pytest.mark.skipif(not shutil.which("make"), reason="the Makefile is for make")
 def test_kill_9_of_make_ends_the_site(tmp_path: Path) -> None:
     with started(tmp_path, *MAKE, "start") as (make, _address):
-        assert len(of(tmp_path)) > 5
+        assert len(processes_of(tmp_path)) > 5
         make.kill()
-        eventually(lambda: not of(tmp_path), 30)
+        eventually(lambda: not processes_of(tmp_path), 30)
     assert "has ended, so everything ends" in (tmp_path / "site.log").read_text()
 
 
@@ -243,7 +243,7 @@ def test_kill_9_of_make_ends_make_serve(tmp_path: Path) -> None:
     assert make.stdout and "/predict" in make.stdout.readline()
     make.kill()
     make.wait()
-    eventually(lambda: not of(tmp_path), 30)
+    eventually(lambda: not processes_of(tmp_path), 30)
 
 
 @pytest.mark.process
@@ -251,7 +251,9 @@ def test_site_in_the_background_outlives_its_shell_and_its_terminal(tmp_path: Pa
     line = f"nohup {sys.executable} {MANAGE} start & exit"
     with started(tmp_path, "bash", "-c", line) as (shell, address):
         shell.wait(10)
-        supervisor = next(p for p in of(tmp_path) if "start" in p.cmdline() and p.parent() not in of(tmp_path))
+        supervisor = next(
+            p for p in processes_of(tmp_path) if "start" in p.cmdline() and p.parent() not in processes_of(tmp_path)
+        )
         supervisor.send_signal(signal.SIGHUP)  # as the kernel sends when the terminal is closed
         time.sleep(1)
         assert supervisor.is_running() and urllib.request.urlopen(address, timeout=5).status == 200

@@ -1,4 +1,4 @@
-"""When a child that died is started again."""
+"""The delay before a dead child is started again."""
 
 import time
 
@@ -8,7 +8,7 @@ from lorasite.supervisor import BACKOFF_LIMIT, STEADY, Child
 
 
 def wait_after(child: Child, lived: float) -> float:
-    """Seconds until the child may start, after it lived so long."""
+    """Return the seconds until the child may start again, after it lived for `lived` seconds."""
     now = time.monotonic()
     child.pid, child.started = 1, now - lived
     child.schedule_restart(-9)

@@ -1,4 +1,4 @@
-"""A backup is taken, things go wrong, verify lists them, the backup is restored, verify finds nothing."""
+"""Back up, damage the files, list the damage with verify, restore the backup, verify again."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def installation(learnt: Experiment, member: Any) -> Experiment:
 
 
 def damage(experiment: Experiment) -> list[tuple[str, str, str]]:
-    """One of each kind of damage, as verify should list it."""
+    """Cause each kind of damage; return the differences that verify should list."""
     version = Version.objects.get()
     version.path.rename(version.path.with_stem("0" * 64))
     adapter = experiment.final_model / "adapter_model.safetensors"
@@ -98,7 +98,7 @@ def test_restored_backup_is_a_whole_installation_again(installation: Experiment,
 
 
 def restore(folder: Path, home: Path) -> dict[str, str]:
-    """As docs/deploy.md says; the environment of what was restored."""
+    """Restore a backup as docs/deploy.md says; return the environment of the restored installation."""
     shutil.copytree(folder / "data", home / "data")
     shutil.copytree(folder / "results", home / "results")
     database = database_of(home) or {"DATABASE_URL": f"sqlite:///{home / 'data' / 'db.sqlite3'}"}
@@ -122,5 +122,5 @@ def test_backup_never_replaces_anything(installation: Experiment, tmp_path: Path
 
 
 def test_backup_is_readable_only_by_its_user(installation: Experiment, tmp_path: Path) -> None:
-    """It holds the secret key and everybody's password hash."""
+    """It contains the secret key and everyone's password hash."""
     assert backup(tmp_path / "copy").stat().st_mode & 0o777 == 0o700

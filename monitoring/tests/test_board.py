@@ -1,4 +1,4 @@
-"""Board and alerts ask for metrics that are there, and Prometheus understands them."""
+"""Dashboard and alerts use existing metrics, and Prometheus understands their queries."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""/healthz and /readyz: what is told to machines, and with which reasons."""
+"""/healthz and /readyz: their statuses and reasons."""
 
 import shutil
 from typing import Any
@@ -32,10 +32,10 @@ def test_missing_redis_and_worker_are_explained_without_addresses(client: Client
     assert settings.REDIS_URL not in str(results)
 
 
-def test_dead_worker_is_reported_with_the_time_it_was_last_seen(client: Client, gone: Any) -> None:
+def test_dead_worker_is_reported_with_the_time_it_was_last_seen(client: Client, dead_worker: Any) -> None:
     status, results = checks(client)
-    gone.refresh_from_db()
-    assert status == 503 and f"{gone.seen_at:%Y-%m-%d %H:%M:%S}" in results["workers"]["reason"]
+    dead_worker.refresh_from_db()
+    assert status == 503 and f"{dead_worker.seen_at:%Y-%m-%d %H:%M:%S}" in results["workers"]["reason"]
 
 
 @pytest.mark.parametrize(("share", "state", "status"), [(0, "ok", 200), (0.5, "warning", 200), (2, "error", 503)])
@@ -47,7 +47,9 @@ def test_disk_is_nearly_full_before_it_is_full(
     assert health.disk().state == state
 
 
-def test_probe_runs_only_the_named_checks_so_a_dead_worker_takes_no_page_offline(client: Client, gone: Any) -> None:
+def test_probe_runs_only_the_named_checks_so_a_dead_worker_takes_no_page_offline(
+    client: Client, dead_worker: Any
+) -> None:
     status, results = checks(client, "?only=database&only=disk")
     assert status == 200 and results.keys() == {"database", "disk"}
 

@@ -1,4 +1,4 @@
-"""/metrics: who reads it, and what stands there."""
+"""/metrics: who may read it, and its values."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def values() -> dict[tuple[str, str], float]:
-    """Value by name and first label's value."""
+    """Return all values by metric name and the value of the first label."""
     families = text_string_to_metric_families(exposition().decode())
     samples = [sample for family in families for sample in family.samples]
     return {(s.name, next(iter(s.labels.values()), "")): s.value for s in samples}

@@ -1,4 +1,4 @@
-"""The page System, and the same by API and command."""
+"""The System page, and the same state by API and command."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def page(client: Client, admin: Any) -> Any:
-    """page() is what an admin sees."""
+    """A function that returns the page as an administrator sees it."""
     client.force_login(admin)
     return lambda **headers: client.get("/system/", **headers).content.decode()
 
@@ -34,7 +34,7 @@ def test_installation_without_a_worker_says_how_to_start_one(page: Any) -> None:
     assert "No worker is running, so new runs wait." in page()
 
 
-def test_dead_worker_is_shown_offline_and_its_queue_unserved(page: Any, gone: Any, member: Any) -> None:
+def test_dead_worker_is_shown_offline_and_its_queue_unserved(page: Any, dead_worker: Any, member: Any) -> None:
     Task.objects.filter(pk=belongings(member).task.pk).update(status=Status.PENDING)
     text = page()
     assert ">Offline<" in text and "1, no worker" in text and "Something that training or predictions need" in text
@@ -74,7 +74,7 @@ def test_api_returns_the_same_state(api: Any, admin: Any, worker: Any) -> None:
     assert {check["name"] for check in answer["checks"]} == {"database", "redis", "disk", "workers"}
 
 
-def test_command_ends_with_1_while_a_check_fails(gone: Any, redis_server: str, capsys: Any) -> None:
+def test_command_ends_with_1_while_a_check_fails(dead_worker: Any, redis_server: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         call_command("system")
     assert ended.value.code == 1 and "Failed   workers" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A worker's row, written by a real worker."""
+"""The row of a worker, written by a real worker process."""
 
 import signal
 from typing import Any
