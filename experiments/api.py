@@ -70,13 +70,11 @@ class OneExperiment(RetrieveDestroyAPIView[Experiment]):
     lookup_field = "name"
 
     def get_object(self) -> Experiment:
-        return get_experiment(signed_in_user(self.request), self.kwargs["name"])
+        manage = self.request.method == "DELETE"
+        return get_experiment(signed_in_user(self.request), self.kwargs["name"], manage=manage)
 
     def perform_destroy(self, instance: Experiment) -> None:
-        services.delete(
-            user=signed_in_user(self.request),
-            experiment=get_experiment(signed_in_user(self.request), instance.name, manage=True),
-        )
+        services.delete(user=signed_in_user(self.request), experiment=instance)
 
 
 class ExperimentFile(APIView):

@@ -18,12 +18,8 @@ class Column:
     title: Any
     field: str  # the ORM lookup that the list is sorted by
     best: Best | None = None  # None where no value is better than another
-    digits: int = 4
+    digits: int | None = None  # after the decimal point; None where the values are no numbers
     newest_first: bool = False
-
-    @property
-    def is_number(self) -> bool:
-        return self.best is not None
 
     def value(self, experiment: Experiment) -> Any:
         return attrgetter(self.field.replace("__", "."))(experiment)
@@ -35,9 +31,9 @@ COLUMNS = (
     Column("dataset", _("Dataset"), "dataset_name"),
     Column("base_model", _("Base model"), "base_model"),
     Column("owner", _("Owner"), "owner__username"),
-    Column("accuracy", _("Accuracy"), "accuracy", max),
-    Column("macro_f1", _("Macro F1"), "macro_f1", max),
-    Column("loss", _("Evaluation loss"), "eval_loss", min),
+    Column("accuracy", _("Accuracy"), "accuracy", max, digits=4),
+    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4),
+    Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4),
     Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0),
     Column("duration", _("Seconds"), "runtime_s", min, digits=0),
     Column("created", _("Created"), "created_at", newest_first=True),

@@ -24,7 +24,7 @@ def label_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
     results = [experiment.metrics.get("eval", {}).get("per_label", {}) for experiment in experiments]
     rows = []
     for label in sorted({label for per_label in results for label in per_label}):
-        column = Column(label, label, "", max)
+        column = Column(label, label, "", max, digits=4)
         values = [per_label.get(label, {}).get("f1") for per_label in results]
         rows.append({"column": column, "cells": make_cells(column, values)})
     return rows

@@ -44,7 +44,7 @@ class Command(JsonOrTextCommand):
         experiments = selectors.search(acting_user(options["user"]), **query)[: options["limit"]]
         rows: list[list[Any]] = [["experiment", "status", "accuracy", "dataset", "base model"]]
         for each in experiments:
-            accuracy = format_share(each.accuracy)
+            accuracy = None if each.accuracy is None else f"{each.accuracy:.4f}"
             rows.append([each.name, each.task.status, accuracy, each.dataset_name, each.base_model])
         lines = align_columns(rows) if len(rows) > 1 else ["No experiments match."]
         return ExperimentRow(experiments, many=True).data, lines
@@ -57,10 +57,10 @@ class Command(JsonOrTextCommand):
             ["owner", experiment.owner.username],
             ["dataset", experiment.dataset_name],
             ["base model", experiment.base_model],
-            ["accuracy", format_share(experiment.accuracy)],
-            ["macro F1", format_share(experiment.macro_f1)],
-            ["results", str(experiment.folder)],
         ]
+        for score, value in (("accuracy", experiment.accuracy), ("macro F1", experiment.macro_f1)):
+            facts.append([score, None if value is None else f"{value:.4f}"])
+        facts.append(["results", str(experiment.folder)])
         title = f"{experiment.name}: {verdict}" if verdict else experiment.name
         return ExperimentDetail(experiment).data, [title, *align_columns(facts)]
 
@@ -80,7 +80,3 @@ class Command(JsonOrTextCommand):
             shown = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
             table.append([title, *shown])
         return {"experiments": names, "measures": measures, "settings": settings}, align_columns(table)
-
-
-def format_share(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"
