@@ -54,6 +54,8 @@ class Channel(HTTPChannel):
 
     def del_channel(self, map: dict[int, Any] | None = None) -> None:
         """Forget the connection, and drop a body that is still arriving. waitress closes the socket right after."""
+        if self._fileno is None:
+            return  # waitress closes twice if a write fails after the application asked for the end of the connection
         self.server.loop.forget(self._fileno)
         super().del_channel(map)
         if self.request is not None:

@@ -5,6 +5,7 @@ import http.client
 import itertools
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -221,6 +222,20 @@ def test_slow_reader_holds_no_thread(site: Running) -> None:
 def test_panic_fails_its_request_alone(site: Running) -> None:
     pid = site.fetch("/pid")
     assert site.fetch("/panic")[0] == 500
+    assert site.fetch("/pid") == pid
+
+
+@pytest.mark.parametrize("path", ["/large", "/wait", "/"])
+@pytest.mark.parametrize("more", ["", "Connection: close\r\n"])
+def test_client_that_disconnects_before_its_answer_ends_nothing_else(site: Running, path: str, more: str) -> None:
+    pid = site.fetch("/pid")
+    for seconds in (0, 0.1, 0.4):
+        connection = site.connect(f"GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
+        time.sleep(seconds)
+        # Without lingering, the connection is reset: the server's next write fails, and so may the one after it.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    time.sleep(1.6 if path == "/wait" else 0.3)
     assert site.fetch("/pid") == pid
 
 
