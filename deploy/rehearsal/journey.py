@@ -50,7 +50,7 @@ class Rehearsal:
         self.start("postgres", "redis")
         self.start("migrate")
         self.until(lambda: inspect("migrate", "{{.State.Status}}") == "exited", "the migration ends")
-        want(inspect("migrate", "{{.State.ExitCode}}") == "0", "the migration ends with status 0")
+        expect(inspect("migrate", "{{.State.ExitCode}}") == "0", "the migration ends with status 0")
         self.start("prometheus", *OURS)
         self.until(lambda: ask(f"{WEB}/readyz")[0] == 200, "ready")
 
@@ -58,15 +58,15 @@ class Rehearsal:
         compose("up", "--detach", "--no-build", "--no-deps", *services, stdout=subprocess.DEVNULL)
         for service in services:
             if inspect(service, "{{.Config.Healthcheck}}") not in ("<nil>", "{[NONE] 0s 0s 0s 0}"):
-                self.until(partial(healthy, service), f"{service} is healthy", 120)
+                self.until(partial(healthy, service), f"{service} is healthy")
 
-    def until(self, fact: Callable[[], Any], what: str, limit: float = 60) -> Any:
+    def until(self, fact: Callable[[], Any], what: str, limit: float = 300) -> Any:
         end = time.monotonic() + limit
         while time.monotonic() < end:
-            if found := fact():
-                return found
+            if result := fact():
+                return result
             time.sleep(0.5)
-        raise SystemExit(f"Not within {limit:.0f} s: {what}")
+        raise SystemExit(f"Failed within {limit:.0f} s: {what}")
 
     def is_confined(self) -> None:
         """our services have no root, no capability, no secret in the environment, and a read-only root file system"""
@@ -81,82 +81,84 @@ class Rehearsal:
         }
         for service in OURS:
             for place, writable in places.items():
-                found = in_container(service, f"touch {place}/.probe && rm {place}/.probe", check=False)
-                want((found.returncode == 0) == writable, f"{service}: {place} is {'' if writable else 'not '}writable")
+                probe = in_container(service, f"touch {place}/.probe && rm {place}/.probe", check=False)
+                expect(
+                    (probe.returncode == 0) == writable, f"{service}: {place} is {'' if writable else 'not '}writable"
+                )
             status = in_container(service, "cat /proc/1/status").stdout
             lines = dict(line.split(":\t", 1) for line in status.splitlines())
-            want(lines["Uid"].split() == ["10001"] * 4, f"{service} runs as user 10001")
-            want(int(lines["CapEff"], 16) == int(lines["CapBnd"], 16) == 0, f"{service} has no capability")
-            want(lines["NoNewPrivs"].strip() == "1", f"{service} can't gain privileges")
+            expect(lines["Uid"].split() == ["10001"] * 4, f"{service} runs as user 10001")
+            expect(int(lines["CapEff"], 16) == int(lines["CapBnd"], 16) == 0, f"{service} has no capability")
+            expect(lines["NoNewPrivs"].strip() == "1", f"{service} can't gain privileges")
             environment = in_container(service, "env").stdout
             for path in (TREE / "deploy" / "secrets").iterdir():
-                want(path.read_text() not in environment, f"{service} has no {path.name} in its environment")
+                expect(path.read_text() not in environment, f"{service} has no {path.name} in its environment")
 
     def is_inside(self) -> None:
         """PostgreSQL and Valkey have no way out and no published port"""
         for service, expected in {"postgres": False, "redis": False, "web": True}.items():
             routes = in_container(service, "cat /proc/net/route").stdout.splitlines()[1:]
-            want(any(line.split()[1] == "00000000" for line in routes) == expected, f"default route of {service}")
-        want("8000" in podman("port", "lorasite_web_1"), "web is published")
-        want(not podman("port", "lorasite_postgres_1"), "PostgreSQL is not published")
+            expect(any(line.split()[1] == "00000000" for line in routes) == expected, f"default route of {service}")
+        expect("8000" in podman("port", "lorasite_web_1"), "web is published")
+        expect(not podman("port", "lorasite_postgres_1"), "PostgreSQL is not published")
 
     def trains(self) -> None:
         """an upload is stored by the data worker and trained by the worker"""
         password = secret("django_superuser_password")
-        status, found = ask(f"{WEB}/api/login", {"username": "admin", "password": password})
-        want(status == 200, f"the first admin signs in ({status} {found})")
-        self.token = found["access"]
+        status, answer = ask(f"{WEB}/api/login", {"username": "admin", "password": password})
+        expect(status == 200, f"the first admin signs in ({status} {answer})")
+        self.token = answer["access"]
         self.ends_well(*upload(self.token), "the upload", f"{WEB}/api/datasets/tasks")
         self.ends_well(*ask(f"{WEB}/api/train", CONFIG, self.token), "the run", f"{WEB}/api/task")
 
-    def ends_well(self, status: int, found: Any, what: str, address: str) -> None:
-        want(status == 202, f"{what} is accepted ({status} {found})")
+    def ends_well(self, status: int, answer: Any, what: str, address: str) -> None:
+        expect(status == 202, f"{what} is accepted ({status} {answer})")
 
         def ended() -> Any:
-            state = ask(f"{address}/{found['task_id']}", token=self.token)[1]
+            state = ask(f"{address}/{answer['task_id']}", token=self.token)[1]
             return state["status"] not in ("PENDING", "STARTED") and state
 
-        end = self.until(ended, f"{what} ends", 180)
-        want(end["status"] == "SUCCESS", f"{what} ends well ({end['status']} {end['error']})")
+        end = self.until(ended, f"{what} ends", 600)
+        expect(end["status"] == "SUCCESS", f"{what} ends well ({end['status']} {end['error']})")
 
     def predicts(self) -> None:
         """web and inference answer from the worker's model"""
         for address, token in ((f"{INFERENCE}/predict", ""), (f"{WEB}/api/predict", self.token)):
-            status, found = ask(address, {"text": "a lovely day", "model": "rehearsal"}, token)
-            want(status == 200 and found["label_name"] in ("good", "bad"), f"{address} ({status} {found})")
+            status, answer = ask(address, {"text": "a lovely day", "model": "rehearsal"}, token)
+            expect(status == 200 and answer["label_name"] in ("good", "bad"), f"{address} ({status} {answer})")
 
     def is_scraped(self) -> None:
         """metrics need the token, Prometheus reads them, and the board's queries find their figures"""
         for address in (f"{WEB}/metrics", f"{INFERENCE}/metrics"):
-            want(ask(address)[0] == 403, f"{address} without the token is refused")
-            want(ask(address, token=secret("metrics_token"), raw=True)[0] == 200, f"{address} with the token is read")
+            expect(ask(address)[0] == 403, f"{address} without the token is refused")
+            expect(ask(address, token=secret("metrics_token"), raw=True)[0] == 200, f"{address} with the token is read")
         self.until(lambda: len(query('up{job="lorasite"} == 1')) == 2, "Prometheus reads web and inference")
         board = json.loads((TREE / "deploy/grafana/boards/lorasite.json").read_text())
         for panel in board["panels"]:
             for target in panel["targets"]:
                 if "GPU" not in panel["title"]:  # there may be none
-                    self.until(partial(query, target["expr"]), f"{panel['title']}: {target['expr']}", 90)
+                    self.until(partial(query, target["expr"]), f"{panel['title']}: {target['expr']}")
 
     def loses_the_database(self) -> None:
         """without PostgreSQL the web server says so and goes on; with it again, all is ready"""
         podman("stop", "--time", "0", "lorasite_postgres_1")  # at once, as if it had crashed
-        status, found = ask(f"{WEB}/readyz")
-        error = status == 503 and found["checks"]["database"]["state"] == "error"
-        want(error, f"/readyz names the database ({status} {found})")
-        want(ask(f"{WEB}/healthz")[0] == 200, "/healthz still answers")
+        status, answer = ask(f"{WEB}/readyz")
+        error = status == 503 and answer["checks"]["database"]["state"] == "error"
+        expect(error, f"/readyz names the database ({status} {answer})")
+        expect(ask(f"{WEB}/healthz")[0] == 200, "/healthz still answers")
         text = ask(f"{WEB}/metrics", token=secret("metrics_token"), raw=True)[1]
-        want('lorasite_check_ok{check="database"} 0.0' in text, "/metrics says it too")
+        expect('lorasite_check_ok{check="database"} 0.0' in text, "/metrics says it too")
         podman("start", "lorasite_postgres_1")
         self.until(lambda: ask(f"{WEB}/readyz")[0] == 200, "ready again")
 
     def is_backed_up(self) -> None:
         """the database is dumped, the volumes are copied, and every row fits its files"""
         listed = in_container("postgres", "pg_dump -U lorasite -Fc lorasite | pg_restore --list").stdout
-        want("TABLE DATA public datasets_app_dataset " in listed, f"the dump holds the datasets ({listed[-500:]})")
+        expect("TABLE DATA public datasets_app_dataset " in listed, f"the dump holds the datasets ({listed[-500:]})")
         (TREE / "backup").mkdir()
         for volume in ("data", "results"):
             podman("cp", f"lorasite_web_1:/{volume}", str(TREE / "backup" / volume))
-            want(any((TREE / "backup" / volume).rglob("*")), f"{volume} is copied")
+            expect(any((TREE / "backup" / volume).rglob("*")), f"{volume} is copied")
         in_container("web", "python manage.py verify")
 
     def stops(self) -> None:
@@ -164,12 +166,12 @@ class Rehearsal:
         for service, limit in OURS.items():
             podman("stop", "--time", str(limit), f"lorasite_{service}_1")
             status = inspect(service, "{{.State.ExitCode}}")
-            want(status == "0", f"{service} ends with status 0 ({status})")
+            expect(status == "0", f"{service} ends with status 0 ({status})")
 
     def starts_again(self) -> None:
         """after `down` and `up` everything is there, because the volumes stay"""
         compose("down", stdout=subprocess.DEVNULL)
-        want(not podman("ps", "--all", "--quiet"), "no container stays")
+        expect(not podman("ps", "--all", "--quiet"), "no container stays")
         self.start_all()
         self.predicts()
 
@@ -228,9 +230,9 @@ def secret(name: str) -> str:
     return (TREE / "deploy" / "secrets" / name).read_text()
 
 
-def want(fact: Any, what: str) -> None:
+def expect(fact: Any, what: str) -> None:
     if not fact:
-        raise SystemExit(f"Not so: {what}")
+        raise SystemExit(f"Failed: {what}")
 
 
 def ask(address: str, body: Any = None, token: str = "", *, raw: bool = False) -> tuple[int, Any]:
@@ -244,8 +246,8 @@ def ask(address: str, body: Any = None, token: str = "", *, raw: bool = False) -
 
 def answer_to(request: urllib.request.Request, raw: bool = False) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(request, timeout=120) as found:
-            status, content = found.status, found.read().decode()
+        with urllib.request.urlopen(request, timeout=120) as response:
+            status, content = response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         status, content = error.code, error.read().decode()
     except OSError as error:
@@ -268,9 +270,9 @@ def upload(token: str) -> tuple[int, Any]:
 
 def query(expression: str) -> list[Any]:
     """Return what Prometheus finds; nothing while it does not answer."""
-    status, found = ask(f"{PROMETHEUS}/api/v1/query?query={quote(expression)}")
-    want(status in (0, 200, 503), f"Prometheus understands {expression} ({found})")
-    return list(found["data"]["result"]) if status == 200 else []
+    status, answer = ask(f"{PROMETHEUS}/api/v1/query?query={quote(expression)}")
+    expect(status in (0, 200, 503), f"Prometheus understands {expression} ({answer})")
+    return list(answer["data"]["result"]) if status == 200 else []
 
 
 if __name__ == "__main__":
