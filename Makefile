@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint messages
+.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint messages rehearse
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,8 @@ start-services: ## The whole installation in containers (Docker Compose) at http
 	@deploy/make-secrets && docker compose up --build --detach --wait
 stop-services: ## Stop the containers; their volumes stay
 	@docker compose down
+rehearse: $(VENV)/installed-dev ## Build the images and run compose.yaml in real containers (Debian 12, root)
+	@deploy/rehearsal/run $(if $(keep),--keep)
 k8s-quick-deploy: ## Into the Kubernetes cluster that kubectl points at (kind, minikube, Docker Desktop)
 	@deploy/k8s-quick-deploy
 k8s-port-forward: ## Reach what runs in the cluster at http://localhost:8000

@@ -56,6 +56,15 @@ def test_torch_of_the_images_is_that_of_the_requirements() -> None:
     assert pinned and built and pinned[1] == built[1]
 
 
+def test_rehearsal_makes_every_image_that_it_runs(compose: Any) -> None:
+    rehearsal = (ROOT / "deploy" / "rehearsal" / "run").read_text()
+    others = {service["image"] for name, service in compose["services"].items() if name not in (*OURS, "grafana")}
+    assert (
+        len(others) == 3
+        and [image for image in others if not re.search(rf"[/ ]{re.escape(image)}$", rehearsal, re.M)] == []
+    )
+
+
 def test_no_image_holds_what_git_ignores() -> None:
     ignored = (ROOT / ".gitignore").read_text().split()
     images = (ROOT / ".dockerignore").read_text().splitlines()
