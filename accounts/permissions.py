@@ -72,18 +72,16 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     return queryset.filter(Q(**{f"{prefix}owner": user}) | Q(**{f"{prefix}pk__in": shared}))
 
 
-def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """Return the object, or raise NotFoundError, so that a stranger never learns that it exists."""
+def get_visible(user: User, queryset: QuerySet[M], *, manage: bool = False, **lookup: object) -> M:
+    """Return the object of `queryset` that `lookup` selects.
+
+    Raise NotFoundError unless the person may see it, so that a stranger never learns that it exists. With `manage`, raise
+    NotAllowedError to somebody who may see it but not change it.
+    """
     obj = visible(user, queryset).filter(**lookup).first()
     if obj is None:
         raise NotFoundError
-    return obj
-
-
-def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """Return the object if the person may manage it; raise NotFoundError to a stranger, NotAllowedError to a reader."""
-    obj = get_visible(user, queryset, **lookup)
-    if not can_manage(user, obj):
+    if manage and not can_manage(user, obj):
         raise NotAllowedError
     return obj
 

@@ -12,7 +12,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.http import SignedInRequest
-from accounts.permissions import get_managed
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
 from datasets_app.versions import changes, diff
@@ -21,7 +20,7 @@ from engine.errors import EngineError
 from web.errors import ConflictError, InvalidError
 from web.requests import parse_whole_number
 
-from .models import Dataset, DataTask, Version
+from .models import DataTask, Version
 
 
 @login_required
@@ -64,7 +63,7 @@ def redirect_to_result(request: SignedInRequest, made: Version | DataTask) -> Ht
 
 def managed_version(request: SignedInRequest, name: str) -> Version:
     """Return the version that a form names; raise NotFoundError or NotAllowedError if the person may not change it."""
-    dataset = get_managed(request.user, Dataset.objects.all(), name=name)
+    dataset = selectors.dataset_for(request.user, name, manage=True)
     return selectors.version_of(dataset, request.POST.get("version"))
 
 

@@ -8,7 +8,7 @@ from django.db.models import F, Prefetch, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number
@@ -34,10 +34,14 @@ def stored_by(user: User) -> int:
     return sum(sizes.values())
 
 
-def dataset_for(user: User, name: str) -> Dataset:
-    """Return a dataset that the person may see, with its versions; raise NotFoundError otherwise."""
+def dataset_for(user: User, name: str, *, manage: bool = False) -> Dataset:
+    """Return a dataset with its versions, newest first.
+
+    Raise NotFoundError unless the person may see it; with `manage`, NotAllowedError to somebody who may not change it.
+    """
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
-    return get_visible(user, Dataset.objects.select_related("owner").prefetch_related(versions), name=name)
+    datasets = Dataset.objects.select_related("owner").prefetch_related(versions)
+    return get_visible(user, datasets, manage=manage, name=name)
 
 
 def version_of(dataset: Dataset, number: object) -> Version:
@@ -93,7 +97,7 @@ def broken_lines(version: Version) -> str:
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
     """Return a task of the person, or any task for an admin; raise NotFoundError otherwise."""
     tasks = DataTask.objects.select_related("version")
-    return get_managed(user, tasks, pk=task_id) if manage else get_visible(user, tasks, pk=task_id)
+    return get_visible(user, tasks, manage=manage, pk=task_id)
 
 
 def running_tasks(user: User) -> QuerySet[DataTask]:

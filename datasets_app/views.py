@@ -19,7 +19,7 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
-from accounts.permissions import can_manage, get_managed, require_creator
+from accounts.permissions import can_manage, require_creator
 from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
@@ -32,7 +32,7 @@ from web.throttles import throttle_posts
 from work.models import ENDED, Status
 
 from .forms import HubForm, StoreForm, UploadForm
-from .models import Dataset, DataTask
+from .models import DataTask
 
 if TYPE_CHECKING:
     from datasets_app.reading.table import Table
@@ -283,7 +283,7 @@ def broken(request: SignedInRequest, name: str) -> HttpResponse:
 @login_required
 @require_POST
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
-    dataset = get_managed(request.user, Dataset.objects.all(), name=name)
+    dataset = selectors.dataset_for(request.user, name, manage=True)
     try:
         services.delete(user=request.user, dataset=dataset)
     except ConflictError as error:

@@ -9,7 +9,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import InvalidError, NotFoundError
 
@@ -39,9 +39,7 @@ def stored_bytes(user: User) -> int:
 def get_experiment(user: User, name: str, *, manage: bool = False) -> Experiment:
     """Return the experiment with its run and data; with `manage`, only to those who may change and delete it."""
     experiments = Experiment.objects.select_related("task", "owner", "version__dataset")
-    if manage:
-        return get_managed(user, experiments, name=name)
-    return get_visible(user, experiments, name=name)
+    return get_visible(user, experiments, manage=manage, name=name)
 
 
 def experiments_named(user: User, names: list[str]) -> list[Experiment]:

@@ -4,7 +4,7 @@ from django.db.models import F, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
@@ -39,9 +39,7 @@ def models_for(user: User) -> QuerySet[RegisteredModel]:
 def model_for(user: User, name: str, *, manage: bool = False) -> RegisteredModel:
     """Return the model with its owner and newest version; with `manage`, only to those who may change it."""
     models = RegisteredModel.objects.select_related("owner", "latest")
-    if manage:
-        return get_managed(user, models, name=name)
-    return get_visible(user, models, name=name)
+    return get_visible(user, models, manage=manage, name=name)
 
 
 def version_for(user: User, reference: str, *, manage: bool = False) -> ModelVersion:
