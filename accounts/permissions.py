@@ -134,25 +134,36 @@ def may_manage_role(user: User, person: User) -> bool:
 
 
 def base_model_allowed(name: str) -> bool:
-    """Return whether the list in the admin allows this base model of the hub."""
+    """Return whether the list in the admin allows this base model of the hub.
+
+    `name` is an id such as `google-bert/bert-base-uncased`; case counts, as on the hub. An empty list allows nothing.
+    """
     return any(fnmatchcase(name, pattern) for pattern in BaseModelRule.objects.values_list("pattern", flat=True))
 
 
 def grant_access(obj: Model, *, to: User | Group, manage: bool = False) -> None:
-    """Let a person or a group see, or manage, the object."""
+    """Let a person or a group see, or manage, the object.
+
+    Who may do this is checked by `sharing.set_access`, not here. An object that is `shared_through` another one is shared
+    together with that one.
+    """
     shared = permission_object(obj)
     assign_perm(_perm(type(shared), manage), to, shared)
 
 
 def revoke_access(obj: Model, *, to: User | Group) -> None:
-    """Withdraw what `grant_access` gave to a person or a group."""
+    """Withdraw what `grant_access` gave to a person or a group, at both levels; do nothing if they had no access."""
     shared = permission_object(obj)
     for manage in (False, True):
         remove_perm(_perm(type(shared), manage), to, shared)
 
 
 def forget_shares(sender: type[Model], instance: Model, **kwargs: Any) -> None:
-    """Delete the shares of a deleted object: a later object with the same key must not inherit them."""
+    """Delete the shares of a deleted object: a later object with the same key must not inherit them.
+
+    A receiver of `post_delete` of every model. guardian's rows name an object by its key without a foreign key, so the
+    database does not delete them.
+    """
     if hasattr(instance, "owner_id") and not hasattr(instance, "shared_through"):
         for shares in (UserObjectPermission, GroupObjectPermission):
             content_type = ContentType.objects.get_for_model(sender)
