@@ -63,13 +63,20 @@ def client_network(request: HttpRequest | Request) -> str | None:
 
 
 def compute_etag(*facts: Any) -> str:
-    """Return an ETag computed from the facts that determine a response, without rendering it."""
+    """Return an ETag computed from the facts that determine a response, without rendering it.
+
+    The reader's language is one of them, because responses contain translated sentences.
+    """
     fingerprint = repr((get_language(), *facts)).encode()
-    return f'"{hashlib.sha256(fingerprint).hexdigest()[:32]}"'
+    digest = hashlib.sha256(fingerprint).hexdigest()[:32]
+    return f'"{digest}"'
 
 
 def not_modified_response(request: Request, tag: str) -> HttpResponse | None:
-    """Return a 304 response if the client already has the response with this ETag, else None."""
+    """Return a 304 response if the client already has the response with this ETag, else None.
+
+    It carries the ETag, as RFC 9110 (15.4.5) requires.
+    """
     response: HttpResponse | None = get_conditional_response(request._request, etag=tag)
     if response is not None:
         response["ETag"] = tag
