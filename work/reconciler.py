@@ -77,8 +77,9 @@ def _pending_tasks(**where: object) -> list[Work]:
 
 def take_back_abandoned() -> int:
     """Put running tasks whose lease has expired back in the queue, or fail them; return how many."""
-    expired = {"status": Status.STARTED, "lease_until__lt": Now()}
-    abandoned = [task for kind in task_kinds() for task in kind._default_manager.filter(**expired)]
+    abandoned: list[Work] = []
+    for kind in task_kinds():
+        abandoned += kind._default_manager.filter(status=Status.STARTED, lease_until__lt=Now())
     if not clock.is_trusted():  # checked last: the clock may have been moved just before the query above
         return 0
     return sum(map(take_back, abandoned))

@@ -52,7 +52,9 @@ class StopSignal:
         To be called after each step.
         """
         self.check_lease()
-        return stopping.is_set() or self.is_cancelled()
+        if stopping.is_set():
+            return True
+        return self.is_cancelled()
 
     def check_lease(self) -> None:
         self.heartbeat.check()
@@ -169,6 +171,7 @@ def end_stopped(task: Work) -> None:
 
 
 def end_failed(task: Work, error: dict[str, Any]) -> None:
+    """Write that the task failed, and tell its owner; `error` is as in `Work.error`."""
     end_attempt(task, Status.FAILURE, error=error)
     task.note("error", error["message"])
 
