@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from web.requests import parse_whole_number
@@ -53,15 +52,16 @@ class VersionSerializer(serializers.ModelSerializer[Version]):
     version = serializers.IntegerField(source="number")
     labels = _Counts()
     splits = _Counts()
-    parent = serializers.SerializerMethodField()  # type: ignore[assignment]  # DRF has an attribute of that name
+    parent = serializers.IntegerField(  # type: ignore[assignment]  # DRF has an attribute of that name
+        source="parent.number",
+        read_only=True,
+        allow_null=True,
+        help_text="Number of the version that this one follows.",
+    )
 
     class Meta:
         model = Version
         fields = ["version", "hash", "rows", "labels", "splits", "parent", "note"]
-
-    def get_parent(self, version: Version) -> int | None:
-        """Number of the version that this one follows."""
-        return version.parent.number if version.parent else None
 
 
 class FindingSerializer(serializers.ModelSerializer[Finding]):
@@ -91,14 +91,10 @@ class DatasetSerializer(serializers.ModelSerializer[Dataset]):
 
 
 class DatasetReportSerializer(DatasetSerializer):
-    report = serializers.SerializerMethodField()
+    report = ReportSerializer(source="latest", read_only=True)
 
     class Meta(DatasetSerializer.Meta):
         fields = [*DatasetSerializer.Meta.fields, "report"]
-
-    @extend_schema_field(ReportSerializer)
-    def get_report(self, dataset: Dataset) -> dict[str, Any]:
-        return dict(ReportSerializer(dataset.latest).data)
 
 
 class DataTaskSerializer(serializers.ModelSerializer[DataTask]):
