@@ -45,7 +45,8 @@ def model_for(user: User, name: str, *, manage: bool = False) -> RegisteredModel
 def version_for(user: User, reference: str, *, manage: bool = False) -> ModelVersion:
     """Return the version that "name" (the newest), "name@3" or "name@champion" means.
 
-    NotFound, also to a stranger; with `manage`, NotAllowed to a reader.
+    Raise NotFoundError if there is none or if the person may not see it; with `manage`, raise NotAllowedError to somebody
+    who may see it but not change it.
     """
     name, _at, which = reference.partition("@")
     return version_of(model_for(user, name, manage=manage), which)
@@ -99,7 +100,7 @@ def search(
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """Return the values that the list can be filtered by."""
+    """Return the values that the list can be filtered by: language and base model, at most 200 of each."""
     # Without the default order, whose column would make every row distinct.
     models = visible(user, RegisteredModel.objects.order_by())
     languages = models.values_list("language", flat=True).distinct()[:200]
