@@ -201,6 +201,7 @@ class Rows(APIView):
 
 
 def _parse_number(text: str) -> int:
+    """Return `limit` or `offset` as a number; raise InvalidError for anything but up to nine digits."""
     number = parse_whole_number(text)
     if number is None or len(text) > 9:
         raise InvalidError(_("limit and offset are whole numbers, 0 or more."), field="limit")
@@ -217,9 +218,10 @@ class Diff(APIView):
     )
     def get(self, request: Request, name: str) -> Response:
         """What differs between two versions; left out: the newest beside the one that it was made of."""
-        new = _find_version(signed_in_user(request), name, request.query_params.get("new"))
-        before = new.parent.number if new.parent else new.number
-        old = _find_version(signed_in_user(request), name, request.query_params.get("old") or before)
+        user = signed_in_user(request)
+        new = _find_version(user, name, request.query_params.get("new"))
+        before = new.parent or new
+        old = _find_version(user, name, request.query_params.get("old") or before.number)
         return Response({"old": old.number, "new": new.number, **diff.compare_versions(old, new)})
 
 

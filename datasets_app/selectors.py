@@ -20,14 +20,17 @@ from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 def datasets_for(user: User) -> QuerySet[Dataset]:
     """Return the datasets that the person may see, each with its versions, newest first, and their findings."""
     findings = Prefetch("versions__findings", Finding.objects.defer("examples"))
-    return visible(user, Dataset.objects.select_related("owner")).prefetch_related(
-        Prefetch("versions", Version.objects.select_related("parent", "author")), findings
-    )
+    versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
+    datasets = visible(user, Dataset.objects.select_related("owner"))
+    return datasets.prefetch_related(versions, findings)
 
 
 @counts_usage("storage")
 def stored_by(user: User) -> int:
-    """Return the bytes on disk of the rows that a person owns; rows that versions share count once."""
+    """Return the bytes on disk of the rows that a person owns.
+
+    Files that versions share (hard links, see versions.canonical) have one inode and count once.
+    """
     sizes: dict[int, int] = {}
     for version in Version.objects.filter(dataset__owner=user).only("hash"):
         sizes |= version.sizes()
@@ -45,7 +48,10 @@ def dataset_for(user: User, name: str, *, manage: bool = False) -> Dataset:
 
 
 def version_of(dataset: Dataset, number: object) -> Version:
-    """Return the version with this number, or the newest if no number is given; raise NotFoundError otherwise."""
+    """Return the version with this number, or the newest if no number is given; raise NotFoundError otherwise.
+
+    `number` is a number, or the text of a form or an address. Versions are compared here, as they are prefetched mostly.
+    """
     if number in (None, ""):
         return dataset.latest
     for version in dataset.versions.all():
@@ -82,8 +88,8 @@ def version_for(user: User, reference: str) -> Version:
 
 def next_number(name: str) -> int:
     """Return the number that the next version of the dataset with this name gets."""
-    dataset = Dataset.objects.filter(name=name).first()
-    return dataset.latest.number + 1 if dataset and dataset.versions.exists() else 1
+    newest = Version.objects.filter(dataset__name=name).order_by("-number").first()
+    return newest.number + 1 if newest else 1
 
 
 def broken_lines(version: Version) -> str:
