@@ -51,13 +51,10 @@ class StopSignal:
 
         To be called after each step.
         """
-        self.check_lease()
+        self.heartbeat.check()
         if stopping.is_set():
             return True
         return self.is_cancelled()
-
-    def check_lease(self) -> None:
-        self.heartbeat.check()
 
     def is_cancelled(self) -> bool:
         """Return whether the owner has cancelled the task. Queries the database at most every CANCEL_CHECK_EVERY."""
