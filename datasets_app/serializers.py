@@ -32,6 +32,7 @@ class UploadSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(required=False, allow_blank=True, max_length=300)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require a file or a data set of the hub; only the latter has a configuration and a revision."""
         if not attrs.get("hub") and "file" not in attrs:
             raise serializers.ValidationError({"file": _("Send a file, or name a data set of the hub.")})
         for name in ("config", "revision"):
@@ -127,6 +128,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
     NEEDED = {"fix": ["code"], "edit": ["rows"], "rename": ["label", "to"], "merge": ["other"], "relabel": []}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require the fields that the kind of change needs (see NEEDED), and numbers as keys of `rows`."""
         missing = [name for name in self.NEEDED[attrs["did"]] if name not in attrs]
         if missing:
             raise serializers.ValidationError({name: _("This field is needed here.") for name in missing})
