@@ -138,7 +138,8 @@ def base_model_allowed(name: str) -> bool:
 
     `name` is an id such as `google-bert/bert-base-uncased`; case counts, as on the hub. An empty list allows nothing.
     """
-    return any(fnmatchcase(name, pattern) for pattern in BaseModelRule.objects.values_list("pattern", flat=True))
+    patterns = BaseModelRule.objects.values_list("pattern", flat=True)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def grant_access(obj: Model, *, to: User | Group, manage: bool = False) -> None:
