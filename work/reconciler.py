@@ -38,6 +38,7 @@ class Clock:
         previous = self.offset
         if database_time is not None:
             self.offset = database_time.timestamp() - here
+            # A smaller jump expires no lease: a holder renews it after a quarter of LEASE_SECONDS.
             if previous is not None and abs(self.offset - previous) > settings.LEASE_SECONDS / 2:
                 log.warning("The clock was moved by %.0f s; leases get time to be renewed.", self.offset - previous)
                 self.trusted_from = here + settings.LEASE_SECONDS
