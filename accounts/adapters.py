@@ -32,7 +32,10 @@ class AccountAdapter(DefaultAccountAdapter):
         return client_address(request) or "127.0.0.1"
 
     def clean_username(self, username: str, shallow: bool = False) -> str:
-        """Validate a name from single sign-on; with `shallow`, do not check whether it is free."""
+        """Return a name from single sign-on as it is stored; with `shallow`, do not check whether it is free.
+
+        Raise ValidationError for a name that only administrators can give, and for one that looks like another person's.
+        """
         username = super().clean_username(username, shallow)
         usernames.refuse_official(username)
         if not shallow and usernames.find_lookalikes(User.objects.all(), username):
@@ -40,7 +43,10 @@ class AccountAdapter(DefaultAccountAdapter):
         return username
 
     def generate_unique_username(self, txts: list[str], regex: str | None = None) -> str:
-        """Generate names as allauth does, until one looks like nobody else's."""
+        """Return a name as allauth generates it, extended by digits until it looks like nobody else's.
+
+        allauth looks for the same name only, and does not know which letters look alike.
+        """
         name = super().generate_unique_username(txts, regex)
         while usernames.find_lookalikes(User.objects.all(), name):
             name = super().generate_unique_username([name + get_random_string(4, string.digits)])
@@ -61,6 +67,10 @@ class SecondFactorAdapter(DefaultMFAAdapter):
 
 
 def _fernet() -> Fernet:
+    """Return the cipher of the authenticator secrets; its key is derived from SECRET_KEY.
+
+    With another SECRET_KEY the stored secrets cannot be decrypted, so everybody has to set up the app again.
+    """
     # The prefix separates this key from other uses of the secret key.
     key = hashlib.sha256(b"second factor " + settings.SECRET_KEY.encode()).digest()
     return Fernet(base64.urlsafe_b64encode(key))
@@ -71,7 +81,10 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):
         return bool(settings.OIDC_SIGN_UP)
 
     def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: forms.Form | None = None) -> User:
-        """Create the account as a viewer; an admin can change the role."""
+        """Create the account as a viewer; an admin can change the role.
+
+        Called at the first sign-in through the provider; later ones find the account.
+        """
         user: User = super().save_user(request, sociallogin, form)
         user.set_role(Role.VIEWER)
         record("user.join", user=user, obj=user, by="single sign-on", role=str(Role.VIEWER))

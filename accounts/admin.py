@@ -89,7 +89,10 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
         return fixed
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
-        """Show Django's form only to somebody who may sign in as the person."""
+        """Show Django's form only to somebody who may sign in as the person.
+
+        Raise NotAllowedError or OnlySuperuserError for others. An unknown `id` is left to Django, which answers 404.
+        """
         person = self.get_object(request, unquote(id))
         if person is not None:
             require_sign_in_manager(signed_in_user(request), person)
@@ -99,7 +102,10 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):
     def formfield_for_manytomany(
         self, db_field: "ManyToManyField[Any, Any]", request: HttpRequest, **kwargs: Any
     ) -> forms.ModelMultipleChoiceField | None:
-        """Offer teams only: the groups of the roles are chosen by `role`."""
+        """Offer teams only: the groups of the roles are chosen by `role`.
+
+        A role's group that is chosen here would contradict `role`.
+        """
         if db_field.name == "groups":
             kwargs["queryset"] = Group.objects.exclude(name__in=Role.values)
         return super().formfield_for_manytomany(db_field, request, **kwargs)

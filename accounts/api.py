@@ -52,7 +52,10 @@ class LoginSerializer(TokenObtainPairSerializer):
 
 class RefreshSerializer(TokenRefreshSerializer):
     def validate(self, attrs: dict[str, Any]) -> dict[str, str]:
-        """Return new tokens. SimpleJWT does not catch that the account was deleted, which would be a server error."""
+        """Return new tokens; raise InvalidToken if the account was deleted.
+
+        SimpleJWT does not catch that, which would be a server error.
+        """
         try:
             return super().validate(attrs)
         except User.DoesNotExist:

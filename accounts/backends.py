@@ -29,7 +29,8 @@ class LockoutBackend(AxesStandaloneBackend):
     """
 
     def authenticate(self, request: HttpRequest | None, username: str | None = None, **credentials: Any) -> None:
-        if request is None:
+        """Raise TooManyTriesError while the client is locked out."""
+        if request is None:  # no client, as in tests and commands
             return
         try:
             super().authenticate(request, username=username, **credentials)

@@ -65,9 +65,16 @@ def fingerprint(*values: Any) -> str:
 
 
 def find_created(user: User, key: str | None, fingerprint: str, queryset: QuerySet[M]) -> M | None:
-    """Return the object that the key created, or None. Does not wait for a concurrent request: check it before slow work."""
-    repeat_key = RepeatKey.objects.filter(user=user, key=key).first() if key else None
-    return _created_object(user, repeat_key, fingerprint, queryset) if repeat_key else None
+    """Return the object that the key created, or None. Raise KeyUsedError if it was used for another request.
+
+    Does not wait for a concurrent request. So this only saves slow work; `create_once` decides.
+    """
+    if not key:
+        return None
+    repeat_key = RepeatKey.objects.filter(user=user, key=key).first()
+    if repeat_key is None:
+        return None
+    return _created_object(user, repeat_key, fingerprint, queryset)
 
 
 @transaction.atomic

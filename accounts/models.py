@@ -27,7 +27,10 @@ class UserManager(DjangoUserManager["User"]):
     use_in_migrations = False
 
     def get_by_natural_key(self, username: str | None) -> "User":
-        """Return the account with exactly this name, else the only one whose name differs in case or look-alike letters."""
+        """Return the account with exactly this name, else the only one whose name differs in case or look-alike letters.
+
+        Raise DoesNotExist if there is none or if there are several: a sign-in must not choose between two people.
+        """
         users = list(self.filter(username=username)) or usernames.find_lookalikes(self.all(), username or "")
         if len(users) != 1:
             raise self.model.DoesNotExist
@@ -85,7 +88,10 @@ class User(AbstractUser):
         return self._state.adding or ("username" in self.__dict__ and self.username != self.stored_name)
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Validate the fields, but not a stored name: it may be older than the rules for names."""
+        """Validate the fields, but not a stored name: it may be older than the rules for names.
+
+        Otherwise the admin could not change anything else of such an account.
+        """
         excluded = set(exclude or ())
         if not self.has_new_name():
             excluded.add("username")

@@ -125,7 +125,10 @@ def perform_action(request: SignedInRequest, person: User, context: dict[str, An
 
 
 def _selected_heir(request: SignedInRequest) -> User | None:
-    """Return the person that the form names as the new owner, if any; a group cannot own objects."""
+    """Return the person that the form names as the new owner, if any; a group cannot own objects.
+
+    Raise InvalidError if nobody with an open account has this name.
+    """
     name = request.POST.get("heir", "")
     if not name or name.startswith("group:"):
         return None

@@ -72,18 +72,16 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     return queryset.filter(Q(**{f"{prefix}owner": user}) | Q(**{f"{prefix}pk__in": shared}))
 
 
-def get_visible(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """Return the object, or raise NotFoundError, so that a stranger never learns that it exists."""
+def get_visible(user: User, queryset: QuerySet[M], *, manage: bool = False, **lookup: object) -> M:
+    """Return the object of `queryset` that `lookup` selects.
+
+    Raise NotFoundError unless the person may see it, so that a stranger never learns that it exists. With `manage`, raise
+    NotAllowedError to somebody who may see it but not change it.
+    """
     obj = visible(user, queryset).filter(**lookup).first()
     if obj is None:
         raise NotFoundError
-    return obj
-
-
-def get_managed(user: User, queryset: QuerySet[M], **lookup: object) -> M:
-    """Return the object if the person may manage it; raise NotFoundError to a stranger, NotAllowedError to a reader."""
-    obj = get_visible(user, queryset, **lookup)
-    if not can_manage(user, obj):
+    if manage and not can_manage(user, obj):
         raise NotAllowedError
     return obj
 
@@ -136,25 +134,37 @@ def may_manage_role(user: User, person: User) -> bool:
 
 
 def base_model_allowed(name: str) -> bool:
-    """Return whether the list in the admin allows this base model of the hub."""
-    return any(fnmatchcase(name, pattern) for pattern in BaseModelRule.objects.values_list("pattern", flat=True))
+    """Return whether the list in the admin allows this base model of the hub.
+
+    `name` is an id such as `google-bert/bert-base-uncased`; case counts, as on the hub. An empty list allows nothing.
+    """
+    patterns = BaseModelRule.objects.values_list("pattern", flat=True)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def grant_access(obj: Model, *, to: User | Group, manage: bool = False) -> None:
-    """Let a person or a group see, or manage, the object."""
+    """Let a person or a group see, or manage, the object.
+
+    Who may do this is checked by `sharing.set_access`, not here. An object that is `shared_through` another one is shared
+    together with that one.
+    """
     shared = permission_object(obj)
     assign_perm(_perm(type(shared), manage), to, shared)
 
 
 def revoke_access(obj: Model, *, to: User | Group) -> None:
-    """Withdraw what `grant_access` gave to a person or a group."""
+    """Withdraw what `grant_access` gave to a person or a group, at both levels; do nothing if they had no access."""
     shared = permission_object(obj)
     for manage in (False, True):
         remove_perm(_perm(type(shared), manage), to, shared)
 
 
 def forget_shares(sender: type[Model], instance: Model, **kwargs: Any) -> None:
-    """Delete the shares of a deleted object: a later object with the same key must not inherit them."""
+    """Delete the shares of a deleted object: a later object with the same key must not inherit them.
+
+    A receiver of `post_delete` of every model. guardian's rows name an object by its key without a foreign key, so the
+    database does not delete them.
+    """
     if hasattr(instance, "owner_id") and not hasattr(instance, "shared_through"):
         for shares in (UserObjectPermission, GroupObjectPermission):
             content_type = ContentType.objects.get_for_model(sender)

@@ -39,10 +39,12 @@ def usage_of(user: User, kind: str) -> int:
 def limit_of(user: User, kind: str) -> int | None:
     """Return the person's limit: a number of runs, or bytes of storage; None if there is none."""
     own_limits = {"running": user.running_limit, "queued": user.queued_limit, "storage": user.storage_limit_mb}
-    most: int | None = settings.QUOTAS[kind] if own_limits[kind] is None else own_limits[kind]
+    most: int | None = own_limits[kind]
     if most is None:
-        return None
-    return most * MIB if kind == "storage" else most
+        most = settings.QUOTAS[kind]
+    if most is None or kind != "storage":
+        return most
+    return most * MIB
 
 
 def require_queue_quota(user: User) -> None:

@@ -49,12 +49,22 @@ class ResetTokens(PasswordResetTokenGenerator):
 
 
 def standing_of(user: User) -> str:
-    """Return the person's role and since when they have it: the value differs after each change, even a reverted one."""
-    since = Standing.objects.filter(user=user).values_list("since", flat=True).first()
-    return f"{user.role if user.is_active else 'closed'} {since and since.isoformat()}"
+    """Return the person's role and since when they have it: the value differs after each change, even a reverted one.
+
+    For a person without a stored standing the time is "None".
+    """
+    role = user.role if user.is_active else "closed"
+    standing = Standing.objects.filter(user=user).first()
+    since = standing.since.isoformat() if standing else None
+    return f"{role} {since}"
 
 
 def reset_path(person: User, *, maker: User | None = None) -> str:
-    """Return the path of a new link for `person`; `maker` is the administrator who passes it on."""
+    """Return the path of a new link for `person`.
+
+    `maker` is the administrator who passes it on; None for a link that is mailed to the person. It works once, until
+    PASSWORD_RESET_TIMEOUT has passed.
+    """
     uid = urlsafe_base64_encode(force_bytes(person.pk))
-    return reverse("password_reset_confirm", args=[uid, ResetTokens(maker).make_token(person)])
+    token = ResetTokens(maker).make_token(person)
+    return reverse("password_reset_confirm", args=[uid, token])

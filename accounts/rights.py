@@ -34,8 +34,12 @@ def groups_changed(instance: Any, action: str, reverse: bool, pk_set: set[int] |
     """Follow a change of membership. `instance` is the group if `reverse`, else the user."""
     if reverse and action == "pre_clear":  # a clear has no pk_set, so its members are noted beforehand
         instance.former_members = list(instance.user_set.values_list("pk", flat=True))
-    if action.startswith("post_"):
-        follow_roles((pk_set or instance.former_members) if reverse else [instance.pk])
+    if not action.startswith("post_"):
+        return
+    if reverse:
+        follow_roles(pk_set or instance.former_members)
+    else:
+        follow_roles([instance.pk])
 
 
 @receiver([pre_delete, post_delete], sender=Group)

@@ -17,14 +17,16 @@ PATTERN = r"ls_(?:pat|inv)_[0-9A-Za-z]{38}"
 
 
 def generate(kind: str) -> str:
-    """Return a new secret of a kind."""
-    head = f"ls_{kind}_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
+    """Return a new secret of a kind: `pat` for a personal API token, `inv` for an invitation."""
+    random_part = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM))
+    head = f"ls_{kind}_{random_part}"
     return head + _checksum(head)
 
 
 def is_well_formed(secret: str, kind: str) -> bool:
     """Return whether a secret has our format, this kind, and a valid checksum."""
-    head, checksum = secret[:-CHECKSUM], secret[-CHECKSUM:]
+    head = secret[:-CHECKSUM]
+    checksum = secret[-CHECKSUM:]
     prefix = f"ls_{kind}_"
     if len(secret) != len(prefix) + RANDOM + CHECKSUM or not secret.isascii() or not head.startswith(prefix):
         return False

@@ -80,7 +80,10 @@ def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[
 
 @transaction.atomic
 def end_token(*, user: User, pk: int) -> None:
-    """Revoke one of the person's own tokens; raise NotFoundError if it is somebody else's."""
+    """Revoke one of the person's own tokens.
+
+    Raise NotFoundError if it is somebody else's, so that nobody learns which keys exist.
+    """
     token = user.api_tokens.filter(pk=pk).first()
     if token is None:
         raise NotFoundError
@@ -159,7 +162,10 @@ def _invalid_fields(messages: dict[str, list[str]]) -> InvalidError:
 
 
 def create_reset_link(*, user: User, person: User) -> str:
-    """Return the path under which a person sets a new password, once, within a day. An admin passes it on."""
+    """Return the path under which a person sets a new password, once, within a day. An admin passes it on.
+
+    Raise an error unless `user` may sign in as the person (see permissions.require_sign_in_manager).
+    """
     require_sign_in_manager(user, person)
     record("user.reset_link", user=user, obj=person)
     return reset_path(person, maker=user)
@@ -183,7 +189,10 @@ def close_account(*, user: User, person: User, heir: User | None = None) -> int:
 
 @transaction.atomic
 def reopen_account(*, user: User, person: User) -> None:
-    """Let a person whose account was closed sign in again. Tokens and invitations do not come back."""
+    """Let a person whose account was closed sign in again. Tokens and invitations do not come back.
+
+    Raise an error unless `user` may change the person's role (see permissions.require_role_manager).
+    """
     require_role_manager(user, person)
     person.is_active = True
     person.save(update_fields=["is_active"])
@@ -192,7 +201,10 @@ def reopen_account(*, user: User, person: User) -> None:
 
 @transaction.atomic
 def remove_second_factor(*, user: User, person: User) -> None:
-    """Remove the second factor of somebody who lost the app, the key and the recovery codes."""
+    """Remove the second factor of somebody who lost the app, the key and the recovery codes.
+
+    Raise an error unless `user` may sign in as the person (see permissions.require_sign_in_manager).
+    """
     require_sign_in_manager(user, person)
     # One by one, because each deletion sends the signal that writes its audit entry.
     for authenticator in Authenticator.objects.filter(user=person):
@@ -201,7 +213,10 @@ def remove_second_factor(*, user: User, person: User) -> None:
 
 @transaction.atomic
 def set_limits(*, user: User, person: User, **limits: Any) -> None:
-    """Set limits of one person, by the names of the columns; None stands for the default of the installation."""
+    """Set limits of one person; None stands for the default of the installation. For administrators.
+
+    `limits` are columns of User: `running_limit` and `queued_limit` in runs, `storage_limit_mb` in MiB.
+    """
     require_admin(user)
     for name, value in limits.items():
         setattr(person, name, value)

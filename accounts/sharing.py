@@ -67,7 +67,10 @@ def kind_of(model: Model | type[Model]) -> str:
 
 
 def shared_object(user: User, kind: str, name: str) -> Any:
-    """Return the object of this kind and name; raise NotFoundError unless the user may see it."""
+    """Return the object of this kind and name, with its owner. `kind` is one of `shared_models`.
+
+    Raise NotFoundError for an unknown kind, and for an object that the user may not see.
+    """
     model = shared_models().get(kind)
     if model is None:
         raise NotFoundError
@@ -81,10 +84,16 @@ def access_list(obj: Model) -> list[Access]:
     people: Any = get_users_with_perms(shared, attach_perms=True, with_group_users=False)
     groups: Any = get_groups_with_perms(shared, attach_perms=True)
     sizes = dict(Group.objects.filter(pk__in=[g.pk for g in groups]).annotate(n=Count("user")).values_list("pk", "n"))
-    entries = [Access(shared.owner, _person_name(shared.owner), "owner", _("Owner"))]
+    holders = [(shared.owner, "owner", _("Owner"))]
     for person in sorted(people, key=User.get_username):
         level = "manage" if change_permission in people[person] else "view"
-        entries.append(Access(person, _person_name(person), level, _("Shared with this person")))
+        holders.append((person, level, _("Shared with this person")))
+    entries = []
+    for person, level, why in holders:
+        name = person.get_username()
+        if not person.is_active:
+            name += " " + _("(account closed)")
+        entries.append(Access(person, name, level, why))
     for group in sorted(groups, key=lambda group: group.name):
         level = "manage" if change_permission in groups[group] else "view"
         why = _("Shared with a group (members: %(count)s)") % {"count": sizes.get(group.pk, 0)}
@@ -93,15 +102,14 @@ def access_list(obj: Model) -> list[Access]:
     return entries
 
 
-def _person_name(person: User) -> str:
-    name = person.get_username()
-    return name if person.is_active else name + " " + _("(account closed)")
-
-
 def group_name(group: Group) -> str:
     """Return the group's name, or for a role's group, whom it stands for."""
-    role_names = {Role.ADMIN: _("all administrators"), Role.MEMBER: _("all members"), Role.VIEWER: _("all viewers")}
-    return role_names[Role(group.name)] if group.name in Role.values else group.name
+    role_names: dict[str, str] = {
+        Role.ADMIN: _("all administrators"),
+        Role.MEMBER: _("all members"),
+        Role.VIEWER: _("all viewers"),
+    }
+    return role_names.get(group.name, group.name)
 
 
 @transaction.atomic
@@ -140,8 +148,12 @@ def _give_away(user: User, obj: Any, to: User | Group) -> None:
 
 def count_owned_objects(person: User) -> dict[str, int]:
     """Return how many objects of each kind the person owns, without kinds of which there are none."""
-    counts = {kind: model._default_manager.filter(owner=person).count() for kind, model in shared_models().items()}
-    return {kind: count for kind, count in counts.items() if count}
+    counts = {}
+    for kind, model in shared_models().items():
+        count = model._default_manager.filter(owner=person).count()
+        if count:
+            counts[kind] = count
+    return counts
 
 
 @transaction.atomic
@@ -158,10 +170,18 @@ def hand_over(*, user: User, leaver: User, to: User) -> int:
 
 
 def find_recipients(name: str) -> list[User | Group]:
-    """Return whom a name stands for: a person, a group, or for `everyone` the groups of all roles."""
-    if name == EVERYONE:
-        return [Group.objects.get_or_create(name=role)[0] for role in Role]
-    return [person_or_group(name)]
+    """Return whom a name stands for: a person, a group, or for `everyone` the groups of all roles.
+
+    Raise InvalidError if there is no such person or group.
+    """
+    if name != EVERYONE:
+        return [person_or_group(name)]
+    groups: list[User | Group] = []
+    for role in Role:
+        # A role's group exists once somebody has had the role; whoever gets it later must see the object, too.
+        group, _new = Group.objects.get_or_create(name=role)
+        groups.append(group)
+    return groups
 
 
 def person_or_group(name: str) -> User | Group:

@@ -63,11 +63,17 @@ def find_lookalikes(people: QuerySet[U], name: str) -> list[U]:
 
 def name_for_lockout(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
     """Return the name under which django-axes counts wrong passwords: one for all spellings that sign in as one account."""
-    return key_of(str((credentials or {}).get("username") or ""))[:255]
+    username = (credentials or {}).get("username") or ""
+    key = key_of(str(username))
+    return key[:255]  # the width of the column in django-axes
 
 
 def _as_latin(char: str) -> str:
+    """Return the ASCII letter or digit that looks like `char`, or `char` itself if there is none."""
     if char.isascii():
         return char
-    look_alikes = [entry["c"] for entry in confusables.confusables_data.get(char, ())]
-    return next((other for other in look_alikes if other.isascii() and other.isalnum()), char)
+    for entry in confusables.confusables_data.get(char, ()):
+        look_alike: str = entry["c"]
+        if look_alike.isascii() and look_alike.isalnum():
+            return look_alike
+    return char

@@ -24,15 +24,14 @@ def signed_in_or_out(signal: Signal, user: AbstractBaseUser | None, **kwargs: An
         record("user.login" if signal is user_logged_in else "user.logout", user=user)
 
 
-@receiver(user_login_failed)
-def sign_in_refused(credentials: dict[str, Any], **kwargs: Any) -> None:
-    # The name may be of no account, and of any length.
-    record("user.login", result="refused", username=str(credentials.get("username", ""))[:150])
-
-
-@receiver(user_locked_out)
-def locked_out(username: str | None, **kwargs: Any) -> None:
-    record("user.locked_out", result="refused", username=str(username or "")[:150])
+@receiver([user_login_failed, user_locked_out])
+def sign_in_refused(
+    signal: Signal, credentials: dict[str, Any] | None = None, username: str | None = None, **kwargs: Any
+) -> None:
+    """Record a wrong password (the signal brings `credentials`), or a lock-out after too many (`username`)."""
+    name = username or (credentials or {}).get("username") or ""
+    action = "user.locked_out" if signal is user_locked_out else "user.login"
+    record(action, result="refused", username=str(name)[:150])  # it may be of no account, and of any length
 
 
 @receiver(authentication_failed)

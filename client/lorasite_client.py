@@ -211,7 +211,10 @@ class Lorasite:
         return cast(Task, self._json("POST", f"/api/task/{task_id}/resume"))
 
     def experiments(self, **filters: str) -> Iterator[Row]:
-        """Yield your experiments and those shared with you; filters: q, status, dataset, base_model, owner, sort."""
+        """Yield your experiments and those shared with you; filters: q, status, dataset, base_model, owner, sort.
+
+        Reads one page at a time from the server, when the iteration gets there.
+        """
         link: str | None = f"/api/experiments/mine?{urlencode(filters)}"
         while link:
             page = self._json("GET", link.removeprefix(self.site))
@@ -237,14 +240,20 @@ class Lorasite:
         return targets
 
     def predict(self, text: str, model: str | None = None) -> Prediction:
-        """Predict one text. Without a model, the server uses its default one, or else the most accurate."""
+        """Predict one text. Without a model, the server uses its default one, or else the most accurate.
+
+        model: the name of an experiment or of a registered model; "name@3" or "name@champion" is one version of it.
+        """
         body: dict[str, Any] = {"text": text}
         if model:
             body["model"] = model
         return cast(Prediction, self._json("POST", "/api/predict", body))
 
     def predict_all(self, texts: Sequence[str], model: str | None = None) -> list[Prediction]:
-        """Predict up to 64 texts at once; the predictions are in their order."""
+        """Predict up to 64 texts in one request, which is faster than one request each.
+
+        Returns the predictions in the order of the texts. model: as for `predict`.
+        """
         body: dict[str, Any] = {"texts": list(texts)}
         if model:
             body["model"] = model
@@ -259,7 +268,10 @@ class Lorasite:
         self._json("POST", f"/api/sharing/{kind}/{quote(name)}", {"to": to, "access": access})
 
     def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """Send a body, as JSON unless it is bytes, and return the parsed response."""
+        """Send a body, as JSON unless it is bytes, and return the parsed response; None for an empty one.
+
+        `headers` replace the default ones of the same name.
+        """
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         with self._send(method, path, body, {"Content-Type": "application/json", **(headers or {})}) as response:
@@ -295,6 +307,7 @@ class Lorasite:
 
 
 def _read_error(error: urllib.error.HTTPError) -> ApiError:
+    """Return the exception for a response with an error status, whoever wrote its body."""
     try:
         body = json.loads(error.read())
     except ValueError:  # a proxy's own page, not the site's JSON

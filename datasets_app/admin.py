@@ -1,14 +1,9 @@
 """Admin pages of datasets, read-only."""
 
-from typing import Any
-
 from django.contrib import admin
-from django.db.models import Count, QuerySet
-from django.http import HttpRequest
-from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin, TabularInline
 
-from web.admin_site import ReadOnly
+from web.admin_site import CountsVersions, ReadOnly
 
 from .models import Dataset, Finding, Version
 
@@ -27,7 +22,7 @@ class FindingInline(ReadOnly, TabularInline):
 
 
 @admin.register(Dataset)
-class DatasetAdmin(ReadOnly, ModelAdmin):
+class DatasetAdmin(ReadOnly, CountsVersions, ModelAdmin):
     """Datasets and their versions are read-only, because a run needs its dataset to be reproducible."""
 
     list_display = ["name", "owner", "version_count", "description", "created_at"]
@@ -35,13 +30,6 @@ class DatasetAdmin(ReadOnly, ModelAdmin):
     list_filter = ["created_at"]
     search_fields = ["name", "description", "owner__username"]
     inlines = [VersionInline]
-
-    @admin.display(description=_("versions"), ordering="count")
-    def version_count(self, dataset: Any) -> int:
-        return int(dataset.count)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
-        return super().get_queryset(request).annotate(count=Count("versions"))
 
 
 @admin.register(Version)

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from accounts.http import signed_in_user
 from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.models import User
-from accounts.permissions import get_managed, require_creator
+from accounts.permissions import require_creator
 from datasets_app import selectors, services
 from datasets_app.reading import hub
 from datasets_app.reading.uploads import discard_upload, keep_upload, limits_upload
@@ -116,15 +116,14 @@ class DatasetDetail(APIView):
     @extend_schema(operation_id="datasets_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
         """Delete a dataset that no run uses."""
-        dataset = get_managed(signed_in_user(request), Dataset.objects.all(), name=name)
-        services.delete(user=signed_in_user(request), dataset=dataset)
+        user = signed_in_user(request)
+        services.delete(user=user, dataset=selectors.dataset_for(user, name, manage=True))
         return Response(status=204)
 
 
 def _find_version(user: User, name: str, number: str | int | None, *, manage: bool = False) -> Version:
     """Return a version by dataset name and number, by default the newest; raise NotFoundError or NotAllowedError."""
-    dataset = get_managed(user, Dataset.objects.all(), name=name) if manage else selectors.dataset_for(user, name)
-    return selectors.version_of(dataset, number)
+    return selectors.version_of(selectors.dataset_for(user, name, manage=manage), number)
 
 
 def _render_made(request: Request, made: Version | DataTask) -> Response:
@@ -157,7 +156,7 @@ class Changes(APIView):
     def post(self, request: Request, name: str) -> Response:
         """Make a new version: fix a finding, edit rows, rename a label, add another version's rows, or apply decisions."""
         user = signed_in_user(request)
-        dataset = get_managed(user, Dataset.objects.all(), name=name)
+        dataset = selectors.dataset_for(user, name, manage=True)
         sent = ChangeSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         version = selectors.version_of(dataset, sent.validated_data.get("version"))
@@ -202,6 +201,7 @@ class Rows(APIView):
 
 
 def _parse_number(text: str) -> int:
+    """Return `limit` or `offset` as a number; raise InvalidError for anything but up to nine digits."""
     number = parse_whole_number(text)
     if number is None or len(text) > 9:
         raise InvalidError(_("limit and offset are whole numbers, 0 or more."), field="limit")
@@ -218,9 +218,10 @@ class Diff(APIView):
     )
     def get(self, request: Request, name: str) -> Response:
         """What differs between two versions; left out: the newest beside the one that it was made of."""
-        new = _find_version(signed_in_user(request), name, request.query_params.get("new"))
-        before = new.parent.number if new.parent else new.number
-        old = _find_version(signed_in_user(request), name, request.query_params.get("old") or before)
+        user = signed_in_user(request)
+        new = _find_version(user, name, request.query_params.get("new"))
+        before = new.parent or new
+        old = _find_version(user, name, request.query_params.get("old") or before.number)
         return Response({"old": old.number, "new": new.number, **diff.compare_versions(old, new)})
 
 

@@ -12,7 +12,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.http import SignedInRequest
-from accounts.permissions import get_managed
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
 from datasets_app.versions import changes, diff
@@ -21,7 +20,7 @@ from engine.errors import EngineError
 from web.errors import ConflictError, InvalidError
 from web.requests import parse_whole_number
 
-from .models import Dataset, DataTask, Version
+from .models import DataTask, Version
 
 
 @login_required
@@ -38,8 +37,10 @@ def edit(request: SignedInRequest, name: str) -> HttpResponse:
     row = request.POST.get("row", "")
     if parse_whole_number(row) is None:
         raise InvalidError(_("The row must be a number."), field="row")
-    cells = {"text": request.POST.get("text", ""), "label": request.POST.get("label", "")}
-    return make_version(request, name, {"did": "edit", "rows": {row: None if "drop" in request.POST else cells}})
+    cells = None  # drops the row
+    if "drop" not in request.POST:
+        cells = {"text": request.POST.get("text", ""), "label": request.POST.get("label", "")}
+    return make_version(request, name, {"did": "edit", "rows": {row: cells}})
 
 
 def make_version(request: SignedInRequest, name: str, change: dict[str, Any]) -> HttpResponse:
@@ -63,8 +64,11 @@ def redirect_to_result(request: SignedInRequest, made: Version | DataTask) -> Ht
 
 
 def managed_version(request: SignedInRequest, name: str) -> Version:
-    """Return the version that a form names; raise NotFoundError or NotAllowedError if the person may not change it."""
-    dataset = get_managed(request.user, Dataset.objects.all(), name=name)
+    """Return the version that a form names in `version`; without one, the newest.
+
+    Raise NotFoundError or NotAllowedError if the person may not change the dataset.
+    """
+    dataset = selectors.dataset_for(request.user, name, manage=True)
     return selectors.version_of(dataset, request.POST.get("version"))
 
 
@@ -90,9 +94,13 @@ def tokens(request: SignedInRequest, name: str) -> HttpResponse:
 @login_required
 @require_safe
 def compare(request: SignedInRequest, name: str) -> HttpResponse:
-    """Compare two versions: rows added, dropped, relabelled and rewritten."""
+    """Compare two versions: rows added, dropped, relabelled and rewritten.
+
+    `new` is by default the newest, `old` the one that `new` was made of.
+    """
     dataset = selectors.dataset_for(request.user, name)
     new = selectors.version_of(dataset, request.GET.get("new"))
-    old = selectors.version_of(dataset, request.GET.get("old") or (new.parent.number if new.parent else new.number))
+    before = new.parent or new
+    old = selectors.version_of(dataset, request.GET.get("old") or before.number)
     context = {"dataset": dataset, "old": old, "new": new, **diff.compare_versions(old, new)}
     return render(request, "datasets_app/compare.html", context)

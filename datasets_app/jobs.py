@@ -32,6 +32,7 @@ class DataProgress(Progress):
         self.stop = stop
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Note the stage (a value of DataTask.Stage), with `done` of `total` steps, and write it when due."""
         self.changes = {"stage": DataTask.Stage(stage), "step": done, "total_steps": total}
         self.write_when_due()
         if self.stop.is_set():

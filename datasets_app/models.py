@@ -77,7 +77,12 @@ class Version(models.Model):
     def sizes(self) -> dict[int, int]:
         """Return {inode: bytes} of its files; versions that share a file have the same inode. Empty if the rows are gone."""
         path = self.path
-        files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
+        if path.is_dir():
+            files = list(path.iterdir())
+        elif path.exists():
+            files = [path]
+        else:
+            return {}
         return {file.stat().st_ino: file.stat().st_size for file in files}
 
 

@@ -8,7 +8,7 @@ from django.db.models import F, Prefetch, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number
@@ -20,28 +20,38 @@ from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 def datasets_for(user: User) -> QuerySet[Dataset]:
     """Return the datasets that the person may see, each with its versions, newest first, and their findings."""
     findings = Prefetch("versions__findings", Finding.objects.defer("examples"))
-    return visible(user, Dataset.objects.select_related("owner")).prefetch_related(
-        Prefetch("versions", Version.objects.select_related("parent", "author")), findings
-    )
+    versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
+    datasets = visible(user, Dataset.objects.select_related("owner"))
+    return datasets.prefetch_related(versions, findings)
 
 
 @counts_usage("storage")
 def stored_by(user: User) -> int:
-    """Return the bytes on disk of the rows that a person owns; rows that versions share count once."""
+    """Return the bytes on disk of the rows that a person owns.
+
+    Files that versions share (hard links, see versions.canonical) have one inode and count once.
+    """
     sizes: dict[int, int] = {}
     for version in Version.objects.filter(dataset__owner=user).only("hash"):
         sizes |= version.sizes()
     return sum(sizes.values())
 
 
-def dataset_for(user: User, name: str) -> Dataset:
-    """Return a dataset that the person may see, with its versions; raise NotFoundError otherwise."""
+def dataset_for(user: User, name: str, *, manage: bool = False) -> Dataset:
+    """Return a dataset with its versions, newest first.
+
+    Raise NotFoundError unless the person may see it; with `manage`, NotAllowedError to somebody who may not change it.
+    """
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
-    return get_visible(user, Dataset.objects.select_related("owner").prefetch_related(versions), name=name)
+    datasets = Dataset.objects.select_related("owner").prefetch_related(versions)
+    return get_visible(user, datasets, manage=manage, name=name)
 
 
 def version_of(dataset: Dataset, number: object) -> Version:
-    """Return the version with this number, or the newest if no number is given; raise NotFoundError otherwise."""
+    """Return the version with this number, or the newest if no number is given; raise NotFoundError otherwise.
+
+    `number` is a number, or the text of a form or an address. Versions are compared here, as they are prefetched mostly.
+    """
     if number in (None, ""):
         return dataset.latest
     for version in dataset.versions.all():
@@ -78,8 +88,8 @@ def version_for(user: User, reference: str) -> Version:
 
 def next_number(name: str) -> int:
     """Return the number that the next version of the dataset with this name gets."""
-    dataset = Dataset.objects.filter(name=name).first()
-    return dataset.latest.number + 1 if dataset and dataset.versions.exists() else 1
+    newest = Version.objects.filter(dataset__name=name).order_by("-number").first()
+    return newest.number + 1 if newest else 1
 
 
 def broken_lines(version: Version) -> str:
@@ -93,7 +103,7 @@ def broken_lines(version: Version) -> str:
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
     """Return a task of the person, or any task for an admin; raise NotFoundError otherwise."""
     tasks = DataTask.objects.select_related("version")
-    return get_managed(user, tasks, pk=task_id) if manage else get_visible(user, tasks, pk=task_id)
+    return get_visible(user, tasks, manage=manage, pk=task_id)
 
 
 def running_tasks(user: User) -> QuerySet[DataTask]:

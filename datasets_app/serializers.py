@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from web.requests import parse_whole_number
@@ -33,6 +32,7 @@ class UploadSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(required=False, allow_blank=True, max_length=300)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require a file or a data set of the hub; only the latter has a configuration and a revision."""
         if not attrs.get("hub") and "file" not in attrs:
             raise serializers.ValidationError({"file": _("Send a file, or name a data set of the hub.")})
         for name in ("config", "revision"):
@@ -53,15 +53,16 @@ class VersionSerializer(serializers.ModelSerializer[Version]):
     version = serializers.IntegerField(source="number")
     labels = _Counts()
     splits = _Counts()
-    parent = serializers.SerializerMethodField()  # type: ignore[assignment]  # DRF has an attribute of that name
+    parent = serializers.IntegerField(  # type: ignore[assignment]  # DRF has an attribute of that name
+        source="parent.number",
+        read_only=True,
+        allow_null=True,
+        help_text="Number of the version that this one follows.",
+    )
 
     class Meta:
         model = Version
         fields = ["version", "hash", "rows", "labels", "splits", "parent", "note"]
-
-    def get_parent(self, version: Version) -> int | None:
-        """Number of the version that this one follows."""
-        return version.parent.number if version.parent else None
 
 
 class FindingSerializer(serializers.ModelSerializer[Finding]):
@@ -91,14 +92,10 @@ class DatasetSerializer(serializers.ModelSerializer[Dataset]):
 
 
 class DatasetReportSerializer(DatasetSerializer):
-    report = serializers.SerializerMethodField()
+    report = ReportSerializer(source="latest", read_only=True)
 
     class Meta(DatasetSerializer.Meta):
         fields = [*DatasetSerializer.Meta.fields, "report"]
-
-    @extend_schema_field(ReportSerializer)
-    def get_report(self, dataset: Dataset) -> dict[str, Any]:
-        return dict(ReportSerializer(dataset.latest).data)
 
 
 class DataTaskSerializer(serializers.ModelSerializer[DataTask]):
@@ -131,6 +128,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
     NEEDED = {"fix": ["code"], "edit": ["rows"], "rename": ["label", "to"], "merge": ["other"], "relabel": []}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require the fields that the kind of change needs (see NEEDED), and numbers as keys of `rows`."""
         missing = [name for name in self.NEEDED[attrs["did"]] if name not in attrs]
         if missing:
             raise serializers.ValidationError({name: _("This field is needed here.") for name in missing})

@@ -19,7 +19,7 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
-from accounts.permissions import can_manage, get_managed, require_creator
+from accounts.permissions import can_manage, require_creator
 from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading import hub, uploads
@@ -32,7 +32,7 @@ from web.throttles import throttle_posts
 from work.models import ENDED, Status
 
 from .forms import HubForm, StoreForm, UploadForm
-from .models import Dataset, DataTask
+from .models import DataTask
 
 if TYPE_CHECKING:
     from datasets_app.reading.table import Table
@@ -49,6 +49,7 @@ _READ_OPTIONS = ("encoding", "delimiter", "text_column", "label_column")
 @login_required
 @require_safe
 def dataset_list(request: SignedInRequest) -> HttpResponse:
+    """List the datasets that the person may see, 25 on a page, and the person's unfinished tasks."""
     page = Paginator(selectors.datasets_for(request.user), 25).get_page(request.GET.get("page"))
     lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
     context = {"page": page, "lines": lines, "tasks": selectors.running_tasks(request.user)}
@@ -273,7 +274,8 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
 @require_safe
 def broken(request: SignedInRequest, name: str) -> HttpResponse:
     """Download the lines that could not be read, as a text file."""
-    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
+    dataset = selectors.dataset_for(request.user, name)
+    version = selectors.version_of(dataset, request.GET.get("version"))
     lines = selectors.broken_lines(version)
     response = HttpResponse(lines, content_type="text/plain; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
@@ -283,7 +285,7 @@ def broken(request: SignedInRequest, name: str) -> HttpResponse:
 @login_required
 @require_POST
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
-    dataset = get_managed(request.user, Dataset.objects.all(), name=name)
+    dataset = selectors.dataset_for(request.user, name, manage=True)
     try:
         services.delete(user=request.user, dataset=dataset)
     except ConflictError as error:

@@ -1,14 +1,11 @@
-from typing import Any
-
 from django.contrib import admin, messages
-from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin, TabularInline
 
 from accounts.http import SignedInRequest
-from web.admin_site import ReadOnly
+from web.admin_site import CountsVersions, ReadOnly
 
 from .models import Experiment, ModelVersion, RegisteredModel
 from .registry import services
@@ -38,7 +35,7 @@ class ModelVersionInline(ReadOnly, TabularInline):
 
 
 @admin.register(RegisteredModel)
-class RegisteredModelAdmin(ReadOnly, ModelAdmin):
+class RegisteredModelAdmin(ReadOnly, CountsVersions, ModelAdmin):
     """Registered models with their versions, read-only. Models are edited, shared and deleted on their own page."""
 
     list_display = ["name", "owner", "version_count", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
@@ -47,13 +44,6 @@ class RegisteredModelAdmin(ReadOnly, ModelAdmin):
     search_fields = ["name", "summary", "owner__username"]
     fields = ["name", "owner", "summary", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
     inlines = [ModelVersionInline]
-
-    @admin.display(description=gettext_lazy("versions"), ordering="count")
-    def version_count(self, model: Any) -> int:
-        return int(model.count)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[RegisteredModel]:
-        return super().get_queryset(request).annotate(count=Count("versions"))
 
 
 @admin.register(ModelVersion)

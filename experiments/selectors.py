@@ -9,7 +9,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import InvalidError, NotFoundError
 
@@ -31,29 +31,36 @@ def experiments_for(user: User) -> QuerySet[Experiment]:
 
 @counts_usage("storage")
 def stored_bytes(user: User) -> int:
-    """Return the size of the results folders that a person owns."""
-    experiments = Experiment.objects.filter(owner=user).only("name")
-    return sum(entry["size"] for experiment in experiments for entry in files(experiment))
+    """Return the bytes of the results folders that a person owns.
+
+    They are read from the disk and not from the database, because a run in progress adds and drops checkpoints.
+    """
+    total = 0
+    for experiment in Experiment.objects.filter(owner=user).only("name"):
+        total += sum(entry["size"] for entry in files(experiment))
+    return total
 
 
 def get_experiment(user: User, name: str, *, manage: bool = False) -> Experiment:
     """Return the experiment with its run and data; with `manage`, only to those who may change and delete it."""
     experiments = Experiment.objects.select_related("task", "owner", "version__dataset")
-    if manage:
-        return get_managed(user, experiments, name=name)
-    return get_visible(user, experiments, name=name)
+    return get_visible(user, experiments, manage=manage, name=name)
 
 
 def experiments_named(user: User, names: list[str]) -> list[Experiment]:
-    """Return these experiments in this order; NotFound unless the person may see each of them."""
-    experiments = {experiment.name: experiment for experiment in experiments_for(user).filter(name__in=names)}
-    if len(experiments) != len(names):
+    """Return these experiments in this order; `names` holds each name once.
+
+    Raise NotFoundError unless the person may see all of them.
+    """
+    experiments = experiments_for(user).filter(name__in=names)
+    by_name = {experiment.name: experiment for experiment in experiments}
+    if len(by_name) != len(names):
         raise NotFoundError
-    return [experiments[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """Return the values that the list can be filtered by."""
+    """Return the values that the list can be filtered by: dataset and base model, at most 200 of each."""
     # Without the default order, whose column would make every row distinct.
     experiments = visible(user, Experiment.objects.order_by())
     datasets = experiments.values_list("dataset_name", flat=True).distinct()[:200]
@@ -110,17 +117,24 @@ def search(
 
 
 def select_columns(keys: list[str]) -> list[Column]:
-    """Return the columns of these keys in their fixed order, or the default ones if no key is given."""
+    """Return the columns of these keys in their fixed order, or the default ones if no key is given.
+
+    Raise InvalidError for a key that no column has.
+    """
+    allowed = [column.key for column in COLUMNS]
     for key in keys:
-        require_one_of(key, [column.key for column in COLUMNS], "columns")
-    return [column for column in COLUMNS if column.key in (keys or DEFAULT)]
+        require_one_of(key, allowed, "columns")
+    selected = keys or DEFAULT
+    return [column for column in COLUMNS if column.key in selected]
 
 
 def require_one_of(value: str, allowed: Iterable[str], field: str) -> None:
-    """Raise Invalid with the allowed values unless this is one of them."""
-    if value not in allowed:
-        listed = ", ".join(name for name in allowed if name)
-        raise InvalidError(_("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}, field=field)
+    """Raise InvalidError, which lists the allowed values, unless `value` is one of them."""
+    if value in allowed:
+        return
+    listed = ", ".join(name for name in allowed if name)  # "" stands for no filter and has no name
+    message = _("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}
+    raise InvalidError(message, field=field)
 
 
 def files(experiment: Experiment) -> list[dict[str, Any]]:

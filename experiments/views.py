@@ -119,7 +119,9 @@ def everything(request: SignedInRequest, name: str) -> FileResponse:
 @login_required
 @require_POST
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
-    remaining = services.delete(user=request.user, experiment=get_experiment(request.user, name, manage=True))
+    """Delete an experiment with its run and its folder."""
+    experiment = get_experiment(request.user, name, manage=True)
+    remaining = services.delete(user=request.user, experiment=experiment)
     messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
     if remaining:
         messages.warning(request, _("Some of its files could not be deleted; the server's log names them."))

@@ -36,9 +36,11 @@ def figures() -> dict[str, Any]:
 
 def processor() -> str:
     """Return the processor's name as its maker gives it."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    with contextlib.suppress(OSError):  # only Linux has this file
+        text = CPU_INFO.read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
+            if line.startswith("model name"):  # not on every ARM processor
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 

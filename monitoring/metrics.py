@@ -84,6 +84,10 @@ def worker_metrics() -> Iterator[Metric]:
 
 
 def gauge(name: str, description: str, labels: list[str], values: Iterable[tuple[list[str], float]]) -> Metric:
+    """Return the gauge `lorasite_<name>`.
+
+    `values` are pairs: a value for each of `labels`, in their order, and the number.
+    """
     family = GaugeMetricFamily(f"lorasite_{name}", description, labels=labels)
     for label_values, value in values:
         family.add_metric(label_values, value)

@@ -3,7 +3,7 @@
 import logging
 
 from django.db import DatabaseError, connection
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 
 from work.signals import worker_alive, worker_left
 
@@ -12,18 +12,17 @@ from . import services
 log = logging.getLogger(__name__)
 
 
-@receiver(worker_alive)
-def store_heartbeat(kind: str, **kwargs: object) -> None:
+@receiver([worker_alive, worker_left])
+def update_worker(signal: Signal, kind: str = "", **kwargs: object) -> None:
+    """Renew the row of this worker while it lives, and delete it when it ends; `kind` is the queue that it serves.
+
+    A database that is away is logged and nothing more: it must not end the worker.
+    """
     try:
-        services.record_heartbeat(kind)
+        if signal is worker_alive:
+            services.record_heartbeat(kind)
+        else:
+            services.remove_worker()
     except DatabaseError as error:
-        log.warning("The heartbeat of this worker could not be stored: %s", error)
+        log.warning("The row of this worker could not be written: %s", error)
         connection.close()  # the next heartbeat connects again
-
-
-@receiver(worker_left)
-def forget_worker(**kwargs: object) -> None:
-    try:
-        services.remove_worker()
-    except DatabaseError as error:
-        log.warning("The row of this worker could not be deleted: %s", error)

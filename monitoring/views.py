@@ -26,8 +26,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
     """Answer 503 with the reasons while a check fails. `?only=database&only=disk` runs some of the checks."""
     checks = health.checks(request.GET.getlist("only"))
     ready = health.is_ready(checks)
-    body = {"ready": ready, "checks": {check.name: {"state": check.state, "reason": check.reason} for check in checks}}
-    return JsonResponse(body, status=200 if ready else 503, json_dumps_params={"ensure_ascii": False})
+    states = {check.name: {"state": check.state, "reason": check.reason} for check in checks}
+    body = {"ready": ready, "checks": states}
+    status = 200 if ready else 503
+    return JsonResponse(body, status=status, json_dumps_params={"ensure_ascii": False})
 
 
 @require_safe

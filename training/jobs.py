@@ -55,7 +55,7 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
         try:
             with closing(events):  # cleans up behind the engine at once, also when the lease is lost
                 for event in events:
-                    stop.check_lease()
+                    stop.heartbeat.check()
                     progress.add(event)
                     metrics = getattr(event, "metrics", metrics)
         except RunInterruptedError:

@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage, limit_of
 from web.errors import InvalidError
 
@@ -34,9 +34,7 @@ def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> Task:
     """Return the task with its experiment and data; with `manage`, only to those who may cancel and resume it."""
     tasks = Task.objects.select_related("experiment__version__dataset", "owner")
-    if manage:
-        return get_managed(user, tasks, pk=task_id)
-    return get_visible(user, tasks, pk=task_id)
+    return get_visible(user, tasks, manage=manage, pk=task_id)
 
 
 @counts_usage("running")

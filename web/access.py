@@ -36,7 +36,10 @@ def may_read_metrics(environ: Mapping[str, object]) -> bool:
 
 def is_loopback(name: str) -> bool:
     """Return whether a host name or an address, also in brackets, is this machine's loopback."""
+    if name == "localhost":
+        return True
+    address = name.strip("[]")  # an IPv6 address stands in brackets in a Host header
     try:
-        return name == "localhost" or ip_address(name.strip("[]")).is_loopback
-    except ValueError:
+        return ip_address(address).is_loopback
+    except ValueError:  # the name of another host
         return False

@@ -44,12 +44,20 @@ def add_user_and_json_options(parser: CommandParser) -> None:
 
 def command_error(error: LorasiteError) -> CommandError:
     """Return the command's error for `error`: its message, its problems one per line, and the exit status."""
-    problems = [f"  {p['field'] or 'configuration'}: {p['message']}" for p in error.problems]
-    return CommandError("\n".join([str(error.message), *problems]), returncode=EXITS.get(error.status, REFUSED))
+    lines = [str(error.message)]
+    for problem in error.problems:
+        field = problem["field"] or "configuration"
+        lines.append(f"  {field}: {problem['message']}")
+    status = EXITS.get(error.status, REFUSED)
+    return CommandError("\n".join(lines), returncode=status)
 
 
 def align_columns(rows: list[list[Any]]) -> list[str]:
     """Format rows as lines with aligned columns; the first row is the header, None is shown as a dash."""
     cells = [["–" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return lines

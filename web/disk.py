@@ -91,8 +91,12 @@ def require_disk_space(more: int = 0) -> None:
 
 def has_disk_space(more: int = 0) -> bool:
     """Return whether `more` bytes fit into both DATA_DIR and RESULTS_DIR without the reserve."""
-    folders = (settings.DATA_DIR, settings.RESULTS_DIR)
-    return all(_free(Path(folder)) + _reserve_size() - settings.DISK_RESERVE >= LOW + more for folder in folders)
+    reserve_to_fill = settings.DISK_RESERVE - _reserve_size()
+    for folder in (settings.DATA_DIR, settings.RESULTS_DIR):
+        available = _free(Path(folder)) - reserve_to_fill
+        if available < LOW + more:
+            return False
+    return True
 
 
 def keep_reserve() -> None:

@@ -80,7 +80,9 @@ class ErrorMiddleware:
 
 def disk_error_to_show(error: BaseException | None) -> LorasiteError | None:
     """Return the error to show if a full or read-only disk caused `error`, and log the traceback; else None."""
-    disk_error = disk.error_to_show(error) if error else None
+    if error is None:
+        return None
+    disk_error = disk.error_to_show(error)
     if disk_error:
         log.error("%s", disk_error, exc_info=error)
     return disk_error

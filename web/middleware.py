@@ -26,11 +26,14 @@ class ProxyMiddleware(MiddlewareMixin):
     """Trust only the last TRUSTED_PROXIES hops of X-Forwarded-For; clients can forge the earlier ones."""
 
     def process_request(self, request: HttpRequest) -> None:
-        if settings.TRUSTED_PROXIES:
-            hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-            # The last hop was written by the proxy nearest to us, the one before by the next, and so on.
-            if hops:
-                request.META["REMOTE_ADDR"] = hops[-min(settings.TRUSTED_PROXIES, len(hops))]
+        if not settings.TRUSTED_PROXIES:
+            return
+        header = request.META.get("HTTP_X_FORWARDED_FOR", "")
+        hops = [hop.strip() for hop in header.split(",") if hop.strip()]
+        # The last hop was written by the proxy nearest to us, the one before by the next, and so on.
+        if hops:
+            trusted = min(settings.TRUSTED_PROXIES, len(hops))
+            request.META["REMOTE_ADDR"] = hops[-trusted]
 
 
 class DiskSpaceMiddleware(MiddlewareMixin):
@@ -39,9 +42,11 @@ class DiskSpaceMiddleware(MiddlewareMixin):
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         disk.keep_reserve()
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        if length <= disk.SMALL or disk.has_disk_space(length):
+        if length <= disk.SMALL:
             return None
-        return error_page(request, disk.DiskFullError())
+        if not disk.has_disk_space(length):
+            return error_page(request, disk.DiskFullError())
+        return None
 
 
 class PrivateMiddleware(MiddlewareMixin):
@@ -82,9 +87,12 @@ class BodyMiddleware(MiddlewareMixin):
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         reason = request.META.get("webserver.refused", "")
-        if reason in self.REFUSED and not (reason == "too_large" and request.path in settings.UPLOAD_ADDRESSES):
-            return error_page(request, self.REFUSED[reason]())
-        return None
+        if reason not in self.REFUSED:
+            return None
+        if reason == "too_large" and request.path in settings.UPLOAD_ADDRESSES:
+            return None
+        error = self.REFUSED[reason]()
+        return error_page(request, error)
 
 
 class ApiMiddleware(ConditionalGetMiddleware):

@@ -9,7 +9,10 @@ from web.errors import InvalidError
 
 
 def require_valid_name(name: str, *, field: str, reserved: Collection[str]) -> None:
-    """Raise InvalidError unless a new object may have this name. `reserved`: addresses of pages, in lower case."""
+    """Raise InvalidError unless a new object may have this name.
+
+    `field` is the field of the form or the API at fault; `reserved` are addresses of pages, in lower case.
+    """
     if not is_valid_name(name):
         raise InvalidError(_(NAME_RULE), field=field)
     if name.lower() in reserved:

@@ -86,8 +86,10 @@ def rows_after(model: type[Model], path: str, descending: bool, cursor: str) -> 
 def encode_cursor(row: Model, path: str) -> str:
     """Return the cursor of a row: its sort value and key as URL-safe base64 of JSON."""
     value = attrgetter(path.replace("__", "."))(row)
-    if not isinstance(value, str | int | float | None):
-        value = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    if hasattr(value, "isoformat"):  # JSON has no dates and times
+        value = value.isoformat()
+    elif not isinstance(value, str | int | float | None):
+        value = str(value)
     text = json.dumps([value, str(row.pk)], ensure_ascii=False)
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -103,7 +105,10 @@ def decode_cursor(model: type[Model], path: str, cursor: str) -> tuple[Any, Any]
 
 
 def _field(model: type[Model], path: str) -> Any:
+    """Return the field at the end of a lookup path such as `task__status`; raise FieldError if there is none."""
     *relations, name = path.split("__")
     for relation in relations:
         model = model._meta.get_field(relation).related_model  # type: ignore[assignment]
-    return model._meta.pk if name == "pk" else model._meta.get_field(name)
+    if name == "pk":
+        return model._meta.pk
+    return model._meta.get_field(name)

@@ -3,7 +3,6 @@
 import hashlib
 from ipaddress import IPv6Network, ip_address
 from typing import Any
-from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response
@@ -17,22 +16,21 @@ from web.errors import InvalidError
 LONGEST_NUMBER = 18  # digits that fit a database's 64-bit integer
 
 
-class StrictCharField(serializers.CharField):
-    """A string. DRF's own field also accepts numbers."""
+class _OnlyStrings(serializers.Field[Any, Any, Any, Any]):
+    """Mixin for a field that refuses values of JSON that are no strings."""
 
-    def to_internal_value(self, data: object) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
-
-
-class StrictUUIDField(serializers.UUIDField):
-    """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
-
-    def to_internal_value(self, data: object) -> UUID:
+    def to_internal_value(self, data: object) -> Any:
         if not isinstance(data, str):
             self.fail("invalid", value=data)
         return super().to_internal_value(data)
+
+
+class StrictCharField(_OnlyStrings, serializers.CharField):
+    """A string. DRF's own field also accepts numbers."""
+
+
+class StrictUUIDField(_OnlyStrings, serializers.UUIDField):
+    """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
 
 
 def parse_whole_number(text: str) -> int | None:
@@ -63,13 +61,20 @@ def client_network(request: HttpRequest | Request) -> str | None:
 
 
 def compute_etag(*facts: Any) -> str:
-    """Return an ETag computed from the facts that determine a response, without rendering it."""
+    """Return an ETag computed from the facts that determine a response, without rendering it.
+
+    The reader's language is one of them, because responses contain translated sentences.
+    """
     fingerprint = repr((get_language(), *facts)).encode()
-    return f'"{hashlib.sha256(fingerprint).hexdigest()[:32]}"'
+    digest = hashlib.sha256(fingerprint).hexdigest()[:32]
+    return f'"{digest}"'
 
 
 def not_modified_response(request: Request, tag: str) -> HttpResponse | None:
-    """Return a 304 response if the client already has the response with this ETag, else None."""
+    """Return a 304 response if the client already has the response with this ETag, else None.
+
+    It carries the ETag, as RFC 9110 (15.4.5) requires.
+    """
     response: HttpResponse | None = get_conditional_response(request._request, etag=tag)
     if response is not None:
         response["ETag"] = tag

@@ -102,7 +102,10 @@ class Schema(AutoSchema):
         return schema
 
     def _map_basic_serializer(self, serializer: serializers.Serializer[Any], direction: str) -> dict[str, Any]:
-        """Describe that a serializer that is `closed` accepts no other fields, and not none of its own."""
+        """Describe that a serializer that is `closed` accepts no other fields, and not none of its own.
+
+        `closed` is an attribute of serializers whose views call `web.requests.refuse_unknown_fields`.
+        """
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
         if direction == "request" and getattr(serializer, "closed", False):
             return schema | {"additionalProperties": False, "minProperties": 1}

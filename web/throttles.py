@@ -52,9 +52,11 @@ class RateThrottle(SimpleRateThrottle):
         return caches["throttles"]
 
     def allow_request(self, request: HttpRequest | Request, view: APIView | None) -> bool:
+        """Count the request, and return whether it is within the limit."""
         try:
             return super().allow_request(request, view)  # type: ignore[arg-type]  # it only passes them on
         except RedisError as error:
+            # Wrong passwords are still limited: django-axes counts them in the database.
             log.warning("Redis is unavailable, so requests are not throttled (%s).", error)
             return True
 

@@ -12,6 +12,6 @@ __all__ = ["Deadlines", "Head", "Site", "serve"]
 
 def serve(site: Site) -> None:
     """Answer requests until SIGTERM or SIGINT."""
-    from .process import Process
+    from .process import Process  # gunicorn and waitress: not needed to describe a Site
 
     Process(site).run()

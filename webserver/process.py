@@ -66,6 +66,7 @@ class Server(TcpWSGIServer):
             max_request_header_size=HEAD_BYTES,
             max_request_body_size=1 << 62,  # Request decides, by the address
             recv_bytes=32 * 1024,
+            # At its own limit waitress stops accepting. `tidy` makes room at ours before that, once per turn of the loop.
             connection_limit=site.connections + 100,
             clear_untrusted_proxy_headers=False,  # the application knows how many proxies are ours
             log_socket_errors=False,

@@ -83,8 +83,11 @@ class Request(HTTPRequestParser):
         """Return how many bytes on disk this request may still need."""
         if self.body_rcv is None or self.body_rcv.getbuf().discarded:
             return 0
+        # A chunked body does not say beforehand how long it is, so it counts as the longest that is allowed.
         size = self.limit if self.chunked else self.content_length
-        return size if size > BODY_MEMORY else 0
+        if size <= BODY_MEMORY:
+            return 0
+        return size
 
     def received(self, data: bytes) -> int:
         """Parse what arrived and return how much of it belongs to this request.
@@ -116,7 +119,8 @@ class Request(HTTPRequestParser):
         elapsed = time.monotonic() - self.begun
         if not self.headers_finished:
             return elapsed > allowed.head
-        return bool(elapsed > allowed.body + self.body_bytes_received / allowed.body_rate)
+        allowed_for_body = allowed.body + self.body_bytes_received / allowed.body_rate
+        return bool(elapsed > allowed_for_body)
 
     def _check_body(self, body: Body) -> None:
         """Refuse a body that turned out too large or that the disk did not take."""

@@ -116,7 +116,8 @@ class Work(models.Model):
             return 100
         if not self.total_steps:
             return 0
-        return min(99, int(100 * self.step / self.total_steps))
+        done = int(100 * self.step / self.total_steps)
+        return min(99, done)
 
     def move(self, to: Status, *, frm: Collection[Status], attempt: int | None = None, **changes: Any) -> None:
         """Change the status, and `changes` with it; raise WrongStateError if the row is not in one of the statuses `frm`.
@@ -134,7 +135,10 @@ class Work(models.Model):
         self.refresh_from_db()
 
     def cancel(self) -> None:
-        """End a waiting task now and request that a running one stops; raise WrongStateError if it has ended."""
+        """End a waiting task now and request that a running one stops; raise WrongStateError if it has ended.
+
+        The worker of a running task looks for the request after each step, saves the place and ends the task.
+        """
         running = type(self)._default_manager.filter(pk=self.pk, status=Status.STARTED)
         if running.update(cancel_requested=True):
             self.refresh_from_db()

@@ -49,7 +49,11 @@ def device_kind_for(wanted: str) -> str:
 
 
 def connect(timeout: float = 2.0) -> redis.Redis:
-    """Return a Redis client that gives up soon: a page that submits must not hang because Redis is away."""
+    """Return a Redis client that gives up soon: a page that submits must not hang because Redis is away.
+
+    `timeout` is in seconds, for each answer; a worker that waits for a job needs a longer one. Connecting may take a
+    second, and nothing is tried twice.
+    """
     return redis.Redis.from_url(
         settings.REDIS_URL, socket_connect_timeout=1, socket_timeout=timeout, retry=Retry(NoBackoff(), 0)
     )

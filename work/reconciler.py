@@ -38,6 +38,7 @@ class Clock:
         previous = self.offset
         if database_time is not None:
             self.offset = database_time.timestamp() - here
+            # A smaller jump expires no lease: a holder renews it after a quarter of LEASE_SECONDS.
             if previous is not None and abs(self.offset - previous) > settings.LEASE_SECONDS / 2:
                 log.warning("The clock was moved by %.0f s; leases get time to be renewed.", self.offset - previous)
                 self.trusted_from = here + settings.LEASE_SECONDS
@@ -77,8 +78,9 @@ def _pending_tasks(**where: object) -> list[Work]:
 
 def take_back_abandoned() -> int:
     """Put running tasks whose lease has expired back in the queue, or fail them; return how many."""
-    expired = {"status": Status.STARTED, "lease_until__lt": Now()}
-    abandoned = [task for kind in task_kinds() for task in kind._default_manager.filter(**expired)]
+    abandoned: list[Work] = []
+    for kind in task_kinds():
+        abandoned += kind._default_manager.filter(status=Status.STARTED, lease_until__lt=Now())
     if not clock.is_trusted():  # checked last: the clock may have been moved just before the query above
         return 0
     return sum(map(take_back, abandoned))

@@ -51,11 +51,10 @@ class StopSignal:
 
         To be called after each step.
         """
-        self.check_lease()
-        return stopping.is_set() or self.is_cancelled()
-
-    def check_lease(self) -> None:
         self.heartbeat.check()
+        if stopping.is_set():
+            return True
+        return self.is_cancelled()
 
     def is_cancelled(self) -> bool:
         """Return whether the owner has cancelled the task. Queries the database at most every CANCEL_CHECK_EVERY."""
@@ -169,6 +168,7 @@ def end_stopped(task: Work) -> None:
 
 
 def end_failed(task: Work, error: dict[str, Any]) -> None:
+    """Write that the task failed, and tell its owner; `error` is as in `Work.error`."""
     end_attempt(task, Status.FAILURE, error=error)
     task.note("error", error["message"])
 

@@ -37,6 +37,7 @@ GRACE = timedelta(seconds=30)  # from SIGTERM until a second one kills the proce
 class ForkingWorker(Worker):
     """RQ's worker, whose forked child ("work horse") runs the job; see the module's docstring for what differs."""
 
+    # RQ doubles its pause up to a minute while Redis is away, and does not reconcile meanwhile.
     max_connection_wait_time = 5.0
 
     def __init__(self, queue_name: str, connection: redis.Redis, in_horse: Callable[[], None]) -> None:
@@ -106,7 +107,8 @@ class ForkingWorker(Worker):
 
         Ctrl-C reaches the whole process group, and our supervisor sends SIGTERM besides: neither may end a save.
         """
-        if now() - (self._shutdown_requested_date or now()) > GRACE:
+        first_request_at = self._shutdown_requested_date or now()
+        if now() - first_request_at > GRACE:
             super().request_force_stop(signum, frame)
 
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: struct_rusage) -> None:

@@ -164,7 +164,10 @@ def text_facts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _flag(rows: pl.DataFrame, candidates: pl.Expr, is_hit: Callable[[pl.Series], pl.Series]) -> pl.Series:
-    """Return a flag for each row: `is_hit` for the candidates, False for the others."""
+    """Return a flag for each row: `is_hit` for the candidates, False for the others.
+
+    `is_hit` gets the texts of the candidates and returns a flag for each; null counts as False.
+    """
     at = rows.select(candidates.alias("candidate"))["candidate"].fill_null(False).arg_true()
     flags = np.zeros(rows.height, dtype=bool)
     if at.len():
@@ -185,12 +188,17 @@ def is_garbled(texts: pl.Series) -> pl.Series:
 
 def has_personal_data(texts: pl.Series) -> pl.Series:
     """Return whether each text has an e-mail address, a phone number or a Taiwanese identity number."""
+    has_email = texts.str.contains(EMAIL)
+    has_phone = texts.str.contains(PHONE)
     has_id = [any(map(is_taiwan_id, re.findall(TAIWAN_ID, text))) for text in texts]
-    return texts.str.contains(EMAIL) | texts.str.contains(PHONE) | pl.Series(has_id, dtype=pl.Boolean)
+    return has_email | has_phone | pl.Series(has_id, dtype=pl.Boolean)
 
 
 def is_taiwan_id(text: str) -> bool:
-    """Return whether the check digit of a Taiwanese identity number is right."""
+    """Return whether the check digit of a Taiwanese identity number is right; `text` matches TAIWAN_ID.
+
+    The letter counts as two digits, and the weighted sum of all eleven digits is divisible by ten.
+    """
     letter = _TAIWAN_ID_LETTERS.index(text[0]) + 10
     digits = [letter // 10, letter % 10, *map(int, text[1:])]
     weights = (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1)
@@ -221,15 +229,17 @@ def near_duplicate(rows: CheckedRows) -> Iterator[CheckResult]:
 def label_conflict(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find rows with one text and several labels."""
     labels = pl.col("label").n_unique().over("same")
-    yield from rows.results("label_conflict", "warning", _grouped(rows.repeated("same").filter(labels > 1)))
+    conflicting = rows.repeated("same").filter(labels > 1)
+    yield from rows.results("label_conflict", "warning", _grouped(conflicting))
 
 
 def split_leakage(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find texts, or near-duplicates of them, in more than one of the splits that the file gives."""
-    if "split" in rows.facts.columns:
-        splits = pl.col("split").n_unique().over("group")
-        leaked = _grouped(rows.repeated("group").filter(splits > 1))
-        yield from rows.results("split_leakage", "error", leaked, {"split": "split"})
+    if "split" not in rows.facts.columns:  # our own splits keep near-duplicates together
+        return
+    splits = pl.col("split").n_unique().over("group")
+    leaked = rows.repeated("group").filter(splits > 1)
+    yield from rows.results("split_leakage", "error", _grouped(leaked), {"split": "split"})
 
 
 def _grouped(facts: pl.DataFrame) -> pl.DataFrame:
@@ -240,9 +250,12 @@ def _grouped(facts: pl.DataFrame) -> pl.DataFrame:
 def label_imbalance(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find that the largest label has many times the rows of the smallest."""
     labels = count_values(rows.frame["label"])
-    if max(labels.values()) >= IMBALANCE * min(labels.values()):
-        examples = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
-        yield CheckResult("label_imbalance", "warning", max(labels.values()), examples)
+    largest = max(labels.values())
+    smallest = min(labels.values())
+    if largest < IMBALANCE * smallest:
+        return
+    examples = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
+    yield CheckResult("label_imbalance", "warning", largest, examples)
 
 
 def rare_label(rows: CheckedRows) -> Iterator[CheckResult]:
@@ -263,10 +276,11 @@ def rare_label(rows: CheckedRows) -> Iterator[CheckResult]:
 def mixed_language(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find rows in another language than most. The count is extrapolated from the sample, the rows are those of the sample."""
     others, share = languages.rows_in_other_languages(rows.language_sample)
-    if others.height:
-        count = max(1, round(share * languages.long_enough(rows.frame).len()))
-        examples = rows.examples(others.select("row", "language"), {"language": "language"})
-        yield CheckResult("mixed_language", "info", count, examples, others["row"].to_list())
+    if not others.height:
+        return
+    count = max(1, round(share * languages.long_enough(rows.frame).len()))
+    examples = rows.examples(others.select("row", "language"), {"language": "language"})
+    yield CheckResult("mixed_language", "info", count, examples, others["row"].to_list())
 
 
 CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (

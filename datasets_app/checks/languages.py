@@ -20,13 +20,19 @@ SIMPLIFIED = "Chinese (Simplified)"
 def long_enough(frame: pl.DataFrame) -> pl.Series:
     """Return the indexes of the rows whose text is long enough to detect its language."""
     text = pl.col("text")
-    return frame.select((text.str.len_chars() >= _FEWEST_CHARS) | text.str.contains(_WIDE))["text"].arg_true()
+    is_long = text.str.len_chars() >= _FEWEST_CHARS
+    has_wide = text.str.contains(_WIDE)
+    return frame.select(is_long | has_wide)["text"].arg_true()
 
 
 def detect_in_sample(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a sample of the long enough rows with a column `language`, null where the detector is not sure."""
+    """Return at most SAMPLE of the long enough rows, taken at equal distances.
+
+    They get a column `language`, null where the detector is not sure.
+    """
     rows = long_enough(frame)
-    sample = frame[rows.gather_every(max(1, -(-rows.len() // SAMPLE)))]
+    every = max(1, -(-rows.len() // SAMPLE))  # rounded up
+    sample = frame[rows.gather_every(every)]
     return sample.with_columns(detect(sample["text"]))
 
 
@@ -72,6 +78,9 @@ def one_script_characters() -> tuple[str, str]:
 
 def main_language(texts: list[str]) -> str:
     """Return the English name of the language of most texts; an empty string if none can be detected."""
-    ranked = detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts])
+    beginnings = [text[:300] for text in texts]
+    ranked = detector().compute_language_confidence_values_in_parallel(beginnings)
     detected = [best.language.name.title() for best, *_others in ranked if best.value >= _LEAST_CONFIDENCE]
-    return max(set(detected), key=detected.count) if detected else ""
+    if not detected:
+        return ""
+    return max(set(detected), key=detected.count)

@@ -98,10 +98,11 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
 def languages(version: Version) -> list[dict[str, Any]]:
     """Return the languages with their share in percent of the rows whose language was detected."""
     total = max(1, sum(version.languages.values()))
-    return [
-        {"language": descriptions.language_name(name), "percent": round(100 * rows / total, 1)}
-        for name, rows in [*version.languages.items()][:_MOST_BARS]
-    ]
+    shares = []
+    for name, rows in [*version.languages.items()][:_MOST_BARS]:
+        percent = round(100 * rows / total, 1)
+        shares.append({"language": descriptions.language_name(name), "percent": percent})
+    return shares
 
 
 def findings(version: Version) -> list[dict[str, Any]]:

@@ -54,13 +54,16 @@ def words_by_label(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
 def token_lengths(version: Version, model: str) -> dict[int, int] | None:
     """Return {tokens of a text: rows} with the base model's tokenizer, special tokens included; None if not counted yet."""
     lengths = version.tokens.get(model)
-    return {int(length): rows for length, rows in lengths.items()} if lengths else None
+    if not lengths:
+        return None
+    return {int(length): rows for length, rows in lengths.items()}  # JSON has no numbers as keys
 
 
 def share_over(lengths: dict[int, int], limit: int) -> tuple[int, float]:
     """Return how many rows have more tokens than the limit, and their share of all rows."""
     over = sum(rows for length, rows in lengths.items() if length > limit)
-    return over, over / max(1, sum(lengths.values()))
+    total = sum(lengths.values())
+    return over, over / max(1, total)
 
 
 def count_tokens(version: Version, model: str, report: ReportProgress = ignore_progress) -> dict[int, int]:
@@ -89,7 +92,10 @@ def count_tokens_for_task(task: DataTask, report: ReportProgress) -> Callable[[]
 
 
 def save_token_lengths(version: Version, model: str, lengths: dict[int, int]) -> dict[str, Any]:
-    """Store the counts beside those of other models, and return the result of the task that counted them."""
+    """Store the counts beside those of other models, and return the result of the task that counted them.
+
+    Call it in a transaction: the row is locked, so that two tasks at once do not overwrite each other's counts.
+    """
     locked = Version.objects.select_for_update().get(pk=version.pk)
     locked.tokens[model] = {str(length): rows for length, rows in lengths.items()}
     locked.save(update_fields=["tokens"])

@@ -96,9 +96,13 @@ def prepare_dataset(
 
 
 def refuse_folder(identifier: str) -> None:
-    """Raise InvalidError if the id is also a folder of this machine, which the library would read instead of the hub."""
+    """Raise InvalidError if the id is also a folder of this machine.
+
+    The `datasets` library would read that folder instead of the hub.
+    """
     if Path(identifier).exists():
-        raise InvalidError(_("%(name)s is no data set of the hub.") % {"name": identifier[:100]}, field="hub")
+        message = _("%(name)s is no data set of the hub.") % {"name": identifier[:100]}
+        raise InvalidError(message, field="hub")
 
 
 def fetch(

@@ -118,7 +118,9 @@ def numbers(rows: int, broken: Sequence[int]) -> pl.Series:
     """Return the numbers of the records that were read, from 1, skipping those of broken records."""
     skipped = pl.Series(broken, dtype=pl.UInt32).unique()
     every = pl.int_range(1, rows + len(skipped) + 1, dtype=pl.UInt32, eager=True).alias(ROW)
-    return every.filter(~every.is_in(skipped.implode()))[:rows] if len(skipped) else every
+    if not len(skipped):
+        return every
+    return every.filter(~every.is_in(skipped.implode()))[:rows]
 
 
 def cell(value: Any) -> str:

@@ -71,7 +71,7 @@ def pending_for(user: User, token: str) -> PendingUpload:
 
 
 def discard_upload(pending: PendingUpload) -> None:
-    """Delete an upload."""
+    """Delete an upload; do nothing if it is gone."""
     shutil.rmtree(pending.file.parent, ignore_errors=True)
 
 

@@ -103,7 +103,10 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 def without_markup(text: str) -> str:
     """Remove tags and replace entities with their characters."""
-    return re.sub(r"[ \t]{2,}", " ", html.unescape(_TAG.sub(" ", text))).strip()
+    text = _TAG.sub(" ", text)
+    text = html.unescape(text)  # after the tags: an escaped tag is text that somebody wrote
+    text = re.sub(r"[ \t]{2,}", " ", text)
+    return text.strip()
 
 
 def without_personal_data(text: str) -> str:
@@ -204,7 +207,12 @@ _CHANGES: dict[str, Callable[[pl.DataFrame, dict[str, Any]], pl.DataFrame]] = {
 def from_decisions(*, user: User, version: Version) -> Version | DataTask:
     """Make the next version from the decisions about suspects: labels corrected, rows dropped."""
     decided = Suspect.objects.filter(version=version, decision__isnull=False)
-    rows = {s.row: ({"label": s.decision} if s.decision else None) for s in decided if s.decision != s.label}
+    rows: dict[int, dict[str, str] | None] = {}
+    for suspect in decided:
+        if suspect.decision != suspect.label:
+            rows[suspect.row] = (
+                {"label": suspect.decision} if suspect.decision else None
+            )  # an empty decision drops the row
     if not rows:
         raise ConflictError(_("No label has been corrected yet, so there is nothing to make a new version of."))
     return make_version(user=user, version=version, change={"did": "relabel", "rows": rows})

@@ -20,9 +20,10 @@ def delete(*, user: User, dataset: Dataset) -> None:
         )
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
         raise ConflictError(message % {"runs": shown}, experiments=runs[:50])
-    paths = {version.hash: version.path for version in dataset.versions.all()}
+    versions = Version.objects.filter(dataset=dataset)  # read here, not prefetched: a new one may have come
+    paths = {version.hash: version.path for version in versions}
     # PROTECT would refuse to delete a parent before its child.
-    Version.objects.filter(dataset=dataset).update(parent=None)
+    versions.update(parent=None)
     dataset.delete()
     record("dataset.delete", user=user, obj=dataset, versions=len(paths))
 

@@ -80,7 +80,9 @@ def readme(version: ModelVersion) -> str:
     metadata = yaml.safe_dump(hub_metadata(version), sort_keys=False, allow_unicode=True)
     with override("en"):
         parts = [f"# {version}", version.model.summary, version.card.strip(), *fact_sections(version)]
-    return f"---\n{metadata}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    # A hub reads the YAML between the dashes.
+    text = "\n\n".join(part for part in parts if part)
+    return f"---\n{metadata}---\n\n{text}\n"
 
 
 def hub_metadata(version: ModelVersion) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from django.db.models import F, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from accounts.permissions import get_managed, get_visible, visible
+from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
@@ -39,15 +39,14 @@ def models_for(user: User) -> QuerySet[RegisteredModel]:
 def model_for(user: User, name: str, *, manage: bool = False) -> RegisteredModel:
     """Return the model with its owner and newest version; with `manage`, only to those who may change it."""
     models = RegisteredModel.objects.select_related("owner", "latest")
-    if manage:
-        return get_managed(user, models, name=name)
-    return get_visible(user, models, name=name)
+    return get_visible(user, models, manage=manage, name=name)
 
 
 def version_for(user: User, reference: str, *, manage: bool = False) -> ModelVersion:
     """Return the version that "name" (the newest), "name@3" or "name@champion" means.
 
-    NotFound, also to a stranger; with `manage`, NotAllowed to a reader.
+    Raise NotFoundError if there is none or if the person may not see it; with `manage`, raise NotAllowedError to somebody
+    who may see it but not change it.
     """
     name, _at, which = reference.partition("@")
     return version_of(model_for(user, name, manage=manage), which)
@@ -101,7 +100,7 @@ def search(
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """Return the values that the list can be filtered by."""
+    """Return the values that the list can be filtered by: language and base model, at most 200 of each."""
     # Without the default order, whose column would make every row distinct.
     models = visible(user, RegisteredModel.objects.order_by())
     languages = models.values_list("language", flat=True).distinct()[:200]

@@ -126,7 +126,10 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
 
 
 def language_of(data: Version) -> str:
-    """Return the language of most rows, judged by a sample of them; empty if it can't be told."""
+    """Return the English name of the language of most rows; empty if it can't be told.
+
+    Judged by at most LANGUAGE_SAMPLE rows, taken at equal distances, because data may be sorted.
+    """
     import polars as pl  # heavy: most pages need none of it
 
     every = max(1, data.rows // LANGUAGE_SAMPLE)
