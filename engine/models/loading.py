@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine.config import LoraSection, Problem
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
+from engine.models.weight_files import check_tokenizer
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    check_tokenizer(folder, name)
     try:
         return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
