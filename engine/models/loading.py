@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from engine.config import LoraSection, Problem
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
-from engine.models.weight_files import check_tokenizer
+from engine.models.loaded_weights import brief, check_loading, check_type, check_values
+from engine.models.weight_files import check_tokenizer, read_config
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelUnavailableError(
-            f"The tokenizer of {name} can't be loaded: {error}", field="model.name"
+            f"The tokenizer of {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
         ) from error
 
 
@@ -50,7 +52,7 @@ def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
     """Load a base model without any head for inference, in the plan's precision and on its device."""
     from transformers import AutoModel
 
-    with _base_model_errors(name):
+    with _base_model_errors(folder, name):
         model = _load_weights(AutoModel, folder, attn_implementation=plan.attention, dtype=plan.dtype)
     return model.to(plan.device).eval()
 
@@ -59,11 +61,13 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
     """Load a base model for training, with a head for `labels`, in the plan's precision.
 
     Returns the model and the names of its outermost modules that have a weight which the base model's files lack: they
-    are newly initialised, so they have to be trained. Raises BaseModelUnavailableError.
+    are newly initialised, so they have to be trained. Raises BaseModelUnavailableError unless all other weights come from
+    the files and are sound.
     """
     from transformers import AutoModelForSequenceClassification
 
-    with _base_model_errors(name):
+    check_type(read_config(folder, name), name)
+    with _base_model_errors(folder, name):
         model, loading = _load_weights(
             AutoModelForSequenceClassification,
             folder,
@@ -76,6 +80,8 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
             ignore_mismatched_sizes=True,
             **quantization_options(folder, plan),
         )
+    check_loading(model, loading, name)
+    check_values(model, name)
     new_modules = set()
     for key in (*loading["missing_keys"], *loading["mismatched_keys"]):
         path = (key if isinstance(key, str) else key[0]).split(".")  # a mismatched key comes with its two shapes
@@ -116,15 +122,15 @@ def _load_weights(auto_class: Any, folder: Path, **options: Any) -> Any:
 
 
 @contextmanager
-def _base_model_errors(name: str) -> Iterator[None]:
+def _base_model_errors(folder: Path, name: str) -> Iterator[None]:
     """Raise BaseModelUnavailableError for what transformers raises, except where memory ran out: that is handled elsewhere."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "memory" in str(error):
             raise
         raise BaseModelUnavailableError(
-            f"The base model {name} can't be loaded: {error}", field="model.name"
+            f"The base model {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
         ) from error
 
 
