@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from engine.config import LoraSection, Problem
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
+from engine.models.base_model_head import Head, settle_head
 from engine.models.loaded_weights import brief, check_loading, check_type, check_values
 from engine.models.weight_files import check_tokenizer, read_config
 
@@ -57,16 +58,16 @@ def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
     return model.to(plan.device).eval()
 
 
-def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, list[str]]:
+def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, Head]:
     """Load a base model for training, with a head for `labels`, in the plan's precision.
 
-    Returns the model and the names of its outermost modules that have a weight which the base model's files lack: they
-    are newly initialised, so they have to be trained. Raises BaseModelUnavailableError unless all other weights come from
-    the files and are sound.
+    Returns the model and what its head is. Raises BaseModelUnavailableError unless all weights outside of the head come
+    from the base model's files and are sound.
     """
     from transformers import AutoModelForSequenceClassification
 
-    check_type(read_config(folder, name), name)
+    config = read_config(folder, name)
+    check_type(config, name)
     with _base_model_errors(folder, name):
         model, loading = _load_weights(
             AutoModelForSequenceClassification,
@@ -82,14 +83,7 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
         )
     check_loading(model, loading, name)
     check_values(model, name)
-    new_modules = set()
-    for key in (*loading["missing_keys"], *loading["mismatched_keys"]):
-        path = (key if isinstance(key, str) else key[0]).split(".")  # a mismatched key comes with its two shapes
-        if path[0] != model.base_model_prefix:
-            new_modules.add(path[0])
-        if path[1:2] == ["pooler"]:
-            new_modules.add("pooler")
-    return model, sorted(new_modules) or ["classifier"]
+    return model, settle_head(model, labels, config, loading)
 
 
 def load_classifier_to_serve(folder: Path, label_count: int | None = None) -> tuple[PreTrainedModel, set[str]]:
@@ -176,10 +170,10 @@ def quantization_options(folder: Path, plan: DevicePlan) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": str(plan.device)}}
 
 
-def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> PeftModel:
+def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: str, seed: int) -> PeftModel:
     """Put a new LoRA adapter on a model, with its trained parameters in fp32 and dropout only where it trains something.
 
-    new_modules: names of the head's modules, which are trained in full and saved with the adapter.
+    head: its modules are trained in full and saved with the adapter.
     seed: torch is seeded with it first, so that the same seed starts from the same adapter.
 
     Raises ConfigError if lora.target_modules names no module of the model.
@@ -193,9 +187,9 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float works too
         lora_dropout=config.lora_dropout,
         target_modules=target_modules(model, config),
-        exclude_modules=new_modules if config.target_modules == "all-linear" else None,
+        exclude_modules=head.modules if config.target_modules == "all-linear" else None,
         layers_to_transform=config.layers_to_transform,
-        modules_to_save=sorted({*new_modules, *(config.modules_to_save or [])}),
+        modules_to_save=sorted({*head.modules, *(config.modules_to_save or [])}),
         bias=config.bias,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,

@@ -60,8 +60,10 @@ class Task:
         self.facts = self._check_data()
 
         # Model: the base model with an adapter and, where the architecture is covered, a fused forward pass.
-        base_model, new_modules = load_classifier(base, config.model.name, self.rows.labels, plan)
-        self.model = add_adapter(base_model, config.lora, new_modules, config.model.name, seed)
+        base_model, head = load_classifier(base, config.model.name, self.rows.labels, plan)
+        self.notices = head.notices
+        self.facts["base_model_head"] = head.origin
+        self.model = add_adapter(base_model, config.lora, head, config.model.name, seed)
         self.model.to(plan.device)
         fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
