@@ -22,6 +22,7 @@ from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
 from engine.models.base_model_head import Head, settle_head
 from engine.models.loaded_weights import brief, check_loading, check_type, check_values
+from engine.models.module_names import check_module_names, outermost_names, present_names
 from engine.models.weight_files import check_tokenizer, read_config
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
@@ -176,20 +177,22 @@ def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: s
     head: its modules are trained in full and saved with the adapter.
     seed: torch is seeded with it first, so that the same seed starts from the same adapter.
 
-    Raises ConfigError if lora.target_modules names no module of the model.
+    Raises ConfigError if the configuration names a module or a layer that the model lacks.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
+    check_module_names(model, config)
     torch.manual_seed(seed)
+    targets = target_modules(model, config)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=config.r,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float works too
         lora_dropout=config.lora_dropout,
-        target_modules=target_modules(model, config),
-        exclude_modules=head.modules if config.target_modules == "all-linear" else None,
+        target_modules=targets,
+        exclude_modules=head.modules if targets == "all-linear" else None,
         layers_to_transform=config.layers_to_transform,
-        modules_to_save=sorted({*head.modules, *(config.modules_to_save or [])}),
+        modules_to_save=outermost_names(model, [*head.modules, *(config.modules_to_save or [])]),
         bias=config.bias,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
@@ -200,7 +203,10 @@ def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: s
     except ValueError as error:
         message = f"lora.target_modules: {str(error).splitlines()[0]}"
         raise ConfigError([Problem("lora.target_modules", message, "target_modules")]) from error
-    adapted.peft_config["default"].base_model_name_or_path = base_model
+    peft_config = adapted.peft_config["default"]
+    peft_config.base_model_name_or_path = base_model
+    # PEFT adds the usual names of heads, whether or not they are there already or exist at all.
+    peft_config.modules_to_save = present_names(model, peft_config.modules_to_save)
     # Dropout in frozen layers only costs time. It stays right before trained weights: in the adapter and in the new head.
     for name, module in adapted.named_modules():
         path = name.split(".")
@@ -219,9 +225,10 @@ def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: s
 def cast_head_inputs(adapted: nn.Module) -> nn.Module:
     """Let the trained fp32 heads of a PEFT model take the states of a bf16 encoder; return the model."""
 
-    def cast_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def cast_inputs(module: nn.Module, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         dtype = next(module.parameters()).dtype
-        return tuple(tensor.to(dtype) for tensor in inputs)
+        # Embeddings take token ids, which are no floats, and some inputs may be None.
+        return tuple(x.to(dtype) if x is not None and x.is_floating_point() else x for x in inputs)
 
     for name, module in adapted.named_modules():
         if name.endswith("modules_to_save.default"):
@@ -234,18 +241,19 @@ def target_modules(model: nn.Module, config: LoraSection) -> list[str] | str:
 
     These are the configured targets, else the architecture's query and value projections, else every linear layer.
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if config.target_modules == "all-linear" and config.layers_to_transform is not None:
-        # PEFT refuses layers_to_transform beside "all-linear", so the linear modules of numbered layers are listed.
-        numbered = [name for name in linear if any(part.isdigit() for part in name.split("."))]
-        return sorted({name.rpartition(".")[2] for name in numbered})
-    if config.target_modules is not None:
+    if config.target_modules not in (None, "all-linear"):
         return config.target_modules
-    names = {name.rpartition(".")[2] for name in linear}
-    for query_value in QUERY_VALUE:
-        if names.issuperset(query_value):
-            return list(query_value)
-    return "all-linear"
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if config.target_modules is None:
+        names = {name.rpartition(".")[2] for name in linear}
+        for query_value in QUERY_VALUE:
+            if names.issuperset(query_value):
+                return list(query_value)
+    if config.layers_to_transform is None:
+        return "all-linear"
+    # PEFT refuses layers_to_transform beside "all-linear", so the linear modules of numbered layers are listed.
+    numbered = [name for name in linear if any(part.isdigit() for part in name.split("."))]
+    return sorted({name.rpartition(".")[2] for name in numbered})
 
 
 def adapts_feed_forward(adapted: nn.Module) -> bool:
