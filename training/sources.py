@@ -8,6 +8,8 @@ from django.utils.translation import gettext as _
 from accounts.permissions import base_model_allowed
 from datasets_app.reading import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
+from engine.errors import EngineError
+from engine.models.weight_files import check_folder
 from web.errors import InvalidError
 from work.paths import hub_cache_dir
 
@@ -15,9 +17,12 @@ HUB_TIMEOUT_S = 3.0
 
 
 def check_base_model(model: ModelSection) -> None:
-    """Raise Invalid if the base model is not allowed, or neither on this machine nor on the hub. Downloads nothing."""
+    """Raise Invalid if the base model is not allowed, damaged, or neither on this machine nor on the hub. Downloads nothing."""
     root: Path | None = settings.BASE_MODELS_DIR
-    if model.name == SAMPLE_MODEL or (root and (Path(root) / model.name / "config.json").is_file()):
+    if model.name == SAMPLE_MODEL:
+        return
+    if root and (Path(root) / model.name / "config.json").is_file():
+        check_files(Path(root) / model.name, model.name)
         return
     if not base_model_allowed(model.name):
         raise InvalidError(
@@ -45,6 +50,14 @@ def check_base_model(model: ModelSection) -> None:
             ),
             model,
         ) from error
+
+
+def check_files(folder: Path, name: str) -> None:
+    """Raise Invalid if a file of a base model on this machine is missing or damaged. Reads names, sizes and headers only."""
+    try:
+        check_folder(folder, name)
+    except EngineError as error:
+        raise InvalidError(str(error), field="model.name", reason=error.code) from error
 
 
 def unavailable(sentence: str, model: ModelSection) -> InvalidError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from contextlib import suppress
@@ -11,6 +10,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
+from engine.models.weight_files import check_weights, read_config
 
 HUB_TIMEOUT_S = 2.5
 FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -41,32 +41,17 @@ def resolve(name: str, base_models_dir: Path | None, revision: str | None = None
 def check_safe(folder: Path, name: str) -> None:
     """Raise BaseModelUnsafeError unless transformers has the model's code and its weights are safetensors.
 
-    Raises BaseModelUnavailableError if it has no readable config.json.
+    Raises BaseModelUnavailableError if config.json or a file of the weights is missing or damaged.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # deferred: takes seconds
 
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelUnavailableError(
-            f"The base model {name} has no readable config.json.", field="model.name"
-        ) from error
-    if not isinstance(config, dict) or "auto_map" in json.dumps(config):
-        raise BaseModelUnsafeError(
-            f"The base model {name} needs code of its own (auto_map), which is never run. Choose another model.",
-            field="model.name",
-        )
+    config = read_config(folder, name)
     if str(config.get("model_type")) not in CONFIG_MAPPING:
         raise BaseModelUnsafeError(
             f"The base model {name} has the unknown type {config.get('model_type')!r}. Choose a model that transformers supports.",
             field="model.name",
         )
-    if not any(folder.glob("*.safetensors")):
-        raise BaseModelUnsafeError(
-            f"The base model {name} has no safetensors weights. Pickled weights are refused, because they can run code. "
-            "Convert them to safetensors first.",
-            field="model.name",
-        )
+    check_weights(folder, name)
 
 
 def find_cached(name: str, revision: str | None) -> Path | None:

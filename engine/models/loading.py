@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from engine.config import LoraSection, Problem
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
+from engine.models.base_model_head import Head, settle_head
+from engine.models.loaded_weights import brief, check_loading, check_type, check_values
+from engine.models.module_names import check_module_names, outermost_names, present_names
+from engine.models.weight_files import check_tokenizer, read_config
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
 if TYPE_CHECKING:
@@ -36,11 +41,12 @@ def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    check_tokenizer(folder, name)
     try:
         return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelUnavailableError(
-            f"The tokenizer of {name} can't be loaded: {error}", field="model.name"
+            f"The tokenizer of {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
         ) from error
 
 
@@ -48,20 +54,22 @@ def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
     """Load a base model without any head for inference, in the plan's precision and on its device."""
     from transformers import AutoModel
 
-    with _base_model_errors(name):
+    with _base_model_errors(folder, name):
         model = _load_weights(AutoModel, folder, attn_implementation=plan.attention, dtype=plan.dtype)
     return model.to(plan.device).eval()
 
 
-def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, list[str]]:
+def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, Head]:
     """Load a base model for training, with a head for `labels`, in the plan's precision.
 
-    Returns the model and the names of its outermost modules that have a weight which the base model's files lack: they
-    are newly initialised, so they have to be trained. Raises BaseModelUnavailableError.
+    Returns the model and what its head is. Raises BaseModelUnavailableError unless all weights outside of the head come
+    from the base model's files and are sound.
     """
     from transformers import AutoModelForSequenceClassification
 
-    with _base_model_errors(name):
+    config = read_config(folder, name)
+    check_type(config, name)
+    with _base_model_errors(folder, name):
         model, loading = _load_weights(
             AutoModelForSequenceClassification,
             folder,
@@ -74,14 +82,9 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
             ignore_mismatched_sizes=True,
             **quantization_options(folder, plan),
         )
-    new_modules = set()
-    for key in (*loading["missing_keys"], *loading["mismatched_keys"]):
-        path = (key if isinstance(key, str) else key[0]).split(".")  # a mismatched key comes with its two shapes
-        if path[0] != model.base_model_prefix:
-            new_modules.add(path[0])
-        if path[1:2] == ["pooler"]:
-            new_modules.add("pooler")
-    return model, sorted(new_modules) or ["classifier"]
+    check_loading(model, loading, name)
+    check_values(model, name)
+    return model, settle_head(model, labels, config, loading)
 
 
 def load_classifier_to_serve(folder: Path, label_count: int | None = None) -> tuple[PreTrainedModel, set[str]]:
@@ -114,15 +117,15 @@ def _load_weights(auto_class: Any, folder: Path, **options: Any) -> Any:
 
 
 @contextmanager
-def _base_model_errors(name: str) -> Iterator[None]:
+def _base_model_errors(folder: Path, name: str) -> Iterator[None]:
     """Raise BaseModelUnavailableError for what transformers raises, except where memory ran out: that is handled elsewhere."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "memory" in str(error):
             raise
         raise BaseModelUnavailableError(
-            f"The base model {name} can't be loaded: {error}", field="model.name"
+            f"The base model {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
         ) from error
 
 
@@ -168,26 +171,28 @@ def quantization_options(folder: Path, plan: DevicePlan) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": str(plan.device)}}
 
 
-def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], base_model: str, seed: int) -> PeftModel:
+def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: str, seed: int) -> PeftModel:
     """Put a new LoRA adapter on a model, with its trained parameters in fp32 and dropout only where it trains something.
 
-    new_modules: names of the head's modules, which are trained in full and saved with the adapter.
+    head: its modules are trained in full and saved with the adapter.
     seed: torch is seeded with it first, so that the same seed starts from the same adapter.
 
-    Raises ConfigError if lora.target_modules names no module of the model.
+    Raises ConfigError if the configuration names a module or a layer that the model lacks.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
+    check_module_names(model, config)
     torch.manual_seed(seed)
+    targets = target_modules(model, config)
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=config.r,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float works too
         lora_dropout=config.lora_dropout,
-        target_modules=target_modules(model, config),
-        exclude_modules=new_modules if config.target_modules == "all-linear" else None,
+        target_modules=targets,
+        exclude_modules=head.modules if targets == "all-linear" else None,
         layers_to_transform=config.layers_to_transform,
-        modules_to_save=sorted({*new_modules, *(config.modules_to_save or [])}),
+        modules_to_save=outermost_names(model, [*head.modules, *(config.modules_to_save or [])]),
         bias=config.bias,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
@@ -198,7 +203,10 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
     except ValueError as error:
         message = f"lora.target_modules: {str(error).splitlines()[0]}"
         raise ConfigError([Problem("lora.target_modules", message, "target_modules")]) from error
-    adapted.peft_config["default"].base_model_name_or_path = base_model
+    peft_config = adapted.peft_config["default"]
+    peft_config.base_model_name_or_path = base_model
+    # PEFT adds the usual names of heads, whether or not they are there already or exist at all.
+    peft_config.modules_to_save = present_names(model, peft_config.modules_to_save)
     # Dropout in frozen layers only costs time. It stays right before trained weights: in the adapter and in the new head.
     for name, module in adapted.named_modules():
         path = name.split(".")
@@ -217,9 +225,10 @@ def add_adapter(model: nn.Module, config: LoraSection, new_modules: list[str], b
 def cast_head_inputs(adapted: nn.Module) -> nn.Module:
     """Let the trained fp32 heads of a PEFT model take the states of a bf16 encoder; return the model."""
 
-    def cast_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def cast_inputs(module: nn.Module, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         dtype = next(module.parameters()).dtype
-        return tuple(tensor.to(dtype) for tensor in inputs)
+        # Embeddings take token ids, which are no floats, and some inputs may be None.
+        return tuple(x.to(dtype) if x is not None and x.is_floating_point() else x for x in inputs)
 
     for name, module in adapted.named_modules():
         if name.endswith("modules_to_save.default"):
@@ -232,18 +241,19 @@ def target_modules(model: nn.Module, config: LoraSection) -> list[str] | str:
 
     These are the configured targets, else the architecture's query and value projections, else every linear layer.
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if config.target_modules == "all-linear" and config.layers_to_transform is not None:
-        # PEFT refuses layers_to_transform beside "all-linear", so the linear modules of numbered layers are listed.
-        numbered = [name for name in linear if any(part.isdigit() for part in name.split("."))]
-        return sorted({name.rpartition(".")[2] for name in numbered})
-    if config.target_modules is not None:
+    if config.target_modules not in (None, "all-linear"):
         return config.target_modules
-    names = {name.rpartition(".")[2] for name in linear}
-    for query_value in QUERY_VALUE:
-        if names.issuperset(query_value):
-            return list(query_value)
-    return "all-linear"
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if config.target_modules is None:
+        names = {name.rpartition(".")[2] for name in linear}
+        for query_value in QUERY_VALUE:
+            if names.issuperset(query_value):
+                return list(query_value)
+    if config.layers_to_transform is None:
+        return "all-linear"
+    # PEFT refuses layers_to_transform beside "all-linear", so the linear modules of numbered layers are listed.
+    numbered = [name for name in linear if any(part.isdigit() for part in name.split("."))]
+    return sorted({name.rpartition(".")[2] for name in numbered})
 
 
 def adapts_feed_forward(adapted: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.config import RunConfig
 from engine.devices import DevicePlan
+from engine.events import Notice
 
 
 class Task(Protocol):
@@ -22,6 +23,7 @@ class Task(Protocol):
 
     model: nn.Module  # base model with adapter, on the device
     lengths: np.ndarray  # (training rows,) tokens of each
+    notices: list[Notice]  # what was found while data and model were prepared
     facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
     plan: DevicePlan  # how the model really computes, which may be less than what was planned
     test_share: float  # test rows per evaluation row

@@ -28,6 +28,7 @@ from engine.models.loading import (
     load_classifier,
     load_tokenizer,
 )
+from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
@@ -60,8 +61,11 @@ class Task:
         self.facts = self._check_data()
 
         # Model: the base model with an adapter and, where the architecture is covered, a fused forward pass.
-        base_model, new_modules = load_classifier(base, config.model.name, self.rows.labels, plan)
-        self.model = add_adapter(base_model, config.lora, new_modules, config.model.name, seed)
+        base_model, head = load_classifier(base, config.model.name, self.rows.labels, plan)
+        self.notices = head.notices
+        self.facts["base_model_head"] = head.origin
+        self.model = add_adapter(base_model, config.lora, head, config.model.name, seed)
+        self.initial_pairs = initial_pairs(self.model)
         self.model.to(plan.device)
         fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
@@ -131,6 +135,8 @@ class Task:
 
     def save_extras(self, folder: Path) -> None:
         """Write the tokenizer's files, and lorasite.json with the label names."""
+        if self.initial_pairs:
+            convert_to_plain_lora(folder, self.initial_pairs)
         self.tokenizer.save_pretrained(folder)
         write_json(folder / "lorasite.json", self.facts | {"id2label": dict(enumerate(self.rows.labels))})
 

@@ -41,6 +41,18 @@ def test_wrong_value_is_named_and_nothing_is_queued(api, member, dataset, config
     assert not Task.objects.exists()
 
 
+def test_base_model_of_a_damaged_folder_is_refused_before_anything_is_queued(submit, settings, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    settings.BASE_MODELS_DIR = tmp_path
+    with pytest.raises(InvalidError, match=r"git-LFS pointer \(43 bytes\)") as caught:
+        submit(bad("model", name="mine"))
+    assert caught.value.problems[0]["field"] == "model.name" and str(tmp_path) not in str(caught.value)
+    assert not Task.objects.exists()
+
+
 def test_several_wrong_values_are_told_at_once(api, member, dataset):
     config = {**bad("lora", r=0), "nonsense": 1}
     answer = api(member).post("/api/train", config, format="json")

@@ -1,0 +1,114 @@
+"""Refuse a base model whose weights are not what its config.json promises: missing, of another shape, or not numbers.
+
+transformers fills such weights with random ones and goes on. A run over them would end as a success with a wrong model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engine.errors import BaseModelUnavailableError
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel
+
+LARGEST_WEIGHT = 1e6  # fp16, in which most weights are published, ends at 65,504
+LONGEST_CAUSE = 300  # characters of another library's sentence
+FOLDERS = re.compile(r"(?<![\w/:.])/(?:[^\s/'\"]+/)+")
+
+
+def check_type(config: dict[str, Any], name: str) -> None:
+    """Raise BaseModelUnavailableError unless transformers has a text classifier for the model's type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise BaseModelUnavailableError(
+            f"The base model {name} can't classify texts: transformers has no sequence classification for its type, "
+            f"{kind}. Choose a text model such as BERT, RoBERTa or Qwen.",
+            field="model.name",
+        )
+
+
+def missing_paths(loading: dict[str, Any]) -> set[str]:
+    """Return the paths of the modules with weights that the files lack or have in another shape."""
+    mismatched = (key for key, _in_file, _in_model in loading["mismatched_keys"])
+    return {key.rpartition(".")[0] for key in (*loading["missing_keys"], *mismatched)}
+
+
+def check_loading(model: PreTrainedModel, loading: dict[str, Any], name: str) -> None:
+    """Raise BaseModelUnavailableError if any weight outside of the head is missing or has another shape.
+
+    loading: the report of from_pretrained.
+    """
+    body = f"{model.base_model_prefix}."
+    missing = sorted(key for key in loading["missing_keys"] if _is_in_body(key, body))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BaseModelUnavailableError(
+            f"The base model {name} lacks weights that its config.json asks for: {missing[0]}{more}. They would be random. "
+            "Download the model again, or choose the config.json that belongs to its weights.",
+            field="model.name",
+            tensors=missing[:20],
+        )
+    mismatched = sorted(entry for entry in loading["mismatched_keys"] if _is_in_body(entry[0], body))
+    if mismatched:
+        key, in_file, in_model = mismatched[0]
+        raise BaseModelUnavailableError(
+            f"The base model {name} does not fit its config.json: {key} has the shape {_shape(in_file)} in its files, "
+            f"but config.json asks for {_shape(in_model)}. Choose the config.json that belongs to its weights.",
+            field="model.name",
+            tensors=[entry[0] for entry in mismatched[:20]],
+        )
+
+
+def check_values(model: PreTrainedModel, name: str) -> None:
+    """Raise BaseModelUnavailableError, with the tensor's name, if a weight is NaN, infinite or absurdly large."""
+    embeddings = model.get_input_embeddings()
+    for path, tensor in _numbers(model):
+        low, high = (value.item() for value in torch.aminmax(tensor))
+        fault = None
+        if not (math.isfinite(low) and math.isfinite(high)):
+            fault = "has values that are not finite"
+        elif max(-low, high) > LARGEST_WEIGHT:
+            fault = f"has values up to {max(-low, high):.1e}, which no trained model has"
+        elif low == high and tensor.numel() > 1 and embeddings is not None and tensor is embeddings.weight:
+            fault = f"has the value {low:g} everywhere, so all words are the same"
+        if fault:
+            raise BaseModelUnavailableError(
+                f"The base model {name} can't be used: {path} {fault}. Download the model again, or choose another one.",
+                field="model.name",
+                tensors=[path],
+            )
+
+
+def brief(error: Exception, folder: Path, name: str) -> str:
+    """Return another library's message in one line, without the folders of this machine."""
+    lines = str(error).strip().splitlines()
+    cause = lines[0] if lines else type(error).__name__
+    for known in {str(folder), str(folder.resolve())}:
+        cause = cause.replace(f"{known}/", "").replace(known, name)
+    cause = FOLDERS.sub("", cause)
+    return cause if len(cause) <= LONGEST_CAUSE else f"{cause[:LONGEST_CAUSE]}…"
+
+
+def _numbers(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the path and the tensor of each weight; those of bitsandbytes are no plain numbers, so they are left out."""
+    for path, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            yield path, parameter
+
+
+def _is_in_body(key: str, body: str) -> bool:
+    """Return whether a weight belongs to what has to come with the base model. A pooler is trained if it is missing."""
+    return key.startswith(body) and key.split(".")[1] != "pooler"
+
+
+def _shape(size: tuple[int, ...]) -> str:
+    return " × ".join(str(length) for length in size)
