@@ -30,6 +30,7 @@ from engine.models.loading import (
 )
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
+from engine.tasks.class_weights import weights_by_label
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
 from engine.training.memory_model import ActivationMemory, EncoderSizes
 
@@ -75,7 +76,8 @@ class Task:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
         if self.class_weights is None:
             return float(len(rows))
-        return float(self.class_weights[torch.from_numpy(self.rows.train.labels[rows])].sum())
+        # A step whose rows all have the weight 0 has a loss of 0, not 0/0.
+        return float(self.class_weights[torch.from_numpy(self.rows.train.labels[rows])].sum()) or 1.0
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         """Return the summed cross entropy of training rows."""
@@ -199,7 +201,7 @@ class Task:
         if setting == "none":
             return None
         if isinstance(setting, dict):
-            return torch.tensor([setting.get(label, 1.0) for label in self.rows.labels])
+            return torch.tensor(weights_by_label(setting, self.rows.labels))
         counts = np.bincount(self.rows.train.labels, minlength=len(self.rows.labels)).clip(1)
         return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
 
