@@ -18,7 +18,8 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[s
     """Return the part `eval` of metrics.json.
 
     logits: (rows, labels); labels: (rows,) indexes of the true labels. The confusion matrix has a row per true label and
-    a column per predicted label. Macro averages leave out labels without any row.
+    a column per predicted label. Macro averages are those of scikit-learn with zero_division=0: over the labels that
+    occur in the rows or in the predictions. `labels_without_rows` names those that occur in no row.
 
     Not scikit-learn's metrics: for the same numbers they take 3 to 50 times as long (6 ms instead of 0.4 ms for 4,000
     rows of 3 labels, 62 instead of 23 ms for 100,000 rows of 20).
@@ -30,7 +31,8 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[s
     precision = _ratio(hits, confusion.sum(axis=0))
     recall = _ratio(hits, confusion.sum(axis=1))
     f1 = _ratio(2 * precision * recall, precision + recall)
-    present = confusion.sum(axis=1) > 0
+    has_rows = confusion.sum(axis=1) > 0
+    present = has_rows | (confusion.sum(axis=0) > 0)
     return {
         "accuracy": float(hits.sum() / max(1, len(labels))),
         "macro_f1": float(f1[present].mean()),
@@ -46,6 +48,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[s
             }
             for index, name in enumerate(names)
         },
+        "labels_without_rows": [name for name, has in zip(names, has_rows, strict=True) if not has],
         "confusion_matrix": confusion.tolist(),
     }
 
