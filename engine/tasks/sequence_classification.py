@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from engine.config import Problem, RunConfig
 from engine.data.batches import batches_by_length
-from engine.data.rows import load_rows
+from engine.data.rows import find_similar_labels, load_rows, were_sorted_alike
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
@@ -238,6 +238,7 @@ class Task:
 
 def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
     """Return the forward pass of PEFT and transformers: (batch, length) ids and mask → (batch, labels) logits."""
+            "similar_labels": find_similar_labels(self.rows.labels),
 
     def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return model(input_ids=input_ids, attention_mask=attention_mask).logits

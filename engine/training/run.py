@@ -17,7 +17,6 @@ import torch
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
 from engine.data.batches import BatchSchedule
-from engine.data.splits import SPLIT_NAMES
 from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
@@ -28,6 +27,7 @@ from engine.storage import disk_errors, write_folder
 from engine.training.checkpoint import Checkpoints, load_adapter, save_adapter
 from engine.training.distributed import World
 from engine.training.loop import Loop
+from engine.training.notices import data_notices
 from engine.training.results import Results, describe
 
 # Settings of where a run computes, not of what: a run may be resumed with others.
@@ -169,19 +169,7 @@ class Run:
         notices = self._resume(loop)
         start = f"{loop.state.fingerprint} {loop.state.step}"
         self.world.refuse_differences(start, loop.parameters, plan.device)
-        if task.facts.get("rare_labels"):
-            names = ", ".join(task.facts["rare_labels"])
-            notices.append(Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}."))
-        rows_without_split = task.facts.get("skipped_by_reason", {}).get("unknown_split")
-        if rows_without_split:
-            split_names = ", ".join(SPLIT_NAMES)
-            message = (
-                f"{rows_without_split} rows were skipped, because the name of their split is none of: {split_names}."
-            )
-            notices.append(Notice("warning", "unknown_split", message))
-        if task.facts.get("truncated_rows"):
-            message = f"{task.facts['truncated_rows']} texts were truncated to {task.facts['max_length']} tokens."
-            notices.append(Notice("info", "truncated", message))
+        notices += data_notices(task.facts)
         return PreparedRun(plan, task, loop, notices)
 
     def _stages(self) -> Generator[Event]:
