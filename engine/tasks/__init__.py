@@ -25,6 +25,14 @@ class Task(Protocol):
     facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
     plan: DevicePlan  # how the model really computes, which may be less than what was planned
     test_share: float  # test rows per evaluation row
+    data_hash: str  # of all rows, with their labels and splits
+
+    def matches_data(self, data_hash: str) -> bool:
+        """Return whether a checkpoint with this `data_hash` was trained on these rows.
+
+        It is empty in checkpoints of releases that did not record it.
+        """
+        ...
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return what the summed loss of these training rows is divided by to get their mean.

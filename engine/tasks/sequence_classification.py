@@ -57,6 +57,7 @@ class Task:
             self.test_tokens = tokenise(self.rows.test.texts, self.tokenizer, self.max_length, cache_dir)
         self.lengths = self.train_tokens.lengths
         self.test_share = len(self.rows.test or ()) / max(1, len(self.rows.eval))
+        self.data_hash = self.rows.digest()
         self.class_weights = self._class_weights()
         self.facts = self._check_data()
 
@@ -71,6 +72,10 @@ class Task:
             EncoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model), config.lora.use_dora
         )
         self.eval_logits = np.empty((0, len(self.rows.labels)), dtype=np.float32)  # of the latest `evaluate`
+
+    def matches_data(self, data_hash: str) -> bool:
+        """Return whether the hash is that of these rows or, if it is empty, whether labels have the order they had then."""
+        return data_hash == self.data_hash or (not data_hash and were_sorted_alike(self.rows.labels))
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
@@ -233,12 +238,12 @@ class Task:
             "skipped_rows": self.rows.skipped,
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
+            "similar_labels": find_similar_labels(self.rows.labels),
         }
 
 
 def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
     """Return the forward pass of PEFT and transformers: (batch, length) ids and mask → (batch, labels) logits."""
-            "similar_labels": find_similar_labels(self.rows.labels),
 
     def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return model(input_ids=input_ids, attention_mask=attention_mask).logits

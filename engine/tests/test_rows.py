@@ -10,7 +10,14 @@ import pytest
 
 from engine import Notice, Prepared
 from engine.config import DataSection
-from engine.data.rows import SKIP_REASONS, explain_skipped, find_similar_labels, load_rows, sort_labels
+from engine.data.rows import (
+    SKIP_REASONS,
+    explain_skipped,
+    find_similar_labels,
+    load_rows,
+    sort_labels,
+    were_sorted_alike,
+)
 from engine.data.splits import PLACE_COLUMN, PLACES, SPLIT_NAMES
 from engine.errors import DataUnreadableError, TooFewRowsError
 from engine.tests.conftest import metrics_of, run, small
@@ -149,6 +156,11 @@ def test_not_a_number_counts_as_missing(tmp_path):
 )
 def test_labels_are_in_the_order_of_their_numbers_only_where_all_are_numbers(labels):
     assert sort_labels(labels[::-1]) == labels
+
+
+def test_labels_that_earlier_releases_sorted_otherwise_are_known():
+    assert all(were_sorted_alike(labels) for labels in (["a", "b"], ["-1", "9", "10"], ["1.0", "2.0"]))
+    assert not were_sorted_alike(["1.0", "2.0", "10.0"])
 
 
 def test_split_names_may_be_surrounded_by_blanks_and_rows_without_one_are_counted(tmp_path):

@@ -53,7 +53,6 @@ class Loop:
         self.micro_batches = MicroBatches(task, plan, self.parameters, size, config.training.seed)
         self.state = State(micro_batch=size)
         self.metrics: dict[str, Any] = {}  # of the last evaluation
-        self.stopped_early = False
         self._stop_requested = False  # of any process, in a distributed run
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)  # seconds and tokens
 
@@ -67,6 +66,12 @@ class Loop:
         """Return the passes over the training rows so far."""
         return self.state.step / self.schedule.steps_per_epoch
 
+    @property
+    def stopped_early(self) -> bool:
+        """Return whether the scores no longer improve, by training.early_stopping_patience. A resumed run knows it too."""
+        patience = self.config.training.early_stopping_patience
+        return patience is not None and self.state.waited >= patience and self.state.step < self.total_steps
+
     def resume(self, checkpoint: Path) -> None:
         """Continue from a saved checkpoint instead of from the start.
 
@@ -75,6 +80,7 @@ class Loop:
         fingerprint = self.state.fingerprint
         self.state = self.checkpoints.load(checkpoint, self.model, self.optimizer)
         self.state.fingerprint = fingerprint
+        self.state.data_hash = self.task.data_hash  # the checkpoint of an earlier release has none
         self.micro_batches.size = self.state.micro_batch
 
     def events(self) -> Generator[Event]:
@@ -86,6 +92,8 @@ class Loop:
         state = self.state
         training = self.config.training
         self.model.train()
+        if self.stopped_early:
+            return
         for rows in self.remaining_batches():
             # One optimizer step. Its notices come first: they say why it took longer than the others.
             step_done = self.train_step(rows)
@@ -220,9 +228,6 @@ class Loop:
         state.history.append(
             {"step": state.step, "epoch": self.epoch} | {f"eval_{name}": value for name, value in scores.items()}
         )
-        patience = training.early_stopping_patience
-        if patience is not None and state.waited >= patience and state.step < self.total_steps:
-            self.stopped_early = True
         yield Evaluated(state.step, self.epoch, scores)
 
     def save(self) -> Checkpointed:

@@ -167,7 +167,7 @@ class Run:
 
         loop = self._create_loop(plan, task)
         notices = self._resume(loop)
-        start = f"{loop.state.fingerprint} {loop.state.step}"
+        start = f"{loop.state.fingerprint} {loop.state.data_hash} {loop.state.step}"
         self.world.refuse_differences(start, loop.parameters, plan.device)
         notices += data_notices(task.facts)
         return PreparedRun(plan, task, loop, notices)
@@ -226,6 +226,7 @@ class Run:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(task.lengths.tobytes())
         loop.state.fingerprint = digest.hexdigest()
+        loop.state.data_hash = task.data_hash
         return loop
 
     def _resume(self, loop: Loop) -> list[Notice]:
@@ -241,13 +242,19 @@ class Run:
             notices.append(Notice("warning", "checkpoint_damaged", message))
         if newest is None:
             return notices
-        saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))["fingerprint"]
-        if saved != loop.state.fingerprint:
+        saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        if saved["fingerprint"] != loop.state.fingerprint:
             message = (
-                f"experiment_name: {self.results.folder.name} holds a run with other settings. "
+                f"experiment_name: {self.results.folder.name} holds a run with other settings or texts. "
                 "Choose another name, or delete that experiment first."
             )
             raise ConfigError([Problem("experiment_name", message, "other_settings")])
+        if not loop.task.matches_data(saved.get("data_hash", "")):
+            message = (
+                f"data.dataset_name: the rows or labels have changed since {self.results.folder.name} was stopped. "
+                "Its checkpoints are kept. Restore the data to resume it, or choose another experiment_name."
+            )
+            raise ConfigError([Problem("data.dataset_name", message, "other_data")])
         loop.resume(newest)
         return notices
 
