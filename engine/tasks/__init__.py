@@ -85,7 +85,7 @@ class Task(Protocol):
         """Return the metrics on the evaluation rows: `loss`, `accuracy` and the like, and more for metrics.json.
 
         `loss` and the configured training.metric_for_best_model have to be among them. All processes of a run call this
-        together and get the same metrics.
+        together and get the same metrics. Raises EvaluationNotFiniteError if the model's output is infinite or NaN.
         """
         ...
 

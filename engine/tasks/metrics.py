@@ -8,10 +8,12 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from engine.data.rows import Split
+from engine.errors import EvaluationNotFiniteError
 
 BASELINE_ROWS = 20_000
 BASELINE_CHARACTERS = 2000
 WORST_ROWS = 20
+LONGEST_SHOWN = 60  # characters of a text in an error
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
@@ -51,6 +53,23 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, names: list[s
         "labels_without_rows": [name for name, has in zip(names, has_rows, strict=True) if not has],
         "confusion_matrix": confusion.tolist(),
     }
+
+
+def refuse_not_finite(logits: np.ndarray, texts: list[str], split: str) -> None:
+    """Raise EvaluationNotFiniteError if the logits of a row are not finite: its scores would mean nothing.
+
+    logits: (rows, labels), row by row those of `texts`. split: evaluation or test.
+    """
+    rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if not len(rows):
+        return
+    raise EvaluationNotFiniteError(
+        f"The model's output is not a finite number for {len(rows)} of {len(logits)} {split} rows, "
+        f'the first of which begins "{texts[rows[0]][:LONGEST_SHOWN]}". The checkpoints are kept. '
+        "Remove such rows, set training.precision to fp32, or choose another base model.",
+        field="model.name",
+        rows=len(rows),
+    )
 
 
 def row_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

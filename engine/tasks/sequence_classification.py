@@ -31,7 +31,13 @@ from engine.models.loading import (
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.class_weights import weights_by_label
-from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
+from engine.tasks.metrics import (
+    classification_metrics,
+    linear_accuracy,
+    majority_accuracy,
+    refuse_not_finite,
+    worst_rows,
+)
 from engine.training.memory_model import ActivationMemory, EncoderSizes
 
 VERIFY_ROWS = 8
@@ -115,6 +121,7 @@ class Task:
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the evaluation rows; their logits are kept for `summary`."""
         self.eval_logits = self._all_logits(self.eval_tokens)
+        refuse_not_finite(self.eval_logits, self.rows.eval.texts, "evaluation")
         return classification_metrics(self.eval_logits, self.rows.eval.labels, self.rows.labels)
 
     def summary(self) -> dict[str, Any]:
@@ -126,6 +133,7 @@ class Task:
         }
         if self.rows.test and self.test_tokens:
             logits = self._all_logits(self.test_tokens)
+            refuse_not_finite(logits, self.rows.test.texts, "test")
             summary["test"] = classification_metrics(logits, self.rows.test.labels, self.rows.labels)
         return summary
 

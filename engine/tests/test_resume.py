@@ -14,8 +14,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StageChanged, StepDone, train
-from engine.errors import CheckpointDamagedError, DiskFullError, DiskRefusedError, FolderGoneError, RunInterruptedError
+from engine.errors import (
+    CheckpointDamagedError,
+    DiskFullError,
+    DiskRefusedError,
+    EvaluationNotFiniteError,
+    FolderGoneError,
+    RunInterruptedError,
+)
 from engine.storage import MANIFEST, verify_folder, write_folder, write_manifest, write_text
+from engine.tasks.sequence_classification import Task
 from engine.tests.conftest import metrics_of, run, small
 
 
@@ -255,4 +263,30 @@ def test_run_that_stopped_early_stays_stopped_when_it_is_resumed(tweets, bases, 
     assert losses(events) == []
     assert "stopped_early" in [event.code for event in events if isinstance(event, Notice)]
     assert metrics_of(events)["train"]["steps"] == 8 and metrics_of(events)["train"]["stopped_early"]
+    assert adapter(results) == adapter(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_evaluation_that_is_not_finite_is_an_error_which_keeps_its_checkpoint(
+    tweets, bases, tmp_path, monkeypatch, step
+):
+    unbroken = run(tiny(), tweets, tmp_path / "unbroken", base_models_dir=bases)
+    real = Task._all_logits
+    evaluations = []
+
+    def logits(self, tokens):
+        evaluations.append(tokens)
+        result = real(self, tokens)
+        result[2, 1] = float("nan") if len(evaluations) * 4 == step else result[2, 1]
+        return result
+
+    results = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "_all_logits", logits)
+        with pytest.raises(EvaluationNotFiniteError, match=f"Evaluation at step {step}: .* 1 of 16 evaluation rows"):
+            run(tiny(), tweets, results, base_models_dir=bases)
+    assert (results / f"artifacts/checkpoints/checkpoint-{step}").is_dir() and not (results / "metrics.json").exists()
+    # The evaluation that is missing comes first, so that the run ends as if nothing had happened.
+    events = run(tiny(), tweets, results, base_models_dir=bases)
+    assert metrics_of(events)["history"] == metrics_of(unbroken)["history"]
     assert adapter(results) == adapter(tmp_path / "unbroken")

@@ -17,7 +17,7 @@ from torch import nn
 from engine.config import RunConfig
 from engine.data.batches import BatchSchedule
 from engine.devices import DevicePlan
-from engine.errors import LossNotFiniteError, RunInterruptedError
+from engine.errors import EvaluationNotFiniteError, LossNotFiniteError, RunInterruptedError
 from engine.events import Checkpointed, Evaluated, Event, StageChanged, StepDone
 from engine.tasks import Task
 from engine.training.checkpoint import Checkpoints, State
@@ -86,12 +86,17 @@ class Loop:
     def events(self) -> Generator[Event]:
         """Train from state.step to the end; yield an event per step, evaluation and checkpoint.
 
-        Raises RunInterruptedError after a checkpoint was saved on request, LossNotFiniteError, OutOfMemoryError,
-        ProcessLostError or DiskError.
+        Raises RunInterruptedError after a checkpoint was saved on request, LossNotFiniteError, EvaluationNotFiniteError,
+        OutOfMemoryError, ProcessLostError or DiskError.
         """
         state = self.state
         training = self.config.training
         self.model.train()
+        # A checkpoint whose evaluation ended in an error: without scores it cannot become the best.
+        is_scored = any(score["step"] == state.step for score in state.scores)
+        if state.step and self.evaluates_now() and not is_scored:
+            yield from self.evaluate()
+            yield self.save()
         if self.stopped_early:
             return
         for rows in self.remaining_batches():
@@ -101,8 +106,7 @@ class Loop:
             yield step_done
             is_last = state.step >= self.total_steps
 
-            # Evaluate when it is due, and always at the end: a run without scores has no best checkpoint.
-            evaluates = is_last or self.is_due(training.eval_strategy, training.eval_steps)
+            evaluates = self.evaluates_now()
             if evaluates:
                 yield from self.evaluate()
 
@@ -132,6 +136,14 @@ class Loop:
                 yield rows
                 if self.state.step >= self.total_steps:
                     return
+
+    def evaluates_now(self) -> bool:
+        """Return whether an evaluation is due after the current step.
+
+        It always is at the end: a run without scores has no best checkpoint.
+        """
+        training = self.config.training
+        return self.state.step >= self.total_steps or self.is_due(training.eval_strategy, training.eval_steps)
 
     def is_due(self, strategy: str, every_steps: int) -> bool:
         """Return whether something with this strategy is due after the current step.
@@ -212,11 +224,16 @@ class Loop:
         )
 
     def evaluate(self) -> Generator[Event]:
-        """Evaluate, record the scores, and decide whether to stop early."""
+        """Evaluate and record the scores. Raises EvaluationNotFiniteError after a checkpoint was saved."""
         yield StageChanged("evaluating")
         state = self.state
         training = self.config.training
-        self.metrics = self.task.evaluate()
+        try:
+            self.metrics = self.task.evaluate()
+        except EvaluationNotFiniteError as error:
+            yield self.save()  # of the steps since the last checkpoint
+            message = f"Evaluation at step {state.step}: {error}"
+            raise EvaluationNotFiniteError(message, field=error.field, step=state.step, **error.facts) from error
         scores = {name: self.metrics[name] for name in SCORES if name in self.metrics}
 
         # Improvement is measured against the scores before this one.
