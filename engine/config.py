@@ -37,6 +37,7 @@ FindingCode = Literal[
 MOST_PROBLEMS = 100
 LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
 Quantization = Literal["load_in_8bit", "load_in_4bit"]
+LabelWeight = Annotated[float, Field(ge=0)]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 # What a field allows, where Pydantic's own message says too little.
 ALLOWED_VALUES = {
@@ -45,6 +46,7 @@ ALLOWED_VALUES = {
         "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
     ),
     "lora.target_modules": "must be empty, all-linear or a list of module names.",
+    "training.class_weights": "must be none, balanced, or a mapping of label names to weights, none of them negative.",
     "data.validation_rules": (
         f"must map finding codes ({', '.join(get_args(FindingCode))}) to error, warning or ignore."
     ),
@@ -238,7 +240,7 @@ class TrainingSection(Section):
         lt=1,
         description=_("Label smoothing: fraction of each label's weight that is spread over all labels."),
     )
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
+    class_weights: Literal["none", "balanced"] | dict[str, LabelWeight] = Field(
         "none", description=_("Weight of each label in the loss. balanced gives rare labels more weight.")
     )
     eval_strategy: Literal["epoch", "steps", "no"] = Field(
@@ -268,6 +270,23 @@ class TrainingSection(Section):
     )
     seed: int = Field(42, ge=0, lt=2**32, description=_("Random seed. The same seed gives the same run."))
     deterministic: bool = Field(False, description=_("Use only deterministic operations. Slower on a GPU."))
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _label_names_as_text(cls, value: object) -> object:
+        """Turn label names that YAML reads as numbers or dates back into text."""
+        if not isinstance(value, dict):
+            return value
+        if any(isinstance(name, bool) for name in value):
+            message = (
+                "training.class_weights: YAML reads yes, no, on and off as true and false. Put such labels in quotes."
+            )
+            raise ContradictionsError([Problem("training.class_weights", message, "label_name")])
+        names = [str(name) if isinstance(name, int | float | date) else name for name in value]
+        if len(set(names)) < len(names):
+            message = "training.class_weights names a label twice. Remove one of its weights."
+            raise ContradictionsError([Problem("training.class_weights", message, "label_name")])
+        return dict(zip(names, value.values(), strict=True))
 
 
 class SystemSection(Section):
@@ -382,6 +401,11 @@ def find_contradictions(config: RunConfig) -> Iterator[Problem]:
     if lora.use_dora and uses_pissa:
         message = "lora.use_dora and lora.init_lora_weights pissa exclude each other. Remove one of them."
         yield Problem("lora.use_dora", message, code)
+    if training.early_stopping_patience is not None and training.eval_strategy == "no":
+        message = (
+            "training.early_stopping_patience counts evaluations, but training.eval_strategy is no. Remove one of them."
+        )
+        yield Problem("training.early_stopping_patience", message, code)
     if training.precision in {"bf16", "int8"} and lora.trains_base_weights:
         message = (
             f"training.precision {training.precision} trains adapters only. "

@@ -132,6 +132,12 @@ class LossNotFiniteError(EngineError):
     code = "loss_not_finite"
 
 
+class EvaluationNotFiniteError(EngineError):
+    """The model's output is infinite or NaN for some evaluation or test rows."""
+
+    code = "evaluation_not_finite"
+
+
 class RunInterruptedError(EngineError):
     """The run was asked to stop and has saved a checkpoint to resume from."""
 

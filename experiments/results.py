@@ -1,11 +1,12 @@
 """Present a result: in plain words, as a confusion matrix, and as code that loads the model."""
 
 import json
-from math import sqrt
 from typing import Any
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
+
+from engine.intervals import wilson_interval
 
 from .models import Experiment
 
@@ -52,7 +53,7 @@ def verdict(metrics: dict[str, Any]) -> str:
     if accuracy is None or "confusion_matrix" not in evaluation:
         return ""
     rows = sum(map(sum, evaluation["confusion_matrix"]))
-    low, high = interval(accuracy * rows, rows)
+    low, high = wilson_interval(accuracy * rows, rows)
     margin = (high - low) / 2
     reached = _("Right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points.")
     baseline = metrics.get("baseline", {})
@@ -89,18 +90,6 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
         ),
     }
     return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]
-
-
-def interval(right: float, rows: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of `right` out of `rows` (Wilson, JASA 22, 1927)."""
-    # Not the usual share ± z·σ: that one is empty at 0 % and 100 %, where small evaluation sets often end.
-    n = max(1, rows)
-    z = 1.96
-    share = right / n
-    centre = share + z * z / (2 * n)
-    half_width = z * sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
-    scale = 1 + z * z / n
-    return (centre - half_width) / scale, (centre + half_width) / scale
 
 
 def compare_with_majority(accuracy: float, majority: float | None) -> str:

@@ -13,10 +13,10 @@ from datasets_app.selectors import version_for
 from engine.config import DataSection, RunConfig
 from engine.data.rows import Split, load_rows
 from engine.errors import EngineError
+from engine.intervals import wilson_interval
 from experiments.models import Measurement, ModelVersion
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
-from experiments.results import interval
 from web.errors import InvalidError, LorasiteError, NotFoundError
 
 from .selectors import Model
@@ -48,11 +48,11 @@ class Measured:
 
     @property
     def low(self) -> float | None:
-        return interval(self.right, self.rows)[0] if self.rows else None
+        return wilson_interval(self.right, self.rows)[0] if self.rows else None
 
     @property
     def high(self) -> float | None:
-        return interval(self.right, self.rows)[1] if self.rows else None
+        return wilson_interval(self.right, self.rows)[1] if self.rows else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def explain_measurement(measurement: Measurement, data: Version, sample: int) ->
     """Return the result in words, with the 95 % interval and the number of rows that were left out."""
     if not measurement.rows:
         return _("There was no time left, or no row that it was not trained on.")
-    low, high = interval(measurement.right, measurement.rows)
+    low, high = wilson_interval(measurement.right, measurement.rows)
     sentence = _(
         "Right in %(share).1f %% of %(rows)d rows of %(data)s that it was not trained on; on all such rows "
         "that would be %(low).1f to %(high).1f %%."

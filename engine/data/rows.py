@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,12 @@ SKIP_REASONS = {
 }
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
-    ".csv": lambda file: pl.read_csv(file, encoding="utf8-lossy", infer_schema_length=10_000),
-    ".tsv": lambda file: pl.read_csv(file, separator="\t", encoding="utf8-lossy", infer_schema_length=10_000),
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
-    ".json": pl.read_json,
+    # Types are inferred from all rows: a label may turn from a number to a word in the last one.
+    ".csv": lambda file: pl.read_csv(file, encoding="utf8-lossy", infer_schema_length=None),
+    ".tsv": lambda file: pl.read_csv(file, separator="\t", encoding="utf8-lossy", infer_schema_length=None),
+    ".jsonl": lambda file: pl.read_ndjson(file, infer_schema_length=None),
+    ".ndjson": lambda file: pl.read_ndjson(file, infer_schema_length=None),
+    ".json": lambda file: pl.read_json(file, infer_schema_length=None),
 }
 
 
@@ -56,6 +59,18 @@ class Rows:
     skipped_by_reason: dict[str, int]
     rare: list[str]
 
+    def digest(self) -> str:
+        """Return the hash of all texts and labels in their splits and order."""
+        content = hashlib.sha256(repr(self.labels).encode())
+        for split in (self.train, self.eval, self.test):
+            if split is None:
+                continue
+            content.update(f"{len(split)} rows:".encode())
+            content.update(split.labels.tobytes())
+            for text in split.texts:
+                content.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return content.hexdigest()
+
     @property
     def skipped(self) -> int:
         """Return the number of rows that are left out, for whatever reason."""
@@ -78,17 +93,22 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
     frame = _filter_usable(frame, pl.col("text").str.strip_chars() != "", "no_text", skipped)
     frame = _filter_usable(frame, pl.col("label").str.strip_chars() != "", "no_label", skipped)
 
-    labels = frame["label"].unique().to_list()
+    labels = sort_labels(frame["label"].unique().to_list())
     _refuse_one_label(labels)
-    are_numbers = all(label.lstrip("-").isdigit() for label in labels)
-    labels.sort(key=int if are_numbers else str)  # 10 comes after 9
 
+    names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
+    most_rows = int(frame["label"].value_counts()["count"].max())  # of a label
     frame = assign_splits(frame, config.eval_fraction, skipped)
     train = _sample(frame.filter(split="train"), config.train_samples, seed)
     held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
     test = frame.filter(split="test")
     if len(train) < 2 or not len(held_out):
-        raise _too_few_rows_error(len(train), len(held_out), skipped)
+        cause = "Near-duplicates stay together in one split. Add other rows, or a split column."
+        if names_eval_rows:
+            cause = f"The column {config.split_column} names the splits. Name more rows train there, or remove it."
+        elif most_rows == 1:
+            cause = "Every row has a label of its own. Check the label column: a label needs several rows."
+        raise _too_few_rows_error(len(train), len(held_out), cause, skipped)
     _refuse_one_label(train["label"].unique().to_list())
     counts = dict(train["label"].value_counts().iter_rows())
     return Rows(
@@ -126,15 +146,46 @@ def read_columns(path: Path, config: DataSection) -> pl.DataFrame:
             message = f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}."
             raise ColumnMissingError(message, field=field)
     columns = [
-        pl.col(config.text_column).cast(pl.String).alias("text"),
-        pl.col(config.label_column).cast(pl.String).alias("label"),
+        _as_text(frame, config.text_column, "data.text_column").alias("text"),
+        _as_text(frame, config.label_column, "data.label_column").alias("label"),
     ]
-    if config.split_column in frame.columns:
-        columns.append(splits.split_name(pl.col(config.split_column)).alias("split"))
+    # A column without any name of a split says nothing, as if it were not there.
+    if config.split_column in frame.columns and not frame[config.split_column].is_null().all():
+        split = _as_text(frame, config.split_column, "data.split_column")
+        columns.append(splits.split_name(split).alias("split"))
     # Any other type is a column of the user's own that happens to have this name.
     if frame.schema.get(splits.PLACE_COLUMN) == pl.UInt16:
         columns.append(pl.col(splits.PLACE_COLUMN))
-    return frame.select(columns)
+    try:
+        return frame.select(columns)
+    except pl.exceptions.PolarsError as error:
+        message = f"{path.name} has values that cannot be read as text. Choose other columns, or turn them into text."
+        raise DataUnreadableError(message, field="data.dataset_name") from error
+
+
+def sort_labels(labels: list[str]) -> list[str]:
+    """Return the labels in the order of their numbers where all are numbers, so that 10 comes after 9; else by letters."""
+    try:
+        numbers = {label: Decimal(label) for label in labels}
+    except InvalidOperation:
+        return sorted(labels)
+    if not all(number.is_finite() for number in numbers.values()):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (numbers[label], label))
+
+
+def were_sorted_alike(labels: list[str]) -> bool:
+    """Return whether releases without `sort_labels` gave the labels this order too. They knew whole numbers only."""
+    are_whole = all(label.removeprefix("-").isdecimal() for label in labels)
+    return labels == sorted(labels, key=int if are_whole else str)
+
+
+def find_similar_labels(labels: list[str]) -> list[list[str]]:
+    """Return the groups of labels that differ only in blanks or case, such as "yes" and "Yes "."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(" ".join(label.casefold().split()), []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
@@ -163,6 +214,19 @@ def assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, 
     return train if test is None else pl.concat([train, test])
 
 
+def _as_text(frame: pl.DataFrame, name: str, field: str) -> pl.Expr:
+    """Return a column as text; a number that is NaN counts as missing. Raises DataUnreadableError for lists and structs."""
+    kind = frame.schema[name]
+    if kind.is_nested() or kind == pl.Object:
+        message = (
+            f"The column {name} holds lists or structs, but each row needs one value there. "
+            "Choose another column, or turn its values into text."
+        )
+        raise DataUnreadableError(message, field=field)
+    column = pl.col(name)
+    return (column.fill_nan(None) if kind.is_float() else column).cast(pl.String)
+
+
 def _filter_usable(frame: pl.DataFrame, usable: pl.Expr, reason: str, skipped: dict[str, int]) -> pl.DataFrame:
     """Return the usable rows, and count the others in `skipped` under their reason. Null counts as not usable."""
     rows = frame.filter(usable.fill_null(False))
@@ -184,10 +248,9 @@ def _to_split(frame: pl.DataFrame, labels: list[str]) -> Split:
     return Split(frame["text"].to_list(), indexes)
 
 
-def _too_few_rows_error(train_rows: int, eval_rows: int, skipped: dict[str, int]) -> TooFewRowsError:
+def _too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: dict[str, int]) -> TooFewRowsError:
     message = (
-        f"{train_rows} rows are left for training and {eval_rows} for evaluation; at least 2 and 1 are needed. "
-        "Near-duplicates stay together in one split. Add other rows, or a split column."
+        f"{train_rows} rows are left for training and {eval_rows} for evaluation; at least 2 and 1 are needed. {cause}"
     )
     if skipped:
         message += f" Rows left out: {explain_skipped(skipped)}."

@@ -27,6 +27,14 @@ class Task(Protocol):
     facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
     plan: DevicePlan  # how the model really computes, which may be less than what was planned
     test_share: float  # test rows per evaluation row
+    data_hash: str  # of all rows, with their labels and splits
+
+    def matches_data(self, data_hash: str) -> bool:
+        """Return whether a checkpoint with this `data_hash` was trained on these rows.
+
+        It is empty in checkpoints of releases that did not record it.
+        """
+        ...
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return what the summed loss of these training rows is divided by to get their mean.
@@ -79,7 +87,7 @@ class Task(Protocol):
         """Return the metrics on the evaluation rows: `loss`, `accuracy` and the like, and more for metrics.json.
 
         `loss` and the configured training.metric_for_best_model have to be among them. All processes of a run call this
-        together and get the same metrics.
+        together and get the same metrics. Raises EvaluationNotFiniteError if the model's output is infinite or NaN.
         """
         ...
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from engine.config import Problem, RunConfig
 from engine.data.batches import batches_by_length
-from engine.data.rows import load_rows
+from engine.data.rows import find_similar_labels, load_rows, were_sorted_alike
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
@@ -31,7 +31,14 @@ from engine.models.loading import (
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
-from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
+from engine.tasks.class_weights import weights_by_label
+from engine.tasks.metrics import (
+    classification_metrics,
+    linear_accuracy,
+    majority_accuracy,
+    refuse_not_finite,
+    worst_rows,
+)
 from engine.training.memory_model import ActivationMemory, EncoderSizes
 
 VERIFY_ROWS = 8
@@ -57,6 +64,7 @@ class Task:
             self.test_tokens = tokenise(self.rows.test.texts, self.tokenizer, self.max_length, cache_dir)
         self.lengths = self.train_tokens.lengths
         self.test_share = len(self.rows.test or ()) / max(1, len(self.rows.eval))
+        self.data_hash = self.rows.digest()
         self.class_weights = self._class_weights()
         self.facts = self._check_data()
 
@@ -75,11 +83,16 @@ class Task:
         )
         self.eval_logits = np.empty((0, len(self.rows.labels)), dtype=np.float32)  # of the latest `evaluate`
 
+    def matches_data(self, data_hash: str) -> bool:
+        """Return whether the hash is that of these rows or, if it is empty, whether labels have the order they had then."""
+        return data_hash == self.data_hash or (not data_hash and were_sorted_alike(self.rows.labels))
+
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
         if self.class_weights is None:
             return float(len(rows))
-        return float(self.class_weights[torch.from_numpy(self.rows.train.labels[rows])].sum())
+        # A step whose rows all have the weight 0 has a loss of 0, not 0/0.
+        return float(self.class_weights[torch.from_numpy(self.rows.train.labels[rows])].sum()) or 1.0
 
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         """Return the summed cross entropy of training rows."""
@@ -112,6 +125,7 @@ class Task:
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the evaluation rows; their logits are kept for `summary`."""
         self.eval_logits = self._all_logits(self.eval_tokens)
+        refuse_not_finite(self.eval_logits, self.rows.eval.texts, "evaluation")
         return classification_metrics(self.eval_logits, self.rows.eval.labels, self.rows.labels)
 
     def summary(self) -> dict[str, Any]:
@@ -123,6 +137,7 @@ class Task:
         }
         if self.rows.test and self.test_tokens:
             logits = self._all_logits(self.test_tokens)
+            refuse_not_finite(logits, self.rows.test.texts, "test")
             summary["test"] = classification_metrics(logits, self.rows.test.labels, self.rows.labels)
         return summary
 
@@ -205,7 +220,7 @@ class Task:
         if setting == "none":
             return None
         if isinstance(setting, dict):
-            return torch.tensor([setting.get(label, 1.0) for label in self.rows.labels])
+            return torch.tensor(weights_by_label(setting, self.rows.labels))
         counts = np.bincount(self.rows.train.labels, minlength=len(self.rows.labels)).clip(1)
         return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
 
@@ -237,6 +252,7 @@ class Task:
             "skipped_rows": self.rows.skipped,
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
+            "similar_labels": find_similar_labels(self.rows.labels),
         }
 
 

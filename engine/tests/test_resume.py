@@ -1,5 +1,6 @@
 """Resumed runs end in the same bytes as unbroken ones, and a half-written checkpoint is never visible."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,12 +9,21 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StepDone, train
-from engine.errors import CheckpointDamagedError, DiskFullError, DiskRefusedError, FolderGoneError, RunInterruptedError
-from engine.storage import verify_folder, write_folder, write_text
+from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StageChanged, StepDone, train
+from engine.errors import (
+    CheckpointDamagedError,
+    DiskFullError,
+    DiskRefusedError,
+    EvaluationNotFiniteError,
+    FolderGoneError,
+    RunInterruptedError,
+)
+from engine.storage import MANIFEST, verify_folder, write_folder, write_manifest, write_text
+from engine.tasks.sequence_classification import Task
 from engine.tests.conftest import metrics_of, run, small
 
 
@@ -168,3 +178,115 @@ def test_checkpoint_holds_tensors_in_safetensors_and_no_pickle(unbroken):
     optimizer = load_file(next(results.rglob("optimizer.safetensors")))
     assert all(name.split(".")[1] in {"exp_avg", "exp_avg_sq", "step"} for name in optimizer)
     assert any(isinstance(event, Finished) for event in unbroken[0])
+
+
+def stop_at(step, config, data_file, results, **more):
+    """Train until a checkpoint of this step is saved."""
+    steps: list[StepDone] = []
+    with pytest.raises(RunInterruptedError):
+        for event in train(
+            config, data_file=data_file, results=results, should_save=lambda: len(steps) == step, **more
+        ):
+            steps.extend([event] if isinstance(event, StepDone) else [])
+
+
+def tiny(**training):
+    return small(model={"name": "tiny"}, lora={"layers_to_transform": None}, training=training)
+
+
+@pytest.fixture
+def own_tweets(tweets, tmp_path):
+    """A copy of the tweets that a test may change."""
+    return Path(shutil.copy(tweets, tmp_path / "own.parquet"))
+
+
+def test_run_whose_labels_changed_while_it_was_stopped_is_refused_and_goes_on_once_they_are_restored(
+    own_tweets, bases, tmp_path
+):
+    stop_at(3, tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
+    original = pl.read_parquet(own_tweets)
+    other = {"negative": "positive", "positive": "neutral", "neutral": "negative"}
+    original.with_columns(pl.col("label").replace_strict(other)).write_parquet(own_tweets)
+    with pytest.raises(ConfigError, match="rows or labels have changed") as refused:
+        run(tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
+    assert refused.value.field == "data.dataset_name"
+    original.write_parquet(own_tweets)
+    events = run(tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
+    assert next(event for event in events if isinstance(event, Prepared)).resumed_from_step == 3
+
+
+def forget_data_hash(checkpoint):
+    """Make a checkpoint look like one of a release that recorded no hash of the rows."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["data_hash"]
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    (checkpoint / MANIFEST).unlink()
+    write_manifest(checkpoint)
+
+
+def test_checkpoint_of_a_release_without_the_hash_of_rows_still_resumes(tweets, bases, tmp_path):
+    stop_at(3, tiny(), tweets, tmp_path, base_models_dir=bases)
+    forget_data_hash(tmp_path / "artifacts/checkpoints/checkpoint-3")
+    events = run(tiny(), tweets, tmp_path, base_models_dir=bases)
+    assert next(event for event in events if isinstance(event, Prepared)).resumed_from_step == 3
+    state = json.loads((tmp_path / "artifacts/checkpoints/checkpoint-8/state.json").read_text())
+    assert len(state["data_hash"]) == 64
+
+
+def test_checkpoint_whose_labels_had_another_order_then_is_refused(own_tweets, bases, tmp_path):
+    numbers = {"negative": "2.0", "neutral": "10.0", "positive": "1.0"}
+    pl.read_parquet(own_tweets).with_columns(pl.col("label").replace_strict(numbers)).write_parquet(own_tweets)
+    stop_at(3, tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
+    forget_data_hash(tmp_path / "run/artifacts/checkpoints/checkpoint-3")
+    with pytest.raises(ConfigError, match="rows or labels have changed"):
+        run(tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
+
+
+STOPPING = {"num_train_epochs": 20, "early_stopping_patience": 1, "learning_rate": 1e-9}  # ends at step 8 of 80
+
+
+@pytest.mark.parametrize("killed", ["saving", "at its last checkpoint", "asked to stop in that step"])
+def test_run_that_stopped_early_stays_stopped_when_it_is_resumed(tweets, bases, tmp_path, killed):
+    config = tiny(**STOPPING)
+    unbroken = metrics_of(run(config, tweets, tmp_path / "unbroken", base_models_dir=bases))
+    assert unbroken["train"]["stopped_early"] and unbroken["train"]["steps"] == 8
+    results = tmp_path / "run"
+    if killed == "asked to stop in that step":
+        stop_at(8, config, tweets, results, base_models_dir=bases)
+    else:
+        with closing(train(config, data_file=tweets, results=results, base_models_dir=bases)) as running:
+            for event in running:
+                at_end = isinstance(event, Checkpointed) and event.step == 8
+                if event == StageChanged("saving") or (at_end and killed != "saving"):
+                    break
+    events = run(config, tweets, results, base_models_dir=bases)
+    assert losses(events) == []
+    assert "stopped_early" in [event.code for event in events if isinstance(event, Notice)]
+    assert metrics_of(events)["train"]["steps"] == 8 and metrics_of(events)["train"]["stopped_early"]
+    assert adapter(results) == adapter(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_evaluation_that_is_not_finite_is_an_error_which_keeps_its_checkpoint(
+    tweets, bases, tmp_path, monkeypatch, step
+):
+    unbroken = run(tiny(), tweets, tmp_path / "unbroken", base_models_dir=bases)
+    real = Task._all_logits
+    evaluations = []
+
+    def logits(self, tokens):
+        evaluations.append(tokens)
+        result = real(self, tokens)
+        result[2, 1] = float("nan") if len(evaluations) * 4 == step else result[2, 1]
+        return result
+
+    results = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "_all_logits", logits)
+        with pytest.raises(EvaluationNotFiniteError, match=f"Evaluation at step {step}: .* 1 of 16 evaluation rows"):
+            run(tiny(), tweets, results, base_models_dir=bases)
+    assert (results / f"artifacts/checkpoints/checkpoint-{step}").is_dir() and not (results / "metrics.json").exists()
+    # The evaluation that is missing comes first, so that the run ends as if nothing had happened.
+    events = run(tiny(), tweets, results, base_models_dir=bases)
+    assert metrics_of(events)["history"] == metrics_of(unbroken)["history"]
+    assert adapter(results) == adapter(tmp_path / "unbroken")

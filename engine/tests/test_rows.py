@@ -10,7 +10,14 @@ import pytest
 
 from engine import Notice, Prepared
 from engine.config import DataSection
-from engine.data.rows import SKIP_REASONS, explain_skipped, load_rows
+from engine.data.rows import (
+    SKIP_REASONS,
+    explain_skipped,
+    find_similar_labels,
+    load_rows,
+    sort_labels,
+    were_sorted_alike,
+)
 from engine.data.splits import PLACE_COLUMN, PLACES, SPLIT_NAMES
 from engine.errors import DataUnreadableError, TooFewRowsError
 from engine.tests.conftest import metrics_of, run, small
@@ -103,3 +110,104 @@ def test_skipped_rows_are_in_event_notice_log_and_metrics(bases, tmp_path):
     assert (written["skipped_rows"], written["skipped_by_reason"]) == (4, expected)
     log = (tmp_path / "run" / "logs.txt").read_text()
     assert "4 rows skipped (1 without text, 3 with an unknown split name)" in log
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("text", [["a", "b"]] * 40),
+        ("label", [["a", "x"]] * 40),
+        ("text", [{"a": "b"}] * 40),
+        ("split", [["train"]] * 40),
+    ],
+    ids=["texts", "labels", "structs", "splits"],
+)
+def test_column_of_lists_or_structs_is_refused_by_its_name(tmp_path, column, values):
+    with pytest.raises(DataUnreadableError, match=f"column {column} holds lists or structs") as refused:
+        load(data().with_columns(pl.Series(column, values)), tmp_path)
+    assert refused.value.field == f"data.{column}_column"
+
+
+def test_column_that_is_no_text_at_all_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(DataUnreadableError, match="cannot be read as text"):
+        load(data().with_columns(pl.Series("text", [b"\xff\xfe"] * 40)), tmp_path)
+
+
+def test_not_a_number_counts_as_missing(tmp_path):
+    numbers = [float("nan") if i % 4 == 0 else i + 0.5 for i in range(40)]
+    assert load(data().with_columns(pl.Series("text", numbers)), tmp_path).skipped_by_reason == {"no_text": 10}
+    marks = [float("nan"), 1.0, 2.0, 2.0] * 10
+    rows = load(data().with_columns(pl.Series("label", marks)), tmp_path)
+    assert (rows.skipped_by_reason, rows.labels) == ({"no_label": 10}, ["1.0", "2.0"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1", "2", "10"],
+        ["1.0", "2.0", "10.0"],
+        ["-10", "-1", "1.5"],
+        ["01", "1"],
+        ["1", "²"],
+        ["--1", "1"],
+        ["10", "9", "NaN"],
+        ["10", "9", "nine"],
+    ],
+)
+def test_labels_are_in_the_order_of_their_numbers_only_where_all_are_numbers(labels):
+    assert sort_labels(labels[::-1]) == labels
+
+
+def test_labels_that_earlier_releases_sorted_otherwise_are_known():
+    assert all(were_sorted_alike(labels) for labels in (["a", "b"], ["-1", "9", "10"], ["1.0", "2.0"]))
+    assert not were_sorted_alike(["1.0", "2.0", "10.0"])
+
+
+def test_split_names_may_be_surrounded_by_blanks_and_rows_without_one_are_counted(tmp_path):
+    rows = load(data(split=["Train "] * 20 + [" EVAL"] * 10 + [None] * 10), tmp_path)
+    assert (len(rows.train), len(rows.eval), rows.skipped_by_reason) == (20, 10, {"unknown_split": 10})
+
+
+def test_split_column_without_any_name_is_as_if_it_were_not_there(tmp_path):
+    rows = load(data(split=[None] * 40), tmp_path)
+    assert rows_in(rows) == 40 and rows.skipped == 0
+
+
+def test_error_about_too_few_rows_gives_the_true_reason(tmp_path):
+    with pytest.raises(TooFewRowsError, match="Every row has a label of its own"):
+        load(data().with_columns(pl.Series("label", [f"label {i}" for i in range(40)])), tmp_path)
+    with pytest.raises(TooFewRowsError, match="The column split names the splits"):
+        load(data(split=["eval"] * 40), tmp_path)
+    with pytest.raises(TooFewRowsError, match="Near-duplicates stay together"):
+        load(data().with_columns(pl.lit(sentence(1)).alias("text")), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl", "data.json"])
+def test_label_may_turn_from_number_to_word_in_the_last_row(tmp_path, name):
+    file = tmp_path / name
+    frame = pl.concat([data(), data()] * 150).with_columns(pl.lit(1).alias("label"))
+    if name.startswith("data.json"):
+        lines = [json.dumps(row) for row in [*frame.to_dicts(), {"text": "the end", "label": "word"}]]
+        file.write_text("\n".join(lines) if name == "data.jsonl" else f"[{','.join(lines)}]")
+    else:
+        comma = "\t" if name == "data.tsv" else ","
+        file.write_text(frame.write_csv(separator=comma) + f"the end{comma}word\n")
+    assert load_rows(file, DataSection(eval_fraction=0.5), 7).labels == ["1", "word"]
+
+
+def test_labels_that_differ_in_blanks_or_case_are_found():
+    assert find_similar_labels(["No", "yes", "yes ", "YES", "other"]) == [["yes", "yes ", "YES"]]
+
+
+def test_hash_of_rows_changes_with_any_text_label_or_split(tmp_path):
+    split = ["train"] * 20 + ["eval"] * 10 + ["test"] * 10
+    original = data(split=split)
+    changed = [
+        original.with_columns(text=original["text"].str.replace("river", "stream")),
+        original.with_columns(label=original["label"].reverse()),
+        original.with_columns(label=pl.lit("c") + original["label"]),
+        original.with_columns(split=pl.Series(["train"] * 10 + ["eval"] * 20 + ["test"] * 10)),
+        original.with_columns(split=pl.Series(["train"] * 20 + ["eval"] * 20)),
+    ]
+    digests = [load(frame, tmp_path).digest() for frame in (original, original.clone(), *changed)]
+    assert digests[0] == digests[1] and len(set(digests)) == 6

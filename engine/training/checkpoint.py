@@ -24,7 +24,8 @@ ONE_POINT = 0.01
 class State:
     """The progress of a run, beside weights, optimizer and random generators. Written to state.json as it is."""
 
-    fingerprint: str = ""  # of the settings and the data; a checkpoint of another run is refused
+    fingerprint: str = ""  # of the settings and the rows' lengths; a checkpoint of another run is refused
+    data_hash: str = ""  # of the rows; empty in checkpoints of releases that did not record it
     step: int = 0
     micro_batch: int = 0
     loss_sum: float = 0.0

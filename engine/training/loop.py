@@ -17,7 +17,7 @@ from torch import nn
 from engine.config import RunConfig
 from engine.data.batches import BatchSchedule
 from engine.devices import DevicePlan
-from engine.errors import LossNotFiniteError, RunInterruptedError
+from engine.errors import EvaluationNotFiniteError, LossNotFiniteError, RunInterruptedError
 from engine.events import Checkpointed, Evaluated, Event, StageChanged, StepDone
 from engine.tasks import Task
 from engine.training.checkpoint import Checkpoints, State
@@ -53,7 +53,6 @@ class Loop:
         self.micro_batches = MicroBatches(task, plan, self.parameters, size, config.training.seed)
         self.state = State(micro_batch=size)
         self.metrics: dict[str, Any] = {}  # of the last evaluation
-        self.stopped_early = False
         self._stop_requested = False  # of any process, in a distributed run
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)  # seconds and tokens
 
@@ -67,6 +66,12 @@ class Loop:
         """Return the passes over the training rows so far."""
         return self.state.step / self.schedule.steps_per_epoch
 
+    @property
+    def stopped_early(self) -> bool:
+        """Return whether the scores no longer improve, by training.early_stopping_patience. A resumed run knows it too."""
+        patience = self.config.training.early_stopping_patience
+        return patience is not None and self.state.waited >= patience and self.state.step < self.total_steps
+
     def resume(self, checkpoint: Path) -> None:
         """Continue from a saved checkpoint instead of from the start.
 
@@ -75,17 +80,25 @@ class Loop:
         fingerprint = self.state.fingerprint
         self.state = self.checkpoints.load(checkpoint, self.model, self.optimizer)
         self.state.fingerprint = fingerprint
+        self.state.data_hash = self.task.data_hash  # the checkpoint of an earlier release has none
         self.micro_batches.size = self.state.micro_batch
 
     def events(self) -> Generator[Event]:
         """Train from state.step to the end; yield an event per step, evaluation and checkpoint.
 
-        Raises RunInterruptedError after a checkpoint was saved on request, LossNotFiniteError, OutOfMemoryError,
-        ProcessLostError or DiskError.
+        Raises RunInterruptedError after a checkpoint was saved on request, LossNotFiniteError, EvaluationNotFiniteError,
+        OutOfMemoryError, ProcessLostError or DiskError.
         """
         state = self.state
         training = self.config.training
         self.model.train()
+        # A checkpoint whose evaluation ended in an error: without scores it cannot become the best.
+        is_scored = any(score["step"] == state.step for score in state.scores)
+        if state.step and self.evaluates_now() and not is_scored:
+            yield from self.evaluate()
+            yield self.save()
+        if self.stopped_early:
+            return
         for rows in self.remaining_batches():
             # One optimizer step. Its notices come first: they say why it took longer than the others.
             step_done = self.train_step(rows)
@@ -93,8 +106,7 @@ class Loop:
             yield step_done
             is_last = state.step >= self.total_steps
 
-            # Evaluate when it is due, and always at the end: a run without scores has no best checkpoint.
-            evaluates = is_last or self.is_due(training.eval_strategy, training.eval_steps)
+            evaluates = self.evaluates_now()
             if evaluates:
                 yield from self.evaluate()
 
@@ -124,6 +136,14 @@ class Loop:
                 yield rows
                 if self.state.step >= self.total_steps:
                     return
+
+    def evaluates_now(self) -> bool:
+        """Return whether an evaluation is due after the current step.
+
+        It always is at the end: a run without scores has no best checkpoint.
+        """
+        training = self.config.training
+        return self.state.step >= self.total_steps or self.is_due(training.eval_strategy, training.eval_steps)
 
     def is_due(self, strategy: str, every_steps: int) -> bool:
         """Return whether something with this strategy is due after the current step.
@@ -204,11 +224,16 @@ class Loop:
         )
 
     def evaluate(self) -> Generator[Event]:
-        """Evaluate, record the scores, and decide whether to stop early."""
+        """Evaluate and record the scores. Raises EvaluationNotFiniteError after a checkpoint was saved."""
         yield StageChanged("evaluating")
         state = self.state
         training = self.config.training
-        self.metrics = self.task.evaluate()
+        try:
+            self.metrics = self.task.evaluate()
+        except EvaluationNotFiniteError as error:
+            yield self.save()  # of the steps since the last checkpoint
+            message = f"Evaluation at step {state.step}: {error}"
+            raise EvaluationNotFiniteError(message, field=error.field, step=state.step, **error.facts) from error
         scores = {name: self.metrics[name] for name in SCORES if name in self.metrics}
 
         # Improvement is measured against the scores before this one.
@@ -220,9 +245,6 @@ class Loop:
         state.history.append(
             {"step": state.step, "epoch": self.epoch} | {f"eval_{name}": value for name, value in scores.items()}
         )
-        patience = training.early_stopping_patience
-        if patience is not None and state.waited >= patience and state.step < self.total_steps:
-            self.stopped_early = True
         yield Evaluated(state.step, self.epoch, scores)
 
     def save(self) -> Checkpointed:

@@ -17,7 +17,6 @@ import torch
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
 from engine.data.batches import BatchSchedule
-from engine.data.splits import SPLIT_NAMES
 from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
@@ -28,6 +27,7 @@ from engine.storage import disk_errors, write_folder
 from engine.training.checkpoint import Checkpoints, load_adapter, save_adapter
 from engine.training.distributed import World
 from engine.training.loop import Loop
+from engine.training.notices import data_notices
 from engine.training.results import Results, describe
 
 # Settings of where a run computes, not of what: a run may be resumed with others.
@@ -167,21 +167,9 @@ class Run:
 
         loop = self._create_loop(plan, task)
         notices = [*task.notices, *self._resume(loop)]
-        start = f"{loop.state.fingerprint} {loop.state.step}"
+        start = f"{loop.state.fingerprint} {loop.state.data_hash} {loop.state.step}"
         self.world.refuse_differences(start, loop.parameters, plan.device)
-        if task.facts.get("rare_labels"):
-            names = ", ".join(task.facts["rare_labels"])
-            notices.append(Notice("warning", "rare_label", f"These labels have fewer than two training rows: {names}."))
-        rows_without_split = task.facts.get("skipped_by_reason", {}).get("unknown_split")
-        if rows_without_split:
-            split_names = ", ".join(SPLIT_NAMES)
-            message = (
-                f"{rows_without_split} rows were skipped, because the name of their split is none of: {split_names}."
-            )
-            notices.append(Notice("warning", "unknown_split", message))
-        if task.facts.get("truncated_rows"):
-            message = f"{task.facts['truncated_rows']} texts were truncated to {task.facts['max_length']} tokens."
-            notices.append(Notice("info", "truncated", message))
+        notices += data_notices(task.facts)
         return PreparedRun(plan, task, loop, notices)
 
     def _stages(self) -> Generator[Event]:
@@ -238,6 +226,7 @@ class Run:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(task.lengths.tobytes())
         loop.state.fingerprint = digest.hexdigest()
+        loop.state.data_hash = task.data_hash
         return loop
 
     def _resume(self, loop: Loop) -> list[Notice]:
@@ -253,13 +242,19 @@ class Run:
             notices.append(Notice("warning", "checkpoint_damaged", message))
         if newest is None:
             return notices
-        saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))["fingerprint"]
-        if saved != loop.state.fingerprint:
+        saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        if saved["fingerprint"] != loop.state.fingerprint:
             message = (
-                f"experiment_name: {self.results.folder.name} holds a run with other settings. "
+                f"experiment_name: {self.results.folder.name} holds a run with other settings or texts. "
                 "Choose another name, or delete that experiment first."
             )
             raise ConfigError([Problem("experiment_name", message, "other_settings")])
+        if not loop.task.matches_data(saved.get("data_hash", "")):
+            message = (
+                f"data.dataset_name: the rows or labels have changed since {self.results.folder.name} was stopped. "
+                "Its checkpoints are kept. Restore the data to resume it, or choose another experiment_name."
+            )
+            raise ConfigError([Problem("data.dataset_name", message, "other_data")])
         loop.resume(newest)
         return notices
 

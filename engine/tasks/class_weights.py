@@ -1,0 +1,41 @@
+"""Weights of labels in the loss, by the names that the configuration gives them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from engine.config import Problem
+from engine.errors import ConfigError
+
+FIELD = "training.class_weights"
+MOST_SHOWN = 10  # labels in a message
+
+
+def weights_by_label(setting: Mapping[str, float], labels: list[str]) -> list[float]:
+    """Return the weight of each label, 1 where the setting does not name it.
+
+    Raises ConfigError for names that the data do not have, and if all weights are 0.
+    """
+    problems = [
+        Problem(FIELD, f"{FIELD}: the data have no label {name!r}. {_hint(name, labels)}", "unknown_label")
+        for name in setting
+        if name not in labels
+    ]
+    weights = [setting.get(label, 1.0) for label in labels]
+    if not problems and not any(weights):
+        message = f"{FIELD}: all weights are 0, so there is nothing to learn. Give at least one label a weight above 0."
+        problems.append(Problem(FIELD, message, "all_zero"))
+    if problems:
+        raise ConfigError(problems)
+    return weights
+
+
+def _hint(name: str, labels: list[str]) -> str:
+    # Names are compared without case: difflib finds nothing in common between GOOD and good.
+    label_of_folded = {label.casefold(): label for label in reversed(labels)}
+    similar = difflib.get_close_matches(name.casefold(), label_of_folded, n=1)
+    if similar:
+        return f"Did you mean {label_of_folded[similar[0]]!r}?"
+    rest = len(labels) - MOST_SHOWN
+    return f"Labels: {', '.join(labels[:MOST_SHOWN])}{f' and {rest} more' if rest > 0 else ''}."

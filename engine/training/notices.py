@@ -1,0 +1,49 @@
+"""What a person should know about the data of a run before it trains, as notices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from engine.data.splits import SPLIT_NAMES
+from engine.events import Notice
+
+MOST_SHOWN = 10  # labels in a notice
+LONGEST_SHOWN = 60  # characters of a label
+
+
+def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
+    """Yield the notices about a task's facts, which metrics.json holds in full under `data`."""
+    rare = facts.get("rare_labels", [])
+    if rare:
+        message = f"Labels with fewer than two training rows ({len(rare)}): {list_names(map(shorten, rare))}."
+        yield Notice("warning", "rare_label", message)
+
+    similar = facts.get("similar_labels", [])
+    if similar:
+        groups = list_names(" and ".join(repr(shorten(label)) for label in group[:3]) for group in similar)
+        message = f"Labels that differ only in blanks or case are trained as different ones: {groups}."
+        yield Notice("warning", "similar_labels", message)
+
+    rows_without_split = facts.get("skipped_by_reason", {}).get("unknown_split")
+    if rows_without_split:
+        split_names = ", ".join(SPLIT_NAMES)
+        message = f"{rows_without_split} rows were skipped, because the name of their split is none of: {split_names}."
+        yield Notice("warning", "unknown_split", message)
+
+    truncated = facts.get("truncated_rows")
+    if truncated:
+        yield Notice("info", "truncated", f"{truncated} texts were truncated to {facts['max_length']} tokens.")
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first names as a phrase, and how many there are beyond them."""
+    names = list(names)
+    shown = ", ".join(names[:MOST_SHOWN])
+    rest = len(names) - MOST_SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def shorten(name: str) -> str:
+    """Return a label's name, or its beginning if it is long."""
+    return name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
