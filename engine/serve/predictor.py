@@ -20,7 +20,7 @@ from engine.serve.batch import BatchRow
 from engine.serve.batching_queue import BatchingQueue
 from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError
 from engine.serve.model_cache import CacheEntry, ModelCache
-from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info
+from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
 
 if TYPE_CHECKING:
@@ -157,12 +157,13 @@ class Predictor:
             self.cache.release(entry)
 
     def _plan_loading(self, folder: Path) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
-        """Return the bytes that the model takes beside what it shares, and what loads it. Reads no weights."""
+        """Return the bytes that the model takes beside what it shares, and what loads it. Loads no weights."""
         from engine.models.architectures import find_architecture  # deferred: imports torch
         from engine.serve.adapter_loading import can_share_base
 
         info = read_info(folder)
         base = resolve(info.base_model, self.base_models_dir, info.revision)
+        require_base_weights(info, base)
         own_bytes = fp32_bytes(folder)
         base_bytes = fp32_bytes(base)
         _key, tokenizer_bytes = tokenizer_key(folder)

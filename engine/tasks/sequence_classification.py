@@ -28,6 +28,7 @@ from engine.models.loading import (
     load_classifier,
     load_tokenizer,
 )
+from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
@@ -62,6 +63,7 @@ class Task:
         # Model: the base model with an adapter and, where the architecture is covered, a fused forward pass.
         base_model, new_modules = load_classifier(base, config.model.name, self.rows.labels, plan)
         self.model = add_adapter(base_model, config.lora, new_modules, config.model.name, seed)
+        self.model.peft_config["default"].revision = config.model.revision
         self.model.to(plan.device)
         fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
@@ -132,7 +134,8 @@ class Task:
     def save_extras(self, folder: Path) -> None:
         """Write the tokenizer's files, and lorasite.json with the label names."""
         self.tokenizer.save_pretrained(folder)
-        write_json(folder / "lorasite.json", self.facts | {"id2label": dict(enumerate(self.rows.labels))})
+        more = {"id2label": dict(enumerate(self.rows.labels)), "base_model_hash": hash_base_weights(self.base)}
+        write_json(folder / "lorasite.json", self.facts | more)
 
     def verify(self, folder: Path) -> None:
         """Load base model and adapter through plain PEFT and compare the logits of a few evaluation rows."""
