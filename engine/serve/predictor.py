@@ -6,6 +6,7 @@ Importing this module imports neither torch nor transformers: a web process may 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from engine.errors import EngineError
 from engine.models.base_models import resolve
 from engine.serve.batch import BatchRow
 from engine.serve.batching_queue import BatchingQueue
-from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError
+from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError, PredictionFailedError
 from engine.serve.model_cache import CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
     from engine.models.architectures import EncoderArchitecture
     from engine.serve.adapter import ServedAdapter
-    from engine.serve.batch import BatchModel
+    from engine.serve.batch import BatchModel, RowOutput
+
+logger = logging.getLogger(__name__)
 
 MIB = 2**20
 TIMEOUT = 60.0  # seconds after which a caller gives up
@@ -95,14 +98,16 @@ class Predictor:
         """Predict each text with the model in a final_model folder, and wait for the answer.
 
         May be called from many threads: their texts are computed in common batches. Raises ModelUnreadableError if the
-        model can't be loaded, ModelTooLargeError if it needs more than the memory limit, BusyError if it can't answer soon.
+        model can't be loaded, ModelTooLargeError if it needs more than the memory limit, BusyError if it can't answer soon,
+        PredictionFailedError if it has no answer to one of the texts.
         """
-        with self._loaded(folder) as loaded:
+        with self._loaded(folder) as loaded, answer_errors():
             started = time.perf_counter()
             encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
             tokenized = time.perf_counter()
             rows = [BatchRow(ids, loaded.adapter) for ids, _truncated in encoded]
             request = self.queue.compute(loaded.model, rows, TIMEOUT)
+        require_finite(request.outputs)
         predictions = []
         for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True):
             probabilities = tuple(output.logits.float().softmax(-1).tolist())
@@ -205,6 +210,37 @@ class Predictor:
         tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
         entry.needs.append(tokenizer)
         return LoadedModel(info, tokenizer.value, model, adapter)
+
+
+@contextmanager
+def answer_errors() -> Iterator[None]:
+    """Turn whatever a tokenizer or a model raises while it answers texts into PredictionFailedError."""
+    from engine.out_of_memory import is_out_of_memory  # deferred: imports torch
+
+    try:
+        yield
+    except EngineError:
+        raise
+    except BaseException as error:
+        # Rust code that panics, such as a tokenizer's, raises what is no Exception.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        if is_out_of_memory(error):
+            reason = "there is not enough memory for texts of this length; send fewer or shorter texts"
+        else:
+            reason = f"its computation failed ({type(error).__name__}); try a shorter text, or train it again"
+        logger.exception("Texts could not be answered")
+        raise PredictionFailedError(reason) from error
+
+
+def require_finite(outputs: list[RowOutput]) -> None:
+    """Raise PredictionFailedError if a logit is infinite or NaN: there are no probabilities then."""
+    for number, output in enumerate(outputs, start=1):
+        if not bool(output.logits.isfinite().all()):
+            raise PredictionFailedError(
+                f"its output for text {number} is not finite, because weights of its base model or adapter are not; "
+                "train it again, over another base model"
+            )
 
 
 def choose_device(name: str) -> torch.device:
