@@ -20,6 +20,7 @@ from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
 from engine.kernels import fused_forward
+from engine.models.base_models import find_origin
 from engine.models.loading import (
     adapts_feed_forward,
     add_adapter,
@@ -134,8 +135,12 @@ class Task:
     def save_extras(self, folder: Path) -> None:
         """Write the tokenizer's files, and lorasite.json with the label names."""
         self.tokenizer.save_pretrained(folder)
-        more = {"id2label": dict(enumerate(self.rows.labels)), "base_model_hash": hash_base_weights(self.base)}
-        write_json(folder / "lorasite.json", self.facts | more)
+        saved_facts = {
+            "id2label": dict(enumerate(self.rows.labels)),
+            "base_model_hash": hash_base_weights(self.base),
+            "base_model_origin": find_origin(self.base),
+        }
+        write_json(folder / "lorasite.json", self.facts | saved_facts)
 
     def verify(self, folder: Path) -> None:
         """Load base model and adapter through plain PEFT and compare the logits of a few evaluation rows."""
