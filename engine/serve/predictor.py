@@ -77,7 +77,8 @@ class LoadedModel:
 class Predictor:
     """Loads final models and predicts with them; one per process.
 
-    memory_mb: limit of all weights in memory. batch_tokens, patience: see BatchingQueue.
+    memory_mb: limit of all weights in memory. batch_tokens, patience: see BatchingQueue. base: the folder of every
+    model's base model, instead of one that is found by its name.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class Predictor:
         memory_mb: int = 2048,
         batch_tokens: int = 1024,
         patience: float = 4.0,
+        base: Path | None = None,
     ) -> None:
         self.base_models_dir = base_models_dir
+        self.base = base
         self.device = device
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
@@ -120,6 +123,16 @@ class Predictor:
             queue_ms=1000 * (request.started_at - request.queued_at),
             compute_ms=1000 * (request.ended_at - request.started_at),
         )
+
+    def logits(self, folder: Path, texts: list[str]) -> torch.Tensor:
+        """Return the logits of texts, computed as one batch by the calling thread: (texts, labels). Raises as `predict`."""
+        import torch  # deferred: takes a second
+
+        with self._loaded(folder) as loaded, answer_errors():
+            encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
+            outputs = loaded.model.outputs([BatchRow(ids, loaded.adapter) for ids, _truncated in encoded])
+        require_finite(outputs)
+        return torch.stack([output.logits for output in outputs]).float().cpu()
 
     def load_model(self, folder: Path) -> str:
         """Load a model unless it is in memory; return the name of its base model."""
@@ -167,7 +180,7 @@ class Predictor:
         from engine.serve.adapter_loading import can_share_base
 
         info = read_info(folder)
-        base = resolve(info.base_model, self.base_models_dir, info.revision)
+        base = self.base or resolve(info.base_model, self.base_models_dir, info.revision)
         require_base_weights(info, base)
         own_bytes = fp32_bytes(folder)
         base_bytes = fp32_bytes(base)
