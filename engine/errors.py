@@ -126,6 +126,12 @@ class FolderGoneError(DiskError):
     code = "folder_gone"
 
 
+class SavedModelDiffersError(EngineError):
+    """The final model is saved as it is in memory, but does not answer texts as its last evaluation did."""
+
+    code = "saved_model_differs"
+
+
 class LossNotFiniteError(EngineError):
     """The loss or the gradient became infinite or NaN."""
 

@@ -1,6 +1,7 @@
 """Present a result: in plain words, as a confusion matrix, and as code that loads the model."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -17,7 +18,9 @@ from transformers import AutoTokenizer
 folder = {folder}
 labels = {labels}
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
-model = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels))
+model = AutoPeftModelForSequenceClassification.from_pretrained(
+    folder, num_labels=len(labels), ignore_mismatched_sizes=True, dtype="float32"
+)
 logits = model(**tokenizer("…", return_tensors="pt", truncation=True, max_length={max_length})).logits
 print(labels[logits.argmax().item()])
 """
@@ -30,17 +33,40 @@ def plain_peft(experiment: Experiment, adapter: str = "artifacts/final_model") -
     """
     final_model = f"{experiment.name}/artifacts/final_model"
     folder = f"{experiment.name}/{adapter}"
-    return plain_peft_code(folder, experiment.labels, experiment.config, tokenizer=final_model)
+    facts = read_facts(experiment.final_model)
+    return plain_peft_code(folder, experiment.labels, experiment.config, facts, tokenizer=final_model)
 
 
-def plain_peft_code(folder: str, labels: list[str], config: dict[str, Any], tokenizer: str = "") -> str:
-    """Return the program for an adapter's folder; `tokenizer` is another folder if the adapter's has none."""
-    return CODE.format(
+def plain_peft_code(
+    folder: str, labels: list[str], config: dict[str, Any], facts: dict[str, Any], tokenizer: str = ""
+) -> str:
+    """Return the program for an adapter's folder; it answers as the platform does.
+
+    facts: those of `read_facts`. tokenizer: another folder if the adapter's has none.
+    """
+    tokenizer_arguments = "folder" if tokenizer in ("", folder) else json.dumps(tokenizer)
+    if facts.get("truncation_side") == "left":
+        tokenizer_arguments += ', truncation_side="left"'
+    program = CODE.format(
         folder=json.dumps(folder),
-        tokenizer="folder" if tokenizer in ("", folder) else json.dumps(tokenizer),
+        tokenizer=tokenizer_arguments,
         labels=json.dumps(labels, ensure_ascii=False),
-        max_length=config.get("data", {}).get("max_length", 128),
+        # A model may have been trained with less than was configured, because its positions end there.
+        max_length=facts.get("max_length") or config.get("data", {}).get("max_length", 128),
     )
+    if facts.get("base_model_origin") == "folder":
+        origin = _("The base model %(name)s does not come from the model hub. Copy its folder next to this program.")
+        program = f"# {origin % {'name': facts.get('base_model')}}\n{program}"
+    return program
+
+
+def read_facts(final_model: Path) -> dict[str, Any]:
+    """Return the content of a final model's lorasite.json; empty if it is gone or damaged."""
+    try:
+        facts = json.loads((final_model / "lorasite.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def verdict(metrics: dict[str, Any]) -> str:

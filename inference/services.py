@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
-from engine.serve.errors import BusyError, ModelUnreadableError
+from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError
 from engine.serve.predictor import Prediction, Predictor, TimedPredictions
 from engine.serve.word_importance import measure_word_importance
 from web.errors import ConflictError, InvalidError, LorasiteError
@@ -141,6 +141,9 @@ def engine_errors(name: str) -> Iterator[None]:
         yield
     except ModelUnreadableError as error:
         message = _("The model %(name)s can't be loaded: %(reason)s") % {"name": name, "reason": error}
+        raise ConflictError(message, field="model") from None
+    except PredictionFailedError as error:
+        message = _("The model %(name)s can't answer: %(reason)s") % {"name": name, "reason": error}
         raise ConflictError(message, field="model") from None
     except BusyError as error:
         raise OverloadedError(wait=error.wait) from None

@@ -112,3 +112,15 @@ def is_reachable(endpoint: str) -> bool:
     thread.start()
     thread.join(HUB_TIMEOUT_S)
     return bool(reached and reached[0])
+
+
+def find_origin(folder: Path) -> str:
+    """Return where a resolved base model lies: "sample" for the sample package, "hub" for the hub's cache, else "folder"."""
+    from huggingface_hub import constants  # deferred: a model that is here needs no hub client
+
+    from samples import base_model_path  # deferred: imports polars
+
+    with suppress(FileNotFoundError):
+        if folder == base_model_path():
+            return "sample"
+    return "hub" if folder.is_relative_to(constants.HF_HUB_CACHE) else "folder"

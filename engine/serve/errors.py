@@ -3,6 +3,7 @@
 EngineError
 ├── ModelUnreadableError      model_unreadable
 │   └── ModelTooLargeError    model_too_large
+├── PredictionFailedError     prediction_failed
 └── BusyError                 busy
 """
 
@@ -21,6 +22,12 @@ class ModelTooLargeError(ModelUnreadableError):
     """The model alone needs more memory than all models together may take."""
 
     code = "model_too_large"
+
+
+class PredictionFailedError(EngineError):
+    """The model is loaded, but has no answer to these texts. The message says why, in words for a person."""
+
+    code = "prediction_failed"
 
 
 class BusyError(EngineError):

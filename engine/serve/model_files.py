@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.models.weights_hash import hash_base_weights
 from engine.serve.errors import ModelUnreadableError
 
 # PEFT's names.
@@ -26,12 +27,32 @@ class ModelInfo:
     revision: str | None
     labels: tuple[str, ...]
     max_length: int
+    base_model_hash: str | None = None  # None in models of releases that did not store it
 
 
 def read_info(folder: Path) -> ModelInfo:
     """Read lorasite.json. Raises OSError, ValueError or KeyError if it is missing or incomplete."""
     content = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
-    return ModelInfo(content["base_model"], content.get("revision"), tuple(content["labels"]), content["max_length"])
+    return ModelInfo(
+        base_model=content["base_model"],
+        revision=content.get("revision"),
+        labels=tuple(content["labels"]),
+        max_length=content["max_length"],
+        base_model_hash=content.get("base_model_hash"),
+    )
+
+
+def require_base_weights(info: ModelInfo, base: Path) -> None:
+    """Raise ModelUnreadableError if the folder `base` holds other weights than the model was trained on."""
+    if info.base_model_hash is None:
+        return
+    actual = hash_base_weights(base)
+    if actual != info.base_model_hash:
+        name = f"{info.base_model} at {info.revision}" if info.revision else info.base_model
+        raise ModelUnreadableError(
+            f"it was trained on other weights of the base model {name} (sha256 {info.base_model_hash[:12]}) than those "
+            f"that are here now ({actual[:12]}); put the former weights back, or train it again"
+        )
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Importing this module imports neither torch nor transformers: a web process may 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ from engine.errors import EngineError
 from engine.models.base_models import resolve
 from engine.serve.batch import BatchRow
 from engine.serve.batching_queue import BatchingQueue
-from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError
+from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError, PredictionFailedError
 from engine.serve.model_cache import CacheEntry, ModelCache
-from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info
+from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
     from engine.models.architectures import EncoderArchitecture
     from engine.serve.adapter import ServedAdapter
-    from engine.serve.batch import BatchModel
+    from engine.serve.batch import BatchModel, RowOutput
+
+logger = logging.getLogger(__name__)
 
 MIB = 2**20
 TIMEOUT = 60.0  # seconds after which a caller gives up
@@ -74,7 +77,8 @@ class LoadedModel:
 class Predictor:
     """Loads final models and predicts with them; one per process.
 
-    memory_mb: limit of all weights in memory. batch_tokens, patience: see BatchingQueue.
+    memory_mb: limit of all weights in memory. batch_tokens, patience: see BatchingQueue. base: the folder of every
+    model's base model, instead of one that is found by its name.
     """
 
     def __init__(
@@ -85,8 +89,10 @@ class Predictor:
         memory_mb: int = 2048,
         batch_tokens: int = 1024,
         patience: float = 4.0,
+        base: Path | None = None,
     ) -> None:
         self.base_models_dir = base_models_dir
+        self.base = base
         self.device = device
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
@@ -95,14 +101,16 @@ class Predictor:
         """Predict each text with the model in a final_model folder, and wait for the answer.
 
         May be called from many threads: their texts are computed in common batches. Raises ModelUnreadableError if the
-        model can't be loaded, ModelTooLargeError if it needs more than the memory limit, BusyError if it can't answer soon.
+        model can't be loaded, ModelTooLargeError if it needs more than the memory limit, BusyError if it can't answer soon,
+        PredictionFailedError if it has no answer to one of the texts.
         """
-        with self._loaded(folder) as loaded:
+        with self._loaded(folder) as loaded, answer_errors():
             started = time.perf_counter()
             encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
             tokenized = time.perf_counter()
             rows = [BatchRow(ids, loaded.adapter) for ids, _truncated in encoded]
             request = self.queue.compute(loaded.model, rows, TIMEOUT)
+        require_finite(request.outputs)
         predictions = []
         for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True):
             probabilities = tuple(output.logits.float().softmax(-1).tolist())
@@ -115,6 +123,16 @@ class Predictor:
             queue_ms=1000 * (request.started_at - request.queued_at),
             compute_ms=1000 * (request.ended_at - request.started_at),
         )
+
+    def logits(self, folder: Path, texts: list[str]) -> torch.Tensor:
+        """Return the logits of texts, computed as one batch by the calling thread: (texts, labels). Raises as `predict`."""
+        import torch  # deferred: takes a second
+
+        with self._loaded(folder) as loaded, answer_errors():
+            encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
+            outputs = loaded.model.outputs([BatchRow(ids, loaded.adapter) for ids, _truncated in encoded])
+        require_finite(outputs)
+        return torch.stack([output.logits for output in outputs]).float().cpu()
 
     def load_model(self, folder: Path) -> str:
         """Load a model unless it is in memory; return the name of its base model."""
@@ -157,12 +175,13 @@ class Predictor:
             self.cache.release(entry)
 
     def _plan_loading(self, folder: Path) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
-        """Return the bytes that the model takes beside what it shares, and what loads it. Reads no weights."""
+        """Return the bytes that the model takes beside what it shares, and what loads it. Loads no weights."""
         from engine.models.architectures import find_architecture  # deferred: imports torch
         from engine.serve.adapter_loading import can_share_base
 
         info = read_info(folder)
-        base = resolve(info.base_model, self.base_models_dir, info.revision)
+        base = self.base or resolve(info.base_model, self.base_models_dir, info.revision)
+        require_base_weights(info, base)
         own_bytes = fp32_bytes(folder)
         base_bytes = fp32_bytes(base)
         _key, tokenizer_bytes = tokenizer_key(folder)
@@ -204,6 +223,37 @@ class Predictor:
         tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
         entry.needs.append(tokenizer)
         return LoadedModel(info, tokenizer.value, model, adapter)
+
+
+@contextmanager
+def answer_errors() -> Iterator[None]:
+    """Turn whatever a tokenizer or a model raises while it answers texts into PredictionFailedError."""
+    from engine.out_of_memory import is_out_of_memory  # deferred: imports torch
+
+    try:
+        yield
+    except EngineError:
+        raise
+    except BaseException as error:
+        # Rust code that panics, such as a tokenizer's, raises what is no Exception.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        if is_out_of_memory(error):
+            reason = "there is not enough memory for texts of this length; send fewer or shorter texts"
+        else:
+            reason = f"its computation failed ({type(error).__name__}); try a shorter text, or train it again"
+        logger.exception("Texts could not be answered")
+        raise PredictionFailedError(reason) from error
+
+
+def require_finite(outputs: list[RowOutput]) -> None:
+    """Raise PredictionFailedError if a logit is infinite or NaN: there are no probabilities then."""
+    for number, output in enumerate(outputs, start=1):
+        if not bool(output.logits.isfinite().all()):
+            raise PredictionFailedError(
+                f"its output for text {number} is not finite, because weights of its base model or adapter are not; "
+                "train it again, over another base model"
+            )
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from torch import nn
 from engine.config import RunConfig
 from engine.devices import DevicePlan
 from engine.events import Notice
+from engine.training.saved_model import SavedModelCheck
 
 
 class Task(Protocol):
@@ -105,10 +106,10 @@ class Task(Protocol):
         """
         ...
 
-    def verify(self, folder: Path) -> None:
-        """Load the final model from `folder` and compare it with the trained one, which is unusable afterwards.
+    def verify(self, folder: Path) -> SavedModelCheck:
+        """Load the final model from `folder` and compare it with the last `evaluate`; the trained one is unusable afterwards.
 
-        Raises CheckpointDamagedError unless both predict the same on a few rows.
+        Raises CheckpointDamagedError or SavedModelDiffersError unless it answers a few texts as they were evaluated.
         """
         ...
 

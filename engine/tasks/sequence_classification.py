@@ -18,17 +18,17 @@ from engine.data.batches import batches_by_length
 from engine.data.rows import find_similar_labels, load_rows, were_sorted_alike
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
-from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
+from engine.errors import ConfigError, TextsTooLongError
 from engine.kernels import fused_forward
+from engine.models.base_models import find_origin
 from engine.models.loading import (
     adapts_feed_forward,
     add_adapter,
-    attach_adapter,
-    cast_head_inputs,
     load_classifier,
     load_tokenizer,
 )
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
+from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.class_weights import weights_by_label
@@ -40,8 +40,7 @@ from engine.tasks.metrics import (
     worst_rows,
 )
 from engine.training.memory_model import ActivationMemory, EncoderSizes
-
-VERIFY_ROWS = 8
+from engine.training.saved_model import SavedModelCheck, check_saved_model, select_texts
 
 
 class Task:
@@ -74,6 +73,7 @@ class Task:
         self.facts["base_model_head"] = head.origin
         self.model = add_adapter(base_model, config.lora, head, config.model.name, seed)
         self.initial_pairs = initial_pairs(self.model)
+        self.model.peft_config["default"].revision = config.model.revision
         self.model.to(plan.device)
         fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
@@ -153,13 +153,16 @@ class Task:
         if self.initial_pairs:
             convert_to_plain_lora(folder, self.initial_pairs)
         self.tokenizer.save_pretrained(folder)
-        write_json(folder / "lorasite.json", self.facts | {"id2label": dict(enumerate(self.rows.labels))})
+        saved_facts = {
+            "id2label": dict(enumerate(self.rows.labels)),
+            "base_model_hash": hash_base_weights(self.base),
+            "base_model_origin": find_origin(self.base),
+        }
+        write_json(folder / "lorasite.json", self.facts | saved_facts)
 
-    def verify(self, folder: Path) -> None:
-        """Load base model and adapter through plain PEFT and compare the logits of a few evaluation rows."""
-        rows = np.arange(min(VERIFY_ROWS, len(self.rows.eval)))
-        with _evaluation_mode(self.model):
-            expected = self.logits(self.eval_tokens, rows).float().cpu()
+    def verify(self, folder: Path) -> SavedModelCheck:
+        """Load base model and adapter as serving and plain PEFT do, and compare their answers with the last evaluation's."""
+        evaluated = select_texts(self.rows.eval.texts, self.eval_tokens, self.eval_logits)
 
         # Free the trained weights first: loading them again must not need more memory than training did.
         # bitsandbytes' weights cannot move to the meta device, and are small.
@@ -167,19 +170,7 @@ class Task:
             self.model.to("meta")
         self.forward = _plain_forward(self.model)  # in place of the fused forward pass, which holds weights too
         release_memory(self.plan.device)
-
-        base_model, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
-        reloaded = cast_head_inputs(attach_adapter(base_model, folder)).to(self.plan.device)
-        self.forward = _plain_forward(reloaded)
-        with _evaluation_mode(reloaded):
-            actual = self.logits(self.eval_tokens, rows).cpu()
-        tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3
-        if not torch.allclose(actual, expected, atol=tolerance, rtol=tolerance):
-            raise CheckpointDamagedError(
-                "The saved model does not predict what the trained model does, so it was not registered. "
-                "The checkpoints are kept; resume the run to save it again.",
-                difference=float((actual - expected).abs().max()),
-            )
+        return check_saved_model(folder, self.base, self.plan, evaluated)
 
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, labels)."""

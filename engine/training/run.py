@@ -29,6 +29,7 @@ from engine.training.distributed import World
 from engine.training.loop import Loop
 from engine.training.notices import data_notices
 from engine.training.results import Results, describe
+from engine.training.saved_model import SavedModelCheck
 
 # Settings of where a run computes, not of what: a run may be resumed with others.
 NOT_IN_FINGERPRINT: dict[str, Any] = {
@@ -71,7 +72,7 @@ class PreparedRun:
         """Return the highest memory use so far in MiB, of the GPU or else of this process."""
         return devices.peak_memory_mb(self.plan.device)
 
-    def save_final_model(self, folder: Path) -> None:
+    def save_final_model(self, folder: Path) -> SavedModelCheck:
         """Write the final model and load it again as a check. The run cannot train any further afterwards."""
 
         def fill(draft: Path) -> None:
@@ -82,7 +83,7 @@ class PreparedRun:
         # Free what only training needs: the check loads the model a second time.
         self.loop.optimizer.state.clear()
         self.loop.parameters.clear()
-        self.task.verify(folder)
+        return self.task.verify(folder)
 
 
 class Run:
@@ -200,7 +201,9 @@ class Run:
         metrics = self._metrics(prepared)  # by all processes: they share the evaluation of test rows
         if not self.world.is_main_process:
             return
-        prepared.save_final_model(self.results.final_model)
+        check = prepared.save_final_model(self.results.final_model)
+        yield from check.notices
+        metrics["saved_model"] = check.facts
         loop.checkpoints.prune(loop.state, training_continues=False)
         self.results.finish(metrics)
         yield Finished(metrics)

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from ..models import Experiment, ModelVersion
-from ..results import plain_peft_code, verdict
+from ..results import plain_peft_code, read_facts, verdict
 
 LICENCES = ("base_model", "dataset")
 # As the makers of the presets' base models state them; people fill in those of other models.
@@ -114,9 +114,15 @@ def hub_metadata(version: ModelVersion) -> dict[str, Any]:
 
 def fact_sections(version: ModelVersion) -> list[str]:
     """Return the sections of the README.md that nobody writes: results, limits, facts, code, configuration."""
+    saved_facts = read_facts(version.folder)
+    base_model = version.base_model
+    if saved_facts.get("revision"):
+        base_model += f", revision {saved_facts['revision']}"
+    if saved_facts.get("base_model_origin") == "folder":
+        base_model += ", from a folder of the installation that trained this model, not from the hub"
     facts = {
         "Data": f"{version.dataset_name} (sha256 {version.dataset_hash or 'unknown'})",
-        "Base model": version.base_model,
+        "Base model": base_model,
         "Licence of the base model": version.licence.get("base_model") or "unknown",
         "Licence of the data": version.licence.get("dataset") or "unknown",
         "Trained": f"{version.trained_at:%Y-%m-%d %H:%M} UTC" if version.trained_at else "unknown",
@@ -137,10 +143,11 @@ def fact_sections(version: ModelVersion) -> list[str]:
             lines.append(f"| {label} | {scores} |")
         results.append("\n".join(lines))
     config = yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)
+    program = plain_peft_code(".", version.labels, version.config, saved_facts)
     return [
         "\n\n".join(["## Results", *results]).rstrip(),
         f"## Limits found in the data\n\n{limit_list}",
         f"## Facts\n\n{fact_list}",
-        f"## Use it in plain PEFT\n\n```python\n{plain_peft_code('.', version.labels, version.config)}```",
+        f"## Use it in plain PEFT\n\n```python\n{program}```",
         f"## Configuration\n\n```yaml\n{config}```",
     ]

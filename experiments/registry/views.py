@@ -17,7 +17,7 @@ from datasets_app import descriptions
 from datasets_app.selectors import version_for as data_version_for
 from web.errors import LorasiteError
 
-from ..results import plain_peft_code, verdict
+from ..results import plain_peft_code, read_facts, verdict
 from ..selectors import free_name, get_experiment
 from . import card, files, selectors, services
 
@@ -71,7 +71,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "per_label": version.metrics.get("eval", {}).get("per_label", {}),
         "limits": limits,
         "card": card.render_card(version.card),
-        "code": plain_peft_code(model.name, version.labels, version.config),
+        "code": plain_peft_code(model.name, version.labels, version.config, read_facts(version.folder)),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
         "manages": can_manage(request.user, model),
     }

@@ -105,6 +105,16 @@ def test_model_whose_files_are_damaged_is_told_in_words(api, member, model):
     assert answer.status_code == 409 and str(model.folder) not in answer.content.decode()
 
 
+def test_fault_while_answering_is_told_in_words(api, member, model, monkeypatch):
+    def fail(*arguments):
+        raise IndexError("index out of range in self")
+
+    monkeypatch.setattr("engine.serve.tokenizer.ServedTokenizer.encode", fail)
+    answer = post_predict(api, member, text="a day", model="small")
+    assert answer.status_code == 409 and "small can't answer" in answer.json()["title"]
+    assert answer.json()["errors"][0]["field"] == "model"
+
+
 def test_model_that_was_trained_anew_is_not_answered_from_memory(api, member, model):
     before = post_predict(api, member, text="a day", model="small").json()
     weights = model.final_model / "adapter_model.safetensors"

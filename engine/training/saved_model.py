@@ -1,0 +1,211 @@
+"""Check that a saved model answers raw texts as it did in its last evaluation: when it is served, and in plain PEFT.
+
+Training knows token ids in padded batches, serving knows texts. Whatever differs between them (tokenizer, truncation,
+padding, precision, files) shows here, before the run counts as finished.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.data.tokens import Tokens
+from engine.devices import DevicePlan
+from engine.errors import CheckpointDamagedError, EngineError, SavedModelDiffersError
+from engine.events import Notice
+from engine.memory_limits import free_bytes
+from engine.models.loading import (
+    attach_adapter,
+    cast_head_inputs,
+    load_classifier,
+    load_classifier_to_serve,
+    load_tokenizer,
+)
+from engine.out_of_memory import MARGIN, is_out_of_memory, release_memory
+from engine.serve.errors import ModelUnreadableError, PredictionFailedError
+from engine.serve.model_files import fp32_bytes, read_info
+from engine.serve.predictor import MIB, Predictor
+from engine.serve.tokenizer import ServedTokenizer
+from engine.storage import verify_folder
+
+ROWS = 8
+# Of a text's largest logit, or of 1 if that is larger.
+FP32_TOLERANCE = 2e-3
+BF16_TOLERANCE = 0.15  # between an evaluation in bf16 or int8 and serving in fp32
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedTexts:
+    """Texts as the data have them, each with its token ids in training and its logits in the last evaluation.
+
+    logits: (texts, labels), in fp32.
+    """
+
+    texts: list[str]
+    ids: list[list[int]]
+    logits: Tensor
+
+    def shortest_and_longest(self) -> list[int]:
+        """Return the indexes of the texts with the fewest and with the most tokens."""
+        by_length = sorted(range(len(self.ids)), key=lambda i: len(self.ids[i]))
+        return [by_length[0], by_length[-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModelCheck:
+    """What was compared. difference: the largest one of two logits. served: False where serving did not fit into memory."""
+
+    rows: int
+    difference: float
+    served: bool
+    notices: list[Notice] = field(default_factory=list)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return the entry of metrics.json."""
+        return {"rows": self.rows, "difference": self.difference, "served": self.served}
+
+
+def select_texts(texts: list[str], tokens: Tokens, logits: np.ndarray) -> EvaluatedTexts:
+    """Return the shortest and the longest text of an evaluation and a few more. logits: (texts, labels).
+
+    Raises SavedModelDiffersError if there is no text with finite logits.
+    """
+    finite = np.flatnonzero(np.isfinite(logits).all(axis=1))
+    if not len(finite):
+        raise _differs("the evaluation gave no finite output for any text", "training.learning_rate")
+    # Of texts with as many tokens, the one with the most characters was truncated.
+    by_length = sorted(finite, key=lambda row: (tokens.lengths[row], len(texts[row])))
+    rows = list(dict.fromkeys([by_length[0], by_length[-1], *finite]))[:ROWS]
+    ids = [tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist() for row in rows]
+    return EvaluatedTexts([texts[row] for row in rows], ids, torch.from_numpy(logits[rows]).float())
+
+
+def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts) -> SavedModelCheck:
+    """Load the final model in `folder` over the base model in `base`, and compare it with its evaluation.
+
+    Raises CheckpointDamagedError if a file is not as it was written, else SavedModelDiffersError.
+    """
+    try:
+        verify_folder(folder)
+    except CheckpointDamagedError as error:
+        raise CheckpointDamagedError(
+            f"The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again.",
+            **error.facts,
+        ) from error
+
+    _compare_tokens(folder, evaluated)
+    # bf16 rounds the evaluation, not what is served.
+    tolerance = BF16_TOLERANCE if plan.dtype == torch.bfloat16 else FP32_TOLERANCE
+    served = _fits_as_served(folder, base, plan)
+    if served:
+        expected = _served_logits(folder, base, plan, evaluated)
+        difference = _compare("when it is served", expected, evaluated.logits, tolerance, plan)
+        release_memory(plan.device)
+        plain = _plain_logits(folder, base, plan, evaluated, served)
+        _compare("in plain PEFT", plain, expected, FP32_TOLERANCE, plan)
+    else:
+        plain = _plain_logits(folder, base, plan, evaluated, served)
+        difference = _compare("in plain PEFT", plain, evaluated.logits, tolerance, plan)
+    return SavedModelCheck(len(evaluated.texts), difference, served, _program_notices(folder, evaluated))
+
+
+def _fits_as_served(folder: Path, base: Path, plan: DevicePlan) -> bool:
+    """Return whether the model fits into free memory in fp32, as it is served. Training may have used less per weight."""
+    if plan.quantization is not None:
+        return False  # the evaluation computed with rounded weights, which serving does not have
+    cuda = plan.device.type == "cuda"
+    free = torch.cuda.mem_get_info(plan.device)[0] if cuda else free_bytes()
+    return MARGIN * (fp32_bytes(base) + fp32_bytes(folder)) <= free
+
+
+def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
+    """Raise SavedModelDiffersError if the tokenizer that is served gives other token ids than training had."""
+    max_length = read_info(folder).max_length
+    encoded = ServedTokenizer(folder).encode(evaluated.texts, max_length)
+    for (ids, _truncated), expected in zip(encoded, evaluated.ids, strict=True):
+        if ids == expected:
+            continue
+        if len(ids) != len(expected):
+            difference = f"{len(ids)} tokens instead of {len(expected)}"
+        else:
+            position = next(i for i, pair in enumerate(zip(ids, expected, strict=True)) if pair[0] != pair[1])
+            difference = f"another token at position {position + 1} of {len(ids)}"
+        raise _differs(f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name")
+
+
+def _program_notices(folder: Path, evaluated: EvaluatedTexts) -> list[Notice]:
+    """Return a notice if the tokenizer of the program for plain PEFT reads some texts otherwise than serving does."""
+    max_length = read_info(folder).max_length
+    tokenizer = load_tokenizer(folder, "the saved model")
+    encoded = tokenizer(evaluated.texts, truncation=True, max_length=max_length, verbose=False)["input_ids"]
+    differing = sum(ids != expected for ids, expected in zip(encoded, evaluated.ids, strict=True))
+    if not differing:
+        return []
+    message = (
+        f"The program for plain PEFT reads {differing} of {len(encoded)} texts otherwise than training and serving do, "
+        "so its answers to them differ. The tokenizer of transformers treats special tokens or lengths in another way."
+    )
+    return [Notice("warning", "program_differs", message)]
+
+
+def _served_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts) -> Tensor:
+    """Return the logits of each text, served alone: (texts, labels).
+
+    Raises SavedModelDiffersError if the shortest text gets another answer beside the longest one, which pads it.
+    """
+    predictor = Predictor(base=base, device=str(plan.device), memory_mb=sys.maxsize // MIB)
+    try:
+        alone = torch.cat([predictor.logits(folder, [text]) for text in evaluated.texts])
+        pair = evaluated.shortest_and_longest()
+        together = predictor.logits(folder, [evaluated.texts[i] for i in pair])
+    except (ModelUnreadableError, PredictionFailedError) as error:
+        if error.__cause__ is not None and is_out_of_memory(error.__cause__):
+            raise error.__cause__ from None
+        raise _differs(f"it can't be served: {error}", "model.name") from error
+    _compare("when a text is served beside a longer one", together, alone[pair], FP32_TOLERANCE, plan)
+    return alone
+
+
+@torch.inference_mode()
+def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts, served: bool) -> Tensor:
+    """Return the logits of each text by transformers and PEFT, in fp32 or, if not `served`, in the run's precision."""
+    info = read_info(folder)
+    if served:
+        base_model, _missing = load_classifier_to_serve(base, len(info.labels))
+    else:
+        base_model, _new_modules = load_classifier(base, info.base_model, list(info.labels), plan)
+    model = cast_head_inputs(attach_adapter(base_model, folder)).to(plan.device).eval()
+    rows = []
+    for ids in evaluated.ids:
+        input_ids = torch.tensor([ids], device=plan.device)
+        rows.append(model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits.float().cpu())
+    return torch.cat(rows)
+
+
+def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: float, plan: DevicePlan) -> float:
+    """Return the largest difference of two logits; raise SavedModelDiffersError if a text exceeds the tolerance."""
+    differences = (actual - expected).abs().amax(dim=1)
+    scale = expected.abs().amax(dim=1).clamp(min=1.0)
+    largest = float(differences.max())
+    if not bool((differences <= tolerance * scale).all()):  # also where one is NaN
+        field = "model.name" if plan.precision == "fp32" else "training.precision"
+        raise _differs(f"{where}, its logits are up to {largest:.3g} off", field, difference=largest)
+    return largest
+
+
+def _differs(reason: str, field: str, **facts: Any) -> EngineError:
+    """Return the error for a saved model that is not the evaluated one, though its files are as they were written."""
+    remedy = "Set training.precision to fp32" if field == "training.precision" else "Choose another base model"
+    return SavedModelDiffersError(
+        f"The saved model does not answer as its evaluation did, so it was not registered: {reason}. "
+        f"The checkpoints are kept, but a resumed run would end in the same way. {remedy} and train again.",
+        field=field,
+        **facts,
+    )
