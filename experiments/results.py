@@ -9,6 +9,9 @@ from django.utils.translation import ngettext_lazy
 
 from .models import Experiment
 
+# Notices about what `skipped_sentences`, the sentence on truncated texts and `remedies.diagnose` tell.
+SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
+
 CODE = """\
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer
@@ -58,7 +61,7 @@ def verdict(metrics: dict[str, Any]) -> str:
     baseline = metrics.get("baseline", {})
     sentences = [
         reached % {"right": 100 * accuracy, "rows": rows, "margin": 100 * margin},
-        compare_with_majority(accuracy, baseline.get("majority_accuracy")),
+        compare_with_majority(accuracy, low, metrics),
         compare_with_linear(accuracy, baseline.get("linear_accuracy"), margin),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -91,6 +94,11 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
     return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]
 
 
+def notices(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the notices of the run, {level, code, message}, without those whose content the page shows in other words."""
+    return [notice for notice in metrics.get("notices", []) if notice["code"] not in SHOWN_OTHERWISE]
+
+
 def interval(right: float, rows: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of `right` out of `rows` (Wilson, JASA 22, 1927)."""
     # Not the usual share ± z·σ: that one is empty at 0 % and 100 %, where small evaluation sets often end.
@@ -103,13 +111,29 @@ def interval(right: float, rows: int) -> tuple[float, float]:
     return (centre - half_width) / scale, (centre + half_width) / scale
 
 
-def compare_with_majority(accuracy: float, majority: float | None) -> str:
+def compare_with_majority(accuracy: float, low: float, metrics: dict[str, Any]) -> str:
+    """Compare with always predicting the most frequent label; `low` is the lower end of the accuracy's interval.
+
+    Agrees with the engine, which says that a model learned if `low` is above this baseline or if it finds rare labels.
+    """
+    evidence = (metrics.get("result") or {}).get("evidence") or {}
+    majority = evidence.get("majority_accuracy", metrics.get("baseline", {}).get("majority_accuracy"))
     if majority is None:
         return ""
-    if accuracy <= majority:
-        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
-    else:
+    if low > majority:
         sentence = _("The majority-class baseline (always the most frequent label) reaches %(share).1f %%.")
+    elif evidence.get("recall_above_chance", 0) > 0:
+        sentence = _(
+            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, but unlike this model it "
+            "never finds the other labels."
+        )
+    elif accuracy > majority:
+        sentence = _(
+            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, which is about the same "
+            "on so many rows."
+        )
+    else:
+        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
     return sentence % {"share": 100 * majority}
 
 
