@@ -36,6 +36,27 @@ class Progress(TypedDict):
     eta_seconds: float | None
 
 
+class Notice(TypedDict):
+    level: str
+    code: str
+    message: str
+
+
+class Result(TypedDict):
+    """Whether a finished run learned and, if not, the probable cause and changes of the configuration that may help."""
+
+    learned: bool | None
+    cause: str
+    message: str
+    remedy: dict[str, dict[str, Any]]
+
+
+class TaskResult(Result):
+    accuracy: float | None
+    macro_f1: float | None
+    loss: float | None
+
+
 class Task(TypedDict):
     """A training run. `status` is PENDING, STARTED, SUCCESS, FAILURE or CANCELLED; `error` has message, kept and next."""
 
@@ -43,12 +64,13 @@ class Task(TypedDict):
     status: str
     stage: str
     progress: Progress
-    result: dict[str, Any] | None
+    result: TaskResult | None
     error: dict[str, str] | None
     experiment: str
     attempt: int
     deaths: int
     note: str
+    notices: list[Notice]
     created_at: str
     started_at: str | None
     ended_at: str | None
@@ -80,6 +102,7 @@ class Row(TypedDict):
     base_model: str
     accuracy: float | None
     macro_f1: float | None
+    learned: bool | None
     created_at: str
 
 
@@ -98,6 +121,7 @@ class Experiment(TypedDict):
     base_model: str
     config: dict[str, Any]
     metrics: dict[str, Any]
+    result: Result | None
     files: list[File]
     created_at: str
 
@@ -211,7 +235,7 @@ class Lorasite:
         return cast(Task, self._json("POST", f"/api/task/{task_id}/resume"))
 
     def experiments(self, **filters: str) -> Iterator[Row]:
-        """Yield your experiments and those shared with you; filters: q, status, dataset, base_model, owner, sort.
+        """Yield your experiments and those shared with you; filters: q, status, learned, dataset, base_model, owner, sort.
 
         Reads one page at a time from the server, when the iteration gets there.
         """

@@ -26,10 +26,12 @@ from .serializers import ExperimentDetail, ExperimentRow
 DESCRIPTIONS = {
     "q": "Words anywhere in name, dataset or base model.",
     "owner": "me: only your own.",
+    "learned": "false: only finished runs that are no better than the majority-class baseline.",
     "sort": f"One of {', '.join(SORTABLE)}; with a minus, the highest first.",
 }
 CHOICES = {
     "owner": ["", "me"],
+    "learned": ["", "true", "false"],
     "sort": ["", *SORTABLE, *(f"-{key}" for key in SORTABLE)],
     "status": ["", "PENDING", "STARTED", "SUCCESS", "FAILURE", "CANCELLED"],
 }

@@ -27,6 +27,8 @@ class Experiment(models.Model):
     eval_loss = models.FloatField(_("evaluation loss"), null=True, db_index=True)
     tokens_per_second = models.FloatField(null=True, db_index=True)
     runtime_s = models.FloatField(null=True, db_index=True)
+    # `result.learned` of the metrics: whether the model is better than the majority class; null for older runs
+    learned = models.BooleanField(_("learned"), null=True, db_index=True)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     class Meta:

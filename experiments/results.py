@@ -11,6 +11,9 @@ from engine.intervals import wilson_interval
 
 from .models import Experiment
 
+# Notices about what `skipped_sentences`, the sentence on truncated texts and `remedies.diagnose` tell.
+SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
+
 CODE = """\
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer
@@ -85,7 +88,7 @@ def verdict(metrics: dict[str, Any]) -> str:
     baseline = metrics.get("baseline", {})
     sentences = [
         reached % {"right": 100 * accuracy, "rows": rows, "margin": 100 * margin},
-        compare_with_majority(accuracy, baseline.get("majority_accuracy")),
+        compare_with_majority(accuracy, low, metrics),
         compare_with_linear(accuracy, baseline.get("linear_accuracy"), margin),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -118,13 +121,34 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
     return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]
 
 
-def compare_with_majority(accuracy: float, majority: float | None) -> str:
+def notices(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the notices of the run, {level, code, message}, without those whose content the page shows in other words."""
+    return [notice for notice in metrics.get("notices", []) if notice["code"] not in SHOWN_OTHERWISE]
+
+
+def compare_with_majority(accuracy: float, low: float, metrics: dict[str, Any]) -> str:
+    """Compare with always predicting the most frequent label; `low` is the lower end of the accuracy's interval.
+
+    Agrees with the engine, which says that a model learned if `low` is above this baseline or if it finds rare labels.
+    """
+    evidence = (metrics.get("result") or {}).get("evidence") or {}
+    majority = evidence.get("majority_accuracy", metrics.get("baseline", {}).get("majority_accuracy"))
     if majority is None:
         return ""
-    if accuracy <= majority:
-        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
-    else:
+    if low > majority:
         sentence = _("The majority-class baseline (always the most frequent label) reaches %(share).1f %%.")
+    elif evidence.get("recall_above_chance", 0) > 0:
+        sentence = _(
+            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, but unlike this model it "
+            "never finds the other labels."
+        )
+    elif accuracy > majority:
+        sentence = _(
+            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, which is about the same "
+            "on so many rows."
+        )
+    else:
+        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
     return sentence % {"share": 100 * majority}
 
 

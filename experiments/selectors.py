@@ -16,7 +16,7 @@ from web.errors import InvalidError, NotFoundError
 from .columns import COLUMNS, DEFAULT, SORTABLE, Column
 from .models import Experiment
 
-FILTERS = ("q", "status", "dataset", "base_model", "owner", "sort")  # what search() takes
+FILTERS = ("q", "status", "learned", "dataset", "base_model", "owner", "sort")  # what search() takes
 
 
 def statuses() -> dict[str, Any]:
@@ -89,16 +89,19 @@ def search(
     dataset: str = "",
     base_model: str = "",
     owner: str = "",
+    learned: str = "",
 ) -> QuerySet[Experiment]:
     """Return the experiments that the person may see, filtered and sorted by a column of SORTABLE ("-accuracy": descending).
 
     `q` is words that all occur in the name, the dataset or the base model; `owner` is empty, or "me" for the person's own.
+    `learned` is empty, "true" or "false".
     """
     sort = sort or "-created"
     key = sort.removeprefix("-")
     require_one_of(key, SORTABLE, "sort")
     require_one_of(status, ("", *statuses()), "status")
     require_one_of(owner, ("", "me"), "owner")
+    require_one_of(learned, ("", "true", "false"), "learned")
     # Both can be large, and no list shows them.
     experiments = experiments_for(user).defer("config", "metrics")
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
@@ -109,6 +112,8 @@ def search(
         experiments = experiments.filter(matches)
     if owner:
         experiments = experiments.filter(owner=user)
+    if learned:
+        experiments = experiments.filter(learned=learned == "true")
     # Both keys in one direction, so that one index serves them.
     column = F(SORTABLE[key])
     if sort.startswith("-"):

@@ -6,6 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from .models import Experiment
+from .remedies import outcome
 from .selectors import files
 
 
@@ -30,8 +31,31 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
             "base_model",
             "accuracy",
             "macro_f1",
+            "learned",
             "created_at",
         ]
+
+
+class ResultSerializer(serializers.Serializer[Any]):
+    """Whether a finished run learned; null until it has finished."""
+
+    learned = serializers.BooleanField(
+        allow_null=True,
+        help_text="False if the model is no better than the majority-class baseline. Null for runs of an older release.",
+    )
+    cause = serializers.CharField(
+        allow_blank=True,
+        help_text="Why it probably did not learn: learning_rate_too_high, learning_rate_too_low, unknown_tokens, "
+        "precision, too_few_steps or data. Empty if it learned, or if the cause is not known.",
+    )
+    message = serializers.CharField(allow_blank=True, help_text="The cause and its evidence in words.")
+    remedy = serializers.DictField(
+        child=serializers.DictField(),
+        help_text='Changes of the configuration that may help, such as {"training": {"learning_rate": 0.0005}}.',
+    )
+
+    def to_representation(self, instance: Experiment) -> dict[str, Any] | None:  # type: ignore[override]
+        return outcome(instance.metrics, instance.config) if instance.is_ready else None
 
 
 class FileSerializer(serializers.Serializer[Any]):
@@ -40,6 +64,7 @@ class FileSerializer(serializers.Serializer[Any]):
 
 
 class ExperimentDetail(ExperimentRow):
+    result = ResultSerializer(source="*", read_only=True, allow_null=True)
     files = serializers.SerializerMethodField()
 
     class Meta(ExperimentRow.Meta):
@@ -53,6 +78,7 @@ class ExperimentDetail(ExperimentRow):
             "base_model",
             "config",
             "metrics",
+            "result",
             "files",
             "created_at",
         ]

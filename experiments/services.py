@@ -81,7 +81,10 @@ def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
     experiment.eval_loss = metrics["eval"]["loss"]
     experiment.tokens_per_second = metrics["train"]["tokens_per_second"]
     experiment.runtime_s = metrics["train"]["runtime_s"]
-    experiment.save(update_fields=["metrics", "accuracy", "macro_f1", "eval_loss", "tokens_per_second", "runtime_s"])
+    experiment.learned = metrics.get("result", {}).get("learned")
+    experiment.save(
+        update_fields=["metrics", "accuracy", "macro_f1", "eval_loss", "tokens_per_second", "runtime_s", "learned"]
+    )
 
 
 def check_model(experiment: Experiment) -> None:

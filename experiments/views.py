@@ -15,7 +15,7 @@ from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
 from web.errors import NotFoundError
 
-from . import columns, compare, curves, results, selectors, services
+from . import columns, compare, curves, remedies, results, selectors, services
 from .registry.card import metrics_at
 from .registry.files import checkpoints
 from .registry.selectors import models_for
@@ -89,6 +89,8 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "test": metrics.get("test"),
         "baseline": metrics.get("baseline", {}),
         "verdict": results.verdict(metrics),
+        "diagnosis": remedies.diagnose(metrics, experiment.config),
+        "notices": results.notices(metrics),
         "skipped": results.skipped_sentences(metrics.get("data", {})),
         "charts": curves.run_charts(experiment),
         "matrix": results.matrix_rows(experiment.labels, evaluation.get("confusion_matrix", [])),

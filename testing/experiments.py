@@ -5,7 +5,7 @@ from typing import Any
 from experiments.models import Experiment
 from training.models import Status, Task
 
-METRICS = {
+METRICS: dict[str, Any] = {
     "labels": ["bad", "good"],
     "eval": {
         "accuracy": 0.8, "macro_f1": 0.79, "loss": 0.4, "confusion_matrix": [[8, 2], [2, 8]],
@@ -15,6 +15,25 @@ METRICS = {
     "worst": [{"text": "<script>alert(1)</script>", "label": "bad", "predicted": "good"}],
     "history": [{"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5}, {"step": 2, "eval_accuracy": 0.8, "eval_macro_f1": 0.79}],
 }  # fmt: skip
+
+
+def did_not_learn(cause: str, **evidence: Any) -> dict[str, Any]:
+    """Return METRICS of a run that always predicts the second label, with this probable cause."""
+    evaluation: dict[str, Any] = METRICS["eval"]
+    found = {
+        "majority_accuracy": 0.5,
+        "loss_at_start": 0.7,
+        "loss_at_end": 0.69,
+        "constant_prediction": "good",
+    } | evidence
+    return METRICS | {
+        "eval": evaluation | {"accuracy": 0.5, "confusion_matrix": [[0, 10], [0, 10]]},
+        "baseline": {"majority_accuracy": 0.5},
+        "train": {"steps": 12, "tokens_per_second": 1000.0, "runtime_s": 2.0},
+        "system": {"precision": "int8"},
+        "data": {"train_rows": 64},
+        "result": {"learned": False, "cause": cause, "evidence": found},
+    }
 
 
 def row(owner: Any, name: str, **values: Any) -> Experiment:

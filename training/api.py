@@ -48,6 +48,7 @@ ETAG_FIELDS = (  # what a poll can see change; hashing them is much cheaper than
     "eta_seconds",
     "deaths",
     "cancel_requested",
+    "notices",
     "ended_at",
 )
 AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}

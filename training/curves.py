@@ -4,6 +4,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from experiments import remedies, results
 from experiments.curves import Loss, Scores, loss_and_score_charts
 
 from .models import ENDED, Point, Stage, Status, Task
@@ -50,14 +51,16 @@ def charts(points: list[Point]) -> list[dict[str, Any]]:
 
 def verdict(task: Task, points: list[Point]) -> str:
     """Return how far the best evaluation is above the majority-class baseline, and whether it still improves."""
+    if remedies.diagnose(task.experiment.metrics, task.experiment.config):
+        return results.verdict(task.experiment.metrics)  # as on the page of the results
     version = task.experiment.version
     accuracies = [p.accuracy for p in points if p.accuracy is not None]
     if not accuracies or version is None:
         return ""
     best = max(accuracies)
     margin = 100 * (best - max(version.labels.values()) / version.rows)
-    if margin <= 0:
-        return _("Not better than the majority-class baseline.")
+    if margin <= 0:  # the verdict of a finished run also says whether it finds the other labels
+        return results.verdict(task.experiment.metrics) or _("Not better than the majority-class baseline.")
     if task.status != Status.STARTED or len(accuracies) == 1:
         sentence = _("%(points).0f points above the majority-class baseline.")
     elif accuracies[-1] >= best:
@@ -76,5 +79,6 @@ def announcement(task: Task, quarter_on_page: str) -> tuple[int, str]:
     if quarter_on_page in ("", str(quarter)):
         return quarter, ""
     if task.status in ENDED:
-        return quarter, str(task.get_status_display())
+        diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
+        return quarter, diagnosis.headline if diagnosis else str(task.get_status_display())
     return quarter, _("%(percent)d %% done.") % {"percent": 25 * quarter} if quarter else ""

@@ -1,7 +1,7 @@
 """The form of a new run, built from RunConfig field by field. It only collects; RunConfig validates."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_origin
 
 import yaml
@@ -42,7 +42,7 @@ SECTIONS: dict[str, object] = {  # titles by name
 class Section(TypedDict):
     title: str
     fields: list[forms.BoundField]
-    has_errors: bool
+    is_open: bool
 
 
 class ConfigField(NamedTuple):
@@ -96,13 +96,14 @@ class RunForm(ServiceErrorsMixin):
     def main_fields(self) -> list[forms.BoundField]:
         return [self[path] for path in MAIN_FIELDS]
 
-    def advanced_sections(self) -> list[Section]:
-        """Return the other fields by section of the configuration."""
+    def advanced_sections(self, unfolded: Collection[str] = ()) -> list[Section]:
+        """Return the other fields by section of the configuration. Sections with a field of `unfolded` or an error are open."""
         sections: list[Section] = []
         for section, title in SECTIONS.items():
             paths = [path for path in self.fields if path.startswith(f"{section}.") and path not in MAIN_FIELDS]
             fields = [self[path] for path in paths]
-            sections.append({"title": str(title), "fields": fields, "has_errors": any(f.errors for f in fields)})
+            is_open = any(field.errors or field.name in unfolded for field in fields)
+            sections.append({"title": str(title), "fields": fields, "is_open": is_open})
         return sections
 
     def configuration(self) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class Task(Work):
     loss = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
     facts = models.JSONField(default=dict)  # the engine's Prepared event: device, precision, rows, labels, …
+    # The engine's Notice events of all attempts, {level, code, message}, each once; the log would scroll them away.
+    notices = models.JSONField(default=list, db_default=[])
     # The estimate, if there was one: {seconds, memory_mb}, with took_seconds and took_mb once the run has succeeded.
     foreseen = models.JSONField(null=True)
 

@@ -38,6 +38,8 @@ class TrainingProgress(Progress):
                 self.changes["total_steps"] = event.total_steps
                 self.changes["step"] = event.resumed_from_step
                 self.changes["facts"] = asdict(event)
+            case events.Notice():
+                self.add_notice(event)
             case events.StepDone():
                 self.add_step(event)
             case events.Evaluated():
@@ -54,6 +56,13 @@ class TrainingProgress(Progress):
             level = event.level if isinstance(event, events.Notice) else "info"
             self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
         self.write_when_due()
+
+    def add_notice(self, event: events.Notice) -> None:
+        """Take over a notice, unless an earlier attempt has given the same one."""
+        notice = asdict(event) | {"message": event.message[:1000]}
+        if notice not in self.task.notices:
+            self.task.notices = [*self.task.notices, notice]
+            self.changes["notices"] = self.task.notices
 
     def add_step(self, event: events.StepDone) -> None:
         """Take over a step: the newest values for the row, and a point of the curves at every `logging_steps`."""

@@ -4,6 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from experiments.remedies import outcome
+from experiments.serializers import ResultSerializer
 from web.requests import StrictUUIDField
 
 from .models import LogLine, Status, Task
@@ -35,20 +37,40 @@ class TaskErrorSerializer(serializers.Serializer):
     next = serializers.CharField()
 
 
+class TaskResultSerializer(ResultSerializer):
+    """What a finished run has reached; null until it has finished."""
+
+    accuracy = serializers.FloatField(allow_null=True)
+    macro_f1 = serializers.FloatField(allow_null=True)
+    loss = serializers.FloatField(allow_null=True)
+
+    def to_representation(self, instance: Task) -> dict[str, Any] | None:  # type: ignore[override]
+        if instance.result is None:
+            return None
+        return instance.result | outcome(instance.experiment.metrics, instance.experiment.config)
+
+
+class NoticeSerializer(serializers.Serializer):
+    level = serializers.ChoiceField(choices=["info", "warning"])
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
 class TaskSerializer(serializers.ModelSerializer):
     task_id = serializers.UUIDField(source="pk")
     status = serializers.ChoiceField(choices=Status.choices)
     progress = ProgressSerializer(source="*")
-    result = serializers.DictField(allow_null=True)
+    result = TaskResultSerializer(source="*", allow_null=True)
     error = TaskErrorSerializer(allow_null=True)
     experiment = serializers.CharField(source="experiment.name")
+    notices = NoticeSerializer(many=True, help_text="What the engine noticed about data, base model and training.")
     note = serializers.SerializerMethodField(help_text="What a person should know about the state, as a sentence.")
 
     class Meta:
         model = Task
         fields = [
             "task_id", "status", "stage", "progress", "result", "error", "experiment", "attempt", "deaths", "note",
-            "created_at", "started_at", "ended_at",
+            "notices", "created_at", "started_at", "ended_at",
         ]  # fmt: skip
 
     def get_note(self, task: Task) -> str:

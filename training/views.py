@@ -15,6 +15,7 @@ from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
+from experiments import remedies
 from experiments.selectors import free_name, get_experiment
 from web.errors import LorasiteError
 from web.throttles import count_request
@@ -34,6 +35,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     task = selectors.task_for(request.user, task_id)
     points = list(task.points.all())
     quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
+    diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
     context = {
         "task": task,
         "experiment": task.experiment,
@@ -41,6 +43,9 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "charts": curves.charts(points),
         "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
         "verdict": curves.verdict(task, points),
+        "diagnosis": diagnosis,
+        # The diagnosis says the same as this notice, in the reader's language.
+        "notices": [notice for notice in task.notices if not diagnosis or notice["code"] != "not_learned"],
         "log": task.log.order_by("-pk")[:LOG_TAIL],
         "note": selectors.note_for(task),
         "quarter": quarter,
@@ -67,6 +72,13 @@ def new(request: SignedInRequest) -> HttpResponse:
         count_request(request, "validate")  # each button parses the YAML values of the form
     datasets = [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(request.user)]
     config = initial_config(request, datasets)
+    changes = []
+    if "remedy" in request.GET and "like" in request.GET:
+        earlier = get_experiment(request.user, request.GET["like"])
+        diagnosis = remedies.diagnose(earlier.metrics, earlier.config)
+        if diagnosis:
+            config = remedies.apply_remedy(config, diagnosis.remedy)
+            changes = diagnosis.changes
     sent = request.POST if do not in ("", "read") else None
     form = RunForm(sent, config=config, datasets=datasets, models=presets.base_models())
     problem: LorasiteError | None = None
@@ -86,6 +98,7 @@ def new(request: SignedInRequest) -> HttpResponse:
             form.add_service_error(error)
     context: dict[str, Any] = {
         "do": do or "start",
+        "changes": changes,
         "problem": problem,
         "estimate": estimate,
         "past_error": estimates.past_error() if estimate and estimate.forecast else None,
@@ -95,6 +108,7 @@ def new(request: SignedInRequest) -> HttpResponse:
         return render(request, "training/estimate.html", context)
     context |= {
         "form": form,
+        "sections": form.advanced_sections(unfolded={change.path for change in changes}),
         "presets": presets.names(),
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, form.configuration()),

@@ -1,6 +1,7 @@
 """The events of a run and the files that it writes."""
 
 import json
+from dataclasses import asdict
 
 import polars as pl
 import pytest
@@ -55,6 +56,13 @@ def test_metrics_json_has_the_metrics_of_the_last_event(finished):
     assert set(metrics["baseline"]) == {"majority_accuracy", "linear_accuracy"}
     assert metrics["worst"][0]["loss"] >= metrics["worst"][-1]["loss"]
     assert metrics["train"]["steps"] == 8 and metrics["system"]["peak_memory_mb"] > 100
+
+
+def test_metrics_json_keeps_every_notice_of_the_run(finished):
+    events, results = finished
+    notices = [asdict(event) for event in events if isinstance(event, Notice)]
+    assert "truncated" in [notice["code"] for notice in notices]
+    assert json.loads((results / "metrics.json").read_text())["notices"] == notices
 
 
 def test_only_best_last_and_fastest_checkpoints_are_kept(finished):

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,7 @@ class Run:
         self.should_save = should_save
         self.world = World.from_environment()
         self.results = Results(results, writes=self.world.is_main_process)
+        self.notices: list[dict[str, str]] = []  # all that this attempt has yielded, for metrics.json
 
     def events(self) -> Generator[Event]:
         """Run everything and yield the events, each of which is also written to logs.txt.
@@ -117,6 +118,8 @@ class Run:
             try:
                 with self.translated_errors():
                     for event in stages:
+                        if isinstance(event, Notice):
+                            self.notices.append(asdict(event))
                         line = describe(event, self.config.training.logging_steps)
                         if line is not None:
                             self.results.log(line)
@@ -299,6 +302,7 @@ class Run:
             },
             "data": {name: value for name, value in task.facts.items() if name != "labels"},
             "checkpoints": checkpoints,
+            "notices": self.notices,  # the list itself, because more of them may come before metrics.json is written
             "history": state.history,
         }
         return metrics | task.summary()

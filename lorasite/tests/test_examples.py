@@ -58,7 +58,8 @@ def test_curl_examples_run(place: dict[str, Any]) -> None:
 
 SHAPES = {
     "Accepted": "Accepted", "Stored": "Stored", "Task": "Task", "Progress": "Progress", "Row": "ExperimentRow",
-    "Experiment": "ExperimentDetail", "File": "File", "Prediction": "PredictAnswer",
+    "Experiment": "ExperimentDetail", "Result": "Result", "TaskResult": "TaskResult", "Notice": "Notice",
+    "File": "File", "Prediction": "PredictAnswer",
 }  # fmt: skip
 
 

@@ -6,13 +6,13 @@ from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from accounts.commands import acting_user
-from experiments import compare, results, selectors
+from experiments import compare, remedies, results, selectors
 from experiments.columns import SORTABLE
 from experiments.serializers import ExperimentDetail, ExperimentRow
 from web.commands import JsonOrTextCommand, add_user_and_json_options, align_columns
 from web.errors import InvalidError
 
-FILTERS = ("q", "status", "dataset", "base_model", "sort")
+FILTERS = ("q", "status", "learned", "dataset", "base_model", "sort")
 
 
 class Command(JsonOrTextCommand):
@@ -45,7 +45,8 @@ class Command(JsonOrTextCommand):
         rows: list[list[Any]] = [["experiment", "status", "accuracy", "dataset", "base model"]]
         for each in experiments:
             accuracy = None if each.accuracy is None else f"{each.accuracy:.4f}"
-            rows.append([each.name, each.task.status, accuracy, each.dataset_name, each.base_model])
+            status = f"{each.task.status}, did not learn" if each.learned is False else each.task.status
+            rows.append([each.name, status, accuracy, each.dataset_name, each.base_model])
         lines = align_columns(rows) if len(rows) > 1 else ["No experiments match."]
         return ExperimentRow(experiments, many=True).data, lines
 
@@ -62,7 +63,9 @@ class Command(JsonOrTextCommand):
             facts.append([score, None if value is None else f"{value:.4f}"])
         facts.append(["results", str(experiment.folder)])
         title = f"{experiment.name}: {verdict}" if verdict else experiment.name
-        return ExperimentDetail(experiment).data, [title, *align_columns(facts)]
+        diagnosis = remedies.diagnose(experiment.metrics, experiment.config)
+        lines = [title, *(diagnosis.lines() if diagnosis else []), *align_columns(facts)]
+        return ExperimentDetail(experiment).data, lines
 
     def compare(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         names = options["names"]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from datasets_app.models import STORED_COLUMNS
 from datasets_app.selectors import version_for
 from engine.errors import EngineError, RunInterruptedError
 from engine.training.console import train_in_terminal
+from experiments import remedies
 from training import services
 from training.management.commands.train import read_text
 from web.commands import command_error
@@ -56,4 +58,9 @@ class Command(BaseCommand):
             raise command_error(error) from None
         except EngineError as error:
             raise CommandError(str(error)) from None
+        diagnosis = remedies.diagnose(
+            json.loads((results / "metrics.json").read_bytes()), config.model_dump(mode="json")
+        )
+        for line in diagnosis.lines() if diagnosis else []:
+            self.stdout.write(self.style.WARNING(line))
         self.stdout.write(self.style.SUCCESS(f"The model is in {results / 'artifacts' / 'final_model'}"))

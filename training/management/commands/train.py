@@ -6,6 +6,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from accounts.commands import acting_user
 from engine.safe_yaml import NotYamlError, text_of
+from experiments import remedies
 from training import services
 from training.models import Status, Task
 from training.serializers import TaskSerializer
@@ -31,7 +32,12 @@ class Command(JsonOrTextCommand):
         task = services.submit(user=user, config=config)
         if options["wait"] and not self.watch(task):
             raise CommandError((task.error or {}).get("message", task.get_status_display()))
-        return TaskSerializer(task).data, [f"{task.experiment.name}: task {task.pk} ({task.get_status_display()})"]
+        lines = [f"{task.experiment.name}: task {task.pk} ({task.get_status_display()})"]
+        if options["wait"]:
+            task.experiment.refresh_from_db()
+            diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
+            lines += diagnosis.lines() if diagnosis else []
+        return TaskSerializer(task).data, lines
 
     def watch(self, task: Task) -> bool:
         """Write the log to standard error, so that --json prints JSON only; return whether the run succeeded."""
