@@ -17,6 +17,7 @@ import torch
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
 from engine.data.batches import BatchSchedule
+from engine.data.labelled_rows import Rows
 from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
@@ -92,7 +93,7 @@ class Run:
     def __init__(
         self,
         config: RunConfig,
-        data_file: Path,
+        data_file: Path | Rows,
         results: Path,
         base_models_dir: Path | None = None,
         dataset_hash: str | None = None,
