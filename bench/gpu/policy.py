@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 
-from engine import devices, memory_limits
+from engine import RunConfig, devices, memory_limits
 from engine.out_of_memory import release_memory
 
 LITTLE_BYTES = 150 * 2**20  # on a CPU, where the step that does not fit takes more
@@ -27,8 +27,9 @@ def gpu_policy(device: str) -> Iterator[None]:
         return
     choose = devices.choose
 
-    def choose_as_on_gpu(*arguments: Any) -> devices.DevicePlan:
-        return replace(choose(*arguments), attention="sdpa", fused_encoder=False, int8=False)
+    def choose_as_on_gpu(config: RunConfig, *arguments: Any) -> devices.DevicePlan:
+        attention = "eager" if config.training.deterministic else "sdpa"
+        return replace(choose(config, *arguments), attention=attention, fused_encoder=False, int8=False)
 
     with patch.object(devices, "choose", choose_as_on_gpu), patch.object(devices, "refuse_quantization"):
         yield

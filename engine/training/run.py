@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -160,6 +161,9 @@ class Run:
         np.random.seed(training.seed)
         torch.manual_seed(training.seed)
         torch.set_num_threads(plan.threads)
+        if training.deterministic:
+            # cuBLAS reads this at its first product; without it, products may differ from run to run.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(training.deterministic, warn_only=True)
 
         # Refuse before anything is loaded, because native code aborts the process if not even the weights fit.
