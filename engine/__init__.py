@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from engine.config import RunConfig
+from engine.data.labelled_rows import Rows, Split
 from engine.errors import ConfigError, EngineError, Problem
 from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
 
@@ -28,7 +29,9 @@ __all__ = [
     "Notice",
     "Prepared",
     "Problem",
+    "Rows",
     "RunConfig",
+    "Split",
     "StageChanged",
     "StepDone",
     "resolve_base_model",
@@ -40,7 +43,7 @@ __all__ = [
 def train(
     config: RunConfig,
     *,
-    data_file: Path,
+    data_file: Path | Rows,
     results: Path,
     base_models_dir: Path | None = None,
     dataset_hash: str | None = None,
@@ -49,7 +52,7 @@ def train(
 ) -> Generator[Event]:
     """Train an adapter, write everything to `results` and yield the events of the run.
 
-    data_file: Parquet, CSV, TSV, JSON or JSONL with a text and a label column.
+    data_file: Parquet, CSV, TSV, JSON or JSONL with a text and a label column; or rows that are in memory, cleaned and split.
     dataset_hash: recorded with the model, to say later what it was trained on.
     cache_dir: where tokenised texts are kept for the next run on the same data.
     should_save: called after each step; when it returns true, a checkpoint is saved and RunInterruptedError is raised.

@@ -9,6 +9,7 @@
 | CUDA before 8.0                       | fp32      | sdpa      | no            | no bf16 units                             |
 | MPS                                   | fp32      | sdpa      | no            | bf16 is not complete there                |
 | CUDA, with model.load_in_8bit, _4bit  | as above  | sdpa      | no            | bitsandbytes: frozen weights in int8, nf4 |
+| CUDA, with training.deterministic     | as above  | eager     | no            | sdpa sums gradients in any order          |
 | any, with lora.bias or modules_to_save | fp32     | as above  | as above      | bf16 loses small updates of base weights  |
 """
 
@@ -82,7 +83,7 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
     return DevicePlan(
         device=device,
         dtype=dtype,
-        attention="eager" if on_cpu else "sdpa",
+        attention="eager" if on_cpu or (device.type == "cuda" and config.training.deterministic) else "sdpa",
         fused_encoder=on_cpu,
         threads=config.system.num_threads or max(1, usable_cores() // world.size),
         world=world,

@@ -28,7 +28,7 @@ class Prepared:
     eval_rows: int
     truncated_rows: int
     skipped_rows: int
-    skipped_by_reason: dict[str, int]  # by the keys of engine.data.rows.SKIP_REASONS
+    skipped_by_reason: dict[str, int]  # by the keys of engine.data.labelled_rows.SKIP_REASONS
     labels: list[str]
     device: str
     precision: str

@@ -11,7 +11,8 @@ from audit.services import record
 from datasets_app.models import STORED_COLUMNS, Version
 from datasets_app.selectors import version_for
 from engine.config import DataSection, RunConfig
-from engine.data.rows import Split, load_rows
+from engine.data.labelled_rows import Split
+from engine.data.rows import load_rows
 from engine.errors import EngineError
 from engine.intervals import wilson_interval
 from experiments.models import Measurement, ModelVersion

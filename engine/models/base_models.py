@@ -18,7 +18,7 @@ FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 def resolve(name: str, base_models_dir: Path | None, revision: str | None = None) -> Path:
     """Return the folder of a base model; see engine.resolve_base_model for places and errors."""
-    from samples import SAMPLE_BASE_MODEL, base_model_path  # deferred: imports polars
+    from samples import SAMPLE_BASE_MODEL, base_model_path
 
     if name == SAMPLE_BASE_MODEL:
         with suppress(FileNotFoundError):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from engine.config import RunConfig
+from engine.data.labelled_rows import Rows
 from engine.devices import DevicePlan
 from engine.events import Notice
 from engine.training.saved_model import SavedModelCheck
@@ -114,7 +115,9 @@ class Task(Protocol):
         ...
 
 
-def create(config: RunConfig, plan: DevicePlan, base: Path, data_file: Path, cache_dir: Path | None, seed: int) -> Task:
+def create(
+    config: RunConfig, plan: DevicePlan, base: Path, data_file: Path | Rows, cache_dir: Path | None, seed: int
+) -> Task:
     """Return the configured task with its data tokenised and its model loaded from the folder `base`.
 
     cache_dir: where token ids are kept for the next run. seed: of the sample of rows and of the adapter.

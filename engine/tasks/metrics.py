@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from engine.data.rows import Split
+from engine.data.labelled_rows import Split
 from engine.errors import EvaluationNotFiniteError
 
 BASELINE_ROWS = 20_000

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from engine.config import Problem, RunConfig
 from engine.data.batches import batches_by_length
-from engine.data.rows import find_similar_labels, load_rows, were_sorted_alike
+from engine.data.labelled_rows import Rows, find_similar_labels, were_sorted_alike
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import ConfigError, TextsTooLongError
@@ -47,13 +47,24 @@ class Task:
     """The data and the classifier of one run; see engine.tasks.Task for the contract."""
 
     def __init__(
-        self, config: RunConfig, plan: DevicePlan, base: Path, data_file: Path, cache_dir: Path | None, seed: int
+        self,
+        config: RunConfig,
+        plan: DevicePlan,
+        base: Path,
+        data_file: Path | Rows,
+        cache_dir: Path | None,
+        seed: int,
     ) -> None:
         self.config = config
         self.base = base
 
         # Data: rows and their tokens.
-        self.rows = load_rows(data_file, config.data, seed)
+        if isinstance(data_file, Rows):
+            self.rows = data_file
+        else:
+            from engine.data.rows import load_rows  # deferred: imports polars, which rows in memory do not need
+
+            self.rows = load_rows(data_file, config.data, seed)
         self.tokenizer = load_tokenizer(base, config.model.name)
         self.max_length = min(config.data.max_length, self.tokenizer.model_max_length)
         self.train_tokens = tokenise(self.rows.train.texts, self.tokenizer, self.max_length, cache_dir)

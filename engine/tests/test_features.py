@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import get_scheduler
 
-from engine import Evaluated, StepDone, devices
+from engine import Evaluated, RunConfig, StepDone, devices
 from engine.config import LoraSection, TrainingSection
 from engine.models.loading import add_adapter, load_classifier
 from engine.tasks.sequence_classification import Task
@@ -153,6 +153,14 @@ def test_deterministic_mode_is_torchs_and_ends_with_the_next_run(quick) -> None:
     for wanted in (True, False):
         quick(training={"deterministic": wanted, "max_steps": 1})
         assert torch.are_deterministic_algorithms_enabled() is wanted
+
+
+@pytest.mark.parametrize(("deterministic", "attention"), [(True, "eager"), (False, "sdpa")])
+def test_deterministic_mode_on_a_gpu_avoids_sdpa_whose_gradients_are_not(monkeypatch, deterministic, attention) -> None:
+    monkeypatch.setattr(devices, "find_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    plan = devices.choose(RunConfig.parse({"training": {"deterministic": deterministic}}))
+    assert (plan.attention, plan.precision) == (attention, "bf16")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,6 +18,7 @@ import torch
 from engine import devices, tasks
 from engine.config import Problem, RunConfig
 from engine.data.batches import BatchSchedule
+from engine.data.labelled_rows import Rows
 from engine.errors import ConfigError, EngineError, OutOfMemoryError
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
@@ -92,7 +94,7 @@ class Run:
     def __init__(
         self,
         config: RunConfig,
-        data_file: Path,
+        data_file: Path | Rows,
         results: Path,
         base_models_dir: Path | None = None,
         dataset_hash: str | None = None,
@@ -159,6 +161,9 @@ class Run:
         np.random.seed(training.seed)
         torch.manual_seed(training.seed)
         torch.set_num_threads(plan.threads)
+        if training.deterministic:
+            # cuBLAS reads this at its first product; without it, products may differ from run to run.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(training.deterministic, warn_only=True)
 
         # Refuse before anything is loaded, because native code aborts the process if not even the weights fit.

@@ -1,0 +1,93 @@
+"""The rows of a run: texts and labels in splits. Needs no library that reads data files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Why a row takes part in no split, and how logs say it.
+SKIP_REASONS = {
+    "no_text": "without text",
+    "no_label": "without a label",
+    "unknown_split": "with an unknown split name",
+    "between_splits": "too similar to rows of two splits",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Texts and the indexes of their labels, row by row; labels: (rows,) int64."""
+
+    texts: list[str]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a run: label names in the order of their indexes, the splits, and what was left out of them.
+
+    skipped_by_reason: rows by the keys of SKIP_REASONS, only those that occur. rare: labels with fewer than two
+    training rows.
+    """
+
+    labels: list[str]
+    train: Split
+    eval: Split
+    test: Split | None = None
+    skipped_by_reason: dict[str, int] = field(default_factory=dict)
+    rare: list[str] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """Return the hash of all texts and labels in their splits and order."""
+        content = hashlib.sha256(repr(self.labels).encode())
+        for split in (self.train, self.eval, self.test):
+            if split is None:
+                continue
+            content.update(f"{len(split)} rows:".encode())
+            content.update(split.labels.tobytes())
+            for text in split.texts:
+                content.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return content.hexdigest()
+
+    @property
+    def skipped(self) -> int:
+        """Return the number of rows that are left out, for whatever reason."""
+        return sum(self.skipped_by_reason.values())
+
+
+def sort_labels(labels: list[str]) -> list[str]:
+    """Return the labels in the order of their numbers where all are numbers, so that 10 comes after 9; else by letters."""
+    try:
+        numbers = {label: Decimal(label) for label in labels}
+    except InvalidOperation:
+        return sorted(labels)
+    if not all(number.is_finite() for number in numbers.values()):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (numbers[label], label))
+
+
+def were_sorted_alike(labels: list[str]) -> bool:
+    """Return whether releases without `sort_labels` gave the labels this order too. They knew whole numbers only."""
+    are_whole = all(label.removeprefix("-").isdecimal() for label in labels)
+    return labels == sorted(labels, key=int if are_whole else str)
+
+
+def find_similar_labels(labels: list[str]) -> list[list[str]]:
+    """Return the groups of labels that differ only in blanks or case, such as "yes" and "Yes "."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(" ".join(label.casefold().split()), []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
+    """Return the reasons as a phrase, such as "2 without text, 1 with an unknown split name"; empty without any."""
+    return ", ".join(f"{count} {SKIP_REASONS[reason]}" for reason, count in skipped_by_reason.items())
