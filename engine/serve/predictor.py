@@ -192,7 +192,7 @@ class Predictor:
         model: BatchModel
         adapter = None
         if shared is None:
-            model = MergedModel(folder, base, len(info.labels), device)
+            model = MergedModel(folder, base, info, device)
         else:
             base_key = (base, *(file_state(path) for path in sorted(base.glob("*.safetensors"))))
             base_entry = self.cache.acquire(base_key, fp32_bytes(base), lambda _: SharedBaseModel(base, shared, device))

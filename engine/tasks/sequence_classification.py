@@ -20,6 +20,7 @@ from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
 from engine.kernels import fused_forward
+from engine.models.forward import plain_forward
 from engine.models.loading import (
     adapts_feed_forward,
     add_adapter,
@@ -64,7 +65,7 @@ class Task:
         self.model = add_adapter(base_model, config.lora, new_modules, config.model.name, seed)
         self.model.to(plan.device)
         fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
-        self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
+        self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
         self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
         self.memory = ActivationMemory(
             EncoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model), config.lora.use_dora
@@ -144,12 +145,14 @@ class Task:
         # bitsandbytes' weights cannot move to the meta device, and are small.
         if self.plan.quantization is None:
             self.model.to("meta")
-        self.forward = _plain_forward(self.model)  # in place of the fused forward pass, which holds weights too
+        self.forward = plain_forward(
+            self.model, self.max_length
+        )  # in place of the fused forward pass, which holds weights too
         release_memory(self.plan.device)
 
         base_model, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
         reloaded = cast_head_inputs(attach_adapter(base_model, folder)).to(self.plan.device)
-        self.forward = _plain_forward(reloaded)
+        self.forward = plain_forward(reloaded, self.max_length)
         with _evaluation_mode(reloaded):
             actual = self.logits(self.eval_tokens, rows).cpu()
         tolerance = 0.15 if self.plan.dtype == torch.bfloat16 else 2e-3
@@ -232,15 +235,6 @@ class Task:
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
         }
-
-
-def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
-    """Return the forward pass of PEFT and transformers: (batch, length) ids and mask → (batch, labels) logits."""
-
-    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-    return forward
 
 
 @contextmanager
