@@ -34,6 +34,7 @@ class TokenCounter:
             ) from error
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = True  # as training reads texts
         self.special_tokens = self.tokenizer.num_special_tokens_to_add(is_pair=False)
         self.splits_at_spaces = (settings.get("pre_tokenizer") or {}).get("type") in SPLITS_AT_SPACES
         self.word_counts = pl.DataFrame(schema={"key": pl.UInt64, "tokens": pl.UInt32})

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.config import RunConfig
 from engine.devices import DevicePlan
+from engine.events import Notice
 
 
 class Task(Protocol):
@@ -25,6 +26,7 @@ class Task(Protocol):
     facts: dict[str, Any]  # JSON-ready facts about data and labels, for metrics.json and the saved model
     plan: DevicePlan  # how the model really computes, which may be less than what was planned
     test_share: float  # test rows per evaluation row
+    notices: list[Notice]  # what a person should know before the first step
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return what the summed loss of these training rows is divided by to get their mean.

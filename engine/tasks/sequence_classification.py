@@ -19,6 +19,7 @@ from engine.data.rows import load_rows
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
+from engine.events import Notice
 from engine.kernels import fused_forward
 from engine.models.forward import plain_forward
 from engine.models.loading import (
@@ -27,8 +28,8 @@ from engine.models.loading import (
     attach_adapter,
     cast_head_inputs,
     load_classifier,
-    load_tokenizer,
 )
+from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
@@ -48,8 +49,9 @@ class Task:
 
         # Data: rows and their tokens.
         self.rows = load_rows(data_file, config.data, seed)
-        self.tokenizer = load_tokenizer(base, config.model.name)
-        self.max_length = min(config.data.max_length, self.tokenizer.model_max_length)
+        self.encoding = prepare_encoding(base, config.model.name, config.data.max_length)
+        self.tokenizer = self.encoding.tokenizer
+        self.max_length = self.encoding.max_length
         self.train_tokens = tokenise(self.rows.train.texts, self.tokenizer, self.max_length, cache_dir)
         self.eval_tokens = tokenise(self.rows.eval.texts, self.tokenizer, self.max_length, cache_dir)
         self.test_tokens: Tokens | None = None
@@ -59,18 +61,25 @@ class Task:
         self.test_share = len(self.rows.test or ()) / max(1, len(self.rows.eval))
         self.class_weights = self._class_weights()
         self.facts = self._check_data()
+        unknown_tokens = self.encoding.notice_of_unknown_tokens(self.facts["unknown_token_share"])
+        self.notices: list[Notice] = [*self.encoding.notices, *unknown_tokens]
 
-        # Model: the base model with an adapter and, where the architecture is covered, a fused forward pass.
-        base_model, new_modules = load_classifier(base, config.model.name, self.rows.labels, plan)
-        self.model = add_adapter(base_model, config.lora, new_modules, config.model.name, seed)
-        self.model.to(plan.device)
-        fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
-        self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
-        self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
+        self._load_model(plan, seed)
         self.memory = ActivationMemory(
             EncoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model), config.lora.use_dora
         )
         self.eval_logits = np.empty((0, len(self.rows.labels)), dtype=np.float32)  # of the latest `evaluate`
+
+    def _load_model(self, plan: DevicePlan, seed: int) -> None:
+        """Load the base model with an adapter and, where the architecture is covered, a fused forward pass."""
+        name = self.config.model.name
+        base_model, new_modules = load_classifier(self.base, name, self.rows.labels, plan)
+        set_padding_id(base_model, self.encoding.padding_id)
+        self.model = add_adapter(base_model, self.config.lora, new_modules, name, seed)
+        self.model.to(plan.device)
+        fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
+        self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
+        self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
@@ -151,6 +160,7 @@ class Task:
         release_memory(self.plan.device)
 
         base_model, _ = load_classifier(self.base, self.config.model.name, self.rows.labels, self.plan)
+        set_padding_id(base_model, self.encoding.padding_id)
         reloaded = cast_head_inputs(attach_adapter(base_model, folder)).to(self.plan.device)
         self.forward = plain_forward(reloaded, self.max_length)
         with _evaluation_mode(reloaded):
@@ -165,7 +175,7 @@ class Task:
 
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, labels)."""
-        ids, mask = tokens.padded(rows, self.tokenizer.pad_token_id or 0)
+        ids, mask = tokens.padded(rows, self.encoding.padding_id, self.encoding.padding_side)
         device = self.plan.device
         return self.forward(
             input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device)
@@ -225,7 +235,6 @@ class Task:
             "labels": self.rows.labels,
             "base_model": self.config.model.name,
             "revision": self.config.model.revision,
-            "max_length": self.max_length,
             "dataset": self.config.data.dataset_name,
             "experiment": self.config.experiment_name,
             "train_rows": len(self.rows.train),
@@ -234,6 +243,7 @@ class Task:
             "skipped_rows": self.rows.skipped,
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
+            **self.encoding.facts(self.train_tokens),
         }
 
 

@@ -166,7 +166,7 @@ class Run:
         task.facts["dataset_hash"] = self.dataset_hash
 
         loop = self._create_loop(plan, task)
-        notices = self._resume(loop)
+        notices = [*self._resume(loop), *task.notices]
         start = f"{loop.state.fingerprint} {loop.state.step}"
         self.world.refuse_differences(start, loop.parameters, plan.device)
         if task.facts.get("rare_labels"):
