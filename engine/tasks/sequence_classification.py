@@ -18,7 +18,7 @@ from engine.data.batches import batches_by_length
 from engine.data.rows import load_rows
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
-from engine.errors import CheckpointDamagedError, ConfigError, TextsTooLongError
+from engine.errors import BaseModelUnavailableError, CheckpointDamagedError, ConfigError, TextsTooLongError
 from engine.events import Notice
 from engine.kernels import fused_forward
 from engine.models.forward import plain_forward
@@ -33,6 +33,7 @@ from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.metrics import classification_metrics, linear_accuracy, majority_accuracy, worst_rows
+from engine.training import probe
 from engine.training.memory_model import ActivationMemory, EncoderSizes
 
 VERIFY_ROWS = 8
@@ -65,6 +66,7 @@ class Task:
         self.notices: list[Notice] = [*self.encoding.notices, *unknown_tokens]
 
         self._load_model(plan, seed)
+        self._check_batches(plan, seed)
         self.memory = ActivationMemory(
             EncoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model), config.lora.use_dora
         )
@@ -80,6 +82,28 @@ class Task:
         fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
         self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
         self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
+
+    def _check_batches(self, plan: DevicePlan, seed: int) -> None:
+        """Load the model again in fp32, with a notice, if it can't compute batches in the planned precision.
+
+        Raises BaseModelUnavailableError if it can't do so in fp32 either.
+        """
+        if plan.quantization is not None:
+            return  # products in 8 bits depend on the other rows of a batch (arXiv 2208.07339), and there is no fp32
+        fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype)
+        if fault and plan.dtype != torch.float32:
+            message = f"{self.config.model.name} {fault} in {self.plan.precision}, so it is trained in fp32."
+            self.notices.append(Notice("warning", "precision_fallback", message))
+            self.model.to("meta")  # both at once may not fit into memory
+            release_memory(plan.device)
+            torch.manual_seed(seed)  # the same new head as in a run that was configured with fp32
+            self._load_model(replace(plan, dtype=torch.float32, int8=False), seed)
+            fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32)
+        if fault:
+            raise BaseModelUnavailableError(
+                f"The base model {self.config.model.name} {fault}, so it can't be trained. Choose another base model.",
+                field="model.name",
+            )
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
