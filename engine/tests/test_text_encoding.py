@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from transformers import (
     AutoTokenizer,
@@ -19,6 +20,7 @@ from transformers import (
     XLNetConfig,
 )
 
+from engine.data.token_counts import TokenCounter
 from engine.data.tokens import Tokens, tokenise
 from engine.errors import BaseModelUnavailableError
 from engine.models.text_encoding import load_tokenizer, longest_text, padding_side, prepare_encoding
@@ -227,3 +229,15 @@ def test_share_of_unknown_tokens_counts_no_special_tokens_and_is_warned_of(bert)
     (notice,) = encoding.notice_of_unknown_tokens(share)
     assert (notice.level, notice.code) == ("warning", "unknown_tokens") and "50%" in notice.message
     assert encoding.notice_of_unknown_tokens(0.2) == []
+
+
+@pytest.mark.parametrize("has_tokenizer_json", [True, False])
+def test_counted_tokens_are_those_of_training(bert, has_tokenizer_json):
+    if not has_tokenizer_json:
+        vocabulary = json.loads((bert / "tokenizer.json").read_text())["model"]["vocab"]
+        (bert / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)))
+        (bert / "tokenizer.json").unlink()
+        change_json(bert / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    texts = [*WORDS, "a [SEP] day", ""]
+    lengths = tokenise(texts, prepare_encoding(bert, "base", 64).tokenizer, 64).lengths
+    assert TokenCounter(bert, "base")(pl.Series(texts)).tolist() == lengths.tolist()
