@@ -20,10 +20,10 @@ from engine.training import probe
 from testing.adapters import predict_with_plain_peft
 from testing.small_models import BERT_SPECIAL, ROBERTA_SPECIAL, save_model, train_bpe, train_wordpiece
 
-NO_HEADS = {name: value for name, value in SIZES.items() if name != "num_attention_heads"}
-XLNET = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "initializer_range": 0.3}
-DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 16}
-GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "eos_token_id": 2}
+NO_HEADS: dict[str, Any] = {name: value for name, value in SIZES.items() if name != "num_attention_heads"}
+XLNET: dict[str, Any] = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "initializer_range": 0.3}
+DEBERTA: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 16}
+GPT2: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "eos_token_id": 2}
 
 
 def one_step(name: str, **training: Any) -> Any:
