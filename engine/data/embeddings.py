@@ -17,7 +17,8 @@ from engine.config import RunConfig
 from engine.data.batches import batches_by_tokens
 from engine.data.tokens import Tokens, tokenise
 from engine.kernels import fused_body
-from engine.models.loading import load_encoder, load_tokenizer
+from engine.models.loading import load_encoder
+from engine.models.text_encoding import TextEncoding, prepare_encoding
 from engine.out_of_memory import retry_with_half
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65_536, "mps": 16_384}
@@ -43,8 +44,8 @@ def embed(
     """
     plan = devices.choose(RunConfig())
     torch.set_num_threads(plan.threads)
-    tokenizer = load_tokenizer(base, name)
-    tokens = tokenise(texts, tokenizer, min(max_length, tokenizer.model_max_length), cache_dir)
+    encoding = prepare_encoding(base, name, max_length)
+    tokens = tokenise(texts, encoding.tokenizer, encoding.max_length, cache_dir)
     model = load_encoder(base, name, plan)
     forward: Forward | None = fused_body(model) if plan.fused_encoder else None
     if forward is None:
@@ -53,7 +54,7 @@ def embed(
     done = 0
     with torch.inference_mode():
         for rows in batches_by_tokens(tokens.lengths, BATCH_TOKENS[plan.device.type], MOST_ROWS):
-            means = _embed_batch(forward, tokens, rows, tokenizer.pad_token_id or 0, plan.device)
+            means = _embed_batch(forward, tokens, rows, encoding, plan.device)
             if not done:
                 embeddings = np.empty((len(texts), means.shape[1]), dtype=np.float32)
             embeddings[rows] = means
@@ -62,13 +63,16 @@ def embed(
     return tokens, embeddings
 
 
-def _embed_batch(forward: Forward, tokens: Tokens, rows: np.ndarray, pad: int, device: torch.device) -> np.ndarray:
+def _embed_batch(
+    forward: Forward, tokens: Tokens, rows: np.ndarray, encoding: TextEncoding, device: torch.device
+) -> np.ndarray:
     """Return the means over the tokens that are not padding, (rows, width); in smaller parts where memory runs out."""
 
     def embed_in_parts(size: int) -> np.ndarray:
         parts = []
         for start in range(0, len(rows), size):
-            ids, mask = (torch.from_numpy(array).to(device) for array in tokens.padded(rows[start : start + size], pad))
+            padded = tokens.padded(rows[start : start + size], encoding.padding_id, encoding.padding_side)
+            ids, mask = (torch.from_numpy(array).to(device) for array in padded)
             hidden = forward(ids, mask)
             # A product with the mask: it sums the states without a copy of them, in which padding would be set to 0.
             summed = torch.bmm(mask.to(hidden.dtype)[:, None], hidden)[:, 0].float()

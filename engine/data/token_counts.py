@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from engine.errors import BaseModelUnavailableError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 BATCH = 5000  # texts
 # Pre-tokenizers that split at white space first: a word then has the same tokens in every text, and is counted once.
 SPLITS_AT_SPACES = {"BertPreTokenizer"}
+
+
+def _load_fast_tokenizer(base: Path, name: str) -> Tokenizer:
+    """Return the tokenizer of tokenizer.json or, without that file, what transformers makes of the others."""
+    from tokenizers import Tokenizer  # deferred: only checks of data need it
+
+    file = base / "tokenizer.json"
+    if file.is_file():
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises plain Exception
+            raise BaseModelUnavailableError(
+                f"The tokenizer.json of {name} can't be read.", field="model.name"
+            ) from error
+    from engine.models.text_encoding import load_tokenizer
+
+    tokenizer = load_tokenizer(base, name)
+    if not tokenizer.is_fast:
+        raise BaseModelUnavailableError(f"The base model {name} has no fast tokenizer.", field="model.name")
+    return tokenizer.backend_tokenizer
 
 
 class TokenCounter:
@@ -22,18 +46,11 @@ class TokenCounter:
     """
 
     def __init__(self, base: Path, name: str) -> None:
-        from tokenizers import Tokenizer  # deferred: only checks of data need it
-
-        file = base / "tokenizer.json"
-        try:
-            self.tokenizer = Tokenizer.from_file(str(file))
-            settings = json.loads(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises plain Exception
-            raise BaseModelUnavailableError(
-                f"The base model {name} has no fast tokenizer.", field="model.name"
-            ) from error
+        self.tokenizer = _load_fast_tokenizer(base, name)
+        settings = json.loads(self.tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
+        self.tokenizer.encode_special_tokens = True  # as training reads texts
         self.special_tokens = self.tokenizer.num_special_tokens_to_add(is_pair=False)
         self.splits_at_spaces = (settings.get("pre_tokenizer") or {}).get("type") in SPLITS_AT_SPACES
         self.word_counts = pl.DataFrame(schema={"key": pl.UInt64, "tokens": pl.UInt32})

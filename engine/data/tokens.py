@@ -52,16 +52,19 @@ class Tokens:
         step = max(4, 2 ** (length.bit_length() - 4))
         return min(-(-length // step) * step, self.longest)
 
-    def padded(self, rows: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    def padded(self, rows: np.ndarray, pad: int, side: str = "right") -> tuple[np.ndarray, np.ndarray]:
         """Return ids and attention mask of some rows, each (rows, padded_length of the longest) int64.
 
-        rows: (rows,) indexes of texts. pad: the id that fills shorter rows; the mask is 0 there and 1 elsewhere.
+        rows: (rows,) indexes of texts. pad: the id that fills shorter rows on that side, left or right; the mask is 0
+        there and 1 elsewhere.
         """
         lengths = self.lengths[rows]
-        columns = np.arange(self.padded_length(int(lengths.max())))
-        mask = columns < lengths[:, None]
-        # Behind a text's end, positions point at the next text, and the mask hides what is read there.
-        positions = np.minimum(self.offsets[rows][:, None] + columns, len(self.ids) - 1)
+        columns = np.arange(self.padded_length(int(lengths.max())))[None]
+        if side == "left":
+            columns = columns - (columns.shape[1] - lengths[:, None])
+        mask = (columns >= 0) & (columns < lengths[:, None])
+        # Outside of a text, positions point at another one, and the mask hides what is read there.
+        positions = np.clip(self.offsets[rows][:, None] + columns, 0, len(self.ids) - 1)
         return np.where(mask, self.ids[positions], pad).astype(np.int64), mask.astype(np.int64)
 
 
@@ -75,9 +78,16 @@ def tokenise(
     """
     if cache_dir is None:
         return _tokenise(texts, tokenizer, max_length)
-    # Increase the number in "tokens-1" when the format of the file changes.
-    digest = hashlib.sha256(f"tokens-1:{max_length}:{tokenizer.name_or_path}:".encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode() if tokenizer.is_fast else repr(tokenizer).encode())
+    # Increase the number in "tokens-2" when the format of the file changes, or what tokenizers are asked for.
+    settings = (max_length, tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.name_or_path)
+    digest = hashlib.sha256(f"tokens-2:{settings}:".encode())
+    if tokenizer.is_fast:
+        # What an earlier call has left in the tokenizer is set anew by the next one.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    else:
+        digest.update(repr(tokenizer).encode())
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass"))
         digest.update(b"\0")

@@ -1,7 +1,7 @@
-"""Load base models, tokenizers and adapters for training, embeddings and serving, and put LoRA adapters on them.
+"""Load base models and adapters for training, embeddings and serving, and put LoRA adapters on them.
 
 Every weight is read by `_load_weights` or `attach_adapter`: from a local folder, safetensors only, and never with code that a
-model brings along. Nothing else in the engine calls `from_pretrained`.
+model brings along. Tokenizers are loaded by engine.models.text_encoding. Nothing else in the engine calls `from_pretrained`.
 """
 
 from __future__ import annotations
@@ -23,31 +23,15 @@ from engine.errors import BaseModelUnavailableError, ConfigError
 from engine.models.base_model_head import Head, settle_head
 from engine.models.loaded_weights import brief, check_loading, check_type, check_values
 from engine.models.module_names import check_module_names, outermost_names, present_names
-from engine.models.weight_files import check_tokenizer, read_config
+from engine.models.weight_files import read_config
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 ATTENTION_NAMES = ("attention", "attn", "Wqkv")
 QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
-
-
-def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer in a folder; `name` is what errors call its model.
-
-    Raises BaseModelUnavailableError if the folder has none.
-    """
-    from transformers import AutoTokenizer
-
-    check_tokenizer(folder, name)
-    try:
-        return AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelUnavailableError(
-            f"The tokenizer of {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
-        ) from error
 
 
 def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:

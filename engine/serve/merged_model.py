@@ -11,27 +11,45 @@ from typing import Any
 
 import torch
 
+from engine.models.forward import plain_forward
 from engine.models.loading import attach_adapter, load_classifier_to_serve
+from engine.models.text_encoding import longest_text, padding_side, set_padding_id
 from engine.serve.batch import BatchRow, RowOutput
+from engine.serve.errors import ModelUnreadableError
+from engine.serve.model_files import ModelInfo
 
 
 class MergedModel:
-    """Computes exactly what plain PEFT does."""
+    """Computes exactly what plain PEFT does.
 
-    def __init__(self, folder: Path, base: Path, label_count: int, device: torch.device) -> None:
-        base_model, _missing = load_classifier_to_serve(base, label_count)
+    padding_id: the tokenizer's. Without one, as in some models of earlier releases, config.json's is used.
+    """
+
+    def __init__(self, folder: Path, base: Path, info: ModelInfo, padding_id: int | None, device: torch.device) -> None:
+        base_model, _missing = load_classifier_to_serve(base, len(info.labels))
         merged: Any = attach_adapter(base_model, folder).merge_and_unload()
-        self.model = merged.to(device).eval()
-        self.padding_id = self.model.config.pad_token_id or 0
+        model = merged.to(device).eval()
+        self.padding_id: int = (model.config.get_text_config().pad_token_id or 0) if padding_id is None else padding_id
+        if self.padding_id >= len(model.get_input_embeddings().weight):
+            raise ModelUnreadableError(f"the base model has no embedding for its padding id {self.padding_id}")
+        set_padding_id(model, self.padding_id)
+        self.pads_left = padding_side(model.config) == "left"
+        self.longest_text = longest_text(model.config)
+        self.forward = plain_forward(model, info.max_length)
         self.device = device
 
     @torch.inference_mode()
     def outputs(self, rows: list[BatchRow]) -> list[RowOutput]:
         """Compute one padded batch."""
         longest = max(len(row.ids) for row in rows)
-        ids = [row.ids + [self.padding_id] * (longest - len(row.ids)) for row in rows]
-        mask = [[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows]
-        logits = self.model(
+        ids = [self._fill(row.ids, self.padding_id, longest) for row in rows]
+        mask = [self._fill([1] * len(row.ids), 0, longest) for row in rows]
+        logits = self.forward(
             input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
-        ).logits.float()
+        ).float()
         return [RowOutput(row) for row in logits]
+
+    def _fill(self, values: list[int], filler: int, length: int) -> list[int]:
+        """Return `values` with fillers up to a length, on the side of the padding."""
+        fillers = [filler] * (length - len(values))
+        return fillers + values if self.pads_left else values + fillers

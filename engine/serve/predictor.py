@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,21 +208,23 @@ class Predictor:
         from engine.serve.shared_base import SharedBaseModel
 
         device = choose_device(self.device)
-        model: BatchModel
+        # Most adapters of a base model have the same tokenizer, which takes more memory than they do.
+        key, size = tokenizer_key(folder)
+        tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
+        entry.needs.append(tokenizer)
+        model: MergedModel | SharedBaseModel
         adapter = None
         if shared is None:
-            model = MergedModel(folder, base, len(info.labels), device)
+            model = MergedModel(folder, base, info, tokenizer.value.padding_id, device)
         else:
             base_key = (base, *(file_state(path) for path in sorted(base.glob("*.safetensors"))))
             base_entry = self.cache.acquire(base_key, fp32_bytes(base), lambda _: SharedBaseModel(base, shared, device))
             entry.needs.append(base_entry)
             model = base_entry.value
             adapter = load_adapter(folder, base_entry.value, len(info.labels))
-        # Most adapters of a base model have the same tokenizer, which takes more memory than they do.
-        key, size = tokenizer_key(folder)
-        tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
-        entry.needs.append(tokenizer)
-        return LoadedModel(info, tokenizer.value, model, adapter)
+        # An earlier release may have trained with a longer text than the model has positions for.
+        max_length = min(info.max_length, model.longest_text or info.max_length)
+        return LoadedModel(replace(info, max_length=max_length), tokenizer.value, model, adapter)
 
 
 @contextmanager

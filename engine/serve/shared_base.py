@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from engine.kernels.projection import join_parameters
 from engine.models.architectures import EncoderArchitecture, LayerModules, activation_name
 from engine.models.loading import load_classifier_to_serve
+from engine.models.text_encoding import longest_text
 from engine.serve.adapter import ServedAdapter
 from engine.serve.batch import BatchRow, RowOutput
 
@@ -91,6 +92,7 @@ class SharedBaseModel:
         body = model.get_submodule(architecture.body)
         self.embeddings = body.get_submodule("embeddings")
         self.first_position = architecture.first_position(config)
+        self.longest_text = longest_text(config)
         self.heads = config.num_attention_heads
         self.shapes = {
             name: tuple(module.weight.shape) for name, module in model.named_modules() if isinstance(module, nn.Linear)

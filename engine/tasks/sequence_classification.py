@@ -18,16 +18,18 @@ from engine.data.batches import batches_by_length
 from engine.data.labelled_rows import Rows, find_similar_labels, were_sorted_alike
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
-from engine.errors import ConfigError, TextsTooLongError
+from engine.errors import BaseModelUnavailableError, ConfigError, TextsTooLongError
+from engine.events import Notice
 from engine.kernels import fused_forward
 from engine.models.base_models import find_origin
+from engine.models.forward import plain_forward
 from engine.models.loading import (
     adapts_feed_forward,
     add_adapter,
     load_classifier,
-    load_tokenizer,
 )
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
+from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
@@ -39,6 +41,7 @@ from engine.tasks.metrics import (
     refuse_not_finite,
     worst_rows,
 )
+from engine.training import probe
 from engine.training.memory_model import ActivationMemory, EncoderSizes
 from engine.training.saved_model import SavedModelCheck, check_saved_model, select_texts
 
@@ -65,8 +68,9 @@ class Task:
             from engine.data.rows import load_rows  # deferred: imports polars, which rows in memory do not need
 
             self.rows = load_rows(data_file, config.data, seed)
-        self.tokenizer = load_tokenizer(base, config.model.name)
-        self.max_length = min(config.data.max_length, self.tokenizer.model_max_length)
+        self.encoding = prepare_encoding(base, config.model.name, config.data.max_length)
+        self.tokenizer = self.encoding.tokenizer
+        self.max_length = self.encoding.max_length
         self.train_tokens = tokenise(self.rows.train.texts, self.tokenizer, self.max_length, cache_dir)
         self.eval_tokens = tokenise(self.rows.eval.texts, self.tokenizer, self.max_length, cache_dir)
         self.test_tokens: Tokens | None = None
@@ -77,18 +81,14 @@ class Task:
         self.data_hash = self.rows.digest()
         self.class_weights = self._class_weights()
         self.facts = self._check_data()
+        unknown_tokens = self.encoding.notice_of_unknown_tokens(self.facts["unknown_token_share"])
+        self.notices: list[Notice] = [*self.encoding.notices, *unknown_tokens]
 
-        # Model: the base model with an adapter and, where the architecture is covered, a fused forward pass.
-        base_model, head = load_classifier(base, config.model.name, self.rows.labels, plan)
-        self.notices = head.notices
-        self.facts["base_model_head"] = head.origin
-        self.model = add_adapter(base_model, config.lora, head, config.model.name, seed)
+        self._load_model(plan, seed)
+        self._check_batches(plan, seed)
+        self.facts["base_model_head"] = self.head.origin
+        self.notices += self.head.notices
         self.initial_pairs = initial_pairs(self.model)
-        self.model.peft_config["default"].revision = config.model.revision
-        self.model.to(plan.device)
-        fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
-        self.forward: Callable[..., torch.Tensor] = fused or _plain_forward(self.model)
-        self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
         self.memory = ActivationMemory(
             EncoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model), config.lora.use_dora
         )
@@ -97,6 +97,40 @@ class Task:
     def matches_data(self, data_hash: str) -> bool:
         """Return whether the hash is that of these rows or, if it is empty, whether labels have the order they had then."""
         return data_hash == self.data_hash or (not data_hash and were_sorted_alike(self.rows.labels))
+
+    def _load_model(self, plan: DevicePlan, seed: int) -> None:
+        """Load the base model with an adapter and, where the architecture is covered, a fused forward pass."""
+        name = self.config.model.name
+        base_model, self.head = load_classifier(self.base, name, self.rows.labels, plan)
+        set_padding_id(base_model, self.encoding.padding_id)
+        self.model = add_adapter(base_model, self.config.lora, self.head, name, seed)
+        self.model.peft_config["default"].revision = self.config.model.revision
+        self.model.to(plan.device)
+        fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
+        self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
+        self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
+
+    def _check_batches(self, plan: DevicePlan, seed: int) -> None:
+        """Load the model again in fp32, with a notice, if it can't compute batches in the planned precision.
+
+        Raises BaseModelUnavailableError if it can't do so in fp32 either.
+        """
+        if plan.quantization is not None:
+            return  # products in 8 bits depend on the other rows of a batch (arXiv 2208.07339), and there is no fp32
+        fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype)
+        if fault and plan.dtype != torch.float32:
+            message = f"{self.config.model.name} {fault} in {self.plan.precision}, so it is trained in fp32."
+            self.notices.append(Notice("warning", "precision_fallback", message))
+            self.model.to("meta")  # both at once may not fit into memory
+            release_memory(plan.device)
+            torch.manual_seed(seed)  # the same new head as in a run that was configured with fp32
+            self._load_model(replace(plan, dtype=torch.float32, int8=False), seed)
+            fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32)
+        if fault:
+            raise BaseModelUnavailableError(
+                f"The base model {self.config.model.name} {fault}, so it can't be trained. Choose another base model.",
+                field="model.name",
+            )
 
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
@@ -179,13 +213,15 @@ class Task:
         # bitsandbytes' weights cannot move to the meta device, and are small.
         if self.plan.quantization is None:
             self.model.to("meta")
-        self.forward = _plain_forward(self.model)  # in place of the fused forward pass, which holds weights too
+        self.forward = plain_forward(
+            self.model, self.max_length
+        )  # in place of the fused forward pass, which holds weights too
         release_memory(self.plan.device)
         return check_saved_model(folder, self.base, self.plan, evaluated)
 
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, labels)."""
-        ids, mask = tokens.padded(rows, self.tokenizer.pad_token_id or 0)
+        ids, mask = tokens.padded(rows, self.encoding.padding_id, self.encoding.padding_side)
         device = self.plan.device
         return self.forward(
             input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device)
@@ -245,7 +281,6 @@ class Task:
             "labels": self.rows.labels,
             "base_model": self.config.model.name,
             "revision": self.config.model.revision,
-            "max_length": self.max_length,
             "dataset": self.config.data.dataset_name,
             "experiment": self.config.experiment_name,
             "train_rows": len(self.rows.train),
@@ -255,16 +290,8 @@ class Task:
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
             "similar_labels": find_similar_labels(self.rows.labels),
+            **self.encoding.facts(self.train_tokens),
         }
-
-
-def _plain_forward(model: nn.Module) -> Callable[..., torch.Tensor]:
-    """Return the forward pass of PEFT and transformers: (batch, length) ids and mask → (batch, labels) logits."""
-
-    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-    return forward
 
 
 @contextmanager

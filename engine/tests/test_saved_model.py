@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from engine import Notice
 from engine.data.tokens import tokenise
 from engine.errors import CheckpointDamagedError, SavedModelDiffersError
-from engine.models.loading import load_tokenizer
+from engine.models.text_encoding import load_tokenizer
 from engine.serve.batch import BatchRow, RowOutput
 from engine.serve.merged_model import MergedModel
 from engine.serve.model_files import WEIGHTS

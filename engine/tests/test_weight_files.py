@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
 from engine.models.base_models import check_safe
-from engine.models.loading import load_tokenizer
+from engine.models.text_encoding import load_tokenizer
 from engine.models.weight_files import check_folder
 from samples import base_model_path
 

@@ -25,8 +25,8 @@ from engine.models.loading import (
     cast_head_inputs,
     load_classifier,
     load_classifier_to_serve,
-    load_tokenizer,
 )
+from engine.models.text_encoding import load_tokenizer
 from engine.out_of_memory import MARGIN, is_out_of_memory, release_memory
 from engine.serve.errors import ModelUnreadableError, PredictionFailedError
 from engine.serve.model_files import fp32_bytes, read_info
@@ -181,11 +181,15 @@ def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evaluat
         base_model, _missing = load_classifier_to_serve(base, len(info.labels))
     else:
         base_model, _new_modules = load_classifier(base, info.base_model, list(info.labels), plan)
+    padding_id = ServedTokenizer(folder).padding_id
+    if padding_id is not None:
+        set_padding_id(base_model, padding_id)  # a decoder looks for the last token that is no padding
     model = cast_head_inputs(attach_adapter(base_model, folder)).to(plan.device).eval()
+    forward = plain_forward(model, info.max_length)
     rows = []
     for ids in evaluated.ids:
         input_ids = torch.tensor([ids], device=plan.device)
-        rows.append(model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits.float().cpu())
+        rows.append(forward(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).float().cpu())
     return torch.cat(rows)
 
 

@@ -1,0 +1,82 @@
+"""Check before the first step that a model answers a text in a batch as it answers it alone.
+
+It finds operations that the precision lacks on this device, and models that read padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.data.tokens import Tokens
+from engine.out_of_memory import is_out_of_memory
+
+LONGEST_PROBE = 64  # tokens, so that the check takes no time
+# Largest accepted difference of logits: absolute, and relative to the largest one. bf16 has eight bits for a number.
+TOLERANCES = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (0.05, 0.05)}
+
+
+def probe_texts(tokens: Tokens) -> tuple[Tokens, Tokens, Tokens]:
+    """Return a short text, a long one and a batch of both, of the shortest and the longest of `tokens`.
+
+    What is too long is cut out of the middle, as both ends have special tokens.
+    """
+    lengths = np.where(
+        tokens.lengths, tokens.lengths, tokens.longest
+    )  # some tokenizers have no token for an empty text
+    shortest = int(lengths.argmin())
+    longest = int(lengths.argmax())
+    long = _cut_middle(tokens.ids[tokens.offsets[longest] : tokens.offsets[longest + 1]], LONGEST_PROBE)
+    short = tokens.ids[tokens.offsets[shortest] : tokens.offsets[shortest + 1]]
+    short = _cut_middle(short, max(2, len(long) // 2))
+    return _join(short), _join(long), _join(short, long)
+
+
+def find_fault(
+    model: nn.Module, logits: Callable[[Tokens, np.ndarray], torch.Tensor], tokens: Tokens, dtype: torch.dtype
+) -> str | None:
+    """Return why a model can't be trained in batches, as the end of a sentence that begins with its name; None if it can.
+
+    logits: computes rows of `Tokens` with the model. tokens: those of the training texts. dtype: of the frozen weights.
+    Leaves the model without gradients and all random generators as they were. Raises what means that memory ran out.
+    """
+    short, long, both = probe_texts(tokens)
+    one = np.arange(1)
+    two = np.arange(2)
+    gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    was_training = model.training
+    try:
+        with torch.random.fork_rng(devices=list(gpus)):
+            model.train()
+            logits(both, two).sum().backward()
+            model.eval()
+            with torch.inference_mode():
+                alone = torch.cat([logits(short, one), logits(long, one)])
+                difference = (logits(both, two) - alone).abs().max()
+    except Exception as error:  # transformers, torch and PEFT raise errors of all kinds
+        if is_out_of_memory(error):
+            raise
+        return f"can't compute a batch ({(str(error).splitlines() or [type(error).__name__])[0][:200]})"
+    finally:
+        model.train(was_training)
+        model.zero_grad(set_to_none=True)
+    absolute, relative = TOLERANCES[dtype]
+    if not bool(alone.isfinite().all()):
+        return "gives answers that are not finite numbers"
+    if not float(difference) <= absolute + relative * float(alone.abs().max()):
+        return f"answers a text in a batch differently than alone (logits differ by {float(difference):.2g})"
+    return None
+
+
+def _cut_middle(ids: np.ndarray, most: int) -> np.ndarray:
+    if len(ids) <= most:
+        return ids
+    return np.concatenate([ids[: most - most // 2], ids[len(ids) - most // 2 :]])
+
+
+def _join(*texts: np.ndarray) -> Tokens:
+    offsets = np.cumsum([0, *map(len, texts)])
+    return Tokens(np.concatenate(texts), offsets, truncated=0)
