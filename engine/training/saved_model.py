@@ -20,13 +20,14 @@ from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, EngineError, SavedModelDiffersError
 from engine.events import Notice
 from engine.memory_limits import free_bytes
+from engine.models.forward import plain_forward
 from engine.models.loading import (
     attach_adapter,
     cast_head_inputs,
     load_classifier,
     load_classifier_to_serve,
 )
-from engine.models.text_encoding import load_tokenizer
+from engine.models.text_encoding import load_tokenizer, set_padding_id
 from engine.out_of_memory import MARGIN, is_out_of_memory, release_memory
 from engine.serve.errors import ModelUnreadableError, PredictionFailedError
 from engine.serve.model_files import fp32_bytes, read_info
