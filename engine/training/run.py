@@ -202,6 +202,7 @@ class Run:
             return
         prepared.save_final_model(self.results.final_model)
         loop.checkpoints.prune(loop.state, training_continues=False)
+        yield from self._compare_with_baseline(task, metrics)
         self.results.finish(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
@@ -257,6 +258,20 @@ class Run:
             raise ConfigError([Problem("data.dataset_name", message, "other_data")])
         loop.resume(newest)
         return notices
+
+    def _compare_with_baseline(self, task: tasks.Task, metrics: dict[str, Any]) -> Iterator[Notice]:
+        """Add the scores of simple models to metrics["baseline"], if they are wanted, or yield why there are none.
+
+        Comes after the final model is saved: whatever goes wrong here costs a number, not a run.
+        """
+        if not self.config.system.baseline:
+            return
+        try:
+            metrics["baseline"] |= task.baseline()
+        except Exception as error:  # MemoryError, and what scikit-learn raises for odd texts
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            message = f"The linear baseline could not be computed, so there is no number for it: {reason}"
+            yield Notice("warning", "baseline_failed", message)
 
     def _metrics(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the content of metrics.json."""
