@@ -29,6 +29,7 @@ from engine.training.distributed import World
 from engine.training.loop import Loop
 from engine.training.notices import data_notices
 from engine.training.results import Results, describe
+from engine.training.verdict import explain, judge
 
 # Settings of where a run computes, not of what: a run may be resumed with others.
 NOT_IN_FINGERPRINT: dict[str, Any] = {
@@ -203,6 +204,9 @@ class Run:
         prepared.save_final_model(self.results.final_model)
         loop.checkpoints.prune(loop.state, training_continues=False)
         yield from self._compare_with_baseline(task, metrics)
+        metrics["result"] = judge(metrics, self.config)
+        if not metrics["result"]["learned"]:
+            yield Notice("warning", "not_learned", explain(metrics["result"]))
         self.results.finish(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
