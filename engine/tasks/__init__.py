@@ -79,9 +79,10 @@ class Task(Protocol):
         ...
 
     def baseline(self) -> dict[str, float]:
-        """Return the scores of simple models on the evaluation rows by name, such as majority_accuracy.
+        """Return the scores of models that have to be trained for it, by name, such as linear_accuracy.
 
-        They say what the run's own scores are worth. Part of `summary`; on its own for estimates of time.
+        They say what the run's own scores are worth, beside those of `summary` that cost nothing. Called by the main
+        process once the final model is saved, if system.baseline asks for it. Whatever it raises does not fail the run.
         """
         ...
 

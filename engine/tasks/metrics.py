@@ -10,8 +10,6 @@ from scipy.special import log_softmax, softmax
 from engine.data.labelled_rows import Split
 from engine.errors import EvaluationNotFiniteError
 
-BASELINE_ROWS = 20_000
-BASELINE_CHARACTERS = 2000
 WORST_ROWS = 20
 LONGEST_SHOWN = 60  # characters of a text in an error
 
@@ -102,34 +100,6 @@ def worst_rows(logits: np.ndarray, split: Split, names: list[str]) -> list[dict[
 def majority_accuracy(train: Split, held_out: Split) -> float:
     """Return the accuracy of always predicting the most frequent training label."""
     return float((held_out.labels == np.bincount(train.labels).argmax()).mean())
-
-
-def linear_accuracy(train: Split, held_out: Split) -> float:
-    """Return the accuracy of logistic regression on TF-IDF of words, or of characters in scripts without spaces.
-
-    Only the first BASELINE_ROWS training rows and BASELINE_CHARACTERS characters of each text are read: it is to be quick.
-    """
-    # Deferred: scikit-learn is slow to import.
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    texts = train.texts[:BASELINE_ROWS]
-    labels = train.labels[:BASELINE_ROWS]
-    if len(set(labels.tolist())) < 2:
-        return majority_accuracy(train, held_out)
-    sample = texts[:500]
-    has_spaces = sum(text.count(" ") for text in sample) > sum(map(len, sample)) / 20
-    vectorizer = TfidfVectorizer(
-        analyzer="word" if has_spaces else "char",
-        ngram_range=(1, 2),
-        max_features=30_000,
-        sublinear_tf=True,
-        token_pattern=r"(?u)\S+",  # noqa: S106  (not a password)
-    )
-    model = LogisticRegression(C=5, max_iter=100)
-    model.fit(vectorizer.fit_transform([text[:BASELINE_CHARACTERS] for text in texts]), labels)
-    predicted = model.predict(vectorizer.transform([text[:BASELINE_CHARACTERS] for text in held_out.texts]))
-    return float((predicted == held_out.labels).mean())
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -34,9 +34,9 @@ from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
 from engine.storage import write_json
 from engine.tasks.class_weights import weights_by_label
+from engine.tasks.linear_baseline import linear_accuracy
 from engine.tasks.metrics import (
     classification_metrics,
-    linear_accuracy,
     majority_accuracy,
     refuse_not_finite,
     worst_rows,
@@ -174,10 +174,10 @@ class Task:
         return classification_metrics(self.eval_logits, self.rows.eval.labels, self.rows.labels)
 
     def summary(self) -> dict[str, Any]:
-        """Return labels, baselines, the worst evaluation rows and, if there are test rows, the metrics on them."""
+        """Return labels, the accuracy of the majority class, the worst evaluation rows and, if there are test rows, the metrics on them."""
         summary: dict[str, Any] = {
             "labels": self.rows.labels,
-            "baseline": self.baseline(),
+            "baseline": {"majority_accuracy": majority_accuracy(self.rows.train, self.rows.eval)},
             "worst": worst_rows(self.eval_logits, self.rows.eval, self.rows.labels),
         }
         if self.rows.test and self.test_tokens:
@@ -187,11 +187,8 @@ class Task:
         return summary
 
     def baseline(self) -> dict[str, float]:
-        """Return the accuracy of the majority class and of a linear model on word counts."""
-        scores = {"majority_accuracy": majority_accuracy(self.rows.train, self.rows.eval)}
-        if self.config.system.baseline and self.plan.world.is_main_process:
-            scores["linear_accuracy"] = linear_accuracy(self.rows.train, self.rows.eval)
-        return scores
+        """Return the accuracy of a linear model on word counts."""
+        return {"linear_accuracy": linear_accuracy(self.rows.train, self.rows.eval)}
 
     def save_extras(self, folder: Path) -> None:
         """Write the tokenizer's files, and lorasite.json with the label names."""

@@ -12,6 +12,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -174,7 +175,10 @@ class _Measurement:
         warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
         save_s = _seconds(loop.save)
-        end_s = _seconds(lambda: self.prepared.save_final_model(final_model)) + _seconds(task.baseline)
+        end_s = _seconds(lambda: self.prepared.save_final_model(final_model))
+        if self.prepared.loop.config.system.baseline:
+            with suppress(Exception):  # a run goes on without the baseline too
+                end_s += _seconds(task.baseline)
         return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),

@@ -32,6 +32,7 @@ from engine.training.loop import Loop
 from engine.training.notices import data_notices
 from engine.training.results import Results, describe
 from engine.training.saved_model import SavedModelCheck
+from engine.training.verdict import explain, judge
 
 # Settings of where a run computes, not of what: a run may be resumed with others.
 NOT_IN_FINGERPRINT: dict[str, Any] = {
@@ -213,6 +214,10 @@ class Run:
         yield from check.notices
         metrics["saved_model"] = check.facts
         loop.checkpoints.prune(loop.state, training_continues=False)
+        yield from self._compare_with_baseline(task, metrics)
+        metrics["result"] = judge(metrics, self.config)
+        if not metrics["result"]["learned"]:
+            yield Notice("warning", "not_learned", explain(metrics["result"]))
         self.results.finish(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
@@ -268,6 +273,20 @@ class Run:
             raise ConfigError([Problem("data.dataset_name", message, "other_data")])
         loop.resume(newest)
         return notices
+
+    def _compare_with_baseline(self, task: tasks.Task, metrics: dict[str, Any]) -> Iterator[Notice]:
+        """Add the scores of simple models to metrics["baseline"], if they are wanted, or yield why there are none.
+
+        Comes after the final model is saved: whatever goes wrong here costs a number, not a run.
+        """
+        if not self.config.system.baseline:
+            return
+        try:
+            metrics["baseline"] |= task.baseline()
+        except Exception as error:  # MemoryError, and what scikit-learn raises for odd texts
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            message = f"The linear baseline could not be computed, so there is no number for it: {reason}"
+            yield Notice("warning", "baseline_failed", message)
 
     def _metrics(self, prepared: PreparedRun) -> dict[str, Any]:
         """Return the content of metrics.json."""

@@ -1,0 +1,149 @@
+"""Did the run learn? Decide it from its scores, and if it did not, find the probable cause in its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from statistics import fmean, median
+from typing import Any, Literal
+
+from engine.config import RunConfig
+from engine.intervals import Z, wilson_interval
+
+Cause = Literal[
+    "learning_rate_too_high", "learning_rate_too_low", "unknown_tokens", "precision", "too_few_steps", "data"
+]
+
+FEW_ROWS = 30  # evaluation rows; on fewer, the interval is too wide to tell anything
+FALL = 0.1  # share by which the loss of a run that learns has fallen at least
+CLEAR_FALL = 0.5  # by which it falls where the training rows are learned
+RISE = 1.1  # ratio of the last loss to the first where the training diverges
+PEAK = 1.5  # ratio of the highest loss to the first
+HIGH_RATE = 1e-2  # AdamW with LoRA learns below it
+LOW_RATE = 1e-4
+VERY_LOW_RATE = 2e-5
+FEW_STEPS = 100
+MANY_UNKNOWN = 0.2  # share of unknown tokens
+VANISHED = 1e-7  # gradient norm
+
+ADVICE: dict[Cause, str] = {
+    "learning_rate_too_high": "The learning rate is probably too high. Lower training.learning_rate.",
+    "learning_rate_too_low": "The learning rate is probably too low. Raise training.learning_rate.",
+    "unknown_tokens": "The base model does not know many words of the texts. Choose a base model for their language.",
+    "precision": "The precision is probably too coarse for this base model. Set training.precision to fp32.",
+    "too_few_steps": "The run was probably too short. Raise training.num_train_epochs.",
+    "data": "The texts may say too little about their labels, or many labels may be wrong. Check the data.",
+}
+
+
+def judge(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Return the part `result` of metrics.json: learned, cause (empty if it learned) and evidence.
+
+    metrics: all other parts of metrics.json.
+    """
+    evidence = collect_evidence(metrics, config)
+    learned = has_learned(evidence)
+    return {"learned": learned, "cause": "" if learned else find_cause(evidence), "evidence": evidence}
+
+
+def explain(result: Mapping[str, Any]) -> str:
+    """Return the message for a run that did not learn."""
+    evidence = result["evidence"]
+    cause: Cause = result["cause"]
+    constant = evidence["constant_prediction"]
+    return (
+        f"The model did not learn: it is right in {evidence['accuracy']:.1%} of {evidence['eval_rows']} evaluation rows, "
+        f"and always predicting one label in {evidence['majority_accuracy']:.1%}. "
+        + (f"It predicts {constant[:60]} for every row. " if constant is not None else "")
+        + ADVICE[cause]
+    )
+
+
+def collect_evidence(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Return the facts that the verdict rests on, ready for JSON; a loss is None if the run has too few points of it."""
+    scores = metrics["eval"]
+    confusion = scores["confusion_matrix"]
+    rows_by_label = [sum(row) for row in confusion]
+    rows = sum(rows_by_label)
+    predicted = [
+        label for label, column in zip(metrics["labels"], zip(*confusion, strict=True), strict=True) if any(column)
+    ]
+    low, high = wilson_interval(scores["accuracy"] * rows, rows)
+
+    points = [point for point in metrics["history"] if "loss" in point]
+    losses = [point["loss"] for point in points]
+    edge = max(1, len(losses) // 10)  # points whose mean is the loss at either end
+    training = config.training
+    return {
+        "eval_rows": rows,
+        "accuracy": scores["accuracy"],
+        "interval": [low, high],
+        # Of the eval rows too, because their most frequent label may be another than that of the training rows.
+        "majority_accuracy": max(metrics["baseline"]["majority_accuracy"], max(rows_by_label) / max(1, rows)),
+        "recall_above_chance": _recall_above_chance(confusion),
+        "constant_prediction": predicted[0] if len(predicted) == 1 else None,
+        "loss_at_start": fmean(losses[:edge]) if len(losses) > 1 else None,
+        "loss_at_end": fmean(losses[-edge:]) if len(losses) > 1 else None,
+        "highest_loss": max(losses) if len(losses) > 1 else None,
+        "median_grad_norm": median(point["grad_norm"] for point in points) if points else None,
+        "learning_rate": training.learning_rate,
+        "highest_learning_rate": training.learning_rate * (config.lora.loraplus_lr_ratio or 1.0),
+        "steps": metrics["train"]["steps"],
+        "precision": config.model.quantization or metrics["system"]["precision"],
+        "unknown_token_share": metrics["data"].get("unknown_token_share", 0.0),
+    }
+
+
+def has_learned(evidence: Mapping[str, Any]) -> bool:
+    """Return whether the model is better than the majority class, by more than chance explains."""
+    majority = evidence["majority_accuracy"]
+    if evidence["interval"][0] > majority or evidence["recall_above_chance"] > 0:
+        return True
+    # Where the rows cannot tell, because they are few or all of one label, or all are right, the loss decides.
+    accuracy = evidence["accuracy"]
+    is_undecided = evidence["eval_rows"] < FEW_ROWS and accuracy > majority
+    return (is_undecided or accuracy == 1.0) and _fall_of_loss(evidence) >= FALL
+
+
+def find_cause(evidence: Mapping[str, Any]) -> Cause:
+    """Return the probable cause of a run that did not learn; the strongest evidence comes first."""
+    rate = evidence["learning_rate"]
+    fall = _fall_of_loss(evidence)
+    start = evidence["loss_at_start"]
+    if start is not None and (evidence["loss_at_end"] > RISE * start or evidence["highest_loss"] > PEAK * start):
+        return "learning_rate_too_high"
+    if evidence["unknown_token_share"] >= MANY_UNKNOWN:
+        return "unknown_tokens"
+    if evidence["highest_learning_rate"] >= HIGH_RATE and fall < CLEAR_FALL:
+        return "learning_rate_too_high"
+    norm = evidence["median_grad_norm"]
+    if evidence["precision"] != "fp32" and norm is not None and norm < VANISHED:
+        return "precision"
+    if rate < VERY_LOW_RATE and fall < FALL:
+        return "learning_rate_too_low"
+    if evidence["steps"] < FEW_STEPS and fall < CLEAR_FALL:
+        return "too_few_steps"
+    if rate < LOW_RATE and fall < FALL:
+        return "learning_rate_too_low"
+    return "data"
+
+
+def _fall_of_loss(evidence: Mapping[str, Any]) -> float:
+    """Return the share by which the training loss has fallen; 0 if that is not known."""
+    start = evidence["loss_at_start"]
+    return 1 - evidence["loss_at_end"] / start if start else 0.0
+
+
+def _recall_above_chance(confusion: list[list[int]]) -> float:
+    """Return by how much the lower end of macro recall's 95 % interval is above that of a model that ignores the texts.
+
+    A model that finds rare labels has learned, even if its accuracy is no better than that of the majority class.
+    """
+    hits_and_rows = [(row[index], sum(row)) for index, row in enumerate(confusion) if any(row)]
+    labels = max(1, len(hits_and_rows))
+    recall = sum(hits / rows for hits, rows in hits_and_rows) / labels
+    variance = 0.0
+    for hits, rows in hits_and_rows:
+        share = (hits + 1) / (rows + 2)  # never 0 or 1, where few rows would seem to be certain
+        variance += share * (1 - share) / rows / labels**2
+    return recall - Z * sqrt(variance) - 1 / labels
