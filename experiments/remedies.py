@@ -35,15 +35,12 @@ class Change(NamedTuple):
 class Diagnosis:
     """Why a run did not learn."""
 
+    headline: str
     cause: str  # the engine's code, or empty
     sentences: list[str]  # the probable cause, then its evidence
     remedy: Remedy  # empty if no setting is at fault
     button: str  # starts the form with the remedy; empty without one
     changes: list[Change]
-
-    @property
-    def headline(self) -> str:
-        return _("The run finished, but the model did not learn.")
 
     @property
     def message(self) -> str:
@@ -60,9 +57,16 @@ def diagnose(metrics: Settings, config: Settings) -> Diagnosis | None:
     result = metrics.get("result") or {}
     if result.get("learned") is not False:
         return None
+    found = result.get("evidence") or {}
+    headline = _("The run finished, but the model did not learn.")
+    if found.get("accuracy", 0) > found.get("majority_accuracy", 1):  # by less than chance explains
+        headline = _(
+            "The run finished, but the model is not clearly better than always predicting the most frequent label."
+        )
     cause = CAUSES.get(result.get("cause", ""), UNKNOWN_CAUSE)
     remedy = cause.remedy(metrics, config)
     return Diagnosis(
+        headline=headline,
         cause=result.get("cause") or "",
         sentences=[cause.sentence % known_facts(metrics, config), *evidence(metrics)],
         remedy=remedy,
@@ -245,7 +249,8 @@ CAUSES = {
     ),
     "data": Cause(
         gettext_lazy(
-            "Probable cause: the data. The texts may say too little about their labels, or many labels may be wrong."
+            "Probable cause: the data. The rows may be too few, the texts may say too little about their labels, or many "
+            "labels may be wrong."
         ),
         gettext_lazy("Train again with changes"),
         nothing,

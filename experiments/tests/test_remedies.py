@@ -74,6 +74,8 @@ def test_evidence_is_in_numbers() -> None:
     assert "Every held-out row is predicted as “good”." in diagnosis.message
     rate = diagnose(did_not_learn("learning_rate_too_high"), config(training={"learning_rate": 0.5}))
     assert rate and "the learning rate (0.5) is too high" in rate.message
+    better = diagnose(did_not_learn("data", accuracy=0.55), config())
+    assert better and better.headline.endswith("not clearly better than always predicting the most frequent label.")
     precision = diagnose(did_not_learn("precision", precision="bf16", median_grad_norm=3e-9), config())
     assert precision and "the precision bf16" in precision.message and "(median norm 3e-09)" in precision.message
 
