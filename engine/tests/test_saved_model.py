@@ -118,6 +118,25 @@ def test_program_that_reads_texts_otherwise_is_told_in_a_notice(train_tiny, monk
     assert any(notice.code == "program_differs" and "8 of 8 texts" in notice.message for notice in notices)
 
 
+def test_plain_peft_that_differs_for_one_text_is_told_and_for_all_texts_stops_the_run(train_tiny, monkeypatch):
+    plain_logits = saved_model._plain_logits
+
+    def shift(texts: int) -> None:
+        def shifted(*arguments: Any) -> Any:
+            logits = plain_logits(*arguments).clone()
+            logits[:texts] += 1
+            return logits
+
+        monkeypatch.setattr(saved_model, "_plain_logits", shifted)
+
+    shift(texts=1)
+    notices = [event for event in train_tiny() if isinstance(event, Notice)]
+    assert any(notice.code == "program_differs" and "1 of 8 texts" in notice.message for notice in notices)
+    shift(texts=8)
+    with pytest.raises(SavedModelDiffersError, match="in plain PEFT, its logits are up to 1 off"):
+        train_tiny()
+
+
 def test_model_that_does_not_fit_in_fp32_is_checked_in_the_precision_of_the_run(train_tiny, monkeypatch):
     monkeypatch.setattr(saved_model, "free_bytes", lambda: 0)
     check = metrics_of(train_tiny(training={"precision": "bf16"}))["saved_model"]

@@ -23,9 +23,15 @@ def build_base(folder: Path, dtype: torch.dtype = torch.float32, **settings: Any
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
     config = BertConfig(**sizes, max_position_embeddings=64, initializer_range=0.2, **settings)
-    BertForSequenceClassification(config).to(dtype).save_pretrained(folder)
+    model: Any = BertForSequenceClassification(config)
+    model.to(dtype).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base_model_path(), model_max_length=64).save_pretrained(folder)
     return folder
 
