@@ -148,12 +148,14 @@ def test_terminal_says_it_after_waiting(task: Task, member: Any, tmp_path: Path,
     assert "did not learn" in out.getvalue() and "training.learning_rate: 0.9 → 0.0005" in out.getvalue()
 
 
-def test_terminal_says_it_after_a_run_in_the_foreground(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    def train(*_: Any, results: Path, **__: Any) -> None:
-        results.mkdir(parents=True)
-        (results / "metrics.json").write_text(json.dumps(did_not_learn("precision")))
-
-    monkeypatch.setattr("training.management.commands.run_local.train_in_terminal", train)
-    call_command("run_local", str(write_run(tmp_path)))
+def test_real_run_with_a_learning_rate_of_one_says_so_in_the_terminal(
+    tmp_path: Path, settings: Any, capsys: Any
+) -> None:
+    settings.RESULTS_DIR = tmp_path / "results"
+    call_command("run_local", str(write_run(tmp_path, learning_rate=1.0, max_steps=4, logging_steps=1)))
     shown = capsys.readouterr().out
-    assert "did not learn" in shown and "training.precision: auto → fp32" in shown and "The model is in" in shown
+    assert "Probable cause: the learning rate (1) is too high. Training loss went from" in shown
+    assert "training.learning_rate: 1 → 0.0005" in shown and "The model is in" in shown
+    metrics = json.loads((tmp_path / "results/local/metrics.json").read_text())
+    assert metrics["result"]["cause"] == "learning_rate_too_high"
+    assert "not_learned" in [notice["code"] for notice in metrics["notices"]]
