@@ -28,7 +28,7 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
     rows_without_split = facts.get("skipped_by_reason", {}).get("unknown_split")
     if rows_without_split:
         split_names = ", ".join(SPLIT_NAMES)
-        message = f"{rows_without_split} rows were skipped, because the name of their split is none of: {split_names}."
+        message = f"{rows_without_split} rows were skipped, because the name of their split is missing or none of: {split_names}."
         yield Notice("warning", "unknown_split", message)
 
     truncated = facts.get("truncated_rows")
