@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-Matrix = sparse.csr_matrix | np.ndarray
+Matrix: TypeAlias = "sparse.csr_matrix | np.ndarray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ def fit(
     views: (texts, features) float32 each. labels: (texts,) indexes. on_iteration: may raise to stop the fit.
     """
     targets = np.eye(label_count, dtype=np.float32)[labels]
-    transposed = [view.T.tocsr() if sparse.issparse(view) else np.ascontiguousarray(view.T) for view in views]
+    transposed = [
+        sparse.csr_matrix(view.T) if sparse.issparse(view) else np.ascontiguousarray(view.T) for view in views
+    ]
     ends = np.cumsum([view.shape[1] * label_count for view in views])  # of each view's weights, flat; bias follows
 
     def unpack(parameters: np.ndarray) -> LogisticRegression:

@@ -29,7 +29,7 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
         from engine.data.splits import SPLIT_NAMES  # deferred: imports polars, which only data files need
 
         split_names = ", ".join(SPLIT_NAMES)
-        message = f"{rows_without_split} rows were skipped, because the name of their split is none of: {split_names}."
+        message = f"{rows_without_split} rows were skipped, because the name of their split is missing or none of: {split_names}."
         yield Notice("warning", "unknown_split", message)
 
     truncated = facts.get("truncated_rows")
