@@ -44,7 +44,7 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
     _refuse_one_label(labels)
 
     names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
-    most_rows = int(frame["label"].value_counts()["count"].max())  # of a label
+    most_rows = int(frame["label"].value_counts()["count"].to_numpy().max())  # of a label
     frame = assign_splits(frame, config.eval_fraction, skipped)
     train = _sample(frame.filter(split="train"), config.train_samples, seed)
     held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
