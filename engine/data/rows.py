@@ -44,7 +44,7 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
     _refuse_one_label(labels)
 
     names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
-    most_rows = int(frame["label"].value_counts()["count"].to_numpy().max())  # of a label
+    every_label_once = frame["label"].is_unique().all()
     frame = assign_splits(frame, config.eval_fraction, skipped)
     train = _sample(frame.filter(split="train"), config.train_samples, seed)
     held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
@@ -53,7 +53,7 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
         cause = "Near-duplicates stay together in one split. Add other rows, or a split column."
         if names_eval_rows:
             cause = f"The column {config.split_column} names the splits. Name more rows train there, or remove it."
-        elif most_rows == 1:
+        elif every_label_once:
             cause = "Every row has a label of its own. Check the label column: a label needs several rows."
         raise _too_few_rows_error(len(train), len(held_out), cause, skipped)
     _refuse_one_label(train["label"].unique().to_list())
