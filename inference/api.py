@@ -13,6 +13,7 @@ from accounts.http import signed_in_user
 from accounts.models import Scope
 from web.errors import InvalidError
 from web.requests import StrictCharField, refuse_unknown_fields
+from web.schema import ANY_TEXT, SOME_TEXT
 from web.throttles import throttle_classes_for
 
 from .recommendation import SAMPLE, data_for, recommend
@@ -56,8 +57,8 @@ PREDICT_RESPONSE = PolymorphicProxySerializer(
     "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
 )
 # Written by hand: no serializer says that a request has exactly one of two fields.
-TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": r"\S"}
-MODEL = {"type": "string", "description": WHICH}
+TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": SOME_TEXT}
+MODEL = {"type": "string", "pattern": ANY_TEXT, "description": WHICH}
 PREDICT_SCHEMA = {
     "oneOf": [
         {

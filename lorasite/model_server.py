@@ -15,7 +15,7 @@ SETTINGS = {
     "ROOT_URLCONF": "lorasite.model_server_urls",
     "API_PREFIX": "/",  # every error is problem+json, and no body may be larger than one to the site's API
     "MIDDLEWARE": [
-        "monitoring.middleware.Probes",
+        "monitoring.middleware.ProbeMiddleware",
         "web.middleware.ProxyMiddleware",
         "web.middleware.PrivateMiddleware",
         "django.middleware.locale.LocaleMiddleware",

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from engine.data import logistic_regression
-from engine.data.rows import Split
+from engine.data.labelled_rows import Split
 
 MOST_ROWS = 20_000  # training rows
 MOST_CHARACTERS = 8_000_000  # of all training rows together

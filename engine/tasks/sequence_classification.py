@@ -43,7 +43,7 @@ from engine.tasks.metrics import (
 )
 from engine.training import probe
 from engine.training.memory_model import ActivationMemory, EncoderSizes
-from engine.training.saved_model import SavedModelCheck, check_saved_model, select_texts
+from engine.training.saved_model import ROWS, SavedModelCheck, check_saved_model, select_texts
 
 
 class Task:
@@ -204,7 +204,10 @@ class Task:
 
     def verify(self, folder: Path) -> SavedModelCheck:
         """Load base model and adapter as serving and plain PEFT do, and compare their answers with the last evaluation's."""
-        evaluated = select_texts(self.rows.eval.texts, self.eval_tokens, self.eval_logits)
+        logits = self.eval_logits
+        if not len(logits):  # an estimate saves without an evaluation before
+            logits = self.evaluate_batch(np.arange(min(ROWS, len(self.rows.eval))))
+        evaluated = select_texts(self.rows.eval.texts, self.eval_tokens, logits)
 
         # Free the trained weights first: loading them again must not need more memory than training did.
         # bitsandbytes' weights cannot move to the meta device, and are small.

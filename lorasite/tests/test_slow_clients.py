@@ -93,7 +93,8 @@ def test_health_and_pages_answer_beside_slow_clients_uploads_and_pollers(tmp_pat
         ended.set()
         assert {sent.result() for sent in uploads if sent.done()} <= {201} and not all(sent.done() for sent in uploads)
     assert len(health) > 5
-    assert max(health) < 0.5 and max(pages) < 2, (max(health), statistics.median(pages), max(pages))
+    # Other tests share the cores, so the longest wait is loose; a lane that waits for another one takes ten seconds.
+    assert statistics.median(health) < 0.1 and max(health) < 2 and max(pages) < 2, (max(health), max(pages))
 
 
 @pytest.mark.parametrize(
