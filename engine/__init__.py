@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from engine.config import RunConfig
@@ -91,6 +91,8 @@ def warm_up() -> None:
         import transformers
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+        with suppress(ImportError):  # polars is missing where runs get their rows in memory
+            import engine.data.rows
         import engine.tasks.sequence_classification
         import engine.training.run  # noqa: F401
         from engine.kernels import int8

@@ -31,7 +31,7 @@ from engine.models.loading import (
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.models.weights_hash import hash_base_weights
-from engine.out_of_memory import largest_fitting, release_memory, retry_with_half
+from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
 from engine.storage import write_json
 from engine.tasks.class_weights import weights_by_label
 from engine.tasks.linear_baseline import linear_accuracy
@@ -86,6 +86,7 @@ class Task:
 
         self._load_model(plan, seed)
         self._check_batches(plan, seed)
+        trim_heap()
         self.facts["base_model_head"] = self.head.origin
         self.notices += self.head.notices
         self.initial_pairs = initial_pairs(self.model)
