@@ -118,9 +118,9 @@ def api() -> Callable[[Any], Any]:
     from rest_framework_simplejwt.tokens import RefreshToken
 
     def client(user: Any) -> Any:
-        found = APIClient()
-        found.credentials(HTTP_AUTHORIZATION=f"Bearer {RefreshToken.for_user(user).access_token}")
-        return found
+        api_client = APIClient()
+        api_client.credentials(HTTP_AUTHORIZATION=f"Bearer {RefreshToken.for_user(user).access_token}")
+        return api_client
 
     return client
 

@@ -47,9 +47,9 @@ def main() -> None:
     if options.worker:
         started = time.perf_counter()
         workers = {"pandas": with_pandas, "lorasite": with_lorasite, "store": stored_by_lorasite}
-        found = workers[options.worker](Path(options.file))
+        figures = workers[options.worker](Path(options.file))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": time.perf_counter() - started, "peak_mb": peak, "found": found}))
+        print(json.dumps({"seconds": time.perf_counter() - started, "peak_mb": peak, "found": figures}))
         return
     with tempfile.TemporaryDirectory() as folder:
         if options.store:
@@ -158,7 +158,7 @@ def with_pandas(file: Path) -> dict[str, int]:
     frame = frame[(frame["text"].str.strip() != "") & (frame["label"] != "")]
     text = frame["text"]
     same = text.str.lower().str.replace(r"\s+", " ", regex=True).str.strip()
-    found = {
+    rows_by_code = {
         "too_short": int((text.str.strip().str.len() < 3).sum()),
         "too_long": int((text.str.len() > 2000).sum()),
         "exact_duplicate": int(frame.duplicated(["text", "label"]).sum()),
@@ -169,8 +169,8 @@ def with_pandas(file: Path) -> dict[str, int]:
         "personal_data": int(text.str.contains(PERSONAL).sum()),
     }
     counts = frame["label"].value_counts()
-    found["label_imbalance"] = int(counts.max()) if counts.max() >= 5 * counts.min() else 0
-    found["rare_label"] = int((counts < 10).sum())
+    rows_by_code["label_imbalance"] = int(counts.max()) if counts.max() >= 5 * counts.min() else 0
+    rows_by_code["rare_label"] = int((counts < 10).sum())
 
     names = (
         Language.ENGLISH,
@@ -183,7 +183,7 @@ def with_pandas(file: Path) -> dict[str, int]:
     )
     detector = LanguageDetectorBuilder.from_languages(*names).with_low_accuracy_mode().build()
     languages = text.sample(min(SAMPLE, len(text)), random_state=0).map(detector.detect_language_of)
-    found["mixed_language"] = int((languages != languages.mode()[0]).sum())
+    rows_by_code["mixed_language"] = int((languages != languages.mode()[0]).sum())
 
     tokenizer = AutoTokenizer.from_pretrained(base_model_path())
     texts = text.tolist()
@@ -192,7 +192,7 @@ def with_pandas(file: Path) -> dict[str, int]:
         for at in range(0, len(texts), 10_000)
         for ids in tokenizer(texts[at : at + 10_000], verbose=False)["input_ids"]
     ]
-    found["over_token_limit"] = sum(length > 128 for length in lengths)
+    rows_by_code["over_token_limit"] = sum(length > 128 for length in lengths)
 
     lsh, near = MinHashLSH(threshold=0.8, num_perm=64), 0
     for number, words in enumerate(same.drop_duplicates().str.findall(r"\w+")):
@@ -202,8 +202,8 @@ def with_pandas(file: Path) -> dict[str, int]:
         sketch.update_batch([word.encode() for word in words])
         near += bool(lsh.query(sketch))
         lsh.insert(number, sketch)
-    found["near_duplicate"] = near
-    return {code: count for code, count in found.items() if count}
+    rows_by_code["near_duplicate"] = near
+    return {code: count for code, count in rows_by_code.items() if count}
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def diagnose(metrics: Settings, config: Settings) -> Diagnosis | None:
     result = metrics.get("result") or {}
     if result.get("learned") is not False:
         return None
-    found = result.get("evidence") or {}
+    facts = result.get("evidence") or {}
     headline = _("The run finished, but the model did not learn.")
-    if found.get("accuracy", 0) > found.get("majority_accuracy", 1):  # by less than chance explains
+    if facts.get("accuracy", 0) > facts.get("majority_accuracy", 1):  # by less than chance explains
         headline = _(
             "The run finished, but the model is not clearly better than always predicting the most frequent label."
         )
@@ -113,33 +113,33 @@ def shown(value: object) -> str:
 
 def known_facts(metrics: Settings, config: Settings) -> dict[str, object]:
     """Return the numbers that the sentences about causes name."""
-    found = metrics["result"].get("evidence") or {}
+    facts = metrics["result"].get("evidence") or {}
     training = config.get("training", {})
     rate = training.get("learning_rate", USUAL_RATE)
     return {
         "rate": shown(rate),
-        "highest_rate": shown(found.get("highest_learning_rate", rate)),  # of matrix B, with LoRA+
+        "highest_rate": shown(facts.get("highest_learning_rate", rate)),  # of matrix B, with LoRA+
         "steps": metrics.get("train", {}).get("steps", 0),
-        "precision": found.get("precision") or training.get("precision", "auto"),
+        "precision": facts.get("precision") or training.get("precision", "auto"),
     }
 
 
 def evidence(metrics: Settings) -> list[str]:
     """Return what speaks for the cause, beside the accuracy, which `results.verdict` tells: a sentence each."""
-    found = metrics["result"].get("evidence") or {}
+    facts = metrics["result"].get("evidence") or {}
     sentences = []
-    if found.get("unknown_token_share"):
+    if facts.get("unknown_token_share"):
         sentence = _("%(share).1f %% of the tokens in the texts are unknown to the base model.")
-        sentences.append(sentence % {"share": 100 * found["unknown_token_share"]})
-    if found.get("loss_at_start") is not None and found.get("loss_at_end") is not None:
+        sentences.append(sentence % {"share": 100 * facts["unknown_token_share"]})
+    if facts.get("loss_at_start") is not None and facts.get("loss_at_end") is not None:
         sentence = _("Training loss went from %(first).3f to %(last).3f.")
-        sentences.append(sentence % {"first": found["loss_at_start"], "last": found["loss_at_end"]})
-    if metrics["result"].get("cause") == "precision" and found.get("median_grad_norm") is not None:
+        sentences.append(sentence % {"first": facts["loss_at_start"], "last": facts["loss_at_end"]})
+    if metrics["result"].get("cause") == "precision" and facts.get("median_grad_norm") is not None:
         sentence = _("The gradients have almost vanished (median norm %(norm)s).")
-        sentences.append(sentence % {"norm": f"{found['median_grad_norm']:.1g}"})
-    if found.get("constant_prediction") is not None:
+        sentences.append(sentence % {"norm": f"{facts['median_grad_norm']:.1g}"})
+    if facts.get("constant_prediction") is not None:
         sentence = _("Every held-out row is predicted as “%(label)s”.")
-        sentences.append(sentence % {"label": found["constant_prediction"][:60]})
+        sentences.append(sentence % {"label": facts["constant_prediction"][:60]})
     return sentences
 
 

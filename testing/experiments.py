@@ -20,7 +20,7 @@ METRICS: dict[str, Any] = {
 def did_not_learn(cause: str, **evidence: Any) -> dict[str, Any]:
     """Return METRICS of a run that always predicts the second label, with this probable cause."""
     evaluation: dict[str, Any] = METRICS["eval"]
-    found = {
+    measured = {
         "majority_accuracy": 0.5,
         "loss_at_start": 0.7,
         "loss_at_end": 0.69,
@@ -32,7 +32,7 @@ def did_not_learn(cause: str, **evidence: Any) -> dict[str, Any]:
         "train": {"steps": 12, "tokens_per_second": 1000.0, "runtime_s": 2.0},
         "system": {"precision": "int8"},
         "data": {"train_rows": 64},
-        "result": {"learned": False, "cause": cause, "evidence": found},
+        "result": {"learned": False, "cause": cause, "evidence": measured},
     }
 
 

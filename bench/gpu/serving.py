@@ -79,9 +79,9 @@ class Load:
     def _ask(self, seed: int, started: float) -> None:
         chance = random.Random(seed)
         while time.perf_counter() - started < self.seconds:
-            asked = time.perf_counter()
+            sent_at = time.perf_counter()
             self.predictor.predict(chance.choice(self.adapters), [chance.choice(self.texts)])
-            self.latencies.append(time.perf_counter() - asked)
+            self.latencies.append(time.perf_counter() - sent_at)
 
 
 def time_serving(settings: Settings, device: str, bases: Path) -> Iterator[dict[str, Any]]:

@@ -86,15 +86,15 @@ def row_order(own_labels: Sequence[str], labels: Sequence[str]) -> list[int] | N
 def output_path(model: PreTrainedModel) -> str | None:
     """Return the path of the linear module that computes the logits: the last one outside of the body with a row per label."""
     body = f"{model.base_model_prefix}."
-    found = None
+    last_output = None
     for path, module in model.named_modules():
         if (
             isinstance(module, nn.Linear)
             and not path.startswith(body)
             and module.out_features == model.config.num_labels
         ):
-            found = path
-    return found
+            last_output = path
+    return last_output
 
 
 def trained_modules(model: PreTrainedModel, output: str | None, new_paths: set[str]) -> list[str]:

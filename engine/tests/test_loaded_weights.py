@@ -58,10 +58,10 @@ def test_weight_of_another_shape_is_named_with_both(base: Path) -> None:
 
 
 def test_missing_head_and_pooler_are_no_fault(base: Path) -> None:
-    head = ("classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias")
-    change(base, lambda tensors: [tensors.pop(name) for name in head])
-    _model, found = load_classifier(base, "mine", ["a", "b"], devices.choose(small()))
-    assert found.origin == "new" and found.modules == ["classifier", "pooler"] and not found.notices
+    names = ("classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias")
+    change(base, lambda tensors: [tensors.pop(name) for name in names])
+    _model, head = load_classifier(base, "mine", ["a", "b"], devices.choose(small()))
+    assert head.origin == "new" and head.modules == ["classifier", "pooler"] and not head.notices
 
 
 @pytest.mark.parametrize(

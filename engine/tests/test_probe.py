@@ -130,8 +130,8 @@ TOKENS = Tokens(np.arange(1, 10, dtype=np.int32), np.array([0, 2, 2, 9]), trunca
     ids=["good", "reads-padding", "nan"],
 )
 def test_probe_finds_what_is_wrong(model, fault):
-    found = probe.find_fault(model, model.logits, TOKENS, torch.float32)
-    assert found is None if fault is None else fault in str(found)
+    actual = probe.find_fault(model, model.logits, TOKENS, torch.float32)
+    assert actual is None if fault is None else fault in str(actual)
 
 
 def test_probe_leaves_random_numbers_gradients_and_mode_as_they_were():

@@ -160,11 +160,11 @@ def test_address_in_place_of_a_name_is_refused_without_a_call(
     api: Callable[..., Any], member: User, address: str
 ) -> None:
     with listener() as (port, calls):
-        asked = address.format(port=port)
+        url = address.format(port=port)
         for body in (
-            {"model": {"name": asked}},
-            {"data": {"dataset_name": asked}},
-            {"model": {"name": "a/b", "revision": asked}},
+            {"model": {"name": url}},
+            {"data": {"dataset_name": url}},
+            {"model": {"name": "a/b", "revision": url}},
         ):
             answer = api(member).post("/api/train", body, format="json")
             assert answer.status_code == 400
