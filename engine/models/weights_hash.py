@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 
+from engine.models.weight_files import weight_files
 
-def hash_base_weights(folder: Path) -> str:
+
+def hash_base_weights(folder: Path, name: str) -> str:
     """Return the sha256 of the weights in a base model's folder, as hexadecimal digits.
 
-    The whole files are read, at about 1.2 GB a second, because another fine-tuning may change only a few tensors. Each
-    file is read once per process, until its size, time of change or inode changes.
+    Hashes the files that transformers loads: a folder may hold others, such as a copy in another precision. They are read
+    in full, at about 1.2 GB a second, because another fine-tuning may change only a few tensors. Each file is read once
+    per process, until its size, time of change or inode changes.
+
+    name: what errors call the base model. Raises BaseModelUnavailableError or BaseModelUnsafeError if it has no weights.
     """
     digest = hashlib.sha256()
-    for path in weight_files(folder):
+    for path in weight_files(folder, name):
         status = path.stat()
         content = _hash_file(path, status.st_size, status.st_mtime_ns, status.st_ino)
         digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that transformers loads: the single one, else the shards that its index names.
-
-    A folder may hold others beside them, such as a copy of the weights in another precision.
-    """
-    single = folder / "model.safetensors"
-    index = folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / Path(name).name for name in sorted(set(shards))]
-    return sorted(folder.glob("*.safetensors"))
 
 
 @lru_cache(maxsize=1024)

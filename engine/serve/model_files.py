@@ -46,7 +46,7 @@ def require_base_weights(info: ModelInfo, base: Path) -> None:
     """Raise ModelUnreadableError if the folder `base` holds other weights than the model was trained on."""
     if info.base_model_hash is None:
         return
-    actual = hash_base_weights(base)
+    actual = hash_base_weights(base, info.base_model)
     if actual != info.base_model_hash:
         name = f"{info.base_model} at {info.revision}" if info.revision else info.base_model
         raise ModelUnreadableError(

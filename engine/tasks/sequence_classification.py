@@ -203,7 +203,7 @@ class Task:
         self.tokenizer.save_pretrained(folder)
         saved_facts = {
             "id2label": dict(enumerate(self.rows.labels)),
-            "base_model_hash": hash_base_weights(self.base),
+            "base_model_hash": hash_base_weights(self.base, self.config.model.name),
             "base_model_origin": find_origin(self.base),
         }
         write_json(folder / "lorasite.json", self.facts | saved_facts)

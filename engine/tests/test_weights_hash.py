@@ -24,7 +24,7 @@ def model(base: Path, tmp_path: Path) -> Path:
     """A final model that was trained on `base`."""
     folder = make_adapter(tmp_path / "model", ["bad", "good"], seed=1, base=base)
     info = json.loads((folder / "lorasite.json").read_text())
-    (folder / "lorasite.json").write_text(json.dumps(info | {"base_model_hash": hash_base_weights(base)}))
+    (folder / "lorasite.json").write_text(json.dumps(info | {"base_model_hash": hash_base_weights(base, "mine")}))
     return folder
 
 
@@ -52,12 +52,12 @@ def test_model_of_a_release_without_the_hash_is_served(base, model):
 
 
 def test_hash_is_of_the_weights_that_are_loaded_and_of_nothing_else(base):
-    before = hash_base_weights(base)
+    before = hash_base_weights(base, "mine")
     (base / "README.md").write_text("It is mine.")
     save_file({"a": torch.zeros(1)}, base / "model.fp16.safetensors")
-    assert hash_base_weights(base) == before
+    assert hash_base_weights(base, "mine") == before
     change_one_value(base)
-    assert hash_base_weights(base) != before
+    assert hash_base_weights(base, "mine") != before
 
 
 def test_hash_of_a_model_in_shards_covers_each_shard(base):
@@ -65,10 +65,10 @@ def test_hash_of_a_model_in_shards_covers_each_shard(base):
 
     AutoModelForSequenceClassification.from_pretrained(base).save_pretrained(base / "parts", max_shard_size="100KB")
     parts = sorted((base / "parts").glob("*.safetensors"))
-    before = hash_base_weights(base / "parts")
+    before = hash_base_weights(base / "parts", "mine")
     assert len(parts) > 1
     for path in parts:
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        assert hash_base_weights(base / "parts") != before
+        assert hash_base_weights(base / "parts", "mine") != before
         path.write_bytes(content)
