@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from engine.config import RunConfig
 from engine.intervals import Z, wilson_interval
+from engine.models.text_encoding import MANY_UNKNOWN
 
 Cause = Literal[
     "learning_rate_too_high", "learning_rate_too_low", "unknown_tokens", "precision", "too_few_steps", "data"
@@ -23,7 +24,6 @@ HIGH_RATE = 1e-2  # AdamW with LoRA learns below it
 LOW_RATE = 1e-4
 VERY_LOW_RATE = 2e-5
 FEW_STEPS = 100
-MANY_UNKNOWN = 0.2  # share of unknown tokens
 VANISHED = 1e-7  # gradient norm
 
 ADVICE: dict[Cause, str] = {
