@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading.table import ROW, Table
 from datasets_app.versions.canonical import SLICE
-from engine.data.splits import SPLIT_NAMES
+from engine.data.labelled_rows import SPLIT_NAMES
 from web.errors import InvalidError
 
 TEXT_NAMES = (

@@ -5,7 +5,7 @@ import pytest
 
 from datasets_app.reading import columns
 from datasets_app.reading.table import ROW, Table
-from engine.data.splits import SPLIT_NAMES
+from engine.data.labelled_rows import SPLIT_NAMES
 
 
 @pytest.mark.parametrize("name", [*SPLIT_NAMES, "Evaluation", " TESTING "])

@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+# Names of splits, in lower case, as people and the model hub write them.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "eval": "eval",
+    "evaluation": "eval",
+    "validation": "eval",
+    "valid": "eval",
+    "val": "eval",
+    "dev": "eval",
+    "test": "test",
+    "testing": "test",
+}
 # Why a row takes part in no split, and how logs say it.
 SKIP_REASONS = {
     "no_text": "without text",

@@ -10,7 +10,7 @@ import polars as pl
 
 from engine.config import DataSection
 from engine.data import splits
-from engine.data.labelled_rows import Rows, Split, explain_skipped, sort_labels
+from engine.data.labelled_rows import SPLIT_NAMES, Rows, Split, explain_skipped, sort_labels
 from engine.errors import ColumnMissingError, DataUnreadableError, SingleLabelError, TooFewRowsError
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
@@ -172,7 +172,7 @@ def _too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: di
     if skipped:
         message += f" Rows left out: {explain_skipped(skipped)}."
     if "unknown_split" in skipped:
-        message += f" Known split names: {', '.join(splits.SPLIT_NAMES)}."
+        message += f" Known split names: {', '.join(SPLIT_NAMES)}."
     return TooFewRowsError(message, field="data.dataset_name")
 
 

@@ -10,24 +10,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from engine.data.labelled_rows import SPLIT_NAMES
 from engine.data.near_duplicates import group_near_duplicates, hash_text, normalised_text
 
 PLACES = 10_000
 PLACE_COLUMN = "held_out"
-
-# Names of splits, in lower case, as people and the model hub write them.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "eval": "eval",
-    "evaluation": "eval",
-    "validation": "eval",
-    "valid": "eval",
-    "val": "eval",
-    "dev": "eval",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def split_name(column: pl.Expr) -> pl.Expr:

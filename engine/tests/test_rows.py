@@ -12,13 +12,14 @@ from engine import Notice, Prepared
 from engine.config import DataSection
 from engine.data.labelled_rows import (
     SKIP_REASONS,
+    SPLIT_NAMES,
     explain_skipped,
     find_similar_labels,
     sort_labels,
     were_sorted_alike,
 )
 from engine.data.rows import load_rows
-from engine.data.splits import PLACE_COLUMN, PLACES, SPLIT_NAMES
+from engine.data.splits import PLACE_COLUMN, PLACES
 from engine.errors import DataUnreadableError, TooFewRowsError
 from engine.tests.conftest import metrics_of, run, small
 

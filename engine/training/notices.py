@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from engine.data.labelled_rows import SPLIT_NAMES
 from engine.events import Notice
 
 MOST_SHOWN = 10  # labels in a notice
@@ -26,8 +27,6 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
 
     rows_without_split = facts.get("skipped_by_reason", {}).get("unknown_split")
     if rows_without_split:
-        from engine.data.splits import SPLIT_NAMES  # deferred: imports polars, which only data files need
-
         split_names = ", ".join(SPLIT_NAMES)
         message = f"{rows_without_split} rows were skipped, because the name of their split is missing or none of: {split_names}."
         yield Notice("warning", "unknown_split", message)
