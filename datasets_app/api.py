@@ -1,8 +1,10 @@
 """The datasets API: datasets, versions, rows, suspects and tasks."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.core.files.uploadedfile import UploadedFile
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
@@ -21,6 +23,8 @@ from datasets_app import selectors, services
 from datasets_app.reading import hub
 from datasets_app.reading.uploads import discard_upload, keep_upload, limits_upload
 from datasets_app.versions import changes, diff
+from datasets_app.versions.creation import READ_OPTIONS
+from datasets_app.versions.reading_report import reading_report
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number, refuse_unknown_fields
 from web.throttles import throttle_classes_for
@@ -82,15 +86,18 @@ class Datasets(GenericAPIView[Dataset]):
                 user=signed_in_user(request), name=fields["name"], identifier=fields["hub"], **options
             )
             return _render_made(request, task)
-        return _render_made(request, _store_file(signed_in_user(request), fields, key))
+        return _render_made(request, _store_file(signed_in_user(request), request.FILES.getlist("file"), fields, key))
 
 
-def _store_file(user: User, fields: dict[str, Any], key: str | None) -> Version | DataTask:
+def _store_file(
+    user: User, files: Sequence[UploadedFile], fields: dict[str, Any], key: str | None
+) -> Version | DataTask:
     if not key:  # refuse before the file is kept; with a key, what it made may be another person's by now
         services.check_name(user, fields["name"])
-    names = ("text_column", "label_column", "encoding", "delimiter")
-    options: dict[str, Any] = {name: fields[name] or None for name in names if name in fields}
-    pending = keep_upload(user=user, upload=fields["file"])
+    options: dict[str, Any] = {name: fields[name] for name in READ_OPTIONS if fields.get(name) not in (None, "", [])}
+    if fields.get("quote") == "":
+        options["quote"] = ""  # marks are part of the texts
+    pending = keep_upload(user=user, files=files)
     try:
         return services.store_upload(
             user=user,
@@ -136,6 +143,8 @@ def _render_made(request: Request, made: Version | DataTask) -> Response:
         "version": made.number,
         "rows": made.rows,
         "labels": made.labels,
+        "kind": made.kind,
+        "read": reading_report(made),
         "report_url": request.build_absolute_uri(reverse("datasets:detail", args=[name])),
     }
     return Response(StoredSerializer(body).data, status=201)

@@ -43,6 +43,14 @@ class Version(models.Model):
 
     shared_through = "dataset"
 
+    class Kind(models.TextChoices):
+        """What the labels are."""
+
+        LABELS = "labels", _("one label per text")
+        MULTI_LABEL = "multi_label", _("any number of labels per text")
+        SCORES = "scores", _("a number per text")
+        SPANS = "spans", _("labelled spans of text")
+
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
     hash = models.CharField(max_length=64, db_index=True)  # sha256 of the canonical rows
@@ -51,6 +59,7 @@ class Version(models.Model):
     note = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     rows = models.PositiveIntegerField()
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.LABELS, db_default=Kind.LABELS)
     labels = models.JSONField(default=dict)  # {label: rows}
     splits = models.JSONField(default=dict)  # {"train": rows, "eval": rows, …}; empty if there is no split
     lengths = models.JSONField(default=list)  # histogram of text length in characters: [{"from", "to", "rows"}, …]
@@ -60,7 +69,7 @@ class Version(models.Model):
     change = models.JSONField(
         default=dict, db_default={}
     )  # {did, count, …}: how it was made from its parent; empty if from a file
-    source = models.JSONField(default=dict)  # {filename, encoding, delimiter, text_column, label_column, broken_lines}
+    source = models.JSONField(default=dict)  # how the file was read: see `versions.creation.describe_source`
 
     class Meta:
         ordering = ["-number"]

@@ -21,7 +21,8 @@ _DESCRIPTIONS_AND_NOTES = {
 
 def load_samples(*, owner: User) -> None:
     """Store each sample dataset that is not there yet, and share it with every member and viewer."""
-    from datasets_app.reading import columns  # polars takes half a second to import
+    from datasets_app.reading.columns import ColumnChoice  # polars takes half a second to import
+    from datasets_app.reading.rows import select_rows
     from datasets_app.reading.table import ROW, Table
     from samples import SAMPLES
 
@@ -29,7 +30,7 @@ def load_samples(*, owner: User) -> None:
         if Dataset.objects.filter(name=name).exists():
             continue
         table = Table(load_frame().with_row_index(ROW, offset=1).fill_null(""), "sample")
-        rows = columns.select_rows(table, columns.ColumnChoice("text", "label", None))
+        rows = select_rows(table, ColumnChoice(("text",), ("label",)))
         description, note = _DESCRIPTIONS_AND_NOTES.get(name, ("", ""))
         source = describe_source(table, rows, f"sample {name}")
         version = insert(prepare(owner, name, rows, source=source, note=note, description=description))

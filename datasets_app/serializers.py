@@ -3,8 +3,10 @@
 from typing import Any
 
 from django.utils.translation import gettext as _
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from datasets_app.versions.reading_report import reading_report
 from web.requests import parse_whole_number
 from work.models import Status
 
@@ -26,10 +28,41 @@ class UploadSerializer(serializers.Serializer[Any]):
     config = serializers.CharField(required=False, max_length=100)
     revision = serializers.CharField(required=False, max_length=100, help_text="Left out: the newest, which is pinned.")
     text_column = serializers.CharField(required=False, allow_blank=True)
+    text_columns = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="In place of text_column: joined in this order."
+    )
+    text_pair_column = serializers.CharField(required=False, allow_blank=True, help_text="A second text of each row.")
     label_column = serializers.CharField(required=False, allow_blank=True)
+    label_columns = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="In place of label_column: a column of yes and no for each label.",
+    )
+    split_column = serializers.CharField(required=False, allow_blank=True)
+    split_values = serializers.JSONField(
+        required=False, help_text='What its values mean, such as {"fold 1": "eval"}: train, eval or test.'
+    )
+    kind = serializers.ChoiceField(required=False, choices=Version.Kind.choices, help_text="Left out: guessed.")
     encoding = serializers.CharField(required=False, allow_blank=True)
     delimiter = serializers.CharField(required=False, allow_blank=True, max_length=1, trim_whitespace=False)
+    quote = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=1,
+        trim_whitespace=False,
+        help_text="The quotation mark; empty: marks are part of the texts.",
+    )
+    header = serializers.BooleanField(required=False, allow_null=True, default=None)
+    skip_lines = serializers.IntegerField(required=False, min_value=0, max_value=10_000, help_text="Before the header.")
+    sheet = serializers.CharField(required=False, allow_blank=True, help_text="Of a workbook; left out: the first.")
     note = serializers.CharField(required=False, allow_blank=True, max_length=300)
+
+    def validate_split_values(self, value: Any) -> dict[str, str]:
+        """Require an object of names of splits."""
+        is_mapping = isinstance(value, dict) and all(isinstance(split, str) for split in value.values())
+        if not is_mapping or not {*value.values()} <= {"train", "eval", "test", ""}:
+            raise serializers.ValidationError(_("Send an object such as {“fold 1”: “eval”}, of train, eval and test."))
+        return dict(value)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require a file or a data set of the hub; only the latter has a configuration and a revision."""
@@ -41,11 +74,32 @@ class UploadSerializer(serializers.Serializer[Any]):
         return attrs
 
 
+class ReadingSerializer(serializers.Serializer[Any]):
+    """How a file was read: whatever was lost or changed on the way is told here."""
+
+    format = serializers.CharField()
+    encoding = serializers.CharField()
+    delimiter = serializers.CharField()
+    quote = serializers.CharField()
+    header = serializers.BooleanField()
+    sheet = serializers.CharField()
+    columns = serializers.DictField(
+        help_text="text, text_pair, label, split: names, a list of several, or numbers from 1 without a header."
+    )
+    rows_read = serializers.IntegerField()
+    rows_left_out = _Counts(help_text="By reason.")
+    lines = _Counts(help_text="Of a delimited file: before_header, header, blank, broken, records.")
+    broken_lines = serializers.IntegerField()
+    notes = serializers.ListField(child=serializers.CharField())
+
+
 class StoredSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     version = serializers.IntegerField()
     rows = serializers.IntegerField()
     labels = _Counts()
+    kind = serializers.ChoiceField(choices=Version.Kind.choices)
+    read = ReadingSerializer()
     report_url = serializers.CharField()
 
 
@@ -59,10 +113,15 @@ class VersionSerializer(serializers.ModelSerializer[Version]):
         allow_null=True,
         help_text="Number of the version that this one follows.",
     )
+    read = serializers.SerializerMethodField()
 
     class Meta:
         model = Version
-        fields = ["version", "hash", "rows", "labels", "splits", "parent", "note"]
+        fields = ["version", "kind", "hash", "rows", "labels", "splits", "parent", "note", "read"]
+
+    @extend_schema_field(ReadingSerializer)
+    def get_read(self, version: Version) -> dict[str, Any]:
+        return reading_report(version)
 
 
 class FindingSerializer(serializers.ModelSerializer[Finding]):

@@ -1,13 +1,13 @@
 from django.urls import path
 
-from . import change_views, review_views, views
+from . import change_views, review_views, upload_views, views
 
 app_name = "datasets"
 urlpatterns = [
     path("datasets/", views.dataset_list, name="list"),
-    path("datasets/new/", views.new, name="new"),
-    path("datasets/new/hub/", views.from_hub, name="hub"),
-    path("datasets/new/<str:token>/", views.preview, name="preview"),
+    path("datasets/new/", upload_views.new, name="new"),
+    path("datasets/new/hub/", upload_views.from_hub, name="hub"),
+    path("datasets/new/<str:token>/", upload_views.preview, name="preview"),
     path("datasets/tasks/<uuid:task_id>/", views.task, name="task"),
     path("datasets/tasks/<uuid:task_id>/cancel/", views.cancel, name="cancel"),
     path("datasets/<str:name>/", views.detail, name="detail"),

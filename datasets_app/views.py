@@ -1,11 +1,9 @@
-"""Pages: list, upload, preview, report, rows and tasks."""
+"""Pages: list, report, rows and tasks."""
 
-import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -13,37 +11,27 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
-from accounts.permissions import can_manage, require_creator
+from accounts.permissions import can_manage
 from datasets_app import selectors, services
 from datasets_app.checks import report
-from datasets_app.reading import hub, uploads
-from datasets_app.reading.sandbox import ReadingStoppedError
+from datasets_app.reading.uploads import pending_for
+from datasets_app.reading_descriptions import describe_reason
+from datasets_app.versions.reading_report import reading_report
 from engine.config import SAMPLE_MODEL
-from engine.names import LONGEST_NAME
-from web.errors import ConflictError, InvalidError, LorasiteError
+from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
-from web.throttles import throttle_posts
 from work.models import ENDED, Status
 
-from .forms import HubForm, StoreForm, UploadForm
-from .models import DataTask
+from .models import DataTask, Version
 
-if TYPE_CHECKING:
-    from datasets_app.reading.table import Table
-    from datasets_app.versions.creation import StoreOptions
-
-
-PREVIEW_ROWS = 20
 TOKEN_LIMIT = 128  # the default of data.max_length
 MOST_TOKENS = 8192
 ROWS_PER_PAGE = 50
-_READ_OPTIONS = ("encoding", "delimiter", "text_column", "label_column")
 
 
 @login_required
@@ -54,165 +42,6 @@ def dataset_list(request: SignedInRequest) -> HttpResponse:
     lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
     context = {"page": page, "lines": lines, "tasks": selectors.running_tasks(request.user)}
     return render(request, "datasets_app/list.html", context)
-
-
-@csrf_exempt  # checking the token parses the body, so the size is checked first; the decorator below checks the token
-@uploads.limits_upload
-@csrf_protect
-@login_required
-@throttle_posts("upload")
-def new(request: SignedInRequest) -> HttpResponse:
-    """Step one: upload a file. It is kept aside and read once to find problems; the preview follows."""
-    require_creator(request.user)
-    form = UploadForm(request.POST or None, request.FILES or None)
-    if request.method == "POST" and form.is_valid():
-        pending = None
-        try:
-            pending = uploads.keep_upload(user=request.user, upload=form.cleaned_data["file"])
-            _read_head(pending)
-        except LorasiteError as error:
-            if pending:
-                uploads.discard_upload(pending)
-            if not isinstance(error, InvalidError):
-                raise
-            form.add_error("file", str(error.message))
-            return _render_new(request, form, status=error.status)
-        address = reverse("datasets:preview", args=[pending.token])
-        query = request.GET.urlencode()
-        return redirect(f"{address}?{query}" if query else address)
-    return _render_new(request, form, status=400 if form.is_bound else 200)
-
-
-@login_required
-@require_POST
-def from_hub(request: SignedInRequest) -> HttpResponse:
-    """Fetch a data set of the model hub by a task, and lead to its page."""
-    require_creator(request.user)
-    form = HubForm(request.POST, auto_id="hub_%s")
-    if form.is_valid():
-        fields = form.cleaned_data
-        names = ("config", "revision", "text_column", "label_column")
-        options = {name: fields[name].strip() or None for name in names}
-        try:
-            task = hub.submit_fetch(user=request.user, name=fields["name"], identifier=fields["hub"], **options)
-            return redirect("datasets:task", task.pk)
-        except (InvalidError, ConflictError) as error:
-            form.add_service_error(error)
-    return _render_new(request, UploadForm(), hub_form=form, status=400)
-
-
-def _render_new(
-    request: SignedInRequest, form: UploadForm, *, status: int, hub_form: HubForm | None = None
-) -> HttpResponse:
-    context = {"form": form, "hub": hub_form or HubForm(auto_id="hub_%s"), "limit_mb": settings.UPLOAD_LIMIT >> 20}
-    return render(request, "datasets_app/new.html", context, status=status)
-
-
-def _read_head(pending: uploads.PendingUpload, encoding: str | None = None, delimiter: str | None = None) -> "Table":
-    """Read the first rows of an upload."""
-    from datasets_app.reading import sandbox
-
-    return sandbox.read(
-        pending.file,
-        pending.filename,
-        head=True,
-        limit=settings.UPLOAD_LIMIT,
-        encoding=encoding or None,
-        delimiter=delimiter or None,
-        seconds=sandbox.QUICK_SECONDS,
-    )
-
-
-@login_required
-@vary_on_headers("HX-Request")
-def preview(request: SignedInRequest, token: str) -> HttpResponse:
-    """Step two: show the first rows as they were read, let the person correct the guesses, and store the version."""
-    require_creator(request.user)
-    pending = uploads.pending_for(request.user, token)
-    problem: InvalidError | ConflictError | None = None
-    encoding = request.POST.get("encoding")
-    delimiter = request.POST.get("delimiter")
-    try:
-        table = _read_head(pending, encoding, delimiter)
-    except InvalidError as error:
-        if not (encoding or delimiter) or isinstance(error, ReadingStoppedError):
-            raise
-        problem = error
-        table = _read_head(pending)  # as guessed, so that the page has rows to show beside the error
-    stores = request.method == "POST" and "again" not in request.POST
-    form = _store_form(request, pending, table, is_bound=stores)
-    if stores and not problem and form.is_valid():
-        try:
-            return _store(request, pending, form)
-        except (InvalidError, ConflictError) as error:
-            problem = error
-    if problem:
-        field = next((p["field"] for p in problem.problems if p["field"] in form.fields), None)
-        form.errors.setdefault(field or "__all__", form.error_class()).append(str(problem.message))
-        status = problem.status
-    else:
-        status = 400 if stores and form.errors else 200
-    return _render_preview(request, pending, table, form, status)
-
-
-def _store_form(
-    request: SignedInRequest, pending: uploads.PendingUpload, table: "Table", *, is_bound: bool
-) -> StoreForm:
-    """Return the form with the person's choices, and the guesses where there is no choice."""
-    from datasets_app.reading import columns  # imports polars, which takes half a second
-
-    guessed = columns.guess(table)
-    stem = re.sub(r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|gz))+$", "", pending.filename.lower())
-    name = re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem)[:LONGEST_NAME].strip("-._")
-    values: dict[str, Any] = {
-        "encoding": table.encoding,
-        "delimiter": table.delimiter,
-        "text_column": guessed.text,
-        "label_column": guessed.label,
-        "name": request.GET.get("dataset") or name,
-    }
-    for field, value in request.POST.items():
-        # Another encoding or delimiter may rename the columns; then the guess replaces a column that no longer exists.
-        if not field.endswith("_column") or value in table.columns:
-            values[field] = value
-    choices: dict[str, Any] = {"encodings": table.encodings, "delimiter": table.delimiter, "columns": table.columns}
-    return StoreForm(values, **choices) if is_bound else StoreForm(initial=values, **choices)
-
-
-def _store(request: SignedInRequest, pending: uploads.PendingUpload, form: StoreForm) -> HttpResponse:
-    """Store the upload and redirect to the new version, or to the task that makes it."""
-    fields = form.cleaned_data
-    read_options = {name: fields[name] or None for name in _READ_OPTIONS if name in fields}
-    options = cast("StoreOptions", {"note": fields["note"], **read_options})
-    stored = services.store_upload(
-        user=request.user,
-        pending=pending,
-        name=fields["name"],
-        **options,
-    )
-    if isinstance(stored, DataTask):
-        return redirect("datasets:task", stored.pk)
-    message = _("Version %(number)s was stored: %(rows)s rows.")
-    messages.success(request, message % {"number": stored.number, "rows": stored.rows})
-    return redirect("datasets:detail", name=stored.dataset.name)
-
-
-def _render_preview(
-    request: SignedInRequest, pending: uploads.PendingUpload, table: "Table", form: StoreForm, status: int
-) -> HttpResponse:
-    roles = {form["text_column"].value(): "text", form["label_column"].value(): "label"}
-    first_rows = table.frame.head(PREVIEW_ROWS).select(table.columns)
-    context = {
-        "pending": pending,
-        "form": form,
-        "table": table,
-        "columns": [{"name": name, "role": roles.get(name, "")} for name in table.columns],
-        "rows": [[str(value)[:200] for value in row] for row in first_rows.iter_rows()],
-        "total": table.frame.height,
-        "number": selectors.next_number(str(form["name"].value() or "")),
-    }
-    name = "datasets_app/preview.html" + ("#reading" if request.htmx else "")
-    return render(request, name, context, status=status)
 
 
 @login_required
@@ -237,8 +66,22 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "tokens": report.token_chart(version, model, limit),
         "counted": [*version.tokens],
         "languages": report.languages(version),
+        **_reading_context(version),
     }
     return render(request, "datasets_app/detail.html", context)
+
+
+def _reading_context(version: Version) -> dict[str, Any]:
+    """Return how the version's file was read, in words."""
+    read = reading_report(version)
+    roles = {"text": _("text"), "text_pair": _("second text"), "label": _("label"), "split": _("split")}
+    columns = []
+    for role, column in read["columns"].items():
+        if column:
+            names = column if isinstance(column, list) else [column]
+            columns.append((roles[role], ", ".join(map(str, names))))
+    left_out = [(describe_reason(reason), count) for reason, count in read["rows_left_out"].items()]
+    return {"read": read, "read_columns": columns, "read_left_out": left_out}
 
 
 @login_required
@@ -301,11 +144,28 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
 def task(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show the progress of a task; once it has ended, link to what it made."""
     data_task = selectors.task_for(request.user, task_id)
-    context = {"task": data_task, "leads_to": result_url(data_task), "manages": data_task.owner == request.user}
+    context = {
+        "task": data_task,
+        "leads_to": result_url(data_task),
+        "preview": preview_url(data_task) if data_task.owner == request.user else "",
+        "manages": data_task.owner == request.user,
+    }
     if not request.htmx:
         return render(request, "datasets_app/task.html", context)
     status = HTMX_STOP_POLLING if data_task.finished else 200
     return render(request, "datasets_app/task.html#progress", context, status=status)
+
+
+def preview_url(task: DataTask) -> str:
+    """Return the address of the preview that a failed task was started from, while its file is there; else nothing."""
+    if task.kind != DataTask.Kind.STORE or task.status != Status.FAILURE:
+        return ""
+    token = task.arguments.get("token", "")
+    try:
+        pending_for(task.owner, token)
+    except NotFoundError:
+        return ""
+    return f"{reverse('datasets:preview', args=[token])}?{urlencode({'task': task.pk})}"
 
 
 def result_url(task: DataTask) -> str:

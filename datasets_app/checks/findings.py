@@ -10,7 +10,7 @@ import polars as pl
 
 from datasets_app.checks import languages
 from datasets_app.progress import ReportProgress, ignore_progress
-from datasets_app.reading.columns import Rows
+from datasets_app.reading.rows import Rows
 from datasets_app.versions.canonical import SLICE, count_values
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL

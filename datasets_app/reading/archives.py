@@ -6,11 +6,13 @@ import stat
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from django.utils.translation import gettext as _
 
+from datasets_app.reading.splits import split_of_name
 from web.errors import InvalidError
 
 GZIP = b"\x1f\x8b"
@@ -21,7 +23,6 @@ KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
 CHUNK = 1 << 20
 CELL_BYTES = 8  # of the size limit that each cell takes up, see `refuse_cells`
 _FOREIGN = {  # first bytes of what people mistake for a data file
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -68,18 +69,25 @@ def refuse_cells(cells: int, limit: int) -> None:
 
 
 def kind_of(filename: str, head: bytes) -> str:
-    """Return one of KINDS, by the content if that is certain, else by the name, else CSV."""
+    """Return one of KINDS, by the content if that is certain, else by the name; an empty string if neither tells."""
     if head.startswith(b"PAR1"):
         return "parquet"
     suffix = Path(filename.lower().removesuffix(".gz").removesuffix(".zip")).suffix.removeprefix(".")
     suffix = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet"}.get(suffix, suffix)
-    if suffix in KINDS:
-        return suffix
-    return {b"[": "json", b"{": "jsonl"}.get(head.lstrip()[:1], "csv")
+    return suffix if suffix in KINDS else ""
 
 
-def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
-    """Return the plain file, and its name inside a ZIP archive.
+@dataclass(frozen=True)
+class DataFile:
+    """A file to read, unpacked: where it is, what it is called, and its split if its name speaks of one."""
+
+    path: Path
+    name: str
+    split: str | None = None
+
+
+def unpack(file: Path, filename: str, into: Path, *, limit: int) -> list[DataFile]:
+    """Return the data files: one, or those of an archive that are its splits.
 
     Raises FileTooLargeError over `limit` bytes, packed or unpacked, and InvalidError for an archive that is damaged or empty,
     or that holds another archive.
@@ -90,50 +98,72 @@ def unpack(file: Path, into: Path, *, limit: int) -> tuple[Path, str]:
     if size > limit:
         raise too_large(limit)
     head = head_of(file, 4)
-    if head in ZIP:
-        packed, inner_name = open_zip_entry(file, limit)
-        damaged = _damaged_zip()
-    elif head.startswith(GZIP):
-        packed = cast(IO[bytes], gzip.open(file))  # noqa: SIM115  (closed below, as the entry of a ZIP is)
-        inner_name = ""
+    if head.startswith(GZIP):
         message = _("This gzip file is damaged or cut off. Nothing was stored; pack it again and send it again.")
-        damaged = InvalidError(message, field="file")
-    else:
-        return file, ""
+        target = into / "unpacked"
+        with gzip.open(file) as packed:
+            unpack_stream(cast(IO[bytes], packed), target, limit, InvalidError(message, field="file"))
+        refuse_nested(target)
+        return [DataFile(target, filename)]
+    if head not in ZIP:
+        return [DataFile(file, filename)]
 
-    target = into / "unpacked"
+    try:
+        with open_zip(file) as archive:
+            entries = choose_entries(archive, size)
+            if sum(entry.file_size for entry in entries) > limit:
+                raise too_large(limit)
+            unpacked = []
+            left = limit
+            for number, entry in enumerate(entries):
+                target = into / f"unpacked-{number}"
+                with archive.open(entry) as packed:
+                    left -= unpack_stream(packed, target, left, _damaged_zip())
+                refuse_nested(target)
+                split = split_of_name(entry.filename) if len(entries) > 1 else None
+                unpacked.append(DataFile(target, entry.filename, split))
+            return unpacked
+    except _DAMAGE as error:
+        if isinstance(error, InvalidError | OSError) and not isinstance(error, zipfile.BadZipFile):
+            raise
+        raise _damaged_zip() from None
+
+
+def unpack_stream(packed: IO[bytes], target: Path, limit: int, damaged: InvalidError) -> int:
+    """Write what an archive unpacks to, and return its bytes; raise FileTooLargeError as soon as it passes the limit."""
     unpacked = 0
-    with packed, open(target, "wb") as out:
+    with open(target, "wb") as out:
         while True:
             try:  # around the read alone: an error of the write below is that of a full disk
                 chunk = packed.read(CHUNK)
             except _DAMAGE:
                 raise damaged from None
             if not chunk:
-                break
+                return unpacked
             unpacked += len(chunk)  # counted as it comes, because the size that an archive states may be a lie
             if unpacked > limit:
                 raise too_large(limit)
             out.write(chunk)
 
-    inner_head = head_of(target, 4)
-    if not inner_head:
+
+def refuse_nested(file: Path) -> None:
+    """Raise InvalidError for a file that an archive holds and that is empty or an archive itself."""
+    head = head_of(file, 4)
+    if not head:
         raise InvalidError(_("There is nothing inside this archive. Nothing was stored."), field="file")
-    if inner_head.startswith(GZIP) or inner_head in ZIP:
+    if head.startswith(GZIP) or head in ZIP:
         message = _("There is an archive inside this archive. Nothing was stored; pack it once only.")
         raise InvalidError(message, field="file")
-    return target, inner_name
 
 
-def open_zip_entry(file: Path, limit: int) -> tuple[IO[bytes], str]:
-    """Open the one data file of a ZIP archive, and return it with its name.
+def open_zip(file: Path) -> zipfile.ZipFile:
+    """Open a ZIP archive whose directory is small enough.
 
     The directory is checked before anything is unpacked. Its size comes first, from the trailer of the archive (APPNOTE
     4.3.16), because Python reads the whole directory into memory.
     """
-    size = file.stat().st_size
     with open(file, "rb") as packed:
-        packed.seek(max(0, size - _TRAILER_BYTES))
+        packed.seek(max(0, file.stat().st_size - _TRAILER_BYTES))
         tail = packed.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
@@ -142,40 +172,61 @@ def open_zip_entry(file: Path, limit: int) -> tuple[IO[bytes], str]:
         message = _("This ZIP archive has too many files inside. Nothing was stored; pack one data file.")
         raise InvalidError(message, field="file")
     try:
-        with zipfile.ZipFile(file) as archive:
-            entry = choose_entry(archive, size)
-            if entry.file_size > limit:
-                raise too_large(limit)
-            return archive.open(entry), entry.filename  # the entry keeps the file open until it is closed itself
+        return zipfile.ZipFile(file)
     except _DAMAGE:
         raise _damaged_zip() from None
 
 
-def choose_entry(archive: zipfile.ZipFile, size: int) -> zipfile.ZipInfo:
-    """Return the one data file of an archive of `size` bytes; raise InvalidError or BadZipFile for anything unusual."""
+def zip_names(file: Path) -> list[str]:
+    """Return the names of the files in a ZIP archive; none if it is damaged."""
+    try:
+        with open_zip(file) as archive:
+            return archive.namelist()
+    except InvalidError:
+        return []
+
+
+def choose_entries(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
+    """Return the data files of an archive of `size` bytes; raise InvalidError or BadZipFile for anything unusual.
+
+    One data file, or several that are called after splits; beside them, notes such as README.md are left.
+    """
     entries = []
     for entry in archive.infolist():
         is_hidden = entry.filename.startswith("__MACOSX/") or entry.filename.rpartition("/")[2].startswith(".")
         if not entry.is_dir() and not is_hidden:  # macOS and others add hidden files
             entries.append(entry)
-    if len(entries) != 1:
+    if len(entries) > 1:
+        entries = [entry for entry in entries if not _is_about_data(entry.filename)] or entries
+    splits = [split_of_name(entry.filename) for entry in entries]
+    if not entries or (len(entries) > 1 and not all(splits)):
         names = ", ".join(f"“{entry.filename[:60]}”" for entry in entries[:5])
-        message = _("A ZIP archive must hold one data file; this one holds %(count)s: %(names)s. Nothing was stored.")
+        message = _(
+            "A ZIP archive must hold one data file, or one for each split with the name of the split (train.csv, test.csv); "
+            "this one holds %(count)s: %(names)s. Nothing was stored."
+        )
         raise InvalidError(message % {"count": len(entries), "names": names}, field="file")
-    chosen = entries[0]
-    if chosen.filename.startswith(("xl/", "word/", "[Content")):
-        message = _("This looks like an Excel workbook. Nothing was stored; save the rows as CSV.")
-        raise InvalidError(message, field="file")
-    if stat.S_ISLNK(chosen.external_attr >> 16) or chosen.flag_bits & 1 or chosen.compress_type not in PLAIN_METHODS:
-        message = _("This ZIP archive holds a link, or is encrypted or packed in an unusual way. Nothing was stored.")
-        raise InvalidError(message, field="file")
     # Entries that share bytes unpack to far more than was sent (Fifield, WOOT 2019).
     end = 0
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         if entry.header_offset < end or entry.header_offset + entry.compress_size > size:
             raise zipfile.BadZipFile
         end = entry.header_offset + _LOCAL_HEADER_BYTES + entry.compress_size
-    return chosen
+    for entry in entries:
+        if stat.S_ISLNK(entry.external_attr >> 16) or entry.flag_bits & 1 or entry.compress_type not in PLAIN_METHODS:
+            message = _(
+                "This ZIP archive holds a link, or is encrypted or packed in an unusual way. Nothing was stored."
+            )
+            raise InvalidError(message, field="file")
+    order = ("train", "eval", "test")
+    return sorted(entries, key=lambda e: (order.index(split_of_name(e.filename) or "train"), e.filename))
+
+
+def _is_about_data(name: str) -> bool:
+    """Return whether a file of an archive tells about the data, as README.md does."""
+    file = name.rpartition("/")[2].lower()
+    about = file.startswith(("readme", "license", "licence", "citation", "dataset_info", "classes."))
+    return about or file.endswith((".md", ".py", ".pdf", ".html", ".yml", ".yaml"))
 
 
 def _damaged_zip() -> InvalidError:

@@ -1,103 +1,281 @@
-"""Choose the columns that hold the text, the label and the split, and make the rows that are stored from them."""
+"""Choose the columns that hold text, label and split: those that a person names, else those guessed."""
 
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 from django.utils.translation import gettext as _
 
-from datasets_app.reading.table import ROW, Table
-from datasets_app.versions.canonical import SLICE
+from datasets_app.reading.names import LABEL_NAMES, PAIR_NAMES, SPLIT_COLUMN_NAMES, TEXT_NAMES
+from datasets_app.reading.options import ColumnOptions
+from datasets_app.reading.table import HEAD_ROWS, Table
 from engine.data.labelled_rows import SPLIT_NAMES
 from web.errors import InvalidError
 
-TEXT_NAMES = (
-    *("text", "sentence", "comment", "review", "tweet", "content", "message", "body", "post", "document"),
-    *("utterance", "question", "headline", "title", "文本", "文字", "內容", "内容", "評論", "评论", "留言", "句子"),
-)
-LABEL_NAMES = (
-    *("label", "labels", "sentiment", "class", "mood", "category", "target", "emotion", "intent", "topic", "polarity"),
-    *("tag", "rating", "stars", "score", "y", "標籤", "标签", "類別", "类别", "情緒", "情绪", "情感", "分類", "分类"),
-)
-SPLIT_COLUMN_NAMES = ["split", "subset", "partition", "fold", "set"]
 MOST_LABELS = 200
+YES_NO = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no", ""}
+YES = {"1", "1.0", "true", "yes"}
+_FEW_CLASSES = 30  # a column with so few values is a better guess for the label than two columns of yes and no
+_COUNTING = re.compile(r"(?i)([_ -](id|no|nr|num|number|size|count|index|idx|confidence|score)|^(id|index|no))$")
+_NAMING = re.compile(r"(?i)[_ -](name|text|str|string)$")
+_DATE_OR_LINK = r"^\s*(?i:https?://\S+\s*$|\d{4}-\d\d-\d\d|\w{3} \w{3} \d\d )"
+_CHATS = (  # columns of data for language models
+    ("messages",),
+    ("conversations",),
+    ("conversation",),
+    ("chosen", "rejected"),
+    ("instruction", "output"),
+    ("prompt", "completion"),
+)
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Names of a file's columns; None where there is none."""
+    """Names of a table's columns."""
 
-    text: str | None
-    label: str | None
-    split: str | None
+    texts: tuple[str, ...] = ()  # joined in this order
+    labels: tuple[str, ...] = ()  # several: one column of yes and no for each label
+    pair: str | None = None  # a second text of each row
+    split: str | None = None
+    split_values: dict[str, str] = field(default_factory=dict)  # {value in lower case: train, eval or test}
+    kind: str = ""  # as the person wants it
+
+    @property
+    def text(self) -> str | None:
+        return self.texts[0] if self.texts else None
+
+    @property
+    def label(self) -> str | None:
+        return self.labels[0] if self.labels else None
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are needed."""
+        return [*dict.fromkeys(name for name in (*self.texts, self.pair, *self.labels, self.split) if name)]
 
 
-@dataclass
-class Rows:
-    """The rows to store (text, label, row and perhaps split), and those left out because text or label is empty."""
+@dataclass(frozen=True)
+class Profile:
+    """What the first cells of a column are like."""
 
-    frame: pl.DataFrame
-    choice: ColumnChoice
-    skipped: int = 0
-    skipped_examples: list[dict[str, Any]] = field(default_factory=list)
+    name: str
+    filled: int
+    different: int
+    mean_length: float
+    words: float  # of a cell, on average
+    numbers: float  # share of cells
+    decimals: float  # share of cells that are no whole numbers
+    yes_no: bool
+    dates_or_links: bool
+
+    @property
+    def is_textual(self) -> bool:
+        """Whether it holds texts that differ, and no numbers, dates or links."""
+        return self.words >= 2 and self.different > self.filled / 2 and self.numbers < 0.5 and not self.dates_or_links
+
+
+def profile(name: str, cells: pl.Series) -> Profile:
+    """Return what the first cells of a column are like."""
+    filled = cells.filter(cells.str.strip_chars() != "").head(HEAD_ROWS)
+    measured = (
+        filled.to_frame("cell")
+        .select(
+            pl.len().alias("filled"),
+            pl.col("cell").n_unique().alias("different"),
+            pl.col("cell").str.len_chars().mean().fill_null(0).alias("mean_length"),
+            # Chinese, Japanese and Korean have no spaces: about two characters are a word
+            (pl.col("cell").str.count_matches(r"\s+\S") + 1).mean().fill_null(0).alias("words"),
+            (pl.col("cell").str.count_matches(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]").mean() / 2)
+            .fill_null(0)
+            .alias("cjk"),
+            pl.col("cell")
+            .str.contains(r"^\s*[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?\s*$")
+            .mean()
+            .fill_null(0)
+            .alias("numbers"),
+            pl.col("cell").str.contains(r"^\s*[-+]?\d+([.,]0+)?\s*$").mean().fill_null(0).alias("whole"),
+            pl.col("cell").str.contains(_DATE_OR_LINK).mean().fill_null(0).alias("dates_or_links"),
+        )
+        .row(0, named=True)
+    )
+    values = set(filled.unique().str.to_lowercase().str.strip_chars()) if measured["different"] < 20 else {""}
+    return Profile(
+        name=name,
+        filled=measured["filled"],
+        different=measured["different"],
+        mean_length=measured["mean_length"],
+        words=measured["words"] + measured["cjk"],
+        numbers=measured["numbers"],
+        decimals=measured["numbers"] - measured["whole"],
+        yes_no=values != {""} and bool(values) and values <= YES_NO,
+        dates_or_links=measured["dates_or_links"] > 0.5,
+    )
+
+
+# --- the guess -------------------------------------------------------------------------------------------------------
 
 
 def guess(table: Table) -> ColumnChoice:
-    """Guess by name, then by content: the text has the longest cells, the label the fewest distinct values."""
-    split = None
+    """Guess by names and by content together: the text has long cells that differ, the label few values that repeat."""
+    split = table.split or _guess_split(table)
+    never = {*table.nested} - {table.label, table.text}
+    profiles = [profile(name, table.frame[name]) for name in table.columns if name != split and name not in never]
+    pair = _guess_pair(profiles) if not table.text else None
+    lists = {*table.lists}
+    texts: tuple[str, ...]
+    if pair:
+        texts = (pair[0],)
+    elif table.text:
+        texts = (table.text,)
+    else:
+        sure_label = table.label or _exactly_named(profiles, LABEL_NAMES)
+        texts = _best(profiles, _text_score, without={*lists, sure_label})
+    used = {*texts, pair[1] if pair else None}
+    labels = (table.label,) if table.label else _guess_labels([p for p in profiles if p.name not in used], lists)
+    return ColumnChoice(texts, labels, pair[1] if pair else None, split)
+
+
+def _best(profiles: Iterable[Profile], score: Any, without: Iterable[str | None] = ()) -> tuple[str, ...]:
+    """Return the name of the column with the highest score above 0; nothing if there is none."""
+    scores = {p.name: score(p) for p in profiles if p.name not in without}
+    best = max(scores, key=lambda name: scores[name], default=None)
+    return (best,) if best is not None and scores[best] > 0 else ()
+
+
+def _exactly_named(profiles: Iterable[Profile], names: Sequence[str]) -> str | None:
+    by_name = {p.name.lower(): p.name for p in reversed([*profiles])}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def is_named(column: str, names: Sequence[str]) -> bool:
+    """Return whether a column has exactly one of the names."""
+    return column.lower() in names
+
+
+def _name_score(name: str, names: Sequence[str]) -> float:
+    """Return 1 for the first of the names, a little less for later ones, a third where the column's name contains one."""
+    lowered = name.lower()
+    if lowered in names:
+        return 1 - names.index(lowered) / 100
+    parts = re.split(r"[^a-z0-9\u0080-\uffff]+", lowered)
+    is_part = any(part in names for part in parts)
+    is_inside = any((len(n) > 3 or not n.isascii()) and n in lowered for n in names)
+    return 0.4 if is_part else 0.3 if is_inside else 0.0
+
+
+def _text_score(p: Profile) -> float:
+    by_name = _name_score(p.name, TEXT_NAMES)
+    if p.numbers > 0.9 or p.dates_or_links:
+        return by_name if by_name > 0.5 else -1
+    score = 3 * by_name + math.log2(1 + p.mean_length) / 2
+    if p.words < 1.5 and p.mean_length < 40:  # a name, a code
+        score -= 1.5
+    return score if p.filled else by_name - 0.5
+
+
+def _label_score(p: Profile) -> float:
+    by_name = _name_score(p.name, LABEL_NAMES)
+    repeats = 2 <= p.different <= min(MOST_LABELS, max(2, p.filled // 2))
+    score = 4 * by_name + (1.5 - 0.3 * math.log10(p.different) if repeats else -2)
+    if by_name < 0.5:
+        score -= 1.2 * bool(_COUNTING.search(p.name)) - 0.3 * bool(_NAMING.search(p.name))
+        score -= 2 * (p.mean_length > 60) + (p.decimals > 0)
+    return score
+
+
+def _guess_labels(profiles: list[Profile], lists: set[str]) -> tuple[str, ...]:
+    """Return the column of the label, or several columns of yes and no."""
+    named = _exactly_named(profiles, LABEL_NAMES)
+    if named:
+        return (named,)
+    flags = tuple(p.name for p in profiles if p.yes_no and p.different <= 2 and not _COUNTING.search(p.name))
+    others = [p for p in profiles if p.name not in flags and p.name not in lists]
+    best = _best(others, _label_score)
+    is_class = any(p.name in best and p.different <= _FEW_CLASSES and p.numbers < 0.5 for p in others)
+    if len(flags) > 1 and not (is_class and len(flags) < 3):
+        return flags
+    if not best and lists:
+        best = _best([p for p in profiles if p.name in lists], lambda p: 1 + _name_score(p.name, LABEL_NAMES))
+    return best or _best(profiles, _label_score)
+
+
+def _guess_pair(profiles: Sequence[Profile]) -> tuple[str, str] | None:
+    """Return two columns of texts that belong together by their names."""
+    by_name = {p.name.lower(): p.name for p in reversed(profiles)}
+    return next(((by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name), None)
+
+
+def _guess_split(table: Table) -> str | None:
     for name in table.columns:
         if name.lower() in SPLIT_COLUMN_NAMES:
-            values = table.frame[name].unique().str.strip_chars().str.to_lowercase()
-            if set(values) <= set(SPLIT_NAMES):
-                split = name
-                break
-    others = [c for c in table.columns if c != split]
-    label = _by_name(others, LABEL_NAMES)
-
-    candidates = table.frame.select([c for c in others if c != label])
-    text = _by_name(candidates.columns, TEXT_NAMES)
-    if text is None and candidates.width:
-        means = candidates.head(5000).select(pl.all().str.len_chars().mean()).row(0)
-        text = candidates.columns[max(range(candidates.width), key=lambda i: means[i] or 0)]
-
-    candidates = table.frame.select([c for c in others if c != text])
-    if label is None and candidates.width:
-        counts = dict(zip(candidates.columns, candidates.select(pl.all().n_unique()).row(0), strict=True))
-        most = min(100, max(2, candidates.height // 2))
-        few = {column: count for column, count in counts.items() if 2 <= count <= most}
-        label = min(few, key=lambda column: few[column], default=None)
-    return ColumnChoice(text, label, split)
-
-
-def _by_name(columns: list[str], names: tuple[str, ...]) -> str | None:
-    """Return the column with one of the names, else one whose name contains it; short names must match whole."""
-    lowered = {column.lower().strip(): column for column in reversed(columns)}
-    for name in names:
-        if name in lowered:
-            return lowered[name]
-    for name in names:
-        if len(name) > 3 or not name.isascii():
-            for column in columns:
-                if name in column.lower():
-                    return column
+            values = set(table.frame[name].unique().str.strip_chars().str.to_lowercase())
+            if values <= {*meanings_of_splits(name)}:
+                return name
     return None
 
 
-def choose_columns(table: Table, text_column: str | None, label_column: str | None) -> ColumnChoice:
+def meanings_of_splits(column: str) -> dict[str, str]:
+    """Return {value in lower case: split} of a column that holds splits."""
+    lowered = column.lower()
+    if "valid" in lowered or lowered in ("is_val", "is_eval", "is_dev"):
+        return {**dict.fromkeys(YES - {""}, "eval"), **dict.fromkeys(YES_NO - YES - {""}, "train")}
+    if lowered == "is_test":
+        return {**dict.fromkeys(YES, "test"), **dict.fromkeys(YES_NO - YES - {""}, "train")}
+    if lowered == "is_train":
+        return {**dict.fromkeys(YES, "train"), **dict.fromkeys(YES_NO - YES - {""}, "eval")}
+    return SPLIT_NAMES
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+def choose_columns(table: Table, options: ColumnOptions | None = None) -> ColumnChoice:
     """Return the columns that the person named, else those guessed; raise InvalidError with the names that exist."""
-    for column, field_name in ((label_column, "label_column"), (text_column, "text_column")):
-        if column and column not in table.columns:
-            raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": column[:80]})
+    options = options or ColumnOptions()
+    texts = tuple(_resolve(table, name, "text_column") for name in options.text)
+    labels = tuple(_resolve(table, name, "label_column") for name in options.label)
+    pair = _resolve(table, options.text_pair, "text_pair_column") if options.text_pair else None
+    split = _resolve(table, options.split, "split_column") if options.split else None
+    if not (texts and labels):
+        refuse_chats(table)
     guessed = guess(table)
-    label = label_column or (guessed.label if guessed.label != text_column else None)
-    text = text_column or (guessed.text if guessed.text != label else None)
-    if not text:
+    if not texts:
+        texts = tuple(name for name in guessed.texts if name not in labels and name != pair)
+        texts = texts or _best_without(table, {*labels, pair, split})
+        pair = pair or (guessed.pair if guessed.pair not in labels else None)
+    labels = labels or tuple(name for name in guessed.labels if name not in texts and name != pair)
+    split = split or (guessed.split if guessed.split not in (*texts, *labels) else None)
+    if not texts:
         raise _missing(table, "text_column", _("No column looks like the text."))
-    if not label:
+    if not labels:
         raise _missing(table, "label_column", _("No column looks like the label."))
-    if text == label:
+    if {*texts, pair} & {*labels}:
         raise InvalidError(_("Text and label are the same column. Choose two."), field="label_column")
-    return ColumnChoice(text, label, guessed.split if guessed.split not in (text, label) else None)
+    for name in (*texts, *labels):
+        if name in table.nested and name not in (table.text, table.label):
+            field_name = "text_column" if name in texts else "label_column"
+            message = _("The column “%(column)s” holds objects or lists of them, and no texts or labels.")
+            raise _missing(table, field_name, message % {"column": name[:80]})
+    values = _split_values(table, split, options) if split else {}
+    return ColumnChoice(texts, labels, pair, split, values, options.kind)
+
+
+def _best_without(table: Table, without: set[str | None]) -> tuple[str, ...]:
+    profiles = [profile(name, table.frame[name]) for name in table.columns if name not in {*table.nested, *table.lists}]
+    return _best(profiles, _text_score, without=without)
+
+
+def _resolve(table: Table, name: str, field_name: str) -> str:
+    """Return the column that a person means: by its name, whatever spaces are in it, or by its number without a header."""
+    wanted = " ".join(name.split())
+    if name in table.columns or wanted in table.columns:
+        return name if name in table.columns else wanted
+    if not table.header and f"column {wanted}" in table.columns:
+        return f"column {wanted}"
+    raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": name[:80]})
 
 
 def _missing(table: Table, field_name: str, problem: str) -> InvalidError:
@@ -106,55 +284,40 @@ def _missing(table: Table, field_name: str, problem: str) -> InvalidError:
     return InvalidError(message % {"what": problem, "names": names}, field=field_name, columns=table.columns[:30])
 
 
-def select_rows(table: Table, choice: ColumnChoice) -> Rows:
-    """Return the rows to store; those without text or label are left out and counted.
-
-    The chosen columns get their own names, one kind of line ending and one kind of split name.
-    """
-    assert choice.text and choice.label
-    is_complete = (pl.col("text").str.strip_chars() != "") & (pl.col("label") != "")
-    complete = []
-    incomplete = []
-    for cells in table.frame.iter_slices(SLICE):  # slice by slice, so that no column is in memory twice
-        columns = [
-            _clean(cells[choice.text]).alias("text"),
-            _clean(cells[choice.label]).str.strip_chars().alias("label"),
-            cells[ROW].alias("row"),
-        ]
-        if choice.split:
-            split = cells[choice.split].str.strip_chars().str.to_lowercase().replace(SPLIT_NAMES)
-            columns.append(split.alias("split"))
-        rows = pl.DataFrame(columns)
-        complete.append(rows.filter(is_complete))
-        incomplete.append(rows.filter(~is_complete))
-    skipped = pl.concat(incomplete)
-    examples = [
-        {"row": row["row"], "text": row["text"][:200], "label": row["label"][:80]}
-        for row in skipped.head(5).iter_rows(named=True)
-    ]
-    return Rows(pl.concat(complete), choice, skipped.height, examples)
+def refuse_chats(table: Table) -> None:
+    """Raise InvalidError for the data of chats and preferences, of which a classifier learns nothing."""
+    names = {name.lower().partition(".")[0] for name in table.columns}
+    columns = next((columns for columns in _CHATS if {*columns} <= names), None)
+    if columns is None:
+        return
+    message = _(
+        "This is data for training a chat model (%(columns)s), which is not supported yet. Nothing was stored. To classify its "
+        "texts, name the columns of the text and of the label."
+    )
+    raise InvalidError(message % {"columns": ", ".join(columns)}, field="file", columns=table.columns[:30])
 
 
-def _clean(cells: pl.Series) -> pl.Series:
-    """Normalise line endings and replace NUL, which PostgreSQL refuses. A column without either is not copied."""
-    if not cells.str.contains_any(["\r", "\x00"]).any():
-        return cells
-    return cells.str.replace_all(r"\r\n?", "\n").str.replace_all("\x00", "\ufffd", literal=True)
-
-
-def refuse_untrainable(rows: Rows) -> None:
-    """Raise InvalidError if no model can be trained on the rows: there are none, or one label, or far too many labels."""
-    if rows.frame.is_empty():
-        message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
-        raise InvalidError(message, field="text_column")
-    labels = rows.frame["label"].n_unique()
-    if labels == 1:
-        message = _("Every row has the same label, “%(label)s”. Training needs at least two. Nothing was stored.")
-        raise InvalidError(message % {"label": rows.frame["label"][0][:80]}, field="label_column")
-    if labels > MOST_LABELS:
+def _split_values(table: Table, split: str, options: ColumnOptions) -> dict[str, str]:
+    """Return what the values of the split column mean; raise InvalidError for values that nobody explained."""
+    meanings = meanings_of_splits(split) | {value.strip().lower(): to for value, to in options.split_values.items()}
+    values = table.frame[split].str.strip_chars().str.to_lowercase().unique().sort().to_list()
+    unknown = [value for value in values if value not in meanings]
+    if unknown and (options.split or options.split_values):
         message = _(
-            "The column “%(column)s” has %(count)s different values; at most %(most)s labels are supported. "
-            "Nothing was stored. Choose another label column."
+            "The column “%(column)s” has values that are no split: %(values)s. Say which of them mean train, eval and test; "
+            "nothing was stored."
         )
-        facts = {"column": rows.choice.label, "count": labels, "most": MOST_LABELS}
-        raise InvalidError(message % facts, field="label_column")
+        facts = {"column": split[:80], "values": ", ".join(f"“{value[:40]}”" for value in unknown[:8])}
+        raise InvalidError(message % facts, field="split_column")
+    return {value: meanings[value] for value in values if meanings.get(value)}
+
+
+def notes_on_choice(table: Table, choice: ColumnChoice) -> Iterator[dict[str, Any]]:
+    """Yield what was left unused and looks as if it mattered: other texts, a split."""
+    for name in table.columns:
+        if name in choice.columns or name in table.nested or name in table.lists:
+            continue
+        if profile(name, table.frame[name]).is_textual:
+            yield {"code": "unused_text", "column": name}
+        elif name.lower() in SPLIT_COLUMN_NAMES:
+            yield {"code": "unused_split", "column": name}

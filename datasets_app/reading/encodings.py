@@ -35,10 +35,10 @@ _FREQUENT = {
     "gb18030": "的是不了在有人我他这们来个上大为和国地到说时要就出会也你对生能得着下自之年过后作里很好都没看可以还小去",
     "cp932": "のはにをたがでてとしいるなこれもあらっすまかくだよねそんりきせう",
     "cp949": "이다는의에을가를은한고지도로하사나기어서아그자시인대리",
-    "cp1252": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìò’“”‘–—…€£°",
+    "cp1252": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìòÉÈÀÊÇÑÖÄÜÁÍÓÚÂÎÔŒÃÕÅØÆ’“”‘–—…€£°",
     "cp1250": "áčďéěíňóřšťúůýžąćęłńśźżőűăţ’“”„–…",
     "cp1251": "оеаинтсрвлкмдпуяыьгзбчй",
-    "mac_roman": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìò’“”‘–—…€£°",
+    "mac_roman": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìòÉÈÀÊÇÑÖÄÜÁÍÓÚÂÎÔŒÃÕÅØÆ’“”‘–—…€£°",
 }
 _WIDE = ("cp950", "gb18030", "cp932", "cp949")
 _WESTERN = ("cp1252", "cp1250", "mac_roman")
@@ -51,6 +51,7 @@ class Detected:
     encoding: str
     candidates: tuple[str, ...]  # best first, for a person to choose from
     has_bom: bool = False
+    is_valid: bool = True  # False: some bytes may not be of this encoding
 
 
 def detect(file: Path) -> Detected:
@@ -72,7 +73,7 @@ def detect(file: Path) -> Detected:
                 lines.append(line)
                 size += len(line)
     ranked = rank_encodings(b"".join(lines))
-    return Detected(ranked[0], tuple(ranked))
+    return Detected(ranked[0], tuple(ranked), is_valid=False)
 
 
 def is_utf8(file: Path) -> bool:
@@ -108,6 +109,7 @@ def rank_encodings(sample: bytes) -> list[str]:
     is_western = len(_ISOLATED.findall(sample)) > bytes_beyond_ascii * 0.5
     for name in _WIDE if is_western else _WESTERN:
         scores[name] -= 0.5
+    scores["mac_roman"] -= 0.2  # rare today, and its bytes are common letters in Windows-1252
     best = max(scores, key=lambda name: scores[name])
     ranked = sorted(scores, key=lambda name: (name != best, not is_western and name not in _WIDE, -scores[name]))
     if scores[best] > 0.1:

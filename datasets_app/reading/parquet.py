@@ -1,5 +1,6 @@
 """Read Parquet into a table of strings, in bounded memory: a few bytes of it may stand for gigabytes."""
 
+import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ def read_parquet(plain: Path, limit: int, scope: ReadScope) -> Table:
     Raises InvalidError if it is damaged, and FileTooLargeError if its rows need more than the limit allows.
     """
     import pyarrow as pa
+    from pyarrow import parquet
 
     try:
         frames, rows_in_file = _read_batches(plain, limit, scope)
@@ -36,7 +38,38 @@ def read_parquet(plain: Path, limit: int, scope: ReadScope) -> Table:
         raise no_rows()
     cells = pl.concat(frames, rechunk=True)
     frame = cells.with_columns(numbers(cells.height, []))
-    return Table(frame, "parquet", encoding="", encodings=(), complete=cells.height == rows_in_file)
+    table = Table(frame, "parquet", encoding="", encodings=(), complete=cells.height == rows_in_file)
+    schema = parquet.read_schema(plain)
+    shown = dict(zip(schema.names, unique_names(schema.names), strict=True))
+    table.lists = [shown[f.name] for f in schema if is_list(f.type) and not pa.types.is_nested(f.type.value_type)]
+    table.nested = [shown[f.name] for f in schema if pa.types.is_nested(f.type) and shown[f.name] not in table.lists]
+    if named := [shown[name] for name in class_names(schema) if shown[name] in frame.columns]:
+        table.notes.append({"code": "class_names", "columns": named})
+    return table
+
+
+def is_list(kind: "pa.DataType") -> bool:
+    """Return whether cells of this type are lists."""
+    import pyarrow as pa
+
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def class_names(schema: "pa.Schema") -> dict[str, list[str]]:
+    """Return {column: names of its classes} that the hub's data sets keep in the metadata of the schema."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about["info"]["features"]
+        named = {}
+        for column, feature in features.items():
+            feature = feature.get("feature", feature) if isinstance(feature, dict) else {}
+            names = feature.get("names")
+            if isinstance(names, list) and column in schema.names:
+                named[column] = [str(name) for name in names]
+        return named
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return {}  # the metadata is of another program
 
 
 def _read_batches(plain: Path, limit: int, scope: ReadScope) -> tuple[list[pl.DataFrame], int]:
@@ -55,6 +88,7 @@ def _read_batches(plain: Path, limit: int, scope: ReadScope) -> tuple[list[pl.Da
     columns = max(1, len(chosen))
     refuse_cells(rows * (min(columns, 2) if scope.head else columns), limit)
     refuse_cells(min(rows, HEAD_ROWS) * columns, limit)
+    classes = class_names(schema)
     frames = []
     packed_size = 0
     text_size = 0
@@ -64,12 +98,32 @@ def _read_batches(plain: Path, limit: int, scope: ReadScope) -> tuple[list[pl.Da
         if packed_size > limit * 2:
             raise too_large(limit)
         names = [unique[name] for name in batch.schema.names]
-        series = [as_text(column).alias(name) for name, column in zip(names, batch.columns, strict=True)]
+        series = [
+            name_classes(as_text(column), classes.get(raw, [])).alias(name)
+            for raw, name, column in zip(batch.schema.names, names, batch.columns, strict=True)
+        ]
         frames.append(pl.DataFrame(series))
         text_size += int(frames[-1].estimated_size())
         if text_size > limit * 4:
             raise too_large(limit)
     return frames, rows
+
+
+def name_classes(cells: pl.Series, names: list[str]) -> pl.Series:
+    """Return the cells, numbers of classes or lists of them, with the names of the classes; -1 is no class."""
+    if not names:
+        return cells
+    by_number = {str(number): name for number, name in enumerate(names)} | {"-1": ""}
+
+    def name(cell_text: str) -> str:
+        if not cell_text.startswith("["):
+            return by_number.get(cell_text, cell_text)
+        return json.dumps(
+            [by_number.get(str(number), str(number)) for number in json.loads(cell_text)], ensure_ascii=False
+        )
+
+    different = cells.unique().to_list()
+    return cells.replace_strict({text: name(text) for text in different}, return_dtype=pl.String)
 
 
 def size_without_dictionary(column: "pa.Array") -> int:

@@ -112,7 +112,7 @@ def read_file(request: dict[str, Any]) -> dict[str, Any]:
     read = import_string(request["reader"])
     folder = Path(request["folder"])
     try:
-        table = read(Path(request["file"]), request["filename"], scratch=folder, **request["options"])
+        table = read(Path(request["file"]), request["filename"], scratch=folder, **request["arguments"])
         write_rows(table, folder / ROWS)
     except LorasiteError as error:
         problems = [{**problem, "message": str(problem["message"])} for problem in error.problems]

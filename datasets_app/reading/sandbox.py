@@ -24,6 +24,7 @@ from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import FileTooLargeError
+from datasets_app.reading.options import FileOptions
 from datasets_app.reading.reader_process import ANSWER, OUT_OF_MEMORY, ROWS
 from web.errors import InvalidError, LorasiteError
 
@@ -62,8 +63,7 @@ def read(
     *,
     limit: int,
     seconds: float | None = None,
-    encoding: str | None = None,
-    delimiter: str | None = None,
+    options: FileOptions | None = None,
     head: bool = False,
     only: Sequence[str] = (),
     waiting: Callable[[], None] = lambda: None,
@@ -75,7 +75,7 @@ def read(
     """
     seconds = min(seconds or settings.READER_SECONDS * _WALL_TIME_FACTOR, settings.READER_SECONDS * _WALL_TIME_FACTOR)
     cpu_seconds = min(seconds, settings.READER_SECONDS)
-    options = {"limit": limit, "encoding": encoding, "delimiter": delimiter, "head": head, "only": list(only)}
+    arguments = {"limit": limit, "options": vars(options or FileOptions()), "head": head, "only": list(only)}
     with tempfile.TemporaryDirectory(prefix="reading-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
         request = {
             "reader": settings.DATASET_READER,
@@ -86,7 +86,7 @@ def read(
             "memory": settings.READER_MEMORY,
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
-            "options": options,
+            "arguments": arguments,
         }
         status = run_in_reader(request, waiting)
         if status:

@@ -35,6 +35,20 @@ class Table:
     broken_examples: list[dict[str, Any]] = field(default_factory=list)
     broken_text: str = ""  # the broken lines, up to MOST_BROKEN characters: number, tab, content
     complete: bool = True  # False: only the first rows were asked for, and there are more
+    quote: str = ""
+    header: bool = True
+    skipped_lines: int = 0  # before the header
+    sheet: str = ""
+    sheets: list[str] = field(default_factory=list)  # of a workbook, those with cells
+    lines: dict[str, int] = field(default_factory=dict)  # see `delimited.LineCounts`; empty for other formats
+    lists: list[str] = field(default_factory=list)  # columns whose cells are lists of plain values
+    nested: list[str] = field(default_factory=list)  # columns whose cells are objects, or lists of objects
+    text: str = ""  # the columns with text, label and split, where the format says so
+    label: str = ""
+    split: str = ""
+    labels_kind: str = ""  # what the labels are, where the format says so
+    left_out: dict[str, int] = field(default_factory=dict)  # {reason: records that became no row}
+    notes: list[dict[str, Any]] = field(default_factory=list)  # [{code, …}]: see `descriptions.NOTES`
 
     @property
     def columns(self) -> list[str]:
@@ -88,7 +102,7 @@ def mostly_broken(broken: BrokenRecords) -> InvalidError:
     )
     first = broken.examples[0]
     facts = {"count": f"{broken.numbers[-1]:,}", "row": first["row"], "text": first["text"][:80]}
-    return InvalidError(message % facts, field="file")
+    return InvalidError(message % facts, field="delimiter")
 
 
 def no_rows() -> InvalidError:
@@ -106,7 +120,7 @@ def unique_names(names: Iterable[Any]) -> list[str]:
     seen: dict[str, int] = {}
     result = []
     for number, raw in enumerate(names, 1):
-        name = clean(str(raw)).strip()[:200] or f"column {number}"
+        name = " ".join(clean(str(raw)).split())[:200] or f"column {number}"
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     if len(set(result)) < len(result) or len(result) > MOST_COLUMNS:

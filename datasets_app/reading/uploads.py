@@ -5,7 +5,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -38,25 +39,42 @@ def _root() -> Path:
     return Path(settings.FILE_UPLOAD_TEMP_DIR) / "pending"
 
 
-def keep_upload(*, user: User, upload: UploadedFile) -> PendingUpload:
-    """Copy an upload to disk under a random token. Uploads that were not stored within a day are deleted first."""
+def keep_upload(*, user: User, files: Sequence[UploadedFile]) -> PendingUpload:
+    """Copy an upload to disk under a random token; several files become one ZIP archive.
+
+    Uploads that were not stored within a day are deleted first.
+    """
     oldest = time.time() - KEPT_SECONDS
     for folder in _root().glob("*"):
         if folder.stat().st_mtime < oldest:
             shutil.rmtree(folder, ignore_errors=True)
-    require_disk_space(upload.size or 0)
+    require_disk_space(sum(file.size or 0 for file in files))
     token = secrets.token_urlsafe(32)
     folder = _root() / token
     folder.mkdir(parents=True)
     try:
-        copy_stream(cast(BinaryIO, upload.file), folder / "data", limit=settings.UPLOAD_LIMIT)
-        filename = str(upload.name)[:200]
+        if len(files) == 1:
+            copy_stream(cast(BinaryIO, files[0].file), folder / "data", limit=settings.UPLOAD_LIMIT)
+            filename = str(files[0].name)[:200]
+        else:
+            _pack(files, folder / "data")
+            filename = f"{Path(str(files[0].name)).stem[:100]} and others.zip"
         about = {"user": user.pk, "filename": filename}
         (folder / "about.json").write_text(json.dumps(about))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return PendingUpload(token, folder / "data", filename)
+
+
+def _pack(files: Sequence[UploadedFile], target: Path) -> None:
+    """Write several files into one archive, unpacked, as they would be read from a ZIP archive that a person sent."""
+    if sum(file.size or 0 for file in files) > settings.UPLOAD_LIMIT:
+        raise too_large(settings.UPLOAD_LIMIT)
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in files:
+            with archive.open(str(file.name)[:200], "w") as out:
+                shutil.copyfileobj(cast(BinaryIO, file.file), out)
 
 
 def pending_for(user: User, token: str) -> PendingUpload:

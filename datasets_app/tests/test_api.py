@@ -18,13 +18,16 @@ def test_upload_answers_what_was_stored(api, member, good_csv):
     assert answer.status_code == 201
     body = answer.json()
     assert body.pop("report_url").endswith("/datasets/moods/")
-    assert body == {"name": "moods", "version": 1, "rows": 400, "labels": {"good": 200, "bad": 200}}
+    read = body.pop("read")
+    assert body == {"name": "moods", "version": 1, "rows": 400, "kind": "labels", "labels": {"good": 200, "bad": 200}}
+    assert read["columns"] == {"text": "comment", "text_pair": None, "label": "mood", "split": None}
+    assert read["rows_read"] == 400 and read["rows_left_out"] == {} and read["broken_lines"] == 0
 
 
 def test_report_has_the_shape_of_the_spec(api, member, stored):
     body = api(member).get("/api/datasets/moods").json()
     assert set(body) == {"name", "owner", "versions", "report"} and body["owner"] == "member"
-    assert set(body["versions"][0]) == {"version", "hash", "rows", "labels", "splits", "parent", "note"}
+    assert set(body["versions"][0]) == {"version", "hash", "rows", "labels", "splits", "parent", "note", "kind", "read"}
     assert body["report"]["version"] == 1
     for finding in body["report"]["findings"]:
         assert set(finding) == {"code", "severity", "count", "message", "examples"}

@@ -11,6 +11,7 @@ import pytest
 
 from datasets_app.reading import columns, readers
 from datasets_app.reading.archives import FileTooLargeError
+from datasets_app.reading.rows import select_rows
 from web.errors import InvalidError
 
 LIMIT = 1 << 20
@@ -40,7 +41,7 @@ def refused(path) -> str:
 def test_one_data_file_is_read_beside_hidden_files(file, name):
     content = zipped((name, CSV), ("__MACOSX/._a.csv", b"x"), (".DS_Store", b"x"))
     table = read(file(content))
-    assert columns.select_rows(table, columns.choose_columns(table, None, None)).frame["label"].to_list() == [
+    assert select_rows(table, columns.choose_columns(table)).frame["label"].to_list() == [
         "good",
         "bad",
     ]

@@ -5,7 +5,8 @@ import pytest
 
 from datasets_app import descriptions
 from datasets_app.checks import findings
-from datasets_app.reading.columns import ColumnChoice, Rows
+from datasets_app.reading.columns import ColumnChoice
+from datasets_app.reading.rows import Rows
 
 WORDS = (
     *("river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean"),
@@ -19,7 +20,7 @@ def rows(*pairs, splits=None):
     frame = pl.DataFrame([*good, *pairs], schema=["text", "label"], orient="row").with_row_index("row", offset=1)
     if splits:
         frame = frame.with_columns(pl.Series("split", ["train"] * 40 + splits))
-    return Rows(frame, ColumnChoice("text", "label", None))
+    return Rows(frame, ColumnChoice(("text",), ("label",)))
 
 
 def results(*pairs, **options):
@@ -98,7 +99,8 @@ def test_label_with_one_row_is_an_error_that_names_it():
 
 def test_rows_left_out_are_reported():
     given = rows()
-    given.skipped, given.skipped_examples = 3, [{"row": 5, "text": "", "label": "a"}]
+    given.left_out = {"no_text": 2, "no_label": 1}
+    given.skipped_examples = [{"row": 5, "text": "", "label": "a"}]
     (only,) = findings.run_checks(given).results
     assert (only.code, only.count) == ("empty_text", 3)
 
@@ -118,7 +120,7 @@ def test_another_language_is_found():
 def test_simplified_chinese_is_found_among_traditional():
     traditional = [(f"這家餐廳的服務很好，我們第 {i} 次來還是覺得價錢合理，下回會再來", "a") for i in range(30)]
     simplified = [(f"这家餐厅的服务很好，我们第 {i} 次来还是觉得价钱合理，下回会再来", "b") for i in range(5)]
-    rows = Rows(_frame(traditional + simplified), ColumnChoice("text", "label", None))
+    rows = Rows(_frame(traditional + simplified), ColumnChoice(("text",), ("label",)))
     report = {result.code: result for result in findings.run_checks(rows).results}
     assert report["mixed_language"].count == 5
     assert {e["language"] for e in report["mixed_language"].examples} == {"Chinese (Simplified)"}
@@ -140,7 +142,7 @@ def test_all_sample_tweets_are_checked():
     from samples import tweets_en
 
     frame = tweets_en().select("text", "label").with_row_index("row", offset=1)
-    report = findings.run_checks(Rows(frame, ColumnChoice("text", "label", None)))
+    report = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",))))
     codes = {"exact_duplicate", "near_duplicate", "label_conflict", "encoding", "personal_data"}
     assert codes <= {f.code for f in report.results}
     assert sum(report.tokens.values()) == frame.height and 20 < max(report.tokens, key=report.tokens.__getitem__) < 40

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from datasets_app.reading import columns
+from datasets_app.reading.rows import select_rows
 from datasets_app.reading.table import ROW, Table
 from engine.data.labelled_rows import SPLIT_NAMES
 
@@ -13,7 +14,7 @@ def test_split_names_are_those_that_the_engine_knows(name):
     split = ["train", name, "train", name]
     frame = pl.DataFrame({"text": list("abcd"), "label": ["x", "x", "y", "y"], "split": split})
     table = Table(frame.with_row_index(ROW, offset=1), "utf-8")
-    chosen = columns.choose_columns(table, None, None)
+    chosen = columns.choose_columns(table)
     assert chosen.split == "split"
     meant = SPLIT_NAMES[name.strip().lower()]
-    assert columns.select_rows(table, chosen).frame["split"].to_list() == ["train", meant, "train", meant]
+    assert select_rows(table, chosen).frame["split"].to_list() == ["train", meant, "train", meant]

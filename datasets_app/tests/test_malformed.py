@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from datasets_app import services
 from datasets_app.models import Dataset
 from datasets_app.reading import columns, readers
+from datasets_app.reading.options import ColumnOptions
+from datasets_app.reading.rows import select_rows
 from datasets_app.versions import canonical
 from web.errors import LorasiteError
 
@@ -63,7 +65,7 @@ def test_any_damage_is_read_or_refused_with_a_message(file, sent):
     name, content = sent
     try:
         table = readers.read(file(content), name, limit=LIMIT)
-        rows = columns.select_rows(table, columns.choose_columns(table, None, None))
+        rows = select_rows(table, columns.choose_columns(table))
     except LorasiteError as error:
         assert str(error.message)
     else:
@@ -99,7 +101,9 @@ def test_format_order_line_ending_and_packing_make_no_difference_to_the_hash(fil
         content = written(rows, name, ending)
         sent = file(gzip.compress(content, mtime=0) if packed else content)
         table = readers.read(sent, name + ".gz" * packed, limit=LIMIT)
-        stored = columns.select_rows(table, columns.choose_columns(table, "text", "label")).frame
+        stored = select_rows(
+            table, columns.choose_columns(table, ColumnOptions(text=("text",), label=("label",)))
+        ).frame
         assert stored.height == len(rows) and table.broken_lines == 0
         digest = canonical.hash_rows(stored)
         expected = expected or digest

@@ -18,7 +18,8 @@ def send(browser, content, filename="My moods.csv"):
     return browser.post("/datasets/new/", {"file": SimpleUploadedFile(filename, content)})
 
 
-FORM = {"encoding": "utf-8", "delimiter": ",", "text_column": "comment", "label_column": "mood", "note": ""}
+FORM = {"encoding": "utf-8", "delimiter": ",", "note": ""}
+FORM |= {"column_0": "comment", "role_0": "text", "column_1": "mood", "role_1": "label"}
 
 
 def test_empty_list_says_what_to_do(browser):
@@ -52,7 +53,7 @@ def test_changed_guess_is_shown_before_anything_is_stored(browser):
     ("change", "says"),
     [
         ({"name": "../up"}, "starts with a letter"),
-        ({"label_column": "comment"}, "same column"),
+        ({"kind": "scores"}, "No row has both"),
         ({"name": ""}, "required"),
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 from datasets_app.reading import columns, readers
 from datasets_app.reading.archives import FileTooLargeError
 from datasets_app.reading.encodings import detect
+from datasets_app.reading.options import ColumnOptions, FileOptions
+from datasets_app.reading.rows import refuse_untrainable, select_rows
 from datasets_app.reading.table import ROW
 from web.errors import InvalidError
 
@@ -18,14 +20,14 @@ PAIRS = [("good morning", "good"), ("bad evening", "bad"), ("good night", "good"
 
 
 def read(path, name="data.csv", **options):
-    return readers.read(path, name, limit=LIMIT, **options)
+    return readers.read(path, name, limit=LIMIT, options=FileOptions(**options))
 
 
 def refused(path, name="data.csv", **options):
     with pytest.raises(InvalidError) as caught:
         table = read(path, name, **options)
-        rows = columns.select_rows(table, columns.choose_columns(table, None, None))
-        columns.refuse_untrainable(rows)
+        rows = select_rows(table, columns.choose_columns(table))
+        refuse_untrainable(rows)
     return caught.value
 
 
@@ -53,7 +55,7 @@ def _parquet():
 @pytest.mark.parametrize("packed", [False, True])
 def test_each_format_gives_the_same_rows(file, name, content, packed):
     table = read(file(gzip.compress(content, mtime=0) if packed else content), name + ".gz" * packed)
-    rows = columns.select_rows(table, columns.choose_columns(table, None, None)).frame
+    rows = select_rows(table, columns.choose_columns(table)).frame
     assert rows.select("text", "label").rows() == PAIRS
     assert rows["row"].to_list() == [1, 2, 3]
 
@@ -140,7 +142,9 @@ def test_missing_label_column_is_refused_with_the_columns_that_exist(file):
 def test_too_many_labels_are_refused(file):
     table = read(file("text,label\n" + "\n".join(f"text {i},label {i}" for i in range(300))))
     with pytest.raises(InvalidError, match="300 different values"):
-        columns.refuse_untrainable(columns.select_rows(table, columns.choose_columns(table, "text", "label")))
+        refuse_untrainable(
+            select_rows(table, columns.choose_columns(table, ColumnOptions(text=("text",), label=("label",))))
+        )
 
 
 def test_file_over_the_limit_is_413(file):
@@ -161,7 +165,7 @@ def test_endless_line_is_refused(file):
 
 def test_nul_bytes_and_lone_surrogates_become_replacement_characters(file):
     table = read(file(b"text,label\nni\x00ce,good\nbad,bad\n"))
-    assert columns.select_rows(table, columns.choose_columns(table, None, None)).frame["text"][0] == "ni\ufffdce"
+    assert select_rows(table, columns.choose_columns(table)).frame["text"][0] == "ni\ufffdce"
     table = read(file(b'{"text": "a\\ud800b\\u0000", "label": 1.0}\n{"text": "c", "label": 2}\n'), "a.jsonl")
     assert table.frame["text"][0] == "a?b\ufffd" and table.frame["label"].to_list() == ["1", "2"]
 
@@ -172,13 +176,13 @@ def test_nul_bytes_and_lone_surrogates_become_replacement_characters(file):
 def test_columns_are_guessed_by_name_or_shape(file, names):
     rows = [f"a longer piece of text number {i},{'ab'[i % 2]}" for i in range(40)]
     table = read(file("\n".join(["id," + names, *(f"{i},{r}" for i, r in enumerate(rows))])))
-    chosen = columns.choose_columns(table, None, None)
+    chosen = columns.choose_columns(table)
     assert [chosen.text, chosen.label] == names.split(",")
 
 
 def test_split_column_is_respected(file):
     table = read(file("text,label,split\na b c,x,train\nd e f,y,validation\ng h i,x,TEST\n"))
-    rows = columns.select_rows(table, columns.choose_columns(table, None, None)).frame
+    rows = select_rows(table, columns.choose_columns(table)).frame
     assert rows["split"].to_list() == ["train", "eval", "test"]
 
 

@@ -18,7 +18,8 @@ from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
 from datasets_app.models import DataTask, Suspect, Version
 from datasets_app.progress import ReportProgress
-from datasets_app.reading.columns import ColumnChoice, Rows, refuse_untrainable
+from datasets_app.reading.columns import ColumnChoice
+from datasets_app.reading.rows import Rows, refuse_untrainable
 from datasets_app.versions import creation
 from datasets_app.versions.upload_storage import AT_ONCE
 from engine.data.near_duplicates import normalised_text
@@ -60,7 +61,8 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
     after = _CHANGES[change["did"]](before, change)
     if after.equals(before):
         raise ConflictError(_("This changes no row, so no new version was made."))
-    rows = Rows(after, ColumnChoice("text", "label", "split" if "split" in after.columns else None))
+    choice = ColumnChoice(("text",), ("label",), split="split" if "split" in after.columns else None)
+    rows = Rows(after, choice, version.kind)
     refuse_untrainable(rows)
     columns = ["row", "text", "label", *(["split"] if "split" in before.columns else [])]
     same = before.select(columns).join(after.select(columns), on=columns, how="semi", nulls_equal=True).height
@@ -80,7 +82,7 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
 def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     """Fix the finding with the code `change["code"]`: repair its texts, or leave its rows out."""
     code = change["code"]
-    results = findings.run_checks(Rows(frame, ColumnChoice("text", "label", None))).results
+    results = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",)))).results
     result = next((result for result in results if result.code == code), None)
     if result is None:
         raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))

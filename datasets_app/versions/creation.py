@@ -23,16 +23,17 @@ from audit.services import record
 from datasets_app import descriptions
 from datasets_app.models import BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
+from datasets_app.reading.options import column_options, file_options
 from engine.config import SAMPLE_MODEL
 from web.disk import require_disk_space
-from web.errors import ConflictError
+from web.errors import ConflictError, InvalidError
 from web.names import require_valid_name
 
 if TYPE_CHECKING:
     import polars as pl
 
     from datasets_app.checks.findings import CheckResult
-    from datasets_app.reading.columns import Rows
+    from datasets_app.reading.rows import Rows
     from datasets_app.reading.table import Table
 
 _RESERVED = ("new", "tasks")  # addresses of pages and of the API
@@ -42,11 +43,24 @@ class StoreOptions(TypedDict, total=False):
     """What a person can say about a file; what is left out is guessed."""
 
     text_column: str | None
+    text_columns: list[str]  # in place of one: joined in this order
+    text_pair_column: str | None
     label_column: str | None
+    label_columns: list[str]  # in place of one: a column of yes and no for each label
+    split_column: str | None
+    split_values: dict[str, str]
+    kind: str | None
     encoding: str | None
     delimiter: str | None
+    quote: str | None
+    header: bool | None
+    skip_lines: int | None
+    sheet: str | None
     note: str
     description: str
+
+
+READ_OPTIONS = tuple(name for name in StoreOptions.__annotations__ if name not in ("note", "description"))
 
 
 @dataclass
@@ -90,15 +104,18 @@ def create_version(
     file: Path,
     filename: str,
     idempotency_key: str | None = None,
+    digest: str = "",
     limit: int | None = None,
     seconds: float | None = None,
     **options: Unpack[StoreOptions],
 ) -> Version:
     """Store a file as a new dataset, or as the next version of a dataset that the person manages.
 
-    A file that is refused leaves nothing behind. See `prepare_file` for `limit` and `seconds`.
+    A file that is refused leaves nothing behind. `digest`: what the key is bound to, by default the request. See
+    `prepare_file` for `limit` and `seconds`.
     """
-    digest = upload_fingerprint(file, name, options) if idempotency_key else ""
+    if idempotency_key and not digest:
+        digest = upload_fingerprint(file, name, options)
     if earlier := find_created(user, idempotency_key, digest, Version.objects.all()):
         return earlier
     prepared = prepare_file(user=user, name=name, file=file, filename=filename, limit=limit, seconds=seconds, **options)
@@ -118,15 +135,10 @@ def prepare_file(
     name: str,
     file: Path,
     filename: str,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    encoding: str | None = None,
-    delimiter: str | None = None,
-    note: str = "",
-    description: str = "",
     limit: int | None = None,
     seconds: float | None = None,
     report: ReportProgress = ignore_progress,
+    **options: Unpack[StoreOptions],
 ) -> PreparedVersion:
     """Read and check a file and write its rows to disk.
 
@@ -138,10 +150,7 @@ def prepare_file(
     table, rows = read_rows(
         file,
         filename,
-        text_column,
-        label_column,
-        encoding=encoding,
-        delimiter=delimiter,
+        options,
         limit=limit or settings.UPLOAD_LIMIT,
         seconds=seconds,
         report=report,
@@ -149,6 +158,8 @@ def prepare_file(
     source = describe_source(table, rows, filename)
     broken = table.broken_text
     del table  # `rows` has its cells now; a million rows need not be in memory twice
+    note = options.get("note", "")
+    description = options.get("description", "")
     prepared = prepare(user, name, rows, source=source, note=note, description=description, report=report)
     prepared.broken = broken
     return prepared
@@ -157,12 +168,9 @@ def prepare_file(
 def read_rows(
     file: Path,
     filename: str,
-    text_column: str | None,
-    label_column: str | None,
+    options: StoreOptions,
     *,
     limit: int,
-    encoding: str | None = None,
-    delimiter: str | None = None,
     seconds: float | None = None,
     report: ReportProgress = ignore_progress,
 ) -> "tuple[Table, Rows]":
@@ -170,37 +178,62 @@ def read_rows(
 
     A large file is read twice: its first rows to choose the columns, then these columns alone, which takes less memory.
     """
-    from datasets_app.reading import columns, sandbox  # polars takes half a second to import
+    from datasets_app.reading import columns, rows, sandbox  # polars takes half a second to import
 
     read = partial(
         sandbox.read,
         file,
         filename,
         limit=limit,
-        encoding=encoding,
-        delimiter=delimiter,
+        options=file_options(options),
         seconds=seconds,
         waiting=partial(report, "reading"),
     )
     table = read(head=True)
-    choice = columns.choose_columns(table, text_column, label_column)
+    choice = columns.choose_columns(table, column_options(options))
+    unused = [*columns.notes_on_choice(table, choice)]
     if not table.complete:
-        table = read(only=[name for name in (choice.text, choice.label, choice.split) if name])
-    rows = columns.select_rows(table, choice)
-    columns.refuse_untrainable(rows)
-    return table, rows
+        table = read(only=choice.columns)
+    refuse_mostly_broken(table)
+    selected = rows.select_rows(table, choice)
+    selected.notes = [*table.notes, *selected.notes, *unused]
+    rows.refuse_untrainable(selected)
+    return table, selected
+
+
+def refuse_mostly_broken(table: "Table") -> None:
+    """Raise InvalidError if more lines are broken than were read: they are read in the wrong way."""
+    if table.broken_lines > table.frame.height:
+        message = _(
+            "%(broken)s lines of this file can't be read, more than the %(rows)s that can, such as line %(row)s: “%(text)s”. "
+            "Nothing was stored. Check the delimiter and the quotation mark."
+        )
+        first = table.broken_examples[0]
+        facts = {"broken": table.broken_lines, "rows": table.frame.height}
+        facts |= {"row": first["row"], "text": first["text"][:80]}
+        raise InvalidError(message % facts, field="delimiter")
 
 
 def describe_source(table: "Table", rows: "Rows", filename: str) -> dict[str, Any]:
-    """Return `Version.source`: how the file was read."""
+    """Return `Version.source`: how the file was read. `reading.report` tells it to people and programs."""
+    choice = rows.choice
     return {
         "filename": Path(filename).name.replace("\x00", "")[:200],
         "kind": table.kind,
         "encoding": table.encoding,
         "delimiter": table.delimiter,
-        "text_column": rows.choice.text,
-        "label_column": rows.choice.label,
-        "split_column": rows.choice.split,
+        "quote": table.quote,
+        "header": table.header,
+        "sheet": table.sheet,
+        "skipped_lines": table.skipped_lines,
+        "text_column": choice.text,
+        "label_column": choice.label,
+        "split_column": choice.split,
+        "columns": {"text": choice.texts, "text_pair": choice.pair, "label": choice.labels, "split": choice.split},
+        "rows_read": rows.rows_read,
+        "left_out": rows.left_out,
+        "lines": table.lines,
+        "notes": rows.notes,
         "broken_lines": table.broken_lines,
         "broken_examples": table.broken_examples,
         "skipped": rows.skipped,
@@ -221,6 +254,7 @@ def prepare(
 ) -> PreparedVersion:
     """Check rows and write them to disk."""
     from datasets_app.checks import findings, text_statistics  # polars takes half a second to import
+    from datasets_app.reading.rows import count_labels
     from datasets_app.versions import canonical
 
     require_disk_space()
@@ -233,7 +267,8 @@ def prepare(
         author=user,
         note=note[:300],
         rows=frame.height,
-        labels=canonical.count_values(frame["label"]),
+        kind=rows.kind,
+        labels=count_labels(frame["label"], rows.kind),
         splits=canonical.count_splits(frame),
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: checks.tokens},
@@ -290,6 +325,8 @@ def _insert(prepared: PreparedVersion) -> Version:
             raise ConflictError(_("This name has just been taken. Choose another."), field="name") from None
     dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # serialises the next version number
     newest = dataset.versions.first()
+    if newest and not version.change and (newest.hash, newest.kind) == (version.hash, version.kind):
+        return newest  # the same rows are not a new version
     version.dataset = dataset
     version.parent = version.parent or newest
     version.number = newest.number + 1 if newest else 1

@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast
 
 from django.db import transaction
 
-from accounts.idempotency import KeyOfOtherModelError, create_once, find_created
+from accounts.idempotency import KeyOfOtherModelError, create_once, find_created, fingerprint
 from accounts.models import User
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress
@@ -37,12 +37,13 @@ def store_upload(
     name: str,
     pending: PendingUpload,
     idempotency_key: str | None = None,
+    digest: str = "",
     **options: Unpack[StoreOptions],
 ) -> Version | DataTask:
     """Store a small upload and return its version; else queue it and return the task.
 
     The size is that of the unpacked file. A small upload is queued too while all slots are taken. An upload that is refused
-    is kept, so that it can be sent again with other options.
+    is kept, so that it can be sent again with other options. `digest`: what the key is bound to, by default the request.
     """
     # pyarrow and polars take half a second to import
     from datasets_app.reading.archives import FileTooLargeError
@@ -50,12 +51,9 @@ def store_upload(
 
     # The key comes before the name: what it made may have been given away, and then the name is another person's.
     if idempotency_key:
-        digest = upload_fingerprint(pending.file, name, options)
-        for created in (Version.objects.all(), DataTask.objects.all()):
-            with suppress(KeyOfOtherModelError):
-                earlier = find_created(user, idempotency_key, digest, created)
-                if earlier:
-                    return cast("Version | DataTask", earlier)
+        digest = digest or upload_fingerprint(pending.file, name, options)
+        if earlier := _find_stored(user, idempotency_key, digest):
+            return earlier
     check_name(user, name)
     if pending.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
         try:
@@ -65,6 +63,7 @@ def store_upload(
                 file=pending.file,
                 filename=pending.filename,
                 idempotency_key=idempotency_key,
+                digest=digest,
                 limit=AT_ONCE,
                 seconds=QUICK_SECONDS,
                 **options,
@@ -75,7 +74,29 @@ def store_upload(
             log.info("The data worker reads the upload for %s: %s", name, error)
         finally:
             check_slots.release()
-    return submit_upload(user=user, name=name, pending=pending, idempotency_key=idempotency_key, **options)
+    return submit_upload(
+        user=user, name=name, pending=pending, idempotency_key=idempotency_key, digest=digest, **options
+    )
+
+
+def key_of_page(token: str) -> tuple[str, str]:
+    """Return the idempotency key of a preview page, and what it is bound to: pressing its button twice stores once."""
+    return f"upload:{token}", fingerprint("upload", token)
+
+
+def stored_by_page(user: User, token: str) -> Version | DataTask | None:
+    """Return what the preview page of this upload has stored."""
+    return _find_stored(user, *key_of_page(token))
+
+
+def _find_stored(user: User, key: str, digest: str) -> Version | DataTask | None:
+    """Return the version or the task that the key created."""
+    for created in (Version.objects.all(), DataTask.objects.all()):
+        with suppress(KeyOfOtherModelError):
+            earlier = find_created(user, key, digest, created)
+            if earlier:
+                return cast("Version | DataTask", earlier)
+    return None
 
 
 def submit_upload(
@@ -84,10 +105,12 @@ def submit_upload(
     name: str,
     pending: PendingUpload,
     idempotency_key: str | None = None,
+    digest: str = "",
     **options: Unpack[StoreOptions],
 ) -> DataTask:
     """Let the queue read, check and store an upload."""
-    digest = upload_fingerprint(pending.file, name, options) if idempotency_key else ""
+    if idempotency_key and not digest:
+        digest = upload_fingerprint(pending.file, name, options)
     arguments = {"token": pending.token, **options}
     create = partial(submit, user=user, kind=DataTask.Kind.STORE, name=name, arguments=arguments)
     return create_once(user, idempotency_key, digest, DataTask.objects.all(), create)

@@ -29,7 +29,7 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
             grant_access(thing, to=people["reader"])
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
-    token = uploads.keep_upload(user=people["owner"], upload=upload).token
+    token = uploads.keep_upload(user=people["owner"], files=[upload]).token
     ids = {
         "task_id": str(owned.task.pk),
         "waiting": str(waiting.task.pk),

@@ -1,7 +1,8 @@
 """manage.py datasets import|list|validate, each with --json for programs."""
 
+from argparse import BooleanOptionalAction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
@@ -10,6 +11,8 @@ from accounts.commands import acting_user
 from datasets_app import descriptions, selectors, services
 from datasets_app.models import Version
 from datasets_app.reading import hub
+from datasets_app.versions.creation import READ_OPTIONS, StoreOptions, describe_source
+from datasets_app.versions.reading_report import reading_report
 from web.commands import MISSING, MISUSED, JsonOrTextCommand, add_user_and_json_options
 
 
@@ -27,8 +30,7 @@ class Command(JsonOrTextCommand):
         check = commands.add_parser("validate", help="check a file; nothing is stored")
         for command in (add, check):
             command.add_argument("file", type=Path, nargs="?" if command is add else None)
-            for option in ("--text-column", "--label-column", "--encoding", "--delimiter"):
-                command.add_argument(option)
+            _add_reading_options(command)
         shown = commands.add_parser("list", help="the datasets with their newest versions")
         for command in (add, check, shown):
             add_user_and_json_options(command)
@@ -48,12 +50,16 @@ class Command(JsonOrTextCommand):
     def store(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         """Store a file or a data set of the hub; answer with the version and its findings."""
         user = acting_user(options["user"])
-        names = ("name", "note", "text_column", "label_column")
-        common = {name: options[name] for name in names}
+        common = {"name": options["name"], "note": options["note"]}
         if options["hub"]:
             revision = hub.pin_revision(options["hub"], options["revision"])
             prepared = hub.prepare_dataset(
-                user=user, hub=options["hub"], config=options["config"], revision=revision, **common
+                user=user,
+                hub=options["hub"],
+                config=options["config"],
+                revision=revision,
+                **common,
+                **_reading_options(options),
             )
             version = services.insert(prepared)
         elif options["file"]:
@@ -61,15 +67,15 @@ class Command(JsonOrTextCommand):
                 user=user,
                 file=options["file"],
                 filename=options["file"].name,
-                encoding=options["encoding"],
-                delimiter=options["delimiter"],
                 **common,
+                **_reading_options(options),
             )
         else:
             raise CommandError("Name a file, or a data set of the hub with --hub.", returncode=MISUSED)
         findings = [{"code": f.code, "severity": f.severity, "count": f.count} for f in version.findings.all()]
-        answer = {**_describe(version), "findings": findings}
-        return answer, [f"{version}: {version.rows} rows", *map(_finding_line, findings)]
+        read = reading_report(version)
+        answer = {**_describe(version), "read": read, "findings": findings}
+        return answer, [f"{version}: {version.rows} rows", *_reading_lines(read), *map(_finding_line, findings)]
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         """Answer with the newest version of each dataset."""
@@ -86,19 +92,58 @@ class Command(JsonOrTextCommand):
         table, rows = services.read_rows(
             file,
             file.name,
-            options["text_column"],
-            options["label_column"],
+            _reading_options(options),
             limit=settings.UPLOAD_LIMIT,
-            encoding=options["encoding"],
-            delimiter=options["delimiter"],
         )
         results = [
             {"code": result.code, "severity": result.severity, "count": result.count, "examples": result.examples}
             for result in findings.run_checks(rows).results
         ]
-        answer = {"rows": rows.frame.height, "broken_lines": table.broken_lines, "findings": results}
+        unstored = Version(rows=rows.frame.height, source=describe_source(table, rows, file.name))
+        read = reading_report(unstored)
+        answer = {
+            "rows": rows.frame.height,
+            "kind": rows.kind,
+            "broken_lines": table.broken_lines,
+            "read": read,
+            "findings": results,
+        }
         head = f"{file.name}: {rows.frame.height} rows, {table.broken_lines} broken lines"
-        return answer, [head, *map(_finding_line, results)]
+        return answer, [head, *_reading_lines(read), *map(_finding_line, results)]
+
+
+def _add_reading_options(command: CommandParser) -> None:
+    """Add what a person can say about a file; what is left out is guessed."""
+    command.add_argument(
+        "--text-column", action="append", dest="text_columns", metavar="COLUMN", help="several: joined"
+    )
+    command.add_argument("--text-pair-column", metavar="COLUMN", help="a second text of each row")
+    command.add_argument(
+        "--label-column",
+        action="append",
+        dest="label_columns",
+        metavar="COLUMN",
+        help="several: yes or no for each label",
+    )
+    command.add_argument("--split-column", metavar="COLUMN")
+    command.add_argument("--kind", choices=Version.Kind.values)
+    command.add_argument("--encoding")
+    command.add_argument("--delimiter")
+    command.add_argument("--quote", help="the quotation mark; empty: marks are part of the texts")
+    command.add_argument("--header", action=BooleanOptionalAction, help="whether the first line names the columns")
+    command.add_argument("--skip-lines", type=int, metavar="N", help="before the header")
+    command.add_argument("--sheet", help="of a workbook")
+
+
+def _reading_options(options: dict[str, Any]) -> StoreOptions:
+    given = {name: options[name] for name in READ_OPTIONS if options.get(name) is not None}
+    return cast(StoreOptions, given)
+
+
+def _reading_lines(read: dict[str, Any]) -> list[str]:
+    """Return what to tell of how a file was read."""
+    left_out = [f"{count} rows left out: {reason}" for reason, count in read["rows_left_out"].items()]
+    return [*left_out, *read["notes"]]
 
 
 def _describe(version: Version) -> dict[str, Any]:
@@ -107,6 +152,7 @@ def _describe(version: Version) -> dict[str, Any]:
         "version": version.number,
         "rows": version.rows,
         "labels": version.labels,
+        "kind": version.kind,
     }
 
 

@@ -1,0 +1,261 @@
+"""Guess how a delimited text file is written: delimiter, quotation mark, lines before the header, and whether there is one.
+
+Everything is decided from the first lines, and only what a person did not say. The numbers below come from real files; each
+rule has its smallest file in the tests.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from django.utils.translation import gettext as _
+
+from datasets_app.reading.names import LABEL_NAMES, TEXT_NAMES
+from datasets_app.reading.options import FileOptions
+from datasets_app.reading.records import Dialect, Record, RecordReader
+from web.errors import InvalidError
+
+DELIMITERS = ",\t;|"
+RARE_DELIMITERS = "@:^~#\x01\x1f "  # tried when none of the usual ones gives even lines
+_EVEN = 0.8  # share of lines with the usual number of cells, from which a delimiter is taken for certain
+_SAMPLE_RECORDS = 1000
+_MOST_PREAMBLE = 50  # lines before the header
+_FEW_VALUES = 100  # different values of a column that names classes
+_LONGEST_CLASS = 60  # characters of a class's name
+_LONG_CELL = 60  # characters: no column is called so
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A dialect, and where the rows begin."""
+
+    dialect: Dialect
+    skipped_lines: int  # before the header, or before the first row where there is none
+    names: list[str]  # of the header; empty where there is none
+    width: int  # cells of a record
+    has_row_names: bool = False  # the first cell of each record has no name
+    nameless_last: bool = False  # the last cell of each record has no name
+    missing_name: str = ""  # the last name of a header with one name more than the records have cells
+    classes: dict[int, frozenset[str]] = field(default_factory=dict)  # {column: its values}, where they are few
+
+
+def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: str) -> Layout:
+    """Return the layout of a file that begins with these lines. A choice in `options` is not doubted."""
+    start = options.skip_lines or 0
+    delimiter = options.delimiter
+    if not start and (named := re.fullmatch(r'"?sep=(.)"?\s*', lines[0] if lines else "")):
+        start = 1  # Excel's first line names the delimiter
+        delimiter = delimiter or named.group(1)
+    body = lines[start:]
+    dialect = _guess_dialect(body, delimiter, options.quote, default_delimiter)
+    records = _parse(body, dialect)
+    if not records:
+        return Layout(dialect, start, [], 1)
+
+    width = _usual_width(records)
+    if options.skip_lines is None:
+        skipped = _count_preamble(records, width)
+        start += sum(record.lines for record in records[:skipped])
+        records = records[skipped:]
+        # blank lines and the lines of the preamble stand in the file, too
+        start += _blank_lines_before(lines[start:])
+    cells = [record.cells for record in records]
+    first = cells[0]
+    rows = [row for row in cells[1:] if len(row) == width]
+    has_row_names = len(first) == width - 1 and len(rows) > 1 and _are_unique(row[0] for row in rows)
+    has_header = options.header
+    if has_header is None:
+        has_header = has_row_names or len(first) != width or is_header(first, rows)
+    data = rows if has_header else [row for row in cells if len(row) == width]
+    classes = _find_classes(data, width)
+    if not has_header:
+        return Layout(dialect, start, [], width, classes=classes)
+    if abs(len(first) - width) > 1:
+        raise _header_differs(first, width)
+    names, missing_name = _fit_names(first, width, has_row_names=has_row_names)
+    nameless_last = len(first) == width - 1 and not has_row_names
+    return Layout(dialect, start, names, width, has_row_names, nameless_last, missing_name, classes)
+
+
+def _blank_lines_before(lines: Sequence[str]) -> int:
+    return next((number for number, line in enumerate(lines) if line.strip()), 0)
+
+
+def _header_differs(first: Sequence[str], width: int) -> InvalidError:
+    """Return the error for a header that does not fit the lines below it."""
+    message = _(
+        "The header has %(names)s names (%(first)s), but the lines below it have %(cells)s cells. Nothing was stored. Check the "
+        "delimiter, or say how many lines stand before the header, or that there is none."
+    )
+    facts = {"names": len(first), "first": ", ".join(first[:5])[:80], "cells": width}
+    return InvalidError(message % facts, field="header")
+
+
+def _fit_names(first: Sequence[str], width: int, *, has_row_names: bool) -> tuple[list[str], str]:
+    """Return the names of a header fitted to the records, and the last name where it has one more than they have cells."""
+    names = [*first]
+    if has_row_names:
+        return ["row name", *names], ""
+    if len(names) == width + 1:
+        return names[:width], names[width].strip()
+    return names[:width] + [""] * (width - len(names)), ""
+
+
+# --- delimiter and quotation mark ------------------------------------------------------------------------------------
+
+
+def _guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, default: str) -> Dialect:
+    """Return the dialect that cuts the lines most evenly into the most cells."""
+    quote = _guess_quote(lines) if quote is None else quote
+    escape = "\\" if quote and _escapes_with_backslash(lines, quote) else ""
+    candidates = [Dialect(d, quote, escape) for d in (delimiter or DELIMITERS)]
+    scored = [(_evenness(lines, dialect), dialect) for dialect in candidates]
+    best_score, best = max(scored, key=lambda pair: (*pair[0], pair[1].delimiter == default))
+    if best_score[0] >= _EVEN:
+        return best
+    # Perhaps only the first or the last delimiter of a line counts, because texts hold it too.
+    for candidate in delimiter or DELIMITERS + RARE_DELIMITERS:
+        for once in ("", "first", "last"):
+            dialect = Dialect(candidate, quote if not once else "", "" if once else escape, once)
+            if _separates_classes(lines, dialect):
+                return dialect
+    if best_score[1] < 2 and not delimiter:
+        return Dialect(default, quote, escape)
+    return best
+
+
+def _guess_quote(lines: Sequence[str]) -> str:
+    """Return the quotation mark: the single one where it begins and ends most cells, as in 'sport';'The text'."""
+    singles = sum(bool(re.search(r"(?:^|[,\t;|])'.*'(?:$|[,\t;|])", line.rstrip("\r\n"))) for line in lines)
+    doubles = sum('"' in line for line in lines)
+    return "'" if singles > max(len(lines) * 0.5, doubles) else '"'
+
+
+def _escapes_with_backslash(lines: Sequence[str], quote: str) -> bool:
+    r"""Return whether marks inside of quoted cells are written \" (R, MySQL), and not doubled.
+
+    Only marks before an ordinary character tell: a quoted cell may end with a backslash, or be empty.
+    """
+    inside = rf"(?=[^{quote}{re.escape(DELIMITERS)}\r\n])"
+    escaped = re.compile(rf"\\{quote}{inside}")
+    doubled = re.compile(rf"[^{quote}{re.escape(DELIMITERS)}]{quote}{quote}{inside}")
+    return sum(bool(escaped.search(line)) for line in lines) > sum(bool(doubled.search(line)) for line in lines)
+
+
+def _evenness(lines: Sequence[str], dialect: Dialect) -> tuple[float, int]:
+    """Return the share of records with the usual number of cells, rounded, and this number; 0 for a single cell."""
+    records = _parse(lines, dialect)
+    if not records:
+        return 0.0, 0
+    width = _usual_width(records)
+    if width < 2:
+        return 0.0, width
+    # an open cell or a cut record at the end of the sample says nothing
+    return round(sum(len(record.cells) == width for record in records) / len(records), 1), width
+
+
+def _separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
+    """Return whether the lines fall into two cells nearly all, of which one has few short values and the other is a text."""
+    records = [record.cells for record in _parse(lines, dialect)]
+    pairs = [cells for cells in records if len(cells) == 2]
+    if len(pairs) < 4 or len(pairs) < len(records) * 0.95:
+        return False
+    classes = _find_classes(pairs, 2)
+    if len(classes) != 1:
+        return False
+    text = 1 - next(iter(classes))
+    lengths = sorted(len(cells[text]) for cells in pairs)
+    return lengths[len(lengths) // 2] >= 10 and any(" " in cells[text] or not cells[text].isascii() for cells in pairs)
+
+
+def _parse(lines: Sequence[str], dialect: Dialect) -> list[Record]:
+    reader = RecordReader(dialect)
+    records = []
+    for record in reader.read(iter(lines)):
+        records.append(record)
+        if len(records) == _SAMPLE_RECORDS:
+            break
+    return records
+
+
+def _usual_width(records: Sequence[Record]) -> int:
+    """Return the most frequent number of cells; of equally frequent ones the largest."""
+    counts = Counter(len(record.cells) for record in records)
+    return max(counts, key=lambda width: (counts[width], width))
+
+
+# --- the header ------------------------------------------------------------------------------------------------------
+
+
+def _count_preamble(records: Sequence[Record], width: int) -> int:
+    """Return how many records stand before the header: titles and comments, which have fewer cells than the others.
+
+    A header may have one name fewer (row names without a name) or more (an unused one at its end) than records have cells.
+    """
+    first_even = next((i for i, record in enumerate(records) if len(record.cells) == width), 0)
+    if first_even > _MOST_PREAMBLE:
+        return 0
+    if first_even == 0:
+        return 0
+    before = records[first_even - 1].cells
+    below = [record.cells for record in records[first_even + 1 :] if len(record.cells) == width]
+    if (len(before) == 1 and width > 2) or is_header(records[first_even].cells, below, by_name_only=True):
+        return first_even  # a title or comment stands before the header
+    return first_even - 1 if len(before) > 1 else first_even
+
+
+def is_header(first: Sequence[str], rows: Sequence[Sequence[str]], *, by_name_only: bool = False) -> bool:
+    """Return whether the first record names the columns; where nothing tells, it does, unless `by_name_only`."""
+    if not rows:
+        return True
+    if any(_is_value(cell, [row[i] for row in rows]) for i, cell in enumerate(first)):
+        return False
+    known = {*TEXT_NAMES, *LABEL_NAMES, "id", "index", "split", "text", "label"}
+    if any(" ".join(cell.lower().split()) in known for cell in first):
+        return True
+    for i, cell in enumerate(first):
+        values = [row[i] for row in rows]
+        if _mostly_numbers(values) and is_number(cell):
+            return False
+        if len(cell) > _LONG_CELL:
+            return False
+        lengths = sorted(len(value) for value in values)
+        # a text as long as the others, of several words, is no name
+        if lengths[len(lengths) // 2] > 20 and len(cell) >= lengths[len(lengths) // 10] and len(cell.split()) > 3:
+            return False
+    return not by_name_only
+
+
+def _is_value(cell: str, values: Sequence[str]) -> bool:
+    """Return whether a cell is one of the few values that repeat in its column."""
+    counts = Counter(values)
+    repeats = len(counts) <= max(2, len(values) // 3) and len(counts) <= _FEW_VALUES
+    return repeats and counts[cell] >= 2 and bool(cell.strip()) and cell not in ("label", "class")
+
+
+def _mostly_numbers(values: Sequence[str]) -> bool:
+    filled = [value for value in values if value.strip()]
+    return bool(filled) and sum(is_number(value) for value in filled) >= len(filled) * 0.95
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number as programs write it."""
+    return bool(re.fullmatch(r"\s*[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?\s*", cell))
+
+
+def _find_classes(rows: Sequence[Sequence[str]], width: int) -> dict[int, frozenset[str]]:
+    """Return {column: its values} of the columns with few short values that repeat."""
+    classes = {}
+    for i in range(width):
+        counts = Counter(row[i] for row in rows if len(row) == width)
+        repeated = [value for value, count in counts.items() if count > 1]
+        is_few = len(counts) <= _FEW_VALUES and len(counts) <= max(2, sum(counts.values()) // 4)
+        if is_few and repeated and max(map(len, counts)) <= _LONGEST_CLASS:
+            classes[i] = frozenset(counts)
+    return classes
+
+
+def _are_unique(values: Iterable[str]) -> bool:
+    listed = [*values]
+    return len(set(listed)) == len(listed)

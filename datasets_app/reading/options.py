@@ -1,0 +1,79 @@
+"""What a person can say about a file. What is left out is guessed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from web.errors import InvalidError
+
+KINDS = ("labels", "multi_label", "scores", "spans")  # of datasets that can be stored
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How to turn the bytes of a file into a table."""
+
+    encoding: str = ""
+    delimiter: str = ""
+    quote: str | None = None  # an empty string: marks are part of the texts
+    header: bool | None = None
+    skip_lines: int | None = None  # before the header, or before the first row
+    sheet: str = ""
+
+    def __post_init__(self) -> None:
+        if self.delimiter and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            message = _("The delimiter must be one character, such as a comma or a tab.")
+            raise InvalidError(message, field="delimiter")
+        if self.quote and (len(self.quote) != 1 or self.quote in "\r\n" or self.quote == self.delimiter):
+            message = _("The quotation mark must be one character, and not the delimiter.")
+            raise InvalidError(message, field="quote")
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns of the table hold what."""
+
+    text: tuple[str, ...] = ()  # joined in this order
+    text_pair: str = ""
+    label: tuple[str, ...] = ()  # several: one column of yes and no for each label
+    split: str = ""
+    split_values: Mapping[str, str] = field(default_factory=dict)  # {value in the file: train, eval, test or ""}
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind and self.kind not in KINDS:
+            message = _("“%(kind)s” is no kind of dataset that can be stored. Choose one of: %(known)s.")
+            raise InvalidError(message % {"kind": self.kind[:40], "known": ", ".join(KINDS)}, field="kind")
+
+
+def file_options(fields: Mapping[str, Any]) -> FileOptions:
+    """Return the options for reading the file among the fields of a form, a request or a task."""
+    skip_lines = fields.get("skip_lines")
+    return FileOptions(
+        encoding=fields.get("encoding") or "",
+        delimiter=fields.get("delimiter") or "",
+        quote=fields.get("quote"),
+        header=fields.get("header"),
+        skip_lines=int(skip_lines) if skip_lines not in (None, "") else None,
+        sheet=fields.get("sheet") or "",
+    )
+
+
+def column_options(fields: Mapping[str, Any]) -> ColumnOptions:
+    """Return the options for choosing columns among the fields of a form, a request or a task."""
+    text = tuple(fields.get("text_columns") or ()) or _as_tuple(fields.get("text_column"))
+    label = tuple(fields.get("label_columns") or ()) or _as_tuple(fields.get("label_column"))
+    return ColumnOptions(
+        text=text,
+        text_pair=fields.get("text_pair_column") or "",
+        label=label,
+        split=fields.get("split_column") or "",
+        split_values=fields.get("split_values") or {},
+        kind=fields.get("kind") or "",
+    )
+
+
+def _as_tuple(name: str | None) -> tuple[str, ...]:
+    return (name,) if name else ()

@@ -1,0 +1,307 @@
+"""Make the rows to store: text, label and split of each record, and a count of what was left out and why."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+from django.utils.translation import gettext as _
+
+from datasets_app.reading.columns import MOST_LABELS, YES, ColumnChoice
+from datasets_app.reading.table import ROW, Table, cell
+from datasets_app.versions.canonical import SLICE
+from engine.data.labelled_rows import SPLIT_NAMES
+from web.errors import InvalidError
+
+# white space and characters that nobody sees: zero-width ones, marks of direction, soft hyphens, variation selectors
+INVISIBLE = (
+    r"[\s\x00-\x1f\x7f-\xa0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202f"
+    r"\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+)
+_NUMBER = re.compile(r"\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*")
+_WHOLE = re.compile(r"\s*[-+]?\d+\.0+\s*")
+_FEWEST_SCORES = 11  # different numbers, some of them decimals: fewer are the classes of a scale
+_SEPARATORS = ",;|"  # of several labels in one cell
+LEFT_OUT = ("no_text", "no_label", "several_labels", "not_a_number", "other_split")
+
+
+@dataclass
+class Rows:
+    """The rows to store (text, label, row, perhaps split and text_pair), and what was left out."""
+
+    frame: pl.DataFrame
+    choice: ColumnChoice
+    kind: str = "labels"
+    rows_read: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)  # {reason: rows}
+    skipped_examples: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> int:
+        """Rows without text or label."""
+        return self.left_out.get("no_text", 0) + self.left_out.get("no_label", 0)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the labels of a table are, and how each cell of the label column is stored.
+
+    A stored label is a string; several labels of a row are a JSON list of strings, spans one of {start, end, label}. An empty
+    string means that there is none, and the reasons in LEFT_OUT that the row has to be left out.
+    """
+
+    kind: str
+    cells: pl.Series
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def select_rows(table: Table, choice: ColumnChoice) -> Rows:
+    """Return the rows to store, with one kind of line ending and of split name; those left out are counted."""
+    labels = read_labels(table, choice)
+    frame = table.frame.with_columns(labels.cells.alias("\x00label"))
+    kept = []
+    left_out: dict[str, int] = {}
+    examples: list[dict[str, Any]] = []
+    for cells in frame.iter_slices(SLICE):  # slice by slice, so that no column is in memory twice
+        rows = _columns_to_store(cells, choice)
+        reason = _reasons(rows)
+        rows = rows.with_columns(reason.alias("reason"))
+        kept.append(rows.filter(pl.col("reason") == "").drop("reason"))
+        without = rows.filter(pl.col("reason") != "")
+        for name, count in without["reason"].value_counts().iter_rows():
+            left_out[name] = left_out.get(name, 0) + count
+        for row in without.filter(pl.col("reason").is_in(["no_text", "no_label"])).head(5).iter_rows(named=True):
+            if len(examples) < 5:
+                label = "" if row["label"] in LEFT_OUT else row["label"][:80]
+                examples.append({"row": row["row"], "text": row["text"][:200], "label": label})
+    rows_read = frame.height + sum(table.left_out.values())
+    return Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
+
+
+def _columns_to_store(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame:
+    texts = [_clean(cells[name]) for name in choice.texts]
+    text = texts[0]
+    if len(texts) > 1:
+        joined = pl.concat_list(*(s.alias(str(i)).str.strip_chars() for i, s in enumerate(texts)))
+        text = pl.select(joined.list.eval(pl.element().filter(pl.element() != "")).list.join("\n")).to_series()
+    columns = [text.alias("text"), cells["\x00label"].alias("label"), cells[ROW].alias("row")]
+    if choice.split:
+        values = cells[choice.split].str.strip_chars().str.to_lowercase()
+        columns.append(values.replace(SPLIT_NAMES | choice.split_values).alias("split"))
+    if choice.pair:
+        columns.append(_clean(cells[choice.pair]).alias("text_pair"))
+    return pl.DataFrame(columns)
+
+
+def _reasons(rows: pl.DataFrame) -> pl.Series:
+    """Return why each row is left out; an empty string for those that are stored."""
+    is_empty = pl.col("text").str.replace_all(INVISIBLE, "") == ""
+    if "text_pair" in rows.columns:
+        is_empty = is_empty | (pl.col("text_pair").str.replace_all(INVISIBLE, "") == "")
+    label = pl.col("label")
+    reason = (
+        pl.when(is_empty)
+        .then(pl.lit("no_text"))
+        .when(label == "")
+        .then(pl.lit("no_label"))
+        .when(label.str.starts_with("\x00"))
+        .then(label.str.slice(1))
+        .otherwise(pl.lit(""))
+    )
+    return rows.select(reason.alias("reason"))["reason"]
+
+
+def _clean(cells: pl.Series) -> pl.Series:
+    """Normalise line endings and replace NUL, which PostgreSQL refuses. A column without either is not copied."""
+    if not cells.str.contains_any(["\r", "\x00"]).any():
+        return cells
+    return cells.str.replace_all(r"\r\n?", "\n").str.replace_all("\x00", "\ufffd", literal=True)
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def read_labels(table: Table, choice: ColumnChoice) -> Labels:
+    """Return what the labels are, by the person's choice or by their content, and how each cell is stored."""
+    if len(choice.labels) > 1:
+        return _labels_of_flags(table, choice)
+    assert choice.label
+    cells = _clean(table.frame[choice.label]).str.strip_chars()
+    if (table.labels_kind == "spans" and choice.label == table.label) or choice.kind == "spans":
+        return Labels("spans", _map(cells, _stored_spans))
+    if choice.label in table.lists:
+        return _labels_of_lists(cells, choice.kind)
+    values = cells.unique().to_list()
+    if choice.kind == "multi_label" or (not choice.kind and _hold_several(values)):
+        parts = {
+            value: [part.strip() for part in re.split(f"[{_SEPARATORS}]", value) if part.strip()] for value in values
+        }
+        stored = _map(cells, lambda value: _as_json(parts[value]) if value else "")
+        return Labels("multi_label", stored, [{"code": "several_in_cell", "column": choice.label}])
+    if choice.kind == "scores" or (not choice.kind and _are_scores(values)):
+        return Labels("scores", _map(cells, _stored_score))
+    if all(_WHOLE.fullmatch(value) or _is_whole(value) for value in values if value) and any(
+        _WHOLE.fullmatch(value) for value in values
+    ):
+        note = {"code": "whole_numbers", "column": choice.label}
+        return Labels("labels", _map(cells, lambda value: value.partition(".")[0]), [note])
+    return Labels("labels", cells)
+
+
+def _map(cells: pl.Series, change: Callable[[str], str]) -> pl.Series:
+    """Return the cells changed; each different cell is changed once."""
+    return cells.replace_strict({value: change(value) for value in cells.unique().to_list()}, return_dtype=pl.String)
+
+
+def _as_json(labels: Sequence[str]) -> str:
+    return json.dumps(sorted(dict.fromkeys(labels)), ensure_ascii=False)
+
+
+def _is_whole(value: str) -> bool:
+    return bool(re.fullmatch(r"[-+]?\d+", value))
+
+
+def _labels_of_flags(table: Table, choice: ColumnChoice) -> Labels:
+    """Return the labels of columns of yes and no: one each if every row has exactly one yes."""
+    flags = [table.frame[name].str.strip_chars().str.to_lowercase().is_in([*YES]) for name in choice.labels]
+    counts = pl.select(
+        pl.sum_horizontal(*(flag.cast(pl.UInt32).alias(str(i)) for i, flag in enumerate(flags)))
+    ).to_series()
+    names = pl.DataFrame([flag.alias(str(i)) for i, flag in enumerate(flags)]).select(
+        pl.concat_list(pl.when(pl.col(str(i))).then(pl.lit(name)) for i, name in enumerate(choice.labels))
+        .list.drop_nulls()
+        .alias("names")
+    )["names"]
+    is_one_each = bool((counts == 1).all())
+    if choice.kind == "labels" or (not choice.kind and is_one_each):
+        one = names.list.join("\n")
+        stored = pl.select(
+            pl.when(counts == 1).then(one).when(counts > 1).then(pl.lit("\x00several_labels")).otherwise(pl.lit(""))
+        ).to_series()
+        return Labels("labels", stored, [{"code": "flag_columns", "columns": [*choice.labels]}])
+    joined = names.list.join("\x1f")
+    stored = _map(joined, lambda value: _as_json(value.split("\x1f") if value else []))
+    return Labels("multi_label", stored, [{"code": "several_labels", "columns": [*choice.labels]}])
+
+
+def _labels_of_lists(cells: pl.Series, kind: str) -> Labels:
+    """Return the labels of a column of lists: one each if no list has more than one."""
+    lists = {value: _parse_list(value) for value in cells.unique().to_list()}
+    most = max(map(len, lists.values()), default=0)
+    if kind == "labels" or (not kind and most <= 1):
+
+        def one(value: str) -> str:
+            labels = lists[value]
+            return "" if not labels else labels[0] if len(labels) == 1 else "\x00several_labels"
+
+        return Labels("labels", _map(cells, one))
+    stored = _map(cells, lambda value: _as_json(lists[value]) if value else "")
+    return Labels("multi_label", stored, [{"code": "several_labels", "columns": []}])
+
+
+def _parse_list(value: str) -> list[str]:
+    """Return the labels of a cell that is a JSON list, or a plain value."""
+    try:
+        parsed = json.loads(value) if value.startswith("[") else None
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, list):
+        return [value] if value else []
+    return [label for part in parsed if (label := cell(part).strip())]
+
+
+def _hold_several(values: Sequence[str]) -> bool:
+    """Return whether cells hold several labels, as in "4,27": far fewer parts than combinations, most of them also alone."""
+    combined = [value for value in values if any(separator in value for separator in _SEPARATORS)]
+    if len(combined) < 2 or len(values) - len(combined) < 2:
+        return False
+    parts = {part.strip() for value in combined for part in re.split(f"[{_SEPARATORS}]", value)}
+    alone = {value for value in values if value not in combined}
+    return all(0 < len(part) <= 40 for part in parts) and len(parts & alone) >= len(parts) * 0.6
+
+
+def _are_scores(values: Sequence[str]) -> bool:
+    """Return whether labels are numbers on a scale: all numbers, some decimals, and many different ones."""
+    filled = [value for value in values if value]
+    if len(filled) < _FEWEST_SCORES or not all(_NUMBER.fullmatch(value) for value in filled):
+        return False
+    decimals = sum(not _is_whole(value) and not _WHOLE.fullmatch(value) for value in filled)
+    return decimals > len(filled) / 4 or len(filled) > MOST_LABELS
+
+
+def _stored_score(value: str) -> str:
+    """Return a number as Python writes it; a reason to leave the row out for anything else."""
+    if not value:
+        return ""
+    if not _NUMBER.fullmatch(value):
+        return "\x00not_a_number"
+    number = float(value.replace(",", "."))
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def _stored_spans(value: str) -> str:
+    if not value:
+        return ""
+    try:
+        spans = json.loads(value)
+        listed = [{"start": int(s["start"]), "end": int(s["end"]), "label": str(s["label"])} for s in spans]
+    except (ValueError, KeyError, TypeError):
+        return "\x00no_label"
+    return json.dumps(sorted(listed, key=lambda s: (s["start"], s["end"], s["label"])), ensure_ascii=False)
+
+
+def labels_of(label: str, kind: str) -> list[str]:
+    """Return the names of the labels in a stored label."""
+    if kind in ("multi_label", "spans"):
+        listed = json.loads(label)
+        return [part["label"] if kind == "spans" else part for part in listed]
+    return [] if kind == "scores" else [label]
+
+
+def count_labels(labels: pl.Series, kind: str) -> dict[str, int]:
+    """Return {label: rows}, the most frequent first; empty for scores."""
+    counts: dict[str, int] = {}
+    for stored, rows in labels.value_counts().iter_rows():
+        for label in dict.fromkeys(labels_of(stored, kind)):
+            counts[label] = counts.get(label, 0) + rows
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def refuse_untrainable(rows: Rows) -> None:
+    """Raise InvalidError if no model can be trained on the rows: there are none, or one label, or far too many labels."""
+    if rows.frame.is_empty():
+        message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
+        raise InvalidError(message, field="text_column")
+    if rows.kind == "scores":
+        count = rows.frame["label"].n_unique()
+    else:
+        names = count_labels(rows.frame["label"], rows.kind)
+        count = len(names)
+    if count < (1 if rows.kind == "spans" else 2):
+        if rows.kind == "labels":
+            message = _(
+                "Every row has the same label, “%(label)s”. Training needs at least two. Nothing was stored.%(left_out)s"
+            )
+            facts = {"label": rows.frame["label"][0][:80], "left_out": _say_left_out(rows)}
+            raise InvalidError(message % facts, field="label_column")
+        message = _(
+            "The rows have too few different labels to learn from. Nothing was stored. Choose another label column."
+        )
+        raise InvalidError(message, field="label_column")
+    if rows.kind != "scores" and count > MOST_LABELS:
+        message = _(
+            "The column “%(column)s” has %(count)s different values; at most %(most)s labels are supported. "
+            "Nothing was stored. Choose another label column."
+        )
+        facts = {"column": rows.choice.label, "count": count, "most": MOST_LABELS}
+        raise InvalidError(message % facts, field="label_column")
+
+
+def _say_left_out(rows: Rows) -> str:
+    """Return a sentence on the rows that were left out, which may explain why a label is missing."""
+    if not rows.skipped:
+        return ""
+    return " " + _("%(count)s rows without text or label were left out.") % {"count": rows.skipped}

@@ -1,0 +1,83 @@
+"""Describe how a file was read, in the language of the reader. The keys are the codes that the readers note."""
+
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext_lazy
+
+_NOTES = {
+    "no_header": _("The file has no header: columns are called by their number."),
+    "skipped_lines": ngettext_lazy(
+        "%(count)s line before the header was skipped.", "%(count)s lines before the header were skipped.", "n"
+    ),
+    "row_names": _("The first column has no name; it holds the names of the rows."),
+    "header_too_short": _("The lines have one cell more than the header has names; the last column has no name."),
+    "header_too_long": _("The header has one name more than the lines have cells: “%(column)s” is empty."),
+    "literal_marks": ngettext_lazy(
+        "%(count)s line has quotation marks that quote nothing; they are kept as part of the text.",
+        "%(count)s lines have quotation marks that quote nothing; they are kept as part of the text.",
+        "n",
+    ),
+    "first_delimiter": _("Only the first “%(delimiter)s” of each line separates; the others belong to the text."),
+    "last_delimiter": _("Only the last “%(delimiter)s” of each line separates; the others belong to the text."),
+    "cells_joined": ngettext_lazy(
+        "%(count)s text holds the delimiter without quotation marks; its parts were joined again.",
+        "%(count)s texts hold the delimiter without quotation marks; their parts were joined again.",
+        "n",
+    ),
+    "overflow_joined": ngettext_lazy(
+        "%(count)s text ran on into columns without a name; its parts were joined again.",
+        "%(count)s texts ran on into columns without a name; their parts were joined again.",
+        "n",
+    ),
+    "replaced_characters": ngettext_lazy(
+        "%(count)s character is not valid %(encoding)s and became “�”.",
+        "%(count)s characters are not valid %(encoding)s and became “�”.",
+        "n",
+    ),
+    "export": _("This is an export of %(tool)s."),
+    "class_names": _("The labels are the names that the file gives to the numbers in %(columns)s."),
+    "other_sheets": _("Only the sheet “%(sheet)s” was read; the workbook also has %(sheets)s."),
+    "split_files": _("Each file is a split: %(files)s."),
+    "unused_text": _("The column “%(column)s” holds texts, too, and is not used. Several text columns can be joined."),
+    "unused_split": _("The column “%(column)s” is called like a split, but its values are no splits; it is not used."),
+    "several_labels": _("Rows have several labels each: this is multi-label data."),
+    "several_in_cell": _("Cells of “%(column)s” hold several labels each: this is multi-label data."),
+    "flag_columns": _("The label of a row is the name of the one column that says yes: %(columns)s."),
+    "whole_numbers": _("Labels such as 1.0 are stored as 1."),
+}
+_REASONS = {
+    "no_text": _("without text"),
+    "no_label": _("without label"),
+    "several_labels": _("with several labels"),
+    "not_a_number": _("whose label is no number"),
+    "other_split": _("of another split"),
+    "cancelled": _("skipped by the annotator"),
+    "rejected": _("rejected by the annotator"),
+    "annotators_disagree": _("on which annotators disagree"),
+    "tags_do_not_fit": _("with more or fewer tags than tokens"),
+}
+DELIMITER_WORDS = {",": _("comma"), "\t": _("tab"), ";": _("semicolon"), "|": _("vertical bar"), " ": _("space")}
+
+
+def describe_note(note: dict[str, Any]) -> str:
+    """Return one sentence on how a file was read."""
+    count = note.get("count", 0)
+    values = {name: _as_text(value) for name, value in note.items()} | {"n": count, "count": f"{count:,}"}
+    if "delimiter" in note:
+        values["delimiter"] = str(DELIMITER_WORDS.get(note["delimiter"], note["delimiter"]))
+    sentence = _NOTES.get(note["code"])
+    return str(sentence % values) if sentence else note["code"]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({meaning})" for name, meaning in value.items())
+    if isinstance(value, list):
+        return ", ".join(f"“{item}”" for item in value)
+    return str(value)
+
+
+def describe_reason(reason: str) -> str:
+    """Return why rows were left out, as an attribute of “12 rows”."""
+    return str(_REASONS.get(reason, reason))
