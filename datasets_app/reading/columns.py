@@ -182,7 +182,7 @@ def _label_score(p: Profile) -> float:
     score = 4 * by_name + (1.5 - 0.3 * math.log10(p.different) if repeats else -2)
     if by_name < 0.5:
         score -= 1.2 * bool(_COUNTING.search(p.name)) - 0.3 * bool(_NAMING.search(p.name))
-        score -= 2 * (p.mean_length > 60) + (p.decimals > 0)
+        score -= 2 * (p.mean_length > 60) + 0.5 * (p.decimals > 0)
     return score
 
 
@@ -199,7 +199,8 @@ def _guess_labels(profiles: list[Profile], lists: set[str]) -> tuple[str, ...]:
         return flags
     if not best and lists:
         best = _best([p for p in profiles if p.name in lists], lambda p: 1 + _name_score(p.name, LABEL_NAMES))
-    return best or _best(profiles, _label_score)
+    scores = tuple(p.name for p in profiles if p.numbers > 0.95 and p.decimals > 0.3)
+    return best or _best(profiles, _label_score) or (scores if len(scores) == 1 else ())
 
 
 def _guess_pair(profiles: Sequence[Profile]) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ import polars as pl
 from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import head_of, refuse_cells
-from datasets_app.reading.dialects import Layout, guess_layout
+from datasets_app.reading.dialects import Layout, count_named, guess_layout
 from datasets_app.reading.options import FileOptions
 from datasets_app.reading.records import Record, RecordReader
 from datasets_app.reading.table import (
@@ -47,6 +47,7 @@ def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope
     names = _column_names(layout)
     lines = LineCounts(before_header=layout.skipped_lines)
     marks = 0
+    beyond = 0
     frame = None
     if not scope.head and _is_regular(text, layout, lines):
         frame = _read_with_arrow(text, layout, names, scope, limit)
@@ -60,6 +61,7 @@ def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope
         lines = reader.lines
         marks = reader.records.literal_marks
         joined = reader.joined
+        beyond = reader.ran_on
     if frame.is_empty() and not broken.lines:
         raise no_rows()
     frame, ran_on = _join_overflow(frame, layout, scope)
@@ -70,7 +72,7 @@ def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope
     table.complete = complete
     table.lines = vars(lines) if complete else {}
     table.skipped_lines = layout.skipped_lines
-    table.notes = [*_notes(layout, lines, marks, joined, ran_on)]
+    table.notes = [*_notes(layout, lines, marks, joined, ran_on + beyond)]
     return table
 
 
@@ -242,6 +244,7 @@ class CarefulReader:
         self.records = RecordReader(layout.dialect, layout.width, layout.classes)
         self.broken = BrokenRecords()
         self.lines = LineCounts(before_header=layout.skipped_lines)
+        self.ran_on = 0  # texts that ran on behind the last column
         self.joined = 0  # records whose cells were joined again
 
     def read(self, text: Path) -> tuple[pl.DataFrame, bool]:
@@ -278,6 +281,14 @@ class CarefulReader:
 
     def _rejoin(self, cells: list[str]) -> list[str] | None:
         """Return the cells of a record whose text holds the delimiter; None unless its classes prove it."""
+        named = count_named(self.layout.names) if self.layout.names else self.layout.width
+        if (
+            1 < named < self.layout.width and len(cells) >= named
+        ):  # the last text runs on, or has fewer empty cells behind it
+            delimiter = self.layout.dialect.delimiter
+            last = delimiter.join(cells[named - 1 :]).rstrip(delimiter)
+            self.ran_on += len(cells) > self.layout.width
+            return [*cells[: named - 1], last, *[""] * (self.layout.width - named)]
         extra = len(cells) - self.layout.width
         classes = self.layout.classes
         texts = [i for i in range(self.layout.width) if i not in classes]
@@ -301,10 +312,7 @@ class CarefulReader:
 
 def _first_nameless(layout: Layout) -> int:
     """Return the index of the first of the columns at the end that have no name."""
-    end = len(layout.names)
-    while end > 1 and not layout.names[end - 1].strip():
-        end -= 1
-    return end if layout.names else layout.width
+    return count_named(layout.names) if layout.names else layout.width
 
 
 def _join_overflow(frame: pl.DataFrame, layout: Layout, scope: ReadScope) -> tuple[pl.DataFrame, int]:

@@ -17,7 +17,7 @@ from datasets_app.reading.records import Dialect, Record, RecordReader
 from web.errors import InvalidError
 
 DELIMITERS = ",\t;|"
-RARE_DELIMITERS = "@:^~#\x01\x1f "  # tried when none of the usual ones gives even lines
+RARE_DELIMITERS = "@^~#\x01\x1f :"  # tried when none of the usual ones gives even lines
 _EVEN = 0.8  # share of lines with the usual number of cells, from which a delimiter is taken for certain
 _SAMPLE_RECORDS = 1000
 _MOST_PREAMBLE = 50  # lines before the header
@@ -54,6 +54,8 @@ def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: 
         return Layout(dialect, start, [], 1)
 
     width = _usual_width(records)
+    if 1 < count_named(records[0].cells) < len(records[0].cells):
+        width = len(records[0].cells)
     if options.skip_lines is None:
         skipped = _count_preamble(records, width)
         start += sum(record.lines for record in records[:skipped])
@@ -63,7 +65,8 @@ def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: 
     cells = [record.cells for record in records]
     first = cells[0]
     rows = [row for row in cells[1:] if len(row) == width]
-    has_row_names = len(first) == width - 1 and len(rows) > 1 and _are_unique(row[0] for row in rows)
+    is_shorter = len(first) == width - 1 and len(rows) > 1 and any(row[-1].strip() for row in rows)
+    has_row_names = is_shorter and _are_unique(row[0] for row in rows)
     has_header = options.header
     if has_header is None:
         has_header = has_row_names or len(first) != width or is_header(first, rows)
@@ -106,21 +109,26 @@ def _fit_names(first: Sequence[str], width: int, *, has_row_names: bool) -> tupl
 
 
 def _guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, default: str) -> Dialect:
-    """Return the dialect that cuts the lines most evenly into the most cells."""
+    """Return the dialect that cuts the lines most evenly into the most cells, some of which name classes."""
     quote = _guess_quote(lines) if quote is None else quote
     escape = "\\" if quote and _escapes_with_backslash(lines, quote) else ""
-    candidates = [Dialect(d, quote, escape) for d in (delimiter or DELIMITERS)]
-    scored = [(_evenness(lines, dialect), dialect) for dialect in candidates]
-    best_score, best = max(scored, key=lambda pair: (*pair[0], pair[1].delimiter == default))
-    if best_score[0] >= _EVEN:
+    scored = []
+    for candidate in delimiter or DELIMITERS:
+        dialect = Dialect(candidate, quote, escape)
+        evenness, width, has_classes = _score(lines, dialect)
+        rank = (evenness >= _EVEN and has_classes, evenness, width, candidate == default)
+        scored.append((rank, dialect))
+    (has_classes, evenness, width, _is_default), best = max(scored, key=lambda pair: pair[0])
+    if has_classes:
         return best
     # Perhaps only the first or the last delimiter of a line counts, because texts hold it too.
-    for candidate in delimiter or DELIMITERS + RARE_DELIMITERS:
+    is_even = evenness >= _EVEN and width > 1
+    for candidate in delimiter or (DELIMITERS if is_even else DELIMITERS + RARE_DELIMITERS):
         for once in ("", "first", "last"):
-            dialect = Dialect(candidate, quote if not once else "", "" if once else escape, once)
+            dialect = Dialect(candidate, "" if once else quote, "" if once else escape, once)
             if _separates_classes(lines, dialect):
                 return dialect
-    if best_score[1] < 2 and not delimiter:
+    if width < 2 and not delimiter:
         return Dialect(default, quote, escape)
     return best
 
@@ -143,16 +151,18 @@ def _escapes_with_backslash(lines: Sequence[str], quote: str) -> bool:
     return sum(bool(escaped.search(line)) for line in lines) > sum(bool(doubled.search(line)) for line in lines)
 
 
-def _evenness(lines: Sequence[str], dialect: Dialect) -> tuple[float, int]:
-    """Return the share of records with the usual number of cells, rounded, and this number; 0 for a single cell."""
+def _score(lines: Sequence[str], dialect: Dialect) -> tuple[float, int, bool]:
+    """Return the share of records with the usual number of cells, rounded; this number; and whether a column names classes."""
     records = _parse(lines, dialect)
-    if not records:
-        return 0.0, 0
-    width = _usual_width(records)
+    width = _usual_width(records) if records else 0
     if width < 2:
-        return 0.0, width
-    # an open cell or a cut record at the end of the sample says nothing
-    return round(sum(len(record.cells) == width for record in records) / len(records), 1), width
+        return 0.0, width, False
+    named = count_named(records[0].cells)
+    if 1 < named < len(records[0].cells):  # texts may run on into the columns without a name
+        even = sum(len(record.cells) >= named for record in records)
+        return round(even / len(records), 1), len(records[0].cells), True
+    cells = [record.cells for record in records if len(record.cells) == width]
+    return round(len(cells) / len(records), 1), width, bool(_find_classes(cells, width))
 
 
 def _separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
@@ -162,11 +172,18 @@ def _separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
     if len(pairs) < 4 or len(pairs) < len(records) * 0.95:
         return False
     classes = _find_classes(pairs, 2)
-    if len(classes) != 1:
+    if len(classes) != 1 or any(len(values) < 2 for values in classes.values()):
+        return False
+    if _end_with_colon(dialect, *classes.values()):
         return False
     text = 1 - next(iter(classes))
     lengths = sorted(len(cells[text]) for cells in pairs)
     return lengths[len(lengths) // 2] >= 10 and any(" " in cells[text] or not cells[text].isascii() for cells in pairs)
+
+
+def _end_with_colon(dialect: Dialect, classes: frozenset[str]) -> bool:
+    """Return whether the space in "bad: Cold fish" is taken for the delimiter that is the colon."""
+    return dialect.delimiter == " " and all(value.endswith(":") for value in classes)
 
 
 def _parse(lines: Sequence[str], dialect: Dialect) -> list[Record]:
@@ -177,6 +194,14 @@ def _parse(lines: Sequence[str], dialect: Dialect) -> list[Record]:
         if len(records) == _SAMPLE_RECORDS:
             break
     return records
+
+
+def count_named(first: Sequence[str]) -> int:
+    """Return how many names a header has before the columns at its end that have none."""
+    named = len(first)
+    while named > 1 and not first[named - 1].strip():
+        named -= 1
+    return named
 
 
 def _usual_width(records: Sequence[Record]) -> int:

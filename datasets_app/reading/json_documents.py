@@ -228,12 +228,12 @@ def _with_numbers(row: Any) -> Any:
 # --- from records to a table -----------------------------------------------------------------------------------------
 
 
-def table_of_items(items: Iterable[Any], kind: str, scope: ReadScope, limit: int) -> Table:
-    """Return the table of the items that are records; the others are counted as broken."""
+def table_of_items(items: Iterable[Any], kind: str, scope: ReadScope, limit: int, *, flat: bool = False) -> Table:
+    """Return the table of the items that are records; the others are counted as broken. `flat`: they are no export."""
     iterator = iter(items)
     first = [_with_numbers(item) for item in islice(iterator, _PEEKED)]
     rest = (_with_numbers(item) for item in iterator)
-    export = exports.recognise(first)
+    export = None if flat else exports.recognise(first)
     builder = _TableBuilder(scope, limit, export)
     complete = True
     for number, item in enumerate(chain(first, rest), 1):

@@ -38,13 +38,13 @@ def line_format(text: Path) -> str:
 def read_line_format(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
     """Read a file of one of these formats."""
     if kind == "yaml":
-        table = table_of_items(_rasa_items(text), kind, scope, limit)
+        table = table_of_items(_rasa_items(text), kind, scope, limit, flat=True)
         table.label = "intent"
     elif kind == "fasttext":
-        table = table_of_items(_fasttext_items(_lines_of(text)), kind, scope, limit)
+        table = table_of_items(_fasttext_items(_lines_of(text)), kind, scope, limit, flat=True)
         table.label = "label"
     else:
-        table = table_of_items(_conll_items(_lines_of(text)), kind, scope, limit)
+        table = table_of_items(_conll_items(_lines_of(text)), kind, scope, limit, flat=True)
         table.label = "label"
         table.labels_kind = "spans"
     table.text = "text"

@@ -216,11 +216,12 @@ def _parse_list(value: str) -> list[str]:
 def _hold_several(values: Sequence[str]) -> bool:
     """Return whether cells hold several labels, as in "4,27": far fewer parts than combinations, most of them also alone."""
     combined = [value for value in values if any(separator in value for separator in _SEPARATORS)]
-    if len(combined) < 2 or len(values) - len(combined) < 2:
+    if not combined or len(values) - len(combined) < 2:
         return False
     parts = {part.strip() for value in combined for part in re.split(f"[{_SEPARATORS}]", value)}
     alone = {value for value in values if value not in combined}
-    return all(0 < len(part) <= 40 for part in parts) and len(parts & alone) >= len(parts) * 0.6
+    share = 1.0 if len(combined) == 1 else 0.6
+    return all(0 < len(part) <= 40 for part in parts) and len(parts & alone) >= len(parts) * share
 
 
 def _are_scores(values: Sequence[str]) -> bool:
