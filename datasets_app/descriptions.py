@@ -37,6 +37,12 @@ FINDING_TITLES = {
     "personal_data": _("Personal data"),
     "over_token_limit": _("Longer than the token limit"),
     "label_noise": _("Probably wrong labels"),
+    "no_labels": _("Rows without any label"),
+    "never_alone": _("Labels that never stand alone"),
+    "span_beyond_text": _("Spans beyond the text"),
+    "overlapping_spans": _("Overlapping spans"),
+    "same_pair": _("Twice the same text"),
+    "pair_leakage": _("Same pair in two splits"),
 }
 _LANGUAGES = {
     "English": _("English"),
@@ -144,6 +150,34 @@ _SENTENCES = {  # what was found and how it affects training
     "label_noise": ngettext_lazy(
         "%(count)s row probably has a wrong label: a model trained on the other rows predicts another one.",
         "%(count)s rows probably have wrong labels: a model trained on the other rows predicts others.",
+        "n",
+    ),
+    "no_labels": ngettext_lazy(
+        "%(count)s row has no label at all. That is a valid answer; drop it if it only was not labelled.",
+        "%(count)s rows have no label at all. That is a valid answer; drop them if they only were not labelled.",
+        "n",
+    ),
+    "never_alone": ngettext_lazy(
+        "%(count)s label stands only beside another one: a model can't learn to tell them apart.",
+        "%(count)s labels stand only beside others: a model can't learn to tell them apart.",
+        "n",
+    ),
+    "span_beyond_text": ngettext_lazy(
+        "%(count)s row has a span that is empty or ends beyond its text. Perhaps offsets were counted in bytes.",
+        "%(count)s rows have spans that are empty or end beyond their text. Perhaps offsets were counted in bytes.",
+        "n",
+    ),
+    "overlapping_spans": ngettext_lazy(
+        "%(count)s row has spans that overlap: a token can have one label only.",
+        "%(count)s rows have spans that overlap: a token can have one label only.",
+        "n",
+    ),
+    "same_pair": ngettext_lazy(
+        "%(count)s row is a pair of a text with itself.", "%(count)s rows are pairs of a text with itself.", "n"
+    ),
+    "pair_leakage": ngettext_lazy(
+        "%(count)s row has a pair that is also in another split, perhaps the other way round: scores are too high.",
+        "%(count)s rows have pairs that are also in another split, perhaps the other way round: scores are too high.",
         "n",
     ),
 }

@@ -79,6 +79,11 @@ class Version(models.Model):
         return f"{self.dataset.name}@{self.number}"
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether each row has a second text."""
+        return bool((self.source.get("columns") or {}).get("text_pair"))
+
+    @property
     def path(self) -> Path:
         """Parquet file, or folder of Parquet files, with text, label (strings), row (from 1) and split or held_out."""
         return paths.datasets_dir() / self.hash[:2] / f"{self.hash}.parquet"

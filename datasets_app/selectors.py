@@ -1,5 +1,6 @@
 """Queries of datasets, versions, rows, suspects and tasks."""
 
+import json
 from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
@@ -86,6 +87,19 @@ def version_for(user: User, reference: str) -> Version:
     return version
 
 
+def require_single_labels(version: Version) -> None:
+    """Raise InvalidError unless a classifier can learn from the version: one text and one label in each row."""
+    if version.kind == Version.Kind.LABELS and not version.has_pairs:
+        return
+    message = _(
+        "%(version)s cannot be used here: its rows have %(kind)s%(pairs)s, and only rows of one text with one label can be "
+        "learned so far. Make a version of such rows, or choose another dataset."
+    )
+    facts = {"version": version, "kind": version.get_kind_display()}
+    facts["pairs"] = _(" and two texts each") if version.has_pairs else ""
+    raise InvalidError(message % facts, field="data.dataset_name")
+
+
 def next_number(name: str) -> int:
     """Return the number that the next version of the dataset with this name gets."""
     newest = Version.objects.filter(dataset__name=name).order_by("-number").first()
@@ -146,7 +160,10 @@ def rows_page(
     from datasets_app.versions.canonical import with_split
 
     rows = with_split(pl.scan_parquet(version.path))
-    if label:
+    if label and version.kind in (Version.Kind.MULTI_LABEL, Version.Kind.SPANS):
+        quoted = json.dumps(label, ensure_ascii=False)  # as it stands among the labels of a row
+        rows = rows.filter(pl.col("label").str.contains(quoted, literal=True))
+    elif label:
         rows = rows.filter(pl.col("label") == label)
     if text:
         rows = rows.filter(pl.col("text").str.to_lowercase().str.contains(text.lower(), literal=True))

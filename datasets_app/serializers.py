@@ -201,6 +201,7 @@ class RowSerializer(serializers.Serializer[Any]):
     text = serializers.CharField()
     label = serializers.CharField()  # type: ignore[assignment]  # DRF has one of that name
     split = serializers.CharField(required=False)
+    text_pair = serializers.CharField(required=False)
 
 
 class RowsSerializer(serializers.Serializer[Any]):

@@ -9,6 +9,7 @@ from accounts.models import User
 from accounts.permissions import require_creator
 from audit.services import record
 from datasets_app.models import DataTask, Version
+from datasets_app.selectors import require_single_labels
 from datasets_app.versions.creation import find_own_dataset
 from web.disk import require_disk_space
 from work import queue
@@ -27,6 +28,8 @@ def submit(
     require_creator(user)
     require_disk_space()
     find_own_dataset(user, name)
+    if version and kind == DataTask.Kind.NOISE:
+        require_single_labels(version)
     arguments = arguments or {}
     unfinished = DataTask.objects.filter(
         kind=kind,

@@ -1,5 +1,6 @@
 """Pages: list, report, rows and tasks."""
 
+import json
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -98,6 +99,8 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
     page_rows, total = selectors.rows_page(
         version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE
     )
+    for row in page_rows:
+        row["shown_label"] = shown_label(row, version.kind)
     context = {
         "dataset": dataset,
         "version": version,
@@ -111,6 +114,16 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
         "split": split,
     }
     return render(request, "datasets_app/rows.html", context)
+
+
+def shown_label(row: dict[str, Any], kind: str) -> str:
+    """Return the label of a row as people read it."""
+    if kind == Version.Kind.MULTI_LABEL:
+        return ", ".join(json.loads(row["label"])) or _("none")
+    if kind == Version.Kind.SPANS:
+        spans = json.loads(row["label"])
+        return "; ".join(f"{row['text'][span['start'] : span['end']]}: {span['label']}" for span in spans) or _("none")
+    return str(row["label"])
 
 
 @login_required

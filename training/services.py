@@ -15,7 +15,7 @@ from accounts.quotas import require_queue_quota, require_storage_quota
 from audit.services import record
 from datasets_app.checks import text_statistics
 from datasets_app.models import Version
-from datasets_app.selectors import version_for
+from datasets_app.selectors import require_single_labels, version_for
 from engine.config import RunConfig
 from engine.errors import ConfigError
 from experiments import services as experiments
@@ -133,6 +133,7 @@ def find_version(user: User, config: RunConfig) -> Version | None:
     if HUB_ID.fullmatch(name):
         return None
     version = version_for(user, name)
+    require_single_labels(version)
     if len(version.labels) < 2:
         raise InvalidError(
             _("{version} has only one label, so there is nothing to learn. Add rows with another label.").format(

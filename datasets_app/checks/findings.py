@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from datasets_app.checks import languages
+from datasets_app.checks.kinds import KIND_CHECKS
 from datasets_app.progress import ReportProgress, ignore_progress
-from datasets_app.reading.rows import Rows
+from datasets_app.reading.rows import Rows, count_labels, labels_of
 from datasets_app.versions.canonical import SLICE, count_values
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
@@ -84,6 +85,7 @@ class CheckedRows:
     frame: pl.DataFrame
     facts: pl.DataFrame
     language_sample: pl.DataFrame  # see `languages.detect_in_sample`
+    kind: str = "labels"  # see `Version.Kind`
 
     def repeated(self, column: str) -> pl.DataFrame:
         """Return the facts whose value in the column is not unique: few, so that comparing them takes little memory."""
@@ -120,10 +122,10 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         token_counts.append(count_tokens(part["text"]))
         is_over_limit = pl.Series("over_token_limit", token_counts[-1] > TOKEN_LIMIT)
         parts.append(text_facts(part).with_columns(is_over_limit))
-    facts = pl.concat(parts).with_columns(group_near_duplicates(frame["text"]))
+    facts = pl.concat(parts).with_columns(group_near_duplicates(_whole_texts(frame)))
     language_sample = languages.detect_in_sample(frame)
 
-    checked = CheckedRows(frame, facts, language_sample)
+    checked = CheckedRows(frame, facts, language_sample, rows.kind)
     results = [result for check in CHECKS for result in check(checked)]
     if rows.skipped:
         results.append(CheckResult("empty_text", "warning", rows.skipped, rows.skipped_examples))
@@ -137,6 +139,13 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     )
 
 
+def _whole_texts(frame: pl.DataFrame) -> pl.Series:
+    """Return the texts that are compared with each other: both texts of a pair."""
+    if "text_pair" not in frame.columns:
+        return frame["text"]
+    return frame.select(pl.concat_str("text", "text_pair", separator="\n"))["text"]
+
+
 def text_facts(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the facts that need one row alone (see `CheckedRows`).
 
@@ -146,9 +155,12 @@ def text_facts(rows: pl.DataFrame) -> pl.DataFrame:
     columns: list[str | pl.Expr] = ["row", pl.col("label").cast(pl.Categorical)]
     if "split" in rows.columns:
         columns.append("split")
+    exact = text.hash() ^ pl.col("label").hash(1)
+    if "text_pair" in rows.columns:
+        exact = exact ^ pl.col("text_pair").hash(2)
     facts = rows.select(
         *columns,
-        (text.hash() ^ pl.col("label").hash(1)).alias("exact"),
+        exact.alias("exact"),
         (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
         (text.str.len_chars() > LONGEST).alias("too_long"),
         text.str.contains(CONTROL).alias("control_characters"),
@@ -249,7 +261,9 @@ def _grouped(facts: pl.DataFrame) -> pl.DataFrame:
 
 def label_imbalance(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find that the largest label has many times the rows of the smallest."""
-    labels = count_values(rows.frame["label"])
+    labels = count_labels(rows.frame["label"], rows.kind)
+    if not labels:  # scores
+        return
     largest = max(labels.values())
     smallest = min(labels.values())
     if largest < IMBALANCE * smallest:
@@ -260,11 +274,18 @@ def label_imbalance(rows: CheckedRows) -> Iterator[CheckResult]:
 
 def rare_label(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find labels with too few rows, the rarest first; a label with a single row is an error."""
-    rare = {label: n for label, n in count_values(rows.frame["label"]).items() if n < FEWEST_ROWS}
+    rare = {label: n for label, n in count_labels(rows.frame["label"], rows.kind).items() if n < FEWEST_ROWS}
     if not rare:
         return
-    frame = rows.frame.filter(pl.col("label").is_in([*rare]))
-    first_rows = {row["label"]: row for row in frame.unique("label", keep="first").iter_rows(named=True)}
+    stored = [
+        value for value in rows.frame["label"].unique() if not rare.keys().isdisjoint(labels_of(value, rows.kind))
+    ]
+    frame = rows.frame.filter(pl.col("label").is_in(stored))
+    first_rows = {
+        label: row
+        for row in frame.unique("label", keep="first").sort("row", descending=True).iter_rows(named=True)
+        for label in labels_of(row["label"], rows.kind)
+    }
     examples = [
         {"row": first_rows[label]["row"], "text": first_rows[label]["text"][:200], "label": label, "rows": n}
         for label, n in sorted(rare.items(), key=lambda item: item[1])[:EXAMPLES]
@@ -292,4 +313,5 @@ CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (
     label_imbalance,
     rare_label,
     mixed_language,
+    *KIND_CHECKS,
 )

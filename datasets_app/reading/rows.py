@@ -12,7 +12,6 @@ from django.utils.translation import gettext as _
 from datasets_app.reading.columns import MOST_LABELS, YES, ColumnChoice
 from datasets_app.reading.table import ROW, Table, cell
 from datasets_app.versions.canonical import SLICE
-from engine.data.labelled_rows import SPLIT_NAMES
 from web.errors import InvalidError
 
 # white space and characters that nobody sees: zero-width ones, marks of direction, soft hyphens, variation selectors
@@ -90,7 +89,7 @@ def _columns_to_store(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame
     columns = [text.alias("text"), cells["\x00label"].alias("label"), cells[ROW].alias("row")]
     if choice.split:
         values = cells[choice.split].str.strip_chars().str.to_lowercase()
-        columns.append(values.replace(SPLIT_NAMES | choice.split_values).alias("split"))
+        columns.append(values.replace_strict(choice.split_values, default="").alias("split"))
     if choice.pair:
         columns.append(_clean(cells[choice.pair]).alias("text_pair"))
     return pl.DataFrame(columns)
@@ -102,11 +101,14 @@ def _reasons(rows: pl.DataFrame) -> pl.Series:
     if "text_pair" in rows.columns:
         is_empty = is_empty | (pl.col("text_pair").str.replace_all(INVISIBLE, "") == "")
     label = pl.col("label")
+    is_in_no_split = pl.col("split") == "" if "split" in rows.columns else pl.lit(False)
     reason = (
         pl.when(is_empty)
         .then(pl.lit("no_text"))
         .when(label == "")
         .then(pl.lit("no_label"))
+        .when(is_in_no_split)
+        .then(pl.lit("other_split"))
         .when(label.str.starts_with("\x00"))
         .then(label.str.slice(1))
         .otherwise(pl.lit(""))

@@ -15,12 +15,13 @@ STALE_S = 86_400  # nobody fills a draft for a day
 
 
 def hash_rows(rows: pl.DataFrame) -> str:
-    """Return the SHA-256 over the sorted hashes of the canonical rows (text, label, split or place), whatever their order.
+    """Return the SHA-256 over the sorted hashes of the canonical rows (text, label, split or place, second text), whatever their order.
 
     Each field is preceded by its length in bytes, so that no two different rows read the same. Hashes are sorted and not
     rows, because they take a fifth of the memory.
     """
-    places = [pl.col(name).cast(pl.String).fill_null("") for name in ("split", "held_out") if name in rows.columns]
+    further = ("split", "held_out", "text_pair")
+    places = [pl.col(name).cast(pl.String).fill_null("") for name in further if name in rows.columns]
     fields = [pl.col("text"), pl.col("label"), *places]
     line = pl.concat_str([part for f in fields for part in (f.str.len_bytes().cast(pl.String), pl.lit(":"), f)])
     hashes = [

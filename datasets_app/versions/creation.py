@@ -273,7 +273,7 @@ def prepare(
         lengths=canonical.histogram(frame["text"]),
         tokens={SAMPLE_MODEL: checks.tokens},
         languages=checks.languages,
-        words=text_statistics.words_by_label(frame),
+        words=text_statistics.words_by_label(frame) if rows.kind == Version.Kind.LABELS else {},
         source=source,
         change=change or {},
     )

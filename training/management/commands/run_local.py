@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.commands import acting_user
 from datasets_app.models import STORED_COLUMNS
-from datasets_app.selectors import version_for
+from datasets_app.selectors import require_single_labels, version_for
 from engine.errors import EngineError, RunInterruptedError
 from engine.training.console import train_in_terminal
 from experiments import remedies
@@ -37,6 +37,7 @@ class Command(BaseCommand):
             dataset_hash = None
             if not paths:
                 version = version_for(acting_user(None), name)
+                require_single_labels(version)
                 paths = [version.path]
                 dataset_hash = version.hash
                 config.data = config.data.model_copy(update=STORED_COLUMNS)
