@@ -117,11 +117,14 @@ def with_lorasite(file: Path) -> dict[str, int]:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lorasite.settings")
     from datasets_app.checks import findings as checks
     from datasets_app.reading import columns, readers
+    from datasets_app.reading.options import ColumnOptions
+    from datasets_app.reading.rows import select_rows
 
     limit = 1 << 40
-    chosen = columns.choose_columns(readers.read(file, file.name, limit=limit, head=True), "text", "label")
+    head = readers.read(file, file.name, limit=limit, head=True)
+    chosen = columns.choose_columns(head, ColumnOptions(text=("text",), label=("label",)))
     table = readers.read(file, file.name, limit=limit, only=["text", "label"])
-    rows = columns.select_rows(table, chosen)
+    rows = select_rows(table, chosen)
     del table
     return {result.code: result.count for result in checks.run_checks(rows).results}
 

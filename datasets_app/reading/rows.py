@@ -97,9 +97,9 @@ def _columns_to_store(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame
 
 def _reasons(rows: pl.DataFrame) -> pl.Series:
     """Return why each row is left out; an empty string for those that are stored."""
-    is_empty = pl.col("text").str.replace_all(INVISIBLE, "") == ""
+    is_empty = is_invisible(rows["text"])
     if "text_pair" in rows.columns:
-        is_empty = is_empty | (pl.col("text_pair").str.replace_all(INVISIBLE, "") == "")
+        is_empty = is_empty | is_invisible(rows["text_pair"])
     label = pl.col("label")
     is_in_no_split = pl.col("split") == "" if "split" in rows.columns else pl.lit(False)
     reason = (
@@ -114,6 +114,15 @@ def _reasons(rows: pl.DataFrame) -> pl.Series:
         .otherwise(pl.lit(""))
     )
     return rows.select(reason.alias("reason"))["reason"]
+
+
+def is_invisible(texts: pl.Series) -> pl.Series:
+    """Return whether each text has no character that anybody sees."""
+    hidden = ~texts.str.contains("[!-~]")  # nearly all texts hold a character of ASCII, which is found at once
+    candidates = hidden.arg_true()
+    if candidates.len():
+        hidden = hidden.scatter(candidates, texts[candidates].str.replace_all(INVISIBLE, "") == "")
+    return hidden
 
 
 def _clean(cells: pl.Series) -> pl.Series:
