@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -241,9 +241,23 @@ def _read(pending: uploads.PendingUpload, options: dict[str, Any]) -> Reading:
         reading.rows = rows.select_rows(reading.table, reading.choice)
     except InvalidError as error:
         reading.problem = error
-        if reading.choice is None:
-            reading.choice = columns.guess(reading.table)
+        reading.choice = reading.choice or _nearest_choice(reading.table, options)
     return reading
+
+
+def _nearest_choice(table: "Table", options: dict[str, Any]) -> "ColumnChoice":
+    """Return what to show of a choice that does not fit: its split column with values to explain, else the guess."""
+    from datasets_app.reading import columns
+
+    split = options.get("split_column") or None
+    if split is None:
+        return columns.guess(table)
+    without_split = {name: value for name, value in options.items() if not name.startswith("split_")}
+    try:
+        choice = columns.choose_columns(table, column_options(without_split))
+    except InvalidError:
+        choice = columns.guess(table)
+    return replace(choice, split=split, split_values=options.get("split_values", {}))
 
 
 def _current_roles(reading: Reading) -> dict[str, str]:

@@ -156,3 +156,90 @@ def test_broken_lines_are_downloaded(client, member, file):
 def test_version_without_broken_lines_has_none_to_download(client, member, stored):
     client.force_login(member)
     assert client.get("/datasets/moods/broken/").status_code == 404
+
+
+# --- the preview corrects every guess --------------------------------------------------------------------------------
+
+
+def rows_of(*pairs):
+    return ("text,label,fold\n" + "".join(f"{text},{label},{fold}\n" for text, label, fold in pairs)).encode()
+
+
+def test_file_with_a_header_that_does_not_fit_leads_to_the_settings(browser):
+    content = b"a,b,c,d,e\n" + b"".join(b"a text about %d,%s\n" % (i, b"xy"[i % 2 :][:1]) for i in range(9))
+    address = send(browser, content).url
+    page = browser.get(address).content.decode()
+    assert "The header has 5 names" in page and "a text about 1,y" in page and "Store version" not in page
+    answer = browser.post(address, {"name": "rows", "header": "no", "skip_lines": "1"})
+    assert answer.url == "/datasets/rows/" and Dataset.objects.get().latest.rows == 9
+
+
+def test_values_of_the_split_column_are_explained_on_the_page(browser):
+    address = send(browser, rows_of(*((f"a long text {i}", "ab"[i % 2], "PQ"[i % 2]) for i in range(12)))).url
+    roles = {"column_0": "text", "role_0": "text", "column_1": "label", "role_1": "label"}
+    roles |= {"column_2": "fold", "role_2": "split", "name": "folds"}
+    page = browser.post(address, {**roles, "again": "1"}).content.decode()
+    assert 'name="value_0" value="p"' in page and 'name="split_1"' in page
+    meanings = {"value_0": "p", "split_0": "train", "value_1": "q", "split_1": "eval"}
+    assert browser.post(address, {**roles, **meanings}).url == "/datasets/folds/"
+    assert Dataset.objects.get().latest.splits == {"eval": 6, "train": 6}
+
+
+def test_label_names_without_a_header_are_read_as_rows(browser):
+    content = b"".join(b"good\ta long enough text %d\nbad\tanother text of some length %d\n" % (i, i) for i in range(8))
+    page = browser.get(send(browser, content, "a.tsv").url).content.decode()
+    assert "columns are called by their number" in page and "column 2" in page and "good · 8" in page
+
+
+def test_pressing_the_button_twice_stores_once(browser, good_csv):
+    address = send(browser, good_csv).url
+    form = {**FORM, "name": "moods"}
+    assert browser.post(address, form).url == browser.post(address, form).url == "/datasets/moods/"
+    assert Dataset.objects.get().versions.count() == 1
+
+
+def test_same_rows_are_no_new_version(browser, good_csv):
+    for _ in range(2):
+        assert browser.post(send(browser, good_csv).url, {**FORM, "name": "moods"}).url == "/datasets/moods/"
+    assert Dataset.objects.get().versions.count() == 1
+
+
+def test_existing_name_is_said_beside_the_form_and_its_columns_are_taken(browser, file, member):
+    from datasets_app.services import create_version
+
+    rows = [f"{'xy'[i % 2]},some title {i},a long enough text {i}" for i in range(8)]
+    content = "label,title,body\n" + "\n".join(rows)
+    create_version(user=member, name="visits", file=file(content), filename="a.csv", text_columns=["title"])
+    sent = SimpleUploadedFile("b.csv", (content + "\nz,one more,a text").encode())
+    page = browser.post("/datasets/new/?dataset=visits", {"file": sent}, follow=True).content.decode()
+    assert "visits exists. This becomes its version 2" in page and "New labels: z" in " ".join(page.split())
+    title, body = page.index('name="role_1"'), page.index('name="role_2"')
+    assert '<option value="text" selected>' in page[title:body] and 'value="text" selected' not in page[body:]
+
+
+def test_several_files_are_splits(browser):
+    files = [
+        SimpleUploadedFile("train.csv", b"text,label\n" + b"one,a\ntwo,b\n" * 9),
+        SimpleUploadedFile("valid.csv", b"text,label\nthree,a\n"),
+    ]
+    address = browser.post("/datasets/new/", {"file": files}).url
+    assert "Each file is a split: train.csv (train), valid.csv (eval)." in browser.get(address).content.decode()
+    browser.post(address, {"name": "several"})
+    assert Dataset.objects.get().latest.splits == {"train": 18, "eval": 1}
+
+
+def test_failure_in_the_queue_leads_back_to_the_preview(browser, member, run_worker, settings):
+    from datasets_app.models import DataTask
+    from datasets_app.versions import upload_storage
+
+    content = b"text,label\n" + b"one,a\ntwo,b\n" * 9
+    address = send(browser, content).url
+    token = address.rstrip("/").rpartition("/")[2]
+    pending = upload_storage.pending_for(member, token)
+    task = upload_storage.submit_upload(user=member, name="later", pending=pending, label_columns=["nowhere"])
+    run_worker()
+    task = DataTask.objects.get(pk=task.pk)
+    assert task.status == "FAILURE"
+    page = browser.get(f"/datasets/tasks/{task.pk}/").content.decode()
+    assert f"{address}?task={task.pk}" in page
+    assert 'value="later"' in browser.get(f"{address}?task={task.pk}").content.decode()
