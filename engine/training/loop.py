@@ -250,6 +250,8 @@ class Loop:
     def save(self) -> Checkpointed:
         """Write a checkpoint of the current step; all processes wait until it is written. Raises DiskError."""
         if self.plan.world.is_main_process:
+            # Not before the first step, which would have to wait for it.
+            self.state.base_model_hash = self.state.base_model_hash or self.task.hash_base_model()
             self.checkpoints.save(self.state, self.model, self.optimizer)
         self.plan.world.barrier(self.plan.device)
         path = self.checkpoints.path(self.state.step)
