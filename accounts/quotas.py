@@ -64,7 +64,10 @@ def require_queue_quota(user: User) -> None:
 
 
 def require_storage_quota(user: User, more: int = 0) -> None:
-    """Raise an error unless `more` bytes fit on the disk (DiskFullError) and within the person's limit (QuotaReachedError)."""
+    """Raise an error unless `more` bytes fit.
+
+    InsufficientStorageError if the disk has no room for them, QuotaReachedError if they exceed the person's limit.
+    """
     require_disk_space(more)
     most = limit_of(user, "storage")
     if most is None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from engine import safe_yaml
+from engine.config_problems import ContradictionsError, list_problems
 from engine.errors import ConfigError, Problem
 from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
 
@@ -34,8 +34,6 @@ FindingCode = Literal[
     "over_token_limit",
     "label_noise",
 ]
-MOST_PROBLEMS = 100
-LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
 Quantization = Literal["load_in_8bit", "load_in_4bit"]
 LabelWeight = Annotated[float, Field(ge=0)]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -322,7 +320,7 @@ class RunConfig(Section):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> RunConfig:
-        """Validate a mapping. Raises ConfigError with every problem (100 at most), its field and what is allowed."""
+        """Validate a mapping. Raises ConfigError with every problem (at most 100), its field and what is allowed."""
         if not isinstance(data, Mapping):
             raise ConfigError(
                 [Problem("", "A configuration must be a mapping of sections, such as model: and lora:.", "type")]
@@ -330,20 +328,7 @@ class RunConfig(Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            details_of_errors = error.errors(include_url=False)
-        problems: list[Problem] = []
-        for details in details_of_errors:
-            cause = details.get("ctx", {}).get("error")
-            if isinstance(cause, ContradictionsError):
-                problems += cause.problems
-                continue
-            problem = describe_problem(details)
-            # A field that allows several types has an error for each of them; the first is enough.
-            if all(problem.field != reported.field for reported in problems):
-                problems.append(problem)
-            # A request with 10,000 unknown fields must not cost a search for each name.
-            if len(problems) >= MOST_PROBLEMS:
-                break
+            problems = list_problems(error, cls, ALLOWED_VALUES)
         raise ConfigError(problems)
 
     @classmethod
@@ -383,14 +368,6 @@ class RunConfig(Section):
         return self
 
 
-class ContradictionsError(ValueError):
-    """Carries problems through Pydantic, which passes on the ValueErrors that validators raise."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(" ".join(problem.message for problem in problems))
-        self.problems = problems
-
-
 def find_contradictions(config: RunConfig) -> Iterator[Problem]:
     """Yield the settings that exclude each other. Each problem names one of them, the rarer setting."""
     lora = config.lora
@@ -427,33 +404,3 @@ def find_contradictions(config: RunConfig) -> Iterator[Problem]:
     if quantization and training.device in {"cpu", "mps"}:
         message = f"{quantization} needs an NVIDIA GPU, but training.device is {training.device}. Remove one of them."
         yield Problem(quantization, message, code)
-
-
-def describe_problem(details: ErrorDetails) -> Problem:
-    """Translate one error of Pydantic: name the field, say what it allows and which value was given."""
-    # A path is at most two names deep; what follows them are list indexes, keys or the alternatives of a union.
-    path = [str(part)[:LONGEST_SHOWN] for part in details["loc"]]
-    field_info = RunConfig.model_fields.get(path[0])
-    section = section_class(field_info.annotation) if field_info else None
-    in_section = section is not None and len(path) > 1
-    field = ".".join(path[: 2 if in_section else 1])
-
-    if details["type"] == "extra_forbidden":
-        name = path[1] if in_section else path[0]
-        names = list(section.model_fields if section and in_section else RunConfig.model_fields)
-        similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"Known fields: {', '.join(names)}."
-        if similar:
-            hint = f"Did you mean {field.removesuffix(name)}{similar[0]}?"
-        return Problem(field, f"{field} is not a field of the configuration. {hint}", "unknown_field")
-
-    message = ALLOWED_VALUES.get(field)
-    if message is None:
-        message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
-        if message.startswith("Input should be "):
-            message = "must be " + message.removeprefix("Input should be ")
-    value = details["input"]
-    if isinstance(value, str | int | float | bool):
-        shown = repr(value)
-        message += f" Given: {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}…'}."
-    return Problem(field, f"{field}: {message}", details["type"])

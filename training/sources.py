@@ -9,6 +9,7 @@ from accounts.permissions import base_model_allowed
 from datasets_app.reading import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
 from engine.errors import EngineError
+from engine.models.base_models import can_download, find_cached, is_incomplete
 from engine.models.weight_files import check_folder
 from web.errors import InvalidError
 from work.paths import hub_cache_dir
@@ -33,10 +34,12 @@ def check_base_model(model: ModelSection) -> None:
             reason="base_model_not_allowed",
         )
     # Imported here because it takes long, and most runs use a model that is on this machine.
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    if isinstance(try_to_load_from_cache(model.name, "config.json", revision=model.revision), str):
+    cached = find_cached(model.name, model.revision)
+    if cached and not (is_incomplete(cached, model.name) and can_download()):
+        check_files(cached, model.name)
         return
     try:
         HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT_S)

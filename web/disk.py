@@ -27,7 +27,7 @@ _REFUSED_BY_SQLITE = ("SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 _filling = threading.Lock()
 
 
-class DiskFullError(LorasiteError):
+class InsufficientStorageError(LorasiteError):
     code = "disk_full"
     status = 507
     message = gettext_lazy(
@@ -45,7 +45,7 @@ def error_to_show(error: BaseException) -> LorasiteError | None:
     """Return the error to show if the disk, or the database's disk, caused `error`; None for any other error."""
     if is_full(error):
         release_reserve()
-        return DiskFullError()
+        return InsufficientStorageError()
     number, sqlite_name, sqlstate = _causes(error)
     if number in REFUSED:
         reason = os.strerror(number)
@@ -84,9 +84,9 @@ def _causes(error: BaseException) -> tuple[int, str, str]:
 
 
 def require_disk_space(more: int = 0) -> None:
-    """Raise DiskFullError unless `more` bytes fit without the reserve."""
+    """Raise InsufficientStorageError unless `more` bytes fit without the reserve."""
     if not has_disk_space(more):
-        raise DiskFullError
+        raise InsufficientStorageError
 
 
 def has_disk_space(more: int = 0) -> bool:

@@ -45,7 +45,7 @@ class DiskSpaceMiddleware(MiddlewareMixin):
         if length <= disk.SMALL:
             return None
         if not disk.has_disk_space(length):
-            return error_page(request, disk.DiskFullError())
+            return error_page(request, disk.InsufficientStorageError())
         return None
 
 
@@ -82,7 +82,7 @@ class BodyMiddleware(MiddlewareMixin):
     REFUSED: dict[str, type[LorasiteError]] = {
         "too_large": RequestTooLargeError,
         "busy": BusyReceivingError,
-        "disk_full": disk.DiskFullError,
+        "disk_full": disk.InsufficientStorageError,
     }
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:

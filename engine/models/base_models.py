@@ -10,7 +10,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
-from engine.models.weight_files import check_weights, read_config
+from engine.models.weight_files import check_folder, check_weights, read_config
 
 HUB_TIMEOUT_S = 2.5
 FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -33,7 +33,10 @@ def resolve(name: str, base_models_dir: Path | None, revision: str | None = None
         # The name comes from a stranger: ../ and links must not lead out of the folder.
         if local.is_relative_to(root) and local != root and (local / "config.json").is_file():
             folder = local
-    folder = folder or find_cached(name, revision) or download(name, revision)
+    if folder is None:
+        folder = find_cached(name, revision)
+        if folder is None or (is_incomplete(folder, name) and can_download()):
+            folder = download(name, revision)
     check_safe(folder, name)
     return folder
 
@@ -55,7 +58,7 @@ def check_safe(folder: Path, name: str) -> None:
 
 
 def find_cached(name: str, revision: str | None) -> Path | None:
-    """Return the folder of a model in the hub's cache on this machine; None if it is not there or not complete."""
+    """Return the folder of a model in the hub's cache on this machine; None without config.json or any weights."""
     from huggingface_hub import snapshot_download  # deferred: a model that is here needs no hub client
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -66,12 +69,30 @@ def find_cached(name: str, revision: str | None) -> Path | None:
     return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
 
 
+def is_incomplete(folder: Path, name: str) -> bool:
+    """Return whether a folder of the hub's cache lacks files, as after a download that was interrupted."""
+    try:
+        check_folder(folder, name)
+    except BaseModelUnavailableError:
+        return True
+    except BaseModelUnsafeError:
+        return False  # more files would not make it any safer
+    return False
+
+
+def can_download() -> bool:
+    """Return whether the hub may be asked and answers."""
+    from huggingface_hub import constants  # deferred: a model that is here needs no hub client
+
+    return os.environ.get("HF_HUB_OFFLINE") not in {"1", "true", "TRUE"} and is_reachable(constants.ENDPOINT)
+
+
 def download(name: str, revision: str | None) -> Path:
     """Download a model from the hub and return its folder in the hub's cache. Raises BaseModelUnavailableError."""
-    from huggingface_hub import constants, snapshot_download  # deferred: a model that is here needs no hub client
+    from huggingface_hub import snapshot_download  # deferred: a model that is here needs no hub client
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE"} or not is_reachable(constants.ENDPOINT):
+    if not can_download():
         raise BaseModelUnavailableError(
             f"The base model {name} is not on this machine and the model hub can't be reached. Put its folder under "
             "BASE_MODELS_DIR, choose a model that is here, or try again when the hub is reachable.",

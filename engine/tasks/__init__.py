@@ -38,6 +38,10 @@ class Task(Protocol):
         """
         ...
 
+    def hash_base_model(self) -> str:
+        """Return the hash of the base model's weights on disk. It is computed once, at about a second per GB."""
+        ...
+
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return what the summed loss of these training rows is divided by to get their mean.
 

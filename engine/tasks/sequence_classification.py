@@ -138,6 +138,10 @@ class Task:
                 field="model.name",
             )
 
+    def hash_base_model(self) -> str:
+        """Return the hash of the base model's weights on disk."""
+        return hash_base_weights(self.base, self.config.model.name)
+
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows, or the sum of their class weights: the mean is then that of torch's cross_entropy."""
         if self.class_weights is None:
@@ -203,7 +207,7 @@ class Task:
         self.tokenizer.save_pretrained(folder)
         saved_facts = {
             "id2label": dict(enumerate(self.rows.labels)),
-            "base_model_hash": hash_base_weights(self.base, self.config.model.name),
+            "base_model_hash": self.hash_base_model(),
             "base_model_origin": find_origin(self.base),
         }
         write_json(folder / "lorasite.json", self.facts | saved_facts)

@@ -90,6 +90,27 @@ def test_decoder_without_a_padding_token_pads_with_the_end_of_text(tweets, tmp_p
     assert np.allclose(served, predict_with_plain_peft(final, WORDS, base), atol=1e-5)
 
 
+@pytest.mark.parametrize("pad_token_id", [3, 0], ids=["unknown-token", "class-default"])
+def test_padding_id_of_config_json_that_is_not_the_tokenizers_is_ignored(tweets, tmp_path, pad_token_id):
+    base = tmp_path / "bases" / "decoder"
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES, initializer_range=0.3)
+    save_model(base, config, train_bpe(WORDS), ROBERTA_SPECIAL, "PreTrainedTokenizerFast")
+    change_json(base / "config.json", pad_token_id=pad_token_id)
+
+    events = run(one_step("decoder"), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
+    final = tmp_path / "run/artifacts/final_model"
+    assert json.loads((final / "lorasite.json").read_text())["padding_id"] == 1
+    worst = metrics_of(events)["worst"]
+    predictor = Predictor(tmp_path / "bases")
+    together = predictor.predict(final, [row["text"] for row in worst]).predictions
+    for row, answer in zip(worst, together, strict=True):
+        evaluated = row["probability"]
+        alone = predictor.predict(final, [row["text"]]).predictions[0]
+        assert max(answer.probabilities) == pytest.approx(evaluated, abs=1e-5)
+        assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
+
+
 def test_what_the_encoding_does_is_told_by_notices_and_in_metrics_json(tweets, tmp_path):
     save_bert_like(tmp_path / "bases" / "narrow", XLNetConfig(**XLNET))
     change_json(tmp_path / "bases/narrow/tokenizer_config.json", model_max_length=16, truncation_side="left")

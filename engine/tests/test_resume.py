@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from engine import Checkpointed, ConfigError, Event, Finished, Notice, Prepared, StageChanged, StepDone, train
 from engine.errors import (
@@ -215,31 +215,48 @@ def test_run_whose_labels_changed_while_it_was_stopped_is_refused_and_goes_on_on
     assert next(event for event in events if isinstance(event, Prepared)).resumed_from_step == 3
 
 
-def forget_data_hash(checkpoint):
-    """Make a checkpoint look like one of a release that recorded no hash of the rows."""
+def forget_hashes(checkpoint):
+    """Make a checkpoint look like one of a release that recorded no hash of the rows and of the base model."""
     state = json.loads((checkpoint / "state.json").read_text())
-    del state["data_hash"]
+    del state["data_hash"], state["base_model_hash"]
     (checkpoint / "state.json").write_text(json.dumps(state))
     (checkpoint / MANIFEST).unlink()
     write_manifest(checkpoint)
 
 
-def test_checkpoint_of_a_release_without_the_hash_of_rows_still_resumes(tweets, bases, tmp_path):
+def test_checkpoint_of_a_release_without_hashes_still_resumes(tweets, bases, tmp_path):
     stop_at(3, tiny(), tweets, tmp_path, base_models_dir=bases)
-    forget_data_hash(tmp_path / "artifacts/checkpoints/checkpoint-3")
+    forget_hashes(tmp_path / "artifacts/checkpoints/checkpoint-3")
     events = run(tiny(), tweets, tmp_path, base_models_dir=bases)
     assert next(event for event in events if isinstance(event, Prepared)).resumed_from_step == 3
     state = json.loads((tmp_path / "artifacts/checkpoints/checkpoint-8/state.json").read_text())
-    assert len(state["data_hash"]) == 64
+    assert len(state["data_hash"]) == len(state["base_model_hash"]) == 64
 
 
 def test_checkpoint_whose_labels_had_another_order_then_is_refused(own_tweets, bases, tmp_path):
     numbers = {"negative": "2.0", "neutral": "10.0", "positive": "1.0"}
     pl.read_parquet(own_tweets).with_columns(pl.col("label").replace_strict(numbers)).write_parquet(own_tweets)
     stop_at(3, tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
-    forget_data_hash(tmp_path / "run/artifacts/checkpoints/checkpoint-3")
+    forget_hashes(tmp_path / "run/artifacts/checkpoints/checkpoint-3")
     with pytest.raises(ConfigError, match="rows or labels have changed"):
         run(tiny(), own_tweets, tmp_path / "run", base_models_dir=bases)
+
+
+def test_run_whose_base_model_was_replaced_while_it_was_stopped_is_refused_and_goes_on_once_it_is_restored(
+    tweets, bases, tmp_path
+):
+    weights = Path(shutil.copytree(bases / "tiny", tmp_path / "bases/tiny")) / "model.safetensors"
+    original = weights.read_bytes()
+    stop_at(3, tiny(), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
+    tensors = load_file(weights)
+    tensors["bert.encoder.layer.1.output.dense.bias"][0] += 1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"weights of tiny have changed .* checkpoints are kept") as refused:
+        run(tiny(), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
+    assert refused.value.field == "model.name"
+    weights.write_bytes(original)
+    events = run(tiny(), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
+    assert next(event for event in events if isinstance(event, Prepared)).resumed_from_step == 3
 
 
 STOPPING = {"num_train_epochs": 20, "early_stopping_patience": 1, "learning_rate": 1e-9}  # ends at step 8 of 80

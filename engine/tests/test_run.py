@@ -178,6 +178,17 @@ def test_loss_that_is_not_finite_stops_the_run_with_an_error(tweets, tmp_path, m
     assert not (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.parametrize(("precision", "field"), [("fp32", "model.name"), ("bf16", "training.precision")])
+def test_loss_that_is_not_finite_from_the_start_does_not_blame_the_learning_rate(
+    tweets, bases, tmp_path, monkeypatch, precision, field
+):
+    monkeypatch.setattr(MicroBatches, "accumulate_gradients", lambda self, rows, step: float("nan"))
+    config = small(model={"name": "tiny"}, lora={"layers_to_transform": None}, training={"precision": precision})
+    with pytest.raises(LossNotFiniteError, match="at the first step") as refused:
+        run(config, tweets, tmp_path, base_models_dir=bases)
+    assert refused.value.field == field and "learning_rate" not in str(refused.value)
+
+
 def test_early_stopping_ends_the_run_and_keeps_the_best(tweets, tmp_path):
     config = small(
         training={"num_train_epochs": 20, "early_stopping_patience": 1, "learning_rate": 1e-9, "logging_steps": 4}

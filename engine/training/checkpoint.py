@@ -26,6 +26,7 @@ class State:
 
     fingerprint: str = ""  # of the settings and the rows' lengths; a checkpoint of another run is refused
     data_hash: str = ""  # of the rows; empty in checkpoints of releases that did not record it
+    base_model_hash: str = ""  # of the base model's weights; empty as well, and before the first checkpoint
     step: int = 0
     micro_batch: int = 0
     loss_sum: float = 0.0

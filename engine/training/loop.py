@@ -175,12 +175,7 @@ class Loop:
         max_norm = training.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm, foreach=True))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise LossNotFiniteError(
-                f"The loss was no longer a finite number at step {state.step + 1}. Earlier checkpoints are kept. "
-                "Lower training.learning_rate and start again.",
-                field="training.learning_rate",
-                step=state.step + 1,
-            )
+            raise _not_finite_error(state.step, self.task.plan.precision)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -250,10 +245,27 @@ class Loop:
     def save(self) -> Checkpointed:
         """Write a checkpoint of the current step; all processes wait until it is written. Raises DiskError."""
         if self.plan.world.is_main_process:
+            # Not before the first step, which would have to wait for it.
+            self.state.base_model_hash = self.state.base_model_hash or self.task.hash_base_model()
             self.checkpoints.save(self.state, self.model, self.optimizer)
         self.plan.world.barrier(self.plan.device)
         path = self.checkpoints.path(self.state.step)
         return Checkpointed(self.state.step, str(path), self.checkpoints.named_steps(self.state))
+
+
+def _not_finite_error(steps_before: int, precision: str) -> LossNotFiniteError:
+    """Return the error for a loss or gradient that is not finite in the step after `steps_before`."""
+    if steps_before:
+        field = "training.learning_rate"
+        message = (
+            f"The loss was no longer a finite number at step {steps_before + 1}. Earlier checkpoints are kept. "
+            "Lower training.learning_rate and start again."
+        )
+    else:  # nothing was learned yet, so the learning rate is not the cause
+        field = "model.name" if precision == "fp32" else "training.precision"
+        remedy = "Choose another base model" if precision == "fp32" else "Set training.precision to fp32"
+        message = f"The loss was not a finite number at the first step, before anything was changed. {remedy}."
+    return LossNotFiniteError(message, field=field, step=steps_before + 1)
 
 
 def _create_optimizer(model: nn.Module, config: RunConfig, plan: DevicePlan) -> torch.optim.Optimizer:

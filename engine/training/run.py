@@ -248,7 +248,7 @@ class Run:
     def _resume(self, loop: Loop) -> list[Notice]:
         """Continue from the newest intact checkpoint, if there is one; return notices about damaged ones.
 
-        Raises ConfigError if the checkpoint belongs to a run with other settings or data.
+        Raises ConfigError if the checkpoint belongs to a run with other settings or data, or with another base model.
         """
         newest, damaged = loop.checkpoints.find_newest()
         notices = []
@@ -271,6 +271,13 @@ class Run:
                 "Its checkpoints are kept. Restore the data to resume it, or choose another experiment_name."
             )
             raise ConfigError([Problem("data.dataset_name", message, "other_data")])
+        base_model_hash = saved.get("base_model_hash", "")
+        if base_model_hash and base_model_hash != loop.task.hash_base_model():
+            message = (
+                f"model.name: the weights of {self.config.model.name} have changed since {self.results.folder.name} was "
+                "stopped. Its checkpoints are kept. Restore the base model to resume it, or choose another experiment_name."
+            )
+            raise ConfigError([Problem("model.name", message, "other_base_model")])
         loop.resume(newest)
         return notices
 

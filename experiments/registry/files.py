@@ -47,7 +47,7 @@ def store_model_files(experiment: Experiment, checkpoint: str, target: Path) -> 
 
         write_folder(target, fill)
     except DiskFullError as error:
-        raise disk.DiskFullError from error
+        raise disk.InsufficientStorageError from error
     except EngineError as error:
         raise ConflictError(str(error)) from None
     return sum(path.stat().st_size for path in target.iterdir())

@@ -1,11 +1,15 @@
 """What a trained model says, by API and page."""
 
+import json
 import shutil
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from engine.config import SAMPLE_MODEL
+from engine.models.base_models import resolve
+from engine.models.weights_hash import hash_base_weights
 from engine.serve.predictor import Prediction
 from engine.serve.word_importance import measure_word_importance
 from inference.services import predictor, rival
@@ -103,6 +107,14 @@ def test_model_whose_files_are_damaged_is_told_in_words(api, member, model):
     (model.final_model / "adapter_model.safetensors").write_bytes(b"not a tensor")
     answer = post_predict(api, member, text="a day", model="small")
     assert answer.status_code == 409 and str(model.folder) not in answer.content.decode()
+
+
+def test_model_whose_base_model_was_replaced_is_not_answered(api, member, model):
+    facts = json.loads((model.final_model / "lorasite.json").read_text())
+    assert facts["base_model_hash"] == hash_base_weights(resolve(SAMPLE_MODEL, None), SAMPLE_MODEL)
+    (model.final_model / "lorasite.json").write_text(json.dumps(facts | {"base_model_hash": "0" * 64}))
+    answer = post_predict(api, member, text="a day", model="small")
+    assert answer.status_code == 409 and "trained on other weights of the base model" in answer.json()["detail"]
 
 
 def test_fault_while_answering_is_told_in_words(api, member, model, monkeypatch):

@@ -164,7 +164,7 @@ def test_errors_of_a_full_disk_are_recognised_from_every_library(tmp_path: Path)
     for failing in (_database_that_is_full, _file_that_is_full, _native_file_that_is_full):
         with pytest.raises(Exception) as refused:
             failing()
-        assert isinstance(disk.error_to_show(refused.value), disk.DiskFullError), refused.value
+        assert isinstance(disk.error_to_show(refused.value), disk.InsufficientStorageError), refused.value
     for failing in (_folder_that_is_read_only, _database_that_is_read_only):
         with pytest.raises(Exception) as refused:
             failing()

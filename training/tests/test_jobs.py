@@ -37,6 +37,23 @@ def test_submitted_run_succeeds_and_leaves_a_model_that_loads(submit, run_worker
     assert api(member).get(f"/api/task/{task.pk}/logs", {"after": lines["next"]}).json()["lines"] == []
 
 
+def test_what_is_noticed_before_the_first_step_is_on_the_run_page_in_the_api_and_in_metrics(
+    submit, run_worker, api, client, member
+):
+    config = tiny()
+    config["data"]["max_length"] = 8192  # more than the sample model has positions for
+    task = submit(config)
+    run_worker()
+    message = "Texts are truncated to 512 tokens instead of data.max_length 8,192"
+    client.force_login(member)
+    assert message in client.get(f"/runs/{task.pk}/").content.decode()
+    assert message in client.get(f"/experiments/{task.experiment.name}/").content.decode()
+    notices = api(member).get(f"/api/task/{task.pk}").json()["notices"]
+    (notice,) = [notice for notice in notices if notice["code"] == "max_length_lowered"]
+    metrics = json.loads((task.experiment.folder / "metrics.json").read_text())
+    assert notice in metrics["notices"] and metrics["data"]["max_length"] == 512
+
+
 def test_one_failing_run_does_not_stop_the_next(submit, run_worker, dataset):
     lost, fine = submit(tiny("lost")), submit(tiny("fine"))
     experiment = lost.experiment

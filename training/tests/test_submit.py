@@ -1,5 +1,6 @@
 import pytest
 
+from accounts.models import BaseModelRule
 from audit.models import Entry
 from training import services
 from training.models import Status, Task
@@ -51,6 +52,23 @@ def test_base_model_of_a_damaged_folder_is_refused_before_anything_is_queued(sub
         submit(bad("model", name="mine"))
     assert caught.value.problems[0]["field"] == "model.name" and str(tmp_path) not in str(caught.value)
     assert not Task.objects.exists()
+
+
+def test_base_model_of_the_hub_that_lies_here_damaged_is_refused_before_anything_is_queued(
+    submit, tmp_path, monkeypatch
+):
+    BaseModelRule.objects.create(pattern="somebody/*")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    snapshot = tmp_path / "models--somebody--mine/snapshots/main"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--somebody--mine/refs").mkdir()
+    (tmp_path / "models--somebody--mine/refs/main").write_text("main")
+    (snapshot / "config.json").write_text('{"model_type": "bert"}')
+    (snapshot / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InvalidError, match=r"model.safetensors is empty") as caught:
+        submit(bad("model", name="somebody/mine"))
+    assert caught.value.problems[0]["field"] == "model.name" and not Task.objects.exists()
 
 
 def test_several_wrong_values_are_told_at_once(api, member, dataset):

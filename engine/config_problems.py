@@ -1,0 +1,78 @@
+"""Say in plain words what is wrong with a configuration: Pydantic's errors as problems, each with its field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from engine.errors import Problem
+
+MOST_PROBLEMS = 100
+LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
+
+
+class ContradictionsError(ValueError):
+    """Carries problems through Pydantic, which passes on the ValueErrors that validators raise."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(" ".join(problem.message for problem in problems))
+        self.problems = problems
+
+
+def list_problems(
+    error: ValidationError, configuration: type[BaseModel], allowed_values: Mapping[str, str]
+) -> list[Problem]:
+    """Return every problem of a configuration, MOST_PROBLEMS at most.
+
+    allowed_values: by field, what it allows, where Pydantic's own message says too little.
+    """
+    problems: list[Problem] = []
+    for details in error.errors(include_url=False):
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, ContradictionsError):
+            problems += cause.problems
+            continue
+        problem = describe_problem(details, configuration, allowed_values)
+        # A field that allows several types has an error for each of them; the first is enough.
+        if all(problem.field != reported.field for reported in problems):
+            problems.append(problem)
+        # A request with 10,000 unknown fields must not cost a search for each name.
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    return problems
+
+
+def describe_problem(
+    details: ErrorDetails, configuration: type[BaseModel], allowed_values: Mapping[str, str]
+) -> Problem:
+    """Translate one error of Pydantic: name the field, say what it allows and which value was given."""
+    # A path is at most two names deep; what follows them are list indexes, keys or the alternatives of a union.
+    path = [str(part)[:LONGEST_SHOWN] for part in details["loc"]]
+    field_info = configuration.model_fields.get(path[0])
+    annotation = field_info.annotation if field_info else None
+    section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    in_section = section is not None and len(path) > 1
+    field = ".".join(path[: 2 if in_section else 1])
+
+    if details["type"] == "extra_forbidden":
+        name = path[1] if in_section else path[0]
+        names = list(section.model_fields if section and in_section else configuration.model_fields)
+        similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"Known fields: {', '.join(names)}."
+        if similar:
+            hint = f"Did you mean {field.removesuffix(name)}{similar[0]}?"
+        return Problem(field, f"{field} is not a field of the configuration. {hint}", "unknown_field")
+
+    message = allowed_values.get(field)
+    if message is None:
+        message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
+        if message.startswith("Input should be "):
+            message = "must be " + message.removeprefix("Input should be ")
+    value = details["input"]
+    if isinstance(value, str | int | float | bool):
+        shown = repr(value)
+        message += f" Given: {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}…'}."
+    return Problem(field, f"{field}: {message}", details["type"])
