@@ -183,7 +183,9 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
         if disk_error:
             return error_page(request, disk_error)
         cause = cause.__context__
-    message = _("Your session ended while this request was in progress. Sign in again, then check whether it was stored.")
+    message = _(
+        "Your session ended while this request was in progress. Sign in again, then check whether it was stored."
+    )
     return error_page(request, InvalidError(message))
 
 

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ def test_session_that_a_full_disk_does_not_store_is_no_bad_request(rf: RequestFa
         return HttpResponse()
 
     with _full_database():
-        response = convert_exception_to_response(SessionMiddleware(change_session))(request)
+        response = _answer(change_session, request)
     assert response.status_code == 507 and "disk is full" in response.content.decode()
 
 
@@ -208,8 +208,15 @@ def test_session_that_was_deleted_meanwhile_is_explained(rf: RequestFactory) -> 
         session.delete()
         return HttpResponse()
 
-    response = convert_exception_to_response(SessionMiddleware(sign_out_elsewhere))(request)
+    response = _answer(sign_out_elsewhere, request)
     assert response.status_code == 400 and "Sign in again" in response.content.decode()
+
+
+def _answer(view: Callable[[HttpRequest], HttpResponse], request: HttpRequest) -> HttpResponse:
+    """Answer a request with a session as Django does, errors included."""
+    response = convert_exception_to_response(SessionMiddleware(view))(request)
+    assert isinstance(response, HttpResponse)
+    return response
 
 
 @contextmanager
