@@ -5,7 +5,9 @@ from django.urls import include, path
 
 from lorasite import home
 
-handler404, handler500 = "web.error_responses.not_found", "web.error_responses.server_error"
+handler400 = "web.error_responses.bad_request"
+handler404 = "web.error_responses.not_found"
+handler500 = "web.error_responses.server_error"
 
 urlpatterns = [
     path("", home.home, name="home"),

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -169,6 +171,22 @@ def _flatten(detail: object, field: str = "") -> list[tuple[str, str]]:
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Answer an address that no URL pattern matches."""
     return error_page(request, NotFoundError(_("There is no page at this address.")))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that Django calls bad. It takes a session that a full disk did not store for a deleted one."""
+    if not isinstance(exception, SessionInterrupted):
+        return defaults.bad_request(request, exception)
+    cause: BaseException | None = exception
+    while cause:
+        disk_error = disk_error_to_show(cause)
+        if disk_error:
+            return error_page(request, disk_error)
+        cause = cause.__context__
+    message = _(
+        "Your session ended while this request was in progress. Sign in again, then check whether it was stored."
+    )
+    return error_page(request, InvalidError(message))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -11,6 +11,7 @@ from django.core.cache import BaseCache, caches
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from redis import RedisError
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
@@ -39,7 +40,10 @@ class TooManyRequestsError(LorasiteError):
 
 
 class RateThrottle(SimpleRateThrottle):
-    """Count requests of a scope in Redis, which all web processes share. While Redis is away, nobody is throttled."""
+    """Count requests of a scope in Redis, which all web processes share. While Redis is away, nobody is throttled.
+
+    Reads are never counted: a client that lists what it uploaded must not use up its uploads.
+    """
 
     def __init__(self, scope: str, per: Literal["person", "address"]) -> None:
         self.scope = scope
@@ -52,7 +56,9 @@ class RateThrottle(SimpleRateThrottle):
         return caches["throttles"]
 
     def allow_request(self, request: HttpRequest | Request, view: APIView | None) -> bool:
-        """Count the request, and return whether it is within the limit."""
+        """Count the request unless it only reads, and return whether it is within the limit."""
+        if request.method in SAFE_METHODS:
+            return True
         try:
             return super().allow_request(request, view)  # type: ignore[arg-type]  # it only passes them on
         except RedisError as error:

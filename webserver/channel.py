@@ -1,6 +1,7 @@
 """A connection: how long its client may keep the server waiting, and what the application learns of its requests."""
 
 import contextlib
+import socket
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from waitress.task import WSGITask
 
 from .request import Request
 
+LINGER_CHUNK = 256 * 1024  # bytes
 LATE_TEXT = b"The request did not arrive in time; nothing was changed. Try again."
 LATE = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -44,6 +46,10 @@ class Channel(HTTPChannel):
 
     task_class = Task
     answered = False
+    close_when_flushed: bool = False  # waitress's own, typed
+    rest_may_follow = False  # the request is answered before all of it has arrived
+    lingering_since: float | None = None
+    discarded = 0  # bytes that arrived while lingering
 
     def parser_class(self, adjustments: Adjustments) -> Request:
         return Request(adjustments, self.server.site, self.server.has_room_for)
@@ -64,6 +70,7 @@ class Channel(HTTPChannel):
     def service(self) -> None:
         """Answer the first request. Runs in a thread of its lane."""
         self.server.loop.serving.channel = self
+        self.rest_may_follow = self.requests[0].ends_early
         super().service()
         self.answered = True
 
@@ -73,10 +80,42 @@ class Channel(HTTPChannel):
             self.last_activity = time.time()
         return int(super().write_soon(data))
 
+    def handle_write(self) -> None:
+        """Send what is due. After the last answer close the connection, or linger if the client may still be sending.
+
+        Closing it with data unread would reset it, and the client would see a broken pipe in place of its answer.
+        """
+        if not (self.rest_may_follow and self.close_when_flushed):
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if self.will_close:
+            self.handle_close()
+        elif not self.total_outbufs_len:
+            self.close_when_flushed = False
+            self.lingering_since = time.monotonic()
+            with contextlib.suppress(OSError):  # the client may be gone; the next read closes the connection then
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def handle_read(self) -> None:
+        """Receive; while lingering, discard what arrives until the client has read its answer and closes."""
+        if self.lingering_since is None:
+            super().handle_read()
+            return
+        try:
+            self.discarded += len(self.recv(LINGER_CHUNK))
+        except OSError:
+            self.handle_close()
+            return
+        if self.discarded > self.server.site.linger_bytes:
+            self.handle_close()
+
     def is_overdue(self) -> bool:
         """Return whether the client exceeded its deadline. Time that the application takes does not count."""
         silent = time.time() - self.last_activity
         allowed = self.server.site.deadlines
+        if self.lingering_since is not None:
+            return time.monotonic() - self.lingering_since > allowed.linger
         if self.total_outbufs_len:
             return bool(silent > allowed.send)
         if self.requests:

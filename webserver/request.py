@@ -73,6 +73,12 @@ class Request(HTTPRequestParser):
         self.site = site
         self.has_room_for = has_room_for
         self.begun = time.monotonic()
+        self.is_incomplete = False  # answered before all of it has arrived
+
+    @property
+    def ends_early(self) -> bool:
+        """Return whether more of this request may follow after its answer."""
+        return self.is_incomplete or self.error is not None
 
     @property
     def head(self) -> Head:
@@ -147,5 +153,6 @@ class Request(HTTPRequestParser):
         """Let the application answer now; the connection closes after that, because the rest of the body may follow."""
         self.expect_continue = False
         self.completed = True
+        self.is_incomplete = True
         self.headers["CONNECTION"] = "close"
         self.headers["CONTENT_LENGTH"] = str(max(self.content_length, len(self.body_rcv.buf)))

@@ -29,6 +29,7 @@ class Deadlines:
     body_rate: int = 4096
     idle: float = 65  # between requests; above the 60 of nginx and most balancers, which must be the first to close
     send: float = 30  # without reading a byte of the answer
+    linger: float = 30  # sending on after an answer that came early
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Site:
     body_limit: Callable[[Head], int]
     folder: Path | None = None  # where large bodies wait; None: the system's folder for temporary files
     folder_bytes: int = 1 << 30  # all large bodies together; a further one is refused as "busy"
+    linger_bytes: int = 1 << 30  # discarded after an answer that came early, so that the client gets to read it
     deadlines: Deadlines = field(default_factory=Deadlines)
     connections: int = 1000  # then the one that was silent longest makes room
     log_level: str = "info"

@@ -59,6 +59,12 @@ def test_posts_to_pages_are_counted_and_reads_are_not(counted: None, client: Any
     assert statuses[-1] == 429 and 429 not in statuses[:2]
 
 
+def test_listing_datasets_does_not_count_as_an_upload(counted: None, api: Callable[..., Any], member: User) -> None:
+    client = api(member)
+    assert [client.get("/api/datasets").status_code for _ in range(4)] == [200] * 4
+    assert REQUESTS["upload"](client).status_code == 400
+
+
 def test_requests_are_counted_per_person_and_per_address(
     counted: None, api: Callable[..., Any], member: User, stranger: User
 ) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from datasets_app.checks import languages
 from datasets_app.checks.kinds import KIND_CHECKS
+from datasets_app.checks.languages import LanguageSurvey, survey_languages
 from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.rows import Rows, count_labels, labels_of
 from datasets_app.versions.canonical import SLICE, count_values
@@ -23,6 +23,7 @@ LONGEST = 2000  # characters
 FEWEST_ROWS = 10  # of a label; with fewer neither learning nor evaluation is meaningful
 IMBALANCE = 5  # times the rows of the smallest label
 EXAMPLES = 5
+MOST_LISTED = 50  # examples of a finding whose rows people look at one by one
 TOKEN_LIMIT = 128  # the default of data.max_length
 Severity = Literal["error", "warning", "info"]
 _WORST_FIRST: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
@@ -71,7 +72,7 @@ class Report:
     results: list[CheckResult]
     tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
     facts: pl.DataFrame  # for each row: see `CheckedRows.facts`
-    languages: dict[str, int]  # {language: rows of the sample}
+    languages: dict[str, int]  # {language: rows of a sample}
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class CheckedRows:
 
     frame: pl.DataFrame
     facts: pl.DataFrame
-    language_sample: pl.DataFrame  # see `languages.detect_in_sample`
+    languages: LanguageSurvey
     kind: str = "labels"  # see `Version.Kind`
 
     def repeated(self, column: str) -> pl.DataFrame:
@@ -98,10 +99,12 @@ class CheckedRows:
         if facts.height:
             yield CheckResult(code, severity, facts.height, self.examples(facts, extra), facts["row"].to_list())
 
-    def examples(self, facts: pl.DataFrame, extra: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    def examples(
+        self, facts: pl.DataFrame, extra: dict[str, str] | None = None, most: int = EXAMPLES
+    ) -> list[dict[str, Any]]:
         """Return the first rows as the report shows them, with further fields: {field: column of the facts}."""
         extra = extra or {}
-        first = facts.head(EXAMPLES).select("row", *{column for column in extra.values() if column != "split"})
+        first = facts.head(most).select("row", *{column for column in extra.values() if column != "split"})
         rows = first.join(self.frame, on="row", how="left", maintain_order="left")
         return [
             {"row": row["row"], "text": row["text"][:200], "label": row["label"]}
@@ -123,9 +126,9 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         is_over_limit = pl.Series("over_token_limit", token_counts[-1] > TOKEN_LIMIT)
         parts.append(text_facts(part).with_columns(is_over_limit))
     facts = pl.concat(parts).with_columns(group_near_duplicates(_whole_texts(frame)))
-    language_sample = languages.detect_in_sample(frame)
+    survey = survey_languages(frame)
 
-    checked = CheckedRows(frame, facts, language_sample, rows.kind)
+    checked = CheckedRows(frame, facts, survey, rows.kind)
     results = [result for check in CHECKS for result in check(checked)]
     if rows.skipped:
         results.append(CheckResult("empty_text", "warning", rows.skipped, rows.skipped_examples))
@@ -135,7 +138,7 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         results=results,
         tokens=dict(zip(lengths.tolist(), amounts.tolist(), strict=True)),
         facts=facts,
-        languages=count_values(language_sample["language"].drop_nulls()),
+        languages=survey.counts,
     )
 
 
@@ -295,13 +298,12 @@ def rare_label(rows: CheckedRows) -> Iterator[CheckResult]:
 
 
 def mixed_language(rows: CheckedRows) -> Iterator[CheckResult]:
-    """Find rows in another language than most. The count is extrapolated from the sample, the rows are those of the sample."""
-    others, share = languages.rows_in_other_languages(rows.language_sample)
-    if not others.height:
-        return
-    count = max(1, round(share * languages.long_enough(rows.frame).len()))
-    examples = rows.examples(others.select("row", "language"), {"language": "language"})
-    yield CheckResult("mixed_language", "info", count, examples, others["row"].to_list())
+    """Find rows in another language than most. If there are very many, some are looked at, and the count is extrapolated."""
+    others = rows.languages.others
+    if others.height:
+        examples = rows.examples(others, {"language": "language"}, most=MOST_LISTED)
+        count = others.height * rows.languages.one_in
+        yield CheckResult("mixed_language", "info", count, examples, others["row"].to_list())
 
 
 CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (

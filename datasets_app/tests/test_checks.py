@@ -1,12 +1,19 @@
 """Each check finds what it should, names the rows, and reports nothing for good rows."""
 
+import gettext
+from pathlib import Path
+
+import django
 import polars as pl
 import pytest
 
+import samples
 from datasets_app import descriptions
 from datasets_app.checks import findings
+from datasets_app.checks.languages import survey_languages
 from datasets_app.reading.columns import ColumnChoice
 from datasets_app.reading.rows import Rows
+from datasets_app.versions.canonical import count_values
 
 WORDS = (
     *("river", "lamp", "carpet", "window", "violin", "mountain", "paper", "ocean"),
@@ -124,6 +131,50 @@ def test_simplified_chinese_is_found_among_traditional():
     report = {result.code: result for result in findings.run_checks(rows).results}
     assert report["mixed_language"].count == 5
     assert {e["language"] for e in report["mixed_language"].examples} == {"Chinese (Simplified)"}
+
+
+def test_a_dozen_foreign_rows_are_listed_among_two_thousand():
+    english = [
+        (
+            f"we waited {i} minutes for the {WORDS[i % 15]} and the {WORDS[i * 7 % 13]} near the {WORDS[i // 15 % 15]}",
+            "a",
+        )
+        for i in range(2160)
+    ]
+    foreign = [
+        *((f"Wir haben {i} Stunden auf unser Essen gewartet, und dann war die Suppe kalt", "b") for i in range(4)),
+        *((f"Nous avons attendu {i} heures avant de manger, et la soupe était froide", "b") for i in range(4)),
+        *((f"我們等了 {i} 個小時才吃到飯，而且湯已經涼了，下次不會再來", "b") for i in range(4)),
+    ]
+    rows = _frame(english[:1000] + foreign + english[1000:])
+    (result,) = [
+        r
+        for r in findings.run_checks(Rows(rows, ColumnChoice(("text",), ("label",)))).results
+        if r.code == "mixed_language"
+    ]
+    assert result.rows == [e["row"] for e in result.examples] == list(range(1001, 1013))
+    assert [e["language"] for e in result.examples] == ["German"] * 4 + ["French"] * 4 + ["Chinese (Traditional)"] * 4
+
+
+@pytest.mark.parametrize(
+    ("code", "language"),
+    [("id", "Indonesian"), ("cy", "Welsh"), ("nb", "Norwegian"), ("uz", "Unknown"), ("gl", "Unknown")],
+)
+def test_language_is_not_taken_for_another_that_the_detector_knows_better(code, language):
+    catalogue = gettext.translation("django", Path(django.__file__).parent / "conf" / "locale", [code])._catalog
+    sentences = {text for text in catalogue.values() if 40 < len(text) < 200}
+    frame = _frame([(text, "a") for text in sorted(sentences)])
+    survey = survey_languages(frame)
+    assert next(iter(survey.counts)) == language and survey.counts[language] > 0.95 * sum(survey.counts.values())
+    assert survey.others.height <= 2
+
+
+def test_samples_have_nearly_no_rows_that_are_taken_for_another_language():
+    tweets = survey_languages(samples.tweets_en().select("text", "label").with_row_index("row", offset=1))
+    assert {"Dutch", "Spanish"} <= set(tweets.others["language"]) and tweets.others.height < 10
+    reviews = survey_languages(samples.reviews_zh().select("text", "label").with_row_index("row", offset=1))
+    languages = count_values(reviews.others["language"])
+    assert set(languages) - {"Chinese (Traditional)", "English"} <= {"Japanese"} and languages["English"] < 40
 
 
 def _frame(pairs):

@@ -8,13 +8,20 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.handlers.exception import convert_exception_to_response
 from django.db import connection
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 
 from testing.site import PASSWORD, running_web
 from web import disk
@@ -173,6 +180,61 @@ def test_errors_of_a_full_disk_are_recognised_from_every_library(tmp_path: Path)
             refused.value
         )
     assert disk.error_to_show(ValueError("no room in this sentence")) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_session_that_a_full_disk_does_not_store_is_no_bad_request(rf: RequestFactory) -> None:
+    session = SessionStore()
+    session.create()
+    request = rf.get("/", headers={"cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"})
+
+    def change_session(request: HttpRequest) -> HttpResponse:
+        request.session["large"] = "x" * 10_000_000
+        return HttpResponse()
+
+    with _full_database():
+        response = _answer(change_session, request)
+    assert response.status_code == 507 and "disk is full" in response.content.decode()
+
+
+@pytest.mark.django_db
+def test_session_that_was_deleted_meanwhile_is_explained(rf: RequestFactory) -> None:
+    session = SessionStore()
+    session.create()
+    request = rf.get("/", headers={"cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}"})
+
+    def sign_out_elsewhere(request: HttpRequest) -> HttpResponse:
+        request.session["changed"] = True
+        session.delete()
+        return HttpResponse()
+
+    response = _answer(sign_out_elsewhere, request)
+    assert response.status_code == 400 and "Sign in again" in response.content.decode()
+
+
+def _answer(view: Callable[[HttpRequest], HttpResponse], request: HttpRequest) -> HttpResponse:
+    """Answer a request with a session as Django does, errors included."""
+    response = convert_exception_to_response(SessionMiddleware(view))(request)
+    assert isinstance(response, HttpResponse)
+    return response
+
+
+@contextmanager
+def _full_database() -> Iterator[None]:
+    """Limit SQLite's pages; let PostgreSQL refuse to change a session as it does on a full disk."""
+    if connection.vendor == "postgresql":
+        execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$"
+        )
+        execute("CREATE TRIGGER refuse BEFORE UPDATE ON django_session FOR EACH ROW EXECUTE FUNCTION refuse()")
+    else:
+        execute("PRAGMA max_page_count = 1")  # SQLite makes that the number of pages there are
+    try:
+        yield
+    finally:
+        postgresql = connection.vendor == "postgresql"
+        execute("DROP FUNCTION refuse() CASCADE" if postgresql else "PRAGMA max_page_count = 4294967294")
 
 
 def _database_that_is_full() -> None:

@@ -143,3 +143,15 @@ def test_body_that_the_server_refused_is_answered_with_an_explanation(
         answer.headers.get("Retry-After", "10") == "10"
         and client.post("/login/", **{"webserver.refused": reason}).status_code == status
     )
+
+
+def test_large_upload_that_is_refused_gets_its_answer(tmp_path: Path, redis_server: str) -> None:
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n%b\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b"
+    body = form % bytes(20_000_000)
+    with running_web(tmp_path, THROTTLE_UPLOAD="1/minute", REDIS_URL=redis_server) as (site, _):
+        token = sign_in(site)
+        assert call(site, "/api/datasets", "", body, kind) == 401
+        assert call(site, "/api/datasets", token, body, "text/csv") == 413  # only a form may be this large
+        call(site, "/api/datasets", token, form % b"", kind)
+        assert call(site, "/api/datasets", token, body, kind) == 429

@@ -18,6 +18,7 @@ from webserver import Deadlines, Head, Site, serve
 
 LIMIT = 100_000
 LARGE = 80_000_000
+LINGER = 40_000_000
 
 
 def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -63,7 +64,8 @@ def main() -> None:
             body_limit=lambda head: LARGE if head.path == "/upload" else LIMIT,
             folder=Path(folder),
             folder_bytes=LARGE + LIMIT,
-            deadlines=Deadlines(head=1, body=1, body_rate=1_000_000, idle=1, send=2),
+            linger_bytes=LINGER,
+            deadlines=Deadlines(head=1, body=1, body_rate=1_000_000, idle=1, send=2, linger=2),
             connections=80,
         )
     )

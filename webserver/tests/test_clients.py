@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from .small_site import LARGE, LIMIT
+from .small_site import LARGE, LIMIT, LINGER
 
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -172,12 +172,37 @@ def test_client_with_too_large_a_body_gets_the_answer(site: Running) -> None:
     assert receive_all(waits_for_leave).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize("more", [{}, {"Transfer-Encoding": "chunked"}])
+def test_client_that_reads_only_after_sending_200_times_the_limit_gets_the_answer(
+    site: Running, more: dict[str, str]
+) -> None:
+    body = [bytes(100_000)] * 200 if more else bytes(200 * LIMIT)
+    for _try in range(5):
+        assert site.fetch("/", body, **more) == (413, "too_large")
+
+
+def test_client_of_http_client_gets_the_answer_to_a_request_that_is_broken_before_its_body(site: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=5)
+    connection.request("POST", "/", bytes(200 * LIMIT), {"A": "a" * 33_000})
+    assert connection.getresponse().status == 431
+
+
 def test_body_far_too_large_is_not_read_to_its_end(site: Running) -> None:
     connection = site.connect(head(10**15))
     with pytest.raises(OSError):
-        for _ in range(1000):
-            connection.sendall(bytes(100_000))
+        for _ in range(3 * LINGER // LIMIT):
+            connection.sendall(bytes(LIMIT))
     assert site.fetch("/")[0] == 200
+
+
+def test_client_that_does_not_stop_sending_after_its_answer_is_cut_off(site: Running) -> None:
+    connection, started = site.connect(head(10**15) + bytes(5 * LIMIT)), time.monotonic()
+    with pytest.raises(OSError):
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.1)
+            assert time.monotonic() - started < 6
+    assert time.monotonic() - started > 1.5
 
 
 def test_large_bodies_together_have_a_limit(site: Running) -> None:
