@@ -33,6 +33,9 @@ FindingCode = Literal[
     "personal_data",
     "over_token_limit",
     "label_noise",
+    "similar_labels",
+    "no_label",
+    "scores_as_labels",
 ]
 MOST_PROBLEMS = 100
 LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most

@@ -16,10 +16,12 @@ from django.utils.translation import override
 from accounts.models import User
 from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
+from datasets_app.checks.labels import similar_labels
 from datasets_app.models import DataTask, Suspect, Version
 from datasets_app.progress import ReportProgress
 from datasets_app.reading.columns import ColumnChoice, Rows, refuse_untrainable
 from datasets_app.versions import creation
+from datasets_app.versions.canonical import count_values
 from datasets_app.versions.upload_storage import AT_ONCE
 from engine.data.near_duplicates import normalised_text
 from web.errors import ConflictError, InvalidError
@@ -80,6 +82,8 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
 def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     """Fix the finding with the code `change["code"]`: repair its texts, or leave its rows out."""
     code = change["code"]
+    if code == "similar_labels":
+        return _merge_spellings(frame)
     results = findings.run_checks(Rows(frame, ColumnChoice("text", "label", None))).results
     result = next((result for result in results if result.code == code), None)
     if result is None:
@@ -88,7 +92,7 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     if repair := _REPAIRS.get(code):
         repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
         fixed = frame.update(repaired.select("row", "text"), on="row")
-        return fixed.filter(pl.col("text").str.strip_chars() != "")
+        return fixed.filter(findings.has_visible_text())
     if code == "label_conflict":
         # Of each text the rows with its commonest label stay. On a tie nobody knows which is right, so none stays.
         conflicting = frame.filter(has_finding).with_columns(normalised_text().alias("same"))
@@ -99,6 +103,15 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     elif code == "split_leakage":
         has_finding = has_finding & (pl.col("split") == "train")
     return frame.filter(~has_finding)
+
+
+def _merge_spellings(frame: pl.DataFrame) -> pl.DataFrame:
+    """Give all labels that look alike the spelling that most of their rows have."""
+    groups = similar_labels(count_values(frame["label"]))
+    spellings = {label: group[0] for group in groups for label in group[1:]}
+    if not spellings:
+        raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
+    return frame.with_columns(pl.col("label").replace(spellings))
 
 
 def without_markup(text: str) -> str:
@@ -136,8 +149,9 @@ _DROPPED = (
     "split_leakage",
     "rare_label",
     "mixed_language",
+    "no_label",
 )
-FIXED = (*_REPAIRS, *_DROPPED)  # the findings with a fix
+FIXED = (*_REPAIRS, *_DROPPED, "similar_labels")  # the findings with a fix
 
 
 # --- by hand -----------------------------------------------------------------------------------------------------
@@ -178,9 +192,10 @@ def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
 
 
 def rename(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """Rename the label `change["label"]` to `change["to"]`; if there is such a label already, the two are merged."""
+    """Rename `change["label"]`, or all of `change["labels"]`, to `change["to"]`, and merge them with a label of that name."""
     label = pl.col("label")
-    renamed = pl.when(label == change["label"]).then(pl.lit(change["to"])).otherwise(label)
+    old_labels = change.get("labels") or [change["label"]]
+    renamed = pl.when(label.is_in(old_labels)).then(pl.lit(change["to"])).otherwise(label)
     return frame.with_columns(renamed.alias("label"))
 
 
