@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django.conf.locale import LANG_INFO
+from django.utils.translation import get_language_info, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext_lazy
 
 from work.models import JobMessages
 
@@ -20,6 +21,10 @@ MESSAGES = JobMessages(
     worker_gone=_("The worker of this task is gone; the task goes back to the queue."),
 )
 
+# A finding's message has 500 characters at most, so the labels that it names share 300.
+_MOST_NAMED = 10
+_LONGEST_NAME = 40
+_LONGEST_NAMES = 300
 FINDING_TITLES = {
     "empty_text": _("No text or no label"),
     "too_short": _("Very short texts"),
@@ -30,6 +35,9 @@ FINDING_TITLES = {
     "split_leakage": _("Same text in two splits"),
     "label_imbalance": _("Imbalanced labels"),
     "rare_label": _("Rare labels"),
+    "similar_labels": _("Labels that look alike"),
+    "no_label": _("Marks for no label"),
+    "scores_as_labels": _("Scores as labels"),
     "mixed_language": _("Several languages"),
     "markup": _("HTML in the text"),
     "control_characters": _("Control characters"),
@@ -54,31 +62,6 @@ _LANGUAGES = {
     "Spanish": _("Spanish"),
     "French": _("French"),
     "German": _("German"),
-    "Portuguese": _("Portuguese"),
-    "Italian": _("Italian"),
-    "Dutch": _("Dutch"),
-    "Indonesian": _("Indonesian"),
-    "Vietnamese": _("Vietnamese"),
-    "Thai": _("Thai"),
-    "Turkish": _("Turkish"),
-    "Polish": _("Polish"),
-    "Russian": _("Russian"),
-    "Ukrainian": _("Ukrainian"),
-    "Arabic": _("Arabic"),
-    "Persian": _("Persian"),
-    "Hindi": _("Hindi"),
-    "Bengali": _("Bengali"),
-    "Tamil": _("Tamil"),
-    "Hebrew": _("Hebrew"),
-    "Greek": _("Greek"),
-    "Czech": _("Czech"),
-    "Swedish": _("Swedish"),
-    "Danish": _("Danish"),
-    "Norwegian": _("Norwegian"),
-    "Finnish": _("Finnish"),
-    "Hungarian": _("Hungarian"),
-    "Romanian": _("Romanian"),
-    "Tagalog": _("Tagalog"),
     "Unknown": _("unknown"),
 }
 FIX_LABELS = {  # labels of the fix buttons
@@ -89,6 +72,8 @@ FIX_LABELS = {  # labels of the fix buttons
     "split_leakage": _("Drop them from the train split"),
     "rare_label": _("Drop these labels"),
     "mixed_language": _("Drop these rows"),
+    "similar_labels": _("Merge the labels that look alike"),
+    "no_label": _("Drop the rows without a label"),
     "markup": _("Remove the HTML"),
     "control_characters": _("Remove these characters"),
     "encoding": _("Repair the characters"),
@@ -141,6 +126,22 @@ _SENTENCES = {  # what was found and how it affects training
     "rare_label": ngettext_lazy(
         "%(count)s label has fewer than 10 rows: too few to train on and to evaluate. Add rows or merge labels.",
         "%(count)s labels have fewer than 10 rows: too few to train on and to evaluate. Add rows or merge labels.",
+        "n",
+    ),
+    "similar_labels": ngettext_lazy(
+        "%(count)s label looks like another: %(labels)s. A model learns them as different labels. Merge them.",
+        "%(count)s labels look alike: %(labels)s. A model learns them as different labels. Merge them.",
+        "n",
+    ),
+    "no_label": ngettext_lazy(
+        "%(count)s row has a label that usually means “no label”: %(labels)s. A model would learn it as a label.",
+        "%(count)s rows have labels that usually mean “no label”: %(labels)s. A model would learn them as labels.",
+        "n",
+    ),
+    "scores_as_labels": ngettext_lazy(
+        "%(count)s label is a number with decimals: a model treats scores as unrelated labels. Round them to a few labels.",
+        "%(count)s labels are numbers, many with decimals: a model treats scores as unrelated labels. Round them to a few "
+        "labels.",
         "n",
     ),
     "mixed_language": ngettext_lazy(
@@ -222,6 +223,8 @@ def describe_change(change: dict[str, Any]) -> str:
     if not change:
         return ""
     count = change.get("count", 0)
+    if change["did"] == "rename" and "labels" in change:
+        change = {**change, "label": "”, “".join(change["labels"])}
     values = {"n": count, "count": f"{count:,}", "other": "", **{k: v for k, v in change.items() if k != "count"}}
     if "code" in change:
         values["title"] = finding_title(change["code"])
@@ -234,10 +237,25 @@ def finding_title(code: str) -> str:
 
 
 def language_name(name: str) -> str:
-    """Return the name of a language that `checks.languages` detects."""
-    return str(_LANGUAGES.get(name, name))
+    """Return the name of a language that `checks.languages` detects; of most Django has the translation."""
+    if name in _LANGUAGES:
+        return str(_LANGUAGES[name])
+    code = next((code for code, info in LANG_INFO.items() if info.get("name") == name), "")
+    return str(get_language_info(code)["name_translated"]) if code else name
 
 
-def describe_finding(code: str, count: int) -> str:
-    """Return one sentence: what a check found and how it affects training."""
-    return str(_SENTENCES[code] % {"n": count, "count": f"{count:,}"})
+def describe_finding(code: str, count: int, examples: list[dict[str, Any]] | None = None) -> str:
+    """Return one sentence: what a check found and how it affects training. `examples` name the labels, if it is about some."""
+    groups = [
+        quoted(example.get("labels") or [str(example.get("label"))]) for example in (examples or [])[:_MOST_NAMED]
+    ]
+    names = "; ".join(groups)
+    if len(names) > _LONGEST_NAMES or len(examples or []) > _MOST_NAMED:
+        names = f"{names[:_LONGEST_NAMES]} …"
+    return str(_SENTENCES[code] % {"n": count, "count": f"{count:,}", "labels": names})
+
+
+def quoted(labels: list[str]) -> str:
+    """Return labels as a sentence names them, each in quotation marks and of a bearable length."""
+    shown = [f"“{label[:_LONGEST_NAME]}{'…' if len(label) > _LONGEST_NAME else ''}”" for label in labels[:_MOST_NAMED]]
+    return ", ".join(shown) + (", …" if len(labels) > _MOST_NAMED else "")

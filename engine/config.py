@@ -33,6 +33,9 @@ FindingCode = Literal[
     "personal_data",
     "over_token_limit",
     "label_noise",
+    "similar_labels",
+    "no_label",
+    "scores_as_labels",
 ]
 Quantization = Literal["load_in_8bit", "load_in_4bit"]
 LabelWeight = Annotated[float, Field(ge=0)]

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 
 from datasets_app.checks.kinds import KIND_CHECKS
+from datasets_app.checks.labels import are_scores, no_labels, similar_labels
 from datasets_app.checks.languages import LanguageSurvey, survey_languages
 from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.rows import Rows, count_labels, labels_of
+from datasets_app.reading.table import INVISIBLE
 from datasets_app.versions.canonical import SLICE, count_values
 from engine import resolve_base_model
 from engine.config import SAMPLE_MODEL
@@ -24,6 +26,7 @@ FEWEST_ROWS = 10  # of a label; with fewer neither learning nor evaluation is me
 IMBALANCE = 5  # times the rows of the smallest label
 EXAMPLES = 5
 MOST_LISTED = 50  # examples of a finding whose rows people look at one by one
+MANY_NEAR_DUPLICATES = 0.1  # of the rows
 TOKEN_LIMIT = 128  # the default of data.max_length
 Severity = Literal["error", "warning", "info"]
 _WORST_FIRST: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
@@ -37,6 +40,7 @@ TEXT_CODES: dict[str, Severity] = {  # the checks of a single text
     "over_token_limit": "info",
 }
 
+_LONG_ENOUGH = rf"(?s)[^{INVISIBLE}].{{{SHORTEST - 2},}}[^{INVISIBLE}]"
 _MARKUP = (
     r"(?i)</?(?:a|b|i|p|br|hr|em|li|ul|ol|div|img|span|font|table|td|tr|strong|script|style|h[1-6])\b[^<>]{0,300}>"
     r"|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,6});"
@@ -149,6 +153,11 @@ def _whole_texts(frame: pl.DataFrame) -> pl.Series:
     return frame.select(pl.concat_str("text", "text_pair", separator="\n"))["text"]
 
 
+def has_visible_text(column: str = "text") -> pl.Expr:
+    """Return whether a text has a character that shows; one without counts as empty."""
+    return pl.col(column).str.contains(rf"[^{INVISIBLE}]")
+
+
 def text_facts(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the facts that need one row alone (see `CheckedRows`).
 
@@ -164,7 +173,7 @@ def text_facts(rows: pl.DataFrame) -> pl.DataFrame:
     facts = rows.select(
         *columns,
         exact.alias("exact"),
-        (text.str.strip_chars().str.len_chars() < SHORTEST).alias("too_short"),
+        (~text.str.contains(_LONG_ENOUGH)).alias("too_short"),
         (text.str.len_chars() > LONGEST).alias("too_long"),
         text.str.contains(CONTROL).alias("control_characters"),
     )
@@ -238,7 +247,8 @@ def near_duplicate(rows: CheckedRows) -> Iterator[CheckResult]:
     first = [pl.col(name).first().over("group").alias(f"first_{name}") for name in ("row", "same")]
     repeated = rows.repeated("group").with_columns(first).filter(pl.col("same") != pl.col("first_same"))
     unique = repeated.unique("same", keep="first", maintain_order=True)
-    yield from rows.results("near_duplicate", "info", unique, {"like_row": "first_row"})
+    severity: Severity = "warning" if unique.height >= MANY_NEAR_DUPLICATES * rows.facts.height else "info"
+    yield from rows.results("near_duplicate", severity, unique, {"like_row": "first_row"})
 
 
 def label_conflict(rows: CheckedRows) -> Iterator[CheckResult]:
@@ -306,6 +316,49 @@ def mixed_language(rows: CheckedRows) -> Iterator[CheckResult]:
         yield CheckResult("mixed_language", "info", count, examples, others["row"].to_list())
 
 
+def label_spelling(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find labels that look alike; each group is an example, with the spelling that most rows have as `label`."""
+    if rows.kind != "labels":
+        return
+    labels = count_values(rows.frame["label"])
+    groups = similar_labels(labels)
+    if groups:
+        examples = [
+            {"label": group[0], "labels": group, "rows": sum(labels[label] for label in group)}
+            for group in groups[:MOST_LISTED]
+        ]
+        other_spellings = [label for group in groups for label in group[1:]]
+        yield CheckResult(
+            "similar_labels", "warning", sum(map(len, groups)), examples, _rows_with(rows.frame, other_spellings)
+        )
+
+
+def no_label(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find labels such as NULL and N/A, that mean "no label"."""
+    if rows.kind != "labels":
+        return
+    labels = count_values(rows.frame["label"])
+    marks = no_labels(labels)
+    if marks:
+        numbers = _rows_with(rows.frame, marks)
+        examples = [{"label": label, "rows": labels[label]} for label in marks]
+        yield CheckResult("no_label", "warning", len(numbers), examples, numbers)
+
+
+def scores_as_labels(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find that the labels are scores: a classifier cannot know that 3.1 is near 3.2."""
+    if rows.kind != "labels":
+        return
+    labels = count_values(rows.frame["label"])
+    if are_scores(labels):
+        examples = [{"label": label, "rows": n} for label, n in [*labels.items()][:EXAMPLES]]
+        yield CheckResult("scores_as_labels", "warning", len(labels), examples)
+
+
+def _rows_with(frame: pl.DataFrame, labels: list[str]) -> list[int]:
+    return frame.filter(pl.col("label").is_in(labels))["row"].to_list()
+
+
 CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (
     check_single_texts,
     exact_duplicate,
@@ -314,6 +367,9 @@ CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (
     split_leakage,
     label_imbalance,
     rare_label,
+    label_spelling,
+    no_label,
+    scores_as_labels,
     mixed_language,
     *KIND_CHECKS,
 )

@@ -189,8 +189,9 @@ class FamiliarWords:
         is_familiar = frequent >= _FREQUENT_SHARE * lowered.str.count_matches(_WORD)
         rest = (~is_familiar).arg_true()
         words = extract_words(_lowered(texts[rest]))
-        familiar_share = pl.col("word").is_in(self.all.implode()).mean()
-        shares = words.group_by("at").agg(familiar_share).filter(pl.col("word") >= _FAMILIAR_SHARE)
+        # looked up before grouping: inside an aggregation polars would repeat the list of words for each text
+        words = words.with_columns(pl.col("word").is_in(self.all.implode()))
+        shares = words.group_by("at").agg(pl.col("word").mean()).filter(pl.col("word") >= _FAMILIAR_SHARE)
         return is_familiar.scatter(rest[shares["at"].cast(pl.Int64)], True)
 
 

@@ -18,6 +18,7 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
     "split": lambda value: _("in %(split)s") % {"split": value},
     "language": lambda value: descriptions.language_name(value) if value else _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
+    "labels": lambda value: _("merges %(labels)s") % {"labels": descriptions.quoted(value)},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
 
@@ -121,7 +122,7 @@ def findings(version: Version) -> list[dict[str, Any]]:
                 "word": finding.get_severity_display(),
                 "count": finding.count,
                 "title": descriptions.finding_title(finding.code),
-                "sentence": descriptions.describe_finding(finding.code, finding.count),
+                "sentence": descriptions.describe_finding(finding.code, finding.count, finding.examples),
                 "fix": descriptions.FIX_LABELS.get(finding.code, ""),
                 "examples": examples,
             }

@@ -10,15 +10,10 @@ import polars as pl
 from django.utils.translation import gettext as _
 
 from datasets_app.reading.columns import MOST_LABELS, YES, ColumnChoice
-from datasets_app.reading.table import ROW, Table, cell
+from datasets_app.reading.table import INVISIBLE, ROW, Table, cell
 from datasets_app.versions.canonical import SLICE
 from web.errors import InvalidError
 
-# white space and characters that nobody sees: zero-width ones, marks of direction, soft hyphens, variation selectors
-INVISIBLE = (
-    r"[\s\x00-\x1f\x7f-\xa0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202f"
-    r"\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0]"
-)
 _NUMBER = re.compile(r"\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*")
 _WHOLE = re.compile(r"\s*[-+]?\d+\.0+\s*")
 _FEWEST_SCORES = 11  # different numbers, some of them decimals: fewer are the classes of a scale
@@ -121,7 +116,7 @@ def is_invisible(texts: pl.Series) -> pl.Series:
     hidden = ~texts.str.contains("[!-~]")  # nearly all texts hold a character of ASCII, which is found at once
     candidates = hidden.arg_true()
     if candidates.len():
-        hidden = hidden.scatter(candidates, texts[candidates].str.replace_all(INVISIBLE, "") == "")
+        hidden = hidden.scatter(candidates, ~texts[candidates].str.contains(f"[^{INVISIBLE}]"))
     return hidden
 
 
@@ -271,6 +266,32 @@ def labels_of(label: str, kind: str) -> list[str]:
         listed = json.loads(label)
         return [part["label"] if kind == "spans" else part for part in listed]
     return [] if kind == "scores" else [label]
+
+
+def rename_in(stored: str, old: Sequence[str], new: str, kind: str) -> str:
+    """Return a stored label with some names of labels replaced."""
+    if kind == "multi_label":
+        return _as_json([new if label in old else label for label in json.loads(stored)])
+    if kind == "spans":
+        spans = [{**span, "label": new if span["label"] in old else span["label"]} for span in json.loads(stored)]
+        return json.dumps(spans, ensure_ascii=False)
+    return new if stored in old else stored
+
+
+def parse_label(typed: str, kind: str) -> str:
+    """Return what a person typed as it is stored: a label, a number, or a JSON list; names may also have commas between."""
+    if kind == "multi_label":
+        return _as_json(_parse_list(typed) if typed.startswith("[") else _parse_names(typed))
+    stored = _stored_score(typed) if kind == "scores" else _stored_spans(typed) if kind == "spans" else typed
+    if not stored or stored.startswith("\x00"):
+        raise InvalidError(
+            _("“%(label)s” is no label of this kind of data.") % {"label": typed[:80]}, field="rows.label"
+        )
+    return stored
+
+
+def _parse_names(typed: str) -> list[str]:
+    return [name.strip() for name in typed.split(",") if name.strip()]
 
 
 def count_labels(labels: pl.Series, kind: str) -> dict[str, int]:

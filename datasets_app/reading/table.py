@@ -21,6 +21,12 @@ MOST_COLUMNS = 1000
 MOST_UNREADABLE = 100_000  # records that cannot be read; a file with more of them must have even more that can
 MOST_BROKEN = 4 << 20  # characters of broken lines that are kept for download
 
+# Characters that show nothing: spaces of all kinds, controls, formats (zero-width, BOM), variation selectors, fillers.
+INVISIBLE = (
+    r"\s\p{Z}\p{Cc}\p{Cf}\x{34f}\x{115f}\x{1160}\x{17b4}\x{17b5}\x{180b}-\x{180f}\x{2800}\x{3164}\x{fe00}-\x{fe0f}"
+    r"\x{ffa0}\x{e0100}-\x{e01ef}"
+)
+
 
 @dataclass
 class Table:

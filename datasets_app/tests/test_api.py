@@ -88,3 +88,44 @@ def test_file_over_the_limit_is_413(api, member, settings, size):
 def test_owner_deletes(api, member, stored):
     assert api(member).delete("/api/datasets/moods").status_code == 204
     assert api(member).get("/api/datasets/moods").status_code == 404
+
+
+def test_upload_takes_what_a_person_says_about_the_file(api, member):
+    rows = "".join(f"title {i};body {i};{'ab'[i % 2]};{'PQ'[i % 2]}\n" for i in range(8))
+    fields = {"text_columns": ["1", "2"], "label_column": "3", "split_column": "4", "header": "false", "delimiter": ";"}
+    fields |= {"split_values": json.dumps({"P": "train", "Q": "eval"}), "quote": "'", "skip_lines": "1"}
+    answer = upload(api(member), ("a line before\n" + rows).encode(), **fields)
+    assert answer.status_code == 201
+    read = answer.json()["read"]
+    assert read["columns"] == {"text": [1, 2], "text_pair": None, "label": 3, "split": 4}
+    assert (read["header"], read["quote"], read["delimiter"], read["rows_read"]) == (False, "'", ";", 8)
+    listed = api(member).get("/api/datasets/moods/rows").json()["results"]
+    assert listed[1]["text"] == "title 1\nbody 1" and listed[1]["split"] == "eval"
+
+
+def test_empty_quote_keeps_the_marks(api, member):
+    content = b'text,label\n"one",a\n"two",b\n"three",a\n"four",b\n'
+    upload(api(member), content, quote="")
+    assert api(member).get("/api/datasets/moods/rows").json()["results"][0]["text"] == '"one"'
+    upload(api(member), content, name="plain")
+    assert api(member).get("/api/datasets/plain/rows").json()["results"][0]["text"] == "one"
+
+
+def test_several_files_are_splits(api, member):
+    files = [
+        SimpleUploadedFile("train.csv", b"text,label\n" + b"one,a\ntwo,b\n" * 9),
+        SimpleUploadedFile("test.csv", b"text,label\nthree,a\n"),
+    ]
+    answer = api(member).post("/api/datasets", {"name": "splits", "file": files}, format="multipart")
+    assert answer.status_code == 201
+    assert api(member).get("/api/datasets/splits").json()["versions"][0]["splits"] == {"train": 18, "test": 1}
+
+
+def test_version_says_what_its_labels_are_and_cannot_be_trained_on_otherwise(api, member):
+    content = json.dumps([{"text": f"text {i}", "label": ["a", "b"][: i % 2 + 1]} for i in range(8)]).encode()
+    body = upload(api(member), content, filename="a.json").json()
+    assert body["kind"] == "multi_label" and body["labels"] == {"a": 8, "b": 4}
+    config = {"experiment_name": "run", "data": {"dataset_name": "moods"}}
+    answer = api(member).post("/api/train", config, format="json")
+    assert answer.status_code == 400 and "any number of labels per text" in answer.json()["detail"]
+    assert answer.json()["errors"][0]["field"] == "data.dataset_name"

@@ -101,6 +101,47 @@ def test_label_is_renamed(member, dirty):
     assert set(made.labels) == {"good", "poor"}
 
 
+@pytest.fixture
+def spelled(member, file):
+    """60 rows of two labels in five spellings, and four rows that are marked as having none."""
+    spellings = ["Good", "good.", "GOOD", "bad", "Bad"]
+    lines = [f"a story about the number {i * i} that is told once,{spellings[i % 5]}" for i in range(60)]
+    marked = [
+        f"no one has labelled the story of {i * i * i},{mark}" for i, mark in enumerate(("NULL", "N/A", "-", "nan"))
+    ]
+    content = "\n".join(["text,label", *lines, *marked])
+    return services.create_version(user=member, name="spelled", file=file(content), filename="a.csv")
+
+
+def test_labels_that_look_alike_are_merged_in_one_version(member, spelled):
+    assert "look alike" in spelled.findings.get(code="similar_labels").message
+    made = make(member, spelled, did="fix", code="similar_labels")
+    assert {label: n for label, n in made.labels.items() if n > 1} == {"Good": 36, "Bad": 24}
+    assert made.number == 2 and made.change["count"] == 36 and not made.findings.filter(code="similar_labels").exists()
+
+
+def test_rows_without_a_label_are_dropped(member, spelled):
+    made = make(member, spelled, did="fix", code="no_label")
+    assert made.rows == 60 and not {"NULL", "N/A", "-", "nan"} & set(made.labels)
+
+
+def test_several_labels_are_renamed_at_once(api, member, spelled):
+    change = {"did": "rename", "labels": ["Good", "good.", "GOOD"], "to": "fine"}
+    answer = api(member).post("/api/datasets/spelled/changes", change, format="json")
+    assert answer.status_code == 201 and answer.json()["labels"]["fine"] == 36
+    assert "“Good”, “good.”, “GOOD”" in spelled.dataset.versions.get(number=2).note
+    answer = api(member).post("/api/datasets/spelled/changes", {"did": "rename", "to": "fine"}, format="json")
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "label"
+
+
+def test_report_offers_to_merge_labels_that_look_alike(client, member, spelled):
+    client.force_login(member)
+    page = client.get("/datasets/spelled/").content.decode()
+    assert "labels look alike" in page and "Merge the labels that look alike" in page
+    answer = client.post("/datasets/spelled/fix/", {"version": 1, "code": "similar_labels"}, follow=True)
+    assert "Version 2 was made" in answer.content.decode()
+
+
 def test_merge_adds_only_new_rows(member, dirty, file):
     other = services.create_version(
         user=member, name="more", file=file('text,label\n"x",bad\nsomething new,good\n'), filename="a.csv"

@@ -16,11 +16,13 @@ from django.utils.translation import override
 from accounts.models import User
 from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
+from datasets_app.checks.labels import similar_labels
 from datasets_app.models import DataTask, Suspect, Version
 from datasets_app.progress import ReportProgress
 from datasets_app.reading.columns import ColumnChoice
-from datasets_app.reading.rows import Rows, refuse_untrainable
+from datasets_app.reading.rows import Rows, parse_label, refuse_untrainable, rename_in
 from datasets_app.versions import creation
+from datasets_app.versions.canonical import count_values
 from datasets_app.versions.upload_storage import AT_ONCE
 from engine.data.near_duplicates import normalised_text
 from web.errors import ConflictError, InvalidError
@@ -58,7 +60,7 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
     Raises ConflictError if no row changes.
     """
     before = pl.read_parquet(version.path)
-    after = _CHANGES[change["did"]](before, change)
+    after = _CHANGES[change["did"]](before, change, version.kind)
     if after.equals(before):
         raise ConflictError(_("This changes no row, so no new version was made."))
     choice = ColumnChoice(("text",), ("label",), split="split" if "split" in after.columns else None)
@@ -79,10 +81,12 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
 # --- fixes -------------------------------------------------------------------------------------------------------
 
 
-def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
+def fix(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame:
     """Fix the finding with the code `change["code"]`: repair its texts, or leave its rows out."""
     code = change["code"]
-    results = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",)))).results
+    if code == "similar_labels":
+        return _merge_spellings(frame)
+    results = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",)), kind)).results
     result = next((result for result in results if result.code == code), None)
     if result is None:
         raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
@@ -90,7 +94,7 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     if repair := _REPAIRS.get(code):
         repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
         fixed = frame.update(repaired.select("row", "text"), on="row")
-        return fixed.filter(pl.col("text").str.strip_chars() != "")
+        return fixed.filter(findings.has_visible_text())
     if code == "label_conflict":
         # Of each text the rows with its commonest label stay. On a tie nobody knows which is right, so none stays.
         conflicting = frame.filter(has_finding).with_columns(normalised_text().alias("same"))
@@ -101,6 +105,15 @@ def fix(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     elif code == "split_leakage":
         has_finding = has_finding & (pl.col("split") == "train")
     return frame.filter(~has_finding)
+
+
+def _merge_spellings(frame: pl.DataFrame) -> pl.DataFrame:
+    """Give all labels that look alike the spelling that most of their rows have."""
+    groups = similar_labels(count_values(frame["label"]))
+    spellings = {label: group[0] for group in groups for label in group[1:]}
+    if not spellings:
+        raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
+    return frame.with_columns(pl.col("label").replace(spellings))
 
 
 def without_markup(text: str) -> str:
@@ -138,14 +151,15 @@ _DROPPED = (
     "split_leakage",
     "rare_label",
     "mixed_language",
+    "no_label",
 )
-FIXED = (*_REPAIRS, *_DROPPED)  # the findings with a fix
+FIXED = (*_REPAIRS, *_DROPPED, "similar_labels")  # the findings with a fix
 
 
 # --- by hand -----------------------------------------------------------------------------------------------------
 
 
-def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
+def edit(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame:
     """Edit rows by `change["rows"]`: {row: {"text", "label"}} sets what is given, {row: None} drops the row.
 
     Raises InvalidError for a row that does not exist, and for a text or label that is empty or too long.
@@ -168,6 +182,8 @@ def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
                 message = _("The %(name)s of a row must have 1 to %(most)s characters.") % {"name": name, "most": most}
                 raise InvalidError(message, field=f"rows.{name}")
             new_row[name] = str(value).replace("\x00", "\ufffd")
+        if new_row["label"] is not None:
+            new_row["label"] = parse_label(str(new_row["label"]), kind)
         new_rows.append(new_row)
     if not new_rows:
         return frame
@@ -179,16 +195,19 @@ def edit(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     return frame.update(pl.DataFrame(new_rows, schema=schema), on="row")
 
 
-def rename(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
-    """Rename the label `change["label"]` to `change["to"]`; if there is such a label already, the two are merged."""
-    label = pl.col("label")
-    renamed = pl.when(label == change["label"]).then(pl.lit(change["to"])).otherwise(label)
-    return frame.with_columns(renamed.alias("label"))
+def rename(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame:
+    """Rename `change["label"]`, or all of `change["labels"]`, to `change["to"]`, and merge them with a label of that name."""
+    old_labels = change.get("labels") or [change["label"]]
+    new_names = {stored: rename_in(stored, old_labels, change["to"], kind) for stored in frame["label"].unique()}
+    return frame.with_columns(pl.col("label").replace_strict(new_names, return_dtype=pl.String))
 
 
-def merge(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
+def merge(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame:
     """Append the rows of another version that are not here yet, numbered after the last row."""
-    other = pl.read_parquet(Version.objects.get(pk=change["version_pk"]).path)
+    version = Version.objects.get(pk=change["version_pk"])
+    if version.kind != kind or version.has_pairs != ("text_pair" in frame.columns):
+        raise InvalidError(_("The rows of the other version are of another kind and cannot be added."), field="other")
+    other = pl.read_parquet(version.path)
     new_rows = other.unique(["text", "label"], keep="first", maintain_order=True).join(
         frame.select("text", "label"), on=["text", "label"], how="anti", maintain_order="left"
     )
@@ -197,7 +216,7 @@ def merge(frame: pl.DataFrame, change: dict[str, Any]) -> pl.DataFrame:
     return pl.concat([frame, new_rows.with_columns(numbers.alias("row"))], how="diagonal").select(frame.columns)
 
 
-_CHANGES: dict[str, Callable[[pl.DataFrame, dict[str, Any]], pl.DataFrame]] = {
+_CHANGES: dict[str, Callable[[pl.DataFrame, dict[str, Any], str], pl.DataFrame]] = {
     "fix": fix,
     "edit": edit,
     "rename": rename,

@@ -340,7 +340,7 @@ def _insert(prepared: PreparedVersion) -> Version:
                 code=result.code,
                 severity=result.severity,
                 count=result.count,
-                message=descriptions.describe_finding(result.code, result.count),
+                message=descriptions.describe_finding(result.code, result.count, result.examples),
                 examples=result.examples,
             )
             for result in prepared.check_results
