@@ -9,7 +9,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -268,6 +268,20 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
         "split": split,
     }
     return render(request, "datasets_app/rows.html", context)
+
+
+@login_required
+@require_safe
+def download(request: SignedInRequest, name: str) -> FileResponse:
+    """Download the rows of a version as a file, filtered as on the page of the rows."""
+    from datasets_app.versions import export  # pyarrow takes a while to import
+
+    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
+    row_filter = selectors.RowFilter.of_query(request.GET)
+    exported = export.export(version, request.GET.get("format", "csv"), row_filter)
+    return FileResponse(
+        exported.file, as_attachment=True, filename=exported.filename, content_type=exported.content_type
+    )
 
 
 @login_required
