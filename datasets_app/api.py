@@ -5,9 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
+from django.http import FileResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.generics import GenericAPIView
 from rest_framework.parsers import MultiPartParser
@@ -22,7 +24,7 @@ from accounts.permissions import require_creator
 from datasets_app import selectors, services
 from datasets_app.reading import hub
 from datasets_app.reading.uploads import discard_upload, keep_upload, limits_upload
-from datasets_app.versions import changes, diff
+from datasets_app.versions import changes, diff, export
 from datasets_app.versions.creation import READ_OPTIONS
 from datasets_app.versions.reading_report import reading_report
 from web.errors import InvalidError, NotFoundError
@@ -207,6 +209,28 @@ class Rows(APIView):
             size=min(1000, _parse_number(query.get("limit", "50"))),
         )
         return Response({"version": version.number, "count": total, "results": page})
+
+
+class Download(APIView):
+    @extend_schema(
+        operation_id="datasets_download",
+        parameters=[
+            VERSION,
+            OpenApiParameter("format", str, enum=export.FORMATS, default="csv"),
+            OpenApiParameter("label", str),
+            OpenApiParameter("q", str),
+            OpenApiParameter("split", str),
+        ],
+        responses={(200, kind.partition(";")[0]): OpenApiTypes.BINARY for kind in export.CONTENT_TYPES.values()},
+    )
+    def get(self, request: Request, name: str) -> FileResponse:
+        """The rows of a version as a file, filtered as the rows are. In CSV, cells that begin like a formula are quoted."""
+        query = request.query_params
+        version = _find_version(signed_in_user(request), name, query.get("version"))
+        exported = export.export(version, query.get("format", "csv"), selectors.RowFilter.of_query(query))
+        return FileResponse(
+            exported.file, as_attachment=True, filename=exported.filename, content_type=exported.content_type
+        )
 
 
 def _parse_number(text: str) -> int:

@@ -1,11 +1,13 @@
 """Queries of datasets, versions, rows, suspects and tasks."""
 
 import json
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db.models import F, Prefetch, QuerySet
+from django.http import QueryDict
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -16,6 +18,9 @@ from web.requests import parse_whole_number
 from work.models import Status
 
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def datasets_for(user: User) -> QuerySet[Dataset]:
@@ -151,23 +156,47 @@ def review_counts(version: Version) -> dict[str, int]:
     }
 
 
-def rows_page(
-    version: Version, *, label: str = "", text: str = "", split: str = "", start: int, size: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Return a page of the rows that have the label, contain the text and are in the split; and how many there are."""
+@dataclass(frozen=True)
+class RowFilter:
+    """Which rows of a version: those that have the label, contain the text, and are in the split; "" for any."""
+
+    label: str = ""
+    text: str = ""
+    split: str = ""
+
+    @classmethod
+    def of_query(cls, query: QueryDict) -> "RowFilter":
+        """Return the filter that an address names, on pages and in the API."""
+        return cls(query.get("label", ""), query.get("q", "")[:200], query.get("split", ""))
+
+
+def filter_rows(rows: "pl.LazyFrame", row_filter: RowFilter, kind: str) -> "pl.LazyFrame":
+    """Return the rows that pass the filter, with `split` as a run would choose it."""
     import polars as pl  # half a second, which pages without rows need not wait for
 
     from datasets_app.versions.canonical import with_split
 
-    rows = with_split(pl.scan_parquet(version.path))
-    if label and version.kind in (Version.Kind.MULTI_LABEL, Version.Kind.SPANS):
-        quoted = json.dumps(label, ensure_ascii=False)  # as it stands among the labels of a row
+    rows = with_split(rows)
+    if row_filter.label and kind in (Version.Kind.MULTI_LABEL, Version.Kind.SPANS):
+        quoted = json.dumps(row_filter.label, ensure_ascii=False)  # as it stands among the labels of a row
         rows = rows.filter(pl.col("label").str.contains(quoted, literal=True))
-    elif label:
-        rows = rows.filter(pl.col("label") == label)
-    if text:
-        rows = rows.filter(pl.col("text").str.to_lowercase().str.contains(text.lower(), literal=True))
-    if split:
-        rows = rows.filter(pl.col("split") == split) if "split" in rows.collect_schema() else rows.clear()
+    elif row_filter.label:
+        rows = rows.filter(pl.col("label") == row_filter.label)
+    if row_filter.text:
+        contains = pl.col("text").str.to_lowercase().str.contains(row_filter.text.lower(), literal=True)
+        rows = rows.filter(contains)
+    if row_filter.split:
+        in_split = pl.col("split") == row_filter.split
+        rows = rows.filter(in_split) if "split" in rows.collect_schema() else rows.clear()
+    return rows
+
+
+def rows_page(
+    version: Version, *, label: str = "", text: str = "", split: str = "", start: int, size: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Return a page of the rows that have the label, contain the text and are in the split; and how many there are."""
+    import polars as pl  # as above
+
+    rows = filter_rows(pl.scan_parquet(version.path), RowFilter(label, text, split), version.kind)
     total = rows.select(pl.len()).collect().item()
     return rows.slice(start, size).collect().to_dicts(), total

@@ -12,6 +12,7 @@ urlpatterns = [
     path("datasets/tasks/<uuid:task_id>/cancel/", views.cancel, name="cancel"),
     path("datasets/<str:name>/", views.detail, name="detail"),
     path("datasets/<str:name>/rows/", views.rows, name="rows"),
+    path("datasets/<str:name>/download/", views.download, name="download"),
     path("datasets/<str:name>/fix/", change_views.fix, name="fix"),
     path("datasets/<str:name>/edit/", change_views.edit, name="edit"),
     path("datasets/<str:name>/tokens/", change_views.tokens, name="tokens"),

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -124,6 +124,20 @@ def shown_label(row: dict[str, Any], kind: str) -> str:
         spans = json.loads(row["label"])
         return "; ".join(f"{row['text'][span['start'] : span['end']]}: {span['label']}" for span in spans) or _("none")
     return str(row["label"])
+
+
+@login_required
+@require_safe
+def download(request: SignedInRequest, name: str) -> FileResponse:
+    """Download the rows of a version as a file, filtered as on the page of the rows."""
+    from datasets_app.versions import export  # pyarrow takes a while to import
+
+    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
+    row_filter = selectors.RowFilter.of_query(request.GET)
+    exported = export.export(version, request.GET.get("format", "csv"), row_filter)
+    return FileResponse(
+        exported.file, as_attachment=True, filename=exported.filename, content_type=exported.content_type
+    )
 
 
 @login_required

@@ -308,6 +308,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.HasScope"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "URL_FORMAT_OVERRIDE": None,  # all answers are JSON; `format` is the format of a download
     "DEFAULT_SCHEMA_CLASS": "web.schema.Schema",
     "DEFAULT_PAGINATION_CLASS": "web.pagination.CursorPagination",
     "EXCEPTION_HANDLER": "web.error_responses.api_exception_handler",

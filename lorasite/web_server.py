@@ -28,7 +28,8 @@ def lane_of(head: Head) -> str:
         return "predictions"
     if head.method == "POST" and path in POSTS:
         return POSTS[path]
-    if head.method == "POST" and f"{path}/".startswith(DATA):
+    is_data = f"{path}/".startswith(DATA)
+    if is_data and (head.method == "POST" or path.endswith("/download")):
         return "uploads"
     if head.method == "GET" and (path.startswith("/api/") or "HX_REQUEST" in head.headers):
         return "polls"

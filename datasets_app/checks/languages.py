@@ -189,9 +189,10 @@ class FamiliarWords:
         is_familiar = frequent >= _FREQUENT_SHARE * lowered.str.count_matches(_WORD)
         rest = (~is_familiar).arg_true()
         words = extract_words(_lowered(texts[rest]))
-        # looked up before grouping: inside an aggregation polars would repeat the list of words for each text
-        words = words.with_columns(pl.col("word").is_in(self.all.implode()))
-        shares = words.group_by("at").agg(pl.col("word").mean()).filter(pl.col("word") >= _FAMILIAR_SHARE)
+        # A join, because is_in within the groups would search the list anew for each of them.
+        familiar = words.join(self.all.to_frame(), on="word", how="semi").group_by("at").len("familiar")
+        shares = words.group_by("at").len("words").join(familiar, on="at")
+        shares = shares.filter(pl.col("familiar") >= _FAMILIAR_SHARE * pl.col("words"))
         return is_familiar.scatter(rest[shares["at"].cast(pl.Int64)], True)
 
 

@@ -141,6 +141,10 @@ def read_labels(table: Table, choice: ColumnChoice) -> Labels:
     if choice.label in table.lists:
         return _labels_of_lists(cells, choice.kind)
     values = cells.unique().to_list()
+    if not choice.kind and (lists := _lists_of(values)):  # as this platform writes them to CSV and JSON lines
+        if all(isinstance(part, dict) for parts in lists for part in parts):
+            return Labels("spans", _map(cells, _stored_spans))
+        return _labels_of_lists(cells, choice.kind)
     if choice.kind == "multi_label" or (not choice.kind and _hold_several(values)):
         parts = {
             value: [part.strip() for part in re.split(f"[{_SEPARATORS}]", value) if part.strip()] for value in values
@@ -206,6 +210,20 @@ def _labels_of_lists(cells: pl.Series, kind: str) -> Labels:
         return Labels("labels", _map(cells, one))
     stored = _map(cells, lambda value: _as_json(lists[value]) if value else "")
     return Labels("multi_label", stored, [{"code": "several_labels", "columns": []}])
+
+
+def _lists_of(values: Sequence[str]) -> list[list[Any]]:
+    """Return the lists that all cells hold as JSON; nothing if one of them is no list."""
+    lists = []
+    for value in filter(None, values):
+        try:
+            parsed = json.loads(value) if value.startswith("[") and value.endswith("]") else None
+        except ValueError:
+            return []
+        if not isinstance(parsed, list):
+            return []
+        lists.append(parsed)
+    return lists if any(lists) else []
 
 
 def _parse_list(value: str) -> list[str]:

@@ -162,7 +162,7 @@ def test_a_dozen_foreign_rows_are_listed_among_two_thousand():
     [("id", "Indonesian"), ("cy", "Welsh"), ("nb", "Norwegian"), ("uz", "Unknown"), ("gl", "Unknown")],
 )
 def test_language_is_not_taken_for_another_that_the_detector_knows_better(code, language):
-    catalogue = gettext.translation("django", Path(django.__file__).parent / "conf" / "locale", [code])._catalog
+    catalogue = gettext.translation("django", Path(django.__file__).parent / "conf" / "locale", [code])._catalog  # type: ignore[attr-defined]
     sentences = {text for text in catalogue.values() if 40 < len(text) < 200}
     frame = _frame([(text, "a") for text in sorted(sentences)])
     survey = survey_languages(frame)

@@ -116,6 +116,8 @@ GET    datasets/<str:name>/broken/                 302 404 404 404 404 404
 POST   datasets/<str:name>/broken/                 302 405 405 405 405 405
 GET    datasets/<str:name>/compare/                302 404 404 200 200 200
 POST   datasets/<str:name>/compare/                302 405 405 405 405 405
+GET    datasets/<str:name>/download/               302 404 404 200 200 200
+POST   datasets/<str:name>/download/               302 405 405 405 405 405
 GET    datasets/<str:name>/fix/                    302 405 405 405 405 405
 POST   datasets/<str:name>/fix/                    302 404 404 403 302 302
 GET    datasets/<str:name>/edit/                   302 405 405 405 405 405
@@ -203,6 +205,7 @@ GET    api/datasets/tasks/<uuid:task_id>            401 404 404 404 200 200
 POST   api/datasets/tasks/<uuid:task_id>/cancel     401 404 404 404 202 202
 POST   api/datasets/<str:name>/changes             401 404 404 403 201 201
 GET    api/datasets/<str:name>/rows                401 404 404 200 200 200
+GET    api/datasets/<str:name>/download            401 404 404 200 200 200
 GET    api/datasets/<str:name>/diff                401 404 404 200 200 200
 GET    api/datasets/<str:name>/noise               401 404 404 200 200 200
 POST   api/datasets/<str:name>/noise               401 404 404 403 202 202

@@ -1,4 +1,4 @@
-"""manage.py datasets import|list|validate, each with --json for programs."""
+"""manage.py datasets import|list|validate|export, each with --json for programs."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path
@@ -17,7 +17,7 @@ from web.commands import MISSING, MISUSED, JsonOrTextCommand, add_user_and_json_
 
 
 class Command(JsonOrTextCommand):
-    help = "Import data files, list the datasets, or check a file without storing it."
+    help = "Import and export data files, list the datasets, or check a file without storing it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(dest="do", required=True)
@@ -32,7 +32,14 @@ class Command(JsonOrTextCommand):
             command.add_argument("file", type=Path, nargs="?" if command is add else None)
             _add_reading_options(command)
         shown = commands.add_parser("list", help="the datasets with their newest versions")
-        for command in (add, check, shown):
+        export = commands.add_parser("export", help="write the rows of a version to a file")
+        export.add_argument("reference", metavar="NAME[@VERSION]")
+        export.add_argument("--output", type=Path, required=True, help="a new file")
+        export.add_argument("--format", default="csv", help="csv, jsonl or parquet")
+        export.add_argument("--label", default="", help="only rows with this label")
+        export.add_argument("--contains", default="", help="only rows whose text contains this")
+        export.add_argument("--split", default="", help="only rows of this split")
+        for command in (add, check, shown, export):
             add_user_and_json_options(command)
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -42,6 +49,8 @@ class Command(JsonOrTextCommand):
                     return self.store(options)
                 case "list":
                     return self.show(options)
+                case "export":
+                    return self.export(options)
                 case _:
                     return self.validate(options)
         except OSError as error:
@@ -83,6 +92,16 @@ class Command(JsonOrTextCommand):
         versions = [dataset.latest for dataset in datasets if dataset.versions.all()]
         lines = [f"{version}\t{version.rows} rows\t{len(version.labels)} labels" for version in versions]
         return [_describe(version) for version in versions], lines
+
+    def export(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+        """Write the rows of a version to a file."""
+        from datasets_app.versions import export  # pyarrow takes a while to import
+
+        version = selectors.version_for(acting_user(options["user"]), options["reference"])
+        row_filter = selectors.RowFilter(options["label"], options["contains"], options["split"])
+        rows = export.write_to(version, options["format"], row_filter, options["output"])
+        answer = {"name": version.dataset.name, "version": version.number, "rows": rows, "file": str(options["output"])}
+        return answer, [f"{options['output']}: {rows} rows of {version}"]
 
     def validate(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         """Check a file without storing it."""
