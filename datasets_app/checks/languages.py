@@ -23,6 +23,7 @@ MOST_UNFAMILIAR = 3_000  # rows that are given to lingua beside the sample
 BEGINNING = 200  # characters of a text that are looked at
 UNKNOWN = "Unknown"
 _FEWEST_LETTERS = 30  # in a shorter text even people cannot always tell the language
+_FEWEST_LETTERS_TOGETHER = 20  # where many texts decide
 _FEWEST_HAN = 4  # Chinese characters say more than letters
 _FEWEST_ROWS = 10
 _LEAST_MAIN_SHARE = 0.6
@@ -65,7 +66,7 @@ def survey_languages(frame: pl.DataFrame) -> LanguageSurvey:
     """Detect the main language by a sample, then find the rows in another one."""
     rows = long_enough(frame)
     sample = frame[rows.gather_every(max(1, -(-rows.len() // SAMPLE)))]  # rounded up
-    ranked = rank(sample["text"])
+    ranked = rank(sample["text"], _FEWEST_LETTERS_TOGETHER)
     detected = _sure(ranked)
     main = main_of(detected)
     if main is None or _is_doubtful(ranked, main):
