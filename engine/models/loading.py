@@ -227,7 +227,10 @@ def target_modules(model: nn.Module, config: LoraSection) -> list[str] | str:
     """
     if config.target_modules not in (None, "all-linear"):
         return config.target_modules
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    from transformers.pytorch_utils import Conv1D  # deferred: takes seconds
+
+    # GPT-2's linear layers are Conv1D, which PEFT counts as linear too.
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     if config.target_modules is None:
         names = {name.rpartition(".")[2] for name in linear}
         for query_value in QUERY_VALUE:

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, MPNetConfig
+from transformers import AutoModelForSequenceClassification, GPT2Config, MPNetConfig
 
 from engine import ConfigError, devices
 from engine.config import LoraSection
 from engine.models.loading import add_adapter, load_classifier
 from engine.tests.conftest import metrics_of, run, small
+
+SIZES: dict[str, Any] = {"vocab_size": 50, "num_attention_heads": 2, "num_hidden_layers": 2}
 
 
 def adapted(folder: Path, **lora: Any) -> Any:
@@ -57,10 +59,18 @@ def test_embeddings_are_trained_and_saved(bases: Path, tweets: Path, tmp_path: P
     assert metrics_of(events)["train"]["steps"] == 2 and not torch.equal(saved, before)
 
 
-def test_layers_are_chosen_also_where_targets_fall_back_to_every_linear_module(tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
-    config = MPNetConfig(**sizes, num_hidden_layers=2, max_position_embeddings=32)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "mpnet")
-    names = [name for name, _ in adapted(tmp_path / "mpnet", layers_to_transform=[1]).named_parameters()]
+@pytest.mark.parametrize(
+    ("config", "adapted_modules", "layer"),
+    [
+        (MPNetConfig(hidden_size=16, intermediate_size=16, max_position_embeddings=32, **SIZES), 6, "encoder.layer.1."),
+        (GPT2Config(n_embd=16, n_positions=32, pad_token_id=0, **SIZES), 4, ".h.1."),  # no linear layer is an nn.Linear
+    ],
+    ids=["mpnet", "gpt2"],
+)
+def test_layers_are_chosen_also_where_targets_fall_back_to_every_linear_module(
+    tmp_path: Path, config: Any, adapted_modules: int, layer: str
+) -> None:
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    names = [name for name, _ in adapted(tmp_path, layers_to_transform=[1]).named_parameters()]
     with_adapter = {name for name in names if ".lora_A." in name}
-    assert len(with_adapter) == 6 and all("encoder.layer.1." in name for name in with_adapter)
+    assert len(with_adapter) == adapted_modules and all(layer in name for name in with_adapter)
