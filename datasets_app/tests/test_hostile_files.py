@@ -72,6 +72,7 @@ def send(client: Any, content: bytes, filename: str = "sent.csv", **headers: str
 # --- how a reader may end --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_end_of_a_reader_is_one_sentence_in_page_api_and_command(hostile, client, api, member, file, settings, end):
     hostile(end)
@@ -108,6 +109,7 @@ def test_preview_of_a_file_whose_reader_dies_is_a_page(hostile, client, member):
         assert answer.status_code == 400 and "crashed" in answer.content.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["aborts", "ends_its_process_group", "sleeps"])
 def test_next_file_is_read_as_if_nothing_had_happened(hostile, settings, file, end):
     ours = settings.DATASET_READER
