@@ -90,6 +90,7 @@ def test_end_of_a_reader_is_one_sentence_in_page_api_and_command(hostile, client
     assert [path for path in settings.FILE_UPLOAD_TEMP_DIR.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["is_killed", "panics", "takes_memory", "computes"])
 def test_end_of_a_reader_in_the_queue_is_reported_once(hostile, api, member, run_worker, end):
     answer = send(api(member), CSV + b"x,y\n" * services.AT_ONCE)
@@ -120,6 +121,7 @@ def test_next_file_is_read_as_if_nothing_had_happened(hostile, settings, file, e
     assert sandbox.read(file(CSV), "a.csv", limit=LIMIT).frame.height == 40
 
 
+@pytest.mark.slow
 def test_reader_ends_when_its_work_is_cancelled(hostile, settings, file):
     hostile("sleeps")
     settings.READER_SECONDS = 30
@@ -249,6 +251,7 @@ EXPLODING = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", EXPLODING)
 def test_file_that_is_small_only_when_packed_goes_to_the_data_worker(api, client, member, what):
     filename, content = EXPLODING[what]
@@ -320,6 +323,7 @@ def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, 
 # --- nothing but broken records --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -70,6 +70,7 @@ def test_the_api_refuses_a_cookie_sent_by_another_site(people: dict[str, Any], a
             assert status == (400 if codes[0] == 400 else 403), address  # what is open to anybody reads no cookie
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_whole_admin_is_closed_to_everybody_but_admins(people: dict[str, Any], method: str) -> None:
     addresses = ["/" + re.sub(r"<.*?>", "1", a) for a in patterns(get_resolver()) if a.startswith("admin/")]
