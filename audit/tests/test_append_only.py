@@ -54,6 +54,7 @@ def test_postgresql_refuses_to_empty_the_table(entry: Entry) -> None:
         cursor.execute("TRUNCATE audit_entry")
 
 
+@pytest.mark.slow
 def test_every_installation_has_the_guard_after_its_migrations(tmp_path: Path) -> None:
     env = os.environ | {"DATA_DIR": str(tmp_path), "DATABASE_URL": ""}
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "migrate", "-v0"]

@@ -271,6 +271,7 @@ def test_every_finding_has_a_title_and_a_sentence():
         )
 
 
+@pytest.mark.slow
 def test_all_sample_tweets_are_checked():
     from samples import tweets_en
 

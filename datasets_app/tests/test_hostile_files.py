@@ -73,6 +73,7 @@ def send(client: Any, content: bytes, filename: str = "sent.csv", **headers: str
 # --- how a reader may end --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_end_of_a_reader_is_one_sentence_in_page_api_and_command(hostile, client, api, member, file, settings, end):
     hostile(end)
@@ -90,6 +91,7 @@ def test_end_of_a_reader_is_one_sentence_in_page_api_and_command(hostile, client
     assert [path for path in settings.FILE_UPLOAD_TEMP_DIR.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["is_killed", "panics", "takes_memory", "computes"])
 def test_end_of_a_reader_in_the_queue_is_reported_once(hostile, api, member, run_worker, end):
     answer = send(api(member), CSV + b"x,y\n" * services.AT_ONCE)
@@ -109,6 +111,7 @@ def test_preview_of_a_file_whose_reader_dies_is_a_page(hostile, client, member):
         assert answer.status_code == 400 and "crashed" in answer.content.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["aborts", "ends_its_process_group", "sleeps"])
 def test_next_file_is_read_as_if_nothing_had_happened(hostile, settings, file, end):
     ours = settings.DATASET_READER
@@ -119,6 +122,7 @@ def test_next_file_is_read_as_if_nothing_had_happened(hostile, settings, file, e
     assert sandbox.read(file(CSV), "a.csv", limit=LIMIT).frame.height == 40
 
 
+@pytest.mark.slow
 def test_reader_ends_when_its_work_is_cancelled(hostile, settings, file):
     hostile("sleeps")
     settings.READER_SECONDS = 30
@@ -251,6 +255,7 @@ EXPLODING = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", EXPLODING)
 def test_file_that_is_small_only_when_packed_goes_to_the_data_worker(api, client, member, what):
     filename, content = EXPLODING[what]
@@ -322,6 +327,7 @@ def test_json_list_is_the_same_however_it_is_cut_into_pieces(file, monkeypatch, 
 # --- nothing but broken records --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"),
     [

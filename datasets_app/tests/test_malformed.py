@@ -59,6 +59,7 @@ def damaged(draw):
     return name, bytes(content[: draw(st.sampled_from([len(content), len(content) // 2]))])
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged())
 def test_any_damage_is_read_or_refused_with_a_message(file, sent):
@@ -91,6 +92,7 @@ def written(rows, name, ending):
     return sheet.getvalue().encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, st.randoms(), st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_format_order_line_ending_and_packing_make_no_difference_to_the_hash(file, rows, random, ending, packed):

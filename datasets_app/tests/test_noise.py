@@ -27,6 +27,7 @@ def flipped(member, file):
     return version, {i + 1 for i in wrong}
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_found_reviewed_and_corrected(client, member, flipped, run_worker, admin, api):
     version, wrong = flipped
     client.force_login(member)

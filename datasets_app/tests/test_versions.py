@@ -123,6 +123,7 @@ def test_dataset_of_a_run_is_kept_and_the_run_named(stored, member):
     assert stored.path.exists()
 
 
+@pytest.mark.slow
 def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
     services.load_samples(owner=admin)
     services.load_samples(owner=admin)

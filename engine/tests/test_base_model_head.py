@@ -73,6 +73,7 @@ def test_order_is_known_only_if_each_name_occurs_once() -> None:
     assert row_order(["a", "A"], ["a", "A"]) is None and row_order(["a", "b"], ["a", "c"]) is None
 
 
+@pytest.mark.slow
 def test_run_says_what_became_of_the_head(base_with_head: Any, tweets: Path, tmp_path: Path) -> None:
     folder, _weight = base_with_head(LABELS[::-1])
     training = {"max_steps": 1, "num_train_epochs": 1}

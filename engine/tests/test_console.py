@@ -13,6 +13,7 @@ from engine.training.console import train_in_terminal
 from engine.training.micro_batches import MicroBatches
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_after_the_step_and_the_same_command_resumes(tweets, tmp_path, monkeypatch, capsys):
     accumulate = MicroBatches.accumulate_gradients
 

@@ -41,6 +41,7 @@ def test_only_settings_with_an_influence_need_their_own_measurement() -> None:
     assert all(settings_with_influence(one) != settings_with_influence(same[0]) for one in other)
 
 
+@pytest.mark.slow
 def test_measurement_of_a_real_run_leaves_no_files_and_reports_its_progress(tweets, tmp_path, monkeypatch) -> None:
     warm_up()  # torch makes a folder for its compiler in the temporary folder when it is imported
     scratch = tmp_path / "scratch"

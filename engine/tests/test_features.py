@@ -85,6 +85,7 @@ def test_pissa_starts_from_the_strongest_directions_and_the_same_weight_in_sum()
     torch.testing.assert_close(torch.linalg.svdvals(update)[:4], strongest, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_lora_plus_gives_matrix_b_its_own_rate(quick) -> None:
     for ratio in (1, 16):
         training = {"max_steps": 1, "learning_rate": 0.001, "lr_scheduler_type": "constant"}
@@ -109,12 +110,14 @@ def test_learning_rate_follows_the_schedule_of_the_same_name_in_transformers(nam
     assert rates[:warmup] == pytest.approx([0.01 * step / 8 for step in range(1, warmup + 1)])
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_to_the_norm_and_zero_means_not(quick) -> None:
     adapters = [quick(training={"max_grad_norm": norm})[1] for norm in (0, 1000, 0.01)]
     same = [all(torch.equal(adapters[0][name], other[name]) for name in other) for other in adapters[1:]]
     assert same == [True, False]
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(quick) -> None:
     whole, _ = quick(training={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
     parts, _ = quick(training={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4})
@@ -145,6 +148,7 @@ def test_balanced_class_weights_give_each_label_the_same_weight_in_all(tweets, b
     assert totals == pytest.approx([totals[0]] * 3)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(quick) -> None:
     assert losses(quick()[0]) == losses(quick()[0]) != losses(quick(training={"seed": 7})[0])
 
@@ -163,6 +167,7 @@ def test_deterministic_mode_on_a_gpu_avoids_sdpa_whose_gradients_are_not(monkeyp
     assert (plan.attention, plan.precision) == (attention, "bf16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "steps"), [({"eval_strategy": "epoch"}, [4, 8]), ({"eval_strategy": "steps", "eval_steps": 3}, [3, 6, 8]),
                             ({"eval_strategy": "no"}, [8])], ids=["epoch", "steps", "no"],

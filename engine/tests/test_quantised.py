@@ -38,6 +38,7 @@ def test_missing_package_is_named_with_the_command_that_installs_it():
         devices.refuse_quantization(ModelSection(load_in_4bit=True), torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_process_that_warms_up_leaves_bitsandbytes_to_the_runs_since_it_opens_cuda(tmp_path):
     (tmp_path / "bitsandbytes").mkdir()
     (tmp_path / "bitsandbytes/__init__.py").write_text("raise SystemExit('CUDA was opened before the fork')")

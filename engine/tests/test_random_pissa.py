@@ -15,6 +15,7 @@ from engine.training.checkpoint import save_adapter
 from samples import base_model_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rslora", [False, True])
 def test_randomised_pissa_is_saved_as_plain_lora_that_answers_as_it_was_trained(
     bases, tweets, tmp_path, rslora

@@ -26,6 +26,8 @@ from engine.storage import MANIFEST, verify_folder, write_folder, write_manifest
 from engine.tasks.sequence_classification import Task
 from engine.tests.conftest import metrics_of, run, small
 
+pytestmark = pytest.mark.slow  # each test trains two or three times
+
 
 def losses(events):
     return [event.loss for event in events if isinstance(event, StepDone)]

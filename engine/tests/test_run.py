@@ -102,6 +102,7 @@ def test_config_yaml_reads_back_and_the_log_ends_with_finished(finished):
     assert "The final model is saved and was loaded as a check." in (results / "logs.txt").read_text()
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss_and_beats_the_majority(tweets, tmp_path):
     config = small(
         lora={"lora_dropout": 0.0},
@@ -124,6 +125,7 @@ def fail_above(monkeypatch, rows_that_fit):
     monkeypatch.setattr(Task, "loss", loss)
 
 
+@pytest.mark.slow
 def test_smaller_micro_batches_after_running_out_of_memory_give_the_same_result(tweets, tmp_path, monkeypatch):
     config = small(
         lora={"lora_dropout": 0.0}, training={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
@@ -165,6 +167,7 @@ def test_texts_that_are_too_long_are_refused_if_configured(tweets, tmp_path):
     assert stopped.value.field == "data.max_length" and not (tmp_path / "artifacts" / "final_model").exists()
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_stops_the_run_with_an_error(tweets, tmp_path, monkeypatch):
     real = MicroBatches.accumulate_gradients
     monkeypatch.setattr(
@@ -189,6 +192,7 @@ def test_loss_that_is_not_finite_from_the_start_does_not_blame_the_learning_rate
     assert refused.value.field == field and "learning_rate" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_run_and_keeps_the_best(tweets, tmp_path):
     config = small(
         training={"num_train_epochs": 20, "early_stopping_patience": 1, "learning_rate": 1e-9, "logging_steps": 4}
@@ -198,6 +202,7 @@ def test_early_stopping_ends_the_run_and_keeps_the_best(tweets, tmp_path):
     assert any(isinstance(event, Checkpointed) and event.kept["best"] == 4 for event in events)
 
 
+@pytest.mark.slow
 def test_splits_of_the_data_are_respected_and_test_rows_reported(tweets, tmp_path):
     frame = (
         pl.read_parquet(tweets)
@@ -211,6 +216,7 @@ def test_splits_of_the_data_are_respected_and_test_rows_reported(tweets, tmp_pat
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lora",
     [{"use_dora": True}, {"use_rslora": True, "loraplus_lr_ratio": 16}, {"init_lora_weights": "pissa"}, {"bias": "all"},

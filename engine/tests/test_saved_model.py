@@ -47,6 +47,7 @@ def train_tiny(rows: Path, bases: Path, tmp_path: Path) -> Any:
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["shared", "merged"])
 def test_answers_of_the_served_model_are_within_the_tolerance_and_in_metrics_json(train_tiny, precision, lora):
@@ -118,6 +119,7 @@ def test_program_that_reads_texts_otherwise_is_told_in_a_notice(train_tiny, monk
     assert any(notice.code == "program_differs" and "8 of 8 texts" in notice.message for notice in notices)
 
 
+@pytest.mark.slow
 def test_plain_peft_that_differs_for_one_text_is_told_and_for_all_texts_stops_the_run(train_tiny, monkeypatch):
     plain_logits = saved_model._plain_logits
 

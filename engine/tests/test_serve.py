@@ -59,6 +59,7 @@ def probabilities(predictor: Predictor, folder: Path, texts: list[str]) -> list[
     return [list(p.probabilities) for p in predictor.predict(folder, texts).predictions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SHARED, *NOT_SHARED])
 def test_predictions_equal_those_of_plain_peft(adapters, name):
     predictor = Predictor()
@@ -166,6 +167,7 @@ def add_many_tensors(tensors: dict[str, torch.Tensor]) -> None:
         tensors[f"x{i}.lora_A.weight"] = torch.zeros(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

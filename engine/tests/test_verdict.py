@@ -100,6 +100,7 @@ def test_interval_is_that_of_wilson():
     assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_run_with_a_hopeless_learning_rate_says_so_in_notice_and_metrics(tweets, bases, tmp_path):
     config = small(
         model={"name": "tiny"},

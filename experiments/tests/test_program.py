@@ -43,6 +43,7 @@ def run_program(program: str, text: str) -> list[float]:
     return values["logits"][0].softmax(-1).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [{"num_labels": 5}, {"dtype": torch.bfloat16}], ids=["other-head", "bf16"])
 def test_shown_program_answers_as_the_platform_does(tmp_path, monkeypatch, stored):
     build_base(tmp_path / "mine", **stored)

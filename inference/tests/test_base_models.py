@@ -15,6 +15,7 @@ from samples import reviews_zh
 from testing import small_models
 from training.services import parse_config, submit
 
+pytestmark = pytest.mark.slow
 PRESETS = ("distilbert", "roberta", "albert", "bert_chinese")
 TARGETS = {"distilbert": {"q_lin", "v_lin"}}
 TEXTS = {

@@ -6,6 +6,7 @@ have nothing to do with the object; a reader, with whom its owner shares it for 
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from django.db import transaction
@@ -287,11 +288,13 @@ def client_of(person: Any, *, api: bool = False) -> Any:
 
 
 def send(client: Any, method: str, path: str, body: Any = None) -> Any:
-    """Send a request, undo its changes, and return the response."""
+    """Send a request, undo its changes (also a logout of the client), and return the response."""
+    cookies = deepcopy(client.cookies)
     options = {"format": "json"} if isinstance(client, APIClient) and body is not None else {}
     with transaction.atomic():
         response = getattr(client, method.lower())(path, body, **options)
         transaction.set_rollback(True)
+    client.cookies = cookies
     return response
 
 

@@ -51,12 +51,14 @@ def manage(*arguments: str, folder: Path, **environment: str) -> subprocess.Comp
     return subprocess.run([sys.executable, MANAGE, *arguments], env=env, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_start_is_refused_in_one_line(tmp_path: Path) -> None:
     ended = manage("start", folder=tmp_path, HOST="0.0.0.0", DEBUG="true", PORT="8999")
     assert ended.returncode == 1 and "lorasite.E001" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "db.sqlite3").exists()
 
 
+@pytest.mark.slow
 def test_web_server_is_refused_too(tmp_path: Path) -> None:
     env = os.environ | {"DATA_DIR": str(tmp_path), "HOST": "0.0.0.0", "ALLOWED_HOSTS": "*"}
     command = [sys.executable, "-c", "import lorasite.wsgi"]
@@ -64,6 +66,7 @@ def test_web_server_is_refused_too(tmp_path: Path) -> None:
     assert ended.returncode == 1 and "lorasite.E003" in ended.stderr
 
 
+@pytest.mark.slow
 def test_djangos_own_deployment_checks_find_nothing_behind_https(tmp_path: Path) -> None:
     facts = {"HOST": "0.0.0.0", "ALLOWED_HOSTS": "lora.example.org", "BEHIND_HTTPS": "true", "TRUSTED_PROXIES": "1"}
     ended = manage("check", "--deploy", "--fail-level", "WARNING", folder=tmp_path, **facts)
@@ -80,6 +83,7 @@ for proto in ("http", "https"):
 """
 
 
+@pytest.mark.slow
 def test_behind_https_everything_is_https(tmp_path: Path) -> None:
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "lorasite.settings", "DATA_DIR": str(tmp_path)}
     env |= {"BEHIND_HTTPS": "true", "ALLOWED_HOSTS": "lora.example.org"}

@@ -46,6 +46,7 @@ def pods(overlay: str) -> list[tuple[str, dict[str, Any]]]:
     return [(thing["metadata"]["name"], thing["spec"]["template"]["spec"]) for thing in workloads]
 
 
+@pytest.mark.slow
 @overlays
 def test_every_object_matches_its_schema_and_has_no_other_field(overlay: str) -> None:
     for thing in rendered(overlay):

@@ -43,6 +43,7 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert (lint.returncode, lint.stdout) == (0, "")
 
 
+@pytest.mark.slow
 def test_compose_file_fits_the_published_schema(compose: Any, tmp_path: Path) -> None:
     assert fits_schema(ROOT / "compose.yaml")
     compose["services"]["web"]["portz"] = []

@@ -38,6 +38,7 @@ def test_start_closes_an_open_folder_and_writes_files_for_its_user_only(tmp_path
     assert "RESULTS_DIR" in log and mode(tmp_path / "results") == "755"
 
 
+@pytest.mark.slow
 def test_any_command_creates_the_folder_for_its_user_only(tmp_path: Path) -> None:
     environment = os.environ | {"DATA_DIR": str(tmp_path / "new")}
     manage = str(Path(settings.BASE_DIR) / "manage.py")

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.conf import settings
 from packaging.requirements import Requirement
 
@@ -66,6 +67,7 @@ def test_every_package_is_licensed_for_this_use() -> None:
     assert refused == {}
 
 
+@pytest.mark.slow
 def test_bill_of_materials_lists_them_all(tmp_path: Path) -> None:
     tool, out = Path(sys.executable).parent / "cyclonedx-py", tmp_path / "sbom.json"
     command = [str(tool), "requirements", str(ROOT / "requirements.txt"), "--of", "JSON", "-o", str(out)]

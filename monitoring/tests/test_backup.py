@@ -84,6 +84,7 @@ def test_changed_audit_entry_is_a_difference(installation: Experiment) -> None:
     assert [difference.kind for difference in differences()] == ["audit"]
 
 
+@pytest.mark.slow
 def test_restored_backup_is_a_whole_installation_again(installation: Experiment, tmp_path: Path) -> None:
     folder = backup(tmp_path / "folder")
     damage(installation)

@@ -56,6 +56,7 @@ def test_field_of_the_form_that_cannot_be_built_is_told_beside_it(client: Any, m
     assert len(answer.context["form"].errors["training.seed"][0]) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("do", ["start", "estimate", "show"])
 def test_form_over_64_kib_is_refused_before_it_is_parsed(client: Any, member: Any, do: str) -> None:
     client.force_login(member)

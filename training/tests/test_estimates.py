@@ -23,6 +23,7 @@ def estimate(member: Any, dataset: Any) -> Callable[..., estimates.Estimate]:
     return do
 
 
+@pytest.mark.slow
 def test_estimate_of_a_run_is_compared_with_what_it_took(
     client: Client, member: Any, submit: Any, estimate: Any, run_worker: Callable[[], None]
 ) -> None:
@@ -43,6 +44,7 @@ def test_estimate_of_a_run_is_compared_with_what_it_took(
     assert "Actual: " in client.get(reverse("training:run", args=[task.pk])).content.decode()
 
 
+@pytest.mark.slow
 def test_form_shows_the_estimate_once_it_is_measured(
     client: Client, member: Any, dataset: Any, run_worker: Callable[[], None]
 ) -> None:

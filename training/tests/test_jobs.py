@@ -37,6 +37,7 @@ def test_submitted_run_succeeds_and_leaves_a_model_that_loads(submit, run_worker
     assert api(member).get(f"/api/task/{task.pk}/logs", {"after": lines["next"]}).json()["lines"] == []
 
 
+@pytest.mark.slow
 def test_what_is_noticed_before_the_first_step_is_on_the_run_page_in_the_api_and_in_metrics(
     submit, run_worker, api, client, member
 ):
@@ -54,6 +55,7 @@ def test_what_is_noticed_before_the_first_step_is_on_the_run_page_in_the_api_and
     assert notice in metrics["notices"] and metrics["data"]["max_length"] == 512
 
 
+@pytest.mark.slow
 def test_one_failing_run_does_not_stop_the_next(submit, run_worker, dataset):
     lost, fine = submit(tiny("lost")), submit(tiny("fine"))
     experiment = lost.experiment
@@ -114,6 +116,7 @@ def test_success_is_refused_when_the_model_files_are_not_there(submit):
     assert task.status == Status.STARTED
 
 
+@pytest.mark.slow
 def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_worker, member, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
     seen: list[int] = []

@@ -148,6 +148,7 @@ def test_terminal_says_it_after_waiting(task: Task, member: Any, tmp_path: Path,
     assert "did not learn" in out.getvalue() and "training.learning_rate: 0.9 → 0.0005" in out.getvalue()
 
 
+@pytest.mark.slow
 def test_real_run_with_a_learning_rate_of_one_says_so_in_the_terminal(
     tmp_path: Path, settings: Any, capsys: Any
 ) -> None:

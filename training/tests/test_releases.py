@@ -42,6 +42,7 @@ def job_of(task_id: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_job_of_the_last_release_is_carried_out(submit, run_worker, redis_server):
     task = submit()
     with redis.Redis.from_url(redis_server) as there:

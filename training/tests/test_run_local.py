@@ -26,6 +26,7 @@ def write_run(folder: Path, **training: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_file_beside_the_yaml_is_trained_on(tmp_path, settings, capsys):
     settings.RESULTS_DIR = tmp_path / "results"
     settings.DATA_DIR = tmp_path / "data"
