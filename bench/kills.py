@@ -62,7 +62,9 @@ class Killer(threading.Thread):
 
     def victims(self, what: str) -> list[psutil.Process]:
         site = next(p for p in psutil.Process().children() if "start" in p.cmdline())
-        workers = [p for p in site.children() if p.cmdline()[-1] == "worker"]
+        # The child of the supervisor imports the libraries, its child is the worker, and the worker's child is the run.
+        importers = [p for p in site.children() if p.cmdline()[-1] == "worker"]
+        workers = [worker for importer in importers for worker in importer.children()]
         runs = [run for worker in workers for run in worker.children()]
         if not runs:
             return []  # nothing is running at this moment

@@ -1,6 +1,7 @@
 """What every job does around its task: start it, keep the lease, see requests to stop, and write how it ended."""
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from engine.errors import EngineError
 from web import disk
 from web.errors import LorasiteError, is_panic
 
-from . import lease
+from . import lease, queue
 from .lease import Heartbeat, LeaseLostError
 from .models import QUEUED, Status, Work, WrongStateError
 
@@ -92,6 +93,7 @@ class TaskRunner(ABC, Generic[W, Outcome]):
         if task is None:
             log.info("Task %s no longer waits; nothing to do.", task_id)
             return
+        self.worker_pid = os.getppid()
         heartbeat = Heartbeat(task, on_orphaned=request_stop)
         heartbeat.start()
         try:
@@ -109,6 +111,9 @@ class TaskRunner(ABC, Generic[W, Outcome]):
             raise  # not a failure of the task: the attempt that holds it writes how it ends
         except TaskStoppedError:
             write_end(lambda: end_stopped(task))
+            if os.getppid() != self.worker_pid:
+                # The worker was killed, and the one that replaced it has reconciled already: do not wait for its next round.
+                queue.send(type(task), task.pk)
         except (LorasiteError, EngineError) as error:
             details = known_error(task, error)
             write_end(lambda: end_failed(task, details))

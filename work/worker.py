@@ -1,10 +1,12 @@
 """The RQ worker: serves one queue, forks per job, reconciles while it waits and while a job runs, and outlives Redis.
 
-The parent process never runs a tensor operation and starts no thread, so that forking stays safe. RQ's own record of
-failures is not used: the database says how a task ended.
+Three generations of processes: the first one imports the libraries (work/respawn.py), its child is the RQ worker, whose
+child runs the job. The first two never run a tensor operation and start no thread, so that forking stays safe. RQ's own
+record of failures is not used: the database says how a task ended.
 """
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -26,7 +28,9 @@ from rq.utils import now
 
 from . import lease, queue, running
 from .models import Status, task_kinds
+from .parent import end_with
 from .reconciler import reconcile, take_back_abandoned
+from .respawn import keep_running
 from .signals import worker_alive, worker_left
 
 log = logging.getLogger(__name__)
@@ -45,6 +49,7 @@ class ForkingWorker(Worker):
         self.queue_name = queue_name
         self.in_horse = in_horse
         self.reconciled_at = float("-inf")
+        self.parent_pid = os.getppid()
 
     @property
     def stop_requested(self) -> bool:
@@ -62,6 +67,8 @@ class ForkingWorker(Worker):
         """Also reconcile and look for a request to stop. RQ calls this every few seconds while it waits for a job."""
         if pipeline is None and not self.is_horse:
             self.reconcile_when_due()
+            if os.getppid() != self.parent_pid:  # on systems where its end sends no signal
+                self._stop_requested = True
             if self.stop_requested:  # again: a library may have caught the one that the signal handler raised
                 raise StopRequested
         super().heartbeat(timeout, pipeline)
@@ -81,6 +88,7 @@ class ForkingWorker(Worker):
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         connections.close_all()  # two processes must not share a database connection
+        self.pid_before_fork = os.getpid()
         super().fork_work_horse(job, queue)
 
     def setup_work_horse_signals(self) -> None:
@@ -91,6 +99,9 @@ class ForkingWorker(Worker):
         self.in_horse()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, running.request_stop)
+        end_with(
+            self.pid_before_fork
+        )  # so that a run whose worker is killed saves at once, and the next worker resumes it
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Stop once the running task is saved. Sends Redis nothing: it may be away, and this is a signal handler."""
@@ -142,19 +153,25 @@ def reconcile_safely(queue_name: str) -> None:
         connections.close_all()
 
 
-def work(queue_name: str, *, warm_up: Callable[[], None], in_horse: Callable[[], None], burst: bool = False) -> None:
-    """Serve a queue until SIGTERM. While Redis is away, wait for it.
+def work(queue_name: str, *, warm_up: Callable[[], None], in_horse: Callable[[], None], burst: bool = False) -> int:
+    """Serve a queue until SIGTERM, and return the exit status.
 
-    `warm_up` runs once, before any fork: each job then starts with its libraries in memory that is shared. `in_horse`
-    runs at the start of each forked process. With `burst`, return when the queue is empty.
+    `warm_up` runs once, before any fork: the worker, each one that replaces it, and each job start with its libraries in
+    memory that is shared. `in_horse` runs at the start of each job's process. With `burst`, return when the queue is empty.
     """
+    warm_up()
+    connections.close_all()  # processes must not share a database connection
+    return keep_running(lambda: serve(queue_name, in_horse=in_horse, burst=burst))
+
+
+def serve(queue_name: str, *, in_horse: Callable[[], None], burst: bool) -> None:
+    """Work on a queue's jobs until SIGTERM. While Redis is away, wait for it."""
     signals: list[int] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
         signals.append(signum)
         raise StopRequested
 
-    warm_up()
     with suppress(StopRequested):
         while not signals:
             for signum in (signal.SIGTERM, signal.SIGINT):  # while Redis is away, no RQ worker handles them

@@ -1,4 +1,5 @@
 import os
+import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -29,7 +30,9 @@ class Command(BaseCommand):
             from datasets_app.jobs import warm_up
 
             os.nice(NICENESS)
-            work(DATA_QUEUE, warm_up=warm_up, in_horse=lambda: None, burst=options["burst"])
+            status = work(DATA_QUEUE, warm_up=warm_up, in_horse=lambda: None, burst=options["burst"])
         else:
             # With a limit, running out of memory is an error that the engine handles; without, the kernel kills the run.
-            work(device_kind(), warm_up=engine.warm_up, in_horse=limit_to_free_memory, burst=options["burst"])
+            status = work(device_kind(), warm_up=engine.warm_up, in_horse=limit_to_free_memory, burst=options["burst"])
+        if status:
+            sys.exit(status)
