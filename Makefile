@@ -29,8 +29,8 @@ run-local: setup ## Train from a YAML in the foreground (config=config/default.y
 	@$(MANAGE) run_local $(or $(config),config/default.yaml)
 logs-local: setup ## Follow the newest run's log (exp=NAME for another)
 	@$(MANAGE) logs_local $(exp) --follow
-test: $(VENV)/installed-dev ## Run the whole test suite
-	@$(BIN)/pytest -n 2 --dist worksteal
+test: $(VENV)/installed-dev ## Run the whole test suite (options='…' for pytest)
+	@$(BIN)/pytest -n 2 --dist worksteal $(options)
 test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing slow
 	@$(BIN)/pytest -n 2 --dist worksteal -m "not browser and not process and not slow"
 test-v: $(VENV)/installed-dev ## The same, a line per test
