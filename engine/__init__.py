@@ -18,7 +18,6 @@ from engine.config import RunConfig
 from engine.data.labelled_rows import Rows, Split
 from engine.errors import ConfigError, EngineError, Problem
 from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
-from engine.waiting_threads import let_threads_sleep
 
 __all__ = [
     "Checkpointed",
@@ -39,9 +38,6 @@ __all__ = [
     "train",
     "warm_up",
 ]
-
-# Here, because worker, command line, serving and programs of others all import this package before torch.
-let_threads_sleep()
 
 
 def train(

@@ -23,6 +23,7 @@ from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableEr
 from engine.serve.model_cache import CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
+from engine.waiting_threads import watch_other_programs
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +97,7 @@ class Predictor:
         self.device = device
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
+        watch_other_programs()
 
     def predict(self, folder: Path, texts: list[str]) -> TimedPredictions:
         """Predict each text with the model in a final_model folder, and wait for the answer.

@@ -33,6 +33,7 @@ from engine.training.notices import data_notices
 from engine.training.results import Results, describe
 from engine.training.saved_model import SavedModelCheck
 from engine.training.verdict import explain, judge
+from engine.waiting_threads import watch_other_programs
 
 # Settings of where a run computes, not of what: a run may be resumed with others.
 NOT_IN_FINGERPRINT: dict[str, Any] = {
@@ -184,6 +185,7 @@ class Run:
 
     def _stages(self) -> Generator[Event]:
         """Go through the stages of the run; see engine.events for the order of what is yielded."""
+        watch_other_programs()
         yield StageChanged("preparing")
         self.results.begin(self.config)
         prepared = self.prepare()
