@@ -7,7 +7,7 @@ from datasets_app.reading.options import ColumnOptions, FileOptions
 from datasets_app.reading.rows import refuse_untrainable, select_rows
 from datasets_app.reading_descriptions import describe_note, describe_reason
 from datasets_app.services import read_rows
-from datasets_app.tests.real_files import PLAIN, QUOTED, REAL_FILES, REFUSED, TEXTS, RealFile, lines, pairs
+from datasets_app.tests.real_files import PLAIN, QUOTED, REAL_FILES, REFUSED, TEXTS, RealFile, lines, pairs, records
 from web.errors import InvalidError
 
 LIMIT = 20 << 20
@@ -121,3 +121,11 @@ def test_careful_and_fast_reader_read_the_same(file, monkeypatch):
     monkeypatch.setattr(delimited, "_is_regular", lambda *_: False)
     careful = readers.read(path, "a.csv", limit=LIMIT)
     assert fast.frame.equals(careful.frame) and fast.lines == careful.lines
+
+
+def test_fields_that_come_late_in_json_lines_are_found(file):
+    early = [{"id": number} for number in range(2500)]
+    late = [{"id": 0, "text": text, "label": label} for text, label in pairs()]
+    table, rows = read_rows(file(records([*early, *late])), "a.jsonl", {}, limit=LIMIT)
+    assert rows.frame.select("text", "label").rows() == pairs() and rows.left_out == {"no_text": 2500}
+    assert table.kind == "jsonl"

@@ -190,7 +190,13 @@ def read_rows(
         waiting=partial(report, "reading"),
     )
     table = read(head=True)
-    choice = columns.choose_columns(table, column_options(options))
+    try:
+        choice = columns.choose_columns(table, column_options(options))
+    except InvalidError:
+        if table.complete or table.kind not in ("json", "jsonl"):
+            raise
+        table = read()  # later records of JSON may have further fields
+        choice = columns.choose_columns(table, column_options(options))
     unused = [*columns.notes_on_choice(table, choice)]
     if not table.complete:
         table = read(only=choice.columns)
