@@ -75,6 +75,39 @@ def archive(**files: bytes) -> bytes:
     return packed.getvalue()
 
 
+def workbook_cell(value: object) -> str:
+    return f'<c t="inlineStr"><is><t>{value}</t></is></c>' if isinstance(value, str) else f"<c><v>{value}</v></c>"
+
+
+def workbook(**sheets: list[list[object]]) -> bytes:
+    """Return an .xlsx file with these sheets: texts as inline strings, all else as numbers (ECMA-376, part 1)."""
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    files = {}
+    for number, rows in enumerate(sheets.values(), 1):
+        cells = ["<row>" + "".join(map(workbook_cell, row)) + "</row>" for row in rows]
+        data = "".join(cells)
+        files[f"xl/worksheets/sheet{number}.xml"] = (
+            f'<worksheet xmlns="{main}"><sheetData>{data}</sheetData></worksheet>'
+        )
+    listed = "".join(f'<sheet name="{name}" sheetId="{i}" r:id="r{i}"/>' for i, name in enumerate(sheets, 1))
+    files["xl/workbook.xml"] = f'<workbook xmlns="{main}" xmlns:r="{relations}"><sheets>{listed}</sheets></workbook>'
+    kind = f"{relations}/worksheet"
+    linked = "".join(
+        f'<Relationship Id="r{i}" Type="{kind}" Target="worksheets/sheet{i}.xml"/>' for i in range(1, len(sheets) + 1)
+    )
+    files["xl/_rels/workbook.xml.rels"] = f'<Relationships xmlns="{package}/relationships">{linked}</Relationships>'
+    files["_rels/.rels"] = (
+        f'<Relationships xmlns="{package}/relationships">'
+        f'<Relationship Id="r" Type="{relations}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+    )
+    files["[Content_Types].xml"] = (
+        f'<Types xmlns="{package}/content-types"><Default Extension="xml" ContentType="application/xml"/></Types>'
+    )
+    return archive(**{name: content.encode() for name, content in files.items()})
+
+
 def hub_parquet(texts, numbers) -> bytes:
     features = {
         "text": {"dtype": "string", "_type": "Value"},
@@ -335,6 +368,11 @@ REAL_FILES = {
         [*pairs(), ("last", "bad")],
         notes={"class_names", "split_files"},
         splits={"train": 8, "test": 1},
+    ),
+    "workbook": RealFile(
+        "a.xlsx",
+        workbook(Notes=[], Answers=[["Review", "Liked"], *([t, i % 2] for i, t in enumerate(TEXTS[:8]))]),
+        [(TEXTS[i], str(i % 2)) for i in range(8)],
     ),
     # labels
     "whole numbers with a point": RealFile(

@@ -7,7 +7,18 @@ from datasets_app.reading.options import ColumnOptions, FileOptions
 from datasets_app.reading.rows import refuse_untrainable, select_rows
 from datasets_app.reading_descriptions import describe_note, describe_reason
 from datasets_app.services import read_rows
-from datasets_app.tests.real_files import PLAIN, QUOTED, REAL_FILES, REFUSED, TEXTS, RealFile, lines, pairs, records
+from datasets_app.tests.real_files import (
+    PLAIN,
+    QUOTED,
+    REAL_FILES,
+    REFUSED,
+    TEXTS,
+    RealFile,
+    lines,
+    pairs,
+    records,
+    workbook,
+)
 from web.errors import InvalidError
 
 LIMIT = 20 << 20
@@ -40,7 +51,7 @@ def test_lines_and_rows_add_up(file, kind_of_file):
     path = file(expected.content)
     table, rows = read(path, expected.name)
     assert rows.frame.height + sum(rows.left_out.values()) == rows.rows_read
-    if table.lines and not expected.name.endswith(".zip"):
+    if table.lines and expected.name.endswith((".csv", ".tsv", ".txt", "sms")):
         with open(path, encoding=table.encoding, errors="replace", newline="") as text:
             assert sum(table.lines.values()) == sum(1 for _line in text)
 
@@ -129,3 +140,23 @@ def test_fields_that_come_late_in_json_lines_are_found(file):
     table, rows = read_rows(file(records([*early, *late])), "a.jsonl", {}, limit=LIMIT)
     assert rows.frame.select("text", "label").rows() == pairs() and rows.left_out == {"no_text": 2500}
     assert table.kind == "jsonl"
+
+
+def test_person_chooses_the_sheet_of_a_workbook(file):
+    sheets = {
+        "First": [["text", "label"], ["one", "a"], ["two", "b"]],
+        "Second": [["text", "label"], *map(list, pairs())],
+    }
+    path = file(workbook(**sheets))
+    table, rows = read(path, "a.xlsx")
+    assert rows.frame["text"].to_list() == ["one", "two"]
+    assert "the workbook also has “Second”" in " ".join(map(describe_note, rows.notes))
+    table, rows = read(path, "a.xlsx", FileOptions(sheet="Second"))
+    assert rows.frame.select("text", "label").rows() == pairs() and table.sheet == "Second"
+    with pytest.raises(InvalidError, match=r"no sheet “Third”\. It has: “First”, “Second”"):
+        read(path, "a.xlsx", FileOptions(sheet="Third"))
+
+
+def test_damaged_workbook_is_refused_in_words(file):
+    with pytest.raises(InvalidError, match="This workbook cannot be read"):
+        read(file(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)), "a.xls")
