@@ -112,6 +112,7 @@ class PreviewForm(forms.Form):
     kind = forms.ChoiceField(
         label=_("What the labels are"), required=False, choices=[("", _("as guessed")), *Version.Kind.choices]
     )
+    merge_labels = forms.BooleanField(label=_("Merge labels that look alike"), required=False)
     name = forms.CharField(
         label=_("Name"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
     )

@@ -44,6 +44,11 @@ _NOTES = {
     "several_labels": _("Rows have several labels each: this is multi-label data."),
     "several_in_cell": _("Cells of “%(column)s” hold several labels each: this is multi-label data."),
     "flag_columns": _("The label of a row is the name of the one column that says yes: %(columns)s."),
+    "labels_merged": ngettext_lazy(
+        "%(count)s label that only looked like another was merged into it: %(labels)s.",
+        "%(count)s labels that only looked like others were merged into them: %(labels)s.",
+        "n",
+    ),
     "whole_numbers": _("Labels such as 1.0 are stored as 1."),
 }
 _REASONS = {

@@ -43,6 +43,7 @@ class UploadSerializer(serializers.Serializer[Any]):
         required=False, help_text='What its values mean, such as {"fold 1": "eval"}: train, eval or test.'
     )
     kind = serializers.ChoiceField(required=False, choices=Version.Kind.choices, help_text="Left out: guessed.")
+    merge_labels = serializers.BooleanField(required=False, help_text="Merge labels that look alike.")
     encoding = serializers.CharField(required=False, allow_blank=True)
     delimiter = serializers.CharField(required=False, allow_blank=True, max_length=1, trim_whitespace=False)
     quote = serializers.CharField(

@@ -193,6 +193,8 @@ def _posted_options(request: SignedInRequest) -> dict[str, Any]:
         options["header"] = posted["header"] == "yes"
     if posted.get("skip_lines", "").isdigit():
         options["skip_lines"] = min(10_000, int(posted["skip_lines"][:5]))
+    if posted.get("merge_labels"):
+        options["merge_labels"] = True
     columns = [(posted.get(f"column_{i}", ""), posted.get(f"role_{i}", "")) for i in range(SHOWN_COLUMNS)]
     options["text_columns"] = [name for name, role in columns if role == "text"]
     options["label_columns"] = [name for name, role in columns if role == "label"]
@@ -304,6 +306,7 @@ def _render_preview(
         "rows": _first_rows(reading.table),
         "raw_lines": _raw_lines(pending) if reading.table is None else [],
         "labels": _labels(reading.rows),
+        "alike": _alike(reading.rows),
         "notes": [*_notes(reading)],
         "left_out": _left_out(reading),
         "kind": Version.Kind(reading.rows.kind).label if reading.rows else "",
@@ -336,6 +339,17 @@ def _labels(rows: "Rows | None") -> list[tuple[str, int]]:
     from datasets_app.reading.rows import count_labels
 
     return [*count_labels(rows.frame["label"], rows.kind).items()][:SHOWN_LABELS]
+
+
+def _alike(rows: "Rows | None") -> list[str]:
+    """Return the labels that look like others, group by group; the groups can be merged."""
+    if rows is None or rows.kind != Version.Kind.LABELS or rows.frame.is_empty():
+        return []
+    from datasets_app.checks.labels import similar_labels
+    from datasets_app.reading.rows import count_labels
+
+    groups = similar_labels(count_labels(rows.frame["label"], rows.kind))
+    return [" = ".join(group[:5]) for group in groups[:5]]
 
 
 def _notes(reading: Reading) -> Iterator[str]:

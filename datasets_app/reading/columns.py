@@ -42,6 +42,7 @@ class ColumnChoice:
     split: str | None = None
     split_values: dict[str, str] = field(default_factory=dict)  # {value in lower case: train, eval or test}
     kind: str = ""  # as the person wants it
+    merge_labels: bool = False  # those that look alike
 
     @property
     def text(self) -> str | None:
@@ -261,7 +262,7 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
             message = _("The column “%(column)s” holds objects or lists of them, and no texts or labels.")
             raise _missing(table, field_name, message % {"column": name[:80]})
     values = _split_values(table, split, options) if split else {}
-    return ColumnChoice(texts, labels, pair, split, values, options.kind)
+    return ColumnChoice(texts, labels, pair, split, values, options.kind, options.merge_labels)
 
 
 def _best_without(table: Table, without: set[str | None]) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class ColumnOptions:
     split: str = ""
     split_values: Mapping[str, str] = field(default_factory=dict)  # {value in the file: train, eval, test or ""}
     kind: str = ""
+    merge_labels: bool = False  # those that look alike
 
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:
@@ -72,6 +73,7 @@ def column_options(fields: Mapping[str, Any]) -> ColumnOptions:
         split=fields.get("split_column") or "",
         split_values=fields.get("split_values") or {},
         kind=fields.get("kind") or "",
+        merge_labels=bool(fields.get("merge_labels")),
     )
 
 

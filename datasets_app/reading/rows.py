@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.checks.labels import similar_labels
 from datasets_app.reading.columns import MOST_LABELS, YES, ColumnChoice
 from datasets_app.reading.table import INVISIBLE, ROW, Table, cell
 from datasets_app.versions.canonical import SLICE
@@ -55,6 +56,8 @@ class Labels:
 def select_rows(table: Table, choice: ColumnChoice) -> Rows:
     """Return the rows to store, with one kind of line ending and of split name; those left out are counted."""
     labels = read_labels(table, choice)
+    if choice.merge_labels and labels.kind == "labels":
+        labels = merge_spellings(labels)
     frame = table.frame.with_columns(labels.cells.alias("\x00label"))
     kept = []
     left_out: dict[str, int] = {}
@@ -159,6 +162,14 @@ def read_labels(table: Table, choice: ColumnChoice) -> Labels:
         note = {"code": "whole_numbers", "column": choice.label}
         return Labels("labels", _map(cells, lambda value: value.partition(".")[0]), [note])
     return Labels("labels", cells)
+
+
+def merge_spellings(labels: Labels) -> Labels:
+    """Give labels that look alike the spelling that most rows have."""
+    groups = similar_labels(count_labels(labels.cells.filter(labels.cells != ""), labels.kind))
+    spellings = {label: group[0] for group in groups for label in group[1:]}
+    note = {"code": "labels_merged", "count": len(spellings), "labels": [group[0] for group in groups[:10]]}
+    return Labels(labels.kind, labels.cells.replace(spellings), [*labels.notes, *([note] if spellings else [])])
 
 
 def _map(cells: pl.Series, change: Callable[[str], str]) -> pl.Series:

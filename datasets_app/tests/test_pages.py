@@ -243,3 +243,15 @@ def test_failure_in_the_queue_leads_back_to_the_preview(browser, member, run_wor
     page = browser.get(f"/datasets/tasks/{task.pk}/").content.decode()
     assert f"{address}?task={task.pk}" in page
     assert 'value="later"' in browser.get(f"{address}?task={task.pk}").content.decode()
+
+
+def test_labels_that_look_alike_are_merged_in_the_preview(browser):
+    labels = ["Good", "Good", "good.", "bad"]
+    content = ("text,label\n" + "".join(f"a long enough text {i},{labels[i % 4]}\n" for i in range(16))).encode()
+    address = send(browser, content).url
+    assert "Good = good." in browser.get(address).content.decode()
+    merged = {"name": "merged", "merge_labels": "on"}
+    page = browser.post(address, {**merged, "again": "1"}).content.decode()
+    assert "only looked like another" in page and "Good · 12" in page
+    browser.post(address, merged)
+    assert Dataset.objects.get().latest.labels == {"Good": 12, "bad": 4}

@@ -50,6 +50,7 @@ class StoreOptions(TypedDict, total=False):
     split_column: str | None
     split_values: dict[str, str]
     kind: str | None
+    merge_labels: bool
     encoding: str | None
     delimiter: str | None
     quote: str | None

@@ -146,6 +146,7 @@ def _add_reading_options(command: CommandParser) -> None:
     )
     command.add_argument("--split-column", metavar="COLUMN")
     command.add_argument("--kind", choices=Version.Kind.values)
+    command.add_argument("--merge-labels", action="store_true", help="merge labels that look alike")
     command.add_argument("--encoding")
     command.add_argument("--delimiter")
     command.add_argument("--quote", help="the quotation mark; empty: marks are part of the texts")
