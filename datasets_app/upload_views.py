@@ -1,8 +1,6 @@
 """Pages: upload a file, check how it is read, correct it, store it."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -19,27 +17,20 @@ from django.views.decorators.vary import vary_on_headers
 
 from accounts.http import SignedInRequest
 from accounts.permissions import require_creator
-from datasets_app import reading_descriptions, selectors, services
+from datasets_app import preview as upload_preview
+from datasets_app import selectors, services
 from datasets_app.reading import hub, uploads
-from datasets_app.reading.options import column_options, file_options
 from datasets_app.versions.upload_storage import key_of_page, stored_by_page
 from engine.names import LONGEST_NAME
 from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 from web.throttles import throttle_posts
 
-from .forms import SHOWN_COLUMNS, HubForm, PreviewForm, UploadForm, roles_of, typed_character
+from .forms import SHOWN_COLUMNS, HubForm, PreviewForm, UploadForm, typed_character
 from .models import DataTask, Version
 
 if TYPE_CHECKING:
-    from datasets_app.reading.columns import ColumnChoice
-    from datasets_app.reading.rows import Rows
-    from datasets_app.reading.table import Table
     from datasets_app.versions.creation import StoreOptions
 
-PREVIEW_ROWS = 20
-SHOWN_LABELS = 30
-RAW_LINES = 12
-_CORRECTABLE = ("encoding", "delimiter", "quote", "header", "skip_lines", "sheet")  # fields of the preview
 _SUFFIXES = r"(\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|pq|xlsx?|xlsb|ods|ya?ml|label|conll|gz|zip))+$"
 
 
@@ -56,9 +47,9 @@ def new(request: SignedInRequest) -> HttpResponse:
         pending = None
         try:
             pending = uploads.keep_upload(user=request.user, files=form.cleaned_data["file"])
-            _read_head(pending, {})
+            upload_preview.read_head(pending, {})
         except LorasiteError as error:
-            if pending and is_correctable(error):
+            if pending and upload_preview.is_correctable(error):
                 return redirect("datasets:preview", pending.token)
             if pending:
                 uploads.discard_upload(pending)
@@ -70,11 +61,6 @@ def new(request: SignedInRequest) -> HttpResponse:
         query = request.GET.urlencode()
         return redirect(f"{address}?{query}" if query else address)
     return _render_new(request, form, status=400 if form.is_bound else 200)
-
-
-def is_correctable(error: LorasiteError) -> bool:
-    """Return whether other settings of the preview may help."""
-    return any(problem["field"] in _CORRECTABLE for problem in error.problems)
 
 
 @login_required
@@ -102,32 +88,7 @@ def _render_new(
     return render(request, "datasets_app/new.html", context, status=status)
 
 
-def _read_head(pending: uploads.PendingUpload, options: dict[str, Any]) -> "Table":
-    """Read the first rows of an upload."""
-    from datasets_app.reading import sandbox
-
-    return sandbox.read(
-        pending.file,
-        pending.filename,
-        head=True,
-        limit=settings.UPLOAD_LIMIT,
-        options=file_options(options),
-        seconds=sandbox.QUICK_SECONDS,
-    )
-
-
 # --- step two --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Reading:
-    """An upload as it is read with a person's options."""
-
-    options: dict[str, Any]
-    table: "Table | None" = None
-    choice: "ColumnChoice | None" = None
-    rows: "Rows | None" = None
-    problem: InvalidError | ConflictError | None = None
 
 
 @login_required
@@ -140,8 +101,8 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
         return _lead_to(request, stored)  # the button was pressed twice
     pending = uploads.pending_for(request.user, token)
     options, name = _options_of(request)
-    reading = _read(pending, options)
-    data = {**request.POST.dict(), **_current_roles(reading)} if request.method == "POST" else None
+    reading = upload_preview.read(pending, options)
+    data = {**request.POST.dict(), **upload_preview.current_roles(reading)} if request.method == "POST" else None
     initial = {**options, "name": name or request.GET.get("dataset") or _name_from(pending.filename)}
     if reading.table and reading.table.encoding:
         initial.setdefault("encoding", reading.table.encoding)
@@ -219,57 +180,6 @@ def _options_of_last_version(request: SignedInRequest, dataset: str) -> dict[str
     }
 
 
-def _read(pending: uploads.PendingUpload, options: dict[str, Any]) -> Reading:
-    """Read the first rows with the person's options, and without what does not fit."""
-    from datasets_app.reading import columns, rows  # imports polars, which takes half a second
-
-    reading = Reading(options)
-    try:
-        reading.table = _read_head(pending, options)
-    except InvalidError as error:
-        if not is_correctable(error):
-            raise
-        reading.problem = error
-        return reading
-    names = {*reading.table.columns}
-    for name in ("text_columns", "label_columns"):  # other settings of the file may have renamed the columns
-        options[name] = [column for column in options.get(name, []) if column in names]
-    for name in ("text_pair_column", "split_column"):
-        options[name] = options.get(name, "") if options.get(name) in names else ""
-    for name in [name for name, value in options.items() if value in ("", []) and name != "quote"]:
-        del options[name]
-    try:
-        reading.choice = columns.choose_columns(reading.table, column_options(options))
-        reading.rows = rows.select_rows(reading.table, reading.choice)
-    except InvalidError as error:
-        reading.problem = error
-        reading.choice = reading.choice or _nearest_choice(reading.table, options)
-    return reading
-
-
-def _nearest_choice(table: "Table", options: dict[str, Any]) -> "ColumnChoice":
-    """Return what to show of a choice that does not fit: its split column with values to explain, else the guess."""
-    from datasets_app.reading import columns
-
-    split = options.get("split_column") or None
-    if split is None:
-        return columns.guess(table)
-    without_split = {name: value for name, value in options.items() if not name.startswith("split_")}
-    try:
-        choice = columns.choose_columns(table, column_options(without_split))
-    except InvalidError:
-        choice = columns.guess(table)
-    return replace(choice, split=split, split_values=options.get("split_values", {}))
-
-
-def _current_roles(reading: Reading) -> dict[str, str]:
-    """Return the fields of the columns as they are now."""
-    if reading.table is None:
-        return {}
-    roles = roles_of(reading.choice)
-    return {f"role_{i}": roles.get(name, "") for i, name in enumerate(reading.table.columns[:SHOWN_COLUMNS])}
-
-
 def _name_from(filename: str) -> str:
     """Return a name for the dataset by that of the file."""
     stem = re.sub(_SUFFIXES, "", filename.lower())
@@ -286,7 +196,12 @@ def _lead_to(request: SignedInRequest, stored: Version | DataTask) -> HttpRespon
 
 
 def _render_preview(
-    request: SignedInRequest, pending: uploads.PendingUpload, reading: Reading, form: PreviewForm, *, stores: bool
+    request: SignedInRequest,
+    pending: uploads.PendingUpload,
+    reading: upload_preview.Reading,
+    form: PreviewForm,
+    *,
+    stores: bool,
 ) -> HttpResponse:
     status = 400 if stores and (form.errors or reading.problem) else 200
     if reading.problem:
@@ -303,82 +218,16 @@ def _render_preview(
         "roles": [*zip(form.columns, form.role_fields(), strict=False)],
         "hidden_columns": max(0, len(form.columns) - SHOWN_COLUMNS),
         "total": reading.table.frame.height if reading.table else 0,
-        "rows": _first_rows(reading.table),
-        "raw_lines": _raw_lines(pending) if reading.table is None else [],
-        "labels": _labels(reading.rows),
-        "alike": _alike(reading.rows),
-        "notes": [*_notes(reading)],
-        "left_out": _left_out(reading),
+        "rows": upload_preview.first_rows(reading.table),
+        "raw_lines": upload_preview.raw_lines(pending) if reading.table is None else [],
+        "labels": upload_preview.labels_of_first_rows(reading.rows),
+        "alike": upload_preview.labels_that_look_alike(reading.rows),
+        "notes": [*upload_preview.notes_on(reading)],
+        "left_out": upload_preview.rows_left_out(reading),
         "kind": Version.Kind(reading.rows.kind).label if reading.rows else "",
         "existing": existing,
-        "changes": _changes(existing, reading),
+        "changes": upload_preview.changes_of_labels(existing, reading),
         "number": selectors.next_number(name),
     }
     template = "datasets_app/preview.html" + ("#reading" if request.htmx else "")
     return render(request, template, context, status=status)
-
-
-def _first_rows(table: "Table | None") -> list[list[str]]:
-    if table is None:
-        return []
-    rows = table.frame.head(PREVIEW_ROWS).select(table.columns[:SHOWN_COLUMNS])
-    return [[str(value)[:200] for value in row] for row in rows.iter_rows()]
-
-
-def _raw_lines(pending: uploads.PendingUpload) -> list[str]:
-    """Return the first lines as they stand in a file that could not be read."""
-    with open(pending.file, "rb") as file:
-        lines = file.read(20_000).decode("utf-8", "replace").splitlines()
-    return [line[:200] for line in lines[:RAW_LINES]]
-
-
-def _labels(rows: "Rows | None") -> list[tuple[str, int]]:
-    """Return the labels of the first rows and how many rows have each."""
-    if rows is None or rows.frame.is_empty():
-        return []
-    from datasets_app.reading.rows import count_labels
-
-    return [*count_labels(rows.frame["label"], rows.kind).items()][:SHOWN_LABELS]
-
-
-def _alike(rows: "Rows | None") -> list[str]:
-    """Return the labels that look like others, group by group; the groups can be merged."""
-    if rows is None or rows.kind != Version.Kind.LABELS or rows.frame.is_empty():
-        return []
-    from datasets_app.checks.labels import similar_labels
-    from datasets_app.reading.rows import count_labels
-
-    groups = similar_labels(count_labels(rows.frame["label"], rows.kind))
-    return [" = ".join(group[:5]) for group in groups[:5]]
-
-
-def _notes(reading: Reading) -> Iterator[str]:
-    """Yield what a person should know before storing the rows."""
-    if reading.table is None or reading.choice is None:
-        return
-    from datasets_app.reading import columns
-
-    notes = [*reading.table.notes, *(reading.rows.notes if reading.rows else [])]
-    notes += [*columns.notes_on_choice(reading.table, reading.choice)]
-    for note in notes:
-        yield reading_descriptions.describe_note(note)
-    label = reading.choice.label
-    is_chosen = reading.options.get("label_columns") or reading.table.label
-    if label and not is_chosen and not columns.is_named(label, columns.LABEL_NAMES):
-        yield _("The label column was guessed from its content; check that it is the right one.")
-
-
-def _left_out(reading: Reading) -> list[tuple[str, int]]:
-    """Return why rows were left out, and how many."""
-    counts = reading.rows.left_out if reading.rows else {}
-    return [(reading_descriptions.describe_reason(reason), count) for reason, count in counts.items()]
-
-
-def _changes(existing: Any, reading: Reading) -> dict[str, list[str]]:
-    """Return the labels that the newest version of the dataset lacks, and those that only it has."""
-    if existing is None or reading.rows is None or not existing.versions.all():
-        return {}
-    before = {*existing.latest.labels}
-    now = {label for label, _count in _labels(reading.rows)}
-    is_whole = reading.table is not None and reading.table.complete and len(now) < SHOWN_LABELS
-    return {"new": sorted(now - before), "missing": sorted(before - now) if is_whole else []}

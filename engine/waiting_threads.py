@@ -22,22 +22,29 @@ _SHARE = 0.25  # of a core that others take beyond what this process leaves them
 _PARALLEL_FROM = 32_768  # elements for each thread of an operation of torch (at::internal::GRAIN_SIZE)
 
 _watched: int | None = None  # process that has a watcher; a forked child has none
+_others_need_cores = threading.Event()
 
 
-def watch_other_programs() -> None:
+def others_need_cores() -> bool:
+    """Return whether other programs need cores that this process would use; False where nothing watches them."""
+    return _watched == os.getpid() and _others_need_cores.is_set()
+
+
+def watch_other_programs(threads: int | None = None) -> None:
     """Start to watch, once in each process that computes. Does nothing if the environment says how threads wait.
 
-    Needs Linux, for libgomp and for /proc/stat.
+    `threads`: of the team, by default those of torch at any moment. Needs Linux, for libgomp and for /proc/stat.
     """
     global _watched
     is_chosen = any(name in os.environ for name in CHOSEN_BY_USERS)
     if _watched == os.getpid() or is_chosen or not os.path.exists("/proc/stat"):
         return
     _watched = os.getpid()
-    threading.Thread(target=_watch, name="waiting threads", daemon=True).start()
+    _others_need_cores.clear()
+    threading.Thread(target=_watch, args=[threads], name="waiting threads", daemon=True).start()
 
 
-def _watch() -> None:
+def _watch(threads: int | None) -> None:
     import torch  # deferred: takes a second
 
     team = IdleTeam()
@@ -48,14 +55,16 @@ def _watch() -> None:
         now = (time.monotonic(), busy_seconds(), time.process_time())
         seconds, busy, own = (a - b for a, b in zip(now, before, strict=True))
         before = now
-        left_to_others = max(0, len(os.sched_getaffinity(0)) - torch.get_num_threads())
+        left_to_others = max(0, len(os.sched_getaffinity(0)) - (threads or torch.get_num_threads()))
         if (busy - own) / seconds > left_to_others + _SHARE:
             calm_periods = 0
             team.start()
+            _others_need_cores.set()
         else:
             calm_periods += 1
             if calm_periods >= CALM_PERIODS:
                 team.end()
+                _others_need_cores.clear()
 
 
 def busy_seconds() -> float:

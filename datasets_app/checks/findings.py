@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from datasets_app.checks.checked_rows import EXAMPLES, CheckedRows, CheckResult, Severity
 from datasets_app.checks.kinds import KIND_CHECKS
 from datasets_app.checks.labels import are_scores, no_labels, similar_labels
-from datasets_app.checks.languages import LanguageSurvey, survey_languages
+from datasets_app.checks.languages import survey_languages
 from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.rows import Rows, count_labels, labels_of
 from datasets_app.reading.table import INVISIBLE
@@ -24,11 +24,9 @@ SHORTEST = 3  # characters
 LONGEST = 2000  # characters
 FEWEST_ROWS = 10  # of a label; with fewer neither learning nor evaluation is meaningful
 IMBALANCE = 5  # times the rows of the smallest label
-EXAMPLES = 5
 MOST_LISTED = 50  # examples of a finding whose rows people look at one by one
 MANY_NEAR_DUPLICATES = 0.1  # of the rows
 TOKEN_LIMIT = 128  # the default of data.max_length
-Severity = Literal["error", "warning", "info"]
 _WORST_FIRST: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 TEXT_CODES: dict[str, Severity] = {  # the checks of a single text
     "too_short": "warning",
@@ -59,17 +57,6 @@ _TAIWAN_ID_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # the letters in the order of
 
 
 @dataclass
-class CheckResult:
-    """One line of the report. Rows count from 1 after the header."""
-
-    code: str
-    severity: Severity
-    count: int
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # all rows concerned, for the fix
-
-
-@dataclass
 class Report:
     """The results of all checks, worst first, and the statistics that they needed."""
 
@@ -77,44 +64,6 @@ class Report:
     tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
     facts: pl.DataFrame  # for each row: see `CheckedRows.facts`
     languages: dict[str, int]  # {language: rows of a sample}
-
-
-@dataclass(frozen=True)
-class CheckedRows:
-    """The rows, and what was computed of each before the checks run.
-
-    `facts` has a line for each row: row, label, split (where given), `exact` (hash of text and label), `same` and `group` (see
-    engine.data.near_duplicates), and a flag for each of TEXT_CODES.
-    """
-
-    frame: pl.DataFrame
-    facts: pl.DataFrame
-    languages: LanguageSurvey
-    kind: str = "labels"  # see `Version.Kind`
-
-    def repeated(self, column: str) -> pl.DataFrame:
-        """Return the facts whose value in the column is not unique: few, so that comparing them takes little memory."""
-        return self.facts.filter(pl.col(column).is_duplicated())
-
-    def results(
-        self, code: str, severity: Severity, facts: pl.DataFrame, extra: dict[str, str] | None = None
-    ) -> Iterator[CheckResult]:
-        """Yield the result for these facts, if there are any. See `examples` for `extra`."""
-        if facts.height:
-            yield CheckResult(code, severity, facts.height, self.examples(facts, extra), facts["row"].to_list())
-
-    def examples(
-        self, facts: pl.DataFrame, extra: dict[str, str] | None = None, most: int = EXAMPLES
-    ) -> list[dict[str, Any]]:
-        """Return the first rows as the report shows them, with further fields: {field: column of the facts}."""
-        extra = extra or {}
-        first = facts.head(most).select("row", *{column for column in extra.values() if column != "split"})
-        rows = first.join(self.frame, on="row", how="left", maintain_order="left")
-        return [
-            {"row": row["row"], "text": row["text"][:200], "label": row["label"]}
-            | {name: row[column] for name, column in extra.items()}
-            for row in rows.iter_rows(named=True)
-        ]
 
 
 def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:

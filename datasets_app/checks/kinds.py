@@ -3,22 +3,21 @@
 import json
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-if TYPE_CHECKING:
-    from datasets_app.checks.findings import CheckedRows, CheckResult
+from datasets_app.checks.checked_rows import CheckedRows, CheckResult
 
 
-def empty_labels(rows: "CheckedRows") -> Iterator["CheckResult"]:
+def empty_labels(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find rows without any label in multi-label data, and texts without any span."""
     if rows.kind in ("multi_label", "spans"):
         empty = rows.frame.filter(pl.col("label") == "[]")
         yield from rows.results("no_labels", "info", empty.select("row"))
 
 
-def labels_never_alone(rows: "CheckedRows") -> Iterator["CheckResult"]:
+def labels_never_alone(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find labels that stand only beside one other: a model cannot tell the two apart."""
     if rows.kind != "multi_label":
         return
@@ -40,7 +39,7 @@ def labels_never_alone(rows: "CheckedRows") -> Iterator["CheckResult"]:
         yield result
 
 
-def span_faults(rows: "CheckedRows") -> Iterator["CheckResult"]:
+def span_faults(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find spans beyond the end of their text or without length, and spans that overlap."""
     if rows.kind != "spans":
         return
@@ -56,7 +55,7 @@ def span_faults(rows: "CheckedRows") -> Iterator["CheckResult"]:
     yield from rows.results("overlapping_spans", "warning", _rows(rows, overlapping))
 
 
-def pair_faults(rows: "CheckedRows") -> Iterator["CheckResult"]:
+def pair_faults(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find pairs of a text with itself, and pairs that stand in two splits, even the other way round."""
     if "text_pair" not in rows.frame.columns:
         return
@@ -71,7 +70,7 @@ def pair_faults(rows: "CheckedRows") -> Iterator["CheckResult"]:
     yield from rows.results("pair_leakage", "error", leaked.select("row", "split"), {"split": "split"})
 
 
-def _rows(rows: "CheckedRows", numbers: list[Any]) -> pl.DataFrame:
+def _rows(rows: CheckedRows, numbers: list[Any]) -> pl.DataFrame:
     return rows.frame.filter(pl.col("row").is_in(numbers)).select("row")
 
 

@@ -121,10 +121,10 @@ def profile(name: str, cells: pl.Series) -> Profile:
 
 def guess(table: Table) -> ColumnChoice:
     """Guess by names and by content together: the text has long cells that differ, the label few values that repeat."""
-    split = table.split or _guess_split(table)
+    split = table.split or guess_split(table)
     never = {*table.nested} - {table.label, table.text}
     profiles = [profile(name, table.frame[name]) for name in table.columns if name != split and name not in never]
-    pair = _guess_pair(profiles) if not table.text else None
+    pair = guess_pair(profiles) if not table.text else None
     lists = {*table.lists}
     texts: tuple[str, ...]
     if pair:
@@ -135,7 +135,7 @@ def guess(table: Table) -> ColumnChoice:
         sure_label = table.label or _exactly_named(profiles, LABEL_NAMES)
         texts = _best(profiles, _text_score, without={*lists, sure_label})
     used = {*texts, pair[1] if pair else None}
-    labels = (table.label,) if table.label else _guess_labels([p for p in profiles if p.name not in used], lists)
+    labels = (table.label,) if table.label else guess_labels([p for p in profiles if p.name not in used], lists)
     return ColumnChoice(texts, labels, pair[1] if pair else None, split)
 
 
@@ -187,7 +187,7 @@ def _label_score(p: Profile) -> float:
     return score
 
 
-def _guess_labels(profiles: list[Profile], lists: set[str]) -> tuple[str, ...]:
+def guess_labels(profiles: list[Profile], lists: set[str]) -> tuple[str, ...]:
     """Return the column of the label, or several columns of yes and no."""
     named = _exactly_named(profiles, LABEL_NAMES)
     if named:
@@ -204,13 +204,13 @@ def _guess_labels(profiles: list[Profile], lists: set[str]) -> tuple[str, ...]:
     return best or _best(profiles, _label_score) or (scores if len(scores) == 1 else ())
 
 
-def _guess_pair(profiles: Sequence[Profile]) -> tuple[str, str] | None:
+def guess_pair(profiles: Sequence[Profile]) -> tuple[str, str] | None:
     """Return two columns of texts that belong together by their names."""
     by_name = {p.name.lower(): p.name for p in reversed(profiles)}
     return next(((by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name), None)
 
 
-def _guess_split(table: Table) -> str | None:
+def guess_split(table: Table) -> str | None:
     for name in table.columns:
         if name.lower() in SPLIT_COLUMN_NAMES:
             values = set(table.frame[name].unique().str.strip_chars().str.to_lowercase())

@@ -50,8 +50,8 @@ def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope
     marks = 0
     beyond = 0
     frame = None
-    if not scope.head and _is_regular(text, layout, lines):
-        frame = _read_with_arrow(text, layout, names, scope, limit)
+    if not scope.head and is_regular(text, layout, lines):
+        frame = read_with_arrow(text, layout, names, scope, limit)
         broken = BrokenRecords()
         complete = True
         joined = 0
@@ -65,7 +65,7 @@ def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope
         beyond = reader.ran_on
     if frame.is_empty() and not broken.lines:
         raise no_rows()
-    frame, ran_on = _join_overflow(frame, layout, scope)
+    frame, ran_on = join_overflow(frame, layout, scope)
     table = table_of(frame, kind, broken)
     table.delimiter = layout.dialect.delimiter
     table.quote = layout.dialect.quote
@@ -137,7 +137,7 @@ def _notes(layout: Layout, lines: LineCounts, marks: int, joined: int, ran_on: i
 # --- regular files ---------------------------------------------------------------------------------------------------
 
 
-def _is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
+def is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
     """Return whether each record is one of RFC 4180 with as many cells as the others; count the lines on the way.
 
     Python's csv module parses a million records in about a second; nothing is done with each of them here.
@@ -161,7 +161,7 @@ def _is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
     records = sum(widths.values())
     if widths.keys() - {layout.width} or (header is not None and len(header) != layout.width):
         return False
-    if all_lines - header_lines > records + blank and _joins_records(text, layout, quoting):
+    if all_lines - header_lines > records + blank and joins_records(text, layout, quoting):
         return False
     lines.header = header_lines
     lines.blank = blank
@@ -169,7 +169,7 @@ def _is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
     return True
 
 
-def _joins_records(text: Path, layout: Layout, quoting: Literal[0, 3]) -> bool:
+def joins_records(text: Path, layout: Layout, quoting: Literal[0, 3]) -> bool:
     """Return whether a quotation mark joins lines each of which would be a record alone."""
     records = RecordReader(layout.dialect, layout.width, layout.classes)
     reader = csv.reader(_lines_of(text, layout.skipped_lines), delimiter=layout.dialect.delimiter, quoting=quoting)
@@ -193,7 +193,7 @@ def _lines_of(text: Path, skipped: int) -> Iterator[str]:
                 yield line
 
 
-def _read_with_arrow(text: Path, layout: Layout, names: list[str], scope: ReadScope, limit: int) -> pl.DataFrame | None:
+def read_with_arrow(text: Path, layout: Layout, names: list[str], scope: ReadScope, limit: int) -> pl.DataFrame | None:
     """Return the rows of a regular file; None where Arrow sees it otherwise."""
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -323,7 +323,7 @@ def _first_nameless(layout: Layout) -> int:
     return count_named(layout.names) if layout.names else layout.width
 
 
-def _join_overflow(frame: pl.DataFrame, layout: Layout, scope: ReadScope) -> tuple[pl.DataFrame, int]:
+def join_overflow(frame: pl.DataFrame, layout: Layout, scope: ReadScope) -> tuple[pl.DataFrame, int]:
     """Join texts that run on into the columns without a name, where these are mostly empty; return how many did.
 
     Exports without quotation marks cut a text at each delimiter in it.

@@ -6,7 +6,7 @@ rule has its smallest file in the tests.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.utils.translation import gettext as _
@@ -48,7 +48,7 @@ def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: 
         start = 1  # Excel's first line names the delimiter
         delimiter = delimiter or named.group(1)
     body = lines[start:]
-    dialect = _guess_dialect(body, delimiter, options.quote, default_delimiter)
+    dialect = guess_dialect(body, delimiter, options.quote, default_delimiter)
     records = _parse(body, dialect)
     if not records:
         return Layout(dialect, start, [], 1)
@@ -57,16 +57,16 @@ def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: 
     if 1 < count_named(records[0].cells) < len(records[0].cells):
         width = len(records[0].cells)
     if options.skip_lines is None:
-        skipped = _count_preamble(records, width)
+        skipped = count_preamble(records, width)
         start += sum(record.lines for record in records[:skipped])
         records = records[skipped:]
         # blank lines and the lines of the preamble stand in the file, too
-        start += _blank_lines_before(lines[start:])
+        start += next((number for number, line in enumerate(lines[start:]) if line.strip()), 0)
     cells = [record.cells for record in records]
     first = cells[0]
     rows = [row for row in cells[1:] if len(row) == width]
     is_shorter = len(first) == width - 1 and len(rows) > 1 and any(row[-1].strip() for row in rows)
-    has_row_names = is_shorter and _are_unique(row[0] for row in rows)
+    has_row_names = is_shorter and len({row[0] for row in rows}) == len(rows)
     has_header = options.header
     if has_header is None:
         has_header = has_row_names or len(first) != width or is_header(first, rows)
@@ -76,13 +76,9 @@ def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: 
         return Layout(dialect, start, [], width, classes=classes)
     if abs(len(first) - width) > 1:
         raise _header_differs(first, width)
-    names, missing_name = _fit_names(first, width, has_row_names=has_row_names)
+    names, missing_name = fit_names(first, width, has_row_names=has_row_names)
     nameless_last = len(first) == width - 1 and not has_row_names
     return Layout(dialect, start, names, width, has_row_names, nameless_last, missing_name, classes)
-
-
-def _blank_lines_before(lines: Sequence[str]) -> int:
-    return next((number for number, line in enumerate(lines) if line.strip()), 0)
 
 
 def _header_differs(first: Sequence[str], width: int) -> InvalidError:
@@ -95,7 +91,7 @@ def _header_differs(first: Sequence[str], width: int) -> InvalidError:
     return InvalidError(message % facts, field="header")
 
 
-def _fit_names(first: Sequence[str], width: int, *, has_row_names: bool) -> tuple[list[str], str]:
+def fit_names(first: Sequence[str], width: int, *, has_row_names: bool) -> tuple[list[str], str]:
     """Return the names of a header fitted to the records, and the last name where it has one more than they have cells."""
     names = [*first]
     if has_row_names:
@@ -108,10 +104,10 @@ def _fit_names(first: Sequence[str], width: int, *, has_row_names: bool) -> tupl
 # --- delimiter and quotation mark ------------------------------------------------------------------------------------
 
 
-def _guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, default: str) -> Dialect:
+def guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, default: str) -> Dialect:
     """Return the dialect that cuts the lines most evenly into the most cells, some of which name classes."""
-    quote = _guess_quote(lines) if quote is None else quote
-    escape = "\\" if quote and _escapes_with_backslash(lines, quote) else ""
+    quote = guess_quote(lines) if quote is None else quote
+    escape = "\\" if quote and escapes_with_backslash(lines, quote) else ""
     scored = []
     for candidate in delimiter or DELIMITERS:
         dialect = Dialect(candidate, quote, escape)
@@ -126,21 +122,21 @@ def _guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, defa
     for candidate in delimiter or (DELIMITERS if is_even else DELIMITERS + RARE_DELIMITERS):
         for once in ("", "first", "last"):
             dialect = Dialect(candidate, "" if once else quote, "" if once else escape, once)
-            if _separates_classes(lines, dialect):
+            if separates_classes(lines, dialect):
                 return dialect
     if width < 2 and not delimiter:
         return Dialect(default, quote, escape)
     return best
 
 
-def _guess_quote(lines: Sequence[str]) -> str:
+def guess_quote(lines: Sequence[str]) -> str:
     """Return the quotation mark: the single one where it begins and ends most cells, as in 'sport';'The text'."""
     singles = sum(bool(re.search(r"(?:^|[,\t;|])'.*'(?:$|[,\t;|])", line.rstrip("\r\n"))) for line in lines)
     doubles = sum('"' in line for line in lines)
     return "'" if singles > max(len(lines) * 0.5, doubles) else '"'
 
 
-def _escapes_with_backslash(lines: Sequence[str], quote: str) -> bool:
+def escapes_with_backslash(lines: Sequence[str], quote: str) -> bool:
     r"""Return whether marks inside of quoted cells are written \" (R, MySQL), and not doubled.
 
     Only marks before an ordinary character tell: a quoted cell may end with a backslash, or be empty.
@@ -165,7 +161,7 @@ def _score(lines: Sequence[str], dialect: Dialect) -> tuple[float, int, bool]:
     return round(len(cells) / len(records), 1), width, bool(_find_classes(cells, width))
 
 
-def _separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
+def separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
     """Return whether the lines fall into two cells nearly all, of which one has few short values and the other is a text."""
     records = [record.cells for record in _parse(lines, dialect)]
     pairs = [cells for cells in records if len(cells) == 2]
@@ -213,7 +209,7 @@ def _usual_width(records: Sequence[Record]) -> int:
 # --- the header ------------------------------------------------------------------------------------------------------
 
 
-def _count_preamble(records: Sequence[Record], width: int) -> int:
+def count_preamble(records: Sequence[Record], width: int) -> int:
     """Return how many records stand before the header: titles and comments, which have fewer cells than the others.
 
     A header may have one name fewer (row names without a name) or more (an unused one at its end) than records have cells.
@@ -279,8 +275,3 @@ def _find_classes(rows: Sequence[Sequence[str]], width: int) -> dict[int, frozen
         if is_few and repeated and max(map(len, counts)) <= _LONGEST_CLASS:
             classes[i] = frozenset(counts)
     return classes
-
-
-def _are_unique(values: Iterable[str]) -> bool:
-    listed = [*values]
-    return len(set(listed)) == len(listed)

@@ -36,7 +36,7 @@ def recognise(items: Sequence[Any]) -> Export | None:
     records = [item for item in items if isinstance(item, dict)]
     if not records:
         return None
-    for find in (_label_studio, _label_studio_min, _argilla, _prodigy, _tagged_tokens, _spans):
+    for find in (find_label_studio, find_label_studio_min, find_argilla, find_prodigy, find_tagged_tokens, find_spans):
         if export := find(records):
             return export
     return None
@@ -51,7 +51,7 @@ def _have(records: Iterable[Item], *keys: str) -> bool:
 # --- Label Studio ----------------------------------------------------------------------------------------------------
 
 
-def _label_studio(records: Sequence[Item]) -> Export | None:
+def find_label_studio(records: Sequence[Item]) -> Export | None:
     if not (_have(records, "data", "annotations") or _have(records, "data", "completions")):
         return None
     names: Counter[str] = Counter()
@@ -62,7 +62,7 @@ def _label_studio(records: Sequence[Item]) -> Export | None:
                 names[str(result.get("from_name") or "label")] += 1
                 is_spans = is_spans or "start" in (result.get("value") or {})
     label = names.most_common(1)[0][0] if names else "label"
-    return Export("Label Studio", _convert_label_studio, label, "spans" if is_spans else "")
+    return Export("Label Studio", flatten_label_studio, label, "spans" if is_spans else "")
 
 
 def _annotations_of(record: Item) -> list[Item]:
@@ -70,20 +70,20 @@ def _annotations_of(record: Item) -> list[Item]:
     return [annotation for annotation in listed if isinstance(annotation, dict)]
 
 
-def _convert_label_studio(record: Item) -> Item | LeftOut:
+def flatten_label_studio(record: Item) -> Item | LeftOut:
     annotations = _annotations_of(record)
     given = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
     if annotations and not given:
         return LeftOut("cancelled")
-    answers = [_label_studio_answer(annotation) for annotation in given]
-    answer = _agreed(answers) if answers else {}
+    answers = [answer_of_label_studio(annotation) for annotation in given]
+    answer = most_agreed(answers) if answers else {}
     if answer is None:
         return LeftOut("annotators_disagree")
     data = record.get("data")
     return {**(data if isinstance(data, dict) else {"data": data}), **answer}
 
 
-def _label_studio_answer(annotation: Item) -> Item:
+def answer_of_label_studio(annotation: Item) -> Item:
     """Return {name of the question: labels or spans} of one annotator."""
     answer: dict[str, list[Any]] = {}
     for result in annotation.get("result") or []:
@@ -99,7 +99,7 @@ def _label_studio_answer(annotation: Item) -> Item:
     return dict(answer)
 
 
-def _agreed(answers: Sequence[Item]) -> Item | None:
+def most_agreed(answers: Sequence[Item]) -> Item | None:
     """Return the answer that most annotators gave; None if two are given equally often."""
     counts = Counter(repr(answer) for answer in answers)
     ranked = counts.most_common(2)
@@ -108,18 +108,18 @@ def _agreed(answers: Sequence[Item]) -> Item | None:
     return next(answer for answer in answers if repr(answer) == ranked[0][0])
 
 
-def _label_studio_min(records: Sequence[Item]) -> Export | None:
+def find_label_studio_min(records: Sequence[Item]) -> Export | None:
     if not (_have(records, "annotation_id", "annotator") or _have(records, "annotation_id", "lead_time")):
         return None
     spans = [key for record in records for key, value in record.items() if _as_spans(value)]
     label = Counter(spans).most_common(1)[0][0] if spans else ""
-    return Export("Label Studio (JSON-MIN)", _convert_label_studio_min, label, "spans" if spans else "")
+    return Export("Label Studio (JSON-MIN)", flatten_label_studio_min, label, "spans" if spans else "")
 
 
 _BOOKKEEPING = {"annotation_id", "annotator", "annotators", "lead_time", "created_at", "updated_at", "id"}
 
 
-def _convert_label_studio_min(record: Item) -> Item | LeftOut:
+def flatten_label_studio_min(record: Item) -> Item | LeftOut:
     flat: Item = {}
     for key, value in record.items():
         if key not in _BOOKKEEPING:
@@ -131,21 +131,21 @@ def _convert_label_studio_min(record: Item) -> Item | LeftOut:
 # --- Argilla ---------------------------------------------------------------------------------------------------------
 
 
-def _argilla(records: Sequence[Item]) -> Export | None:
+def find_argilla(records: Sequence[Item]) -> Export | None:
     if _have(records, "fields") and (_have(records, "responses") or _have(records, "suggestions")):
         questions = Counter(name for record in records for name in _argilla_answers(record))
-        return Export("Argilla", _convert_argilla, questions.most_common(1)[0][0] if questions else "label")
+        return Export("Argilla", flatten_argilla, questions.most_common(1)[0][0] if questions else "label")
     if _have(records, "annotation", "status") and (_have(records, "inputs") or _have(records, "text")):
-        return Export("Argilla", _convert_argilla_1, "label")
+        return Export("Argilla", flatten_argilla_1, "label")
     questions = Counter(
         key.removesuffix(".responses") for record in records for key in record if key.endswith(".responses")
     )
     if questions and _have(records, f"{questions.most_common(1)[0][0]}.responses"):
-        return Export("Argilla", _convert_argilla_flat, questions.most_common(1)[0][0])
+        return Export("Argilla", flatten_argilla_columns, questions.most_common(1)[0][0])
     return None
 
 
-def _convert_argilla(record: Item) -> Item | LeftOut:
+def flatten_argilla(record: Item) -> Item | LeftOut:
     fields = record.get("fields")
     if record.get("status") == "discarded":
         return LeftOut("cancelled")
@@ -181,7 +181,7 @@ def _add_response(submitted: dict[str, list[Any]], question: str, response: Any)
         submitted.setdefault(question, []).append(response.get("value"))
 
 
-def _convert_argilla_1(record: Item) -> Item | LeftOut:
+def flatten_argilla_1(record: Item) -> Item | LeftOut:
     if record.get("status") in ("Discarded", "discarded"):
         return LeftOut("cancelled")
     inputs = record.get("inputs")
@@ -189,7 +189,7 @@ def _convert_argilla_1(record: Item) -> Item | LeftOut:
     return {**texts, "label": record.get("annotation")}
 
 
-def _convert_argilla_flat(record: Item) -> Item | LeftOut:
+def flatten_argilla_columns(record: Item) -> Item | LeftOut:
     flat: Item = {}
     for key, value in record.items():
         question, _, part = key.rpartition(".")
@@ -211,19 +211,19 @@ def most_frequent(values: Sequence[Any]) -> Any:
 # --- Prodigy ---------------------------------------------------------------------------------------------------------
 
 
-def _prodigy(records: Sequence[Item]) -> Export | None:
+def find_prodigy(records: Sequence[Item]) -> Export | None:
     is_prodigy = _have(records, "_input_hash") or _have(records, "_task_hash")
     answered = sum(record.get("answer") in ("accept", "reject", "ignore") for record in records)
     if not is_prodigy and answered < len(records):
         return None
     if _have(records, "accept") or _have(records, "label"):
-        return Export("Prodigy", _convert_prodigy, "label")
+        return Export("Prodigy", flatten_prodigy, "label")
     if _have(records, "spans"):
-        return Export("Prodigy", _convert_prodigy, "label", "spans")
+        return Export("Prodigy", flatten_prodigy, "label", "spans")
     return None
 
 
-def _convert_prodigy(record: Item) -> Item | LeftOut:
+def flatten_prodigy(record: Item) -> Item | LeftOut:
     answer = record.get("answer", "accept")
     if answer != "accept":
         return LeftOut("rejected" if answer == "reject" else "cancelled")
@@ -236,7 +236,7 @@ def _convert_prodigy(record: Item) -> Item | LeftOut:
 # --- spans and tokens ------------------------------------------------------------------------------------------------
 
 
-def _spans(records: Sequence[Item]) -> Export | None:
+def find_spans(records: Sequence[Item]) -> Export | None:
     """Recognise texts with spans, as doccano, spaCy and Rasa write them: under `entities`, `spans`, `label` or `labels`."""
     if not _have(records, "text"):
         return None
@@ -245,11 +245,11 @@ def _spans(records: Sequence[Item]) -> Export | None:
         has_class = key in ("entities", "spans") and (_have(records, "intent") or _have(records, "label"))
         if values and not has_class and all(_as_spans(value) for value in values):
             tool = "spaCy" if key in ("entities", "spans", "ner") else "doccano"
-            return Export(tool, partial(_convert_spans, key), "label", "spans")
+            return Export(tool, partial(flatten_spans, key), "label", "spans")
     return None
 
 
-def _convert_spans(key: str, record: Item) -> Item | LeftOut:
+def flatten_spans(key: str, record: Item) -> Item | LeftOut:
     return {"text": record.get("text"), "label": _as_spans(record.get(key)) or []}
 
 
@@ -273,7 +273,7 @@ def _as_spans(value: Any) -> list[Item] | None:
     return spans
 
 
-def _tagged_tokens(records: Sequence[Item]) -> Export | None:
+def find_tagged_tokens(records: Sequence[Item]) -> Export | None:
     """Recognise lists of tokens with a tag each."""
     tokens = next((key for key in ("tokens", "words") if _have(records, key)), None)
     tags = next((key for key in ("ner_tags", "tags", "labels", "ner") if _have(records, key)), None)

@@ -52,7 +52,7 @@ def read_json(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
                 message = _("This is not valid JSON: %(why)s. Nothing was stored.")
                 raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
     with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-        return table_of_items(_line_items(lines), "jsonl", scope, limit)
+        return table_of_items(items_of_lines(lines), "jsonl", scope, limit)
 
 
 def _read_text(text: Path) -> str:
@@ -121,7 +121,7 @@ class _JsonStream:
         return bool(piece)
 
 
-def _line_items(lines: io.TextIOWrapper) -> Iterator[Any]:
+def items_of_lines(lines: io.TextIOWrapper) -> Iterator[Any]:
     """Yield the values of JSON lines; the text of a line that cannot be parsed, which is no record either."""
     while line := lines.readline(LONGEST_LINE):
         if not line.strip():
@@ -150,16 +150,16 @@ def document_items(document: Any) -> Iterable[Any]:
         return [dict(zip(map(str, document["columns"]), row, strict=False)) for row in document["data"]]
     values = [*document.values()]
     if all(isinstance(value, list) for value in values) and all(split_of_name(name) for name in document):
-        return _items_by_split(document)
+        return items_by_split(document)
     if all(isinstance(value, list) and value and _is_snips(value[0]) for value in values):
-        return _snips_items(document)
+        return items_of_snips(document)
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1:  # {"version": 1, "data": [{…}, …]}
         return lists[0]
     if all(isinstance(value, dict) and value for value in values):
-        return _items_of_objects(document)
+        return items_of_objects(document)
     if all(isinstance(value, list) for value in values):
-        return _items_of_columns(document)
+        return items_of_columns(document)
     raise _unknown_shape()
 
 
@@ -170,7 +170,7 @@ def _unknown_shape() -> InvalidError:
     return InvalidError(message, field="file")
 
 
-def _items_by_split(document: dict[str, list[Any]]) -> Iterator[Any]:
+def items_by_split(document: dict[str, list[Any]]) -> Iterator[Any]:
     """Yield the records of {"train": […], "test": […]}; `oos_train` is a part of train."""
     for name, rows in document.items():
         for row in rows:
@@ -183,7 +183,7 @@ def _is_snips(item: Any) -> bool:
     return isinstance(parts, list) and bool(parts) and all(isinstance(p, dict) and "text" in p for p in parts)
 
 
-def _snips_items(document: dict[str, list[Any]]) -> Iterator[Any]:
+def items_of_snips(document: dict[str, list[Any]]) -> Iterator[Any]:
     """Yield the records of {intent: [{"data": [{"text": "play "}, {"text": "jazz", "entity": "genre"}]}]}."""
     for intent, utterances in document.items():
         for utterance in utterances:
@@ -191,7 +191,7 @@ def _snips_items(document: dict[str, list[Any]]) -> Iterator[Any]:
             yield {"text": "".join(str(part.get("text", "")) for part in parts), "intent": intent}
 
 
-def _items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
+def items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
     """Yield the records of {column: {row: value}}, which is pandas' default, or of {row: {column: value}}."""
     inner = next(iter(document.values()))
     is_by_column = all(key.isdigit() for key in inner) or (
@@ -205,7 +205,7 @@ def _items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
         yield {name: column.get(row) for name, column in document.items()}
 
 
-def _items_of_columns(document: dict[str, list[Any]]) -> Iterator[Any]:
+def items_of_columns(document: dict[str, list[Any]]) -> Iterator[Any]:
     """Yield the records of {column: [value, …]}."""
     if len({len(column) for column in document.values()}) != 1:
         raise InvalidError(_("The columns of this JSON file differ in length. Nothing was stored."), field="file")

@@ -136,25 +136,25 @@ def _clean(cells: pl.Series) -> pl.Series:
 def read_labels(table: Table, choice: ColumnChoice) -> Labels:
     """Return what the labels are, by the person's choice or by their content, and how each cell is stored."""
     if len(choice.labels) > 1:
-        return _labels_of_flags(table, choice)
+        return labels_of_flags(table, choice)
     assert choice.label
     cells = _clean(table.frame[choice.label]).str.strip_chars()
     if (table.labels_kind == "spans" and choice.label == table.label) or choice.kind == "spans":
         return Labels("spans", _map(cells, _stored_spans))
     if choice.label in table.lists:
-        return _labels_of_lists(cells, choice.kind)
+        return labels_of_lists(cells, choice.kind)
     values = cells.unique().to_list()
     if not choice.kind and (lists := _lists_of(values)):  # as this platform writes them to CSV and JSON lines
         if all(isinstance(part, dict) for parts in lists for part in parts):
             return Labels("spans", _map(cells, _stored_spans))
-        return _labels_of_lists(cells, choice.kind)
-    if choice.kind == "multi_label" or (not choice.kind and _hold_several(values)):
+        return labels_of_lists(cells, choice.kind)
+    if choice.kind == "multi_label" or (not choice.kind and hold_several(values)):
         parts = {
             value: [part.strip() for part in re.split(f"[{_SEPARATORS}]", value) if part.strip()] for value in values
         }
         stored = _map(cells, lambda value: _as_json(parts[value]) if value else "")
         return Labels("multi_label", stored, [{"code": "several_in_cell", "column": choice.label}])
-    if choice.kind == "scores" or (not choice.kind and _are_scores(values)):
+    if choice.kind == "scores" or (not choice.kind and are_scores(values)):
         return Labels("scores", _map(cells, _stored_score))
     if all(_WHOLE.fullmatch(value) or _is_whole(value) for value in values if value) and any(
         _WHOLE.fullmatch(value) for value in values
@@ -185,7 +185,7 @@ def _is_whole(value: str) -> bool:
     return bool(re.fullmatch(r"[-+]?\d+", value))
 
 
-def _labels_of_flags(table: Table, choice: ColumnChoice) -> Labels:
+def labels_of_flags(table: Table, choice: ColumnChoice) -> Labels:
     """Return the labels of columns of yes and no: one each if every row has exactly one yes."""
     flags = [table.frame[name].str.strip_chars().str.to_lowercase().is_in([*YES]) for name in choice.labels]
     counts = pl.select(
@@ -208,7 +208,7 @@ def _labels_of_flags(table: Table, choice: ColumnChoice) -> Labels:
     return Labels("multi_label", stored, [{"code": "several_labels", "columns": [*choice.labels]}])
 
 
-def _labels_of_lists(cells: pl.Series, kind: str) -> Labels:
+def labels_of_lists(cells: pl.Series, kind: str) -> Labels:
     """Return the labels of a column of lists: one each if no list has more than one."""
     lists = {value: _parse_list(value) for value in cells.unique().to_list()}
     most = max(map(len, lists.values()), default=0)
@@ -248,7 +248,7 @@ def _parse_list(value: str) -> list[str]:
     return [label for part in parsed if (label := cell(part).strip())]
 
 
-def _hold_several(values: Sequence[str]) -> bool:
+def hold_several(values: Sequence[str]) -> bool:
     """Return whether cells hold several labels, as in "4,27": far fewer parts than combinations, most of them also alone."""
     combined = [value for value in values if any(separator in value for separator in _SEPARATORS)]
     if not combined or len(values) - len(combined) < 2:
@@ -259,7 +259,7 @@ def _hold_several(values: Sequence[str]) -> bool:
     return all(0 < len(part) <= 40 for part in parts) and len(parts & alone) >= len(parts) * share
 
 
-def _are_scores(values: Sequence[str]) -> bool:
+def are_scores(values: Sequence[str]) -> bool:
     """Return whether labels are numbers on a scale: all numbers, some decimals, and many different ones."""
     filled = [value for value in values if value]
     if len(filled) < _FEWEST_SCORES or not all(_NUMBER.fullmatch(value) for value in filled):

@@ -129,7 +129,7 @@ def test_careful_and_fast_reader_read_the_same(file, monkeypatch):
     quoted = [f'"{text.replace(chr(34), chr(34) * 2)}",{label}' for text, label in rows]
     path = file(lines(["text,label", *quoted]))
     fast = readers.read(path, "a.csv", limit=LIMIT)
-    monkeypatch.setattr(delimited, "_is_regular", lambda *_: False)
+    monkeypatch.setattr(delimited, "is_regular", lambda *_: False)
     careful = readers.read(path, "a.csv", limit=LIMIT)
     assert fast.frame.equals(careful.frame) and fast.lines == careful.lines
 

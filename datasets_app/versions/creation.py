@@ -32,7 +32,7 @@ from web.names import require_valid_name
 if TYPE_CHECKING:
     import polars as pl
 
-    from datasets_app.checks.findings import CheckResult
+    from datasets_app.checks.checked_rows import CheckResult
     from datasets_app.reading.rows import Rows
     from datasets_app.reading.table import Table
 

@@ -46,13 +46,13 @@ class BatchingQueue:
     """Computes rows of many callers in common batches.
 
     budget: tokens of a batch. patience: seconds of work that may be waiting before callers are refused.
-    on_start: called once by the thread that computes, before anything else.
+    before_batch: called by the thread that computes, before each batch.
     """
 
-    def __init__(self, budget: int, patience: float, on_start: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, budget: int, patience: float, before_batch: Callable[[], None] = lambda: None) -> None:
         self.budget = budget
         self.patience = patience
-        self.on_start = on_start
+        self.before_batch = before_batch
         self.speed = INITIAL_SPEED
         self.waiting_tokens = 0
         self._waiting: deque[QueuedRow] = deque()
@@ -84,12 +84,12 @@ class BatchingQueue:
         return self.waiting_tokens / self.speed
 
     def _run(self) -> None:
-        self.on_start()
         while True:
             with self._changed:
                 while not self._waiting:
                     self._changed.wait()
                 batch = self._take_batch()
+            self.before_batch()
             self._answer(batch)
 
     def _take_batch(self) -> list[QueuedRow]:

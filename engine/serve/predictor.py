@@ -23,7 +23,7 @@ from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableEr
 from engine.serve.model_cache import CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
-from engine.waiting_threads import watch_other_programs
+from engine.waiting_threads import others_need_cores, watch_other_programs
 
 if TYPE_CHECKING:
     import torch
@@ -96,8 +96,7 @@ class Predictor:
         self.base = base
         self.device = device
         self.cache = ModelCache(memory_mb * MIB, patience)
-        self.queue = BatchingQueue(batch_tokens, patience, use_all_cores)
-        watch_other_programs()
+        self.queue = BatchingQueue(batch_tokens, patience, use_free_cores)
 
     def predict(self, folder: Path, texts: list[str]) -> TimedPredictions:
         """Predict each text with the model in a final_model folder, and wait for the answer.
@@ -269,13 +268,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def use_all_cores() -> None:
-    """Let the thread that computes use every core."""
+def use_free_cores() -> None:
+    """Let the thread that computes use every core, or a single one beside a program that needs them.
+
+    With several, each of the hundred products of a text waits until the other program leaves the last core: a single core is
+    ten times as fast then.
+    """
     import torch  # deferred: takes a second
 
     from engine.devices import usable_cores
 
-    torch.set_num_threads(usable_cores())
+    watch_other_programs(usable_cores())
+    threads = 1 if others_need_cores() else usable_cores()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
