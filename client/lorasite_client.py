@@ -87,6 +87,8 @@ class Stored(TypedDict):
     version: int
     rows: int
     labels: dict[str, int]
+    kind: str
+    read: dict[str, Any]
     report_url: str
 
 

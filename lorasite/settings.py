@@ -329,6 +329,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "TaskStatusEnum": "work.models.Status",
+        "DatasetKindEnum": "datasets_app.models.Version.Kind",
         "StrategyEnum": ["epoch", "steps", "no"],
     },
     "SERVE_INCLUDE_SCHEMA": False,

@@ -136,7 +136,8 @@ def test_upload_sent_twice_with_a_key_is_one_version(api: Callable[..., Any], me
     first, again = upload(client, "k"), upload(client, "k")
     assert first.status_code == again.status_code == 201 and first.json() == again.json()
     assert Version.objects.count() == 1
-    assert upload(client, "l").json()["version"] == 2
+    assert upload(client, "l").json()["version"] == 1  # the same rows are no new version
+    assert upload(client, "m", rows=42).json()["version"] == 2
 
 
 def test_key_of_another_request_is_refused(api: Callable[..., Any], member: User) -> None:
