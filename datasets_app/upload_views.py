@@ -102,8 +102,10 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
     pending = uploads.pending_for(request.user, token)
     options, name = _options_of(request)
     reading = upload_preview.read(pending, options)
-    data = {**request.POST.dict(), **upload_preview.current_roles(reading)} if request.method == "POST" else None
     initial = {**options, "name": name or request.GET.get("dataset") or _name_from(pending.filename)}
+    data: dict[str, Any] | None = None
+    if request.method == "POST":
+        data = {"name": initial["name"], **request.POST.dict(), **upload_preview.current_roles(reading)}
     if reading.table and reading.table.encoding:
         initial.setdefault("encoding", reading.table.encoding)
         if data is not None:
