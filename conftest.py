@@ -16,7 +16,7 @@ SMALL_RUN = {
     "lora": {"r": 4, "layers_to_transform": [4, 5]},
     "data": {"text_column": "text", "label_column": "sentiment", "max_length": 24, "eval_samples": 60},
     "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "learning_rate": 0.002},
-    "system": {"baseline": False},
+    "system": {"baseline": False, "num_threads": 1},  # two processes of tests share the cores
 }
 
 

@@ -51,7 +51,8 @@ ETAG_FIELDS = (  # what a poll can see change; hashing them is much cheaper than
     "notices",
     "ended_at",
 )
-AFTER = {"type": "integer", "minimum": 0, "maximum": 10**17, "default": 0}
+LAST_LINE = 10**17  # more lines than a log can have
+AFTER = {"type": "integer", "minimum": 0, "maximum": LAST_LINE, "default": 0}
 FILTERS = ("status", "owner")
 LOG_PAGE = 500  # lines
 
@@ -167,7 +168,7 @@ def resume(request: Request, task_id: UUID) -> Response:
 def logs(request: Request, task_id: UUID) -> Response:
     """Return the run's log, 500 lines at a time."""
     after = parse_whole_number(request.query_params.get("after", "0"))
-    if after is None:
+    if after is None or after > LAST_LINE:
         raise InvalidError(_("after is the number of a log line, 0 or more."), field="after")
     task = selectors.task_for(signed_in_user(request), task_id)
     lines = list(task.log.filter(pk__gt=after)[:LOG_PAGE])  # the oldest first

@@ -35,6 +35,7 @@ def test_submitted_run_succeeds_and_leaves_a_model_that_loads(submit, run_worker
     lines = api(member).get(f"/api/task/{task.pk}/logs").json()
     assert "Attempt 1 starts." in lines["lines"][0]["text"]
     assert api(member).get(f"/api/task/{task.pk}/logs", {"after": lines["next"]}).json()["lines"] == []
+    assert api(member).get(f"/api/task/{task.pk}/logs", {"after": 10**17 + 1}).status_code == 400
 
 
 @pytest.mark.slow
