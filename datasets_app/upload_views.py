@@ -50,17 +50,22 @@ def new(request: SignedInRequest) -> HttpResponse:
             upload_preview.read_head(pending, {})
         except LorasiteError as error:
             if pending and upload_preview.is_correctable(error):
-                return redirect("datasets:preview", pending.token)
+                return _lead_to_preview(request, pending)
             if pending:
                 uploads.discard_upload(pending)
             if not isinstance(error, InvalidError):
                 raise
             form.add_error("file", str(error.message))
             return _render_new(request, form, status=error.status)
-        address = reverse("datasets:preview", args=[pending.token])
-        query = request.GET.urlencode()
-        return redirect(f"{address}?{query}" if query else address)
+        return _lead_to_preview(request, pending)
     return _render_new(request, form, status=400 if form.is_bound else 200)
+
+
+def _lead_to_preview(request: SignedInRequest, pending: uploads.PendingUpload) -> HttpResponse:
+    """Redirect to step two, for the same dataset."""
+    address = reverse("datasets:preview", args=[pending.token])
+    query = request.GET.urlencode()
+    return redirect(f"{address}?{query}" if query else address)
 
 
 @login_required

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 NO_LABEL = frozenset(
     {
@@ -67,10 +68,10 @@ def no_labels(labels: dict[str, int]) -> list[str]:
     return marks if len(labels) - len(marks) >= 2 else []
 
 
-def are_scores(labels: dict[str, int]) -> bool:
+def are_scores(labels: Iterable[str]) -> bool:
     """Return whether the labels are numbers, many of them with decimals."""
     try:
-        numbers = [float(label) for label in labels if label.strip().casefold() not in NO_LABEL]
+        numbers = [float(label) for label in labels if label and label.strip().casefold() not in NO_LABEL]
     except ValueError:
         return False
     return sum(not number.is_integer() for number in numbers) >= _SCORES

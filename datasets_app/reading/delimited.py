@@ -6,6 +6,7 @@ the others, slower and with more care. Lines that fit neither are counted and ke
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def joins_records(text: Path, layout: Layout, quoting: Literal[0, 3]) -> bool:
     last_line = 0
     for cells in reader:
         if reader.line_num > last_line + 1:
-            parts = layout.dialect.delimiter.join(cells).splitlines()
+            parts = re.split(r"\r\n|\r|\n", layout.dialect.delimiter.join(cells))
             if all(records.is_record(part) for part in parts):
                 return True
         last_line = reader.line_num
@@ -290,9 +291,8 @@ class CarefulReader:
     def _rejoin(self, cells: list[str]) -> list[str] | None:
         """Return the cells of a record whose text holds the delimiter; None unless its classes prove it."""
         named = count_named(self.layout.names) if self.layout.names else self.layout.width
-        if (
-            1 < named < self.layout.width and len(cells) >= named
-        ):  # the last text runs on, or has fewer empty cells behind it
+        if 1 < named < self.layout.width and len(cells) >= named:
+            # the last text runs on, or has fewer empty cells behind it
             delimiter = self.layout.dialect.delimiter
             last = delimiter.join(cells[named - 1 :]).rstrip(delimiter)
             self.ran_on += len(cells) > self.layout.width

@@ -57,11 +57,8 @@ def guess_layout(lines: Sequence[str], options: FileOptions, default_delimiter: 
     if 1 < count_named(records[0].cells) < len(records[0].cells):
         width = len(records[0].cells)
     if options.skip_lines is None:
-        skipped = count_preamble(records, width)
-        start += sum(record.lines for record in records[:skipped])
-        records = records[skipped:]
-        # blank lines and the lines of the preamble stand in the file, too
-        start += next((number for number, line in enumerate(lines[start:]) if line.strip()), 0)
+        records = records[count_preamble(records, width) :]
+        start += records[0].first_line  # blank lines among those of the preamble count, too
     cells = [record.cells for record in records]
     first = cells[0]
     rows = [row for row in cells[1:] if len(row) == width]

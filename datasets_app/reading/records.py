@@ -30,6 +30,7 @@ class Record(NamedTuple):
     cells: list[str]
     text: str  # as it stands in the file, without the end of its last line
     lines: int = 1
+    first_line: int = 0  # its index among the lines that were read
 
 
 class RecordReader:
@@ -51,26 +52,29 @@ class RecordReader:
     def read(self, lines: Iterator[str]) -> Iterator[Record]:
         """Yield the records; blank lines between them are counted and left out."""
         waiting: deque[str] = deque()  # lines that were read ahead
+        at = -1  # index of the line
 
         def next_line() -> str | None:
             return waiting.popleft() if waiting else next(lines, None)
 
         while (line := next_line()) is not None:
+            at += 1
             text = line.rstrip("\r\n")
             if not text or (text.isspace() and self.dialect.delimiter not in text):
                 self.blank_lines += 1
                 continue
             if not self.dialect.quote or self.dialect.quote not in text:
-                yield Record(self._split(text), text)
+                yield Record(self._split(text), text, first_line=at)
                 continue
             cells, is_open, is_literal = self._split_quoted(text)
             if is_open:
                 joined = self._join(line, waiting, lines)
                 if joined:
-                    yield joined
+                    yield joined._replace(first_line=at)
+                    at += joined.lines - 1
                     continue
             self.literal_marks += is_literal
-            yield Record(cells, text)
+            yield Record(cells, text, first_line=at)
 
     def _split(self, text: str) -> list[str]:
         """Cut a line without quotation marks."""

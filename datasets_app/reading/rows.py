@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from datasets_app.checks.labels import similar_labels
+from datasets_app.checks.labels import are_scores, similar_labels
 from datasets_app.reading.columns import MOST_LABELS, YES, ColumnChoice
 from datasets_app.reading.table import INVISIBLE, ROW, Table, cell
 from datasets_app.versions.canonical import SLICE
@@ -17,7 +17,6 @@ from web.errors import InvalidError
 
 _NUMBER = re.compile(r"\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*")
 _WHOLE = re.compile(r"\s*[-+]?\d+\.0+\s*")
-_FEWEST_SCORES = 11  # different numbers, some of them decimals: fewer are the classes of a scale
 _SEPARATORS = ",;|"  # of several labels in one cell
 LEFT_OUT = ("no_text", "no_label", "several_labels", "not_a_number", "other_split")
 
@@ -257,15 +256,6 @@ def hold_several(values: Sequence[str]) -> bool:
     alone = {value for value in values if value not in combined}
     share = 1.0 if len(combined) == 1 else 0.6
     return all(0 < len(part) <= 40 for part in parts) and len(parts & alone) >= len(parts) * share
-
-
-def are_scores(values: Sequence[str]) -> bool:
-    """Return whether labels are numbers on a scale: all numbers, some decimals, and many different ones."""
-    filled = [value for value in values if value]
-    if len(filled) < _FEWEST_SCORES or not all(_NUMBER.fullmatch(value) for value in filled):
-        return False
-    decimals = sum(not _is_whole(value) and not _WHOLE.fullmatch(value) for value in filled)
-    return decimals > len(filled) / 4 or len(filled) > MOST_LABELS
 
 
 def _stored_score(value: str) -> str:

@@ -210,6 +210,9 @@ REAL_FILES = {
     "title before the header": RealFile(
         "a.csv", lines(["My survey", "", "text,label", *QUOTED]), pairs(), notes={"skipped_lines"}
     ),
+    "lines and blank lines before the header": RealFile(
+        "a.csv", lines(["", "My survey", "", "of last week", "text,label", *QUOTED]), pairs(), notes={"skipped_lines"}
+    ),
     "row names without a name": RealFile(
         "a.csv", lines(["text,label", *(f"{i},{line}" for i, line in enumerate(QUOTED, 1))]), pairs(), notes={"row_names"}
     ),
