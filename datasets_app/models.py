@@ -84,6 +84,11 @@ class Version(models.Model):
         return bool((self.source.get("columns") or {}).get("text_pair"))
 
     @property
+    def can_be_learned(self) -> bool:
+        """Whether a run can learn from it: one text and one label in each row."""
+        return self.kind == self.Kind.LABELS and not self.has_pairs
+
+    @property
     def path(self) -> Path:
         """Parquet file, or folder of Parquet files, with text, label (strings), row (from 1) and split or held_out."""
         return paths.datasets_dir() / self.hash[:2] / f"{self.hash}.parquet"

@@ -94,7 +94,7 @@ def version_for(user: User, reference: str) -> Version:
 
 def require_single_labels(version: Version) -> None:
     """Raise InvalidError unless a classifier can learn from the version: one text and one label in each row."""
-    if version.kind == Version.Kind.LABELS and not version.has_pairs:
+    if version.can_be_learned:
         return
     message = _(
         "%(version)s cannot be used here: its rows have %(kind)s%(pairs)s, and only rows of one text with one label can be "

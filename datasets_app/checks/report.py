@@ -19,6 +19,7 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
     "language": lambda value: descriptions.language_name(value) if value else _("unknown"),
     "rows": lambda value: _("%(rows)s rows") % {"rows": value},
     "labels": lambda value: _("merges %(labels)s") % {"labels": descriptions.quoted(value)},
+    "always_with": lambda value: _("always with %(labels)s") % {"labels": value},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
 }
 
@@ -40,13 +41,15 @@ def summary(version: Version) -> dict[str, Any]:
             for severity in Finding.Severity
             if severity in severities
         ],
-        "verdict": verdict(severities),
+        "verdict": verdict(version, severities),
         "verdict_status": next((s for s in ("error", "warning") if s in severities), "success"),
     }
 
 
-def verdict(severities: list[str]) -> str:
+def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
+    if not version.can_be_learned:
+        return _("Stored and checked. Runs can learn only from rows of one text with one label so far.")
     if "error" in severities:
         return _("Not ready for training: fix the errors below first.")
     if "warning" in severities:
