@@ -5,11 +5,11 @@
 | CPU without bf16 instructions (AVX2)  | fp32      | eager     | yes           | bf16 is emulated there, 300 times slower  |
 | CPU with avx512_bf16 or AMX           | bf16      | eager     | yes           | flash backward on CPUs is slow at < 512   |
 | the same with VNNI, on Linux x86-64   | int8      | eager     | yes           | frozen products twice as fast as in bf16  |
-| CUDA from compute capability 8.0      | bf16      | sdpa      | no            | tensor cores; sdpa picks flash attention  |
-| CUDA before 8.0                       | fp32      | sdpa      | no            | no bf16 units                             |
+| CUDA from compute capability 8.0      | bf16      | sdpa      | yes, packed   | tensor cores; flash attention             |
+| CUDA before 8.0                       | fp32      | sdpa      | yes, packed   | no bf16 units                             |
 | MPS                                   | fp32      | sdpa      | no            | bf16 is not complete there                |
 | CUDA, with model.load_in_8bit, _4bit  | as above  | sdpa      | no            | bitsandbytes: frozen weights in int8, nf4 |
-| CUDA, with training.deterministic     | as above  | eager     | no            | sdpa sums gradients in any order          |
+| CUDA, with training.deterministic     | as above  | eager     | yes, packed   | sdpa sums gradients in any order          |
 | any, with lora.bias or modules_to_save | fp32     | as above  | as above      | bf16 loses small updates of base weights  |
 """
 
@@ -40,6 +40,7 @@ class DevicePlan:
     threads: int
     world: World = ALONE
     quantization: Quantization | None = None
+    packed: bool = False  # the fused encoder computes texts end to end, without padding
     int8: bool = False  # training steps multiply with the frozen bf16 weights in int8
 
     @property
@@ -84,10 +85,11 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
         device=device,
         dtype=dtype,
         attention="eager" if on_cpu or (device.type == "cuda" and config.training.deterministic) else "sdpa",
-        fused_encoder=on_cpu,
+        fused_encoder=on_cpu or (device.type == "cuda" and config.model.quantization is None),
         threads=config.system.num_threads or max(1, usable_cores() // world.size),
         world=world,
         quantization=config.model.quantization,
+        packed=device.type == "cuda",
         int8=int8_available and dtype == torch.bfloat16 and precision in {"auto", "int8"},
     )
 

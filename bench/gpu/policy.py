@@ -21,7 +21,7 @@ SHARE_OF_PEAK = 0.5
 
 @contextmanager
 def gpu_policy(device: str) -> Iterator[None]:
-    """Let runs on a CPU take the path of a GPU: sdpa attention, transformers' own operations, weights in 8 bits."""
+    """Let runs on a CPU take the path of a GPU: sdpa attention, packed batches, weights in 8 bits."""
     if device != "cpu":
         yield
         return
@@ -29,7 +29,8 @@ def gpu_policy(device: str) -> Iterator[None]:
 
     def choose_as_on_gpu(config: RunConfig, *arguments: Any) -> devices.DevicePlan:
         attention = "eager" if config.training.deterministic else "sdpa"
-        return replace(choose(config, *arguments), attention=attention, fused_encoder=False, int8=False)
+        fused = config.model.quantization is None
+        return replace(choose(config, *arguments), attention=attention, fused_encoder=fused, packed=True, int8=False)
 
     with patch.object(devices, "choose", choose_as_on_gpu), patch.object(devices, "refuse_quantization"):
         yield

@@ -47,7 +47,7 @@ def embed(
     encoding = prepare_encoding(base, name, max_length)
     tokens = tokenise(texts, encoding.tokenizer, encoding.max_length, cache_dir)
     model = load_encoder(base, name, plan)
-    forward: Forward | None = fused_body(model) if plan.fused_encoder else None
+    forward: Forward | None = fused_body(model, plan.packed) if plan.fused_encoder else None
     if forward is None:
         forward = lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state  # noqa: E731
     embeddings = np.empty((0, 0), dtype=np.float32)

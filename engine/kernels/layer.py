@@ -1,7 +1,7 @@
 """One encoder layer (attention, add and norm, feed-forward, add and norm) with its gradient written by hand.
 
 It keeps only what the gradient needs, works in place where nothing else reads the tensor, and never computes the gradient of a
-frozen weight. Shapes: tokens = rows × length; x: (tokens, width).
+frozen weight. Shapes: tokens are those of the whole batch; x: (tokens, width).
 """
 
 from __future__ import annotations
@@ -15,23 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from engine.kernels import int8 as int8_operations
 from engine.kernels import operations
+from engine.kernels.attention import Batch, Saved
 from engine.kernels.projection import LowRankActivations, ProjectionGroup
 from engine.models.architectures import LayerModules
-
-aten = torch.ops.aten
-# torch's softmax on bf16 rows that are no multiple of its vectors is four times slower than on fp32 rows. Below these
-# lengths (in tokens, measured) the detour through fp32 is faster.
-FP32_SOFTMAX_LENGTH = 96
-FP32_SOFTMAX_BACKWARD_LENGTH = 32  # numbers in a register of 512 bits
-
-
-@dataclass(frozen=True, slots=True)
-class BatchShape:
-    """A padded batch: rows, tokens per row, and what is added to attention scores: (rows, 1, 1, length), None without padding."""
-
-    rows: int
-    length: int
-    mask: Tensor | None
 
 
 class FusedLayer:
@@ -56,12 +42,12 @@ class FusedLayer:
         """Return the groups in the order in which _LayerFunction takes parameters and returns gradients."""
         return [self.qkv, self.output, self.up, self.down]
 
-    def __call__(self, x: Tensor, shape: BatchShape, training: bool) -> Tensor:
+    def __call__(self, x: Tensor, batch: Batch, training: bool) -> Tensor:
         """Return the layer's output: (tokens, width) for x: (tokens, width); `training` turns on dropout and int8."""
         parameters = [parameter for group in self.groups for parameter in group.parameters]
-        return _LayerFunction.apply(x, self, shape, training, *parameters)
+        return _LayerFunction.apply(x, self, batch, training, *parameters)
 
-    def first_token(self, x: Tensor, shape: BatchShape) -> Tensor:
+    def first_token(self, x: Tensor, batch: Batch) -> Tensor:
         """Return the layer's output for each row's first token alone: (tokens, width) → (rows, width).
 
         A classifier reads nothing else of the last layer. Keys and values of the other tokens are never computed; there is
@@ -71,13 +57,13 @@ class FusedLayer:
 
         The key's bias shifts all scores of a row alike, which softmax ignores, and the value's is added once, as Σ p = 1.
         """
-        rows, width = shape.rows, x.shape[1]
-        x = x.view(rows, shape.length, width)
+        rows, width = batch.rows, x.shape[1]
+        x = batch.rectangle(x)
         query, key, value = self.qkv.members
         scaled_query = (query(x[:, 0]) * self.scale).view(rows, self.heads, -1).transpose(0, 1)
         scores = key.transposed_by_head(scaled_query, self.heads).transpose(0, 1) @ x.transpose(1, 2)
-        if shape.mask is not None:
-            scores = scores + shape.mask[:, 0]
+        if batch.mask is not None:
+            scores = scores + batch.mask[:, 0]
         mixed = scores.float().softmax(-1).to(x.dtype) @ x
         context = value.by_head(mixed.transpose(0, 1), self.heads).transpose(0, 1).reshape(rows, width) + value.bias
         (output,) = self.output.members
@@ -92,8 +78,7 @@ class _Saved:
     """What the gradient of a layer needs. `None` where a group without adapters needs no input."""
 
     x: Tensor
-    heads: Tensor
-    weights: Tensor
+    attention: Saved
     context: Tensor | None
     attention_sum: Tensor
     attention_statistics: list[Tensor]
@@ -109,11 +94,9 @@ class _LayerFunction(torch.autograd.Function):
     """The layer as one operation of autograd; see torch.autograd.Function for the protocol."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, layer: FusedLayer, shape: BatchShape, training: bool, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: FusedLayer, batch: Batch, training: bool, *parameters: Tensor) -> Tensor:
         qkv, qkv_low_rank = layer.qkv.forward(x, training)
-        heads, weights, context = attend(qkv, shape, layer)
+        context, attention = batch.attend(qkv, layer.heads, layer.scale)
         attention_sum, output_low_rank = layer.output.forward(context, training)
         attended, attention_statistics = layer.attention_norm(attention_sum, x)
         inner, up_low_rank = layer.up.forward(attended, training)
@@ -121,12 +104,11 @@ class _LayerFunction(torch.autograd.Function):
         output_sum, down_low_rank = layer.down.forward(active, training)
         y, output_statistics = layer.output_norm(output_sum, attended)
         ctx.layer = layer
-        ctx.shape = shape
+        ctx.batch = batch
         # Not save_for_backward, which would keep all of them until the backward pass has ended.
         ctx.saved = _Saved(
             x,
-            heads,
-            weights,
+            attention,
             context if layer.output.adapters else None,
             attention_sum,
             attention_statistics,
@@ -157,65 +139,7 @@ class _LayerFunction(torch.autograd.Function):
         del dinner, dactive
         dattention_sum = layer.attention_norm.backward(dattended, saved.attention_sum, saved.attention_statistics)
         dcontext, output_gradients = layer.output.backward(dattention_sum, saved.context, output_low_rank, None, True)
-        dqkv = attend_backward(dcontext, saved.heads, saved.weights, ctx.shape, layer)
+        dqkv = ctx.batch.attend_backward(dcontext, saved.attention, layer.heads, layer.scale)
         dx, qkv_gradients = layer.qkv.backward(dqkv, saved.x, qkv_low_rank, dattention_sum, ctx.needs_input_grad[0])
-        no_gradient = (None, None, None)  # of layer, shape and training
+        no_gradient = (None, None, None)  # of layer, batch and training
         return (dx, *no_gradient, *qkv_gradients, *output_gradients, *up_gradients, *down_gradients)
-
-
-def _join_heads(split: Tensor, shape: BatchShape, heads: int) -> Tensor:
-    """Return (tokens, n × width) for (n, rows × heads, length, head width)."""
-    number, width = split.shape[0], split.shape[-1]
-    joined = split.view(number, shape.rows, heads, shape.length, width).permute(1, 3, 0, 2, 4)
-    return joined.reshape(shape.rows * shape.length, number * heads * width)
-
-
-def attend(qkv: Tensor, shape: BatchShape, layer: FusedLayer) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute attention from query, key and value side by side, qkv: (tokens, 3 × width).
-
-    Return them by head: (3, rows × heads, length, head width), the attention weights P: (rows × heads, length, length),
-    and the context: (tokens, width).
-
-    P = softmax(scale · Q Kᵀ + mask)        context = P V
-
-    By hand, because torch's flash attention on CPUs takes 9.7 ms backward for 32 texts of 27 tokens, and this takes 0.2 ms.
-    """
-    head_width = qkv.shape[1] // (3 * layer.heads)
-    split = qkv.view(shape.rows, shape.length, 3, layer.heads, head_width).permute(2, 0, 3, 1, 4)
-    heads = split.reshape(3, shape.rows * layer.heads, shape.length, head_width)
-    query, key, value = heads
-    if shape.mask is None:
-        mask = query.new_empty(())  # baddbmm ignores it, as beta is 0
-        beta = 0
-    else:
-        mask = shape.mask.repeat(1, layer.heads, 1, 1).flatten(0, 1)
-        beta = 1
-    scores = torch.baddbmm(mask, query, key.transpose(1, 2), beta=beta, alpha=layer.scale)
-    if scores.shape[-1] < FP32_SOFTMAX_LENGTH:
-        weights = aten._softmax(scores.float(), -1, False).to(scores.dtype)
-    else:
-        weights = aten._softmax(scores, -1, False)
-    return heads, weights, _join_heads(torch.bmm(weights, value)[None], shape, layer.heads)
-
-
-def attend_backward(dcontext: Tensor, heads: Tensor, weights: Tensor, shape: BatchShape, layer: FusedLayer) -> Tensor:
-    """Return the gradients of query, key and value: (tokens, 3 × width) for dcontext: (tokens, width).
-
-    With attention P, scores S and the context C = P V:
-
-        dV = Pᵀ dC        dP = dC Vᵀ        dS = P (dP - Σ P dP)        dQ = scale · dS K        dK = scale · dSᵀ Q
-    """
-    query, key, value = heads
-    split = dcontext.view(shape.rows, shape.length, layer.heads, -1).permute(0, 2, 1, 3)
-    dcontext_heads = split.reshape(query.shape)
-    dheads = torch.empty_like(heads)
-    dquery, dkey, dvalue = dheads
-    torch.bmm(weights.transpose(1, 2), dcontext_heads, out=dvalue)
-    dweights = torch.bmm(dcontext_heads, value.transpose(1, 2))
-    if weights.shape[-1] < FP32_SOFTMAX_BACKWARD_LENGTH:
-        dscores = aten._softmax_backward_data(dweights.float(), weights.float(), -1, torch.float32).to(weights.dtype)
-    else:
-        dscores = aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
-    torch.baddbmm(dquery, dscores, key, beta=0, alpha=layer.scale, out=dquery)
-    torch.baddbmm(dkey, dscores.transpose(1, 2), query, beta=0, alpha=layer.scale, out=dkey)
-    return _join_heads(dheads, shape, layer.heads)

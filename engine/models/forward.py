@@ -14,11 +14,12 @@ Forward = Callable[..., Tensor]
 def plain_forward(model: nn.Module, max_length: int) -> Forward:
     """Return a classifier's own forward pass: (rows, length) ids and mask → (rows, labels) logits.
 
-    max_length: tokens of the longest text that it will get.
+    max_length: tokens of the longest text that it will get. Ids and mask may be on any device.
     """
+    device = next(model.parameters()).device
 
     def forward(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
+        logits: Tensor = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)).logits
         return logits
 
     switching: list[Any] = [module for module in model.modules() if hasattr(module, "set_attention_type")]

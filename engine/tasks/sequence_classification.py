@@ -110,7 +110,9 @@ class Task:
         self.model = add_adapter(base_model, self.config.lora, self.head, name, seed)
         self.model.peft_config["default"].revision = self.config.model.revision
         self.model.to(plan.device)
-        fused = fused_forward(self.model, plan.int8) if plan.fused_encoder else None
+        fused = None
+        if plan.fused_encoder:
+            fused = fused_forward(self.model, plan.int8, plan.packed, self.config.training.deterministic)
         self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
         self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
 
@@ -232,10 +234,7 @@ class Task:
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, labels)."""
         ids, mask = tokens.padded(rows, self.encoding.padding_id, self.encoding.padding_side)
-        device = self.plan.device
-        return self.forward(
-            input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device)
-        ).float()
+        return self.forward(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).float()
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
         """Return the logits of all rows, computed by all processes together: (rows, labels)."""

@@ -35,8 +35,8 @@ def adapted(model_type, targets, **lora):
     return model
 
 
-def fused(model, int8=False):
-    forward = fused_forward(model, int8)
+def fused(model, int8=False, packed=False):
+    forward = fused_forward(model, int8, packed)
     assert forward is not None
     return forward
 
@@ -63,14 +63,15 @@ def gradients(model, logits):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("targets", ["query_value", "all-linear"])
 @pytest.mark.parametrize("model_type", CONFIGS)
-def test_fused_logits_and_gradients_are_those_of_plain_peft(model_type, targets):
+def test_fused_logits_and_gradients_are_those_of_plain_peft(model_type, targets, packed):
     pair = ["q_lin", "v_lin"] if model_type == "distilbert" else ["query", "value"]
     model = adapted(model_type, pair if targets == "query_value" else targets).train()
     expected = model(**batch()).logits
     expected_gradients = gradients(model, expected)
-    actual = fused(model)(**batch())
+    actual = fused(model, packed=packed)(**batch())
     actual_gradients = gradients(model, actual)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
     assert actual_gradients.keys() == expected_gradients.keys()
@@ -116,6 +117,15 @@ def test_frozen_weights_are_the_same_bits_after_a_step():
     forward(**batch()).square().sum().backward()
     optimizer.step()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters() if name in before)
+
+
+def test_a_packed_batch_is_the_padded_one_without_padding():
+    model = adapted("roberta", "all-linear").train()
+    padded, packed = (fused(model, packed=packed).body.embed(**batch()) for packed in (False, True))
+    hidden, rectangle = padded
+    tokens, end_to_end = packed
+    assert tokens.shape == (18, 32)
+    assert torch.equal(end_to_end.rectangle(tokens), rectangle.rectangle(hidden) * batch()["attention_mask"][..., None])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
