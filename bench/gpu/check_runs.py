@@ -82,14 +82,14 @@ def start_alike(reference: Loop, candidate: Loop) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for one, other in zip(reference.parameters, candidate.parameters, strict=True):
-            one.copy_(one + 0.02 * torch.randn(one.shape, generator=generator))
+            one.add_(0.02 * torch.randn(one.shape, generator=generator).to(one.device))
             other.copy_(one)
 
 
 def step_gradients(loop: Loop, rows: np.ndarray) -> tuple[float, list[torch.Tensor]]:
     """Return a step's loss and its gradients, one per trained tensor, on the CPU in fp64. Changes no weight."""
     loop.model.train()
-    loss = loop.micro_batches.accumulate_gradients(rows, 0)
+    loss = float(loop.micro_batches.accumulate_gradients(rows, 0))
     gradients = [torch.as_tensor(parameter.grad).double().cpu() for parameter in loop.parameters]
     loop.optimizer.zero_grad(set_to_none=True)
     return loss, gradients

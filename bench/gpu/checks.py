@@ -1,7 +1,7 @@
 """Check that the engine computes on a GPU what it computes on a CPU, and that nothing is lost when memory is short.
 
-Each check returns what it measured and whether that is good. On a CPU the same checks run with the GPU's policy: sdpa
-attention and no fused encoder.
+Each check returns what it measured and whether that is good. On a CPU the same checks run with the GPU's policy: packed
+batches, and attention in fp32 or bf16 as a GPU without flash attention computes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.gpu.check_runs import STEPS, Bench, compare_with_cpu
+from bench.gpu.check_runs import ROWS, STEPS, Bench, compare_with_cpu, start_alike, step_gradients
 from bench.gpu.policy import determinism_warnings, missing_for_quantization, scarce_memory
 from bench.gpu.settings import CHECKED, Shape
 from engine import EngineError, Event, Finished, Notice, RunConfig, StepDone
@@ -49,6 +49,29 @@ def bf16_is_within_noise(bench: Bench, shape: Shape) -> Outcome:
     loss, gradient, losses = compare_with_cpu(bench, shape, "bf16")
     good = loss < BF16_LOSS_LIMIT and gradient < BF16_LIMIT and losses < BF16_LOSS_LIMIT
     return Outcome(good, f"loss {loss:.0e}, gradients {gradient:.0e}, {STEPS} steps {losses:.0e}")
+
+
+def graphs_are_launches(bench: Bench, shape: Shape) -> Outcome:
+    """Compare losses and gradients of CUDA graphs with those of the same kernels, launched one by one, in two micro-batches."""
+    if bench.device != "cuda":
+        return Outcome(None, "needs a GPU")
+    config = bench.config(shape, precision="bf16", num_train_epochs=3)
+    rows = bench.rows(shape)
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        launched, replayed = (bench.prepare(config, rows, folder).loop for folder in (one, other))
+        launched.task.graphs.close()  # type: ignore[attr-defined]  # which only this task has
+        start_alike(launched, replayed)
+        for loop in (launched, replayed):
+            loop.model.train()
+            loop.micro_batches.size = ROWS // 2
+        batches = [batch for epoch in range(3) for batch in launched.schedule.epoch(epoch)]
+        losses = [np.array([loop.train_step(batch).loss for batch in batches]) for loop in (launched, replayed)]
+        expected, actual = (step_gradients(loop, batches[0])[1] for loop in (launched, replayed))
+    graphs = len(replayed.task.graphs.graphs)  # type: ignore[attr-defined]
+    loss = float(np.abs(losses[1] / losses[0] - 1).max())
+    gradient = max(float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(actual, expected, strict=True))
+    good = graphs > 0 and loss < BF16_LOSS_LIMIT and gradient < BF16_LIMIT
+    return Outcome(good, f"{graphs} graphs, {len(batches)} steps {loss:.0e}, then gradients {gradient:.0e}")
 
 
 def resume_is_byte_equal(bench: Bench, shape: Shape) -> Outcome:
@@ -147,6 +170,8 @@ def all_checks() -> list[tuple[str, Callable[[Bench], Outcome]]]:
         ("fp32 equals the CPU, RoBERTa", lambda bench: fp32_is_the_cpus(bench, roberta)),
         ("bf16 within noise, BERT", lambda bench: bf16_is_within_noise(bench, bert)),
         ("bf16 within noise, RoBERTa", lambda bench: bf16_is_within_noise(bench, roberta)),
+        ("graphs equal launches, BERT", lambda bench: graphs_are_launches(bench, bert)),
+        ("graphs equal launches, RoBERTa", lambda bench: graphs_are_launches(bench, roberta)),
         ("out of memory", lambda bench: memory_runs_out(bench, bert)),
         ("serving equals the CPU", lambda bench: serving_is_the_cpus(bench, bert)),
         ("8 bits train to the end", lambda bench: quantized_training(bench, bert, "load_in_8bit")),

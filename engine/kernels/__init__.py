@@ -5,6 +5,7 @@ for a model, adapter or device that they do not cover, and the caller then uses 
 gradients; engine/tests/test_kernels.py compares them.
 """
 
-from engine.kernels.encoder import fused_body, fused_forward
+from engine.kernels.attention import PackedTexts
+from engine.kernels.encoder import FusedForward, fused_body, fused_forward
 
-__all__ = ["fused_body", "fused_forward"]
+__all__ = ["FusedForward", "PackedTexts", "fused_body", "fused_forward"]

@@ -10,17 +10,18 @@ value side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 aten = torch.ops.aten
 # torch's softmax on bf16 rows that are no multiple of its vectors is four times slower than on fp32 rows. Below these
 # lengths (in tokens, measured) the detour through fp32 is faster.
 FP32_SOFTMAX_LENGTH = 96
 FP32_SOFTMAX_BACKWARD_LENGTH = 32  # numbers in a register of 512 bits
+ROUNDED_LENGTH = 64  # tokens; rectangles of rounded texts are multiples of it long
 WIDEST_FLASH_HEAD = 128  # numbers; wider heads need more shared memory backward than some GPUs have
 
 Saved = tuple[Tensor, ...]  # what the gradient needs; its order is that of the method that returns it
@@ -57,12 +58,16 @@ class PaddedBatch:
     this takes 0.2 ms.
     """
 
-    def __init__(self, attention_mask: Tensor, dtype: torch.dtype) -> None:
-        self.rows, self.length = attention_mask.shape
-        self.mask: Tensor | None = None
-        if not bool(attention_mask.all()):
-            # The lowest finite number instead of -inf: softmax makes a row of -inf alone NaN.
-            self.mask = (1 - attention_mask[:, None, None, :]).to(dtype) * torch.finfo(dtype).min
+    def __init__(self, rows: int, length: int, mask: Tensor | None) -> None:
+        self.rows = rows
+        self.length = length
+        self.mask = mask
+
+    @classmethod
+    def of(cls, attention_mask: Tensor, dtype: torch.dtype) -> PaddedBatch:
+        """Return the batch of a mask that is 1 for tokens and 0 for padding: (rows, length)."""
+        rows, length = attention_mask.shape
+        return cls(rows, length, None if bool(attention_mask.all()) else added_to_scores(attention_mask, dtype))
 
     def attend(self, qkv: Tensor, heads: int, scale: float) -> tuple[Tensor, Saved]:
         """See Batch. Saved are query, key and value by head: (3, rows × heads, length, head width), and P."""
@@ -116,17 +121,62 @@ class PaddedBatch:
         return joined.reshape(self.rows * self.length, number * heads * width)
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where the tokens of a packed batch lie.
+def added_to_scores(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (rows, 1, 1, length): 0 for tokens, and for padding what softmax makes 0."""
+    # The lowest finite number instead of -inf: softmax makes a row of -inf alone NaN.
+    return (1 - attention_mask[:, None, None, :]).to(dtype) * torch.finfo(dtype).min
 
-    tokens: the places of all tokens in the rectangle, (tokens,). positions: of each token in its text, (tokens,).
-    offsets: where each text starts, and the end of the last one: (rows + 1,) int32, as flash attention takes them.
+
+@dataclass(frozen=True, slots=True)
+class PackedTexts:
+    """The tokens of texts that lie end to end, and where each is in the rectangle of a padded batch.
+
+    tokens: (3, tokens) int64 with the id, the position in its text and the place in the rectangle of each token.
+    offsets: where each text starts, and the end of the last one: (texts + 1,) int32, as flash attention takes them.
+    mask: see Batch; it also holds the numbers of rows and columns of the rectangle.
     """
 
     tokens: Tensor
-    positions: Tensor
     offsets: Tensor
+    mask: Tensor
+
+    @classmethod
+    def pack(cls, input_ids: Tensor, attention_mask: Tensor, dtype: torch.dtype) -> PackedTexts:
+        """Pack ids: (rows, length), with a mask that is 1 for tokens and 0 for padding.
+
+        Both are on the CPU: where tokens lie depends on values, for which a GPU would have to finish all its work first.
+        """
+        # numpy, because torch takes a hundred times as long to wake its threads for so little.
+        is_token = attention_mask.numpy().astype(bool)
+        positions = (is_token.cumsum(1) - 1)[is_token]
+        tokens = np.stack((input_ids.numpy()[is_token], positions, is_token.ravel().nonzero()[0]))
+        offsets = np.concatenate(([0], is_token.sum(1).cumsum())).astype(np.int32)
+        return cls(torch.from_numpy(tokens), torch.from_numpy(offsets), added_to_scores(attention_mask, dtype))
+
+    def rounded(self) -> PackedTexts:
+        """Return the same texts in one of few shapes: tokens are rounded up to one of eight numbers per doubling.
+
+        The tokens that are added are texts of their own, which nothing reads: their place is beyond the rectangle. They
+        are as many as the rounding may ever take, so most have no token. The rectangle gets empty columns.
+        """
+        rows, columns = self.mask.shape[0], self.mask.shape[-1]
+        length = -(-columns // ROUNDED_LENGTH) * ROUNDED_LENGTH
+        count = self.tokens.shape[1]
+        step = max(1, 2 ** (count.bit_length() - 4))  # at most an eighth of the tokens, so of rows × length
+        tokens = np.zeros((3, count + -count % step), dtype=np.int64)
+        tokens[:, :count] = self.tokens.numpy()
+        row, column = np.divmod(tokens[2, :count], columns)
+        tokens[2, :count] = row * length + column
+        tokens[2, count:] = rows * length
+        ends = np.minimum(count + np.arange(1, rows // 8 + 2) * length, tokens.shape[1])
+        offsets = np.concatenate((self.offsets.numpy(), ends.astype(np.int32)))
+        mask = self.mask.new_full((rows, 1, 1, length), torch.finfo(self.mask.dtype).min)
+        mask[..., :columns] = self.mask
+        return PackedTexts(torch.from_numpy(tokens), torch.from_numpy(offsets), mask)
+
+    def to(self, device: torch.device) -> PackedTexts:
+        """Return the same on a device."""
+        return PackedTexts(self.tokens.to(device), self.offsets.to(device), self.mask.to(device))
 
 
 class PackedBatch:
@@ -135,66 +185,50 @@ class PackedBatch:
     Attention is torch's flash attention if `flash` is true, which only CUDA has for such batches; else that of the rectangle.
     """
 
-    def __init__(self, attention_mask: Tensor, dtype: torch.dtype, device: torch.device, flash: bool) -> None:
-        # Everything that depends on values is computed on the CPU: a GPU would have to finish all its work first.
-        is_token = attention_mask.cpu().bool()
-        self.rows, self.length = is_token.shape
+    def __init__(self, texts: PackedTexts, flash: bool) -> None:
+        self.ids, self.positions, self.places = texts.tokens
+        self.offsets = texts.offsets
+        self.mask: Tensor | None = texts.mask
+        self.rows, self.length = texts.mask.shape[0], texts.mask.shape[-1]
         self.flash = flash
-        self._is_token = is_token
-        self._dtype = dtype
-        self._device = device
-        offsets = torch.nn.functional.pad(is_token.sum(1).cumsum(0), (1, 0)).int()
-        self.places = _Places(
-            tokens=is_token.flatten().nonzero()[:, 0].to(device),
-            positions=(is_token.cumsum(1) - 1)[is_token].to(device),
-            offsets=offsets.to(device),
-        )
-
-    @cached_property
-    def padded(self) -> PaddedBatch:
-        """Return the same batch as a rectangle."""
-        return PaddedBatch(self._is_token.long().to(self._device), self._dtype)
-
-    @property
-    def mask(self) -> Tensor | None:
-        """See Batch."""
-        return self.padded.mask
-
-    def pack(self, x: Tensor) -> Tensor:
-        """Return the tokens of (rows, length, ...) without padding: (tokens, ...)."""
-        return x.flatten(0, 1).index_select(0, self.places.tokens)
 
     def rectangle(self, x: Tensor) -> Tensor:
         """See Batch. Padding is zero."""
-        padded = x.new_zeros(self.rows * self.length, x.shape[1])
-        return padded.index_copy(0, self.places.tokens, x).view(self.rows, self.length, -1)
+        padded = x.new_zeros(
+            self.rows * self.length + 1, x.shape[1]
+        )  # one more: the place of tokens that nothing reads
+        return padded.index_copy(0, self.places, x)[:-1].view(self.rows, self.length, -1)
 
     def attend(self, qkv: Tensor, heads: int, scale: float) -> tuple[Tensor, Saved]:
         """See Batch. Flash attention keeps its result instead of P, and the logarithm of each row's sum."""
         if not self.flash:
-            context, saved = self.padded.attend(self.rectangle(qkv).flatten(0, 1), heads, scale)
-            return self.pack(self.padded.rectangle(context)), saved
-        offsets, longest = self.places.offsets, self.length
+            context, saved = self._padded().attend(self.rectangle(qkv).flatten(0, 1), heads, scale)
+            return self._pack(context), saved
         query, key, value = qkv.view(len(qkv), 3, heads, -1).unbind(1)
         context, logarithms, *random_state, _ = aten._flash_attention_forward(
-            query, key, value, offsets, offsets, longest, longest, 0.0, False, False, scale=scale
+            query, key, value, self.offsets, self.offsets, self.length, self.length, 0.0, False, False, scale=scale
         )
         return context.view(len(qkv), -1), (qkv, context, logarithms, *random_state)
 
     def attend_backward(self, dcontext: Tensor, saved: Saved, heads: int, scale: float) -> Tensor:
         """See Batch."""
         if not self.flash:
-            padded = self.rectangle(dcontext).flatten(0, 1)
-            gradients = self.padded.attend_backward(padded, saved, heads, scale)
-            return self.pack(self.padded.rectangle(gradients))
-        offsets, longest = self.places.offsets, self.length
+            rectangle = self.rectangle(dcontext).flatten(0, 1)
+            return self._pack(self._padded().attend_backward(rectangle, saved, heads, scale))
         qkv, context, logarithms, *random_state = saved
         query, key, value = qkv.view(len(qkv), 3, heads, -1).unbind(1)
         by_part = aten._flash_attention_backward(
-            dcontext.view(context.shape), query, key, value, context, logarithms, offsets, offsets, longest, longest,
-            0.0, False, *random_state, scale=scale,
+            dcontext.view(context.shape), query, key, value, context, logarithms, self.offsets, self.offsets,
+            self.length, self.length, 0.0, False, *random_state, scale=scale,
         )  # fmt: skip
         return torch.stack(by_part, 1).view(qkv.shape)
+
+    def _pack(self, x: Tensor) -> Tensor:
+        """Return the tokens of x: (rows × length, width); zero for those that nothing reads."""
+        return nn.functional.pad(x, (0, 0, 0, 1)).index_select(0, self.places)
+
+    def _padded(self) -> PaddedBatch:
+        return PaddedBatch(self.rows, self.length, self.mask)
 
 
 def has_flash_attention(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from engine.kernels.attention import Batch, PackedBatch, PaddedBatch, has_flash_attention
+from engine.kernels.attention import Batch, PackedBatch, PackedTexts, PaddedBatch, has_flash_attention
 from engine.kernels.layer import FusedLayer
 from engine.kernels.projection import round_adapters
 from engine.models.architectures import EncoderArchitecture, activation_name, find_architecture
@@ -52,15 +52,22 @@ class FusedBody:
             hidden = layer(hidden, batch, training=False)
         return batch.rectangle(hidden)
 
-    @torch.no_grad()
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Batch]:
         """Return the first layer's input: (tokens, width), and the batch."""
-        if not self.packed:
-            return self.embeddings(input_ids=input_ids).flatten(0, 1), PaddedBatch(attention_mask, self.dtype)
-        batch = PackedBatch(attention_mask, self.dtype, self.device, self.flash)
-        ids = batch.pack(input_ids.to(self.device))[None]
-        positions = batch.places.positions[None] + self.first_position
-        return self.embeddings(input_ids=ids, position_ids=positions)[0], batch
+        if self.packed:
+            return self.embed_packed(
+                PackedTexts.pack(input_ids.cpu(), attention_mask.cpu(), self.dtype).to(self.device)
+            )
+        with torch.no_grad():
+            hidden = self.embeddings(input_ids=input_ids).flatten(0, 1)
+        return hidden, PaddedBatch.of(attention_mask, self.dtype)
+
+    def embed_packed(self, texts: PackedTexts) -> tuple[Tensor, Batch]:
+        """Return the first layer's input: (tokens, width), and the batch, for texts on the encoder's device."""
+        batch = PackedBatch(texts, self.flash)
+        positions = batch.positions[None] + self.first_position
+        with torch.no_grad():
+            return self.embeddings(input_ids=batch.ids[None], position_ids=positions)[0], batch
 
 
 class FusedForward:
@@ -75,9 +82,16 @@ class FusedForward:
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the logits. They have gradients for the adapter and the head when the model is in training mode."""
+        return self.logits(*self.body.embed(input_ids, attention_mask))
+
+    def packed_logits(self, texts: PackedTexts) -> Tensor:
+        """Return the logits of packed texts, as a call does; waits for nothing that the device computes."""
+        return self.logits(*self.body.embed_packed(texts))
+
+    def logits(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Return the logits for the first layer's input: (tokens, width)."""
         round_adapters(self.rounded_adapters)
         training = self.model.training
-        hidden, batch = self.body.embed(input_ids, attention_mask)
         for layer in self.body.layers[:-1]:
             hidden = layer(hidden, batch, training)
         last = self.body.layers[-1]

@@ -57,6 +57,13 @@ class Task(Protocol):
         """
         ...
 
+    def backward(self, rows: np.ndarray, weight: float) -> torch.Tensor:
+        """Add the gradients of the rows' loss divided by `weight` to the parameters; return that loss: ().
+
+        The caller reads the number only when it has to, because that waits for a GPU. May raise as `loss` does.
+        """
+        ...
+
     def estimate_step_bytes(self, rows: int, length: int) -> float:
         """Return the estimated memory in bytes of a micro-batch of `rows` rows, of which the longest has `length` tokens.
 

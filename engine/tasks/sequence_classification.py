@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError, TextsTooLongError
 from engine.events import Notice
-from engine.kernels import fused_forward
+from engine.kernels import FusedForward, PackedTexts, fused_forward
 from engine.memory_limits import free_bytes
 from engine.models.base_models import find_origin
 from engine.models.forward import plain_forward
@@ -43,6 +43,7 @@ from engine.tasks.metrics import (
     worst_rows,
 )
 from engine.training import probe
+from engine.training.cuda_graphs import CudaGraphs
 from engine.training.memory_model import ActivationMemory, EncoderSizes
 from engine.training.saved_model import ROWS, SavedModelCheck, check_saved_model, select_texts
 
@@ -113,6 +114,9 @@ class Task:
         fused = None
         if plan.fused_encoder:
             fused = fused_forward(self.model, plan.int8, plan.packed, self.config.training.deterministic)
+        can_replay = fused is not None and fused.body.flash and plan.world.size == 1
+        self.graphs = self._create_graphs(fused) if fused is not None and can_replay else None
+        self.weights_on_device = None if self.class_weights is None else self.class_weights.to(plan.device)
         self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
         self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
 
@@ -154,10 +158,34 @@ class Task:
     def loss(self, rows: np.ndarray) -> torch.Tensor:
         """Return the summed cross entropy of training rows."""
         labels = torch.from_numpy(self.rows.train.labels[rows]).to(self.plan.device)
+        return self._cross_entropy(self.logits(self.train_tokens, rows), labels)
+
+    def backward(self, rows: np.ndarray, weight: float) -> torch.Tensor:
+        """Add the gradients of the rows' loss divided by `weight` to the parameters; return that loss: ()."""
+        if self.graphs is None:
+            loss = self.loss(rows) / weight
+            loss.backward()
+            return loss.detach()
+        texts = PackedTexts.pack(*self._padded(self.train_tokens, rows), self.plan.dtype).rounded()
+        labels = torch.from_numpy(self.rows.train.labels[rows])
+        return self.graphs.backward([texts.tokens, texts.offsets, texts.mask, labels, torch.tensor(weight)])
+
+    def _create_graphs(self, fused: FusedForward) -> CudaGraphs:
+        """Return the graphs of `backward`; an epoch has few shapes, as texts are rounded to few."""
+
+        def compute_loss(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+            *texts, labels, weight = inputs
+            return self._cross_entropy(fused.packed_logits(PackedTexts(*texts)).float(), labels) / weight
+
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return CudaGraphs(compute_loss, trained)
+
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the sum over rows, on the device of both. logits: (rows, labels); labels: (rows,)."""
         return cross_entropy(
-            self.logits(self.train_tokens, rows),
+            logits,
             labels,
-            weight=None if self.class_weights is None else self.class_weights.to(self.plan.device),
+            weight=self.weights_on_device,
             reduction="sum",
             label_smoothing=self.config.training.label_smoothing_factor,
         )
@@ -225,16 +253,21 @@ class Task:
         # bitsandbytes' weights cannot move to the meta device, and are small.
         if self.plan.quantization is None:
             self.model.to("meta")
-        self.forward = plain_forward(
-            self.model, self.max_length
-        )  # in place of the fused forward pass, which holds weights too
+        # In place of the fused forward pass, which holds weights too, as do the graphs.
+        self.forward = plain_forward(self.model, self.max_length)
+        self.graphs = None
         release_memory(self.plan.device)
         return check_saved_model(folder, self.base, self.plan, evaluated)
 
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, labels)."""
+        ids, mask = self._padded(tokens, rows)
+        return self.forward(input_ids=ids, attention_mask=mask).float()
+
+    def _padded(self, tokens: Tokens, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and attention mask of some rows of `tokens`, on the CPU: (rows, length)."""
         ids, mask = tokens.padded(rows, self.encoding.padding_id, self.encoding.padding_side)
-        return self.forward(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).float()
+        return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
         """Return the logits of all rows, computed by all processes together: (rows, labels)."""

@@ -1,13 +1,14 @@
 """Fused forward passes give the logits and gradients of transformers and PEFT, for each architecture and kind of adapter."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from engine.kernels import fused_forward
+from engine.kernels import PackedTexts, fused_forward
 from engine.models.loading import cast_head_inputs
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 50}
@@ -117,6 +118,37 @@ def test_frozen_weights_are_the_same_bits_after_a_step():
     forward(**batch()).square().sum().backward()
     optimizer.step()
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters() if name in before)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_rounding_packed_texts_to_few_shapes_changes_no_gradient(model_type):
+    model = adapted(model_type, "all-linear").train()
+    forward = fused(model, packed=True)
+    ids, mask = batch().values()
+    mask[0, 8] = 0  # 17 tokens, which become 18
+    texts = PackedTexts.pack(ids, mask, torch.float32)
+    rounded = texts.rounded()
+    assert rounded.tokens.shape[1] > texts.tokens.shape[1] and rounded.mask.shape[-1] == 64
+    expected, actual = (forward.packed_logits(packed) for packed in (texts, rounded))
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+    expected_gradients, actual_gradients = gradients(model, expected), gradients(model, actual)
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(actual_gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32, 256])
+def test_rounded_texts_are_of_few_shapes_and_their_offsets_cover_all_tokens(rows):
+    generator = torch.Generator().manual_seed(rows)
+    shapes = set()
+    for length in range(4, 130, 3):
+        lengths = torch.randint(max(1, length // 2), length + 1, (rows, 1), generator=generator)
+        mask = (torch.arange(length) < lengths).long()
+        rounded = PackedTexts.pack(torch.ones_like(mask), mask, torch.bfloat16).rounded()
+        starts = rounded.offsets.tolist()
+        assert starts[0] == 0 and starts[-1] == rounded.tokens.shape[1] and starts == sorted(starts)
+        assert max(end - start for start, end in pairwise(starts)) <= rounded.mask.shape[-1]
+        shapes.add((rounded.tokens.shape, rounded.mask.shape, rounded.offsets.shape))
+    assert len(shapes) <= 45
 
 
 def test_a_packed_batch_is_the_padded_one_without_padding():

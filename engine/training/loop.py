@@ -165,15 +165,16 @@ class Loop:
             group["lr"] = rate * group["ratio"]
 
         # Forward and backward. One all-reduce per step carries gradients, loss, micro-batch size and stop requests.
-        loss = self.micro_batches.accumulate_gradients(rows, state.step)
+        step_loss = self.micro_batches.accumulate_gradients(rows, state.step)
         if self.plan.world.size > 1:
-            exchange = self.micro_batches.exchange_step(loss, self.should_save())
-            loss = exchange.loss
+            exchange = self.micro_batches.exchange_step(float(step_loss), self.should_save())
+            step_loss = exchange.loss
             self._stop_requested = exchange.stop
 
         # Clip, check and update. Nothing is changed by a step that is not finite, so earlier checkpoints stay good.
         max_norm = training.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm, foreach=True))
+        step_norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm, foreach=True)
+        loss, norm = float(step_loss), float(step_norm)  # waits for a GPU, once all up to here is started
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise _not_finite_error(state.step, self.task.plan.precision)
         self.optimizer.step()

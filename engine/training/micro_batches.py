@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import SupportsFloat
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,6 +17,17 @@ from engine.tasks import Task
 from engine.training.distributed import StepExchange
 
 SHORTEST_ADVISED = 8  # tokens; no shorter data.max_length is recommended
+
+
+@dataclass(frozen=True, slots=True)
+class SumOfLosses:
+    """The losses of micro-batches, each (), which a GPU may still have to compute."""
+
+    losses: list[torch.Tensor]
+
+    def __float__(self) -> float:
+        """Return their sum."""
+        return float(sum(loss.item() for loss in self.losses))
 
 
 class MicroBatches:
@@ -32,9 +46,10 @@ class MicroBatches:
         self._held_bytes = 0.0  # estimate of the largest micro-batch so far, whose memory the allocator still holds
         self._notices: list[Notice] = []
 
-    def accumulate_gradients(self, rows: np.ndarray, step: int) -> float:
+    def accumulate_gradients(self, rows: np.ndarray, step: int) -> SupportsFloat:
         """Accumulate the gradients of this process's share of `rows` and return its part of their mean loss.
 
+        float() of it waits for a GPU, which meanwhile takes further work.
         Raises OutOfMemoryError if not even a single row fits.
         """
         device = self.plan.device
@@ -75,14 +90,10 @@ class MicroBatches:
         self._notices = []
         return notices
 
-    def _backward(self, rows: np.ndarray, weight: float) -> float:
+    def _backward(self, rows: np.ndarray, weight: float) -> SumOfLosses:
         """Add the gradients of `rows`, a micro-batch at a time; return their summed loss divided by `weight`."""
-        total = 0.0
-        for start in range(0, len(rows), self.size):
-            loss = self.task.loss(rows[start : start + self.size]) / weight
-            loss.backward()
-            total += loss.item()  # waits for the device, which costs little beside a whole step
-        return total
+        starts = range(0, len(rows), self.size)
+        return SumOfLosses([self.task.backward(rows[start : start + self.size], weight) for start in starts])
 
     def _shrink_by_estimate(self, rows: np.ndarray) -> None:
         """Shrink to the largest size whose estimated memory is free. Estimates are for CPUs only."""
