@@ -111,7 +111,7 @@ def _time_setting(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     with ThreadPoolExecutor(LOADERS) as loaders:
-        list(loaders.map(lambda folder: predictor.predict(folder, texts[:1]), adapters))
+        list(loaders.map(predictor.load_model, adapters))
     load_s = time.perf_counter() - started
     Load(predictor, adapters, texts, settings.seconds / 5).run(setting.callers)  # warms up
     measured = Load(predictor, adapters, texts, settings.seconds).run(setting.callers)

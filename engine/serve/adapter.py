@@ -1,11 +1,13 @@
-"""An adapter over a shared base model: low-rank updates by the path of the linear module that they add to, and a head.
+"""An adapter over a shared base model: low-rank updates of its projections, and a head.
 
 y = x Wᵀ + b + (x a) b'      a = Aᵀ: (in, r)      b' = s Bᵀ: (r, out)      (LoRA, arXiv 2106.09685)
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,11 +15,40 @@ from torch.nn.functional import linear
 
 
 @dataclass(frozen=True, slots=True)
-class LoraPair:
-    """The update of one linear module. a: (in, rank); b: (rank, out), scaled."""
+class UpdateShape:
+    """The sizes of a projection's update. It has a pair of matrices for each linear module that the adapter changes.
 
-    a: Tensor
-    b: Tensor
+    inputs: numbers in a row of x. columns: each pair's columns of y. ranks: each pair's rank.
+    """
+
+    inputs: int
+    columns: tuple[slice, ...]
+    ranks: tuple[int, ...]
+
+    def unpack(self, flat: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return views of `flat`: (..., numbers): a of all pairs, (..., inputs, all ranks), and b of each: (..., rank, out)."""
+        outputs = [columns.stop - columns.start for columns in self.columns]
+        sizes = [rank * count for rank, count in zip(self.ranks, outputs, strict=True)]
+        a, *pieces = flat.split([self.inputs * sum(self.ranks), *sizes], -1)
+        b_of_pair = [piece.unflatten(-1, (rank, -1)) for piece, rank in zip(pieces, self.ranks, strict=True)]
+        return a.unflatten(-1, (self.inputs, -1)), b_of_pair
+
+
+class ProjectionUpdate:
+    """An adapter's update of linear modules with the same input. flat: all its numbers, in the order of UpdateShape."""
+
+    def __init__(self, shape: UpdateShape, flat: Tensor) -> None:
+        self.shape = shape
+        self.flat = flat
+        self.a, self.b_of_pair = shape.unpack(flat)
+        starts = [sum(shape.ranks[:count]) for count in range(len(shape.ranks) + 1)]
+        self.rank_slices = [slice(start, end) for start, end in pairwise(starts)]
+
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Add the update to y: (rows, out) for x: (rows, in)."""
+        projected = x @ self.a
+        for columns, ranks, b in zip(self.shape.columns, self.rank_slices, self.b_of_pair, strict=True):
+            y[:, columns].addmm_(projected[:, ranks], b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +61,26 @@ class HeadLayer:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the layer's output: (texts, out) for x: (texts, in)."""
-        y = linear(x, self.weight, self.bias)
+        return self.activate(linear(x, self.weight, self.bias))
+
+    def activate(self, y: Tensor) -> Tensor:
+        """Return what follows the linear layer's output."""
         return getattr(torch, self.activation)(y) if self.activation else y
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ServedAdapter:
-    """What a training run has learnt, in memory."""
+    """What a training run has learnt, in memory.
 
-    pairs: dict[str, LoraPair]
-    head: list[HeadLayer]
+    updates: by the name of the projection. Adapters with the same `layout` have updates of the same shapes, and those with
+    the same `head_layout` have heads of the same shapes: they can be stacked.
+    """
+
+    def __init__(self, updates: dict[str, ProjectionUpdate], head: list[HeadLayer]) -> None:
+        self.updates = updates
+        self.head = head
+        # Texts are sorted by them: the same object for equal layouts makes that fast.
+        self.layout = sys.intern(repr([(name, update.shape) for name, update in updates.items()]))
+        self.head_layout = sys.intern(repr([tuple(layer.weight.shape) for layer in head]))
 
     def classify(self, first: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits: (texts, labels), and what the last layer reads: (texts, width), for the texts' first tokens."""

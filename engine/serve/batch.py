@@ -21,7 +21,10 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
-    """A model's output for one text. logits: (labels,); features: (width,), the input of the head's last layer."""
+    """A model's output for one text, on the CPU: a GPU would have to be waited for with every number that is read.
+
+    logits: (labels,); features: (width,), the input of the head's last layer.
+    """
 
     logits: Tensor
     features: Tensor | None = None

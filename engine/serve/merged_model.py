@@ -47,7 +47,7 @@ class MergedModel:
         logits = self.forward(
             input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
         ).float()
-        return [RowOutput(row) for row in logits]
+        return [RowOutput(row) for row in logits.cpu()]  # one transfer for all
 
     def _fill(self, values: list[int], filler: int, length: int) -> list[int]:
         """Return `values` with fillers up to a length, on the side of the padding."""

@@ -185,8 +185,8 @@ class Predictor:
         require_base_weights(info, base)
         own_bytes = fp32_bytes(folder)
         base_bytes = fp32_bytes(base)
-        _key, tokenizer_bytes = tokenizer_key(folder)
-        total_bytes = own_bytes + base_bytes + tokenizer_bytes
+        tokenizer = tokenizer_key(folder)
+        total_bytes = own_bytes + base_bytes + tokenizer[1]
         if total_bytes > self.cache.limit:
             raise ModelTooLargeError(
                 f"it needs {math.ceil(total_bytes / MIB)} MiB of memory, and all models together may take "
@@ -194,11 +194,17 @@ class Predictor:
             )
         architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
         if architecture is None or not can_share_base(folder, architecture):
-            return own_bytes + base_bytes, lambda entry: self._load(entry, folder, info, base, None)
-        return own_bytes, lambda entry: self._load(entry, folder, info, base, architecture)
+            return own_bytes + base_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, None)
+        return own_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, architecture)
 
     def _load(
-        self, entry: CacheEntry, folder: Path, info: ModelInfo, base: Path, shared: EncoderArchitecture | None
+        self,
+        entry: CacheEntry,
+        folder: Path,
+        info: ModelInfo,
+        base: Path,
+        tokenizer_key: tuple[str, int],
+        shared: EncoderArchitecture | None,
     ) -> LoadedModel:
         """Load an adapter over a base model that may be in memory already, or merge it into one of its own.
 
@@ -210,7 +216,7 @@ class Predictor:
 
         device = choose_device(self.device)
         # Most adapters of a base model have the same tokenizer, which takes more memory than they do.
-        key, size = tokenizer_key(folder)
+        key, size = tokenizer_key
         tokenizer = self.cache.acquire(key, size, lambda _: ServedTokenizer(folder))
         entry.needs.append(tokenizer)
         model: MergedModel | SharedBaseModel

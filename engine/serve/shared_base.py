@@ -1,14 +1,17 @@
 """A base model in memory, once for all adapters over it; a batch may hold texts of several of them.
 
-The tokens of all texts lie end to end, without padding: (tokens, width). Texts of one adapter lie beside each other, so
-its low-rank products are those of a slice of rows (the idea of arXiv 2310.18547). Only attention needs a rectangle. The
-last layer computes each text's first token alone, since a classifier reads nothing else.
+The tokens of all texts lie end to end, without padding: (tokens, width); only attention needs a rectangle. Texts of one
+adapter lie beside each other; mixed_batch adds the adapters' updates. The last layer computes each text's first token
+alone, since a classifier reads nothing else.
+
+On a GPU the thread that computes waits only once in a batch, for all outputs: each wait takes as long as many products.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +25,35 @@ from engine.models.loading import load_classifier_to_serve
 from engine.models.text_encoding import longest_text
 from engine.serve.adapter import ServedAdapter
 from engine.serve.batch import BatchRow, RowOutput
+from engine.serve.mixed_batch import AdapterRows, Rectangle, split_batch
+from engine.serve.transfer import move_together
 
-Segments = list[tuple[slice, ServedAdapter]]  # slices of rows, each with the adapter of its texts
+# With more, a GPU takes longer to start the products of slices than those of a stack, which are as many for any number.
+MOST_SLICES_ON_GPU = 3
 
 
 class SharedProjection:
-    """Linear modules with the same input, as one product; `paths` name them in the model. weight: (out, in)."""
+    """Linear modules with the same input, as one product; `paths` name them in the model. weight: (out, in).
+
+    name: what adapters call it. columns: each module's part of the output.
+    """
 
     def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
         modules: list[Any] = [model.get_submodule(path) for path in paths]
+        self.name = paths[0]
         self.weight = join_parameters([module.weight for module in modules])
         self.bias = join_parameters([module.bias for module in modules])
         ends = list(accumulate(len(module.weight) for module in modules))
         self.columns = {path: slice(start, end) for path, start, end in zip(paths, [0, *ends], ends, strict=False)}
 
-    def __call__(self, x: Tensor, segments: Segments) -> Tensor:
-        """Return (rows, out) for x: (rows, in), with each segment's update by its adapter.
+    def __call__(self, x: Tensor, parts: list[AdapterRows]) -> Tensor:
+        """Return (rows, out) for x: (rows, in), with each part's update by its adapters.
 
         The rows are tokens, or texts where only their first tokens are computed.
         """
         y = torch.addmm(self.bias, x, self.weight.t())
-        for rows, adapter in segments:
-            for path, columns in self.columns.items():
-                pair = adapter.pairs.get(path)
-                if pair is not None:
-                    y[rows, columns].addmm_(x[rows] @ pair.a, pair.b)
+        for part in parts:
+            part.add_update(y, x, self.name)
         return y
 
 
@@ -62,26 +69,44 @@ class SharedLayer:
         self.attention_norm = model.get_submodule(f"{path}.{modules.attention_norm}")
         self.output_norm = model.get_submodule(f"{path}.{modules.output_norm}")
 
+    @property
+    def projections(self) -> list[SharedProjection]:
+        """Return all projections of the layer."""
+        return [self.qkv, self.output, self.up, self.down]
+
 
 class TokenLayout:
-    """Where the tokens of each text lie: end to end, and in the padded rectangle that attention needs."""
+    """The tokens of texts, and where they lie: end to end, and in the padded rectangle that attention needs.
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.rows = len(lengths)
-        self.longest = max(lengths)
-        self.is_padded = min(lengths) < self.longest
-        length_of_row = torch.tensor(lengths, device=device)
-        columns = torch.arange(self.longest, device=device)
-        self.first_tokens = length_of_row.cumsum(0) - length_of_row
-        self.is_token = columns < length_of_row[:, None]
-        self.positions = columns.expand(self.rows, -1)[self.is_token]
-        self.token_indexes = torch.where(self.is_token, self.first_tokens[:, None] + columns, 0)
-        # (rows, 1, 1, longest); None without padding.
-        self.attention_mask = self.is_token[:, None, None] if self.is_padded else None
+    ids, positions: of each token. first_tokens: the index of each text's first one.
+    """
+
+    def __init__(self, texts: Sequence[list[int]], device: torch.device) -> None:
+        lengths = [len(ids) for ids in texts]
+        self.rectangle = Rectangle(lengths, device)
+        length_of_text = torch.tensor(lengths)
+        ids = torch.tensor([token for ids in texts for token in ids])
+        first_tokens = length_of_text.cumsum(0) - length_of_text
+        positions = torch.arange(len(ids)) - first_tokens.repeat_interleave(length_of_text)
+        self.ids, self.positions, self.first_tokens = move_together([ids, positions, first_tokens], device)
+        # Added to the scores, (texts, 1, 1, longest); None without padding.
+        self.attention_mask = _attention_mask(length_of_text, device) if self.rectangle.is_padded else None
+
+
+def _attention_mask(lengths: Tensor, device: torch.device) -> Tensor:
+    """Return 0 for tokens and -inf for padding, as numbers: attention would convert a mask of booleans in each layer."""
+    longest = int(lengths.max())
+    aligned = -(-longest // 8) * 8  # kernels for GPUs would copy rows that start elsewhere
+    mask = torch.zeros(len(lengths), 1, 1, aligned)
+    mask.masked_fill_(torch.arange(aligned) >= lengths[:, None, None, None], -math.inf)
+    return mask.to(device)[..., :longest]
 
 
 class SharedBaseModel:
-    """A base model with frozen weights: adapters add to what it computes and change nothing in it."""
+    """A base model with frozen weights: adapters add to what it computes and change nothing in it.
+
+    most_slices: adapters of equal shapes in a batch up to which each one is computed by itself; see mixed_batch.
+    """
 
     def __init__(self, folder: Path, architecture: EncoderArchitecture, device: torch.device) -> None:
         loaded, self.new_modules = load_classifier_to_serve(folder)
@@ -89,6 +114,7 @@ class SharedBaseModel:
         config = model.config
         self.architecture = architecture
         self.device = device
+        self.most_slices = MOST_SLICES_ON_GPU if device.type == "cuda" else math.inf
         body = model.get_submodule(architecture.body)
         self.embeddings = body.get_submodule("embeddings")
         self.first_position = architecture.first_position(config)
@@ -102,6 +128,9 @@ class SharedBaseModel:
         paths = [f"{architecture.body}.{path}" for path in architecture.layer_paths(config)]
         layers = {path: SharedLayer(model, path, architecture.modules) for path in dict.fromkeys(paths)}
         self.layers = [layers[path] for path in paths]  # ALBERT repeats a layer
+        self.projections = [projection for layer in layers.values() for projection in layer.projections]
+        if self.embedding_projection is not None:
+            self.projections.append(self.embedding_projection)
         head_modules = {path: model.get_submodule(path) for path, _activation in architecture.head}
         self.head = {path: (module.weight, module.bias) for path, module in head_modules.items()}
 
@@ -111,57 +140,58 @@ class SharedBaseModel:
 
     @torch.inference_mode()
     def outputs(self, rows: list[BatchRow]) -> list[RowOutput]:
-        """Return the outputs in the order of `rows`; rows of one adapter are computed beside each other."""
-        order = sorted(range(len(rows)), key=lambda i: (id(rows[i].adapter), len(rows[i].ids)))
-        rows = [rows[i] for i in order]
-        layout = TokenLayout([len(row.ids) for row in rows], self.device)
-        text_segments = _segments(rows, [1] * len(rows))
-        token_segments = _segments(rows, [len(row.ids) for row in rows])
-        ids = torch.tensor([[token for row in rows for token in row.ids]], device=self.device)
-        x = self.embeddings(input_ids=ids, position_ids=layout.positions[None] + self.first_position)[0]
+        """Return the outputs in the order of `rows`, on the CPU."""
+        order = sorted(range(len(rows)), key=lambda i: _place(rows[i]))
+        adapters = [_adapter_of(rows[i]) for i in order]
+        texts = [rows[i].ids for i in order]
+        layouts = [adapter.layout for adapter in adapters]
+        token_parts = self._split(adapters, layouts, [len(ids) for ids in texts])
+        text_parts = self._split(adapters, layouts, [1] * len(texts))
+        head_parts = self._split(adapters, [adapter.head_layout for adapter in adapters], [1] * len(texts))
+        layout = TokenLayout(texts, self.device)
+        x = self.embeddings(input_ids=layout.ids[None], position_ids=layout.positions[None] + self.first_position)[0]
         if self.embedding_projection is not None:
-            x = self.embedding_projection(x, token_segments)
+            x = self.embedding_projection(x, token_parts)
         for layer in self.layers[:-1]:
-            query, key, value = self._query_key_value(layer, x, layout, token_segments)
+            query, key, value = self._query_key_value(layer, x, layout, token_parts)
             context = scaled_dot_product_attention(query, key, value, attn_mask=layout.attention_mask)
-            context = context.transpose(1, 2).flatten(2)
-            context = context[layout.is_token] if layout.is_padded else context.flatten(0, 1)
-            x = self._feed_forward(layer, x, context, token_segments)
+            context = layout.rectangle.unpad(context.transpose(1, 2).flatten(2))
+            x = self._feed_forward(layer, x, context, token_parts)
         last = self.layers[-1]
-        query, key, value = self._query_key_value(last, x, layout, token_segments)
+        query, key, value = self._query_key_value(last, x, layout, token_parts)
         context = scaled_dot_product_attention(query[:, :, :1], key, value, attn_mask=layout.attention_mask)
-        first = self._feed_forward(last, x[layout.first_tokens], context.transpose(1, 2).flatten(1), text_segments)
-        outputs: list[RowOutput] = []
-        for texts, adapter in text_segments:
-            logits, features = adapter.classify(first[texts])
-            outputs += [RowOutput(*row) for row in zip(logits, features, strict=True)]
-        output_of_row = dict(zip(order, outputs, strict=True))
+        x = x.index_select(0, layout.first_tokens)
+        first = self._feed_forward(last, x, context.transpose(1, 2).flatten(1), text_parts)
+        results = [result for part in head_parts for result in part.classify(first)]
+        results = move_together(results, torch.device("cpu"))
+        logits = [row for result in results[::2] for row in result]
+        features = [row for result in results[1::2] for row in result]
+        output_of_row = dict(zip(order, map(RowOutput, logits, features), strict=True))
         return [output_of_row[i] for i in range(len(order))]
 
+    def _split(self, adapters: list[ServedAdapter], layouts: list[str], lengths: list[int]) -> list[AdapterRows]:
+        return split_batch(adapters, layouts, lengths, self.most_slices, self.device)
+
     def _query_key_value(
-        self, layer: SharedLayer, x: Tensor, layout: TokenLayout, segments: Segments
+        self, layer: SharedLayer, x: Tensor, layout: TokenLayout, parts: list[AdapterRows]
     ) -> tuple[Tensor, ...]:
         """Return query, key and value of x: (tokens, width), each (rows, heads, longest, width of a head)."""
-        qkv = layer.qkv(x, segments)
-        qkv = qkv[layout.token_indexes] if layout.is_padded else qkv.view(layout.rows, layout.longest, -1)
+        qkv = layout.rectangle.pad(layer.qkv(x, parts))
         return qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
-    def _feed_forward(self, layer: SharedLayer, x: Tensor, context: Tensor, segments: Segments) -> Tensor:
+    def _feed_forward(self, layer: SharedLayer, x: Tensor, context: Tensor, parts: list[AdapterRows]) -> Tensor:
         """Compute what follows attention: (rows, width) for x and context: (rows, width)."""
-        x = layer.attention_norm(layer.output(context, segments).add_(x))
-        inner = self.activation(layer.up(x, segments))
-        return layer.output_norm(layer.down(inner, segments).add_(x))
+        x = layer.attention_norm(layer.output(context, parts).add_(x))
+        inner = self.activation(layer.up(x, parts))
+        return layer.output_norm(layer.down(inner, parts).add_(x))
 
 
-def _segments(rows: list[BatchRow], lengths: list[int]) -> Segments:
-    """Join neighbouring rows of one adapter to one slice; `lengths` are what each row takes of the sliced dimension."""
-    segments: Segments = []
-    start = 0
-    for _adapter_id, group in groupby(zip(rows, lengths, strict=True), key=lambda pair: id(pair[0].adapter)):
-        members = list(group)
-        end = start + sum(length for _row, length in members)
-        adapter = members[0][0].adapter
-        assert adapter is not None
-        segments.append((slice(start, end), adapter))
-        start = end
-    return segments
+def _adapter_of(row: BatchRow) -> ServedAdapter:
+    assert row.adapter is not None
+    return row.adapter
+
+
+def _place(row: BatchRow) -> tuple[str, str, int, int]:
+    """Return what rows are sorted by: adapters of equal shapes lie beside each other, and so do the texts of each one."""
+    adapter = _adapter_of(row)
+    return adapter.layout, adapter.head_layout, id(adapter), len(row.ids)
