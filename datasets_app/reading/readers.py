@@ -176,12 +176,16 @@ def join_splits(files: Sequence[DataFile], tables: Sequence[Table]) -> Table:
             raise InvalidError(message % facts, field="file")
     column = "split" if "split" not in first.columns else "split of the file"
     frames = []
+    broken_tags: list[int] = []
+    left_out_examples: list[dict[str, Any]] = []
     before = 0
     for file, table in zip(files, tables, strict=True):
         frame = table.frame.with_columns((pl.col(ROW) + before).cast(pl.UInt32), pl.lit(file.split).alias(column))
         frames.append(frame.select([*first.columns, column, ROW]))
         for example in table.broken_examples:
             example["row"] += before
+        broken_tags += [row + before for row in table.broken_tags]
+        left_out_examples += [example | {"row": example["row"] + before} for example in table.left_out_examples]
         before = frame[ROW][-1] if frame.height else before
     joined = replace(first, frame=pl.concat(frames), split=column)
     joined.complete = all(table.complete for table in tables)
@@ -190,6 +194,8 @@ def join_splits(files: Sequence[DataFile], tables: Sequence[Table]) -> Table:
     joined.broken_text = "".join(table.broken_text for table in tables)
     joined.lists = sorted({name for table in tables for name in table.lists})
     joined.nested = sorted({name for table in tables for name in table.nested})
+    joined.broken_tags = broken_tags
+    joined.left_out_examples = left_out_examples
     joined.left_out = add_counts(table.left_out for table in tables)
     joined.lines = add_counts(table.lines for table in tables)
     joined.notes = [*merge_notes(note for table in tables for note in table.notes)]

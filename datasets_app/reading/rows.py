@@ -32,6 +32,9 @@ class Rows:
     left_out: dict[str, int] = field(default_factory=dict)  # {reason: rows}
     skipped_examples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    broken_tags: list[int] = field(default_factory=list)  # see `Table`
+    mismatched_tags: int = 0
+    mismatched_examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def skipped(self) -> int:
@@ -74,7 +77,12 @@ def select_rows(table: Table, choice: ColumnChoice) -> Rows:
                 label = "" if row["label"] in LEFT_OUT else row["label"][:80]
                 examples.append({"row": row["row"], "text": row["text"][:200], "label": label})
     rows_read = frame.height + sum(table.left_out.values())
-    return Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
+    rows = Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
+    if labels.kind == "spans":
+        rows.broken_tags = table.broken_tags
+        rows.mismatched_tags = table.left_out.get("tags_do_not_fit", 0)
+        rows.mismatched_examples = table.left_out_examples
+    return rows
 
 
 def _columns_to_store(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame:
