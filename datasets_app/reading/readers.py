@@ -23,7 +23,9 @@ from datasets_app.reading.archives import (
     refuse_binary,
     too_large,
     unpack,
+    zip_names,
 )
+from datasets_app.reading.class_texts import read_class_texts
 from datasets_app.reading.delimited import read_delimited
 from datasets_app.reading.encodings import ENCODINGS, READABLE, Detected, detect
 from datasets_app.reading.json_documents import read_json
@@ -58,6 +60,12 @@ def read(
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
         is_plain = is_workbook(file)  # a workbook is a ZIP archive, too
         files = [DataFile(file, filename)] if is_plain else unpack(file, filename, Path(folder), limit=limit)
+        if files[0].label is not None:
+            table = read_class_texts(files, Path(folder), options, scope, limit)
+            left = sorted({*zip_names(file)} - {part.name for part in files})
+            if left := [name for name in left if not name.endswith("/")]:
+                table.notes.append({"code": "other_files", "count": len(left), "files": left[:5]})
+            return table
         tables = [read_plain(part, Path(folder), options, scope, limit) for part in files]
     table = tables[0] if len(tables) == 1 else join_splits(files, tables)
     if not table.columns or table.frame.is_empty():
