@@ -44,6 +44,11 @@ _NOTES = {
         "%(count)s files of the archive were not read, such as %(files)s.",
         "n",
     ),
+    "formula_marks": ngettext_lazy(
+        "This file was downloaded here; the apostrophe before %(count)s cell, which protects spreadsheets, was taken away again.",
+        "This file was downloaded here; the apostrophes before %(count)s cells, which protect spreadsheets, were taken away again.",
+        "n",
+    ),
     "class_files": _("The label of each text is the name of its file: %(labels)s. Each line is a text."),
     "class_folders": _("The label of each text is the name of its folder: %(labels)s. Each file is a text."),
     "unused_text": _("The column “%(column)s” holds texts, too, and is not used. Several text columns can be joined."),

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.formula_quoting import OWN_BEGINNING, count_quoted, unquote_formulas
 from datasets_app.reading.archives import (
     CHUNK,
     DataFile,
@@ -89,9 +90,18 @@ def read_plain(file: DataFile, scratch: Path, options: FileOptions, scope: ReadS
     table = _read_text(text, kind, options, scope, limit)
     table.encoding = detected.encoding
     table.encodings = detected.candidates
+    if table.delimiter and first_bytes.startswith(OWN_BEGINNING):
+        unquote_own_export(table)
     if replaced:
         table.notes.append({"code": "replaced_characters", "count": replaced, "encoding": detected.encoding})
     return table
+
+
+def unquote_own_export(table: Table) -> None:
+    """Take the apostrophes away that our own CSV has before what a spreadsheet would run as a formula."""
+    if count := count_quoted(table.frame, table.columns):
+        table.frame = table.frame.with_columns(unquote_formulas(name) for name in table.columns)
+        table.notes.append({"code": "formula_marks", "count": count})
 
 
 def _read_text(text: Path, kind: str, options: FileOptions, scope: ReadScope, limit: int) -> Table:
