@@ -32,6 +32,7 @@ _FOREIGN = {  # first bytes of what people mistake for a data file
     b"SQLite format 3": "an SQLite database",
 }
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_EAST_ASIAN = re.compile("[\t\n\r -~\u2010-\u2030\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef]")
 _TRAILER_BYTES = 65_557  # at most: 22, and a comment
 _LOCAL_HEADER_BYTES = 30  # before the name of an entry
 _DAMAGE = (  # what the libraries raise for damaged archives
@@ -277,7 +278,16 @@ def looks_like_utf16(head: bytes) -> str | None:
         return "utf-16-le"
     if half > 4 and even > half * 0.3 and odd < half * 0.02:
         return "utf-16-be"
-    return None
+    return next((codec for codec in ("utf-16-le", "utf-16-be") if _is_east_asian(head, codec)), None)
+
+
+def _is_east_asian(head: bytes, codec: str) -> bool:
+    """Return whether bytes are Chinese, Japanese or Korean text in UTF-16: they have few zeros, and hardly any other meaning."""
+    try:
+        text = head[: len(head) // 2 * 2 - 2].decode(codec)
+    except UnicodeDecodeError:
+        return False
+    return "\n" in text and len(_EAST_ASIAN.findall(text)) > len(text) * 0.95 and not text.isascii()
 
 
 def copy_stream(source: BinaryIO, target: Path, *, limit: int) -> int:

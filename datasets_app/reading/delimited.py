@@ -145,7 +145,13 @@ def is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
     Arrow itself checks that each record has as many cells as the others.
     """
     dialect = layout.dialect
-    if dialect.escape or dialect.once or not dialect.delimiter.isascii() or (dialect.quote or '"') != '"':
+    if (
+        dialect.escape
+        or dialect.once
+        or dialect.is_padded
+        or not dialect.delimiter.isascii()
+        or (dialect.quote or '"') != '"'
+    ):
         return False
     scanned = scan_lines(text, dialect.delimiter, skipped_lines=layout.skipped_lines, has_marks=bool(dialect.quote))
     scanned = scanned or parse_lines(text, layout)

@@ -16,6 +16,7 @@ from datasets_app.reading import exports
 from datasets_app.reading.archives import CHUNK, head_of, refuse_cells
 from datasets_app.reading.delimited import LONGEST_LINE, line_too_long
 from datasets_app.reading.exports import TAG_FAULTS, Export, Item, LeftOut
+from datasets_app.reading.names import LABEL_NAMES, TEXT_NAMES
 from datasets_app.reading.splits import split_of_name
 from datasets_app.reading.table import (
     HEAD_ROWS,
@@ -35,6 +36,7 @@ from web.errors import InvalidError
 _WHITE_SPACE = frozenset(" \t\r\n")  # of JSON
 _PEEKED = 50  # records by which an export is recognised
 _MOST_EXAMPLES = 5
+_NAMES_OF_ROWS = ("rows", "data", "examples", "records", "items", "results")
 _DEEPEST = 4  # levels of objects whose fields become columns
 
 
@@ -158,10 +160,16 @@ def document_items(document: Any) -> Iterable[Any]:
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1:  # {"version": 1, "data": [{…}, …]}
         return lists[0]
+    if named := [document[name] for name in _NAMES_OF_ROWS if document.get(name) in lists]:  # beside a list of features
+        return [
+            item["row"] if isinstance(item.get("row"), dict) else item for item in named[0] if isinstance(item, dict)
+        ]
     if all(isinstance(value, dict) and value for value in values):
         return items_of_objects(document)
     if all(isinstance(value, list) for value in values):
-        return items_of_columns(document)
+        return items_by_label(document) if _is_by_label(document) else items_of_columns(document)
+    if all(isinstance(value, str) for value in values) and 2 <= len({*values}) <= len(values) / 2:
+        return [{"text": text, "label": label} for text, label in document.items()]
     raise _unknown_shape()
 
 
@@ -205,6 +213,20 @@ def items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
     rows = dict.fromkeys(key for column in document.values() for key in column)
     for row in rows:
         yield {name: column.get(row) for name, column in document.items()}
+
+
+def _is_by_label(document: dict[str, list[Any]]) -> bool:
+    """Return whether an object holds the texts of each label: columns would be of one length, or called text or label."""
+    is_named = any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES) for name in document)
+    differ = len({len(texts) for texts in document.values()}) > 1
+    return differ and not is_named and all(isinstance(text, str) for texts in document.values() for text in texts)
+
+
+def items_by_label(document: dict[str, list[str]]) -> Iterator[Any]:
+    """Yield the records of {label: [text, …]}; columns would be of one length."""
+    for label, texts in document.items():
+        for text in texts:
+            yield {"text": text, "label": label}
 
 
 def items_of_columns(document: dict[str, list[Any]]) -> Iterator[Any]:

@@ -85,7 +85,8 @@ def read_plain(file: DataFile, scratch: Path, options: FileOptions, scope: ReadS
     kind = kind_of(file.name, first_bytes)
     if kind == "parquet":
         return read_parquet(file.path, limit, scope)
-    refuse_binary(first_bytes)
+    if not options.encoding.startswith(("utf-16", "utf-32")):  # these may look like binary data
+        refuse_binary(first_bytes)
     text, detected, replaced = recode_to_utf8(file.path, scratch / f"{file.path.name}.utf8", limit, options.encoding)
     table = _read_text(text, kind, options, scope, limit)
     table.encoding = detected.encoding
