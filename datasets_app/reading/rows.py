@@ -79,12 +79,12 @@ def select_rows(table: Table, choice: ColumnChoice) -> Rows:
                 label = "" if row["label"] in LEFT_OUT else row["label"][:80]
                 examples.append({"row": row["row"], "text": row["text"][:200], "label": label})
     rows_read = frame.height + sum(table.left_out.values())
-    rows = Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
+    selected = Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
     if labels.kind == "spans":
-        rows.broken_tags = table.broken_tags
-        rows.mismatched_tags = table.left_out.get("tags_do_not_fit", 0)
-        rows.mismatched_examples = table.left_out_examples
-    return rows
+        selected.broken_tags = table.broken_tags
+        selected.mismatched_tags = table.left_out.get("tags_do_not_fit", 0)
+        selected.mismatched_examples = table.left_out_examples
+    return selected
 
 
 def _columns_to_store(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame:
