@@ -49,6 +49,8 @@ FINDING_TITLES = {
     "never_alone": _("Labels that never stand alone"),
     "span_beyond_text": _("Spans beyond the text"),
     "overlapping_spans": _("Overlapping spans"),
+    "broken_tags": _("Broken sequences of tags"),
+    "tags_do_not_fit": _("More or fewer tags than tokens"),
     "same_pair": _("Twice the same text"),
     "pair_leakage": _("Same pair in two splits"),
 }
@@ -192,6 +194,18 @@ _SENTENCES = {  # what was found and how it affects training
     "span_beyond_text": ngettext_lazy(
         "%(count)s row has a span that is empty or ends beyond its text. Perhaps offsets were counted in bytes.",
         "%(count)s rows have spans that are empty or end beyond their text. Perhaps offsets were counted in bytes.",
+        "n",
+    ),
+    "broken_tags": ngettext_lazy(
+        "%(count)s row has a tag that continues no span, such as I-PER after O, or a token without a tag. A span was begun at the "
+        "former; the latter counts as O. Check these rows in the file.",
+        "%(count)s rows have tags that continue no span, such as I-PER after O, or tokens without a tag. Spans were begun at the "
+        "former; the latter count as O. Check these rows in the file.",
+        "n",
+    ),
+    "tags_do_not_fit": ngettext_lazy(
+        "%(count)s row with more or fewer tags than tokens was left out.",
+        "%(count)s rows with more or fewer tags than tokens were left out.",
         "n",
     ),
     "overlapping_spans": ngettext_lazy(

@@ -39,6 +39,18 @@ _NOTES = {
     "class_names": _("The labels are the names that the file gives to the numbers in %(columns)s."),
     "other_sheets": _("Only the sheet “%(sheet)s” was read; the workbook also has %(sheets)s."),
     "split_files": _("Each file is a split: %(files)s."),
+    "other_files": ngettext_lazy(
+        "%(count)s file of the archive was not read: %(files)s.",
+        "%(count)s files of the archive were not read, such as %(files)s.",
+        "n",
+    ),
+    "formula_marks": ngettext_lazy(
+        "This file was downloaded here; the apostrophe before %(count)s cell, which protects spreadsheets, was taken away again.",
+        "This file was downloaded here; the apostrophes before %(count)s cells, which protect spreadsheets, were taken away again.",
+        "n",
+    ),
+    "class_files": _("The label of each text is the name of its file: %(labels)s. Each line is a text."),
+    "class_folders": _("The label of each text is the name of its folder: %(labels)s. Each file is a text."),
     "unused_text": _("The column “%(column)s” holds texts, too, and is not used. Several text columns can be joined."),
     "unused_split": _("The column “%(column)s” is called like a split, but its values are no splits; it is not used."),
     "several_labels": _("Rows have several labels each: this is multi-label data."),

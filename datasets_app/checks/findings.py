@@ -83,6 +83,10 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
 
     checked = CheckedRows(frame, facts, survey, rows.kind)
     results = [result for check in CHECKS for result in check(checked)]
+    broken_tags = facts.filter(pl.col("row").is_in(rows.broken_tags))
+    results += checked.results("broken_tags", "warning", broken_tags)
+    if rows.mismatched_tags:
+        results.append(CheckResult("tags_do_not_fit", "warning", rows.mismatched_tags, rows.mismatched_examples))
     if rows.skipped:
         results.append(CheckResult("empty_text", "warning", rows.skipped, rows.skipped_examples))
     results.sort(key=lambda result: (_WORST_FIRST[result.severity], -result.count))

@@ -71,7 +71,9 @@ def no_labels(labels: dict[str, int]) -> list[str]:
 def are_scores(labels: Iterable[str]) -> bool:
     """Return whether the labels are numbers, many of them with decimals."""
     try:
-        numbers = [float(label) for label in labels if label and label.strip().casefold() not in NO_LABEL]
+        numbers = [
+            float(label.replace(",", ".")) for label in labels if label and label.strip().casefold() not in NO_LABEL
+        ]
     except ValueError:
         return False
     return sum(not number.is_integer() for number in numbers) >= _SCORES

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 50_000  # rows whose tokens are counted within about a second
 _SAMPLE = 50_000  # rows that words are counted in
+_SLICE = 10_000  # rows whose words are in memory at a time
 _MOST_LABELS = 12
 _MOST_WORDS = 12  # of a label
 _FEWEST_ROWS = 3  # of a label that have the word
@@ -34,10 +35,13 @@ def words_by_label(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
     from engine.data.near_duplicates import extract_words, normalised_text
 
     sample = frame.gather_every(max(1, -(-frame.height // _SAMPLE))).select(normalised_text(), "label")
-    words = extract_words(sample["text"]).filter(pl.col("word").str.contains(_WORD)).unique()
-    words_with_label = sample.select("label").with_row_index("at").join(words, on="at")
     label_sizes = sample["label"].value_counts(sort=True, name="label_rows")
-    counts = words_with_label.group_by("label", "word").len("rows").join(label_sizes, on="label")
+    counted = []
+    for part in sample.iter_slices(_SLICE):  # a row for each word of all texts would take 150 MB
+        words = extract_words(part["text"]).filter(pl.col("word").str.contains(_WORD)).unique()
+        words_with_label = part.select("label").with_row_index("at").join(words, on="at")
+        counted.append(words_with_label.group_by("label", "word").len("rows"))
+    counts = pl.concat(counted).group_by("label", "word").sum().join(label_sizes, on="label")
     p = pl.col("rows") / pl.col("label_rows")
     q = pl.col("rows").sum().over("word") / sample.height
     typical = counts.with_columns((p * (p / q).log()).alias("divergence")).filter(

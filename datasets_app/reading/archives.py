@@ -12,6 +12,7 @@ from typing import IO, BinaryIO, cast
 
 from django.utils.translation import gettext as _
 
+from datasets_app.reading.class_files import ClassFile, class_files
 from datasets_app.reading.splits import split_of_name
 from web.errors import InvalidError
 
@@ -31,6 +32,7 @@ _FOREIGN = {  # first bytes of what people mistake for a data file
     b"SQLite format 3": "an SQLite database",
 }
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_EAST_ASIAN = re.compile("[\t\n\r -~\u2010-\u2030\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef]")
 _TRAILER_BYTES = 65_557  # at most: 22, and a comment
 _LOCAL_HEADER_BYTES = 30  # before the name of an entry
 _DAMAGE = (  # what the libraries raise for damaged archives
@@ -79,11 +81,13 @@ def kind_of(filename: str, head: bytes) -> str:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file to read, unpacked: where it is, what it is called, and its split if its name speaks of one."""
+    """A file to read, unpacked: where it is, what it is called, and its split or label if its name speaks of one."""
 
     path: Path
     name: str
     split: str | None = None
+    label: str | None = None  # where files or folders of an archive are called after labels
+    is_one_text: bool = False  # of such a file: else each line is a text
 
 
 def unpack(file: Path, filename: str, into: Path, *, limit: int) -> list[DataFile]:
@@ -113,12 +117,17 @@ def unpack(file: Path, filename: str, into: Path, *, limit: int) -> list[DataFil
             entries = choose_entries(archive, size)
             if sum(entry.file_size for entry in entries) > limit:
                 raise too_large(limit)
+            classes = _classes_of(entries)
             unpacked = []
             left = limit
             for number, entry in enumerate(entries):
                 target = into / f"unpacked-{number}"
                 with archive.open(entry) as packed:
                     left -= unpack_stream(packed, target, left, _damaged_zip())
+                named = classes.get(entry.filename)
+                if named:
+                    unpacked.append(DataFile(target, entry.filename, named.split, named.label, named.is_one_text))
+                    continue
                 refuse_nested(target)
                 split = split_of_name(entry.filename) if len(entries) > 1 else None
                 unpacked.append(DataFile(target, entry.filename, split))
@@ -189,7 +198,7 @@ def zip_names(file: Path) -> list[str]:
 def choose_entries(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
     """Return the data files of an archive of `size` bytes; raise InvalidError or BadZipFile for anything unusual.
 
-    One data file, or several that are called after splits; beside them, notes such as README.md are left.
+    One data file, or several that are called after splits or labels; beside them, notes such as README.md are left.
     """
     entries = []
     for entry in archive.infolist():
@@ -199,10 +208,13 @@ def choose_entries(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]
     if len(entries) > 1:
         entries = [entry for entry in entries if not _is_about_data(entry.filename)] or entries
     splits = [split_of_name(entry.filename) for entry in entries]
-    if not entries or (len(entries) > 1 and not all(splits)):
+    if classes := _classes_of(entries):
+        entries = [entry for entry in entries if entry.filename in classes]
+    elif not entries or (len(entries) > 1 and not all(splits)):
         names = ", ".join(f"“{entry.filename[:60]}”" for entry in entries[:5])
         message = _(
-            "A ZIP archive must hold one data file, or one for each split with the name of the split (train.csv, test.csv); "
+            "A ZIP archive must hold one data file, or one for each split with the name of the split (train.csv, test.csv), or "
+            "texts in files or folders that are called after their labels (neg.txt, pos.txt); "
             "this one holds %(count)s: %(names)s. Nothing was stored."
         )
         raise InvalidError(message % {"count": len(entries), "names": names}, field="file")
@@ -220,6 +232,13 @@ def choose_entries(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]
             raise InvalidError(message, field="file")
     order = ("train", "eval", "test")
     return sorted(entries, key=lambda e: (order.index(split_of_name(e.filename) or "train"), e.filename))
+
+
+def _classes_of(entries: list[zipfile.ZipInfo]) -> dict[str, ClassFile]:
+    """Return what the names of files tell that are called after labels, and not after splits."""
+    names = [entry.filename for entry in entries]
+    is_by_split = all(split_of_name(name) for name in names)
+    return class_files(names) if len(names) > 1 and not is_by_split else {}
 
 
 def _is_about_data(name: str) -> bool:
@@ -259,7 +278,16 @@ def looks_like_utf16(head: bytes) -> str | None:
         return "utf-16-le"
     if half > 4 and even > half * 0.3 and odd < half * 0.02:
         return "utf-16-be"
-    return None
+    return next((codec for codec in ("utf-16-le", "utf-16-be") if _is_east_asian(head, codec)), None)
+
+
+def _is_east_asian(head: bytes, codec: str) -> bool:
+    """Return whether bytes are Chinese, Japanese or Korean text in UTF-16: they have few zeros, and hardly any other meaning."""
+    try:
+        text = head[: len(head) // 2 * 2 - 2].decode(codec)
+    except UnicodeDecodeError:
+        return False
+    return "\n" in text and len(_EAST_ASIAN.findall(text)) > len(text) * 0.95 and not text.isascii()
 
 
 def copy_stream(source: BinaryIO, target: Path, *, limit: int) -> int:

@@ -20,6 +20,7 @@ YES_NO = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no", ""}
 YES = {"1", "1.0", "true", "yes"}
 _FEW_CLASSES = 30  # a column with so few values is a better guess for the label than two columns of yes and no
 _COUNTING = re.compile(r"(?i)([_ -](id|no|nr|num|number|size|count|index|idx|confidence|score)|^(id|index|no))$")
+_SHORT_TEXT_NAMES = ("title", "headline")
 _NAMING = re.compile(r"(?i)[_ -](name|text|str|string)$")
 _DATE_OR_LINK = r"^\s*(?i:https?://\S+\s*$|\d{4}-\d\d-\d\d|\w{3} \w{3} \d\d )"
 _CHATS = (  # columns of data for language models
@@ -169,6 +170,8 @@ def _name_score(name: str, names: Sequence[str]) -> float:
 
 def _text_score(p: Profile) -> float:
     by_name = _name_score(p.name, TEXT_NAMES)
+    if p.name.lower() in _SHORT_TEXT_NAMES:  # of a longer text, where there is one
+        by_name = min(by_name, 0.4)
     if p.numbers > 0.9 or p.dates_or_links:
         return by_name if by_name > 0.5 else -1
     score = 3 * by_name + math.log2(1 + p.mean_length) / 2

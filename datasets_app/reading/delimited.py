@@ -1,7 +1,7 @@
 """Read CSV, TSV and their relatives into a table of strings.
 
-Arrow reads a file whose every record is regular, which Python's csv module checks beforehand; `records.RecordReader` reads
-the others, slower and with more care. Lines that fit neither are counted and kept with their number.
+Arrow reads a file whose every record is regular, which `line_scan` checks beforehand, or Python's csv module where it cannot
+tell; `records.RecordReader` reads the others, slower and with more care. Lines that fit neither are counted and kept with their number.
 """
 
 import csv
@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import head_of, refuse_cells
 from datasets_app.reading.dialects import Layout, count_named, guess_layout
+from datasets_app.reading.line_scan import ScannedLines, scan_lines
 from datasets_app.reading.options import FileOptions
 from datasets_app.reading.records import Record, RecordReader
 from datasets_app.reading.table import (
@@ -139,41 +140,57 @@ def _notes(layout: Layout, lines: LineCounts, marks: int, joined: int, ran_on: i
 
 
 def is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
-    """Return whether each record is one of RFC 4180 with as many cells as the others; count the lines on the way.
+    """Return whether each record is one of RFC 4180, so that Arrow can read it; count the lines on the way.
 
-    Python's csv module parses a million records in about a second; nothing is done with each of them here.
+    Arrow itself checks that each record has as many cells as the others.
     """
     dialect = layout.dialect
-    if dialect.escape or dialect.once or not dialect.delimiter.isascii() or (dialect.quote or '"') != '"':
+    if (
+        dialect.escape
+        or dialect.once
+        or dialect.is_padded
+        or not dialect.delimiter.isascii()
+        or (dialect.quote or '"') != '"'
+    ):
         return False
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE
-    with open(text, encoding="utf-8-sig", errors="replace", newline="") as file:
-        for _ in range(layout.skipped_lines):
-            file.readline()
-        reader = csv.reader(file, delimiter=dialect.delimiter, quoting=quoting, strict=True)
-        try:
-            header = next(reader) if layout.names else None
-            header_lines = reader.line_num
-            widths = Counter(map(len, reader))
-        except (csv.Error, StopIteration):
-            return False
-        all_lines = reader.line_num
-    blank = widths.pop(0, 0)
-    records = sum(widths.values())
-    if widths.keys() - {layout.width} or (header is not None and len(header) != layout.width):
+    scanned = scan_lines(text, dialect.delimiter, skipped_lines=layout.skipped_lines, has_marks=bool(dialect.quote))
+    scanned = scanned or parse_lines(text, layout)
+    if scanned is None or (scanned.inside and joins_records(text, layout)):
         return False
-    if all_lines - header_lines > records + blank and joins_records(text, layout, quoting):
-        return False
-    lines.header = header_lines
-    lines.blank = blank
-    lines.records = all_lines - header_lines - blank
+    lines.header = scanned.header if layout.names else 0
+    lines.blank = scanned.blank
+    lines.records = scanned.total - lines.header - scanned.blank
     return True
 
 
-def joins_records(text: Path, layout: Layout, quoting: Literal[0, 3]) -> bool:
+def parse_lines(text: Path, layout: Layout) -> ScannedLines | None:
+    """Count the lines with Python's csv module; None if it finds a record that is not regular."""
+    with open(text, encoding="utf-8-sig", errors="replace", newline="") as file:
+        for _ in range(layout.skipped_lines):
+            file.readline()
+        reader = csv.reader(file, delimiter=layout.dialect.delimiter, quoting=_quoting(layout), strict=True)
+        try:
+            first = next(reader)
+            header_lines = reader.line_num
+            widths = Counter(map(len, reader))
+        except (csv.Error, StopIteration):
+            return None
+    blank = widths.pop(0, 0)
+    if len(first) != layout.width or widths.keys() - {layout.width}:
+        return None
+    total = reader.line_num
+    return ScannedLines(header_lines, blank, total - blank - sum(widths.values()) - 1, total)
+
+
+def _quoting(layout: Layout) -> Literal[0, 3]:
+    return csv.QUOTE_MINIMAL if layout.dialect.quote else csv.QUOTE_NONE
+
+
+def joins_records(text: Path, layout: Layout) -> bool:
     """Return whether a quotation mark joins lines each of which would be a record alone."""
     records = RecordReader(layout.dialect, layout.width, layout.classes)
-    reader = csv.reader(_lines_of(text, layout.skipped_lines), delimiter=layout.dialect.delimiter, quoting=quoting)
+    lines = _lines_of(text, layout.skipped_lines)
+    reader = csv.reader(lines, delimiter=layout.dialect.delimiter, quoting=_quoting(layout))
     last_line = 0
     for cells in reader:
         if reader.line_num > last_line + 1:

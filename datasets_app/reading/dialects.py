@@ -23,6 +23,9 @@ _SAMPLE_RECORDS = 1000
 _MOST_PREAMBLE = 50  # lines before the header
 _FEW_VALUES = 100  # different values of a column that names classes
 _LONGEST_CLASS = 60  # characters of a class's name
+_MANY_LINES = 10  # that are even by no accident
+_R_CELL = r'(?:"(?:[^"\\]|\\.)*+"|NA|TRUE|FALSE|[-+.\deE]+)'
+_R_LINE = re.compile(rf"{_R_CELL}(?: {_R_CELL})+")
 _LONG_CELL = 60  # characters: no column is called so
 
 
@@ -105,24 +108,28 @@ def guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, defau
     """Return the dialect that cuts the lines most evenly into the most cells, some of which name classes."""
     quote = guess_quote(lines) if quote is None else quote
     escape = "\\" if quote and escapes_with_backslash(lines, quote) else ""
+    padded = bool(quote) and pads_marks(lines, quote)
+    if not delimiter and is_written_by_r(lines):
+        return Dialect(" ", quote, escape)
     scored = []
     for candidate in delimiter or DELIMITERS:
-        dialect = Dialect(candidate, quote, escape)
-        evenness, width, has_classes = _score(lines, dialect)
-        rank = (evenness >= _EVEN and has_classes, evenness, width, candidate == default)
+        dialect = Dialect(candidate, quote, escape, is_padded=padded)
+        share, width, has_classes = _score(lines, dialect)
+        evenness = round(share, 1)
+        rank = (evenness >= _EVEN and has_classes, evenness, width, share, candidate == default)
         scored.append((rank, dialect))
-    (has_classes, evenness, width, _is_default), best = max(scored, key=lambda pair: pair[0])
-    if has_classes:
+    (has_classes, evenness, width, share, _is_default), best = max(scored, key=lambda pair: pair[0])
+    if has_classes or (share == 1 and width > 1 and len(lines) >= _MANY_LINES):
         return best
     # Perhaps only the first or the last delimiter of a line counts, because texts hold it too.
     is_even = evenness >= _EVEN and width > 1
     for candidate in delimiter or (DELIMITERS if is_even else DELIMITERS + RARE_DELIMITERS):
         for once in ("", "first", "last"):
-            dialect = Dialect(candidate, "" if once else quote, "" if once else escape, once)
+            dialect = Dialect(candidate, "" if once else quote, "" if once else escape, once, padded and not once)
             if separates_classes(lines, dialect):
                 return dialect
     if width < 2 and not delimiter:
-        return Dialect(default, quote, escape)
+        return Dialect(default, quote, escape, is_padded=padded)
     return best
 
 
@@ -144,8 +151,21 @@ def escapes_with_backslash(lines: Sequence[str], quote: str) -> bool:
     return sum(bool(escaped.search(line)) for line in lines) > sum(bool(doubled.search(line)) for line in lines)
 
 
+def is_written_by_r(lines: Sequence[str]) -> bool:
+    """Return whether the cells are what R's write.table writes by default: texts in marks, and numbers, with spaces between."""
+    filled = [line.strip() for line in lines if line.strip()]
+    matching = sum(bool(_R_LINE.fullmatch(line)) for line in filled)
+    return matching > len(filled) * 0.95 and any('" "' in line for line in filled)
+
+
+def pads_marks(lines: Sequence[str], quote: str) -> bool:
+    """Return whether most lines have spaces between a delimiter and a quotation mark, as in "The text", "bad"."""
+    padded = re.compile(rf"[{DELIMITERS}] +{quote}[^{quote}]*{quote} *(?:[{DELIMITERS}]|$)")
+    return sum(bool(padded.search(line.rstrip("\r\n"))) for line in lines) > len(lines) * 0.5
+
+
 def _score(lines: Sequence[str], dialect: Dialect) -> tuple[float, int, bool]:
-    """Return the share of records with the usual number of cells, rounded; this number; and whether a column names classes."""
+    """Return the share of records with the usual number of cells, this number, and whether a column names classes."""
     records = _parse(lines, dialect)
     width = _usual_width(records) if records else 0
     if width < 2:
@@ -153,9 +173,9 @@ def _score(lines: Sequence[str], dialect: Dialect) -> tuple[float, int, bool]:
     named = count_named(records[0].cells)
     if 1 < named < len(records[0].cells):  # texts may run on into the columns without a name
         even = sum(len(record.cells) >= named for record in records)
-        return round(even / len(records), 1), len(records[0].cells), True
+        return even / len(records), len(records[0].cells), True
     cells = [record.cells for record in records if len(record.cells) == width]
-    return round(len(cells) / len(records), 1), width, bool(_find_classes(cells, width))
+    return len(cells) / len(records), width, any(len(values) > 1 for values in _find_classes(cells, width).values())
 
 
 def separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
@@ -215,12 +235,22 @@ def count_preamble(records: Sequence[Record], width: int) -> int:
     if first_even > _MOST_PREAMBLE:
         return 0
     if first_even == 0:
-        return 0
+        return _count_sparse(records, width)
     before = records[first_even - 1].cells
     below = [record.cells for record in records[first_even + 1 :] if len(record.cells) == width]
     if (len(before) == 1 and width > 2) or is_header(records[first_even].cells, below, by_name_only=True):
         return first_even  # a title or comment stands before the header
     return first_even - 1 if len(before) > 1 else first_even
+
+
+def _count_sparse(records: Sequence[Record], width: int) -> int:
+    """Return how many titles stand before the header that have as many cells as it, all but one of them empty."""
+    filled = [sum(bool(cell.strip()) for cell in record.cells) for record in records[: _MOST_PREAMBLE + 1]]
+    first_full = next((i for i, cells in enumerate(filled) if cells > 1), 0)
+    if width < 3 or not first_full or filled[first_full] < width:
+        return 0
+    below = [record.cells for record in records[first_full + 1 :] if len(record.cells) == width]
+    return first_full if is_header(records[first_full].cells, below, by_name_only=True) else 0
 
 
 def is_header(first: Sequence[str], rows: Sequence[Sequence[str]], *, by_name_only: bool = False) -> bool:

@@ -13,10 +13,13 @@ ENCODINGS = {  # {Python codec: name on the page}
     "cp950": "Big5 (Traditional Chinese)",
     "gb18030": "GB18030 (Simplified Chinese)",
     "cp932": "Shift_JIS (Japanese)",
+    "euc_jp": "EUC-JP (Japanese)",
     "cp949": "EUC-KR (Korean)",
     "cp1252": "Windows-1252 (Western)",
     "cp1250": "Windows-1250 (Central European)",
     "cp1251": "Windows-1251 (Cyrillic)",
+    "koi8_r": "KOI8-R (Cyrillic)",
+    "cp1254": "Windows-1254 (Turkish)",
     "latin-1": "ISO-8859-1 (Latin 1)",
     "mac_roman": "Mac Roman",
 }
@@ -34,14 +37,18 @@ _FREQUENT = {
     "cp950": "的是不了在有人我他這們來個上大為和國地到說時要就出會也你對生能得著下自之年過後作裡很好都沒看可以還小去",
     "gb18030": "的是不了在有人我他这们来个上大为和国地到说时要就出会也你对生能得着下自之年过后作里很好都没看可以还小去",
     "cp932": "のはにをたがでてとしいるなこれもあらっすまかくだよねそんりきせう",
+    "euc_jp": "のはにをたがでてとしいるなこれもあらっすまかくだよねそんりきせう",
     "cp949": "이다는의에을가를은한고지도로하사나기어서아그자시인대리",
     "cp1252": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìòÉÈÀÊÇÑÖÄÜÁÍÓÚÂÎÔŒÃÕÅØÆ’“”‘–—…€£°",
     "cp1250": "áčďéěíňóřšťúůýžąćęłńśźżőűăţ’“”„–…",
     "cp1251": "оеаинтсрвлкмдпуяыьгзбчй",
+    "koi8_r": "оеаинтсрвлкмдпуяыьгзбчй",
+    "cp1254": "çğıöşüÇĞİÖŞÜ’“”",
     "mac_roman": "éèàêçñöäüßáíóúâîôœãõåøæïùëûìòÉÈÀÊÇÑÖÄÜÁÍÓÚÂÎÔŒÃÕÅØÆ’“”‘–—…€£°",
 }
-_WIDE = ("cp950", "gb18030", "cp932", "cp949")
-_WESTERN = ("cp1252", "cp1250", "mac_roman")
+_WIDE = ("cp950", "gb18030", "cp932", "euc_jp", "cp949")
+_CYRILLIC = ("cp1251", "koi8_r")
+_WESTERN = ("cp1252", "cp1250", "cp1254", "mac_roman")
 _SAMPLE_BYTES = 200_000
 _ISOLATED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 
@@ -106,8 +113,8 @@ def rank_encodings(sample: bytes) -> list[str]:
         scores["utf-8"] = 1.0
     # Accented letters are isolated among ASCII letters, while bytes of Chinese come in pairs and those of Cyrillic in words.
     bytes_beyond_ascii = sum(byte > 127 for byte in sample)
-    is_western = len(_ISOLATED.findall(sample)) > bytes_beyond_ascii * 0.5
-    for name in _WIDE if is_western else _WESTERN:
+    is_western = len(_ISOLATED.findall(sample)) >= max(1, bytes_beyond_ascii * 0.5)
+    for name in (*_WIDE, *_CYRILLIC) if is_western else _WESTERN:
         scores[name] -= 0.5
     scores["mac_roman"] -= 0.2  # rare today, and its bytes are common letters in Windows-1252
     best = max(scores, key=lambda name: scores[name])

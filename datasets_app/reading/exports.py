@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 
 Item = dict[str, Any]
+# The key under which a record of tags tells whether a tag continues no span, and whether a span begins with its own tag.
+TAG_FAULTS = "\x00tag faults"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class LeftOut:
     """In place of a record that is left out."""
 
     reason: str
+    text: str = ""  # to name it in a finding
 
 
 @dataclass(frozen=True)
@@ -287,7 +290,7 @@ def find_tagged_tokens(records: Sequence[Item]) -> Export | None:
         words = [str(word) for word in record.get(tokens) or []]
         given = [str(tag) for tag in record.get(tags) or []]
         if len(words) != len(given):
-            return LeftOut("tags_do_not_fit")
+            return LeftOut("tags_do_not_fit", " ".join(words))
         return spans_of_tags(words, given)
 
     return Export("CoNLL", convert, "label", "spans")
@@ -298,6 +301,8 @@ def spans_of_tags(words: Sequence[str], tags: Sequence[str]) -> Item:
     text = ""
     spans: list[Item] = []
     previous = "O"
+    is_broken = False
+    has_beginning = False
     for word, tag in zip(words, tags, strict=True):
         start = len(text) + bool(text)
         text = f"{text} {word}" if text else word
@@ -305,10 +310,12 @@ def spans_of_tags(words: Sequence[str], tags: Sequence[str]) -> Item:
         if tag in ("O", ""):
             previous = "O"
             continue
-        continues = prefix in "IEM" and previous == name and spans
+        continues = prefix in "IELM" and previous == name and spans
+        has_beginning = has_beginning or (prefix in "BSU" and previous != name)
+        is_broken = is_broken or (tag[1:2] == "-" and prefix in "IELM" and not continues)
         if continues:
             spans[-1]["end"] = len(text)
         else:
             spans.append({"start": start, "end": len(text), "label": name})
         previous = "O" if prefix in "ELSU" else name
-    return {"text": text, "label": spans}
+    return {"text": text, "label": spans, TAG_FAULTS: {"broken": is_broken, "beginning": has_beginning}}

@@ -15,7 +15,8 @@ from django.utils.translation import gettext as _
 from datasets_app.reading import exports
 from datasets_app.reading.archives import CHUNK, head_of, refuse_cells
 from datasets_app.reading.delimited import LONGEST_LINE, line_too_long
-from datasets_app.reading.exports import Export, Item, LeftOut
+from datasets_app.reading.exports import TAG_FAULTS, Export, Item, LeftOut
+from datasets_app.reading.names import LABEL_NAMES, TEXT_NAMES
 from datasets_app.reading.splits import split_of_name
 from datasets_app.reading.table import (
     HEAD_ROWS,
@@ -25,6 +26,7 @@ from datasets_app.reading.table import (
     ReadScope,
     Table,
     cell,
+    clean,
     mostly_broken,
     table_of,
     unique_names,
@@ -33,6 +35,8 @@ from web.errors import InvalidError
 
 _WHITE_SPACE = frozenset(" \t\r\n")  # of JSON
 _PEEKED = 50  # records by which an export is recognised
+_MOST_EXAMPLES = 5
+_NAMES_OF_ROWS = ("rows", "data", "examples", "records", "items", "results")
 _DEEPEST = 4  # levels of objects whose fields become columns
 
 
@@ -156,10 +160,16 @@ def document_items(document: Any) -> Iterable[Any]:
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1:  # {"version": 1, "data": [{…}, …]}
         return lists[0]
+    if named := [document[name] for name in _NAMES_OF_ROWS if document.get(name) in lists]:  # beside a list of features
+        return [
+            item["row"] if isinstance(item.get("row"), dict) else item for item in named[0] if isinstance(item, dict)
+        ]
     if all(isinstance(value, dict) and value for value in values):
         return items_of_objects(document)
     if all(isinstance(value, list) for value in values):
-        return items_of_columns(document)
+        return items_by_label(document) if _is_by_label(document) else items_of_columns(document)
+    if all(isinstance(value, str) for value in values) and 2 <= len({*values}) <= len(values) / 2:
+        return [{"text": text, "label": label} for text, label in document.items()]
     raise _unknown_shape()
 
 
@@ -203,6 +213,20 @@ def items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
     rows = dict.fromkeys(key for column in document.values() for key in column)
     for row in rows:
         yield {name: column.get(row) for name, column in document.items()}
+
+
+def _is_by_label(document: dict[str, list[Any]]) -> bool:
+    """Return whether an object holds the texts of each label: columns would be of one length, or called text or label."""
+    is_named = any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES) for name in document)
+    differ = len({len(texts) for texts in document.values()}) > 1
+    return differ and not is_named and all(isinstance(text, str) for texts in document.values() for text in texts)
+
+
+def items_by_label(document: dict[str, list[str]]) -> Iterator[Any]:
+    """Yield the records of {label: [text, …]}; columns would be of one length."""
+    for label, texts in document.items():
+        for text in texts:
+            yield {"text": text, "label": label}
 
 
 def items_of_columns(document: dict[str, list[Any]]) -> Iterator[Any]:
@@ -262,6 +286,10 @@ class _TableBuilder:
         self.nested: set[str] = set()  # columns with objects in lists
         self.row_numbers = array("I")
         self.left_out: dict[str, int] = {}
+        self.left_out_examples: list[dict[str, Any]] = []
+        self.has_beginnings = False  # spans that begin with a tag of their own
+        self.broken_tags: list[int] = []  # rows
+        self.untagged: list[int] = []
 
     def add(self, number: int, item: Any) -> None:
         """Add a record, or count it as broken or left out."""
@@ -273,8 +301,11 @@ class _TableBuilder:
         record = self.export.convert(item) if self.export else item
         if isinstance(record, LeftOut):
             self.left_out[record.reason] = self.left_out.get(record.reason, 0) + 1
+            if record.text and len(self.left_out_examples) < _MOST_EXAMPLES:
+                self.left_out_examples.append({"row": number, "text": clean(record.text[:200]), "label": ""})
             return
-        fields = dict(_flatten(record))
+        self._note_tags(number, record.get(TAG_FAULTS) or {})
+        fields = dict(_flatten({key: value for key, value in record.items() if key != TAG_FAULTS}))
         for key in fields:
             if key not in self.columns and (not self.scope.only or key in self.scope.only):
                 if len(self.columns) >= MOST_COLUMNS:
@@ -289,6 +320,14 @@ class _TableBuilder:
         self.row_numbers.append(number)
         refuse_cells(len(self.row_numbers) * max(1, len(self.columns)), self.limit)
 
+    def _note_tags(self, number: int, faults: dict[str, bool]) -> None:
+        """Remember the rows whose tags continue no span or are missing."""
+        self.has_beginnings = self.has_beginnings or bool(faults.get("beginning"))
+        if faults.get("missing"):
+            self.untagged.append(number)
+        elif faults.get("broken"):
+            self.broken_tags.append(number)
+
     def table(self, kind: str) -> Table:
         """Return the table of what was added."""
         names = unique_names(self.columns)
@@ -299,6 +338,9 @@ class _TableBuilder:
         table.lists = sorted(shown[key] for key in self.lists - self.nested)
         table.nested = sorted(shown[key] for key in self.nested)
         table.left_out = self.left_out
+        table.left_out_examples = self.left_out_examples
+        # In IOB1 all spans begin with I-, but for those behind a span of the same label.
+        table.broken_tags = sorted(self.untagged + (self.broken_tags if self.has_beginnings else []))
         if self.export:
             table.notes.append({"code": "export", "tool": self.export.tool})
             table.label = shown.get(self.export.label, "")

@@ -10,13 +10,14 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import head_of
 from datasets_app.reading.delimited import LONGEST_LINE, line_too_long
-from datasets_app.reading.exports import spans_of_tags
+from datasets_app.reading.exports import TAG_FAULTS, spans_of_tags
 from datasets_app.reading.json_documents import table_of_items
 from datasets_app.reading.table import ReadScope, Table
 from web.errors import InvalidError
 
 _FASTTEXT = "__label__"
 _MOST_YAML = 8 << 20  # bytes; a document is in memory as a whole
+_TAGGED = 0.9  # share of the tokens that have a tag, in CoNLL
 _TAG = re.compile(r"O|[BIESLUM]-\S+")
 
 
@@ -31,8 +32,9 @@ def line_format(text: Path) -> str:
     if re.match(r"version:|nlu:|---\s*$", filled[0]) and any(line.startswith(("nlu:", "- intent:")) for line in filled):
         return "yaml"
     words = [line.split() for line in filled if not line.startswith(("#", "-DOCSTART-"))]
-    is_conll = words and all(len(parts) > 1 and _TAG.fullmatch(parts[-1]) for parts in words)
-    return "conll" if is_conll and any(len(parts[-1]) > 1 for parts in words) else ""
+    tags = [parts[-1] for parts in words if len(parts) > 1]
+    is_conll = all(map(_TAG.fullmatch, tags)) and len(tags) >= len(words) * _TAGGED
+    return "conll" if is_conll and any(len(tag) > 1 for tag in tags) else ""
 
 
 def read_line_format(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
@@ -78,12 +80,14 @@ def _conll_items(lines: Iterator[str]) -> Iterator[Any]:
         parts = line.split()
         if not parts or parts[0] == "-DOCSTART-":
             if words:
-                yield spans_of_tags(words, tags)
+                item = spans_of_tags(words, [tag or "O" for tag in tags])
+                item[TAG_FAULTS]["missing"] = not all(tags)
+                yield item
             words = []
             tags = []
         elif not line.startswith("# "):
             words.append(parts[0])
-            tags.append(parts[-1] if len(parts) > 1 else "O")
+            tags.append(parts[-1] if len(parts) > 1 else "")
 
 
 def _rasa_items(text: Path) -> Sequence[Any]:

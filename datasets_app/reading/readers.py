@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.formula_quoting import OWN_BEGINNING, count_quoted, unquote_formulas
 from datasets_app.reading.archives import (
     CHUNK,
     DataFile,
@@ -23,7 +24,9 @@ from datasets_app.reading.archives import (
     refuse_binary,
     too_large,
     unpack,
+    zip_names,
 )
+from datasets_app.reading.class_texts import read_class_texts
 from datasets_app.reading.delimited import read_delimited
 from datasets_app.reading.encodings import ENCODINGS, READABLE, Detected, detect
 from datasets_app.reading.json_documents import read_json
@@ -58,6 +61,12 @@ def read(
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
         is_plain = is_workbook(file)  # a workbook is a ZIP archive, too
         files = [DataFile(file, filename)] if is_plain else unpack(file, filename, Path(folder), limit=limit)
+        if files[0].label is not None:
+            table = read_class_texts(files, Path(folder), options, scope, limit)
+            left = sorted({*zip_names(file)} - {part.name for part in files})
+            if left := [name for name in left if not name.endswith("/")]:
+                table.notes.append({"code": "other_files", "count": len(left), "files": left[:5]})
+            return table
         tables = [read_plain(part, Path(folder), options, scope, limit) for part in files]
     table = tables[0] if len(tables) == 1 else join_splits(files, tables)
     if not table.columns or table.frame.is_empty():
@@ -76,14 +85,24 @@ def read_plain(file: DataFile, scratch: Path, options: FileOptions, scope: ReadS
     kind = kind_of(file.name, first_bytes)
     if kind == "parquet":
         return read_parquet(file.path, limit, scope)
-    refuse_binary(first_bytes)
+    if not options.encoding.startswith(("utf-16", "utf-32")):  # these may look like binary data
+        refuse_binary(first_bytes)
     text, detected, replaced = recode_to_utf8(file.path, scratch / f"{file.path.name}.utf8", limit, options.encoding)
     table = _read_text(text, kind, options, scope, limit)
     table.encoding = detected.encoding
     table.encodings = detected.candidates
+    if table.delimiter and first_bytes.startswith(OWN_BEGINNING):
+        unquote_own_export(table)
     if replaced:
         table.notes.append({"code": "replaced_characters", "count": replaced, "encoding": detected.encoding})
     return table
+
+
+def unquote_own_export(table: Table) -> None:
+    """Take the apostrophes away that our own CSV has before what a spreadsheet would run as a formula."""
+    if count := count_quoted(table.frame, table.columns):
+        table.frame = table.frame.with_columns(unquote_formulas(name) for name in table.columns)
+        table.notes.append({"code": "formula_marks", "count": count})
 
 
 def _read_text(text: Path, kind: str, options: FileOptions, scope: ReadScope, limit: int) -> Table:
@@ -176,12 +195,16 @@ def join_splits(files: Sequence[DataFile], tables: Sequence[Table]) -> Table:
             raise InvalidError(message % facts, field="file")
     column = "split" if "split" not in first.columns else "split of the file"
     frames = []
+    broken_tags: list[int] = []
+    left_out_examples: list[dict[str, Any]] = []
     before = 0
     for file, table in zip(files, tables, strict=True):
         frame = table.frame.with_columns((pl.col(ROW) + before).cast(pl.UInt32), pl.lit(file.split).alias(column))
         frames.append(frame.select([*first.columns, column, ROW]))
         for example in table.broken_examples:
             example["row"] += before
+        broken_tags += [row + before for row in table.broken_tags]
+        left_out_examples += [example | {"row": example["row"] + before} for example in table.left_out_examples]
         before = frame[ROW][-1] if frame.height else before
     joined = replace(first, frame=pl.concat(frames), split=column)
     joined.complete = all(table.complete for table in tables)
@@ -190,6 +213,8 @@ def join_splits(files: Sequence[DataFile], tables: Sequence[Table]) -> Table:
     joined.broken_text = "".join(table.broken_text for table in tables)
     joined.lists = sorted({name for table in tables for name in table.lists})
     joined.nested = sorted({name for table in tables for name in table.nested})
+    joined.broken_tags = broken_tags
+    joined.left_out_examples = left_out_examples
     joined.left_out = add_counts(table.left_out for table in tables)
     joined.lines = add_counts(table.lines for table in tables)
     joined.notes = [*merge_notes(note for table in tables for note in table.notes)]

@@ -24,6 +24,7 @@ class Dialect:
     quote: str = '"'  # an empty string: marks are part of the texts
     escape: str = ""  # before a mark inside of a quoted cell; by default such a mark is doubled
     once: str = ""  # first or last: only this delimiter of a line counts
+    is_padded: bool = False  # spaces may stand between a delimiter and a quotation mark
 
 
 class Record(NamedTuple):
@@ -46,8 +47,11 @@ class RecordReader:
         delimiter = re.escape(dialect.delimiter)
         inside = rf"(?>[^{quote}\\]|\\.)*+" if dialect.escape else rf"(?>[^{quote}]|{quote}{quote})*+"
         # a quoted cell that ends where a cell can end, else whatever stands before the next delimiter
-        self._cell = re.compile(rf"(?:{quote}({inside}){quote}|([^{delimiter}]*))(?:{delimiter}|\Z)", re.DOTALL)
-        self._closing = re.compile(rf"{quote}(?={delimiter}|[\r\n]|\Z)")
+        space = " *" if dialect.is_padded else ""
+        self._cell = re.compile(
+            rf"(?:{space}{quote}({inside}){quote}{space}|([^{delimiter}]*))(?:({delimiter})|\Z)", re.DOTALL
+        )
+        self._closing = re.compile(rf"{quote}(?={space}(?:{delimiter}|[\r\n]|\Z))")
 
     def read(self, lines: Iterator[str]) -> Iterator[Record]:
         """Yield the records; blank lines between them are counted and left out."""
@@ -95,18 +99,16 @@ class RecordReader:
         while True:
             match = self._cell.match(text, at)
             assert match  # the second form matches anything
-            quoted, plain = match.groups()
+            quoted, plain, delimiter = match.groups()
             if quoted is not None:
                 cells.append(quoted.replace(escaped_quote, quote))
-                end = match.end(1) + len(quote)
             else:
                 cells.append(plain)
-                end = match.end(2)
-                starts_with_mark = plain.startswith(quote)
+                starts_with_mark = plain.lstrip(" " if self.dialect.is_padded else "").startswith(quote)
                 is_literal = is_literal or starts_with_mark
                 is_open = is_open or starts_with_mark
             at = match.end()
-            if at == end:  # no delimiter behind it: the last cell
+            if delimiter is None:  # the last cell
                 return cells, is_open, is_literal
 
     def _join(self, line: str, waiting: deque[str], lines: Iterator[str]) -> Record | None:

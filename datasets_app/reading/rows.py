@@ -17,6 +17,8 @@ from web.errors import InvalidError
 
 _NUMBER = re.compile(r"\s*[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?\s*")
 _WHOLE = re.compile(r"\s*[-+]?\d+\.0+\s*")
+_PYTHON_STRING = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
+_PYTHON_LIST = re.compile(r"""\[\s*(?:(?:'[^'\\]*'|"[^"\\]*")(?:\s*,\s*|\s*))*+\]""")
 _SEPARATORS = ",;|"  # of several labels in one cell
 LEFT_OUT = ("no_text", "no_label", "several_labels", "not_a_number", "other_split")
 
@@ -32,6 +34,9 @@ class Rows:
     left_out: dict[str, int] = field(default_factory=dict)  # {reason: rows}
     skipped_examples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    broken_tags: list[int] = field(default_factory=list)  # see `Table`
+    mismatched_tags: int = 0
+    mismatched_examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def skipped(self) -> int:
@@ -74,7 +79,12 @@ def select_rows(table: Table, choice: ColumnChoice) -> Rows:
                 label = "" if row["label"] in LEFT_OUT else row["label"][:80]
                 examples.append({"row": row["row"], "text": row["text"][:200], "label": label})
     rows_read = frame.height + sum(table.left_out.values())
-    return Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
+    selected = Rows(pl.concat(kept), choice, labels.kind, rows_read, table.left_out | left_out, examples, labels.notes)
+    if labels.kind == "spans":
+        selected.broken_tags = table.broken_tags
+        selected.mismatched_tags = table.left_out.get("tags_do_not_fit", 0)
+        selected.mismatched_examples = table.left_out_examples
+    return selected
 
 
 def _columns_to_store(cells: pl.DataFrame, choice: ColumnChoice) -> pl.DataFrame:
@@ -226,22 +236,30 @@ def _lists_of(values: Sequence[str]) -> list[list[Any]]:
     """Return the lists that all cells hold as JSON; nothing if one of them is no list."""
     lists = []
     for value in filter(None, values):
-        try:
-            parsed = json.loads(value) if value.startswith("[") and value.endswith("]") else None
-        except ValueError:
-            return []
+        parsed = _load_list(value)
         if not isinstance(parsed, list):
             return []
         lists.append(parsed)
     return lists if any(lists) else []
 
 
+def _load_list(value: str) -> list[Any] | None:
+    """Return the list in a cell: as JSON, or of strings as Python and numpy write it, ['a', 'b'] and ['a' 'b']."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return None
+    try:
+        parsed = json.loads(value)
+        return parsed if isinstance(parsed, list) else None
+    except (ValueError, RecursionError):
+        pass
+    if not _PYTHON_LIST.fullmatch(value):
+        return None
+    return [single or double for single, double in _PYTHON_STRING.findall(value)]
+
+
 def _parse_list(value: str) -> list[str]:
     """Return the labels of a cell that is a JSON list, or a plain value."""
-    try:
-        parsed = json.loads(value) if value.startswith("[") else None
-    except ValueError:
-        parsed = None
+    parsed = _load_list(value)
     if not isinstance(parsed, list):
         return [value] if value else []
     return [label for part in parsed if (label := cell(part).strip())]

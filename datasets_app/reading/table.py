@@ -54,6 +54,8 @@ class Table:
     split: str = ""
     labels_kind: str = ""  # what the labels are, where the format says so
     left_out: dict[str, int] = field(default_factory=dict)  # {reason: records that became no row}
+    left_out_examples: list[dict[str, Any]] = field(default_factory=list)  # [{row, text, label}]
+    broken_tags: list[int] = field(default_factory=list)  # rows whose tags are no sequence of spans
     notes: list[dict[str, Any]] = field(default_factory=list)  # [{code, …}]: see `descriptions.NOTES`
 
     @property

@@ -372,6 +372,50 @@ REAL_FILES = {
         notes={"class_names", "split_files"},
         splits={"train": 8, "test": 1},
     ),
+    "a file for each label": RealFile(
+        "reviews.zip",
+        archive(**{"reviews/bad.txt": lines(TEXTS[1:8:2]), "reviews/good.txt": lines(TEXTS[0:8:2])}),
+        [*((text, "bad") for text in TEXTS[1:8:2]), *((text, "good") for text in TEXTS[0:8:2])],
+        notes={"class_files"},
+    ),
+    "files for each split and label, in Big5": RealFile(
+        "reviews.zip",
+        archive(
+            **{
+                "train/好.txt": "菜很好吃，服務也很好\r\n這家店不錯，我們下次再來\r\n".encode("cp950"),
+                "train/差.txt": "等了一個小時，真的很差\r\n".encode("cp950"),
+                "test/好.txt": "房間很大很乾淨\r\n".encode("cp950"),
+                "test/差.txt": "太吵了，沒有辦法睡\r\n".encode("cp950"),
+            }
+        ),
+        [
+            ("房間很大很乾淨", "好"),
+            ("太吵了，沒有辦法睡", "差"),
+            ("菜很好吃，服務也很好", "好"),
+            ("這家店不錯，我們下次再來", "好"),
+            ("等了一個小時，真的很差", "差"),
+        ],
+        notes={"class_files"},
+        splits={"train": 3, "test": 2},
+    ),
+    "a folder for each label, a file for each text": RealFile(
+        "imdb.zip",
+        archive(
+            **{
+                "imdb/README": b"about",
+                "imdb/train/urls_pos.txt": b"http://example.com/1\n",
+                "imdb/test/neg/0_1.txt": b"Dull,\nand long.\n",
+                "imdb/test/pos/0_9.txt": b"Warm.",
+                "imdb/train/neg/0_2.txt": b"Cold fish",
+                "imdb/train/pos/0_8.txt": b"Fresh bread",
+                "imdb/train/unsup/0_0.txt": b"Nobody knows",
+            }
+        ),
+        [("Dull,\nand long.", "neg"), ("Warm.", "pos"), ("Cold fish", "neg"), ("Fresh bread", "pos")],
+        notes={"class_folders", "other_files"},
+        left_out={"no_label": 1},
+        splits={"train": 2, "test": 2},
+    ),
     "workbook": RealFile(
         "a.xlsx",
         workbook(Notes=[], Answers=[["Review", "Liked"], *([t, i % 2] for i, t in enumerate(TEXTS[:8]))]),

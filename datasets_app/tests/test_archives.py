@@ -137,3 +137,18 @@ def test_parquet_whose_few_bytes_stand_for_gigabytes_is_refused(file, tmp_path):
     assert path.stat().st_size < 200_000
     with pytest.raises(FileTooLargeError):
         read(path, "bomb.parquet")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"part-1.txt": b"a text\n", "part-2.txt": b"another\n"},
+        {"texts.txt": b"a text\n", "labels.txt": b"bad\n"},
+        {"spring.txt": b"Cold fish\tbad\nWarm\tgood\n" * 4, "autumn.txt": b"Cold\tbad\nWarm bread\tgood\n" * 4},
+        {"neg.csv": b"text\na\n", "pos.csv": b"text\nb\n"},
+    ],
+    ids=["parts", "labels in a file", "tables", "other formats"],
+)
+def test_files_whose_names_are_no_labels_are_refused(file, files):
+    with pytest.raises(InvalidError, match="archive"):
+        read(file(zipped(*files.items())))

@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command
 
 from datasets_app import services
+from datasets_app.formula_quoting import unquote_formulas
 from datasets_app.models import Dataset
 from datasets_app.versions import export
 
@@ -56,23 +57,31 @@ def test_file_that_is_uploaded_again_gives_the_same_version(
     assert again.hash == hard.hash and stored_rows(again) == stored_rows(hard)
 
 
-def test_csv_that_is_uploaded_again_differs_by_the_apostrophe_alone(
+def test_csv_that_is_uploaded_again_gives_the_same_version_and_says_so(
     api: Any, member: Any, file: Any, hard: Any
 ) -> None:
     content = content_of(api(member).get("/api/datasets/hard/download"))
     again = services.create_version(user=member, name="again", file=file(content), filename="a.csv")
+    assert again.hash == hard.hash and stored_rows(again) == stored_rows(hard)
+    quoted = content.count(b"'=") + content.count(b"'+") + content.count(b"'-") + content.count(b"'@")
+    assert {"code": "formula_marks", "count": quoted} in again.source["notes"]
+
+
+def test_apostrophes_of_other_files_stay(api: Any, member: Any, file: Any, hard: Any) -> None:
+    content = content_of(api(member).get("/api/datasets/hard/download"))
+    other = content.replace(b'"text",label', b"text,label", 1)  # as a spreadsheet saves it
+    again = services.create_version(user=member, name="again", file=file(other), filename="a.csv")
     frame = pl.read_parquet(again.path)
-    unquoted = frame.with_columns(export.unquote_formulas("text"), export.unquote_formulas("label"))
+    assert frame.filter(pl.col("text").str.contains("^'[=+@-]|^''=")).height == 3 * len(FORMULAS)
+    unquoted = frame.with_columns(unquote_formulas("text"), unquote_formulas("label"))
     assert unquoted.select("text", "label", "split").rows() == stored_rows(hard)
-    quoted = frame.filter(pl.col("text").str.contains("^'[=+@-]|^''="))
-    assert quoted.height == 3 * len(FORMULAS)
 
 
 def test_csv_opens_in_a_spreadsheet(client: Any, member: Any, hard: Any) -> None:
     client.force_login(member)
     response = client.get("/datasets/hard/download/?format=csv")
     content = content_of(response)
-    assert content.startswith("\ufefftext,label,split\n".encode()) and "這家餐廳".encode() in content
+    assert content.startswith('\ufeff"text",label,split\n'.encode()) and "這家餐廳".encode() in content
     assert b"\n'=1+1 is two 0,good,train\n" in content and b"\n=" not in content and b",-1," not in content
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     assert response["Content-Disposition"] == 'attachment; filename="hard-1.csv"'
@@ -134,7 +143,7 @@ def test_pages_link_to_the_download(client: Any, member: Any, stored: Any) -> No
 
 def test_large_version_is_written_part_by_part(member: Any, file: Any) -> None:
     lines = [f"the story of number {i} and its square {i * i},{i % 2}" for i in range(25_000)]
-    content = "\n".join(["text,label", *lines])
+    content = "\n".join(['"text",label', *lines])
     version = services.create_version(user=member, name="large", file=file(content), filename="a.csv")
     assert version.path.is_dir()
     exported = export.export(version, "csv", export.RowFilter())

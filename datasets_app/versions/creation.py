@@ -268,6 +268,7 @@ def prepare(
     checks = findings.run_checks(rows, report)
     previous = parent or Version.objects.filter(dataset__name=name).first()
     frame = assign_places(rows.frame, checks.facts, previous)
+    checks.facts = checks.facts.clear()  # 40 MB for a million rows, while the rows are hashed and written
     version = Version(
         hash=canonical.hash_rows(frame),
         parent=parent,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from datasets_app.formula_quoting import OWN_BEGINNING, quote_formulas
 from datasets_app.models import Version
 from datasets_app.selectors import RowFilter, filter_rows
 from web.disk import require_disk_space
@@ -28,10 +29,6 @@ CONTENT_TYPES = {
 }
 BATCH = 10_000  # rows in memory at a time
 _BYTES_PER_STORED_BYTE = 5  # texts take a fifth of their size in the compressed files of a version
-_BOM = b"\xef\xbb\xbf"  # without it Excel takes UTF-8 for the encoding of the machine
-# Spreadsheets run a cell that begins like this. A cell that looks quoted already gets another apostrophe, so that taking
-# one away always restores the text.
-_FORMULA = r"^'*[=+\-@\t\r]"
 
 
 @dataclass(frozen=True)
@@ -88,26 +85,10 @@ def _batches(version: Version, row_filter: RowFilter) -> "Iterator[pl.DataFrame]
                 yield filtered.select(pl.col(f"given {name}").cast(pl.String).alias(name) for name in columns).collect()
 
 
-def quote_formulas(column: str) -> "pl.Expr":
-    """Put an apostrophe before a cell that a spreadsheet would run as a formula."""
-    import polars as pl  # as above
-
-    cell = pl.col(column)
-    return pl.when(cell.str.contains(_FORMULA)).then(pl.lit("'") + cell).otherwise(cell).alias(column)
-
-
-def unquote_formulas(column: str) -> "pl.Expr":
-    """Undo `quote_formulas`."""
-    import polars as pl  # as above
-
-    cell = pl.col(column)
-    return pl.when(cell.str.contains(r"^'+[=+\-@\t\r]")).then(cell.str.slice(1)).otherwise(cell).alias(column)
-
-
 def _write_csv(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
     columns = next(batches)
-    file.write(_BOM)
-    columns.write_csv(file)
+    header = [name.encode() for name in columns.columns]
+    file.write(b",".join([OWN_BEGINNING, *header[2:]]) + b"\n")  # text and label come first
     total = 0
     for rows in batches:
         rows.with_columns(quote_formulas(name) for name in rows.columns).write_csv(file, include_header=False)

@@ -11,6 +11,7 @@ take a few hundred megabytes.
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,8 @@ _MIX = np.random.default_rng(SEED).integers(1, 2**63, HASHES_PER_BAND // 2, dtyp
 
 def normalised_text(column: str = "text") -> pl.Expr:
     """Normalise a text: two that differ only in case and white space become equal."""
-    return pl.col(column).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    # Single spaces, which most white space is, stay as they are: replacing them too takes four times as long.
+    return pl.col(column).str.to_lowercase().str.replace_all(r"\s{2,}|[^\S ]", " ").str.strip_chars()
 
 
 def hash_text(text: str) -> int:
@@ -107,7 +109,9 @@ def _hash_words(texts: pl.Series, order: np.ndarray) -> tuple[np.ndarray, np.nda
             .to_frame()
             .select(normalised_text())["text"]
         )
-        words = extract_words(part).sort("at", maintain_order=True)
+        words = extract_words(part)
+        if not words["at"].is_sorted():  # texts with and without spaces come one after the other
+            words = words.sort("at", maintain_order=True)
         buffer += (words["word"].hash(SEED) & 0xFFFF_FFFF).cast(pl.UInt32).to_numpy().tobytes()
         lengths.append(np.bincount(words["at"].to_numpy(), minlength=part.len()))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
@@ -125,14 +129,17 @@ def _band_candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.Da
     texts = len(offsets) - 1
     keys = np.empty(texts, dtype=np.uint64)
     for start in range(0, texts, SIGNATURE_BATCH):
-        rows = np.arange(start, min(start + SIGNATURE_BATCH, texts))
-        flat, lengths = _gather(words, offsets, rows)
-        ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
+        ends = offsets[start : start + SIGNATURE_BATCH + 1]
         digests = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-            flat.astype(np.uint64), ends, HASHES_PER_BAND, SEED + band
+            words[ends[0] : ends[-1]].astype(np.uint64),
+            (ends - ends[0]).astype(np.uint64),
+            HASHES_PER_BAND,
+            SEED + band,
         )
-        pairs_of_hashes = np.array(digests.to_rows(), dtype=np.uint32).view(np.uint64)
-        keys[rows] = (pairs_of_hashes * _MIX).sum(axis=1, dtype=np.uint64)
+        # read one by one, which takes two thirds of the time that numpy needs for a list of lists
+        hashes = np.fromiter(chain.from_iterable(digests.to_rows()), np.uint32)
+        pairs_of_hashes = hashes.reshape(-1, HASHES_PER_BAND).view(np.uint64)
+        keys[start : start + SIGNATURE_BATCH] = (pairs_of_hashes * _MIX).sum(axis=1, dtype=np.uint64)
 
     # Texts of fewer words are alike by chance.
     long_enough = np.flatnonzero(np.diff(offsets) >= MIN_WORDS)
