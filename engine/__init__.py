@@ -34,6 +34,7 @@ __all__ = [
     "Split",
     "StageChanged",
     "StepDone",
+    "import_libraries",
     "resolve_base_model",
     "train",
     "warm_up",
@@ -43,7 +44,7 @@ __all__ = [
 def train(
     config: RunConfig,
     *,
-    data_file: Path | Rows,
+    data_file: Path | Rows | Callable[[], Rows],
     results: Path,
     base_models_dir: Path | None = None,
     dataset_hash: str | None = None,
@@ -52,7 +53,8 @@ def train(
 ) -> Generator[Event]:
     """Train an adapter, write everything to `results` and yield the events of the run.
 
-    data_file: Parquet, CSV, TSV, JSON or JSONL with a text and a label column; or rows that are in memory, cleaned and split.
+    data_file: Parquet, CSV, TSV, JSON or JSONL with a text and a label column; or rows that are in memory,
+        cleaned and split; or a function that returns such rows when the run needs them.
     dataset_hash: recorded with the model, to say later what it was trained on.
     cache_dir: where tokenised texts are kept for the next run on the same data.
     should_save: called after each step; when it returns true, a checkpoint is saved and RunInterruptedError is raised.
@@ -78,26 +80,21 @@ def resolve_base_model(name: str, base_models_dir: Path | None = None, revision:
     return resolve(name, base_models_dir, revision)
 
 
-def warm_up() -> None:
-    """Import everything that a run needs, so that processes forked from this one start at once.
+def import_libraries() -> None:
+    """Import what every run needs before its first step.
 
-    Runs no tensor operation, because threads that exist before a fork do not survive it.
+    Imports leave a million objects that stay. Garbage collection would visit them again and again, which takes a quarter
+    of the time, so it waits until they are there, and never visits them afterwards.
     """
-    # PEFT imports bitsandbytes if it is installed, and that opens CUDA, which does not survive a fork either.
-    with _hidden("bitsandbytes"):
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
         import peft
-        import sklearn.feature_extraction.text
-        import sklearn.linear_model  # noqa: F401
         import transformers
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-        with suppress(ImportError):  # polars is missing where runs get their rows in memory
-            import engine.data.rows
         import engine.tasks.sequence_classification
         import engine.training.run  # noqa: F401
-        from engine.kernels import int8
 
-        get_checkpoint_conversion_mapping("bert")  # compiles a thousand regular expressions at its first use
         # These packages import their parts when an attribute is first used.
         for name in (
             "AutoTokenizer",
@@ -107,9 +104,34 @@ def warm_up() -> None:
         ):
             getattr(transformers, name)
         getattr(peft, "LoraConfig")  # noqa: B009
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
+def warm_up() -> None:
+    """Import everything that a run needs, so that processes forked from this one start at once.
+
+    Runs no tensor operation, because threads that exist before a fork do not survive it.
+    """
+    # PEFT imports bitsandbytes if it is installed, and that opens CUDA, which does not survive a fork either.
+    with _hidden("bitsandbytes"):
+        import_libraries()
+        import sklearn.feature_extraction.text
+        import sklearn.linear_model  # noqa: F401
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        with suppress(ImportError):  # polars is missing where runs get their rows in memory
+            import engine.data.rows  # noqa: F401
+        from engine.kernels import int8
+
+        get_checkpoint_conversion_mapping("bert")  # compiles a thousand regular expressions at its first use
         if int8.available():
             int8.kernels()
-    # A million objects that stay: garbage collection need not visit them, so forks keep sharing their pages.
+    # Forked processes keep sharing the pages of objects that garbage collection need not visit. What imports left behind
+    # is collected first, so it must not be frozen.
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -6,41 +6,45 @@ On several GPUs of this machine: torchrun --nproc-per-node 2 -m engine config/de
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
-from engine import ConfigError, EngineError, Problem, RunConfig
+from engine import ConfigError, EngineError, Problem, RunConfig, import_libraries
+from engine.data.data_files import check_data_name
+from engine.data.rows_ahead import RowsAhead
 from engine.errors import DataUnreadableError, RunInterruptedError
 from engine.memory_limits import limit_to_free_memory
 from engine.safe_yaml import NotYamlError, text_of
-from engine.storage import write_file
 from engine.training.console import train_in_terminal
-from engine.training.distributed import World
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, and return the exit status: 0 done, 1 stopped by an error or by Ctrl-C, 2 invalid configuration."""
     options = parse_arguments(arguments)
-    is_main_process = World.from_environment().is_main_process
     limit_to_free_memory()
+    is_main_process = rank_and_size()[0] == 0
     try:
         config = read_config(options.config)
-        data_file = options.data or find_data_file(config.data.dataset_name, options.cache)
+        data_name = str(options.data or config.data.dataset_name)
+        if options.data is None:
+            check_data_name(data_name)
         name = find_free_name(config.experiment_name, options.results)
         folder = options.results / name
         if name != config.experiment_name and is_main_process:
             finished = options.results / config.experiment_name
             print(f"{finished} holds a finished run; this one goes to {folder}.", file=sys.stderr)
-        train_in_terminal(
-            config.model_copy(update={"experiment_name": name}),
-            data_file=data_file,
-            results=folder,
-            base_models_dir=options.base_models,
-            cache_dir=options.cache / "tokens",
-            quiet=not is_main_process,
-        )
+        with closing(RowsAhead(data_name, config.data, config.training.seed, options.cache)) as rows:
+            import_libraries()
+            train_in_terminal(
+                config.model_copy(update={"experiment_name": name}),
+                data_file=rows,
+                results=folder,
+                base_models_dir=options.base_models,
+                cache_dir=options.cache / "tokens",
+                quiet=not is_main_process,
+            )
     except ConfigError as error:
         return report_failure("\n".join(problem.message for problem in error.problems), 2)
     except RunInterruptedError as error:
@@ -84,37 +88,6 @@ def read_config(path: Path) -> RunConfig:
         raise DataUnreadableError(f"The configuration {path} cannot be read: {reason}.") from error
 
 
-def find_data_file(name: str, cache: Path) -> Path:
-    """Return the path of a data file or of a sample dataset; only the platform knows stored datasets and hub ids.
-
-    A sample is written to the cache as Parquet, without exact duplicates and without rows whose annotators disagreed.
-    """
-    # Deferred: --data needs neither the samples nor polars.
-    import polars as pl
-
-    from samples import SAMPLES
-
-    if Path(name).is_file():
-        return Path(name)
-    if name not in SAMPLES:
-        raise DataUnreadableError(
-            f"There is no data file and no sample dataset named {name}. Samples: {', '.join(SAMPLES)}. "
-            "Give a file with --data.",
-            field="data.dataset_name",
-        )
-    rows = SAMPLES[name]()
-    if "confidence" in rows.columns:
-        rows = rows.filter(pl.col("confidence") >= 0.6)
-    rows = rows.unique("text", keep="first", maintain_order=True).select("text", "label")
-    # The content is part of the name, so that a newer sample package does not find an older file.
-    content_hash = hashlib.sha256(rows.write_csv().encode()).hexdigest()[:16]
-    path = cache / "samples" / f"{name}-{content_hash}.parquet"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, rows.write_parquet)
-    return path
-
-
 def find_free_name(experiment_name: str, results: Path) -> str:
     """Return the experiment's name, or name-2, name-3 … if a finished run has it already."""
     name = experiment_name
@@ -125,11 +98,16 @@ def find_free_name(experiment_name: str, results: Path) -> str:
     return name
 
 
+def rank_and_size() -> tuple[int, int]:
+    """Return this process's number among those of torchrun, and how many they are, as World does: but that imports torch."""
+    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def report_failure(message: str, status: int) -> int:
     """Print why the run ended, with the process's number if there are several; return the exit status."""
-    world = World.from_environment()
-    if not world.is_main_process:
-        message = f"Process {world.rank + 1} of {world.size}: {message}"
+    rank, size = rank_and_size()
+    if rank:
+        message = f"Process {rank + 1} of {size}: {message}"
     print(message, file=sys.stderr)
     return status
 

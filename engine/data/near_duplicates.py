@@ -162,6 +162,11 @@ def _word_lists(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> pl.
     """Return the words of some texts as a column of lists, without copying them one by one."""
     flat, lengths = _gather(words, offsets, rows)
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    lists = pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(ends), pa.array(flat)))
+    # Built from the buffers, because pyarrow.array imports pandas to see whether it was given something of it.
+    arrays = [
+        pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+        for kind, values in ((pa.int64(), ends), (pa.uint32(), flat))
+    ]
+    lists = pl.from_arrow(pa.LargeListArray.from_arrays(*arrays))
     assert isinstance(lists, pl.Series)
     return lists

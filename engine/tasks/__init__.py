@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,7 +129,12 @@ class Task(Protocol):
 
 
 def create(
-    config: RunConfig, plan: DevicePlan, base: Path, data_file: Path | Rows, cache_dir: Path | None, seed: int
+    config: RunConfig,
+    plan: DevicePlan,
+    base: Path,
+    data_file: Path | Rows | Callable[[], Rows],
+    cache_dir: Path | None,
+    seed: int,
 ) -> Task:
     """Return the configured task with its data tokenised and its model loaded from the folder `base`.
 

@@ -58,7 +58,7 @@ class Task:
         config: RunConfig,
         plan: DevicePlan,
         base: Path,
-        data_file: Path | Rows,
+        data_file: Path | Rows | Callable[[], Rows],
         cache_dir: Path | None,
         seed: int,
     ) -> None:
@@ -68,6 +68,8 @@ class Task:
         # Data: rows and their tokens.
         if isinstance(data_file, Rows):
             self.rows = data_file
+        elif callable(data_file):
+            self.rows = data_file()
         else:
             from engine.data.rows import load_rows  # deferred: imports polars, which rows in memory do not need
 

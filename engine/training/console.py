@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from engine import train
 from engine.config import RunConfig
+from engine.data.labelled_rows import Rows
 from engine.events import Event, Prepared, StageChanged, StepDone
 from engine.training.results import describe
 
@@ -20,7 +22,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def train_in_terminal(
     config: RunConfig,
     *,
-    data_file: Path,
+    data_file: Path | Callable[[], Rows],
     results: Path,
     base_models_dir: Path | None = None,
     dataset_hash: str | None = None,

@@ -96,7 +96,7 @@ class Run:
     def __init__(
         self,
         config: RunConfig,
-        data_file: Path | Rows,
+        data_file: Path | Rows | Callable[[], Rows],
         results: Path,
         base_models_dir: Path | None = None,
         dataset_hash: str | None = None,
