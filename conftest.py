@@ -181,12 +181,12 @@ def learnt(trained: Path, tweets_csv: Path, member: Any) -> Any:
     import json
     import shutil
 
-    from datasets_app.services import create_version
     from engine import RunConfig
     from experiments.models import Experiment
+    from testing.datasets import store_dataset
     from training.models import Status, Task
 
-    version = create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    version = store_dataset(member, "tweets", tweets_csv)
     config = RunConfig.parse(SMALL_RUN)
     metrics = json.loads((trained / "metrics.json").read_text())
     experiment = Experiment.objects.create(
