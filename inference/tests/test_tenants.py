@@ -28,6 +28,7 @@ def owned(person: Any, seed: int) -> Path:
     return make_adapter(made.final_model, LABELS[person.username], seed)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_tenants_that_ask_at_once_get_the_answers_of_their_own_model_alone(tenants, api):
     alone = {name: predict_with_plain_peft(folder, TEXTS) for name, (_person, folder) in tenants.items()}
