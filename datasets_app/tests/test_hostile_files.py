@@ -185,12 +185,18 @@ BEYOND = {
 
 @pytest.mark.parametrize("what", BEYOND)
 @pytest.mark.parametrize("column", ["text", "label", "other"])
-def test_value_out_of_range_is_refused_with_a_message(api, client, member, what, column):
+def test_value_out_of_range_is_refused_with_a_message(file, what, column):
     fields = {"text": pa.array(["a", "b"]), "label": pa.array(["x", "y"]), column: BEYOND[what]}
-    answer = send(api(member), as_parquet(**fields), "sent.parquet")
+    with pytest.raises(InvalidError, match="out of range"):
+        sandbox.read(file(as_parquet(**fields)), "a.parquet", limit=LIMIT)
+
+
+def test_value_out_of_range_is_told_by_the_api_and_on_the_page(api, client, member):
+    content = as_parquet(text=BEYOND["date of 32 bits"], label=pa.array(["x", "y"]))
+    answer = send(api(member), content, "sent.parquet")
     assert answer.status_code == 400 and "out of range" in answer.json()["errors"][0]["message"]
     client.force_login(member)
-    page = client.post("/datasets/new/", {"file": SimpleUploadedFile("a.parquet", as_parquet(**fields))})
+    page = client.post("/datasets/new/", {"file": SimpleUploadedFile("a.parquet", content)})
     assert page.status_code == 400 and "out of range" in page.content.decode()
 
 
