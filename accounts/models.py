@@ -148,7 +148,7 @@ class User(AbstractUser):
         # Add the new group first: a moment without a role would revoke what the role gives (see rights.py).
         group, _new = Group.objects.get_or_create(name=role)
         self.groups.add(group)
-        self.groups.remove(*Group.objects.filter(name__in=Role.values).exclude(pk=group.pk))
+        self.groups.remove(*self.groups.filter(name__in=Role.values).exclude(pk=group.pk))
         self.is_staff = role == Role.ADMIN
         self.is_superuser = self.is_superuser and self.is_staff
         self.save(update_fields=["is_staff", "is_superuser"])

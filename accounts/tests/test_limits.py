@@ -106,9 +106,9 @@ def test_without_redis_nobody_is_throttled(api: Callable[..., Any], member: User
 
 @pytest.fixture
 def dataset(member: User, tweets_csv: Any) -> Any:
-    from datasets_app.services import create_version
+    from testing.datasets import store_dataset
 
-    return create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv").dataset
+    return store_dataset(member, "tweets", tweets_csv).dataset
 
 
 def run(user: User, name: str) -> Task:

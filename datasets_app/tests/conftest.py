@@ -30,6 +30,6 @@ def good_csv() -> bytes:
 @pytest.fixture
 def stored(member: Any, file: Callable[..., Path], good_csv: bytes) -> Any:
     """Version 1 of the member's dataset `moods`."""
-    from datasets_app.services import create_version
+    from testing.datasets import store_dataset
 
-    return create_version(user=member, name="moods", file=file(good_csv), filename="moods.csv")
+    return store_dataset(member, "moods", file(good_csv, "moods.csv"))

@@ -170,6 +170,7 @@ def test_language_is_not_taken_for_another_that_the_detector_knows_better(code, 
     assert survey.others.height <= 2
 
 
+@pytest.mark.slow
 def test_samples_have_nearly_no_rows_that_are_taken_for_another_language():
     tweets = survey_languages(samples.tweets_en().select("text", "label").with_row_index("row", offset=1))
     assert {"Dutch", "Spanish"} <= set(tweets.others["language"]) and tweets.others.height < 10

@@ -141,6 +141,7 @@ def test_pages_link_to_the_download(client: Any, member: Any, stored: Any) -> No
     assert "/datasets/moods/download/?label=good&amp;q=train&amp;version=1&amp;format=csv" in rows
 
 
+@pytest.mark.slow
 def test_large_version_is_written_part_by_part(member: Any, file: Any) -> None:
     lines = [f"the story of number {i} and its square {i * i},{i % 2}" for i in range(25_000)]
     content = "\n".join(['"text",label', *lines])

@@ -185,15 +185,22 @@ BEYOND = {
 
 @pytest.mark.parametrize("what", BEYOND)
 @pytest.mark.parametrize("column", ["text", "label", "other"])
-def test_value_out_of_range_is_refused_with_a_message(api, client, member, what, column):
+def test_value_out_of_range_is_refused_with_a_message(file, what, column):
     fields = {"text": pa.array(["a", "b"]), "label": pa.array(["x", "y"]), column: BEYOND[what]}
-    answer = send(api(member), as_parquet(**fields), "sent.parquet")
+    with pytest.raises(InvalidError, match="out of range"):
+        sandbox.read(file(as_parquet(**fields)), "a.parquet", limit=LIMIT)
+
+
+def test_value_out_of_range_is_told_by_the_api_and_on_the_page(api, client, member):
+    content = as_parquet(text=BEYOND["date of 32 bits"], label=pa.array(["x", "y"]))
+    answer = send(api(member), content, "sent.parquet")
     assert answer.status_code == 400 and "out of range" in answer.json()["errors"][0]["message"]
     client.force_login(member)
-    page = client.post("/datasets/new/", {"file": SimpleUploadedFile("a.parquet", as_parquet(**fields))})
+    page = client.post("/datasets/new/", {"file": SimpleUploadedFile("a.parquet", content)})
     assert page.status_code == 400 and "out of range" in page.content.decode()
 
 
+@pytest.mark.slow
 def test_value_out_of_range_in_the_queue_is_refused_once_with_the_reason(api, member, run_worker):
     words = pa.array([os.urandom(40).hex() for _ in range(9000)])
     dates = pa.array([2**31 - 1] * 9000, pa.int32()).view(pa.date32())
@@ -231,6 +238,7 @@ def test_parquet_values_are_written_as_people_write_them(file, values, written):
     assert table.frame["text"].to_list() == written
 
 
+@pytest.mark.slow
 def test_panic_of_native_code_anywhere_in_the_queue_is_reported_once(stored, member, run_worker, monkeypatch):
     from datasets_app import jobs
 
@@ -342,6 +350,7 @@ def test_file_of_broken_records_is_refused_early(file, name, content):
         readers.read(file(content), name, limit=LIMIT)
 
 
+@pytest.mark.slow
 def test_many_broken_records_among_more_good_ones_are_counted(file):
     content = b"text,label\n" + (b"good,x\ngood,y\nbad\n") * 101_000
     table = readers.read(file(content), "a.csv", limit=LIMIT)

@@ -134,6 +134,7 @@ def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
     assert version.findings.filter(code="encoding").exists()
 
 
+@pytest.mark.slow
 def test_versions_share_files_of_equal_rows(member, file):
     from datasets_app.versions import changes
 

@@ -122,6 +122,7 @@ def test_own_head_of_any_name_is_trained_in_full_without_an_adapter(family: str,
     assert in_head and all("modules_to_save" in name and "lora_" not in name for name in in_head)
 
 
+@pytest.mark.slow
 def test_saved_settings_list_each_trained_module_once(base_with_head: Any, tweets: Path, tmp_path: Path) -> None:
     folder, _weight = base_with_head(LABELS)
     training = {"max_steps": 1, "num_train_epochs": 1}

@@ -153,6 +153,7 @@ def test_another_seed_is_another_run(quick) -> None:
     assert losses(quick()[0]) == losses(quick()[0]) != losses(quick(training={"seed": 7})[0])
 
 
+@pytest.mark.slow
 def test_deterministic_mode_is_torchs_and_ends_with_the_next_run(quick) -> None:
     for wanted in (True, False):
         quick(training={"deterministic": wanted, "max_steps": 1})

@@ -41,6 +41,7 @@ def test_accuracy_is_that_of_scikit_learn(monkeypatch, most_weights):
     assert linear_accuracy(train, held_out) == pytest.approx(expected, abs=0.04)
 
 
+@pytest.mark.slow
 def test_many_labels_take_little_memory_and_their_rare_words_count():
     train, held_out = topics(2000, 200), topics(200, 200, seed=1)
     tracemalloc.start()
@@ -65,6 +66,7 @@ def test_model_that_takes_too_long_is_given_up(monkeypatch, most_weights):
         linear_accuracy(topics(200, 3), topics(100, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [MemoryError(), BaselineTooSlowError("too slow"), ValueError("empty vocabulary")])
 def test_fault_of_the_baseline_costs_a_number_and_not_the_run(tweets, bases, tmp_path, monkeypatch, error):
     def fail(train, held_out):

@@ -51,6 +51,7 @@ def trained(bases: Path, tweets: Path, results: Path, **lora: Any) -> tuple[Any,
     return run(config, tweets, results, base_models_dir=bases), results / "artifacts/final_model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["embeddings", "word_embeddings"])
 def test_embeddings_are_trained_and_saved(bases: Path, tweets: Path, tmp_path: Path, module: str) -> None:
     events, folder = trained(bases, tweets, tmp_path / "run", modules_to_save=[module])

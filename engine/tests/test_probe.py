@@ -47,6 +47,7 @@ def test_model_that_mixes_a_text_with_its_padding_is_refused_before_the_first_st
     assert refused.value.field == "model.name"
 
 
+@pytest.mark.slow
 def test_model_that_lacks_an_operation_in_bf16_is_trained_in_fp32_with_a_notice(tweets, tmp_path):
     save_bert_like(tmp_path / "bases" / "deberta", DebertaConfig(**SIZES, **DEBERTA))
     fallen, planned = (
@@ -61,6 +62,7 @@ def test_model_that_lacks_an_operation_in_bf16_is_trained_in_fp32_with_a_notice(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_model_that_reads_the_last_position_is_evaluated_and_served_as_its_texts_alone(tweets, tmp_path):
     save_bert_like(tmp_path / "bases" / "xlnet", XLNetConfig(**XLNET))
     events = run(one_step("xlnet"), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
@@ -73,6 +75,7 @@ def test_model_that_reads_the_last_position_is_evaluated_and_served_as_its_texts
     assert np.allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [GPT2Config(**GPT2), LlamaConfig(**SIZES)], ids=["gpt2", "llama"])
 def test_decoder_without_a_padding_token_pads_with_the_end_of_text(tweets, tmp_path, config):
     base = tmp_path / "bases" / "decoder"
@@ -90,6 +93,7 @@ def test_decoder_without_a_padding_token_pads_with_the_end_of_text(tweets, tmp_p
     assert np.allclose(served, predict_with_plain_peft(final, WORDS, base), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad_token_id", [3, 0], ids=["unknown-token", "class-default"])
 def test_padding_id_of_config_json_that_is_not_the_tokenizers_is_ignored(tweets, tmp_path, pad_token_id):
     base = tmp_path / "bases" / "decoder"
@@ -111,6 +115,7 @@ def test_padding_id_of_config_json_that_is_not_the_tokenizers_is_ignored(tweets,
         assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_encoding_does_is_told_by_notices_and_in_metrics_json(tweets, tmp_path):
     save_bert_like(tmp_path / "bases" / "narrow", XLNetConfig(**XLNET))
     change_json(tmp_path / "bases/narrow/tokenizer_config.json", model_max_length=16, truncation_side="left")

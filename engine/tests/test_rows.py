@@ -95,6 +95,7 @@ def test_reasons_read_as_a_phrase():
     assert explain_skipped(dict.fromkeys(SKIP_REASONS, 1)).count("1 ") == len(SKIP_REASONS)
 
 
+@pytest.mark.slow
 def test_skipped_rows_are_in_event_notice_log_and_metrics(bases, tmp_path):
     frame = data(split=["train"] * 28 + ["eval"] * 8 + ["fold"] * 3 + ["train"])
     frame[39, "text"] = ""

@@ -140,6 +140,7 @@ def test_smaller_micro_batches_after_running_out_of_memory_give_the_same_result(
     assert len(losses[0]) == 8 and losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_run_that_does_not_fit_is_refused_before_its_first_step(tweets, tmp_path, monkeypatch):
     fail_above(monkeypatch, 0)
     with pytest.raises(OutOfMemoryError, match="smaller base model") as stopped:
@@ -147,6 +148,7 @@ def test_run_that_does_not_fit_is_refused_before_its_first_step(tweets, tmp_path
     assert stopped.value.code == "out_of_memory"
 
 
+@pytest.mark.slow
 def test_run_whose_longest_row_does_not_fit_proposes_a_length_that_does(tweets, tmp_path, monkeypatch):
     real = Task.loss
 

@@ -56,6 +56,7 @@ def test_answers_of_the_served_model_are_within_the_tolerance_and_in_metrics_jso
     assert check["difference"] < (1e-4 if precision == "fp32" else 0.05)
 
 
+@pytest.mark.slow
 def test_tokenizer_that_truncates_at_the_other_end_stops_the_run(train_tiny, monkeypatch):
     encode = ServedTokenizer.encode
 
@@ -67,6 +68,7 @@ def test_tokenizer_that_truncates_at_the_other_end_stops_the_run(train_tiny, mon
         train_tiny(training={"precision": "fp32"})
 
 
+@pytest.mark.slow
 def test_answer_that_depends_on_padding_stops_the_run(train_tiny, monkeypatch):
     outputs = MergedModel.outputs
 
@@ -79,6 +81,7 @@ def test_answer_that_depends_on_padding_stops_the_run(train_tiny, monkeypatch):
         train_tiny(lora={"use_dora": True}, training={"precision": "fp32"})
 
 
+@pytest.mark.slow
 def test_model_that_is_saved_with_other_weights_stops_the_run_and_promises_nothing(train_tiny, monkeypatch, tmp_path):
     def save_with_other_head(model: Any, folder: Path) -> None:
         save_adapter(model, folder)
@@ -93,6 +96,7 @@ def test_model_that_is_saved_with_other_weights_stops_the_run_and_promises_nothi
     assert not (tmp_path / "run/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_file_that_changed_after_it_was_written_is_told_and_a_resume_saves_it_again(train_tiny, monkeypatch):
     write = run_module.write_folder
 
@@ -107,6 +111,7 @@ def test_file_that_changed_after_it_was_written_is_told_and_a_resume_saves_it_ag
     assert metrics_of(train_tiny())["saved_model"]["served"]
 
 
+@pytest.mark.slow
 def test_program_that_reads_texts_otherwise_is_told_in_a_notice(train_tiny, monkeypatch):
     load = saved_model.load_tokenizer
 
@@ -139,6 +144,7 @@ def test_plain_peft_that_differs_for_one_text_is_told_and_for_all_texts_stops_th
         train_tiny()
 
 
+@pytest.mark.slow
 def test_model_that_does_not_fit_in_fp32_is_checked_in_the_precision_of_the_run(train_tiny, monkeypatch):
     monkeypatch.setattr(saved_model, "free_bytes", lambda: 0)
     check = metrics_of(train_tiny(training={"precision": "bf16"}))["saved_model"]

@@ -96,6 +96,7 @@ def test_tenants_in_one_batch_get_the_answers_that_they_get_alone(adapters):
         assert output.logits.softmax(-1).tolist() == pytest.approx(alone[name][i], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_forty_callers_at_once_get_their_own_answers(adapters):
     predictor = Predictor()
     names = list(SHARED)

@@ -1,6 +1,7 @@
 """Held-out rows: the same in any order of rows, unchanged when rows are added, stratified, near-duplicates together."""
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ def many_rows(count: int, start: int = 0) -> list[tuple[str, str]]:
     return [(text.format(i * i, i * 7919 % 1000, i), "aab"[i % 3]) for i in range(start, start + count)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ROWS, st.randoms())
 def test_order_of_rows_makes_no_difference(rows, random):
@@ -37,6 +39,7 @@ def test_order_of_rows_makes_no_difference(rows, random):
     assert one.unique().sort("text", "label").equals(other.unique().sort("text", "label"))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS)
 def test_rows_keep_their_place_when_rows_are_added(before, more):
@@ -45,6 +48,7 @@ def test_rows_keep_their_place_when_rows_are_added(before, more):
     assert new[PLACE_COLUMN][: len(before)].to_list() == old[PLACE_COLUMN].to_list()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS)
 def test_no_group_of_near_duplicates_has_a_new_row_on_the_other_side(before, more):

@@ -13,6 +13,7 @@ from experiments import services
 from experiments.models import Experiment
 from experiments.names import RESERVED_EXPERIMENTS, RESERVED_MODELS
 from experiments.registry import services as registry
+from testing.datasets import store_dataset
 from testing.experiments import row
 from web.errors import InvalidError
 
@@ -23,7 +24,7 @@ INVALID = ["", ".a", "-a", "_a", "a.", "a..b", "a b", "a/b", "a\n", "é", "a\x00
 
 @pytest.mark.parametrize("name", ["mine", "compare", "Compare"])
 def test_names_that_are_addresses_are_refused(api, member, tweets_csv, name):
-    datasets.create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    store_dataset(member, "tweets", tweets_csv)
     answer = api(member).post(
         "/api/train", {"experiment_name": name, "data": {"dataset_name": "tweets"}}, format="json"
     )
@@ -31,7 +32,7 @@ def test_names_that_are_addresses_are_refused(api, member, tweets_csv, name):
 
 
 def test_page_says_beside_the_field_that_a_name_is_an_address(browser, member, tweets_csv):
-    datasets.create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    store_dataset(member, "tweets", tweets_csv)
     page = browser.post("/train/", {"experiment_name": "mine", "data.dataset_name": "tweets"})
     assert page.status_code == 400 and page.context["form"]["experiment_name"].errors
     assert not Experiment.objects.exists()

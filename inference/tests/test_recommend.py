@@ -103,6 +103,7 @@ def test_only_models_that_one_may_see_and_whose_labels_fit_are_measured(
     assert recommend(user=member, data=two).models == []
 
 
+@pytest.mark.slow
 def test_labels_fit_in_any_case_and_order(good, learnt, member, tmp_path):
     frame = pl.read_parquet(learnt.version.path).select("text", pl.col("label").str.to_uppercase()).reverse()
     frame.write_csv(tmp_path / "upper.csv")

@@ -1,5 +1,6 @@
 """S16: models of two people over one base model, asked at the same moment, over the API."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,26 @@ LABELS = {"member": ["bad", "good"], "stranger": ["negative", "neutral", "positi
 TEXTS = ["What a lovely day!", "no", "I have been waiting for two hours and nobody came."]
 
 
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {name: make_adapter(root / name, labels, seed) for seed, (name, labels) in enumerate(LABELS.items())}
+
+
 @pytest.fixture
-def tenants(member: Any, stranger: Any) -> dict[str, tuple[Any, Path]]:
+def tenants(member: Any, stranger: Any, adapters: dict[str, Path]) -> dict[str, tuple[Any, Path]]:
     """Each has one finished experiment, `of-<name>`, with another number of labels."""
     predictor.cache_clear()
-    return {person.username: (person, owned(person, seed)) for seed, person in enumerate((member, stranger))}
+    return {person.username: (person, own(person, adapters[person.username])) for person in (member, stranger)}
 
 
-def owned(person: Any, seed: int) -> Path:
+def own(person: Any, adapter: Path) -> Path:
     name = f"of-{person.username}"
     made = Experiment.objects.create(name=name, owner=person, dataset_name="d", base_model="b", accuracy=0.5)
-    return make_adapter(made.final_model, LABELS[person.username], seed)
+    return shutil.copytree(adapter, made.final_model)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_tenants_that_ask_at_once_get_the_answers_of_their_own_model_alone(tenants, api):
     alone = {name: predict_with_plain_peft(folder, TEXTS) for name, (_person, folder) in tenants.items()}

@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, client_of, filled, lines, patterns, send
 
+SLOW_AREAS = {"account", "datasets", "api/schema"}  # many addresses, or an answer that takes long to compute
 KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
 
 
@@ -35,7 +36,9 @@ def areas() -> dict[str, list[tuple[str, str, list[int]]]]:
     return grouped
 
 
-@pytest.mark.parametrize("area", areas())
+@pytest.mark.parametrize(
+    "area", [pytest.param(area, marks=pytest.mark.slow if area in SLOW_AREAS else ()) for area in areas()]
+)
 def test_every_caller_gets_the_status_in_the_table(
     people: dict[str, Any], arguments: dict[str, str], area: str
 ) -> None:

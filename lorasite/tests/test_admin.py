@@ -105,6 +105,7 @@ def test_no_list_offers_a_deletion_that_bypasses_the_services(rf: Any, admin: An
     assert not any("delete_selected" in listed.get_actions(request) for listed in site._registry.values())
 
 
+@pytest.mark.slow
 def test_a_list_needs_as_many_queries_for_many_rows_as_for_one(browser: Any, owned: Belongings) -> None:
     def queries(model: Any) -> int:
         browser.get(address(model, "changelist"))

@@ -208,11 +208,11 @@ def test_keys_of_two_people_are_two_keys(api: Callable[..., Any], member: User, 
 def test_same_submit_six_times_at_once_is_one_run(
     api: Callable[..., Any], transactional_db: None, tweets_csv: Path
 ) -> None:
-    from datasets_app.services import create_version
+    from testing.datasets import store_dataset
     from testing.people import make_user
 
     member = make_user("member", "member")
-    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    store_dataset(member, "tweets", tweets_csv)
     body = {"experiment_name": "once", "data": {"dataset_name": "tweets"}}
 
     def send(_n: int) -> Any:

@@ -247,6 +247,7 @@ class Trap:
         return Path.touch, (self.file,)
 
 
+@pytest.mark.slow
 def test_pickle_in_the_queue_never_runs(run_worker: Callable[[], None], redis_server: str, tmp_path: Path) -> None:
     file = tmp_path / "it-ran"
     with redis.Redis.from_url(redis_server) as connection:

@@ -7,11 +7,8 @@ import subprocess
 from functools import cache
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
-from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 from django.db import connection
 
 from lorasite.env import BASE_DIR as ROOT
@@ -20,7 +17,6 @@ from testing.belongings import belongings
 from training.models import Status, Task
 from work.worker import GRACE
 
-CUSTOM = {kind.__name__: kind for kind in (ScaledObject, TriggerAuthentication, PrometheusRule, ServiceMonitor)}
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s" / "overlays").iterdir())
 overlays = pytest.mark.parametrize("overlay", OVERLAYS)
 
@@ -36,6 +32,16 @@ def rendered(overlay: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(build.stdout))
 
 
+@cache
+def custom_kinds() -> dict[str, Any]:
+    """Return the models of custom objects by their names."""
+    # The two packages take four seconds to import, which every pytest process would pay when it collects.
+    from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
+    from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
+
+    return {kind.__name__: kind for kind in (ScaledObject, TriggerAuthentication, PrometheusRule, ServiceMonitor)}
+
+
 def of_kind(overlay: str, *kinds: str) -> list[dict[str, Any]]:
     return [thing for thing in rendered(overlay) if thing["kind"] in kinds]
 
@@ -49,17 +55,20 @@ def pods(overlay: str) -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.slow
 @overlays
 def test_every_object_matches_its_schema_and_has_no_other_field(overlay: str) -> None:
+    import kubernetes_validate  # takes three seconds
+
     for thing in rendered(overlay):
-        if custom := CUSTOM.get(thing["kind"]):
+        if custom := custom_kinds().get(thing["kind"]):
             custom.model_validate(thing, extra="forbid")
         else:
             kubernetes_validate.validate(thing, "1.37", strict=True)
 
 
+@pytest.mark.slow
 def test_a_misspelt_field_of_a_custom_object_is_refused() -> None:
     wrong = of_kind("production", "ScaledObject")[0] | {"spec": {"scaleTargetRef": {"nome": "worker"}, "triggers": []}}
     with pytest.raises(ValueError, match="nome"):
-        ScaledObject.model_validate(wrong, extra="forbid")
+        custom_kinds()["ScaledObject"].model_validate(wrong, extra="forbid")
 
 
 @overlays

@@ -24,10 +24,10 @@ def test_page_sends_a_stranger_to_the_sign_in(client: Any, db: None, path: str) 
 def test_submitted_form_becomes_one_run_whose_page_is_for_its_owner(
     client: Any, member: Any, stranger: Any, tweets_csv: Path
 ) -> None:
-    from datasets_app.services import create_version
+    from testing.datasets import store_dataset
     from training.models import Task
 
-    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    store_dataset(member, "tweets", tweets_csv)
     client.force_login(member)
     form = client.get("/train/?dataset=tweets@1").context["form"]
     form = {field.html_name: field.value() or "" for field in form} | {"experiment_name": "first"}

@@ -145,6 +145,7 @@ def test_body_that_the_server_refused_is_answered_with_an_explanation(
     )
 
 
+@pytest.mark.slow
 def test_large_upload_that_is_refused_gets_its_answer(tmp_path: Path, redis_server: str) -> None:
     form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n%b\r\n--b--\r\n'
     kind = "multipart/form-data; boundary=b"

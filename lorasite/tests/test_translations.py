@@ -30,6 +30,7 @@ def is_translated(message: Message) -> bool:
     return all(message.string) if isinstance(message.string, tuple) else bool(message.string)
 
 
+@pytest.mark.slow
 @needs_gettext
 def test_every_sentence_is_in_the_catalogue_and_translated(tmp_path: Path) -> None:
     """`make messages`, run on a copy of the sources, adds nothing and leaves nothing to translate."""

@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from testing.datasets import store_dataset
 from training import services
 from training.models import Task
 
@@ -20,9 +21,7 @@ BASE_DIR = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def dataset(member: Any, tweets_csv: Path) -> Any:
-    from datasets_app.services import create_version
-
-    return create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv").dataset
+    return store_dataset(member, "tweets", tweets_csv).dataset
 
 
 def tiny(name: str = "tiny", **training: Any) -> dict[str, Any]:

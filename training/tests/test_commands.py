@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from datasets_app.services import create_version
+from testing.datasets import store_dataset
 from training.models import Status, Task
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def run(*arguments: Any) -> str:
 
 @pytest.fixture
 def file(member: Any, tweets_csv: Path, tmp_path: Path) -> Path:
-    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    store_dataset(member, "tweets", tweets_csv)
     path = tmp_path / "run.yaml"
     path.write_text("experiment_name: first\ndata: {dataset_name: tweets}\n")
     return path

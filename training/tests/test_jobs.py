@@ -15,6 +15,7 @@ from work import lease, running
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.slow
 def test_submitted_run_succeeds_and_leaves_a_model_that_loads(submit, run_worker, api, member):
     task = submit(tiny(num_train_epochs=2))
     run_worker()
@@ -80,6 +81,7 @@ def test_missing_data_file_fails_in_words(submit, run_worker):
     assert task.log.filter(level="error").exists()
 
 
+@pytest.mark.slow
 def test_removed_results_folder_is_a_failure_of_its_own_that_says_what_is_left(submit, run_worker):
     task = submit(long())
 
@@ -143,6 +145,7 @@ def test_cancel_stops_within_a_step_and_resume_goes_on_from_there(submit, run_wo
     assert task.points.count() == 16
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_run_and_gives_it_back(submit, run_worker, monkeypatch):
     task = submit(tiny(num_train_epochs=4))
 

@@ -7,8 +7,8 @@ from django.test import Client
 
 from accounts import sharing
 from accounts.permissions import grant_access
-from datasets_app.services import create_version
 from engine.config import RunConfig
+from testing.datasets import store_dataset
 from training.forms import RunForm, config_fields, form_texts
 from training.models import Point, Status, Task
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def browser(client: Client, member: Any, tweets_csv: Any) -> Client:
-    create_version(user=member, name="tweets", file=tweets_csv, filename="tweets.csv")
+    store_dataset(member, "tweets", tweets_csv)
     client.force_login(member)
     return client
 
