@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from datasets_app.models import Version
 from datasets_app.reading.encodings import ENCODINGS
+from datasets_app.reading.options import LONGEST_DELIMITER
 from datasets_app.reading_descriptions import DELIMITER_WORDS
 from web.forms import ServiceErrorsMixin
 
@@ -94,7 +95,11 @@ class PreviewForm(forms.Form):
     encoding = forms.ChoiceField(label=_("Encoding"), required=False)
     sheet = forms.ChoiceField(label=_("Sheet"), required=False)
     delimiter = forms.CharField(
-        label=_("Delimiter"), required=False, max_length=5, strip=False, help_text=_("One character, or tab or space.")
+        label=_("Delimiter"),
+        required=False,
+        max_length=LONGEST_DELIMITER,
+        strip=False,
+        help_text=_("A character or a few, or tab or space."),
     )
     quote = forms.CharField(
         label=_("Quotation mark"), required=False, max_length=4, help_text=_("One character, or none.")

@@ -6,6 +6,7 @@ from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from datasets_app.reading.options import LONGEST_DELIMITER
 from datasets_app.versions.reading_report import reading_report
 from web.requests import parse_whole_number
 from work.models import Status
@@ -45,7 +46,9 @@ class UploadSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(required=False, choices=Version.Kind.choices, help_text="Left out: guessed.")
     merge_labels = serializers.BooleanField(required=False, help_text="Merge labels that look alike.")
     encoding = serializers.CharField(required=False, allow_blank=True)
-    delimiter = serializers.CharField(required=False, allow_blank=True, max_length=1, trim_whitespace=False)
+    delimiter = serializers.CharField(
+        required=False, allow_blank=True, max_length=LONGEST_DELIMITER, trim_whitespace=False
+    )
     quote = serializers.CharField(
         required=False,
         allow_blank=True,

@@ -31,7 +31,7 @@ _FOREIGN = {  # first bytes of what people mistake for a data file
     b"\x7fELF": "a program",
     b"SQLite format 3": "an SQLite database",
 }
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_CONTROL = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\x1c-\x1e]")  # without \x01 and \x1f, which are delimiters, too
 _EAST_ASIAN = re.compile("[\t\n\r -~\u2010-\u2030\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef]")
 _TRAILER_BYTES = 65_557  # at most: 22, and a comment
 _LOCAL_HEADER_BYTES = 30  # before the name of an entry

@@ -149,6 +149,7 @@ def is_regular(text: Path, layout: Layout, lines: LineCounts) -> bool:
         dialect.escape
         or dialect.once
         or dialect.is_padded
+        or len(dialect.delimiter) > 1
         or not dialect.delimiter.isascii()
         or (dialect.quote or '"') != '"'
     ):

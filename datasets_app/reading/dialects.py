@@ -17,7 +17,8 @@ from datasets_app.reading.records import Dialect, Record, RecordReader
 from web.errors import InvalidError
 
 DELIMITERS = ",\t;|"
-RARE_DELIMITERS = "@^~#\x01\x1f :"  # tried when none of the usual ones gives even lines
+UNMISTAKABLE_DELIMITERS = ("_!_", "::", "\x01", "\x1f")  # texts hardly ever hold them
+RARE_DELIMITERS = "@^~# :"  # tried when none of the others gives even lines
 _EVEN = 0.8  # share of lines with the usual number of cells, from which a delimiter is taken for certain
 _SAMPLE_RECORDS = 1000
 _MOST_PREAMBLE = 50  # lines before the header
@@ -112,7 +113,8 @@ def guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, defau
     if not delimiter and is_written_by_r(lines):
         return Dialect(" ", quote, escape)
     scored = []
-    for candidate in delimiter or DELIMITERS:
+    usual = [delimiter] if delimiter else [*DELIMITERS, *UNMISTAKABLE_DELIMITERS]
+    for candidate in usual:
         dialect = Dialect(candidate, quote, escape, is_padded=padded)
         share, width, has_classes = _score(lines, dialect)
         evenness = round(share, 1)
@@ -123,7 +125,7 @@ def guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, defau
         return best
     # Perhaps only the first or the last delimiter of a line counts, because texts hold it too.
     is_even = evenness >= _EVEN and width > 1
-    for candidate in delimiter or (DELIMITERS if is_even else DELIMITERS + RARE_DELIMITERS):
+    for candidate in usual if delimiter or is_even else [*usual, *RARE_DELIMITERS]:
         for once in ("", "first", "last"):
             dialect = Dialect(candidate, "" if once else quote, "" if once else escape, once, padded and not once)
             if separates_classes(lines, dialect):

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from web.errors import InvalidError
 
+LONGEST_DELIMITER = 8  # characters
 KINDS = ("labels", "multi_label", "scores", "spans")  # of datasets that can be stored
 
 
@@ -23,8 +24,8 @@ class FileOptions:
     sheet: str = ""
 
     def __post_init__(self) -> None:
-        if self.delimiter and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            message = _("The delimiter must be one character, such as a comma or a tab.")
+        if len(self.delimiter) > LONGEST_DELIMITER or set(self.delimiter) & set('"\r\n'):
+            message = _("The delimiter must be one to eight characters, without quotation marks or line breaks.")
             raise InvalidError(message, field="delimiter")
         if self.quote and (len(self.quote) != 1 or self.quote in "\r\n" or self.quote == self.delimiter):
             message = _("The quotation mark must be one character, and not the delimiter.")

@@ -49,7 +49,7 @@ class RecordReader:
         # a quoted cell that ends where a cell can end, else whatever stands before the next delimiter
         space = " *" if dialect.is_padded else ""
         self._cell = re.compile(
-            rf"(?:{space}{quote}({inside}){quote}{space}|([^{delimiter}]*))(?:({delimiter})|\Z)", re.DOTALL
+            rf"(?:{space}{quote}({inside}){quote}{space}|((?:(?!{delimiter}).)*+))(?:({delimiter})|\Z)", re.DOTALL
         )
         self._closing = re.compile(rf"{quote}(?={space}(?:{delimiter}|[\r\n]|\Z))")
 

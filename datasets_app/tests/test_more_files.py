@@ -45,6 +45,12 @@ FILES = {
         ROWS,
     ),
     "semicolons between texts with commas": (table(FRENCH, "cp1252", ";"), FRENCH),
+    "several characters between cells": (
+        lines(["id::text::label", *(f"{i}::{t}::{x}" for i, (t, x) in enumerate(ROWS))]),
+        ROWS,
+    ),
+    "columns as Hive writes them": (lines([f"{i}\x01{t}\x01{x}" for i, (t, x) in enumerate(ROWS)]), ROWS),
+    "several characters, no header": (lines([f"{x}_!_{t}" for t, x in ROWS]), ROWS),
     "EUC-JP": (table(JAPANESE, "euc_jp"), JAPANESE),
     "KOI8-R": (table(RUSSIAN, "koi8_r"), RUSSIAN),
     "Windows-1254": (table(TURKISH, "cp1254"), TURKISH),
@@ -89,3 +95,16 @@ def test_utf16_that_looks_like_binary_data_is_read_where_it_is_named(file):
     content = table([(f"\u0e01\u0001 {t}", x) for t, x in ROWS], "utf-16-le")
     _table, rows = read(file(content), "a.tsv", FileOptions(encoding="utf-16-le"))
     assert rows.frame["label"].to_list() == LABELS[:24]
+
+
+def test_delimiter_of_several_characters_can_be_chosen(file):
+    content = lines(["text<>label", *(f"{t}, or 3 < 5 > 4<>{x}" for t, x in ROWS)])
+    table, rows = read(file(content), "a.txt", FileOptions(delimiter="<>"))
+    assert table.delimiter == "<>"
+    assert rows.frame.select("text", "label").rows() == [(f"{t}, or 3 < 5 > 4", x) for t, x in ROWS]
+
+
+def test_quoted_cells_hold_a_delimiter_of_several_characters(file):
+    content = lines(["text::label", *(f'"{t} :: so"::"{x}"' for t, x in PLAIN_ROWS)])
+    _table, rows = read(file(content), "a.csv")
+    assert rows.frame.select("text", "label").rows() == [(f"{t} :: so", x) for t, x in PLAIN_ROWS]
