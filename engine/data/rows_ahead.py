@@ -5,16 +5,17 @@ Imports hold Python's lock, so a thread would only take turns with them.
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from engine.config import DataSection
 from engine.data.data_files import find_data_file
-from engine.data.labelled_rows import Rows
+from engine.data.labelled_rows import Rows, Split
 
 
 class RowsAhead:
@@ -37,16 +38,15 @@ class RowsAhead:
                 env=os.environ | {"PYTHONPATH": import_path},
                 process_group=0,  # Ctrl-C is for the run alone, which ends this process
             )
+            arguments = [name, config.model_dump(mode="json"), seed, str(cache)]
             with self.process.stdin:  # type: ignore[union-attr]  # it is a pipe
-                pickle.dump(self.arguments, self.process.stdin)  # type: ignore[arg-type]
+                self.process.stdin.write(json.dumps(arguments).encode())  # type: ignore[union-attr]
 
     def __call__(self) -> Rows:
         """Wait for the rows and return them. What went wrong there is done again here, and raises its error here."""
         if self.process is not None and self.process.stdout is not None:
-            with suppress(EOFError, OSError, pickle.UnpicklingError):
-                rows = pickle.load(self.process.stdout)  # noqa: S301  # our own process wrote it
-                assert isinstance(rows, Rows)
-                return rows
+            with suppress(OSError, ValueError):  # the process has ended before all rows were written
+                return rows_from_json(json.load(self.process.stdout))
         return read_rows(*self.arguments)
 
     def close(self) -> None:
@@ -64,14 +64,40 @@ def read_rows(name: str, config: DataSection, seed: int, cache: Path) -> Rows:
     return load_rows(find_data_file(name, cache), config, seed)
 
 
+def rows_to_json(rows: Rows) -> dict[str, Any]:
+    """Return rows as JSON holds them: no pickle, which could run code, comes back from a process that reads strangers' files."""
+    splits = {"train": rows.train, "eval": rows.eval, "test": rows.test}
+    return {
+        "labels": rows.labels,
+        "splits": {name: [split.texts, split.labels.tolist()] for name, split in splits.items() if split is not None},
+        "skipped_by_reason": rows.skipped_by_reason,
+        "rare": rows.rare,
+    }
+
+
+def rows_from_json(content: dict[str, Any]) -> Rows:
+    """Return the rows that `rows_to_json` took apart."""
+    import numpy as np  # deferred like load_rows: the run imports it anyway, after this module
+
+    splits = {name: Split(texts, np.array(labels, np.int64)) for name, (texts, labels) in content["splits"].items()}
+    return Rows(
+        content["labels"],
+        train=splits["train"],
+        eval=splits["eval"],
+        test=splits.get("test"),
+        skipped_by_reason=content["skipped_by_reason"],
+        rare=content["rare"],
+    )
+
+
 def main() -> None:
     """Read the arguments from standard input, and write the rows to standard output."""
-    arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # RowsAhead wrote it
+    name, config, seed, cache = json.load(sys.stdin.buffer)
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the rows
-    rows = read_rows(*arguments)
+    rows = read_rows(name, DataSection.model_validate(config), seed, Path(cache))
     with output:
-        pickle.dump(rows, output, pickle.HIGHEST_PROTOCOL)
+        output.write(json.dumps(rows_to_json(rows)).encode())
 
 
 if __name__ == "__main__":
