@@ -34,7 +34,7 @@ class FusedBody:
         int8: bool = False,
     ) -> None:
         self.embeddings = body.get_submodule("embeddings")
-        self.first_position = architecture.first_position(body.config)
+        self.first_position = architecture.first_position(body.config) if packed else 0
         layers = [body.get_submodule(path) for path in architecture.layer_paths(body.config)]
         heads = body.config.num_attention_heads
         # The last layer computes only each text's first token, which is too little work for int8 to pay off.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-MOST_GRAPHS = 64  # a graph of bert-base takes about 1 MiB beside its tensors, which all graphs share
+MOST_GRAPHS = 64  # each holds its list of kernels; the memory of their tensors is shared
 
 
 @dataclass(frozen=True, slots=True)
