@@ -40,15 +40,15 @@ def class_files(names: Sequence[str]) -> dict[str, ClassFile]:
     folders = {path.parent.name for path in texts}
     are_folders_splits = all(split_of_name(folder) for folder in folders)
     is_one_text = len(folders) > 1 and not are_folders_splits
-    found = {}
+    files = {}
     for path in texts:
         label = path.parent.name if is_one_text else path.stem
         above = path.parent.parent.parts if is_one_text else path.parent.parts
         split = next((split for part in reversed(above) if (split := split_of_name(part))), None)
-        found[str(path)] = ClassFile("" if label.lower() in _NO_LABELS else label, split, is_one_text)
-    if not all(file.split for file in found.values()):
-        found = {name: ClassFile(file.label, None, is_one_text) for name, file in found.items()}
-    return found if _are_labels({file.label for file in found.values()}, is_one_text=is_one_text) else {}
+        files[str(path)] = ClassFile("" if label.lower() in _NO_LABELS else label, split, is_one_text)
+    if not all(file.split for file in files.values()):
+        files = {name: ClassFile(file.label, None, is_one_text) for name, file in files.items()}
+    return files if _are_labels({file.label for file in files.values()}, is_one_text=is_one_text) else {}
 
 
 def _are_labels(labels: set[str], *, is_one_text: bool) -> bool:
