@@ -13,6 +13,7 @@ from engine.data.labelled_rows import Split
 from engine.tasks.folds import assign_folds
 from engine.tasks.multi_label_metrics import (
     FEWEST_POSITIVES,
+    LEAST_LIFT,
     choose_thresholds,
     cross_fit_thresholds,
     multi_label_metrics,
@@ -84,19 +85,27 @@ def test_rows_without_any_label_give_zeros_and_not_nan():
     assert metrics["macro_average_precision"] is None
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_no_threshold_has_a_better_f1_than_the_chosen_one(seed):
+@pytest.mark.parametrize("seed", range(4))
+def test_no_useful_threshold_has_a_better_f1_than_the_chosen_one(seed):
     logits, truth = sample(60, 5, seed)
     probabilities = expit(logits)
     thresholds = choose_thresholds(probabilities, truth)
     for label in range(5):
-        scores = probabilities[:, label]
-        all_f1 = [f1_score(truth[:, label], scores >= cut, zero_division=0) for cut in np.unique(scores)]
-        chosen = f1_score(truth[:, label], scores >= thresholds[label], zero_division=0)
-        if truth[:, label].sum() >= FEWEST_POSITIVES:
-            assert chosen == pytest.approx(max(all_f1), abs=1e-12)
+        scores, own = probabilities[:, label], truth[:, label]
+        cuts = [cut for cut in np.unique(scores) if own[scores >= cut].mean() >= min(0.5, LEAST_LIFT * own.mean())]
+        best = max((f1_score(own, scores >= cut, zero_division=0) for cut in cuts), default=0)
+        if own.sum() >= FEWEST_POSITIVES:
+            assert f1_score(own, scores >= thresholds[label], zero_division=0) == pytest.approx(best, abs=1e-12)
         else:
             assert thresholds[label] == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_label_that_was_not_learned_is_given_to_few_rows(seed):
+    # The best F1 has a cut that gives it to 80 to 100 % of these rows.
+    rng = np.random.default_rng(seed)
+    probabilities, truth = expit(rng.normal(-1.4, 0.5, (2000, 1))), rng.random((2000, 1)) < 0.2
+    assert (probabilities >= choose_thresholds(probabilities, truth)).mean() < 0.1
 
 
 def test_threshold_lies_in_the_middle_of_the_gap_and_nearest_to_a_half_among_equals():
