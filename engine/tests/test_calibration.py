@@ -59,6 +59,13 @@ def test_temperature_is_the_factor_by_which_logits_are_too_large(factor):
     assert fit_temperature(logits, labels) == pytest.approx(factor, rel=0.03)
 
 
+def test_temperature_of_too_many_logits_is_fitted_on_some_of_all_rows(monkeypatch):
+    monkeypatch.setattr(calibration, "MOST_FITTED", 8000)
+    one, many = softmax_sample(20_000, factor=3), sigmoid_sample(20_000, [3, 3])
+    assert fit_temperature(*one) == fit_temperature(one[0][::11], one[1][::11])
+    assert fit_label_temperatures(*many) == pytest.approx([3, 3], rel=0.15)
+
+
 @pytest.mark.parametrize("factor, expected", [(1000, 20), (0.01, 0.05)])
 def test_temperature_stays_within_its_bounds(factor, expected):
     assert fit_temperature(*softmax_sample(5000, factor=factor)) == pytest.approx(expected)
