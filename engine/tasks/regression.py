@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch.nn.functional import huber_loss, mse_loss
 
+from engine.data.labelled_rows import Split
+from engine.tasks.regression_baseline import linear_scores, mean_mae
+from engine.tasks.regression_metrics import regression_metrics, scatter_sample, worst_rows
 from engine.tasks.text_task import TextTask
 
 
@@ -38,6 +41,25 @@ class Task(TextTask):
     def answer_settings(self) -> dict[str, Any]:
         """Return what turns the output into a score in the unit of the data."""
         return {"score_mean": self.mean, "score_deviation": self.deviation}
+
+    def score(self, logits: np.ndarray, split: Split) -> dict[str, Any]:
+        """See TextTask. Errors are in the unit of the data, the loss is that of training."""
+        labels = torch.from_numpy(self._standardise(split.labels).astype(np.float32))
+        loss = float(self.sum_of_losses(torch.from_numpy(logits).float(), labels)) / len(split)
+        return regression_metrics(self.predicted_scores(logits), split.labels, loss)
+
+    def describe(self, logits: np.ndarray) -> dict[str, Any]:
+        """Return the error of always predicting the mean, the worst rows, and true and predicted scores for a plot."""
+        predicted = self.predicted_scores(logits)
+        return {
+            "baseline": {"mean_mae": mean_mae(self.rows.train, self.rows.eval)},
+            "worst": worst_rows(predicted, self.rows.eval),
+            "scatter": scatter_sample(predicted, self.rows.eval.labels),
+        }
+
+    def baseline(self) -> dict[str, float]:
+        """Return the scores of a linear model on word counts."""
+        return linear_scores(self.rows.train, self.rows.eval)
 
     def predicted_scores(self, logits: np.ndarray) -> np.ndarray:
         """Return scores in the unit of the data: (rows,) for logits: (rows, 1)."""

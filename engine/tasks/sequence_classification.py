@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from engine.data.labelled_rows import Split
+from engine.tasks.calibration import softmax_calibration
 from engine.tasks.class_weights import weights_by_label
 from engine.tasks.focal_loss import focal_cross_entropy
 from engine.tasks.linear_baseline import linear_accuracy
@@ -21,9 +22,11 @@ class Task(TextTask):
 
     class_weights: torch.Tensor | None  # of each label in the loss: (labels,); None if all are 1
     weights_on_device: torch.Tensor | None
+    calibration: dict[str, Any]  # of the last evaluation; empty before
 
     def prepare_labels(self) -> None:
         """Compute the weight of each label in the loss."""
+        self.calibration = {}
         setting = self.config.training.class_weights
         self.class_weights = None
         if isinstance(setting, dict):
@@ -63,11 +66,17 @@ class Task(TextTask):
         return classification_metrics(logits, split.labels, self.rows.labels)
 
     def describe(self, logits: np.ndarray) -> dict[str, Any]:
-        """Return the accuracy of the majority class and the worst rows."""
+        """Return the accuracy of the majority class, the worst rows and what calibration changes."""
+        self.calibration = softmax_calibration(logits, self.rows.eval.labels)
         return {
             "baseline": {"majority_accuracy": majority_accuracy(self.rows.train, self.rows.eval)},
             "worst": worst_rows(logits, self.rows.eval, self.rows.labels),
+            "calibration": self.calibration,
         }
+
+    def answer_settings(self) -> dict[str, Any]:
+        """Return the temperature of the logits, and the probability from which on answers are called confident."""
+        return {name: self.calibration[name] for name in ("temperature", "confident_from") if name in self.calibration}
 
     def baseline(self) -> dict[str, float]:
         """Return the accuracy of a linear model on word counts."""

@@ -10,7 +10,7 @@ from django.test import Client
 from engine.config import SAMPLE_MODEL
 from engine.models.base_models import resolve
 from engine.models.weights_hash import hash_base_weights
-from engine.serve.predictor import Prediction
+from engine.serve.answers import Prediction
 from engine.serve.word_importance import measure_word_importance
 from inference.services import predictor, rival
 
