@@ -71,11 +71,13 @@ class Task(TextTask):
         labels = self.rows.eval.labels
         self.calibration = multi_label_calibration(logits, labels)
         # Chosen on probabilities as they are, so that calibration does not change which labels a text gets.
+        temperatures = np.array(self.calibration["temperature"])
         chosen = choose_thresholds(expit(logits.astype(np.float64)), labels)
-        self.thresholds = expit(logit(chosen) / np.array(self.calibration["temperature"])).tolist()
+        self.thresholds = expit(logit(chosen) / temperatures).tolist()
+        cross_fitted = expit(logit(self._cross_fitted(logits, labels)) / temperatures)
         return {
             "baseline": {"majority_micro_f1": majority_micro_f1(self.rows.train, self.rows.eval)},
-            "worst": worst_rows(logits, self.rows.eval, self.rows.labels, self._cross_fitted(logits, labels)),
+            "worst": worst_rows(logits / temperatures, self.rows.eval, self.rows.labels, cross_fitted),
             "calibration": self.calibration,
             "thresholds": dict(zip(self.rows.labels, self.thresholds, strict=True)),
         }

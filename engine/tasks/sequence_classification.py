@@ -70,7 +70,7 @@ class Task(TextTask):
         self.calibration = softmax_calibration(logits, self.rows.eval.labels)
         return {
             "baseline": {"majority_accuracy": majority_accuracy(self.rows.train, self.rows.eval)},
-            "worst": worst_rows(logits, self.rows.eval, self.rows.labels),
+            "worst": worst_rows(logits / self.calibration["temperature"], self.rows.eval, self.rows.labels),
             "calibration": self.calibration,
         }
 
