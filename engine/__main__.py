@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name != config.experiment_name and is_main_process:
             finished = options.results / config.experiment_name
             print(f"{finished} holds a finished run; this one goes to {folder}.", file=sys.stderr)
-        with closing(RowsAhead(data_name, config.data, config.training.seed, options.cache)) as rows:
+        with closing(RowsAhead(data_name, config.data, config.task, config.training.seed, options.cache)) as rows:
             import_libraries()
             train_in_terminal(
                 config.model_copy(update={"experiment_name": name}),

@@ -16,6 +16,40 @@ from engine.errors import ConfigError, Problem
 from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+TaskType = Literal["sequence_classification", "multi_label_classification", "regression", "token_classification"]
+Metric = Literal[
+    "accuracy",
+    "macro_f1",
+    "macro_precision",
+    "macro_recall",
+    "loss",
+    "micro_f1",
+    "subset_accuracy",
+    "macro_average_precision",
+    "mae",
+    "rmse",
+    "r2",
+    "pearson",
+    "spearman",
+    "entity_f1",
+    "entity_precision",
+    "entity_recall",
+]
+# By task type, the metrics that may decide which checkpoint is best; the first one is the default.
+METRICS: dict[TaskType, tuple[Metric, ...]] = {
+    "sequence_classification": ("accuracy", "macro_f1", "macro_precision", "macro_recall", "loss"),
+    "multi_label_classification": ("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
+    "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
+    "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
+}
+LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse"})
+# By task type, the losses that it can be trained with; the first one is the default.
+LOSSES: dict[TaskType, tuple[str, ...]] = {
+    "sequence_classification": ("cross_entropy", "focal"),
+    "multi_label_classification": ("cross_entropy", "focal"),
+    "regression": ("mean_squared", "huber"),
+    "token_classification": ("cross_entropy", "focal"),
+}
 FindingCode = Literal[
     "empty_text",
     "too_short",
@@ -189,6 +223,12 @@ class DataSection(Section):
     )
     dataset_config: str | None = Field(None, max_length=200, description=_("Configuration (subset) of a hub dataset."))
     text_column: str = Field("text", min_length=1, max_length=200, description=_("Name of the text column."))
+    text_pair_column: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description=_("Name of the column of second texts, where a row is a pair of texts."),
+    )
     label_column: str = Field("label", min_length=1, max_length=200, description=_("Name of the label column."))
     split_column: str = Field(
         "split",
@@ -244,6 +284,19 @@ class TrainingSection(Section):
     class_weights: Literal["none", "balanced"] | dict[str, LabelWeight] = Field(
         "none", description=_("Weight of each label in the loss. balanced gives rare labels more weight.")
     )
+    loss: Literal["cross_entropy", "focal", "mean_squared", "huber"] | None = Field(
+        None,
+        description=_(
+            "Loss function. Default: cross_entropy, or mean_squared for regression. focal gives rows that are already "
+            "right less weight; huber is less sensitive to outliers."
+        ),
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, le=10, description=_("Focal loss: strength of the effect. 0 is cross entropy.")
+    )
+    huber_delta: float = Field(
+        1.0, gt=0, le=100, description=_("Huber loss: error in standard deviations above which it grows linearly.")
+    )
     eval_strategy: Literal["epoch", "steps", "no"] = Field(
         "epoch", description=_("When to evaluate the model. It is always evaluated at the end.")
     )
@@ -253,8 +306,12 @@ class TrainingSection(Section):
     )
     save_steps: int = Field(200, ge=1, description=_("Steps between checkpoints if save_strategy is steps."))
     logging_steps: int = Field(10, ge=1, description=_("Steps between two points on the loss curve."))
-    metric_for_best_model: Literal["accuracy", "macro_f1", "macro_precision", "macro_recall", "loss"] = Field(
-        "accuracy", description=_("Metric that decides which checkpoint is best.")
+    metric_for_best_model: Metric = Field(
+        "accuracy",
+        description=_(
+            "Metric that decides which checkpoint is best. Default: accuracy, or micro_f1, rmse or entity_f1 for other task "
+            "types."
+        ),
     )
     early_stopping_patience: int | None = Field(
         None, ge=1, le=1000, description=_("Stop after this many evaluations without improvement. Default: never.")
@@ -314,7 +371,10 @@ class RunConfig(Section):
         ),
         json_schema_extra=_allow_numbers,
     )
-    task: Literal["sequence_classification"] = Field("sequence_classification", description=_("What the model learns."))
+    task: TaskType = Field(
+        "sequence_classification",
+        description=_("What the model learns: one label per text, any number of labels, a score, or entities."),
+    )
     model: ModelSection = Field(default_factory=ModelSection, description=_("Base model."))
     lora: LoraSection = Field(default_factory=LoraSection, description=_("Adapter."))
     data: DataSection = Field(default_factory=DataSection, description=_("Data."))
@@ -357,6 +417,25 @@ class RunConfig(Section):
         """Return the YAML form with all defaults, which `from_yaml` reads back to an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
+    @property
+    def loss(self) -> str:
+        """Return the loss function of the run: the configured one, or the usual one of its task type."""
+        return self.training.loss or LOSSES[self.task][0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_metric(cls, data: Any) -> Any:
+        """Fill in the metric that decides which checkpoint is best, where it is left out: it depends on the task type."""
+        if not isinstance(data, dict) or data.get("task") not in METRICS:
+            return data
+        chosen = {"metric_for_best_model": METRICS[data["task"]][0]}
+        training = data.get("training", {})
+        if isinstance(training, dict):
+            return data | {"training": chosen | training}
+        if isinstance(training, TrainingSection) and "metric_for_best_model" not in training.model_fields_set:
+            return data | {"training": training.model_copy(update=chosen)}
+        return data
+
     @field_validator("experiment_name", mode="before")
     @classmethod
     def _name_as_text(cls, value: object) -> object:
@@ -365,7 +444,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> RunConfig:
-        problems = list(find_contradictions(self))
+        problems = [*find_contradictions(self), *find_unfit_settings(self)]
         if problems:
             raise ContradictionsError(problems)
         return self
@@ -407,3 +486,33 @@ def find_contradictions(config: RunConfig) -> Iterator[Problem]:
     if quantization and training.device in {"cpu", "mps"}:
         message = f"{quantization} needs an NVIDIA GPU, but training.device is {training.device}. Remove one of them."
         yield Problem(quantization, message, code)
+
+
+def find_unfit_settings(config: RunConfig) -> Iterator[Problem]:
+    """Yield the settings that mean nothing for the run's task type."""
+    task = config.task
+    training = config.training
+    code = "contradiction"
+    if training.metric_for_best_model not in METRICS[task]:
+        message = (
+            f"training.metric_for_best_model {training.metric_for_best_model} is no metric of {task}. "
+            f"Choose one of {', '.join(METRICS[task])}."
+        )
+        yield Problem("training.metric_for_best_model", message, code)
+    if config.loss not in LOSSES[task]:
+        message = f"training.loss {config.loss} is no loss of {task}. Choose one of {', '.join(LOSSES[task])}."
+        yield Problem("training.loss", message, code)
+    if config.loss == "focal" and training.label_smoothing_factor:
+        message = "training.loss focal and training.label_smoothing_factor exclude each other. Remove one of them."
+        yield Problem("training.loss", message, code)
+    if task == "regression" and training.class_weights != "none":
+        yield Problem("training.class_weights", "training.class_weights needs labels, and regression has none.", code)
+    if task in {"regression", "multi_label_classification"} and training.label_smoothing_factor:
+        message = f"training.label_smoothing_factor has no meaning for {task}. Remove it."
+        yield Problem("training.label_smoothing_factor", message, code)
+    if task in {"regression", "token_classification"} and config.model.num_labels is not None:
+        message = f"model.num_labels is not used by {task}, whose outputs follow from the data. Remove it."
+        yield Problem("model.num_labels", message, code)
+    if task == "token_classification" and config.data.text_pair_column:
+        message = "data.text_pair_column has no meaning for token_classification, which finds entities in one text. Remove it."
+        yield Problem("data.text_pair_column", message, code)

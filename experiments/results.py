@@ -24,7 +24,7 @@ tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 model = AutoPeftModelForSequenceClassification.from_pretrained(
     folder, num_labels=len(labels), ignore_mismatched_sizes=True, dtype="float32"
 )
-logits = model(**tokenizer("…", return_tensors="pt", truncation=True, max_length={max_length})).logits
+logits = model(**tokenizer("…", return_tensors="pt", truncation=True, max_length={max_length})).logits{calibrated}
 print(labels[logits.argmax().item()])
 """
 
@@ -50,7 +50,9 @@ def plain_peft_code(
     tokenizer_arguments = "folder" if tokenizer in ("", folder) else json.dumps(tokenizer)
     if facts.get("truncation_side") == "left":
         tokenizer_arguments += ', truncation_side="left"'
+    temperature = facts.get("answers", {}).get("temperature")
     program = CODE.format(
+        calibrated="" if temperature is None else f" / {temperature}",
         folder=json.dumps(folder),
         tokenizer=tokenizer_arguments,
         labels=json.dumps(labels, ensure_ascii=False),

@@ -49,6 +49,10 @@ PredictAnswer = inline_serializer(
         "probabilities": serializers.DictField(child=serializers.FloatField()),
         "model": serializers.CharField(),
         "truncated": serializers.BooleanField(),
+        "confident": serializers.BooleanField(
+            allow_null=True,
+            help_text="Whether at least 90 % of held-out rows with such a probability were right; null if not known.",
+        ),
         "timing": serializers.DictField(child=serializers.FloatField()),
     },
 )

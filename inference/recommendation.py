@@ -21,7 +21,7 @@ from experiments.registry.selectors import fitting
 from web.errors import InvalidError, LorasiteError, NotFoundError
 
 from .selectors import Model
-from .services import TEXTS_LIMIT, predict_texts
+from .services import TEXTS_LIMIT, predict_labels
 from .similar import Start, starting_point
 
 SAMPLE = 200  # rows
@@ -126,7 +126,7 @@ def run_measurement(version: ModelVersion, data: Version, rows: Split, sample: i
         if time.monotonic() > deadline:
             break  # the rows are in random order, so those done are a sample too
         chunk = unseen[start : start + TEXTS_LIMIT]
-        predictions = predict_texts(Model.of(version), [rows.texts[i] for i in chunk]).predictions
+        predictions = predict_labels(Model.of(version), [rows.texts[i] for i in chunk])
         # The data may write the same labels in another case, as they may to match at all.
         for prediction, i in zip(predictions, chunk, strict=True):
             right += folded([prediction.labels[prediction.label]]) == folded([rows.labels[i]])

@@ -12,8 +12,9 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
+from engine.serve.answers import Answer, LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError
-from engine.serve.predictor import Prediction, Predictor, TimedPredictions
+from engine.serve.predictor import Predictor, TimedPredictions
 from engine.serve.word_importance import measure_word_importance
 from web.errors import ConflictError, InvalidError, LorasiteError
 
@@ -58,23 +59,40 @@ def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
     return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
 
 
-def format_answer(prediction: Prediction, text: str, model: str, result: TimedPredictions) -> dict[str, Any]:
+def format_answer(prediction: Answer, text: str, model: str, result: TimedPredictions) -> dict[str, Any]:
     """Return an answer in the API's shape. Its times are an equal share of those of the whole request."""
     from engine.data.languages import detect_language  # heavy: the language detector
 
     texts = len(result.predictions)
-    probabilities = zip(prediction.labels, prediction.probabilities, strict=True)
-    return {
-        "label": prediction.label,
-        "probability": round(prediction.probabilities[prediction.label], 4),
+    return format_content(prediction) | {
         "latency_ms": round(result.milliseconds / texts, 2),
         "base_model": result.base_model,
         "language": detect_language(text),
-        "label_name": prediction.labels[prediction.label],
-        "probabilities": {name: round(probability, 4) for name, probability in probabilities},
         "model": model,
         "truncated": prediction.truncated,
+        "confident": prediction.confident,
         "timing": {timing: round(getattr(result, timing) / texts, 2) for timing in TIMINGS},
+    }
+
+
+def format_content(prediction: Answer) -> dict[str, Any]:
+    """Return the part of an answer that depends on the model's task type."""
+    if isinstance(prediction, ScorePrediction):
+        return {"score": round(prediction.score, 4)}
+    by_name = zip(prediction.labels, prediction.probabilities, strict=True)
+    probabilities = {name: round(probability, 4) for name, probability in by_name}
+    if isinstance(prediction, LabelsPrediction):
+        thresholds = zip(prediction.labels, prediction.thresholds, strict=True)
+        return {
+            "labels": list(prediction.chosen),
+            "probabilities": probabilities,
+            "thresholds": {name: round(threshold, 4) for name, threshold in thresholds},
+        }
+    return {
+        "label": prediction.label,
+        "probability": round(prediction.probabilities[prediction.label], 4),
+        "label_name": prediction.labels[prediction.label],
+        "probabilities": probabilities,
     }
 
 
@@ -83,7 +101,7 @@ def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
     (answer,) = predict(user=user, texts=[text], model=model)
     # Without `model`, the best one answered; its words are measured on that one even if another has become the best.
     chosen = choose_model(models_for(user), answer["model"])
-    words = measure_word_importance(lambda texts: predict_texts(chosen, texts).predictions, text, answer["label"])
+    words = measure_word_importance(lambda texts: predict_labels(chosen, texts), text, answer["label"])
     return answer | {
         "words": words,
         "tried": sum(word.weight is not None for word in words),
@@ -126,6 +144,12 @@ def predict_texts(model: Model, texts: list[str]) -> TimedPredictions:
     """Predict the texts; Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
         return predictor().predict(model.folder, texts)
+
+
+def predict_labels(model: Model, texts: list[str]) -> list[Prediction]:
+    """Predict the texts with a model that gives each one label; raises as `predict_texts`."""
+    predictions = predict_texts(model, texts).predictions
+    return [prediction for prediction in predictions if isinstance(prediction, Prediction)]
 
 
 def load(model: Model) -> str:

@@ -42,8 +42,14 @@ def predict_with_plain_peft(folder: Path, texts: list[str], base: Path | None = 
     for text in texts:
         inputs = tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
         with torch.inference_mode():
-            probabilities.append(model(**inputs).logits[0].softmax(-1).tolist())
+            probabilities.append((model(**inputs).logits[0] / temperature_of(folder)).softmax(-1).tolist())
     return probabilities
+
+
+def temperature_of(folder: Path) -> float:
+    """Return what the logits of a final_model folder are divided by before softmax."""
+    answers = json.loads((folder / "lorasite.json").read_text()).get("answers", {})
+    return float(answers.get("temperature", 1.0))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The rows of a run: texts and labels in splits. Needs no library that reads data files."""
+"""The rows of a run: texts and what is to be learned about them, in splits. Needs no library that reads data files."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ SPLIT_NAMES = {
 SKIP_REASONS = {
     "no_text": "without text",
     "no_label": "without a label",
+    "not_a_number": "whose label is no number",
+    "not_a_list": "whose label is no list of labels",
+    "no_spans": "whose label is no list of spans",
     "unknown_split": "with an unknown split name",
     "between_splits": "too similar to rows of two splits",
 }
@@ -34,10 +37,18 @@ SKIP_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Texts and the indexes of their labels, row by row; labels: (rows,) int64."""
+    """Texts and what is to be learned about them, row by row.
+
+    labels: sequence_classification: (rows,) int64, the index of each row's label.
+        multi_label_classification: (rows, labels) bool, whether a row has a label.
+        regression: (rows,) float64, the scores.
+        token_classification: (entities, 4) int64, each entity's row, start, end (in code points) and index of its label.
+    text_pairs: the second text of each row, where a row is a pair of texts.
+    """
 
     texts: list[str]
     labels: np.ndarray
+    text_pairs: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -45,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a run: label names in the order of their indexes, the splits, and what was left out of them.
+    """The rows of a run: label names in the order of their indexes (none for scores), the splits, and what was left out.
 
     skipped_by_reason: rows by the keys of SKIP_REASONS, only those that occur. rare: labels with fewer than two
     training rows.
@@ -66,7 +77,7 @@ class Rows:
                 continue
             content.update(f"{len(split)} rows:".encode())
             content.update(split.labels.tobytes())
-            for text in split.texts:
+            for text in [*split.texts, *(split.text_pairs or ())]:
                 content.update(text.encode("utf-8", "surrogatepass") + b"\0")
         return content.hexdigest()
 

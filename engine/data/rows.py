@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engine.config import DataSection
+from engine.config import DataSection, TaskType
 from engine.data import splits
-from engine.data.labelled_rows import SPLIT_NAMES, Rows, Split, explain_skipped, sort_labels
-from engine.errors import ColumnMissingError, DataUnreadableError, SingleLabelError, TooFewRowsError
+from engine.data.label_columns import LABEL_COLUMNS, LabelColumn, as_json
+from engine.data.labelled_rows import SPLIT_NAMES, Rows, Split, explain_skipped
+from engine.errors import ColumnMissingError, DataUnreadableError, EngineError, SingleLabelError, TooFewRowsError
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
@@ -24,28 +25,36 @@ READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
 }
 
 
-def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
+LISTS_AS_LABELS = ("multi_label_classification", "token_classification")
+
+
+def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequence_classification") -> Rows:
     """Read, clean, split and sample the rows of a data file.
 
-    seed: of the sample that data.train_samples and data.eval_samples take.
+    seed: of the sample that data.train_samples and data.eval_samples take. task: what the label column holds.
 
     Raises DataUnreadableError, ColumnMissingError, SingleLabelError or TooFewRowsError.
     """
+    label_column = LABEL_COLUMNS[task]
     skipped: dict[str, int] = {}
     try:
-        frame = read_columns(path, config)
+        frame = read_columns(path, config, task)
     except pl.exceptions.PanicException as error:  # a BaseException; polars raises it for a date out of range
         message = f"{path.name} has a value that cannot be read: {error}. Correct it, or choose another dataset."
         raise DataUnreadableError(message, field="data.dataset_name") from error
-    frame = _filter_usable(frame, pl.col("text").str.strip_chars() != "", "no_text", skipped)
+    for column in ("text", "text_pair"):
+        if column in frame.columns:
+            frame = _filter_usable(frame, pl.col(column).str.strip_chars() != "", "no_text", skipped)
     frame = _filter_usable(frame, pl.col("label").str.strip_chars() != "", "no_label", skipped)
+    frame = _filter_usable(frame, label_column.usable(frame["label"]), label_column.skip_reason, skipped)
 
-    labels = sort_labels(frame["label"].unique().to_list())
-    _refuse_one_label(labels)
+    labels = label_column.names(frame["label"])
+    if frame.is_empty() or len(labels) < label_column.fewest_labels:
+        raise _too_few_labels_error(labels, frame.is_empty(), task, skipped)
 
     names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
-    every_label_once = frame["label"].is_unique().all()
-    frame = assign_splits(frame, config.eval_fraction, skipped)
+    every_label_once = task == "sequence_classification" and frame["label"].is_unique().all()
+    frame = assign_splits(frame, config.eval_fraction, skipped, label_column)
     train = _sample(frame.filter(split="train"), config.train_samples, seed)
     held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
     test = frame.filter(split="test")
@@ -56,22 +65,26 @@ def load_rows(path: Path, config: DataSection, seed: int) -> Rows:
         elif every_label_once:
             cause = "Every row has a label of its own. Check the label column: a label needs several rows."
         raise _too_few_rows_error(len(train), len(held_out), cause, skipped)
-    _refuse_one_label(train["label"].unique().to_list())
-    counts = dict(train["label"].value_counts().iter_rows())
+    train_labels = label_column.names(train["label"])
+    if len(train_labels) < label_column.fewest_labels:
+        raise _too_few_labels_error(train_labels, False, task, skipped)
+    train_split = _to_split(train, labels, label_column)
+    counts = label_column.counts(train_split.labels, labels)
     return Rows(
         labels=labels,
-        train=_to_split(train, labels),
-        eval=_to_split(held_out, labels),
-        test=_to_split(test, labels) if len(test) else None,
+        train=train_split,
+        eval=_to_split(held_out, labels, label_column),
+        test=_to_split(test, labels, label_column) if len(test) else None,
         skipped_by_reason=skipped,
-        rare=[label for label in labels if counts.get(label, 0) < 2],
+        rare=[label for label, count in zip(labels, counts.tolist(), strict=True) if count < 2],
     )
 
 
-def read_columns(path: Path, config: DataSection) -> pl.DataFrame:
+def read_columns(path: Path, config: DataSection, task: TaskType = "sequence_classification") -> pl.DataFrame:
     """Read a data file by the format that its name promises.
 
-    Returns the columns `text`, `label` and, where the data have them, `split` (null for an unknown name) and `held_out`.
+    Returns the columns `text`, `label`, for pairs `text_pair` and, where the data have them, `split` (null for an unknown
+    name) and `held_out`.
     Raises DataUnreadableError or ColumnMissingError.
     """
     if not path.exists():
@@ -88,13 +101,17 @@ def read_columns(path: Path, config: DataSection) -> pl.DataFrame:
         message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
         raise DataUnreadableError(message, field="data.dataset_name") from error
 
-    for field, name in (("data.text_column", config.text_column), ("data.label_column", config.label_column)):
+    needed = {"text_column": config.text_column, "label_column": config.label_column}
+    if config.text_pair_column is not None:
+        needed["text_pair_column"] = config.text_pair_column
+    for field, name in needed.items():
         if name not in frame.columns:
             message = f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}."
-            raise ColumnMissingError(message, field=field)
+            raise ColumnMissingError(message, field=f"data.{field}")
+    if task in LISTS_AS_LABELS and frame.schema[config.label_column].is_nested():
+        frame = frame.with_columns(as_json(frame[config.label_column]))
     columns = [
-        _as_text(frame, config.text_column, "data.text_column").alias("text"),
-        _as_text(frame, config.label_column, "data.label_column").alias("label"),
+        _as_text(frame, name, f"data.{field}").alias(field.removesuffix("_column")) for field, name in needed.items()
     ]
     # A column without any name of a split says nothing, as if it were not there.
     if config.split_column in frame.columns and not frame[config.split_column].is_null().all():
@@ -110,7 +127,9 @@ def read_columns(path: Path, config: DataSection) -> pl.DataFrame:
         raise DataUnreadableError(message, field="data.dataset_name") from error
 
 
-def assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, int]) -> pl.DataFrame:
+def assign_splits(
+    frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, int], label_column: LabelColumn
+) -> pl.DataFrame:
     """Return the rows with their `split`: as the data name it or, where they name no eval rows, by the rule of splits.py.
 
     The rule then divides the training rows; test rows stay what they are. Rows in no split are counted in `skipped`.
@@ -121,14 +140,20 @@ def assign_splits(frame: pl.DataFrame, eval_fraction: float, skipped: dict[str, 
         frame = _filter_usable(frame, pl.col("split").is_not_null(), "unknown_split", skipped)
         if (frame["split"] == "eval").any():
             return frame
-        train = frame.filter(split="train")
-        test = frame.filter(split="test").select("text", "label", "split")
-    if splits.PLACE_COLUMN not in train.columns or train[splits.PLACE_COLUMN].is_null().all():
-        train = train.with_columns(splits.assign_places(train["text"], train["label"]))
+        train = frame.filter(split="train").drop("split")
+        test = frame.filter(split="test")
+    has_places = splits.PLACE_COLUMN in train.columns
+    # Earlier releases stored places that hold out no row of scores, as each score was a stratum of its own.
+    if not has_places or not train.select(splits.is_held_out(eval_fraction).any()).item():
+        texts = train["text"]
+        if "text_pair" in train.columns:
+            texts = train.select(pl.concat_str("text", "text_pair", separator="\n")).to_series()
+        train = train.with_columns(splits.assign_places(texts, label_column.strata(train["label"])))
     train = _filter_usable(train, pl.col(splits.PLACE_COLUMN).is_not_null(), "between_splits", skipped)
     split = pl.when(splits.is_held_out(eval_fraction)).then(pl.lit("eval")).otherwise(pl.lit("train"))
-    train = train.select("text", "label", split.alias("split"))
-    return train if test is None else pl.concat([train, test])
+    train = train.with_columns(split.alias("split"))
+    columns = [name for name in ("text", "text_pair", "label", "split") if name in train.columns]
+    return train.select(columns) if test is None else pl.concat([train.select(columns), test.select(columns)])
 
 
 def _as_text(frame: pl.DataFrame, name: str, field: str) -> pl.Expr:
@@ -144,7 +169,9 @@ def _as_text(frame: pl.DataFrame, name: str, field: str) -> pl.Expr:
     return (column.fill_nan(None) if kind.is_float() else column).cast(pl.String)
 
 
-def _filter_usable(frame: pl.DataFrame, usable: pl.Expr, reason: str, skipped: dict[str, int]) -> pl.DataFrame:
+def _filter_usable(
+    frame: pl.DataFrame, usable: pl.Expr | pl.Series, reason: str, skipped: dict[str, int]
+) -> pl.DataFrame:
     """Return the usable rows, and count the others in `skipped` under their reason. Null counts as not usable."""
     rows = frame.filter(usable.fill_null(False))
     if len(rows) < len(frame):
@@ -159,10 +186,9 @@ def _sample(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
     return frame[np.sort(np.random.default_rng([seed, 7]).permutation(len(frame))[:limit])]
 
 
-def _to_split(frame: pl.DataFrame, labels: list[str]) -> Split:
-    index_of_label = {label: index for index, label in enumerate(labels)}
-    indexes = np.array([index_of_label[label] for label in frame["label"]], dtype=np.int64)
-    return Split(frame["text"].to_list(), indexes)
+def _to_split(frame: pl.DataFrame, labels: list[str], label_column: LabelColumn) -> Split:
+    text_pairs = frame["text_pair"].to_list() if "text_pair" in frame.columns else None
+    return Split(frame["text"].to_list(), label_column.to_array(frame["label"], labels), text_pairs)
 
 
 def _too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: dict[str, int]) -> TooFewRowsError:
@@ -176,10 +202,17 @@ def _too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: di
     return TooFewRowsError(message, field="data.dataset_name")
 
 
-def _refuse_one_label(labels: list[str]) -> None:
-    """Raise SingleLabelError unless there are at least two labels."""
-    if len(labels) >= 2:
-        return
-    content = f"only the label {labels[0]}" if labels else "no row with a text and a label"
-    message = f"The training rows hold {content}; a classifier needs at least two labels. Check the label column."
-    raise SingleLabelError(message, field="data.label_column")
+def _too_few_labels_error(labels: list[str], no_rows: bool, task: TaskType, skipped: dict[str, int]) -> EngineError:
+    """Return the error for rows that hold fewer labels than the task type needs."""
+    content = f"only the label {labels[0]}" if labels else "no label"
+    if no_rows:
+        content = "no row with a text and a label"
+    remedy = "a classifier needs at least two labels"
+    if task == "token_classification":
+        remedy = "entities need at least one label"
+    elif task == "regression":
+        remedy = "a regression needs a number in each row"
+    message = f"The training rows hold {content}; {remedy}. Check the label column."
+    if skipped:
+        message += f" Rows left out: {explain_skipped(skipped)}."
+    return SingleLabelError(message, field="data.label_column")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.config import DataSection
+from engine.config import DataSection, TaskType
 from engine.data.data_files import find_data_file
 from engine.data.labelled_rows import Rows, Split
 
@@ -21,11 +21,12 @@ from engine.data.labelled_rows import Rows, Split
 class RowsAhead:
     """Rows that another process reads from now on. Call the object to get them, and `close` it in the end.
 
-    name: a data file or a sample dataset. seed: of the sample of rows. cache: the folder where samples are written to.
+    name: a data file or a sample dataset. task: what the labels are.
+    seed: of the sample of rows. cache: the folder where samples are written to.
     """
 
-    def __init__(self, name: str, config: DataSection, seed: int, cache: Path) -> None:
-        self.arguments = (name, config, seed, cache)
+    def __init__(self, name: str, config: DataSection, task: TaskType, seed: int, cache: Path) -> None:
+        self.arguments = (name, config, task, seed, cache)
         self.process: subprocess.Popen[bytes] | None = None
         package_folder = str(Path(__file__).resolve().parents[2])
         import_path = os.pathsep.join([package_folder, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -38,7 +39,7 @@ class RowsAhead:
                 env=os.environ | {"PYTHONPATH": import_path},
                 process_group=0,  # Ctrl-C is for the run alone, which ends this process
             )
-            arguments = [name, config.model_dump(mode="json"), seed, str(cache)]
+            arguments = [name, config.model_dump(mode="json"), task, seed, str(cache)]
             with self.process.stdin:  # type: ignore[union-attr]  # it is a pipe
                 self.process.stdin.write(json.dumps(arguments).encode())  # type: ignore[union-attr]
 
@@ -57,11 +58,11 @@ class RowsAhead:
                 pass
 
 
-def read_rows(name: str, config: DataSection, seed: int, cache: Path) -> Rows:
+def read_rows(name: str, config: DataSection, task: TaskType, seed: int, cache: Path) -> Rows:
     """Return the rows of a data file or a sample dataset; see engine.data.rows.load_rows for the errors."""
     from engine.data.rows import load_rows  # deferred: imports polars, which the process that waits does not need
 
-    return load_rows(find_data_file(name, cache), config, seed)
+    return load_rows(find_data_file(name, cache), config, seed, task)
 
 
 def rows_to_json(rows: Rows) -> dict[str, Any]:
@@ -69,7 +70,11 @@ def rows_to_json(rows: Rows) -> dict[str, Any]:
     splits = {"train": rows.train, "eval": rows.eval, "test": rows.test}
     return {
         "labels": rows.labels,
-        "splits": {name: [split.texts, split.labels.tolist()] for name, split in splits.items() if split is not None},
+        "splits": {
+            name: [split.texts, split.labels.tolist(), str(split.labels.dtype), split.labels.shape, split.text_pairs]
+            for name, split in splits.items()
+            if split is not None
+        },
         "skipped_by_reason": rows.skipped_by_reason,
         "rare": rows.rare,
     }
@@ -79,7 +84,10 @@ def rows_from_json(content: dict[str, Any]) -> Rows:
     """Return the rows that `rows_to_json` took apart."""
     import numpy as np  # deferred like load_rows: the run imports it anyway, after this module
 
-    splits = {name: Split(texts, np.array(labels, np.int64)) for name, (texts, labels) in content["splits"].items()}
+    splits = {
+        name: Split(texts, np.array(labels, dtype).reshape(shape), text_pairs)
+        for name, (texts, labels, dtype, shape, text_pairs) in content["splits"].items()
+    }
     return Rows(
         content["labels"],
         train=splits["train"],
@@ -92,10 +100,10 @@ def rows_from_json(content: dict[str, Any]) -> Rows:
 
 def main() -> None:
     """Read the arguments from standard input, and write the rows to standard output."""
-    name, config, seed, cache = json.load(sys.stdin.buffer)
+    name, config, task, seed, cache = json.load(sys.stdin.buffer)
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the rows
-    rows = read_rows(name, DataSection.model_validate(config), seed, Path(cache))
+    rows = read_rows(name, DataSection.model_validate(config), task, seed, Path(cache))
     with output:
         output.write(json.dumps(rows_to_json(rows)).encode())
 

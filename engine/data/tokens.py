@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,11 +27,13 @@ class Tokens:
     """Token ids of many texts, end to end.
 
     ids: (tokens,) int32; offsets: (texts + 1,) int64, where each text begins; truncated: texts that were too long.
+    types: (tokens,) int8, which of two texts a token belongs to; None for single texts, and for tokenizers without types.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     truncated: int
+    types: np.ndarray | None = None
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -58,26 +60,44 @@ class Tokens:
         rows: (rows,) indexes of texts. pad: the id that fills shorter rows on that side, left or right; the mask is 0
         there and 1 elsewhere.
         """
+        positions, mask = self._places(rows, side)
+        return np.where(mask, self.ids[positions], pad).astype(np.int64), mask.astype(np.int64)
+
+    def padded_types(self, rows: np.ndarray, side: str = "right") -> np.ndarray | None:
+        """Return the token types of some rows in the shape that `padded` gives them, 0 for padding; None without types."""
+        if self.types is None:
+            return None
+        positions, mask = self._places(rows, side)
+        return np.where(mask, self.types[positions], 0).astype(np.int64)
+
+    def _places(self, rows: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for each place in the rectangle of some rows, the position of its token in `ids`, and whether it has one."""
         lengths = self.lengths[rows]
         columns = np.arange(self.padded_length(int(lengths.max())))[None]
         if side == "left":
             columns = columns - (columns.shape[1] - lengths[:, None])
         mask = (columns >= 0) & (columns < lengths[:, None])
         # Outside of a text, positions point at another one, and the mask hides what is read there.
-        positions = np.clip(self.offsets[rows][:, None] + columns, 0, len(self.ids) - 1)
-        return np.where(mask, self.ids[positions], pad).astype(np.int64), mask.astype(np.int64)
+        return np.clip(self.offsets[rows][:, None] + columns, 0, len(self.ids) - 1), mask
 
 
 def tokenise(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path | None = None
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    cache_dir: Path | None = None,
+    text_pairs: Sequence[str] | None = None,
+    token_types: bool = False,
 ) -> Tokens:
     """Return the token ids of `texts`, truncated to max_length with the special tokens kept.
 
     cache_dir: a folder for files of token ids, each named by the hash of all that the ids depend on. A file that is
-    missing or damaged is written again. Raises DiskError if it cannot be written.
+    missing or damaged is written again. text_pairs: the second text of each; of a pair that is too long, the longer text is
+    cut first. token_types: whether the model tells the two texts of a pair apart by them. Raises DiskError if the file
+    cannot be written.
     """
     if cache_dir is None:
-        return _tokenise(texts, tokenizer, max_length)
+        return _tokenise(texts, tokenizer, max_length, text_pairs, token_types)
     # Increase the number in "tokens-2" when the format of the file changes, or what tokenizers are asked for.
     settings = (max_length, tokenizer.truncation_side, tokenizer.split_special_tokens, tokenizer.name_or_path)
     digest = hashlib.sha256(f"tokens-2:{settings}:".encode())
@@ -91,33 +111,50 @@ def tokenise(
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass"))
         digest.update(b"\0")
+    if text_pairs is not None:
+        digest.update(f"pairs:{token_types}:".encode())
+        for text in text_pairs:
+            digest.update(text.encode("utf-8", "surrogatepass"))
+            digest.update(b"\0")
     path = cache_dir / f"{digest.hexdigest()}.safetensors"
     with suppress(OSError, SafetensorError, KeyError):
         arrays = load_file(path)
-        return Tokens(arrays["ids"], arrays["offsets"], int(arrays["truncated"][0]))
-    tokens = _tokenise(texts, tokenizer, max_length)
+        return Tokens(arrays["ids"], arrays["offsets"], int(arrays["truncated"][0]), arrays.get("types"))
+    tokens = _tokenise(texts, tokenizer, max_length, text_pairs, token_types)
     arrays = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
+    if tokens.types is not None:
+        arrays["types"] = tokens.types
     cache_dir.mkdir(parents=True, exist_ok=True)
     write_file(path, lambda draft: save_file(arrays, draft))
     return tokens
 
 
-def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokens:
-    pieces: list[np.ndarray] = []
+def _tokenise(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    text_pairs: Sequence[str] | None,
+    token_types: bool,
+) -> Tokens:
+    settings: dict[str, Any] = {
+        "return_attention_mask": False,
+        "return_token_type_ids": token_types and text_pairs is not None,
+        "verbose": False,
+    }
+    ids: list[np.ndarray] = []
+    types: list[np.ndarray] = []
     truncated = 0
     for start in range(0, len(texts), CHUNK):
         chunk = list(texts[start : start + CHUNK])
-        rows = _encode(chunk, tokenizer, max_length)
+        pairs = None if text_pairs is None else list(text_pairs[start : start + CHUNK])
+        encoded = tokenizer(chunk, pairs, truncation=True, max_length=max_length, **settings)
         # A row of exactly max_length may fit or be truncated; only these few are encoded again to find out.
-        full = [text for text, row in zip(chunk, rows, strict=True) if len(row) == max_length]
+        full = [row for row, row_ids in enumerate(encoded["input_ids"]) if len(row_ids) == max_length]
         if full:
-            truncated += sum(len(row) > max_length for row in _encode(full, tokenizer, None))
-        pieces += [np.asarray(row, dtype=np.int32) for row in rows]
-    offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
-    return Tokens(np.concatenate(pieces), offsets, truncated)
-
-
-def _encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> list[list[int]]:
-    limits = {"truncation": True, "max_length": max_length} if max_length else {"truncation": False}
-    encoded = tokenizer(texts, **limits, return_attention_mask=False, return_token_type_ids=False, verbose=False)
-    return encoded["input_ids"]
+            full_pairs = None if pairs is None else [pairs[row] for row in full]
+            in_full = tokenizer([chunk[row] for row in full], full_pairs, truncation=False, **settings)
+            truncated += sum(len(row_ids) > max_length for row_ids in in_full["input_ids"])
+        ids += [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
+        types += [np.asarray(row, dtype=np.int8) for row in encoded.get("token_type_ids", ())]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+    return Tokens(np.concatenate(ids), offsets, truncated, np.concatenate(types) if types else None)

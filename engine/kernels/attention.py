@@ -131,7 +131,8 @@ def added_to_scores(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
 class PackedTexts:
     """The tokens of texts that lie end to end, and where each is in the rectangle of a padded batch.
 
-    tokens: (3, tokens) int64 with the id, the position in its text and the place in the rectangle of each token.
+    tokens: (3, tokens) int64 with the id, the position in its text and the place in the rectangle of each token; for pairs of
+    texts, which are told apart by them, its type is a fourth.
     offsets: where each text starts, and the end of the last one: (texts + 1,) int32, as flash attention takes them.
     mask: see Batch; it also holds the numbers of rows and columns of the rectangle.
     """
@@ -141,15 +142,24 @@ class PackedTexts:
     mask: Tensor
 
     @classmethod
-    def pack(cls, input_ids: Tensor, attention_mask: Tensor, dtype: torch.dtype) -> PackedTexts:
-        """Pack ids: (rows, length), with a mask that is 1 for tokens and 0 for padding.
+    def pack(
+        cls, input_ids: Tensor, attention_mask: Tensor, dtype: torch.dtype, token_type_ids: Tensor | None = None
+    ) -> PackedTexts:
+        """Pack ids: (rows, length), with a mask that is 1 for tokens and 0 for padding, and perhaps types.
 
-        Both are on the CPU: where tokens lie depends on values, for which a GPU would have to finish all its work first.
+        All are on the CPU: where tokens lie depends on values, for which a GPU would have to finish all its work first.
         """
         # numpy, because torch takes a hundred times as long to wake its threads for so little.
         is_token = attention_mask.numpy().astype(bool)
         positions = (is_token.cumsum(1) - 1)[is_token]
-        tokens = np.stack((input_ids.numpy()[is_token], positions, is_token.ravel().nonzero()[0]))
+        tokens = np.stack(
+            (
+                input_ids.numpy()[is_token],
+                positions,
+                is_token.ravel().nonzero()[0],
+                *(() if token_type_ids is None else (token_type_ids.numpy()[is_token],)),
+            )
+        )
         offsets = np.concatenate(([0], is_token.sum(1).cumsum())).astype(np.int32)
         return cls(torch.from_numpy(tokens), torch.from_numpy(offsets), added_to_scores(attention_mask, dtype))
 
@@ -163,7 +173,7 @@ class PackedTexts:
         length = -(-columns // ROUNDED_LENGTH) * ROUNDED_LENGTH
         count = self.tokens.shape[1]
         step = max(1, 2 ** (count.bit_length() - 4))  # at most an eighth of the tokens, so of rows × length
-        tokens = np.zeros((3, count + -count % step), dtype=np.int64)
+        tokens = np.zeros((len(self.tokens), count + -count % step), dtype=np.int64)
         tokens[:, :count] = self.tokens.numpy()
         row, column = np.divmod(tokens[2, :count], columns)
         tokens[2, :count] = row * length + column
@@ -186,7 +196,8 @@ class PackedBatch:
     """
 
     def __init__(self, texts: PackedTexts, flash: bool) -> None:
-        self.ids, self.positions, self.places = texts.tokens
+        self.ids, self.positions, self.places = texts.tokens[:3]
+        self.types = texts.tokens[3] if len(texts.tokens) > 3 else None
         self.offsets = texts.offsets
         self.mask: Tensor | None = texts.mask
         self.rows, self.length = texts.mask.shape[0], texts.mask.shape[-1]

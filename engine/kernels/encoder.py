@@ -45,33 +45,37 @@ class FusedBody:
         self.packed = packed
         self.flash = not deterministic and has_flash_attention(self.device, self.dtype, len(weight) // heads)
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the states after the last layer: (rows, length, width)."""
-        hidden, batch = self.embed(input_ids, attention_mask)
+        hidden, batch = self.embed(input_ids, attention_mask, token_type_ids)
         for layer in self.layers:
             hidden = layer(hidden, batch, training=False)
         return batch.rectangle(hidden)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Batch]:
+    def embed(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Batch]:
         """Return the first layer's input: (tokens, width), and the batch."""
         if self.packed:
-            return self.embed_packed(
-                PackedTexts.pack(input_ids.cpu(), attention_mask.cpu(), self.dtype).to(self.device)
-            )
+            types = None if token_type_ids is None else token_type_ids.cpu()
+            texts = PackedTexts.pack(input_ids.cpu(), attention_mask.cpu(), self.dtype, types)
+            return self.embed_packed(texts.to(self.device))
+        types_of_pairs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         with torch.no_grad():
-            hidden = self.embeddings(input_ids=input_ids).flatten(0, 1)
+            hidden = self.embeddings(input_ids=input_ids, **types_of_pairs).flatten(0, 1)
         return hidden, PaddedBatch.of(attention_mask, self.dtype)
 
     def embed_packed(self, texts: PackedTexts) -> tuple[Tensor, Batch]:
         """Return the first layer's input: (tokens, width), and the batch, for texts on the encoder's device."""
         batch = PackedBatch(texts, self.flash)
         positions = batch.positions[None] + self.first_position
+        types_of_pairs = {} if batch.types is None else {"token_type_ids": batch.types[None]}
         with torch.no_grad():
-            return self.embeddings(input_ids=batch.ids[None], position_ids=positions)[0], batch
+            return self.embeddings(input_ids=batch.ids[None], position_ids=positions, **types_of_pairs)[0], batch
 
 
 class FusedForward:
-    """A classifier with a LoRA adapter: (rows, length) ids and mask → (rows, labels) logits."""
+    """A classifier with a LoRA adapter: (rows, length) ids, mask and perhaps token types → (rows, labels) logits."""
 
     def __init__(self, model: Any, body: FusedBody, run_head: Callable[[Any, Tensor], Tensor]) -> None:
         self.model = model
@@ -80,9 +84,9 @@ class FusedForward:
         groups = [group for layer in body.layers for group in layer.groups]
         self.rounded_adapters = [adapter for group in groups for adapter in group.rounded_adapters]
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the logits. They have gradients for the adapter and the head when the model is in training mode."""
-        return self.logits(*self.body.embed(input_ids, attention_mask))
+        return self.logits(*self.body.embed(input_ids, attention_mask, token_type_ids))
 
     def packed_logits(self, texts: PackedTexts) -> Tensor:
         """Return the logits of packed texts, as a call does; waits for nothing that the device computes."""

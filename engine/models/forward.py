@@ -12,14 +12,16 @@ Forward = Callable[..., Tensor]
 
 
 def plain_forward(model: nn.Module, max_length: int) -> Forward:
-    """Return a classifier's own forward pass: (rows, length) ids and mask → (rows, labels) logits.
+    """Return a model's own forward pass: (rows, length) ids, mask and perhaps token types → logits.
 
-    max_length: tokens of the longest text that it will get. Ids and mask may be on any device.
+    The logits are (rows, labels), or (rows, length, labels) for token classification.
+    max_length: tokens of the longest text that it will get. Ids, mask and types may be on any device.
     """
     device = next(model.parameters()).device
 
-    def forward(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)).logits
+    def forward(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids.to(device)}
+        logits: Tensor = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), **types).logits
         return logits
 
     switching: list[Any] = [module for module in model.modules() if hasattr(module, "set_attention_type")]
@@ -41,7 +43,7 @@ def _forward_by_attention(forward: Forward, body: Any, longest_in_full: int, blo
     texts of equally many blocks are computed together.
     """
 
-    def grouped(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def grouped(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         lengths = attention_mask.sum(1)
         blocks = torch.where(lengths <= longest_in_full, 0, (lengths + block_size - 1) // block_size)
         order: list[Tensor] = []
@@ -50,7 +52,8 @@ def _forward_by_attention(forward: Forward, body: Any, longest_in_full: int, blo
             rows = (blocks == count).nonzero()[:, 0]
             longest = int(lengths[rows].max())
             body.set_attention_type("block_sparse" if count else "original_full")
-            outputs.append(forward(input_ids=input_ids[rows, :longest], attention_mask=attention_mask[rows, :longest]))
+            types = None if token_type_ids is None else token_type_ids[rows, :longest]
+            outputs.append(forward(input_ids[rows, :longest], attention_mask[rows, :longest], types))
             order.append(rows)
         return torch.cat(outputs)[torch.cat(order).argsort()]
 

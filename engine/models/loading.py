@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+HeadKind = Literal["sequence", "token"]  # outputs for each text, or for each of its tokens
 ATTENTION_NAMES = ("attention", "attn", "Wqkv")
 QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
 
@@ -43,19 +44,19 @@ def load_encoder(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
     return model.to(plan.device).eval()
 
 
-def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan) -> tuple[PreTrainedModel, Head]:
-    """Load a base model for training, with a head for `labels`, in the plan's precision.
+def load_classifier(
+    folder: Path, name: str, labels: list[str], plan: DevicePlan, head: HeadKind = "sequence"
+) -> tuple[PreTrainedModel, Head]:
+    """Load a base model for training, with a head that has an output for each of `labels`, in the plan's precision.
 
     Returns the model and what its head is. Raises BaseModelUnavailableError unless all weights outside of the head come
     from the base model's files and are sound.
     """
-    from transformers import AutoModelForSequenceClassification
-
     config = read_config(folder, name)
     check_type(config, name)
     with _base_model_errors(folder, name):
         model, loading = _load_weights(
-            AutoModelForSequenceClassification,
+            _auto_class(head),
             folder,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
@@ -64,23 +65,23 @@ def load_classifier(folder: Path, name: str, labels: list[str], plan: DevicePlan
             dtype=plan.dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            **quantization_options(folder, plan),
+            **quantization_options(folder, plan, head),
         )
     check_loading(model, loading, name)
     check_values(model, name)
     return model, settle_head(model, labels, config, loading)
 
 
-def load_classifier_to_serve(folder: Path, label_count: int | None = None) -> tuple[PreTrainedModel, set[str]]:
+def load_classifier_to_serve(
+    folder: Path, label_count: int | None = None, head: HeadKind = "sequence"
+) -> tuple[PreTrainedModel, set[str]]:
     """Load a base model in fp32; return it and the paths of the modules whose weights its files lack.
 
     label_count: replaces the base model's own number of labels, and with it a head of another size.
     """
-    from transformers import AutoModelForSequenceClassification
-
     label_options = {} if label_count is None else {"num_labels": label_count, "ignore_mismatched_sizes": True}
     model, loading = _load_weights(
-        AutoModelForSequenceClassification, folder, dtype=torch.float32, output_loading_info=True, **label_options
+        _auto_class(head), folder, dtype=torch.float32, output_loading_info=True, **label_options
     )
     return model, {str(key).rpartition(".")[0] for key in loading["missing_keys"]}
 
@@ -90,6 +91,16 @@ def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(folder), use_safetensors=True)
+
+
+def _auto_class(head: HeadKind) -> Any:
+    """Return the class of transformers that loads a base model with this kind of head."""
+    import transformers
+
+    return {
+        "sequence": transformers.AutoModelForSequenceClassification,
+        "token": transformers.AutoModelForTokenClassification,
+    }[head]
 
 
 def _load_weights(auto_class: Any, folder: Path, **options: Any) -> Any:
@@ -127,35 +138,33 @@ def silence_transformers() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
-def quantization_options(folder: Path, plan: DevicePlan) -> dict[str, Any]:
+def quantization_options(folder: Path, plan: DevicePlan, head: HeadKind = "sequence") -> dict[str, Any]:
     """Return from_pretrained's options for frozen weights in 8 or 4 bits (arXiv 2208.07339, 2305.14314); none without them.
 
     The modules of the head keep full precision: a new head is trained.
     """
     if plan.quantization is None:
         return {}
-    from transformers import (
-        AutoConfig,
-        AutoModelForSequenceClassification,
-        BitsAndBytesConfig,
-    )  # deferred: takes seconds
+    from transformers import AutoConfig, BitsAndBytesConfig  # deferred: takes seconds
 
     model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):  # modules and names only, no weights
-        model = AutoModelForSequenceClassification.from_config(model_config)
+        model = _auto_class(head).from_config(model_config)
     body = model.base_model_prefix
-    head = [name for name, _module in model.named_children() if name != body]
+    head_modules = [name for name, _module in model.named_children() if name != body]
     config = BitsAndBytesConfig(
         load_in_8bit=plan.quantization == "load_in_8bit",
         load_in_4bit=plan.quantization == "load_in_4bit",
-        llm_int8_skip_modules=[*head, f"{body}.pooler"],
+        llm_int8_skip_modules=[*head_modules, f"{body}.pooler"],
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=plan.dtype,
     )
     return {"quantization_config": config, "device_map": {"": str(plan.device)}}
 
 
-def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: str, seed: int) -> PeftModel:
+def add_adapter(
+    model: nn.Module, config: LoraSection, head: Head, base_model: str, seed: int, kind: HeadKind = "sequence"
+) -> PeftModel:
     """Put a new LoRA adapter on a model, with its trained parameters in fp32 and dropout only where it trains something.
 
     head: its modules are trained in full and saved with the adapter.
@@ -169,7 +178,7 @@ def add_adapter(model: nn.Module, config: LoraSection, head: Head, base_model: s
     torch.manual_seed(seed)
     targets = target_modules(model, config)
     lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.TOKEN_CLS if kind == "token" else TaskType.SEQ_CLS,
         r=config.r,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float works too
         lora_dropout=config.lora_dropout,

@@ -48,7 +48,8 @@ POSITIONS_AFTER_PADDING = {
 class TextEncoding:
     """A base model's tokenizer, and how its batches are made.
 
-    max_length: tokens of the longest text. padding_id: fills shorter rows, on `padding_side`.
+    max_length: tokens of the longest text. padding_id: fills shorter rows, on `padding_side`. token_types: whether the model
+    tells the two texts of a pair apart by the type of each token.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TextEncoding:
     max_length: int
     padding_id: int
     padding_side: Side
+    token_types: bool
     notices: list[Notice]
 
     def facts(self, tokens: Tokens) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class TextEncoding:
             "truncation_side": self.tokenizer.truncation_side,
             "padding_side": self.padding_side,
             "padding_id": self.padding_id,
+            "token_types": self.token_types,
             "unknown_token_share": self.unknown_token_share(tokens),
         }
 
@@ -105,7 +108,9 @@ def prepare_encoding(folder: Path, name: str, longest_wanted: int) -> TextEncodi
             f"{name} takes no longer ones."
         )
         notices.append(Notice("warning", "max_length_lowered", message))
-    return TextEncoding(name, tokenizer, max_length, _padding_id(tokenizer, name), padding_side(config), notices)
+    token_types = has_token_types(config) and "token_type_ids" in tokenizer.model_input_names
+    padding_id = _padding_id(tokenizer, name)
+    return TextEncoding(name, tokenizer, max_length, padding_id, padding_side(config), token_types, notices)
 
 
 def load_tokenizer(folder: Path, name: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -143,6 +148,11 @@ def padding_side(config: PretrainedConfig) -> Side:
     Every classifier finds a text's first token, or its last one that is no padding; only XLNet's reads the last position.
     """
     return "left" if getattr(config, "summary_type", None) == "last" else "right"
+
+
+def has_token_types(config: PretrainedConfig) -> bool:
+    """Return whether a model has an embedding for the tokens of a second text. XLNet's is in its attention."""
+    return (getattr(config, "type_vocab_size", None) or 0) > 1 or config.model_type == "xlnet"
 
 
 def set_padding_id(model: PreTrainedModel, padding_id: int) -> None:

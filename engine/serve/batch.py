@@ -13,17 +13,21 @@ if TYPE_CHECKING:  # importing torch takes a second, and a web process may never
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """One text. `adapter` is None if the model that computes it has its adapter merged."""
+    """One text, or a pair of texts. `adapter` is None if the model that computes it has its adapter merged.
+
+    types: of each token, which text of a pair it belongs to; None for single texts, and for models without token types.
+    """
 
     ids: list[int]
     adapter: ServedAdapter | None = None
+    types: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
     """A model's output for one text, on the CPU: a GPU would have to be waited for with every number that is read.
 
-    logits: (labels,); features: (width,), the input of the head's last layer.
+    logits: (outputs,); features: (width,), the input of the head's last layer.
     """
 
     logits: Tensor

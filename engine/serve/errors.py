@@ -4,6 +4,7 @@ EngineError
 ├── ModelUnreadableError      model_unreadable
 │   └── ModelTooLargeError    model_too_large
 ├── PredictionFailedError     prediction_failed
+├── WrongInputError           wrong_input
 └── BusyError                 busy
 """
 
@@ -28,6 +29,12 @@ class PredictionFailedError(EngineError):
     """The model is loaded, but has no answer to these texts. The message says why, in words for a person."""
 
     code = "prediction_failed"
+
+
+class WrongInputError(EngineError):
+    """The model takes pairs of texts and got single ones, or the other way round."""
+
+    code = "wrong_input"
 
 
 class BusyError(EngineError):

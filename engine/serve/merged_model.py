@@ -26,7 +26,7 @@ class MergedModel:
     """
 
     def __init__(self, folder: Path, base: Path, info: ModelInfo, padding_id: int | None, device: torch.device) -> None:
-        base_model, _missing = load_classifier_to_serve(base, len(info.labels))
+        base_model, _missing = load_classifier_to_serve(base, info.outputs, info.head)
         merged: Any = attach_adapter(base_model, folder).merge_and_unload()
         model = merged.to(device).eval()
         self.padding_id: int = (model.config.get_text_config().pad_token_id or 0) if padding_id is None else padding_id
@@ -44,9 +44,11 @@ class MergedModel:
         longest = max(len(row.ids) for row in rows)
         ids = [self._fill(row.ids, self.padding_id, longest) for row in rows]
         mask = [self._fill([1] * len(row.ids), 0, longest) for row in rows]
-        logits = self.forward(
-            input_ids=torch.tensor(ids, device=self.device), attention_mask=torch.tensor(mask, device=self.device)
-        ).float()
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if any(row.types for row in rows):
+            inputs["token_type_ids"] = [self._fill(row.types or [0] * len(row.ids), 0, longest) for row in rows]
+        tensors = {name: torch.tensor(values, device=self.device) for name, values in inputs.items()}
+        logits = self.forward(**tensors).float()
         return [RowOutput(row) for row in logits.cpu()]  # one transfer for all
 
     def _fill(self, values: list[int], filler: int, length: int) -> list[int]:

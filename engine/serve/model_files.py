@@ -6,10 +6,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from engine.config import TaskType
 from engine.models.weights_hash import hash_base_weights
 from engine.serve.errors import ModelUnreadableError
+
+if TYPE_CHECKING:
+    from engine.models.loading import HeadKind
 
 # PEFT's names.
 WEIGHTS = "adapter_model.safetensors"
@@ -21,24 +25,57 @@ MOST_HEADER_BYTES = 10 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """lorasite.json of a final model."""
+    """lorasite.json of a final model. Models of earlier releases lack what has a default here.
+
+    outputs: numbers that the model computes for a text, or for a token. text_pairs: whether it takes two texts at once;
+    token_types: whether it tells them apart by token types. temperature, temperatures: what logits are divided by, one for
+    all labels or one for each. thresholds: probability from which on a text has a label. confident_from: probability from
+    which on answers are called confident. score_mean, score_deviation: of the training rows, in which scores are counted.
+    """
 
     base_model: str
     revision: str | None
     labels: tuple[str, ...]
     max_length: int
-    base_model_hash: str | None = None  # None in models of releases that did not store it
+    base_model_hash: str | None = None
+    task: TaskType = "sequence_classification"
+    outputs: int = 0
+    text_pairs: bool = False
+    token_types: bool = False
+    temperature: float = 1.0
+    temperatures: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    confident_from: float | None = None
+    score_mean: float = 0.0
+    score_deviation: float = 1.0
+
+    @property
+    def head(self) -> HeadKind:
+        """Return the kind of the model's head: outputs for each text, or for each of its tokens."""
+        return "token" if self.task == "token_classification" else "sequence"
 
 
 def read_info(folder: Path) -> ModelInfo:
     """Read lorasite.json. Raises OSError, ValueError or KeyError if it is missing or incomplete."""
     content = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
+    labels = tuple(content["labels"])
+    calibration = content.get("answers", {})
     return ModelInfo(
         base_model=content["base_model"],
         revision=content.get("revision"),
-        labels=tuple(content["labels"]),
+        labels=labels,
         max_length=content["max_length"],
         base_model_hash=content.get("base_model_hash"),
+        task=content.get("task", "sequence_classification"),
+        outputs=len(content.get("id2label") or labels),
+        text_pairs=content.get("text_pairs", False),
+        token_types=content.get("token_types", False),
+        temperature=calibration.get("temperature", 1.0),
+        temperatures=tuple(calibration.get("temperatures", ())),
+        thresholds=tuple(calibration.get("thresholds", ())),
+        confident_from=calibration.get("confident_from"),
+        score_mean=calibration.get("score_mean", 0.0),
+        score_deviation=calibration.get("score_deviation", 1.0),
     )
 
 

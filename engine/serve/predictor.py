@@ -17,12 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.models.base_models import resolve
+from engine.serve.answers import Answer, make_answer
 from engine.serve.batch import BatchRow
 from engine.serve.batching_queue import BatchingQueue
-from engine.serve.errors import BusyError, ModelTooLargeError, ModelUnreadableError, PredictionFailedError
+from engine.serve.errors import (
+    BusyError,
+    ModelTooLargeError,
+    ModelUnreadableError,
+    PredictionFailedError,
+    WrongInputError,
+)
 from engine.serve.model_cache import CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
-from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
+from engine.serve.tokenizer import EncodedText, ServedTokenizer, tokenizer_key
 from engine.waiting_threads import others_need_cores, watch_other_programs
 
 if TYPE_CHECKING:
@@ -39,21 +46,10 @@ TIMEOUT = 60.0  # seconds after which a caller gives up
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """A model's answer to one text. label: index of the likeliest one; probabilities: one per label, in their order."""
-
-    label: int
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    truncated: bool
-    features: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class TimedPredictions:
     """Predictions in the order of the texts, and the milliseconds that each stage took for all of them."""
 
-    predictions: list[Prediction]
+    predictions: list[Answer]
     base_model: str
     tokenize_ms: float
     queue_ms: float
@@ -73,6 +69,17 @@ class LoadedModel:
     tokenizer: ServedTokenizer
     model: BatchModel
     adapter: ServedAdapter | None
+
+    def encode(self, texts: list[str], text_pairs: list[str] | None) -> list[EncodedText]:
+        """Return the tokens of texts, or of pairs of texts. Raises WrongInputError unless the model takes such."""
+        if self.info.text_pairs != (text_pairs is not None):
+            wanted = "pairs of texts" if self.info.text_pairs else "single texts"
+            raise WrongInputError(f"it was trained on {wanted}")
+        return self.tokenizer.encode(texts, self.info.max_length, text_pairs, self.info.token_types)
+
+    def rows(self, encoded: list[EncodedText]) -> list[BatchRow]:
+        """Return what the model computes."""
+        return [BatchRow(text.ids, self.adapter, text.types) for text in encoded]
 
 
 class Predictor:
@@ -98,40 +105,37 @@ class Predictor:
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_free_cores)
 
-    def predict(self, folder: Path, texts: list[str]) -> TimedPredictions:
-        """Predict each text with the model in a final_model folder, and wait for the answer.
+    def predict(self, folder: Path, texts: list[str], text_pairs: list[str] | None = None) -> TimedPredictions:
+        """Predict each text, or pair of texts, with the model in a final_model folder, and wait for the answer.
 
         May be called from many threads: their texts are computed in common batches. Raises ModelUnreadableError if the
         model can't be loaded, ModelTooLargeError if it needs more than the memory limit, BusyError if it can't answer soon,
-        PredictionFailedError if it has no answer to one of the texts.
+        WrongInputError if it was trained on pairs and gets single texts or the other way round, PredictionFailedError if it
+        has no answer to one of the texts.
         """
         with self._loaded(folder) as loaded, answer_errors():
             started = time.perf_counter()
-            encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
+            encoded = loaded.encode(texts, text_pairs)
             tokenized = time.perf_counter()
-            rows = [BatchRow(ids, loaded.adapter) for ids, _truncated in encoded]
-            request = self.queue.compute(loaded.model, rows, TIMEOUT)
+            request = self.queue.compute(loaded.model, loaded.rows(encoded), TIMEOUT)
         require_finite(request.outputs)
-        predictions = []
-        for output, (_ids, truncated) in zip(request.outputs, encoded, strict=True):
-            probabilities = tuple(output.logits.float().softmax(-1).tolist())
-            likeliest = probabilities.index(max(probabilities))
-            predictions.append(Prediction(likeliest, loaded.info.labels, probabilities, truncated, output.features))
         return TimedPredictions(
-            predictions,
+            [
+                make_answer(output, loaded.info, text.truncated)
+                for output, text in zip(request.outputs, encoded, strict=True)
+            ],
             loaded.info.base_model,
             tokenize_ms=1000 * (tokenized - started),
             queue_ms=1000 * (request.started_at - request.queued_at),
             compute_ms=1000 * (request.ended_at - request.started_at),
         )
 
-    def logits(self, folder: Path, texts: list[str]) -> torch.Tensor:
-        """Return the logits of texts, computed as one batch by the calling thread: (texts, labels). Raises as `predict`."""
+    def logits(self, folder: Path, texts: list[str], text_pairs: list[str] | None = None) -> torch.Tensor:
+        """Return the logits of texts, computed as one batch by the calling thread: (texts, outputs). Raises as `predict`."""
         import torch  # deferred: takes a second
 
         with self._loaded(folder) as loaded, answer_errors():
-            encoded = loaded.tokenizer.encode(texts, loaded.info.max_length)
-            outputs = loaded.model.outputs([BatchRow(ids, loaded.adapter) for ids, _truncated in encoded])
+            outputs = loaded.model.outputs(loaded.rows(loaded.encode(texts, text_pairs)))
         require_finite(outputs)
         return torch.stack([output.logits for output in outputs]).float().cpu()
 
@@ -193,7 +197,8 @@ class Predictor:
                 f"{self.cache.limit // MIB} MiB (SERVE_MEMORY_MB)"
             )
         architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
-        if architecture is None or not can_share_base(folder, architecture):
+        shares = architecture is not None and info.head == "sequence" and can_share_base(folder, architecture)
+        if not shares:
             return own_bytes + base_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, None)
         return own_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, architecture)
 
@@ -228,7 +233,7 @@ class Predictor:
             base_entry = self.cache.acquire(base_key, fp32_bytes(base), lambda _: SharedBaseModel(base, shared, device))
             entry.needs.append(base_entry)
             model = base_entry.value
-            adapter = load_adapter(folder, base_entry.value, len(info.labels))
+            adapter = load_adapter(folder, base_entry.value, info.outputs)
         # An earlier release may have trained with a longer text than the model has positions for.
         max_length = min(info.max_length, model.longest_text or info.max_length)
         return LoadedModel(replace(info, max_length=max_length), tokenizer.value, model, adapter)

@@ -78,17 +78,22 @@ class SharedLayer:
 class TokenLayout:
     """The tokens of texts, and where they lie: end to end, and in the padded rectangle that attention needs.
 
-    ids, positions: of each token. first_tokens: the index of each text's first one.
+    ids, positions, types: of each token. first_tokens: the index of each text's first one.
     """
 
-    def __init__(self, texts: Sequence[list[int]], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[BatchRow], device: torch.device) -> None:
+        texts = [row.ids for row in rows]
         lengths = [len(ids) for ids in texts]
         self.rectangle = Rectangle(lengths, device)
         length_of_text = torch.tensor(lengths)
         ids = torch.tensor([token for ids in texts for token in ids])
         first_tokens = length_of_text.cumsum(0) - length_of_text
         positions = torch.arange(len(ids)) - first_tokens.repeat_interleave(length_of_text)
-        self.ids, self.positions, self.first_tokens = move_together([ids, positions, first_tokens], device)
+        arrays = [ids, positions, first_tokens]
+        if any(row.types for row in rows):
+            arrays.append(torch.tensor([kind for row in rows for kind in row.types or [0] * len(row.ids)]))
+        self.ids, self.positions, self.first_tokens, *types = move_together(arrays, device)
+        self.types = types[0] if types else None
         # Added to the scores, (texts, 1, 1, longest); None without padding.
         self.attention_mask = _attention_mask(length_of_text, device) if self.rectangle.is_padded else None
 
@@ -143,13 +148,15 @@ class SharedBaseModel:
         """Return the outputs in the order of `rows`, on the CPU."""
         order = sorted(range(len(rows)), key=lambda i: _place(rows[i]))
         adapters = [_adapter_of(rows[i]) for i in order]
-        texts = [rows[i].ids for i in order]
         layouts = [adapter.layout for adapter in adapters]
-        token_parts = self._split(adapters, layouts, [len(ids) for ids in texts])
-        text_parts = self._split(adapters, layouts, [1] * len(texts))
-        head_parts = self._split(adapters, [adapter.head_layout for adapter in adapters], [1] * len(texts))
-        layout = TokenLayout(texts, self.device)
-        x = self.embeddings(input_ids=layout.ids[None], position_ids=layout.positions[None] + self.first_position)[0]
+        token_parts = self._split(adapters, layouts, [len(rows[i].ids) for i in order])
+        text_parts = self._split(adapters, layouts, [1] * len(order))
+        head_parts = self._split(adapters, [adapter.head_layout for adapter in adapters], [1] * len(order))
+        layout = TokenLayout([rows[i] for i in order], self.device)
+        places = {"input_ids": layout.ids[None], "position_ids": layout.positions[None] + self.first_position}
+        if layout.types is not None:
+            places["token_type_ids"] = layout.types[None]
+        x = self.embeddings(**places)[0]
         if self.embedding_projection is not None:
             x = self.embedding_projection(x, token_parts)
         for layer in self.layers[:-1]:

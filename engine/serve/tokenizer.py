@@ -43,6 +43,15 @@ class TokenizerSettings:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """A text, or a pair of texts, as token ids with their special tokens. types: see BatchRow."""
+
+    ids: list[int]
+    truncated: bool
+    types: list[int] | None = None
+
+
 class ServedTokenizer:
     """A final model's tokenizer: the fast one of tokenizer.json, or without that file the slow one of transformers.
 
@@ -70,23 +79,59 @@ class ServedTokenizer:
             self._slow = load_tokenizer(folder, "the model")
             self.padding_id = self._slow.pad_token_id
 
-    def encode(self, texts: list[str], max_length: int) -> list[tuple[list[int], bool]]:
-        """Return each text's ids with its special tokens, at most max_length, and whether the text was truncated."""
+    def encode(
+        self, texts: list[str], max_length: int, text_pairs: list[str] | None = None, token_types: bool = False
+    ) -> list[EncodedText]:
+        """Return each text's ids with its special tokens, at most max_length.
+
+        text_pairs: the second text of each. token_types: whether the model tells the two apart by types.
+        """
+        wants_types = token_types and text_pairs is not None
         if self._fast is None:
-            # transformers sets truncation on the tokenizer, hence the lock.
-            with self._lock:
-                one_more = self._slow(texts, truncation=True, max_length=max_length + 1)["input_ids"]
-                ids_of_texts = self._slow(texts, truncation=True, max_length=max_length)["input_ids"]
-            return [(ids, len(longer) > max_length) for ids, longer in zip(ids_of_texts, one_more, strict=True)]
+            return self._encode_slowly(texts, max_length, text_pairs, wants_types)
         # Truncation and padding are settings of the tokenizer itself, so threads must not use them: cut by hand.
-        most_tokens = max_length - self._fast.num_special_tokens_to_add(False)
+        most_tokens = max_length - self._fast.num_special_tokens_to_add(text_pairs is not None)
+        first_texts = self._fast.encode_batch(texts, add_special_tokens=False)
+        second_texts: list[Any] = [None] * len(texts)
+        if text_pairs is not None:
+            second_texts = self._fast.encode_batch(text_pairs, add_special_tokens=False)
         encoded = []
-        for encoding in self._fast.encode_batch(texts, add_special_tokens=False):
-            truncated = len(encoding) > most_tokens
-            if truncated:
-                encoding.truncate(most_tokens, direction=self.settings.truncation_side)
-            encoded.append((self._fast.post_process(encoding).ids, truncated))
+        for first, second in zip(first_texts, second_texts, strict=True):
+            truncated = self._truncate(first, second, most_tokens)
+            encoding = self._fast.post_process(first, second)
+            encoded.append(EncodedText(encoding.ids, truncated, encoding.type_ids if wants_types else None))
         return encoded
+
+    def _truncate(self, first: Any, second: Any, most_tokens: int) -> bool:
+        """Cut encodings to `most_tokens` together, the longer one first, as the tokenizers library does; return whether it cut."""
+        lengths = [len(first), 0 if second is None else len(second)]
+        if sum(lengths) <= most_tokens:
+            return False
+        shorter, longer = sorted(lengths)
+        longer = max(shorter, most_tokens - shorter) if shorter <= most_tokens else shorter
+        if shorter + longer > most_tokens:
+            shorter = most_tokens // 2
+            longer = shorter + most_tokens % 2
+        first_length, second_length = (longer, shorter) if lengths[0] > lengths[1] else (shorter, longer)
+        if second is None:
+            first_length = most_tokens
+        else:
+            second.truncate(second_length, direction=self.settings.truncation_side)
+        first.truncate(first_length, direction=self.settings.truncation_side)
+        return True
+
+    def _encode_slowly(
+        self, texts: list[str], max_length: int, text_pairs: list[str] | None, wants_types: bool
+    ) -> list[EncodedText]:
+        # transformers sets truncation on the tokenizer, hence the lock.
+        with self._lock:
+            one_more = self._slow(texts, text_pairs, truncation=True, max_length=max_length + 1)["input_ids"]
+            encoded = self._slow(texts, text_pairs, truncation=True, max_length=max_length)
+        types = encoded["token_type_ids"] if wants_types else [None] * len(texts)
+        return [
+            EncodedText(ids, len(longer) > max_length, types_of_text)
+            for ids, longer, types_of_text in zip(encoded["input_ids"], one_more, types, strict=True)
+        ]
 
 
 def tokenizer_key(folder: Path) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from engine.serve.predictor import Prediction
+from engine.serve.answers import Prediction
 
 CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # A Chinese, Japanese or Korean character is a word of its own; elsewhere a word is letters, digits and what joins them.

@@ -39,11 +39,11 @@ def linear_accuracy(train: Split, held_out: Split) -> float:
 
     Raises BaselineTooSlowError, or what scikit-learn raises for texts without any word.
     """
-    check_time = _time_limit(CPU_SECONDS)
+    check_time = time_limit(CPU_SECONDS)
     known_labels, labels = np.unique(train.labels[:MOST_ROWS], return_inverse=True)
     if len(known_labels) < 2:
         return float((held_out.labels == known_labels[0]).mean())
-    words, held_out_words = _count_words(train.texts[:MOST_ROWS], held_out.texts)
+    words, held_out_words = count_words(train.texts[:MOST_ROWS], held_out.texts)
     check_time()
     if words.shape[1] * len(known_labels) <= MOST_WEIGHTS:
         model = logistic_regression.fit(
@@ -60,7 +60,7 @@ def linear_accuracy(train: Split, held_out: Split) -> float:
     return float((known_labels[predicted] == held_out.labels).mean())
 
 
-def _time_limit(seconds: float) -> Callable[[], None]:
+def time_limit(seconds: float) -> Callable[[], None]:
     """Return a function that raises BaselineTooSlowError once this thread has computed that long."""
     end = time.thread_time() + seconds
 
@@ -71,7 +71,7 @@ def _time_limit(seconds: float) -> Callable[[], None]:
     return check_time
 
 
-def _count_words(train: list[str], held_out: list[str]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def count_words(train: list[str], held_out: list[str]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Return TF-IDF of training and held-out texts, (texts, features) float32 each, with the most frequent terms only."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # deferred: scikit-learn is slow to import
 
@@ -109,7 +109,7 @@ def _predict_by_ridge(
     for start in range(0, label_count, LABELS_AT_ONCE):
         block = np.arange(start, min(start + LABELS_AT_ONCE, label_count))
         targets = (labels[:, None] == block).astype(np.float32) - shares[block]
-        weights = _solve_ridge(words, transposed, targets, check_time)
+        weights = solve_ridge(words, transposed, targets, check_time)
         scores = held_out @ weights + shares[block]
         is_higher = scores.max(axis=1) > highest
         predicted[is_higher] = start + scores[is_higher].argmax(axis=1)
@@ -117,7 +117,7 @@ def _predict_by_ridge(
     return predicted
 
 
-def _solve_ridge(
+def solve_ridge(
     words: sparse.csr_matrix, transposed: sparse.csr_matrix, targets: np.ndarray, check_time: Callable[[], None]
 ) -> np.ndarray:
     """Return the (features, labels) weights of least squares onto the targets (texts, labels), by conjugate gradients."""

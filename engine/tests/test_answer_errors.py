@@ -13,6 +13,7 @@ from engine.serve.predictor import Predictor
 from engine.serve.shared_base import SharedBaseModel
 from engine.serve.tokenizer import ServedTokenizer
 from testing.adapters import make_adapter
+from testing.predictions import predict_labels
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_answer_that_is_not_a_number_is_an_error_that_names_the_text(base, tmp_p
     predictor = Predictor(base.parent)
     with pytest.raises(PredictionFailedError, match="output for text 2 is not finite"):
         predictor.predict(model, ["a fine day", "a fine [MASK]"])
-    (answer,) = predictor.predict(model, ["a fine day"]).predictions
+    (answer,) = predict_labels(predictor, model, ["a fine day"])
     assert sum(answer.probabilities) == pytest.approx(1)
 
 

@@ -18,6 +18,7 @@ from engine.tests.conftest import metrics_of, run, small
 from engine.tests.test_text_encoding import SIZES, WORDS, change_json
 from engine.training import probe
 from testing.adapters import predict_with_plain_peft
+from testing.predictions import predict_labels
 from testing.small_models import BERT_SPECIAL, ROBERTA_SPECIAL, save_model, train_bpe, train_wordpiece
 
 NO_HEADS: dict[str, Any] = {name: value for name, value in SIZES.items() if name != "num_attention_heads"}
@@ -70,8 +71,8 @@ def test_model_that_reads_the_last_position_is_evaluated_and_served_as_its_texts
     assert json.loads((final / "lorasite.json").read_text())["padding_side"] == "left"
     texts = [row["text"] for row in metrics_of(events)["worst"]]
     predictor = Predictor(tmp_path / "bases")
-    together = [answer.probabilities for answer in predictor.predict(final, texts).predictions]
-    alone = [predictor.predict(final, [text]).predictions[0].probabilities for text in texts]
+    together = [answer.probabilities for answer in predict_labels(predictor, final, texts)]
+    alone = [predict_labels(predictor, final, [text])[0].probabilities for text in texts]
     assert np.allclose(together, alone, atol=1e-5)
 
 
@@ -89,7 +90,7 @@ def test_decoder_without_a_padding_token_pads_with_the_end_of_text(tweets, tmp_p
     run(one_step("decoder"), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
     final = tmp_path / "run/artifacts/final_model"
     assert json.loads((final / "lorasite.json").read_text())["padding_id"] == 2
-    served = [answer.probabilities for answer in Predictor(tmp_path / "bases").predict(final, WORDS).predictions]
+    served = [answer.probabilities for answer in predict_labels(Predictor(tmp_path / "bases"), final, WORDS)]
     assert np.allclose(served, predict_with_plain_peft(final, WORDS, base), atol=1e-5)
 
 
@@ -107,10 +108,10 @@ def test_padding_id_of_config_json_that_is_not_the_tokenizers_is_ignored(tweets,
     assert json.loads((final / "lorasite.json").read_text())["padding_id"] == 1
     worst = metrics_of(events)["worst"]
     predictor = Predictor(tmp_path / "bases")
-    together = predictor.predict(final, [row["text"] for row in worst]).predictions
+    together = predict_labels(predictor, final, [row["text"] for row in worst])
     for row, answer in zip(worst, together, strict=True):
         evaluated = row["probability"]
-        alone = predictor.predict(final, [row["text"]]).predictions[0]
+        alone = predict_labels(predictor, final, [row["text"]])[0]
         assert max(answer.probabilities) == pytest.approx(evaluated, abs=1e-5)
         assert alone.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
 

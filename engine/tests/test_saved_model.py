@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from engine import Notice
+from engine.data.labelled_rows import Split
 from engine.data.tokens import tokenise
 from engine.errors import CheckpointDamagedError, SavedModelDiffersError
 from engine.models.text_encoding import load_tokenizer
@@ -156,6 +157,6 @@ def test_shortest_and_longest_text_are_among_those_that_are_checked(bases):
     tokens = tokenise(texts, load_tokenizer(bases / "tiny", "tiny"), 24)
     logits = np.zeros((len(texts), 2), dtype=np.float32)
     logits[0] = np.nan
-    evaluated = saved_model.select_texts(texts, tokens, logits)
+    evaluated = saved_model.select_texts(Split(texts, np.zeros(len(texts), np.int64)), tokens, logits)
     assert evaluated.texts[:2] == ["a", "word " * 80] and len(evaluated.texts) == 8
     assert bool(evaluated.logits.isfinite().all()) and [len(ids) for ids in evaluated.ids][:2] == [3, 24]

@@ -19,6 +19,7 @@ from engine.serve.predictor import LoadedModel, Predictor
 from engine.serve.shared_base import SharedBaseModel
 from samples import base_model_path
 from testing.adapters import MAX_LENGTH, make_adapter, predict_with_plain_peft
+from testing.predictions import predict_labels
 
 TEXTS = [
     "What a lovely day!",
@@ -56,7 +57,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def probabilities(predictor: Predictor, folder: Path, texts: list[str]) -> list[list[float]]:
-    return [list(p.probabilities) for p in predictor.predict(folder, texts).predictions]
+    return [list(prediction.probabilities) for prediction in predict_labels(predictor, folder, texts)]
 
 
 @pytest.mark.slow
@@ -88,7 +89,7 @@ def test_tenants_in_one_batch_get_the_answers_that_they_get_alone(adapters):
         entry = predictor.cache.acquire_if_loaded((adapters[name], file_state(adapters[name] / WEIGHTS)))
         assert entry is not None
         models[name] = entry.value
-    ids = {name: [ids for ids, _cut in model.tokenizer.encode(TEXTS, MAX_LENGTH)] for name, model in models.items()}
+    ids = {name: [text.ids for text in model.tokenizer.encode(TEXTS, MAX_LENGTH)] for name, model in models.items()}
     mixed = [(name, i) for i in range(len(TEXTS)) for name in SHARED]
     rows = [BatchRow(ids[name][i], models[name].adapter) for name, i in mixed]
     outputs = models["rslora"].model.outputs(rows)

@@ -26,7 +26,7 @@ from engine.data.rows_ahead import RowsAhead
 
 tweets, results, config = sys.argv[1:]
 config = RunConfig.model_validate_json(config)
-with closing(RowsAhead(tweets, config.data, 42, Path(results))) as rows:
+with closing(RowsAhead(tweets, config.data, config.task, 42, Path(results))) as rows:
     import_libraries()
     next(event for event in train(config, data_file=rows, results=Path(results)) if isinstance(event, StepDone))
 print(gc.isenabled(), *{"polars", "pandas", "sklearn"} & set(sys.modules))
@@ -50,7 +50,7 @@ def test_first_step_needs_no_library_that_reads_data_or_computes_the_baseline(tw
 @pytest.mark.parametrize("kind", ["file", "sample"])
 def test_other_process_reads_the_rows_that_this_one_would_read(tweets, tmp_path, kind):
     name = str(tweets) if kind == "file" else "reviews-zh"
-    with closing(RowsAhead(name, CONFIG.data, 7, tmp_path)) as ahead:
+    with closing(RowsAhead(name, CONFIG.data, CONFIG.task, 7, tmp_path)) as ahead:
         rows = ahead()
     here = load_rows(find_data_file(name, tmp_path), CONFIG.data, 7)
     assert rows.digest() == here.digest()
@@ -62,7 +62,7 @@ def test_error_of_the_other_process_is_raised_here(tmp_path):
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"not Parquet")
     with (
-        closing(RowsAhead(str(broken), CONFIG.data, 7, tmp_path)) as ahead,
+        closing(RowsAhead(str(broken), CONFIG.data, CONFIG.task, 7, tmp_path)) as ahead,
         pytest.raises(DataUnreadableError) as caught,
     ):
         ahead()
@@ -71,7 +71,7 @@ def test_error_of_the_other_process_is_raised_here(tmp_path):
 
 @pytest.mark.process
 def test_rows_are_read_here_when_the_other_process_is_killed(tweets, tmp_path):
-    with closing(RowsAhead(str(tweets), CONFIG.data, 7, tmp_path)) as ahead:
+    with closing(RowsAhead(str(tweets), CONFIG.data, CONFIG.task, 7, tmp_path)) as ahead:
         assert ahead.process
         ahead.process.kill()
         assert ahead().digest() == load_rows(tweets, CONFIG.data, 7).digest()
@@ -81,7 +81,7 @@ def test_rows_are_read_here_when_the_other_process_is_killed(tweets, tmp_path):
 def test_closing_ends_the_other_process_before_it_is_done(tweets, tmp_path):
     fifo = tmp_path / "endless.csv"
     os.mkfifo(fifo)  # nobody writes to it
-    ahead = RowsAhead(str(fifo), CONFIG.data, 7, tmp_path)
+    ahead = RowsAhead(str(fifo), CONFIG.data, CONFIG.task, 7, tmp_path)
     assert ahead.process
     assert psutil.pid_exists(ahead.process.pid)
     ahead.close()

@@ -67,7 +67,7 @@ def test_served_texts_become_the_ids_of_the_saved_tokenizer(roberta, tmp_path, s
     texts = ["nobody came to help me at all", "a </s> b <mask>", "day"]
     saved = AutoTokenizer.from_pretrained(tmp_path / "final")
     served = ServedTokenizer(tmp_path / "final").encode(texts, max_length=8)
-    assert [ids for ids, _truncated in served] == saved(texts, truncation=True, max_length=8)["input_ids"]
+    assert [text.ids for text in served] == saved(texts, truncation=True, max_length=8)["input_ids"]
 
 
 def test_tokenizers_that_differ_only_in_their_settings_are_not_shared(roberta):

@@ -14,6 +14,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from engine.config import LOWER_IS_BETTER, Metric
 from engine.errors import CheckpointDamagedError
 from engine.storage import remove_folder, sweep_drafts, verify_folder, write_folder, write_json
 
@@ -41,9 +42,10 @@ class State:
 class Checkpoints:
     """The folder artifacts/checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, lower_is_better: bool = False, writes: bool = True) -> None:
+    def __init__(self, folder: Path, *, metric: Metric = "accuracy", writes: bool = True) -> None:
         self.folder = folder
-        self.sign = -1.0 if lower_is_better else 1.0
+        self.sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+        self.in_unit_of_data = metric in ("mae", "rmse")
         if writes:
             folder.mkdir(exist_ok=True)
             sweep_drafts(folder)
@@ -131,16 +133,20 @@ class Checkpoints:
         """Return the steps of the last, the best and the fastest checkpoint.
 
         Best has the highest metric, of equals the one with the lowest loss; fastest is the earliest whose metric is
-        within one point of the best.
+        within one point of the best, or one percent for errors in the unit of the data.
         """
         existing = set(self.steps())
         scores = [score for score in state.scores if score["step"] in existing]
         named = {"last": max(existing)} if existing else {}
         if scores:
             best = max(scores, key=lambda score: (self.sign * score["metric"], -score["loss"], -score["step"]))
-            close = [score for score in scores if self.sign * (best["metric"] - score["metric"]) <= ONE_POINT]
+            point = self._point(best["metric"])
+            close = [score for score in scores if self.sign * (best["metric"] - score["metric"]) <= point]
             named |= {"best": best["step"], "fastest": min(score["step"] for score in close)}
         return named
+
+    def _point(self, best: float) -> float:
+        return ONE_POINT * abs(best) if self.in_unit_of_data else ONE_POINT
 
     def prune(self, state: State, *, training_continues: bool) -> None:
         """Delete checkpoints that are not the best, last or fastest and, if training continues, cannot become it."""
@@ -154,7 +160,7 @@ class Checkpoints:
                 metric = self.sign * score["metric"]
                 if metric > highest:
                     highest = metric
-                    if best - metric <= ONE_POINT:
+                    if best - metric <= self._point(best):
                         useful.add(score["step"])
         for step in self.steps():
             if step not in useful:

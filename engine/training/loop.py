@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import RunConfig
+from engine.config import LOWER_IS_BETTER, METRICS, RunConfig
 from engine.data.batches import BatchSchedule
 from engine.devices import DevicePlan
 from engine.errors import EvaluationNotFiniteError, LossNotFiniteError, RunInterruptedError
@@ -24,7 +24,6 @@ from engine.training.checkpoint import Checkpoints, State
 from engine.training.learning_rate import learning_rate
 from engine.training.micro_batches import MicroBatches
 
-SCORES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "loss")
 RECENT_STEPS = 50  # of which the speed and the remaining time are averages
 
 
@@ -230,11 +229,15 @@ class Loop:
             yield self.save()  # of the steps since the last checkpoint
             message = f"Evaluation at step {state.step}: {error}"
             raise EvaluationNotFiniteError(message, field=error.field, step=state.step, **error.facts) from error
-        scores = {name: self.metrics[name] for name in SCORES if name in self.metrics}
+        scores: dict[str, float] = {
+            name: self.metrics[name] for name in METRICS[self.config.task] if self.metrics.get(name) is not None
+        }
 
         # Improvement is measured against the scores before this one.
-        metric = scores[training.metric_for_best_model]
-        sign = -1.0 if training.metric_for_best_model == "loss" else 1.0
+        lower_is_better = training.metric_for_best_model in LOWER_IS_BETTER
+        sign = -1.0 if lower_is_better else 1.0
+        # A correlation is not defined while all predictions are the same, which is the worst that can be.
+        metric = scores.get(training.metric_for_best_model, -1.0)
         best = max((sign * score["metric"] for score in state.scores), default=-math.inf)
         state.waited = 0 if sign * metric > best else state.waited + 1
         state.scores.append({"step": state.step, "metric": metric, "loss": scores["loss"]})

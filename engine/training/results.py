@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
+from engine.config import METRICS, RunConfig
 from engine.data.labelled_rows import explain_skipped
 from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
 from engine.storage import disk_errors, sweep_drafts, write_json, write_text
@@ -79,7 +79,9 @@ def describe(event: Event, every: int) -> str | None:
         case Notice(message=message):
             return message
         case Finished():
-            accuracy = event.metrics["eval"]["accuracy"]
-            return f"Finished: evaluation accuracy {accuracy:.4f}. The final model is saved and was loaded as a check."
+            metric = METRICS[event.metrics["task"]][0]
+            score = event.metrics["eval"][metric]
+            name = metric.replace("_", " ")
+            return f"Finished: evaluation {name} {score:.4f}. The final model is saved and was loaded as a check."
         case _:
             return None

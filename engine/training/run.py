@@ -41,6 +41,8 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "experiment_name": True,
     "training": {"device", "precision"},
 }
+# Settings that runs of the last release do not have: they resume as long as these have their defaults.
+NEW_SETTINGS = {"data": ("text_pair_column",), "training": ("loss", "focal_gamma", "huber_delta")}
 LEAST_BYTES = 128 * 2**20  # that any run takes beside its weights
 
 
@@ -236,11 +238,16 @@ class Run:
         )
         checkpoints = Checkpoints(
             self.results.checkpoints,
-            lower_is_better=training.metric_for_best_model == "loss",
+            metric=training.metric_for_best_model,
             writes=self.world.is_main_process,
         )
         loop = Loop(self.config, plan, task, schedule, checkpoints, self.should_save)
         settings = self.config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
+        defaults = RunConfig().model_dump(mode="json")
+        for section, names in NEW_SETTINGS.items():
+            for name in names:
+                if settings[section][name] == defaults[section][name]:
+                    del settings[section][name]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(task.lengths.tobytes())
         loop.state.fingerprint = digest.hexdigest()
@@ -314,6 +321,7 @@ class Run:
         }
         metrics = {
             "experiment": self.config.experiment_name,
+            "task": self.config.task,
             "eval": loop.metrics,
             "train": {
                 "loss": state.loss_sum / max(1, state.step),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.data.labelled_rows import Split
 from engine.data.tokens import Tokens
 from engine.devices import DevicePlan
 from engine.errors import CheckpointDamagedError, EngineError, SavedModelDiffersError
@@ -45,17 +46,25 @@ BF16_TOLERANCE = 0.15  # between an evaluation in bf16 or int8 and serving in fp
 class EvaluatedTexts:
     """Texts as the data have them, each with its token ids in training and its logits in the last evaluation.
 
-    logits: (texts, labels), in fp32.
+    text_pairs: the second text of each, if there is one. types: of the tokens, or None for each text; see engine.data.tokens.
+    logits: (texts, outputs), in fp32.
     """
 
     texts: list[str]
+    text_pairs: list[str] | None
     ids: list[list[int]]
+    types: list[list[int] | None]
     logits: Tensor
 
     def shortest_and_longest(self) -> list[int]:
         """Return the indexes of the texts with the fewest and with the most tokens."""
         by_length = sorted(range(len(self.ids)), key=lambda i: len(self.ids[i]))
         return [by_length[0], by_length[-1]]
+
+    def served(self, predictor: Predictor, folder: Path, rows: list[int]) -> Tensor:
+        """Return the served model's logits of some of the texts, computed together: (rows, outputs)."""
+        pairs = None if self.text_pairs is None else [self.text_pairs[i] for i in rows]
+        return predictor.logits(folder, [self.texts[i] for i in rows], pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +82,8 @@ class SavedModelCheck:
         return {"rows": self.rows, "difference": self.difference, "served": self.served}
 
 
-def select_texts(texts: list[str], tokens: Tokens, logits: np.ndarray) -> EvaluatedTexts:
-    """Return the shortest and the longest text of an evaluation and a few more. logits: (texts, labels).
+def select_texts(split: Split, tokens: Tokens, logits: np.ndarray) -> EvaluatedTexts:
+    """Return the shortest and the longest text of an evaluation and a few more. logits: (texts, outputs).
 
     Raises SavedModelDiffersError if there is no text with finite logits.
     """
@@ -82,10 +91,17 @@ def select_texts(texts: list[str], tokens: Tokens, logits: np.ndarray) -> Evalua
     if not len(finite):
         raise _differs("the evaluation gave no finite output for any text", "training.learning_rate")
     # Of texts with as many tokens, the one with the most characters was truncated.
-    by_length = sorted(finite, key=lambda row: (tokens.lengths[row], len(texts[row])))
+    by_length = sorted(finite, key=lambda row: (tokens.lengths[row], len(split.texts[row])))
     rows = list(dict.fromkeys([by_length[0], by_length[-1], *finite]))[:ROWS]
-    ids = [tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist() for row in rows]
-    return EvaluatedTexts([texts[row] for row in rows], ids, torch.from_numpy(logits[rows]).float())
+    places = [slice(tokens.offsets[row], tokens.offsets[row + 1]) for row in rows]
+    types = tokens.types
+    return EvaluatedTexts(
+        texts=[split.texts[row] for row in rows],
+        text_pairs=None if split.text_pairs is None else [split.text_pairs[row] for row in rows],
+        ids=[tokens.ids[place].tolist() for place in places],
+        types=[None if types is None else types[place].tolist() for place in places],
+        logits=torch.from_numpy(logits[rows]).float(),
+    )
 
 
 def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts) -> SavedModelCheck:
@@ -130,16 +146,21 @@ def _fits_as_served(folder: Path, base: Path, plan: DevicePlan) -> bool:
 
 def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
     """Raise SavedModelDiffersError if the tokenizer that is served gives other token ids than training had."""
-    max_length = read_info(folder).max_length
-    encoded = ServedTokenizer(folder).encode(evaluated.texts, max_length)
-    for (ids, _truncated), expected in zip(encoded, evaluated.ids, strict=True):
-        if ids == expected:
+    info = read_info(folder)
+    tokenizer = ServedTokenizer(folder)
+    encoded = tokenizer.encode(evaluated.texts, info.max_length, evaluated.text_pairs, info.token_types)
+    for text, expected, types in zip(encoded, evaluated.ids, evaluated.types, strict=True):
+        ids = text.ids
+        if ids == expected and text.types == types:
             continue
         if len(ids) != len(expected):
             difference = f"{len(ids)} tokens instead of {len(expected)}"
         else:
-            position = next(i for i, pair in enumerate(zip(ids, expected, strict=True)) if pair[0] != pair[1])
-            difference = f"another token at position {position + 1} of {len(ids)}"
+            different = (i for i, pair in enumerate(zip(ids, expected, strict=True)) if pair[0] != pair[1])
+            position = next(different, None)
+            difference = "other token types"
+            if position is not None:
+                difference = f"another token at position {position + 1} of {len(ids)}"
         raise _differs(f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name")
 
 
@@ -150,7 +171,9 @@ def _program_notices(folder: Path, evaluated: EvaluatedTexts, differing: Tensor)
     """
     max_length = read_info(folder).max_length
     tokenizer = load_tokenizer(folder, "the saved model")
-    encoded = tokenizer(evaluated.texts, truncation=True, max_length=max_length, verbose=False)["input_ids"]
+    encoded = tokenizer(evaluated.texts, evaluated.text_pairs, truncation=True, max_length=max_length, verbose=False)[
+        "input_ids"
+    ]
     same_tokens = [ids == expected for ids, expected in zip(encoded, evaluated.ids, strict=True)]
     count = sum(not same or differs for same, differs in zip(same_tokens, differing.tolist(), strict=True))
     if not count:
@@ -169,9 +192,9 @@ def _served_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evalua
     """
     predictor = Predictor(base=base, device=str(plan.device), memory_mb=sys.maxsize // MIB)
     try:
-        alone = torch.cat([predictor.logits(folder, [text]) for text in evaluated.texts])
+        alone = torch.cat([evaluated.served(predictor, folder, [i]) for i in range(len(evaluated.texts))])
         pair = evaluated.shortest_and_longest()
-        together = predictor.logits(folder, [evaluated.texts[i] for i in pair])
+        together = evaluated.served(predictor, folder, pair)
     except (ModelUnreadableError, PredictionFailedError) as error:
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
             raise error.__cause__ from None
@@ -185,18 +208,20 @@ def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evaluat
     """Return the logits of each text by transformers and PEFT, in fp32 or, if not `served`, in the run's precision."""
     info = read_info(folder)
     if served:
-        base_model, _missing = load_classifier_to_serve(base, len(info.labels))
+        base_model, _missing = load_classifier_to_serve(base, info.outputs, info.head)
     else:
-        base_model, _new_modules = load_classifier(base, info.base_model, list(info.labels), plan)
+        outputs = [str(output) for output in range(info.outputs)]
+        base_model, _new_modules = load_classifier(base, info.base_model, outputs, plan, info.head)
     padding_id = ServedTokenizer(folder).padding_id
     if padding_id is not None:
         set_padding_id(base_model, padding_id)  # a decoder looks for the last token that is no padding
     model = cast_head_inputs(attach_adapter(base_model, folder)).to(plan.device).eval()
     forward = plain_forward(model, info.max_length)
     rows = []
-    for ids in evaluated.ids:
+    for ids, types in zip(evaluated.ids, evaluated.types, strict=True):
         input_ids = torch.tensor([ids], device=plan.device)
-        rows.append(forward(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).float().cpu())
+        token_types = None if types is None else torch.tensor([types], device=plan.device)
+        rows.append(forward(input_ids, torch.ones_like(input_ids), token_types).float().cpu())
     return torch.cat(rows)
 
 

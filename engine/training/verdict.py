@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
 from statistics import fmean, median
 from typing import Any, Literal
@@ -42,7 +42,7 @@ def judge(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
     metrics: all other parts of metrics.json.
     """
     evidence = collect_evidence(metrics, config)
-    learned = has_learned(evidence)
+    learned = has_learned(evidence) if config.task == "sequence_classification" else beats_baseline(evidence)
     return {"learned": learned, "cause": "" if learned else find_cause(evidence), "evidence": evidence}
 
 
@@ -50,6 +50,13 @@ def explain(result: Mapping[str, Any]) -> str:
     """Return the message for a run that did not learn."""
     evidence = result["evidence"]
     cause: Cause = result["cause"]
+    if "accuracy" not in evidence:
+        score = evidence["score"]
+        return (
+            f"The model did not learn: its {evidence['metric'].replace('_', ' ')} is "
+            f"{'undefined' if score is None else format(score, '.3f')} on {evidence['eval_rows']} evaluation rows, and "
+            f"that of {BASELINES[evidence['metric']]} is {evidence['baseline']:.3f}. {ADVICE[cause]}"
+        )
     constant = evidence["constant_prediction"]
     return (
         f"The model did not learn: it is right in {evidence['accuracy']:.1%} of {evidence['eval_rows']} evaluation rows, "
@@ -61,27 +68,15 @@ def explain(result: Mapping[str, Any]) -> str:
 
 def collect_evidence(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
     """Return the facts that the verdict rests on, ready for JSON; a loss is None if the run has too few points of it."""
-    scores = metrics["eval"]
-    confusion = scores["confusion_matrix"]
-    rows_by_label = [sum(row) for row in confusion]
-    rows = sum(rows_by_label)
-    predicted = [
-        label for label, column in zip(metrics["labels"], zip(*confusion, strict=True), strict=True) if any(column)
-    ]
-    low, high = wilson_interval(scores["accuracy"] * rows, rows)
-
+    if config.task == "sequence_classification":
+        scores = compare_with_majority(metrics)
+    else:
+        scores = SCORES_TO_JUDGE[config.task](metrics) | {"eval_rows": metrics["data"]["eval_rows"]}
     points = [point for point in metrics["history"] if "loss" in point]
     losses = [point["loss"] for point in points]
     edge = max(1, len(losses) // 10)  # points whose mean is the loss at either end
     training = config.training
-    return {
-        "eval_rows": rows,
-        "accuracy": scores["accuracy"],
-        "interval": [low, high],
-        # Of the eval rows too, because their most frequent label may be another than that of the training rows.
-        "majority_accuracy": max(metrics["baseline"]["majority_accuracy"], max(rows_by_label) / max(1, rows)),
-        "recall_above_chance": _recall_above_chance(confusion),
-        "constant_prediction": predicted[0] if len(predicted) == 1 else None,
+    return scores | {
         "loss_at_start": fmean(losses[:edge]) if len(losses) > 1 else None,
         "loss_at_end": fmean(losses[-edge:]) if len(losses) > 1 else None,
         "highest_loss": max(losses) if len(losses) > 1 else None,
@@ -92,6 +87,78 @@ def collect_evidence(metrics: Mapping[str, Any], config: RunConfig) -> dict[str,
         "precision": config.model.quantization or metrics["system"]["precision"],
         "unknown_token_share": metrics["data"].get("unknown_token_share", 0.0),
     }
+
+
+def compare_with_majority(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return accuracy and recall of a classifier beside those of one that ignores the texts."""
+    scores = metrics["eval"]
+    confusion = scores["confusion_matrix"]
+    rows_by_label = [sum(row) for row in confusion]
+    rows = sum(rows_by_label)
+    predicted = [
+        label for label, column in zip(metrics["labels"], zip(*confusion, strict=True), strict=True) if any(column)
+    ]
+    low, high = wilson_interval(scores["accuracy"] * rows, rows)
+    return {
+        "eval_rows": rows,
+        "accuracy": scores["accuracy"],
+        "interval": [low, high],
+        # Of the eval rows too, because their most frequent label may be another than that of the training rows.
+        "majority_accuracy": max(metrics["baseline"]["majority_accuracy"], max(rows_by_label) / max(1, rows)),
+        "recall_above_chance": _recall_above_chance(confusion),
+        "constant_prediction": predicted[0] if len(predicted) == 1 else None,
+    }
+
+
+def compare_average_precision(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the macro average precision of a multi-label model beside the labels' mean share, which guessing reaches.
+
+    Not F1: on rare labels a model that learned little has none, whatever its threshold. The margin is about two standard
+    errors of a share of as many rows as have a label.
+    """
+    labels = [label for label in metrics["eval"]["per_label"].values() if label["average_precision"] is not None]
+    rows = metrics["data"]["eval_rows"]
+    chance = fmean(label["support"] / rows for label in labels) if labels else 1.0
+    with_label = sum(label["support"] for label in labels)
+    margin = Z * sqrt(chance * (1 - chance) / max(1, with_label))
+    score = metrics["eval"]["macro_average_precision"]
+    return {"metric": "macro_average_precision", "score": score, "baseline": chance, "margin": margin}
+
+
+def compare_r2(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return R² beside 0, which predicting the mean of the evaluation rows reaches; its interval gives the margin."""
+    score = metrics["eval"]["r2"]
+    interval = metrics["eval"]["intervals"]["r2"]
+    margin = 0.0 if score is None or interval is None else score - interval[0]
+    return {"metric": "r2", "score": score, "baseline": 0.0, "margin": margin}
+
+
+def compare_entity_f1(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the F1 of entities beside 0, which finding none reaches; the margin is that of a share of so many entities."""
+    score = metrics["eval"]["entity_f1"]
+    entities = sum(label["support"] for label in metrics["eval"]["per_label"].values())
+    low, _high = wilson_interval(score * entities, entities)
+    return {"metric": "entity_f1", "score": score, "baseline": 0.0, "margin": score - low}
+
+
+SCORES_TO_JUDGE: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "multi_label_classification": compare_average_precision,
+    "regression": compare_r2,
+    "token_classification": compare_entity_f1,
+}
+BASELINES = {
+    "macro_average_precision": "labels that are given at random",
+    "r2": "predicting the mean",
+    "entity_f1": "finding no entity",
+}
+
+
+def beats_baseline(evidence: Mapping[str, Any]) -> bool:
+    """Return whether the score is better than that of a model that ignores the texts, by more than chance explains."""
+    score = evidence["score"]
+    if score is None:  # the evaluation rows have one score, or no label
+        return _fall_of_loss(evidence) >= FALL
+    return bool(score - evidence["margin"] > evidence["baseline"])
 
 
 def has_learned(evidence: Mapping[str, Any]) -> bool:

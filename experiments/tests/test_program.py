@@ -13,6 +13,7 @@ from engine.serve.predictor import Predictor
 from experiments.results import plain_peft_code, read_facts
 from samples import base_model_path
 from testing.adapters import load_with_plain_peft, make_adapter
+from testing.predictions import predict_labels
 
 LABELS = ["bad", "good", "odd"]
 TEXTS = ["What a lovely day!", "no", "I have been waiting for two hours and nobody came to help me. " * 12]
@@ -62,7 +63,7 @@ def test_shown_program_answers_as_the_platform_does(tmp_path, monkeypatch, store
     monkeypatch.chdir(tmp_path)
     program = plain_peft_code("run/artifacts/final_model", LABELS, config, read_facts(final_model))
     assert "# The base model mine does not come from the model hub." in program and "max_length=64" in program
-    for prediction, text in zip(Predictor(tmp_path).predict(final_model, TEXTS).predictions, TEXTS, strict=True):
+    for prediction, text in zip(predict_labels(Predictor(tmp_path), final_model, TEXTS), TEXTS, strict=True):
         assert run_program(program, text) == pytest.approx(prediction.probabilities, abs=1e-3)
     assert json.loads((final_model / "adapter_config.json").read_text())["revision"] == "v1.0"
 

@@ -58,6 +58,7 @@ def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, me
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from samples import base_model_path
+    from testing.adapters import temperature_of
 
     answer = api(member).get("/api/models/mood/archive")
     zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content))).extractall(tmp_path)
@@ -65,7 +66,8 @@ def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, me
     model = PeftModel.from_pretrained(base, tmp_path / "mood").eval()
     with torch.inference_mode():
         inputs = AutoTokenizer.from_pretrained(tmp_path / "mood")("a fine day", return_tensors="pt")
-        expected = model(**inputs).logits.softmax(-1)[0].tolist()
+        logits = model(**inputs).logits[0] / temperature_of(tmp_path / "mood")
+        expected = logits.softmax(-1).tolist()
     answer = api(member).post("/api/predict", {"text": "a fine day", "model": "mood"}, format="json").json()
     assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
     hub = ModelCard.load(tmp_path / "mood" / "README.md")

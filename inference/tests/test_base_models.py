@@ -13,6 +13,7 @@ from experiments.models import Experiment
 from inference.services import predictor
 from samples import reviews_zh
 from testing import small_models
+from testing.adapters import temperature_of
 from training.services import parse_config, submit
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def plain_peft(experiment: Experiment, texts: list[str]) -> Any:
     model = PeftModel.from_pretrained(base, experiment.final_model).eval()
     inputs = AutoTokenizer.from_pretrained(experiment.final_model)(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        return model(**inputs).logits.softmax(-1).tolist()
+        return (model(**inputs).logits / temperature_of(experiment.final_model)).softmax(-1).tolist()
 
 
 @pytest.mark.django_db(transaction=True)

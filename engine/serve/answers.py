@@ -1,0 +1,87 @@
+"""What a model answers to a text, by its task type; made of its logits with what was fitted on held-out rows.
+
+Importing this module imports no torch: a web process may never predict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.serve.model_files import ModelInfo
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.serve.batch import RowOutput
+
+EVEN = 0.5  # the threshold of a label for which none was chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The likeliest label of a text: its index; probabilities: one per label, in their order.
+
+    confident: whether at least 90 % of the held-out rows with such a probability were right; None if that is not known.
+    """
+
+    label: int
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    truncated: bool
+    features: torch.Tensor | None = None
+    confident: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsPrediction:
+    """The labels of a text, any number of them; probabilities and thresholds: one per label of the model, in their order."""
+
+    chosen: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    truncated: bool
+    features: torch.Tensor | None = None
+    confident: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePrediction:
+    """The score of a text, in the unit of the data."""
+
+    score: float
+    truncated: bool
+    features: torch.Tensor | None = None
+    confident: bool | None = None
+
+
+Answer = Prediction | LabelsPrediction | ScorePrediction
+
+
+def make_answer(output: RowOutput, info: ModelInfo, truncated: bool) -> Answer:
+    """Return the answer of a model to one text."""
+    if info.task == "regression":
+        score = float(output.logits[0]) * info.score_deviation + info.score_mean
+        return ScorePrediction(score, truncated, output.features)
+    if info.task == "multi_label_classification":
+        return _choose_labels(output, info, truncated)
+    logits = output.logits.float() / info.temperature
+    probabilities = tuple(logits.softmax(-1).tolist())
+    likeliest = probabilities.index(max(probabilities))
+    confident = None if info.confident_from is None else probabilities[likeliest] >= info.confident_from
+    return Prediction(likeliest, info.labels, probabilities, truncated, output.features, confident)
+
+
+def _choose_labels(output: RowOutput, info: ModelInfo, truncated: bool) -> LabelsPrediction:
+    logits = output.logits.float()
+    temperatures = info.temperatures or (1.0,) * len(info.labels)
+    thresholds = info.thresholds or (EVEN,) * len(info.labels)
+    probabilities = tuple((logits / logits.new_tensor(temperatures)).sigmoid().tolist())
+    decided = [probability >= threshold for probability, threshold in zip(probabilities, thresholds, strict=True)]
+    confident = None
+    if info.confident_from is not None:
+        least = min(p if is_chosen else 1 - p for p, is_chosen in zip(probabilities, decided, strict=True))
+        confident = least >= info.confident_from
+    chosen = tuple(label for label, is_chosen in zip(info.labels, decided, strict=True) if is_chosen)
+    return LabelsPrediction(chosen, info.labels, probabilities, thresholds, truncated, output.features, confident)
