@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from engine import RunConfig, devices
 from engine.tests.conftest import run, small
 from engine.training.distributed import World
+from testing.entity_texts import make_entity_frame
 
 ADAPTER = "artifacts/final_model/adapter_model.safetensors"
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has none")]
@@ -41,10 +42,10 @@ def config() -> RunConfig:
     )
 
 
-def torchrun(folder: Path, data: Path, bases: Path, *more: str) -> subprocess.Popen[str]:
+def torchrun(folder: Path, data: Path, bases: Path, run_config: RunConfig | None = None) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
-    (folder / "run.yaml").write_text(config().to_yaml())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
+    (folder / "run.yaml").write_text((run_config or config()).to_yaml())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     engine = ["-m", "engine", str(folder / "run.yaml"), "--data", str(data), "--results", str(folder)]
     command = [*launch, *engine, "--cache", str(folder / "cache"), "--base-models", str(bases)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -78,6 +79,22 @@ def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets,
     assert expected.keys() == actual.keys()
     for name, tensor in expected.items():
         np.testing.assert_allclose(actual[name], tensor, atol=1e-4, err_msg=name)
+
+
+def test_two_processes_find_the_entities_that_one_finds(bases, tmp_path):
+    make_entity_frame(34, 15, 1, ["en"]).write_parquet(tmp_path / "data.parquet")
+    settings = config().model_dump() | {"task": "token_classification"}
+    settings["training"]["metric_for_best_model"] = "entity_f1"
+    settings["training"]["num_train_epochs"] = 2
+    settings["data"]["max_length"] = 12  # some texts are several windows, which may be of different processes
+    run_config = RunConfig.parse(settings)
+    ended(torchrun(tmp_path, tmp_path / "data.parquet", bases, run_config))
+    run(run_config, tmp_path / "data.parquet", tmp_path / "one", base_models_dir=bases)
+    one, two = (json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("one", "shared"))
+    losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and one["data"]["windows"] > 33
+    assert two["eval"]["loss"] == pytest.approx(one["eval"]["loss"], rel=1e-4)
+    assert {**two["eval"], "loss": 0} == {**one["eval"], "loss": 0}
 
 
 def test_one_process_writes_and_speaks(shared):

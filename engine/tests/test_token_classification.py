@@ -1,6 +1,7 @@
 """Entities learned from texts of templates on the real sample base model: windows, exact gradients, resuming and serving."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoTokenizer, ByT5Tokenizer
+from transformers import (
+    AlbertConfig,
+    AutoTokenizer,
+    ByT5Tokenizer,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    GPT2Config,
+    ModernBertConfig,
+    RobertaConfig,
+    XLNetConfig,
+)
 
 from engine import Event, Notice, Prepared, RunConfig, StepDone, devices, tasks, train
 from engine.data.entity_tags import find_entities, tag_names
@@ -25,6 +37,37 @@ from engine.training.distributed import World
 from engine.training.notices import data_notices
 from samples import base_model_path
 from testing.entity_texts import LABELS, MarkedText, make_entity_frame, make_entity_texts
+from testing.small_models import (
+    ALBERT_SPECIAL,
+    BERT_SPECIAL,
+    ROBERTA_SPECIAL,
+    save_model,
+    train_bpe,
+    train_unigram,
+    train_wordpiece,
+)
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 130,
+}
+DEBERTA: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 32}
+MODERNBERT: dict[str, Any] = {"pad_token_id": 1, "global_attn_every_n_layers": 2, "local_attention": 16}
+DISTILBERT: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+XLNET: dict[str, Any] = {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}
+FAMILIES: dict[str, tuple[Any, Callable[[list[str]], Any], dict[str, str]]] = {
+    "distilbert": (DistilBertConfig(**DISTILBERT), train_wordpiece, BERT_SPECIAL),
+    "roberta": (RobertaConfig(**SIZES), train_bpe, ROBERTA_SPECIAL),
+    "albert": (AlbertConfig(**SIZES, embedding_size=16), train_unigram, ALBERT_SPECIAL),
+    "electra": (ElectraConfig(**SIZES, embedding_size=16), train_wordpiece, BERT_SPECIAL),
+    "deberta-v2": (DebertaV2Config(**SIZES, **DEBERTA, position_biased_input=False), train_unigram, ALBERT_SPECIAL),
+    "modernbert": (ModernBertConfig(**SIZES, **MODERNBERT), train_bpe, ROBERTA_SPECIAL),
+    "xlnet": (XLNetConfig(**XLNET), train_unigram, ALBERT_SPECIAL),  # padded on the left
+    "gpt2": (GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=130), train_bpe, ROBERTA_SPECIAL),
+}
 
 
 def config_of(**sections: Any) -> RunConfig:
@@ -158,6 +201,29 @@ def test_spans_that_cannot_be_learned_as_they_stand_are_counted(tmp_path):
     assert codes[-3:] == ["overlapping_spans", "unusable_spans", "inexact_spans"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kind_of_model_is_served_and_computed_by_plain_peft_as_it_was_evaluated(family, tmp_path):
+    config, train_tokenizer, special = FAMILIES[family]
+    texts = make_entity_texts(60, 3, ["en"])
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer([each.text for each in texts])
+    save_model(tmp_path / "bases" / family, config, tokenizer, special, "PreTrainedTokenizerFast")
+    long = [joined(texts[start : start + 3]) for start in range(0, 60, 3)]
+    pl.concat([frame_of(texts[:16], "train"), frame_of(long[-8:], "eval")]).write_parquet(tmp_path / "data.parquet")
+    run_config = config_of(
+        model={"name": family},
+        lora={"layers_to_transform": None},
+        data={"train_samples": None, "eval_samples": None},
+        training={"max_steps": 2, "precision": "fp32"},
+    )
+    events = run(run_config, tmp_path / "data.parquet", tmp_path / "run", base_models_dir=tmp_path / "bases")
+    metrics = metrics_of(events)
+    assert metrics["saved_model"]["served"] and metrics["saved_model"]["difference"] < 1e-4
+    assert metrics["data"]["texts_in_several_windows"] >= 8
+    assert "program_differs" not in [notice["code"] for notice in metrics["notices"]]
+
+
 def test_tokenizer_that_tells_no_places_is_refused_before_anything_is_trained(entities, tmp_path, monkeypatch):
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *arguments, **options: ByT5Tokenizer())
     with pytest.raises(BaseModelUnavailableError, match="does not tell where in a text its tokens stand"):
@@ -176,13 +242,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], Path
             "lora": {"target_modules": "all-linear"},
             "data": {"max_length": 32},
             "training": {
-                "num_train_epochs": 4,
-                "per_device_train_batch_size": 16,
+                "num_train_epochs": 2.5,
+                "per_device_train_batch_size": 8,
                 "learning_rate": 0.004,
                 "precision": "fp32",
                 "eval_strategy": "no",
                 "save_strategy": "no",
             },
+            "system": {"num_threads": 1},
         }
     )
     return run(config, folder / "data.parquet", folder / "results"), folder / "results"
