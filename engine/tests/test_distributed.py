@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import psutil
 import pytest
 import torch
 from safetensors.numpy import load_file
 
 from engine import RunConfig, devices
+from engine.config import METRICS
 from engine.tests.conftest import run, small
 from engine.training.distributed import World
 
@@ -41,9 +43,11 @@ def config() -> RunConfig:
     )
 
 
-def torchrun(folder: Path, data: Path, bases: Path, *more: str) -> subprocess.Popen[str]:
+def torchrun(
+    folder: Path, data: Path, bases: Path, *more: str, run_config: RunConfig | None = None
+) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
-    (folder / "run.yaml").write_text(config().to_yaml())
+    (folder / "run.yaml").write_text((run_config or config()).to_yaml())
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
     engine = ["-m", "engine", str(folder / "run.yaml"), "--data", str(data), "--results", str(folder)]
     command = [*launch, *engine, "--cache", str(folder / "cache"), "--base-models", str(bases)]
@@ -78,6 +82,32 @@ def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets,
     assert expected.keys() == actual.keys()
     for name, tensor in expected.items():
         np.testing.assert_allclose(actual[name], tensor, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
+def test_two_processes_give_the_metrics_of_one_for_each_task_type(task, tweets, bases, tmp_path):
+    labels = {
+        "multi_label_classification": {"negative": '["bad"]', "neutral": "[]", "positive": '["good", "nice"]'},
+        "regression": {"negative": "-1", "neutral": "0", "positive": "1.5"},
+    }
+    rows = pl.read_parquet(tweets).with_columns(pl.col("label").replace_strict(labels[task]))
+    rows.write_parquet(tmp_path / "rows.parquet")
+    run_config = small(
+        experiment_name="shared",
+        task=task,
+        model={"name": "still"},
+        lora={"lora_dropout": 0.0},
+        data={"train_samples": 33, "eval_samples": 15},
+        training={"precision": "fp32", "learning_rate": 0.001, "eval_strategy": "no"},
+    )
+    ended(torchrun(tmp_path / "two", tmp_path / "rows.parquet", bases, run_config=run_config))
+    run(run_config, tmp_path / "rows.parquet", tmp_path / "one", base_models_dir=bases)
+    folders = (tmp_path / "one", tmp_path / "two/shared")
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+    for name in METRICS[task]:
+        assert two["eval"][name] == pytest.approx(one["eval"][name], rel=1e-3), name
+    losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_one_process_writes_and_speaks(shared):

@@ -1,5 +1,6 @@
 """Several labels, scores and pairs of texts: read, trained, evaluated, saved and served like single labels."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from engine import RunConfig, devices, tasks
+from engine import Prepared, RunConfig, devices, tasks
 from engine.config import METRICS, DataSection
 from engine.data.rows import load_rows
-from engine.errors import ConfigError, SingleLabelError
+from engine.errors import ConfigError, RunInterruptedError, SingleLabelError
 from engine.serve.answers import LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.errors import WrongInputError
 from engine.serve.predictor import Predictor
@@ -79,6 +80,22 @@ def test_each_task_type_runs_to_a_saved_model_that_answers(task, pairs, data, ba
     assert [type(answer) for answer in answers] == [expected, expected]
     with pytest.raises(WrongInputError, match="pairs of texts" if pairs else "single texts"):
         Predictor(bases).predict(final, texts, None if pairs else texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
+def test_run_that_was_interrupted_ends_in_the_same_bytes(task, data, bases, tmp_path):
+    run_config = config(task, True, model={"name": "tiny"}, lora={"layers_to_transform": None})
+    run(run_config, data(task, True), tmp_path / "whole", base_models_dir=bases)
+    steps = itertools.count()
+    more = {"base_models_dir": bases, "should_save": lambda: next(steps) == 4}
+    with pytest.raises(RunInterruptedError):
+        run(run_config, data(task, True), tmp_path / "parts", **more)
+    events = run(run_config, data(task, True), tmp_path / "parts", base_models_dir=bases)
+    assert next(event for event in events if isinstance(event, Prepared)).resumed_from_step == 5
+    one, two = (tmp_path / name / "artifacts/final_model" for name in ("whole", "parts"))
+    for name in ("adapter_model.safetensors", "lorasite.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "mean_squared", "huber"])
