@@ -138,9 +138,12 @@ def train_unigram(texts: list[str]) -> Any:
 
 
 def add_special_tokens(tokenizer: Any, special: dict[str, str]) -> Any:
-    """Let the tokenizer put each text between two special tokens."""
+    """Let the tokenizer put each text between two special tokens, and one more after the second text of a pair."""
     from tokenizers.processors import TemplateProcessing
 
     ends = [(special[role], tokenizer.token_to_id(special[role])) for role in ("cls", "sep")]
-    tokenizer.post_processor = TemplateProcessing(single=f"{special['cls']} $A {special['sep']}", special_tokens=ends)
+    cls, sep = special["cls"], special["sep"]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=ends
+    )
     return tokenizer

@@ -90,7 +90,7 @@ def test_final_model_gives_the_same_metrics_in_plain_peft(finished, tweets):
     rows = metrics_of(events)["worst"]
     inputs = tokenizer([row["text"] for row in rows], truncation=True, max_length=24, padding=True, return_tensors="pt")
     with torch.no_grad():
-        chances = model(**inputs).logits.softmax(-1)
+        chances = (model(**inputs).logits / facts["answers"]["temperature"]).softmax(-1)
     for row, chance in zip(rows, chances, strict=True):
         assert facts["labels"][int(chance.argmax())] == row["predicted"]
         assert chance.max().item() == pytest.approx(row["probability"], abs=1e-3)

@@ -61,8 +61,8 @@ def test_answers_of_the_served_model_are_within_the_tolerance_and_in_metrics_jso
 def test_tokenizer_that_truncates_at_the_other_end_stops_the_run(train_tiny, monkeypatch):
     encode = ServedTokenizer.encode
 
-    def encode_end(self: ServedTokenizer, texts: list[str], max_length: int) -> Any:
-        return encode(self, [" ".join(text.split()[1:]) for text in texts], max_length)
+    def encode_end(self: ServedTokenizer, texts: list[str], *more: Any) -> Any:
+        return encode(self, [" ".join(text.split()[1:]) for text in texts], *more)
 
     monkeypatch.setattr(ServedTokenizer, "encode", encode_end)
     with pytest.raises(SavedModelDiffersError, match=r"tokenizer reads a text otherwise .*tokens"):
@@ -118,7 +118,7 @@ def test_program_that_reads_texts_otherwise_is_told_in_a_notice(train_tiny, monk
 
     def load_without_special_tokens(folder: Path, name: str) -> Any:
         tokenizer = load(folder, name)
-        return lambda texts, **options: tokenizer(texts, add_special_tokens=False, **options)
+        return lambda *texts, **options: tokenizer(*texts, add_special_tokens=False, **options)
 
     monkeypatch.setattr(saved_model, "load_tokenizer", load_without_special_tokens)
     notices = [event for event in train_tiny() if isinstance(event, Notice)]
