@@ -34,6 +34,7 @@ from engine.serve.predictor import Predictor
 from engine.tasks.token_classification import Task
 from engine.tests.conftest import metrics_of, run, small
 from engine.training.distributed import World
+from engine.training.estimate import measure_run
 from engine.training.notices import data_notices
 from samples import base_model_path
 from testing.entity_texts import LABELS, MarkedText, make_entity_frame, make_entity_texts
@@ -304,3 +305,9 @@ def test_long_text_is_served_in_windows_and_none_of_it_is_cut_off(trained):
         asdict(each) | {"probability": 0} for each in answer.entities
     ]
     assert together[2].entities == ()
+
+
+def test_run_is_estimated_without_an_evaluation_before(entities, bases):
+    config = config_of(model={"name": "tiny"}, lora={"layers_to_transform": None}, training={"precision": "fp32"})
+    measured = measure_run(config, data_file=entities, base_models_dir=bases)
+    assert measured.steps_per_epoch > 30 / 8 and measured.end_s > 0

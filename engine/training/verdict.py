@@ -136,7 +136,7 @@ def compare_r2(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def compare_entity_f1(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the F1 of entities beside that of marking every token; the margin is that of a share of so many entities."""
     score = metrics["eval"]["entity_f1"]
-    constant = metrics["baseline"]["constant_entity_f1"]
+    constant = metrics["baseline"].get("constant_entity_f1", 0.0)
     entities = sum(label["support"] for label in metrics["eval"]["per_label"].values())
     if not entities:  # then nothing can be found, and only the loss tells
         return {"metric": "entity_f1", "score": None, "baseline": constant, "margin": 0.0}
