@@ -1,5 +1,6 @@
 """Fixtures of every app: people with roles, an API client, a folder of their own, a real Valkey, real tweets."""
 
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,16 @@ SMALL_RUN = {
     "training": {"num_train_epochs": 1, "per_device_train_batch_size": 32, "learning_rate": 0.002},
     "system": {"baseline": False, "num_threads": 1},  # two processes of tests share the cores
 }
+
+
+gc.disable()  # until everything is imported
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage seldom, and not among what the imports made, which stays: it took a tenth of the time of all tests."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
