@@ -90,6 +90,26 @@ def restore_after_flush(rows: "list[Model]") -> None:
     post_migrate.connect(restore, sender=apps.get_app_config("accounts"), weak=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_all_tests() -> Iterator[None]:
+    """Set what every test needs. Once, because each change makes Django and its packages look up their settings anew."""
+    from django.conf import settings
+    from django.test import override_settings
+
+    storages = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    with override_settings(
+        STORAGES=storages,
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
+        WHITENOISE_AUTOREFRESH=True,  # otherwise each test client lists and reads all static files (60 ms)
+        DISK_RESERVE=0,  # 16 MiB in each test's folder would fill the disk of the machine that tests
+        THROTTLES=dict.fromkeys(settings.THROTTLES, ""),  # their own tests put them back
+    ):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def data_root(tmp_path: Path, settings: Any) -> Path:
     """A test's own DATA_DIR and RESULTS_DIR; no Redis unless the test asks for `redis_server`."""
@@ -98,14 +118,6 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
     settings.FILE_UPLOAD_TEMP_DIR = settings.DATA_DIR / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR.mkdir(parents=True)
     settings.RESULTS_DIR.mkdir()
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    settings.WHITENOISE_AUTOREFRESH = True  # otherwise each test client lists and reads all static files (60 ms)
-    settings.DISK_RESERVE = 0  # 16 MiB in each test's folder would fill the disk of the machine that tests
-    settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "")  # their own tests put them back
     settings.REDIS_URL = f"unix://{tmp_path / 'nothing-listens-here.sock'}"
     return tmp_path
 
