@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.forms.models import model_to_dict
 
@@ -13,7 +14,7 @@ from testing.people import make_user
 
 @pytest.mark.django_db
 def test_roles_and_rules_of_migrations_are_there_after_a_test_that_empties_the_database() -> None:
-    models = (Group, BaseModelRule)
+    models = (Group, BaseModelRule, ContentType, Permission)
     before = [list(model.objects.order_by("pk").values()) for model in models]
     call_command("flush", interactive=False, verbosity=0, reset_sequences=False)  # as after transaction=True
     assert all(before)
