@@ -1,7 +1,9 @@
 """Fixtures of every app: people with roles, an API client, a folder of their own, a real Valkey, real tweets."""
 
+import fcntl
 import gc
 import hashlib
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -270,11 +272,18 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
 
 @pytest.fixture(scope="session")
 def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a small run on real tweets."""
+    """The results folder of a small run on real tweets, which the pytest processes of one run share."""
     from engine import RunConfig, train
 
-    results = tmp_path_factory.mktemp("trained") / "small"
-    list(train(RunConfig.parse(SMALL_RUN), data_file=tweets, results=results))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    results = folder / "trained" / "small"
+    results.parent.mkdir(exist_ok=True)
+    with (folder / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not (results / "metrics.json").exists():
+            list(train(RunConfig.parse(SMALL_RUN), data_file=tweets, results=results))
     return results
 
 
