@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
-from engine.serve.answers import Answer, LabelsPrediction, Prediction, ScorePrediction
+from engine.serve.answers import Answer, EntitiesPrediction, LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError
 from engine.serve.predictor import Predictor, TimedPredictions
 from engine.serve.word_importance import measure_word_importance
@@ -79,6 +80,9 @@ def format_content(prediction: Answer) -> dict[str, Any]:
     """Return the part of an answer that depends on the model's task type."""
     if isinstance(prediction, ScorePrediction):
         return {"score": round(prediction.score, 4)}
+    if isinstance(prediction, EntitiesPrediction):
+        entities = [asdict(entity) for entity in prediction.entities]
+        return {"entities": [entity | {"probability": round(entity["probability"], 4)} for entity in entities]}
     by_name = zip(prediction.labels, prediction.probabilities, strict=True)
     probabilities = {name: round(probability, 4) for name, probability in by_name}
     if isinstance(prediction, LabelsPrediction):

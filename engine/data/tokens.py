@@ -60,17 +60,17 @@ class Tokens:
         rows: (rows,) indexes of texts. pad: the id that fills shorter rows on that side, left or right; the mask is 0
         there and 1 elsewhere.
         """
-        positions, mask = self._places(rows, side)
+        positions, mask = self.places(rows, side)
         return np.where(mask, self.ids[positions], pad).astype(np.int64), mask.astype(np.int64)
 
     def padded_types(self, rows: np.ndarray, side: str = "right") -> np.ndarray | None:
         """Return the token types of some rows in the shape that `padded` gives them, 0 for padding; None without types."""
         if self.types is None:
             return None
-        positions, mask = self._places(rows, side)
+        positions, mask = self.places(rows, side)
         return np.where(mask, self.types[positions], 0).astype(np.int64)
 
-    def _places(self, rows: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, rows: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
         """Return, for each place in the rectangle of some rows, the position of its token in `ids`, and whether it has one."""
         lengths = self.lengths[rows]
         columns = np.arange(self.padded_length(int(lengths.max())))[None]

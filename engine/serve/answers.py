@@ -56,7 +56,28 @@ class ScorePrediction:
     confident: bool | None = None
 
 
-Answer = Prediction | LabelsPrediction | ScorePrediction
+@dataclass(frozen=True, slots=True)
+class EntityAnswer:
+    """An entity in a text. start, end: in code points. probability: of its least certain token; see engine.data.entity_tags."""
+
+    text: str
+    start: int
+    end: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class EntitiesPrediction:
+    """The entities of a text, in their order. Long texts are read in windows, so that none is truncated."""
+
+    entities: tuple[EntityAnswer, ...]
+    truncated: bool = False
+    features: torch.Tensor | None = None
+    confident: bool | None = None
+
+
+Answer = Prediction | LabelsPrediction | ScorePrediction | EntitiesPrediction
 
 
 def make_answer(output: RowOutput, info: ModelInfo, truncated: bool) -> Answer:

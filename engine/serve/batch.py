@@ -27,7 +27,8 @@ class BatchRow:
 class RowOutput:
     """A model's output for one text, on the CPU: a GPU would have to be waited for with every number that is read.
 
-    logits: (outputs,); features: (width,), the input of the head's last layer.
+    logits: (outputs,) or, of a model with outputs for each token, (tokens, outputs).
+    features: (width,), the input of the head's last layer.
     """
 
     logits: Tensor

@@ -49,7 +49,16 @@ class MergedModel:
             inputs["token_type_ids"] = [self._fill(row.types or [0] * len(row.ids), 0, longest) for row in rows]
         tensors = {name: torch.tensor(values, device=self.device) for name, values in inputs.items()}
         logits = self.forward(**tensors).float()
-        return [RowOutput(row) for row in logits.cpu()]  # one transfer for all
+        outputs = logits.cpu()  # one transfer for all
+        if outputs.dim() == 2:
+            return [RowOutput(row) for row in outputs]
+        return [
+            RowOutput(self._without_padding(tokens, len(row.ids))) for tokens, row in zip(outputs, rows, strict=True)
+        ]
+
+    def _without_padding(self, outputs: torch.Tensor, length: int) -> torch.Tensor:
+        """Return the outputs of a row's own tokens: (length, outputs) for (longest, outputs)."""
+        return outputs[len(outputs) - length :] if self.pads_left else outputs[:length]
 
     def _fill(self, values: list[int], filler: int, length: int) -> list[int]:
         """Return `values` with fillers up to a length, on the side of the padding."""

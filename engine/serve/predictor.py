@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.models.base_models import resolve
-from engine.serve.answers import Answer, make_answer
-from engine.serve.batch import BatchRow
+from engine.serve.answers import Answer
 from engine.serve.batching_queue import BatchingQueue
+from engine.serve.encoded import EncodedTexts, EncodedWindows, encode
 from engine.serve.errors import (
     BusyError,
     ModelTooLargeError,
@@ -29,7 +29,7 @@ from engine.serve.errors import (
 )
 from engine.serve.model_cache import CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
-from engine.serve.tokenizer import EncodedText, ServedTokenizer, tokenizer_key
+from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
 from engine.waiting_threads import others_need_cores, watch_other_programs
 
 if TYPE_CHECKING:
@@ -70,16 +70,12 @@ class LoadedModel:
     model: BatchModel
     adapter: ServedAdapter | None
 
-    def encode(self, texts: list[str], text_pairs: list[str] | None) -> list[EncodedText]:
+    def encode(self, texts: list[str], text_pairs: list[str] | None) -> EncodedTexts | EncodedWindows:
         """Return the tokens of texts, or of pairs of texts. Raises WrongInputError unless the model takes such."""
         if self.info.text_pairs != (text_pairs is not None):
             wanted = "pairs of texts" if self.info.text_pairs else "single texts"
             raise WrongInputError(f"it was trained on {wanted}")
-        return self.tokenizer.encode(texts, self.info.max_length, text_pairs, self.info.token_types)
-
-    def rows(self, encoded: list[EncodedText]) -> list[BatchRow]:
-        """Return what the model computes."""
-        return [BatchRow(text.ids, self.adapter, text.types) for text in encoded]
+        return encode(self.tokenizer, self.info, texts, text_pairs)
 
 
 class Predictor:
@@ -117,13 +113,10 @@ class Predictor:
             started = time.perf_counter()
             encoded = loaded.encode(texts, text_pairs)
             tokenized = time.perf_counter()
-            request = self.queue.compute(loaded.model, loaded.rows(encoded), TIMEOUT)
+            request = self.queue.compute(loaded.model, encoded.rows(loaded.adapter), TIMEOUT)
         require_finite(request.outputs)
         return TimedPredictions(
-            [
-                make_answer(output, loaded.info, text.truncated)
-                for output, text in zip(request.outputs, encoded, strict=True)
-            ],
+            encoded.answers(request.outputs, loaded.info),
             loaded.info.base_model,
             tokenize_ms=1000 * (tokenized - started),
             queue_ms=1000 * (request.started_at - request.queued_at),
@@ -131,13 +124,15 @@ class Predictor:
         )
 
     def logits(self, folder: Path, texts: list[str], text_pairs: list[str] | None = None) -> torch.Tensor:
-        """Return the logits of texts, computed as one batch by the calling thread: (texts, outputs). Raises as `predict`."""
-        import torch  # deferred: takes a second
+        """Return the logits of texts, computed as one batch by the calling thread. Raises as `predict`.
 
+        (texts, outputs) or, of a model that finds entities, (tokens that count, outputs), text by text.
+        """
         with self._loaded(folder) as loaded, answer_errors():
-            outputs = loaded.model.outputs(loaded.rows(loaded.encode(texts, text_pairs)))
+            encoded = loaded.encode(texts, text_pairs)
+            outputs = loaded.model.outputs(encoded.rows(loaded.adapter))
         require_finite(outputs)
-        return torch.stack([output.logits for output in outputs]).float().cpu()
+        return encoded.logits(outputs)
 
     def load_model(self, folder: Path) -> str:
         """Load a model unless it is in memory; return the name of its base model."""

@@ -8,7 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.data.entity_windows import Windows
 
 MEMORY_FACTOR = 16  # bytes in memory per byte of tokenizer.json; measured on BERT's and on a BPE tokenizer
 
@@ -101,6 +104,14 @@ class ServedTokenizer:
             encoding = self._fast.post_process(first, second)
             encoded.append(EncodedText(encoding.ids, truncated, encoding.type_ids if wants_types else None))
         return encoded
+
+    def encode_windows(self, texts: list[str], max_length: int) -> Windows:
+        """Return the windows of texts, each of at most max_length tokens. Raises ValueError without a tokenizer.json."""
+        from engine.data.entity_windows import cut_into_windows  # deferred: most models have no use for it
+
+        if self._fast is None:
+            raise ValueError("its tokenizer does not tell where tokens stand, because it has no tokenizer.json")
+        return cut_into_windows(texts, self._fast, max_length)
 
     def _truncate(self, first: Any, second: Any, most_tokens: int) -> bool:
         """Cut encodings to `most_tokens` together, the longer one first, as the tokenizers library does; return whether it cut."""

@@ -38,7 +38,7 @@ from engine.tasks.metrics import refuse_not_finite
 from engine.training import probe
 from engine.training.cuda_graphs import CudaGraphs
 from engine.training.memory_model import ActivationMemory, EncoderSizes
-from engine.training.saved_model import ROWS, SavedModelCheck, check_saved_model, select_texts
+from engine.training.saved_model import ROWS, EvaluatedTexts, SavedModelCheck, check_saved_model, select_texts
 
 ROOM_FOR_PROBE = 512 * 2**20  # bytes of free memory
 
@@ -85,7 +85,7 @@ class TextTask(ABC):
         self.test_share = len(self.rows.test or ()) / max(1, len(self.rows.eval))
         self.data_hash = self.rows.digest()
         self.prepare_labels()
-        self.facts = self._check_data()
+        self.facts = self.check_data()
         unknown_tokens = self.encoding.notice_of_unknown_tokens(self.facts["unknown_token_share"])
         self.notices: list[Notice] = [*self.encoding.notices, *unknown_tokens]
 
@@ -206,7 +206,7 @@ class TextTask(ABC):
             loss = self.loss(rows) / weight
             loss.backward()
             return loss.detach()
-        inputs = self._padded(self.train_tokens, rows)
+        inputs = self.padded(self.train_tokens, rows)
         texts = PackedTexts.pack(dtype=self.plan.dtype, **inputs).rounded()
         labels = self.training_labels(rows)
         return self.graphs.backward([texts.tokens, texts.offsets, texts.mask, labels, torch.tensor(weight)])
@@ -235,13 +235,13 @@ class TextTask(ABC):
 
     def evaluate_batch(self, rows: np.ndarray) -> np.ndarray:
         """Return the logits of evaluation rows: (rows, labels)."""
-        with _evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             return self.logits(self.eval_tokens, rows).cpu().numpy()
 
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the evaluation rows; their logits are kept for `summary`."""
         self.eval_logits = self._all_logits(self.eval_tokens)
-        refuse_not_finite(self.eval_logits, self.rows.eval.texts, "evaluation")
+        self.refuse_not_finite(self.eval_logits, self.rows.eval, "evaluation")
         return self.score(self.eval_logits, self.rows.eval)
 
     def summary(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class TextTask(ABC):
         summary: dict[str, Any] = {"labels": self.rows.labels, **self.describe(self.eval_logits)}
         if self.rows.test and self.test_tokens:
             logits = self._all_logits(self.test_tokens)
-            refuse_not_finite(logits, self.rows.test.texts, "test")
+            self.refuse_not_finite(logits, self.rows.test, "test")
             summary["test"] = self.score(logits, self.rows.test)
         return summary
 
@@ -266,12 +266,16 @@ class TextTask(ABC):
         }
         write_json(folder / "lorasite.json", self.facts | saved_facts)
 
-    def verify(self, folder: Path) -> SavedModelCheck:
-        """Load base model and adapter as serving and plain PEFT do, and compare their answers with the last evaluation's."""
+    def evaluated_texts(self) -> EvaluatedTexts:
+        """Return a few texts of the last evaluation with their logits, to compare those of the saved model with."""
         logits = self.eval_logits
         if not len(logits):  # an estimate saves without an evaluation before
             logits = self.evaluate_batch(np.arange(min(ROWS, len(self.rows.eval))))
-        evaluated = select_texts(self.rows.eval, self.eval_tokens, logits)
+        return select_texts(self.rows.eval, self.eval_tokens, logits)
+
+    def verify(self, folder: Path) -> SavedModelCheck:
+        """Load base model and adapter as serving and plain PEFT do, and compare their answers with the last evaluation's."""
+        evaluated = self.evaluated_texts()
 
         # Free the trained weights first: loading them again must not need more memory than training did.
         # bitsandbytes' weights cannot move to the meta device, and are small.
@@ -285,10 +289,10 @@ class TextTask(ABC):
 
     def logits(self, tokens: Tokens, rows: np.ndarray) -> torch.Tensor:
         """Return the model's output for some rows of `tokens`, in fp32: (rows, outputs)."""
-        inputs = self._padded(tokens, rows)
+        inputs = self.padded(tokens, rows)
         return self.forward(**inputs).float()
 
-    def _padded(self, tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    def padded(self, tokens: Tokens, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Return a model's inputs for some rows of `tokens`, on the CPU, each (rows, length)."""
         side = self.encoding.padding_side
         ids, mask = tokens.padded(rows, self.encoding.padding_id, side)
@@ -296,19 +300,31 @@ class TextTask(ABC):
         types = tokens.padded_types(rows, side)
         return inputs if types is None else inputs | {"token_type_ids": torch.from_numpy(types)}
 
+    def output_count(self, tokens: Tokens) -> int:
+        """Return the rows of the logits of all `tokens`."""
+        return len(tokens.lengths)
+
+    def output_rows(self, tokens: Tokens, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of the logits of some rows of `tokens`, among those of all."""
+        return rows
+
+    def refuse_not_finite(self, logits: np.ndarray, split: Split, name: str) -> None:
+        """Raise EvaluationNotFiniteError if the logits of a text are not finite. name: evaluation or test."""
+        refuse_not_finite(logits, split.texts, name)
+
     def _all_logits(self, tokens: Tokens) -> np.ndarray:
         """Return the logits of all rows, computed by all processes together: (rows, labels)."""
         world = self.plan.world
         own_rows = world.share_of(np.arange(len(tokens.lengths)))
 
         def own_logits(batch_size: int) -> torch.Tensor:
-            logits = torch.zeros(len(tokens.lengths), len(self.output_names))
+            logits = torch.zeros(self.output_count(tokens), len(self.output_names))
             for batch in batches_by_length(tokens.lengths[own_rows], batch_size):
                 rows = own_rows[batch]
-                logits[rows] = self.logits(tokens, rows).cpu()
+                logits[self.output_rows(tokens, rows)] = self.logits(tokens, rows).cpu()
             return logits
 
-        with _evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             batch_size = self._evaluation_batch_size(tokens)
             logits = retry_with_half(own_logits, batch_size, self.plan.device, smaller=lambda _: None)
             # Rows of other processes are zero here, so the sum is everybody's logits.
@@ -321,7 +337,7 @@ class TextTask(ABC):
             return batch_size  # a GPU reports cleanly when memory runs out, so no estimate is needed
         return largest_fitting(batch_size, lambda size: self.memory.evaluation(size, tokens.longest))
 
-    def _check_data(self) -> dict[str, Any]:
+    def check_data(self) -> dict[str, Any]:
         """Return the facts about the data; raise ConfigError or TextsTooLongError if they contradict the configuration."""
         num_labels = self.config.model.num_labels
         if num_labels is not None and num_labels != len(self.rows.labels):
@@ -355,7 +371,7 @@ class TextTask(ABC):
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Turn off dropout and gradients inside of the block; afterwards the model is in training mode."""
     model.eval()
     try:

@@ -20,6 +20,7 @@ from engine import RunConfig, devices
 from engine.config import METRICS
 from engine.tests.conftest import run, small
 from engine.training.distributed import World
+from testing.entity_texts import make_entity_frame
 
 ADAPTER = "artifacts/final_model/adapter_model.safetensors"
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has none")]
@@ -108,6 +109,26 @@ def test_two_processes_give_the_metrics_of_one_for_each_task_type(task, tweets, 
         assert two["eval"][name] == pytest.approx(one["eval"][name], rel=1e-3), name
     losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_two_processes_find_the_entities_that_one_finds(bases, tmp_path):
+    make_entity_frame(34, 15, 1, ["en"]).write_parquet(tmp_path / "data.parquet")
+    run_config = small(
+        experiment_name="shared",
+        task="token_classification",
+        model={"name": "still"},
+        lora={"lora_dropout": 0.0},
+        data={"train_samples": 33, "eval_samples": 15, "max_length": 12},  # some texts are several windows
+        training={"precision": "fp32", "class_weights": "balanced"},
+    )
+    ended(torchrun(tmp_path / "two", tmp_path / "data.parquet", bases, run_config=run_config))
+    run(run_config, tmp_path / "data.parquet", tmp_path / "one", base_models_dir=bases)
+    folders = (tmp_path / "one", tmp_path / "two/shared")
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+    losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and one["data"]["windows"] > 33
+    assert two["eval"]["loss"] == pytest.approx(one["eval"]["loss"], rel=1e-3)
+    assert {**two["eval"], "loss": 0} == {**one["eval"], "loss": 0}
 
 
 def test_one_process_writes_and_speaks(shared):

@@ -114,3 +114,28 @@ def test_run_with_a_hopeless_learning_rate_says_so_in_notice_and_metrics(tweets,
     notices = [event.message for event in events if isinstance(event, Notice) and event.code == "not_learned"]
     assert len(notices) == 1 and "Lower training.learning_rate." in notices[0]
     assert json.loads((tmp_path / "metrics.json").read_text())["result"] == result
+
+
+def entity_metrics_of(score: float, constant: float, entities: int, losses: list[float]) -> dict[str, Any]:
+    """Return the parts of metrics.json that count for a run that finds entities."""
+    parts = metrics(GOOD, losses)
+    parts["eval"] = {"entity_f1": score, "per_label": {"place": {"support": entities}}}
+    return parts | {"baseline": {"constant_entity_f1": constant}, "data": {"eval_rows": 50}}
+
+
+@pytest.mark.parametrize(
+    ("score", "constant", "entities", "losses", "learned"),
+    [
+        (0.6, 0.1, 100, FALLING, True),
+        (0.15, 0.1, 100, FALLING, False),  # marking every token is hardly worse
+        (0.0, 0.0, 100, FALLING, False),
+        (0.0, 0.0, 0, FALLING, True),  # there is nothing to find, so the loss decides
+        (0.0, 0.0, 0, FLAT, False),
+    ],
+)
+def test_run_that_finds_entities_has_to_beat_marking_every_token(score, constant, entities, losses, learned):
+    config = RunConfig.parse({"task": "token_classification"})
+    result = judge(entity_metrics_of(score, constant, entities, losses), config)
+    assert result["learned"] is learned
+    if not learned:
+        assert f"that of marking every token is {constant:.3f}" in explain(result)

@@ -35,6 +35,33 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
     if truncated:
         yield Notice("info", "truncated", f"{truncated} texts were truncated to {facts['max_length']} tokens.")
 
+    yield from entity_notices(facts)
+
+
+def entity_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
+    """Yield the notices about entities that are not learned as they stand in the data."""
+    overlapping = facts.get("overlapping_spans")
+    if overlapping:
+        message = (
+            f"{overlapping} entities were left out, because they overlap with a longer one. Each text is tagged once."
+        )
+        yield Notice("warning", "overlapping_spans", message)
+
+    unusable = facts.get("unusable_spans")
+    if unusable:
+        message = (
+            f"{unusable} entities were left out, because they end behind their text or hold nothing but white space."
+        )
+        yield Notice("warning", "unusable_spans", message)
+
+    inexact = facts.get("inexact_spans")
+    if inexact:
+        message = (
+            f"{inexact} entities begin or end inside of a token of the base model, which can't find them exactly. "
+            "They count as errors. If there are many, choose another base model."
+        )
+        yield Notice("warning", "inexact_spans", message)
+
 
 def list_names(names: Iterable[str]) -> str:
     """Return the first names as a phrase, and how many there are beyond them."""

@@ -7,6 +7,7 @@ padding, precision, files) shows here, before the run counts as finished.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.data.entity_windows import Windows
 from engine.data.labelled_rows import Split
 from engine.data.tokens import Tokens
 from engine.devices import DevicePlan
@@ -30,6 +32,7 @@ from engine.models.loading import (
 )
 from engine.models.text_encoding import load_tokenizer, set_padding_id
 from engine.out_of_memory import MARGIN, is_out_of_memory
+from engine.serve.encoded import encode
 from engine.serve.errors import ModelUnreadableError, PredictionFailedError
 from engine.serve.model_files import fp32_bytes, read_info
 from engine.serve.predictor import MIB, Predictor
@@ -48,6 +51,8 @@ class EvaluatedTexts:
 
     text_pairs: the second text of each, if there is one. types: of the tokens, or None for each text; see engine.data.tokens.
     logits: (texts, outputs), in fp32.
+    windows: for token classification, those of the texts. `ids` and `types` are then those of windows, and `logits` those of
+        the tokens that count: (counted tokens, outputs).
     """
 
     texts: list[str]
@@ -55,11 +60,31 @@ class EvaluatedTexts:
     ids: list[list[int]]
     types: list[list[int] | None]
     logits: Tensor
+    windows: Windows | None = None
 
     def shortest_and_longest(self) -> list[int]:
         """Return the indexes of the texts with the fewest and with the most tokens."""
-        by_length = sorted(range(len(self.ids)), key=lambda i: len(self.ids[i]))
-        return [by_length[0], by_length[-1]]
+        lengths = np.array([len(ids) for ids in self.ids])
+        if self.windows is not None:
+            lengths = np.diff(self.windows.text_starts)
+        return [int(lengths.argmin()), int(lengths.argmax())]
+
+    def logit_rows(self, texts: list[int]) -> np.ndarray:
+        """Return the rows of `logits` that belong to some of the texts, text by text."""
+        if self.windows is None:
+            return np.array(texts)
+        starts = self.windows.text_starts
+        return np.concatenate([np.arange(starts[i], starts[i + 1]) for i in texts])
+
+    def first_ids(self) -> list[list[int]]:
+        """Return the token ids of each text, or of its first window."""
+        if self.windows is None:
+            return self.ids
+        return [self.ids[first] for first in np.unique(self.windows.rows, return_index=True)[1]]
+
+    def any_of_text(self, flags: Tensor) -> list[bool]:
+        """Return for each text whether any of its rows of `logits` has a flag. flags: (rows of logits,)."""
+        return [bool(flags[self.logit_rows([i])].any()) for i in range(len(self.texts))]
 
     def served(self, predictor: Predictor, folder: Path, rows: list[int]) -> Tensor:
         """Return the served model's logits of some of the texts, computed together: (rows, outputs)."""
@@ -87,12 +112,7 @@ def select_texts(split: Split, tokens: Tokens, logits: np.ndarray) -> EvaluatedT
 
     Raises SavedModelDiffersError if there is no text with finite logits.
     """
-    finite = np.flatnonzero(np.isfinite(logits).all(axis=1))
-    if not len(finite):
-        raise _differs("the evaluation gave no finite output for any text", "training.learning_rate")
-    # Of texts with as many tokens, the one with the most characters was truncated.
-    by_length = sorted(finite, key=lambda row: (tokens.lengths[row], len(split.texts[row])))
-    rows = list(dict.fromkeys([by_length[0], by_length[-1], *finite]))[:ROWS]
+    rows = spread_by_length(np.flatnonzero(np.isfinite(logits).all(axis=1)), tokens.lengths, split.texts)
     places = [slice(tokens.offsets[row], tokens.offsets[row + 1]) for row in rows]
     types = tokens.types
     return EvaluatedTexts(
@@ -102,6 +122,18 @@ def select_texts(split: Split, tokens: Tokens, logits: np.ndarray) -> EvaluatedT
         types=[None if types is None else types[place].tolist() for place in places],
         logits=torch.from_numpy(logits[rows]).float(),
     )
+
+
+def spread_by_length(rows: np.ndarray, lengths: np.ndarray, texts: Sequence[str]) -> list[int]:
+    """Return the shortest and the longest of some texts and a few more, as their rows.
+
+    rows: of texts with finite logits; lengths: tokens of all texts. Raises SavedModelDiffersError if there is none.
+    """
+    if not len(rows):
+        raise _differs("the evaluation gave no finite output for any text", "training.learning_rate")
+    # Of texts with as many tokens, the one with the most characters was truncated.
+    by_length = sorted(rows.tolist(), key=lambda row: (lengths[row], len(texts[row])))
+    return list(dict.fromkeys([by_length[0], by_length[-1], *rows.tolist()]))[:ROWS]
 
 
 def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts) -> SavedModelCheck:
@@ -128,8 +160,8 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
     expected = _served_logits(folder, base, plan, evaluated)
     difference = _compare("when it is served", expected, evaluated.logits, tolerance, plan)
     plain = _plain_logits(folder, base, plan, evaluated, served)
-    differing = _exceeds(plain, expected, FP32_TOLERANCE)
-    if bool(differing.all()):  # a single text may be odd, which is no reason to refuse a model that is served well
+    differing = evaluated.any_of_text(_exceeds(plain, expected, FP32_TOLERANCE))
+    if all(differing):  # a single text may be odd, which is no reason to refuse a model that is served well
         _compare("in plain PEFT", plain, expected, FP32_TOLERANCE, plan)
     notices = _program_notices(folder, evaluated, differing)
     return SavedModelCheck(len(evaluated.texts), difference, served, notices)
@@ -148,10 +180,13 @@ def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
     """Raise SavedModelDiffersError if the tokenizer that is served gives other token ids than training had."""
     info = read_info(folder)
     tokenizer = ServedTokenizer(folder)
-    encoded = tokenizer.encode(evaluated.texts, info.max_length, evaluated.text_pairs, info.token_types)
-    for text, expected, types in zip(encoded, evaluated.ids, evaluated.types, strict=True):
-        ids = text.ids
-        if ids == expected and text.types == types:
+    rows = encode(tokenizer, info, evaluated.texts, evaluated.text_pairs).rows(adapter=None)
+    if len(rows) != len(evaluated.ids):
+        difference = f"{len(rows)} windows instead of {len(evaluated.ids)}"
+        raise _differs(f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name")
+    for row, expected, types in zip(rows, evaluated.ids, evaluated.types, strict=True):
+        ids = row.ids
+        if ids == expected and row.types == types:
             continue
         if len(ids) != len(expected):
             difference = f"{len(ids)} tokens instead of {len(expected)}"
@@ -164,18 +199,18 @@ def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
         raise _differs(f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name")
 
 
-def _program_notices(folder: Path, evaluated: EvaluatedTexts, differing: Tensor) -> list[Notice]:
+def _program_notices(folder: Path, evaluated: EvaluatedTexts, differing: list[bool]) -> list[Notice]:
     """Return a notice if the program for plain PEFT answers some texts otherwise than serving does.
 
-    differing: (texts,) whether the model of transformers gives other logits for the same tokens.
+    differing: for each text, whether the model of transformers gives other logits for the same tokens.
     """
     max_length = read_info(folder).max_length
     tokenizer = load_tokenizer(folder, "the saved model")
     encoded = tokenizer(evaluated.texts, evaluated.text_pairs, truncation=True, max_length=max_length, verbose=False)[
         "input_ids"
     ]
-    same_tokens = [ids == expected for ids, expected in zip(encoded, evaluated.ids, strict=True)]
-    count = sum(not same or differs for same, differs in zip(same_tokens, differing.tolist(), strict=True))
+    same_tokens = [ids == expected for ids, expected in zip(encoded, evaluated.first_ids(), strict=True)]
+    count = sum(not same or differs for same, differs in zip(same_tokens, differing, strict=True))
     if not count:
         return []
     message = (
@@ -186,7 +221,7 @@ def _program_notices(folder: Path, evaluated: EvaluatedTexts, differing: Tensor)
 
 
 def _served_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts) -> Tensor:
-    """Return the logits of each text, served alone: (texts, labels).
+    """Return the logits as EvaluatedTexts has them, of each text served alone.
 
     Raises SavedModelDiffersError if the shortest text gets another answer beside the longest one, which pads it.
     """
@@ -199,13 +234,15 @@ def _served_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evalua
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
             raise error.__cause__ from None
         raise _differs(f"it can't be served: {error}", "model.name") from error
-    _compare("when a text is served beside a longer one", together, alone[pair], FP32_TOLERANCE, plan)
+    _compare(
+        "when a text is served beside a longer one", together, alone[evaluated.logit_rows(pair)], FP32_TOLERANCE, plan
+    )
     return alone
 
 
 @torch.inference_mode()
 def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: EvaluatedTexts, served: bool) -> Tensor:
-    """Return the logits of each text by transformers and PEFT, in fp32 or, if not `served`, in the run's precision."""
+    """Return the logits as EvaluatedTexts has them, by transformers and PEFT, in fp32 or, if not `served`, in the run's precision."""
     info = read_info(folder)
     if served:
         base_model, _missing = load_classifier_to_serve(base, info.outputs, info.head)
@@ -221,8 +258,10 @@ def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evaluat
     for ids, types in zip(evaluated.ids, evaluated.types, strict=True):
         input_ids = torch.tensor([ids], device=plan.device)
         token_types = None if types is None else torch.tensor([types], device=plan.device)
-        rows.append(forward(input_ids, torch.ones_like(input_ids), token_types).float().cpu())
-    return torch.cat(rows)
+        logits = forward(input_ids, torch.ones_like(input_ids), token_types).float().cpu()
+        rows.append(logits.flatten(0, -2))
+    outputs = torch.cat(rows)
+    return outputs if evaluated.windows is None else outputs[evaluated.windows.counted]
 
 
 def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: float, plan: DevicePlan) -> float:
@@ -235,7 +274,7 @@ def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: float, pla
 
 
 def _exceeds(actual: Tensor, expected: Tensor, tolerance: float) -> Tensor:
-    """Return for each text whether its logits differ by more than the tolerance, or are not finite: (texts,)."""
+    """Return for each row of logits whether it differs by more than the tolerance, or is not finite: (rows,)."""
     scale = expected.abs().amax(dim=1).clamp(min=1.0)
     return ~((actual - expected).abs().amax(dim=1) <= tolerance * scale)
 

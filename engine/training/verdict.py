@@ -134,11 +134,14 @@ def compare_r2(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_entity_f1(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the F1 of entities beside 0, which finding none reaches; the margin is that of a share of so many entities."""
+    """Return the F1 of entities beside that of marking every token; the margin is that of a share of so many entities."""
     score = metrics["eval"]["entity_f1"]
+    constant = metrics["baseline"]["constant_entity_f1"]
     entities = sum(label["support"] for label in metrics["eval"]["per_label"].values())
+    if not entities:  # then nothing can be found, and only the loss tells
+        return {"metric": "entity_f1", "score": None, "baseline": constant, "margin": 0.0}
     low, _high = wilson_interval(score * entities, entities)
-    return {"metric": "entity_f1", "score": score, "baseline": 0.0, "margin": score - low}
+    return {"metric": "entity_f1", "score": score, "baseline": constant, "margin": score - low}
 
 
 SCORES_TO_JUDGE: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
@@ -149,7 +152,7 @@ SCORES_TO_JUDGE: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 BASELINES = {
     "macro_average_precision": "labels that are given at random",
     "r2": "predicting the mean",
-    "entity_f1": "finding no entity",
+    "entity_f1": "marking every token",
 }
 
 

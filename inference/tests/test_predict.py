@@ -10,9 +10,9 @@ from django.test import Client
 from engine.config import SAMPLE_MODEL
 from engine.models.base_models import resolve
 from engine.models.weights_hash import hash_base_weights
-from engine.serve.answers import Prediction
+from engine.serve.answers import EntitiesPrediction, EntityAnswer, Prediction
 from engine.serve.word_importance import measure_word_importance
-from inference.services import predictor, rival
+from inference.services import format_content, predictor, rival
 from testing.adapters import temperature_of
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +43,12 @@ def test_answer_has_the_shape_of_the_specification(api, member, model):
     )
     assert answer["probability"] == max(answer["probabilities"].values())
     assert answer["language"] == "English" and answer["model"] == "small" and answer["truncated"] is False
+
+
+def test_entities_have_the_shape_of_the_specification():
+    prediction = EntitiesPrediction((EntityAnswer("Taipei", 10, 16, "place", 0.98004),))
+    entity = {"text": "Taipei", "start": 10, "end": 16, "label": "place", "probability": 0.98}
+    assert format_content(prediction) == {"entities": [entity]}
 
 
 def test_answers_are_those_of_plain_peft(api, member, model, sentences):
