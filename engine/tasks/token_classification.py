@@ -180,16 +180,17 @@ class Task(TextTask):
     def evaluated_texts(self) -> EvaluatedTexts:
         """Return a few evaluation texts with all of their windows, and the logits of the windows' counted tokens."""
         part = self.held_out["evaluation"]
-        is_finite = np.isfinite(self.eval_logits).all(axis=1)
+        was_evaluated = len(self.eval_logits) > 0  # an estimate saves without an evaluation before
         lengths = np.diff(part.windows.text_starts)
         windows_of_text = np.bincount(part.windows.rows)
         is_usable = (windows_of_text <= max(MOST_WINDOWS, windows_of_text.min())) & (lengths > 0)
-        if len(is_finite):  # an estimate saves without an evaluation before
+        if was_evaluated:
+            is_finite = np.isfinite(self.eval_logits).all(axis=1)
             is_usable[part.windows.text_of_counted()[~is_finite]] = False
         rows = spread_by_length(np.flatnonzero(is_usable), lengths, self.rows.eval.texts)
         texts = [self.rows.eval.texts[row] for row in rows]
         windows = self.tokenise(Split(texts, np.empty((0, 4), dtype=np.int64)))
-        if len(is_finite):
+        if was_evaluated:
             starts = part.windows.text_starts
             logits = np.concatenate([self.eval_logits[starts[row] : starts[row + 1]] for row in rows])
         else:

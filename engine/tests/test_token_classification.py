@@ -117,7 +117,7 @@ def gradients(task: Task) -> dict[str, torch.Tensor]:
     return found
 
 
-EXACT = {"lora": {"lora_dropout": 0.0}, "training": {"precision": "fp32"}}
+EXACT: dict[str, dict[str, Any]] = {"lora": {"lora_dropout": 0.0}, "training": {"precision": "fp32"}}
 
 
 @pytest.mark.parametrize(

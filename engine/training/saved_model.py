@@ -260,8 +260,8 @@ def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evaluat
         token_types = None if types is None else torch.tensor([types], device=plan.device)
         logits = forward(input_ids, torch.ones_like(input_ids), token_types).float().cpu()
         rows.append(logits.flatten(0, -2))
-    outputs = torch.cat(rows)
-    return outputs if evaluated.windows is None else outputs[evaluated.windows.counted]
+    all_rows = torch.cat(rows)
+    return all_rows if evaluated.windows is None else all_rows[torch.from_numpy(evaluated.windows.counted)]
 
 
 def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: float, plan: DevicePlan) -> float:
