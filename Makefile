@@ -29,6 +29,8 @@ run-local: setup ## Train from a YAML in the foreground (config=config/default.y
 	@$(MANAGE) run_local $(or $(config),config/default.yaml)
 logs-local: setup ## Follow the newest run's log (exp=NAME for another)
 	@$(MANAGE) logs_local $(exp) --follow
+# Each process of a test, hundreds in all, would otherwise compile our code again where the environment forbids .pyc files.
+test test-fast test-v: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/installed-dev ## Run the whole test suite (options='…' for pytest)
 	@$(BIN)/pytest -n 2 --dist worksteal $(options)
 test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing slow

@@ -1,5 +1,10 @@
 """Fixtures of every app: people with roles, an API client, a folder of their own, a real Valkey, real tweets."""
 
+import fcntl
+import gc
+import hashlib
+import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +28,16 @@ SMALL_RUN = {
 }
 
 
+gc.disable()  # until everything is imported
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage seldom, and not among what the imports made, which stays: it took a tenth of the time of all tests."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use the database: these are the ones to run again on PostgreSQL."""
     for item in items:
@@ -32,51 +47,121 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def migrated_database(request: pytest.FixtureRequest) -> Path:
+    """Where an empty SQLite database that has all migrations is kept for the next start of pytest: they take two seconds.
+
+    Its name changes with every file of the migrations, and with what ours import.
+    """
+    from django.apps import apps
+
+    root = Path(__file__).parent
+    sources = [path for app in apps.get_app_configs() for path in sorted(Path(app.path).glob("migrations/*.py"))]
+    sources += [root / "accounts/usernames.py", root / "audit/guard.py"]
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return request.config.cache.mkdir("migrated") / f"{content}.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """Let Django use the database that `django_db_modify_db_settings` leaves for it. It still applies missing migrations."""
+    from django.db import connections
+
+    return bool(connections.databases["default"]["ENGINE"].endswith("sqlite3"))
+
+
+@pytest.fixture(scope="session")
 def django_db_modify_db_settings(
-    tmp_path_factory: pytest.TempPathFactory, django_db_modify_db_settings_parallel_suffix: None
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_modify_db_settings_parallel_suffix: None,
+    django_db_keepdb: bool,
+    migrated_database: Path,
 ) -> None:
     """A database per pytest process; SQLite's in a file, so that a test's threads and processes see the same one."""
     from django.db import connections
 
-    database = connections.databases["default"]
-    if database["ENGINE"].endswith("sqlite3"):
-        database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+    if django_db_keepdb:
+        path = tmp_path_factory.mktemp("database") / "test.sqlite3"
+        connections.databases["default"]["TEST"]["NAME"] = str(path)
+        if migrated_database.exists():
+            shutil.copyfile(migrated_database, path)
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: Any, django_db_keepdb: bool, migrated_database: Path
+) -> None:
     """Tests clean up with DELETE and TRUNCATE, which the audit log refuses; its own tests put the guard back."""
     from django.db import connection
 
     from audit import guard
 
     with django_db_blocker.unblock():
+        if django_db_keepdb and not migrated_database.exists():
+            keep_database(migrated_database)
         guard.remove(connection)
-        restore_after_flush(rows_of_migrations())
+        restore_after_flush(migrated_rows())
 
 
-def rows_of_migrations() -> "list[Model]":
-    """Return what migrations have stored: the roles, the rules for base models. Django itself restores the two other tables."""
+def keep_database(path: Path) -> None:
+    """Store a copy of the database at `path`, in place of the copies of other migrations."""
+    from django.db import connection
+
+    from engine.storage import write_file
+
+    for old in path.parent.glob("[0-9a-f]*.sqlite3"):  # not the draft of another process
+        old.unlink(missing_ok=True)
+    with connection.cursor() as cursor:
+        write_file(path, lambda draft: cursor.execute("VACUUM INTO %s", [str(draft)]))
+
+
+def migrated_rows() -> "list[list[Model]]":
+    """Return what migrations have stored, by table: permissions, roles, the rules for base models."""
     from django.apps import apps
-    from django.contrib.auth.models import Permission
-    from django.contrib.contenttypes.models import ContentType
 
     tables = [model for model in apps.get_models() if model._meta.managed and not model._meta.proxy]
-    return [row for model in tables if model not in (ContentType, Permission) for row in model._base_manager.all()]
+    return [list(model._base_manager.all()) for model in tables]
 
 
-def restore_after_flush(rows: "list[Model]") -> None:
-    """Put these rows back whenever the end of a test with `transaction=True` empties the database, for the tests after it."""
+def restore_after_flush(tables: "list[list[Model]]") -> None:
+    """Put these rows back whenever the end of a test with `transaction=True` empties the database, for the tests after it.
+
+    Permissions and content types as well: Django would work them out anew, in 50 ms.
+    """
     from django.apps import apps
+    from django.contrib.contenttypes.management import create_contenttypes
     from django.core.cache import cache
+    from django.db import transaction
     from django.db.models.signals import post_migrate
 
     def restore(**_signal: Any) -> None:
         cache.clear()  # its table belongs to no model, so Django leaves it full
-        for row in rows:
-            row.save_base(raw=True)
+        with transaction.atomic():  # which checks foreign keys at its end
+            for rows in filter(None, tables):
+                type(rows[0])._base_manager.bulk_create(rows)
 
+    post_migrate.disconnect(create_contenttypes)
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.connect(restore, sender=apps.get_app_config("accounts"), weak=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_all_tests() -> Iterator[None]:
+    """Set what every test needs. Once, because each change makes Django and its packages look up their settings anew."""
+    from django.conf import settings
+    from django.test import override_settings
+
+    storages = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    with override_settings(
+        STORAGES=storages,
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
+        WHITENOISE_AUTOREFRESH=True,  # otherwise each test client lists and reads all static files (60 ms)
+        DISK_RESERVE=0,  # 16 MiB in each test's folder would fill the disk of the machine that tests
+        THROTTLES=dict.fromkeys(settings.THROTTLES, ""),  # their own tests put them back
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -87,14 +172,6 @@ def data_root(tmp_path: Path, settings: Any) -> Path:
     settings.FILE_UPLOAD_TEMP_DIR = settings.DATA_DIR / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR.mkdir(parents=True)
     settings.RESULTS_DIR.mkdir()
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    settings.WHITENOISE_AUTOREFRESH = True  # otherwise each test client lists and reads all static files (60 ms)
-    settings.DISK_RESERVE = 0  # 16 MiB in each test's folder would fill the disk of the machine that tests
-    settings.THROTTLES = dict.fromkeys(settings.THROTTLES, "")  # their own tests put them back
     settings.REDIS_URL = f"unix://{tmp_path / 'nothing-listens-here.sock'}"
     return tmp_path
 
@@ -195,11 +272,18 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
 
 @pytest.fixture(scope="session")
 def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a small run on real tweets."""
+    """The results folder of a small run on real tweets, which the pytest processes of one run share."""
     from engine import RunConfig, train
 
-    results = tmp_path_factory.mktemp("trained") / "small"
-    list(train(RunConfig.parse(SMALL_RUN), data_file=tweets, results=results))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    results = folder / "trained" / "small"
+    results.parent.mkdir(exist_ok=True)
+    with (folder / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not (results / "metrics.json").exists():
+            list(train(RunConfig.parse(SMALL_RUN), data_file=tweets, results=results))
     return results
 
 

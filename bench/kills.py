@@ -4,8 +4,8 @@
 
 Kills in turns at random the run's process, its worker, or both together. First a few runs go unharmed: they tell what a
 run's steps take, and what of the wall time is useful step time without any kill. Then it prints how each run ended, after how
-many seconds each kill was mended (the next attempt starts), how many steps were done twice, and useful step time by wall
-time. Fails when a run does not end in SUCCESS.
+many seconds each kill was mended (the next attempt starts, and its first step is done), how many steps were done twice, and
+useful step time by wall time. Fails when a run does not end in SUCCESS.
 """
 
 import argparse
@@ -127,13 +127,20 @@ def tell(
     ends = Counter(run["status"] for run in runs)
     starts = sorted(at for run in runs for at, text in run["lines"] if text.startswith("Attempt "))
     print(f"{len(runs)} runs of {useful:.1f} s of steps each, {len(kills)} kills in {wall:.0f} s: {dict(ends)}")
+    all_steps = sorted(at for run in runs for at, _text in steps_of(run))
     for kind in ("run", "worker", "both"):
         mended = [
             next((s - at).total_seconds() for s in starts if s > at) for at, k in kills if k == kind and at < starts[-1]
         ]
-        if mended:
+        next_steps = [
+            next((s - at).total_seconds() for s in all_steps if s > at)
+            for at, k in kills
+            if k == kind and at < all_steps[-1]
+        ]
+        if mended and next_steps:
             print(f"  {kind} killed {len(mended)} times: the next attempt starts after {statistics.median(mended):.1f} s "
-                  f"(median; at most {max(mended):.1f} s)")  # fmt: skip
+                  f"(median; at most {max(mended):.1f} s), its next step is done after {statistics.median(next_steps):.1f} s "
+                  f"(at most {max(next_steps):.1f} s)")  # fmt: skip
     twice = [len(steps := steps_of(run)) - len({text for _at, text in steps}) for run in runs]
     print(f"  steps done twice: {sum(twice)} in all, at most {max(twice)} in one run")
     share, without = len(runs) * useful / wall, UNHARMED * useful / quiet

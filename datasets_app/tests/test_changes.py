@@ -6,6 +6,7 @@ import pytest
 from datasets_app import services
 from datasets_app.models import Version
 from datasets_app.versions import changes, diff
+from testing.datasets import store_dataset
 from web.errors import ConflictError, InvalidError
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +29,7 @@ DIRTY = [
 def dirty(member, file):
     lines = [f"number {i} of the clean rows says {i * i},{'good' if i % 2 else 'bad'}" for i in range(40)]
     content = "\n".join(["text,label", *lines, *(f'"{text}",{label}' for text, label in DIRTY)])
-    return services.create_version(user=member, name="dirty", file=file(content), filename="dirty.csv")
+    return store_dataset(member, "dirty", file(content, "dirty.csv"))
 
 
 def make(member, version, **change) -> Version:
@@ -110,7 +111,7 @@ def spelled(member, file):
         f"no one has labelled the story of {i * i * i},{mark}" for i, mark in enumerate(("NULL", "N/A", "-", "nan"))
     ]
     content = "\n".join(["text,label", *lines, *marked])
-    return services.create_version(user=member, name="spelled", file=file(content), filename="a.csv")
+    return store_dataset(member, "spelled", file(content, "spelled.csv"))
 
 
 def test_labels_that_look_alike_are_merged_in_one_version(member, spelled):

@@ -13,6 +13,7 @@ from datasets_app import services
 from datasets_app.formula_quoting import unquote_formulas
 from datasets_app.models import Dataset
 from datasets_app.versions import export
+from testing.datasets import store_dataset
 
 FORMATS = ["csv", "jsonl", "parquet"]
 HARD = [
@@ -37,7 +38,7 @@ def hard(member: Any, file: Any) -> Any:
         for text in [*HARD, *FORMULAS]
     ]
     content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    return services.create_version(user=member, name="hard", file=file(content), filename="a.jsonl")
+    return store_dataset(member, "hard", file(content, "a.jsonl"))
 
 
 def stored_rows(version: Any) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,12 +46,11 @@ class TokenCounter:
 
     def __init__(self, base: Path, name: str) -> None:
         self.tokenizer = _load_fast_tokenizer(base, name)
-        settings = json.loads(self.tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True  # as training reads texts
         self.special_tokens = self.tokenizer.num_special_tokens_to_add(is_pair=False)
-        self.splits_at_spaces = (settings.get("pre_tokenizer") or {}).get("type") in SPLITS_AT_SPACES
+        self.splits_at_spaces = type(self.tokenizer.pre_tokenizer).__name__ in SPLITS_AT_SPACES
         self.word_counts = pl.DataFrame(schema={"key": pl.UInt64, "tokens": pl.UInt32})
 
     def __call__(self, texts: pl.Series) -> np.ndarray:

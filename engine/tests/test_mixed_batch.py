@@ -54,6 +54,12 @@ def rows(base: SharedBaseModel, tmp_path_factory: pytest.TempPathFactory) -> lis
     ]
 
 
+@pytest.fixture(scope="module")
+def alone(base: SharedBaseModel, rows: list[BatchRow]) -> list[RowOutput]:
+    """What each row gives in a batch of its own."""
+    return [base.outputs([row])[0] for row in rows]
+
+
 def require_equal(actual: list[RowOutput], expected: list[RowOutput]) -> None:
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one.logits, other.logits, atol=1e-4, rtol=1e-4)
@@ -62,8 +68,7 @@ def require_equal(actual: list[RowOutput], expected: list[RowOutput]) -> None:
 
 @pytest.mark.parametrize("most_slices", [0, 1, 2])
 @pytest.mark.parametrize("most_stacked", [128, 3])
-def test_stacked_adapters_answer_as_each_one_does_alone(base, rows, monkeypatch, most_slices, most_stacked):
-    alone = [base.outputs([row])[0] for row in rows]
+def test_stacked_adapters_answer_as_each_one_does_alone(base, rows, alone, monkeypatch, most_slices, most_stacked):
     require_equal(base.outputs(rows), alone)
     monkeypatch.setattr(base, "most_slices", most_slices)
     monkeypatch.setattr(mixed_batch, "MOST_STACKED", most_stacked)
