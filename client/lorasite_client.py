@@ -129,6 +129,7 @@ class Experiment(TypedDict):
 
 
 class Prediction(TypedDict):
+    task: str
     label: int
     probability: float
     latency_ms: float
@@ -138,6 +139,7 @@ class Prediction(TypedDict):
     probabilities: dict[str, float]
     model: str
     truncated: bool
+    confident: bool | None
     timing: dict[str, float]
 
 

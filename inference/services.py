@@ -12,13 +12,14 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
-from engine.serve.answers import Answer, LabelsPrediction, Prediction, ScorePrediction
-from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError
+from engine.serve.answers import Answer, Prediction
+from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError, WrongInputError
 from engine.serve.predictor import Predictor, TimedPredictions
 from engine.serve.word_importance import measure_word_importance
 from web.errors import ConflictError, InvalidError, LorasiteError
 
 from . import metrics
+from .answers import format_content
 from .selectors import Model, Models, models_for
 
 TEXTS_LIMIT = 64
@@ -39,24 +40,28 @@ class OverloadedError(LorasiteError):
         super().__init__(retry_after=self.wait)
 
 
-def predict(*, user: User, texts: list[str], model: str | None = None) -> list[dict[str, Any]]:
-    """Return an answer per text, in their order.
+def predict(
+    *, user: User, texts: list[str], text_pairs: list[str] | None = None, model: str | None = None
+) -> list[dict[str, Any]]:
+    """Return an answer per text, or pair of texts, in their order.
 
     `model` names a registered model, a version of one or an experiment; the best that the person may see if left out.
     """
-    check_texts(texts)
+    check_texts(texts, text_pairs)
     chosen = choose_model(models_for(user), model)
-    answers = answer_texts(chosen, texts)
+    answers = answer_texts(chosen, texts, text_pairs)
     record("model.predict", user=user, obj=chosen.source, texts=len(texts))
     return answers
 
 
-def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
-    """Return the model's answer to each text, and count them in the metrics."""
+def answer_texts(model: Model, texts: list[str], text_pairs: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return the model's answer to each text, or pair of texts, and count them in the metrics."""
     with metrics.count_predictions(len(texts)):  # here, so that the site and `serve` both count
-        result = predict_texts(model, texts)
-    pairs = zip(result.predictions, texts, strict=True)
-    return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
+        result = predict_texts(model, texts, text_pairs)
+    return [
+        format_answer(prediction, text, model.name, result)
+        for prediction, text in zip(result.predictions, texts, strict=True)
+    ]
 
 
 def format_answer(prediction: Answer, text: str, model: str, result: TimedPredictions) -> dict[str, Any]:
@@ -72,27 +77,6 @@ def format_answer(prediction: Answer, text: str, model: str, result: TimedPredic
         "truncated": prediction.truncated,
         "confident": prediction.confident,
         "timing": {timing: round(getattr(result, timing) / texts, 2) for timing in TIMINGS},
-    }
-
-
-def format_content(prediction: Answer) -> dict[str, Any]:
-    """Return the part of an answer that depends on the model's task type."""
-    if isinstance(prediction, ScorePrediction):
-        return {"score": round(prediction.score, 4)}
-    by_name = zip(prediction.labels, prediction.probabilities, strict=True)
-    probabilities = {name: round(probability, 4) for name, probability in by_name}
-    if isinstance(prediction, LabelsPrediction):
-        thresholds = zip(prediction.labels, prediction.thresholds, strict=True)
-        return {
-            "labels": list(prediction.chosen),
-            "probabilities": probabilities,
-            "thresholds": {name: round(threshold, 4) for name, threshold in thresholds},
-        }
-    return {
-        "label": prediction.label,
-        "probability": round(prediction.probabilities[prediction.label], 4),
-        "label_name": prediction.labels[prediction.label],
-        "probabilities": probabilities,
     }
 
 
@@ -127,23 +111,26 @@ def choose_model(models: Models, name: str | None) -> Model:
     return model
 
 
-def check_texts(texts: list[str]) -> None:
-    """Raise Invalid unless all texts can be predicted together."""
-    if not texts or any(not text.strip() for text in texts):
-        raise InvalidError(_("Give a text that is not empty."), field="text")
+def check_texts(texts: list[str], text_pairs: list[str] | None = None) -> None:
+    """Raise Invalid unless all texts, and all second texts, can be predicted together."""
     if len(texts) > TEXTS_LIMIT:
         raise InvalidError(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
-    # Tokenizers take UTF-8, which has no form for half of a surrogate pair.
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
-    if any(len(text) > TEXT_LIMIT for text in texts):
-        raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
+    if not texts:
+        raise InvalidError(_("Give a text that is not empty."), field="text")
+    for field, each in (("text", texts), ("text_pair", text_pairs or [])):
+        if any(not text.strip() for text in each):
+            raise InvalidError(_("Give a text that is not empty."), field=field)
+        # Tokenizers take UTF-8, which has no form for half of a surrogate pair.
+        if any("\ud800" <= character <= "\udfff" for text in each for character in text):
+            raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field=field)
+        if any(len(text) > TEXT_LIMIT for text in each):
+            raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field=field)
 
 
-def predict_texts(model: Model, texts: list[str]) -> TimedPredictions:
-    """Predict the texts; Conflict or OverloadedError as in `engine_errors`."""
+def predict_texts(model: Model, texts: list[str], text_pairs: list[str] | None = None) -> TimedPredictions:
+    """Predict the texts, or pairs of texts; Invalid, Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
-        return predictor().predict(model.folder, texts)
+        return predictor().predict(model.folder, texts, text_pairs)
 
 
 def predict_labels(model: Model, texts: list[str]) -> list[Prediction]:
@@ -160,7 +147,7 @@ def load(model: Model) -> str:
 
 @contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn the engine's errors about the model of this name into Conflict and OverloadedError."""
+    """Turn the engine's errors about the model of this name into Invalid, Conflict and OverloadedError."""
     try:
         yield
     except ModelUnreadableError as error:
@@ -169,6 +156,11 @@ def engine_errors(name: str) -> Iterator[None]:
     except PredictionFailedError as error:
         message = _("The model %(name)s can't answer: %(reason)s") % {"name": name, "reason": error}
         raise ConflictError(message, field="model") from None
+    except WrongInputError as error:
+        message = _("The model %(name)s reads one text. Leave out the second one (text_pair).")
+        if error.wants_pairs:
+            message = _("The model %(name)s reads two texts at once. Give the second one too (text_pair).")
+        raise InvalidError(message % {"name": name}, field="text_pair") from None
     except BusyError as error:
         raise OverloadedError(wait=error.wait) from None
 

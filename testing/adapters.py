@@ -69,7 +69,7 @@ def logits_of_plain_peft(
 ) -> torch.Tensor:
     """Return the logits by transformers and PEFT, each text, or pair of texts, computed alone: (texts, outputs)."""
     model, tokenizer = load_with_plain_peft(folder, base or base_model_path())
-    seconds = text_pairs or [None] * len(texts)
+    seconds: Sequence[str | None] = text_pairs or [None] * len(texts)
     logits = []
     for text, second in zip(texts, seconds, strict=True):
         inputs = tokenizer(text, second, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")

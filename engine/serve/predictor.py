@@ -73,8 +73,7 @@ class LoadedModel:
     def encode(self, texts: list[str], text_pairs: list[str] | None) -> list[EncodedText]:
         """Return the tokens of texts, or of pairs of texts. Raises WrongInputError unless the model takes such."""
         if self.info.text_pairs != (text_pairs is not None):
-            wanted = "pairs of texts" if self.info.text_pairs else "single texts"
-            raise WrongInputError(f"it was trained on {wanted}")
+            raise WrongInputError(wants_pairs=self.info.text_pairs)
         return self.tokenizer.encode(texts, self.info.max_length, text_pairs, self.info.token_types)
 
     def rows(self, encoded: list[EncodedText]) -> list[BatchRow]:
