@@ -13,9 +13,11 @@ from accounts.models import Scope
 from web.requests import refuse_unknown_fields
 from web.throttles import throttle_classes_for
 
+from .explanations import explain_answer, format_explanations
 from .recommendation import SAMPLE, data_for, recommend
+from .selectors import Model, models_for
 from .serializers import PREDICT_SCHEMA, PredictRequest, answers_schema, split_pairs
-from .services import predict
+from .services import choose_model, predict
 
 TEXT_FIELDS = ("text", "text_pair")
 
@@ -35,12 +37,20 @@ class Predict(APIView):
         items = values["texts"] if is_list else [{name: values[name] for name in TEXT_FIELDS if name in values}]
         texts, text_pairs = split_pairs(items)
         answers = self.predict(request, texts, text_pairs, values.get("model"))
+        if wanted := values.get("explain"):
+            # By name: if none was given, another model may have become the best one meanwhile.
+            model = self.find_model(request, answers[0]["model"])
+            explanations = explain_answer(model, answers[0], texts[0], text_pairs[0] if text_pairs else None, wanted)
+            answers[0]["explanation"] = format_explanations(wanted.method, explanations)
         return Response(answers if is_list else answers[0])
 
     def predict(
         self, request: Request, texts: list[str], text_pairs: list[str] | None, model: str | None
     ) -> list[dict[str, Any]]:
         return predict(user=signed_in_user(request), texts=texts, text_pairs=text_pairs, model=model)
+
+    def find_model(self, request: Request, name: str) -> Model:
+        return choose_model(models_for(signed_in_user(request)), name)
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):

@@ -41,6 +41,9 @@ class Predict(api.Predict):
         check_texts(texts, text_pairs)
         return answer_texts(served_model(model), texts, text_pairs)
 
+    def find_model(self, request: Request, name: str) -> Model:
+        return served_model(name)
+
 
 class Health(APIView):
     authentication_classes = ()

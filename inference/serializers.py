@@ -9,10 +9,12 @@ from drf_spectacular.utils import PolymorphicProxySerializer, inline_serializer
 from rest_framework import serializers
 
 from engine.config import TaskType
+from engine.serve.word_importance import METHODS
 from web.errors import InvalidError
 from web.requests import StrictCharField, refuse_unknown_fields
 from web.schema import ANY_TEXT, SOME_TEXT
 
+from .explanations import ExplanationRequest
 from .services import TEXT_LIMIT, TEXTS_LIMIT
 
 WHICH = (
@@ -44,11 +46,34 @@ class TextField(serializers.Field[Any, Any, Any, Any]):
         return values
 
 
+class ExplainSerializer(serializers.Serializer[Any]):
+    method = serializers.ChoiceField(METHODS, required=False)
+    # DRF's own attribute of that name is gone from the class by then.
+    label = StrictCharField(required=False, allow_blank=True, trim_whitespace=False)  # type: ignore[assignment]
+
+
+class ExplainField(serializers.Field[Any, Any, Any, Any]):
+    """True or an object of ExplainSerializer, which becomes an ExplanationRequest; false becomes None."""
+
+    default_error_messages = {"invalid": gettext_lazy("Give true, or an object with method and label.")}
+
+    def to_internal_value(self, data: object) -> ExplanationRequest | None:
+        if isinstance(data, bool):
+            return ExplanationRequest() if data else None
+        if not isinstance(data, dict):
+            self.fail("invalid")
+        refuse_unknown_fields(data, ExplainSerializer)
+        serializer = ExplainSerializer(data=data)
+        serializer.is_valid(raise_exception=True)
+        return ExplanationRequest(**serializer.validated_data)
+
+
 class PredictRequest(serializers.Serializer[Any]):
     text = StrictCharField(required=False, allow_blank=True, trim_whitespace=False)
     text_pair = StrictCharField(required=False, allow_blank=True, trim_whitespace=False)
     texts = serializers.ListField(child=TextField(), required=False)
     model = StrictCharField(required=False, allow_blank=True)
+    explain = ExplainField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("texts" in attrs):
@@ -56,6 +81,8 @@ class PredictRequest(serializers.Serializer[Any]):
         if "texts" in attrs and "text_pair" in attrs:
             message = _("Give text_pair beside text, or in each object of texts.")
             raise InvalidError(message, field="text_pair")
+        if "texts" in attrs and attrs.get("explain"):
+            raise InvalidError(_("One text at a time can be explained: give text."), field="explain")
         return attrs
 
 
@@ -105,6 +132,29 @@ ANSWER_FIELDS: dict[TaskType, tuple[str, Callable[[], dict[str, Any]]]] = {
 }
 
 
+class WordSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField()
+    start = serializers.IntegerField(help_text="In Unicode code points, as `end`.")
+    end = serializers.IntegerField()
+    weight = serializers.FloatField(help_text="What the word adds to `value`.")
+
+
+class TargetSerializer(serializers.Serializer[Any]):
+    label = serializers.CharField(allow_null=True, help_text="Null for a score.")  # type: ignore[assignment]
+    value = serializers.FloatField(help_text="The probability of the label, or the score.")
+    words = WordSerializer(many=True)
+    text_pair_words = WordSerializer(many=True, allow_null=True, help_text="Null for single texts.")
+    completeness_error = serializers.FloatField(
+        allow_null=True,
+        help_text="How far the weights are from summing up to what the text adds; null for leave_one_out.",
+    )
+
+
+class ExplanationSerializer(serializers.Serializer[Any]):
+    method = serializers.ChoiceField(METHODS)
+    targets = TargetSerializer(many=True)
+
+
 def common_fields(task: TaskType) -> dict[str, Any]:
     """Return the fields that every answer has."""
     return {
@@ -120,6 +170,7 @@ def common_fields(task: TaskType) -> dict[str, Any]:
             "null if not known.",
         ),
         "timing": serializers.DictField(child=serializers.FloatField()),
+        "explanation": ExplanationSerializer(required=False, help_text="Only where `explain` was asked for."),
     }
 
 
@@ -133,7 +184,9 @@ def answers_schema() -> PolymorphicProxySerializer:
 
 
 def _object(required: list[str], properties: dict[str, Any], title: str | None = None) -> dict[str, Any]:
-    schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    if required:
+        schema["required"] = required
     return {"title": title, **schema} if title else schema
 
 
@@ -141,12 +194,25 @@ def _object(required: list[str], properties: dict[str, Any], title: str | None =
 TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": SOME_TEXT}
 TEXT_PAIR = TEXT | {"description": "The second text, for a model that was trained on pairs of texts."}
 MODEL = {"type": "string", "pattern": ANY_TEXT, "description": WHICH}
+EXPLAIN = {
+    "description": "Adds `explanation`: what each word adds to the answer. Of multi-label models for each chosen label.",
+    "oneOf": [
+        {"type": "boolean"},
+        _object(
+            [],
+            {
+                "method": {"type": "string", "enum": list(METHODS), "default": METHODS[0]},
+                "label": {"type": "string", "pattern": ANY_TEXT, "description": "The only label to explain."},
+            },
+        ),
+    ],
+}
 TEXTS = {"type": "array", "minItems": 1, "maxItems": TEXTS_LIMIT}
 PREDICT_SCHEMA = {
     "oneOf": [
         _object(
             ["text"],
-            {"text": TEXT, "text_pair": TEXT_PAIR, "model": MODEL},
+            {"text": TEXT, "text_pair": TEXT_PAIR, "model": MODEL, "explain": EXPLAIN},
             "One text, or a pair of texts; the answer is an object.",
         ),
         _object(

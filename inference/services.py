@@ -1,4 +1,4 @@
-"""Predict texts with a model that the person may use, and explain an answer."""
+"""Predict texts with a model that the person may use."""
 
 import math
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from accounts.models import User
 from audit.services import record
 from engine.serve.answers import Answer, Prediction
 from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError, WrongInputError
+from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor, TimedPredictions
-from engine.serve.word_importance import measure_word_importance
 from web.errors import ConflictError, InvalidError, LorasiteError
 
 from . import metrics
@@ -58,10 +58,13 @@ def answer_texts(model: Model, texts: list[str], text_pairs: list[str] | None = 
     """Return the model's answer to each text, or pair of texts, and count them in the metrics."""
     with metrics.count_predictions(len(texts)):  # here, so that the site and `serve` both count
         result = predict_texts(model, texts, text_pairs)
-    return [
+    answers = [
         format_answer(prediction, text, model.name, result)
         for prediction, text in zip(result.predictions, texts, strict=True)
     ]
+    for answer in answers:
+        metrics.count_answer(answer["task"], answer["confident"])
+    return answers
 
 
 def format_answer(prediction: Answer, text: str, model: str, result: TimedPredictions) -> dict[str, Any]:
@@ -77,20 +80,6 @@ def format_answer(prediction: Answer, text: str, model: str, result: TimedPredic
         "truncated": prediction.truncated,
         "confident": prediction.confident,
         "timing": {timing: round(getattr(result, timing) / texts, 2) for timing in TIMINGS},
-    }
-
-
-def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
-    """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
-    (answer,) = predict(user=user, texts=[text], model=model)
-    # Without `model`, the best one answered; its words are measured on that one even if another has become the best.
-    chosen = choose_model(models_for(user), answer["model"])
-    words = measure_word_importance(lambda texts: predict_labels(chosen, texts), text, answer["label"])
-    return answer | {
-        "words": words,
-        "tried": sum(word.weight is not None for word in words),
-        "hinges": any(word.heat for word in words),
-        "rival": rival(answer["probabilities"]),
     }
 
 
@@ -137,6 +126,14 @@ def predict_labels(model: Model, texts: list[str]) -> list[Prediction]:
     """Predict the texts with a model that gives each one label; raises as `predict_texts`."""
     predictions = predict_texts(model, texts).predictions
     return [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+
+
+def reads_pairs(model: Model) -> bool:
+    """Return whether the model was trained on pairs of texts; False if its files can't be read."""
+    try:
+        return read_info(model.folder).text_pairs
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def load(model: Model) -> str:

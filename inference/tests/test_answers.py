@@ -101,7 +101,8 @@ def test_answers_and_requests_are_those_of_the_schema(models, api, member):
     answered = resolved | operation["responses"]["200"]["content"]["application/json"]["schema"]
     for body in (
         {"text": "a day", "model": "single"},
-        {"text": "a day", "model": "multi"},
+        {"text": "a day", "model": "multi", "explain": True},
+        {"text": "a day", "model": "score", "explain": {"method": "integrated_gradients"}},
         {"texts": ["a", {"text": "b"}], "model": "score"},
         {"texts": [PAIR, PAIR], "model": "pairs"},
         PAIR | {"model": "pair-score"},
@@ -122,3 +123,60 @@ def test_calibrated_model_that_is_never_sure_enough_is_not_confident(models, pos
         assert read_info(path.parent).confident_from is None or answers
         (path.parent / "adapter_model.safetensors").touch()  # so that the model is loaded again
         assert post({"text": "a day", "model": "single"}).json()["confident"] is confident
+
+
+@pytest.mark.parametrize("method", ["leave_one_out", "integrated_gradients"])
+def test_explanation_has_the_weight_and_the_place_of_each_word(models, post, method):
+    text, pair = " It's 🍰 good", "好 day"
+    answer = post({"text": text, "text_pair": pair, "model": "pairs", "explain": {"method": method}}).json()
+    assert answer["explanation"]["method"] == method
+    (target,) = answer["explanation"]["targets"]
+    assert target["label"] == answer["label_name"] and target["value"] == pytest.approx(answer["probability"], abs=1e-3)
+    for content, words in ((text, target["words"]), (pair, target["text_pair_words"])):
+        assert all(content[word["start"] : word["end"]] == word["text"] for word in words)
+    names = [word["text"] for word in target["words"]]
+    assert "It's" in names and "good" in names and [w["text"] for w in target["text_pair_words"]] == ["好", "day"]
+    assert any(word["weight"] for word in target["words"])
+    assert (target["completeness_error"] is None) is (method == "leave_one_out")
+
+
+@pytest.mark.parametrize("method", ["leave_one_out", "integrated_gradients"])
+def test_every_chosen_label_is_explained_or_the_one_that_is_named(models, post, method):
+    answer = post({"text": "a fine day", "model": "multi", "explain": {"method": method}}).json()
+    explained = [target["label"] for target in answer["explanation"]["targets"]]
+    assert set(explained) == set(answer["labels"]) and explained
+    (target,) = post({"text": "a fine day", "model": "multi", "explain": {"method": method, "label": "staff"}}).json()[
+        "explanation"
+    ]["targets"]
+    assert target["label"] == "staff" and target["value"] == pytest.approx(answer["probabilities"]["staff"], abs=1e-3)
+
+
+def test_score_is_explained_in_its_unit(models, post):
+    texts = ["a fine day", "a  day"]
+    whole, without = (post({"text": text, "model": "score"}).json()["score"] for text in texts)
+    explanation = post({"text": texts[0], "model": "score", "explain": True}).json()["explanation"]
+    (target,) = explanation["targets"]
+    assert explanation["method"] == "leave_one_out" and target["label"] is None
+    assert target["words"][1]["text"] == "fine" and target["words"][1]["weight"] == pytest.approx(
+        whole - without, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"texts": ["a"], "explain": True}, "explain"),
+        ({"text": "a", "explain": "yes"}, "explain"),
+        ({"text": "a", "explain": {"method": "magic"}}, "explain.method"),
+        ({"text": "a", "explain": {"lable": "a"}}, "lable"),
+        ({"text": "a", "explain": {"label": "nothing"}}, "explain.label"),
+        ({"text": "a", "model": "score", "explain": {"label": "a"}}, "explain.label"),
+    ],
+)
+def test_wrong_explanation_is_refused_with_its_field(models, post, body, field):
+    refused = post({"model": "multi"} | body)
+    assert refused.status_code == 400 and refused.json()["errors"][0]["field"] == field
+
+
+def test_answer_is_explained_only_on_request(models, post):
+    assert "explanation" not in post({"text": "a", "model": "single", "explain": False}).json()
