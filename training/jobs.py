@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from datasets_app.models import STORED_COLUMNS, Version
+from datasets_app.models import Version
 from engine import train
 from engine.config import RunConfig
 from engine.errors import RunInterruptedError
@@ -118,7 +118,7 @@ def engine_inputs(stored: dict[str, Any], version: Version | None) -> tuple[RunC
     config = RunConfig.parse(stored)
     if version:
         # The platform stores every dataset under column names of its own, whatever those of the file were.
-        config.data = config.data.model_copy(update=STORED_COLUMNS)
+        config.data = config.data.model_copy(update=version.run_columns)
     paths: EnginePaths = {
         "data_file": version.path if version else hub_data_file(config.data),
         "base_models_dir": settings.BASE_MODELS_DIR,

@@ -87,10 +87,10 @@ def new(request: SignedInRequest) -> HttpResponse:
         if do == "start":
             return redirect("training:run", submit_form(request, form).pk)
         if do == "estimate":
-            parsed = services.parse_config(form.configuration())
+            parsed = services.parse_config(form.configuration(), request.user)
             estimate = services.estimate(user=request.user, config=parsed, again="poll" not in request.POST)
         if do == "read":
-            config = services.parse_config(request.POST.get("yaml", "")).model_dump(mode="json")
+            config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
             form = RunForm(config=config, datasets=datasets, models=presets.base_models())
     except LorasiteError as error:
         problem = error
@@ -135,7 +135,7 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
 def submit_form(request: SignedInRequest, form: RunForm) -> Task:
     """Submit the run that the form describes; its hidden token makes two clicks on Start one run."""
     count_request(request, "train")
-    config = services.parse_config(form.configuration())
+    config = services.parse_config(form.configuration(), request.user)
     key = parse_idempotency_key(request.POST.get("token", ""))
     return services.submit(user=request.user, config=config, idempotency_key=key)
 
@@ -146,7 +146,7 @@ def again(request: SignedInRequest) -> HttpResponse:
     """Submit the configuration of an experiment (`like`) again, on another version of its data (`dataset`)."""
     experiment = get_experiment(request.user, request.POST.get("like", ""))
     dataset_name = request.POST.get("dataset") or experiment.dataset_name
-    config = services.parse_config(services.config_like(experiment, dataset_name))
+    config = services.parse_config(services.config_like(experiment, dataset_name), request.user)
     key = f"again-{experiment.pk}-{dataset_name}"  # so that two clicks are one run
     try:
         task = services.submit(user=request.user, config=config, idempotency_key=key)
