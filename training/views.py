@@ -17,6 +17,7 @@ from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
+from experiments.task_types import key_figures
 from web.errors import LorasiteError
 from web.throttles import count_request
 
@@ -40,7 +41,8 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "task": task,
         "experiment": task.experiment,
         "steps": curves.stepper(task),
-        "charts": curves.charts(points),
+        "charts": curves.charts(task.experiment.task_type, points),
+        "figures": key_figures(task.experiment.metrics) if task.experiment.is_ready else [],
         "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
         "verdict": curves.verdict(task, points),
         "diagnosis": diagnosis,
