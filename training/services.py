@@ -18,7 +18,7 @@ from datasets_app.checks import text_statistics
 from datasets_app.models import MISSING_TASK_TYPES, Version
 from datasets_app.selectors import version_for
 from engine import safe_yaml
-from engine.config import DataSection, RunConfig, TaskType
+from engine.config import METRICS, DataSection, RunConfig, TaskType
 from engine.errors import ConfigError
 from engine.safe_yaml import NotYamlError
 from experiments import services as experiments
@@ -67,9 +67,32 @@ def fill_in_task(data: Mapping[str, Any], user: User) -> dict[str, Any]:
     if version is None:
         return filled
     filled.setdefault("task", version.task_type)
-    if version.has_pairs:
-        filled["data"] = {**data.get("data", {}), "text_pair_column": version.run_columns["text_pair_column"]}
+    section = data.get("data", {})
+    if version.has_pairs or section.get("text_pair_column"):
+        filled["data"] = {**section, "text_pair_column": version.run_columns["text_pair_column"]}
     return filled
+
+
+def leave_out_task(config: dict[str, Any], usual: str | None) -> dict[str, Any]:
+    """Return a complete configuration without the task type if it is the usual one, and without that type's usual metric.
+
+    So that it fits another dataset, too.
+    """
+    task = config.get("task", RunConfig.model_fields["task"].default)
+    if task != usual:
+        return config
+    training = dict(config.get("training", {}))
+    if training.get("metric_for_best_model") == METRICS[task][0]:
+        del training["metric_for_best_model"]
+    return {name: value for name, value in config.items() if name != "task"} | {"training": training}
+
+
+def usual_task_type(user: User, dataset_name: str) -> TaskType | None:
+    """Return what a run on this dataset of the person learns unless told otherwise; None if nobody knows."""
+    with suppress(InvalidError):
+        version = find_stored_version(user, dataset_name)
+        return version.task_type if version else None
+    return None
 
 
 def dataset_name_of(data: Mapping[str, Any]) -> str:
@@ -91,6 +114,8 @@ def read_yaml(text: str) -> Any:
 def config_like(experiment: Experiment, dataset_name: str = "") -> dict[str, Any]:
     """Return the configuration of an earlier run under a free name, on other data if `dataset_name` is given."""
     config = experiment.config | {"experiment_name": free_name(experiment.name)}
+    if experiment.version:
+        config = leave_out_task(config, experiment.version.task_type)
     if dataset_name:
         config["data"] = config["data"] | {"dataset_name": dataset_name}
     return config
@@ -261,9 +286,13 @@ __all__ = [
     "check",
     "check_task",
     "config_like",
+    "dataset_name_of",
     "estimate",
+    "leave_out_task",
     "parse_config",
+    "read_yaml",
     "resume",
     "submit",
+    "usual_task_type",
     "validate",
 ]

@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
@@ -17,7 +18,7 @@ from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
-from experiments.task_types import key_figures
+from experiments.task_types import TASK_TYPES, key_figures
 from web.errors import LorasiteError
 from web.throttles import count_request
 
@@ -82,7 +83,7 @@ def new(request: SignedInRequest) -> HttpResponse:
             config = remedies.apply_remedy(config, diagnosis.remedy)
             changes = diagnosis.changes
     sent = request.POST if do not in ("", "read") else None
-    form = RunForm(sent, config=config, datasets=datasets, models=presets.base_models())
+    form = make_form(request, sent, config, datasets)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
     try:
@@ -93,7 +94,8 @@ def new(request: SignedInRequest) -> HttpResponse:
             estimate = services.estimate(user=request.user, config=parsed, again="poll" not in request.POST)
         if do == "read":
             config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
-            form = RunForm(config=config, datasets=datasets, models=presets.base_models())
+            usual = services.usual_task_type(request.user, config["data"]["dataset_name"])
+            form = make_form(request, None, services.leave_out_task(config, usual), datasets)
     except LorasiteError as error:
         problem = error
         if do == "start":
@@ -118,6 +120,16 @@ def new(request: SignedInRequest) -> HttpResponse:
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 
 
+def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any], datasets: list[str]) -> RunForm:
+    """Return the form with what was sent, or with a configuration."""
+    name = sent.get("data.dataset_name", "") if sent else config["data"]["dataset_name"]
+    usual = services.usual_task_type(request.user, name)
+    sentence = ""
+    if usual:
+        sentence = _("%(dataset)s asks for: %(task)s.") % {"dataset": name, "task": TASK_TYPES[usual].title}
+    return RunForm(sent, config=config, datasets=datasets, models=presets.base_models(), task_sentence=sentence)
+
+
 def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, Any]:
     """Return what the form starts from: an earlier experiment (`like`) or a preset, and a dataset.
 
@@ -128,6 +140,7 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
     if like:
         return services.config_like(get_experiment(request.user, like), dataset_name)
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
+    config = services.leave_out_task(config, config["task"])  # the dataset may ask for another one
     dataset_name = dataset_name or config["data"]["dataset_name"]
     newest = {name.partition("@")[0]: name for name in datasets}
     config["data"]["dataset_name"] = newest.get(dataset_name, dataset_name)

@@ -11,7 +11,7 @@ from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
 from engine.data.splits import is_held_out
 from training import jobs, services
-from training.models import Task
+from training.models import Point, Status, Task
 from training.tests.conftest import tiny
 from web.errors import InvalidError
 
@@ -141,3 +141,71 @@ def test_rows_keep_their_places_in_the_next_version(store):
     second = pl.read_parquet(store("pairs", more, **options).path)
     both = first.join(second, on=["text", "text_pair"])
     assert both.height == 200 and (both["held_out"] == both["held_out_right"]).all()
+
+
+@pytest.fixture
+def browser(client: Any, member: Any) -> Any:
+    client.force_login(member)
+    return client
+
+
+def form_of(page: Any) -> dict[str, str]:
+    """What a browser would post: every field with the value that it shows."""
+    return {field.html_name: field.value() or "" for field in page.context["form"]} | {"do": "start"}
+
+
+def test_form_says_what_the_dataset_asks_for_and_starts_that(browser, store):
+    store("single", rows_of(["good", "bad"]), kind="labels")
+    store("numbers", score_rows(), kind="scores")
+    page = browser.get("/train/?dataset=numbers@1")
+    assert "numbers@1 asks for: Regression." in page.content.decode()
+    shown = form_of(page)
+    assert (shown["task"], shown["training.metric_for_best_model"], shown["training.loss"]) == ("", "", "")
+    changed = browser.post("/train/", shown | {"do": "show", "data.dataset_name": "single@1"}).content.decode()
+    assert "single@1 asks for: Single-label classification." in changed
+    assert browser.post("/train/", shown | {"training.loss": "huber"}).status_code == 302
+    config = Task.objects.get().experiment.config
+    assert (config["task"], config["training"]["metric_for_best_model"], config["training"]["loss"]) == (
+        "regression",
+        "rmse",
+        "huber",
+    )
+
+
+def test_form_like_an_earlier_run_fits_another_kind_of_data(browser, store):
+    store("single", rows_of(["good", "bad"]), kind="labels")
+    store("numbers", score_rows(), kind="scores")
+    browser.post("/train/", form_of(browser.get("/train/?dataset=numbers@1")))
+    earlier = Task.objects.get().experiment.name
+    assert form_of(browser.get(f"/train/?like={earlier}"))["task"] == ""
+    again = form_of(browser.get(f"/train/?like={earlier}&dataset=single@1"))
+    assert browser.post("/train/", again).status_code == 302
+    assert Task.objects.latest("created_at").experiment.task_type == "sequence_classification"
+
+
+def test_task_that_does_not_fit_is_told_beside_its_field(browser, store):
+    store("numbers", score_rows(), kind="scores")
+    shown = form_of(browser.get("/train/?dataset=numbers@1"))
+    page = browser.post("/train/", shown | {"task": "multi_label_classification"})
+    assert page.status_code == 400 and "Leave task out" in page.context["form"].errors["task"][0]
+    assert not Task.objects.exists()
+
+
+def test_yaml_of_an_explicit_task_keeps_it_in_the_form(browser, store):
+    store("stars", rows_of(["1", "2", "4.5"]), kind="labels")
+    yaml = "task: regression\ndata: {dataset_name: stars@1}\ntraining: {metric_for_best_model: mae}"
+    form = browser.post("/train/", {"do": "read", "yaml": yaml}).context["form"]
+    assert (form["task"].value(), form["training.metric_for_best_model"].value()) == ("regression", "mae")
+
+
+def test_pages_of_a_run_in_progress_show_the_metrics_of_its_type(browser, store):
+    store("numbers", score_rows(), kind="scores")
+    browser.post("/train/", form_of(browser.get("/train/?dataset=numbers@1")))
+    task = Task.objects.get()
+    for step, rmse in ((1, 2.0), (2, 1.5)):
+        scores = {"loss": rmse, "rmse": rmse, "mae": rmse / 2, "r2": 0.1}
+        Point.objects.create(task=task, step=step, epoch=1, loss=rmse, eval_loss=rmse, scores=scores)
+    Task.objects.update(status=Status.STARTED)
+    page = browser.get(f"/runs/{task.pk}/").content.decode()
+    assert "Best Root mean squared error (RMSE) on held-out rows so far: 1.5 at step 2." in page
+    assert "1.5, still improving." in page
