@@ -76,10 +76,12 @@ def config_fields() -> Iterator[ConfigField]:
         if info.annotation is bool:
             choices = ["false", "true"]
         else:
-            literals = [part for part in (info.annotation, *get_args(info.annotation)) if get_origin(part) is Literal]
-            others = [part for part in get_args(info.annotation) if part is not NoneType and part not in literals]
-            if literals and (literals[0] is info.annotation or not others):
-                choices = [value for value in get_args(literals[0]) if value not in MISSING_TASK_TYPES]
+            optional = [part for part in get_args(info.annotation) if part is not NoneType]
+            annotation = (
+                optional[0] if len(optional) == 1 and NoneType in get_args(info.annotation) else info.annotation
+            )
+            if get_origin(annotation) is Literal:
+                choices = [value for value in get_args(annotation) if value not in MISSING_TASK_TYPES]
         yield ConfigField(path, info, choices, {info.annotation, *get_args(info.annotation)})
 
 

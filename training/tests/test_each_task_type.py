@@ -14,6 +14,7 @@ from django.utils.html import escape
 from datasets_app.versions.creation import create_version
 from experiments.models import Experiment
 from experiments.results import plain_peft_code, read_facts
+from samples import base_model_path
 from training import services
 from training.models import Point, Status, Task
 from training.tests.conftest import tiny
@@ -89,7 +90,7 @@ def test_file_becomes_a_registered_model(task_type, browser, member, run_worker,
     split = pl.when(pl.int_range(pl.len()) // 8 % 4 == 3).then(pl.lit("eval")).otherwise(pl.lit("train"))
     make_rows().with_columns(split.alias("split")).write_csv(file)  # 48 held-out rows, however alike the texts are
     version = create_version(user=member, name="rows", file=file, filename=file.name, **options)
-    config = tiny("run", num_train_epochs=5, learning_rate=0.003)
+    config = tiny("run", num_train_epochs=5, learning_rate=0.003, precision="fp32")
     config["data"] = {"dataset_name": "rows", "max_length": 32}
     config["lora"] = {"r": 8, "target_modules": "all-linear"}
     config["system"]["baseline"] = True
@@ -121,6 +122,10 @@ def test_file_becomes_a_registered_model(task_type, browser, member, run_worker,
 def check_program(experiment: Experiment, version: Any, monkeypatch: Any) -> None:
     """The program of the page answers rows as the run evaluated them."""
     monkeypatch.chdir(experiment.folder.parent)
+    # Where there is no hub, the folder of this name is read.
+    base_model = Path("sentence-transformers/all-MiniLM-L6-v2")
+    base_model.parent.mkdir()
+    base_model.symlink_to(base_model_path())
     facts = read_facts(experiment.final_model)
     program = plain_peft_code("run/artifacts/final_model", experiment.labels, experiment.config, facts)
     rows = {row["text"]: row for row in pl.read_parquet(version.path).iter_rows(named=True)}
