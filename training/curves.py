@@ -46,7 +46,7 @@ def charts(task_type: str, points: list[Point]) -> list[dict[str, Any]]:
         sentence = _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.")
         facts: dict[str, object] = {"best": 100 * best.metrics[metric], "step": best.step}
         if task_type != USUAL:
-            sentence = _("Best %(metric)s on held-out rows so far: %(best).4g at step %(step)d.")
+            sentence = _("%(metric)s on held-out rows, best so far: %(best).4g at step %(step)d.")
             facts |= {"best": best.metrics[metric], "metric": METRIC_TITLES[metric]}
         score_sentence = sentence % facts
     return loss_and_score_charts(

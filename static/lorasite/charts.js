@@ -15,7 +15,7 @@ function scatter(chart) {
     return {
       label: series.label, data: series.points.map(([x, y]) => ({ x, y })), borderColor: colour, backgroundColor: colour,
       showLine: !!series.line, borderDash: series.reference ? [2, 3] : LINES[i % 3], borderWidth: series.reference ? 1 : 2,
-      pointRadius: series.reference ? 0 : 3, pointStyle: ["circle", "triangle", "rect"][i % 3], tension: 0,
+      pointRadius: series.reference || (series.line && series.points.length > 40) ? 0 : series.points.length > 100 ? 2 : 3, pointStyle: ["circle", "triangle", "rect"][i % 3], tension: 0,
     };
   });
 }

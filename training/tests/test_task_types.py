@@ -207,5 +207,5 @@ def test_pages_of_a_run_in_progress_show_the_metrics_of_its_type(browser, store)
         Point.objects.create(task=task, step=step, epoch=1, loss=rmse, eval_loss=rmse, scores=scores)
     Task.objects.update(status=Status.STARTED)
     page = browser.get(f"/runs/{task.pk}/").content.decode()
-    assert "Best Root mean squared error (RMSE) on held-out rows so far: 1.5 at step 2." in page
+    assert "Root mean squared error (RMSE) on held-out rows, best so far: 1.5 at step 2." in page
     assert "1.5, still improving." in page
