@@ -38,7 +38,7 @@ COLUMNS = (
     Column("task_type", _("Task type"), "task_type"),
     Column("score", _("Score"), "score", max, digits=4, of_one_type=True),
     Column("accuracy", _("Accuracy"), "accuracy", max, digits=4),
-    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4),
+    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4, of_one_type=True),
     Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4, of_one_type=True),
     Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0),
     Column("duration", _("Seconds"), "runtime_s", min, digits=0),
