@@ -62,8 +62,9 @@ def make(member: Any, name: str, metrics: dict[str, Any]) -> Any:
 
 def test_each_task_type_of_the_engine_has_its_entry_metrics_and_template():
     assert TASK_TYPES.keys() == ENGINE_METRICS.keys() == {*USUAL_TASK_TYPES.values()}
-    for name, facts in TASK_TYPES.items():
-        assert {facts.score, *facts.metrics, *facts.curves} <= set(ENGINE_METRICS[name]) & METRIC_TITLES.keys()
+    for name, metrics in ENGINE_METRICS.items():
+        facts = TASK_TYPES[name]
+        assert {facts.score, *facts.metrics, *facts.curves} <= set(metrics) & METRIC_TITLES.keys()
         get_template(f"experiments/results/{name}.html")
 
 
