@@ -40,7 +40,10 @@ def judge_classification(metrics: Metrics) -> list[str]:
 
 
 def judge_multi_label(metrics: Metrics) -> list[str]:
-    """Compare the micro F1 with that of the most frequent labels and of a linear model."""
+    """Compare the micro F1 with that of the most frequent labels and of a linear model.
+
+    Its interval is that of a share of as many decisions as there are true labels, as the engine judges entities.
+    """
     evaluation = metrics.get("eval", {})
     if "per_label" not in evaluation:
         return []
