@@ -54,11 +54,12 @@ class Predict(APIView):
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):
-    """A model with matching labels; accuracy, low and high are null if it could not be measured."""
+    """A model of the data's task type with matching labels; what could not be measured is null."""
 
     name = serializers.CharField(source="version.model.name")
     version = serializers.IntegerField(source="version.number")
-    accuracy = serializers.FloatField(allow_null=True)
+    accuracy = serializers.FloatField(allow_null=True, help_text="Of several labels, the share of rows with all right.")
+    mae = serializers.FloatField(allow_null=True, help_text="Mean absolute error, of models of scores only.")
     low = serializers.FloatField(
         allow_null=True, help_text="With high: the 95 % interval of the accuracy on all such rows."
     )

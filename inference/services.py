@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
-from engine.serve.answers import Answer, Prediction
+from engine.serve.answers import Answer
 from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError, WrongInputError
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor, TimedPredictions
@@ -120,12 +120,6 @@ def predict_texts(model: Model, texts: list[str], text_pairs: list[str] | None =
     """Predict the texts, or pairs of texts; Invalid, Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
         return predictor().predict(model.folder, texts, text_pairs)
-
-
-def predict_labels(model: Model, texts: list[str]) -> list[Prediction]:
-    """Predict the texts with a model that gives each one label; raises as `predict_texts`."""
-    predictions = predict_texts(model, texts).predictions
-    return [prediction for prediction in predictions if isinstance(prediction, Prediction)]
 
 
 def reads_pairs(model: Model) -> bool:

@@ -37,16 +37,16 @@ def page(request: SignedInRequest) -> HttpResponse:
     values["method"] = method
     models = models_for(request.user)
     registered, experiments = models.offered()
-    registered_names = {name for name, _accuracy in registered}
+    registered_names = {name for name, _score in registered}
     # A browser chooses the first one if none is.
-    first = values["model"] or next((name for name, _accuracy in [*registered, *experiments]), "")
+    first = values["model"] or next((name for name, _score in [*registered, *experiments]), "")
     names = [first, values["second"]] if values["second"] else [first]
     second_texts = {name: values["text_pair"] or None for name in names if reads_pairs(models, name)}
     context: dict[str, Any] = {
         "registered": registered,
         "registered_names": registered_names,
         "experiments": experiments,
-        "names": registered_names | {name for name, _accuracy in experiments},
+        "names": registered_names | {name for name, _score in experiments},
         "values": values,
         "methods": METHOD_NAMES.items(),
         "reads_pairs": bool(second_texts),

@@ -21,7 +21,12 @@ PRICE_THRESHOLDS = {"thresholds": [0.3, 0.5, 0.9], "temperatures": [1.0, 2.0, 1.
 def model(trained: Path, member: Any) -> Experiment:
     """The member's experiment `small`, ready to answer."""
     experiment = Experiment.objects.create(
-        name="small", owner=member, dataset_name="tweets@1", base_model=RunConfig.parse({}).model.name, accuracy=0.5
+        name="small",
+        owner=member,
+        dataset_name="tweets@1",
+        base_model=RunConfig.parse({}).model.name,
+        accuracy=0.5,
+        score=0.5,
     )
     shutil.copytree(trained, experiment.folder)
     return experiment
@@ -41,12 +46,17 @@ def fresh_predictor() -> None:
 
 def register_adapter(owner: Any, name: str, labels: list[str], **adapter: Any) -> ModelVersion:
     """Register a model with random weights. adapter: arguments of make_adapter."""
-    model = RegisteredModel.objects.create(
-        name=name, owner=owner, base_model="b", updated_at=timezone.now(), label_set=label_set(labels)
-    )
     task = adapter.get("task", "sequence_classification")
+    model = RegisteredModel.objects.create(
+        name=name,
+        owner=owner,
+        base_model="b",
+        updated_at=timezone.now(),
+        label_set=label_set(labels),
+        task_type=task,
+    )
     version = ModelVersion.objects.create(
-        model=model, number=1, author=owner, labels=labels, base_model="b", config={"task": task}
+        model=model, number=1, author=owner, labels=labels, base_model="b", config={"task": task}, task_type=task
     )
     make_adapter(version.folder, labels, **{"seed": 1} | adapter)
     model.latest = version
