@@ -310,6 +310,7 @@ def learnt(trained: Path, tweets_csv: Path, member: Any) -> Any:
         base_model=config.model.name,
         config=config.model_dump(mode="json") | {"experiment_name": "small"},
         metrics=metrics,
+        score=metrics["eval"]["accuracy"],
         accuracy=metrics["eval"]["accuracy"],
         macro_f1=metrics["eval"]["macro_f1"],
     )

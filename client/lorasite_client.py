@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 from urllib.parse import quote, urlencode
 
 ENDED = ("SUCCESS", "FAILURE", "CANCELLED")
@@ -128,7 +128,49 @@ class Experiment(TypedDict):
     created_at: str
 
 
-class Prediction(TypedDict):
+class WordWeight(TypedDict):
+    """A word, its place in the text in code points, and what it adds to the explained value."""
+
+    text: str
+    start: int
+    end: int
+    weight: float
+
+
+class ExplainedValue(TypedDict):
+    """What the words add to the probability of a label, or to a score, whose `label` is None."""
+
+    label: str | None
+    value: float
+    words: list[WordWeight]
+    text_pair_words: list[WordWeight] | None
+    completeness_error: float | None
+
+
+class Explanation(TypedDict):
+    """`method` is leave_one_out or integrated_gradients."""
+
+    method: str
+    targets: list[ExplainedValue]
+
+
+class AnswerFields(TypedDict):
+    """What the answers of all task types have. `confident` is None where it is not known."""
+
+    latency_ms: float
+    base_model: str
+    language: str
+    model: str
+    truncated: bool
+    confident: bool | None
+    timing: dict[str, float]
+    explanation: NotRequired[Explanation]  # if it was asked for
+
+
+class Prediction(AnswerFields):
+    """The likeliest label of a text."""
+
+    task: Literal["sequence_classification"]
     label: int
     probability: float
     latency_ms: float
@@ -136,9 +178,32 @@ class Prediction(TypedDict):
     language: str
     label_name: str
     probabilities: dict[str, float]
-    model: str
-    truncated: bool
-    timing: dict[str, float]
+
+
+class LabelsPrediction(AnswerFields):
+    """The labels of a text, any number of them; thresholds: the probability from which on a text has each label."""
+
+    task: Literal["multi_label_classification"]
+    labels: list[str]
+    probabilities: dict[str, float]
+    thresholds: dict[str, float]
+
+
+class ScorePrediction(AnswerFields):
+    """The score of a text, in the unit of the data."""
+
+    task: Literal["regression"]
+    score: float
+
+
+Answer = Prediction | LabelsPrediction | ScorePrediction  # `task` tells them apart
+
+
+class Pair(TypedDict):
+    """Two texts that a model reads together."""
+
+    text: str
+    text_pair: str
 
 
 class ApiError(Exception):
@@ -265,25 +330,62 @@ class Lorasite:
                     file.write(chunk)
         return targets
 
-    def predict(self, text: str, model: str | None = None) -> Prediction:
-        """Predict one text. Without a model, the server uses its default one, or else the most accurate.
+    def predict(self, text: str, model: str | None = None, *, text_pair: str | None = None) -> Prediction:
+        """Return the likeliest label of one text, or of a pair of texts.
 
-        model: the name of an experiment or of a registered model; "name@3" or "name@champion" is one version of it.
+        model: the name of an experiment or of a registered model; "name@3" or "name@champion" is one version of it. Without
+        it, the server uses its default one, or else the most accurate.
+        """
+        return cast(Prediction, self.answer(text, model, text_pair=text_pair))
+
+    def predict_labels(self, text: str, model: str, *, text_pair: str | None = None) -> LabelsPrediction:
+        """Return the labels that a multi-label model gives to one text, or to a pair. Raises TypeError for other models."""
+        answer = self.answer(text, model, text_pair=text_pair)
+        if answer["task"] != "multi_label_classification":
+            raise TypeError(f"{model} is a model of {answer['task']}, which gives no list of labels.")
+        return answer
+
+    def predict_score(self, text: str, model: str, *, text_pair: str | None = None) -> ScorePrediction:
+        """Return the score that a regression model gives to one text, or to a pair. Raises TypeError for other models."""
+        answer = self.answer(text, model, text_pair=text_pair)
+        if answer["task"] != "regression":
+            raise TypeError(f"{model} is a model of {answer['task']}, which gives no score.")
+        return answer
+
+    def answer(
+        self,
+        text: str,
+        model: str | None = None,
+        *,
+        text_pair: str | None = None,
+        explain: bool | Mapping[str, str] = False,
+    ) -> Answer:
+        """Return the answer of a model of any task type; `answer["task"]` tells which it is. model: as for `predict`.
+
+        explain: True, or {"method": "integrated_gradients", "label": "price"}, adds what each word adds to the answer.
         """
         body: dict[str, Any] = {"text": text}
+        if text_pair is not None:
+            body["text_pair"] = text_pair
+        if explain:
+            body["explain"] = explain if isinstance(explain, bool) else dict(explain)
         if model:
             body["model"] = model
-        return cast(Prediction, self._json("POST", "/api/predict", body))
+        return cast(Answer, self._json("POST", "/api/predict", body))
 
-    def predict_all(self, texts: Sequence[str], model: str | None = None) -> list[Prediction]:
-        """Predict up to 64 texts in one request, which is faster than one request each.
+    def predict_all(self, texts: Sequence[str | Pair], model: str | None = None) -> list[Prediction]:
+        """Predict the labels of up to 64 texts in one request, which is faster than one request each.
 
         Returns the predictions in the order of the texts. model: as for `predict`.
         """
+        return cast("list[Prediction]", self.answer_all(texts, model))
+
+    def answer_all(self, texts: Sequence[str | Pair], model: str | None = None) -> list[Answer]:
+        """Return the answers of a model of any task type to up to 64 texts, or pairs of texts, in their order."""
         body: dict[str, Any] = {"texts": list(texts)}
         if model:
             body["model"] = model
-        return cast("list[Prediction]", self._json("POST", "/api/predict", body))
+        return cast("list[Answer]", self._json("POST", "/api/predict", body))
 
     def share(self, kind: str, name: str, to: str, access: str = "view") -> None:
         """Share an object, or stop sharing it.

@@ -1,3 +1,4 @@
+from math import isfinite
 from pathlib import Path
 
 from django.conf import settings
@@ -5,6 +6,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from engine.config import TaskType
 from work import paths
 from work.models import Work
 
@@ -12,6 +14,15 @@ from .descriptions import MESSAGES
 
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
+
+# By kind of data (`Version.Kind`), what a run learns from it unless its configuration says otherwise.
+USUAL_TASK_TYPES: dict[str, TaskType] = {
+    "labels": "sequence_classification",
+    "multi_label": "multi_label_classification",
+    "scores": "regression",
+    "spans": "token_classification",
+}
+MISSING_TASK_TYPES = frozenset[TaskType]({"token_classification"})  # which the engine does not train yet
 
 QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
 
@@ -84,9 +95,31 @@ class Version(models.Model):
         return bool((self.source.get("columns") or {}).get("text_pair"))
 
     @property
-    def can_be_learned(self) -> bool:
-        """Whether a run can learn from it: one text and one label in each row."""
+    def has_single_labels(self) -> bool:
+        """Whether each row is one text with one label."""
         return self.kind == self.Kind.LABELS and not self.has_pairs
+
+    @property
+    def task_type(self) -> TaskType:
+        """What a run on it learns unless its configuration says otherwise."""
+        return USUAL_TASK_TYPES[self.kind]
+
+    @property
+    def task_types(self) -> tuple[TaskType, ...]:
+        """All that a run on it may learn, the usual one first: labels that are numbers are scores, too."""
+        if self.kind == self.Kind.LABELS and self.labels and all(map(is_number, self.labels)):
+            return self.task_type, "regression"
+        return (self.task_type,)
+
+    @property
+    def can_be_learned(self) -> bool:
+        """Whether the engine trains what its rows ask for."""
+        return self.task_type not in MISSING_TASK_TYPES
+
+    @property
+    def run_columns(self) -> dict[str, str | None]:
+        """The settings of a run (`data` in the YAML) that name its columns, whatever those of the file were."""
+        return {**STORED_COLUMNS, "text_pair_column": "text_pair" if self.has_pairs else None}
 
     @property
     def path(self) -> Path:
@@ -103,6 +136,14 @@ class Version(models.Model):
         else:
             return {}
         return {file.stat().st_ino: file.stat().st_size for file in files}
+
+
+def is_number(label: str) -> bool:
+    """Return whether a label is a finite number."""
+    try:
+        return isfinite(float(label))
+    except ValueError:
+        return False
 
 
 class BrokenLines(models.Model):

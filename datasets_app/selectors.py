@@ -93,12 +93,12 @@ def version_for(user: User, reference: str) -> Version:
 
 
 def require_single_labels(version: Version) -> None:
-    """Raise InvalidError unless a classifier can learn from the version: one text and one label in each row."""
-    if version.can_be_learned:
+    """Raise InvalidError unless each row of the version is one text with one label."""
+    if version.has_single_labels:
         return
     message = _(
-        "%(version)s cannot be used here: its rows have %(kind)s%(pairs)s, and only rows of one text with one label can be "
-        "learned so far. Make a version of such rows, or choose another dataset."
+        "%(version)s cannot be used here: its rows have %(kind)s%(pairs)s, and this needs rows of one text with one label. "
+        "Make a version of such rows, or choose another dataset."
     )
     facts = {"version": version, "kind": version.get_kind_display()}
     facts["pairs"] = _(" and two texts each") if version.has_pairs else ""

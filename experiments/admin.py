@@ -15,8 +15,18 @@ from .registry import services
 class ExperimentAdmin(ReadOnly, ModelAdmin):
     """Results of runs, read-only because they are evidence. Experiments are deleted on their own page, by the services."""
 
-    list_display = ["name", "owner", "state", "dataset_name", "base_model", "accuracy", "macro_f1", "created_at"]
-    list_filter = ["task__status", "base_model", "created_at"]
+    list_display = [
+        "name",
+        "owner",
+        "state",
+        "dataset_name",
+        "base_model",
+        "task_type",
+        "score",
+        "macro_f1",
+        "created_at",
+    ]
+    list_filter = ["task__status", "task_type", "base_model", "created_at"]
     list_select_related = ["owner", "task"]
     search_fields = ["name", "dataset_name", "base_model", "owner__username"]
     date_hierarchy = "created_at"
@@ -38,18 +48,28 @@ class ModelVersionInline(ReadOnly, TabularInline):
 class RegisteredModelAdmin(ReadOnly, CountsVersions, ModelAdmin):
     """Registered models with their versions, read-only. Models are edited, shared and deleted on their own page."""
 
-    list_display = ["name", "owner", "version_count", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
-    list_filter = ["language", "base_model", "updated_at"]
+    list_display = [
+        "name",
+        "owner",
+        "version_count",
+        "language",
+        "base_model",
+        "task_type",
+        "score",
+        "macro_f1",
+        "updated_at",
+    ]
+    list_filter = ["task_type", "language", "base_model", "updated_at"]
     list_select_related = ["owner"]
     search_fields = ["name", "summary", "owner__username"]
-    fields = ["name", "owner", "summary", "language", "base_model", "accuracy", "macro_f1", "updated_at"]
+    fields = ["name", "owner", "summary", "language", "base_model", "task_type", "score", "macro_f1", "updated_at"]
     inlines = [ModelVersionInline]
 
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(ReadOnly, ModelAdmin):
-    list_display = ["__str__", "author", "accuracy", "macro_f1", "dataset_name", "checkpoint", "created_at"]
-    list_filter = ["language", "checkpoint", "created_at"]
+    list_display = ["__str__", "author", "task_type", "score", "macro_f1", "dataset_name", "checkpoint", "created_at"]
+    list_filter = ["task_type", "language", "checkpoint", "created_at"]
     list_select_related = ["model", "author"]
     search_fields = ["model__name", "experiment_name", "dataset_name", "author__username"]
     actions = ["make_champion"]

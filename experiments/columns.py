@@ -8,6 +8,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from .models import Experiment
+from .task_types import TASK_TYPES
 
 Best = Callable[[Iterable[float]], float]
 
@@ -20,8 +21,11 @@ class Column:
     best: Best | None = None  # None where no value is better than another
     digits: int | None = None  # after the decimal point; None where the values are no numbers
     newest_first: bool = False
+    of_one_type: bool = False  # its values mean something else for each task type, so the best is of one type only
 
     def value(self, experiment: Experiment) -> Any:
+        if self.key == "task_type":
+            return TASK_TYPES[experiment.task_type].title
         return attrgetter(self.field.replace("__", "."))(experiment)
 
 
@@ -31,14 +35,16 @@ COLUMNS = (
     Column("dataset", _("Dataset"), "dataset_name"),
     Column("base_model", _("Base model"), "base_model"),
     Column("owner", _("Owner"), "owner__username"),
+    Column("task_type", _("Task type"), "task_type"),
+    Column("score", _("Score"), "score", max, digits=4, of_one_type=True),
     Column("accuracy", _("Accuracy"), "accuracy", max, digits=4),
-    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4),
-    Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4),
+    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4, of_one_type=True),
+    Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4, of_one_type=True),
     Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0),
     Column("duration", _("Seconds"), "runtime_s", min, digits=0),
     Column("created", _("Created"), "created_at", newest_first=True),
 )
-DEFAULT = ("status", "dataset", "accuracy", "macro_f1", "duration", "created")
+DEFAULT = ("status", "dataset", "task_type", "score", "macro_f1", "duration", "created")
 SORTABLE = {column.key: column.field for column in (NAME, *COLUMNS)}
 BADGES = {  # data-status of a run's badge
     "PENDING": "queued",
@@ -72,7 +78,7 @@ def table_lines(experiments: Iterable[Experiment], shown: list[Column]) -> list[
     The best is that of these lines only: over 100,000 rows it would take longer than the rest of the page.
     """
     experiments = list(experiments)
-    cells_by_column = [make_cells(column, [column.value(each) for each in experiments]) for column in shown]
+    cells_by_column = [measure_cells(column, experiments) for column in shown]
     return [
         {
             "experiment": experiment,
@@ -81,6 +87,14 @@ def table_lines(experiments: Iterable[Experiment], shown: list[Column]) -> list[
         }
         for i, experiment in enumerate(experiments)
     ]
+
+
+def measure_cells(column: Column, experiments: list[Experiment]) -> list[dict[str, Any]]:
+    """Return a cell per experiment, the best one marked if their values can be compared."""
+    cells = make_cells(column, [column.value(each) for each in experiments])
+    if column.of_one_type and len({each.task_type for each in experiments}) > 1:
+        return [cell | {"best": False} for cell in cells]
+    return cells
 
 
 def make_cells(column: Column, values: list[Any]) -> list[dict[str, Any]]:

@@ -3,19 +3,33 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .columns import MEASURED, Column, make_cells
+from engine.config import LOWER_IS_BETTER
+
+from .columns import MEASURED, Column, make_cells, measure_cells
 from .models import Experiment
+from .task_types import METRIC_TITLES, TASK_TYPES
 
 FEWEST = 2
 MOST = 6  # columns that fit a screen
 
 
 def measure_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """Return a row per measure: its value for each experiment, the best one marked."""
+    """Return a row per measure: its value for each experiment, the best one marked.
+
+    Of metrics, only those that all of them have: those of another task type say nothing beside them.
+    """
+    columns = {column.key: column for column in MEASURED if column.key != "score"}
+    common = set.intersection(*(set(TASK_TYPES[experiment.task_type].metrics) for experiment in experiments))
     rows = []
-    for column in MEASURED:
-        values = [column.value(experiment) for experiment in experiments]
-        rows.append({"column": column, "cells": make_cells(column, values)})
+    for name in METRIC_TITLES:
+        if name in common and name not in columns:
+            best = min if name in LOWER_IS_BETTER else max
+            column = Column(name, METRIC_TITLES[name], "", best, digits=4)
+            values = [experiment.metrics.get("eval", {}).get(name) for experiment in experiments]
+            rows.append({"column": column, "cells": make_cells(column, values)})
+    for key, column in columns.items():
+        if key in common or key not in METRIC_TITLES:
+            rows.append({"column": column, "cells": measure_cells(column, experiments)})
     return rows
 
 

@@ -1,6 +1,6 @@
-"""The curves of training runs: loss and accuracy of one, and the losses of several."""
+"""The curves of training runs: loss and scores of one, and the losses of several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.utils.translation import gettext as _
@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from web.charts import chart, thin_points
 
 from .models import Experiment
+from .task_types import METRIC_TITLES, TASK_TYPES, USUAL, task_type_of
 
 
 class Loss(NamedTuple):
@@ -16,17 +17,21 @@ class Loss(NamedTuple):
 
 
 class Scores(NamedTuple):
+    """The metrics of an evaluation, by name."""
+
     step: int
-    accuracy: float | None
-    macro_f1: float | None
+    metrics: Mapping[str, float]
 
 
 def loss_and_score_charts(
-    losses: Sequence[Loss], scores: Sequence[Scores], loss_sentence: str, accuracy_sentence: str
+    task_type: str, losses: Sequence[Loss], scores: Sequence[Scores], loss_sentence: str, score_sentence: str
 ) -> list[dict[str, Any]]:
-    """Return the two charts of one run: its training loss, and its accuracy and macro F1 on held-out rows."""
+    """Return the two charts of one run: its training loss, and the metrics of its task type on held-out rows."""
     losses = thin_points(losses)
     scores = thin_points(scores)
+    facts = TASK_TYPES[task_type]
+    is_usual = task_type == USUAL
+    titles = {"accuracy": _("accuracy"), "macro_f1": _("macro F1")} if is_usual else METRIC_TITLES
     return [
         chart(
             _("Loss"),
@@ -38,35 +43,54 @@ def loss_and_score_charts(
             key="loss",
         ),
         chart(
-            _("Accuracy"),
-            accuracy_sentence,
+            str(facts.y_label),
+            score_sentence,
             [point.step for point in scores],
-            {
-                _("accuracy"): [point.accuracy for point in scores],
-                _("macro F1"): [point.macro_f1 for point in scores],
-            },
+            {str(titles[name]): [point.metrics.get(name) for point in scores] for name in facts.curves},
             x_label=_("step"),
-            y_label=_("Accuracy"),
+            y_label=str(facts.y_label),
             key="metrics",
         ),
     ]
 
 
+def find_best(task_type: str, scores: Sequence[Scores]) -> Scores:
+    """Return the evaluation with the best value of the first curve of the task type; the earliest of several."""
+    facts = TASK_TYPES[task_type]
+    best = min if facts.is_error else max
+    return best(scores, key=lambda point: point.metrics[facts.curves[0]])
+
+
+def best_sentence(task_type: str, best: Scores) -> str:
+    """Return the sentence about the best evaluation of a finished run."""
+    if task_type == USUAL:
+        sentence = _("Accuracy on held-out rows was best at step %(step)d: %(best).1f %%.")
+        return sentence % {"step": best.step, "best": 100 * best.metrics["accuracy"]}
+    name = TASK_TYPES[task_type].curves[0]
+    sentence = _("%(metric)s on held-out rows was best at step %(step)d: %(best).4g.")
+    return sentence % {"metric": METRIC_TITLES[name], "step": best.step, "best": best.metrics[name]}
+
+
 def run_charts(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return the charts of loss and accuracy of one finished run; empty if it has measured only one of them."""
+    """Return the charts of loss and scores of one finished run; empty if it has measured only one of them."""
     history = experiment.metrics.get("history", [])
+    task_type = task_type_of(experiment.metrics)
+    name = f"eval_{TASK_TYPES[task_type].curves[0]}"
     losses = [Loss(entry["step"], entry["loss"]) for entry in history if entry.get("loss") is not None]
-    evaluations = [entry for entry in history if entry.get("eval_accuracy") is not None]
-    if not losses or not evaluations:
+    scores = [
+        Scores(entry["step"], {key.removeprefix("eval_"): value for key, value in entry.items()})
+        for entry in history
+        if entry.get(name) is not None
+    ]
+    if not losses or not scores:
         return []
-    best = max(evaluations, key=lambda entry: entry["eval_accuracy"])
     loss_sentence = _("Training loss went from %(first).3f to %(last).3f.")
-    accuracy_sentence = _("Accuracy on held-out rows was best at step %(step)d: %(best).1f %%.")
     return loss_and_score_charts(
+        task_type,
         losses,
-        [Scores(entry["step"], entry["eval_accuracy"], entry.get("eval_macro_f1")) for entry in evaluations],
+        scores,
         loss_sentence % {"first": losses[0].loss, "last": losses[-1].loss},
-        accuracy_sentence % {"step": best["step"], "best": 100 * best["eval_accuracy"]},
+        best_sentence(task_type, find_best(task_type, scores)),
     )
 
 

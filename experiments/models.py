@@ -4,9 +4,12 @@ from pathlib import Path
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from work import paths
+
+from .task_types import METRIC_TITLES, TASK_TYPES, USUAL
 
 
 class Experiment(models.Model):
@@ -21,7 +24,10 @@ class Experiment(models.Model):
     base_model = models.CharField(_("base model"), max_length=120, db_index=True)
     config = models.JSONField(default=dict)
     metrics = models.JSONField(default=dict)  # metrics.json; empty until the run has succeeded
-    # of the best checkpoint; each is indexed, so that a list of 100,000 is sorted by it
+    # what the run learns (`task` in the YAML), and the metric of that type that lists show: `task_types.TASK_TYPES`
+    task_type = models.CharField(_("task type"), max_length=40, default=USUAL, db_default=USUAL, db_index=True)
+    score = models.FloatField(_("score"), null=True, db_index=True)
+    # of the best checkpoint; each is indexed, so that a list of 100,000 is sorted by it; null where a type has no such metric
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
     eval_loss = models.FloatField(_("evaluation loss"), null=True, db_index=True)
@@ -51,7 +57,17 @@ class Experiment(models.Model):
     @property
     def is_ready(self) -> bool:
         """Return whether the run has succeeded, so that its model can be loaded."""
-        return self.accuracy is not None
+        return self.eval_loss is not None or self.accuracy is not None  # runs of an early release have the latter only
+
+    @property
+    def score_name(self) -> str:
+        """Return the name of the metric that is the score."""
+        return TASK_TYPES[self.task_type].score
+
+    @property
+    def score_title(self) -> Promise:
+        """Return what pages call the score."""
+        return METRIC_TITLES[self.score_name]
 
     @property
     def labels(self) -> list[str]:
@@ -72,6 +88,8 @@ class RegisteredModel(models.Model):
     base_model = models.CharField(_("base model"), max_length=120, db_index=True)
     label_set = models.CharField(max_length=64, db_index=True)  # see labels.label_set
     words = models.TextField(blank=True)  # the text that a search looks in, in lower case
+    task_type = models.CharField(_("task type"), max_length=40, default=USUAL, db_default=USUAL, db_index=True)
+    score = models.FloatField(_("score"), null=True, db_index=True)
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
     updated_at = models.DateTimeField(_("newest version"), db_index=True)
@@ -88,6 +106,16 @@ class RegisteredModel(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("experiments:model", args=[self.name])
+
+    @property
+    def score_name(self) -> str:
+        """Return the name of the metric that is the score."""
+        return TASK_TYPES[self.task_type].score
+
+    @property
+    def score_title(self) -> Promise:
+        """Return what pages call the score."""
+        return METRIC_TITLES[self.score_name]
 
 
 class ModelVersion(models.Model):
@@ -120,6 +148,8 @@ class ModelVersion(models.Model):
     trained_at = models.DateTimeField(null=True)
     checkpoint = models.CharField(max_length=10, default="best")  # best, last or fastest
     size = models.PositiveBigIntegerField(default=0)  # bytes of the files
+    task_type = models.CharField(_("task type"), max_length=40, default=USUAL, db_default=USUAL)
+    score = models.FloatField(_("score"), null=True)
     accuracy = models.FloatField(_("accuracy"), null=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True)
 
@@ -131,6 +161,11 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model.name}@{self.number}"
+
+    @property
+    def score_name(self) -> str:
+        """Return the name of the metric that is the score."""
+        return TASK_TYPES[self.task_type].score
 
     @property
     def folder(self) -> Path:

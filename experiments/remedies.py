@@ -14,6 +14,8 @@ from django.utils.translation import gettext_lazy
 
 from engine.config import SAMPLE_MODEL, TrainingSection
 
+from .task_types import METRIC_TITLES
+
 Settings = Mapping[str, Any]  # a configuration or metrics.json
 Remedy = dict[str, dict[str, object]]  # changes of a configuration by section: {"training": {"learning_rate": 0.0005}}
 
@@ -58,21 +60,36 @@ def diagnose(metrics: Settings, config: Settings) -> Diagnosis | None:
     if result.get("learned") is not False:
         return None
     facts = result.get("evidence") or {}
-    headline = _("The run finished, but the model did not learn.")
-    if facts.get("accuracy", 0) > facts.get("majority_accuracy", 1):  # by less than chance explains
-        headline = _(
-            "The run finished, but the model is not clearly better than always predicting the most frequent label."
-        )
     cause = CAUSES.get(result.get("cause", ""), UNKNOWN_CAUSE)
     remedy = cause.remedy(metrics, config)
     return Diagnosis(
-        headline=headline,
+        headline=headline_for(facts),
         cause=result.get("cause") or "",
         sentences=[cause.sentence % known_facts(metrics, config), *evidence(metrics)],
         remedy=remedy,
         button=str(cause.button) if remedy else "",
         changes=changes_of(config, remedy),
     )
+
+
+def headline_for(facts: Settings) -> str:
+    """Return what happened: the model is no better than one that ignores the texts, or by less than chance explains."""
+    if facts.get("accuracy", 0) > facts.get("majority_accuracy", 1):
+        return _(
+            "The run finished, but the model is not clearly better than always predicting the most frequent label."
+        )
+    score = facts.get("score")
+    if score is not None and score > facts.get("baseline", 1):
+        sentences = {
+            "macro_average_precision": _(
+                "The run finished, but the model is not clearly better than giving labels at random."
+            ),
+            "r2": _("The run finished, but the model is not clearly better than always predicting the mean."),
+            "entity_f1": _("The run finished, but the model is not clearly better than finding no entity."),
+        }
+        if facts.get("metric") in sentences:
+            return sentences[facts["metric"]]
+    return _("The run finished, but the model did not learn.")
 
 
 def outcome(metrics: Settings, config: Settings) -> dict[str, Any]:
@@ -125,9 +142,15 @@ def known_facts(metrics: Settings, config: Settings) -> dict[str, object]:
 
 
 def evidence(metrics: Settings) -> list[str]:
-    """Return what speaks for the cause, beside the accuracy, which `results.verdict` tells: a sentence each."""
+    """Return what speaks for the cause, beside the scores, which `verdicts.verdict` tells: a sentence each."""
     facts = metrics["result"].get("evidence") or {}
     sentences = []
+    if facts.get("metric") and "score" in facts:
+        score = facts["score"]
+        sentence = _("%(metric)s is %(score)s, and %(baseline).3f without reading the texts.")
+        shown_score = _("undefined") if score is None else f"{score:.3f}"
+        title = METRIC_TITLES.get(facts["metric"], facts["metric"])
+        sentences.append(sentence % {"metric": title, "score": shown_score, "baseline": facts.get("baseline", 0.0)})
     if facts.get("unknown_token_share"):
         sentence = _("%(share).1f %% of the tokens in the texts are unknown to the base model.")
         sentences.append(sentence % {"share": 100 * facts["unknown_token_share"]})

@@ -1,4 +1,4 @@
-"""Present a result: in plain words, as a confusion matrix, and as code that loads the model."""
+"""Present a result: as a confusion matrix, as code that loads the model, and what was noticed in the run."""
 
 import json
 from pathlib import Path
@@ -7,26 +7,35 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
-from engine.intervals import wilson_interval
-
 from .models import Experiment
+from .task_types import USUAL
+from .verdicts import verdict as verdict
 
 # Notices about what `skipped_sentences`, the sentence on truncated texts and `remedies.diagnose` tell.
 SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
 
-CODE = """\
-from peft import AutoPeftModelForSequenceClassification
+# The first lines of the program for a model with one output per text.
+LOAD = """\
+{imports}from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer
 
 folder = {folder}
-labels = {labels}
+{settings}
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 model = AutoPeftModelForSequenceClassification.from_pretrained(
-    folder, num_labels=len(labels), ignore_mismatched_sizes=True, dtype="float32"
+    folder, num_labels={outputs}, ignore_mismatched_sizes=True, dtype="float32"
 )
-logits = model(**tokenizer("…", return_tensors="pt", truncation=True, max_length={max_length})).logits{calibrated}
-print(labels[logits.argmax().item()])
+logits = model(**tokenizer({texts}, return_tensors="pt", truncation=True, max_length={max_length})).logits{calibrated}
 """
+# What the program answers, by task type.
+ANSWERS = {
+    "sequence_classification": "print(labels[logits.argmax().item()])\n",
+    "multi_label_classification": (
+        "probabilities = logits[0].sigmoid().tolist()\n"
+        "print([label for label, p, least in zip(labels, probabilities, thresholds) if p >= least])\n"
+    ),
+    "regression": "print(logits.item() * deviation + mean)\n",
+}
 
 
 def plain_peft(experiment: Experiment, adapter: str = "artifacts/final_model") -> str:
@@ -50,19 +59,45 @@ def plain_peft_code(
     tokenizer_arguments = "folder" if tokenizer in ("", folder) else json.dumps(tokenizer)
     if facts.get("truncation_side") == "left":
         tokenizer_arguments += ', truncation_side="left"'
-    temperature = facts.get("answers", {}).get("temperature")
-    program = CODE.format(
-        calibrated="" if temperature is None else f" / {temperature}",
+    task_type = facts.get("task") or config.get("task") or USUAL
+    if task_type not in ANSWERS:
+        return ""
+    program = LOAD.format(
+        imports="import torch\n" if facts.get("answers", {}).get("temperatures") else "",
+        calibrated=calibration_of(task_type, facts.get("answers", {})),
+        settings=answer_settings(task_type, labels, facts.get("answers", {})),
+        outputs="1" if task_type == "regression" else "len(labels)",
+        texts='"…", "…"' if facts.get("text_pairs") else '"…"',
         folder=json.dumps(folder),
         tokenizer=tokenizer_arguments,
-        labels=json.dumps(labels, ensure_ascii=False),
         # A model may have been trained with less than was configured, because its positions end there.
         max_length=facts.get("max_length") or config.get("data", {}).get("max_length", 128),
     )
+    program += ANSWERS[task_type]
     if facts.get("base_model_origin") == "folder":
         origin = _("The base model %(name)s does not come from the model hub. Copy its folder next to this program.")
         program = f"# {origin % {'name': facts.get('base_model')}}\n{program}"
     return program
+
+
+def answer_settings(task_type: str, labels: list[str], answers: dict[str, Any]) -> str:
+    """Return the lines of the program that say what the model's outputs mean. answers: that part of lorasite.json."""
+    if task_type == "regression":
+        return f"mean, deviation = {answers.get('score_mean', 0.0)!r}, {answers.get('score_deviation', 1.0)!r}"
+    lines = [f"labels = {json.dumps(labels, ensure_ascii=False)}"]
+    if task_type == "multi_label_classification":
+        lines.append(f"thresholds = {answers.get('thresholds') or [0.5] * len(labels)!r}")
+        if answers.get("temperatures"):
+            lines.append(f"temperatures = torch.tensor({answers['temperatures']!r})")
+    return "\n".join(lines)
+
+
+def calibration_of(task_type: str, answers: dict[str, Any]) -> str:
+    """Return what the program divides the logits by."""
+    if task_type == "multi_label_classification" and answers.get("temperatures"):
+        return " / temperatures"
+    temperature = answers.get("temperature")
+    return "" if temperature is None else f" / {temperature}"
 
 
 def read_facts(final_model: Path) -> dict[str, Any]:
@@ -72,28 +107,6 @@ def read_facts(final_model: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def verdict(metrics: dict[str, Any]) -> str:
-    """Return the result in plain words, compared with the majority class and with a linear model.
-
-    Empty for a run without an evaluation, or of a checkpoint of which only scores were kept.
-    """
-    evaluation = metrics.get("eval", {})
-    accuracy = evaluation.get("accuracy")
-    if accuracy is None or "confusion_matrix" not in evaluation:
-        return ""
-    rows = sum(map(sum, evaluation["confusion_matrix"]))
-    low, high = wilson_interval(accuracy * rows, rows)
-    margin = (high - low) / 2
-    reached = _("Right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points.")
-    baseline = metrics.get("baseline", {})
-    sentences = [
-        reached % {"right": 100 * accuracy, "rows": rows, "margin": 100 * margin},
-        compare_with_majority(accuracy, low, metrics),
-        compare_with_linear(accuracy, baseline.get("linear_accuracy"), margin),
-    ]
-    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def skipped_sentences(data: dict[str, Any]) -> list[str]:
@@ -128,45 +141,11 @@ def notices(metrics: dict[str, Any]) -> list[dict[str, str]]:
     return [notice for notice in metrics.get("notices", []) if notice["code"] not in SHOWN_OTHERWISE]
 
 
-def compare_with_majority(accuracy: float, low: float, metrics: dict[str, Any]) -> str:
-    """Compare with always predicting the most frequent label; `low` is the lower end of the accuracy's interval.
-
-    Agrees with the engine, which says that a model learned if `low` is above this baseline or if it finds rare labels.
-    """
-    evidence = (metrics.get("result") or {}).get("evidence") or {}
-    majority = evidence.get("majority_accuracy", metrics.get("baseline", {}).get("majority_accuracy"))
-    if majority is None:
-        return ""
-    if low > majority:
-        sentence = _("The majority-class baseline (always the most frequent label) reaches %(share).1f %%.")
-    elif evidence.get("recall_above_chance", 0) > 0:
-        sentence = _(
-            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, but unlike this model it "
-            "never finds the other labels."
-        )
-    elif accuracy > majority:
-        sentence = _(
-            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, which is about the same "
-            "on so many rows."
-        )
-    else:
-        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
-    return sentence % {"share": 100 * majority}
-
-
-def compare_with_linear(accuracy: float, linear: float | None, margin: float) -> str:
-    """Compare with a linear model; a difference within the margin of error counts as none."""
-    if linear is None:
-        return ""
-    if accuracy - linear > margin:
-        sentence = _("A linear model on words reaches %(share).1f %%, which is clearly less.")
-    elif linear - accuracy > margin:
-        sentence = _(
-            "A linear model on words reaches %(share).1f %%, which is clearly more: train longer, or use that."
-        )
-    else:
-        sentence = _("A linear model on words reaches %(share).1f %%, which is about the same on so many rows.")
-    return sentence % {"share": 100 * linear}
+def label_rows(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the scores of each label by its name, with the label's threshold where it has one."""
+    thresholds = metrics.get("thresholds", {})
+    per_label = metrics.get("eval", {}).get("per_label", {})
+    return [(name, row | {"threshold": thresholds.get(name)}) for name, row in per_label.items()]
 
 
 def matrix_rows(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:

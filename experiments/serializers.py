@@ -18,6 +18,7 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
     status = serializers.CharField(source="task.status", read_only=True, default=None)
     owner = serializers.CharField(source="owner.username", read_only=True)
     dataset = serializers.CharField(source="dataset_name", read_only=True)
+    score_name = serializers.CharField(read_only=True, help_text="The metric of its task type that `score` is.")
 
     class Meta:
         model = Experiment
@@ -29,6 +30,9 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
             "dataset",
             "dataset_hash",
             "base_model",
+            "task_type",
+            "score",
+            "score_name",
             "accuracy",
             "macro_f1",
             "learned",
@@ -76,6 +80,9 @@ class ExperimentDetail(ExperimentRow):
             "dataset",
             "dataset_hash",
             "base_model",
+            "task_type",
+            "score",
+            "score_name",
             "config",
             "metrics",
             "result",

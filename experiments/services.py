@@ -22,6 +22,7 @@ from work.paths import remove_on_commit
 from .models import Experiment, RegisteredModel
 from .names import RESERVED_EXPERIMENTS
 from .selectors import files, free_name
+from .task_types import USUAL, score_of, task_type_of
 
 
 class NameTakenError(ConflictError):
@@ -53,6 +54,7 @@ def create(
                 dataset_name=dataset_name,
                 dataset_hash=version.hash if version else "",
                 base_model=base_model,
+                task_type=config.get("task", USUAL),
             )
     except IntegrityError:
         raise name_taken(name) from None
@@ -75,15 +77,28 @@ def name_taken(name: str) -> NameTakenError:
 def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
     """Store a run's metrics, once the model's files are known to be readable; else ModelMissing."""
     check_model(experiment)
+    evaluation = metrics["eval"]
     experiment.metrics = metrics
-    experiment.accuracy = metrics["eval"]["accuracy"]
-    experiment.macro_f1 = metrics["eval"]["macro_f1"]
-    experiment.eval_loss = metrics["eval"]["loss"]
+    experiment.task_type = task_type_of(metrics)
+    experiment.score = score_of(metrics)
+    experiment.accuracy = evaluation.get("accuracy")
+    experiment.macro_f1 = evaluation.get("macro_f1")
+    experiment.eval_loss = evaluation["loss"]
     experiment.tokens_per_second = metrics["train"]["tokens_per_second"]
     experiment.runtime_s = metrics["train"]["runtime_s"]
     experiment.learned = metrics.get("result", {}).get("learned")
     experiment.save(
-        update_fields=["metrics", "accuracy", "macro_f1", "eval_loss", "tokens_per_second", "runtime_s", "learned"]
+        update_fields=[
+            "metrics",
+            "task_type",
+            "score",
+            "accuracy",
+            "macro_f1",
+            "eval_loss",
+            "tokens_per_second",
+            "runtime_s",
+            "learned",
+        ]
     )
 
 

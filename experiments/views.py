@@ -1,7 +1,5 @@
 """Pages: find an experiment, compare several, and judge the result of one."""
 
-from typing import Any
-
 import yaml
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -13,13 +11,17 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
+from engine.config import LOWER_IS_BETTER
 from web.errors import NotFoundError
 
 from . import columns, compare, curves, remedies, results, selectors, services
 from .registry.card import metrics_at
 from .registry.files import checkpoints
 from .registry.selectors import models_for
+from .result_charts import describe_calibration, scores_chart
 from .selectors import experiments_named, files, get_experiment
+from .task_types import baseline_figures, key_figures, task_type_of
+from .verdicts import describe_scores, verdict
 
 PER_PAGE = 50
 
@@ -73,10 +75,10 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     if chosen not in ("best", *available):
         raise NotFoundError(_("This experiment has not kept this checkpoint."))
     adapter = "artifacts/final_model"
-    scores: dict[str, Any] | None = None
+    scores = ""
     if chosen != "best":
         adapter = available[chosen]["path"]
-        scores = metrics_at(experiment, chosen)["eval"]
+        scores = describe_scores(metrics_at(experiment, chosen))
     metrics = experiment.metrics
     evaluation = metrics.get("eval", {})
     context = {
@@ -86,9 +88,15 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "at": scores,
         "models": models_for(request.user).filter(versions__experiment=experiment).distinct(),
         "eval": evaluation,
-        "test": metrics.get("test"),
-        "baseline": metrics.get("baseline", {}),
-        "verdict": results.verdict(metrics),
+        "figures": key_figures(metrics),
+        "test_figures": key_figures({**metrics, "eval": metrics["test"]})[:1] if metrics.get("test") else [],
+        "baselines": baseline_figures(metrics),
+        "lower_is_better": experiment.config.get("training", {}).get("metric_for_best_model") in LOWER_IS_BETTER,
+        "result_template": f"experiments/results/{task_type_of(metrics)}.html",
+        "labels": results.label_rows(metrics),
+        "scores_chart": scores_chart(metrics),
+        "calibration": describe_calibration(metrics),
+        "verdict": verdict(metrics),
         "diagnosis": remedies.diagnose(metrics, experiment.config),
         "notices": results.notices(metrics),
         "skipped": results.skipped_sentences(metrics.get("data", {})),

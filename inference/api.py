@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,106 +10,56 @@ from rest_framework.views import APIView
 
 from accounts.http import signed_in_user
 from accounts.models import Scope
-from web.errors import InvalidError
-from web.requests import StrictCharField, refuse_unknown_fields
-from web.schema import ANY_TEXT, SOME_TEXT
+from web.requests import refuse_unknown_fields
 from web.throttles import throttle_classes_for
 
+from .explanations import explain_answer, format_explanations
 from .recommendation import SAMPLE, data_for, recommend
-from .services import TEXT_LIMIT, TEXTS_LIMIT, predict
+from .selectors import Model, models_for
+from .serializers import PREDICT_SCHEMA, PredictRequest, answers_schema, split_pairs
+from .services import choose_model, predict
 
-WHICH = (
-    "A registered model (name, name@3, name@alias) or an experiment; the best that the caller may see when left out."
-)
-
-
-class PredictRequest(serializers.Serializer[Any]):
-    text = StrictCharField(required=False, allow_blank=True, help_text="One text; the answer is an object.")
-    texts = serializers.ListField(
-        child=StrictCharField(allow_blank=True), required=False, help_text="Several; the answer is a list."
-    )
-    model = StrictCharField(required=False, allow_blank=True, help_text=WHICH)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("text" in attrs) == ("texts" in attrs):
-            raise InvalidError(_("Give either text or texts."), field="text")
-        return attrs
-
-
-PredictAnswer = inline_serializer(
-    "PredictAnswer",
-    {
-        "label": serializers.IntegerField(),
-        "probability": serializers.FloatField(),
-        "latency_ms": serializers.FloatField(),
-        "base_model": serializers.CharField(),
-        "language": serializers.CharField(),
-        "label_name": serializers.CharField(),
-        "probabilities": serializers.DictField(child=serializers.FloatField()),
-        "model": serializers.CharField(),
-        "truncated": serializers.BooleanField(),
-        "confident": serializers.BooleanField(
-            allow_null=True,
-            help_text="Whether at least 90 % of held-out rows with such a probability were right; null if not known.",
-        ),
-        "timing": serializers.DictField(child=serializers.FloatField()),
-    },
-)
-
-PREDICT_RESPONSE = PolymorphicProxySerializer(
-    "PredictAnswers", [PredictAnswer, type(PredictAnswer)(many=True)], resource_type_field_name=None, many=False
-)
-# Written by hand: no serializer says that a request has exactly one of two fields.
-TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT, "pattern": SOME_TEXT}
-MODEL = {"type": "string", "pattern": ANY_TEXT, "description": WHICH}
-PREDICT_SCHEMA = {
-    "oneOf": [
-        {
-            "title": "One text; the answer is an object.",
-            "type": "object",
-            "required": ["text"],
-            "properties": {"text": TEXT, "model": MODEL},
-            "additionalProperties": False,
-        },
-        {
-            "title": "Several; the answer is a list in their order.",
-            "type": "object",
-            "required": ["texts"],
-            "properties": {
-                "texts": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": TEXTS_LIMIT},
-                "model": MODEL,
-            },
-            "additionalProperties": False,
-        },
-    ]
-}
+TEXT_FIELDS = ("text", "text_pair")
 
 
 class Predict(APIView):
     scope = Scope.PREDICT
     throttle_classes = throttle_classes_for("predict")  # type: ignore[assignment]  # DRF calls each
 
-    @extend_schema(request={"application/json": PREDICT_SCHEMA}, responses=PREDICT_RESPONSE)
+    @extend_schema(request={"application/json": PREDICT_SCHEMA}, responses=answers_schema())
     def post(self, request: Request) -> Response:
-        """Predict one text, or several, with a trained model."""
+        """Predict one text or pair of texts, or several, with a trained model."""
         refuse_unknown_fields(request.data, PredictRequest)
         serializer = PredictRequest(data=request.data)
         serializer.is_valid(raise_exception=True)
         values = serializer.validated_data
-        texts = values.get("texts") or [values.get("text", "")]
-        answers = self.predict(request, texts, values.get("model"))
-        return Response(answers if "texts" in values else answers[0])
+        is_list = "texts" in values
+        items = values["texts"] if is_list else [{name: values[name] for name in TEXT_FIELDS if name in values}]
+        texts, text_pairs = split_pairs(items)
+        answers = self.predict(request, texts, text_pairs, values.get("model"))
+        if wanted := values.get("explain"):
+            # By name: if none was given, another model may have become the best one meanwhile.
+            model = self.find_model(request, answers[0]["model"])
+            explanations = explain_answer(model, answers[0], texts[0], text_pairs[0] if text_pairs else None, wanted)
+            answers[0]["explanation"] = format_explanations(wanted.method, explanations)
+        return Response(answers if is_list else answers[0])
 
-    def predict(self, request: Request, texts: list[str], model: str | None) -> list[dict[str, Any]]:
-        return predict(user=signed_in_user(request), texts=texts, model=model)
+    def predict(
+        self, request: Request, texts: list[str], text_pairs: list[str] | None, model: str | None
+    ) -> list[dict[str, Any]]:
+        return predict(user=signed_in_user(request), texts=texts, text_pairs=text_pairs, model=model)
+
+    def find_model(self, request: Request, name: str) -> Model:
+        return choose_model(models_for(signed_in_user(request)), name)
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):
-    """A model with matching labels; accuracy, low and high are null if it could not be measured."""
+    """A model of the data's task type with matching labels; what could not be measured is null."""
 
     name = serializers.CharField(source="version.model.name")
     version = serializers.IntegerField(source="version.number")
-    accuracy = serializers.FloatField(allow_null=True)
+    accuracy = serializers.FloatField(allow_null=True, help_text="Of several labels, the share of rows with all right.")
+    mae = serializers.FloatField(allow_null=True, help_text="Mean absolute error, of models of scores only.")
     low = serializers.FloatField(
         allow_null=True, help_text="With high: the 95 % interval of the accuracy on all such rows."
     )

@@ -1,5 +1,6 @@
-"""The request of the predict page as curl, Python, a command and YAML."""
+"""The request of the predict page as curl, Python, JavaScript, a command and YAML."""
 
+import json
 import shlex
 
 from django.http import HttpRequest
@@ -7,6 +8,24 @@ from django.http import HttpRequest
 from training.copy_as import request_snippets
 
 
-def copies(request: HttpRequest, model: str, text: str) -> list[dict[str, str]]:
-    command = f"python manage.py predict --model {shlex.quote(model)} --text {shlex.quote(text)}"
-    return request_snippets(request.build_absolute_uri("/api/predict"), {"text": text, "model": model}, command)
+def copies(request: HttpRequest, model: str, text: str, text_pair: str | None = None) -> list[dict[str, str]]:
+    second = {} if text_pair is None else {"text_pair": text_pair}
+    body = {"text": text, **second, "model": model}
+    options = {"--model": model, "--text": text} | ({} if text_pair is None else {"--text-pair": text_pair})
+    command = " ".join(f"{name} {shlex.quote(value)}" for name, value in options.items())
+    url = request.build_absolute_uri("/api/predict")
+    snippets = request_snippets(url, body, f"python manage.py predict {command}")
+    snippets.insert(2, {"id": "copy-javascript", "title": "JavaScript", "code": javascript(url, body)})
+    return snippets
+
+
+def javascript(url: str, body: dict[str, str]) -> str:
+    """Return the request in JavaScript, for a browser console or Node.js; `token` is an API token."""
+    return (
+        f"const response = await fetch({json.dumps(url)}, {{\n"
+        '  method: "POST",\n'
+        '  headers: {Authorization: `Bearer ${token}`, "Content-Type": "application/json"},\n'
+        f"  body: JSON.stringify({json.dumps(body, ensure_ascii=False)}),\n"
+        "});\n"
+        "console.log(await response.json());\n"
+    )

@@ -15,6 +15,20 @@ SECONDS = Histogram(
     "Time from a request's texts to its answers, including loading the model.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf")),
 )
+ANSWERS = Counter(
+    "lorasite_answers",
+    "Answers by the task type of the model, and by whether they are confident: yes, no, or unknown.",
+    ["task", "confident"],
+)
+EXPLANATIONS = Counter(
+    "lorasite_explanations", "Answers that were explained, by method and outcome.", ["method", "outcome"]
+)
+EXPLANATION_SECONDS = Histogram(
+    "lorasite_explanation_seconds",
+    "Time to explain one answer, without the answer itself.",
+    ["method"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf")),
+)
 PREDICTIONS.labels("ok")  # so that the series exists before the first prediction
 
 
@@ -31,3 +45,23 @@ def count_predictions(texts: int) -> Iterator[None]:
     finally:
         PREDICTIONS.labels(outcome).inc(texts)
         SECONDS.observe(time.perf_counter() - started)
+
+
+def count_answer(task: str, confident: bool | None) -> None:
+    """Count one answer by whether it is confident."""
+    ANSWERS.labels(task, {True: "yes", False: "no", None: "unknown"}[confident]).inc()
+
+
+@contextmanager
+def count_explanation(method: str) -> Iterator[None]:
+    """Count one explanation by its outcome: ok, or the code of the error that was raised."""
+    outcome = "ok"
+    started = time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        outcome = error.code if isinstance(error, LorasiteError) else "error"
+        raise
+    finally:
+        EXPLANATIONS.labels(method, outcome).inc()
+        EXPLANATION_SECONDS.labels(method).observe(time.perf_counter() - started)

@@ -35,9 +35,14 @@ class Predict(api.Predict):
     throttle_classes: list[Any] = []
     parser_classes = (AnyTypeJSONParser,)
 
-    def predict(self, request: Request, texts: list[str], model: str | None) -> list[dict[str, Any]]:
-        check_texts(texts)
-        return answer_texts(served_model(model), texts)
+    def predict(
+        self, request: Request, texts: list[str], text_pairs: list[str] | None, model: str | None
+    ) -> list[dict[str, Any]]:
+        check_texts(texts, text_pairs)
+        return answer_texts(served_model(model), texts, text_pairs)
+
+    def find_model(self, request: Request, name: str) -> Model:
+        return served_model(name)
 
 
 class Health(APIView):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -13,7 +13,8 @@ from experiments.registry.selectors import version_of
 from web.errors import ConflictError, LorasiteError, NotFoundError
 
 OFFERED = 100  # models in a list to choose from; others can be typed by name
-Offers = list[tuple[str, float | None]]  # name and accuracy
+Offers = list[tuple[str, float | None]]  # name and score
+BEST_FIRST = (F("accuracy").desc(nulls_last=True), F("score").desc(nulls_last=True), "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,17 @@ class Models:
         return Model.of(experiment)
 
     def best(self) -> Model | None:
-        """Return the default model, or else the most accurate of all, each judged on its own data."""
+        """Return the default model, or else the most accurate of all, each judged on its own data.
+
+        Programs that name no model expect one label, so a model of another task type is the best only if there is no other.
+        """
         if self.default:
             try:
                 return self.named(self.default)
             except LorasiteError:
                 return None
         candidates = []
-        registered = self.registered.order_by(F("accuracy").desc(nulls_last=True), "name").first()
+        registered = self.registered.order_by(*BEST_FIRST).first()
         if registered:
             candidates.append(Model.of(version_of(registered)))
         experiment = with_model(self.experiments).first()
@@ -74,13 +78,13 @@ class Models:
 
     def offered(self) -> tuple[Offers, Offers]:
         """Return the models to choose from: registered ones, newest first, and experiments, best first."""
-        registered = self.registered.order_by("-updated_at").values_list("name", "accuracy")[:OFFERED]
-        experiments = with_model(self.experiments).values_list("name", "accuracy")[:OFFERED]
+        registered = self.registered.order_by("-updated_at").values_list("name", "score")[:OFFERED]
+        experiments = with_model(self.experiments).values_list("name", "score")[:OFFERED]
         return list(registered), list(experiments)
 
     def names(self) -> list[str]:
         registered, experiments = self.offered()
-        return sorted({name for name, _accuracy in [*registered, *experiments]})
+        return sorted({name for name, _score in [*registered, *experiments]})
 
 
 def models_for(user: User) -> Models:
@@ -100,5 +104,6 @@ def only(name: str) -> Models:
 
 
 def with_model(experiments: QuerySet[Experiment]) -> QuerySet[Experiment]:
-    """Return those whose run has succeeded, the most accurate first."""
-    return experiments.filter(accuracy__isnull=False).order_by("-accuracy", "name")
+    """Return those whose run has succeeded, the best first."""
+    has_model = Q(accuracy__isnull=False) | Q(eval_loss__isnull=False)  # as `Experiment.is_ready`
+    return experiments.filter(has_model).order_by(*BEST_FIRST)

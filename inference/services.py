@@ -1,9 +1,8 @@
-"""Predict texts with a model that the person may use, and explain an answer."""
+"""Predict texts with a model that the person may use."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -13,13 +12,14 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.services import record
-from engine.serve.answers import Answer, EntitiesPrediction, LabelsPrediction, Prediction, ScorePrediction
-from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError
+from engine.serve.answers import Answer
+from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError, WrongInputError
+from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor, TimedPredictions
-from engine.serve.word_importance import measure_word_importance
 from web.errors import ConflictError, InvalidError, LorasiteError
 
 from . import metrics
+from .answers import format_content
 from .selectors import Model, Models, models_for
 
 TEXTS_LIMIT = 64
@@ -40,24 +40,31 @@ class OverloadedError(LorasiteError):
         super().__init__(retry_after=self.wait)
 
 
-def predict(*, user: User, texts: list[str], model: str | None = None) -> list[dict[str, Any]]:
-    """Return an answer per text, in their order.
+def predict(
+    *, user: User, texts: list[str], text_pairs: list[str] | None = None, model: str | None = None
+) -> list[dict[str, Any]]:
+    """Return an answer per text, or pair of texts, in their order.
 
     `model` names a registered model, a version of one or an experiment; the best that the person may see if left out.
     """
-    check_texts(texts)
+    check_texts(texts, text_pairs)
     chosen = choose_model(models_for(user), model)
-    answers = answer_texts(chosen, texts)
+    answers = answer_texts(chosen, texts, text_pairs)
     record("model.predict", user=user, obj=chosen.source, texts=len(texts))
     return answers
 
 
-def answer_texts(model: Model, texts: list[str]) -> list[dict[str, Any]]:
-    """Return the model's answer to each text, and count them in the metrics."""
+def answer_texts(model: Model, texts: list[str], text_pairs: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return the model's answer to each text, or pair of texts, and count them in the metrics."""
     with metrics.count_predictions(len(texts)):  # here, so that the site and `serve` both count
-        result = predict_texts(model, texts)
-    pairs = zip(result.predictions, texts, strict=True)
-    return [format_answer(prediction, text, model.name, result) for prediction, text in pairs]
+        result = predict_texts(model, texts, text_pairs)
+    answers = [
+        format_answer(prediction, text, model.name, result)
+        for prediction, text in zip(result.predictions, texts, strict=True)
+    ]
+    for answer in answers:
+        metrics.count_answer(answer["task"], answer["confident"])
+    return answers
 
 
 def format_answer(prediction: Answer, text: str, model: str, result: TimedPredictions) -> dict[str, Any]:
@@ -73,44 +80,6 @@ def format_answer(prediction: Answer, text: str, model: str, result: TimedPredic
         "truncated": prediction.truncated,
         "confident": prediction.confident,
         "timing": {timing: round(getattr(result, timing) / texts, 2) for timing in TIMINGS},
-    }
-
-
-def format_content(prediction: Answer) -> dict[str, Any]:
-    """Return the part of an answer that depends on the model's task type."""
-    if isinstance(prediction, ScorePrediction):
-        return {"score": round(prediction.score, 4)}
-    if isinstance(prediction, EntitiesPrediction):
-        entities = [asdict(entity) for entity in prediction.entities]
-        return {"entities": [entity | {"probability": round(entity["probability"], 4)} for entity in entities]}
-    by_name = zip(prediction.labels, prediction.probabilities, strict=True)
-    probabilities = {name: round(probability, 4) for name, probability in by_name}
-    if isinstance(prediction, LabelsPrediction):
-        thresholds = zip(prediction.labels, prediction.thresholds, strict=True)
-        return {
-            "labels": list(prediction.chosen),
-            "probabilities": probabilities,
-            "thresholds": {name: round(threshold, 4) for name, threshold in thresholds},
-        }
-    return {
-        "label": prediction.label,
-        "probability": round(prediction.probabilities[prediction.label], 4),
-        "label_name": prediction.labels[prediction.label],
-        "probabilities": probabilities,
-    }
-
-
-def explain(*, user: User, text: str, model: str | None) -> dict[str, Any]:
-    """Return the answer to one text, the importance of its words, and the second label if the model is unsure."""
-    (answer,) = predict(user=user, texts=[text], model=model)
-    # Without `model`, the best one answered; its words are measured on that one even if another has become the best.
-    chosen = choose_model(models_for(user), answer["model"])
-    words = measure_word_importance(lambda texts: predict_labels(chosen, texts), text, answer["label"])
-    return answer | {
-        "words": words,
-        "tried": sum(word.weight is not None for word in words),
-        "hinges": any(word.heat for word in words),
-        "rival": rival(answer["probabilities"]),
     }
 
 
@@ -131,29 +100,34 @@ def choose_model(models: Models, name: str | None) -> Model:
     return model
 
 
-def check_texts(texts: list[str]) -> None:
-    """Raise Invalid unless all texts can be predicted together."""
-    if not texts or any(not text.strip() for text in texts):
-        raise InvalidError(_("Give a text that is not empty."), field="text")
+def check_texts(texts: list[str], text_pairs: list[str] | None = None) -> None:
+    """Raise Invalid unless all texts, and all second texts, can be predicted together."""
     if len(texts) > TEXTS_LIMIT:
         raise InvalidError(_("Give at most %d texts at once.") % TEXTS_LIMIT, field="texts")
-    # Tokenizers take UTF-8, which has no form for half of a surrogate pair.
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field="text")
-    if any(len(text) > TEXT_LIMIT for text in texts):
-        raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field="text")
+    if not texts:
+        raise InvalidError(_("Give a text that is not empty."), field="text")
+    for field, each in (("text", texts), ("text_pair", text_pairs or [])):
+        if any(not text.strip() for text in each):
+            raise InvalidError(_("Give a text that is not empty."), field=field)
+        # Tokenizers take UTF-8, which has no form for half of a surrogate pair.
+        if any("\ud800" <= character <= "\udfff" for text in each for character in text):
+            raise InvalidError(_("The text contains invalid Unicode (an unpaired surrogate)."), field=field)
+        if any(len(text) > TEXT_LIMIT for text in each):
+            raise InvalidError(_("Give texts of at most %d characters.") % TEXT_LIMIT, field=field)
 
 
-def predict_texts(model: Model, texts: list[str]) -> TimedPredictions:
-    """Predict the texts; Conflict or OverloadedError as in `engine_errors`."""
+def predict_texts(model: Model, texts: list[str], text_pairs: list[str] | None = None) -> TimedPredictions:
+    """Predict the texts, or pairs of texts; Invalid, Conflict or OverloadedError as in `engine_errors`."""
     with engine_errors(model.name):
-        return predictor().predict(model.folder, texts)
+        return predictor().predict(model.folder, texts, text_pairs)
 
 
-def predict_labels(model: Model, texts: list[str]) -> list[Prediction]:
-    """Predict the texts with a model that gives each one label; raises as `predict_texts`."""
-    predictions = predict_texts(model, texts).predictions
-    return [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+def reads_pairs(model: Model) -> bool:
+    """Return whether the model was trained on pairs of texts; False if its files can't be read."""
+    try:
+        return read_info(model.folder).text_pairs
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def load(model: Model) -> str:
@@ -164,7 +138,7 @@ def load(model: Model) -> str:
 
 @contextmanager
 def engine_errors(name: str) -> Iterator[None]:
-    """Turn the engine's errors about the model of this name into Conflict and OverloadedError."""
+    """Turn the engine's errors about the model of this name into Invalid, Conflict and OverloadedError."""
     try:
         yield
     except ModelUnreadableError as error:
@@ -173,6 +147,11 @@ def engine_errors(name: str) -> Iterator[None]:
     except PredictionFailedError as error:
         message = _("The model %(name)s can't answer: %(reason)s") % {"name": name, "reason": error}
         raise ConflictError(message, field="model") from None
+    except WrongInputError as error:
+        message = _("The model %(name)s reads one text. Leave out the second one (text_pair).")
+        if error.wants_pairs:
+            message = _("The model %(name)s reads two texts at once. Give the second one too (text_pair).")
+        raise InvalidError(message % {"name": name}, field="text_pair") from None
     except BusyError as error:
         raise OverloadedError(wait=error.wait) from None
 

@@ -41,20 +41,21 @@ class Start:
 
 
 def starting_point(user: User, data: Version) -> Start | None:
-    """Return the most accurate run on the most similar data; None if no data are similar enough."""
-    runs = experiments_for(user).filter(accuracy__isnull=False, version__isnull=False)
+    """Return the best run of the same task type on the most similar data; None if no data are similar enough."""
+    runs = experiments_for(user).filter(score__isnull=False, version__isnull=False, task_type=data.task_type)
     # Many runs may share a version, so more of them are read than versions are compared.
     recent = runs.order_by("-created_at").values_list("version_id", flat=True)[: 10 * MOST_VERSIONS]
     keys = list(dict.fromkeys(recent))[:MOST_VERSIONS]
     versions = Version.objects.filter(pk__in=keys).select_related("dataset")
-    nearest = sorted(versions, key=lambda other: -similarity(data, other, languages=False))[:MOST_READ]
+    alike = [version for version in versions if version.has_pairs == data.has_pairs]
+    nearest = sorted(alike, key=lambda other: -similarity(data, other, languages=False))[:MOST_READ]
     if not nearest:
         return None
     scores = {other: similarity(data, other) for other in nearest}
     best_match = max(nearest, key=lambda other: scores[other])
     if scores[best_match] < ENOUGH:
         return None
-    run = runs.filter(version=best_match).order_by("-accuracy").first()
+    run = runs.filter(version=best_match).order_by("-score").first()
     if run is None:
         return None
     try:
@@ -70,7 +71,8 @@ def similarity(a: Version, b: Version, *, languages: bool = True) -> float:
     """Return how similar two datasets are, from 0 to 1; without `languages`, theirs count as different."""
     labels_a = folded(a.labels)
     labels_b = folded(b.labels)
-    jaccard = len(labels_a & labels_b) / len(labels_a | labels_b)
+    all_labels = labels_a | labels_b
+    jaccard = len(labels_a & labels_b) / len(all_labels) if all_labels else 1.0  # scores have no labels
     parts = {
         "labels": 0.5 * jaccard + 0.5 * closeness(len(labels_a), len(labels_b), 4),
         "language": float(languages and language(a) == language(b)),
@@ -113,8 +115,16 @@ def explain_start(run: Experiment, score: float, data: Version, other: Version) 
         "%(labels)d against %(own)d labels, %(rows)d against %(own_rows)d rows, %(length)d against %(own_length)d "
         "characters in a typical text, %(language)s."
     )
+    if run.accuracy is None:
+        sentence = _(
+            "It reached %(metric)s %(value).3f on %(other)s, whose data are %(score).0f %% similar to these: "
+            "%(labels)d against %(own)d labels, %(rows)d against %(own_rows)d rows, %(length)d against %(own_length)d "
+            "characters in a typical text, %(language)s."
+        )
     return sentence % {
         "accuracy": run.accuracy,
+        "metric": run.score_title,
+        "value": run.score,
         "other": other,
         "score": 100 * score,
         "labels": len(other.labels),

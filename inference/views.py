@@ -5,45 +5,74 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.http import SignedInRequest
+from engine.serve.word_importance import Method
 from web.errors import LorasiteError
 from web.throttles import throttle_posts
 
 from . import recommendation, services
 from .copy_as import copies
-from .selectors import models_for
+from .explanations import answer_with_explanations
+from .selectors import Models, models_for
+
+FIELDS = ("model", "second", "text", "text_pair", "method")
+METHOD_NAMES: dict[Method, str | Promise] = {
+    "leave_one_out": _("leave out one word at a time"),
+    "integrated_gradients": _("integrated gradients (slower)"),
+}
 
 
 @login_required
 @throttle_posts("predict")
 def page(request: SignedInRequest) -> HttpResponse:
-    """Predict one text, and compare a second model's prediction."""
+    """Answer one text, or a pair of texts, and compare a second model's answer."""
     data = request.POST or request.GET
-    values = {name: data.get(name, "") for name in ("model", "second", "text")}
-    registered, experiments = models_for(request.user).offered()
-    registered_names = {name for name, _accuracy in registered}
+    values = {name: data.get(name, "") for name in FIELDS}
+    method: Method = "integrated_gradients" if values["method"] == "integrated_gradients" else "leave_one_out"
+    values["method"] = method
+    models = models_for(request.user)
+    registered, experiments = models.offered()
+    registered_names = {name for name, _score in registered}
+    # A browser chooses the first one if none is.
+    first = values["model"] or next((name for name, _score in [*registered, *experiments]), "")
+    names = [first, values["second"]] if values["second"] else [first]
+    second_texts = {name: values["text_pair"] or None for name in names if reads_pairs(models, name)}
     context: dict[str, Any] = {
         "registered": registered,
         "registered_names": registered_names,
         "experiments": experiments,
-        "names": registered_names | {name for name, _accuracy in experiments},
+        "names": registered_names | {name for name, _score in experiments},
         "values": values,
+        "methods": METHOD_NAMES.items(),
+        "reads_pairs": bool(second_texts),
     }
     if request.method == "POST":
-        names = [values["model"]]
-        if values["second"]:
-            names.append(values["second"])
         try:
-            answers = [services.explain(user=request.user, text=values["text"], model=name) for name in names]
+            answers = [
+                answer_with_explanations(
+                    user=request.user, text=values["text"], text_pair=second_texts.get(name), model=name, method=method
+                )
+                for name in names
+            ]
         except LorasiteError as error:
             context["error"] = error.message
         else:
             context["answers"] = answers
-            context["copies"] = copies(request, answers[0]["model"], values["text"])
+            context["copies"] = copies(request, answers[0]["model"], values["text"], second_texts.get(names[0]))
     return render(request, "inference/predict.html", context)
+
+
+def reads_pairs(models: Models, name: str) -> bool:
+    """Return whether there is a model of this name that was trained on pairs of texts."""
+    try:
+        return services.reads_pairs(models.named(name))
+    except LorasiteError:
+        return False
 
 
 @login_required

@@ -38,7 +38,9 @@ def did_not_learn(cause: str, **evidence: Any) -> dict[str, Any]:
 
 def row(owner: Any, name: str, **values: Any) -> Experiment:
     experiment = Experiment.objects.create(
-        name=name, owner=owner, **({"dataset_name": "d@1", "base_model": "b", "metrics": METRICS} | values)
+        name=name,
+        owner=owner,
+        **({"dataset_name": "d@1", "base_model": "b", "metrics": METRICS, "score": values.get("accuracy")} | values),
     )
     Task.objects.create(
         owner=owner, experiment=experiment, status=(values.get("accuracy") and Status.SUCCESS) or Status.FAILURE

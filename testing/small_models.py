@@ -138,12 +138,14 @@ def train_unigram(texts: list[str]) -> Any:
 
 
 def add_special_tokens(tokenizer: Any, special: dict[str, str]) -> Any:
-    """Let the tokenizer put each text between two special tokens, and one more after the second text of a pair."""
+    """Let the tokenizer put each text, and each of a pair of texts, between special tokens.
+
+    RoBERTa has two of them between the texts of a pair, and no token types.
+    """
     from tokenizers.processors import TemplateProcessing
 
-    ends = [(special[role], tokenizer.token_to_id(special[role])) for role in ("cls", "sep")]
     cls, sep = special["cls"], special["sep"]
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=ends
-    )
+    pair = f"{cls} $A {sep} {sep} $B {sep}" if special is ROBERTA_SPECIAL else f"{cls} $A {sep} $B:1 {sep}:1"
+    ends = [(token, tokenizer.token_to_id(token)) for token in (cls, sep)]
+    tokenizer.post_processor = TemplateProcessing(single=f"{cls} $A {sep}", pair=pair, special_tokens=ends)
     return tokenizer

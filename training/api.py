@@ -98,11 +98,12 @@ class YAMLParser(BaseParser):
 
 def read_config(request: Request) -> RunConfig:
     """Return the configuration that was sent, as JSON or YAML, by a person who may create runs."""
-    require_creator(signed_in_user(request))
+    user = signed_in_user(request)
+    require_creator(user)
     # Every default is a valid run, but a request without a body is more likely a mistake.
     if not request.headers.get("Content-Length", "").strip("0"):
         raise EmptyConfigError
-    return services.parse_config(cast("dict[str, Any] | str", request.data))
+    return services.parse_config(cast("dict[str, Any] | str", request.data), user)
 
 
 @extend_schema(operation_id="train", request=RunConfig, parameters=[HEADER], responses={202: AcceptedSerializer})

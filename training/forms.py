@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from types import NoneType
 from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_origin
 
 import yaml
@@ -11,16 +12,26 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
 
+from datasets_app.models import MISSING_TASK_TYPES
 from engine import safe_yaml
 from engine.config import RunConfig
+from experiments.task_types import TASK_TYPES
 from web.errors import RequestTooLargeError
 from web.forms import ServiceErrorsMixin
 
 NAME = "experiment_name"
+TASK = "task"
+# Fields whose default depends on the dataset or on the task type: what an empty one is called.
+OPEN_FIELDS = {
+    TASK: _("what the dataset asks for"),
+    "training.metric_for_best_model": _("default of the task type"),
+    "training.loss": _("default of the task type"),
+}
 MAIN_FIELDS = {
     NAME: _("Experiment"),
     "data.dataset_name": _("Dataset"),
     "model.name": _("Base model"),
+    TASK: _("Task type"),
     "training.num_train_epochs": _("Epochs"),
     "training.learning_rate": _("Learning rate"),
     "training.per_device_train_batch_size": _("Batch size"),
@@ -56,7 +67,7 @@ class ConfigField(NamedTuple):
 
 def config_fields() -> Iterator[ConfigField]:
     """Yield every field of the configuration in its order."""
-    infos = {NAME: RunConfig.model_fields[NAME]}
+    infos = {name: RunConfig.model_fields[name] for name in (NAME, TASK)}
     for section in SECTIONS:
         model: Any = RunConfig.model_fields[section].annotation
         infos |= {f"{section}.{name}": info for name, info in model.model_fields.items()}
@@ -64,8 +75,13 @@ def config_fields() -> Iterator[ConfigField]:
         choices: list[str] = []
         if info.annotation is bool:
             choices = ["false", "true"]
-        elif get_origin(info.annotation) is Literal:
-            choices = list(get_args(info.annotation))
+        else:
+            optional = [part for part in get_args(info.annotation) if part is not NoneType]
+            annotation = (
+                optional[0] if len(optional) == 1 and NoneType in get_args(info.annotation) else info.annotation
+            )
+            if get_origin(annotation) is Literal:
+                choices = [value for value in get_args(annotation) if value not in MISSING_TASK_TYPES]
         yield ConfigField(path, info, choices, {info.annotation, *get_args(info.annotation)})
 
 
@@ -79,6 +95,7 @@ class RunForm(ServiceErrorsMixin):
         config: Mapping[str, Any],
         datasets: list[str],
         models: list[str],
+        task_sentence: str = "",
     ) -> None:
         super().__init__(data, initial=form_texts(config))
         self.config = config
@@ -86,6 +103,8 @@ class RunForm(ServiceErrorsMixin):
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
         for field in config_fields():
             self.fields[field.path] = form_field(field)
+        # Without a task type in the configuration, this sentence says which one the dataset asks for.
+        self.fields[TASK].help_text = f"{self.fields[TASK].help_text} {task_sentence}".strip()
         for path, names in (("data.dataset_name", datasets), ("model.name", models)):
             # A name that came from a YAML text stays in the list, so that its error can be shown.
             current = self.data.get(path) or self.initial.get(path)
@@ -119,8 +138,8 @@ class RunForm(ServiceErrorsMixin):
             value = parse_field(field, self.data.get(field.path, ""))
             if value is None:
                 continue
-            if field.path == NAME:
-                config[NAME] = value
+            if "." not in field.path:
+                config[field.path] = value
             else:
                 section, name = field.path.split(".")
                 config.setdefault(section, {})[name] = value
@@ -131,7 +150,12 @@ def form_field(field: ConfigField) -> forms.Field:
     """Return a text field, whatever the type: RunConfig decides what a value means."""
     widget: forms.Widget
     if field.choices:
-        widget = forms.Select(choices=[(choice, choice) for choice in field.choices])
+        choices: list[tuple[str, Any]] = [(choice, choice) for choice in field.choices]
+        if field.path == TASK:
+            choices = [(choice, TASK_TYPES[choice].title) for choice in field.choices]
+        if field.path in OPEN_FIELDS:
+            choices.insert(0, ("", OPEN_FIELDS[field.path]))
+        widget = forms.Select(choices=choices)
     elif {int, float} & field.types:
         widget = forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
     else:

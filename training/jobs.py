@@ -8,12 +8,13 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from datasets_app.models import STORED_COLUMNS, Version
+from datasets_app.models import Version
 from engine import train
 from engine.config import RunConfig
 from engine.errors import RunInterruptedError
 from engine.training import estimate
 from experiments.services import record_result
+from experiments.task_types import TASK_TYPES, task_type_of
 from work.paths import token_cache_dir
 from work.progress import Progress
 from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
@@ -67,7 +68,12 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
     def finish(self, task: Task, outcome: dict[str, Any]) -> None:
         """Write SUCCESS and the experiment's results; neither is written if the model's files are not there."""
         evaluation = outcome.get("eval", {})
+        task_type = task_type_of(outcome)
         summary = {name: evaluation.get(name) for name in ("accuracy", "macro_f1", "loss")}
+        summary |= {
+            "task_type": task_type,
+            "scores": {name: evaluation.get(name) for name in TASK_TYPES[task_type].metrics},
+        }
         estimate_with_usage = estimates.with_actual_usage(task, outcome)
         with transaction.atomic():
             end_attempt(
@@ -118,7 +124,7 @@ def engine_inputs(stored: dict[str, Any], version: Version | None) -> tuple[RunC
     config = RunConfig.parse(stored)
     if version:
         # The platform stores every dataset under column names of its own, whatever those of the file were.
-        config.data = config.data.model_copy(update=STORED_COLUMNS)
+        config.data = config.data.model_copy(update=version.run_columns)
     paths: EnginePaths = {
         "data_file": version.path if version else hub_data_file(config.data),
         "base_models_dir": settings.BASE_MODELS_DIR,

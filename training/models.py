@@ -107,10 +107,17 @@ class Point(models.Model):
     eval_loss = models.FloatField(null=True)
     accuracy = models.FloatField(null=True)
     macro_f1 = models.FloatField(null=True)
+    scores = models.JSONField(default=dict, db_default={})  # all metrics of an evaluation; empty in older rows
 
     class Meta:
         ordering = ["step"]
         constraints = [models.UniqueConstraint(fields=["task", "step"], name="one_point_per_step")]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics of the evaluation at this step; empty if there was none."""
+        columns = {"loss": self.eval_loss, "accuracy": self.accuracy, "macro_f1": self.macro_f1}
+        return {name: value for name, value in (columns | self.scores).items() if value is not None}
 
 
 class LogLine(models.Model):

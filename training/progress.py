@@ -12,7 +12,7 @@ from work.progress import Progress
 from .models import LogLine, Point, Stage, Task
 
 STEP_FIELDS = ["epoch", "loss", "learning_rate", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"]
-EVAL_FIELDS = ["epoch", "eval_loss", "accuracy", "macro_f1"]
+EVAL_FIELDS = ["epoch", "eval_loss", "accuracy", "macro_f1", "scores"]
 
 
 class TrainingProgress(Progress):
@@ -50,6 +50,7 @@ class TrainingProgress(Progress):
                     eval_loss=event.metrics.get("loss"),
                     accuracy=event.metrics.get("accuracy"),
                     macro_f1=event.metrics.get("macro_f1"),
+                    scores=event.metrics,
                 )
         text = describe(event, self.logging_steps)
         if text:

@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from experiments.remedies import outcome
 from experiments.serializers import ResultSerializer
+from experiments.task_types import USUAL
 from web.requests import StrictUUIDField
 
 from .models import LogLine, Status, Task
@@ -43,11 +44,16 @@ class TaskResultSerializer(ResultSerializer):
     accuracy = serializers.FloatField(allow_null=True)
     macro_f1 = serializers.FloatField(allow_null=True)
     loss = serializers.FloatField(allow_null=True)
+    task_type = serializers.CharField(help_text="What the run learned: `task` of its configuration.")
+    scores = serializers.DictField(
+        child=serializers.FloatField(allow_null=True), help_text="The metrics of its task type on the held-out rows."
+    )
 
     def to_representation(self, instance: Task) -> dict[str, Any] | None:  # type: ignore[override]
         if instance.result is None:
             return None
-        return instance.result | outcome(instance.experiment.metrics, instance.experiment.config)
+        older = {"task_type": USUAL, "scores": instance.result}  # of a release that knew no other task types
+        return older | instance.result | outcome(instance.experiment.metrics, instance.experiment.config)
 
 
 class NoticeSerializer(serializers.Serializer):

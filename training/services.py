@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,12 @@ from accounts.permissions import require_creator
 from accounts.quotas import require_queue_quota, require_storage_quota
 from audit.services import record
 from datasets_app.checks import text_statistics
-from datasets_app.models import Version
-from datasets_app.selectors import require_single_labels, version_for
-from engine.config import RunConfig
+from datasets_app.models import MISSING_TASK_TYPES, Version
+from datasets_app.selectors import version_for
+from engine import safe_yaml
+from engine.config import METRICS, DataSection, RunConfig, TaskType
 from engine.errors import ConfigError
+from engine.safe_yaml import NotYamlError
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
@@ -33,8 +36,15 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
 
 
-def parse_config(data: Mapping[str, Any] | str) -> RunConfig:
-    """Return a mapping or YAML text as a RunConfig; raise Invalid, which names every field at fault."""
+def parse_config(data: Mapping[str, Any] | str, user: User | None = None) -> RunConfig:
+    """Return a mapping or YAML text as a RunConfig; raise Invalid, which names every field at fault.
+
+    With a user, what is left out and depends on that person's dataset is filled in.
+    """
+    if isinstance(data, str):
+        data = read_yaml(data)
+    if user is not None and isinstance(data, Mapping):
+        data = fill_in_task(data, user)
     try:
         return RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
     except ConfigError as error:
@@ -44,9 +54,68 @@ def parse_config(data: Mapping[str, Any] | str) -> RunConfig:
         ) from None
 
 
+def fill_in_task(data: Mapping[str, Any], user: User) -> dict[str, Any]:
+    """Return a configuration with the task type and the pairs that its dataset asks for, where it leaves out the task type.
+
+    Done before it is validated, because other settings depend on the task type.
+    """
+    filled = dict(data)
+    version = None
+    with suppress(InvalidError):  # `submit` raises it, after the other problems have been reported
+        name = dataset_name_of(data)
+        version = find_stored_version(user, name) if name else None
+    if version is None:
+        return filled
+    filled.setdefault("task", version.task_type)
+    section = data.get("data", {})
+    if version.has_pairs or section.get("text_pair_column"):
+        filled["data"] = {**section, "text_pair_column": version.run_columns["text_pair_column"]}
+    return filled
+
+
+def leave_out_task(config: dict[str, Any], usual: str | None) -> dict[str, Any]:
+    """Return a complete configuration without the task type if it is the usual one, and without that type's usual metric.
+
+    So that it fits another dataset, too.
+    """
+    task = config.get("task", RunConfig.model_fields["task"].default)
+    if task != usual:
+        return config
+    training = dict(config.get("training", {}))
+    if training.get("metric_for_best_model") == METRICS[task][0]:
+        del training["metric_for_best_model"]
+    return {name: value for name, value in config.items() if name != "task"} | {"training": training}
+
+
+def usual_task_type(user: User, dataset_name: str) -> TaskType | None:
+    """Return what a run on this dataset of the person learns unless told otherwise; None if nobody knows."""
+    with suppress(InvalidError):
+        version = find_stored_version(user, dataset_name)
+        return version.task_type if version else None
+    return None
+
+
+def dataset_name_of(data: Mapping[str, Any]) -> str:
+    """Return the name of the dataset in a configuration that is not validated yet; empty if it is no text."""
+    section = data.get("data", {})
+    name = section.get("dataset_name", DataSection().dataset_name) if isinstance(section, Mapping) else ""
+    return name if isinstance(name, str) else ""
+
+
+def read_yaml(text: str) -> Any:
+    """Return the content of a YAML text, or the text itself if it is not valid, which `RunConfig.from_yaml` reports."""
+    try:
+        content = safe_yaml.read(text)
+    except NotYamlError:
+        return text
+    return {} if content is None else content
+
+
 def config_like(experiment: Experiment, dataset_name: str = "") -> dict[str, Any]:
     """Return the configuration of an earlier run under a free name, on other data if `dataset_name` is given."""
     config = experiment.config | {"experiment_name": free_name(experiment.name)}
+    if experiment.version:
+        config = leave_out_task(config, experiment.version.task_type)
     if dataset_name:
         config["data"] = config["data"] | {"dataset_name": dataset_name}
     return config
@@ -122,27 +191,46 @@ def check(*, user: User, config: RunConfig) -> Version | None:
     return version
 
 
-def find_version(user: User, config: RunConfig) -> Version | None:
-    """Return the dataset version of a run, None if its data are on the hub; raise Invalid if they cannot be trained on."""
-    name = config.data.dataset_name
+def find_stored_version(user: User, name: str) -> Version | None:
+    """Return the dataset version of this name, None if it is a dataset of the hub; raise Invalid if there is none."""
     if FILE_NAME.search(name) or name.startswith((".", "/", "~")) or "\\" in name or ":" in name:
         raise InvalidError(
             _("File paths work on the command line only. Add the file as a dataset, then enter the dataset's name."),
             field="data.dataset_name",
         )
-    if HUB_ID.fullmatch(name):
-        return None
-    version = version_for(user, name)
-    require_single_labels(version)
-    if len(version.labels) < 2:
-        raise InvalidError(
-            _("{version} has only one label, so there is nothing to learn. Add rows with another label.").format(
-                version=version
-            ),
-            field="data.dataset_name",
-        )
-    check_validation_rules(version, config)
+    return None if HUB_ID.fullmatch(name) else version_for(user, name)
+
+
+def find_version(user: User, config: RunConfig) -> Version | None:
+    """Return the dataset version of a run, None if its data are on the hub; raise Invalid if they cannot be trained on."""
+    version = find_stored_version(user, config.data.dataset_name)
+    if version:
+        check_task(version, config.task)
+        check_validation_rules(version, config)
     return version
+
+
+def check_task(version: Version, task: TaskType) -> None:
+    """Raise Invalid unless a run can learn this task type from the version."""
+    from engine.data.label_columns import LABEL_COLUMNS  # imports polars, which takes half a second
+
+    facts = {"version": version, "kind": version.get_kind_display(), "usual": version.task_type, "task": task}
+    if task not in version.task_types:
+        message = _(
+            "{version} has {kind}, which is data for {usual}, not for {task}. Leave task out, or choose other data."
+        )
+        if task == "regression" and version.kind == Version.Kind.LABELS:
+            message = _(
+                "{version} has labels that are not numbers, and regression needs a number per text. "
+                "Leave task out, or choose other data."
+            )
+        raise InvalidError(message.format(**facts), field="task")
+    if task in MISSING_TASK_TYPES:
+        message = _("{version} has {kind}, and {task} cannot be trained yet. Choose a dataset of another kind.")
+        raise InvalidError(message.format(**facts), field="data.dataset_name")
+    if task != "regression" and len(version.labels) < LABEL_COLUMNS[task].fewest_labels:
+        message = _("{version} has only one label, so there is nothing to learn. Add rows with another label.")
+        raise InvalidError(message.format(**facts), field="data.dataset_name")
 
 
 def check_validation_rules(version: Version, config: RunConfig) -> None:
@@ -196,10 +284,15 @@ __all__ = [
     "WrongStateError",
     "cancel",
     "check",
+    "check_task",
     "config_like",
+    "dataset_name_of",
     "estimate",
+    "leave_out_task",
     "parse_config",
+    "read_yaml",
     "resume",
     "submit",
+    "usual_task_type",
     "validate",
 ]

@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
@@ -17,6 +18,7 @@ from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
+from experiments.task_types import TASK_TYPES, key_figures
 from web.errors import LorasiteError
 from web.throttles import count_request
 
@@ -40,7 +42,8 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "task": task,
         "experiment": task.experiment,
         "steps": curves.stepper(task),
-        "charts": curves.charts(points),
+        "charts": curves.charts(task.experiment.task_type, points),
+        "figures": key_figures(task.experiment.metrics) if task.experiment.is_ready else [],
         "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
         "verdict": curves.verdict(task, points),
         "diagnosis": diagnosis,
@@ -80,18 +83,19 @@ def new(request: SignedInRequest) -> HttpResponse:
             config = remedies.apply_remedy(config, diagnosis.remedy)
             changes = diagnosis.changes
     sent = request.POST if do not in ("", "read") else None
-    form = RunForm(sent, config=config, datasets=datasets, models=presets.base_models())
+    form = make_form(request, sent, config, datasets)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
     try:
         if do == "start":
             return redirect("training:run", submit_form(request, form).pk)
         if do == "estimate":
-            parsed = services.parse_config(form.configuration())
+            parsed = services.parse_config(form.configuration(), request.user)
             estimate = services.estimate(user=request.user, config=parsed, again="poll" not in request.POST)
         if do == "read":
-            config = services.parse_config(request.POST.get("yaml", "")).model_dump(mode="json")
-            form = RunForm(config=config, datasets=datasets, models=presets.base_models())
+            config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
+            usual = services.usual_task_type(request.user, config["data"]["dataset_name"])
+            form = make_form(request, None, services.leave_out_task(config, usual), datasets)
     except LorasiteError as error:
         problem = error
         if do == "start":
@@ -116,6 +120,16 @@ def new(request: SignedInRequest) -> HttpResponse:
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 
 
+def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any], datasets: list[str]) -> RunForm:
+    """Return the form with what was sent, or with a configuration."""
+    name = sent.get("data.dataset_name", "") if sent else config["data"]["dataset_name"]
+    usual = services.usual_task_type(request.user, name)
+    sentence = ""
+    if usual:
+        sentence = _("%(dataset)s asks for: %(task)s.") % {"dataset": name, "task": TASK_TYPES[usual].title}
+    return RunForm(sent, config=config, datasets=datasets, models=presets.base_models(), task_sentence=sentence)
+
+
 def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, Any]:
     """Return what the form starts from: an earlier experiment (`like`) or a preset, and a dataset.
 
@@ -126,6 +140,7 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
     if like:
         return services.config_like(get_experiment(request.user, like), dataset_name)
     config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
+    config = services.leave_out_task(config, config["task"])  # the dataset may ask for another one
     dataset_name = dataset_name or config["data"]["dataset_name"]
     newest = {name.partition("@")[0]: name for name in datasets}
     config["data"]["dataset_name"] = newest.get(dataset_name, dataset_name)
@@ -135,7 +150,7 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
 def submit_form(request: SignedInRequest, form: RunForm) -> Task:
     """Submit the run that the form describes; its hidden token makes two clicks on Start one run."""
     count_request(request, "train")
-    config = services.parse_config(form.configuration())
+    config = services.parse_config(form.configuration(), request.user)
     key = parse_idempotency_key(request.POST.get("token", ""))
     return services.submit(user=request.user, config=config, idempotency_key=key)
 
@@ -146,7 +161,7 @@ def again(request: SignedInRequest) -> HttpResponse:
     """Submit the configuration of an experiment (`like`) again, on another version of its data (`dataset`)."""
     experiment = get_experiment(request.user, request.POST.get("like", ""))
     dataset_name = request.POST.get("dataset") or experiment.dataset_name
-    config = services.parse_config(services.config_like(experiment, dataset_name))
+    config = services.parse_config(services.config_like(experiment, dataset_name), request.user)
     key = f"again-{experiment.pk}-{dataset_name}"  # so that two clicks are one run
     try:
         task = services.submit(user=request.user, config=config, idempotency_key=key)

@@ -40,6 +40,39 @@ def chart(
     }
 
 
+def scatter_chart(
+    title: str,
+    sentence: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    key: str = "",
+    lines: bool = False,
+    diagonal: tuple[str, float, float] | None = None,
+) -> dict[str, Any]:
+    """Return a chart whose series hold [x, y], which templates/parts/chart.html draws like those of `chart`.
+
+    lines: join the points of each series. diagonal: the name of a dashed line from x = y = low to x = y = high, and both.
+    """
+    drawn = [
+        {"label": label, "points": [[round(x, 4), round(y, 4)] for x, y in points], "line": lines}
+        for label, points in series.items()
+    ]
+    if diagonal:
+        name, low, high = diagonal
+        drawn.append({"label": name, "points": [[low, low], [high, high]], "line": True, "reference": True})
+    return {
+        "id": key,
+        "type": "scatter",
+        "title": title,
+        "sentence": sentence,
+        "x_label": x_label,
+        "y_label": y_label,
+        "series": drawn,
+    }
+
+
 def thin_points(points: Sequence[Point]) -> list[Point]:
     """Return evenly spaced points, fewer than twice MOST_POINTS; the last one is always kept."""
     every = max(1, len(points) // MOST_POINTS)

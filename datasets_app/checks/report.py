@@ -49,7 +49,7 @@ def summary(version: Version) -> dict[str, Any]:
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
     if not version.can_be_learned:
-        return _("Stored and checked. Runs can learn only from rows of one text with one label so far.")
+        return _("Stored and checked. Runs cannot learn labelled spans yet.")
     if "error" in severities:
         return _("Not ready for training: fix the errors below first.")
     if "warning" in severities:

@@ -21,10 +21,10 @@ from accounts.permissions import can_manage, require_creator
 from accounts.quotas import require_storage_quota
 from audit.services import record
 from datasets_app import descriptions
-from datasets_app.models import BrokenLines, Dataset, Finding, Version
+from datasets_app.models import USUAL_TASK_TYPES, BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.options import column_options, file_options
-from engine.config import SAMPLE_MODEL
+from engine.config import SAMPLE_MODEL, DataSection
 from web.disk import require_disk_space
 from web.errors import ConflictError, InvalidError
 from web.names import require_valid_name
@@ -267,7 +267,7 @@ def prepare(
     require_disk_space()
     checks = findings.run_checks(rows, report)
     previous = parent or Version.objects.filter(dataset__name=name).first()
-    frame = assign_places(rows.frame, checks.facts, previous)
+    frame = assign_places(rows.frame, rows.kind, checks.facts, previous)
     checks.facts = checks.facts.clear()  # 40 MB for a million rows, while the rows are hashed and written
     version = Version(
         hash=canonical.hash_rows(frame),
@@ -289,23 +289,38 @@ def prepare(
     return PreparedVersion(user, name, version, checks.results, description)
 
 
-def assign_places(frame: "pl.DataFrame", facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
+def assign_places(frame: "pl.DataFrame", kind: str, facts: "pl.DataFrame", previous: Version | None) -> "pl.DataFrame":
     """Give each row its place in the held-out order, unless the file has an evaluation split.
 
     A row keeps the place that it had in the previous version, so that results of the two can be compared.
     """
+    from engine.data import splits
+    from engine.data.label_columns import LABEL_COLUMNS
+
+    if "split" in frame.columns and (frame["split"] == "eval").any():
+        return frame.drop(splits.PLACE_COLUMN, strict=False)
+    if kind != Version.Kind.LABELS:
+        # Nearly every score and every list of labels differs from all others, so none of them would be held out.
+        facts = facts.with_columns(LABEL_COLUMNS[USUAL_TASK_TYPES[kind]].strata(frame["label"]).alias("label"))
+    earlier_places = find_earlier_places(previous) if previous and previous.path.exists() else None
+    return frame.with_columns(splits.assign_places_to_groups(facts, earlier_places))
+
+
+def find_earlier_places(previous: Version) -> "pl.DataFrame | None":
+    """Return text (both texts of a pair) and place of the rows of a version; None if it has no places of use."""
     import polars as pl
 
     from engine.data import splits
 
-    if "split" in frame.columns and (frame["split"] == "eval").any():
-        return frame.drop(splits.PLACE_COLUMN, strict=False)
-    earlier_places = None
-    if previous and previous.path.exists():
-        earlier_rows = pl.scan_parquet(previous.path)
-        if splits.PLACE_COLUMN in earlier_rows.collect_schema():
-            earlier_places = earlier_rows.select("text", splits.PLACE_COLUMN).collect()
-    return frame.with_columns(splits.assign_places_to_groups(facts, earlier_places))
+    rows = pl.scan_parquet(previous.path)
+    columns = rows.collect_schema().names()
+    if splits.PLACE_COLUMN not in columns:
+        return None
+    text = pl.concat_str("text", "text_pair", separator="\n") if "text_pair" in columns else pl.col("text")
+    places = rows.select(text.alias("text"), splits.PLACE_COLUMN).collect()
+    # Earlier releases stored places that hold out no row of scores.
+    held_out = places.select(splits.is_held_out(DataSection().eval_fraction).any()).item()
+    return places if held_out else None
 
 
 def insert(prepared: PreparedVersion) -> Version:

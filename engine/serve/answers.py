@@ -48,12 +48,13 @@ class LabelsPrediction:
 
 @dataclass(frozen=True, slots=True)
 class ScorePrediction:
-    """The score of a text, in the unit of the data."""
+    """The score of a text, in the unit of the data. deviation: the standard deviation of the training rows' scores."""
 
     score: float
     truncated: bool
     features: torch.Tensor | None = None
     confident: bool | None = None
+    deviation: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +81,37 @@ class EntitiesPrediction:
 Answer = Prediction | LabelsPrediction | ScorePrediction | EntitiesPrediction
 
 
+def output_values(logits: torch.Tensor, info: ModelInfo) -> torch.Tensor:
+    """Return what people read of a model's outputs: probabilities, or scores in the unit of the data. (..., outputs)."""
+    if info.task == "regression":
+        return logits.double() * info.score_deviation + info.score_mean
+    if info.task == "multi_label_classification":
+        temperatures = info.temperatures or (1.0,) * len(info.labels)
+        return (logits.float() / logits.float().new_tensor(temperatures)).sigmoid()
+    return (logits.float() / info.temperature).softmax(-1)
+
+
+def values_of(answer: Answer) -> tuple[float, ...]:
+    """Return what of an answer can be explained: the probability of each label, or the score."""
+    return (answer.score,) if isinstance(answer, ScorePrediction) else answer.probabilities
+
+
 def make_answer(output: RowOutput, info: ModelInfo, truncated: bool) -> Answer:
     """Return the answer of a model to one text."""
+    values = tuple(output_values(output.logits, info).tolist())
     if info.task == "regression":
-        score = float(output.logits[0]) * info.score_deviation + info.score_mean
-        return ScorePrediction(score, truncated, output.features)
+        return ScorePrediction(values[0], truncated, output.features, deviation=info.score_deviation)
     if info.task == "multi_label_classification":
-        return _choose_labels(output, info, truncated)
-    logits = output.logits.float() / info.temperature
-    probabilities = tuple(logits.softmax(-1).tolist())
-    likeliest = probabilities.index(max(probabilities))
-    confident = None if info.confident_from is None else probabilities[likeliest] >= info.confident_from
-    return Prediction(likeliest, info.labels, probabilities, truncated, output.features, confident)
+        return _choose_labels(values, output, info, truncated)
+    likeliest = values.index(max(values))
+    confident = None if info.confident_from is None else values[likeliest] >= info.confident_from
+    return Prediction(likeliest, info.labels, values, truncated, output.features, confident)
 
 
-def _choose_labels(output: RowOutput, info: ModelInfo, truncated: bool) -> LabelsPrediction:
-    logits = output.logits.float()
-    temperatures = info.temperatures or (1.0,) * len(info.labels)
+def _choose_labels(
+    probabilities: tuple[float, ...], output: RowOutput, info: ModelInfo, truncated: bool
+) -> LabelsPrediction:
     thresholds = info.thresholds or (EVEN,) * len(info.labels)
-    probabilities = tuple((logits / logits.new_tensor(temperatures)).sigmoid().tolist())
     decided = [probability >= threshold for probability, threshold in zip(probabilities, thresholds, strict=True)]
     confident = None
     if info.confident_from is not None:

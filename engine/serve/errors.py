@@ -36,6 +36,10 @@ class WrongInputError(EngineError):
 
     code = "wrong_input"
 
+    def __init__(self, wants_pairs: bool) -> None:
+        super().__init__(f"it was trained on {'pairs of texts' if wants_pairs else 'single texts'}")
+        self.wants_pairs = wants_pairs
+
 
 class BusyError(EngineError):
     """There is more to do than can be done soon; `wait` is the number of seconds after which a retry is worthwhile."""

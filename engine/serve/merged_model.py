@@ -28,7 +28,7 @@ class MergedModel:
     def __init__(self, folder: Path, base: Path, info: ModelInfo, padding_id: int | None, device: torch.device) -> None:
         base_model, _missing = load_classifier_to_serve(base, info.outputs, info.head)
         merged: Any = attach_adapter(base_model, folder).merge_and_unload()
-        model = merged.to(device).eval()
+        model = merged.to(device).eval().requires_grad_(False)
         self.padding_id: int = (model.config.get_text_config().pad_token_id or 0) if padding_id is None else padding_id
         if self.padding_id >= len(model.get_input_embeddings().weight):
             raise ModelUnreadableError(f"the base model has no embedding for its padding id {self.padding_id}")
@@ -36,6 +36,7 @@ class MergedModel:
         self.pads_left = padding_side(model.config) == "left"
         self.longest_text = longest_text(model.config)
         self.forward = plain_forward(model, info.max_length)
+        self.model = model
         self.device = device
 
     @torch.inference_mode()
@@ -59,6 +60,23 @@ class MergedModel:
     def _without_padding(self, outputs: torch.Tensor, length: int) -> torch.Tensor:
         """Return the outputs of a row's own tokens: (length, outputs) for (longest, outputs)."""
         return outputs[len(outputs) - length :] if self.pads_left else outputs[:length]
+
+    def embed(self, ids: list[int]) -> torch.Tensor:
+        """Return the embeddings of tokens, before positions are added: (tokens, width)."""
+        embeddings: torch.Tensor = self.model.get_input_embeddings()(torch.tensor(ids, device=self.device))
+        return embeddings
+
+    def logits_of_embeddings(self, embeddings: torch.Tensor, types: list[int] | None) -> torch.Tensor:
+        """Return logits, with a gradient, of texts of one length: (texts, outputs) for embeddings: (texts, tokens, width)."""
+        shape = embeddings.shape[:2]
+        inputs = {
+            "inputs_embeds": embeddings,
+            "attention_mask": torch.ones(shape, dtype=torch.long, device=self.device),
+        }
+        if types is not None:
+            inputs["token_type_ids"] = torch.tensor(types, device=self.device).expand(shape)
+        logits: torch.Tensor = self.model(**inputs).logits
+        return logits.float()
 
     def _fill(self, values: list[int], filler: int, length: int) -> list[int]:
         """Return `values` with fillers up to a length, on the side of the padding."""

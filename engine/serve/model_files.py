@@ -30,7 +30,8 @@ class ModelInfo:
     outputs: numbers that the model computes for a text, or for a token. text_pairs: whether it takes two texts at once;
     token_types: whether it tells them apart by token types. temperature, temperatures: what logits are divided by, one for
     all labels or one for each. thresholds: probability from which on a text has a label. confident_from: probability from
-    which on answers are called confident. score_mean, score_deviation: of the training rows, in which scores are counted.
+    which on answers are called confident, infinite if none is high enough, None if it was not measured. score_mean,
+    score_deviation: of the training rows, in which scores are counted.
     """
 
     base_model: str
@@ -60,6 +61,9 @@ def read_info(folder: Path) -> ModelInfo:
     content = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
     labels = tuple(content["labels"])
     calibration = content.get("answers", {})
+    confident_from = calibration.get("confident_from")
+    if confident_from is None and "confident_from" in calibration:
+        confident_from = math.inf  # calibrated, and no probability was high enough
     return ModelInfo(
         base_model=content["base_model"],
         revision=content.get("revision"),
@@ -73,7 +77,7 @@ def read_info(folder: Path) -> ModelInfo:
         temperature=calibration.get("temperature", 1.0),
         temperatures=tuple(calibration.get("temperatures", ())),
         thresholds=tuple(calibration.get("thresholds", ())),
-        confident_from=calibration.get("confident_from"),
+        confident_from=confident_from,
         score_mean=calibration.get("score_mean", 0.0),
         score_deviation=calibration.get("score_deviation", 1.0),
     )

@@ -9,10 +9,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from engine.models.architectures import EncoderArchitecture
     from engine.serve.adapter import ServedAdapter
     from engine.serve.batch import BatchModel, RowOutput
+    from engine.serve.word_importance import Explanation
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +74,13 @@ class LoadedModel:
 
     def encode(self, texts: list[str], text_pairs: list[str] | None) -> EncodedTexts | EncodedWindows:
         """Return the tokens of texts, or of pairs of texts. Raises WrongInputError unless the model takes such."""
-        if self.info.text_pairs != (text_pairs is not None):
-            wanted = "pairs of texts" if self.info.text_pairs else "single texts"
-            raise WrongInputError(f"it was trained on {wanted}")
+        self.require_input(text_pairs)
         return encode(self.tokenizer, self.info, texts, text_pairs)
+
+    def require_input(self, text_pairs: list[str] | None) -> None:
+        """Raise WrongInputError unless the model takes pairs of texts, or single texts if `text_pairs` is None."""
+        if self.info.text_pairs != (text_pairs is not None):
+            raise WrongInputError(wants_pairs=self.info.text_pairs)
 
 
 class Predictor:
@@ -100,6 +105,7 @@ class Predictor:
         self.device = device
         self.cache = ModelCache(memory_mb * MIB, patience)
         self.queue = BatchingQueue(batch_tokens, patience, use_free_cores)
+        self._explaining = Lock()
 
     def predict(self, folder: Path, texts: list[str], text_pairs: list[str] | None = None) -> TimedPredictions:
         """Predict each text, or pair of texts, with the model in a final_model folder, and wait for the answer.
@@ -134,6 +140,28 @@ class Predictor:
         require_finite(outputs)
         return encoded.logits(outputs)
 
+    def explain_by_gradients(
+        self, folder: Path, text: str, outputs: Sequence[int], text_pair: str | None = None
+    ) -> list[Explanation]:
+        """Return what each word of a text, or of a pair of texts, adds to each of some outputs of a model.
+
+        One explanation is computed at a time, by the calling thread. A model that shares its base model is loaded a second
+        time for it, within the memory limit. Raises as `predict`.
+        """
+        from engine.serve.integrated_gradients import explain_by_gradients  # deferred: imports torch
+
+        with self._loaded(folder) as loaded:
+            loaded.require_input(None if text_pair is None else [text_pair])
+            is_shared = loaded.adapter is not None
+        if not self._explaining.acquire(timeout=self.cache.patience):
+            raise BusyError("Another explanation is being computed.", self.cache.patience)
+        try:
+            with self._loaded(folder, merged=is_shared) as loaded, answer_errors(), one_core():
+                model: Any = loaded.model
+                return explain_by_gradients(model, loaded.tokenizer, loaded.info, text, outputs, text_pair)
+        finally:
+            self._explaining.release()
+
     def load_model(self, folder: Path) -> str:
         """Load a model unless it is in memory; return the name of its base model."""
         with self._loaded(folder) as loaded:
@@ -152,16 +180,19 @@ class Predictor:
         }
 
     @contextmanager
-    def _loaded(self, folder: Path) -> Iterator[LoadedModel]:
-        """Give the model, in memory until the block is left. A folder that is broken in any way is ModelUnreadableError."""
+    def _loaded(self, folder: Path, merged: bool = False) -> Iterator[LoadedModel]:
+        """Give the model, in memory until the block is left. A folder that is broken in any way is ModelUnreadableError.
+
+        merged: give a copy that shares nothing, even if the model could share its base model.
+        """
         from safetensors import SafetensorError  # deferred until a model is loaded
 
         try:
-            key = (folder, file_state(folder / WEIGHTS))
+            key: Hashable = (folder, file_state(folder / WEIGHTS), *(["merged"] if merged else []))
             entry = self.cache.acquire_if_loaded(key)
             if entry is None:
                 with one_core():
-                    size, load = self._plan_loading(folder)
+                    size, load = self._plan_loading(folder, merged)
                     entry = self.cache.acquire(key, size, load)
         except (BusyError, ModelUnreadableError):
             raise
@@ -174,7 +205,7 @@ class Predictor:
         finally:
             self.cache.release(entry)
 
-    def _plan_loading(self, folder: Path) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
+    def _plan_loading(self, folder: Path, merged: bool) -> tuple[int, Callable[[CacheEntry], LoadedModel]]:
         """Return the bytes that the model takes beside what it shares, and what loads it. Loads no weights."""
         from engine.models.architectures import find_architecture  # deferred: imports torch
         from engine.serve.adapter_loading import can_share_base
@@ -192,8 +223,8 @@ class Predictor:
                 f"{self.cache.limit // MIB} MiB (SERVE_MEMORY_MB)"
             )
         architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
-        shares = architecture is not None and info.head == "sequence" and can_share_base(folder, architecture)
-        if not shares:
+        can_share = architecture is not None and info.head == "sequence" and can_share_base(folder, architecture)
+        if merged or not can_share:
             return own_bytes + base_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, None)
         return own_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, architecture)
 

@@ -27,6 +27,7 @@ class TokenizerSettings:
     truncation_side: str = "right"
     split_special_tokens: bool = False
     padding_token: str | None = None
+    mask_token: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> TokenizerSettings:
@@ -36,14 +37,19 @@ class TokenizerSettings:
             content = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             return cls()
-        token = content.get("pad_token") or content.get("eos_token")
-        if isinstance(token, dict):  # an AddedToken
-            token = token.get("content")
         return cls(
             truncation_side="left" if content.get("truncation_side") == "left" else "right",
             split_special_tokens=content.get("split_special_tokens") is True,
-            padding_token=token if isinstance(token, str) else None,
+            padding_token=_token_text(content.get("pad_token") or content.get("eos_token")),
+            mask_token=_token_text(content.get("mask_token")),
         )
+
+
+def _token_text(token: object) -> str | None:
+    """Return the text of a special token of tokenizer_config.json, a string or the parts of an AddedToken."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,14 @@ class EncodedText:
     types: list[int] | None = None
 
 
+TokenPlace = tuple[int, int, int]  # which text of a pair, and start and end in it, in code points
+
+
 class ServedTokenizer:
     """A final model's tokenizer: the fast one of tokenizer.json, or without that file the slow one of transformers.
 
-    padding_id: None if it has neither a padding token nor an end-of-text token.
+    padding_id: None if it has neither a padding token nor an end-of-text token. neutral_id: of the token that stands for a
+    text of which nothing is known: the mask where it has one, else the padding.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,11 +86,17 @@ class ServedTokenizer:
             self._fast.encode_special_tokens = self.settings.split_special_tokens
             if self.settings.padding_token is not None:
                 self.padding_id = self._fast.token_to_id(self.settings.padding_token)
+            self.neutral_id: int | None = None
+            if self.settings.mask_token is not None:
+                self.neutral_id = self._fast.token_to_id(self.settings.mask_token)
         else:
             from engine.models.text_encoding import load_tokenizer  # deferred until a model is loaded
 
             self._slow = load_tokenizer(folder, "the model")
             self.padding_id = self._slow.pad_token_id
+            self.neutral_id = self._slow.mask_token_id
+        if self.neutral_id is None:
+            self.neutral_id = self.padding_id
 
     def encode(
         self, texts: list[str], max_length: int, text_pairs: list[str] | None = None, token_types: bool = False
@@ -92,6 +108,33 @@ class ServedTokenizer:
         wants_types = token_types and text_pairs is not None
         if self._fast is None:
             return self._encode_slowly(texts, max_length, text_pairs, wants_types)
+        return [
+            EncodedText(encoding.ids, truncated, encoding.type_ids if wants_types else None)
+            for encoding, truncated, _length in self._encode_fast(texts, max_length, text_pairs)
+        ]
+
+    def find_tokens(self, text: str, max_length: int, text_pair: str | None = None) -> list[TokenPlace | None]:
+        """Return where each token that `encode` makes of a text, or of a pair, lies in it; None for special tokens.
+
+        Raises LookupError without tokenizer.json: only fast tokenizers know.
+        """
+        if self._fast is None:
+            raise LookupError("the tokenizer does not tell where its tokens lie")
+        ((encoding, _truncated, length),) = self._encode_fast(
+            [text], max_length, None if text_pair is None else [text_pair]
+        )
+        places: list[TokenPlace | None] = []
+        found = 0
+        for is_special, (start, end) in zip(encoding.special_tokens_mask, encoding.offsets, strict=True):
+            # What the encoding itself says of the first text is wrong once it was joined with a second one.
+            places.append(None if is_special else (int(found >= length), start, end))
+            found += not is_special
+        return places
+
+    def _encode_fast(
+        self, texts: list[str], max_length: int, text_pairs: list[str] | None
+    ) -> list[tuple[Any, bool, int]]:
+        """Return the encoding of each text, or pair, with its special tokens, whether it was cut, and the first text's tokens."""
         # Truncation and padding are settings of the tokenizer itself, so threads must not use them: cut by hand.
         most_tokens = max_length - self._fast.num_special_tokens_to_add(text_pairs is not None)
         first_texts = self._fast.encode_batch(texts, add_special_tokens=False)
@@ -101,8 +144,8 @@ class ServedTokenizer:
         encoded = []
         for first, second in zip(first_texts, second_texts, strict=True):
             truncated = self._truncate(first, second, most_tokens)
-            encoding = self._fast.post_process(first, second)
-            encoded.append(EncodedText(encoding.ids, truncated, encoding.type_ids if wants_types else None))
+            length = len(first)
+            encoded.append((self._fast.post_process(first, second), truncated, length))
         return encoded
 
     def encode_windows(self, texts: list[str], max_length: int) -> Windows:

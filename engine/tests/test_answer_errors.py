@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def panic(*arguments: object) -> None:
     ],
 )
 def test_any_fault_while_answering_is_told_in_words(base, tmp_path, monkeypatch, owner, name, fault, reason):
-    lora = {"use_dora": True} if owner is MergedModel else {}
+    lora: dict[str, Any] = {"use_dora": True} if owner is MergedModel else {}
     model = make_adapter(tmp_path / "model", ["bad", "good"], seed=1, base=base, **lora)
     monkeypatch.setattr(owner, name, fault)
     with pytest.raises(PredictionFailedError, match=reason):

@@ -8,7 +8,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from ..models import Experiment, ModelVersion
-from ..results import plain_peft_code, read_facts, verdict
+from ..result_charts import describe_errors, describe_temperature
+from ..results import label_rows, plain_peft_code, read_facts
+from ..task_types import TASK_TYPES, USUAL, task_type_of
+from ..verdicts import verdict
 
 LICENCES = ("base_model", "dataset")
 # As the makers of the presets' base models state them; people fill in those of other models.
@@ -27,7 +30,24 @@ LANGUAGE_CODES = {
     "French": "fr",
     "Spanish": "es",
 }
-HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "macro_precision": "precision", "macro_recall": "recall"}
+# Metrics by their name here: the types that the hub knows.
+HUB_METRICS = {
+    "accuracy": "accuracy",
+    "micro_f1": "f1",
+    "macro_f1": "f1",
+    "macro_precision": "precision",
+    "macro_recall": "recall",
+    "subset_accuracy": "accuracy",
+    "macro_average_precision": "average_precision",
+    "mae": "mae",
+    "rmse": "rmse",
+    "r2": "r_squared",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "entity_f1": "f1",
+    "entity_precision": "precision",
+    "entity_recall": "recall",
+}
 TAGS = {
     "a", "blockquote", "br", "code", "em", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "strong",
     "table", "tbody", "td", "th", "thead", "tr", "ul",
@@ -37,22 +57,33 @@ TAGS = {
 def metrics_at(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
     """Return the metrics of another checkpoint than the best; only its scores are known, None for a missing one."""
     step = experiment.metrics["checkpoints"][checkpoint]["step"]
-    scores: dict[str, Any] = {"accuracy": None, "macro_f1": None, "loss": None}
+    task_type = task_type_of(experiment.metrics)
+    scores: dict[str, Any] = dict.fromkeys(TASK_TYPES[task_type].metrics)
     history = experiment.metrics.get("history", [])
-    evaluations = [entry for entry in history if entry["step"] == step and "eval_accuracy" in entry]
+    evaluations = [
+        entry for entry in history if entry["step"] == step and any(name.startswith("eval_") for name in entry)
+    ]
     if evaluations:
         for name, value in evaluations[-1].items():
             if name.startswith("eval_"):
                 scores[name.removeprefix("eval_")] = value
-    return {"eval": scores}
+    return {"eval": scores} if task_type == USUAL else {"task": task_type, "eval": scores}
 
 
 def first_text(version: ModelVersion) -> str:
     """Return the card's text until somebody writes another one."""
-    purpose = _("It classifies texts in %(language)s by these labels: %(labels)s.") % {
+    purposes = {
+        "sequence_classification": _("It classifies texts in %(language)s by these labels: %(labels)s."),
+        "multi_label_classification": _("It gives texts in %(language)s any number of these labels: %(labels)s."),
+        "regression": _("It gives texts in %(language)s a score."),
+        "token_classification": _("It finds entities in texts in %(language)s, with these labels: %(labels)s."),
+    }
+    purpose = purposes[version.task_type] % {
         "language": version.language or _("the language of its data"),
         "labels": ", ".join(version.labels),
     }
+    if version.config.get("data", {}).get("text_pair_column"):
+        purpose += " " + _("An input is a pair of texts.")
     training = _("It was trained on %(dataset)s and reads at most the first %(tokens)s tokens of a text.") % {
         "dataset": version.dataset_name,
         "tokens": version.config.get("data", {}).get("max_length", 128),
@@ -99,11 +130,12 @@ def hub_metadata(version: ModelVersion) -> dict[str, Any]:
         "split": "eval",
         "revision": version.dataset_hash or "unknown",
     }
-    result = {"task": {"type": "text-classification"}, "dataset": dataset, "metrics": metrics}
+    hub_task = TASK_TYPES[version.task_type].hub_task
+    result = {"task": {"type": hub_task}, "dataset": dataset, "metrics": metrics}
     metadata = {
         "base_model": version.base_model,
         "library_name": "peft",
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": hub_task,
         "tags": ["lora", "lorasite"],
         "language": LANGUAGE_CODES.get(version.language),
         "license": version.licence.get("base_model"),
@@ -133,21 +165,51 @@ def fact_sections(version: ModelVersion) -> list[str]:
     limit_list = (
         "\n".join(f"- {limit['message']}" for limit in version.limits) or "- The data checks found no problems."
     )
-    results = [verdict(version.metrics)]
-    per_label = version.metrics.get("eval", {}).get("per_label", {})
-    if per_label:
-        lines = ["| label | precision | recall | F1 | rows |", "|---|---|---|---|---|"]
-        for name, row in per_label.items():
-            label = " ".join(name.replace("|", "\\|").split())  # a label may hold what ends a cell or a line
-            scores = f"{row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']}"
-            lines.append(f"| {label} | {scores} |")
-        results.append("\n".join(lines))
+    results = [verdict(version.metrics), " ".join(calibration_sentences(version)), label_table(version)]
     config = yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)
     program = plain_peft_code(".", version.labels, version.config, saved_facts)
-    return [
-        "\n\n".join(["## Results", *results]).rstrip(),
+    sections = [
+        "\n\n".join(["## Results", *filter(None, results)]),
         f"## Limits found in the data\n\n{limit_list}",
         f"## Facts\n\n{fact_list}",
-        f"## Use it in plain PEFT\n\n```python\n{program}```",
-        f"## Configuration\n\n```yaml\n{config}```",
     ]
+    if program:
+        sections.append(f"## Use it in plain PEFT\n\n```python\n{program}```")
+    return [*sections, f"## Configuration\n\n```yaml\n{config}```"]
+
+
+def label_table(version: ModelVersion) -> str:
+    """Return the scores of each label as a Markdown table, with their thresholds where they have some; else empty."""
+    rows = label_rows(version.metrics)
+    if not rows:
+        return ""
+    has_thresholds = bool(version.metrics.get("thresholds"))
+    head = ["label", "precision", "recall", "F1", *(["threshold"] if has_thresholds else []), "rows"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name, row in rows:
+        label = " ".join(name.replace("|", "\\|").split())  # a label may hold what ends a cell or a line
+        cells = [label, *(f"{row[score]:.3f}" for score in ("precision", "recall", "f1"))]
+        if has_thresholds:
+            cells.append("–" if row["threshold"] is None else f"{row['threshold']:.3f}")
+        lines.append(f"| {' | '.join([*cells, str(row['support'])])} |")
+    return "\n".join(lines)
+
+
+def calibration_sentences(version: ModelVersion) -> list[str]:
+    """Return what is known about the version's probabilities and thresholds; empty if they were never calibrated."""
+    calibration = version.metrics.get("calibration")
+    if (
+        version.checkpoint != "best"
+        and {"temperature", "temperatures"} & read_facts(version.folder).get("answers", {}).keys()
+    ):
+        return [_("Temperature and thresholds were fitted for the best checkpoint of its run, not for this one.")]
+    if not calibration or not calibration.get("rows"):
+        return []
+    sentences = [describe_errors(calibration), describe_temperature(calibration)]
+    if calibration.get("confident_from") is not None:
+        sentence = _("Answers with a probability of at least %(threshold).1f %% are called confident.")
+        sentences.append(sentence % {"threshold": 100 * calibration["confident_from"]})
+    if version.metrics.get("thresholds"):
+        sentence = _("The threshold of each label was chosen on the same %(rows)d evaluation rows.")
+        sentences.append(sentence % {"rows": calibration["rows"]})
+    return sentences

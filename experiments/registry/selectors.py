@@ -11,12 +11,14 @@ from web.requests import parse_whole_number
 
 from ..models import ModelVersion, RegisteredModel
 from ..selectors import require_one_of
+from ..task_types import USUAL
 from .labels import label_set
 
 FILTERS = ("q", "language", "base_model", "labels", "owner", "sort")  # what search() takes
 SORTABLE = {
     "name": "name",
     "updated": "updated_at",
+    "score": "score",
     "accuracy": "accuracy",
     "macro_f1": "macro_f1",
     "language": "language",
@@ -108,6 +110,7 @@ def choices(user: User) -> dict[str, list[str]]:
     return {"languages": sorted(filter(None, languages)), "base_models": sorted(filter(None, base_models))}
 
 
-def fitting(user: User, labels: list[str]) -> QuerySet[RegisteredModel]:
-    """Return the models with exactly these labels, the most accurate on their own data first."""
-    return models_for(user).filter(label_set=label_set(labels)).order_by(F("accuracy").desc(nulls_last=True), "pk")
+def fitting(user: User, labels: list[str], task_type: str = USUAL) -> QuerySet[RegisteredModel]:
+    """Return the models of this task type with exactly these labels, the best on their own data first."""
+    models = models_for(user).filter(task_type=task_type, label_set=label_set(labels))
+    return models.order_by(F("score").desc(nulls_last=True), "pk")

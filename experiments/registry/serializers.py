@@ -18,6 +18,7 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
     version = serializers.IntegerField(source="latest.number", read_only=True)
     labels = serializers.ListField(child=serializers.CharField(), source="latest.labels", read_only=True)
     dataset = serializers.CharField(source="latest.dataset_name", read_only=True)
+    score_name = serializers.CharField(read_only=True, help_text="The metric of its task type that `score` is.")
 
     class Meta:
         model = RegisteredModel
@@ -30,6 +31,9 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
             "labels",
             "base_model",
             "dataset",
+            "task_type",
+            "score",
+            "score_name",
             "accuracy",
             "macro_f1",
             "updated_at",
@@ -43,6 +47,7 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
     dataset = serializers.CharField(source="dataset_name", read_only=True)
     labels = serializers.ListField(child=serializers.CharField(), read_only=True)
     limits = serializers.ListField(child=serializers.DictField(), read_only=True)
+    score_name = serializers.CharField(read_only=True, help_text="The metric of its task type that `score` is.")
 
     class Meta:
         model = ModelVersion
@@ -59,6 +64,9 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "licence",
             "language",
             "labels",
+            "task_type",
+            "score",
+            "score_name",
             "accuracy",
             "macro_f1",
             "metrics",

@@ -25,11 +25,13 @@ from work.paths import remove_on_commit
 from ..models import Alias, Experiment, ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME, RESERVED_MODELS
 from ..services import NameTakenError
+from ..task_types import score_of
 from . import card, files
 from .labels import label_set
 
 CARD_LIMIT = 20_000  # characters
-KEPT_METRICS = ("eval", "test", "baseline", "train", "system")
+KEPT_METRICS = ("task", "eval", "test", "baseline", "train", "system", "thresholds")
+KEPT_CALIBRATION = ("temperature", "ece_before", "ece_after", "rows", "confident_from")
 LANGUAGE_SAMPLE = 60  # rows that the language of a dataset is detected from
 
 
@@ -100,6 +102,9 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
     """Return the fields of a version that come from its run and that nobody edits."""
     data = experiment.version
     metrics = {name: value for name, value in experiment.metrics.items() if name in KEPT_METRICS}
+    calibration = experiment.metrics.get("calibration")
+    if calibration:
+        metrics["calibration"] = {name: calibration[name] for name in KEPT_CALIBRATION if name in calibration}
     if checkpoint != "best":
         metrics = card.metrics_at(experiment, checkpoint) | {"system": metrics.get("system", {})}
     findings = data.findings.all() if data else []
@@ -120,8 +125,10 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
         "limits": [{"code": f.code, "severity": f.severity, "count": f.count, "message": f.message} for f in findings],
         "machine": metrics.get("system", {}),
         "trained_at": task.ended_at if task else None,
-        "accuracy": metrics["eval"]["accuracy"],
-        "macro_f1": metrics["eval"]["macro_f1"],
+        "task_type": experiment.task_type,
+        "score": score_of(metrics),
+        "accuracy": metrics["eval"].get("accuracy"),
+        "macro_f1": metrics["eval"].get("macro_f1"),
     }
 
 
@@ -167,6 +174,8 @@ def update_newest(model: RegisteredModel, newest: ModelVersion) -> None:
     model.language = newest.language
     model.base_model = newest.base_model
     model.label_set = label_set(newest.labels)
+    model.task_type = newest.task_type
+    model.score = newest.score
     model.accuracy = newest.accuracy
     model.macro_f1 = newest.macro_f1
     texts = [model.name, model.summary, newest.base_model, newest.dataset_name, newest.language, *newest.labels]

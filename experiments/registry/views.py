@@ -17,13 +17,16 @@ from datasets_app import descriptions
 from datasets_app.selectors import version_for as data_version_for
 from web.errors import LorasiteError
 
-from ..results import plain_peft_code, read_facts, verdict
+from ..results import label_rows, plain_peft_code, read_facts
 from ..selectors import free_name, get_experiment
+from ..task_types import METRIC_TITLES, TASK_TYPES, key_figures
+from ..verdicts import verdict
 from . import card, files, selectors, services
 
 PER_PAGE = 50
 SORTS = {
     "-updated": gettext_lazy("newest first"),
+    "-score": gettext_lazy("best score first"),
     "-accuracy": gettext_lazy("most accurate first"),
     "-macro_f1": gettext_lazy("best macro F1 first"),
     "name": gettext_lazy("by name"),
@@ -41,7 +44,7 @@ def index(request: SignedInRequest) -> HttpResponse:
     data = None
     if dataset := request.GET.get("dataset", ""):
         data = data_version_for(request.user, dataset)
-        models = models.filter(pk__in=selectors.fitting(request.user, list(data.labels)).values("pk"))
+        models = models.filter(pk__in=selectors.fitting(request.user, list(data.labels), data.task_type).values("pk"))
     context = {
         "page": Paginator(models, PER_PAGE).get_page(request.GET.get("page")),
         "query": query,
@@ -68,7 +71,12 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "version": version,
         "newest": model.latest_id == version.pk,
         "verdict": verdict(version.metrics),
-        "per_label": version.metrics.get("eval", {}).get("per_label", {}),
+        "calibration": card.calibration_sentences(version),
+        "task_title": TASK_TYPES[version.task_type].title,
+        "figures": key_figures(version.metrics),
+        "score_title": METRIC_TITLES[version.score_name],
+        "per_label": label_rows(version.metrics),
+        "thresholds": version.metrics.get("thresholds", {}),
         "limits": limits,
         "card": card.render_card(version.card),
         "code": plain_peft_code(model.name, version.labels, version.config, read_facts(version.folder)),

@@ -33,7 +33,7 @@ def other(learnt: Experiment) -> Experiment:
 
 def test_list_and_show_tell_people_in_lines_and_programs_in_json(learnt, other):
     lines = run("list", "--user", "member", "--sort=-accuracy").splitlines()
-    assert lines[0].split() == ["experiment", "status", "accuracy", "dataset", "base", "model"]
+    assert lines[0].split() == ["experiment", "status", "score", "metric", "dataset", "base", "model"]
     assert [line.split()[0] for line in lines[1:]] == ["small", "other"]
     assert [row["experiment"] for row in json.loads(run("list", "--user", "member", "--q", "oth", "--json"))] == [
         "other"

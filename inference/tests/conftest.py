@@ -6,16 +6,27 @@ from typing import Any
 
 import polars as pl
 import pytest
+from django.utils import timezone
 
 from engine import RunConfig
-from experiments.models import Experiment
+from experiments.models import Experiment, ModelVersion, RegisteredModel
+from experiments.registry.labels import label_set
+from inference.services import predictor
+from testing.adapters import make_adapter
+
+PRICE_THRESHOLDS = {"thresholds": [0.3, 0.5, 0.9], "temperatures": [1.0, 2.0, 1.0]}
 
 
 @pytest.fixture
 def model(trained: Path, member: Any) -> Experiment:
     """The member's experiment `small`, ready to answer."""
     experiment = Experiment.objects.create(
-        name="small", owner=member, dataset_name="tweets@1", base_model=RunConfig.parse({}).model.name, accuracy=0.5
+        name="small",
+        owner=member,
+        dataset_name="tweets@1",
+        base_model=RunConfig.parse({}).model.name,
+        accuracy=0.5,
+        score=0.5,
     )
     shutil.copytree(trained, experiment.folder)
     return experiment
@@ -25,3 +36,46 @@ def model(trained: Path, member: Any) -> Experiment:
 def sentences(tweets: Path) -> list[str]:
     """Twelve real tweets."""
     return pl.read_csv(tweets)["text"].head(12).to_list()
+
+
+@pytest.fixture
+def fresh_predictor() -> None:
+    """No model of an earlier test is in memory."""
+    predictor.cache_clear()
+
+
+def register_adapter(owner: Any, name: str, labels: list[str], **adapter: Any) -> ModelVersion:
+    """Register a model with random weights. adapter: arguments of make_adapter."""
+    task = adapter.get("task", "sequence_classification")
+    model = RegisteredModel.objects.create(
+        name=name,
+        owner=owner,
+        base_model="b",
+        updated_at=timezone.now(),
+        label_set=label_set(labels),
+        task_type=task,
+    )
+    version = ModelVersion.objects.create(
+        model=model, number=1, author=owner, labels=labels, base_model="b", config={"task": task}, task_type=task
+    )
+    make_adapter(version.folder, labels, **{"seed": 1} | adapter)
+    model.latest = version
+    model.save()
+    return version
+
+
+@pytest.fixture
+def models(member: Any, fresh_predictor: None) -> dict[str, ModelVersion]:
+    """A registered model of each task type, and of single labels and of scores one that reads pairs of texts."""
+    multi: dict[str, Any] = {
+        "task": "multi_label_classification",
+        "answers": PRICE_THRESHOLDS | {"confident_from": 0.9},
+    }
+    score: dict[str, Any] = {"task": "regression", "answers": {"score_mean": 3.0, "score_deviation": 1.5}}
+    return {
+        "single": register_adapter(member, "single", ["bad", "good"]),
+        "pairs": register_adapter(member, "pairs", ["no", "yes"], text_pairs=True),
+        "multi": register_adapter(member, "multi", ["noise", "price", "staff"], **multi),
+        "score": register_adapter(member, "score", [], **score),
+        "pair-score": register_adapter(member, "pair-score", [], text_pairs=True, **score),
+    }

@@ -62,7 +62,7 @@ def test_prediction_is_lines_for_people_and_json_for_programs(learnt: Experiment
     answer = json.loads(run("predict", "--text", "a fine day", "--model", "small", "--json"))
     lines = run("predict", "--text", "a fine day", "--model", "small").splitlines()
     assert lines[0].startswith(f"{answer['label_name']}, predicted by small") and "English" in lines[0]
-    shares = {line.split()[0]: float(line.split()[1]) for line in lines[1:]}
+    shares = {line.split()[0]: float(line.split()[1]) for line in lines[1 : 1 + len(answer["probabilities"])]}
     assert shares == answer["probabilities"]
 
 
@@ -74,3 +74,26 @@ def test_refused_prediction_has_an_exit_status(learnt: Experiment, text: str, mo
     with pytest.raises(CommandError) as refused:
         run("predict", "--text", text, "--model", model)
     assert refused.value.returncode == status
+
+
+def test_every_task_type_is_printed_and_pairs_are_read(models: Any) -> None:
+    pair = ("--text", "Is it clean?", "--text-pair", "It was spotless.")
+    assert run("predict", "--model", "pairs", *pair).startswith(("no, predicted by pairs", "yes, predicted by pairs"))
+    answer = json.loads(run("predict", "--model", "pair-score", *pair, "--json"))
+    assert run("predict", "--model", "pair-score", *pair).startswith(f"{answer['score']:.4g}, predicted by pair-score")
+    answer = json.loads(run("predict", "--text", "a fine day", "--model", "multi", "--json"))
+    first, *lines = run("predict", "--text", "a fine day", "--model", "multi").splitlines()
+    assert first.startswith(f"{', '.join(answer['labels'])}, predicted by multi")
+    assert [line.split()[1] for line in lines if line.startswith("✓")] == answer["labels"]
+
+
+def test_command_explains_an_answer(models: Any) -> None:
+    lines = run("predict", "--text", "a fine day", "--model", "score", "--explain", "integrated_gradients").splitlines()
+    assert lines[1] == "Words that count for the score:"
+    assert {line.split()[1] for line in lines[2:]} == {"a", "fine", "day"}
+
+
+def test_pair_for_a_model_of_single_texts_is_refused(models: Any) -> None:
+    with pytest.raises(CommandError, match="reads one text") as refused:
+        run("predict", "--text", "a", "--text-pair", "b", "--model", "single")
+    assert refused.value.returncode == 2

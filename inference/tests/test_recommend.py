@@ -18,6 +18,7 @@ from experiments.registry import services
 from inference import similar
 from inference.recommendation import held_out, recommend
 from inference.services import predictor
+from inference.tests.conftest import register_adapter
 from training.models import Status, Task
 
 pytestmark = pytest.mark.django_db
@@ -117,7 +118,7 @@ def test_start_is_the_best_run_on_the_most_similar_data(learnt, member, stranger
     frame.head(200).write_csv(tmp_path / "part.csv")
     data = create_version(user=member, name="part", file=tmp_path / "part.csv", filename="part.csv")
     better = Experiment.objects.create(
-        name="better", owner=member, version=learnt.version, dataset_name="tweets@1", base_model="b", accuracy=0.99,
+        name="better", owner=member, version=learnt.version, dataset_name="tweets@1", base_model="b", accuracy=0.99, score=0.99,
         config=learnt.config | {"lora": learnt.config["lora"] | {"r": 32}},
     )  # fmt: skip
     Task.objects.create(owner=member, experiment=better, status=Status.SUCCESS)
@@ -172,3 +173,93 @@ def test_held_out_rows_are_the_same_each_time_and_in_random_order(learnt):
     first, again = held_out(learnt.version, 20), held_out(learnt.version, 20)
     assert first.texts == again.texts and np.array_equal(first.labels, again.labels)
     assert len(set(first.labels[:10])) > 1 and json.dumps(first.texts)
+
+
+WORDS = {"late": "came two hours late", "loud": "was so loud that nobody slept", "dear": "cost far too much money"}
+
+
+def store(member: Any, folder: Any, name: str, frame: pl.DataFrame, **options: Any) -> Version:
+    frame.write_csv(folder / f"{name}.csv")
+    return create_version(user=member, name=name, file=folder / f"{name}.csv", filename=f"{name}.csv", **options)
+
+
+def several_labels() -> pl.DataFrame:
+    chosen = [[name for bit, name in enumerate(WORDS) if n >> bit & 1] for n in range(96)]
+    texts = [
+        f"The thing of day {n} {' and '.join(map(WORDS.__getitem__, names)) or 'was fine'}."
+        for n, names in enumerate(chosen)
+    ]
+    return pl.DataFrame({"text": texts, "labels": [";".join(names) for names in chosen]})
+
+
+def test_models_of_several_labels_are_measured_by_rows_with_all_labels_right(member, tmp_path):
+    data = store(member, tmp_path, "several", several_labels(), kind="multi_label")
+    labels = list(data.labels)
+    task = "multi_label_classification"
+    nothing = register_adapter(member, "nothing", labels, task=task, answers={"thresholds": [1.0] * 3})
+    everything = register_adapter(member, "everything", labels, task=task, answers={"thresholds": [0.0] * 3})
+    register_adapter(member, "single", labels)
+    rows = held_out(data, 200)
+    measured = {each.version: each for each in recommend(user=member, data=data).models}
+    assert measured.keys() == {nothing, everything}
+    assert measured[nothing].right == sum(not names for names in rows.labels)
+    assert measured[everything].right == sum(len(names) == 3 for names in rows.labels)
+    assert "All labels right in" in measured[nothing].reason and Measurement.objects.count() == 2
+
+
+def test_models_of_scores_are_ranked_by_their_error_and_only_those_that_read_the_same_texts(member, tmp_path, api):
+    scores = [n % 5 + 0.5 * (n % 2) for n in range(96)]
+    texts = [f"The thing of day {n} was fine {'very ' * (n % 7)}much." for n in range(96)]
+    frame = pl.DataFrame({"text": texts, "score": scores})
+    data = store(member, tmp_path, "stars", frame, kind="scores")
+    near = register_adapter(
+        member, "near", [], task="regression", answers={"score_mean": 2.2, "score_deviation": 0.001}
+    )
+    far = register_adapter(member, "far", [], task="regression", answers={"score_mean": 90.0, "score_deviation": 0.001})
+    pairs = register_adapter(member, "pairs", [], task="regression", text_pairs=True)
+    first, second = recommend(user=member, data=data).models
+    assert (first.version, second.version) == (near, far) and first.accuracy is None and first.mae is not None
+    rows = held_out(data, 200)
+    assert first.mae == pytest.approx(sum(abs(2.2 - score) for score in rows.labels) / len(rows), abs=0.01)
+    assert second.mae == pytest.approx(90 - sum(rows.labels) / len(rows), abs=0.01) and "Off by" in first.reason
+    body = api(member).get("/api/models/recommend?dataset=stars").json()
+    assert [(each["name"], each["accuracy"]) for each in body["models"]] == [("near", None), ("far", None)]
+    assert body["models"][0]["mae"] == pytest.approx(first.mae) and body["start"] is None
+    (near.folder / "adapter_model.safetensors").unlink()  # what was measured is not measured again
+    assert recommend(user=member, data=data).models[0] == first
+    two = frame.with_columns(other=pl.Series([f"Second text number {n}" for n in range(96)]))
+    paired = store(member, tmp_path, "paired", two, kind="scores", text_column="text", text_pair_column="other")
+    assert [each.version for each in recommend(user=member, data=paired).models] == [pairs]
+
+
+def test_page_of_recommendation_shows_errors_of_scores(member, tmp_path, client):
+    frame = pl.DataFrame(
+        {"text": [f"It was {'very ' * (n % 9)}{n} good" for n in range(60)], "score": [n / 7 for n in range(60)]}
+    )
+    store(member, tmp_path, "stars", frame, kind="scores")
+    client.force_login(member)
+    assert "No registered model is of this task type" in client.get("/models/recommend/?dataset=stars").content.decode()
+    register_adapter(member, "stars-model", [], task="regression")
+    page = client.get("/models/recommend/?dataset=stars").content.decode()
+    assert "Off by" in page and "<meter" not in page and "Registered models of the same task type" in page
+
+
+def test_labelled_spans_are_not_measured_and_nothing_fails(member, tmp_path):
+    spans = [json.dumps([{"start": 0, "end": 3, "label": "animal"}])] * 40
+    frame = pl.DataFrame({"text": [f"cat number {n} sat there" for n in range(40)], "spans": spans})
+    data = store(member, tmp_path, "spans", frame, kind="spans", label_column="spans")
+    recommendation = recommend(user=member, data=data)
+    assert recommendation.models == [] and recommendation.start is None
+
+
+def test_start_is_a_run_of_the_same_task_type(learnt, member, tmp_path):
+    """Numbers may be labels or scores: a run of the one is no start for the other."""
+    data = store(member, tmp_path, "several", several_labels(), kind="multi_label")
+    assert recommend(user=member, data=data).start is None
+    config = {"task": "multi_label_classification", "data": {"dataset_name": "several@1"}}
+    Experiment.objects.create(
+        name="several-run", owner=member, version=data, dataset_name="several@1", base_model="b", config=config,
+        task_type="multi_label_classification", score=0.7,
+    )  # fmt: skip
+    start = recommend(user=member, data=data).start
+    assert start is not None and start.experiment.name == "several-run" and "Micro F1 0.700" in start.reason

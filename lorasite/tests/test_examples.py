@@ -60,6 +60,8 @@ SHAPES = {
     "Accepted": "Accepted", "Stored": "Stored", "Task": "Task", "Progress": "Progress", "Row": "ExperimentRow",
     "Experiment": "ExperimentDetail", "Result": "Result", "TaskResult": "TaskResult", "Notice": "Notice",
     "File": "File", "Prediction": "PredictAnswer",
+    "LabelsPrediction": "PredictLabelsAnswer", "ScorePrediction": "PredictScoreAnswer", "Explanation": "Explanation",
+    "ExplainedValue": "Target", "WordWeight": "Word",
 }  # fmt: skip
 
 

@@ -8,7 +8,20 @@ function colours() {
   return { accent: style.getPropertyValue("--accent"), second: style.getPropertyValue("--second"), text: style.getPropertyValue("--muted"), grid: style.getPropertyValue("--line") };
 }
 
+function scatter(chart) {
+  const { accent, second, text } = colours();
+  return chart.series.map((series, i) => {
+    const colour = series.reference ? text : [accent, second][i % 2];
+    return {
+      label: series.label, data: series.points.map(([x, y]) => ({ x, y })), borderColor: colour, backgroundColor: colour,
+      showLine: !!series.line, borderDash: series.reference ? [2, 3] : LINES[i % 3], borderWidth: series.reference ? 1 : 2,
+      pointRadius: series.reference || (series.line && series.points.length > 40) ? 0 : series.points.length > 100 ? 2 : 3, pointStyle: ["circle", "triangle", "rect"][i % 3], tension: 0,
+    };
+  });
+}
+
 function datasets(chart) {
+  if (chart.type === "scatter") return scatter(chart);
   const { accent, second } = colours();
   return chart.series.map((series, i) => ({
     label: series.label, data: series.data, borderColor: [accent, second][i % 2], backgroundColor: [accent, second][i % 2],
@@ -20,7 +33,7 @@ function options(chart) {
   const { text, grid } = colours();
   const axis = (title) => ({ title: { display: true, text: title, color: text }, ticks: { color: text, maxTicksLimit: 8 }, grid: { color: grid } });
   return {
-    animation: false, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
+    animation: false, maintainAspectRatio: false, interaction: chart.type === "scatter" ? { mode: "nearest", intersect: false } : { mode: "index", intersect: false },
     plugins: { legend: { display: chart.series.length > 1, labels: { color: text } } },
     scales: { x: { ...axis(chart.x_label), stacked: !!chart.stacked }, y: { ...axis(chart.y_label), stacked: !!chart.stacked, beginAtZero: chart.type === "bar" } },
   };

@@ -97,7 +97,8 @@ def test_api_of_the_task_has_the_result_with_its_remedy(api: Any, member: Any, t
     assert "did not learn" in message and body["notices"] == [WARNING]
     assert body["result"] == {
         "accuracy": 0.5, "macro_f1": 0.33, "loss": 1.2, "learned": False, "cause": "learning_rate_too_high",
-        "remedy": {"training": {"learning_rate": 0.0005}},
+        "remedy": {"training": {"learning_rate": 0.0005}}, "task_type": "sequence_classification",
+        "scores": {"accuracy": 0.5, "macro_f1": 0.33, "loss": 1.2},
     }  # fmt: skip
     Task.objects.update(result=None, status=Status.FAILURE)
     assert api(member).get(f"/api/task/{task.pk}").json()["result"] is None

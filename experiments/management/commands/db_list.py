@@ -23,6 +23,9 @@ class Command(BaseCommand):
                 "experiment": experiment.name,
                 "status": experiment.task.status,
                 "accuracy": experiment.accuracy,
+                "task_type": experiment.task_type,
+                "score": experiment.score,
+                "score_name": experiment.score_name,
                 "dataset": experiment.dataset_name,
             }
             for experiment in Experiment.objects.select_related("task").defer("config", "metrics")

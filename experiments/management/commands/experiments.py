@@ -6,9 +6,10 @@ from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from accounts.commands import acting_user
-from experiments import compare, remedies, results, selectors
+from experiments import compare, remedies, selectors, verdicts
 from experiments.columns import SORTABLE
 from experiments.serializers import ExperimentDetail, ExperimentRow
+from experiments.task_types import key_figures
 from web.commands import JsonOrTextCommand, add_user_and_json_options, align_columns
 from web.errors import InvalidError
 
@@ -42,25 +43,27 @@ class Command(JsonOrTextCommand):
     def list_all(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         query = {name: options[name] for name in FILTERS}
         experiments = selectors.search(acting_user(options["user"]), **query)[: options["limit"]]
-        rows: list[list[Any]] = [["experiment", "status", "accuracy", "dataset", "base model"]]
+        rows: list[list[Any]] = [["experiment", "status", "score", "metric", "dataset", "base model"]]
         for each in experiments:
-            accuracy = None if each.accuracy is None else f"{each.accuracy:.4f}"
+            score = None if each.score is None else f"{each.score:.4f}"
             status = f"{each.task.status}, did not learn" if each.learned is False else each.task.status
-            rows.append([each.name, status, accuracy, each.dataset_name, each.base_model])
+            rows.append([each.name, status, score, each.score_name, each.dataset_name, each.base_model])
         lines = align_columns(rows) if len(rows) > 1 else ["No experiments match."]
         return ExperimentRow(experiments, many=True).data, lines
 
     def show(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         experiment = selectors.get_experiment(acting_user(options["user"]), options["name"])
-        verdict = results.verdict(experiment.metrics)
+        verdict = verdicts.verdict(experiment.metrics)
         facts: list[list[Any]] = [
             ["status", experiment.task.status],
             ["owner", experiment.owner.username],
             ["dataset", experiment.dataset_name],
             ["base model", experiment.base_model],
+            ["task type", experiment.task_type],
         ]
-        for score, value in (("accuracy", experiment.accuracy), ("macro F1", experiment.macro_f1)):
-            facts.append([score, None if value is None else f"{value:.4f}"])
+        for figure in key_figures(experiment.metrics):
+            value = figure["value"]
+            facts.append([str(figure["title"]), None if value is None else f"{value:.4f}"])
         facts.append(["results", str(experiment.folder)])
         title = f"{experiment.name}: {verdict}" if verdict else experiment.name
         diagnosis = remedies.diagnose(experiment.metrics, experiment.config)

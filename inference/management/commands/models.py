@@ -118,10 +118,12 @@ class Command(JsonOrTextCommand):
         recommendation = recommend(user=user, data=data_for(user, options["dataset"]), sample=options["sample"])
         lines = []
         for measured in recommendation.models:
-            accuracy = "not measured" if measured.accuracy is None else f"{measured.accuracy:.3f}"
-            lines.append(f"{measured.version}  {accuracy}  {measured.reason}")
+            measure = measured.accuracy if measured.mae is None else measured.mae
+            lines.append(
+                f"{measured.version}  {'not measured' if measure is None else f'{measure:.3f}'}  {measured.reason}"
+            )
         if not lines:
-            lines.append("No registered model has exactly these labels.")
+            lines.append("No registered model matches these data.")
         start = recommendation.start
         if start:
             lines.append(f"To train another, start from {start.experiment.name}: {start.reason}")

@@ -6,8 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts.commands import acting_user
-from datasets_app.models import STORED_COLUMNS
-from datasets_app.selectors import require_single_labels, version_for
+from datasets_app.selectors import version_for
 from engine.errors import EngineError, RunInterruptedError
 from engine.training.console import train_in_terminal
 from experiments import remedies
@@ -27,20 +26,21 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            config = services.parse_config(read_text(options["file"]))
-            if options["name"]:
-                config.experiment_name = options["name"]
-
+            data = services.read_yaml(read_text(options["file"]))
             # The data: a file, from here or from beside the YAML file, or one of the platform's datasets.
-            name = config.data.dataset_name
+            name = services.dataset_name_of(data) if isinstance(data, dict) else ""
             paths = [path for path in (Path(name), options["file"].parent / name) if path.is_file()]
+            user = None if paths or not name else acting_user(None)
+            config = services.parse_config(data, user)
             dataset_hash = None
-            if not paths:
-                version = version_for(acting_user(None), name)
-                require_single_labels(version)
+            if user:
+                version = version_for(user, name)
+                services.check_task(version, config.task)
                 paths = [version.path]
                 dataset_hash = version.hash
-                config.data = config.data.model_copy(update=STORED_COLUMNS)
+                config.data = config.data.model_copy(update=version.run_columns)
+            if options["name"]:
+                config.experiment_name = options["name"]
 
             results = results_dir() / config.experiment_name
             train_in_terminal(

@@ -26,7 +26,7 @@ class Command(JsonOrTextCommand):
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = acting_user(options["user"])
-        config = services.parse_config(read_text(options["file"]))
+        config = services.parse_config(read_text(options["file"]), user)
         if options["name"]:
             config.experiment_name = options["name"]
         task = services.submit(user=user, config=config)

@@ -1,0 +1,119 @@
+"""What pages, API and registry show of each task type. A new task type needs an entry here and a template of its result."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from engine.config import LOWER_IS_BETTER
+
+USUAL = "sequence_classification"  # also that of runs of releases that knew no other
+
+# The metrics that are compared and shown, by their name in `eval` of metrics.json.
+METRIC_TITLES: dict[str, Promise] = {
+    "accuracy": _("Accuracy"),
+    "micro_f1": _("Micro F1"),
+    "macro_f1": _("Macro F1"),
+    "subset_accuracy": _("Subset accuracy"),
+    "macro_average_precision": _("Macro average precision"),
+    "r2": _("R²"),
+    "mae": _("Mean absolute error (MAE)"),
+    "rmse": _("Root mean squared error (RMSE)"),
+    "pearson": _("Pearson correlation"),
+    "spearman": _("Spearman correlation"),
+    "entity_f1": _("Entity F1"),
+    "entity_precision": _("Entity precision"),
+    "entity_recall": _("Entity recall"),
+    "loss": _("Evaluation loss"),
+}
+BASELINE_TITLES: dict[str, Promise] = {
+    "majority_accuracy": _("Majority-class baseline"),
+    "majority_micro_f1": _("Most frequent labels: micro F1"),
+    "mean_mae": _("Always the mean: MAE"),
+    "constant_entity_f1": _("One label everywhere: entity F1"),
+    "linear_accuracy": _("Linear baseline on words"),
+    "linear_micro_f1": _("Linear baseline on words: micro F1"),
+    "linear_mae": _("Linear baseline on words: MAE"),
+    "linear_pearson": _("Linear baseline on words: Pearson correlation"),
+    "dictionary_entity_f1": _("Dictionary of seen entities: entity F1"),
+}
+
+
+class TaskType(NamedTuple):
+    title: Promise
+    score: str  # the metric that lists show and sort by: 1 is perfect, and more is better
+    metrics: tuple[str, ...]  # the key figures of a result
+    curves: tuple[str, ...]  # the metrics that are drawn while a run is in progress; they share a scale
+    y_label: Promise  # of these curves
+    hub_task: str  # pipeline tag of a model hub
+
+    @property
+    def is_error(self) -> bool:
+        """Return whether lower values of the first curve are better."""
+        return self.curves[0] in LOWER_IS_BETTER
+
+
+TASK_TYPES: dict[str, TaskType] = {
+    "sequence_classification": TaskType(
+        title=_("Single-label classification"),
+        score="accuracy",
+        metrics=("accuracy", "macro_f1", "loss"),
+        curves=("accuracy", "macro_f1"),
+        y_label=_("Accuracy"),
+        hub_task="text-classification",
+    ),
+    "multi_label_classification": TaskType(
+        title=_("Multi-label classification"),
+        score="micro_f1",
+        metrics=("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
+        curves=("micro_f1", "macro_f1", "subset_accuracy"),
+        y_label=_("Score"),
+        hub_task="text-classification",
+    ),
+    "regression": TaskType(
+        title=_("Regression"),
+        score="r2",
+        metrics=("mae", "rmse", "r2", "pearson", "spearman", "loss"),
+        curves=("rmse", "mae"),
+        y_label=_("Error"),
+        hub_task="text-classification",
+    ),
+    "token_classification": TaskType(
+        title=_("Token classification"),
+        score="entity_f1",
+        metrics=("entity_f1", "entity_precision", "entity_recall", "loss"),
+        curves=("entity_f1", "entity_precision", "entity_recall"),
+        y_label=_("Score"),
+        hub_task="token-classification",
+    ),
+}
+
+
+def task_type_of(metrics: Mapping[str, Any]) -> str:
+    """Return the task type of the run with these metrics; those of earlier releases do not name it."""
+    name = metrics.get("task", USUAL)
+    return name if name in TASK_TYPES else USUAL
+
+
+def score_of(metrics: Mapping[str, Any]) -> float | None:
+    """Return the score that lists show of the run with these metrics."""
+    score: float | None = metrics.get("eval", {}).get(TASK_TYPES[task_type_of(metrics)].score)
+    return score
+
+
+def key_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the key figures of a result {title, value, low, high}; low and high are None without an interval."""
+    evaluation = metrics.get("eval", {})
+    intervals = evaluation.get("intervals", {})
+    figures = []
+    for name in TASK_TYPES[task_type_of(metrics)].metrics:
+        low, high = intervals.get(name) or (None, None)
+        figures.append({"title": METRIC_TITLES[name], "value": evaluation.get(name), "low": low, "high": high})
+    return figures
+
+
+def baseline_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the scores of the simple models that the run was compared with, as `key_figures` does."""
+    baseline = metrics.get("baseline", {})
+    return [{"title": title, "value": baseline[name]} for name, title in BASELINE_TITLES.items() if name in baseline]
