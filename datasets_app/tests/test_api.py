@@ -128,4 +128,4 @@ def test_version_says_what_its_labels_are_and_cannot_be_trained_on_otherwise(api
     config = {"experiment_name": "run", "task": "sequence_classification", "data": {"dataset_name": "moods"}}
     answer = api(member).post("/api/train", config, format="json")
     assert answer.status_code == 400 and "any number of labels per text" in answer.json()["detail"]
-    assert answer.json()["errors"][0]["field"] == "data.dataset_name"
+    assert answer.json()["errors"][0]["field"] == "task"
