@@ -22,7 +22,6 @@ USUAL_TASK_TYPES: dict[str, TaskType] = {
     "scores": "regression",
     "spans": "token_classification",
 }
-MISSING_TASK_TYPES = frozenset[TaskType]({"token_classification"})  # which the engine does not train yet
 
 QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
 
@@ -110,11 +109,6 @@ class Version(models.Model):
         if self.kind == self.Kind.LABELS and self.labels and all(map(is_number, self.labels)):
             return self.task_type, "regression"
         return (self.task_type,)
-
-    @property
-    def can_be_learned(self) -> bool:
-        """Whether the engine trains what its rows ask for."""
-        return self.task_type not in MISSING_TASK_TYPES
 
     @property
     def run_columns(self) -> dict[str, str | None]:

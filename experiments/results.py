@@ -1,6 +1,7 @@
 """Present a result: as a confusion matrix, as code that loads the model, and what was noticed in the run."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from .verdicts import verdict as verdict
 
 # Notices about what `skipped_sentences`, the sentence on truncated texts and `remedies.diagnose` tell.
 SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
+
+WORST_SHOWN = 10  # rows on the page
 
 # The first lines of the program for a model with one output per text.
 LOAD = """\
@@ -148,6 +151,21 @@ def label_rows(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, row | {"threshold": thresholds.get(name)}) for name, row in per_label.items()]
 
 
+def worst_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the first rows with the highest loss; texts with entities also in pieces, as `mark_entities` returns them."""
+    rows = metrics.get("worst", [])[:WORST_SHOWN]
+    if metrics.get("task") != "token_classification":
+        return rows
+    return [
+        row
+        | {
+            "true_pieces": mark_entities(row["text"], row["entities"]),
+            "predicted_pieces": mark_entities(row["text"], row["predicted"]),
+        }
+        for row in rows
+    ]
+
+
 def matrix_rows(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
     """Return the rows of the confusion matrix. A cell's heat, 0 to 9, is its share of the row."""
     rows = []
@@ -155,3 +173,18 @@ def matrix_rows(labels: list[str], counts: list[list[int]]) -> list[dict[str, An
         total = max(1, sum(row))
         rows.append({"label": label, "cells": [{"count": n, "heat": 9 * n // total} for n in row]})
     return rows
+
+
+def mark_entities(text: str, entities: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the whole text in pieces {text, label}, in order; label is empty outside of entities.
+
+    entities: {start, end, label} in code points, in their order; they do not overlap.
+    """
+    pieces = []
+    position = 0
+    for entity in entities:
+        pieces.append({"text": text[position : entity["start"]], "label": ""})
+        pieces.append({"text": text[entity["start"] : entity["end"]], "label": entity["label"]})
+        position = entity["end"]
+    pieces.append({"text": text[position:], "label": ""})
+    return [piece for piece in pieces if piece["text"]]

@@ -102,7 +102,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "skipped": results.skipped_sentences(metrics.get("data", {})),
         "charts": curves.run_charts(experiment),
         "matrix": results.matrix_rows(experiment.labels, evaluation.get("confusion_matrix", [])),
-        "worst": metrics.get("worst", [])[:10],
+        "worst": results.worst_rows(metrics),
         "code": results.plain_peft(experiment, adapter),
         "files": files(experiment),
         "config": yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from engine.config import TaskType
 from engine.serve.word_importance import Explanation, Method, Word, measure_word_importance
+from experiments.results import mark_entities
 from web.errors import InvalidError, LorasiteError
 
 from . import metrics
@@ -142,6 +143,8 @@ def answer_with_explanations(
                 answer["probabilities"].items(), answer["thresholds"].values(), strict=True
             )
         ]
+    if "entities" in answer:
+        shown["pieces"] = mark_entities(text, answer["entities"])
     if answer["task"] in EXPLAINED_TASKS:
         # Without `model`, the best one answered; its words are measured on that one even if another has become the best.
         chosen = choose_model(models_for(user), answer["model"])

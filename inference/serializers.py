@@ -129,7 +129,17 @@ ANSWER_FIELDS: dict[TaskType, tuple[str, Callable[[], dict[str, Any]]]] = {
         "PredictScoreAnswer",
         lambda: {"score": serializers.FloatField(help_text="In the unit of the data.")},
     ),
+    "token_classification": ("PredictEntitiesAnswer", lambda: {"entities": EntitySerializer(many=True)}),
 }
+
+
+class EntitySerializer(serializers.Serializer[Any]):
+    text = serializers.CharField()
+    start = serializers.IntegerField(help_text="In Unicode code points, as `end`.")
+    end = serializers.IntegerField()
+    # DRF's own attribute of that name is gone from the class by then.
+    label = serializers.CharField()  # type: ignore[assignment]
+    probability = serializers.FloatField(help_text="Of its least certain token.")
 
 
 class WordSerializer(serializers.Serializer[Any]):

@@ -12,7 +12,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
 
-from datasets_app.models import MISSING_TASK_TYPES
 from engine import safe_yaml
 from engine.config import RunConfig
 from experiments.task_types import TASK_TYPES
@@ -81,7 +80,7 @@ def config_fields() -> Iterator[ConfigField]:
                 optional[0] if len(optional) == 1 and NoneType in get_args(info.annotation) else info.annotation
             )
             if get_origin(annotation) is Literal:
-                choices = [value for value in get_args(annotation) if value not in MISSING_TASK_TYPES]
+                choices = list(get_args(annotation))
         yield ConfigField(path, info, choices, {info.annotation, *get_args(info.annotation)})
 
 

@@ -15,7 +15,7 @@ from accounts.permissions import require_creator
 from accounts.quotas import require_queue_quota, require_storage_quota
 from audit.services import record
 from datasets_app.checks import text_statistics
-from datasets_app.models import MISSING_TASK_TYPES, Version
+from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from engine import safe_yaml
 from engine.config import METRICS, DataSection, RunConfig, TaskType
@@ -225,9 +225,6 @@ def check_task(version: Version, task: TaskType) -> None:
                 "Leave task out, or choose other data."
             )
         raise InvalidError(message.format(**facts), field="task")
-    if task in MISSING_TASK_TYPES:
-        message = _("{version} has {kind}, and {task} cannot be trained yet. Choose a dataset of another kind.")
-        raise InvalidError(message.format(**facts), field="data.dataset_name")
     if task != "regression" and len(version.labels) < LABEL_COLUMNS[task].fewest_labels:
         message = _("{version} has only one label, so there is nothing to learn. Add rows with another label.")
         raise InvalidError(message.format(**facts), field="data.dataset_name")

@@ -48,8 +48,6 @@ def summary(version: Version) -> dict[str, Any]:
 
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
-    if not version.can_be_learned:
-        return _("Stored and checked. Runs cannot learn labelled spans yet.")
     if "error" in severities:
         return _("Not ready for training: fix the errors below first.")
     if "warning" in severities:

@@ -92,7 +92,9 @@ def output_values(logits: torch.Tensor, info: ModelInfo) -> torch.Tensor:
 
 
 def values_of(answer: Answer) -> tuple[float, ...]:
-    """Return what of an answer can be explained: the probability of each label, or the score."""
+    """Return what of an answer can be explained: the probability of each label, or the score; nothing of entities."""
+    if isinstance(answer, EntitiesPrediction):
+        return ()
     return (answer.score,) if isinstance(answer, ScorePrediction) else answer.probabilities
 
 

@@ -52,7 +52,7 @@ def test_pairs_and_single_texts_of_other_adapters_are_answered_as_alone(small_ba
     for folder, model in models.items():
         second_texts = SECOND_TEXTS if model.info.text_pairs else None
         expected = logits_of_plain_peft(folder, TEXTS, second_texts, base or base_model_path())
-        rows += zip(model.rows(model.encode(TEXTS, second_texts)), expected, strict=True)
+        rows += zip(model.encode(TEXTS, second_texts).rows(model.adapter), expected, strict=True)
     rows = [rows[i] for i in (7, 0, 11, 4, 1, 9, 3, 8, 2, 5, 10, 6)]
     outputs = models[single].model.outputs([row for row, _expected in rows])
     for output, (row, expected) in zip(outputs, rows, strict=True):

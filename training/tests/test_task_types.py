@@ -112,13 +112,11 @@ def test_labels_that_are_numbers_may_be_learned_as_scores(member, store):
     assert services.submit(user=member, config=config).experiment.config["task"] == "regression"
 
 
-def test_spans_are_refused_until_the_engine_learns_them(member, store):
+def test_spans_of_one_label_are_learned_as_entities(member, store):
     spans = json.dumps([{"start": 0, "end": 4, "label": "word"}])
     version = store("marked", [row | {"label": spans} for row in rows_of(["good"])], kind="spans")
-    if version.can_be_learned:
-        pytest.skip("the engine learns spans")
-    with pytest.raises(InvalidError, match="cannot be trained yet"):
-        services.submit(user=member, config=services.parse_config(config_for(version), member))
+    task = services.submit(user=member, config=services.parse_config(config_for(version), member))
+    assert task.experiment.config["task"] == "token_classification"
 
 
 def held_out(version: Version, share: float = 0.1) -> pl.DataFrame:
