@@ -66,6 +66,8 @@ def describe_threshold(calibration: dict[str, Any]) -> str:
     facts = {"threshold": 100 * threshold}
     if covered:
         facts |= {"coverage": 100 * covered[-1]["coverage"], "right": 100 * covered[-1]["accuracy"]}
+    if isinstance(calibration["temperature"], list):
+        sentence += " " + _("The probability of an answer is that of its least certain label being decided rightly.")
     return sentence % facts
 
 

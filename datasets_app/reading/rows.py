@@ -153,8 +153,9 @@ def read_labels(table: Table, choice: ColumnChoice) -> Labels:
     if choice.label in table.lists:
         return labels_of_lists(cells, choice.kind)
     values = cells.unique().to_list()
-    if not choice.kind and (lists := _lists_of(values)):  # as this platform writes them to CSV and JSON lines
-        if all(isinstance(part, dict) for parts in lists for part in parts):
+    # Lists as this platform writes them to CSV and JSON lines.
+    if choice.kind in ("", "multi_label") and (lists := _lists_of(values)):
+        if not choice.kind and all(isinstance(part, dict) for parts in lists for part in parts):
             return Labels("spans", _map(cells, _stored_spans))
         return labels_of_lists(cells, choice.kind)
     if choice.kind == "multi_label" or (not choice.kind and hold_several(values)):

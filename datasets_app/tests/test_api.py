@@ -125,7 +125,7 @@ def test_version_says_what_its_labels_are_and_cannot_be_trained_on_otherwise(api
     content = json.dumps([{"text": f"text {i}", "label": ["a", "b"][: i % 2 + 1]} for i in range(8)]).encode()
     body = upload(api(member), content, filename="a.json").json()
     assert body["kind"] == "multi_label" and body["labels"] == {"a": 8, "b": 4}
-    config = {"experiment_name": "run", "data": {"dataset_name": "moods"}}
+    config = {"experiment_name": "run", "task": "sequence_classification", "data": {"dataset_name": "moods"}}
     answer = api(member).post("/api/train", config, format="json")
     assert answer.status_code == 400 and "any number of labels per text" in answer.json()["detail"]
-    assert answer.json()["errors"][0]["field"] == "data.dataset_name"
+    assert answer.json()["errors"][0]["field"] == "task"

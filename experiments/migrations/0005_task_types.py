@@ -3,12 +3,6 @@
 from django.db import migrations, models
 
 
-def copy_accuracy(apps, schema_editor):
-    """Fill the score of existing rows: all of them classify, and their score is the accuracy."""
-    for name in ("Experiment", "RegisteredModel", "ModelVersion"):
-        apps.get_model("experiments", name).objects.update(score=models.F("accuracy"))
-
-
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -46,5 +40,4 @@ class Migration(migrations.Migration):
             name='task_type',
             field=models.CharField(db_default='sequence_classification', db_index=True, default='sequence_classification', max_length=40, verbose_name='task type'),
         ),
-        migrations.RunPython(copy_accuracy, migrations.RunPython.noop),
     ]

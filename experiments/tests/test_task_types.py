@@ -1,12 +1,15 @@
 """Results of every task type beside each other: what is said, compared, sorted and diagnosed."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.template.loader import get_template
 
 from datasets_app.models import USUAL_TASK_TYPES
 from engine.config import METRICS as ENGINE_METRICS
+from experiments.models import Experiment
 from experiments.remedies import diagnose
 from experiments.result_charts import describe_calibration, scores_chart
 from experiments.results import plain_peft_code
@@ -154,3 +157,10 @@ def test_program_of_each_type_compiles_without_what_an_older_model_lacks():
     for task_type in BY_TYPE:
         compile(plain_peft_code("old", ["a", "b"], {"task": task_type}, {}), task_type, "exec")
     assert plain_peft_code("old", ["a"], {"task": "token_classification"}, {}) == ""
+
+
+def test_existing_rows_get_their_accuracy_as_the_score(member):
+    row(member, "old", accuracy=0.7, score=None)
+    import_module("experiments.migrations.0006_existing_scores").copy_accuracy(apps, None)
+    old = Experiment.objects.get()
+    assert (old.score, old.score_name, old.task_type) == (0.7, "accuracy", "sequence_classification")

@@ -8,9 +8,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.utils.html import escape
 
+from accounts.models import User
 from datasets_app.versions.creation import create_version
 from experiments.models import Experiment
 from experiments.results import plain_peft_code, read_facts
@@ -163,3 +165,27 @@ def check_card(experiment: Experiment, browser: Client, api: Any, member: Any) -
     if experiment.task_type == "multi_label_classification":
         assert "| threshold |" in readme and "subset_accuracy" in readme
     assert Task.objects.get().experiment.pk == experiment.pk
+
+
+def test_commands_and_estimates_ask_the_dataset_too(admin, run_worker, tmp_path, settings):
+    User.objects.update(is_superuser=True)
+    file = tmp_path / "scores.csv"
+    scores().write_csv(file)
+    create_version(user=admin, name="scores", file=file, filename=file.name, kind="scores")
+    config = tiny("scores", max_steps=2)
+    config["data"] = {"dataset_name": "scores", "train_samples": 48, "max_length": 24}
+    config["training"]["metric_for_best_model"] = "mae"  # no metric of the task type that is the engine's default
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(json.dumps(config))  # JSON is YAML
+    call_command("run_local", str(run_file), name="local")
+    metrics = json.loads((settings.RESULTS_DIR / "local/metrics.json").read_text())
+    assert metrics["task"] == "regression" and metrics["data"]["eval_rows"] > 10
+    call_command("train", str(run_file), user="admin")
+    assert Task.objects.get().experiment.task_type == "regression"
+
+    parsed = services.parse_config(config, admin)
+    services.estimate(user=admin, config=parsed)
+    run_worker()
+    estimated = services.estimate(user=admin, config=parsed).forecast
+    assert estimated and estimated.seconds > 0
+    assert Task.objects.get().status == Status.SUCCESS

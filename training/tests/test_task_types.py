@@ -39,7 +39,7 @@ def rows_of(labels: list[str], count: int = 60) -> list[dict[str, Any]]:
 
 def multi_label_rows(count: int = 60) -> list[dict[str, Any]]:
     return [
-        row | {"label": row["label"] if n % 4 else "late;loud"}
+        row | {"label": json.dumps([row["label"]] if n % 4 else ["late", "loud"])}
         for n, row in enumerate(rows_of(["late", "loud", "dear"], count))
     ]
 
