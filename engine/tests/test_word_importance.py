@@ -83,6 +83,7 @@ def test_word_that_a_model_has_learned_from_weighs_most(planted, explain: Explai
         assert strongest(explanation.words) == word
         assert "".join(each.text for each in explanation.words) == text
         assert explanation.value == pytest.approx(answer.probabilities[answer.label], abs=1e-4)
+        assert (explanation.completeness_error or 0) < 0.02
 
 
 @pytest.mark.slow
@@ -100,6 +101,7 @@ def test_word_of_the_second_text_weighs_most_where_it_decides_and_in_the_unit_of
     assert max(weights, key=weights.__getitem__) == "zebra" and weights["zebra"] > 2
     assert explanation.value == pytest.approx(answer.score, abs=1e-3)
     assert "".join(word.text for word in explanation.pair_words) == pair
+    assert (explanation.completeness_error or 0) < 0.2  # of about five
 
 
 @pytest.fixture(scope="module")
