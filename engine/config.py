@@ -426,7 +426,8 @@ class RunConfig(Section):
     @classmethod
     def _choose_metric(cls, data: Any) -> Any:
         """Fill in the metric that decides which checkpoint is best, where it is left out: it depends on the task type."""
-        if not isinstance(data, dict) or data.get("task") not in METRICS:
+        # A value of another type is refused later, in words.
+        if not isinstance(data, dict) or not isinstance(data.get("task"), str) or data["task"] not in METRICS:
             return data
         chosen = {"metric_for_best_model": METRICS[data["task"]][0]}
         training = data.get("training", {})

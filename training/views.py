@@ -94,7 +94,7 @@ def new(request: SignedInRequest) -> HttpResponse:
             estimate = services.estimate(user=request.user, config=parsed, again="poll" not in request.POST)
         if do == "read":
             config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
-            usual = services.usual_task_type(request.user, config["data"]["dataset_name"])
+            usual = services.usual_task_type(request.user, services.dataset_name_of(config))
             form = make_form(request, None, services.leave_out_task(config, usual), datasets)
     except LorasiteError as error:
         problem = error
@@ -122,7 +122,7 @@ def new(request: SignedInRequest) -> HttpResponse:
 
 def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any], datasets: list[str]) -> RunForm:
     """Return the form with what was sent, or with a configuration."""
-    name = sent.get("data.dataset_name", "") if sent else config["data"]["dataset_name"]
+    name = sent.get("data.dataset_name", "") if sent else services.dataset_name_of(config)
     usual = services.usual_task_type(request.user, name)
     sentence = ""
     if usual:

@@ -77,6 +77,14 @@ def test_metric_of_the_type_can_be_chosen_without_naming_the_type(member, store)
     assert services.parse_config(json.dumps(config), member).task == "regression"
 
 
+@pytest.mark.parametrize("task", [{}, [], None, 3, "", "poetry"])
+def test_task_that_is_none_is_refused_at_its_field(api, member, store, task):
+    store("single", rows_of(["good", "bad"]), kind="labels")
+    config = {"task": task, "data": {"dataset_name": "single"}}
+    answer = api(member).post("/api/train", config, format="json")
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "task"
+
+
 def test_pairs_reach_the_engine(member, store):
     pairs = [row | {"second": f"the answer is {n}"} for n, row in enumerate(rows_of(["yes", "no"]))]
     version = store("pairs", pairs, text_pair_column="second")
