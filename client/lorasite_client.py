@@ -52,6 +52,10 @@ class Result(TypedDict):
 
 
 class TaskResult(Result):
+    """`scores` are the metrics of the task type; the three others are among them where the type has them."""
+
+    task_type: str
+    scores: dict[str, float | None]
     accuracy: float | None
     macro_f1: float | None
     loss: float | None
@@ -93,7 +97,7 @@ class Stored(TypedDict):
 
 
 class Row(TypedDict):
-    """An experiment in the list of experiments."""
+    """An experiment in the list of experiments. `score_name` is the metric of its task type that `score` is."""
 
     experiment: str
     task_id: str
@@ -102,6 +106,9 @@ class Row(TypedDict):
     dataset: str
     dataset_hash: str
     base_model: str
+    task_type: str
+    score: float | None
+    score_name: str
     accuracy: float | None
     macro_f1: float | None
     learned: bool | None
@@ -121,6 +128,9 @@ class Experiment(TypedDict):
     dataset: str
     dataset_hash: str
     base_model: str
+    task_type: str
+    score: float | None
+    score_name: str
     config: dict[str, Any]
     metrics: dict[str, Any]
     result: Result | None
