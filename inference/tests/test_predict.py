@@ -48,7 +48,7 @@ def test_answer_has_the_shape_of_the_specification(api, member, model):
 def test_entities_have_the_shape_of_the_specification():
     prediction = EntitiesPrediction((EntityAnswer("Taipei", 10, 16, "place", 0.98004),))
     entity = {"text": "Taipei", "start": 10, "end": 16, "label": "place", "probability": 0.98}
-    assert format_content(prediction) == {"entities": [entity]}
+    assert format_content(prediction) == {"task": "token_classification", "entities": [entity]}
 
 
 def test_answers_are_those_of_plain_peft(api, member, model, sentences):
