@@ -1,6 +1,7 @@
 """Answers of every task type, to single texts and to pairs, by API and `serve`."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from drf_spectacular.generators import SchemaGenerator
 
 from engine.serve.model_files import read_info
+from experiments.models import Experiment, RegisteredModel
 from testing.adapters import logits_of_plain_peft
 
 pytestmark = pytest.mark.django_db
@@ -180,3 +182,30 @@ def test_wrong_explanation_is_refused_with_its_field(models, post, body, field):
 
 def test_answer_is_explained_only_on_request(models, post):
     assert "explanation" not in post({"text": "a", "model": "single", "explain": False}).json()
+
+
+def test_model_of_one_label_answers_requests_that_name_none(models, post, member):
+    """Programs that name no model expect one label; a better score of another task type does not count."""
+    for name, score, accuracy in (
+        ("score", 0.99, None),
+        ("multi", 0.95, None),
+        ("single", 0.6, 0.6),
+        ("pairs", 0.5, 0.5),
+    ):
+        version = models[name]
+        for row in (version, version.model):
+            row.score, row.accuracy = score, accuracy
+            row.save()
+    assert post({"text": "a day"}).json()["model"] == "single@1"
+    RegisteredModel.objects.filter(name__in=("single", "pairs")).delete()
+    assert post({"text": "a day"}).json()["model"] == "score@1"
+
+
+def test_experiment_without_an_accuracy_answers(models, post, member):
+    run = Experiment.objects.create(
+        name="run", owner=member, dataset_name="d@1", base_model="b", task_type="regression", score=0.4, eval_loss=0.3
+    )
+    shutil.copytree(models["score"].folder, run.final_model)
+    assert isinstance(post({"text": "a day", "model": "run"}).json()["score"], float)
+    RegisteredModel.objects.all().delete()
+    assert post({"text": "a day"}).json()["model"] == "run"
