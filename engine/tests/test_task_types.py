@@ -64,6 +64,7 @@ def task_of(run_config: RunConfig, data_file: Path, bases: Path) -> Any:
     return tasks.create(run_config, plan, bases / run_config.model.name, data_file, None, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True], ids=["texts", "pairs"])
 @pytest.mark.parametrize("task", ["sequence_classification", "multi_label_classification", "regression"])
 def test_each_task_type_runs_to_a_saved_model_that_answers(task, pairs, data, bases, tmp_path):
@@ -98,6 +99,7 @@ def test_run_that_was_interrupted_ends_in_the_same_bytes(task, data, bases, tmp_
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "mean_squared", "huber"])
 def test_gradients_of_accumulated_batches_are_those_of_one_batch(loss, data, bases):
     kinds = (
@@ -262,6 +264,7 @@ def test_every_range_of_scores_and_every_rare_label_is_held_out(tmp_path):
     assert rows.eval.labels[:, rows.labels.index("rare")].sum() >= 1
 
 
+@pytest.mark.slow
 def test_calibrated_answers_are_the_logits_over_the_temperature_and_say_whether_they_are_confident(
     data, bases, tmp_path
 ):

@@ -145,6 +145,7 @@ def test_gradients_with_accumulation_equal_those_without(entities, choices):
         torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_loss_of_all_windows_is_the_mean_over_the_tokens_of_all_texts(entities):
     task = task_of(config_of(**EXACT), entities)
     task.model.eval()
@@ -159,6 +160,7 @@ def test_loss_of_all_windows_is_the_mean_over_the_tokens_of_all_texts(entities):
     assert len(task.lengths) > len(task.rows.train) == 30
 
 
+@pytest.mark.slow
 def test_same_texts_have_the_same_metrics_whatever_the_batch_size(entities):
     scores = []
     for size in (1, 7):

@@ -44,8 +44,10 @@ def fresh_predictor() -> None:
     predictor.cache_clear()
 
 
-def register_adapter(owner: Any, name: str, labels: list[str], **adapter: Any) -> ModelVersion:
-    """Register a model with random weights. adapter: arguments of make_adapter."""
+def register_adapter(
+    owner: Any, name: str, labels: list[str], made: Path | None = None, **adapter: Any
+) -> ModelVersion:
+    """Register a model with random weights. made: its folder, if it is there. adapter: arguments of make_adapter."""
     task = adapter.get("task", "sequence_classification")
     model = RegisteredModel.objects.create(
         name=name,
@@ -58,24 +60,43 @@ def register_adapter(owner: Any, name: str, labels: list[str], **adapter: Any) -
     version = ModelVersion.objects.create(
         model=model, number=1, author=owner, labels=labels, base_model="b", config={"task": task}, task_type=task
     )
-    make_adapter(version.folder, labels, **{"seed": 1} | adapter)
+    if made is None:
+        make_adapter(version.folder, labels, **{"seed": 1} | adapter)
+    else:
+        shutil.copytree(made, version.folder)
     model.latest = version
     model.save()
     return version
 
 
-@pytest.fixture
-def models(member: Any, fresh_predictor: None) -> dict[str, ModelVersion]:
-    """A registered model of each task type, and of single labels and of scores one that reads pairs of texts."""
-    multi: dict[str, Any] = {
-        "task": "multi_label_classification",
-        "answers": PRICE_THRESHOLDS | {"confident_from": 0.9},
-    }
-    score: dict[str, Any] = {"task": "regression", "answers": {"score_mean": 3.0, "score_deviation": 1.5}}
+MULTI: dict[str, Any] = {
+    "task": "multi_label_classification",
+    "answers": PRICE_THRESHOLDS | {"confident_from": 0.9},
+}
+SCORE: dict[str, Any] = {"task": "regression", "answers": {"score_mean": 3.0, "score_deviation": 1.5}}
+# Labels and arguments of make_adapter by the model's name.
+MODELS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "single": (["bad", "good"], {}),
+    "pairs": (["no", "yes"], {"text_pairs": True}),
+    "multi": (["noise", "price", "staff"], MULTI),
+    "score": ([], SCORE),
+    "pair-score": ([], SCORE | {"text_pairs": True}),
+}
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of MODELS, made once."""
+    folder = tmp_path_factory.mktemp("adapters")
     return {
-        "single": register_adapter(member, "single", ["bad", "good"]),
-        "pairs": register_adapter(member, "pairs", ["no", "yes"], text_pairs=True),
-        "multi": register_adapter(member, "multi", ["noise", "price", "staff"], **multi),
-        "score": register_adapter(member, "score", [], **score),
-        "pair-score": register_adapter(member, "pair-score", [], text_pairs=True, **score),
+        name: make_adapter(folder / name, labels, **{"seed": 1} | adapter) for name, (labels, adapter) in MODELS.items()
+    }
+
+
+@pytest.fixture
+def models(member: Any, fresh_predictor: None, adapters: dict[str, Path]) -> dict[str, ModelVersion]:
+    """A registered model of each task type, and of single labels and of scores one that reads pairs of texts."""
+    return {
+        name: register_adapter(member, name, labels, adapters[name], **adapter)
+        for name, (labels, adapter) in MODELS.items()
     }
