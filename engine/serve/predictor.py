@@ -109,7 +109,7 @@ class Predictor:
         WrongInputError if it was trained on pairs and gets single texts or the other way round, PredictionFailedError if it
         has no answer to one of the texts.
         """
-        with self._loaded(folder) as loaded, answer_errors():
+        with self.loaded(folder) as loaded, answer_errors():
             started = time.perf_counter()
             encoded = loaded.encode(texts, text_pairs)
             tokenized = time.perf_counter()
@@ -128,7 +128,7 @@ class Predictor:
 
         (texts, outputs) or, of a model that finds entities, (tokens that count, outputs), text by text.
         """
-        with self._loaded(folder) as loaded, answer_errors():
+        with self.loaded(folder) as loaded, answer_errors():
             encoded = loaded.encode(texts, text_pairs)
             outputs = loaded.model.outputs(encoded.rows(loaded.adapter))
         require_finite(outputs)
@@ -136,7 +136,7 @@ class Predictor:
 
     def load_model(self, folder: Path) -> str:
         """Load a model unless it is in memory; return the name of its base model."""
-        with self._loaded(folder) as loaded:
+        with self.loaded(folder) as loaded:
             return loaded.info.base_model
 
     def state(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Predictor:
         }
 
     @contextmanager
-    def _loaded(self, folder: Path) -> Iterator[LoadedModel]:
+    def loaded(self, folder: Path) -> Iterator[LoadedModel]:
         """Give the model, in memory until the block is left. A folder that is broken in any way is ModelUnreadableError."""
         from safetensors import SafetensorError  # deferred until a model is loaded
 
