@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from engine.export.comparison import ExportCheck
 
-Format = Literal["safetensors"]
+Format = Literal["safetensors", "onnx"]
 
 __all__ = ["Format", "export_model"]
 
@@ -28,7 +28,8 @@ def export_model(
 ) -> ExportCheck:
     """Write a final model to a new folder, load it again and compare its answers with those of serving.
 
-    format: "safetensors" is the base model with the adapter merged, for transformers.
+    format: "safetensors" is the base model with the adapter merged, for transformers; "onnx" is the
+        same as a graph.
     texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; random tokens of
         varied lengths without them.
 

@@ -33,5 +33,9 @@ def load_exported(folder: Path, format: Format) -> LoadedModel:
 
 def load_forward(folder: Path, format: Format, info: ModelInfo) -> Forward:
     """Return the forward pass of the exported weights."""
+    if format != "safetensors":
+        from engine.export.onnx_files import ONNX_FILE, OnnxForward  # deferred: may not be installed
+
+        return OnnxForward(folder / ONNX_FILE)
     model, _missing = load_classifier_to_serve(folder, head=info.head)
     return plain_forward(model.eval(), info.max_length)

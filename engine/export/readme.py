@@ -22,6 +22,18 @@ inputs = tokenizer({texts}, truncation=True, max_length={max_length}, return_ten
 with torch.inference_mode():
     logits = model(**inputs).logits.numpy()
 """
+ONNX = """\
+import numpy as np
+import onnxruntime
+from transformers import AutoTokenizer
+
+folder = "."  # the folder of this file
+tokenizer = AutoTokenizer.from_pretrained(folder)
+session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
+inputs = tokenizer({texts}, truncation=True, max_length={max_length}, return_tensors="np")
+feeds = {{each.name: inputs[each.name].astype(np.int64) for each in session.get_inputs()}}
+logits = session.run(["logits"], feeds)[0]
+"""
 ONE_LABEL = """\
 labels = {labels}
 exponents = np.exp((logits - logits.max(axis=-1, keepdims=True)) / {temperature})
@@ -54,16 +66,17 @@ def write_readme(folder: Path, served: LoadedModel, check: ExportCheck) -> None:
         f"# {info.task.replace('_', ' ').capitalize()}, {check.format}\n\n"
         f"Exported from an adapter over `{info.base_model}`, which is merged into the weights. {check.sentence} "
         "export.json has these figures; lorasite.json has what was fitted on held-out rows, such as the temperature.\n\n"
-        f"```python\n{program(folder, info)}```\n"
+        f"```python\n{program(folder, info, check.format)}```\n"
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def program(folder: Path, info: ModelInfo) -> str:
+def program(folder: Path, info: ModelInfo, format: str) -> str:
     """Return the program that answers a text as the served model does."""
     auto_class = "AutoModelForTokenClassification" if info.head == "token" else "AutoModelForSequenceClassification"
     texts = '"…", "…"' if info.text_pairs else '"…"'
-    head = TRANSFORMERS.format(auto_class=auto_class, texts=texts, max_length=info.max_length)
+    template = TRANSFORMERS if format == "safetensors" else ONNX
+    head = template.format(auto_class=auto_class, texts=texts, max_length=info.max_length)
     return head + answer_program(folder, info)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,7 +42,7 @@ PROBLEM_TYPES: dict[TaskType, ProblemType] = {
     "regression": "regression",
 }
 NOT_COPIED = {WEIGHTS, SETTINGS, MANIFEST, "README.md"}
-PACKAGES: dict[str, tuple[str, ...]] = {"safetensors": ("torch", "transformers")}
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def write_export(
@@ -53,6 +54,7 @@ def write_export(
     text_pairs: Sequence[str] | None,
 ) -> ExportCheck:
     """See engine.export.export_model."""
+    require_packages(format)
     require_free(target)
     predictor = Predictor(base_models_dir, memory_mb=sys.maxsize // MIB)
     with predictor.loaded(final_model) as served:
@@ -61,7 +63,7 @@ def write_export(
 
         def fill(draft: Path) -> None:
             model = merge(final_model, base_models_dir, served)
-            write_files(model, final_model, draft, served.info)
+            write_files(model, final_model, draft, format, served.info)
             check = compare(served, load_exported(draft, format), compared, format)
             require_equal(check)
             write_json(draft / "export.json", describe(final_model, served.info, check))
@@ -70,6 +72,16 @@ def write_export(
 
         write_folder(target, fill)
     return checks[0]
+
+
+def require_packages(format: Format) -> None:
+    """Raise ExportRefusedError if a package that writes this format is not installed."""
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
+    if format != "safetensors" and missing:
+        raise ExportRefusedError(
+            f"Exporting to {format} needs packages that are not installed: {', '.join(missing)}. Install them with "
+            "`pip install -r requirements-export.txt`, or export to safetensors."
+        )
 
 
 def require_free(target: Path) -> None:
@@ -98,16 +110,23 @@ def output_names(final_model: Path, info: ModelInfo) -> list[str]:
     return [str(name) for name in (facts.get("id2label") or dict(enumerate(info.labels))).values()]
 
 
-def write_files(model: PreTrainedModel, final_model: Path, folder: Path, info: ModelInfo) -> None:
+def write_files(model: PreTrainedModel, final_model: Path, folder: Path, format: Format, info: ModelInfo) -> None:
     """Write the weights, and copy the tokenizer and lorasite.json, which has what was fitted on held-out rows."""
     for path in final_model.iterdir():
         if path.is_file() and path.name not in NOT_COPIED and not path.name.startswith("."):
             shutil.copyfile(path, folder / path.name)
-    model.save_pretrained(folder)
+    if format == "safetensors":
+        model.save_pretrained(folder)
+        return
+    from engine.export.onnx_files import write_onnx  # deferred: may not be installed
+
+    model.config.save_pretrained(folder)
+    write_onnx(model, folder, info.text_pairs and info.token_types)
 
 
 def describe(final_model: Path, info: ModelInfo, check: ExportCheck) -> dict[str, Any]:
     """Return the content of export.json: which model this is, in which format, and how its answers compare."""
+    packages = ["torch", "transformers", *(ONNX_PACKAGES if check.format != "safetensors" else ())]
     return {
         "format": check.format,
         "task": info.task,
@@ -115,7 +134,7 @@ def describe(final_model: Path, info: ModelInfo, check: ExportCheck) -> dict[str
         "base_model_revision": info.revision,
         "base_model_hash": info.base_model_hash,
         "adapter_hash": file_hash(final_model / WEIGHTS),
-        "packages": {name: version(name) for name in PACKAGES[check.format]},
+        "packages": {name: version(name) for name in packages},
         "check": asdict(check),
         "limits": {"equal_answers": SMALLEST_SHARE, "largest_change": LARGEST_CHANGE},
     }

@@ -1,10 +1,12 @@
 """Exported files answer as the served model and as plain PEFT do, for every task type, and are whole or not there."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +22,7 @@ from engine.export.__main__ import main
 from engine.export.comparison import ExportCheck, random_texts, require_equal
 from engine.export.exported_model import load_exported
 from engine.models.loading import HeadKind, attach_adapter, load_classifier_to_serve
+from engine.models.text_encoding import has_token_types
 from engine.serve.answers import EntitiesPrediction, LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor
@@ -49,7 +52,18 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, str], list[str]]] = {
     ),
     "albert": (AlbertConfig(**SIZES, **SPREAD, embedding_size=32), train_unigram, ALBERT_SPECIAL, ["query", "value"]),
 }
+TOKENIZERS = {  # BERT's gives token types
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "albert": "AlbertTokenizer",
+}
 SENTENCE = "the train was late again , and nobody told us why . we had to wait for two hours in rain ! thanks"
+needs_packages = pytest.mark.skipif(
+    "CI" not in os.environ and not all(find_spec(name) for name in writing.ONNX_PACKAGES),
+    reason="requirements-export.txt is not installed",
+)
+EVERY_FORMAT = [pytest.param(format, marks=[] if format == "safetensors" else [needs_packages]) for format in FORMATS]
 TEXT = "we had to wait for two hours, thanks"
 LABELS = ["bad", "good", "odd"]
 ANSWERS: dict[TaskType, dict[str, Any]] = {
@@ -67,7 +81,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [" ".join(random.choice(SENTENCE.split(), 12)) for _ in range(200)]
     torch.manual_seed(0)
     for name, (config, train_tokenizer, special, _targets) in FAMILIES.items():
-        save_model(folder / name, config, train_tokenizer(texts), special, "PreTrainedTokenizerFast")
+        save_model(folder / name, config, train_tokenizer(texts), special, TOKENIZERS[name])
     return folder
 
 
@@ -101,7 +115,7 @@ def make_model(bases: Path, task: TaskType, family: str = "bert", text_pairs: bo
         "max_length": 40,
         "id2label": dict(enumerate(names)),
         "text_pairs": text_pairs,
-        "token_types": family in ("bert", "albert"),
+        "token_types": has_token_types(base.config) and "token_type_ids" in tokenizer.model_input_names,
         "answers": ANSWERS[task],
     }
     (folder / "lorasite.json").write_text(json.dumps(facts))
@@ -137,7 +151,7 @@ def not_written(folder: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EVERY_FORMAT)
 def test_exported_files_answer_as_the_served_model_and_plain_peft(task, format, bases, tmp_path, monkeypatch):
     final_model = make_model(bases, task)
     check = export_model(final_model, tmp_path / "out", format, base_models_dir=bases)
@@ -171,7 +185,7 @@ def test_exported_files_answer_as_the_served_model_and_plain_peft(task, format, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EVERY_FORMAT)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pairs_are_answered_by_the_exported_files_of_every_family(family, format, bases, tmp_path, monkeypatch):
     final_model = make_model(bases, "sequence_classification", family, text_pairs=True)
@@ -272,6 +286,21 @@ def test_command_prints_the_figures_or_the_reason(bases, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
     assert main([*arguments, "--check", str(tmp_path / "gone.txt")]) == 1
     assert "cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named_before_anything_is_computed(bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "find_spec", lambda name: None)
+    with pytest.raises(ExportRefusedError, match="onnx, onnxruntime, onnxscript"):
+        export_model(tmp_path / "none", tmp_path / "out", "onnx", base_models_dir=bases)
+
+
+@needs_packages
+@pytest.mark.slow
+def test_weights_too_large_for_one_onnx_file_get_a_second_one(bases, tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.export.onnx_files.LARGEST_FILE", 1000)
+    final_model = make_model(bases, "regression")
+    assert export_model(final_model, tmp_path / "out", "onnx", base_models_dir=bases).largest_change <= 1e-3
+    assert (tmp_path / "out/model.onnx.data").stat().st_size > 100_000
 
 
 @pytest.mark.process
