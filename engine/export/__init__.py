@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from engine.export.comparison import ExportCheck
 
-Format = Literal["safetensors", "onnx"]
+Format = Literal["safetensors", "onnx", "onnx-int8"]
 
 __all__ = ["Format", "export_model"]
 
@@ -29,7 +29,7 @@ def export_model(
     """Write a final model to a new folder, load it again and compare its answers with those of serving.
 
     format: "safetensors" is the base model with the adapter merged, for transformers; "onnx" is the
-        same as a graph.
+        same as a graph, and "onnx-int8" that graph with its weights in 8 bits, whose answers are measured, not limited.
     texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; random tokens of
         varied lengths without them.
 

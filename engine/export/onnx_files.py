@@ -69,6 +69,36 @@ def write_onnx(model: PreTrainedModel, folder: Path, token_types: bool) -> None:
     program.save(folder / ONNX_FILE, external_data=size > LARGEST_FILE)
 
 
+def quantize_onnx(folder: Path) -> None:
+    """Replace model.onnx by one with weights in int8; activations are rounded as they come, each batch by its own range.
+
+    Weights get 7 bits: sums of two products of 8 bits overflow on CPUs without VNNI.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # deferred: takes a second
+
+    logging.getLogger().addFilter(_is_no_advice)
+    precise = folder / f"fp32-{ONNX_FILE}"
+    (folder / ONNX_FILE).rename(precise)
+    external = (folder / f"{ONNX_FILE}.data").is_file()
+    try:
+        quantize_dynamic(
+            precise,
+            folder / ONNX_FILE,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=external,
+        )
+    finally:
+        logging.getLogger().removeFilter(_is_no_advice)
+    precise.unlink()
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """Return whether a log record is not the advice to preprocess the graph, which torch's exporter has done."""
+    return "pre-processing" not in record.getMessage()
+
+
 class OnnxForward:
     """The forward pass of an ONNX file on the CPU."""
 

@@ -41,6 +41,7 @@ PROBLEM_TYPES: dict[TaskType, ProblemType] = {
     "multi_label_classification": "multi_label_classification",
     "regression": "regression",
 }
+FP32_LIMITS = {"equal_answers": SMALLEST_SHARE, "largest_change": LARGEST_CHANGE}
 NOT_COPIED = {WEIGHTS, SETTINGS, MANIFEST, "README.md"}
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -65,7 +66,8 @@ def write_export(
             model = merge(final_model, base_models_dir, served)
             write_files(model, final_model, draft, format, served.info)
             check = compare(served, load_exported(draft, format), compared, format)
-            require_equal(check)
+            if format != "onnx-int8":
+                require_equal(check)
             write_json(draft / "export.json", describe(final_model, served.info, check))
             write_readme(draft, served, check)
             checks.append(check)
@@ -118,10 +120,12 @@ def write_files(model: PreTrainedModel, final_model: Path, folder: Path, format:
     if format == "safetensors":
         model.save_pretrained(folder)
         return
-    from engine.export.onnx_files import write_onnx  # deferred: may not be installed
+    from engine.export.onnx_files import quantize_onnx, write_onnx  # deferred: may not be installed
 
     model.config.save_pretrained(folder)
     write_onnx(model, folder, info.text_pairs and info.token_types)
+    if format == "onnx-int8":
+        quantize_onnx(folder)
 
 
 def describe(final_model: Path, info: ModelInfo, check: ExportCheck) -> dict[str, Any]:
@@ -136,5 +140,5 @@ def describe(final_model: Path, info: ModelInfo, check: ExportCheck) -> dict[str
         "adapter_hash": file_hash(final_model / WEIGHTS),
         "packages": {name: version(name) for name in packages},
         "check": asdict(check),
-        "limits": {"equal_answers": SMALLEST_SHARE, "largest_change": LARGEST_CHANGE},
+        "limits": None if check.format == "onnx-int8" else FP32_LIMITS,
     }

@@ -39,7 +39,7 @@ from testing.small_models import (
 )
 
 TASKS: tuple[TaskType, ...] = get_args(TaskType)
-FORMATS: tuple[Format, ...] = get_args(Format)
+FP32_FORMATS: tuple[Format, ...] = ("safetensors", "onnx")
 SPREAD: dict[str, Any] = {"initializer_range": 0.2}  # so that answers differ from text to text
 FAMILIES: dict[str, tuple[Any, Any, dict[str, str], list[str]]] = {
     "bert": (BertConfig(**SIZES, **SPREAD), train_wordpiece, BERT_SPECIAL, ["query", "value"]),
@@ -63,7 +63,9 @@ needs_packages = pytest.mark.skipif(
     "CI" not in os.environ and not all(find_spec(name) for name in writing.ONNX_PACKAGES),
     reason="requirements-export.txt is not installed",
 )
-EVERY_FORMAT = [pytest.param(format, marks=[] if format == "safetensors" else [needs_packages]) for format in FORMATS]
+EVERY_FORMAT = [
+    pytest.param(format, marks=[] if format == "safetensors" else [needs_packages]) for format in FP32_FORMATS
+]
 TEXT = "we had to wait for two hours, thanks"
 LABELS = ["bad", "good", "odd"]
 ANSWERS: dict[TaskType, dict[str, Any]] = {
@@ -292,6 +294,24 @@ def test_missing_packages_are_named_before_anything_is_computed(bases, tmp_path,
     monkeypatch.setattr(writing, "find_spec", lambda name: None)
     with pytest.raises(ExportRefusedError, match="onnx, onnxruntime, onnxscript"):
         export_model(tmp_path / "none", tmp_path / "out", "onnx", base_models_dir=bases)
+
+
+@needs_packages
+@pytest.mark.slow
+def test_int8_weights_are_smaller_and_their_change_is_measured(bases, tmp_path, monkeypatch, capsys):
+    final_model = make_model(bases, "sequence_classification")
+    export_model(final_model, tmp_path / "fp32", "onnx", base_models_dir=bases, texts=[TEXT])
+    command = [str(final_model), str(tmp_path / "out"), "--format", "onnx-int8", "--base-models", str(bases)]
+    assert main(command) == 0
+    facts = json.loads((tmp_path / "out/export.json").read_text())
+    change = facts["check"]["largest_change"]
+    assert 1e-5 < change < 0.2 and facts["check"]["equal_answers"] > 0.9 and facts["limits"] is None
+    assert f"by more than {change:.2g}." in capsys.readouterr().out
+    sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("out", "fp32")]
+    assert sizes[0] < 0.7 * sizes[1] and not list((tmp_path / "out").glob("fp32*"))
+    program = run_program(tmp_path / "out", monkeypatch, TEXT)
+    expected = (plain_logits(final_model, bases, TEXT) / 1.7).softmax(-1)
+    assert program["probabilities"][0] == pytest.approx(expected.numpy(), abs=2 * change)
 
 
 @needs_packages
