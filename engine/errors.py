@@ -104,6 +104,24 @@ class CheckpointDamagedError(EngineError):
     code = "checkpoint_damaged"
 
 
+class ExportRefusedError(EngineError):
+    """What was asked for can't be exported: the target is taken, a package is missing, or there are no texts to compare."""
+
+    code = "export_refused"
+
+
+class ExportFailedError(EngineError):
+    """The model can't be written in this format."""
+
+    code = "export_failed"
+
+
+class ExportDiffersError(EngineError):
+    """The exported files do not answer as the model does."""
+
+    code = "export_differs"
+
+
 class DiskError(EngineError):
     """A file could not be written or read; what was saved before is kept, unless its folder is gone."""
 

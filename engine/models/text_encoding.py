@@ -97,7 +97,7 @@ def prepare_encoding(folder: Path, name: str, longest_wanted: int) -> TextEncodi
     Raises BaseModelUnavailableError if its tokenizer is missing, can't be loaded or does not fit the model.
     """
     tokenizer = load_tokenizer(folder, name, split_special_tokens=True)
-    config = _load_config(folder, name)
+    config = load_config(folder, name)
     _refuse_ids_without_embedding(tokenizer, config, name)
     limits = [limit for limit in (tokenizer.model_max_length, longest_text(config)) if limit is not None]
     max_length = min(longest_wanted, *limits)
@@ -163,7 +163,8 @@ def set_padding_id(model: PreTrainedModel, padding_id: int) -> None:
     model.config.get_text_config().pad_token_id = padding_id
 
 
-def _load_config(folder: Path, name: str) -> PretrainedConfig:
+def load_config(folder: Path, name: str) -> PretrainedConfig:
+    """Return a model's config.json as transformers reads it. Raises BaseModelUnavailableError."""
     from transformers import AutoConfig  # deferred: takes seconds
 
     try:

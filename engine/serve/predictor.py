@@ -115,7 +115,7 @@ class Predictor:
         WrongInputError if it was trained on pairs and gets single texts or the other way round, PredictionFailedError if it
         has no answer to one of the texts.
         """
-        with self._loaded(folder) as loaded, answer_errors():
+        with self.loaded(folder) as loaded, answer_errors():
             started = time.perf_counter()
             encoded = loaded.encode(texts, text_pairs)
             tokenized = time.perf_counter()
@@ -134,7 +134,7 @@ class Predictor:
 
         (texts, outputs) or, of a model that finds entities, (tokens that count, outputs), text by text.
         """
-        with self._loaded(folder) as loaded, answer_errors():
+        with self.loaded(folder) as loaded, answer_errors():
             encoded = loaded.encode(texts, text_pairs)
             outputs = loaded.model.outputs(encoded.rows(loaded.adapter))
         require_finite(outputs)
@@ -150,13 +150,13 @@ class Predictor:
         """
         from engine.serve.integrated_gradients import explain_by_gradients  # deferred: imports torch
 
-        with self._loaded(folder) as loaded:
+        with self.loaded(folder) as loaded:
             loaded.require_input(None if text_pair is None else [text_pair])
             is_shared = loaded.adapter is not None
         if not self._explaining.acquire(timeout=self.cache.patience):
             raise BusyError("Another explanation is being computed.", self.cache.patience)
         try:
-            with self._loaded(folder, merged=is_shared) as loaded, answer_errors(), one_core():
+            with self.loaded(folder, merged=is_shared) as loaded, answer_errors(), one_core():
                 model: Any = loaded.model
                 return explain_by_gradients(model, loaded.tokenizer, loaded.info, text, outputs, text_pair)
         finally:
@@ -164,7 +164,7 @@ class Predictor:
 
     def load_model(self, folder: Path) -> str:
         """Load a model unless it is in memory; return the name of its base model."""
-        with self._loaded(folder) as loaded:
+        with self.loaded(folder) as loaded:
             return loaded.info.base_model
 
     def state(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Predictor:
         }
 
     @contextmanager
-    def _loaded(self, folder: Path, merged: bool = False) -> Iterator[LoadedModel]:
+    def loaded(self, folder: Path, merged: bool = False) -> Iterator[LoadedModel]:
         """Give the model, in memory until the block is left. A folder that is broken in any way is ModelUnreadableError.
 
         merged: give a copy that shares nothing, even if the model could share its base model.

@@ -1,0 +1,42 @@
+"""Export a final model to files that need neither Lorasite nor PEFT. docs/engine.md shows how to use it.
+
+Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from engine.export.comparison import ExportCheck
+
+Format = Literal["safetensors", "onnx", "onnx-int8"]
+
+__all__ = ["Format", "export_model"]
+
+
+def export_model(
+    final_model: Path,
+    target: Path,
+    format: Format,
+    *,
+    base_models_dir: Path | None = None,
+    texts: Sequence[str] | None = None,
+    text_pairs: Sequence[str] | None = None,
+) -> ExportCheck:
+    """Write a final model to a new folder, load it again and compare its answers with those of serving.
+
+    format: "safetensors" is the base model with the adapter merged, for transformers; "onnx" is the
+        same as a graph, and "onnx-int8" that graph with its weights in 8 bits, whose answers are measured, not limited.
+    texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; random tokens of
+        varied lengths without them.
+
+    The folder is there as a whole or not at all. Raises ExportRefusedError before anything is computed,
+    ExportFailedError if the model can't be written in this format, ExportDiffersError if fp32 files answer otherwise,
+    ModelUnreadableError if the final model can't be loaded, DiskError.
+    """
+    from engine.export.writing import write_export  # deferred: imports torch
+
+    return write_export(final_model, target, format, base_models_dir, texts, text_pairs)

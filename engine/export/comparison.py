@@ -1,0 +1,143 @@
+"""Compare the answers of exported files with those of the model that is served, text by text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.errors import ExportDiffersError, ExportRefusedError
+from engine.models.text_encoding import load_tokenizer
+from engine.serve.answers import Answer, EntitiesPrediction, LabelsPrediction, Prediction
+from engine.serve.model_files import ModelInfo
+from engine.serve.predictor import LoadedModel, require_finite
+
+BATCH = 16  # rows
+LARGEST_CHANGE = 1e-3  # of a probability, in fp32
+SMALLEST_SHARE = 0.999  # of texts with the same labels, in fp32
+RANDOM_TEXTS = 200
+TEXT_OF_TWO = 2  # one text, or the two of a pair
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCheck:
+    """How exported files answered some texts beside the served model.
+
+    equal_answers: share of texts with the same label, labels or entities, 0 to 1; None for scores.
+    largest_change: of a probability, or of a score in standard deviations of the training scores.
+    """
+
+    format: str
+    texts: int
+    equal_answers: float | None
+    largest_change: float
+
+    @property
+    def sentence(self) -> str:
+        """Return the figures as a sentence."""
+        if self.equal_answers is None:
+            return (
+                f"Scores of {self.texts:,} texts changed by at most {self.largest_change:.2g} standard deviations of "
+                "the training scores."
+            )
+        return (
+            f"{self.equal_answers:.2%} of {self.texts:,} texts have the same labels, and no probability changed by more "
+            f"than {self.largest_change:.2g}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedTexts:
+    """Texts that both models answer; text_pairs: the second text of each if the model takes pairs."""
+
+    texts: list[str]
+    text_pairs: list[str] | None
+
+
+def choose_texts(
+    folder: Path, info: ModelInfo, texts: Sequence[str] | None, text_pairs: Sequence[str] | None
+) -> ComparedTexts:
+    """Return the given texts, or random ones. Raises ExportRefusedError if the given ones do not fit the model."""
+    if texts is None:
+        chosen = random_texts(folder, info.max_length, TEXT_OF_TWO * RANDOM_TEXTS)
+        return ComparedTexts(chosen[:RANDOM_TEXTS], chosen[RANDOM_TEXTS:] if info.text_pairs else None)
+    if not texts:
+        raise ExportRefusedError("There is no text to compare answers on. Give at least one, or none at all.")
+    if info.text_pairs != (text_pairs is not None) or (text_pairs is not None and len(text_pairs) != len(texts)):
+        wanted = "pairs of texts" if info.text_pairs else "single texts"
+        raise ExportRefusedError(f"The model was trained on {wanted}. Give such texts to compare answers on.")
+    return ComparedTexts(list(texts), None if text_pairs is None else list(text_pairs))
+
+
+def random_texts(folder: Path, max_length: int, count: int) -> list[str]:
+    """Return texts of random tokens, many of them short and some longer than the model reads; always the same."""
+    tokenizer = load_tokenizer(folder, "the model")
+    special = set(tokenizer.all_special_ids)
+    ids = np.array([number for number in range(len(tokenizer)) if number not in special])
+    random = np.random.default_rng(0)
+    lengths = np.exp(random.uniform(0, math.log(1.5 * max_length), count)).astype(int)
+    return [str(tokenizer.decode(random.choice(ids, length).tolist())) for length in lengths]
+
+
+def compare(served: LoadedModel, exported: LoadedModel, compared: ComparedTexts, format: str) -> ExportCheck:
+    """Return how much the exported model's answers differ. Raises PredictionFailedError if one has no finite output."""
+    expected, expected_numbers = _answer(served, compared)
+    actual, actual_numbers = _answer(exported, compared)
+    changes = np.abs(actual_numbers - expected_numbers)
+    equal = [_choice(one) == _choice(other) for one, other in zip(actual, expected, strict=True)]
+    share = None if served.info.task == "regression" else float(np.mean(equal))
+    return ExportCheck(format, len(compared.texts), share, float(changes.max(initial=0.0)))
+
+
+def require_equal(check: ExportCheck) -> None:
+    """Raise ExportDiffersError if fp32 files answer otherwise than the model.
+
+    A single text may have another label: its probability may lie on a threshold, or two of them may be equal.
+    """
+    different = 0 if check.equal_answers is None else round((1 - check.equal_answers) * check.texts)
+    too_many = different > max(1, (1 - SMALLEST_SHARE) * check.texts)
+    if check.largest_change <= LARGEST_CHANGE and not too_many:
+        return
+    raise ExportDiffersError(
+        f"The exported files do not answer as the model does, so they were removed. {check.sentence} Allowed are "
+        f"{SMALLEST_SHARE:.1%} and {LARGEST_CHANGE:g}. Export to another format, or use the adapter with PEFT.",
+        equal_answers=check.equal_answers,
+        largest_change=check.largest_change,
+    )
+
+
+@torch.inference_mode()
+def _answer(model: LoadedModel, compared: ComparedTexts) -> tuple[list[Answer], np.ndarray]:
+    """Return the answers, and the numbers behind them: probabilities, or scores in standard deviations."""
+    encoded = model.encode(compared.texts, compared.text_pairs)
+    rows = encoded.rows(model.adapter)
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    outputs = [output for batch in batches for output in model.model.outputs(batch)]
+    require_finite(outputs)
+    answers = encoded.answers(outputs, model.info)
+    if model.info.task == "token_classification":
+        return answers, encoded.logits(outputs).softmax(-1).numpy()
+    if model.info.task == "regression":
+        return answers, encoded.logits(outputs).numpy()  # scores are standardised for training
+    return answers, np.array([_probabilities(answer) for answer in answers])
+
+
+def _probabilities(answer: Answer) -> tuple[float, ...]:
+    assert isinstance(answer, Prediction | LabelsPrediction)
+    return answer.probabilities
+
+
+def _choice(answer: Answer) -> Any:
+    """Return what an answer says, without its numbers."""
+    if isinstance(answer, Prediction):
+        return answer.label
+    if isinstance(answer, LabelsPrediction):
+        return answer.chosen
+    if isinstance(answer, EntitiesPrediction):
+        return [(entity.start, entity.end, entity.label) for entity in answer.entities]
+    return None
