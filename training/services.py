@@ -35,6 +35,8 @@ from .sources import check_base_model
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
 
+LONGEST_COLUMN_NAME = 200  # characters, as the configuration allows
+
 
 def parse_config(data: Mapping[str, Any] | str, user: User | None = None) -> RunConfig:
     """Return a mapping or YAML text as a RunConfig; raise Invalid, which names every field at fault.
@@ -68,7 +70,10 @@ def fill_in_task(data: Mapping[str, Any], user: User) -> dict[str, Any]:
         return filled
     filled.setdefault("task", version.task_type)
     section = data.get("data", {})
-    if version.has_pairs or section.get("text_pair_column"):
+    column = section.get("text_pair_column")
+    # As for the other columns, the stored name replaces one that is given; what can't be a name is left to be refused.
+    is_name = isinstance(column, str) and 0 < len(column) <= LONGEST_COLUMN_NAME
+    if is_name or (column is None and version.has_pairs):
         filled["data"] = {**section, "text_pair_column": version.run_columns["text_pair_column"]}
     return filled
 

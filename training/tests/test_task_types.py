@@ -120,6 +120,16 @@ def test_labels_that_are_numbers_may_be_learned_as_scores(member, store):
     assert services.submit(user=member, config=config).experiment.config["task"] == "regression"
 
 
+@pytest.mark.parametrize("column", ["", 3, [], False, "x" * 201])
+def test_name_of_a_second_column_that_is_no_name_is_refused(column, member, store):
+    version = store("plain", rows_of(["good", "bad"]), kind="labels")
+    config = config_for(version)
+    config["data"]["text_pair_column"] = column
+    with pytest.raises(InvalidError) as caught:
+        services.parse_config(config, member)
+    assert [problem["field"] for problem in caught.value.problems] == ["data.text_pair_column"]
+
+
 def test_spans_of_one_label_are_learned_as_entities(member, store):
     spans = json.dumps([{"start": 0, "end": 4, "label": "word"}])
     version = store("marked", [row | {"label": spans} for row in rows_of(["good"])], kind="spans")
