@@ -37,6 +37,7 @@ def load(predictor: Predictor, folder: Path) -> LoadedModel:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sample", "roberta-base"])
 def test_pairs_and_single_texts_of_other_adapters_are_answered_as_alone(small_bases, tmp_path, name):
     """The sample base model, a BERT, has token types for the second text; RoBERTa has none."""

@@ -114,6 +114,7 @@ def small_bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LONG = "I have been waiting for two hours and nobody came to help me, which is a pity. " * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sample", "distilbert-base-uncased", "roberta-base", "albert-base-v2"])
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["shared", "merged"])
 def test_gradients_of_every_architecture_sum_up_to_the_answer(small_bases, tmp_path, name, lora):

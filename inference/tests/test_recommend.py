@@ -207,6 +207,7 @@ def test_models_of_several_labels_are_measured_by_rows_with_all_labels_right(mem
     assert "All labels right in" in measured[nothing].reason and Measurement.objects.count() == 2
 
 
+@pytest.mark.slow
 def test_models_of_scores_are_ranked_by_their_error_and_only_those_that_read_the_same_texts(member, tmp_path, api):
     scores = [n % 5 + 0.5 * (n % 2) for n in range(96)]
     texts = [f"The thing of day {n} was fine {'very ' * (n % 7)}much." for n in range(96)]
