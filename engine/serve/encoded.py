@@ -69,10 +69,10 @@ class EncodedWindows:
         """Return the entities of each text."""
         from engine.data.entity_tags import find_entities  # deferred: imports scipy
 
-        found = find_entities(self.logits(outputs).numpy(), self.windows)
+        decoded = find_entities(self.logits(outputs).numpy(), self.windows)
         entities: list[list[EntityAnswer]] = [[] for _text in self.texts]
         for (row, start, end, label), probability in zip(
-            found.entities.tolist(), found.probabilities.tolist(), strict=True
+            decoded.entities.tolist(), decoded.probabilities.tolist(), strict=True
         ):
             text = self.texts[row][start:end]
             entities[row].append(EntityAnswer(text, start, end, info.labels[label], probability))

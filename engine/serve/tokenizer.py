@@ -124,11 +124,11 @@ class ServedTokenizer:
             [text], max_length, None if text_pair is None else [text_pair]
         )
         places: list[TokenPlace | None] = []
-        found = 0
+        own_tokens = 0  # of both texts, without special ones
         for is_special, (start, end) in zip(encoding.special_tokens_mask, encoding.offsets, strict=True):
             # What the encoding itself says of the first text is wrong once it was joined with a second one.
-            places.append(None if is_special else (int(found >= length), start, end))
-            found += not is_special
+            places.append(None if is_special else (int(own_tokens >= length), start, end))
+            own_tokens += not is_special
         return places
 
     def _encode_fast(

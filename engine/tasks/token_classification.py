@@ -147,12 +147,12 @@ class Task(TextTask):
         of_token = _token_losses(logits, part.tags)
         lengths = np.diff(part.windows.text_starts).clip(1)
         losses = np.bincount(part.windows.text_of_counted(), weights=of_token, minlength=len(texts)) / lengths
-        found = find_entities(logits, part.windows)
+        decoded = find_entities(logits, part.windows)
         worst = []
         for row in np.argsort(-losses, kind="stable")[:WORST_ROWS].tolist():
-            is_own = found.entities[:, ROW] == row
-            predicted = self._spans(found.entities[is_own])
-            for span, probability in zip(predicted, found.probabilities[is_own].tolist(), strict=True):
+            is_own = decoded.entities[:, ROW] == row
+            predicted = self._spans(decoded.entities[is_own])
+            for span, probability in zip(predicted, decoded.probabilities[is_own].tolist(), strict=True):
                 span["probability"] = probability
             true = self._spans(part.entities[part.entities[:, ROW] == row])
             worst.append({"text": texts[row], "entities": true, "predicted": predicted, "loss": float(losses[row])})

@@ -77,28 +77,28 @@ def test_parts_of_one_character_are_one_entity_and_not_two():
     windows = byte_windows()
     tagged = tag_tokens(entities_of((0, 0, 1, 0), (0, 1, 2, 1)), windows)
     assert tagged.tags.tolist() == [BX, IX, IX, BY] and tagged.inexact == 1
-    found = find_entities(20.0 * np.eye(5)[[BX, BX, BY, BY]], windows)
-    assert found.entities.tolist() == [[0, 0, 1, 0], [0, 1, 2, 1]]
+    decoded = find_entities(20.0 * np.eye(5)[[BX, BX, BY, BY]], windows)
+    assert decoded.entities.tolist() == [[0, 0, 1, 0], [0, 1, 2, 1]]
 
 
 def test_neighbouring_entities_of_one_label_stay_apart():
     windows = word_windows(["a b c d"])
-    found = find_entities(20.0 * np.eye(5)[[BX, BX, IX, BY]], windows)
-    assert found.entities.tolist() == [[0, 0, 1, 0], [0, 2, 5, 0], [0, 6, 7, 1]]
+    decoded = find_entities(20.0 * np.eye(5)[[BX, BX, IX, BY]], windows)
+    assert decoded.entities.tolist() == [[0, 0, 1, 0], [0, 2, 5, 0], [0, 6, 7, 1]]
 
 
 def test_entity_ends_with_its_text():
     windows = word_windows(["a b", "c d"])
-    found = find_entities(20.0 * np.eye(5)[[OUT, BX, IX, IX]], windows)
-    assert found.entities.tolist()[0] == [0, 2, 3, 0]  # the next text begins with what can't begin one
-    assert found.entities[:, 0].tolist() == [0, 1]
+    decoded = find_entities(20.0 * np.eye(5)[[OUT, BX, IX, IX]], windows)
+    assert decoded.entities.tolist()[0] == [0, 2, 3, 0]  # the next text begins with what can't begin one
+    assert decoded.entities[:, 0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_tags_are_the_likeliest_of_all_valid_ones(seed):
     windows = word_windows(["a b c d e", "f", "g h"])
     logits = np.random.default_rng(seed).normal(size=(8, 5)) * 2
-    found = find_entities(logits, windows)
+    decoded = find_entities(logits, windows)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     best: list[int] = []
     for start, end in ((0, 5), (5, 6), (6, 8)):
@@ -106,7 +106,7 @@ def test_tags_are_the_likeliest_of_all_valid_ones(seed):
         candidates = [tags for tags in product(range(5), repeat=len(part)) if is_valid(tags)]
         best += max(candidates, key=lambda tags: sum(part[i, tag] for i, tag in enumerate(tags)))
     again = find_entities(20.0 * np.eye(5)[best], windows)
-    assert found.entities.tolist() == again.entities.tolist()
+    assert decoded.entities.tolist() == again.entities.tolist()
 
 
 def is_valid(tags: tuple[int, ...]) -> bool:
@@ -117,9 +117,9 @@ def is_valid(tags: tuple[int, ...]) -> bool:
 def test_probability_is_that_of_the_least_certain_token_to_be_of_the_label():
     windows = word_windows(["a b c"])
     probabilities = np.array([[0.1, 0.6, 0.2, 0.05, 0.05], [0.2, 0.1, 0.5, 0.1, 0.1], [0.96, 0.01, 0.01, 0.01, 0.01]])
-    found = find_entities(np.log(probabilities), windows)
-    assert found.entities.tolist() == [[0, 0, 3, 0]]
-    assert found.probabilities == pytest.approx([0.6])
+    decoded = find_entities(np.log(probabilities), windows)
+    assert decoded.entities.tolist() == [[0, 0, 3, 0]]
+    assert decoded.probabilities == pytest.approx([0.6])
 
 
 def test_longest_of_overlapping_entities_is_learned_and_the_rest_counted():

@@ -144,10 +144,10 @@ def test_entities_come_back_exactly_from_their_tags(tokenizer, max_length):
     texts, entities = read_marked(MARKED)
     windows = cut_into_windows(texts, tokenizer, max_length)
     tagged = tag_tokens(entities, windows)
-    found = find_entities(certain_logits(tagged.tags), windows)
-    shown = [(texts[row][start:end], LABELS[label]) for row, start, end, label in found.entities]
+    decoded = find_entities(certain_logits(tagged.tags), windows)
+    shown = [(texts[row][start:end], LABELS[label]) for row, start, end, label in decoded.entities]
     assert shown == [(texts[row][start:end], LABELS[label]) for row, start, end, label in entities]
-    assert found.entities.tolist() == entities.tolist() and tagged.inexact == 0
+    assert decoded.entities.tolist() == entities.tolist() and tagged.inexact == 0
 
 
 @pytest.mark.parametrize("max_length", [12, 30, 64])
@@ -216,9 +216,9 @@ def test_templates_come_back_exactly_from_the_sample_tokenizer():
     selected = select_learnable(texts, entities)
     windows = cut_into_windows(texts, sample_wordpiece(), 16)
     tagged = tag_tokens(selected.entities, windows)
-    found = find_entities(certain_logits(tagged.tags, len(tag_names(labels))), windows)
+    decoded = find_entities(certain_logits(tagged.tags, len(tag_names(labels))), windows)
     # 台北 and the like are no words of the English vocabulary: neighbouring unknown characters stay apart.
-    assert tagged.inexact == 0 and found.entities.tolist() == entities.tolist()
+    assert tagged.inexact == 0 and decoded.entities.tolist() == entities.tolist()
 
 
 def test_special_tokens_and_white_space_never_count():

@@ -113,9 +113,9 @@ def task_of(config: RunConfig, data: Path) -> Task:
 
 
 def gradients(task: Task) -> dict[str, torch.Tensor]:
-    found = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
+    by_name = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
     task.model.zero_grad()
-    return found
+    return by_name
 
 
 EXACT: dict[str, dict[str, Any]] = {"lora": {"lora_dropout": 0.0}, "training": {"precision": "fp32"}}

@@ -99,7 +99,7 @@ def test_answers_and_requests_are_those_of_the_schema(models, api, member):
     schema = SchemaGenerator().get_schema(request=None, public=True)
     operation = schema["paths"]["/api/predict"]["post"]
     resolved = {"components": schema["components"]}
-    asked = resolved | operation["requestBody"]["content"]["application/json"]["schema"]
+    request_schema = resolved | operation["requestBody"]["content"]["application/json"]["schema"]
     answered = resolved | operation["responses"]["200"]["content"]["application/json"]["schema"]
     for body in (
         {"text": "a day", "model": "single"},
@@ -109,12 +109,12 @@ def test_answers_and_requests_are_those_of_the_schema(models, api, member):
         {"texts": [PAIR, PAIR], "model": "pairs"},
         PAIR | {"model": "pair-score"},
     ):
-        jsonschema.validate(body, asked)
+        jsonschema.validate(body, request_schema)
         jsonschema.validate(api(member).post("/api/predict", body, format="json").json(), answered)
     for body, _field, message in REFUSED:
         if "two texts" not in message and "reads one" not in message and "urrogate" not in message:
             with pytest.raises(jsonschema.ValidationError):
-                jsonschema.validate(body, asked)
+                jsonschema.validate(body, request_schema)
 
 
 def test_calibrated_model_that_is_never_sure_enough_is_not_confident(models, post):

@@ -45,8 +45,8 @@ def several_labels() -> pl.DataFrame:
     rows = []
     for n in range(192):
         chosen = [name for bit, name in enumerate(names) if n >> bit & 1]
-        said = " and ".join(WORDS[name] for name in chosen) or "was just as we had hoped"
-        rows.append((f"The {THINGS[n % 7]} of day {n} {said}.", ";".join(chosen)))
+        complaint = " and ".join(WORDS[name] for name in chosen) or "was just as we had hoped"
+        rows.append((f"The {THINGS[n % 7]} of day {n} {complaint}.", ";".join(chosen)))
     return pl.DataFrame(rows, schema=["text", "labels"], orient="row")
 
 
