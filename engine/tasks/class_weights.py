@@ -5,11 +5,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+import numpy as np
+
 from engine.config import Problem
 from engine.errors import ConfigError
 
 FIELD = "training.class_weights"
 MOST_SHOWN = 10  # labels in a message
+
+
+def label_weights(setting: str | Mapping[str, float], labels: list[str], counts: np.ndarray) -> np.ndarray | None:
+    """Return the weight of each label in the loss by training.class_weights: (labels,) float32; None if all are 1.
+
+    counts: how often each label occurs in the training rows, (labels,). balanced gives all labels the same weight together.
+
+    Raises ConfigError as `weights_by_label`.
+    """
+    if isinstance(setting, str):
+        if setting == "none":
+            return None
+        counts = counts.clip(1)
+        return (counts.sum() / (len(counts) * counts)).astype(np.float32)
+    return np.array(weights_by_label(setting, labels), dtype=np.float32)
 
 
 def weights_by_label(setting: Mapping[str, float], labels: list[str]) -> list[float]:

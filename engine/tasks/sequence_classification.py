@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from engine.data.labelled_rows import Split
 from engine.tasks.calibration import softmax_calibration
-from engine.tasks.class_weights import weights_by_label
+from engine.tasks.class_weights import label_weights
 from engine.tasks.focal_loss import focal_cross_entropy
 from engine.tasks.linear_baseline import linear_accuracy
 from engine.tasks.metrics import classification_metrics, majority_accuracy, worst_rows
@@ -27,13 +27,9 @@ class Task(TextTask):
     def prepare_labels(self) -> None:
         """Compute the weight of each label in the loss."""
         self.calibration = {}
-        setting = self.config.training.class_weights
-        self.class_weights = None
-        if isinstance(setting, dict):
-            self.class_weights = torch.tensor(weights_by_label(setting, self.rows.labels))
-        elif setting == "balanced":
-            counts = np.bincount(self.rows.train.labels, minlength=len(self.rows.labels)).clip(1)
-            self.class_weights = torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32)
+        counts = np.bincount(self.rows.train.labels, minlength=len(self.rows.labels))
+        weights = label_weights(self.config.training.class_weights, self.rows.labels, counts)
+        self.class_weights = None if weights is None else torch.from_numpy(weights)
         # Both, because reading a number from a GPU waits for it.
         self.weights_on_device = None if self.class_weights is None else self.class_weights.to(self.plan.device)
 

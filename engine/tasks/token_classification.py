@@ -20,7 +20,7 @@ from engine.data.entity_windows import Windows, cut_into_windows, tokenizer_with
 from engine.data.labelled_rows import Split
 from engine.data.tokens import Tokens
 from engine.models.loading import HeadKind
-from engine.tasks.class_weights import weights_by_label
+from engine.tasks.class_weights import label_weights
 from engine.tasks.entity_baseline import dictionary_entity_f1
 from engine.tasks.entity_metrics import Entity, entity_f1, entity_metrics
 from engine.tasks.focal_loss import focal_cross_entropy
@@ -71,13 +71,9 @@ class Task(TextTask):
         self.held_out = {"evaluation": _tag_split(self.rows.eval, self.eval_tokens)}
         if self.rows.test and self.test_tokens:
             self.held_out["test"] = _tag_split(self.rows.test, self.test_tokens)
-        setting = self.config.training.class_weights
-        self.tag_weights = None
-        if isinstance(setting, dict):
-            self.tag_weights = _weights_of_tags(np.array(weights_by_label(setting, self.rows.labels)))
-        elif setting == "balanced":
-            counts = np.bincount(self.train.entities[:, LABEL], minlength=len(self.rows.labels)).clip(1)
-            self.tag_weights = _weights_of_tags(counts.sum() / (len(counts) * counts))
+        counts = np.bincount(self.train.entities[:, LABEL], minlength=len(self.rows.labels))
+        weights = label_weights(self.config.training.class_weights, self.rows.labels, counts)
+        self.tag_weights = None if weights is None else _weights_of_tags(weights)
         # Both, because reading a number from a GPU waits for it.
         self.weights_on_device = None if self.tag_weights is None else self.tag_weights.to(self.plan.device)
 
