@@ -55,7 +55,9 @@ class Windows(Tokens):
     @cached_property
     def is_counted(self) -> np.ndarray:
         """Return whether each token counts: (tokens,) bool."""
-        return np.isin(np.arange(len(self.ids)), self.counted)
+        is_counted = np.zeros(len(self.ids), dtype=bool)
+        is_counted[self.counted] = True
+        return is_counted
 
     def counted_of(self, windows: np.ndarray) -> np.ndarray:
         """Return the indexes in `counted` of the tokens of some windows, window by window."""
