@@ -1,7 +1,7 @@
 """Prometheus metrics of predictions, counted in the process that predicts: the web server or `serve`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import Counter, Histogram, disable_created_metrics
@@ -34,7 +34,23 @@ PREDICTIONS.labels("ok")  # so that the series exists before the first predictio
 
 @contextmanager
 def count_predictions(texts: int) -> Iterator[None]:
-    """Count the texts of one request by its outcome: ok, or the code of the error that was raised."""
+    """Count the texts of one request by its outcome, and time it."""
+    with measured_outcome(lambda outcome: PREDICTIONS.labels(outcome).inc(texts), SECONDS):
+        yield
+
+
+@contextmanager
+def count_explanation(method: str) -> Iterator[None]:
+    """Count one explanation by its outcome, and time it."""
+    with measured_outcome(
+        lambda outcome: EXPLANATIONS.labels(method, outcome).inc(), EXPLANATION_SECONDS.labels(method)
+    ):
+        yield
+
+
+@contextmanager
+def measured_outcome(count: Callable[[str], None], seconds: Histogram) -> Iterator[None]:
+    """Count what happens inside of the block by its outcome, ok or the code of the error that was raised, and time it."""
     outcome = "ok"
     started = time.perf_counter()
     try:
@@ -43,25 +59,10 @@ def count_predictions(texts: int) -> Iterator[None]:
         outcome = error.code if isinstance(error, LorasiteError) else "error"
         raise
     finally:
-        PREDICTIONS.labels(outcome).inc(texts)
-        SECONDS.observe(time.perf_counter() - started)
+        count(outcome)
+        seconds.observe(time.perf_counter() - started)
 
 
 def count_answer(task: str, confident: bool | None) -> None:
     """Count one answer by whether it is confident."""
     ANSWERS.labels(task, {True: "yes", False: "no", None: "unknown"}[confident]).inc()
-
-
-@contextmanager
-def count_explanation(method: str) -> Iterator[None]:
-    """Count one explanation by its outcome: ok, or the code of the error that was raised."""
-    outcome = "ok"
-    started = time.perf_counter()
-    try:
-        yield
-    except Exception as error:
-        outcome = error.code if isinstance(error, LorasiteError) else "error"
-        raise
-    finally:
-        EXPLANATIONS.labels(method, outcome).inc()
-        EXPLANATION_SECONDS.labels(method).observe(time.perf_counter() - started)
