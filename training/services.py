@@ -35,47 +35,37 @@ from .sources import check_base_model
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE_NAME = re.compile(r"(?i)\.(csv|tsv|jsonl?|parquet|txt|xlsx|zip|gz)$")
 
-LONGEST_COLUMN_NAME = 200  # characters, as the configuration allows
-
 
 def parse_config(data: Mapping[str, Any] | str, user: User | None = None) -> RunConfig:
     """Return a mapping or YAML text as a RunConfig; raise Invalid, which names every field at fault.
 
-    With a user, what is left out and depends on that person's dataset is filled in.
+    With a user, the task type that is left out and the column of pairs are those of that person's dataset.
     """
     if isinstance(data, str):
         data = read_yaml(data)
+    version = None
     if user is not None and isinstance(data, Mapping):
-        data = fill_in_task(data, user)
+        version = known_version(user, dataset_name_of(data))
+    if version is not None and isinstance(data, Mapping):
+        # Before the configuration is validated, because other settings depend on the task type.
+        data = {"task": version.task_type, **data}
     try:
-        return RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
+        config = RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
     except ConfigError as error:
         problems = [{"field": p.field, "message": p.message, "code": p.code} for p in error.problems]
         raise InvalidError(
             _("Some values of the configuration are invalid; nothing was queued."), problems=problems
         ) from None
+    if version is not None:
+        config.data = config.data.model_copy(update={"text_pair_column": version.run_columns["text_pair_column"]})
+    return config
 
 
-def fill_in_task(data: Mapping[str, Any], user: User) -> dict[str, Any]:
-    """Return a configuration with the task type and the pairs that its dataset asks for, where it leaves out the task type.
-
-    Done before it is validated, because other settings depend on the task type.
-    """
-    filled = dict(data)
-    version = None
-    with suppress(InvalidError):  # `submit` raises it, after the other problems have been reported
-        name = dataset_name_of(data)
-        version = find_stored_version(user, name) if name else None
-    if version is None:
-        return filled
-    filled.setdefault("task", version.task_type)
-    section = data.get("data", {})
-    column = section.get("text_pair_column")
-    # As for the other columns, the stored name replaces one that is given; what can't be a name is left to be refused.
-    is_name = isinstance(column, str) and 0 < len(column) <= LONGEST_COLUMN_NAME
-    if is_name or (column is None and version.has_pairs):
-        filled["data"] = {**section, "text_pair_column": version.run_columns["text_pair_column"]}
-    return filled
+def known_version(user: User, name: str) -> Version | None:
+    """Return the dataset version of this name; None for a dataset of the hub, and for a name that `submit` will refuse."""
+    with suppress(InvalidError):
+        return find_stored_version(user, name) if name else None
+    return None
 
 
 def leave_out_task(config: dict[str, Any], usual: str | None) -> dict[str, Any]:
@@ -94,10 +84,8 @@ def leave_out_task(config: dict[str, Any], usual: str | None) -> dict[str, Any]:
 
 def usual_task_type(user: User, dataset_name: str) -> TaskType | None:
     """Return what a run on this dataset of the person learns unless told otherwise; None if nobody knows."""
-    with suppress(InvalidError):
-        version = find_stored_version(user, dataset_name)
-        return version.task_type if version else None
-    return None
+    version = known_version(user, dataset_name)
+    return version.task_type if version else None
 
 
 def dataset_name_of(data: Mapping[str, Any]) -> str:
