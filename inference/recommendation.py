@@ -203,7 +203,9 @@ def run_measurement(version: ModelVersion, data: Version, rows: Sample, sample: 
 def count_answers(version: ModelVersion, rows: Sample, unseen: list[int], deadline: float) -> AnswerCount:
     """Predict the rows of these indexes until the deadline, and compare the answers with their labels."""
     started = time.monotonic()
-    done, right, error = 0, 0, 0.0
+    done = 0
+    right = 0
+    error = 0.0
     for start in range(0, len(unseen), TEXTS_LIMIT):
         if time.monotonic() > deadline:
             break  # the rows are in random order, so those done are a sample too

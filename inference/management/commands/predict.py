@@ -25,7 +25,8 @@ class Command(JsonOrTextCommand):
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = acting_user(options["user"])
-        text, text_pair = options["text"], options["text_pair"]
+        text = options["text"]
+        text_pair = options["text_pair"]
         text_pairs = None if text_pair is None else [text_pair]
         (answer,) = predict(user=user, texts=[text], text_pairs=text_pairs, model=options["model"])
         first, *lines = FORMATS_BY_TASK[answer["task"]].lines(answer)
