@@ -12,7 +12,23 @@ from work import paths
 from .task_types import METRIC_TITLES, TASK_TYPES, USUAL
 
 
-class Experiment(models.Model):
+class ScoreNames:
+    """Names of the metric that is the `score` of a row with a `task_type`."""
+
+    task_type: str
+
+    @property
+    def score_name(self) -> str:
+        """Return the name of the metric that is the score."""
+        return TASK_TYPES[self.task_type].score
+
+    @property
+    def score_title(self) -> Promise:
+        """Return what pages call the score."""
+        return METRIC_TITLES[self.score_name]
+
+
+class Experiment(ScoreNames, models.Model):
     """The named record of one training. Its status is that of `experiment.task`, a one-to-one of training.Task."""
 
     name = models.CharField(_("name"), max_length=80, unique=True)
@@ -60,21 +76,11 @@ class Experiment(models.Model):
         return self.eval_loss is not None or self.accuracy is not None  # runs of an early release have the latter only
 
     @property
-    def score_name(self) -> str:
-        """Return the name of the metric that is the score."""
-        return TASK_TYPES[self.task_type].score
-
-    @property
-    def score_title(self) -> Promise:
-        """Return what pages call the score."""
-        return METRIC_TITLES[self.score_name]
-
-    @property
     def labels(self) -> list[str]:
         return list(self.metrics.get("labels", []))
 
 
-class RegisteredModel(models.Model):
+class RegisteredModel(ScoreNames, models.Model):
     """A name under which versions of a model are found, shared and used for predictions."""
 
     name = models.CharField(_("name"), max_length=80, unique=True)
@@ -107,18 +113,8 @@ class RegisteredModel(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("experiments:model", args=[self.name])
 
-    @property
-    def score_name(self) -> str:
-        """Return the name of the metric that is the score."""
-        return TASK_TYPES[self.task_type].score
 
-    @property
-    def score_title(self) -> Promise:
-        """Return what pages call the score."""
-        return METRIC_TITLES[self.score_name]
-
-
-class ModelVersion(models.Model):
+class ModelVersion(ScoreNames, models.Model):
     """The model of one run, with files of its own: deleting the run or its data does not change it."""
 
     shared_through = "model"
@@ -161,11 +157,6 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model.name}@{self.number}"
-
-    @property
-    def score_name(self) -> str:
-        """Return the name of the metric that is the score."""
-        return TASK_TYPES[self.task_type].score
 
     @property
     def folder(self) -> Path:
