@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,32 +70,6 @@ class Classes:
         return np.bincount(labels, minlength=len(names))
 
 
-class LabelLists:
-    """Any number of labels per text."""
-
-    skip_reason = "not_a_list"
-    fewest_labels = 2
-
-    def usable(self, cells: pl.Series) -> pl.Series:
-        return _for_each_value(cells, lambda cell: parse_label_list(cell) is not None, pl.Boolean)
-
-    def names(self, cells: pl.Series) -> list[str]:
-        return sort_labels(list({name for cell in cells.unique() for name in parse_label_list(cell) or ()}))
-
-    def to_array(self, cells: pl.Series, names: list[str]) -> np.ndarray:
-        index_of_name = {name: index for index, name in enumerate(names)}
-        labels = np.zeros((len(cells), len(names)), dtype=bool)
-        for row, cell in enumerate(cells):
-            labels[row, [index_of_name[name] for name in parse_label_list(cell) or ()]] = True
-        return labels
-
-    def strata(self, cells: pl.Series) -> pl.Series:
-        return _rarest_labels(cells, lambda cell: parse_label_list(cell) or ())
-
-    def counts(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
-        return labels.sum(axis=0)
-
-
 class Scores:
     """A number per text."""
 
@@ -122,17 +96,41 @@ class Scores:
         return cells.str.strip_chars().cast(pl.Float64, strict=False)
 
 
-class Spans:
-    """Labelled spans of each text."""
+class LabelLists:
+    """Any number of labels per text."""
+
+    skip_reason = "not_a_list"
+    fewest_labels = 2
+
+    def usable(self, cells: pl.Series) -> pl.Series:
+        return _for_each_value(cells, lambda cell: self._labels_of(cell) is not None, pl.Boolean)
+
+    def names(self, cells: pl.Series) -> list[str]:
+        return sort_labels(list({name for cell in cells.unique() for name in self._labels_of(cell) or ()}))
+
+    def to_array(self, cells: pl.Series, names: list[str]) -> np.ndarray:
+        index_of_name = {name: index for index, name in enumerate(names)}
+        labels = np.zeros((len(cells), len(names)), dtype=bool)
+        for row, cell in enumerate(cells):
+            labels[row, [index_of_name[name] for name in self._labels_of(cell) or ()]] = True
+        return labels
+
+    def strata(self, cells: pl.Series) -> pl.Series:
+        return _rarest_labels(cells, self._labels_of)
+
+    def counts(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
+        return labels.sum(axis=0)
+
+    def _labels_of(self, cell: str) -> list[str] | None:
+        """Return the names of the labels in a cell; None if it means nothing."""
+        return parse_label_list(cell)
+
+
+class Spans(LabelLists):
+    """Labelled spans of each text: its labels are those of a list, and each one has a place."""
 
     skip_reason = "no_spans"
     fewest_labels = 1
-
-    def usable(self, cells: pl.Series) -> pl.Series:
-        return _for_each_value(cells, lambda cell: parse_spans(cell) is not None, pl.Boolean)
-
-    def names(self, cells: pl.Series) -> list[str]:
-        return sort_labels(list({label for cell in cells.unique() for _start, _end, label in parse_spans(cell) or ()}))
 
     def to_array(self, cells: pl.Series, names: list[str]) -> np.ndarray:
         index_of_name = {name: index for index, name in enumerate(names)}
@@ -143,11 +141,12 @@ class Spans:
         ]
         return np.array(entities, dtype=np.int64).reshape(-1, 4)
 
-    def strata(self, cells: pl.Series) -> pl.Series:
-        return _rarest_labels(cells, lambda cell: [label for _start, _end, label in parse_spans(cell) or ()])
-
     def counts(self, labels: np.ndarray, names: list[str]) -> np.ndarray:
         return np.bincount(labels[:, 3], minlength=len(names))
+
+    def _labels_of(self, cell: str) -> list[str] | None:
+        spans = parse_spans(cell)
+        return None if spans is None else [label for _start, _end, label in spans]
 
 
 LABEL_COLUMNS: dict[TaskType, LabelColumn] = {
@@ -191,30 +190,26 @@ def _parse_json(cell: str) -> Any:
         return None
 
 
-def _for_each_value(cells: pl.Series, function: Any, dtype: Any) -> pl.Series:
+def _for_each_value(cells: pl.Series, function: Callable[[str], object], dtype: type[pl.DataType]) -> pl.Series:
     """Return the function's results row by row; it is called once for each different cell."""
     values = cells.unique().to_list()
     return cells.replace_strict(values, [function(value) for value in values], return_dtype=dtype)
 
 
-def _rarest_labels(cells: pl.Series, labels_of: Any) -> pl.Series:
+def _rarest_labels(cells: pl.Series, labels_of: Callable[[str], list[str] | None]) -> pl.Series:
     """Return the rarest label of each row, so that rare labels are held out too; empty without any, or if it is alone in that.
 
     labels_of: returns the names in a cell.
     """
     counts: Counter[str] = Counter()
     for cell, rows in cells.value_counts().iter_rows():
-        for name in {*labels_of(cell)}:
+        for name in {*(labels_of(cell) or ())}:
             counts[name] += rows
 
     def rarest(cell: str) -> str:
-        names: Iterable[str] = labels_of(cell)
-        return min(names, key=lambda name: (counts[name], name), default="")
+        return min(labels_of(cell) or (), key=lambda name: (counts[name], name), default="")
 
-    strata = _for_each_value(cells, rarest, pl.String)
+    strata = pl.DataFrame({"stratum": _for_each_value(cells, rarest, pl.String)})
     # A stratum of one row would never be held out.
-    return (
-        pl.DataFrame({"stratum": strata})
-        .select(pl.when(pl.len().over("stratum") > 1).then("stratum").otherwise(pl.lit("")))
-        .to_series()
-    )
+    is_alone = pl.len().over("stratum") == 1
+    return strata.select(pl.when(is_alone).then(pl.lit("")).otherwise("stratum")).to_series()
