@@ -183,9 +183,6 @@ class Prediction(AnswerFields):
     task: Literal["sequence_classification"]
     label: int
     probability: float
-    latency_ms: float
-    base_model: str
-    language: str
     label_name: str
     probabilities: dict[str, float]
 
@@ -206,7 +203,24 @@ class ScorePrediction(AnswerFields):
     score: float
 
 
-Answer = Prediction | LabelsPrediction | ScorePrediction  # `task` tells them apart
+class Entity(TypedDict):
+    """An entity, and its place in the text in code points. `probability` is that of its least certain token."""
+
+    text: str
+    start: int
+    end: int
+    label: str
+    probability: float
+
+
+class EntitiesPrediction(AnswerFields):
+    """The entities of a text, in their order."""
+
+    task: Literal["token_classification"]
+    entities: list[Entity]
+
+
+Answer = Prediction | LabelsPrediction | ScorePrediction | EntitiesPrediction  # `task` tells them apart
 
 
 class Pair(TypedDict):
@@ -360,6 +374,13 @@ class Lorasite:
         answer = self.answer(text, model, text_pair=text_pair)
         if answer["task"] != "regression":
             raise TypeError(f"{model} is a model of {answer['task']}, which gives no score.")
+        return answer
+
+    def find_entities(self, text: str, model: str) -> EntitiesPrediction:
+        """Return the entities that a model finds in a text. Raises TypeError for models of another task type."""
+        answer = self.answer(text, model)
+        if answer["task"] != "token_classification":
+            raise TypeError(f"{model} is a model of {answer['task']}, which finds no entities.")
         return answer
 
     def answer(

@@ -26,6 +26,8 @@ def test_each_task_type_has_typed_answers(models, lorasite):
         lorasite.predict_score("a fine day", "single")
     with pytest.raises(TypeError, match="no list of labels"):
         lorasite.predict_labels("a fine day", "score")
+    with pytest.raises(TypeError, match="single is a model of sequence_classification, which finds no entities"):
+        lorasite.find_entities("a fine day", "single")
 
 
 def test_pairs_are_sent_alone_and_in_a_list(models, lorasite):

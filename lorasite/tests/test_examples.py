@@ -61,7 +61,7 @@ SHAPES = {
     "Experiment": "ExperimentDetail", "Result": "Result", "TaskResult": "TaskResult", "Notice": "Notice",
     "File": "File", "Prediction": "PredictAnswer",
     "LabelsPrediction": "PredictLabelsAnswer", "ScorePrediction": "PredictScoreAnswer", "Explanation": "Explanation",
-    "ExplainedValue": "Target", "WordWeight": "Word",
+    "ExplainedValue": "Target", "WordWeight": "Word", "EntitiesPrediction": "PredictEntitiesAnswer", "Entity": "Entity",
 }  # fmt: skip
 
 
