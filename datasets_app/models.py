@@ -6,7 +6,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from engine.config import TaskType
+from engine.task_types import TaskType
 from work import paths
 from work.models import Work
 

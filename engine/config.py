@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,44 +12,12 @@ from pydantic_core import PydanticCustomError
 
 from engine import safe_yaml
 from engine.config_problems import ContradictionsError, list_problems
+from engine.contradictions import find_contradictions, find_unfit_settings
 from engine.errors import ConfigError, Problem
 from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
+from engine.task_types import LOSSES, METRICS, Metric, TaskType
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-TaskType = Literal["sequence_classification", "multi_label_classification", "regression", "token_classification"]
-Metric = Literal[
-    "accuracy",
-    "macro_f1",
-    "macro_precision",
-    "macro_recall",
-    "loss",
-    "micro_f1",
-    "subset_accuracy",
-    "macro_average_precision",
-    "mae",
-    "rmse",
-    "r2",
-    "pearson",
-    "spearman",
-    "entity_f1",
-    "entity_precision",
-    "entity_recall",
-]
-# By task type, the metrics that may decide which checkpoint is best; the first one is the default.
-METRICS: dict[TaskType, tuple[Metric, ...]] = {
-    "sequence_classification": ("accuracy", "macro_f1", "macro_precision", "macro_recall", "loss"),
-    "multi_label_classification": ("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
-    "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
-    "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
-}
-LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse"})
-# By task type, the losses that it can be trained with; the first one is the default.
-LOSSES: dict[TaskType, tuple[str, ...]] = {
-    "sequence_classification": ("cross_entropy", "focal"),
-    "multi_label_classification": ("cross_entropy", "focal"),
-    "regression": ("mean_squared", "huber"),
-    "token_classification": ("cross_entropy", "focal"),
-}
 FindingCode = Literal[
     "empty_text",
     "too_short",
@@ -449,71 +417,3 @@ class RunConfig(Section):
         if problems:
             raise ContradictionsError(problems)
         return self
-
-
-def find_contradictions(config: RunConfig) -> Iterator[Problem]:
-    """Yield the settings that exclude each other. Each problem names one of them, the rarer setting."""
-    lora = config.lora
-    training = config.training
-    quantization = f"model.{config.model.quantization}" if config.model.quantization else ""
-    uses_pissa = lora.init_lora_weights.startswith("pissa")
-    code = "contradiction"
-    if lora.use_dora and uses_pissa:
-        message = "lora.use_dora and lora.init_lora_weights pissa exclude each other. Remove one of them."
-        yield Problem("lora.use_dora", message, code)
-    if training.early_stopping_patience is not None and training.eval_strategy == "no":
-        message = (
-            "training.early_stopping_patience counts evaluations, but training.eval_strategy is no. Remove one of them."
-        )
-        yield Problem("training.early_stopping_patience", message, code)
-    if training.precision in {"bf16", "int8"} and lora.trains_base_weights:
-        message = (
-            f"training.precision {training.precision} trains adapters only. "
-            "Remove it, or remove lora.bias and lora.modules_to_save."
-        )
-        yield Problem("training.precision", message, code)
-    if config.model.load_in_8bit and config.model.load_in_4bit:
-        message = "model.load_in_8bit and model.load_in_4bit exclude each other. Remove one of them."
-        yield Problem("model.load_in_8bit", message, code)
-    if quantization and lora.trains_base_weights:
-        message = f"{quantization} trains adapters only. Remove it, or remove lora.bias and lora.modules_to_save."
-        yield Problem(quantization, message, code)
-    if quantization and uses_pissa:
-        message = (
-            f"{quantization} and lora.init_lora_weights pissa exclude each other, "
-            "because PiSSA changes the frozen weights. Remove one of them."
-        )
-        yield Problem(quantization, message, code)
-    if quantization and training.device in {"cpu", "mps"}:
-        message = f"{quantization} needs an NVIDIA GPU, but training.device is {training.device}. Remove one of them."
-        yield Problem(quantization, message, code)
-
-
-def find_unfit_settings(config: RunConfig) -> Iterator[Problem]:
-    """Yield the settings that mean nothing for the run's task type."""
-    task = config.task
-    training = config.training
-    code = "contradiction"
-    if training.metric_for_best_model not in METRICS[task]:
-        message = (
-            f"training.metric_for_best_model {training.metric_for_best_model} is no metric of {task}. "
-            f"Choose one of {', '.join(METRICS[task])}."
-        )
-        yield Problem("training.metric_for_best_model", message, code)
-    if config.loss not in LOSSES[task]:
-        message = f"training.loss {config.loss} is no loss of {task}. Choose one of {', '.join(LOSSES[task])}."
-        yield Problem("training.loss", message, code)
-    if config.loss == "focal" and training.label_smoothing_factor:
-        message = "training.loss focal and training.label_smoothing_factor exclude each other. Remove one of them."
-        yield Problem("training.loss", message, code)
-    if task == "regression" and training.class_weights != "none":
-        yield Problem("training.class_weights", "training.class_weights needs labels, and regression has none.", code)
-    if task in {"regression", "multi_label_classification"} and training.label_smoothing_factor:
-        message = f"training.label_smoothing_factor has no meaning for {task}. Remove it."
-        yield Problem("training.label_smoothing_factor", message, code)
-    if task in {"regression", "token_classification"} and config.model.num_labels is not None:
-        message = f"model.num_labels is not used by {task}, whose outputs follow from the data. Remove it."
-        yield Problem("model.num_labels", message, code)
-    if task == "token_classification" and config.data.text_pair_column:
-        message = "data.text_pair_column has no meaning for token_classification, which finds entities in one text. Remove it."
-        yield Problem("data.text_pair_column", message, code)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.config import LOWER_IS_BETTER
+from engine.task_types import LOWER_IS_BETTER
 
 from .columns import MEASURED, Column, make_cells, measure_cells
 from .models import Experiment

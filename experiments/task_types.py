@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from engine.config import LOWER_IS_BETTER
+from engine.task_types import LOWER_IS_BETTER
 
 USUAL = "sequence_classification"  # also that of runs of releases that knew no other
 

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
-from engine.config import LOWER_IS_BETTER
+from engine.task_types import LOWER_IS_BETTER
 from web.errors import NotFoundError
 
 from . import columns, compare, curves, remedies, results, selectors, services

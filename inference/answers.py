@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.config import TaskType
 from engine.serve.answers import Answer, EntitiesPrediction, LabelsPrediction, Prediction, ScorePrediction
+from engine.task_types import TaskType
 
 BAR = 30  # characters of the bar of a probability of 1
 DIGITS = 4  # of probabilities and scores

@@ -7,8 +7,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from engine.config import TaskType
 from engine.serve.word_importance import Explanation, Method, Word, measure_word_importance
+from engine.task_types import TaskType
 from experiments.results import mark_entities
 from web.errors import InvalidError, LorasiteError
 

@@ -8,8 +8,8 @@ from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import PolymorphicProxySerializer, inline_serializer
 from rest_framework import serializers
 
-from engine.config import TaskType
 from engine.serve.word_importance import METHODS
+from engine.task_types import TaskType
 from web.errors import InvalidError
 from web.requests import StrictCharField, refuse_unknown_fields
 from web.schema import ANY_TEXT, SOME_TEXT

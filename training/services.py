@@ -18,9 +18,10 @@ from datasets_app.checks import text_statistics
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from engine import safe_yaml
-from engine.config import METRICS, DataSection, RunConfig, TaskType
+from engine.config import DataSection, RunConfig
 from engine.errors import ConfigError
 from engine.safe_yaml import NotYamlError
+from engine.task_types import METRICS, TaskType
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from engine.config import TaskType
 from engine.data.labelled_rows import sort_labels
+from engine.task_types import TaskType
 
 SCORE_BINS = 10  # of equally many rows, from each of which the same share is held out
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engine.config import DataSection, TaskType
+from engine.config import DataSection
 from engine.data import splits
 from engine.data.label_columns import LABEL_COLUMNS, LabelColumn, as_json
 from engine.data.labelled_rows import SPLIT_NAMES, Rows, Split, explain_skipped
 from engine.errors import ColumnMissingError, DataUnreadableError, EngineError, SingleLabelError, TooFewRowsError
+from engine.task_types import TaskType
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,

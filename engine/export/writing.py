@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.config import TaskType
 from engine.errors import ExportRefusedError
 from engine.export.comparison import (
     LARGEST_CHANGE,
@@ -29,6 +28,7 @@ from engine.serve.merged_model import merge_adapter
 from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo
 from engine.serve.predictor import MIB, LoadedModel, Predictor
 from engine.storage import MANIFEST, file_hash, write_folder, write_json
+from engine.task_types import TaskType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

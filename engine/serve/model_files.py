@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import TaskType
 from engine.models.weights_hash import hash_base_weights
 from engine.serve.errors import ModelUnreadableError
+from engine.task_types import TaskType
 
 if TYPE_CHECKING:
     from engine.models.loading import HeadKind

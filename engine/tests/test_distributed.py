@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file
 
 from engine import RunConfig, devices
-from engine.config import METRICS
+from engine.task_types import METRICS
 from engine.tests.conftest import run, small
 from engine.training.distributed import World
 from testing.entity_texts import make_entity_frame

@@ -15,7 +15,6 @@ import pytest
 import torch
 from transformers import AlbertConfig, AutoTokenizer, BertConfig, DistilBertConfig, RobertaConfig
 
-from engine.config import TaskType
 from engine.errors import ExportDiffersError, ExportRefusedError
 from engine.export import Format, export_model, writing
 from engine.export.__main__ import main
@@ -26,6 +25,7 @@ from engine.models.text_encoding import has_token_types
 from engine.serve.answers import EntitiesPrediction, LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor
+from engine.task_types import TaskType
 from testing.small_models import (
     ALBERT_SPECIAL,
     BERT_SPECIAL,

@@ -12,12 +12,13 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from engine import Prepared, RunConfig, devices, tasks
-from engine.config import METRICS, DataSection
+from engine.config import DataSection
 from engine.data.rows import load_rows
 from engine.errors import ConfigError, RunInterruptedError, SingleLabelError
 from engine.serve.answers import LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.errors import WrongInputError
 from engine.serve.predictor import Predictor
+from engine.task_types import METRICS
 from engine.tasks.focal_loss import focal_binary_cross_entropy, focal_cross_entropy
 from engine.tests.conftest import metrics_of, run, small
 from engine.training.distributed import World

@@ -14,9 +14,9 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.config import LOWER_IS_BETTER, Metric
 from engine.errors import CheckpointDamagedError
 from engine.storage import remove_folder, sweep_drafts, verify_folder, write_folder, write_json
+from engine.task_types import LOWER_IS_BETTER, Metric
 
 ONE_POINT = 0.01
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import LOWER_IS_BETTER, METRICS, RunConfig
+from engine.config import RunConfig
 from engine.data.batches import BatchSchedule
 from engine.devices import DevicePlan
 from engine.errors import EvaluationNotFiniteError, LossNotFiniteError, RunInterruptedError
 from engine.events import Checkpointed, Evaluated, Event, StageChanged, StepDone
+from engine.task_types import LOWER_IS_BETTER, METRICS
 from engine.tasks import Task
 from engine.training.checkpoint import Checkpoints, State
 from engine.training.learning_rate import learning_rate

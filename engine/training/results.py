@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.config import METRICS, RunConfig
+from engine.config import RunConfig
 from engine.data.labelled_rows import explain_skipped
 from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
 from engine.storage import disk_errors, sweep_drafts, write_json, write_text
+from engine.task_types import METRICS
 
 
 class Results:

@@ -8,7 +8,7 @@ from django.apps import apps
 from django.template.loader import get_template
 
 from datasets_app.models import USUAL_TASK_TYPES
-from engine.config import METRICS as ENGINE_METRICS
+from engine.task_types import METRICS as ENGINE_METRICS
 from experiments.models import Experiment
 from experiments.remedies import diagnose
 from experiments.result_charts import describe_calibration, scores_chart

@@ -1,0 +1,80 @@
+"""Settings of a configuration that exclude each other, or that mean nothing for its task type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from engine.errors import Problem
+from engine.task_types import LOSSES, METRICS
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+
+CODE = "contradiction"
+
+
+def find_contradictions(config: RunConfig) -> Iterator[Problem]:
+    """Yield the settings that exclude each other. Each problem names one of them, the rarer setting."""
+    lora = config.lora
+    training = config.training
+    quantization = f"model.{config.model.quantization}" if config.model.quantization else ""
+    uses_pissa = lora.init_lora_weights.startswith("pissa")
+    if lora.use_dora and uses_pissa:
+        message = "lora.use_dora and lora.init_lora_weights pissa exclude each other. Remove one of them."
+        yield Problem("lora.use_dora", message, CODE)
+    if training.early_stopping_patience is not None and training.eval_strategy == "no":
+        message = (
+            "training.early_stopping_patience counts evaluations, but training.eval_strategy is no. Remove one of them."
+        )
+        yield Problem("training.early_stopping_patience", message, CODE)
+    if training.precision in {"bf16", "int8"} and lora.trains_base_weights:
+        message = (
+            f"training.precision {training.precision} trains adapters only. "
+            "Remove it, or remove lora.bias and lora.modules_to_save."
+        )
+        yield Problem("training.precision", message, CODE)
+    if config.model.load_in_8bit and config.model.load_in_4bit:
+        message = "model.load_in_8bit and model.load_in_4bit exclude each other. Remove one of them."
+        yield Problem("model.load_in_8bit", message, CODE)
+    if quantization and lora.trains_base_weights:
+        message = f"{quantization} trains adapters only. Remove it, or remove lora.bias and lora.modules_to_save."
+        yield Problem(quantization, message, CODE)
+    if quantization and uses_pissa:
+        message = (
+            f"{quantization} and lora.init_lora_weights pissa exclude each other, "
+            "because PiSSA changes the frozen weights. Remove one of them."
+        )
+        yield Problem(quantization, message, CODE)
+    if quantization and training.device in {"cpu", "mps"}:
+        message = f"{quantization} needs an NVIDIA GPU, but training.device is {training.device}. Remove one of them."
+        yield Problem(quantization, message, CODE)
+
+
+def find_unfit_settings(config: RunConfig) -> Iterator[Problem]:
+    """Yield the settings that mean nothing for the run's task type."""
+    task = config.task
+    training = config.training
+    if training.metric_for_best_model not in METRICS[task]:
+        message = (
+            f"training.metric_for_best_model {training.metric_for_best_model} is no metric of {task}. "
+            f"Choose one of {', '.join(METRICS[task])}."
+        )
+        yield Problem("training.metric_for_best_model", message, CODE)
+    if config.loss not in LOSSES[task]:
+        message = f"training.loss {config.loss} is no loss of {task}. Choose one of {', '.join(LOSSES[task])}."
+        yield Problem("training.loss", message, CODE)
+    if config.loss == "focal" and training.label_smoothing_factor:
+        message = "training.loss focal and training.label_smoothing_factor exclude each other. Remove one of them."
+        yield Problem("training.loss", message, CODE)
+    if task == "regression" and training.class_weights != "none":
+        yield Problem("training.class_weights", "training.class_weights needs labels, and regression has none.", CODE)
+    if task in {"regression", "multi_label_classification"} and training.label_smoothing_factor:
+        message = f"training.label_smoothing_factor has no meaning for {task}. Remove it."
+        yield Problem("training.label_smoothing_factor", message, CODE)
+    if task in {"regression", "token_classification"} and config.model.num_labels is not None:
+        message = f"model.num_labels is not used by {task}, whose outputs follow from the data. Remove it."
+        yield Problem("model.num_labels", message, CODE)
+    if task == "token_classification" and config.data.text_pair_column:
+        message = "data.text_pair_column has no meaning for token_classification, which finds entities in one text. Remove it."
+        yield Problem("data.text_pair_column", message, CODE)

@@ -1,0 +1,40 @@
+"""What a model can learn, with the metrics and the losses of each task type. The names are those of a configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+TaskType = Literal["sequence_classification", "multi_label_classification", "regression", "token_classification"]
+Metric = Literal[
+    "accuracy",
+    "macro_f1",
+    "macro_precision",
+    "macro_recall",
+    "loss",
+    "micro_f1",
+    "subset_accuracy",
+    "macro_average_precision",
+    "mae",
+    "rmse",
+    "r2",
+    "pearson",
+    "spearman",
+    "entity_f1",
+    "entity_precision",
+    "entity_recall",
+]
+# By task type, the metrics that may decide which checkpoint is best; the first one is the default.
+METRICS: dict[TaskType, tuple[Metric, ...]] = {
+    "sequence_classification": ("accuracy", "macro_f1", "macro_precision", "macro_recall", "loss"),
+    "multi_label_classification": ("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
+    "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
+    "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
+}
+LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse"})
+# By task type, the losses that it can be trained with; the first one is the default.
+LOSSES: dict[TaskType, tuple[str, ...]] = {
+    "sequence_classification": ("cross_entropy", "focal"),
+    "multi_label_classification": ("cross_entropy", "focal"),
+    "regression": ("mean_squared", "huber"),
+    "token_classification": ("cross_entropy", "focal"),
+}
