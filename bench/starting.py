@@ -23,7 +23,7 @@ PATIENCE_S = 120
 # Functions that are timed inside of a start, by the module through which they are called.
 PARTS = {
     "engine": ["import_libraries"],
-    "engine.tasks.sequence_classification": [
+    "engine.tasks.text_task": [
         "prepare_encoding", "tokenise", "load_classifier", "add_adapter", "fused_forward",
     ],
     "engine.training.probe": ["find_fault"],
