@@ -78,6 +78,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "web.middleware.SessionEndedMiddleware",
     "audit.middleware.RequestMiddleware",
     "web.middleware.DiskSpaceMiddleware",
     "web.middleware.ApiMiddleware",

@@ -1,12 +1,17 @@
 """Checks of every request, and what every API response has: a version, and an ETag."""
 
+from urllib.parse import parse_qs, urlsplit
+
 from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.http import ConditionalGetMiddleware
+from django.shortcuts import resolve_url
 from django.utils.cache import patch_cache_control
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 
 from web import disk
@@ -59,6 +64,39 @@ class PrivateMiddleware(MiddlewareMixin):
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Cache-Control", "private, no-store")
         return response
+
+
+class SessionEndedMiddleware(MiddlewareMixin):
+    """Keep what is on a page when its session has ended: session.js opens a dialog, and fills a form that was sent.
+
+    htmx follows redirects and would put the whole sign-in page into a part of this one, so it is answered 401. After a
+    form, signing in leads back to the page of the form; many addresses that take forms have no page.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if not is_redirect_to_sign_in(response):
+            return response
+        if request.headers.get("HX-Request") == "true":
+            sentence = _("Your session has ended. Sign in again.")
+            return HttpResponse(sentence, status=401, content_type="text/plain; charset=utf-8")
+        if request.method == "POST":
+            return redirect_to_login(page_of_form(request))
+        return response
+
+
+def is_redirect_to_sign_in(response: HttpResponseBase) -> bool:
+    """Return whether a page asks a visitor to sign in and come back."""
+    target = urlsplit(response.headers.get("Location", ""))
+    return target.path == resolve_url(settings.LOGIN_URL) and "next" in parse_qs(target.query)
+
+
+def page_of_form(request: HttpRequest) -> str:
+    """Return path and query of the page that sent a form, as the browser says; of the start page if it does not."""
+    page = request.headers.get("Referer", "")
+    if not url_has_allowed_host_and_scheme(page, allowed_hosts={request.get_host()}):
+        return resolve_url("home")
+    parts = urlsplit(page)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 class NulMiddleware(MiddlewareMixin):
