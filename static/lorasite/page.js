@@ -10,6 +10,31 @@ function switchTheme() {
   document.dispatchEvent(new Event("theme"));
 }
 
+// Times come in UTC. A page shows them as its reader's clock does, recent ones as "5 minutes ago", with the exact time on hover.
+const RECENT_S = 24 * 3600;
+const UNITS = [["hour", 3600], ["minute", 60], ["second", 1]];
+const zone = new Intl.DateTimeFormat(root.lang, { timeZoneName: "short", hour: "numeric" });
+const ago = new Intl.RelativeTimeFormat(root.lang, { numeric: "always" });
+
+function localTime(at, withSeconds) {
+  const local = new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().replace("T", " ");
+  return local.slice(0, withSeconds ? 19 : 16);
+}
+
+function showTime(time) {
+  const at = new Date(time.dateTime), passed = (Date.now() - at) / 1000;
+  time.dataset.seconds ??= /:\d\d:/.test(time.textContent) ? "yes" : "";
+  const text = localTime(at, time.dataset.seconds);
+  time.title = `${localTime(at, true)} ${zone.formatToParts(at).find(({ type }) => type === "timeZoneName").value}`;
+  const [unit, length] = UNITS.find(([, seconds]) => passed >= seconds) || UNITS[2];
+  time.textContent = "recent" in time.dataset && passed >= 0 && passed < RECENT_S ? ago.format(-Math.floor(passed / length), unit) : text;
+}
+
+const showTimes = () => document.querySelectorAll("time[datetime]").forEach(showTime);
+showTimes();
+setInterval(showTimes, 60_000);
+document.addEventListener("htmx:afterSwap", showTimes);
+
 async function copy(button) {
   const text = document.querySelector(button.dataset.copy).textContent;
   await navigator.clipboard.writeText(text);
