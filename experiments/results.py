@@ -16,6 +16,7 @@ from .verdicts import verdict as verdict
 SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
 
 WORST_SHOWN = 10  # rows on the page
+CONFUSIONS_SHOWN = 10  # pairs of labels on the page
 
 # The first lines of the program for a model with one output per text.
 LOAD = """\
@@ -152,9 +153,15 @@ def label_rows(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def worst_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the first rows with the highest loss; texts with entities also in pieces, as `mark_entities` returns them."""
+    """Return the first rows with the highest loss; texts with entities also in pieces, as `mark_entities` returns them.
+
+    Where a row has one label, wrong answers come first: with a good model, even the highest losses are of right ones.
+    """
     rows = metrics.get("worst", [])[:WORST_SHOWN]
-    if metrics.get("task") != "token_classification":
+    if metrics.get("task", USUAL) == USUAL:
+        rows = [row | {"is_right": row["label"] == row["predicted"]} for row in rows]
+        return sorted(rows, key=lambda row: row["is_right"])
+    if metrics["task"] != "token_classification":
         return rows
     return [
         row
@@ -164,6 +171,17 @@ def worst_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def top_confusions(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
+    """Return the most frequent pairs of a true label and a wrong prediction: {label, predicted, count, share of the label}."""
+    pairs = [
+        {"label": labels[i], "predicted": labels[j], "count": count, "share": 100 * count / sum(row)}
+        for i, row in enumerate(counts)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair["count"])[:CONFUSIONS_SHOWN]
 
 
 def matrix_rows(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:

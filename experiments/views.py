@@ -102,6 +102,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "skipped": results.skipped_sentences(metrics.get("data", {})),
         "charts": curves.run_charts(experiment),
         "matrix": results.matrix_rows(experiment.labels, evaluation.get("confusion_matrix", [])),
+        "confusions": results.top_confusions(experiment.labels, evaluation.get("confusion_matrix", [])),
         "worst": results.worst_rows(metrics),
         "code": results.plain_peft(experiment, adapter),
         "files": files(experiment),

@@ -244,3 +244,25 @@ def test_page_tells_why_rows_were_left_out(browser, member, data, sentences):
     assert results.skipped_sentences(data) == sentences
     content = browser.get("/experiments/skipping/").content.decode()
     assert all(sentence in content for sentence in sentences) and ("left out." in content) == bool(sentences)
+
+
+def test_matrix_of_many_labels_is_folded_behind_the_most_frequent_confusions(browser, finished):
+    labels = [f"一個相當長的標籤名稱{i}" for i in range(30)]
+    counts = [[9 if i == j else 0 for j in range(30)] for i in range(30)]
+    counts[3][7], counts[5][0] = 6, 2
+    finished.metrics = METRICS | {"labels": labels, "eval": METRICS["eval"] | {"confusion_matrix": counts}}
+    finished.save()
+    page = browser.get("/experiments/mine-too/")
+    assert [(pair["label"], pair["predicted"], pair["count"]) for pair in page.context["confusions"]] == [
+        (labels[3], labels[7], 6),
+        (labels[5], labels[0], 2),
+    ]
+    assert page.context["confusions"][0]["share"] == 40
+    content = page.content.decode()
+    assert '<details class="fold"><summary>30 labels' in content
+    assert f'title="{labels[7]}">8</span>' in content
+
+
+def test_wrong_answers_come_first_among_the_hardest_rows(finished):
+    rows = [{"text": "a", "label": "x", "predicted": "x"}, {"text": "b", "label": "x", "predicted": "y"}]
+    assert [row["text"] for row in results.worst_rows({"worst": rows})] == ["b", "a"]
