@@ -6,6 +6,7 @@ Imports neither torch nor transformers, so that the platform can check a folder 
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -121,6 +122,23 @@ def find_fault(path: Path) -> str | None:
     if size < expected:
         return f"cut off ({size:,} of {expected:,} bytes)"
     return None if size == expected else f"damaged ({size:,} bytes, where its header says {expected:,})"
+
+
+def count_parameters(folder: Path, name: str) -> int:
+    """Return how many numbers the weights in a folder are, by the headers of their files.
+
+    Raises BaseModelUnavailableError or BaseModelUnsafeError without weights, and OSError, ValueError, KeyError or TypeError if a
+    header is damaged.
+    """
+    total = 0
+    for path in weight_files(folder, name):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MOST_HEADER_BYTES:
+                raise ValueError(f"{path.name} has no header")
+            header = json.loads(file.read(length))
+        total += sum(prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    return total
 
 
 def check_tokenizer(folder: Path, name: str) -> None:
