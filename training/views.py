@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
@@ -15,7 +15,7 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
-from engine.config import RunConfig
+from engine.config import SAMPLE_MODEL, RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
 from experiments.task_types import TASK_TYPES, key_figures
@@ -23,8 +23,10 @@ from web.errors import LorasiteError
 from web.throttles import count_request
 
 from . import curves, estimates, presets, selectors, services
+from .base_models import LANGUAGE_NOTICE, LanguageMismatch, default_base_model, find_language_mismatch
 from .copy_as import copies
 from .forms import RunForm
+from .hub_search import find_base_models
 from .models import Task
 
 LOG_TAIL = 12  # lines
@@ -36,6 +38,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
     points = list(task.points.all())
+    mismatch = find_language_mismatch(task.experiment.version, task.experiment.base_model)
     quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
     diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
     context = {
@@ -48,7 +51,11 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "verdict": curves.verdict(task, points),
         "diagnosis": diagnosis,
         # The diagnosis says the same as this notice, in the reader's language.
-        "notices": [notice for notice in task.notices if not diagnosis or notice["code"] != "not_learned"],
+        "notices": [
+            mismatch.as_notice() if mismatch and notice["code"] == LANGUAGE_NOTICE else notice
+            for notice in task.notices
+            if not diagnosis or notice["code"] != "not_learned"
+        ],
         "log": task.log.order_by("-pk")[:LOG_TAIL],
         "note": selectors.note_for(task),
         "quarter": quarter,
@@ -68,6 +75,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     """Show the form of a run. `do` names the button that was pressed.
 
     start: submit the run. estimate: show its time and memory. show: update the snippets. read: fill the form from YAML.
+    better_model: fill in the base model that reads the language of the data.
     """
     require_creator(request.user)
     do = request.POST.get("do", "start") if request.method == "POST" else ""
@@ -75,6 +83,8 @@ def new(request: SignedInRequest) -> HttpResponse:
         count_request(request, "validate")  # each button parses the YAML values of the form
     datasets = [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(request.user)]
     config = initial_config(request, datasets)
+    if "like" not in request.GET and request.GET.get("preset") not in presets.files():
+        config = fit_base_model(request, config)
     changes = []
     if "remedy" in request.GET and "like" in request.GET:
         earlier = get_experiment(request.user, request.GET["like"])
@@ -83,6 +93,8 @@ def new(request: SignedInRequest) -> HttpResponse:
             config = remedies.apply_remedy(config, diagnosis.remedy)
             changes = diagnosis.changes
     sent = request.POST if do not in ("", "read") else None
+    if sent and do == "better_model":
+        sent = with_better_model(sent)
     form = make_form(request, sent, config, datasets)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
@@ -113,6 +125,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     context |= {
         "form": form,
         "sections": form.advanced_sections(unfolded={change.path for change in changes}),
+        "mismatch": form_mismatch(request, form),
         "presets": presets.names(),
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, form.configuration()),
@@ -128,6 +141,38 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
     if usual:
         sentence = _("%(dataset)s asks for: %(task)s.") % {"dataset": name, "task": TASK_TYPES[usual].title}
     return RunForm(sent, config=config, datasets=datasets, models=presets.base_models(), task_sentence=sentence)
+
+
+def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with a base model that reads the language of its data, if there is one on this machine."""
+    better = default_base_model(services.known_version(request.user, services.dataset_name_of(config)))
+    if better is None:
+        return config
+    return config | {"model": config["model"] | {"name": better.name, "revision": better.revision or None}}
+
+
+def form_mismatch(request: SignedInRequest, form: RunForm) -> LanguageMismatch | None:
+    """Return what is wrong between the languages of the data and of the base model that the form has."""
+    version = services.known_version(request.user, form["data.dataset_name"].value() or "")
+    return find_language_mismatch(version, form["model.name"].value() or SAMPLE_MODEL)
+
+
+def with_better_model(sent: QueryDict) -> QueryDict:
+    """Return what was sent with the base model that the form has suggested."""
+    filled_in = sent.copy()
+    filled_in["model.name"] = sent.get("better_name", "")
+    filled_in["model.revision"] = sent.get("better_revision", "")
+    return filled_in
+
+
+@login_required
+@require_GET
+def search_base_models(request: SignedInRequest) -> HttpResponse:
+    """Return the base models of the hub for a query (`q`), as options of the form's list."""
+    require_creator(request.user)
+    models, hub = find_base_models(request.GET.get("q", ""), search=True)
+    from_hub = [model for model in models if not model.is_here and not model.recommended]
+    return render(request, "training/base_model_options.html", {"models": from_hub, "hub": hub, "prefix": "hub"})
 
 
 def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, Any]:
