@@ -68,11 +68,15 @@ class BaseModel:
 
     @property
     def details(self) -> str:
-        """Return size, languages, licence and longest text as one line."""
-        length = ""
+        """Return size, languages, licence, longest text and what is fast as one line."""
+        facts = [self.size, self.languages_read, self.licence]
         if self.longest_text:
-            length = _("up to %(tokens)s tokens") % {"tokens": f"{self.longest_text:,}"}
-        return " · ".join(filter(None, [self.size, self.languages_read, self.licence, length]))
+            facts.append(_("up to %(tokens)s tokens") % {"tokens": f"{self.longest_text:,}"})
+        if self.fused_kernels:
+            facts.append(_("fast to train"))
+        if self.shared_serving:
+            facts.append(_("shares memory when served"))
+        return " · ".join(filter(None, facts))
 
 
 def describe_languages(languages: Collection[str], count: int) -> str:

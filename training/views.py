@@ -92,7 +92,7 @@ def new(request: SignedInRequest) -> HttpResponse:
         if diagnosis:
             config = remedies.apply_remedy(config, diagnosis.remedy)
             changes = diagnosis.changes
-    sent = request.POST if do not in ("", "read") else None
+    sent: QueryDict | None = request.POST if do not in ("", "read") else None
     if sent and do == "better_model":
         sent = with_better_model(sent)
     form = make_form(request, sent, config, datasets)

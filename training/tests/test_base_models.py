@@ -161,8 +161,8 @@ def test_hub_is_searched_once_for_the_same_words(api: Any, member: Any, hub: typ
         answer = api(member).get("/api/base-models", {"q": query, "hub": "true"})
         assert answer.json()["hub"] == "searched" and names(answer) == ["somebody/bert-tiny-german", "somebody/plain"]
     (asked,) = hub.asked
-    query = parse_qs(urlsplit(asked).query)
-    assert query["search"] == ["bert tiny"] and query["filter"] == ["safetensors"]
+    parameters = parse_qs(urlsplit(asked).query)
+    assert parameters["search"] == ["bert tiny"] and parameters["filter"] == ["safetensors"]
     model = answer.json()["results"][0]
     assert (model["parameters_m"], model["languages"], model["licence"]) == (4.4, ["German", "English"], "mit")
     assert model["place"] == "hub" and model["shared_serving"] and not model["recommended"]
