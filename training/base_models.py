@@ -12,7 +12,7 @@ from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from accounts.permissions import base_model_allowed
+from accounts.permissions import allowed_base_models
 from datasets_app.checks import UNKNOWN_LANGUAGE
 from datasets_app.descriptions import language_name
 from datasets_app.models import Version
@@ -88,29 +88,21 @@ def describe_languages(languages: Collection[str], count: int) -> str:
 
 def list_base_models() -> list[BaseModel]:
     """Return the base models that runs may use: first those on this machine, then the recommended ones of the hub."""
-    local_models = [model for model in list_local_models(base_models_dir()) if may_use(model)]
-    local_names = {model.name for model in local_models}
-    local = [describe_local(model) for model in local_models]
-    others = [
-        describe_recommended(model, name)
-        for model in RECOMMENDED_MODELS
-        if not local_names & set(model.names) and (name := allowed_name(model))
-    ]
-    return local + others
+    local_models = list_local_models(base_models_dir())
+    names = {model.name for model in local_models if model.place == "hub_cache"}
+    allowed = allowed_base_models(names.union(*(model.names for model in RECOMMENDED_MODELS)))
+    usable = [model for model in local_models if model.place != "hub_cache" or model.name in allowed]
+    usable_names = {model.name for model in usable}
+    models = [describe_local(model) for model in usable]
+    for recommended in RECOMMENDED_MODELS:
+        allowed_names = [name for name in recommended.names if name in allowed]
+        if allowed_names and not usable_names & set(recommended.names):
+            models.append(describe_recommended(recommended, allowed_names[0]))
+    return models
 
 
 def base_models_dir() -> Path | None:
     return Path(settings.BASE_MODELS_DIR) if settings.BASE_MODELS_DIR else None
-
-
-def may_use(model: LocalModel) -> bool:
-    """Return whether runs may use a model on this machine: of the hub's cache, those on the administrators' list."""
-    return model.place != "hub_cache" or base_model_allowed(model.name)
-
-
-def allowed_name(model: RecommendedModel) -> str:
-    """Return the first of a model's names that administrators allow; empty if they allow none."""
-    return next(filter(base_model_allowed, model.names), "")
 
 
 def describe_local(model: LocalModel) -> BaseModel:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.cache import cache
 from django.utils.translation import get_language_info
 
-from accounts.permissions import base_model_allowed
+from accounts.permissions import allowed_base_models
 from engine.models.architectures import find_architecture
 from engine.models.base_models import can_download
 from engine.models.recommended import find_recommended
@@ -64,7 +64,8 @@ def search_hub(query: str) -> list[BaseModel]:
     if rows is None:
         rows = ask_hub(query)
         cache.set(key, rows, CACHE_S)
-    return [BaseModel(**row) for row in rows if base_model_allowed(row["name"])]
+    allowed = allowed_base_models(row["name"] for row in rows)
+    return [BaseModel(**row) for row in rows if row["name"] in allowed]
 
 
 def ask_hub(query: str) -> list[dict[str, Any]]:

@@ -130,6 +130,11 @@ def test_models_on_this_machine_come_first_and_once(folders: Path) -> None:
     assert listed[2].licence == "mit" and listed[1].longest_text == 512 and listed[1].language_count is None
 
 
+def test_list_asks_the_database_once(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(1):
+        list_base_models()
+
+
 def test_models_that_administrators_do_not_allow_are_left_out(folders: Path) -> None:
     BaseModelRule.objects.all().delete()
     put_folder(folders, "mine")
