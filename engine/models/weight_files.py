@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
+from engine.models.recommended import find_recommended
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -70,9 +71,13 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         return _parts(folder, name)
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if not others:
+        recommended = find_recommended(name)
+        advice = "Convert them to safetensors first."
+        if recommended and recommended.revision:
+            advice = f"Set model.revision to {recommended.revision}, which has the same weights as safetensors."
         raise BaseModelUnsafeError(
             f"The base model {name} has no safetensors weights. Pickled weights are refused, because they can run code. "
-            "Convert them to safetensors first.",
+            f"{advice}",
             field="model.name",
         )
     if others == [ADAPTER]:

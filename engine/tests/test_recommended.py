@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from engine import RunConfig
+from engine.errors import BaseModelUnsafeError
 from engine.models.local_models import list_local_models
 from engine.models.recommended import (
     RECOMMENDED_MODELS,
@@ -22,6 +23,7 @@ from engine.models.recommended import (
     markdown_lines,
     readers_of,
 )
+from engine.models.weight_files import weight_files
 from samples import base_model_path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -79,6 +81,13 @@ def test_models_of_this_machine_are_listed_with_what_their_files_say(bases, tmp_
     assert facts.longest_text == 512 and facts.config["model_type"] == "bert"
     assert facts.parameters == pytest.approx(506_000, rel=0.05)
     assert models["damaged"].read_facts().parameters is None
+
+
+def test_pickle_on_the_main_branch_is_refused_with_the_commit_that_has_safetensors(tmp_path):
+    with pytest.raises(BaseModelUnsafeError, match=r"Set model\.revision to 82d8d18a7b88"):
+        weight_files(tmp_path, "microsoft/deberta-v3-base")
+    with pytest.raises(BaseModelUnsafeError, match="Convert them to safetensors first"):
+        weight_files(tmp_path, "hfl/chinese-macbert-base")
 
 
 def test_sample_has_the_size_and_the_length_of_the_table(tmp_path):
