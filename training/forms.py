@@ -115,9 +115,8 @@ class RunForm(ServiceErrorsMixin):
             "here": [model for model in models if model.is_here],
             "recommended": [model for model in models if not model.is_here],
         }
-        self.fields["model.name"].widget.attrs["list"] = (
-            "base-model-names"  # without JavaScript; base_model.js has more
-        )
+        # Suggestions for browsers without JavaScript; base_model.js has a list of its own.
+        self.fields["model.name"].widget.attrs["list"] = "base-model-names"
 
     def main_fields(self) -> list[forms.BoundField]:
         return [self[path] for path in MAIN_FIELDS]

@@ -38,7 +38,9 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
     points = list(task.points.all())
-    mismatch = find_language_mismatch(task.experiment.version, task.experiment.base_model)
+    mismatch = None
+    if any(notice["code"] == LANGUAGE_NOTICE for notice in task.notices):
+        mismatch = find_language_mismatch(task.experiment.version, task.experiment.base_model)
     quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
     diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
     context = {
@@ -50,7 +52,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
         "verdict": curves.verdict(task, points),
         "diagnosis": diagnosis,
-        # The diagnosis says the same as this notice, in the reader's language.
+        # Notices are stored in English; the mismatch, and the diagnosis of a run that did not learn, are in the reader's language.
         "notices": [
             mismatch.as_notice() if mismatch and notice["code"] == LANGUAGE_NOTICE else notice
             for notice in task.notices

@@ -19,6 +19,7 @@ from engine.config import SAMPLE_MODEL
 from engine.models.recommended import RECOMMENDED_MODELS
 from samples import reviews_zh
 from testing.datasets import store_dataset
+from training import services
 from training.base_models import find_language_mismatch, languages_of, list_base_models, suggest_base_model
 from training.models import Task
 
@@ -222,6 +223,16 @@ def test_data_in_another_language_are_a_notice_and_no_error(api: Any, member: An
     accepted = api(member).post("/api/train", config, format="json", HTTP_ACCEPT_LANGUAGE="zh-hant")
     assert accepted.status_code == 202 and accepted.json()["notices"] == [notice]
     assert Task.objects.get().experiment.config["model"]["name"] == SAMPLE_MODEL
+
+
+def test_page_of_a_run_shows_the_notice_of_its_languages(client: Client, member: Any, chinese: Any) -> None:
+    config = services.parse_config({"data": {"dataset_name": "reviews"}}, member)
+    task = services.submit(user=member, config=config)
+    client.force_login(member)
+    assert "The data reviews@1 are in Chinese" in client.get(f"/runs/{task.pk}/").content.decode()
+    chinese.languages = {}  # the notice stays as it is stored
+    chinese.save()
+    assert "The data reviews@1 are in Chinese" in client.get(f"/runs/{task.pk}/").content.decode()
 
 
 def test_data_in_a_language_that_the_base_model_reads_have_no_notice(api: Any, member: Any, tweets_csv: Path) -> None:
