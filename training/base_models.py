@@ -3,11 +3,13 @@
 The form, the API and the command show this list. It also says which of them read the language of a dataset.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
+from django.conf.locale import LANG_INFO
 from django.utils.text import get_text_list
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -23,6 +25,14 @@ from engine.models.recommended import RECOMMENDED_MODELS, RecommendedModel, cove
 
 # A run on data in two languages needs a base model for both; a few foreign rows don't matter.
 LEAST_SHARE = 0.25
+# What the checks of datasets call the languages of these codes, where Django's name is another one: some they can't tell apart.
+NAMES_BY_CODE = {
+    "zh": "Chinese",
+    "sl": "Slovene",
+    **dict.fromkeys(("no", "nb", "nn"), "Norwegian"),
+    **dict.fromkeys(("bs", "hr", "sr"), "Serbo-Croatian"),
+    **dict.fromkeys(("id", "ms"), "Indonesian"),
+}
 LANGUAGE_NOTICE = "base_model_language"  # code of the notice that a base model does not read the data
 
 
@@ -112,14 +122,50 @@ def describe_local(model: LocalModel) -> BaseModel:
         return describe_recommended(recommended, model.name, model.place)
     facts = model.read_facts()
     architecture = find_architecture(facts.config)
+    languages, language_count, licence = read_card_facts(facts.card)
     return BaseModel(
         name=model.name,
         place=model.place,
         parameters_m=None if facts.parameters is None else facts.parameters / 1e6,
+        languages=languages,
+        language_count=language_count,
+        licence=licence,
         longest_text=facts.longest_text,
         fused_kernels=architecture is not None and architecture.run_head is not None,
         shared_serving=architecture is not None,
     )
+
+
+def read_card_facts(card: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None, str]:
+    """Return languages, their number (None if not known) and licence by the metadata of a model's card on the hub."""
+    codes = card.get("language") or []
+    codes = [codes] if isinstance(codes, str) else codes
+    licence = card.get("license")
+    languages = [language_of_code(code) for code in codes] if isinstance(codes, list) else []
+    known = [language for language in languages if language]
+    # "multilingual" and the like name no language, so that it is not known which others it reads.
+    if not known or len(known) < len(languages):
+        return (), None, licence if isinstance(licence, str) else ""
+    return tuple(dict.fromkeys(known)), len(languages), licence if isinstance(licence, str) else ""
+
+
+def language_of_code(code: object) -> str:
+    """Return the English name of a language by its code on the hub; empty if it is not known."""
+    if code is False:  # what YAML reads in "no", the code of Norwegian
+        code = "no"
+    text = str(code).lower()
+    if text in NAMES_BY_CODE:
+        return NAMES_BY_CODE[text]
+    return str(LANG_INFO[text]["name"]) if "name" in LANG_INFO.get(text, {}) else ""
+
+
+def find_base_model(name: str) -> BaseModel | None:
+    """Return what is known of a base model: one that is recommended or on this machine; None for others."""
+    recommended = find_recommended(name)
+    if recommended:
+        return describe_recommended(recommended, name)
+    local = next((model for model in list_local_models(base_models_dir()) if model.name == name), None)
+    return describe_local(local) if local else None
 
 
 def describe_recommended(model: RecommendedModel, name: str, place: str = "hub") -> BaseModel:
@@ -233,14 +279,14 @@ class LanguageMismatch:
 
 def find_language_mismatch(version: Version | None, name: str) -> LanguageMismatch | None:
     """Return the mismatch between data and the base model `name`; None if they fit, or if either is not known."""
-    chosen = find_recommended(name)
     languages = languages_of(version) if version else []
-    if version is None or chosen is None or not languages or covers(chosen.languages, languages):
+    chosen = find_base_model(name) if languages else None
+    if version is None or chosen is None or chosen.language_count is None or covers(chosen.languages, languages):
         return None
     return LanguageMismatch(
         dataset=str(version),
         languages=languages,
         model=name,
-        read=describe_languages(chosen.languages, chosen.language_count),
+        read=chosen.languages_read,
         better=suggest_base_model(languages),
     )

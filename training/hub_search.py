@@ -6,14 +6,13 @@ from threading import BoundedSemaphore, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.cache import cache
-from django.utils.translation import get_language_info
 
 from accounts.permissions import allowed_base_models
 from engine.models.architectures import find_architecture
 from engine.models.base_models import can_download
 from engine.models.recommended import find_recommended
 
-from .base_models import BaseModel, filter_base_models, list_base_models
+from .base_models import BaseModel, filter_base_models, list_base_models, read_card_facts
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -113,8 +112,7 @@ def fetch_with_timeout(query: str) -> list[dict[str, Any]]:
 def fields_of(model: "ModelInfo") -> dict[str, Any]:
     """Return the fields of a BaseModel by what the hub lists of a model."""
     card = model.card_data.to_dict() if model.card_data else {}
-    codes = card.get("language") or []
-    languages = [language_of_code(str(code)) for code in ([codes] if isinstance(codes, str) else codes)]
+    languages, language_count, licence = read_card_facts(card)
     architecture = find_architecture(model.config or {})
     recommended = find_recommended(model.id)
     return {
@@ -122,19 +120,9 @@ def fields_of(model: "ModelInfo") -> dict[str, Any]:
         "place": "hub",
         "recommended": recommended is not None,
         "parameters_m": model.safetensors.total / 1e6 if model.safetensors else None,
-        "languages": tuple(languages),
-        "language_count": len(languages) or None,
-        "licence": str(card.get("license") or ""),
+        "languages": languages,
+        "language_count": language_count,
+        "licence": licence,
         "fused_kernels": architecture is not None and architecture.run_head is not None,
         "shared_serving": architecture is not None,
     }
-
-
-def language_of_code(code: str) -> str:
-    """Return the English name of a language by its code on the hub; the code itself if it is not known."""
-    if code == "zh":  # Django knows only the scripts
-        return "Chinese"
-    try:
-        return str(get_language_info(code)["name"])
-    except KeyError:
-        return code

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from engine import safe_yaml
 from engine.config import SAMPLE_MODEL, ModelSection
 from engine.errors import EngineError
 from engine.models.base_models import find_cached, is_incomplete
@@ -41,21 +42,36 @@ class LocalModel:
             config = read_config(self.folder, self.name)
         with suppress(EngineError, OSError, ValueError, KeyError, TypeError):
             parameters = count_parameters(self.folder, self.name)
-        return LocalFacts(config, parameters)
+        return LocalFacts(config, parameters, read_card(self.folder))
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFacts:
-    """config: the content of config.json; empty if it can't be read or the model brings code of its own."""
+    """config: the content of config.json; empty if it can't be read or the model brings code of its own.
+
+    card: the metadata of README.md, as model hubs read them; empty without any.
+    """
 
     config: dict[str, Any]
     parameters: int | None
+    card: dict[str, Any]
 
     @property
     def longest_text(self) -> int | None:
         """Return the tokens of the longest text; None if any length is possible, or config.json leaves it open."""
         usual = {"model_type": "", "pad_token_id": None}
         return longest_text(SimpleNamespace(**usual | self.config))  # type: ignore[arg-type]  # it only reads attributes
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return the metadata at the beginning of a model's README.md; empty if there are none that can be read."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            metadata = re.match(r"---\n(.*?)\n---", file.read(safe_yaml.LIMIT), re.DOTALL)
+        content = safe_yaml.read(metadata[1]) if metadata else {}
+    except (OSError, safe_yaml.NotYamlError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def list_local_models(base_models_dir: Path | None) -> list[LocalModel]:

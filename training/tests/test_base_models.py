@@ -131,6 +131,18 @@ def test_models_on_this_machine_come_first_and_once(folders: Path) -> None:
     assert listed[2].licence == "mit" and listed[1].longest_text == 512 and listed[1].language_count is None
 
 
+def test_card_in_a_folder_says_languages_and_licence(folders: Path, chinese: Any, tweets_csv: Path) -> None:
+    put_folder(folders, "ours")
+    put_folder(folders, "mixed")
+    (folders / "ours/README.md").write_text("---\nlanguage: [en, no, nb]\nlicense: cc-by-4.0\n---\n# Ours\n")
+    (folders / "mixed/README.md").write_text("---\nlanguage:\n- multilingual\n- en\n---\n")
+    models = {model.name: model for model in list_base_models()}
+    assert (models["ours"].languages, models["ours"].licence) == (("English", "Norwegian"), "cc-by-4.0")
+    assert models["mixed"].language_count is None
+    mismatch = find_language_mismatch(chinese, "ours")
+    assert mismatch and mismatch.read == "English and Norwegian" and find_language_mismatch(chinese, "mixed") is None
+
+
 def test_list_asks_the_database_once(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         list_base_models()
