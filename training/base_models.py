@@ -278,7 +278,11 @@ class LanguageMismatch:
 
 
 def find_language_mismatch(version: Version | None, name: str) -> LanguageMismatch | None:
-    """Return the mismatch between data and the base model `name`; None if they fit, or if either is not known."""
+    """Return the mismatch between data and a base model; None if they fit, or if either is not known.
+
+    name: of the base model; empty for the sample, as in a configuration.
+    """
+    name = name or SAMPLE_MODEL
     languages = languages_of(version) if version else []
     chosen = find_base_model(name) if languages else None
     if version is None or chosen is None or chosen.language_count is None or covers(chosen.languages, languages):

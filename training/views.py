@@ -15,7 +15,7 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
-from engine.config import SAMPLE_MODEL, RunConfig
+from engine.config import RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
 from experiments.task_types import TASK_TYPES, key_figures
@@ -74,10 +74,9 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
 
 @login_required
 def new(request: SignedInRequest) -> HttpResponse:
-    """Show the form of a run. `do` names the button that was pressed.
+    """Show the form of a run. `do` names the button that was pressed (better_model: fill in the suggested base model).
 
     start: submit the run. estimate: show its time and memory. show: update the snippets. read: fill the form from YAML.
-    better_model: fill in the base model that reads the language of the data.
     """
     require_creator(request.user)
     do = request.POST.get("do", "start") if request.method == "POST" else ""
@@ -85,8 +84,6 @@ def new(request: SignedInRequest) -> HttpResponse:
         count_request(request, "validate")  # each button parses the YAML values of the form
     datasets = [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(request.user)]
     config = initial_config(request, datasets)
-    if "like" not in request.GET and request.GET.get("preset") not in presets.files():
-        config = fit_base_model(request, config)
     changes = []
     if "remedy" in request.GET and "like" in request.GET:
         earlier = get_experiment(request.user, request.GET["like"])
@@ -94,9 +91,7 @@ def new(request: SignedInRequest) -> HttpResponse:
         if diagnosis:
             config = remedies.apply_remedy(config, diagnosis.remedy)
             changes = diagnosis.changes
-    sent: QueryDict | None = request.POST if do not in ("", "read") else None
-    if sent and do == "better_model":
-        sent = with_better_model(sent)
+    sent = request.POST if do not in ("", "read") else None
     form = make_form(request, sent, config, datasets)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
@@ -137,6 +132,10 @@ def new(request: SignedInRequest) -> HttpResponse:
 
 def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any], datasets: list[str]) -> RunForm:
     """Return the form with what was sent, or with a configuration."""
+    if sent and sent.get("do") == "better_model":
+        sent = with_better_model(sent)
+    if request.method == "GET":
+        config = fit_base_model(request, config)
     name = sent.get("data.dataset_name", "") if sent else services.dataset_name_of(config)
     usual = services.usual_task_type(request.user, name)
     sentence = ""
@@ -146,7 +145,12 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
 
 
 def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with a base model that reads the language of its data, if there is one on this machine."""
+    """Return a configuration with a base model that reads the language of its data, if there is one on this machine.
+
+    That of an earlier experiment stays, and so does the base model that is a preset.
+    """
+    if "like" in request.GET or request.GET.get("preset") in presets.files():
+        return config
     better = default_base_model(services.known_version(request.user, services.dataset_name_of(config)))
     if better is None:
         return config
@@ -156,7 +160,7 @@ def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str
 def form_mismatch(request: SignedInRequest, form: RunForm) -> LanguageMismatch | None:
     """Return what is wrong between the languages of the data and of the base model that the form has."""
     version = services.known_version(request.user, form["data.dataset_name"].value() or "")
-    return find_language_mismatch(version, form["model.name"].value() or SAMPLE_MODEL)
+    return find_language_mismatch(version, form["model.name"].value() or "")
 
 
 def with_better_model(sent: QueryDict) -> QueryDict:
