@@ -40,6 +40,8 @@ class LocalModel:
         parameters = None
         with suppress(EngineError):
             config = read_config(self.folder, self.name)
+        if not isinstance(config.get("model_type"), str):
+            config = {}
         with suppress(EngineError, OSError, ValueError, KeyError, TypeError):
             parameters = count_parameters(self.folder, self.name)
         return LocalFacts(config, parameters, read_card(self.folder))
@@ -47,7 +49,7 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class LocalFacts:
-    """config: the content of config.json; empty if it can't be read or the model brings code of its own.
+    """config: the content of config.json; empty if it can't be read, names no type, or asks for code of the model's own.
 
     card: the metadata of README.md, as model hubs read them; empty without any.
     """
@@ -59,8 +61,23 @@ class LocalFacts:
     @property
     def longest_text(self) -> int | None:
         """Return the tokens of the longest text; None if any length is possible, or config.json leaves it open."""
-        usual = {"model_type": "", "pad_token_id": None}
-        return longest_text(SimpleNamespace(**usual | self.config))  # type: ignore[arg-type]  # it only reads attributes
+        content = {key: value for key, value in self.config.items() if key != "get_text_config"}
+        try:
+            return longest_text(PlainConfig(**content))  # type: ignore[arg-type]  # it only reads attributes
+        except TypeError:  # a value of another type, which transformers will refuse
+            return None
+
+
+class PlainConfig(SimpleNamespace):
+    """The content of a config.json with the attributes of transformers' own configurations."""
+
+    model_type = ""
+    pad_token_id = None
+
+    def get_text_config(self) -> PlainConfig:
+        """Return the part for texts of a model that reads other things as well."""
+        part = getattr(self, "text_config", None)
+        return PlainConfig(**part) if isinstance(part, dict) else self
 
 
 def read_card(folder: Path) -> dict[str, Any]:

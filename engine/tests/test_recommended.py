@@ -83,6 +83,23 @@ def test_models_of_this_machine_are_listed_with_what_their_files_say(bases, tmp_
     assert models["damaged"].read_facts().parameters is None
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"model_type": []}',
+        '{"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": "one"}',
+        '{"model_type": "bert", "get_text_config": 5, "max_position_embeddings": -1}',
+        '{"model_type": "bert", "auto_map": {}}',
+    ],
+)
+def test_strange_config_has_no_facts_and_breaks_no_list(tmp_path, content):
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange/config.json").write_text(content)
+    (tmp_path / "strange/README.md").write_bytes(b"---\nlanguage: [\xff\n---\n")
+    facts = list_local_models(tmp_path)[1].read_facts()
+    assert (facts.longest_text, facts.parameters, facts.card) == (None, None, {})
+
+
 def test_pickle_on_the_main_branch_is_refused_with_the_commit_that_has_safetensors(tmp_path):
     with pytest.raises(BaseModelUnsafeError, match=r"Set model\.revision to 82d8d18a7b88"):
         weight_files(tmp_path, "microsoft/deberta-v3-base")
