@@ -4,11 +4,13 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.apps import apps
 from django.core.cache import cache
 from django.core.management import call_command
 from django.test import Client
@@ -118,6 +120,17 @@ def names(answer: Any) -> list[str]:
 def test_a_new_installation_allows_every_recommended_model() -> None:
     listed = {model.name for model in list_base_models()}
     assert all(listed & set(model.names) for model in RECOMMENDED_MODELS)
+
+
+def test_upgrade_leaves_a_list_alone_that_an_administrator_has_changed() -> None:
+    migration = import_module("accounts.migrations.0006_recommended_models")
+    BaseModelRule.objects.exclude(pattern__in=migration.SEEDED).delete()
+    BaseModelRule.objects.filter(pattern="roberta-base").delete()
+    migration.allow_recommended_models(apps, None)
+    assert BaseModelRule.objects.count() == 3
+    BaseModelRule.objects.create(pattern="roberta-base")
+    migration.allow_recommended_models(apps, None)
+    assert BaseModelRule.objects.filter(pattern="Qwen/Qwen3-0.6B").exists()
 
 
 def test_models_on_this_machine_come_first_and_once(folders: Path) -> None:
