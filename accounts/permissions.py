@@ -9,6 +9,7 @@ For a model with `shared_through = "experiment"`, the owner and the shares of th
 its results are always visible to the same people.
 """
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -138,8 +139,13 @@ def base_model_allowed(name: str) -> bool:
 
     `name` is an id such as `google-bert/bert-base-uncased`; case counts, as on the hub. An empty list allows nothing.
     """
-    patterns = BaseModelRule.objects.values_list("pattern", flat=True)
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return name in allowed_base_models([name])
+
+
+def allowed_base_models(names: Iterable[str]) -> set[str]:
+    """Return those of the names of base models of the hub that the list in the admin allows."""
+    patterns = list(BaseModelRule.objects.values_list("pattern", flat=True))
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def grant_access(obj: Model, *, to: User | Group, manage: bool = False) -> None:

@@ -81,9 +81,34 @@ class Task(TypedDict):
 
 
 class Accepted(TypedDict):
+    """A run that was submitted. `notices` say what you should know before it, such as a mismatch of languages."""
+
     task_id: str
     status: str
     url: str
+    notices: list[Notice]
+
+
+class BaseModel(TypedDict):
+    """A base model that runs may use. What is not known is None or empty.
+
+    place: sample, folder or hub_cache on the server; hub: it would be downloaded. languages: empty if too many to name.
+    """
+
+    name: str
+    place: str
+    on_this_machine: bool
+    recommended: bool
+    parameters_m: float | None
+    languages: list[str]
+    language_count: int | None
+    licence: str
+    longest_text: int | None
+    fused_kernels: bool | None
+    shared_serving: bool | None
+    safetensors: bool
+    revision: str
+    purpose: str
 
 
 class Stored(TypedDict):
@@ -285,6 +310,15 @@ class Lorasite:
             "Content-Type": f"multipart/form-data; boundary={boundary}",
         }
         return cast(Stored, self._json("POST", "/api/datasets", b"".join(parts), headers))
+
+    def base_models(self, q: str = "", *, language: str = "", hub: bool = False) -> list[BaseModel]:
+        """Return the base models that runs may use: those on the server first, then the recommended ones of the hub.
+
+        q: words in name, languages, licence or purpose. language: only models that read it, such as "Chinese".
+        hub: also search the model hub for q.
+        """
+        query = urlencode({"q": q, "language": language, "hub": "true" if hub else "false"})
+        return cast("list[BaseModel]", self._json("GET", f"/api/base-models?{query}")["results"])
 
     def train(self, config: Mapping[str, Any] | str | Path) -> Accepted:
         """Submit a training run; its configuration is a mapping, YAML text or the path of a YAML file."""

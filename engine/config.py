@@ -112,7 +112,7 @@ class ModelSection(Section):
     revision: str | None = Field(
         None,
         max_length=100,
-        pattern=r"^[A-Za-z0-9._-]+$",
+        pattern=r"^(refs/pr/)?[A-Za-z0-9._-]+$",
         description=_("Branch, tag or commit of the model on the hub."),
     )
     load_in_8bit: bool = Field(

@@ -26,9 +26,11 @@ from web.requests import compute_etag, not_modified_response, parse_whole_number
 from web.throttles import throttle_classes_for
 
 from . import selectors, services
+from .hub_search import find_base_models
 from .models import Status, Task
 from .serializers import (
     AcceptedSerializer,
+    BaseModelsSerializer,
     DoneSerializer,
     LogLineSerializer,
     LogSerializer,
@@ -127,8 +129,28 @@ def train(request: Request) -> Response:
 def validate(request: Request) -> Response:
     """Check a configuration as a submit would, and queue nothing. Needs the right to submit; at most 64 KiB."""
     config = read_config(request)
-    services.validate(user=signed_in_user(request), config=config)
-    return Response({"config": config.model_dump(mode="json")})
+    notices = services.validate(user=signed_in_user(request), config=config)
+    return Response(ValidConfigSerializer({"config": config.model_dump(mode="json"), "notices": notices}).data)
+
+
+@extend_schema(
+    operation_id="base_models",
+    parameters=[
+        OpenApiParameter("q", str, description="Words in name, languages, licence or purpose."),
+        OpenApiParameter("language", str, description="Only models that are known to read it: its English name."),
+        OpenApiParameter("hub", bool, description="Also search the model hub for q. Slower; cached for an hour."),
+    ],
+    responses={200: BaseModelsSerializer},
+)
+@api_view(["GET"])
+def base_models(request: Request) -> Response:
+    """List the base models that runs may use: those on this machine first, then the recommended ones of the hub."""
+    query, language = (request.query_params.get(name, "") for name in ("q", "language"))
+    asked = request.query_params.get("hub", "false")
+    if asked not in ("true", "false"):
+        raise InvalidError(_("hub is true or false."), field="hub")
+    models, hub = find_base_models(query, language, search=asked == "true")
+    return Response(BaseModelsSerializer({"results": models, "hub": hub}).data)
 
 
 @extend_schema(operation_id="task", responses={200: TaskSerializer})

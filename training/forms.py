@@ -18,6 +18,8 @@ from experiments.task_types import TASK_TYPES
 from web.errors import RequestTooLargeError
 from web.forms import ServiceErrorsMixin
 
+from .base_models import BaseModel
+
 NAME = "experiment_name"
 TASK = "task"
 # Fields whose default depends on the dataset or on the task type: what an empty one is called.
@@ -93,7 +95,7 @@ class RunForm(ServiceErrorsMixin):
         *,
         config: Mapping[str, Any],
         datasets: list[str],
-        models: list[str],
+        models: list[BaseModel],
         task_sentence: str = "",
     ) -> None:
         super().__init__(data, initial=form_texts(config))
@@ -104,12 +106,17 @@ class RunForm(ServiceErrorsMixin):
             self.fields[field.path] = form_field(field)
         # Without a task type in the configuration, this sentence says which one the dataset asks for.
         self.fields[TASK].help_text = f"{self.fields[TASK].help_text} {task_sentence}".strip()
-        for path, names in (("data.dataset_name", datasets), ("model.name", models)):
-            # A name that came from a YAML text stays in the list, so that its error can be shown.
-            current = self.data.get(path) or self.initial.get(path)
-            if current and current not in names:
-                names = [*names, current]
-            self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
+        # A name that came from a YAML text stays in the list, so that its error can be shown.
+        path = "data.dataset_name"
+        current = self.data.get(path) or self.initial.get(path)
+        names = [*datasets, current] if current and current not in datasets else datasets
+        self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
+        self.base_models = {
+            "here": [model for model in models if model.is_here],
+            "recommended": [model for model in models if not model.is_here],
+        }
+        # Suggestions for browsers without JavaScript; base_model.js has a list of its own.
+        self.fields["model.name"].widget.attrs["list"] = "base-model-names"
 
     def main_fields(self) -> list[forms.BoundField]:
         return [self[path] for path in MAIN_FIELDS]

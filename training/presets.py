@@ -8,7 +8,8 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from engine import safe_yaml
-from engine.config import SAMPLE_MODEL
+
+from .base_models import BaseModel, list_base_models
 
 # Measured on the sample tweets with the sample base model: docs/performance.md.
 GOALS: dict[str, dict[str, Any]] = {
@@ -50,11 +51,6 @@ def names() -> list[dict[str, Any]]:
     return goals + models
 
 
-def base_models() -> list[str]:
-    """Return the sample model, the folders under BASE_MODELS_DIR, and the hub models of the presets, each name once."""
-    folder = settings.BASE_MODELS_DIR
-    local: list[str] = []
-    if folder and folder.is_dir():
-        local = sorted(path.name for path in folder.iterdir() if (path / "config.json").exists())
-    from_presets = [config["model"]["name"] for config in files().values()]
-    return list(dict.fromkeys([SAMPLE_MODEL, *local, *from_presets]))
+def base_models() -> list[BaseModel]:
+    """Return the base models that a run can start from."""
+    return list_base_models()

@@ -13,13 +13,23 @@ from .models import LogLine, Status, Task
 from .selectors import note_for
 
 
+class NoticeSerializer(serializers.Serializer):
+    level = serializers.ChoiceField(choices=["info", "warning"])
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
 class AcceptedSerializer(serializers.ModelSerializer):
     task_id = serializers.UUIDField(source="pk")
     url = serializers.SerializerMethodField()
+    notices = NoticeSerializer(
+        many=True,
+        help_text="What you should know before the run, such as a base model that does not read the language of the data.",
+    )
 
     class Meta:
         model = Task
-        fields = ["task_id", "status", "url"]
+        fields = ["task_id", "status", "url", "notices"]
 
     def get_url(self, task: Task) -> str:
         return f"/api/task/{task.pk}"
@@ -56,12 +66,6 @@ class TaskResultSerializer(ResultSerializer):
         return older | instance.result | outcome(instance.experiment.metrics, instance.experiment.config)
 
 
-class NoticeSerializer(serializers.Serializer):
-    level = serializers.ChoiceField(choices=["info", "warning"])
-    code = serializers.CharField()
-    message = serializers.CharField()
-
-
 class TaskSerializer(serializers.ModelSerializer):
     task_id = serializers.UUIDField(source="pk")
     status = serializers.ChoiceField(choices=Status.choices)
@@ -96,6 +100,44 @@ class LogSerializer(serializers.Serializer):
 
 class ValidConfigSerializer(serializers.Serializer):
     config: Any = serializers.DictField(help_text="The configuration with every default filled in.")
+    notices = NoticeSerializer(many=True, help_text="What you should know before the run; nothing of it is an error.")
+
+
+class BaseModelSerializer(serializers.Serializer):
+    """A base model. What is not known is null or empty."""
+
+    name = serializers.CharField(help_text="`model.name` of a configuration.")
+    place = serializers.ChoiceField(
+        choices=["sample", "folder", "hub_cache", "hub"], help_text="Where it is; hub: it would be downloaded."
+    )
+    on_this_machine = serializers.BooleanField(source="is_here")
+    recommended = serializers.BooleanField(help_text="Whether it is in the table of recommended base models.")
+    parameters_m = serializers.FloatField(allow_null=True, help_text="In millions.")
+    languages = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="In English, as in the reports of datasets; empty if they are too many to name.",
+    )
+    language_count = serializers.IntegerField(allow_null=True, help_text="Null if its languages are not known.")
+    licence = serializers.CharField(allow_blank=True, help_text="As its makers state it.")
+    longest_text = serializers.IntegerField(allow_null=True, help_text="In tokens.")
+    fused_kernels = serializers.BooleanField(allow_null=True, help_text="Whether it is trained with fused layers.")
+    shared_serving = serializers.BooleanField(
+        allow_null=True, help_text="Whether all its adapters are served by one copy of it."
+    )
+    safetensors = serializers.BooleanField(
+        help_text="Whether the hub has weights that can be loaded without running code; others have to be converted."
+    )
+    revision = serializers.CharField(
+        allow_blank=True, help_text="`model.revision` with such weights, where the main branch has others only."
+    )
+    purpose = serializers.CharField(allow_blank=True)
+
+
+class BaseModelsSerializer(serializers.Serializer):
+    results = BaseModelSerializer(many=True)
+    hub = serializers.ChoiceField(
+        choices=["not_asked", "searched", "away"], help_text="Whether `results` has what the model hub found."
+    )
 
 
 class ManySerializer(serializers.Serializer):

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import transaction
 from django.utils.translation import gettext as _
+from django.utils.translation import override
 
 from accounts.idempotency import create_once, find_created, fingerprint
 from accounts.models import User
@@ -29,6 +30,7 @@ from web.errors import InvalidError, NotFoundError
 from work import queue
 
 from . import estimates
+from .base_models import find_language_mismatch
 from .models import Task, WrongStateError
 from .sources import check_base_model
 
@@ -150,6 +152,7 @@ def create_task(user: User, config: RunConfig, version: Version | None) -> Task:
         experiment=experiment,
         device_kind=queue.device_kind_for(config.training.device),
         foreseen=estimates.stored_estimate(config, version),
+        notices=stored_notices(config, version),
     )
     record("task.submit", user=user, obj=task, experiment=experiment.name, task_id=str(task.pk))
     transaction.on_commit(partial(queue.send, Task, task.pk))
@@ -162,11 +165,24 @@ def estimate(*, user: User, config: RunConfig, again: bool = False) -> estimates
     return estimates.request_estimate(user, config, check(user=user, config=config), again=again)
 
 
-def validate(*, user: User, config: RunConfig) -> None:
-    """Raise what `submit` would raise, and queue nothing."""
-    check(user=user, config=config)
+def validate(*, user: User, config: RunConfig) -> list[dict[str, str]]:
+    """Raise what `submit` would raise, and queue nothing. Return what a person should know before the run, as notices."""
+    version = check(user=user, config=config)
     if "experiment_name" in config.model_fields_set:
         experiments.check_name(config.experiment_name)
+    return find_notices(config, version)
+
+
+def find_notices(config: RunConfig, version: Version | None) -> list[dict[str, str]]:
+    """Return what a person should know before the run, as the notices of a task, in the language of the reader."""
+    mismatch = find_language_mismatch(version, config.model.name)
+    return [mismatch.as_notice()] if mismatch else []
+
+
+def stored_notices(config: RunConfig, version: Version | None) -> list[dict[str, str]]:
+    """Return the notices in English, as those of the engine are stored."""
+    with override("en"):
+        return find_notices(config, version)
 
 
 def check(*, user: User, config: RunConfig) -> Version | None:

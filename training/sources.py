@@ -10,6 +10,7 @@ from datasets_app.reading import hub
 from engine.config import SAMPLE_MODEL, DataSection, ModelSection
 from engine.errors import EngineError
 from engine.models.base_models import can_download, find_cached, is_incomplete
+from engine.models.recommended import find_recommended
 from engine.models.weight_files import check_folder
 from web.errors import InvalidError
 from work.paths import hub_cache_dir
@@ -42,7 +43,7 @@ def check_base_model(model: ModelSection) -> None:
         check_files(cached, model.name)
         return
     try:
-        HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT_S)
+        info = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT_S)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise unavailable(_("The model hub has no {name}, or it is private. Check the name."), model) from None
     except Exception as error:  # each HTTP library below the hub client has its own error for "unreachable"
@@ -53,6 +54,25 @@ def check_base_model(model: ModelSection) -> None:
             ),
             model,
         ) from error
+    check_weights_on_hub([file.rfilename for file in info.siblings or []], model)
+
+
+def check_weights_on_hub(files: list[str], model: ModelSection) -> None:
+    """Raise Invalid if the hub has weights of the model, but none as safetensors: the worker would refuse them."""
+    if not files or any(file.endswith(".safetensors") for file in files):
+        return
+    recommended = find_recommended(model.name)
+    if recommended and recommended.revision not in ("", model.revision):
+        message = _(
+            "The hub has the weights of {name} as a pickle, which is refused because it can run code. Set model.revision to "
+            "{revision}, which has the same as safetensors."
+        ).format(name=model.name, revision=recommended.revision)
+    else:
+        message = _(
+            "The hub has the weights of {name} as a pickle only, which is refused because it can run code. Convert it to "
+            "safetensors (docs/models.md) and put the folder under BASE_MODELS_DIR, or choose another base model."
+        ).format(name=model.name)
+    raise InvalidError(message, field="model.name", reason="base_model_unsafe")
 
 
 def check_files(folder: Path, name: str) -> None:

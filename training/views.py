@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
@@ -23,8 +23,10 @@ from web.errors import LorasiteError
 from web.throttles import count_request
 
 from . import curves, estimates, presets, selectors, services
+from .base_models import LANGUAGE_NOTICE, LanguageMismatch, default_base_model, find_language_mismatch
 from .copy_as import copies
 from .forms import RunForm
+from .hub_search import find_base_models
 from .models import Task
 
 LOG_TAIL = 12  # lines
@@ -36,6 +38,9 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
     points = list(task.points.all())
+    mismatch = None
+    if any(notice["code"] == LANGUAGE_NOTICE for notice in task.notices):
+        mismatch = find_language_mismatch(task.experiment.version, task.experiment.base_model)
     quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
     diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
     context = {
@@ -47,8 +52,12 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
         "verdict": curves.verdict(task, points),
         "diagnosis": diagnosis,
-        # The diagnosis says the same as this notice, in the reader's language.
-        "notices": [notice for notice in task.notices if not diagnosis or notice["code"] != "not_learned"],
+        # Notices are stored in English; the mismatch, and the diagnosis of a run that did not learn, are in the reader's language.
+        "notices": [
+            mismatch.as_notice() if mismatch and notice["code"] == LANGUAGE_NOTICE else notice
+            for notice in task.notices
+            if not diagnosis or notice["code"] != "not_learned"
+        ],
         "log": task.log.order_by("-pk")[:LOG_TAIL],
         "note": selectors.note_for(task),
         "quarter": quarter,
@@ -65,7 +74,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
 
 @login_required
 def new(request: SignedInRequest) -> HttpResponse:
-    """Show the form of a run. `do` names the button that was pressed.
+    """Show the form of a run. `do` names the button that was pressed (better_model: fill in the suggested base model).
 
     start: submit the run. estimate: show its time and memory. show: update the snippets. read: fill the form from YAML.
     """
@@ -113,6 +122,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     context |= {
         "form": form,
         "sections": form.advanced_sections(unfolded={change.path for change in changes}),
+        "mismatch": form_mismatch(request, form),
         "presets": presets.names(),
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, form.configuration()),
@@ -122,12 +132,53 @@ def new(request: SignedInRequest) -> HttpResponse:
 
 def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any], datasets: list[str]) -> RunForm:
     """Return the form with what was sent, or with a configuration."""
+    if sent and sent.get("do") == "better_model":
+        sent = with_better_model(sent)
+    if request.method == "GET":
+        config = fit_base_model(request, config)
     name = sent.get("data.dataset_name", "") if sent else services.dataset_name_of(config)
     usual = services.usual_task_type(request.user, name)
     sentence = ""
     if usual:
         sentence = _("%(dataset)s asks for: %(task)s.") % {"dataset": name, "task": TASK_TYPES[usual].title}
     return RunForm(sent, config=config, datasets=datasets, models=presets.base_models(), task_sentence=sentence)
+
+
+def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with a base model that reads the language of its data, if there is one on this machine.
+
+    That of an earlier experiment stays, and so does the base model that is a preset.
+    """
+    if "like" in request.GET or request.GET.get("preset") in presets.files():
+        return config
+    better = default_base_model(services.known_version(request.user, services.dataset_name_of(config)))
+    if better is None:
+        return config
+    return config | {"model": config["model"] | {"name": better.name, "revision": better.revision or None}}
+
+
+def form_mismatch(request: SignedInRequest, form: RunForm) -> LanguageMismatch | None:
+    """Return what is wrong between the languages of the data and of the base model that the form has."""
+    version = services.known_version(request.user, form["data.dataset_name"].value() or "")
+    return find_language_mismatch(version, form["model.name"].value() or "")
+
+
+def with_better_model(sent: QueryDict) -> QueryDict:
+    """Return what was sent with the base model that the form has suggested."""
+    filled_in = sent.copy()
+    filled_in["model.name"] = sent.get("better_name", "")
+    filled_in["model.revision"] = sent.get("better_revision", "")
+    return filled_in
+
+
+@login_required
+@require_GET
+def search_base_models(request: SignedInRequest) -> HttpResponse:
+    """Return the base models of the hub for a query (`q`), as options of the form's list."""
+    require_creator(request.user)
+    models, hub = find_base_models(request.GET.get("q", ""), search=True)
+    from_hub = [model for model in models if not model.is_here and not model.recommended]
+    return render(request, "training/base_model_options.html", {"models": from_hub, "hub": hub, "prefix": "hub"})
 
 
 def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, Any]:

@@ -5,3 +5,5 @@ what is stored of a version into what its page shows.
 
 Importing this package imports no polars: it takes half a second, which pages need not wait for.
 """
+
+UNKNOWN_LANGUAGE = "Unknown"  # the language of rows of which no other one can be told

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from datasets_app.checks import UNKNOWN_LANGUAGE
 from datasets_app.versions.canonical import SLICE, count_values
 from engine.data.languages import detector_of_all_languages
 from engine.data.near_duplicates import extract_words
@@ -21,7 +22,6 @@ SAMPLE = 1_000  # rows; lingua detects the language of about 2,000 short texts a
 WORDS_SAMPLE = 10_000  # rows that the familiar words are taken from
 MOST_UNFAMILIAR = 3_000  # rows that are given to lingua beside the sample
 BEGINNING = 200  # characters of a text that are looked at
-UNKNOWN = "Unknown"
 _FEWEST_LETTERS = 30  # in a shorter text even people cannot always tell the language
 _FEWEST_LETTERS_TOGETHER = 20  # where many texts decide
 _FEWEST_HAN = 4  # Chinese characters say more than letters
@@ -70,14 +70,16 @@ def survey_languages(frame: pl.DataFrame) -> LanguageSurvey:
     detected = _sure(ranked)
     main = main_of(detected)
     if main is None or _is_doubtful(ranked, main):
-        unknown = {UNKNOWN: sample.height} if sample.height else {}
+        unknown = {UNKNOWN_LANGUAGE: sample.height} if sample.height else {}
         return LanguageSurvey(unknown, _NONE)
     words = FamiliarWords(sample["text"].filter(detected == main))
     if not main.startswith(CHINESE) and rows.len() > sample.height:
         more = frame["text"][rows.gather_every(max(1, -(-rows.len() // WORDS_SAMPLE)))]
         words = FamiliarWords(more.filter(words.prevail(more)))
     is_main = (detected == CHINESE) if main.startswith(CHINESE) else words.prevail(sample["text"])
-    named = pl.select(pl.when(is_main).then(pl.lit(main)).otherwise(detected.fill_null(UNKNOWN)).alias("language"))
+    named = pl.select(
+        pl.when(is_main).then(pl.lit(main)).otherwise(detected.fill_null(UNKNOWN_LANGUAGE)).alias("language")
+    )
     counts = count_values(named["language"])
     if sample.height < _FEWEST_ROWS:
         return LanguageSurvey(counts, _NONE)

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-if TYPE_CHECKING:  # importing transformers takes seconds
+if TYPE_CHECKING:  # importing torch and transformers takes seconds
+    from torch import Tensor
     from transformers import PretrainedConfig
 
 

@@ -6,10 +6,12 @@ Imports neither torch nor transformers, so that the platform can check a folder 
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
+from engine.models.recommended import find_recommended
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -69,9 +71,13 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         return _parts(folder, name)
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if not others:
+        recommended = find_recommended(name)
+        advice = "Convert them to safetensors first."
+        if recommended and recommended.revision:
+            advice = f"Set model.revision to {recommended.revision}, which has the same weights as safetensors."
         raise BaseModelUnsafeError(
             f"The base model {name} has no safetensors weights. Pickled weights are refused, because they can run code. "
-            "Convert them to safetensors first.",
+            f"{advice}",
             field="model.name",
         )
     if others == [ADAPTER]:
@@ -121,6 +127,23 @@ def find_fault(path: Path) -> str | None:
     if size < expected:
         return f"cut off ({size:,} of {expected:,} bytes)"
     return None if size == expected else f"damaged ({size:,} bytes, where its header says {expected:,})"
+
+
+def count_parameters(folder: Path, name: str) -> int:
+    """Return how many numbers the weights in a folder are, by the headers of their files.
+
+    Raises BaseModelUnavailableError or BaseModelUnsafeError without weights, and OSError, ValueError, KeyError or TypeError if a
+    header is damaged.
+    """
+    total = 0
+    for path in weight_files(folder, name):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MOST_HEADER_BYTES:
+                raise ValueError(f"{path.name} has no header")
+            header = json.loads(file.read(length))
+        total += sum(prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    return total
 
 
 def check_tokenizer(folder: Path, name: str) -> None:

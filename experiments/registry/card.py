@@ -14,13 +14,6 @@ from ..task_types import TASK_TYPES, USUAL, task_type_of
 from ..verdicts import verdict
 
 LICENCES = ("base_model", "dataset")
-# As the makers of the presets' base models state them; people fill in those of other models.
-BASE_MODEL_LICENCES = {
-    "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
-    "distilbert-base-uncased": "apache-2.0",
-    "roberta-base": "mit",
-    "albert-base-v2": "apache-2.0",
-}
 LANGUAGE_CODES = {
     "English": "en",
     "Chinese": "zh",

@@ -17,6 +17,7 @@ from accounts.quotas import require_storage_quota
 from audit.services import record
 from datasets_app.checks.languages import main_language
 from datasets_app.models import Version
+from engine.models.recommended import licence_of
 from engine.storage import remove_folder
 from web.errors import ConflictError, InvalidError
 from web.names import require_valid_name
@@ -117,7 +118,7 @@ def version_facts(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
         "dataset_hash": experiment.dataset_hash,
         "base_model": experiment.base_model,
         # People fill in what is empty.
-        "licence": {"base_model": card.BASE_MODEL_LICENCES.get(experiment.base_model, ""), "dataset": ""},
+        "licence": {"base_model": licence_of(experiment.base_model), "dataset": ""},
         "language": language_of(data) if data else "",
         "labels": experiment.labels,
         "config": experiment.config,

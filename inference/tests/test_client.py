@@ -30,6 +30,13 @@ def test_each_task_type_has_typed_answers(models, lorasite):
         lorasite.find_entities("a fine day", "single")
 
 
+def test_base_models_are_listed_with_what_is_known_of_them(lorasite):
+    sample, *others = lorasite.base_models()
+    assert sample["on_this_machine"] and sample["languages"] == ["English"] and len(others) > 10
+    assert {tuple(model["languages"]) for model in lorasite.base_models("character by character")} == {("Chinese",)}
+    assert sample["name"] not in {model["name"] for model in lorasite.base_models(language="Chinese")}
+
+
 def test_pairs_are_sent_alone_and_in_a_list(models, lorasite):
     alone = lorasite.predict(PAIR["text"], "pairs", text_pair=PAIR["text_pair"])
     first, second = lorasite.predict_all([PAIR, {"text": "no", "text_pair": "yes"}], "pairs")

@@ -136,6 +136,8 @@ POST   datasets/<str:name>/delete/                 302 404 404 403 302 302
 GET    train/                                      302 403 200 403 200 200
 GET    train/?like=<name>                          302 403 404 403 200 200
 POST   train/                                      302 403 400 403 400 400
+GET    train/base-models/                          302 403 200 403 200 200
+POST   train/base-models/                          302 405 405 405 405 405
 GET    runs/again/                                 302 405 405 405 405 405
 POST   runs/again/                                 302 404 404 404 404 404
 GET    runs/<uuid:task_id>/                        302 404 404 200 200 200
@@ -226,6 +228,7 @@ DELETE api/models/<str:name>                       401 404 404 403 204 204
 GET    api/models/<str:name>/archive               401 404 404 200 200 200
 PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
 DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
+GET    api/base-models                             401 200 200 200 200 200
 POST   api/train                                   401 403 400 403 202 202
 POST   api/train/validate                          401 403 400 403 200 200
 GET    api/tasks                                   401 200 200 200 200 200

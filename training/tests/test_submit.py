@@ -93,7 +93,8 @@ def test_accepted_run_answers_with_its_task(api, member, dataset):
     answer = api(member).post("/api/train", tiny(), format="json")
     task = Task.objects.get()
     assert answer.status_code == 202
-    assert answer.json() == {"task_id": str(task.pk), "status": "PENDING", "url": f"/api/task/{task.pk}"}
+    expected = {"task_id": str(task.pk), "status": "PENDING", "url": f"/api/task/{task.pk}", "notices": []}
+    assert answer.json() == expected
     assert Entry.objects.filter(action="task.submit", username="member").exists()
 
 

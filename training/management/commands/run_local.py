@@ -39,6 +39,8 @@ class Command(BaseCommand):
                 paths = [version.path]
                 dataset_hash = version.hash
                 config.data = config.data.model_copy(update=version.run_columns)
+                for notice in services.stored_notices(config, version):
+                    self.stdout.write(self.style.WARNING(notice["message"]))
             if options["name"]:
                 config.experiment_name = options["name"]
 

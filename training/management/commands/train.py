@@ -30,9 +30,11 @@ class Command(JsonOrTextCommand):
         if options["name"]:
             config.experiment_name = options["name"]
         task = services.submit(user=user, config=config)
+        early_notices = list(task.notices)  # before the engine adds its own, which the log has
         if options["wait"] and not self.watch(task):
             raise CommandError((task.error or {}).get("message", task.get_status_display()))
         lines = [f"{task.experiment.name}: task {task.pk} ({task.get_status_display()})"]
+        lines += [notice["message"] for notice in early_notices]
         if options["wait"]:
             task.experiment.refresh_from_db()
             diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
