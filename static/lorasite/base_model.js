@@ -134,6 +134,8 @@
       if (isOpen()) close();
       else open(true);
       input().focus();
+    } else if (event.target === input()) {
+      if (!isOpen()) open(true);
     } else if (better) {
       event.preventDefault();
       choose(better.form.elements.better_name.value, better.form.elements.better_revision.value);

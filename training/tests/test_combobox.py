@@ -113,6 +113,13 @@ def test_any_name_can_be_typed_and_a_hub_that_is_away_is_said(page: Page) -> Non
     expect(field_of(page)).to_have_value("somebody/their-model")
 
 
+def test_click_on_the_field_opens_the_list(page: Page) -> None:
+    field_of(page).click()
+    expect(page.get_by_role("listbox")).to_be_visible()
+    field_of(page).click()  # to place the cursor
+    expect(page.get_by_role("listbox")).to_be_visible()
+
+
 def test_mouse_opens_and_chooses_and_the_revision_follows(page: Page) -> None:
     page.get_by_role("button", name="Show base models").click()
     page.get_by_role("option", name="microsoft/deberta-v3-base").click()
