@@ -28,12 +28,13 @@ from engine.kernels import FusedForward, PackedTexts, fused_forward
 from engine.memory_limits import free_bytes
 from engine.models.base_models import find_origin
 from engine.models.forward import plain_forward
-from engine.models.loading import HeadKind, adapts_feed_forward, add_adapter, load_classifier
+from engine.models.loading import adapts_feed_forward, add_adapter, load_classifier
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
 from engine.storage import write_json
+from engine.task_types import HeadKind
 from engine.tasks.metrics import refuse_not_finite
 from engine.training import probe
 from engine.training.cuda_graphs import CudaGraphs
