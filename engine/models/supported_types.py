@@ -85,6 +85,8 @@ def find_reason(config: Mapping[str, Any], head: HeadKind, is_complete: bool = T
         return f"transformers has no {HEAD_NAMES[head]} for its type, {model_type}"
     if model_type == "xmod" and is_complete and config.get("default_language") is None:
         return "its config.json has no default_language, by which it chooses the language of texts"
+    if model_type == "falcon" and config.get("alibi"):
+        return "transformers computes its attention (alibi) in two ways, so its answers would change when it is served"
     method = _quantization(config)
     if method is not None and method not in KNOWN_QUANTIZATIONS:
         return f"its weights are stored quantized ({method}); use the model that they were made from"

@@ -53,6 +53,7 @@ def test_type_is_accepted_or_refused_in_one_sentence_beside_the_model(model_type
         ({"model_type": "bart"}, "token", "transformers has no token classification for its type, bart"),
         ({}, "token", "transformers has no token classification for its type, None"),
         ({"model_type": "xmod"}, "token", "no default_language"),
+        ({"model_type": "falcon", "alibi": True}, "sequence", "alibi"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "token", r"quantized \(gptq\)"),
     ],
 )
