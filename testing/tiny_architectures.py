@@ -88,9 +88,8 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "lilt": {"hidden_size": 96},
     "longformer": {"attention_window": 16},
     "luke": {"entity_vocab_size": 10, "entity_emb_size": 16},
-    "markuplm": {
-        "initializer_range": 0.02
-    },  # the places of words in a page, always the same here, would outweigh the words
+    # The place of a word in a page, always the same here, would outweigh the word.
+    "markuplm": {"max_depth": 2, "xpath_unit_hidden_size": 4},
     "minicpm3": MANY_KEYS,
     "minimax": {"block_size": 16, "layer_types": ["linear_attention", "full_attention"]},
     "mistral4": MANY_KEYS,
