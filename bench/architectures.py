@@ -2,7 +2,7 @@
 
     python bench/architectures.py                        every type, sequence and token classification
     python bench/architectures.py qwen3 t5 --task token_classification
-    python bench/architectures.py --markdown             the table of docs/models.md, from the stored outcomes
+    python bench/architectures.py --markdown             the table of docs/models.md
 
 Each run trains for 60 steps in fp32, on 178 texts in which a few words decide, and is scored on 62 others. If it learns nothing,
 it is tried again with 200 steps and an adapter on every linear layer. It "trains" if the engine's own check passes (evaluated =
@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import random
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,13 +29,6 @@ sys.path.insert(0, str(ROOT))
 TASKS = ("sequence_classification", "token_classification")
 OTHER_TASKS = ("pairs", "multi_label_classification", "regression")
 SECONDS = 120  # that a run may take
-FILLER_WORDS = "the a it was on my we have to of and in at you this for is they with at all so just"
-FILLERS = FILLER_WORDS.split()
-TELLING = {
-    "glad": ("happy", "love", "great", "thanks"),
-    "sad": ("hate", "worst", "bad", "delayed"),
-    "plain": ("flight", "phone", "service", "bag"),
-}
 SAME_LOGITS = 1e-4
 ATTEMPTS: tuple[dict[str, dict[str, Any]], ...] = (
     {"training": {"max_steps": 60, "learning_rate": 0.005}},
@@ -70,9 +61,9 @@ def main() -> None:
     parser.add_argument("--outcomes", type=Path, default=ROOT / "var/architectures.json")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    outcomes = read_outcomes(options.outcomes)
     if options.markdown:
-        return print(markdown(outcomes.values()))
+        return print(markdown())
+    outcomes = read_outcomes(options.outcomes)
     from engine import warm_up
     from engine.models.loading import silence_transformers
 
@@ -179,6 +170,7 @@ def train_and_compare(
     results: Path, bases: Path, model_type: str, task: str, precision: str, settings: dict[str, dict[str, Any]]
 ) -> Outcome:
     from engine import Finished, RunConfig, train
+    from testing.telling_texts import write_rows
 
     config = RunConfig.parse(configuration(task, precision, settings))
     data_file = write_rows(bases, task)
@@ -225,59 +217,6 @@ def configuration(task: str, precision: str, settings: dict[str, dict[str, Any]]
     return config
 
 
-def write_rows(folder: Path, task: str) -> Path:
-    """Write 240 rows of 5 to 30 words, and two of 300, which have to be cut, or read in windows."""
-    import polars as pl
-
-    random.seed(3)
-    rows = [make_row(task, random.randint(4, 25)) for _ in range(238)]
-    rows[5], rows[180] = make_row(task, 300), make_row(task, 300)
-    for number, row in enumerate(rows):
-        row["split"] = "train" if number < 178 else "eval"
-    path = folder / "rows.parquet"
-    pl.DataFrame(rows).write_parquet(path)
-    return path
-
-
-def make_row(task: str, fillers: int) -> dict[str, Any]:
-    """Return a text whose first words, among others, decide: long texts lose their end."""
-    label = random.choice(list(TELLING))
-    words = random.choices(FILLERS, k=fillers)
-    if task == "pairs":
-        other = label if random.random() < 0.5 else random.choice([each for each in TELLING if each != label])
-        second = " ".join([random.choice(TELLING[other]), *random.choices(FILLERS, k=4)])
-        return {"text": mix(random.choice(TELLING[label]), words[:6]), "second": second, "label": other}
-    if task == "token_classification":
-        return row_of_entities(words)
-    if task == "multi_label_classification":
-        labels = [each for each in TELLING if random.random() < 0.5]
-        for each in labels:
-            words[:6] = mix(random.choice(TELLING[each]), words[:6]).split()
-        return {"text": " ".join(words), "label": json.dumps(labels)}
-    for _ in range(3):
-        words[:8] = mix(random.choice(TELLING[label]), words[:8]).split()
-    return {"text": " ".join(words), "label": list(TELLING).index(label) if task == "regression" else label}
-
-
-def mix(word: str, words: list[str]) -> str:
-    place_of_word = random.randint(0, len(words))
-    return " ".join([*words[:place_of_word], word, *words[place_of_word:]])
-
-
-def row_of_entities(words: list[str]) -> dict[str, Any]:
-    """Return a text in which every telling word is an entity of its kind."""
-    kinds: list[str | None] = [None] * len(words)
-    for number in random.sample(range(len(words)), k=min(3, len(words))):
-        kinds[number] = random.choice(list(TELLING))
-        words[number] = random.choice(TELLING[kinds[number]])
-    spans, start = [], 0
-    for word, kind in zip(words, kinds, strict=True):
-        if kind:
-            spans.append({"start": start, "end": start + len(word), "label": kind})
-        start += len(word) + 1
-    return {"text": " ".join(words), "label": json.dumps(spans)}
-
-
 def largest_difference(final: Path, bases: Path, data_file: Path) -> float:
     """Return how far the logits of held-out texts are apart between one batch and each text alone."""
     import polars as pl
@@ -297,15 +236,16 @@ def largest_difference(final: Path, bases: Path, data_file: Path) -> float:
     return largest
 
 
-def markdown(outcomes: Iterable[Outcome]) -> str:
-    by_type: dict[str, dict[str, Outcome]] = {}
-    for outcome in outcomes:
-        by_type.setdefault(outcome.model_type, {})[outcome.task] = outcome
-    lines = ["| type | texts | entities |", "|---|---|---|"]
-    for model_type, tasks in sorted(by_type.items()):
-        cells = [tasks[task].kind if task in tasks else "–" for task in TASKS]
-        lines.append(f"| {model_type} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def markdown() -> str:
+    """Return the table of docs/models.md, which a test compares with the lists of types."""
+    from engine.models.supported_types import REFUSED, TRAINABLE
+
+    texts, entities = TRAINABLE["sequence"], TRAINABLE["token"]
+    rows = [("texts and entities", texts & entities), ("texts", texts - entities), ("entities", entities - texts)]
+    for reason in dict.fromkeys(REFUSED.values()):
+        rows.append((f"nothing: {reason}", {name for name in REFUSED if REFUSED[name] == reason}))
+    lines = [f"| {learns} | {', '.join(f'`{name}`' for name in sorted(types))} |" for learns, types in rows]
+    return "\n".join(["| learns | types |", "|---|---|", *lines])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ WITH_SEQUENCE_HEAD = """
     bart bigbird_pegasus cohere_compass_text ctrl deepseek_v2 doge gemma3 gemma3_text gptj hunyuan_v1_dense hunyuan_v1_moe jamba
     jetmoe mbart minicpm3 modernbert-decoder mvp olmo olmo2 olmo3 openai-gpt opt phimoe plbart qwen3_5_text
 """
-WITH_ENTITY_HEAD = "apertus openai_privacy_filter t5gemma t5gemma2"
+WITH_ENTITY_HEAD = "apertus openai_privacy_filter"
 TRAINABLE: dict[HeadKind, frozenset[str]] = {
     "sequence": frozenset(WITH_BOTH_HEADS.split()) | frozenset(WITH_SEQUENCE_HEAD.split()),
     "token": frozenset(WITH_BOTH_HEADS.split()) | frozenset(WITH_ENTITY_HEAD.split()),
@@ -33,6 +33,7 @@ TRAINABLE: dict[HeadKind, frozenset[str]] = {
 
 READS_PADDING = "it mixes a text with its padding, so a text would get other answers beside longer ones"
 SHARES_LAYERS = "several of its layers share their weights, so an adapter for each can't be merged into them"
+READS_ONE_LATE = "transformers takes its answers from a decoder that is one token late"
 # Types that have a head, and why they can't be trained with it.
 REFUSED: dict[str, str] = {
     "axk2": "the tokens that its attention selects depend on the padding, so a text would get other answers beside longer ones",
@@ -47,14 +48,14 @@ REFUSED: dict[str, str] = {
     "nystromformer": READS_PADDING,
     "perceiver": "transformers makes part of its decoder anew, which LoRA would leave random",
     "qwen3_asr": "it needs speech, which texts don't have",
-    "reformer": "its attention works for a single length of texts only",
+    "reformer": "it trains on texts of one fixed length only",
+    "t5gemma": READS_ONE_LATE,
+    "t5gemma2": READS_ONE_LATE,
     "tapas": "it needs tables, which texts alone don't have",
     "yoso": READS_PADDING,
     "zamba": SHARES_LAYERS,
     "zamba2": SHARES_LAYERS,
 }
-READS_ELSEWHERE = "transformers takes the answer from another token of the longest text of a batch than of the others"
-REFUSED_WITH_SEQUENCE_HEAD: dict[str, str] = {"t5gemma": READS_ELSEWHERE, "t5gemma2": READS_ELSEWHERE}
 HEAD_NAMES: dict[HeadKind, str] = {"sequence": "sequence classification", "token": "token classification"}
 ABILITIES: dict[HeadKind, str] = {"sequence": "classify texts", "token": "find entities"}
 # Frozen weights that are stored so are trained and served like any others.
@@ -79,14 +80,19 @@ def find_reason(config: Mapping[str, Any], head: HeadKind, is_complete: bool = T
     model_type = str(config.get("model_type"))
     if model_type in REFUSED:
         return f"its type is {model_type}, and {REFUSED[model_type]}"
-    if head == "sequence" and model_type in REFUSED_WITH_SEQUENCE_HEAD:
-        return f"its type is {model_type}, and {REFUSED_WITH_SEQUENCE_HEAD[model_type]}"
     if model_type not in TRAINABLE[head]:
         return f"transformers has no {HEAD_NAMES[head]} for its type, {model_type}"
+    return _reason_of_settings(model_type, config, is_complete)
+
+
+def _reason_of_settings(model_type: str, config: Mapping[str, Any], is_complete: bool) -> str | None:
+    """Return why a model of a type that can be trained can't; None if it can."""
     if model_type == "xmod" and is_complete and config.get("default_language") is None:
         return "its config.json has no default_language, by which it chooses the language of texts"
     if model_type == "falcon" and config.get("alibi"):
         return "transformers computes its attention (alibi) in two ways, so its answers would change when it is served"
+    if model_type == "flaubert" and config.get("pre_norm"):
+        return "transformers fails to compute it with pre_norm"
     method = _quantization(config)
     if method is not None and method not in KNOWN_QUANTIZATIONS:
         return f"its weights are stored quantized ({method}); use the model that they were made from"

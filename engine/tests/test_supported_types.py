@@ -1,6 +1,7 @@
 """What a base model's config.json alone says about whether it can be trained: for every type that transformers has a head for."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from engine.errors import BaseModelUnavailableError
-from engine.models.supported_types import REFUSED, REFUSED_WITH_SEQUENCE_HEAD, TRAINABLE, check_type, find_reason
+from engine.models.supported_types import REFUSED, TRAINABLE, check_type, find_reason
 from engine.task_types import HeadKind
 from engine.tests.conftest import run, small
 from testing.tiny_architectures import build_tiny
@@ -29,9 +30,8 @@ def complete_config(model_type: str) -> dict[str, object]:
 
 def test_every_type_that_transformers_has_a_head_for_is_either_trained_or_refused():
     for head, types in HEADS.items():
-        refused = set(REFUSED) | (set(REFUSED_WITH_SEQUENCE_HEAD) if head == "sequence" else set())
-        assert types == TRAINABLE[head] | (refused & types)
-        assert not TRAINABLE[head] & refused
+        assert types == TRAINABLE[head] | (set(REFUSED) & types)
+        assert not TRAINABLE[head] & set(REFUSED)
     assert set(REFUSED) <= HEADS["sequence"] | HEADS["token"]
 
 
@@ -54,6 +54,7 @@ def test_type_is_accepted_or_refused_in_one_sentence_beside_the_model(model_type
         ({}, "token", "transformers has no token classification for its type, None"),
         ({"model_type": "xmod"}, "token", "no default_language"),
         ({"model_type": "falcon", "alibi": True}, "sequence", "alibi"),
+        ({"model_type": "flaubert", "pre_norm": True}, "token", "pre_norm"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "token", r"quantized \(gptq\)"),
     ],
 )
@@ -89,3 +90,18 @@ def test_configuration_that_its_own_class_refuses_ends_in_a_sentence(tweets: Pat
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "wide"}))
     with pytest.raises(BaseModelUnavailableError, match=r"The config.json of mine can't be read .*hidden_size"):
         run(small(model={"name": "mine"}), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
+
+
+def test_page_of_models_has_the_same_types():
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    rows = page.partition("\n| learns | types |\n|---|---|\n")[2].partition("\n\n")[0].strip().splitlines()
+    types = {
+        learns: set(re.findall(r"`([\w-]+)`", names)) for learns, names in (row.strip("| ").split("|") for row in rows)
+    }
+    sequence, token = TRAINABLE["sequence"], TRAINABLE["token"]
+    assert types["texts and entities "] == sequence & token
+    assert types["texts "] == sequence - token
+    reasons = {f"nothing: {reason} ": reason for reason in REFUSED.values()}
+    for learns, reason in reasons.items():
+        assert types[learns] == {name for name in REFUSED if REFUSED[name] == reason}
+    assert set().union(*types.values()) == HEADS["sequence"] | HEADS["token"]
