@@ -177,7 +177,8 @@ class TextTask(ABC):
             return  # products in 8 bits depend on the other rows of a batch (arXiv 2208.07339), and there is no fp32
         if self.plan.fused_encoder and free_bytes() < ROOM_FOR_PROBE:
             return  # its batches are compared with plain ones by our tests, and a batch leaves 130 MiB of kernels behind
-        fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype)
+        special_ids = self.tokenizer.all_special_ids
+        fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype, special_ids)
         if fault and plan.dtype != torch.float32:
             message = f"{self.config.model.name} {fault} in {self.plan.precision}, so it is trained in fp32."
             self.notices.append(Notice("warning", "precision_fallback", message))
@@ -185,7 +186,7 @@ class TextTask(ABC):
             release_memory(plan.device)
             torch.manual_seed(seed)  # the same new head as in a run that was configured with fp32
             self._load_model(replace(plan, dtype=torch.float32, int8=False), seed)
-            fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32)
+            fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32, special_ids)
         if fault:
             raise BaseModelUnavailableError(
                 f"The base model {self.config.model.name} {fault}, so it can't be trained. Choose another base model.",

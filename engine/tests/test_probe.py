@@ -191,3 +191,12 @@ def test_probe_texts_are_short_and_keep_both_ends():
     short, whole, both = probe.probe_texts(tokens)
     assert (short.longest, whole.longest, both.lengths.tolist()) == (32, 64, [32, 64])
     assert whole.ids[[0, 31, 32, 63]].tolist() == [0, 31, 168, 199]
+
+
+def test_probe_texts_keep_every_special_token():
+    pair = np.array([0, *range(10, 50), 2, 2, *range(60, 110), 2], dtype=np.int32)
+    short, long, _both = probe.probe_texts(Tokens(np.concatenate([pair, pair]), np.array([0, 94, 188]), 0), [0, 2])
+    for text, length in ((short, 32), (long, 64)):
+        assert text.ids[[0, -1]].tolist() == [0, 2] and (text.ids == 2).sum() == 3 and text.longest == length
+    only_special, _long, _both = probe.probe_texts(Tokens(np.array([0, 7, 2, 2, 2]), np.array([0, 5]), 0), [0, 2])
+    assert only_special.ids.tolist() == [0, 2, 2, 2]
