@@ -58,11 +58,12 @@ def row_of_entities(words: list[str]) -> dict[str, Any]:
     """Return a text in which every telling word is an entity of its kind."""
     kinds: list[str | None] = [None] * len(words)
     for number in random.sample(range(len(words)), k=min(3, len(words))):
-        kinds[number] = random.choice(list(TELLING))
-        words[number] = random.choice(TELLING[kinds[number]])
+        kind = random.choice(list(TELLING))
+        kinds[number] = kind
+        words[number] = random.choice(TELLING[kind])
     spans, start = [], 0
-    for word, kind in zip(words, kinds, strict=True):
-        if kind:
-            spans.append({"start": start, "end": start + len(word), "label": kind})
+    for word, label in zip(words, kinds, strict=True):
+        if label:
+            spans.append({"start": start, "end": start + len(word), "label": label})
         start += len(word) + 1
     return {"text": " ".join(words), "label": json.dumps(spans)}

@@ -161,16 +161,16 @@ def parts_of(config_class: Any) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     parts = getattr(config_class, "sub_configs_defaults", None) or {}
-    named = {name: getattr(part, "model_type", None) for name, part in parts.items()}
-    return {name: part if isinstance(part, type) else CONFIG_MAPPING[named[name]] for name, part in parts.items()}
+    return {name: part if isinstance(part, type) else CONFIG_MAPPING[part.model_type] for name, part in parts.items()}
 
 
 def tokenizer_of(model_type: str) -> tuple[Any, dict[str, str]]:
     """Return a tokenizer and its special tokens: of word pieces if the model tells two texts apart by type, else of bytes."""
     from transformers import CONFIG_MAPPING
 
-    defaults = {field.name: field.default for field in fields(CONFIG_MAPPING[model_type])}
-    has_types = isinstance(defaults.get("type_vocab_size"), int) and defaults["type_vocab_size"] > 1
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(CONFIG_MAPPING[model_type])}
+    types = defaults.get("type_vocab_size")
+    has_types = isinstance(types, int) and types > 1
     return (word_pieces(), BERT_SPECIAL) if has_types else (byte_pairs(), ROBERTA_SPECIAL)
 
 
