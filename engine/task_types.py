@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 TaskType = Literal["sequence_classification", "multi_label_classification", "regression", "token_classification"]
+HeadKind = Literal["sequence", "token"]  # what a model's head computes outputs for: each text, or each of its tokens
 Metric = Literal[
     "accuracy",
     "macro_f1",
@@ -38,3 +39,8 @@ LOSSES: dict[TaskType, tuple[str, ...]] = {
     "regression": ("mean_squared", "huber"),
     "token_classification": ("cross_entropy", "focal"),
 }
+
+
+def head_of(task: TaskType) -> HeadKind:
+    """Return the kind of head that a model needs for a task type."""
+    return "token" if task == "token_classification" else "sequence"

@@ -188,7 +188,7 @@ def stored_notices(config: RunConfig, version: Version | None) -> list[dict[str,
 def check(*, user: User, config: RunConfig) -> Version | None:
     """Check what only the platform knows: dataset, base model and workers. Return the version; None for a hub dataset."""
     version = find_version(user, config)
-    check_base_model(config.model)
+    check_base_model(config.model, config.task)
     if config.model.quantization and queue.device_kind_for(config.training.device) != "cuda":
         field = f"model.{config.model.quantization}"
         raise InvalidError(
@@ -248,7 +248,7 @@ def check_validation_rules(version: Version, config: RunConfig) -> None:
         codes.remove("over_token_limit")
         lengths = text_statistics.token_lengths(version, config.model.name)
         if lengths is None:
-            check_base_model(config.model)  # counting would load the model's tokenizer
+            check_base_model(config.model, config.task)  # counting would load the model's tokenizer
             lengths = text_statistics.count_tokens(version, config.model.name)
         count, share = text_statistics.share_over(lengths, config.data.max_length)
         if count:

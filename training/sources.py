@@ -1,5 +1,7 @@
 """What a run needs from the model hub: base models and datasets."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from django.conf import settings
@@ -11,20 +13,22 @@ from engine.config import SAMPLE_MODEL, DataSection, ModelSection
 from engine.errors import EngineError
 from engine.models.base_models import can_download, find_cached, is_incomplete
 from engine.models.recommended import find_recommended
-from engine.models.weight_files import check_folder
+from engine.models.supported_types import check_type
+from engine.models.weight_files import check_folder, read_config
+from engine.task_types import TaskType, head_of
 from web.errors import InvalidError
 from work.paths import hub_cache_dir
 
 HUB_TIMEOUT_S = 3.0
 
 
-def check_base_model(model: ModelSection) -> None:
-    """Raise Invalid if the base model is not allowed, damaged, or neither on this machine nor on the hub. Downloads nothing."""
+def check_base_model(model: ModelSection, task: TaskType) -> None:
+    """Raise Invalid if the base model is not allowed, damaged, can't learn the task type, or is found nowhere. Downloads nothing."""
     root: Path | None = settings.BASE_MODELS_DIR
     if model.name == SAMPLE_MODEL:
         return
     if root and (Path(root) / model.name / "config.json").is_file():
-        check_files(Path(root) / model.name, model.name)
+        check_files(Path(root) / model.name, model.name, task)
         return
     if not base_model_allowed(model.name):
         raise InvalidError(
@@ -40,7 +44,7 @@ def check_base_model(model: ModelSection) -> None:
 
     cached = find_cached(model.name, model.revision)
     if cached and not (is_incomplete(cached, model.name) and can_download()):
-        check_files(cached, model.name)
+        check_files(cached, model.name, task)
         return
     try:
         info = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT_S)
@@ -55,6 +59,9 @@ def check_base_model(model: ModelSection) -> None:
             model,
         ) from error
     check_weights_on_hub([file.rfilename for file in info.siblings or []], model)
+    if info.config and "model_type" in info.config:  # the hub does not know the type of every model
+        with invalid_base_model():
+            check_type(info.config, model.name, head_of(task), is_complete=False)
 
 
 def check_weights_on_hub(files: list[str], model: ModelSection) -> None:
@@ -75,10 +82,18 @@ def check_weights_on_hub(files: list[str], model: ModelSection) -> None:
     raise InvalidError(message, field="model.name", reason="base_model_unsafe")
 
 
-def check_files(folder: Path, name: str) -> None:
-    """Raise Invalid if a file of a base model on this machine is missing or damaged. Reads names, sizes and headers only."""
-    try:
+def check_files(folder: Path, name: str, task: TaskType) -> None:
+    """Raise Invalid if a base model on this machine is damaged or can't learn the task type. Reads no weights."""
+    with invalid_base_model():
         check_folder(folder, name)
+        check_type(read_config(folder, name), name, head_of(task))
+
+
+@contextmanager
+def invalid_base_model() -> Iterator[None]:
+    """Turn what the engine raises about a base model into Invalid."""
+    try:
+        yield
     except EngineError as error:
         raise InvalidError(str(error), field="model.name", reason=error.code) from error
 

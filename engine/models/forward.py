@@ -53,7 +53,10 @@ def _forward_by_attention(forward: Forward, body: Any, longest_in_full: int, blo
             longest = int(lengths[rows].max())
             body.set_attention_type("block_sparse" if count else "original_full")
             types = None if token_type_ids is None else token_type_ids[rows, :longest]
-            outputs.append(forward(input_ids[rows, :longest], attention_mask[rows, :longest], types))
+            logits = forward(input_ids[rows, :longest], attention_mask[rows, :longest], types)
+            if logits.dim() == 3:  # a row of outputs for each token: all groups get as many as the batch has
+                logits = nn.functional.pad(logits, (0, 0, 0, input_ids.shape[1] - longest))
+            outputs.append(logits)
             order.append(rows)
         return torch.cat(outputs)[torch.cat(order).argsort()]
 

@@ -23,19 +23,6 @@ LONGEST_CAUSE = 300  # characters of another library's sentence
 FOLDERS = re.compile(r"(?<![\w/:.])/(?:[^\s/'\"]+/)+")
 
 
-def check_type(config: dict[str, Any], name: str) -> None:
-    """Raise BaseModelUnavailableError unless transformers has a text classifier for the model's type."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-
-    kind = config.get("model_type")
-    if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        raise BaseModelUnavailableError(
-            f"The base model {name} can't classify texts: transformers has no sequence classification for its type, "
-            f"{kind}. Choose a text model such as BERT, RoBERTa or Qwen.",
-            field="model.name",
-        )
-
-
 def missing_paths(loading: dict[str, Any]) -> set[str]:
     """Return the paths of the modules with weights that the files lack or have in another shape."""
     mismatched = (key for key, _in_file, _in_model in loading["mismatched_keys"])

@@ -11,26 +11,27 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from engine.config import LoraSection, Problem
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError
 from engine.models.base_model_head import Head, settle_head
-from engine.models.loaded_weights import brief, check_loading, check_type, check_values
+from engine.models.loaded_weights import brief, check_loading, check_values
 from engine.models.module_names import check_module_names, outermost_names, present_names
+from engine.models.supported_types import check_type
 from engine.models.weight_files import read_config
+from engine.out_of_memory import is_out_of_memory
+from engine.task_types import HeadKind
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-HeadKind = Literal["sequence", "token"]  # outputs for each text, or for each of its tokens
 ATTENTION_NAMES = ("attention", "attn", "Wqkv")
 QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
 
@@ -53,7 +54,7 @@ def load_classifier(
     from the base model's files and are sound.
     """
     config = read_config(folder, name)
-    check_type(config, name)
+    check_type(config, name, head)
     with _base_model_errors(folder, name):
         model, loading = _load_weights(
             _auto_class(head),
@@ -116,8 +117,8 @@ def _base_model_errors(folder: Path, name: str) -> Iterator[None]:
     """Raise BaseModelUnavailableError for what transformers raises, except where memory ran out: that is handled elsewhere."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if "memory" in str(error):
+    except Exception as error:  # each model's code raises errors of its own, also for a package that it lacks
+        if is_out_of_memory(error) or "memory" in str(error):
             raise
         raise BaseModelUnavailableError(
             f"The base model {name} can't be loaded: {brief(error, folder, name)}", field="model.name"

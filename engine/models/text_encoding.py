@@ -29,6 +29,7 @@ MANY_UNKNOWN = 0.2  # share of unknown tokens from which on a person is warned
 POSITIONS_AFTER_PADDING = {
     "camembert",
     "data2vec-text",
+    "esm",
     "ibert",
     "layoutlmv3",
     "lilt",
@@ -96,8 +97,8 @@ def prepare_encoding(folder: Path, name: str, longest_wanted: int) -> TextEncodi
     name: what messages call it. longest_wanted: data.max_length; lowered, with a notice, to what the model can take.
     Raises BaseModelUnavailableError if its tokenizer is missing, can't be loaded or does not fit the model.
     """
+    config = load_config(folder, name)  # first, because transformers reads it for the tokenizer too
     tokenizer = load_tokenizer(folder, name, split_special_tokens=True)
-    config = load_config(folder, name)
     _refuse_ids_without_embedding(tokenizer, config, name)
     limits = [limit for limit in (tokenizer.model_max_length, longest_text(config)) if limit is not None]
     max_length = min(longest_wanted, *limits)
@@ -132,7 +133,8 @@ def load_tokenizer(folder: Path, name: str, **options: Any) -> PreTrainedTokeniz
 
 def longest_text(config: PretrainedConfig) -> int | None:
     """Return the tokens of the longest text that a model has positions for; None if it takes texts of any length."""
-    positions = getattr(config, "max_position_embeddings", None)
+    config = config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
     # XLNet says -1. DeBERTa without a table of positions knows only distances between tokens.
     if not isinstance(positions, int) or positions <= 0 or getattr(config, "position_biased_input", True) is False:
         return None
@@ -160,7 +162,8 @@ def set_padding_id(model: PreTrainedModel, padding_id: int) -> None:
 
     Decoders look for the last token that is no padding. config.json may name another one than the tokenizer, or none.
     """
-    model.config.get_text_config().pad_token_id = padding_id
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = padding_id
 
 
 def load_config(folder: Path, name: str) -> PretrainedConfig:
@@ -169,9 +172,10 @@ def load_config(folder: Path, name: str) -> PretrainedConfig:
 
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the classes of configurations check their values, and raise errors of their own
+        reason = " ".join(str(error).split()).replace(str(folder), name)[:200]
         raise BaseModelUnavailableError(
-            f"The config.json of {name} can't be read by transformers.", field="model.name"
+            f"The config.json of {name} can't be read by transformers: {reason}", field="model.name"
         ) from error
 
 

@@ -6,14 +6,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.models.weights_hash import hash_base_weights
 from engine.serve.errors import ModelUnreadableError
-from engine.task_types import TaskType
-
-if TYPE_CHECKING:
-    from engine.models.loading import HeadKind
+from engine.task_types import HeadKind, TaskType, head_of
 
 # PEFT's names.
 WEIGHTS = "adapter_model.safetensors"
@@ -53,7 +50,7 @@ class ModelInfo:
     @property
     def head(self) -> HeadKind:
         """Return the kind of the model's head: outputs for each text, or for each of its tokens."""
-        return "token" if self.task == "token_classification" else "sequence"
+        return head_of(self.task)
 
 
 def read_info(folder: Path) -> ModelInfo:

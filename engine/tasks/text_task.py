@@ -28,12 +28,13 @@ from engine.kernels import FusedForward, PackedTexts, fused_forward
 from engine.memory_limits import free_bytes
 from engine.models.base_models import find_origin
 from engine.models.forward import plain_forward
-from engine.models.loading import HeadKind, adapts_feed_forward, add_adapter, load_classifier
+from engine.models.loading import adapts_feed_forward, add_adapter, load_classifier
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
 from engine.storage import write_json
+from engine.task_types import HeadKind
 from engine.tasks.metrics import refuse_not_finite
 from engine.training import probe
 from engine.training.cuda_graphs import CudaGraphs
@@ -176,7 +177,8 @@ class TextTask(ABC):
             return  # products in 8 bits depend on the other rows of a batch (arXiv 2208.07339), and there is no fp32
         if self.plan.fused_encoder and free_bytes() < ROOM_FOR_PROBE:
             return  # its batches are compared with plain ones by our tests, and a batch leaves 130 MiB of kernels behind
-        fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype)
+        special_ids = self.tokenizer.all_special_ids
+        fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype, special_ids)
         if fault and plan.dtype != torch.float32:
             message = f"{self.config.model.name} {fault} in {self.plan.precision}, so it is trained in fp32."
             self.notices.append(Notice("warning", "precision_fallback", message))
@@ -184,7 +186,7 @@ class TextTask(ABC):
             release_memory(plan.device)
             torch.manual_seed(seed)  # the same new head as in a run that was configured with fp32
             self._load_model(replace(plan, dtype=torch.float32, int8=False), seed)
-            fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32)
+            fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32, special_ids)
         if fault:
             raise BaseModelUnavailableError(
                 f"The base model {self.config.model.name} {fault}, so it can't be trained. Choose another base model.",

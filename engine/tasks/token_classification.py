@@ -19,7 +19,7 @@ from engine.data.entity_tags import find_entities, tag_names, tag_tokens
 from engine.data.entity_windows import Windows, cut_into_windows, tokenizer_with_places
 from engine.data.labelled_rows import Split
 from engine.data.tokens import Tokens
-from engine.models.loading import HeadKind
+from engine.task_types import HeadKind
 from engine.tasks.class_weights import label_weights
 from engine.tasks.entity_baseline import dictionary_entity_f1
 from engine.tasks.entity_metrics import Entity, entity_f1, entity_metrics

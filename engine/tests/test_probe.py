@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import DebertaConfig, FNetConfig, GPT2Config, LlamaConfig, XLNetConfig
+from transformers import DebertaConfig, GPT2Config, LlamaConfig, XLNetConfig
 
 from engine import Notice, StepDone
 from engine.data.tokens import Tokens
@@ -20,8 +21,8 @@ from engine.training import probe
 from testing.adapters import predict_with_plain_peft
 from testing.predictions import predict_labels
 from testing.small_models import BERT_SPECIAL, ROBERTA_SPECIAL, save_model, train_bpe, train_wordpiece
+from testing.tiny_architectures import build_tiny
 
-NO_HEADS: dict[str, Any] = {name: value for name, value in SIZES.items() if name != "num_attention_heads"}
 XLNET: dict[str, Any] = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "initializer_range": 0.3}
 DEBERTA: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 16}
 GPT2: dict[str, Any] = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "eos_token_id": 2}
@@ -42,9 +43,14 @@ def save_bert_like(folder: Path, config: Any) -> None:
 
 
 def test_model_that_mixes_a_text_with_its_padding_is_refused_before_the_first_step(tweets, tmp_path):
-    save_bert_like(tmp_path / "bases" / "fnet", FNetConfig(**NO_HEADS, initializer_range=0.3))
-    with pytest.raises(BaseModelUnavailableError, match="fnet answers a text in a batch differently") as refused:
-        run(one_step("fnet"), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
+    base = tmp_path / "bases/mobilebert"
+    build_tiny(base, "mobilebert")
+    # MobileBERT reads the embeddings of a token's neighbours, so the one of padding has to be zero.
+    weights = load_file(base / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][0] = 3.0
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BaseModelUnavailableError, match="mobilebert answers a text in a batch differently") as refused:
+        run(one_step("mobilebert"), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
     assert refused.value.field == "model.name"
 
 
@@ -185,3 +191,12 @@ def test_probe_texts_are_short_and_keep_both_ends():
     short, whole, both = probe.probe_texts(tokens)
     assert (short.longest, whole.longest, both.lengths.tolist()) == (32, 64, [32, 64])
     assert whole.ids[[0, 31, 32, 63]].tolist() == [0, 31, 168, 199]
+
+
+def test_probe_texts_keep_every_special_token():
+    pair = np.array([0, *range(10, 50), 2, 2, *range(60, 110), 2], dtype=np.int32)
+    short, long, _both = probe.probe_texts(Tokens(np.concatenate([pair, pair]), np.array([0, 94, 188]), 0), [0, 2])
+    for text, length in ((short, 32), (long, 64)):
+        assert text.ids[[0, -1]].tolist() == [0, 2] and (text.ids == 2).sum() == 3 and text.longest == length
+    only_special, _long, _both = probe.probe_texts(Tokens(np.array([0, 7, 2, 2, 2]), np.array([0, 5]), 0), [0, 2])
+    assert only_special.ids.tolist() == [0, 2, 2, 2]

@@ -8,13 +8,17 @@ import numpy as np
 import polars as pl
 import pytest
 from transformers import (
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BartConfig,
     BertConfig,
     DebertaV2Config,
+    EsmConfig,
+    Gemma3Config,
     GPT2Config,
     LlamaConfig,
     MPNetConfig,
+    MptConfig,
     RobertaConfig,
     T5Config,
     XLNetConfig,
@@ -23,9 +27,16 @@ from transformers import (
 from engine.data.token_counts import TokenCounter
 from engine.data.tokens import Tokens, tokenise
 from engine.errors import BaseModelUnavailableError
-from engine.models.text_encoding import load_tokenizer, longest_text, padding_side, prepare_encoding
+from engine.models.text_encoding import (
+    load_tokenizer,
+    longest_text,
+    padding_side,
+    prepare_encoding,
+    set_padding_id,
+)
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
 from testing.small_models import BERT_SPECIAL, ROBERTA_SPECIAL, save_model, train_bpe, train_wordpiece
+from testing.tiny_architectures import tiny_config
 
 WORDS = ["a lovely day", "the worst of all services", "nobody came to help me", "it is what it is"]
 SIZES: dict[str, Any] = {
@@ -147,11 +158,20 @@ def test_padding_id_is_the_tokenizers_else_the_end_of_text_else_the_model_is_ref
         (DebertaV2Config(position_biased_input=False), None),
         (XLNetConfig(), None),
         (T5Config(), None),
+        (EsmConfig(max_position_embeddings=1026, pad_token_id=1), 1024),
+        (MptConfig(max_seq_len=2048), 2048),
+        (Gemma3Config(text_config={"max_position_embeddings": 96}), 96),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
 def test_longest_text_is_what_the_model_has_positions_for(config, longest):
     assert longest_text(config) == longest
+
+
+def test_padding_id_is_set_for_the_whole_model_and_for_its_text_part():
+    model = AutoModelForTokenClassification.from_config(tiny_config("t5gemma"))
+    set_padding_id(model, 7)
+    assert (model.config.pad_token_id, model.config.get_text_config().pad_token_id) == (7, 7)
 
 
 def test_longest_text_is_lowered_to_the_models_with_a_notice(roberta):

@@ -34,6 +34,7 @@ class EncoderSizes:
     def from_base_model(cls, base: Path) -> EncoderSizes:
         """Read the sizes from the base model's config.json; a missing one is assumed to be that of bert-base."""
         config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        config |= config.get("text_config") or {}  # of models that read images too
 
         def size(names: tuple[str, ...], default: int) -> int:
             for name in names:

@@ -5,7 +5,7 @@ It finds operations that the precision lacks on this device, and models that rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,31 +19,36 @@ LONGEST_PROBE = 64  # tokens, so that the check takes no time
 TOLERANCES = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (0.05, 0.05)}
 
 
-def probe_texts(tokens: Tokens) -> tuple[Tokens, Tokens, Tokens]:
+def probe_texts(tokens: Tokens, special_ids: Sequence[int] = ()) -> tuple[Tokens, Tokens, Tokens]:
     """Return a short text, a long one and a batch of both, of the shortest and the longest of `tokens`.
 
-    What is too long is cut out of the middle, as both ends have special tokens.
+    What is too long is cut out of the middle, but special tokens stay: T5 and BART count them.
     """
     lengths = np.where(
         tokens.lengths, tokens.lengths, tokens.longest
     )  # some tokenizers have no token for an empty text
     shortest = int(lengths.argmin())
     longest = int(lengths.argmax())
-    long = _cut_middle(tokens.ids[tokens.offsets[longest] : tokens.offsets[longest + 1]], LONGEST_PROBE)
+    long = _cut_middle(tokens.ids[tokens.offsets[longest] : tokens.offsets[longest + 1]], LONGEST_PROBE, special_ids)
     short = tokens.ids[tokens.offsets[shortest] : tokens.offsets[shortest + 1]]
-    short = _cut_middle(short, max(2, len(long) // 2))
+    short = _cut_middle(short, max(2, len(long) // 2), special_ids)
     return _join(short), _join(long), _join(short, long)
 
 
 def find_fault(
-    model: nn.Module, logits: Callable[[Tokens, np.ndarray], torch.Tensor], tokens: Tokens, dtype: torch.dtype
+    model: nn.Module,
+    logits: Callable[[Tokens, np.ndarray], torch.Tensor],
+    tokens: Tokens,
+    dtype: torch.dtype,
+    special_ids: Sequence[int] = (),
 ) -> str | None:
     """Return why a model can't be trained in batches, as the end of a sentence that begins with its name; None if it can.
 
     logits: computes rows of `Tokens` with the model. tokens: those of the training texts. dtype: of the frozen weights.
+    special_ids: of the tokens that the tokenizer puts around and between texts.
     Leaves the model without gradients and all random generators as they were. Raises what means that memory ran out.
     """
-    short, long, both = probe_texts(tokens)
+    short, long, both = probe_texts(tokens, special_ids)
     one = np.arange(1)
     two = np.arange(2)
     gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
@@ -71,10 +76,12 @@ def find_fault(
     return None
 
 
-def _cut_middle(ids: np.ndarray, most: int) -> np.ndarray:
-    if len(ids) <= most:
-        return ids
-    return np.concatenate([ids[: most - most // 2], ids[len(ids) - most // 2 :]])
+def _cut_middle(ids: np.ndarray, most: int, special_ids: Sequence[int]) -> np.ndarray:
+    """Return at most `most` ids, or only the special ones if there are more of them."""
+    excess = max(0, len(ids) - most)
+    ordinary = np.flatnonzero(~np.isin(ids, special_ids))
+    first = max(0, len(ordinary) - excess + 1) // 2
+    return np.delete(ids, ordinary[first : first + excess])
 
 
 def _join(*texts: np.ndarray) -> Tokens:

@@ -24,8 +24,11 @@ from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
 from engine.models import base_models
 from engine.models.loading import parameter_counts
+from engine.models.supported_types import check_type
+from engine.models.weight_files import read_config
 from engine.out_of_memory import is_out_of_memory
 from engine.storage import disk_errors, write_folder
+from engine.task_types import head_of
 from engine.training.checkpoint import Checkpoints, load_adapter, save_adapter
 from engine.training.distributed import World
 from engine.training.loop import Loop
@@ -170,8 +173,10 @@ class Run:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(training.deterministic, warn_only=True)
 
+        name = self.config.model.name
+        base = base_models.resolve(name, self.base_models_dir, self.config.model.revision)
+        check_type(read_config(base, name), name, head_of(self.config.task))
         # Refuse before anything is loaded, because native code aborts the process if not even the weights fit.
-        base = base_models.resolve(self.config.model.name, self.base_models_dir, self.config.model.revision)
         weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
         if free_bytes() < self.world.size * (weights + LEAST_BYTES):
             raise _out_of_memory_error(self.config)

@@ -1,3 +1,7 @@
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
 import pytest
 
 from accounts.models import BaseModelRule
@@ -68,6 +72,38 @@ def test_base_model_of_the_hub_that_lies_here_damaged_is_refused_before_anything
     (snapshot / "model.safetensors").write_bytes(b"")
     with pytest.raises(InvalidError, match=r"model.safetensors is empty") as caught:
         submit(bad("model", name="somebody/mine"))
+    assert caught.value.problems[0]["field"] == "model.name" and not Task.objects.exists()
+
+
+class HubOfImageModels(BaseHTTPRequestHandler):
+    """Answers every question about a model as the hub does about one that reads images."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"id": "somebody/vit", "config": {"model_type": "vit"}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_base_model_that_the_hub_calls_one_of_images_is_refused_before_it_is_downloaded(submit, monkeypatch):
+    BaseModelRule.objects.create(pattern="somebody/*")
+    server = HTTPServer(("127.0.0.1", 0), HubOfImageModels)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    try:
+        with pytest.raises(InvalidError, match="no sequence classification for its type, vit") as caught:
+            submit(bad("model", name="somebody/vit"))
+    finally:
+        server.shutdown()
+        server.server_close()
     assert caught.value.problems[0]["field"] == "model.name" and not Task.objects.exists()
 
 

@@ -1,6 +1,8 @@
 """What a run learns follows from the kind of its data, from every door."""
 
+import html
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
 from engine.data.splits import is_held_out
+from samples import base_model_path
 from training import jobs, services
-from training.models import Point, Status, Task
+from training.models import Point, Status, Task, Timing
 from training.tests.conftest import tiny
 from web.errors import InvalidError
 
@@ -225,3 +228,37 @@ def test_pages_of_a_run_in_progress_show_the_metrics_of_its_type(browser, store)
     page = browser.get(f"/runs/{task.pk}/").content.decode()
     assert "Root mean squared error (RMSE) on held-out rows, best so far: 1.5 at step 2." in page
     assert "1.5, still improving." in page
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task", "reason"),
+    [
+        ("vit", "sequence_classification", "transformers has no sequence classification for its type, vit"),
+        ("fnet", "multi_label_classification", "it mixes a text with its padding"),
+        ("bart", "token_classification", "transformers has no token classification for its type, bart"),
+    ],
+)
+def test_base_model_that_cannot_learn_the_task_type_is_refused_at_every_door(
+    api, browser, member, store, settings, tmp_path, model_type, task, reason
+):
+    settings.BASE_MODELS_DIR = tmp_path / "bases"
+    shutil.copytree(base_model_path(), tmp_path / "bases/mine")
+    (tmp_path / "bases/mine/config.json").write_text(json.dumps({"model_type": model_type}))
+    spans = json.dumps([{"start": 0, "end": 4, "label": "word"}])
+    rows = {
+        "sequence_classification": rows_of(["good", "bad"]),
+        "multi_label_classification": multi_label_rows(),
+        "token_classification": [row | {"label": spans} for row in rows_of(["good"])],
+    }[task]
+    kinds = {"sequence_classification": "labels", "multi_label_classification": "multi_label"}
+    config = config_for(store("data", rows, kind=kinds.get(task, "spans")), model={"name": "mine"})
+    for address in ("/api/train", "/api/train/validate"):
+        answer = api(member).post(address, config, format="json")
+        assert answer.status_code == 400, answer.content
+        (problem,) = answer.json()["errors"]
+        assert problem["field"] == "model.name" and reason in problem["message"]
+    with pytest.raises(InvalidError, match=reason):
+        services.estimate(user=member, config=services.parse_config(config, member))
+    page = browser.post("/train/", {"model.name": "mine", "data.dataset_name": config["data"]["dataset_name"]})
+    assert reason in html.unescape(page.content.decode())
+    assert not Task.objects.exists() and not Timing.objects.exists()
