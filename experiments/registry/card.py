@@ -168,14 +168,13 @@ def fact_sections(version: ModelVersion) -> list[str]:
     results = [verdict(version.metrics), " ".join(calibration_sentences(version)), label_table(version)]
     config = yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)
     program = plain_peft_code(".", version.labels, version.config, saved_facts)
-    sections = [
+    return [
         "\n\n".join(["## Results", *filter(None, results)]),
         f"## Limits found in the data\n\n{limit_list}",
         f"## Facts\n\n{fact_list}",
+        f"## Use it in plain PEFT\n\n```python\n{program}```",
+        f"## Configuration\n\n```yaml\n{config}```",
     ]
-    if program:
-        sections.append(f"## Use it in plain PEFT\n\n```python\n{program}```")
-    return [*sections, f"## Configuration\n\n```yaml\n{config}```"]
 
 
 def label_table(version: ModelVersion) -> str:
