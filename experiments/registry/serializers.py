@@ -60,6 +60,7 @@ class ExportResultSerializer(serializers.Serializer[Any]):
 class ReadyExportSerializer(serializers.ModelSerializer[ModelExport]):
     """An export that can be downloaded."""
 
+    format = serializers.ChoiceField(FORMATS)
     result = ExportResultSerializer(read_only=True)
 
     class Meta:

@@ -9,7 +9,7 @@ from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
@@ -126,6 +126,7 @@ def archive(request: SignedInRequest, name: str) -> FileResponse:
 
 
 @login_required
+@require_http_methods(["GET", "HEAD", "POST"])
 @vary_on_headers("HX-Request")
 def exported(request: SignedInRequest, name: str) -> HttpResponse:
     """Ask for an export (POST), or show how far the exports of a version are, while one is on its way."""
