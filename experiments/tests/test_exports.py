@@ -4,7 +4,6 @@ import io
 import json
 import zipfile
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from audit.models import Entry
 from engine.export import packages
 from experiments.models import Experiment, ModelExport, ModelVersion
 from experiments.registry import card, export_jobs, exports, services
+from testing.exports import store_export
 from testing.programs import run_program
 from web.errors import ConflictError, InvalidError
 from work.lease import Heartbeat
@@ -46,13 +46,7 @@ def files_left() -> list[str]:
 
 @pytest.fixture
 def exported(member: Any, registered: ModelVersion) -> ModelExport:
-    """A finished export with a file of a few bytes; nothing is computed."""
-    export = request(member, registered)
-    result = {"texts": 60, "equal_answers": 1.0, "largest_change": 2e-7, "compared_on": "tweets@1"}
-    ModelExport.objects.filter(pk=export.pk).update(status=Status.SUCCESS, result=result, size=5)
-    exports_dir().mkdir(parents=True, exist_ok=True)
-    export.path.write_bytes(b"files")
-    return ModelExport.objects.get(pk=export.pk)
+    return store_export(registered, member)
 
 
 @pytest.mark.slow
@@ -234,8 +228,3 @@ def test_answers_are_compared_on_random_texts_where_the_rows_are_gone(registered
     result = {"texts": 200, "equal_answers": None, "largest_change": 1e-6, "compared_on": ""}
     sentence = "Scores of 200 texts changed by at most 1e-06 standard deviations. Compared on random texts"
     assert exports.describe_comparison(result).startswith(sentence)
-
-
-def test_every_path_lies_in_the_folder_of_exports(registered, member):
-    export = request(member, registered)
-    assert {export.path.parent, export.folder.parent} == {exports_dir()} and isinstance(export.path, Path)
