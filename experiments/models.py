@@ -174,7 +174,7 @@ class ModelExport(Work):
     """A model version in another format, kept as a .zip file. A version has at most one of each format."""
 
     class Format(models.TextChoices):
-        SAFETENSORS = "safetensors", _("merged safetensors")
+        SAFETENSORS = "safetensors", _("Merged safetensors")
         ONNX = "onnx", _("ONNX")
         ONNX_INT8 = "onnx-int8", _("ONNX with weights in 8 bits")
 

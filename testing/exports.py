@@ -9,8 +9,9 @@ RESULT = {"texts": 60, "equal_answers": 1.0, "largest_change": 2e-7, "compared_o
 CONTENT = b"files"
 
 
-def store_export(version: ModelVersion, author: User, format: str = "safetensors") -> ModelExport:
-    """Return a finished export of a version."""
+def store_export(version: ModelVersion | None, author: User, format: str = "safetensors") -> ModelExport:
+    """Return a finished export of a version, such as the newest one of a model."""
+    assert version is not None
     export = ModelExport.objects.create(
         version=version, author=author, format=format, status=Status.SUCCESS, result=RESULT, size=len(CONTENT)
     )

@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True, db_index=True)),
                 ('started_at', models.DateTimeField(null=True)),
                 ('ended_at', models.DateTimeField(null=True)),
-                ('format', models.CharField(choices=[('safetensors', 'merged safetensors'), ('onnx', 'ONNX'), ('onnx-int8', 'ONNX with weights in 8 bits')], max_length=20, verbose_name='format')),
+                ('format', models.CharField(choices=[('safetensors', 'Merged safetensors'), ('onnx', 'ONNX'), ('onnx-int8', 'ONNX with weights in 8 bits')], max_length=20, verbose_name='format')),
                 ('stage', models.CharField(choices=[('queued', 'queued'), ('preparing', 'preparing'), ('writing', 'writing the files'), ('comparing', 'comparing answers'), ('packing', 'packing'), ('done', 'done')], default='queued', max_length=10)),
                 ('size', models.PositiveBigIntegerField(default=0)),
                 ('author', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),

@@ -12,6 +12,7 @@ from engine.data.labelled_rows import Split
 from engine.errors import EngineError
 from engine.export import Format, export_model
 from engine.storage import STALE_S, remove_folder, sweep_drafts, write_file
+from engine.task_types import TaskType
 from work import paths
 from work.models import Status, WrongStateError
 from work.progress import Progress
@@ -67,8 +68,8 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
             task.folder,
             cast(Format, task.format),
             base_models_dir=settings.BASE_MODELS_DIR,
-            texts=rows and rows.texts,
-            text_pairs=rows and rows.text_pairs,
+            texts=None if rows is None else rows.texts,
+            text_pairs=None if rows is None else rows.text_pairs,
             report_progress=progress,
         )
         progress("packing")
@@ -108,7 +109,7 @@ def held_out_rows(version: ModelVersion) -> Split | None:
     try:
         config = RunConfig.parse(version.config)
         columns = config.data.model_copy(update=data.run_columns)
-        rows = load_rows(data.path, columns, config.training.seed, version.task_type).eval
+        rows = load_rows(data.path, columns, config.training.seed, cast(TaskType, version.task_type)).eval
     except EngineError:
         return None
     chosen = slice(None, None, -(-len(rows) // MOST_TEXTS))

@@ -68,7 +68,7 @@ class ReadyExportSerializer(serializers.ModelSerializer[ModelExport]):
         fields = ["format", "size", "created_at", "result"]
 
 
-class ExportSerializer(serializers.Serializer[FormatState]):
+class ExportSerializer(serializers.Serializer[Any]):
     """One format of a model version, and what became of its export; task_id and status are null before the first one."""
 
     format = serializers.ChoiceField(FORMATS)

@@ -176,8 +176,9 @@ def test_export_that_exceeds_the_quota_is_refused_and_leaves_nothing(registered,
     member.save()
     run_worker()
     export.refresh_from_db()
-    assert export.status == Status.FAILURE and export.error["code"] == "quota_reached"
-    assert "Nothing was stored" in export.error["kept"] and files_left() == []
+    error = export.error or {}
+    assert export.status == Status.FAILURE and error["code"] == "quota_reached"
+    assert "Nothing was stored" in error["kept"] and files_left() == []
 
 
 def test_unknown_format_is_refused(registered, member, api):

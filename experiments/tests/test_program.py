@@ -87,8 +87,10 @@ def check_answer(actual: Any, expected: Answer) -> None:
         assert [entity["probability"] for entity in actual] == pytest.approx(probabilities, abs=1e-3)
     else:
         chosen, probabilities = actual
-        is_single = isinstance(expected, Prediction)
-        assert chosen == (expected.labels[expected.label] if is_single else list(expected.chosen))
+        if isinstance(expected, Prediction):
+            assert chosen == expected.labels[expected.label]
+        else:
+            assert chosen == list(expected.chosen)
         assert probabilities == pytest.approx(dict(zip(expected.labels, expected.probabilities, strict=True)), abs=1e-3)
 
 
