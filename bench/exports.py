@@ -42,7 +42,7 @@ from samples import SAMPLE_BASE_MODEL, base_model_path, tweets_en
 from testing.entity_texts import make_entity_frame
 from testing.programs import run_program
 
-TRAIN_ROWS = 2000
+TRAIN_ROWS = 400
 SEED = 7
 
 

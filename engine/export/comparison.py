@@ -136,10 +136,13 @@ def _answer(
     """
     encoded = model.encode(compared.texts, compared.text_pairs)
     rows = encoded.rows(model.adapter)
-    outputs: list[RowOutput] = []
+    by_length = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
+    computed: dict[int, RowOutput] = {}
     for start in range(0, len(rows), BATCH):
         report_rows(start, len(rows))
-        outputs += model.model.outputs(rows[start : start + BATCH])
+        batch = by_length[start : start + BATCH]
+        computed |= zip(batch, model.model.outputs([rows[row] for row in batch]), strict=True)
+    outputs = [computed[row] for row in range(len(rows))]
     require_finite(outputs)
     answers = encoded.answers(outputs, model.info)
     if model.info.task == "token_classification":
