@@ -1,5 +1,6 @@
 """Model versions in other formats: which there are, ask for one, download it, cancel and delete it."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, cast
@@ -56,7 +57,8 @@ class FormatState:
 
 def describe_comparison(result: dict[str, Any]) -> str:
     """Return the figures of ModelExport.result as sentences."""
-    change = f"{result['largest_change']:.2g}"
+    # Rounded so that the sentences stay true: changes up, shares down.
+    change = f"{math.ceil(1e4 * result['largest_change']) / 1e4:g}"
     if result["equal_answers"] is None:
         sentence = _("Scores of %(texts)d texts changed by at most %(change)s standard deviations.")
         figures = sentence % {"texts": result["texts"], "change": change}
@@ -64,7 +66,8 @@ def describe_comparison(result: dict[str, Any]) -> str:
         sentence = _(
             "%(share).2f %% of %(texts)d texts get the same answer; no probability changed by more than %(change)s."
         )
-        figures = sentence % {"share": 100 * result["equal_answers"], "texts": result["texts"], "change": change}
+        share = math.floor(1e4 * result["equal_answers"]) / 1e2
+        figures = sentence % {"share": share, "texts": result["texts"], "change": change}
     if result["compared_on"]:
         return f"{figures} " + _("Compared on held-out rows of %(dataset)s.") % {"dataset": result["compared_on"]}
     return f"{figures} " + _("Compared on random texts, because the rows of the run are gone.")

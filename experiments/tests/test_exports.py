@@ -227,5 +227,8 @@ def test_answers_are_compared_on_random_texts_where_the_rows_are_gone(registered
     ModelVersion.objects.update(dataset_version=None)
     assert export_jobs.held_out_rows(ModelVersion.objects.get()) is None
     result = {"texts": 200, "equal_answers": None, "largest_change": 1e-6, "compared_on": ""}
-    sentence = "Scores of 200 texts changed by at most 1e-06 standard deviations. Compared on random texts"
+    sentence = "Scores of 200 texts changed by at most 0.0001 standard deviations. Compared on random texts"
     assert exports.describe_comparison(result).startswith(sentence)
+    result = {"texts": 30_000, "equal_answers": 0.99998, "largest_change": 0.08341, "compared_on": "tweets@1"}
+    sentence = "99.99 % of 30000 texts get the same answer; no probability changed by more than 0.0835."
+    assert exports.describe_comparison(result) == f"{sentence} Compared on held-out rows of tweets@1."
