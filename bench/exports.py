@@ -1,6 +1,6 @@
 """Do plain PEFT, serving, the merged model and exported files give the same answers, on 1,000 held-out rows of each task type?
 
-    python bench/exports.py                            all task types: about six minutes on two cores
+    python bench/exports.py                            all task types: about fifteen minutes on two cores
     python bench/exports.py --only pairs --rows 200    one of them, on fewer rows
 
 Trains the sample base model on tweets, on pairs and labels made of them, and on entities from templates. Then each way
@@ -42,7 +42,7 @@ from samples import SAMPLE_BASE_MODEL, base_model_path, tweets_en
 from testing.entity_texts import make_entity_frame
 from testing.programs import run_program
 
-TRAIN_ROWS = 400
+TRAIN_ROWS = 800
 SEED = 7
 
 
