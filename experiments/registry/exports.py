@@ -172,13 +172,13 @@ def delete_export(*, user: User, export: ModelExport) -> None:
 
 
 def open_export(*, user: User, export: ModelExport) -> IO[bytes]:
-    """Open the .zip file. Raises ConflictError while there is none."""
+    """Open the .zip file. Raises NotFoundError while there is none."""
     try:
         if export.status != Status.SUCCESS:
             raise FileNotFoundError
         content = export.path.open("rb")
     except FileNotFoundError:
-        raise ConflictError(_("This export is not ready. Wait until it is done, or export again.")) from None
+        raise NotFoundError(_("This export is not ready. Wait until it is done, or export again.")) from None
     record("model.download", user=user, obj=export.version, format=export.format)
     return content
 

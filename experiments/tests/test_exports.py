@@ -122,8 +122,10 @@ def test_export_without_its_packages_says_which_are_missing(registered, member, 
     assert page.count("pip install -r requirements-export.txt") == 2 and 'value="safetensors"' in page
 
 
-def test_page_polls_while_an_export_is_on_its_way(registered, member, browser):
+def test_page_polls_while_an_export_is_on_its_way(registered, member, browser, api):
     export = request(member, registered)
+    answer = api(member).get(f"{FORMAT_ADDRESS}/archive")
+    assert answer.status_code == 404 and "Wait until it is done" in answer.json()["detail"]
     assert 'hx-get="/models/mood@1/exports/"' in browser.get("/models/mood/").content.decode()
     ModelExport.objects.update(status=Status.STARTED, stage="comparing", step=30, total_steps=120)
     part = browser.get("/models/mood@1/exports/", headers={"HX-Request": "true"})

@@ -177,7 +177,7 @@ GET    models/<str:name>/exports/<str:format>/cancel/ 302 405 405 405 405 405
 POST   models/<str:name>/exports/<str:format>/cancel/ 302 404 404 403 302 302
 GET    models/<str:name>/exports/<str:format>/delete/ 302 405 405 405 405 405
 POST   models/<str:name>/exports/<str:format>/delete/ 302 404 404 403 409 409
-GET    models/<str:name>/exports/<str:format>.zip  302 404 404 409 409 409
+GET    models/<str:name>/exports/<str:format>.zip  302 404 404 404 404 404
 POST   models/<str:name>/exports/<str:format>.zip  302 405 405 405 405 405
 GET    models/<str:name>/delete/                   302 405 405 405 405 405
 POST   models/<str:name>/delete/                   302 404 404 403 302 302
@@ -237,7 +237,7 @@ POST   api/models/<str:name>/exports               401 404 404 403 202 202
 GET    api/models/<str:name>/exports/<str:export_format> 401 404 404 200 200 200
 DELETE api/models/<str:name>/exports/<str:export_format> 401 404 404 403 409 409
 POST   api/models/<str:name>/exports/<str:export_format>/cancel 401 404 404 403 202 202
-GET    api/models/<str:name>/exports/<str:export_format>/archive 401 404 404 409 409 409
+GET    api/models/<str:name>/exports/<str:export_format>/archive 401 404 404 404 404 404
 PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
 DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
 POST   api/train                                   401 403 400 403 202 202
