@@ -163,6 +163,33 @@ class Experiment(TypedDict):
     created_at: str
 
 
+class ExportResult(TypedDict):
+    """How exported files answer beside the served model; `equal_answers` is a share, None for scores."""
+
+    texts: int
+    equal_answers: float | None
+    largest_change: float
+    compared_on: str
+
+
+class Export(TypedDict):
+    """A format of a model version. `status` is None until somebody has asked for it, else as that of a Task."""
+
+    format: str
+    missing_packages: list[str]
+    install: str
+    task_id: str | None
+    status: str | None
+    stage: str
+    step: int
+    total_steps: int
+    author: str
+    size: int
+    result: ExportResult | None
+    error: dict[str, str] | None
+    url: str
+
+
 class WordWeight(TypedDict):
     """A word, its place in the text in code points, and what it adds to the explained value."""
 
@@ -381,12 +408,29 @@ class Lorasite:
         for path in paths:
             target = Path(into) / path
             targets.append(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
             response = self._send("GET", f"/api/experiments/{quote(name)}/files/{quote(path)}")
-            with response, target.open("wb") as file:
-                while chunk := response.read(CHUNK):
-                    file.write(chunk)
+            with response:
+                save(response, target)
         return targets
+
+    def export_model(self, name: str, format: str = "safetensors", every: float = 2.0) -> Export:
+        """Export a model version to safetensors, onnx or onnx-int8, and return once that has ended.
+
+        name: "name" (the newest version), "name@3" or "name@champion". An export that is there is not made again.
+        """
+        export = cast(Export, self._json("POST", f"/api/models/{quote(name)}/exports", {"format": format}))
+        while export["status"] not in ENDED:
+            time.sleep(every)
+            export = cast(Export, self._json("GET", export["url"]))
+        return export
+
+    def download_export(self, name: str, format: str, into: str | Path) -> Path:
+        """Download a finished export as a .zip file into a folder; return its path."""
+        target = Path(into) / f"{name}-{format}.zip"
+        response = self._send("GET", f"/api/models/{quote(name)}/exports/{quote(format)}/archive")
+        with response:
+            save(response, target)
+        return target
 
     def predict(self, text: str, model: str | None = None, *, text_pair: str | None = None) -> Prediction:
         """Return the likeliest label of one text, or of a pair of texts.
@@ -497,6 +541,14 @@ class Lorasite:
                     raise
                 time.sleep(FIRST_PAUSE * 2**retry)
         raise AssertionError("unreachable")
+
+
+def save(response: Any, target: Path) -> None:
+    """Write the body of a response to a file, and make its folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        while chunk := response.read(CHUNK):
+            file.write(chunk)
 
 
 def _read_error(error: urllib.error.HTTPError) -> ApiError:

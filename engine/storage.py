@@ -5,7 +5,9 @@ it over the target and syncs the parent folder. `rename` is atomic within a file
 after a crash or a power cut at any moment, finds the old content or the new one. A removal renames first, then deletes.
 
 Drafts are hidden (`.draft-…`), and each call has a draft of its own, so two processes that write the same target never
-mix their bytes; the last to finish wins. What a crash leaves is removed by `sweep_drafts`.
+mix their bytes; the last to finish wins. What a crash leaves is removed before the next write into the same folder, by one
+rule: `sweep_drafts` where one process at a time writes, with `STALE_S` where others may be writing too, and
+`sweep_drafts_of` where only one process at a time writes this target.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ MANIFEST = "manifest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 NAME_TAIL = 50  # characters of the target's name in that of its draft; a name may have 255 bytes
+DRAFT_KEY = 32  # characters of the key that tells drafts of one target apart
+STALE_S = 86_400  # nobody fills a draft for a day
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # `rename` onto a folder that holds something; systems differ in which
 
 Fill = Callable[[Path], object]
@@ -161,6 +165,13 @@ def sweep_drafts(folder: Path, *, older_than_s: float = 0) -> None:
         with suppress(OSError):  # its own writer or another sweep was faster
             if time.time() - draft.stat().st_mtime >= older_than_s:
                 shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink()
+
+
+def sweep_drafts_of(target: Path) -> None:
+    """Remove what interrupted calls have left of one file or folder, which no other process may be writing now."""
+    for draft in target.parent.glob(f"{DRAFT}*"):
+        if draft.name[len(DRAFT) + DRAFT_KEY :] == f"-{target.name[-NAME_TAIL:]}":
+            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

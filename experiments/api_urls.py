@@ -12,5 +12,17 @@ urlpatterns = [
     path("models", registry.Models.as_view(), name="api-models"),
     path("models/<str:name>", registry.OneModel.as_view(), name="api-model"),
     path("models/<str:name>/archive", registry.ModelArchive.as_view(), name="api-model-archive"),
+    path("models/<str:name>/exports", registry.ModelExports.as_view(), name="api-model-exports"),
+    path("models/<str:name>/exports/<str:export_format>", registry.ModelExport.as_view(), name="api-model-export"),
+    path(
+        "models/<str:name>/exports/<str:export_format>/cancel",
+        registry.CancelModelExport.as_view(),
+        name="api-model-export-cancel",
+    ),
+    path(
+        "models/<str:name>/exports/<str:export_format>/archive",
+        registry.ModelExportArchive.as_view(),
+        name="api-model-export-archive",
+    ),
     path("models/<str:name>/aliases/<str:alias>", registry.ModelAlias.as_view(), name="api-model-alias"),
 ]

@@ -9,4 +9,5 @@ class ExperimentsConfig(AppConfig):
     def ready(self) -> None:
         # Imported for their side effect: they register what they count for a person's quota.
         from . import selectors  # noqa: F401
+        from .registry import exports  # noqa: F401
         from .registry import selectors as registry_selectors  # noqa: F401

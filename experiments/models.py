@@ -1,14 +1,21 @@
 import uuid
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from datasets_app.models import QUEUE as DATA_QUEUE
+from engine.storage import sweep_drafts_of
 from work import paths
+from work.models import PREPARING, QUEUED, Status, Work
 
+from .export_messages import MESSAGES
 from .task_types import METRIC_TITLES, TASK_TYPES, USUAL
 
 
@@ -161,6 +168,68 @@ class ModelVersion(ScoreNames, models.Model):
     @property
     def folder(self) -> Path:
         return paths.models_dir() / self.key.hex
+
+
+class ModelExport(Work):
+    """A model version in another format, kept as a .zip file. A version has at most one of each format."""
+
+    class Format(models.TextChoices):
+        SAFETENSORS = "safetensors", _("Merged safetensors")
+        ONNX = "onnx", _("ONNX")
+        ONNX_INT8 = "onnx-int8", _("ONNX with weights in 8 bits")
+
+    class Stage(models.TextChoices):
+        QUEUED = QUEUED, _("queued")
+        PREPARING = PREPARING, _("preparing")
+        WRITING = "writing", _("writing the files")
+        COMPARING = "comparing", _("comparing answers")
+        PACKING = "packing", _("packing")
+        DONE = "done", _("done")
+
+    version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="exports")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="+")  # whose storage it takes
+    format = models.CharField(_("format"), max_length=20, choices=Format.choices)
+    stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)
+    size = models.PositiveBigIntegerField(default=0)  # bytes of the .zip file
+
+    queue = models.Value(DATA_QUEUE)  # so that it never waits behind a long training run
+    job = "experiments.registry.export_jobs.run"  # waits in Redis by this name, also across releases
+    messages = MESSAGES
+
+    class Meta(Work.Meta):
+        abstract = False
+        constraints = [models.UniqueConstraint(fields=["version", "format"], name="one_export_per_format")]
+        verbose_name = _("model export")
+        verbose_name_plural = _("model exports")
+
+    def __str__(self) -> str:
+        return f"{self.version} ({self.format}, {self.status})"
+
+    @property
+    def folder(self) -> Path:
+        """Return where a worker writes the files before it packs them."""
+        return paths.exports_dir() / self.pk.hex
+
+    @property
+    def path(self) -> Path:
+        return paths.exports_dir() / f"{self.pk.hex}.zip"
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether it can be downloaded. Backups leave exports out, because they can be made again."""
+        return self.status == Status.SUCCESS and self.path.is_file()
+
+    def move(self, to: Status, *, frm: Collection[Status], attempt: int | None = None, **changes: Any) -> None:
+        """Also remove the files of an attempt that ends without success, be it that its worker was killed."""
+        super().move(to, frm=frm, attempt=attempt, **changes)
+        if Status.STARTED in frm and to != Status.SUCCESS:
+            self.remove_files()
+
+    def remove_files(self) -> None:
+        """Remove the files, also half-written ones, once the current transaction has committed."""
+        for path in (self.folder, self.path):
+            paths.remove_on_commit(path)
+            transaction.on_commit(partial(sweep_drafts_of, path))
 
 
 class Alias(models.Model):

@@ -8,6 +8,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
+from engine.export.programs import peft_program
+from engine.serve.model_files import parse_info
+
 from .models import Experiment
 from .task_types import USUAL
 from .verdicts import verdict as verdict
@@ -17,29 +20,6 @@ SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
 
 WORST_SHOWN = 10  # rows on the page
 CONFUSIONS_SHOWN = 10  # pairs of labels on the page
-
-# The first lines of the program for a model with one output per text.
-LOAD = """\
-{imports}from peft import AutoPeftModelForSequenceClassification
-from transformers import AutoTokenizer
-
-folder = {folder}
-{settings}
-tokenizer = AutoTokenizer.from_pretrained({tokenizer})
-model = AutoPeftModelForSequenceClassification.from_pretrained(
-    folder, num_labels={outputs}, ignore_mismatched_sizes=True, dtype="float32"
-)
-logits = model(**tokenizer({texts}, return_tensors="pt", truncation=True, max_length={max_length})).logits{calibrated}
-"""
-# What the program answers, by task type.
-ANSWERS = {
-    "sequence_classification": "print(labels[logits.argmax().item()])\n",
-    "multi_label_classification": (
-        "probabilities = logits[0].sigmoid().tolist()\n"
-        "print([label for label, p, least in zip(labels, probabilities, thresholds) if p >= least])\n"
-    ),
-    "regression": "print(logits.item() * deviation + mean)\n",
-}
 
 
 def plain_peft(experiment: Experiment, adapter: str = "artifacts/final_model") -> str:
@@ -60,48 +40,15 @@ def plain_peft_code(
 
     facts: those of `read_facts`. tokenizer: another folder if the adapter's has none.
     """
-    tokenizer_arguments = "folder" if tokenizer in ("", folder) else json.dumps(tokenizer)
-    if facts.get("truncation_side") == "left":
-        tokenizer_arguments += ', truncation_side="left"'
-    task_type = facts.get("task") or config.get("task") or USUAL
-    if task_type not in ANSWERS:
-        return ""
-    program = LOAD.format(
-        imports="import torch\n" if facts.get("answers", {}).get("temperatures") else "",
-        calibrated=calibration_of(task_type, facts.get("answers", {})),
-        settings=answer_settings(task_type, labels, facts.get("answers", {})),
-        outputs="1" if task_type == "regression" else "len(labels)",
-        texts='"…", "…"' if facts.get("text_pairs") else '"…"',
-        folder=json.dumps(folder),
-        tokenizer=tokenizer_arguments,
-        # A model may have been trained with less than was configured, because its positions end there.
-        max_length=facts.get("max_length") or config.get("data", {}).get("max_length", 128),
-    )
-    program += ANSWERS[task_type]
+    # A model may have been trained with less than was configured, because its positions end there.
+    max_length = facts.get("max_length") or config.get("data", {}).get("max_length", 128)
+    defaults = {"base_model": "", "task": config.get("task") or USUAL}
+    info = parse_info({**defaults, **facts, "labels": labels, "max_length": max_length})
+    program = peft_program(info, folder, tokenizer, facts.get("truncation_side", "right"))
     if facts.get("base_model_origin") == "folder":
         origin = _("The base model %(name)s does not come from the model hub. Copy its folder next to this program.")
         program = f"# {origin % {'name': facts.get('base_model')}}\n{program}"
     return program
-
-
-def answer_settings(task_type: str, labels: list[str], answers: dict[str, Any]) -> str:
-    """Return the lines of the program that say what the model's outputs mean. answers: that part of lorasite.json."""
-    if task_type == "regression":
-        return f"mean, deviation = {answers.get('score_mean', 0.0)!r}, {answers.get('score_deviation', 1.0)!r}"
-    lines = [f"labels = {json.dumps(labels, ensure_ascii=False)}"]
-    if task_type == "multi_label_classification":
-        lines.append(f"thresholds = {answers.get('thresholds') or [0.5] * len(labels)!r}")
-        if answers.get("temperatures"):
-            lines.append(f"temperatures = torch.tensor({answers['temperatures']!r})")
-    return "\n".join(lines)
-
-
-def calibration_of(task_type: str, answers: dict[str, Any]) -> str:
-    """Return what the program divides the logits by."""
-    if task_type == "multi_label_classification" and answers.get("temperatures"):
-        return " / temperatures"
-    temperature = answers.get("temperature")
-    return "" if temperature is None else f" / {temperature}"
 
 
 def read_facts(final_model: Path) -> dict[str, Any]:

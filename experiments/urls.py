@@ -17,5 +17,9 @@ urlpatterns = [
     path("models/<str:name>/archive.zip", registry.archive, name="model-archive"),
     path("models/<str:name>/card/", registry.describe, name="model-card"),
     path("models/<str:name>/alias/", registry.alias, name="model-alias"),
+    path("models/<str:name>/exports/", registry.exported, name="model-exports"),
+    path("models/<str:name>/exports/<str:format>/cancel/", registry.cancel_export, name="model-export-cancel"),
+    path("models/<str:name>/exports/<str:format>/delete/", registry.delete_export, name="model-export-delete"),
+    path("models/<str:name>/exports/<str:format>.zip", registry.export_archive, name="model-export-archive"),
     path("models/<str:name>/delete/", registry.delete, name="model-delete"),
 ]

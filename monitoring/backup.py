@@ -18,9 +18,9 @@ from datasets_app.models import Version
 from datasets_app.versions import canonical
 from engine.errors import CheckpointDamagedError, DiskError
 from engine.storage import copy_tree, verify_folder, write_folder
-from experiments.models import Experiment, ModelVersion
+from experiments.models import Experiment, ModelExport, ModelVersion
 from web.errors import ConflictError, InvalidError
-from work.paths import datasets_dir, models_dir, results_dir, secret_key_file
+from work.paths import datasets_dir, exports_dir, models_dir, results_dir, secret_key_file
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def backup(target: Path) -> Path:
     """Copy database, dataset versions, registered models, results and the secret key into a new folder.
 
     The folder is either complete or absent. The database is copied first: files never change once they are written, so
-    every file that a copied row names can still be copied afterwards. It may run while the installation works.
+    every file that a copied row names can still be copied afterwards. It may run while the installation works. Exports are left
+    out, because they can be made again.
     """
     if target.exists():
         raise InvalidError(_("%(folder)s already exists. Name a new folder.") % {"folder": target})
@@ -157,3 +158,7 @@ def find_unknown_files() -> Iterator[Difference]:
     for folder in sorted(models_dir().glob("[!.]*")):
         if folder.name not in keys:
             yield Difference("model", folder.name, "unknown", _("No registered model has these files."))
+    exports = {key.hex for key in ModelExport.objects.values_list("pk", flat=True)}
+    for file in sorted(exports_dir().glob("[!.]*")):
+        if file.stem not in exports:
+            yield Difference("model", file.name, "unknown", _("No export has this file."))

@@ -84,46 +84,45 @@ def save_model(folder: Path, config: Any, tokenizer: Any, special: dict[str, str
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def train_wordpiece(texts: list[str]) -> Any:
-    """Train a tokenizer as DistilBERT has it."""
+def train_wordpiece(texts: list[str], special: dict[str, str] = BERT_SPECIAL) -> Any:
+    """Train a tokenizer as DistilBERT has it; MPNet's has other special tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = list(BERT_SPECIAL.values())
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=2000, special_tokens=special))
-    return add_special_tokens(tokenizer, BERT_SPECIAL)
+    trainer = trainers.WordPieceTrainer(vocab_size=2000, special_tokens=list(special.values()))
+    tokenizer.train_from_iterator(texts, trainer)
+    return add_special_tokens(tokenizer, special)
 
 
-def character_tokenizer(texts: list[str]) -> Any:
+def character_tokenizer(texts: list[str], special: dict[str, str] = BERT_SPECIAL) -> Any:
     """Make every Chinese character a token, as bert-base-chinese does."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     characters = sorted({character for text in texts for character in text if not character.isspace()})
-    vocabulary = {token: number for number, token in enumerate([*BERT_SPECIAL.values(), *characters])}
+    vocabulary = {token: number for number, token in enumerate([*special.values(), *characters])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return add_special_tokens(tokenizer, BERT_SPECIAL)
+    return add_special_tokens(tokenizer, special)
 
 
-def train_bpe(texts: list[str]) -> Any:
-    """Train a tokenizer as RoBERTa has it: byte pairs, without a normalizer."""
+def train_bpe(texts: list[str], special: dict[str, str] = ROBERTA_SPECIAL) -> Any:
+    """Train a tokenizer as RoBERTa has it: byte pairs, without a normalizer. Qwen's puts no special tokens around a text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = list(ROBERTA_SPECIAL.values())
-    trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, special_tokens=special)
+    trainer = trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, special_tokens=list(special.values()))
     tokenizer.train_from_iterator(texts, trainer)
-    return add_special_tokens(tokenizer, ROBERTA_SPECIAL)
+    return add_special_tokens(tokenizer, special) if "cls" in special else tokenizer
 
 
-def train_unigram(texts: list[str]) -> Any:
-    """Train a tokenizer as ALBERT has it."""
+def train_unigram(texts: list[str], special: dict[str, str] = ALBERT_SPECIAL) -> Any:
+    """Train a tokenizer as ALBERT has it; those of XLM-R and DeBERTa have other special tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
@@ -131,10 +130,9 @@ def train_unigram(texts: list[str]) -> Any:
         [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = list(ALBERT_SPECIAL.values())
-    trainer = trainers.UnigramTrainer(vocab_size=2000, special_tokens=special, unk_token="<unk>")
+    trainer = trainers.UnigramTrainer(vocab_size=2000, special_tokens=list(special.values()), unk_token=special["unk"])
     tokenizer.train_from_iterator(texts, trainer)
-    return add_special_tokens(tokenizer, ALBERT_SPECIAL)
+    return add_special_tokens(tokenizer, special)
 
 
 def add_special_tokens(tokenizer: Any, special: dict[str, str]) -> Any:
@@ -145,7 +143,7 @@ def add_special_tokens(tokenizer: Any, special: dict[str, str]) -> Any:
     from tokenizers.processors import TemplateProcessing
 
     cls, sep = special["cls"], special["sep"]
-    pair = f"{cls} $A {sep} {sep} $B {sep}" if special is ROBERTA_SPECIAL else f"{cls} $A {sep} $B:1 {sep}:1"
+    pair = f"{cls} $A {sep} {sep} $B {sep}" if cls == "<s>" else f"{cls} $A {sep} $B:1 {sep}:1"
     ends = [(token, tokenizer.token_to_id(token)) for token in (cls, sep)]
     tokenizer.post_processor = TemplateProcessing(single=f"{cls} $A {sep}", pair=pair, special_tokens=ends)
     return tokenizer

@@ -34,6 +34,11 @@ def models_dir() -> Path:
     return data_dir() / "models"
 
 
+def exports_dir() -> Path:
+    """Models in other formats, as one .zip file each; may be emptied at any time."""
+    return data_dir() / "exports"
+
+
 def token_cache_dir() -> Path:
     """Token ids of texts that were tokenised before; may be emptied at any time."""
     return data_dir() / "cache" / "tokens"

@@ -77,6 +77,12 @@ DONE: dict[str, tuple[Do, str, str, str]] = {  # by API client, page or both: ac
         "owned@1",
         "ok",
     ),
+    "export a model": (
+        lambda a, p, x: a.post("/api/models/owned/exports", {"format": "safetensors"}, format="json"),
+        "model.export",
+        "owned@1",
+        "ok",
+    ),
     "download a model": (lambda a, p, x: a.get("/api/models/owned/archive"), "model.download", "owned@1", "ok"),
     "share a model": (
         lambda a, p, x: a.post("/api/sharing/model/owned", {"to": "viewer", "access": "view"}, format="json"),

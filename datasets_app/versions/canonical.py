@@ -7,11 +7,10 @@ from typing import Any
 import polars as pl
 
 from engine.data.splits import is_held_out
-from engine.storage import file_hash, link_or_copy, sweep_drafts, write_file, write_folder
+from engine.storage import STALE_S, file_hash, link_or_copy, sweep_drafts, write_file, write_folder
 
 SLICE = 50_000  # rows
 PART = 10_000  # row numbers whose rows lie in one file
-STALE_S = 86_400  # nobody fills a draft for a day
 
 
 def hash_rows(rows: pl.DataFrame) -> str:

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from engine.export.comparison import ExportCheck
 
 Format = Literal["safetensors", "onnx", "onnx-int8"]
+Stage = Literal["writing", "comparing"]
 
-__all__ = ["Format", "export_model"]
+__all__ = ["Format", "ReportProgress", "Stage", "export_model"]
+
+
+class ReportProgress(Protocol):
+    """Called with what is being done, and how many of its texts are done.
+
+    Whatever a call raises ends the export, which then leaves nothing.
+    """
+
+    def __call__(self, stage: Stage, done: int = 0, total: int = 0) -> None: ...
+
+
+def ignore_progress(stage: Stage, done: int = 0, total: int = 0) -> None:
+    """Do nothing."""
 
 
 def export_model(
@@ -25,6 +39,7 @@ def export_model(
     base_models_dir: Path | None = None,
     texts: Sequence[str] | None = None,
     text_pairs: Sequence[str] | None = None,
+    report_progress: ReportProgress = ignore_progress,
 ) -> ExportCheck:
     """Write a final model to a new folder, load it again and compare its answers with those of serving.
 
@@ -33,10 +48,12 @@ def export_model(
     texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; random tokens of
         varied lengths without them.
 
-    The folder is there as a whole or not at all. Raises ExportRefusedError before anything is computed,
-    ExportFailedError if the model can't be written in this format, ExportDiffersError if fp32 files answer otherwise,
-    ModelUnreadableError if the final model can't be loaded, DiskError.
+    The folder is there as a whole or not at all. What an export that was killed has left beside it is removed by the next
+    one to the same folder, so two must not write to it at once.
+
+    Raises ExportRefusedError before anything is computed, ExportFailedError if the model can't be written in this format,
+    ExportDiffersError if fp32 files answer otherwise, ModelUnreadableError if the final model can't be loaded, DiskError.
     """
     from engine.export.writing import write_export  # deferred: imports torch
 
-    return write_export(final_model, target, format, base_models_dir, texts, text_pairs)
+    return write_export(final_model, target, format, base_models_dir, texts, text_pairs, report_progress)

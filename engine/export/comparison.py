@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from engine.errors import ExportDiffersError, ExportRefusedError
+from engine.export import ignore_progress
 from engine.models.text_encoding import load_tokenizer
 from engine.serve.answers import Answer, EntitiesPrediction, LabelsPrediction, Prediction
+from engine.serve.batch import RowOutput
 from engine.serve.model_files import ModelInfo
 from engine.serve.predictor import LoadedModel, require_finite
+
+if TYPE_CHECKING:
+    from engine.export import Format, ReportProgress
 
 BATCH = 16  # rows
 LARGEST_CHANGE = 1e-3  # of a probability, in fp32
@@ -32,7 +37,7 @@ class ExportCheck:
     largest_change: of a probability, or of a score in standard deviations of the training scores.
     """
 
-    format: str
+    format: Format
     texts: int
     equal_answers: float | None
     largest_change: float
@@ -84,10 +89,20 @@ def random_texts(folder: Path, max_length: int, count: int) -> list[str]:
     return [str(tokenizer.decode(random.choice(ids, length).tolist())) for length in lengths]
 
 
-def compare(served: LoadedModel, exported: LoadedModel, compared: ComparedTexts, format: str) -> ExportCheck:
+def compare(
+    served: LoadedModel,
+    exported: LoadedModel,
+    compared: ComparedTexts,
+    format: Format,
+    report_progress: ReportProgress = ignore_progress,
+) -> ExportCheck:
     """Return how much the exported model's answers differ. Raises PredictionFailedError if one has no finite output."""
-    expected, expected_numbers = _answer(served, compared)
-    actual, actual_numbers = _answer(exported, compared)
+    expected, expected_numbers = _answer(
+        served, compared, lambda done, total: report_progress("comparing", done, 2 * total)
+    )
+    actual, actual_numbers = _answer(
+        exported, compared, lambda done, total: report_progress("comparing", total + done, 2 * total)
+    )
     changes = np.abs(actual_numbers - expected_numbers)
     equal = [_choice(one) == _choice(other) for one, other in zip(actual, expected, strict=True)]
     share = None if served.info.task == "regression" else float(np.mean(equal))
@@ -112,12 +127,22 @@ def require_equal(check: ExportCheck) -> None:
 
 
 @torch.inference_mode()
-def _answer(model: LoadedModel, compared: ComparedTexts) -> tuple[list[Answer], np.ndarray]:
-    """Return the answers, and the numbers behind them: probabilities, or scores in standard deviations."""
+def _answer(
+    model: LoadedModel, compared: ComparedTexts, report_rows: Callable[[int, int], None]
+) -> tuple[list[Answer], np.ndarray]:
+    """Return the answers, and the numbers behind them: probabilities, or scores in standard deviations.
+
+    report_rows: called with how many of all rows are computed.
+    """
     encoded = model.encode(compared.texts, compared.text_pairs)
     rows = encoded.rows(model.adapter)
-    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    outputs = [output for batch in batches for output in model.model.outputs(batch)]
+    by_length = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
+    computed: dict[int, RowOutput] = {}
+    for start in range(0, len(rows), BATCH):
+        report_rows(start, len(rows))
+        batch = by_length[start : start + BATCH]
+        computed |= zip(batch, model.model.outputs([rows[row] for row in batch]), strict=True)
+    outputs = [computed[row] for row in range(len(rows))]
     require_finite(outputs)
     answers = encoded.answers(outputs, model.info)
     if model.info.task == "token_classification":

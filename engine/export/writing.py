@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,18 +21,19 @@ from engine.export.comparison import (
     require_equal,
 )
 from engine.export.exported_model import load_exported
+from engine.export.packages import INSTALL, ONNX_PACKAGES, missing_packages
 from engine.export.readme import write_readme
 from engine.models.base_models import resolve
 from engine.serve.merged_model import merge_adapter
 from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo
 from engine.serve.predictor import MIB, LoadedModel, Predictor
-from engine.storage import MANIFEST, file_hash, write_folder, write_json
+from engine.storage import MANIFEST, file_hash, sweep_drafts_of, write_folder, write_json
 from engine.task_types import TaskType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from engine.export import Format
+    from engine.export import Format, ReportProgress
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 PROBLEM_TYPES: dict[TaskType, ProblemType] = {
@@ -43,7 +43,6 @@ PROBLEM_TYPES: dict[TaskType, ProblemType] = {
 }
 FP32_LIMITS = {"equal_answers": SMALLEST_SHARE, "largest_change": LARGEST_CHANGE}
 NOT_COPIED = {WEIGHTS, SETTINGS, MANIFEST, "README.md"}
-ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def write_export(
@@ -53,10 +52,13 @@ def write_export(
     base_models_dir: Path | None,
     texts: Sequence[str] | None,
     text_pairs: Sequence[str] | None,
+    report_progress: ReportProgress,
 ) -> ExportCheck:
     """See engine.export.export_model."""
     require_packages(format)
     require_free(target)
+    sweep_drafts_of(target)
+    report_progress("writing")
     predictor = Predictor(base_models_dir, memory_mb=sys.maxsize // MIB)
     with predictor.loaded(final_model) as served:
         compared = choose_texts(final_model, served.info, texts, text_pairs)
@@ -65,7 +67,7 @@ def write_export(
         def fill(draft: Path) -> None:
             model = merge(final_model, base_models_dir, served)
             write_files(model, final_model, draft, format, served.info)
-            check = compare(served, load_exported(draft, format), compared, format)
+            check = compare(served, load_exported(draft, format), compared, format, report_progress)
             if format != "onnx-int8":
                 require_equal(check)
             write_json(draft / "export.json", describe(final_model, served.info, check))
@@ -78,11 +80,11 @@ def write_export(
 
 def require_packages(format: Format) -> None:
     """Raise ExportRefusedError if a package that writes this format is not installed."""
-    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
-    if format != "safetensors" and missing:
+    missing = missing_packages(format)
+    if missing:
         raise ExportRefusedError(
             f"Exporting to {format} needs packages that are not installed: {', '.join(missing)}. Install them with "
-            "`pip install -r requirements-export.txt`, or export to safetensors."
+            f"`{INSTALL}`, or export to safetensors."
         )
 
 

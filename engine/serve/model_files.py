@@ -55,7 +55,11 @@ class ModelInfo:
 
 def read_info(folder: Path) -> ModelInfo:
     """Read lorasite.json. Raises OSError, ValueError or KeyError if it is missing or incomplete."""
-    content = json.loads((folder / "lorasite.json").read_text(encoding="utf-8"))
+    return parse_info(json.loads((folder / "lorasite.json").read_text(encoding="utf-8")))
+
+
+def parse_info(content: dict[str, Any]) -> ModelInfo:
+    """Return what the content of lorasite.json says. Raises KeyError if it is incomplete."""
     labels = tuple(content["labels"])
     calibration = content.get("answers", {})
     confident_from = calibration.get("confident_from")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from transformers import AlbertConfig, AutoTokenizer, BertConfig, DistilBertConfig, RobertaConfig
 
 from engine.errors import ExportDiffersError, ExportRefusedError
-from engine.export import Format, export_model, writing
+from engine.export import Format, export_model, packages, writing
 from engine.export.__main__ import main
 from engine.export.comparison import ExportCheck, random_texts, require_equal
 from engine.export.exported_model import load_exported
@@ -26,6 +27,7 @@ from engine.serve.answers import EntitiesPrediction, LabelsPrediction, Predictio
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor
 from engine.task_types import TaskType
+from testing.programs import run_program
 from testing.small_models import (
     ALBERT_SPECIAL,
     BERT_SPECIAL,
@@ -60,7 +62,7 @@ TOKENIZERS = {  # BERT's gives token types
 }
 SENTENCE = "the train was late again , and nobody told us why . we had to wait for two hours in rain ! thanks"
 needs_packages = pytest.mark.skipif(
-    "CI" not in os.environ and not all(find_spec(name) for name in writing.ONNX_PACKAGES),
+    "CI" not in os.environ and not all(find_spec(name) for name in packages.ONNX_PACKAGES),
     reason="requirements-export.txt is not installed",
 )
 EVERY_FORMAT = [
@@ -136,14 +138,10 @@ def plain_logits(folder: Path, bases: Path, text: str, pair: str | None = None) 
         return attach_adapter(base, folder).eval()(**inputs).logits[0]
 
 
-def run_program(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, pair: str = "") -> dict[str, Any]:
-    """Run the program of an export's README for a text instead of "…", in its folder; return its variables."""
-    program = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    program = program.replace('"…"', json.dumps(text), 1).replace('"…"', json.dumps(pair), 1)
+def run_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run the program of an export's README in its folder; return its `predict`."""
     monkeypatch.chdir(folder)
-    values: dict[str, Any] = {"print": lambda *values: None}
-    exec(program, values)
-    return values
+    return run_program((folder / "README.md").read_text().split("```python\n")[1].split("```")[0])
 
 
 def not_written(folder: Path) -> bool:
@@ -171,19 +169,25 @@ def test_exported_files_answer_as_the_served_model_and_plain_peft(task, format, 
 
     (answer,) = Predictor(bases).predict(final_model, [TEXT]).predictions
     (exported_answer,) = encoded.answers(outputs, exported.info)
-    program = run_program(tmp_path / "out", monkeypatch, TEXT)
+    program_answer = run_readme(tmp_path / "out", monkeypatch)(TEXT)
     if isinstance(answer, Prediction) and isinstance(exported_answer, Prediction):
         assert exported_answer.confident == answer.confident is not None
         assert exported_answer.probabilities == pytest.approx(answer.probabilities, abs=1e-3)
-        assert program["probabilities"][0] == pytest.approx(answer.probabilities, abs=1e-3)
+        label, probabilities = program_answer
+        assert label == answer.labels[answer.label]
+        assert list(probabilities.values()) == pytest.approx(answer.probabilities, abs=1e-3)
     elif isinstance(answer, LabelsPrediction):
         assert exported_answer.chosen == answer.chosen  # type: ignore[union-attr]
-        assert program["probabilities"][0] == pytest.approx(answer.probabilities, abs=1e-3)
+        chosen, probabilities = program_answer
+        assert chosen == list(answer.chosen)
+        assert list(probabilities.values()) == pytest.approx(answer.probabilities, abs=1e-3)
     elif isinstance(answer, ScorePrediction):
-        assert program["scores"][0] == pytest.approx(answer.score, abs=1e-3)
+        assert program_answer == pytest.approx(answer.score, abs=1e-3)
     else:
-        assert isinstance(answer, EntitiesPrediction) and program["logits"][0] == pytest.approx(plain.numpy(), abs=1e-3)
-        assert program["tags"] == ["O", "B-bad", "I-bad", "B-good", "I-good", "B-odd", "I-odd"]
+        assert isinstance(answer, EntitiesPrediction) and isinstance(exported_answer, EntitiesPrediction)
+        places = [(each.start, each.end, each.label) for each in answer.entities]
+        assert places == [(each.start, each.end, each.label) for each in exported_answer.entities]
+        assert places == [(each["start"], each["end"], each["label"]) for each in program_answer]
 
 
 @pytest.mark.slow
@@ -194,8 +198,8 @@ def test_pairs_are_answered_by_the_exported_files_of_every_family(family, format
     check = export_model(final_model, tmp_path / "out", format, base_models_dir=bases)
     assert check.largest_change <= 1e-3 and (check.equal_answers or 0) >= 0.999
     expected = (plain_logits(final_model, bases, TEXT, "nobody told us") / 1.7).softmax(-1)
-    program = run_program(tmp_path / "out", monkeypatch, TEXT, "nobody told us")
-    assert program["probabilities"][0] == pytest.approx(expected.numpy(), abs=1e-3)
+    _label, probabilities = run_readme(tmp_path / "out", monkeypatch)(TEXT, "nobody told us")
+    assert list(probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_merged_model_is_loaded_by_transformers_alone_with_its_labels_and_calibration(bases, tmp_path):
@@ -219,6 +223,21 @@ def test_random_texts_are_short_long_and_always_the_same(bases):
     texts = random_texts(bases / "bert", 40, 200)
     lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(bases / "bert")(texts)["input_ids"]]
     assert min(lengths) <= 4 and max(lengths) > 40 and texts == random_texts(bases / "bert", 40, 200)
+
+
+def test_export_reports_its_progress_and_ends_when_it_is_told_to(bases, tmp_path):
+    final_model = make_model(bases, "sequence_classification")
+    reports: list[tuple[str, int, int]] = []
+
+    def stop_half_way(stage: str, done: int = 0, total: int = 0) -> None:
+        reports.append((stage, done, total))
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_model(final_model, tmp_path / "out", "safetensors", base_models_dir=bases, report_progress=stop_half_way)
+    assert reports[0] == ("writing", 0, 0) and reports[1] == ("comparing", 0, 400) and reports[-1][1] > 200
+    assert not_written(tmp_path)
 
 
 def test_failed_export_leaves_nothing(bases, tmp_path, monkeypatch):
@@ -291,7 +310,7 @@ def test_command_prints_the_figures_or_the_reason(bases, tmp_path, capsys):
 
 
 def test_missing_packages_are_named_before_anything_is_computed(bases, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(ExportRefusedError, match="onnx, onnxruntime, onnxscript"):
         export_model(tmp_path / "none", tmp_path / "out", "onnx", base_models_dir=bases)
 
@@ -309,9 +328,9 @@ def test_int8_weights_are_smaller_and_their_change_is_measured(bases, tmp_path, 
     assert f"by more than {change:.2g}." in capsys.readouterr().out
     sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("out", "fp32")]
     assert sizes[0] < 0.7 * sizes[1] and not list((tmp_path / "out").glob("fp32*"))
-    program = run_program(tmp_path / "out", monkeypatch, TEXT)
+    _label, probabilities = run_readme(tmp_path / "out", monkeypatch)(TEXT)
     expected = (plain_logits(final_model, bases, TEXT) / 1.7).softmax(-1)
-    assert program["probabilities"][0] == pytest.approx(expected.numpy(), abs=2 * change)
+    assert list(probabilities.values()) == pytest.approx(expected.tolist(), abs=2 * change)
 
 
 @needs_packages
@@ -333,3 +352,20 @@ def test_ended_export_leaves_nothing(bases, tmp_path):
     export.terminate()
     assert b"Stopped, and nothing was written." in export.communicate(timeout=60)[1]
     assert export.returncode == 1 and not_written(tmp_path)
+
+
+@pytest.mark.process
+def test_what_a_killed_export_left_goes_with_the_next_one(bases, tmp_path):
+    final_model = make_model(bases, "regression")
+    command = [sys.executable, "-m", "engine.export", final_model, tmp_path / "out", "--base-models", bases]
+    export = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    while not list(tmp_path.glob(".draft-*")):
+        assert export.poll() is None
+        time.sleep(0.01)
+    export.kill()
+    export.wait(timeout=60)
+    other = tmp_path / ".draft-0123456789abcdef0123456789abcdef-another-out"  # of another target
+    other.mkdir()
+    assert len(list(tmp_path.glob(".draft-*"))) == 2
+    export_model(final_model, tmp_path / "out", "safetensors", base_models_dir=bases, texts=[TEXT])
+    assert list(tmp_path.glob(".draft-*")) == [other] and (tmp_path / "out").is_dir()

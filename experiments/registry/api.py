@@ -15,14 +15,23 @@ from rest_framework.views import APIView
 from accounts.http import signed_in_user
 from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.permissions import require_creator
-from web.errors import InvalidError
+from web.errors import InvalidError, NotFoundError
 from web.requests import refuse_unknown_fields
 
+from ..models import ModelExport as StoredExport
 from ..models import ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME
 from ..selectors import get_experiment
-from . import selectors, services
-from .serializers import AliasSerializer, DescribeSerializer, ModelDetail, ModelRow, RegisterSerializer
+from . import exports, selectors, services
+from .serializers import (
+    AliasSerializer,
+    DescribeSerializer,
+    ExportSerializer,
+    ModelDetail,
+    ModelRow,
+    RegisterSerializer,
+    RequestExportSerializer,
+)
 
 DESCRIPTIONS = {
     "q": "Words anywhere in name, summary, labels, data, base model or language.",
@@ -32,6 +41,7 @@ DESCRIPTIONS = {
     "sort": f"One of {', '.join(selectors.SORTABLE)}; with a minus, the highest first.",
 }
 CHOICES = {"sort": ["", *selectors.SORTABLE, *(f"-{key}" for key in selectors.SORTABLE)], "owner": ["", "me"]}
+FORMAT = OpenApiParameter("export_format", str, OpenApiParameter.PATH, enum=exports.FORMATS)
 ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{ALIAS_NAME.pattern}$"}, OpenApiParameter.PATH)
 
 
@@ -124,6 +134,70 @@ class ModelArchive(APIView):
         return FileResponse(packed, as_attachment=True, filename=f"{version.model.name}-{version.number}.zip")
 
 
+class ModelExports(APIView):
+    serializer_class = ExportSerializer
+
+    @extend_schema(operation_id="model_exports", responses=ExportSerializer(many=True))
+    def get(self, request: Request, name: str) -> Response:
+        """The formats that a version can be exported to, and how far each export is."""
+        states = exports.list_formats(selectors.version_for(signed_in_user(request), name))
+        return Response(ExportSerializer(states, many=True).data)
+
+    @extend_schema(
+        operation_id="model_export_request", request=RequestExportSerializer, responses={202: ExportSerializer}
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Export a version; the answer is the export that is there or on its way, if there is one."""
+        user = signed_in_user(request)
+        version = selectors.version_for(user, name)
+        require_creator(user)
+        refuse_unknown_fields(request.data, RequestExportSerializer)
+        serializer = RequestExportSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        state = exports.request_export(user=user, version=version, format=serializer.validated_data["format"])
+        return Response(ExportSerializer(state).data, status=202)
+
+
+class ModelExport(APIView):
+    serializer_class = ExportSerializer
+
+    @extend_schema(operation_id="model_export", responses=ExportSerializer, parameters=[FORMAT])
+    def get(self, request: Request, name: str, export_format: str) -> Response:
+        """How far an export is, and how its answers compare with those of the served model."""
+        return Response(ExportSerializer(find_format(request, name, export_format)).data)
+
+    @extend_schema(operation_id="model_export_delete", responses={204: None}, parameters=[FORMAT])
+    def delete(self, request: Request, name: str, export_format: str) -> Response:
+        """Delete an export and its file."""
+        exports.delete_export(user=signed_in_user(request), export=find_export(request, name, export_format))
+        return Response(status=204)
+
+
+class CancelModelExport(APIView):
+    serializer_class = ExportSerializer
+
+    @extend_schema(
+        operation_id="model_export_cancel", request=None, responses={202: ExportSerializer}, parameters=[FORMAT]
+    )
+    def post(self, request: Request, name: str, export_format: str) -> Response:
+        """Cancel an export; nothing is stored."""
+        exports.cancel_export(user=signed_in_user(request), export=find_export(request, name, export_format))
+        return Response(ExportSerializer(find_format(request, name, export_format)).data, status=202)
+
+
+class ModelExportArchive(APIView):
+    @extend_schema(
+        operation_id="model_export_archive",
+        responses={(200, "application/zip"): OpenApiTypes.BINARY},
+        parameters=[FORMAT],
+    )
+    def get(self, request: Request, name: str, export_format: str) -> FileResponse:
+        """The exported files as one .zip, with a program that uses them."""
+        export = find_export(request, name, export_format)
+        content = exports.open_export(user=signed_in_user(request), export=export)
+        return FileResponse(content, as_attachment=True, filename=exports.export_filename(export))
+
+
 class ModelAlias(APIView):
     serializer_class = AliasSerializer
 
@@ -144,6 +218,18 @@ class ModelAlias(APIView):
         model = selectors.model_for(signed_in_user(request), name, manage=True)
         services.remove_alias(user=signed_in_user(request), model=model, name=alias)
         return Response(status=204)
+
+
+def find_format(request: Request, name: str, format: str) -> exports.FormatState:
+    return exports.get_format(selectors.version_for(signed_in_user(request), name), format)
+
+
+def find_export(request: Request, name: str, format: str) -> StoredExport:
+    """Return an export, or raise NotFoundError if nobody has asked for it."""
+    export = find_format(request, name, format).export
+    if export is None:
+        raise NotFoundError
+    return export
 
 
 def model_detail(version: ModelVersion) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ..result_charts import describe_errors, describe_temperature
 from ..results import label_rows, plain_peft_code, read_facts
 from ..task_types import TASK_TYPES, USUAL, task_type_of
 from ..verdicts import verdict
+from .exports import describe_comparison, ready_exports
 
 LICENCES = ("base_model", "dataset")
 LANGUAGE_CODES = {
@@ -161,14 +162,20 @@ def fact_sections(version: ModelVersion) -> list[str]:
     results = [verdict(version.metrics), " ".join(calibration_sentences(version)), label_table(version)]
     config = yaml.safe_dump(version.config, sort_keys=False, allow_unicode=True)
     program = plain_peft_code(".", version.labels, version.config, saved_facts)
-    sections = [
+    return [
         "\n\n".join(["## Results", *filter(None, results)]),
         f"## Limits found in the data\n\n{limit_list}",
         f"## Facts\n\n{fact_list}",
+        *export_sections(version),
+        f"## Use it in plain PEFT\n\n```python\n{program}```",
+        f"## Configuration\n\n```yaml\n{config}```",
     ]
-    if program:
-        sections.append(f"## Use it in plain PEFT\n\n```python\n{program}```")
-    return [*sections, f"## Configuration\n\n```yaml\n{config}```"]
+
+
+def export_sections(version: ModelVersion) -> list[str]:
+    """Return the section on exported files, with the figures of each format; none without exports."""
+    lines = [f"- **{export.format}:** {describe_comparison(export.result or {})}" for export in ready_exports(version)]
+    return ["## Exports\n\n" + "\n".join(lines)] if lines else []
 
 
 def label_table(version: ModelVersion) -> str:

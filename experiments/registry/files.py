@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DiskFullError, EngineError
-from engine.storage import MANIFEST, link_or_copy, sweep_drafts, verify_folder, write_folder
+from engine.storage import MANIFEST, STALE_S, link_or_copy, sweep_drafts, verify_folder, write_folder
 from web import disk
 from web.errors import ConflictError
 
 from ..models import Experiment
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
-STALE_S = 86_400  # nobody fills a draft for a day
 
 
 def checkpoints(experiment: Experiment) -> dict[str, Any]:

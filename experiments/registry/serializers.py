@@ -6,9 +6,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from web.requests import StrictCharField
+from work.models import Status
 
-from ..models import ModelVersion, RegisteredModel
+from ..models import ModelExport, ModelVersion, RegisteredModel
 from .card import LICENCES
+from .exports import FORMATS, FormatState, ready_exports
 
 
 class ModelRow(serializers.ModelSerializer[RegisteredModel]):
@@ -40,6 +42,61 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
         ]
 
 
+class ExportResultSerializer(serializers.Serializer[Any]):
+    """How exported files answer beside the served model."""
+
+    texts = serializers.IntegerField(help_text="That were compared.")
+    equal_answers = serializers.FloatField(
+        allow_null=True, help_text="Share of texts with the same label, labels or entities, 0 to 1; null for scores."
+    )
+    largest_change = serializers.FloatField(
+        help_text="Of a probability, or of a score in standard deviations of the training scores."
+    )
+    compared_on = serializers.CharField(
+        allow_blank=True, help_text="The dataset whose held-out rows were compared; empty: random texts."
+    )
+
+
+class ReadyExportSerializer(serializers.ModelSerializer[ModelExport]):
+    """An export that can be downloaded."""
+
+    format = serializers.ChoiceField(FORMATS)
+    result = ExportResultSerializer(read_only=True)
+
+    class Meta:
+        model = ModelExport
+        fields = ["format", "size", "created_at", "result"]
+
+
+class ExportSerializer(serializers.Serializer[Any]):
+    """One format of a model version, and what became of its export; task_id and status are null before the first one."""
+
+    format = serializers.ChoiceField(FORMATS)
+    missing_packages = serializers.ListField(
+        child=serializers.CharField(), source="missing", help_text="Without them the server can't write this format."
+    )
+    install = serializers.CharField(allow_blank=True, help_text="The command that installs them.")
+    task_id = serializers.UUIDField(source="export.pk", default=None, allow_null=True)
+    status = serializers.ChoiceField(Status.choices, source="export.status", default=None, allow_null=True)
+    stage = serializers.CharField(source="export.stage", default="", allow_blank=True)
+    step = serializers.IntegerField(source="export.step", default=0)
+    total_steps = serializers.IntegerField(source="export.total_steps", default=0)
+    author = serializers.CharField(source="export.author.username", default="", allow_blank=True)
+    size = serializers.IntegerField(source="export.size", default=0, help_text="Bytes of the .zip file.")
+    result = ExportResultSerializer(source="export.result", default=None, allow_null=True)
+    error = serializers.DictField(source="export.error", default=None, allow_null=True)
+    url = serializers.SerializerMethodField()
+
+    def get_url(self, state: FormatState) -> str:
+        return f"/api/models/{state.version}/exports/{state.format}"
+
+
+class RequestExportSerializer(serializers.Serializer[Any]):
+    closed = True  # a misspelt field is refused
+
+    format = serializers.ChoiceField(FORMATS)
+
+
 class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
     version = serializers.IntegerField(source="number", read_only=True)
     author = serializers.CharField(source="author.username", read_only=True)
@@ -48,6 +105,7 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
     labels = serializers.ListField(child=serializers.CharField(), read_only=True)
     limits = serializers.ListField(child=serializers.DictField(), read_only=True)
     score_name = serializers.CharField(read_only=True, help_text="The metric of its task type that `score` is.")
+    exports = serializers.SerializerMethodField()
 
     class Meta:
         model = ModelVersion
@@ -76,7 +134,12 @@ class ModelVersionSerializer(serializers.ModelSerializer[ModelVersion]):
             "trained_at",
             "size",
             "card",
+            "exports",
         ]
+
+    @extend_schema_field(ReadyExportSerializer(many=True))
+    def get_exports(self, version: ModelVersion) -> Any:
+        return ReadyExportSerializer(ready_exports(version), many=True).data
 
 
 class ModelDetail(ModelRow):

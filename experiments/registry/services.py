@@ -3,6 +3,7 @@
 import tempfile
 import uuid
 import zipfile
+from collections.abc import Iterable
 from functools import partial
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ from web.errors import ConflictError, InvalidError
 from web.names import require_valid_name
 from work.paths import remove_on_commit
 
-from ..models import Alias, Experiment, ModelVersion, RegisteredModel
+from ..models import Alias, Experiment, ModelExport, ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME, RESERVED_MODELS
 from ..services import NameTakenError
 from ..task_types import score_of
@@ -242,11 +243,18 @@ def delete(*, user: User, model: RegisteredModel) -> None:
     """Delete a model with all its versions and files; the experiments that it came from stay."""
     with transaction.atomic():
         folders = [version.folder for version in model.versions.all()]
+        remove_export_files(model.versions.all())
         record("model.delete", user=user, obj=model, versions=len(folders))
         RegisteredModel.objects.filter(pk=model.pk).update(latest=None)
         model.delete()
         for folder in folders:
             remove_on_commit(folder)
+
+
+def remove_export_files(versions: Iterable[ModelVersion]) -> None:
+    """Remove the files of all exports of versions that are being deleted, on commit."""
+    for export in ModelExport.objects.filter(version__in=versions):
+        export.remove_files()
 
 
 def delete_version(*, user: User, version: ModelVersion) -> None:
@@ -257,6 +265,7 @@ def delete_version(*, user: User, version: ModelVersion) -> None:
         if newest is None:
             raise ConflictError(_("This is the model's only version. Delete the model instead; nothing was changed."))
         folder = version.folder
+        remove_export_files([version])
         record("model.delete", user=user, obj=version)
         update_newest(model, newest)
         version.delete()

@@ -9,19 +9,23 @@ from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.vary import vary_on_headers
+from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
+from accounts.models import User
 from accounts.permissions import can_manage
 from datasets_app import descriptions
 from datasets_app.selectors import version_for as data_version_for
-from web.errors import LorasiteError
+from web.errors import LorasiteError, NotFoundError
 
+from ..models import ModelExport, ModelVersion
 from ..results import label_rows, plain_peft_code, read_facts
 from ..selectors import free_name, get_experiment
 from ..task_types import METRIC_TITLES, TASK_TYPES, key_figures
 from ..verdicts import verdict
-from . import card, files, selectors, services
+from . import card, exports, files, selectors, services
 
 PER_PAGE = 50
 SORTS = {
@@ -81,9 +85,8 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "card": card.render_card(version.card),
         "code": plain_peft_code(model.name, version.labels, version.config, read_facts(version.folder)),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
-        "manages": can_manage(request.user, model),
     }
-    return render(request, "experiments/model.html", context)
+    return render(request, "experiments/model.html", context | export_context(request.user, version))
 
 
 @login_required
@@ -120,6 +123,71 @@ def archive(request: SignedInRequest, name: str) -> FileResponse:
     version = selectors.version_for(request.user, name)
     packed = services.archive(user=request.user, version=version)
     return FileResponse(packed, as_attachment=True, filename=f"{version.model.name}-{version.number}.zip")
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+@vary_on_headers("HX-Request")
+def exported(request: SignedInRequest, name: str) -> HttpResponse:
+    """Ask for an export (POST), or show how far the exports of a version are, while one is on its way."""
+    version = selectors.version_for(request.user, name)
+    if request.method == "POST":
+        exports.request_export(user=request.user, version=version, format=request.POST.get("format", ""))
+        return redirect_to_exports(version)
+    if not request.htmx:
+        return redirect_to_exports(version)
+    context = export_context(request.user, version)
+    status = 200 if context["exporting"] else HTMX_STOP_POLLING
+    return render(request, "experiments/exports.html", context, status=status)
+
+
+def export_context(user: User, version: ModelVersion) -> dict[str, Any]:
+    """Return what the section on exports shows."""
+    states = exports.list_formats(version)
+    return {
+        "version": version,
+        "formats": states,
+        "exporting": any(state.export and not state.export.finished for state in states),
+        "can_export": user.can_create,
+        "manages": can_manage(user, version),
+    }
+
+
+def redirect_to_exports(version: ModelVersion) -> HttpResponse:
+    return redirect(f"{version.model.get_absolute_url()}?version={version.number}#exports")
+
+
+@login_required
+@require_GET
+def export_archive(request: SignedInRequest, name: str, format: str) -> FileResponse:
+    export = find_export(request, name, format)
+    content = exports.open_export(user=request.user, export=export)
+    return FileResponse(content, as_attachment=True, filename=exports.export_filename(export))
+
+
+@login_required
+@require_POST
+def cancel_export(request: SignedInRequest, name: str, format: str) -> HttpResponse:
+    export = find_export(request, name, format)
+    exports.cancel_export(user=request.user, export=export)
+    return redirect_to_exports(export.version)
+
+
+@login_required
+@require_POST
+def delete_export(request: SignedInRequest, name: str, format: str) -> HttpResponse:
+    export = find_export(request, name, format)
+    exports.delete_export(user=request.user, export=export)
+    messages.success(request, _("The export is deleted."))
+    return redirect_to_exports(export.version)
+
+
+def find_export(request: SignedInRequest, name: str, format: str) -> ModelExport:
+    """Return an export of a version that the person may see, or raise NotFoundError."""
+    export = exports.get_format(selectors.version_for(request.user, name), format).export
+    if export is None:
+        raise NotFoundError
+    return export
 
 
 @login_required

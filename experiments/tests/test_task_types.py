@@ -12,7 +12,6 @@ from engine.task_types import METRICS as ENGINE_METRICS
 from experiments.models import Experiment
 from experiments.remedies import diagnose
 from experiments.result_charts import describe_calibration, scores_chart
-from experiments.results import plain_peft_code
 from experiments.task_types import METRIC_TITLES, TASK_TYPES, key_figures
 from experiments.verdicts import verdict
 from testing.experiments import METRICS, row
@@ -151,12 +150,6 @@ def test_calibration_is_told_in_words_and_drawn():
 def test_key_figures_carry_their_intervals():
     figures = {str(figure["title"]): (figure["low"], figure["high"]) for figure in key_figures(REGRESSION)}
     assert figures["R²"] == (0.7, 0.9) and figures["Spearman correlation"] == (None, None)
-
-
-def test_program_of_each_type_compiles_without_what_an_older_model_lacks():
-    for task_type in BY_TYPE:
-        compile(plain_peft_code("old", ["a", "b"], {"task": task_type}, {}), task_type, "exec")
-    assert plain_peft_code("old", ["a"], {"task": "token_classification"}, {}) == ""
 
 
 def test_existing_rows_get_their_accuracy_as_the_score(member):

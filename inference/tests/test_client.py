@@ -4,6 +4,10 @@ import pytest
 from lorasite_client import ApiError, Lorasite, Pair
 from rest_framework_simplejwt.tokens import RefreshToken
 
+from experiments.models import ModelExport
+from testing.belongings import belongings
+from testing.exports import CONTENT, store_export
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PAIR: Pair = {"text": "Is the room clean?", "text_pair": "It was spotless."}
@@ -57,3 +61,13 @@ def test_answers_are_explained(models, lorasite):
     (target,) = answer["explanation"]["targets"]
     assert target["label"] == "staff" and [word["text"] for word in target["words"]] == ["a", "fine", "day"]
     assert lorasite.answer("a fine day", "score", explain=True)["explanation"]["method"] == "leave_one_out"
+
+
+def test_finished_export_is_not_made_again_and_is_downloaded(lorasite, member, tmp_path):
+    store_export(belongings(member).model.latest, member, "onnx")
+    export = lorasite.export_model("mine@1", "onnx")
+    assert export["status"] == "SUCCESS" and export["result"]["equal_answers"] == 1.0
+    assert lorasite.download_export("mine@1", "onnx", tmp_path / "new").read_bytes() == CONTENT
+    assert ModelExport.objects.count() == 1
+    with pytest.raises(ApiError, match="is not a valid choice"):
+        lorasite.export_model("mine", "gguf")

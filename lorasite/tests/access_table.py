@@ -173,6 +173,14 @@ GET    models/<str:name>/card/                     302 405 405 405 405 405
 POST   models/<str:name>/card/                     302 404 404 403 302 302
 GET    models/<str:name>/alias/                    302 405 405 405 405 405
 POST   models/<str:name>/alias/                    302 404 404 403 302 302
+GET    models/<str:name>/exports/                  302 404 404 302 302 302
+POST   models/<str:name>/exports/                  302 404 404 403 302 302
+GET    models/<str:name>/exports/<str:format>/cancel/ 302 405 405 405 405 405
+POST   models/<str:name>/exports/<str:format>/cancel/ 302 404 404 403 302 302
+GET    models/<str:name>/exports/<str:format>/delete/ 302 405 405 405 405 405
+POST   models/<str:name>/exports/<str:format>/delete/ 302 404 404 403 409 409
+GET    models/<str:name>/exports/<str:format>.zip  302 404 404 404 404 404
+POST   models/<str:name>/exports/<str:format>.zip  302 405 405 405 405 405
 GET    models/<str:name>/delete/                   302 405 405 405 405 405
 POST   models/<str:name>/delete/                   302 404 404 403 302 302
 GET    predict/                                    302 200 200 200 200 200
@@ -226,6 +234,12 @@ GET    api/models/<str:name>                       401 404 404 200 200 200
 PATCH  api/models/<str:name>                       401 404 404 403 200 200
 DELETE api/models/<str:name>                       401 404 404 403 204 204
 GET    api/models/<str:name>/archive               401 404 404 200 200 200
+GET    api/models/<str:name>/exports               401 404 404 200 200 200
+POST   api/models/<str:name>/exports               401 404 404 403 202 202
+GET    api/models/<str:name>/exports/<str:export_format> 401 404 404 200 200 200
+DELETE api/models/<str:name>/exports/<str:export_format> 401 404 404 403 409 409
+POST   api/models/<str:name>/exports/<str:export_format>/cancel 401 404 404 403 202 202
+GET    api/models/<str:name>/exports/<str:export_format>/archive 401 404 404 404 404 404
 PUT    api/models/<str:name>/aliases/<str:alias>   401 404 404 403 200 200
 DELETE api/models/<str:name>/aliases/<str:alias>   401 404 404 403 204 204
 GET    api/base-models                             401 200 200 200 200 200
@@ -260,6 +274,8 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "models/<str:name>/alias/": {"alias": "champion"},
     "api/models": {"experiment": "private", "name": "new"},
     "api/models/<str:name>": {"card": "Ours."},
+    "models/<str:name>/exports/": {"format": "safetensors"},
+    "api/models/<str:name>/exports": {"format": "safetensors"},
     "api/models/<str:name>/aliases/<str:alias>": {"version": 1},
     "datasets/<str:name>/fix/": {"code": "markup"},
     "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},

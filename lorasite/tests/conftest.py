@@ -9,6 +9,7 @@ from accounts.models import Role
 from accounts.permissions import grant_access
 from accounts.services import invite, make_token
 from datasets_app.reading import uploads
+from experiments.models import ModelExport, ModelVersion
 from testing.belongings import belongings
 from testing.people import make_user
 from training.models import Status, Task
@@ -28,6 +29,8 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
         for thing in (shared.dataset, shared.experiment, shared.model):
             grant_access(thing, to=people["reader"])
     Task.objects.filter(pk=waiting.task.pk).update(status=Status.PENDING)
+    version = ModelVersion.objects.get(model=owned.model)
+    ModelExport.objects.create(version=version, author=people["owner"], format="safetensors")
     upload = SimpleUploadedFile("mine.csv", tweets_csv.read_bytes())
     token = uploads.keep_upload(user=people["owner"], files=[upload]).token
     ids = {
@@ -36,6 +39,8 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
         "data_task": str(owned.data_task.pk),
         "rank": "1",
         "alias": "champion",
+        "format": "safetensors",
+        "export_format": "safetensors",
     }
     api_token, _secret = make_token(user=people["owner"], name="script", scopes=["read"], days=1)
     invitation, link = invite(user=people["admin"], role=Role.VIEWER)

@@ -19,6 +19,7 @@ from datasets_app.models import Version
 from experiments.models import Experiment, ModelVersion
 from experiments.registry.services import register
 from monitoring.backup import backup, differences
+from testing.exports import store_export
 from testing.site import database_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def installation(learnt: Experiment, member: Any) -> Experiment:
-    """A dataset version, an experiment and a registered model, each with its files."""
-    register(user=member, experiment=learnt, name="mood")
+    """A dataset version, an experiment and a registered model with an export, each with its files."""
+    store_export(register(user=member, experiment=learnt, name="mood"), member)
     return learnt
 
 
@@ -44,6 +45,7 @@ def damage(experiment: Experiment) -> list[tuple[str, str, str]]:
     (Path(settings.RESULTS_DIR) / "by-hand").mkdir()
     (ModelVersion.objects.get().folder / "lorasite.json").unlink()
     (Path(settings.DATA_DIR) / "models" / "left-over").mkdir()
+    (Path(settings.DATA_DIR) / "exports" / "0123.zip").write_bytes(b"")
     return [
         ("dataset", "tweets@1", "missing"),
         ("model", "small/artifacts/final_model", "changed"),
@@ -52,6 +54,7 @@ def damage(experiment: Experiment) -> list[tuple[str, str, str]]:
         ("dataset", f"{'0' * 64}.parquet", "unknown"),
         ("model", "by-hand", "unknown"),
         ("model", "left-over", "unknown"),
+        ("model", "0123.zip", "unknown"),
     ]
 
 

@@ -17,6 +17,7 @@ from datasets_app.versions.creation import create_version
 from experiments.models import Experiment
 from experiments.results import plain_peft_code, read_facts
 from samples import base_model_path
+from testing.programs import run_program
 from training import services
 from training.models import Point, Status, Task
 from training.tests.conftest import tiny
@@ -95,16 +96,6 @@ def browser(client: Client, member: Any) -> Client:
     return client
 
 
-def run_program(program: str, row: dict[str, str]) -> Any:
-    """Run the program that the page shows, for a row in place of "…"; return what it prints."""
-    texts = ", ".join(json.dumps(row[name]) for name in ("text", "text_pair") if row.get(name))
-    marks = '"…", "…"' if "text_pair" in row else '"…"'
-    printed: list[Any] = []
-    values: dict[str, Any] = {"print": printed.append}
-    exec(program.replace(marks, texts), values)
-    return printed[0], values["logits"]
-
-
 @pytest.mark.parametrize("task_type", FILES)
 def test_file_becomes_a_registered_model(task_type, browser, member, run_worker, api, tmp_path, monkeypatch):
     make_rows, options = FILES[task_type]
@@ -137,10 +128,9 @@ def test_file_becomes_a_registered_model(task_type, browser, member, run_worker,
     for address in ("/", "/experiments/", "/experiments/?sort=-score", "/experiments/run/?checkpoint=last"):
         assert browser.get(address).status_code == 200, address
 
+    check_program(experiment, version, monkeypatch)
     if task_type == "token_classification":
         check_marked_text(browser)
-    else:
-        check_program(experiment, version, monkeypatch)
     check_card(experiment, browser, api, member)
 
 
@@ -152,22 +142,26 @@ def check_program(experiment: Experiment, version: Any, monkeypatch: Any) -> Non
     base_model.parent.mkdir()
     base_model.symlink_to(base_model_path())
     facts = read_facts(experiment.final_model)
-    program = plain_peft_code("run/artifacts/final_model", experiment.labels, experiment.config, facts)
+    predict = run_program(plain_peft_code("run/artifacts/final_model", experiment.labels, experiment.config, facts))
     rows = {row["text"]: row for row in pl.read_parquet(version.path).iter_rows(named=True)}
     for worst in experiment.metrics["worst"][:4]:
-        row = {name: rows[worst["text"]][name] for name in ("text", "text_pair") if rows[worst["text"]].get(name)}
-        printed, logits = run_program(program, row)
-        if experiment.task_type == "regression":
-            assert printed == pytest.approx(worst["predicted"], abs=1e-2)
+        row = rows[worst["text"]]
+        answer = predict(*(row[name] for name in ("text", "text_pair") if row.get(name)))
+        if experiment.task_type == "token_classification":
+            places = [(entity["start"], entity["end"], entity["label"]) for entity in answer]
+            assert places == [(entity["start"], entity["end"], entity["label"]) for entity in worst["predicted"]]
+        elif experiment.task_type == "regression":
+            assert answer == pytest.approx(worst["predicted"], abs=1e-2)
         elif experiment.task_type == "multi_label_classification":
-            probabilities = dict(zip(experiment.labels, logits[0].sigmoid().tolist(), strict=True))
+            chosen, probabilities = answer
             for name, expected in worst["probabilities"].items():
                 assert probabilities[name] == pytest.approx(expected, abs=2e-3)
-            answers = experiment.metrics["thresholds"]
-            assert printed == [name for name in experiment.labels if probabilities[name] >= answers[name]]
+            thresholds = experiment.metrics["thresholds"]
+            assert chosen == [name for name in experiment.labels if probabilities[name] >= thresholds[name]]
         else:
-            assert printed == worst["predicted"]
-            assert logits[0].softmax(-1).max().item() == pytest.approx(worst["probability"], abs=2e-3)
+            label, probabilities = answer
+            assert label == worst["predicted"]
+            assert probabilities[label] == pytest.approx(worst["probability"], abs=2e-3)
 
 
 def check_marked_text(browser: Client) -> None:

@@ -1,4 +1,4 @@
-"""manage.py models list|show|register|alias|share|recommend, each with --json for programs."""
+"""manage.py models list|show|register|alias|share|export|recommend, each with --json for programs."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from django.core.management.base import CommandParser
 from accounts.commands import acting_user
 from accounts.sharing import LEVELS, find_recipients, set_access
 from experiments.models import ModelVersion
-from experiments.registry import selectors, services
-from experiments.registry.serializers import ModelDetail, ModelRow
+from experiments.registry import exports, selectors, services
+from experiments.registry.serializers import ExportSerializer, ModelDetail, ModelRow
 from experiments.results import verdict
 from experiments.selectors import get_experiment
 from inference.api import RecommendationSerializer
@@ -19,7 +19,7 @@ FILTERS = ("q", "language", "base_model", "labels", "sort")
 
 
 class Command(JsonOrTextCommand):
-    help = "Find, register, share and recommend models."
+    help = "Find, register, share, export and recommend models."
 
     def add_arguments(self, parser: CommandParser) -> None:
         subparsers = parser.add_subparsers(dest="do", required=True)
@@ -49,6 +49,10 @@ class Command(JsonOrTextCommand):
         share_parser.add_argument("--to", required=True, help="a person, group:NAME, or everyone")
         share_parser.add_argument("--access", default="view", choices=list(LEVELS))
 
+        export_parser = subparsers.add_parser("export", help="queue an export to a format, and show how far all are")
+        export_parser.add_argument("name", help="name, name@3 or name@champion")
+        export_parser.add_argument("format", nargs="?", choices=exports.FORMATS, help="without it, nothing is queued")
+
         recommend_parser = subparsers.add_parser("recommend", help="rank models by their accuracy on a dataset's rows")
         recommend_parser.add_argument("dataset", help="name or name@version")
         recommend_parser.add_argument("--sample", type=int, default=SAMPLE, help=f"rows to measure on ({SAMPLE})")
@@ -59,6 +63,7 @@ class Command(JsonOrTextCommand):
             register_parser,
             alias_parser,
             share_parser,
+            export_parser,
             recommend_parser,
         ):
             add_user_and_json_options(subparser)
@@ -70,6 +75,7 @@ class Command(JsonOrTextCommand):
             "register": self.register,
             "alias": self.set_alias,
             "share": self.share,
+            "export": self.export,
             "recommend": self.recommend,
         }
         return actions[options["do"]](options)
@@ -112,6 +118,15 @@ class Command(JsonOrTextCommand):
             set_access(user=user, obj=model, to=recipient, level=options["access"])
         share = {"model": model.name, "to": options["to"], "access": options["access"]}
         return share, [f"{model.name}: {options['to']}, {options['access']}"]
+
+    def export(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
+        user = acting_user(options["user"])
+        version = selectors.version_for(user, options["name"])
+        if options["format"]:
+            exports.request_export(user=user, version=version, format=options["format"])
+        states = exports.list_formats(version)
+        rows = [[state.format, state.export.status if state.export else "–", state.sentence] for state in states]
+        return ExportSerializer(states, many=True).data, align_columns([["format", "status", ""], *rows])
 
     def recommend(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = acting_user(options["user"])

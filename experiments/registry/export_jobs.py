@@ -1,0 +1,131 @@
+"""The function that RQ calls for an export: write the files, compare them with the served model, pack them."""
+
+import zipfile
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.conf import settings
+
+from accounts.quotas import require_storage_quota
+from engine.config import RunConfig
+from engine.data.labelled_rows import Split
+from engine.errors import EngineError
+from engine.export import Format, export_model
+from engine.storage import STALE_S, remove_folder, sweep_drafts, write_file
+from engine.task_types import TaskType
+from work import paths
+from work.models import Status, WrongStateError
+from work.progress import Progress
+from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
+
+from ..models import ModelExport, ModelVersion
+
+MOST_TEXTS = 1000  # held-out rows that answers are compared on
+
+
+def run(task_id: str) -> None:
+    """Carry out one export. RQ calls this by its dotted name."""
+    ExportRunner().run(task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written. result: ModelExport.result; size: bytes of the .zip file."""
+
+    result: dict[str, Any]
+    size: int
+
+
+class ExportProgress(Progress):
+    """Write how far an export is; raise TaskStoppedError when it is cancelled or the worker stops."""
+
+    def __init__(self, task: ModelExport, stop: StopSignal) -> None:
+        super().__init__(task)
+        self.stop = stop
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Note the stage (a value of ModelExport.Stage), with `done` of `total` texts, and write it when due."""
+        self.changes = {"stage": ModelExport.Stage(stage), "step": done, "total_steps": total}
+        self.write_when_due()
+        if self.stop.is_set():
+            raise TaskStoppedError
+
+
+class ExportRunner(TaskRunner[ModelExport, Exported]):
+    """Export a model version to a .zip file."""
+
+    model = ModelExport
+
+    def perform(self, task: ModelExport, stop: StopSignal) -> Exported:
+        progress = ExportProgress(task, stop)
+        version = task.version
+        paths.exports_dir().mkdir(parents=True, exist_ok=True)
+        sweep_drafts(paths.exports_dir(), older_than_s=STALE_S)
+        remove_folder(task.folder)
+        rows = held_out_rows(version)
+        check = export_model(
+            version.folder,
+            task.folder,
+            cast(Format, task.format),
+            base_models_dir=settings.BASE_MODELS_DIR,
+            texts=None if rows is None else rows.texts,
+            text_pairs=None if rows is None else rows.text_pairs,
+            report_progress=progress,
+        )
+        progress("packing")
+        pack(task)
+        remove_folder(task.folder)
+        result = {
+            "texts": check.texts,
+            "equal_answers": check.equal_answers,
+            "largest_change": check.largest_change,
+            "compared_on": version.dataset_name if rows else "",
+        }
+        return Exported(result, task.path.stat().st_size)
+
+    def finish(self, task: ModelExport, outcome: Exported) -> None:
+        try:
+            end_attempt(
+                task,
+                Status.SUCCESS,
+                stage=ModelExport.Stage.DONE,
+                result=outcome.result,
+                size=outcome.size,
+                deaths=0,
+            )
+        except WrongStateError:
+            if not ModelExport.objects.filter(pk=task.pk).exists():  # its model was deleted meanwhile
+                task.remove_files()
+            raise
+
+
+def held_out_rows(version: ModelVersion) -> Split | None:
+    """Return rows that the version's run held out for evaluation, from the whole of them; None if they are gone."""
+    from engine.data.rows import load_rows  # heavy: imports polars
+
+    data = version.dataset_version
+    if data is None:
+        return None
+    try:
+        config = RunConfig.parse(version.config)
+        columns = config.data.model_copy(update=data.run_columns)
+        rows = load_rows(data.path, columns, config.training.seed, cast(TaskType, version.task_type)).eval
+    except EngineError:
+        return None
+    chosen = slice(None, None, -(-len(rows) // MOST_TEXTS))
+    text_pairs = None if rows.text_pairs is None else rows.text_pairs[chosen]
+    return Split(rows.texts[chosen], rows.labels[:0], text_pairs)
+
+
+def pack(task: ModelExport) -> None:
+    """Write the .zip file, uncompressed, because weights hardly shrink. Raises QuotaReachedError if it is too large."""
+    files = [path for path in sorted(task.folder.iterdir()) if path.is_file()]
+    require_storage_quota(task.author, sum(path.stat().st_size for path in files))
+    name = f"{task.version.model.name}-{task.version.number}-{task.format}"
+
+    def fill(draft: Any) -> None:
+        with zipfile.ZipFile(draft, "w") as target:
+            for path in files:
+                target.write(path, f"{name}/{path.name}")
+
+    write_file(task.path, fill)
