@@ -160,9 +160,10 @@ class TextTask(ABC):
         self.model.peft_config["default"].revision = self.config.model.revision
         self.model.to(plan.device)
         fused = None
-        if plan.fused_encoder and self.head == "sequence":
-            fused = fused_forward(self.model, plan.int8, plan.packed, self.config.training.deterministic)
-        can_replay = fused is not None and fused.body.flash and plan.world.size == 1
+        if plan.fused_encoder:
+            deterministic = self.config.training.deterministic
+            fused = fused_forward(self.model, plan.int8, plan.packed, deterministic, all_tokens=self.head == "token")
+        can_replay = fused is not None and not fused.all_tokens and fused.body.flash and plan.world.size == 1
         self.graphs = self._create_graphs(fused) if fused is not None and can_replay else None
         self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
         self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)
