@@ -83,7 +83,7 @@ def test_settings_of_an_earlier_run_stay_on_another_dataset(browser: Client) -> 
 
 
 def test_empty_field_shows_the_default_of_the_task_type(browser: Client) -> None:
-    for dataset, rate, modules in (("tweets@1", "0.0005", None), ("entities@1", "0.003", "all-linear")):
+    for dataset, rate, modules in (("tweets@1", "0.0005", None), ("entities@1", "0.002", "all-linear")):
         form = browser.get(f"/train/?dataset={dataset}").context["form"]
         assert form.fields["training.learning_rate"].widget.attrs["placeholder"] == rate
         assert form.fields["lora.target_modules"].widget.attrs.get("placeholder") == modules
