@@ -26,6 +26,7 @@ from engine.errors import BaseModelUnavailableError, ConfigError, TextsTooLongEr
 from engine.events import Notice
 from engine.kernels import FusedForward, PackedTexts, fused_forward
 from engine.memory_limits import free_bytes
+from engine.models.base_model_head import set_output_bias
 from engine.models.base_models import find_origin
 from engine.models.forward import plain_forward
 from engine.models.loading import HeadKind, adapts_feed_forward, add_adapter, load_classifier
@@ -136,6 +137,13 @@ class TextTask(ABC):
         """Return what serving has to know to turn logits into answers, for lorasite.json; after the last evaluation."""
         return {}
 
+    def initial_bias(self) -> np.ndarray | None:
+        """Return the bias that a new head starts from: (outputs,); None for the head's own.
+
+        With that of the outputs' frequencies, the first steps need not learn how rare they are.
+        """
+        return None
+
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows; see engine.tasks.Task."""
         return float(len(rows))
@@ -156,6 +164,9 @@ class TextTask(ABC):
         name = self.config.model.name
         base_model, self.base_head = load_classifier(self.base, name, self.output_names, plan, self.head)
         set_padding_id(base_model, self.encoding.padding_id)
+        bias = self.initial_bias() if self.base_head.origin in ("new", "replaced") else None
+        if bias is not None:
+            set_output_bias(base_model, bias)
         self.model = add_adapter(base_model, self.config.lora, self.base_head, name, seed, self.head)
         self.model.peft_config["default"].revision = self.config.model.revision
         self.model.to(plan.device)

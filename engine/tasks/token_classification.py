@@ -77,6 +77,14 @@ class Task(TextTask):
         # Both, because reading a number from a GPU waits for it.
         self.weights_on_device = None if self.tag_weights is None else self.tag_weights.to(self.plan.device)
 
+    def initial_bias(self) -> np.ndarray | None:
+        """Return the logarithm of each tag's share of the training tokens; None where class weights make it mean nothing."""
+        if self.tag_weights is not None:
+            return None
+        counts = np.bincount(self.train.tags, minlength=len(self.output_names)) + 1
+        bias: np.ndarray = np.log(counts / counts.sum())
+        return bias
+
     def training_labels(self, rows: np.ndarray) -> torch.Tensor:
         """Return the tags of the windows' counted tokens: (counted tokens,) int64."""
         return torch.from_numpy(self.train.tags[self.train_tokens.counted_of(rows)])
