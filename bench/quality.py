@@ -4,9 +4,10 @@
     python bench/quality.py --sets tweets          one data set
     python bench/quality.py --minutes 9            start nothing more after nine minutes; the next call goes on from there
 
-Everybody has the same base model (MiniLM-L6), rows and seeds. Each point of the grid is trained with the first seed, the best one
-with all of them. Points are compared on the evaluation rows, and a run of ours chooses its checkpoint there; the scores that
-count are those of the test rows, which chose nothing. What is measured is kept in a file, so that nothing is computed twice.
+Everybody has the same base model (MiniLM-L6), rows and seeds; the grid also has the batch and the passes of "balanced". Each
+point of the grid is trained with the first seed, the best one with all of them. Points are compared on the evaluation rows, and
+a run of ours chooses its checkpoint there; the scores that count are those of the test rows, which chose nothing. What is
+measured is kept in a file, so that nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -29,11 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench.quality_data import MAKERS
+from engine.presets import preset_settings
 
 SEEDS = (0, 1, 2)
 GOALS = ("quick", "balanced", "best")
-BATCH = 32
-PEER_EPOCHS = 3
 FINALISTS = 1  # points of the grid that are trained with all seeds
 TARGETS = {"query, value, r 8": (8, ["query", "value"]), "all-linear, r 16": (16, "all-linear")}
 SCORES = dict[str, float]  # of a run: eval, test and seconds
@@ -137,19 +137,18 @@ class Bench:
             self.worker.communicate()
 
     def preset_job(self, goal: str, seed: int) -> Job:
-        from engine.presets import preset_settings
-
         settings = preset_settings(goal, self.data.task, self.sizes["train"])
         return Job(f"preset {goal}", seed, self.config(settings, seed), by_trainer=False)
 
     def grid_jobs(self, seed: int) -> list[Job]:
-        """Return all points of the grid."""
+        """Return all points of the grid. Batches and passes are those of the preset, so that nobody trains for longer."""
         jobs = []
+        same = preset_settings("balanced", self.data.task, self.sizes["train"])["training"]
         for targets, (rank, modules) in TARGETS.items():
             for rate in self.data.rates:
                 settings = {
                     "lora": {"r": rank, "lora_alpha": 2 * rank, "target_modules": modules},
-                    "training": {"learning_rate": rate, "num_train_epochs": PEER_EPOCHS},
+                    "training": same | {"learning_rate": rate},
                 }
                 jobs.append(Job(f"Trainer, {targets}, {rate:g}", seed, self.config(settings, seed), by_trainer=True))
         return jobs
@@ -162,7 +161,7 @@ class Bench:
             "task": self.data.task,
             **settings,
             "data": settings.get("data", {}) | own,
-            "training": {"per_device_train_batch_size": BATCH} | settings["training"] | {"seed": seed},
+            "training": settings["training"] | {"seed": seed},
             "system": {"baseline": False, "num_threads": self.options.threads},
         }
 
@@ -291,7 +290,7 @@ class Peer:
                 output,
                 learning_rate=training["learning_rate"],
                 num_train_epochs=training["num_train_epochs"],
-                per_device_train_batch_size=BATCH,
+                per_device_train_batch_size=training["per_device_train_batch_size"],
                 warmup_steps=0.06,
                 train_sampling_strategy="group_by_length",
                 seed=job.seed,
