@@ -23,15 +23,16 @@ class Preset:
     """What a goal means.
 
     epochs: passes over many rows. steps: few rows are passed more often, until there are so many steps, but at most
-    most_epochs times. rows: at most as many are trained on; None for all.
+    most_epochs times. highest_rate: a longer training does better with a lower rate. rows: at most as many are trained on; None
+    for all.
     """
 
     rank: int
     target_modules: str | None
-    dropout: float
     epochs: int
     steps: int
     most_epochs: int
+    highest_rate: float = 1.0
     rows: int | None = None
 
     def epochs_for(self, rows: int, batch: int) -> int:
@@ -40,9 +41,9 @@ class Preset:
 
 
 PRESETS: dict[Goal, Preset] = {
-    "quick": Preset(rank=8, target_modules=None, dropout=0.0, epochs=1, steps=60, most_epochs=3, rows=2000),
-    "balanced": Preset(rank=16, target_modules="all-linear", dropout=0.0, epochs=1, steps=200, most_epochs=5),
-    "best": Preset(rank=16, target_modules="all-linear", dropout=0.1, epochs=3, steps=500, most_epochs=10),
+    "quick": Preset(rank=8, target_modules=None, epochs=1, steps=60, most_epochs=3, rows=2000),
+    "balanced": Preset(rank=16, target_modules="all-linear", epochs=1, steps=200, most_epochs=5),
+    "best": Preset(rank=16, target_modules="all-linear", epochs=3, steps=400, most_epochs=8, highest_rate=1e-3),
 }
 LEARNING_RATES: dict[TaskType, float] = {
     "sequence_classification": 1e-3,
@@ -60,15 +61,10 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
     # Entities are not learned by query and value alone.
     modules = "all-linear" if task == "token_classification" else preset.target_modules
     return {
-        "lora": {
-            "r": preset.rank,
-            "lora_alpha": 2 * preset.rank,
-            "lora_dropout": preset.dropout,
-            "target_modules": modules,
-        },
+        "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules},
         "data": {"train_samples": preset.rows, "eval_samples": preset.rows and preset.rows // 4},
         "training": {
-            "learning_rate": LEARNING_RATES[task],
+            "learning_rate": min(LEARNING_RATES[task], preset.highest_rate),
             "num_train_epochs": preset.epochs_for(trained_rows, batch) if rows else preset.epochs,
             "per_device_train_batch_size": batch,
         },

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from datasets_app.versions.creation import create_version
-from engine.presets import LEARNING_RATES
+from engine.presets import LEARNING_RATES, preset_settings
 from testing.datasets import store_dataset
 from testing.entity_texts import make_entity_frame
 from training.models import Task
@@ -54,7 +54,8 @@ def test_preset_sets_what_it_owns_and_keeps_what_was_entered(browser: Client) ->
 def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: str) -> None:
     for dataset, task in (("tweets@1", "sequence_classification"), ("entities@1", "token_classification")):
         values = values_of(browser.get(f"/train/?preset={name}&dataset={dataset}"))
-        assert float(values["training.learning_rate"]) == LEARNING_RATES[task]
+        expected = preset_settings(name, task)["training"]["learning_rate"]
+        assert float(values["training.learning_rate"]) == expected
 
 
 def test_base_model_of_a_preset_comes_without_settings_for_single_labels(browser: Client) -> None:
