@@ -71,8 +71,10 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Return a hash of all that the result depends on, except the code."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Return a hash of all that the result depends on, except the code and the machine."""
+        settings = {section: values for section, values in self.config.items() if section != "system"}
+        content = json.dumps([self.name, self.seed, self.by_trainer, settings], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def main() -> None:
