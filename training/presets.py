@@ -11,10 +11,10 @@ from django.utils.translation import gettext_lazy as _
 from datasets_app.models import Version
 from engine import safe_yaml
 from engine.config import SAMPLE_MODEL
-from engine.presets import PRESETS, preset_settings
+from engine.presets import PRESETS, Goal, preset_settings
 from engine.task_types import TaskType
 
-USUAL = "balanced"
+USUAL: Goal = "balanced"
 USUAL_TASK: TaskType = "sequence_classification"
 TITLES = {"quick": _("Quick try"), "balanced": _("Balanced"), "best": _("Best")}
 
@@ -35,7 +35,8 @@ def own_settings(name: str, version: Version | None) -> Settings:
     """
     task = version.task_type if version else USUAL_TASK
     if name not in files():
-        return preset_settings(name if name in PRESETS else USUAL, task, training_rows(version))
+        goal = next((goal for goal in PRESETS if goal == name), USUAL)
+        return preset_settings(goal, task, training_rows(version))
     sections = {section: values for section, values in files()[name].items() if isinstance(values, dict)}
     if task != USUAL_TASK:
         return {"model": sections["model"], "data": {"max_length": sections["data"]["max_length"]}}

@@ -22,7 +22,7 @@ def test_file_for_single_labels_without_values_means_what_it_always_did() -> Non
 def test_left_out_values_of_other_task_types_are_those_that_learn(task: TaskType) -> None:
     config = RunConfig.parse({"task": task, "training": {"seed": 3}, "lora": {"r": 4}})
     defaults = task_defaults(task)
-    assert config.training.learning_rate == defaults["training"]["learning_rate"] > 5e-4
+    assert config.training.learning_rate == defaults["training"]["learning_rate"] != 5e-4
     assert config.lora.target_modules == "all-linear" and config.lora.r == 4
     written = RunConfig.parse({"task": task, "training": {"learning_rate": 5e-4}, "lora": {"target_modules": None}})
     assert written.training.learning_rate == 5e-4 and written.lora.target_modules is None
@@ -47,7 +47,8 @@ def test_every_preset_is_a_valid_configuration_of_every_task_type(goal, task) ->
 
 
 def test_few_rows_are_passed_more_often_than_many() -> None:
-    epochs = [preset_settings("balanced", "sequence_classification", rows)["training"] for rows in (200, 2000, 40_000)]
-    few, some, many = (training["num_train_epochs"] for training in epochs)
+    few, some, many = (PRESETS["balanced"].epochs_for(rows, 32) for rows in (800, 2000, 40_000))
     assert few > some > many == 1
-    assert preset_settings("balanced", "regression")["training"]["num_train_epochs"] == 1
+    for rows, epochs in ((40_000, many), (None, many)):
+        training = preset_settings("balanced", "regression", rows)["training"]
+        assert (training["num_train_epochs"], training["per_device_train_batch_size"]) == (epochs, 32)

@@ -282,7 +282,11 @@ def test_calibrated_answers_are_the_logits_over_the_temperature_and_say_whether_
 
 
 def test_new_head_starts_from_the_frequencies_of_the_labels(data, bases):
-    base = {"model": {"name": "tiny"}, "data": {"train_samples": 200}, "lora": {"layers_to_transform": None}}
+    base: dict[str, Any] = {
+        "model": {"name": "tiny"},
+        "data": {"train_samples": 200},
+        "lora": {"layers_to_transform": None},
+    }
     task = task_of(config("multi_label_classification", **base), data("multi_label_classification"), bases)
     share = (task.rows.train.labels.sum(axis=0) + 1) / (len(task.rows.train) + 2)
     bias = next(value for name, value in task.model.named_parameters() if name.endswith("modules_to_save.default.bias"))

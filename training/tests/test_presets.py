@@ -7,7 +7,8 @@ import pytest
 from django.test import Client
 
 from datasets_app.versions.creation import create_version
-from engine.presets import LEARNING_RATES, preset_settings
+from engine.presets import LEARNING_RATES, PRESETS, Goal, preset_settings
+from engine.task_types import TaskType
 from testing.datasets import store_dataset
 from testing.entity_texts import make_entity_frame
 from training.models import Task
@@ -50,9 +51,10 @@ def test_preset_sets_what_it_owns_and_keeps_what_was_entered(browser: Client) ->
     assert (values_of(again)["lora.r"], values_of(again)["data.train_samples"]) == ("16", "")
 
 
-@pytest.mark.parametrize("name", ["quick", "balanced", "best"])
-def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: str) -> None:
-    for dataset, task in (("tweets@1", "sequence_classification"), ("entities@1", "token_classification")):
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: Goal) -> None:
+    tasks: dict[str, TaskType] = {"tweets@1": "sequence_classification", "entities@1": "token_classification"}
+    for dataset, task in tasks.items():
         values = values_of(browser.get(f"/train/?preset={name}&dataset={dataset}"))
         expected = preset_settings(name, task)["training"]["learning_rate"]
         assert float(values["training.learning_rate"]) == expected
