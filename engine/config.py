@@ -15,6 +15,7 @@ from engine.config_problems import ContradictionsError, list_problems
 from engine.contradictions import find_contradictions, find_unfit_settings
 from engine.errors import ConfigError, Problem
 from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
+from engine.presets import task_defaults
 from engine.task_types import LOSSES, METRICS, Metric, TaskType
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -146,7 +147,8 @@ class LoraSection(Section):
     target_modules: Literal["all-linear"] | list[LayerName] | None = Field(
         None,
         description=_(
-            "Modules that get an adapter. Default: query and value projections; all-linear: every linear layer."
+            "Modules that get an adapter: all-linear for every linear layer, or a list of names. "
+            "null: query and value projections, the default for single labels."
         ),
     )
     layers_to_transform: list[int] | None = Field(
@@ -372,8 +374,13 @@ class RunConfig(Section):
         return cls.parse({} if data is None else data)
 
     def concise(self) -> dict[str, Any]:
-        """Return what differs from the defaults, and always the names of experiment, base model and dataset."""
-        changed = self.model_dump(mode="json", exclude_defaults=True)
+        """Return what differs from the defaults of the task type, and always the names of experiment, base model and dataset."""
+        defaults = RunConfig.parse({"task": self.task}).model_dump(mode="json")
+        changed: dict[str, Any] = {} if self.task == RunConfig.model_fields["task"].default else {"task": self.task}
+        for section, values in self.model_dump(mode="json").items():
+            if isinstance(values, dict):
+                different = {name: value for name, value in values.items() if value != defaults[section][name]}
+                changed |= {section: different} if different else {}
         return {
             **changed,
             "experiment_name": self.experiment_name,
@@ -392,17 +399,18 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _choose_metric(cls, data: Any) -> Any:
-        """Fill in the metric that decides which checkpoint is best, where it is left out: it depends on the task type."""
+    def _fill_in_task_defaults(cls, data: Any) -> Any:
+        """Fill in what is left out and depends on the task type."""
         # A value of another type is refused later, in words.
         if not isinstance(data, dict) or not isinstance(data.get("task"), str) or data["task"] not in METRICS:
             return data
-        chosen = {"metric_for_best_model": METRICS[data["task"]][0]}
-        training = data.get("training", {})
-        if isinstance(training, dict):
-            return data | {"training": chosen | training}
-        if isinstance(training, TrainingSection) and "metric_for_best_model" not in training.model_fields_set:
-            return data | {"training": training.model_copy(update=chosen)}
+        for section, defaults in task_defaults(data["task"]).items():
+            values = data.get(section, {})
+            if isinstance(values, dict):
+                data = data | {section: defaults | values}
+            elif isinstance(values, Section):
+                missing = {name: value for name, value in defaults.items() if name not in values.model_fields_set}
+                data = data | {section: values.model_copy(update=missing)}
         return data
 
     @field_validator("experiment_name", mode="before")

@@ -9,11 +9,14 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from engine.config import RunConfig, Section, section_class
+from engine.presets import task_defaults
+from engine.task_types import METRICS
 
 HEAD = """# Configuration of a run
 
 The form, the API (`POST /api/train`), the command line and a YAML file all use the same fields, names and checks.
-A field that you leave out takes its default. An unknown field or an invalid value is an error that names the field.
+A field that you leave out takes its default; some depend on the task type. An unknown field or an invalid value is an error
+that names the field.
 
 A configuration has 64 KiB at most. YAML has 20 levels, 100 aliases and numbers of 100 characters at most; what looks like a date is
 text. Whatever is no such YAML is refused with its line.
@@ -25,7 +28,8 @@ lora: {r: 16, lora_alpha: 32, target_modules: all-linear}
 training: {num_train_epochs: 2, learning_rate: 0.001}
 ```
 
-Presets are in [`config/`](../config). This page is generated from the code by `python -m engine.config_reference`.
+Presets are in [`config/`](../config), and those of the form in [`engine/presets.py`](../engine/presets.py). This page is generated
+from the code by `python -m engine.config_reference`.
 """
 LONGEST_LIST = 9  # a longer list of allowed values is not spelled out in the table
 TYPE_NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "`true`, `false`"}
@@ -48,7 +52,11 @@ def section_lines(title: str, section: type[Section]) -> Iterator[str]:
     for name, field in section.model_fields.items():
         if section_class(field.annotation) is None:
             values = describe_type(field.annotation) + describe_limits(field)
-            yield f"| `{name}` | {values} | {describe_default(field)} | {field.description} |"
+            default = describe_default(field)
+            of_tasks = describe_task_defaults(title, name)
+            if of_tasks:
+                default = (default or "`null`") + of_tasks
+            yield f"| `{name}` | {values} | {default} | {field.description} |"
     yield ""
 
 
@@ -86,6 +94,16 @@ def describe_default(field: FieldInfo) -> str:
     if value is None or value == {}:
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def describe_task_defaults(section: str, name: str) -> str:
+    """Return the defaults of the task types that have their own, such as "; `rmse` for regression"."""
+    tasks_of_value: dict[str, list[str]] = {}
+    for task in METRICS:
+        value = task_defaults(task).get(section, {}).get(name)
+        if value is not None and value != getattr(getattr(RunConfig(), section), name):
+            tasks_of_value.setdefault(str(value), []).append(task)
+    return "".join(f"; `{value}` for {', '.join(tasks)}" for value, tasks in tasks_of_value.items())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_origin
 import yaml
 from django import forms
 from django.http import QueryDict
+from django.urls import reverse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
@@ -94,16 +95,21 @@ class RunForm(ServiceErrorsMixin):
         data: QueryDict | dict[str, str] | None = None,
         *,
         config: Mapping[str, Any],
+        task: str = "sequence_classification",
         datasets: list[str],
         models: list[BaseModel],
         task_sentence: str = "",
     ) -> None:
-        super().__init__(data, initial=form_texts(config))
+        # What an empty field means: it depends on the task type.
+        defaults = form_texts(RunConfig.parse({"task": task}).model_dump(mode="json")) if task in TASK_TYPES else {}
+        super().__init__(data, initial=form_texts(config, defaults))
         self.config = config
         # Makes two clicks on Start one run: services.submit takes it as the idempotency key.
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
+        for name in ("preset", "preset_dataset"):
+            self.fields[name] = forms.CharField(widget=forms.HiddenInput, required=False)
         for field in config_fields():
-            self.fields[field.path] = form_field(field)
+            self.fields[field.path] = form_field(field, defaults.get(field.path, ""))
         # Without a task type in the configuration, this sentence says which one the dataset asks for.
         self.fields[TASK].help_text = f"{self.fields[TASK].help_text} {task_sentence}".strip()
         # A name that came from a YAML text stays in the list, so that its error can be shown.
@@ -117,6 +123,15 @@ class RunForm(ServiceErrorsMixin):
         }
         # Suggestions for browsers without JavaScript; base_model.js has a list of its own.
         self.fields["model.name"].widget.attrs["list"] = "base-model-names"
+        # The settings of a preset depend on the data: fit them to a dataset that is chosen later.
+        self.fields["data.dataset_name"].widget.attrs |= {
+            "hx-post": reverse("training:new"),
+            "hx-vals": '{"do": "dataset"}',
+            "hx-include": "#run-form",
+            "hx-target": "#new-run",
+            "hx-select": "#new-run",
+            "hx-swap": "outerHTML",
+        }
 
     def main_fields(self) -> list[forms.BoundField]:
         return [self[path] for path in MAIN_FIELDS]
@@ -141,9 +156,10 @@ class RunForm(ServiceErrorsMixin):
             )
         config: dict[str, Any] = {}
         for field in config_fields():
-            value = parse_field(field, self.data.get(field.path, ""))
-            if value is None:
+            text = self.data.get(field.path, "").strip()
+            if not text:
                 continue
+            value = parse_field(field, text)
             if "." not in field.path:
                 config[field.path] = value
             else:
@@ -152,8 +168,8 @@ class RunForm(ServiceErrorsMixin):
         return config
 
 
-def form_field(field: ConfigField) -> forms.Field:
-    """Return a text field, whatever the type: RunConfig decides what a value means."""
+def form_field(field: ConfigField, default: str) -> forms.Field:
+    """Return a text field, whatever the type: RunConfig decides what a value means. default: what it means if it is empty."""
     widget: forms.Widget
     if field.choices:
         choices: list[tuple[str, Any]] = [(choice, choice) for choice in field.choices]
@@ -166,6 +182,8 @@ def form_field(field: ConfigField) -> forms.Field:
         widget = forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
     else:
         widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    if not field.choices and default:
+        widget.attrs["placeholder"] = default
     return forms.CharField(
         label=MAIN_FIELDS.get(field.path, field.path.partition(".")[2]),
         help_text=gettext(field.info.description) if field.info.description else "",
@@ -175,10 +193,7 @@ def form_field(field: ConfigField) -> forms.Field:
 
 
 def parse_field(field: ConfigField, text: str) -> object:
-    """Return a field's text as YAML reads it, so that lists and mappings can be entered; None if it is empty."""
-    text = text.strip()
-    if not text:
-        return None
+    """Return a field's text as YAML reads it, so that lists and mappings can be entered."""
     # As YAML, a dataset called "1e3" or "no" would not be a text.
     if str in field.types or field.choices:
         return text
@@ -188,12 +203,16 @@ def parse_field(field: ConfigField, text: str) -> object:
         return text  # RunConfig refuses it in words, next to the field
 
 
-def form_texts(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return a configuration as the texts of the form's fields."""
+def form_texts(config: Mapping[str, Any], defaults: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return a configuration as the texts of the form's fields.
+
+    defaults: what empty fields mean. Where that is a value, None is written out.
+    """
     texts = {name: field_text(value) for name, value in config.items() if name not in SECTIONS}
     for section in SECTIONS:
         for name, value in (config.get(section) or {}).items():
-            texts[f"{section}.{name}"] = field_text(value)
+            path = f"{section}.{name}"
+            texts[path] = "null" if value is None and defaults and defaults.get(path) else field_text(value)
     return texts
 
 

@@ -1,5 +1,6 @@
-"""What a new run can start from: three goals with the sample base model, and the files of config/."""
+"""What a new run can start from: three goals (engine/presets.py), and the files of config/."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,27 +8,18 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
+from datasets_app.models import Version
 from engine import safe_yaml
+from engine.presets import PRESETS, Goal, preset_settings
+from engine.task_types import TaskType
 
 from .base_models import BaseModel, list_base_models
 
-# Measured on the sample tweets with the sample base model: docs/performance.md.
-GOALS: dict[str, dict[str, Any]] = {
-    "quick": {
-        "lora": {"r": 8, "lora_alpha": 16},
-        "data": {"train_samples": 2000, "eval_samples": 500},
-        "training": {"learning_rate": 1e-3, "num_train_epochs": 1},
-    },
-    "balanced": {
-        "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
-        "training": {"learning_rate": 1e-3, "num_train_epochs": 1},
-    },
-    "best": {
-        "lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"},
-        "training": {"learning_rate": 1e-3, "num_train_epochs": 3},
-    },
-}
+USUAL: Goal = "balanced"
+USUAL_TASK: TaskType = "sequence_classification"
 TITLES = {"quick": _("Quick try"), "balanced": _("Balanced"), "best": _("Best")}
+
+Settings = dict[str, dict[str, object]]  # by section of a configuration
 
 
 @cache
@@ -37,11 +29,50 @@ def files() -> dict[str, dict[str, Any]]:
     return {path.stem: safe_yaml.read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
 
 
-def preset(name: str) -> dict[str, Any]:
-    """Return the configuration of a goal or a file; `balanced` for an unknown name."""
-    if name in files():
-        return {key: value for key, value in files()[name].items() if key != "experiment_name"}
-    return GOALS.get(name, GOALS["balanced"])
+def own_settings(name: str, version: Version | None) -> Settings:
+    """Return the settings that a preset owns, as they fit a dataset; `balanced` for an unknown name.
+
+    A file of config/ owns its base model and the longest text that it reads; its other settings are for one label per text.
+    """
+    task = version.task_type if version else USUAL_TASK
+    if name not in files():
+        goal = next((goal for goal in PRESETS if goal == name), USUAL)
+        return preset_settings(goal, task, training_rows(version))
+    sections = {section: values for section, values in files()[name].items() if isinstance(values, dict)}
+    if task != USUAL_TASK:
+        return {"model": sections["model"], "data": {"max_length": sections["data"]["max_length"]}}
+    return sections | {"data": {key: value for key, value in sections["data"].items() if key != "dataset_name"}}
+
+
+def dataset_of(name: str) -> str | None:
+    """Return the dataset that a file of config/ is for; None for a goal."""
+    return files()[name]["data"]["dataset_name"] if name in files() else None
+
+
+def training_rows(version: Version | None) -> int | None:
+    """Return about how many rows a run on a dataset version trains on; None without a version."""
+    return version.splits.get("train", version.rows) if version else None
+
+
+def apply_settings(config: Mapping[str, Any], own: Settings) -> dict[str, Any]:
+    """Return a configuration with the settings of a preset, and everything else as it was."""
+    return {**config, **{section: config.get(section, {}) | values for section, values in own.items()}}
+
+
+def refit(config: Mapping[str, Any], before: Settings, after: Settings) -> dict[str, Any]:
+    """Return a configuration in which what a preset had set for one dataset is what it sets for another one.
+
+    What was changed by hand since stays.
+    """
+    untouched = {
+        section: {
+            name: value
+            for name, value in values.items()
+            if config.get(section, {}).get(name) == before.get(section, {}).get(name)
+        }
+        for section, values in after.items()
+    }
+    return apply_settings(config, untouched)
 
 
 def names() -> list[dict[str, Any]]:

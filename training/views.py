@@ -15,7 +15,7 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.permissions import can_manage, require_creator
 from datasets_app.selectors import datasets_for
-from engine.config import RunConfig
+from engine.config import DataSection, RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
 from experiments.task_types import TASK_TYPES, key_figures
@@ -77,6 +77,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     """Show the form of a run. `do` names the button that was pressed (better_model: fill in the suggested base model).
 
     start: submit the run. estimate: show its time and memory. show: update the snippets. read: fill the form from YAML.
+    preset: set what a preset owns, and leave the rest. dataset: another one was chosen, so the preset is fitted to it.
     """
     require_creator(request.user)
     do = request.POST.get("do", "start") if request.method == "POST" else ""
@@ -84,14 +85,16 @@ def new(request: SignedInRequest) -> HttpResponse:
         count_request(request, "validate")  # each button parses the YAML values of the form
     datasets = [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(request.user)]
     config = initial_config(request, datasets)
-    changes = []
+    changes: list[remedies.Change] = []
     if "remedy" in request.GET and "like" in request.GET:
         earlier = get_experiment(request.user, request.GET["like"])
         diagnosis = remedies.diagnose(earlier.metrics, earlier.config)
         if diagnosis:
             config = remedies.apply_remedy(config, diagnosis.remedy)
             changes = diagnosis.changes
-    sent = request.POST if do not in ("", "read") else None
+    if do in ("preset", "dataset"):
+        config, changes = apply_preset(request, do)
+    sent = request.POST if do in ("start", "estimate", "show", "better_model") else None
     form = make_form(request, sent, config, datasets)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
@@ -124,6 +127,7 @@ def new(request: SignedInRequest) -> HttpResponse:
         "sections": form.advanced_sections(unfolded={change.path for change in changes}),
         "mismatch": form_mismatch(request, form),
         "presets": presets.names(),
+        "preset": form["preset"].value(),
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, form.configuration()),
     }
@@ -138,10 +142,24 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
         config = fit_base_model(request, config)
     name = sent.get("data.dataset_name", "") if sent else services.dataset_name_of(config)
     usual = services.usual_task_type(request.user, name)
+    task = (sent.get("task") if sent else config.get("task")) or usual or presets.USUAL_TASK
     sentence = ""
     if usual:
         sentence = _("%(dataset)s asks for: %(task)s.") % {"dataset": name, "task": TASK_TYPES[usual].title}
-    return RunForm(sent, config=config, datasets=datasets, models=presets.base_models(), task_sentence=sentence)
+    form = RunForm(
+        sent, config=config, task=task, datasets=datasets, models=presets.base_models(), task_sentence=sentence
+    )
+    # Which preset has filled the form, and for which dataset: another dataset may ask for other settings.
+    form.fields["preset"].initial = chosen_preset(request)
+    form.fields["preset_dataset"].initial = name
+    return form
+
+
+def chosen_preset(request: SignedInRequest) -> str:
+    """Return the name of the preset that the form was filled from; empty if it was filled from a run or from YAML."""
+    if request.method == "POST":
+        return "" if request.POST.get("do") == "read" else request.POST.get("preset", "")
+    return "" if "like" in request.GET else request.GET.get("preset", presets.USUAL)
 
 
 def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str, Any]:
@@ -190,12 +208,36 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
     like = request.GET.get("like")
     if like:
         return services.config_like(get_experiment(request.user, like), dataset_name)
-    config = RunConfig.parse(presets.preset(request.GET.get("preset", ""))).model_dump(mode="json")
-    config = services.leave_out_task(config, config["task"])  # the dataset may ask for another one
-    dataset_name = dataset_name or config["data"]["dataset_name"]
+    preset = request.GET.get("preset", presets.USUAL)
     newest = {name.partition("@")[0]: name for name in datasets}
-    config["data"]["dataset_name"] = newest.get(dataset_name, dataset_name)
+    dataset_name = dataset_name or presets.dataset_of(preset) or DataSection().dataset_name
+    dataset_name = newest.get(dataset_name, dataset_name)
+    version = services.known_version(request.user, dataset_name)
+    own = presets.own_settings(preset, version)
+    task = version.task_type if version else presets.USUAL_TASK
+    config = RunConfig.parse({"task": task, **own}).model_dump(mode="json")
+    config = services.leave_out_task(config, task)  # so that another dataset may be chosen
+    config["data"]["dataset_name"] = dataset_name
     return config | {"experiment_name": free_name("run-1")}
+
+
+def apply_preset(request: SignedInRequest, do: str) -> tuple[dict[str, Any], list[remedies.Change]]:
+    """Return what was entered with the settings of a preset, and what that changes.
+
+    do: preset, to set all that the chosen preset owns; dataset, to fit to another dataset what the last one has set.
+    """
+    entered = RunForm(request.POST, config={}, task=presets.USUAL_TASK, datasets=[], models=[]).configuration()
+    preset = chosen_preset(request)
+    if not preset:
+        return entered, []
+    version = services.known_version(request.user, services.dataset_name_of(entered))
+    own = presets.own_settings(preset, version)
+    config = presets.apply_settings(entered, own)
+    if do == "dataset":
+        earlier = services.known_version(request.user, request.POST.get("preset_dataset", ""))
+        config = presets.refit(entered, presets.own_settings(preset, earlier), own)
+        own = {section: {name: config[section].get(name) for name in values} for section, values in own.items()}
+    return config, [change for change in remedies.changes_of(entered, own) if change.before != change.after]
 
 
 def submit_form(request: SignedInRequest, form: RunForm) -> Task:

@@ -86,7 +86,9 @@ class SessionEndedMiddleware(MiddlewareMixin):
 
 def is_redirect_to_sign_in(response: HttpResponseBase) -> bool:
     """Return whether a page asks a visitor to sign in and come back."""
-    target = urlsplit(response.headers.get("Location", ""))
+    if "Location" not in response.headers:
+        return False  # above all of the model server, which has no page to sign in on
+    target = urlsplit(response.headers["Location"])
     return target.path == resolve_url(settings.LOGIN_URL) and "next" in parse_qs(target.query)
 
 

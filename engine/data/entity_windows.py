@@ -6,14 +6,17 @@ the same functions, on the `tokenizers` library alone.
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.data.token_cache import Arrays, hash_texts, load_or_compute
 from engine.data.tokens import Tokens
 from engine.errors import BaseModelUnavailableError
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # heavy to import
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 4096  # texts
+ARRAYS = ("ids", "offsets", "rows", "counted", "spans", "text_starts")  # of Windows
 OVERLAP = 4  # neighbouring windows share at least this part of a window: a quarter
 WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 # What belongs to the character before it, beside the marks of Unicode: joiners, vowels and final consonants of Hangul,
@@ -90,12 +94,31 @@ def tokenizer_with_places(tokenizer: PreTrainedTokenizerBase, name: str) -> Toke
     return copy
 
 
-def cut_into_windows(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Windows:
+def cut_into_windows(
+    texts: Sequence[str], tokenizer: Tokenizer, max_length: int, cache_dir: Path | None = None
+) -> Windows:
     """Tokenise texts into windows of at most `max_length` tokens, with special tokens.
 
     The windows of a text are equally long and about equally far apart, so that no last one has little context.
-    tokenizer: without truncation and padding.
+    tokenizer: without truncation and padding. cache_dir: a folder for files of windows, each named by the hash of all that
+    they depend on. Raises DiskError if such a file cannot be written.
     """
+    if cache_dir is None:
+        return _cut_into_windows(texts, tokenizer, max_length)
+    # Increase the number in "windows-1" when anything here cuts, counts or places tokens differently.
+    digest = hashlib.sha256(f"windows-1:{max_length}:{tokenizer.encode_special_tokens}:".encode())
+    digest.update(tokenizer.to_str().encode())
+    hash_texts(digest, texts)
+
+    def compute() -> Arrays:
+        windows = _cut_into_windows(texts, tokenizer, max_length)
+        return {name: getattr(windows, name) for name in ARRAYS}
+
+    arrays = load_or_compute(cache_dir / f"{digest.hexdigest()}.safetensors", ARRAYS, compute)
+    return Windows(truncated=0, **{name: arrays[name] for name in ARRAYS})
+
+
+def _cut_into_windows(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Windows:
     pieces: list[np.ndarray] = []  # of token ids
     lengths: list[int] = []
     rows: list[int] = []

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from engine.storage import write_file
+from engine.data.token_cache import Arrays, hash_texts, load_or_compute
 
 if TYPE_CHECKING:  # heavy to import
     from transformers import PreTrainedTokenizerBase
@@ -108,25 +105,19 @@ def tokenise(
         digest.update(tokenizer.backend_tokenizer.to_str().encode())
     else:
         digest.update(repr(tokenizer).encode())
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        digest.update(b"\0")
+    hash_texts(digest, texts)
     if text_pairs is not None:
         digest.update(f"pairs:{token_types}:".encode())
-        for text in text_pairs:
-            digest.update(text.encode("utf-8", "surrogatepass"))
-            digest.update(b"\0")
+        hash_texts(digest, text_pairs)
+
+    def compute() -> Arrays:
+        tokens = _tokenise(texts, tokenizer, max_length, text_pairs, token_types)
+        arrays = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
+        return arrays if tokens.types is None else arrays | {"types": tokens.types}
+
     path = cache_dir / f"{digest.hexdigest()}.safetensors"
-    with suppress(OSError, SafetensorError, KeyError):
-        arrays = load_file(path)
-        return Tokens(arrays["ids"], arrays["offsets"], int(arrays["truncated"][0]), arrays.get("types"))
-    tokens = _tokenise(texts, tokenizer, max_length, text_pairs, token_types)
-    arrays = {"ids": tokens.ids, "offsets": tokens.offsets, "truncated": np.array([tokens.truncated])}
-    if tokens.types is not None:
-        arrays["types"] = tokens.types
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    write_file(path, lambda draft: save_file(arrays, draft))
-    return tokens
+    arrays = load_or_compute(path, ("ids", "offsets", "truncated"), compute)
+    return Tokens(arrays["ids"], arrays["offsets"], int(arrays["truncated"][0]), arrays.get("types"))
 
 
 def _tokenise(

@@ -23,6 +23,7 @@ class FusedBody:
 
     packed: compute no padding. Ids and mask are best on the CPU then, even for a GPU.
     deterministic: use no operation that sums in any order.
+    all_tokens: the last layer is computed for all tokens, not only for the first one of each text.
     """
 
     def __init__(
@@ -32,14 +33,15 @@ class FusedBody:
         packed: bool,
         deterministic: bool,
         int8: bool = False,
+        all_tokens: bool = False,
     ) -> None:
         self.embeddings = body.get_submodule("embeddings")
         self.first_position = architecture.first_position(body.config) if packed else 0
         layers = [body.get_submodule(path) for path in architecture.layer_paths(body.config)]
         heads = body.config.num_attention_heads
-        # The last layer computes only each text's first token, which is too little work for int8 to pay off.
+        # One token of each text, all that a classifier of texts reads, is too little work for int8 to pay off.
         self.layers = [FusedLayer(layer, architecture.modules, heads, int8) for layer in layers[:-1]]
-        self.layers.append(FusedLayer(layers[-1], architecture.modules, heads))
+        self.layers.append(FusedLayer(layers[-1], architecture.modules, heads, int8 and all_tokens))
         weight = self.layers[0].output.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.packed = packed
@@ -75,12 +77,18 @@ class FusedBody:
 
 
 class FusedForward:
-    """A classifier with a LoRA adapter: (rows, length) ids, mask and perhaps token types → (rows, labels) logits."""
+    """A classifier with a LoRA adapter: (rows, length) ids, mask and perhaps token types → (rows, labels) logits.
 
-    def __init__(self, model: Any, body: FusedBody, run_head: Callable[[Any, Tensor], Tensor]) -> None:
+    all_tokens: every token is classified, so the logits are (rows, length, labels).
+    """
+
+    def __init__(
+        self, model: Any, body: FusedBody, run_head: Callable[[Any, Tensor], Tensor], all_tokens: bool = False
+    ) -> None:
         self.model = model
         self.body = body
         self.run_head = run_head
+        self.all_tokens = all_tokens
         groups = [group for layer in body.layers for group in layer.groups]
         self.rounded_adapters = [adapter for group in groups for adapter in group.rounded_adapters]
 
@@ -99,6 +107,8 @@ class FusedForward:
         for layer in self.body.layers[:-1]:
             hidden = layer(hidden, batch, training)
         last = self.body.layers[-1]
+        if self.all_tokens:
+            return self.run_head(self.model, batch.rectangle(last(hidden, batch, training)))
         if training and any(group.dropout for group in last.groups):
             # Dropout of the adapters' inputs is drawn for every token, so all tokens have to be computed.
             first = batch.rectangle(last(hidden, batch, training))[:, 0]
@@ -108,12 +118,16 @@ class FusedForward:
 
 
 def fused_forward(
-    peft_model: PeftModel, int8: bool = False, packed: bool = False, deterministic: bool = False
+    peft_model: PeftModel,
+    int8: bool = False,
+    packed: bool = False,
+    deterministic: bool = False,
+    all_tokens: bool = False,
 ) -> FusedForward | None:
     """Return the fused forward pass of a PEFT classifier, or None if any part of it is not covered.
 
     int8: compute products with the frozen bf16 weights in int8 in training steps, except in the last layer.
-    packed, deterministic: see FusedBody.
+    packed, deterministic: see FusedBody. all_tokens: the model classifies every token.
     """
     model: Any = peft_model.get_base_model()
     architecture = _fused_architecture(model.config)
@@ -130,9 +144,10 @@ def fused_forward(
                 return None
         elif ".embeddings." in name:
             return None
-    assert architecture.run_head is not None
-    body = FusedBody(model.get_submodule(architecture.body), architecture, packed, deterministic, int8)
-    return FusedForward(model, body, architecture.run_head)
+    run_head = run_token_head if all_tokens else architecture.run_head
+    assert run_head is not None
+    body = FusedBody(model.get_submodule(architecture.body), architecture, packed, deterministic, int8, all_tokens)
+    return FusedForward(model, body, run_head, all_tokens)
 
 
 def fused_body(body: PreTrainedModel, packed: bool = False) -> FusedBody | None:
@@ -142,6 +157,12 @@ def fused_body(body: PreTrainedModel, packed: bool = False) -> FusedBody | None:
     """
     architecture = _fused_architecture(body.config)
     return None if architecture is None else FusedBody(body, architecture, packed, deterministic=False)
+
+
+def run_token_head(model: Any, hidden: Tensor) -> Tensor:
+    """Return the logits of every token: (rows, length, width) → (rows, length, labels). All architectures have the same head."""
+    logits: Tensor = model.classifier(model.dropout(hidden))
+    return logits
 
 
 def _fused_architecture(config: PretrainedConfig) -> EncoderArchitecture | None:

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import nn
 
 from engine.events import Notice
 from engine.models.loaded_weights import missing_paths
 
 if TYPE_CHECKING:  # importing transformers takes seconds
+    import numpy as np
     from transformers import PreTrainedModel
 
 MOST_NAMES = 5  # of labels in a notice
@@ -95,6 +97,14 @@ def output_path(model: PreTrainedModel) -> str | None:
         ):
             last_output = path
     return last_output
+
+
+def set_output_bias(model: PreTrainedModel, bias: np.ndarray) -> None:
+    """Set the bias of the module that computes the logits, where it has one: (outputs,)."""
+    output = output_path(model)
+    layer: Any = model.get_submodule(output) if output else None
+    if layer is not None and layer.bias is not None:
+        layer.bias.data.copy_(torch.from_numpy(bias))
 
 
 def trained_modules(model: PreTrainedModel, output: str | None, new_paths: set[str]) -> list[str]:

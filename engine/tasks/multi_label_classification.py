@@ -47,6 +47,14 @@ class Task(TextTask):
             weights = torch.tensor(ratio.clip(1 / MOST_BALANCED_WEIGHT, MOST_BALANCED_WEIGHT), dtype=torch.float32)
         self.positive_weights = None if weights is None else weights.to(self.plan.device)
 
+    def initial_bias(self) -> np.ndarray | None:
+        """Return the log-odds of each label in the training rows; None where class weights make frequencies mean nothing."""
+        if self.positive_weights is not None:
+            return None
+        labels = self.rows.train.labels
+        bias: np.ndarray = logit((labels.sum(axis=0) + 1) / (len(labels) + 2))
+        return bias
+
     def training_labels(self, rows: np.ndarray) -> torch.Tensor:
         """Return 1 where a row has a label, else 0: (rows, labels) fp32."""
         return torch.from_numpy(self.rows.train.labels[rows].astype(np.float32))

@@ -26,6 +26,7 @@ from engine.errors import BaseModelUnavailableError, ConfigError, TextsTooLongEr
 from engine.events import Notice
 from engine.kernels import FusedForward, PackedTexts, fused_forward
 from engine.memory_limits import free_bytes
+from engine.models.base_model_head import set_output_bias
 from engine.models.base_models import find_origin
 from engine.models.forward import plain_forward
 from engine.models.loading import adapts_feed_forward, add_adapter, load_classifier
@@ -137,6 +138,13 @@ class TextTask(ABC):
         """Return what serving has to know to turn logits into answers, for lorasite.json; after the last evaluation."""
         return {}
 
+    def initial_bias(self) -> np.ndarray | None:
+        """Return the bias that a new head starts from: (outputs,); None for the head's own.
+
+        With that of the outputs' frequencies, the first steps need not learn how rare they are.
+        """
+        return None
+
     def loss_weight(self, rows: np.ndarray) -> float:
         """Return the number of rows; see engine.tasks.Task."""
         return float(len(rows))
@@ -157,13 +165,17 @@ class TextTask(ABC):
         name = self.config.model.name
         base_model, self.base_head = load_classifier(self.base, name, self.output_names, plan, self.head)
         set_padding_id(base_model, self.encoding.padding_id)
+        bias = self.initial_bias() if self.base_head.origin in ("new", "replaced") else None
+        if bias is not None:
+            set_output_bias(base_model, bias)
         self.model = add_adapter(base_model, self.config.lora, self.base_head, name, seed, self.head)
         self.model.peft_config["default"].revision = self.config.model.revision
         self.model.to(plan.device)
         fused = None
-        if plan.fused_encoder and self.head == "sequence":
-            fused = fused_forward(self.model, plan.int8, plan.packed, self.config.training.deterministic)
-        can_replay = fused is not None and fused.body.flash and plan.world.size == 1
+        if plan.fused_encoder:
+            deterministic = self.config.training.deterministic
+            fused = fused_forward(self.model, plan.int8, plan.packed, deterministic, all_tokens=self.head == "token")
+        can_replay = fused is not None and not fused.all_tokens and fused.body.flash and plan.world.size == 1
         self.graphs = self._create_graphs(fused) if fused is not None and can_replay else None
         self.forward: Callable[..., torch.Tensor] = fused or plain_forward(self.model, self.max_length)
         self.plan = replace(plan, fused_encoder=bool(fused), int8=bool(fused) and plan.int8)

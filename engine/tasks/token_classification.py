@@ -7,6 +7,7 @@ each token counts once, in the window in which it has the most context, for the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,8 +63,7 @@ class Task(TextTask):
 
     def tokenise(self, split: Split) -> Windows:
         """Return the windows of a split's texts. Raises BaseModelUnavailableError if the tokenizer tells no places."""
-        tokenizer = tokenizer_with_places(self.tokenizer, self.config.model.name)
-        return cut_into_windows(split.texts, tokenizer, self.max_length)
+        return self._cut_into_windows(split.texts, self.cache_dir)
 
     def prepare_labels(self) -> None:
         """Compute the tags of all tokens, and the weight of each tag in the loss: that of its label, and 1 for O."""
@@ -76,6 +76,14 @@ class Task(TextTask):
         self.tag_weights = None if weights is None else _weights_of_tags(weights)
         # Both, because reading a number from a GPU waits for it.
         self.weights_on_device = None if self.tag_weights is None else self.tag_weights.to(self.plan.device)
+
+    def initial_bias(self) -> np.ndarray | None:
+        """Return the logarithm of each tag's share of the training tokens; None where class weights make it mean nothing."""
+        if self.tag_weights is not None:
+            return None
+        counts = np.bincount(self.train.tags, minlength=len(self.output_names)) + 1
+        bias: np.ndarray = np.log(counts / counts.sum())
+        return bias
 
     def training_labels(self, rows: np.ndarray) -> torch.Tensor:
         """Return the tags of the windows' counted tokens: (counted tokens,) int64."""
@@ -185,7 +193,7 @@ class Task(TextTask):
             is_usable[part.windows.text_of_counted()[~is_finite]] = False
         rows = spread_by_length(np.flatnonzero(is_usable), lengths, self.rows.eval.texts)
         texts = [self.rows.eval.texts[row] for row in rows]
-        windows = self.tokenise(Split(texts, np.empty((0, 4), dtype=np.int64)))
+        windows = self._cut_into_windows(texts, cache_dir=None)
         if was_evaluated:
             starts = part.windows.text_starts
             logits = np.concatenate([self.eval_logits[starts[row] : starts[row + 1]] for row in rows])
@@ -200,6 +208,10 @@ class Task(TextTask):
             logits=torch.from_numpy(logits).float(),
             windows=windows,
         )
+
+    def _cut_into_windows(self, texts: list[str], cache_dir: Path | None) -> Windows:
+        tokenizer = tokenizer_with_places(self.tokenizer, self.config.model.name)
+        return cut_into_windows(texts, tokenizer, self.max_length, cache_dir)
 
     def _constant_entity_f1(self, part: EntitySplit) -> float:
         """Return the strict F1 of marking every token as an entity of the most frequent label."""

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer
 
 from engine.data.entities import select_learnable
 from engine.data.entity_tags import find_entities, tag_names, tag_tokens
-from engine.data.entity_windows import cut_into_windows, tokenizer_with_places, window_starts
+from engine.data.entity_windows import ARRAYS, cut_into_windows, tokenizer_with_places, window_starts
 from engine.errors import BaseModelUnavailableError
 from samples import base_model_path
 from testing.entity_texts import make_entity_texts
@@ -247,3 +247,44 @@ def test_tokenizer_that_tells_no_places_is_refused():
     with pytest.raises(BaseModelUnavailableError, match=r"byt5 does not tell where .* tokenizer.json") as refused:
         tokenizer_with_places(ByT5Tokenizer(), "byt5")
     assert refused.value.field == "model.name"
+
+
+def test_windows_from_the_cache_are_those_that_were_cut(tmp_path):
+    tokenizer = sample_wordpiece()
+    texts = [marked.text for marked in make_entity_texts(40, 7)] + ["", " \u3000\n"]
+    expected = cut_into_windows(texts, tokenizer, 9)
+    for _ in range(2):
+        windows = cut_into_windows(texts, tokenizer, 9, tmp_path)
+        for name in ARRAYS:
+            assert np.array_equal(getattr(windows, name), getattr(expected, name)), name
+
+
+def test_texts_whose_windows_are_cached_are_not_tokenised_again(tmp_path):
+    tokenizer = sample_wordpiece()
+    other = cut_into_windows(["Taipei"], tokenizer, 9, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    cut_into_windows(["John Smith"], tokenizer, 9, tmp_path)
+    (own,) = set(tmp_path.glob("*.safetensors")) - {file}
+    own.write_bytes(file.read_bytes())
+    assert np.array_equal(cut_into_windows(["John Smith"], tokenizer, 9, tmp_path).ids, other.ids)
+
+
+def test_cached_windows_of_other_texts_lengths_or_tokenizers_are_not_taken(tmp_path):
+    texts = ["[SEP] John Smith lives in Taipei"]
+    plain = sample_wordpiece()
+    reading_special_tokens = sample_wordpiece()
+    reading_special_tokens.encode_special_tokens = not plain.encode_special_tokens
+    cases = [(texts, plain, 9), (texts, plain, 8), (["John"], plain, 9), (texts, reading_special_tokens, 9)]
+    for case in cases * 2:
+        assert np.array_equal(cut_into_windows(*case, tmp_path).ids, cut_into_windows(*case).ids)
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(cases)
+
+
+def test_damaged_file_of_windows_is_written_again(tmp_path):
+    tokenizer = sample_wordpiece()
+    expected = cut_into_windows(["John Smith"], tokenizer, 9, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3])
+    assert np.array_equal(cut_into_windows(["John Smith"], tokenizer, 9, tmp_path).ids, expected.ids)
+    assert file.read_bytes() == whole

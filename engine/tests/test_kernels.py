@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from engine.kernels import PackedTexts, fused_forward
 from engine.models.loading import cast_head_inputs
@@ -19,17 +19,18 @@ CONFIGS = {
 }
 
 
-def adapted(model_type, targets, **lora):
+def adapted(model_type, targets, task_type="SEQ_CLS", **lora):
     """Return a small random PEFT classifier. lora: arguments of LoraConfig."""
     torch.manual_seed(1)
     config = AutoConfig.for_model(model_type, num_labels=3, attn_implementation="eager", **CONFIGS[model_type])
-    model = AutoModelForSequenceClassification.from_config(config)
+    heads = {"SEQ_CLS": AutoModelForSequenceClassification, "TOKEN_CLS": AutoModelForTokenClassification}
+    model = heads[task_type].from_config(config)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    heads = ["classifier", "pre_classifier"] if targets == "all-linear" else None
-    options = {"r": 4, "lora_alpha": 8, "target_modules": targets, "exclude_modules": heads} | lora
-    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", **options))
+    excluded = ["classifier", "pre_classifier"] if targets == "all-linear" else None
+    options = {"r": 4, "lora_alpha": 8, "target_modules": targets, "exclude_modules": excluded} | lora
+    model = get_peft_model(model, LoraConfig(task_type=task_type, **options))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -73,6 +74,23 @@ def test_fused_logits_and_gradients_are_those_of_plain_peft(model_type, targets,
     expected = model(**batch()).logits
     expected_gradients = gradients(model, expected)
     actual = fused(model, packed=packed)(**batch())
+    actual_gradients = gradients(model, actual)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+    assert actual_gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(actual_gradients[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_fused_logits_of_every_token_and_their_gradients_are_those_of_plain_peft(model_type, packed):
+    model = adapted(model_type, "all-linear", "TOKEN_CLS").train()
+    is_token = batch()["attention_mask"].bool()
+    expected = model(**batch()).logits[is_token]
+    expected_gradients = gradients(model, expected)
+    forward = fused_forward(model, packed=packed, all_tokens=True)
+    assert forward is not None
+    actual = forward(**batch())[is_token]
     actual_gradients = gradients(model, actual)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
     assert actual_gradients.keys() == expected_gradients.keys()

@@ -279,3 +279,17 @@ def test_calibrated_answers_are_the_logits_over_the_temperature_and_say_whether_
     expected = (predictor.logits(final, ["a fine day"])[0] / 3).softmax(-1)
     assert isinstance(answer, Prediction) and answer.probabilities == pytest.approx(expected.tolist(), abs=1e-6)
     assert answer.confident is False
+
+
+def test_new_head_starts_from_the_frequencies_of_the_labels(data, bases):
+    base: dict[str, Any] = {
+        "model": {"name": "tiny"},
+        "data": {"train_samples": 200},
+        "lora": {"layers_to_transform": None},
+    }
+    task = task_of(config("multi_label_classification", **base), data("multi_label_classification"), bases)
+    share = (task.rows.train.labels.sum(axis=0) + 1) / (len(task.rows.train) + 2)
+    bias = next(value for name, value in task.model.named_parameters() if name.endswith("modules_to_save.default.bias"))
+    np.testing.assert_allclose(bias.detach().float().sigmoid().numpy(), share, rtol=0.02)  # bf16
+    weighted = config("multi_label_classification", **base, training={"class_weights": "balanced"})
+    assert task_of(weighted, data("multi_label_classification"), bases).initial_bias() is None

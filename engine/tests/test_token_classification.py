@@ -313,3 +313,10 @@ def test_run_is_estimated_without_an_evaluation_before(entities, bases):
     config = config_of(model={"name": "tiny"}, lora={"layers_to_transform": None}, training={"precision": "fp32"})
     measured = measure_run(config, data_file=entities, base_models_dir=bases)
     assert measured.steps_per_epoch > 30 / 8 and measured.end_s > 0
+
+
+def test_new_head_starts_from_the_frequencies_of_the_tags(entities):
+    task = task_of(config_of(), entities)
+    shares = np.bincount(task.train.tags, minlength=len(task.output_names)) + 1
+    bias = next(value for name, value in task.model.named_parameters() if name.endswith("modules_to_save.default.bias"))
+    np.testing.assert_allclose(bias.detach().softmax(0).numpy(), shares / shares.sum(), rtol=0.02)  # bf16

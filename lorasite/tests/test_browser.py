@@ -128,6 +128,18 @@ def test_chart_is_drawn(page: Page, run: str) -> None:
     assert page.evaluate(pixels)
 
 
+def test_preset_changes_its_own_fields_and_keeps_the_page(page: Page, run: str) -> None:
+    page.goto("/train/?dataset=moods@1")
+    page.get_by_label("Experiment").fill("typed-before")
+    preset = page.get_by_role("link", name="Quick try")
+    preset.press("Enter")
+    expect(page.locator("#changes")).to_contain_text("lora.r: 16 → 8")
+    expect(page.get_by_label("Experiment")).to_have_value("typed-before")
+    expect(page.get_by_label("LoRA rank (r)")).to_have_value("8")
+    expect(preset).to_be_focused()
+    expect(preset).to_have_attribute("aria-current", "true")
+
+
 def test_focus_survives_a_poll(page: Page, run: str) -> None:
     page.goto("/train/?dataset=moods@1&preset=quick")
     page.get_by_label("Epochs").fill("40")
