@@ -68,6 +68,8 @@ def describe_threshold(calibration: dict[str, Any]) -> str:
         facts |= {"coverage": 100 * covered[-1]["coverage"], "right": 100 * covered[-1]["accuracy"]}
     if isinstance(calibration["temperature"], list):
         sentence += " " + _("The probability of an answer is that of its least certain label being decided rightly.")
+    if "entities" in calibration:
+        sentence += " " + _("The probability of an answer is that of the least certain token of its text.")
     return sentence % facts
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from engine.data.entities import END, LABEL, ROW, START
 from engine.data.entity_windows import Windows
@@ -34,11 +34,16 @@ class TaggedEntities:
 class FoundEntities:
     """Entities that a model finds, ascending by row and start. They do not overlap.
 
-    entities: (entities, 4) int64 as in engine.data.entities. probabilities: (entities,) float64; see `find_entities`.
+    entities: (entities, 4) int64 as in engine.data.entities. tokens: (entities, 2) int64, the first token of each and the
+    one after its last. tags: (counted tokens,) int64. probabilities: (entities,) float64; certainties: (texts,) float64; see
+    `entity_probabilities` and `text_certainties`.
     """
 
     entities: np.ndarray
+    tokens: np.ndarray
+    tags: np.ndarray
     probabilities: np.ndarray
+    certainties: np.ndarray
 
 
 def tag_names(labels: Sequence[str]) -> list[str]:
@@ -77,31 +82,78 @@ def tag_tokens(entities: np.ndarray, windows: Windows) -> TaggedEntities:
     return TaggedEntities(tags, len(entities) - int(exact.sum()))
 
 
-def find_entities(logits: np.ndarray, windows: Windows) -> FoundEntities:
+def find_entities(logits: np.ndarray, windows: Windows, temperature: float = 1.0) -> FoundEntities:
     """Return the entities of the likeliest valid tags. logits: (counted tokens, tags), of the occurrences that count.
 
-    An entity's probability is the smallest one among its tokens that the token belongs to an entity of this label, be it as
-    its first token or as another. An entity is right only if all of its tokens are, and a mean would hide a doubtful end.
-    Unlike a product, it does not fall with the number of tokens, whose errors depend on each other.
+    temperature: what logits are divided by before they become probabilities. It does not change which entities are found.
     """
-    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
-    tags = _likeliest_tags(log_probabilities, windows.text_starts)
+    tags = _likeliest_tags(log_softmax(logits.astype(np.float64), axis=1), windows.text_starts)
     first = np.flatnonzero(tags % 2 == 1)
     # An entity ends before the next token that is not inside of it, or with its text.
     breaks = np.unique(np.concatenate([np.flatnonzero((tags == OUTSIDE) | (tags % 2 == 1)), windows.text_starts]))
-    last = breaks[np.searchsorted(breaks, first, side="right")] - 1
-
-    labels = np.maximum(tags - 1, 0) // 2  # of each token that is no O
+    ends = breaks[np.searchsorted(breaks, first, side="right")]
     entities = np.stack(
-        [windows.text_of_counted()[first], windows.spans[first, 0], windows.spans[last, 1], labels[first]], axis=1
+        [
+            windows.text_of_counted()[first],
+            windows.spans[first, 0],
+            windows.spans[ends - 1, 1],
+            label_of_tags(tags[first]),
+        ],
+        axis=1,
     )
-    tokens = np.arange(len(tags))
-    own = np.exp(log_probabilities[tokens, 2 * labels + 1]) + np.exp(log_probabilities[tokens, 2 * labels + 2])
-    # What stands between two entities is O, which must not count; a rounded sum may exceed 1.
-    own = np.where(tags == OUTSIDE, 1.0, np.minimum(own, 1.0))
-    smallest = np.minimum.reduceat(own, first) if len(first) else np.empty(0)
     separate = _without_shared_characters(entities)
-    return FoundEntities(entities[separate], smallest[separate])
+    tokens = np.stack([first, ends], axis=1)[separate]
+    own = tag_probabilities(logits, tags, temperature)
+    return FoundEntities(
+        entities[separate],
+        tokens,
+        tags,
+        probabilities=entity_probabilities(own, tokens),
+        certainties=text_certainties(own, windows.text_starts),
+    )
+
+
+def label_of_tags(tags: np.ndarray) -> np.ndarray:
+    """Return the label of each tag that is not O, which gets 0."""
+    return np.maximum(tags - 1, 0) // 2
+
+
+def tag_probabilities(logits: np.ndarray, tags: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probability that each token belongs to an entity of its tag's label, or to none if the tag is O: (tokens,).
+
+    logits: (tokens, tags); tags: (tokens,). Whether the token is the first one of the entity makes no difference.
+    """
+    probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
+    tokens = np.arange(len(tags))
+    begins = 2 * label_of_tags(tags) + 1
+    own = probabilities[tokens, begins] + probabilities[tokens, begins + 1]
+    return np.where(tags == OUTSIDE, probabilities[:, OUTSIDE], np.minimum(own, 1.0))  # a rounded sum may exceed 1
+
+
+def entity_probabilities(own: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the probability of each entity: the smallest one among its tokens. (entities,)
+
+    own: (counted tokens,) of `tag_probabilities`; tokens: (entities, 2) of FoundEntities. An entity is right only if all of
+    its tokens are, and a mean would hide a doubtful end. Unlike a product, it does not fall with the number of tokens, whose
+    errors depend on each other.
+    """
+    return _smallest(own, tokens[:, 0], tokens[:, 1])
+
+
+def text_certainties(own: np.ndarray, text_starts: np.ndarray) -> np.ndarray:
+    """Return the probability of the least certain token of each text, 1 for a text without any: (texts,)."""
+    return _smallest(own, text_starts[:-1], text_starts[1:])
+
+
+def _smallest(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the smallest value from each start up to its end, 1 where they are equal. Parts are ascending and separate."""
+    smallest = np.ones(len(starts))
+    has_any = starts < ends
+    if has_any.any():
+        # Every second part of what reduceat sees lies between two of ours.
+        bounds = np.stack([starts[has_any], ends[has_any]], axis=1).ravel()
+        smallest[has_any] = np.minimum.reduceat(np.append(values, 1.0), bounds)[::2]
+    return smallest
 
 
 def _without_shared_characters(entities: np.ndarray) -> np.ndarray:

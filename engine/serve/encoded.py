@@ -69,14 +69,20 @@ class EncodedWindows:
         """Return the entities of each text."""
         from engine.data.entity_tags import find_entities  # deferred: imports scipy
 
-        decoded = find_entities(self.logits(outputs).numpy(), self.windows)
+        decoded = find_entities(self.logits(outputs).numpy(), self.windows, info.temperature)
         entities: list[list[EntityAnswer]] = [[] for _text in self.texts]
         for (row, start, end, label), probability in zip(
             decoded.entities.tolist(), decoded.probabilities.tolist(), strict=True
         ):
             text = self.texts[row][start:end]
             entities[row].append(EntityAnswer(text, start, end, info.labels[label], probability))
-        return [EntitiesPrediction(tuple(of_text)) for of_text in entities]
+        confident: list[bool | None] = [None] * len(self.texts)
+        if info.confident_from is not None:
+            confident = (decoded.certainties >= info.confident_from).tolist()
+        return [
+            EntitiesPrediction(tuple(of_text), confident=is_confident)
+            for of_text, is_confident in zip(entities, confident, strict=True)
+        ]
 
 
 def encode(

@@ -109,8 +109,8 @@ def softmax_calibration(logits: np.ndarray, labels: np.ndarray, folds: int = FOL
     is_right = logits.argmax(axis=1) == labels
     return {
         "temperature": fit_temperature(logits, labels),
-        **_compare(before, after, is_right),
-        **_describe_answers(after, is_right),
+        **compare_probabilities(before, after, is_right),
+        **describe_answers(after, is_right),
     }
 
 
@@ -129,8 +129,8 @@ def multi_label_calibration(
     decided = before >= cross_fit_thresholds(before, labels, assign_folds(logits, folds, seed))
     return {
         "temperature": fit_label_temperatures(logits, labels).tolist(),
-        **_compare(before.ravel(), after.ravel(), labels.ravel()),
-        **_describe_answers(answer_confidence(after, decided), (decided == labels).all(axis=1)),
+        **compare_probabilities(before.ravel(), after.ravel(), labels.ravel()),
+        **describe_answers(answer_confidence(after, decided), (decided == labels).all(axis=1)),
     }
 
 
@@ -206,7 +206,7 @@ def confident_from(confidence: np.ndarray, correct: np.ndarray, accuracy: float 
     return float(thresholds[enough[-1]]) if len(enough) else None
 
 
-def _compare(before: np.ndarray, after: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+def compare_probabilities(before: np.ndarray, after: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     """Return errors and diagrams of probabilities before and after calibration. All: (decisions,)."""
     return {
         "ece_before": expected_calibration_error(before, correct),
@@ -216,7 +216,8 @@ def _compare(before: np.ndarray, after: np.ndarray, correct: np.ndarray) -> dict
     }
 
 
-def _describe_answers(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+def describe_answers(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+    """Return how many answers of some confidence are right, and from which on they are called confident. Both: (rows,)."""
     return {
         "coverage": coverage_accuracy(confidence, correct),
         "rows": len(confidence),

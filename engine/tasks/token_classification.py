@@ -23,6 +23,7 @@ from engine.data.tokens import Tokens
 from engine.task_types import HeadKind
 from engine.tasks.class_weights import label_weights
 from engine.tasks.entity_baseline import dictionary_entity_f1
+from engine.tasks.entity_calibration import entity_calibration
 from engine.tasks.entity_metrics import Entity, entity_f1, entity_metrics
 from engine.tasks.focal_loss import focal_cross_entropy
 from engine.tasks.metrics import WORST_ROWS, refuse_not_finite
@@ -55,6 +56,7 @@ class Task(TextTask):
     held_out: dict[str, EntitySplit]  # evaluation and, if there are test rows, test
     tag_weights: torch.Tensor | None  # of each tag in the loss: (tags,); None if all are 1
     weights_on_device: torch.Tensor | None
+    calibration: dict[str, Any]  # of the last evaluation; empty before, and if no entity was found
 
     @property
     def output_names(self) -> list[str]:
@@ -67,6 +69,7 @@ class Task(TextTask):
 
     def prepare_labels(self) -> None:
         """Compute the tags of all tokens, and the weight of each tag in the loss: that of its label, and 1 for O."""
+        self.calibration = {}
         self.train = _tag_split(self.rows.train, self.train_tokens)
         self.held_out = {"evaluation": _tag_split(self.rows.eval, self.eval_tokens)}
         if self.rows.test and self.test_tokens:
@@ -145,13 +148,16 @@ class Task(TextTask):
         return entity_metrics(predicted, self._named(part.entities), self.rows.labels, loss)
 
     def describe(self, logits: np.ndarray) -> dict[str, Any]:
-        """Return the texts with the highest mean loss, with their true and their predicted entities."""
+        """Return what calibration changes, and the texts with the highest mean loss with their true and predicted entities."""
         part = self.held_out["evaluation"]
         texts = self.rows.eval.texts
         of_token = _token_losses(logits, part.tags)
         lengths = np.diff(part.windows.text_starts).clip(1)
         losses = np.bincount(part.windows.text_of_counted(), weights=of_token, minlength=len(texts)) / lengths
         decoded = find_entities(logits, part.windows)
+        self.calibration = entity_calibration(logits, part.windows, decoded, part.entities)
+        if self.calibration:
+            decoded = find_entities(logits, part.windows, self.calibration["temperature"])
         worst = []
         for row in np.argsort(-losses, kind="stable")[:WORST_ROWS].tolist():
             is_own = decoded.entities[:, ROW] == row
@@ -160,7 +166,8 @@ class Task(TextTask):
                 span["probability"] = probability
             true = self._spans(part.entities[part.entities[:, ROW] == row])
             worst.append({"text": texts[row], "entities": true, "predicted": predicted, "loss": float(losses[row])})
-        return {"baseline": {"constant_entity_f1": self._constant_entity_f1(part)}, "worst": worst}
+        described = {"baseline": {"constant_entity_f1": self._constant_entity_f1(part)}, "worst": worst}
+        return described | ({"calibration": self.calibration} if self.calibration else {})
 
     def baseline(self) -> dict[str, float]:
         """Return the strict F1 of marking the entities of the training rows wherever they stand."""
@@ -168,6 +175,10 @@ class Task(TextTask):
         held_out = self._named(self.held_out["evaluation"].entities)
         f1 = dictionary_entity_f1(self.rows.train.texts, train, self.rows.eval.texts, held_out)
         return {"dictionary_entity_f1": f1}
+
+    def answer_settings(self) -> dict[str, Any]:
+        """Return the temperature of the logits, and the probability from which on answers are called confident."""
+        return {name: self.calibration[name] for name in ("temperature", "confident_from") if name in self.calibration}
 
     def check_data(self) -> dict[str, Any]:
         """Return the facts about the data, and what of the entities can't be learned as it stands there."""

@@ -263,6 +263,8 @@ def test_run_learns_entities_better_than_a_dictionary_does(trained):
     assert metrics["result"]["learned"] and metrics["checkpoints"]["best"]["metric"] == metrics["eval"]["entity_f1"]
     assert metrics["saved_model"]["served"] and metrics["saved_model"]["difference"] < 1e-3
     assert metrics["labels"] == list(LABELS) and metrics["data"]["tags"] == tag_names(LABELS)
+    calibration = metrics["calibration"]
+    assert calibration["ece_after"] < calibration["ece_before"] and calibration["rows"] == 100
     assert {"text", "entities", "predicted", "loss"} == metrics["worst"][0].keys()
     assert not [event for event in trained[0] if isinstance(event, Notice)]
 
@@ -275,6 +277,8 @@ def test_served_entities_are_those_of_plain_peft(trained):
     assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "TOKEN_CLS"
 
     info = read_info(folder)
+    confident_from = info.confident_from
+    assert confident_from is not None
     base, _missing = load_classifier_to_serve(base_model_path(), info.outputs, info.head)
     model = attach_adapter(base, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -282,8 +286,9 @@ def test_served_entities_are_those_of_plain_peft(trained):
         with torch.inference_mode():
             logits = model(**tokenizer(text, return_tensors="pt")).logits[0].numpy()
         windows = cut_into_windows([text], tokenizer_with_places(tokenizer, "base"), 512)
-        expected = find_entities(logits[windows.counted], windows)
+        expected = find_entities(logits[windows.counted], windows, info.temperature)
         assert isinstance(answer, EntitiesPrediction)
+        assert answer.confident == (expected.certainties[0] >= confident_from)
         shown = [(each.start, each.end, info.labels.index(each.label)) for each in answer.entities]
         assert shown == [tuple(entity[1:]) for entity in expected.entities.tolist()]
         assert [each.probability for each in answer.entities] == pytest.approx(expected.probabilities, abs=1e-3)

@@ -33,7 +33,7 @@ from .labels import label_set
 
 CARD_LIMIT = 20_000  # characters
 KEPT_METRICS = ("task", "eval", "test", "baseline", "train", "system", "thresholds")
-KEPT_CALIBRATION = ("temperature", "ece_before", "ece_after", "rows", "confident_from")
+KEPT_CALIBRATION = ("temperature", "ece_before", "ece_after", "rows", "entities", "confident_from")
 LANGUAGE_SAMPLE = 60  # rows that the language of a dataset is detected from
 
 
