@@ -122,7 +122,7 @@ def worst_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 def top_confusions(labels: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
     """Return the most frequent pairs of a true label and a wrong prediction: {label, predicted, count, share of the label}."""
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"label": labels[i], "predicted": labels[j], "count": count, "share": 100 * count / sum(row)}
         for i, row in enumerate(counts)
         for j, count in enumerate(row)

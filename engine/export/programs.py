@@ -179,9 +179,10 @@ def predict(text):
     if not solid:
         return []
     logits = logits[solid] - logits[solid].max(axis=1, keepdims=True)
-    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    tags = choose_tags(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+    exponents = np.exp(logits / temperature)
     entities = []
-    for i, tag, row in zip(solid, choose_tags(log_probabilities), np.exp(log_probabilities)):
+    for i, tag, row in zip(solid, tags, exponents / exponents.sum(axis=1, keepdims=True)):
         if not tag:
             continue
         label = (tag - 1) // 2
@@ -249,6 +250,7 @@ def _settings(info: ModelInfo) -> str:
     elif info.head == "token":
         lines.append("outputs = 1 + 2 * len(labels)  # O, then B- and I- of each label")
         lines.append(f"max_length = {info.max_length}")
+        lines.append(f"temperature = {info.temperature!r}")
     return "\n".join(lines)
 
 

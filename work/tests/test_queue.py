@@ -40,7 +40,12 @@ def test_submitted_id_and_nothing_else_is_in_the_queue(submit, redis_server):
 def test_job_names_that_may_wait_in_redis_lead_to_functions():
     """A job that an earlier release sent has one of these names."""
     names = {kind.job for kind in task_kinds()}
-    assert names == {"training.jobs.run", "training.jobs.measure", "datasets_app.jobs.run"}
+    assert names == {
+        "training.jobs.run",
+        "training.jobs.measure",
+        "datasets_app.jobs.run",
+        "experiments.registry.export_jobs.run",
+    }
     assert all(callable(import_string(name)) for name in names)
 
 
