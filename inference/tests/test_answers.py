@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
@@ -109,12 +109,12 @@ def test_answers_and_requests_are_those_of_the_schema(models, api, member):
         {"texts": [PAIR, PAIR], "model": "pairs"},
         PAIR | {"model": "pair-score"},
     ):
-        jsonschema.validate(body, request_schema)
-        jsonschema.validate(api(member).post("/api/predict", body, format="json").json(), answered)
+        jsonschema_rs.validate(request_schema, body)
+        jsonschema_rs.validate(answered, api(member).post("/api/predict", body, format="json").json())
     for body, _field, message in REFUSED:
         if "two texts" not in message and "reads one" not in message and "urrogate" not in message:
-            with pytest.raises(jsonschema.ValidationError):
-                jsonschema.validate(body, request_schema)
+            with pytest.raises(jsonschema_rs.ValidationError):
+                jsonschema_rs.validate(request_schema, body)
 
 
 def test_calibrated_model_that_is_never_sure_enough_is_not_confident(models, post):
