@@ -32,7 +32,7 @@ logs-local: setup ## Follow the newest run's log (exp=NAME for another)
 # Each process of a test, hundreds in all, would otherwise compile our code again where the environment forbids .pyc files.
 test test-fast test-v: export PYTHONDONTWRITEBYTECODE =
 # Each test makes folders and removes them, which takes a disk milliseconds each and memory none: a tenth of the time of the quick ones.
-test-fast: export TMPDIR := $(shell free=$$(df --output=avail /dev/shm 2>/dev/null | tail -n 1); [ "$${free:-0}" -gt 2000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
+test test-fast test-v: export TMPDIR := $(shell free=$$(df --output=avail /dev/shm 2>/dev/null | tail -n 1); [ "$${free:-0}" -gt 2000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 test: $(VENV)/installed-dev ## Run the whole test suite (options='…' for pytest)
 	@$(BIN)/pytest -n 2 --dist worksteal $(options)
 test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing slow
