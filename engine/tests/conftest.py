@@ -41,7 +41,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(**sections: Any) -> RunConfig:
     """Return the configuration of a run of eight steps in two epochs, with dropout and accumulation; sections add to it."""
     base: dict[str, dict[str, Any]] = {
-        "lora": {"r": 4, "lora_dropout": 0.1, "layers_to_transform": [4, 5]},
+        "lora": {"r": 4, "lora_dropout": 0.1, "layers_to_transform": [4, 5], "target_modules": None},
         "data": {"train_samples": 32, "eval_samples": 16, "max_length": 24},
         "training": {
             "num_train_epochs": 2,
