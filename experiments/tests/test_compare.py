@@ -12,7 +12,11 @@ def test_comparison_marks_the_best_and_shows_what_differs(browser, member):
     row(member, "fast", accuracy=0.8, runtime_s=10.0, config={"lora": {"r": 4}, "seed": 1})
     page = browser.get("/experiments/compare?name=slow&name=fast")
     best = {str(line["column"].title): [cell["best"] for cell in line["cells"]] for line in page.context["measures"]}
-    assert best["Accuracy"] == [True, False] and best["Seconds"] == [False, True] and best["Macro F1"] == [False, False]
+    assert (
+        best["Accuracy"] == [True, False]
+        and best["Training time (s)"] == [False, True]
+        and best["Macro F1"] == [False, False]
+    )
     assert page.context["settings"] == [{"title": "lora.r", "values": [8, 4]}]
     assert len(browser.get("/experiments/compare?name=slow&name=fast&all=1").context["settings"]) == 2
     assert page.context["chart"]["labels"] == [1, 2] and len(page.context["chart"]["series"]) == 2
