@@ -89,7 +89,7 @@ def start_worker(redis_server: str, transactional_db: None, tmp_path: Path) -> I
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
     for log in sorted(tmp_path.glob("worker*.log")):

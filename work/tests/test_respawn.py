@@ -50,8 +50,8 @@ def test_worker_and_run_end_with_the_process_that_forked_them(submit, start_work
     horse = psutil.Process(horse_of(task))
     worker = worker_of(preloaded.pid)
     preloaded.kill()
-    assert preloaded.wait(10) == -signal.SIGKILL
-    _gone, left = psutil.wait_procs([horse, worker], timeout=20)
+    assert preloaded.wait(60) == -signal.SIGKILL
+    _gone, left = psutil.wait_procs([horse, worker], timeout=60)
     assert not left
     task.refresh_from_db()
     assert task.status == Status.PENDING
