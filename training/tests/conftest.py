@@ -57,7 +57,7 @@ def until(condition: Callable[[], Any], *, seconds: float = 60, what: str = "") 
     return time.monotonic() - started
 
 
-def reaches(task: Task, *, seconds: float = 60, **state: Any) -> float:
+def reaches(task: Task, *, seconds: float = 120, **state: Any) -> float:
     """Wait until the task's row has these values (a callable is asked)."""
 
     def there() -> bool:
