@@ -1,10 +1,11 @@
 """Training speed of this commit beside an earlier one: equal blocks of steps of both, in turns.
 
-    python bench/before.py COMMIT [--blocks 60]
+    python bench/before.py COMMIT [--rounds 8] [--blocks 8]
 
-Two processes, one of each commit, train on the same rows with the settings of the preset "balanced". Only one of them runs at
-any time, five steps long, so that a machine whose speed changes from minute to minute treats both alike. Printed are ratios
-over 1 where this commit is faster: the median of neighbouring blocks, with quartiles, by wall time and by CPU time.
+In each round four new processes, two of each commit, train on the same rows with the settings of the preset "balanced". Only
+one of them runs at any time, five steps long, so that a machine whose speed changes from minute to minute treats all alike.
+Two processes of one commit differ by some percent for as long as they live, so that only rounds tell commits apart: printed
+are the mean of their ratios, over 1 where this commit is faster, and its standard error. COMMIT may be HEAD, to see the noise.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 5  # of a block
-WARM_UP = 2  # blocks
+WARM_UP = 2  # blocks, of which the first one has everything that comes before the first step
+MEASURES = ("wall_s", "cpu_s")
 TRAINING = {
     "learning_rate": 0.001,
     "per_device_train_batch_size": 32,
@@ -33,7 +35,8 @@ CONFIG = {"lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}, "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit")
-    parser.add_argument("--blocks", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--blocks", type=int, default=8, help="of each process in a round")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -57,34 +60,49 @@ def write_rows(path: Path) -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path, trees: dict[str, Path]) -> None:
-    """Let both processes train a block in turns, and print what the times say."""
-    command = [sys.executable, "-W", "ignore", __file__, options.commit, "--blocks", str(options.blocks)]
-    processes = {
-        name: subprocess.Popen(
-            [*command, "--worker", str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tree,
-            env=os.environ | {"PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "RESULTS": str(folder / name)},
-        )
-        for name, tree in trees.items()
-    }  # fmt: skip
-    blocks: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
-    for name in trees:
-        next_block(processes[name])  # whatever comes before the first step
+    """Print how many times as fast this commit is, round by round and on average."""
+    rounds = []
+    for number in range(options.rounds):
+        rounds.append(time_round(options, folder / f"round-{number}", trees))
+        print(", ".join(f"{measure} {ratio:.3f}" for measure, ratio in rounds[-1].items()), flush=True)
+    for measure in MEASURES:
+        ratios = [ratio[measure] for ratio in rounds]
+        error = stdev(ratios) / len(ratios) ** 0.5
+        print(f"{measure}: {mean(ratios):.3f} ± {error:.3f} times as fast ({len(ratios)} rounds)")
+
+
+def time_round(options: argparse.Namespace, folder: Path, trees: dict[str, Path]) -> dict[str, float]:
+    """Return how many times as fast this commit is in four new processes, by each measure."""
+    names = ["now", "before", "before", "now"]  # so that whoever starts first is no matter
+    workers = [start_worker(options, folder / str(number), trees[name]) for number, name in enumerate(names)]
+    for _ in range(WARM_UP):
+        for worker in workers:
+            next_block(worker)
+    spent = dict.fromkeys([(name, measure) for name in trees for measure in MEASURES], 0.0)
     for turn in range(options.blocks):
-        for name in sorted(trees, reverse=bool(turn % 2)):
-            blocks[name].append(next_block(processes[name]))
-    for process in processes.values():
-        process.communicate("stop\n")
-    if [block["tokens"] for block in blocks["now"]] != [block["tokens"] for block in blocks["before"]]:
-        sys.exit("The two commits did not train on the same tokens, so their times can't be compared.")
-    for measure in ("wall_s", "cpu_s"):
-        ratios = [old[measure] / new[measure] for old, new in zip(blocks["before"], blocks["now"], strict=True)][
-            WARM_UP:
-        ]
-        low, _middle, high = quantiles(ratios, n=4)
-        print(
-            f"{measure}: {median(ratios):.3f} times as fast (quartiles {low:.3f} to {high:.3f}, {len(ratios)} blocks)"
-        )
+        order = range(4) if turn % 2 else reversed(range(4))
+        blocks = {number: next_block(workers[number]) for number in order}
+        if len({block["tokens"] for block in blocks.values()}) > 1:
+            sys.exit("The two commits did not train on the same tokens, so their times can't be compared.")
+        for number, block in blocks.items():
+            for measure in MEASURES:
+                spent[names[number], measure] += block[measure]
+    for worker in workers:
+        worker.communicate("stop\n")
+    return {measure: spent["before", measure] / spent["now", measure] for measure in MEASURES}
+
+
+def start_worker(options: argparse.Namespace, results: Path, tree: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-W", "ignore", __file__, options.commit, "--blocks", str(options.blocks)]
+    return subprocess.Popen(
+        [*command, "--worker", str(results.parent.parent / "rows.parquet")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "RESULTS": str(results)},
+    )
 
 
 def next_block(process: "subprocess.Popen[str]") -> dict[str, float]:
@@ -98,15 +116,15 @@ def next_block(process: "subprocess.Popen[str]") -> dict[str, float]:
     return times
 
 
-def train_blocks(folder: Path, blocks: int) -> None:
+def train_blocks(rows: Path, blocks: int) -> None:
     """Train a block whenever a line comes in, and print its times. Uses what both commits have."""
     from engine import StepDone, train
     from engine.config import RunConfig
 
-    config = RunConfig.parse({**CONFIG, "training": TRAINING | {"max_steps": STEPS * (blocks + 2)}})
+    config = RunConfig.parse({**CONFIG, "training": TRAINING | {"max_steps": STEPS * (blocks + WARM_UP + 1)}})
     sys.stdin.readline()
     tokens, steps, wall, cpu = 0, 0, time.perf_counter(), time.process_time()
-    for event in train(config, data_file=folder / "rows.parquet", results=Path(os.environ["RESULTS"])):
+    for event in train(config, data_file=rows, results=Path(os.environ["RESULTS"])):
         if not isinstance(event, StepDone):
             continue
         tokens, steps = tokens + event.tokens, steps + 1

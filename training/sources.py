@@ -38,14 +38,19 @@ def check_base_model(model: ModelSection, task: TaskType) -> None:
             field="model.name",
             reason="base_model_not_allowed",
         )
+    cached = find_cached(model.name, model.revision)
+    if cached and not (is_incomplete(cached, model.name) and can_download()):
+        check_files(cached, model.name, task)
+    else:
+        check_on_hub(model, task)
+
+
+def check_on_hub(model: ModelSection, task: TaskType) -> None:
+    """Raise Invalid if the hub can't be reached or lacks the model, or if what it tells of the model rules it out."""
     # Imported here because it takes long, and most runs use a model that is on this machine.
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    cached = find_cached(model.name, model.revision)
-    if cached and not (is_incomplete(cached, model.name) and can_download()):
-        check_files(cached, model.name, task)
-        return
     try:
         info = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT_S)
     except (RepositoryNotFoundError, RevisionNotFoundError):

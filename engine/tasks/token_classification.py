@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from torch.nn.functional import cross_entropy
 
 from engine.data.entities import LABEL, ROW, select_learnable
-from engine.data.entity_tags import find_entities, tag_names, tag_tokens
+from engine.data.entity_tags import entity_probabilities, find_entities, tag_names, tag_probabilities, tag_tokens
 from engine.data.entity_windows import Windows, cut_into_windows, tokenizer_with_places
 from engine.data.labelled_rows import Split
 from engine.data.tokens import Tokens
@@ -156,13 +156,13 @@ class Task(TextTask):
         losses = np.bincount(part.windows.text_of_counted(), weights=of_token, minlength=len(texts)) / lengths
         decoded = find_entities(logits, part.windows)
         self.calibration = entity_calibration(logits, part.windows, decoded, part.entities)
-        if self.calibration:
-            decoded = find_entities(logits, part.windows, self.calibration["temperature"])
+        of_tags = tag_probabilities(logits, decoded.tags, self.calibration.get("temperature", 1.0))
+        probabilities = entity_probabilities(of_tags, decoded.tokens)
         worst = []
         for row in np.argsort(-losses, kind="stable")[:WORST_ROWS].tolist():
             is_own = decoded.entities[:, ROW] == row
             predicted = self._spans(decoded.entities[is_own])
-            for span, probability in zip(predicted, decoded.probabilities[is_own].tolist(), strict=True):
+            for span, probability in zip(predicted, probabilities[is_own].tolist(), strict=True):
                 span["probability"] = probability
             true = self._spans(part.entities[part.entities[:, ROW] == row])
             worst.append({"text": texts[row], "entities": true, "predicted": predicted, "loss": float(losses[row])})

@@ -23,7 +23,7 @@ class SlowModel:
         self.batches: list[list[int]] = []
 
     def outputs(self, rows: list[BatchRow]) -> list[RowOutput]:
-        self.go.wait(10)
+        self.go.wait(60)
         self.batches.append([row.ids[0] for row in rows])
         if any(row.ids[0] == self.broken for row in rows):
             raise RuntimeError("broken")
@@ -53,10 +53,9 @@ def call_in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]
 def test_too_much_work_is_refused_at_once_with_a_time_to_retry():
     queue, model = BatchingQueue(budget=100, patience=0.01), SlowModel()
     first, _results = call_in_thread(lambda: queue.compute(model, rows(1, length=90), 10))
-    began = time.monotonic()
     with pytest.raises(BusyError) as refused:
-        queue.compute(model, rows(2), 10)
-    assert refused.value.wait >= 1 and time.monotonic() - began < 1
+        queue.compute(model, rows(2), 10)  # while the model computes until it is told to go on
+    assert refused.value.wait >= 1
     model.go.set()
     first.join()
     assert queue.compute(model, rows(3), 10).outputs[0].logits.item() == 3

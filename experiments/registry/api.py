@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from accounts.http import signed_in_user
 from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.permissions import require_creator
-from web.errors import InvalidError, NotFoundError
+from web.errors import InvalidError
 from web.requests import refuse_unknown_fields
 
 from ..models import ModelExport as StoredExport
@@ -225,11 +225,7 @@ def find_format(request: Request, name: str, format: str) -> exports.FormatState
 
 
 def find_export(request: Request, name: str, format: str) -> StoredExport:
-    """Return an export, or raise NotFoundError if nobody has asked for it."""
-    export = find_format(request, name, format).export
-    if export is None:
-        raise NotFoundError
-    return export
+    return exports.get_export(selectors.version_for(signed_in_user(request), name), format)
 
 
 def model_detail(version: ModelVersion) -> dict[str, Any]:

@@ -92,6 +92,13 @@ def get_format(version: ModelVersion, format: str) -> FormatState:
     raise NotFoundError
 
 
+def get_export(version: ModelVersion, format: str) -> ModelExport:
+    """Return the export to a format. Raises NotFoundError unless somebody has asked for it."""
+    export = get_format(version, format).export
+    assert export is not None
+    return export
+
+
 def _unless_lost(export: ModelExport | None) -> ModelExport | None:
     """Return an export, or None if its file is gone, as after a backup was restored."""
     if export is None or (export.status == Status.SUCCESS and not export.is_ready):

@@ -18,7 +18,7 @@ from accounts.models import User
 from accounts.permissions import can_manage
 from datasets_app import descriptions
 from datasets_app.selectors import version_for as data_version_for
-from web.errors import LorasiteError, NotFoundError
+from web.errors import LorasiteError
 
 from ..models import ModelExport, ModelVersion
 from ..results import label_rows, plain_peft_code, read_facts
@@ -183,11 +183,7 @@ def delete_export(request: SignedInRequest, name: str, format: str) -> HttpRespo
 
 
 def find_export(request: SignedInRequest, name: str, format: str) -> ModelExport:
-    """Return an export of a version that the person may see, or raise NotFoundError."""
-    export = exports.get_format(selectors.version_for(request.user, name), format).export
-    if export is None:
-        raise NotFoundError
-    return export
+    return exports.get_export(selectors.version_for(request.user, name), format)
 
 
 @login_required

@@ -35,7 +35,7 @@ def test_worker_has_a_row_while_it_lives_even_without_redis(start_worker: Any, s
     with ValkeyServer(port=port), redis.Redis(port=port) as client:
         until(lambda: client.scard("rq:workers"), what="it listens")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert not Worker.objects.exists()
 
 

@@ -57,7 +57,7 @@ def until(condition: Callable[[], Any], *, seconds: float = 60, what: str = "") 
     return time.monotonic() - started
 
 
-def reaches(task: Task, *, seconds: float = 60, **state: Any) -> float:
+def reaches(task: Task, *, seconds: float = 120, **state: Any) -> float:
     """Wait until the task's row has these values (a callable is asked)."""
 
     def there() -> bool:
@@ -89,7 +89,7 @@ def start_worker(redis_server: str, transactional_db: None, tmp_path: Path) -> I
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
     for log in sorted(tmp_path.glob("worker*.log")):

@@ -1,6 +1,6 @@
-"""A server of a few lines for the tests: its deadlines are short, and its addresses do what a test needs.
+"""A server of a few lines for the tests: its deadlines are short unless told, and its addresses do what a test needs.
 
-python -m webserver.tests.small_site PORT FOLDER
+python -m webserver.tests.small_site PORT FOLDER [SECONDS]
 """
 
 import hashlib
@@ -53,7 +53,8 @@ def lane_of(head: Head) -> str:
 
 
 def main() -> None:
-    port, folder = sys.argv[1:]
+    port, folder, *seconds = sys.argv[1:]
+    wait = float(seconds[0]) if seconds else 1
     serve(
         Site(
             load=lambda: answer,
@@ -65,7 +66,7 @@ def main() -> None:
             folder=Path(folder),
             folder_bytes=LARGE + LIMIT,
             linger_bytes=LINGER,
-            deadlines=Deadlines(head=1, body=1, body_rate=1_000_000, idle=1, send=2, linger=2),
+            deadlines=Deadlines(head=wait, body=wait, body_rate=1_000_000, idle=wait, send=2 * wait, linger=2 * wait),
             connections=80,
         )
     )

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,24 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Running:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
         self.folder = folder
-        command = [sys.executable, "-m", "webserver.tests.small_site", str(self.port), str(folder)]
+        command = [sys.executable, "-m", "webserver.tests.small_site", str(self.port), str(folder), *arguments]
         self.process = subprocess.Popen(command, cwd=ROOT)
 
     def fetch(self, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
     def connect(self, sent: bytes = b"") -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         connection.sendall(sent)
         return connection
 
@@ -60,11 +60,23 @@ def receive_all(connection: socket.socket) -> bytes:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Running]:
-    folder = tmp_path / "bodies"
+    with running_site(tmp_path / "bodies") as running:
+        yield running
+
+
+@pytest.fixture
+def patient_site(tmp_path: Path) -> Iterator[Running]:
+    """A server that closes no slow connection as long as a test takes."""
+    with running_site(tmp_path / "bodies", "60") as running:
+        yield running
+
+
+@contextmanager
+def running_site(folder: Path, *arguments: str) -> Iterator[Running]:
     folder.mkdir()
-    running = Running(folder)
+    running = Running(folder, *arguments)
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 running.fetch("/")
@@ -75,7 +87,7 @@ def site(tmp_path: Path) -> Iterator[Running]:
         yield running
     finally:
         running.process.terminate()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
 
 
 def head(length: int, path: str = "/", more: str = "") -> bytes:
@@ -98,7 +110,7 @@ def test_connection_that_keeps_the_server_waiting_is_closed(site: Running, sent:
     started = time.monotonic()
     received = receive_all(site.connect(sent))
     assert received.startswith(answered) and bool(received) == bool(answered)
-    assert 0.9 < time.monotonic() - started < 4
+    assert time.monotonic() - started > 0.9  # and `receive_all` gives up after 5 seconds without a byte
 
 
 def test_bytes_that_drip_do_not_move_the_deadline(site: Running) -> None:
@@ -108,7 +120,7 @@ def test_bytes_that_drip_do_not_move_the_deadline(site: Running) -> None:
             while True:
                 connection.sendall(drop)
                 time.sleep(0.1)
-                assert time.monotonic() - started < 5
+                assert time.monotonic() - started < 30
     assert site.fetch("/")[0] == 200
 
 
@@ -120,27 +132,26 @@ def test_body_that_arrives_at_the_expected_rate_is_never_late(site: Running) -> 
     assert receive_all(connection).startswith(b"HTTP/1.1 200")
 
 
-def test_one_lane_never_waits_for_another(site: Running) -> None:
-    waiting = [threading.Thread(target=site.fetch, args=("/wait",)) for _ in range(3)]
+def test_one_lane_never_waits_for_another(patient_site: Running) -> None:
+    waiting = [threading.Thread(target=patient_site.fetch, args=("/wait",)) for _ in range(3)]
     with ExitStack() as slow:
         for _ in range(25):
-            slow.enter_context(site.connect(b"GET / HTTP/1.1\r\n"))
-            slow.enter_context(site.connect(head(1000) + b"x"))
+            slow.enter_context(patient_site.connect(b"GET / HTTP/1.1\r\n"))
+            slow.enter_context(patient_site.connect(head(1000) + b"x"))
         for thread in waiting:
             thread.start()
         time.sleep(0.2)
-        started = time.monotonic()
-        assert site.fetch("/")[0] == 200 and time.monotonic() - started < 0.5
+        assert patient_site.fetch("/")[0] == 200  # and not only after 60 seconds, when the slow connections are closed
+        assert any(thread.is_alive() for thread in waiting)
     for thread in waiting:
         thread.join()
 
 
-def test_silent_connections_make_room_when_there_are_too_many(site: Running) -> None:
+def test_silent_connections_make_room_when_there_are_too_many(patient_site: Running) -> None:
     with ExitStack() as silent:
         for _ in range(300):
-            silent.enter_context(site.connect())
-        started = time.monotonic()
-        assert site.fetch("/")[0] == 200 and time.monotonic() - started < 0.9  # before the deadline closes any
+            silent.enter_context(patient_site.connect())
+        assert patient_site.fetch("/")[0] == 200  # long before the deadline closes any
 
 
 def test_large_body_waits_on_disk_and_arrives_whole(site: Running) -> None:
@@ -158,7 +169,7 @@ def test_large_body_waits_on_disk_and_arrives_whole(site: Running) -> None:
 
 
 def test_chunks_are_one_body(site: Running) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
     connection.request("POST", "/upload", iter([b"a" * 70_000, b"b" * 90_000]), encode_chunked=True)
     expected = hashlib.sha256(b"a" * 70_000 + b"b" * 90_000).hexdigest()
     assert connection.getresponse().read().decode() == f"160000 {expected}"
@@ -182,7 +193,7 @@ def test_client_that_reads_only_after_sending_200_times_the_limit_gets_the_answe
 
 
 def test_client_of_http_client_gets_the_answer_to_a_request_that_is_broken_before_its_body(site: Running) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
     connection.request("POST", "/", bytes(200 * LIMIT), {"A": "a" * 33_000})
     assert connection.getresponse().status == 431
 
@@ -201,7 +212,7 @@ def test_client_that_does_not_stop_sending_after_its_answer_is_cut_off(site: Run
         while True:
             connection.sendall(b"x")
             time.sleep(0.1)
-            assert time.monotonic() - started < 6
+            assert time.monotonic() - started < 30
     assert time.monotonic() - started > 1.5
 
 
@@ -240,8 +251,7 @@ def test_slow_reader_holds_no_thread(site: Running) -> None:
         reader.recv(100)
         assert site.fetch("/wait")[0] == 200  # the lane of /large has one thread
         time.sleep(2)
-        started = time.monotonic()
-        assert len(receive_all(reader)) < 50_000_000 and time.monotonic() - started < 4
+        assert len(receive_all(reader)) < 50_000_000
 
 
 def test_panic_fails_its_request_alone(site: Running) -> None:
@@ -269,14 +279,13 @@ def test_proxy_on_this_machine_may_say_https(site: Running) -> None:
     assert site.fetch("/scheme", **{"X-Forwarded-Proto": "https"}) == (200, "https")
 
 
-def test_stop_finishes_requests_in_progress(site: Running) -> None:
+def test_stop_finishes_requests_in_progress_and_waits_for_no_other(patient_site: Running) -> None:
     answers: list[Any] = []
-    fetching = threading.Thread(target=lambda: answers.append(site.fetch("/wait")))
+    fetching = threading.Thread(target=lambda: answers.append(patient_site.fetch("/wait")))
     fetching.start()
     time.sleep(0.3)
-    with site.connect(b"GET / HTTP/1.1\r\n"), site.connect():
-        started = time.monotonic()
-        site.process.send_signal(signal.SIGTERM)
-        assert site.process.wait(10) == 0 and time.monotonic() - started < 4
+    with patient_site.connect(b"GET / HTTP/1.1\r\n"), patient_site.connect():
+        patient_site.process.send_signal(signal.SIGTERM)
+        assert patient_site.process.wait(30) == 0
     fetching.join()
     assert answers[0][0] == 200

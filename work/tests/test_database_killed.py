@@ -109,7 +109,7 @@ def site(database: ThrowawayPostgres, tmp_path: Path, tweets_csv: Path) -> Itera
         yield site
     finally:
         web.terminate()
-        web.wait(20)
+        web.wait(60)
 
 
 def test_no_accepted_run_is_lost_and_each_key_answers_the_same(site: Site, database: ThrowawayPostgres) -> None:

@@ -46,12 +46,11 @@ def test_worker_and_run_killed_together_are_taken_over_by_the_next_worker(submit
     os.kill(horse, signal.SIGKILL)
     first.wait()
     start_worker()
-    noticed = reaches(task, attempt=2, seconds=60)
-    assert noticed < 60
+    reaches(task, attempt=2)
     reaches(task, facts=lambda now: now["resumed_from_step"] >= 10)
     assert task.deaths == 1
     services.cancel(user=member, task=task)
-    assert reaches(task, status=Status.CANCELLED) < 15
+    reaches(task, status=Status.CANCELLED)
 
 
 def test_killed_run_is_noticed_at_once_and_sigterm_saves_the_next_attempt(submit, start_worker, redis_server):
@@ -59,7 +58,7 @@ def test_killed_run_is_noticed_at_once_and_sigterm_saves_the_next_attempt(submit
     worker = start_worker()
     reaches(task, **training())
     os.kill(horse_of(task), signal.SIGKILL)
-    reaches(task, attempt=2, seconds=40)
+    reaches(task, attempt=2)
     assert "SIGKILL" in task.log.get(level="error").text
     reaches(task, **training(5))
     with redis.Redis.from_url(redis_server) as connection:
@@ -77,9 +76,9 @@ def test_frozen_run_is_taken_over_and_its_late_writes_are_refused(submit, start_
     reaches(task, **training(2))
     horse = horse_of(task)
     os.kill(horse, signal.SIGSTOP)
-    reaches(task, status=Status.PENDING, seconds=60)
+    reaches(task, status=Status.PENDING)
     os.kill(horse, signal.SIGCONT)
-    reaches(task, status=Status.SUCCESS, seconds=90)
+    reaches(task, status=Status.SUCCESS)
     assert task.attempt == 2
 
 
@@ -91,14 +90,14 @@ def test_worker_outlives_redis(submit, start_worker, redis_server, settings):
         port = server.port
         worker = start_worker()
         first = submit(tiny("first"))
-        reaches(first, status=Status.SUCCESS, seconds=90)
+        reaches(first, status=Status.SUCCESS)
     second = submit(tiny("second"))
     reconcile()
     assert worker.poll() is None
     with ValkeyServer(port=port):
-        reaches(second, status=Status.SUCCESS, seconds=90)
+        reaches(second, status=Status.SUCCESS)
     worker.terminate()
-    assert worker.wait(timeout=20) == 0
+    assert worker.wait(timeout=60) == 0
 
 
 def test_worker_that_waits_for_redis_ends_at_sigterm(start_worker, settings, tmp_path):
@@ -106,7 +105,7 @@ def test_worker_that_waits_for_redis_ends_at_sigterm(start_worker, settings, tmp
     worker = start_worker("worker", "--data")
     until(lambda: "Redis is away" in (tmp_path / "worker0.log").read_text(), what="it has looked for Redis")
     worker.terminate()
-    assert worker.wait(timeout=20) == 0
+    assert worker.wait(timeout=60) == 0
     assert "Traceback" not in (tmp_path / "worker0.log").read_text()
 
 
