@@ -78,7 +78,7 @@ def verdict(task: Task, evaluations: Sequence[Scores]) -> str:
         sentence = _("This run failed, so it left no model.")
     if evaluations:
         best = find_best(experiment.task_type, evaluations)
-        reached = _("Best so far: %(metric)s %(value).4g at step %(step)d.")
+        reached = _("Best so far: %(metric)s %(value).4f at step %(step)d.")
         name = TASK_TYPES[experiment.task_type].curves[0]
         sentence += " " + reached % {"metric": METRIC_TITLES[name], "value": best.metrics[name], "step": best.step}
     return sentence

@@ -108,7 +108,7 @@ def best_score(task: Task, evaluations: Sequence[Scores]) -> Figure:
 
 def better_than_baseline(task: Task) -> Figure:
     """Return by how much the result is better than without reading the texts."""
-    title = _("Better than the baseline by")
+    title = _("Ahead of the baseline")
     compared = baseline_difference(task.experiment.metrics)
     if compared is None:
         return Figure(title, NONE)

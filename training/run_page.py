@@ -30,7 +30,7 @@ from web.requests import parse_whole_number
 from . import curves, selectors
 from .base_models import LANGUAGE_NOTICE, find_language_mismatch
 from .copy_as import copies
-from .figures import average_usage, run_figures
+from .figures import NONE, average_usage, run_figures
 from .models import LogLine, Status, Task
 
 OVERVIEW = "overview"
@@ -88,6 +88,7 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
         "figures": run_figures(task, evaluations),
         "verdict": curves.verdict(task, evaluations),
         "diagnosis": diagnosis,
+        "can_search_labels": has_doubtful_labels(experiment, diagnosis),
         "note": selectors.note_for(task),
         "quarter": quarter,
         "announcement": announcement,
@@ -95,6 +96,12 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
         "manages": can_manage(request.user, task),
         **checkpoint_context(experiment, request.GET.get("checkpoint", "best")),
     }
+
+
+def has_doubtful_labels(experiment: Experiment, diagnosis: remedies.Diagnosis | None) -> bool:
+    """Return whether the data are the probable cause, and can be searched for wrong labels."""
+    version = experiment.version
+    return bool(diagnosis and diagnosis.cause == "data" and version and version.has_single_labels)
 
 
 def page_title(task: Task) -> str:
@@ -217,12 +224,19 @@ def config_context(request: SignedInRequest, task: Task) -> Context:
 
 
 def changed_settings(config: Mapping[str, Any]) -> list[Context]:
-    """Return the settings that are not the defaults of their task type: {name, value, default}."""
+    """Return the settings that are not the defaults of their task type: {name, value, default}.
+
+    Without what the head of the page shows.
+    """
     defaults = flatten_config(RunConfig.parse({"task": config.get("task", USUAL)}).model_dump(mode="json"))
     return [
-        {"name": name, "value": remedies.shown(value), "default": remedies.shown(defaults.get(name))}
+        {
+            "name": name,
+            "value": remedies.shown(value),
+            "default": NONE if defaults.get(name) is None else remedies.shown(defaults[name]),
+        }
         for name, value in flatten_config(config).items()
-        if name not in ("experiment_name", "task") and value != defaults.get(name)
+        if name not in ("experiment_name", "task", "data.dataset_name") and value != defaults.get(name)
     ]
 
 

@@ -397,7 +397,7 @@ def test_hidden_tab_does_not_poll_and_goes_on_when_it_is_seen_again(page: Page, 
     )
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if "heard=" in request.url else None)
-    page.wait_for_function("stopped >= 2")
+    page.wait_for_function("() => stopped >= 2")
     assert len(sent) <= 1  # one may have been on its way
     with page.expect_response("**heard=**"):
         page.evaluate("window.isSeen = true")

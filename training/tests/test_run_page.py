@@ -165,7 +165,7 @@ def test_run_that_did_not_learn_is_a_state_of_its_own_on_page_and_list(browser: 
 def test_cancelled_run_shows_its_best_score_so_far_on_page_and_list(browser: Client, task: Task) -> None:
     Task.objects.update(status=Status.CANCELLED, stage="training")
     page = browser.get(f"/runs/{task.pk}/")
-    assert figures(page)["Accuracy"] == "0.7000" and "Best so far: Accuracy 0.7 at step 20." in page.content.decode()
+    assert figures(page)["Accuracy"] == "0.7000" and "Best so far: Accuracy 0.7000 at step 20." in page.content.decode()
     assert page.context["state"].code == "cancelled"
     assert '<li data-state="cancelled">' in page.content.decode()
     listed = browser.get("/experiments/").content.decode()
@@ -176,7 +176,7 @@ def test_figures_of_a_finished_run_are_averages_and_peaks_that_the_list_has_too(
     finish(task)
     page = browser.get(f"/runs/{task.pk}/")
     shown = figures(page)
-    assert shown["Accuracy"] == "0.8000" and shown["Better than the baseline by"] == "30.0 points"
+    assert shown["Accuracy"] == "0.8000" and shown["Ahead of the baseline"] == "30.0 points"
     assert shown["Training time"] == "1 min 35 s" and shown["Total time"] == "1 min 48 s"
     assert shown["Peak memory"] == "884\N{NO-BREAK SPACE}MiB"
     usage = {figure.title: (figure.value, figure.note) for figure in page.context["usage"]}
