@@ -11,7 +11,7 @@ from experiments.curves import Scores, find_best
 from experiments.task_types import BASELINE_TITLES, METRIC_TITLES, TASK_TYPES, USUAL, baseline_difference
 from web.durations import span
 
-from .models import Task
+from .models import Point, Task
 
 NONE = "–"
 
@@ -32,15 +32,15 @@ def run_figures(task: Task, evaluations: Sequence[Scores]) -> list[Figure]:
 
 
 def live_figures(task: Task, evaluations: Sequence[Scores]) -> list[Figure]:
-    latest = task.points.filter(loss__isnull=False).last()
-    memory = Figure(_("Memory"), mebibytes(latest and latest.memory_mb))
-    if latest and latest.gpu_memory_mb is not None:
+    latest = task.points.filter(loss__isnull=False).last() or Point()
+    memory = Figure(_("Memory"), mebibytes(latest.memory_mb))
+    if latest.gpu_memory_mb is not None:
         memory = Figure(_("GPU memory"), mebibytes(latest.gpu_memory_mb))
     return [
-        Figure(_("Training loss"), decimal(latest and latest.loss), describe_loss(task)),
+        Figure(_("Training loss"), decimal(latest.loss), describe_loss(task)),
         best_score(task, evaluations),
         Figure(_("Tokens per second"), whole(task.tokens_per_second)),
-        Figure(_("CPU"), percent(latest and latest.cpu_percent)),
+        Figure(_("CPU"), percent(latest.cpu_percent)),
         memory,
         Figure(_("Attempt"), str(max(1, task.attempt))),
     ]
@@ -70,11 +70,11 @@ def result_figures(task: Task) -> list[Figure]:
 
 def figures_without_result(task: Task, evaluations: Sequence[Scores]) -> list[Figure]:
     """Return what is known of a run that was cancelled or has failed."""
-    latest = task.points.filter(loss__isnull=False).last()
+    latest = task.points.filter(loss__isnull=False).last() or Point()
     usage = average_usage(task)
     return [
         best_score(task, evaluations),
-        Figure(_("Training loss"), decimal(latest and latest.loss), describe_loss(task)),
+        Figure(_("Training loss"), decimal(latest.loss), describe_loss(task)),
         Figure(_("Steps"), _("%(step)d of %(total)d") % {"step": task.step, "total": task.total_steps}),
         total_time(task),
         *usage[:2],

@@ -56,6 +56,7 @@ def task(member: Any) -> Task:
 
 
 def finish(task: Task, metrics: dict[str, Any] = FINISHED) -> None:
+    assert task.started_at
     values = {"accuracy": metrics["eval"]["accuracy"], "macro_f1": 0.79, "score": metrics["eval"]["accuracy"]}
     learned = metrics.get("result", {}).get("learned")
     Experiment.objects.update(
@@ -66,7 +67,7 @@ def finish(task: Task, metrics: dict[str, Any] = FINISHED) -> None:
     )
 
 
-def poll(browser: Client, task: Task, **seen: object) -> Any:
+def poll(browser: Client, task: Task, **seen: str | int) -> Any:
     return browser.get(f"/runs/{task.pk}/", seen, headers={"HX-Request": "true"})
 
 
