@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint messages rehearse
+.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint lint-style lint-types messages rehearse
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -64,8 +64,11 @@ k8s-port-forward: ## Reach what runs in the cluster at http://localhost:8000
 bench: $(VENV)/installed-dev ## Time the engine beside the usual trainer, on the sample base model and a random bert-base
 	@$(BIN)/python bench/train.py
 	@$(BIN)/python bench/train.py --base bert-base --steps 5 --seeds 1
-lint: $(VENV)/installed-dev ## Format, lint, types, import layers
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy . && $(BIN)/lint-imports
+lint: lint-style lint-types ## Format, lint, types, import layers
+lint-style: $(VENV)/installed-dev
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
+lint-types: $(VENV)/installed-dev
+	@$(BIN)/mypy .
 messages: $(VENV)/installed-dev ## Update and compile the translations (needs Debian's gettext)
 	@$(MANAGE) makemessages --locale zh_Hant --add-location never --no-wrap --no-obsolete --ignore tests --ignore bench --ignore deploy --ignore client
 	@$(MANAGE) compilemessages --locale zh_Hant --ignore .venv
