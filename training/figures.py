@@ -7,8 +7,9 @@ from django.db.models import Avg, Max
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from engine.task_types import LOWER_IS_BETTER
 from experiments.curves import Scores, find_best
-from experiments.task_types import BASELINE_TITLES, METRIC_TITLES, TASK_TYPES, USUAL, baseline_difference
+from experiments.task_types import BASELINE_TITLES, COMPARED, METRIC_TITLES, TASK_TYPES, USUAL, baseline_difference
 from web.durations import span
 
 from .models import Point, Task
@@ -108,7 +109,8 @@ def best_score(task: Task, evaluations: Sequence[Scores]) -> Figure:
 
 def better_than_baseline(task: Task) -> Figure:
     """Return by how much the result is better than without reading the texts."""
-    title = _("Ahead of the baseline")
+    is_error = COMPARED[task.experiment.task_type][0] in LOWER_IS_BETTER
+    title = _("Below the baseline") if is_error else _("Above the baseline")
     compared = baseline_difference(task.experiment.metrics)
     if compared is None:
         return Figure(title, NONE)

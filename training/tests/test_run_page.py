@@ -177,7 +177,7 @@ def test_figures_of_a_finished_run_are_averages_and_peaks_that_the_list_has_too(
     finish(task)
     page = browser.get(f"/runs/{task.pk}/")
     shown = figures(page)
-    assert shown["Accuracy"] == "0.8000" and shown["Ahead of the baseline"] == "30.0 points"
+    assert shown["Accuracy"] == "0.8000" and shown["Above the baseline"] == "30.0 points"
     assert shown["Training time"] == "1 min 35 s" and shown["Total time"] == "1 min 48 s"
     assert shown["Peak memory"] == "884\N{NO-BREAK SPACE}MiB"
     usage = {figure.title: (figure.value, figure.note) for figure in page.context["usage"]}
@@ -245,3 +245,15 @@ def test_reader_sees_every_tab_but_no_action(client: Client, task: Task, viewer:
     for action in ('id="register"', 'id="again"', 'id="cancel"', 'id="resume"', "Delete mine"):
         assert action not in pages
     assert 'id="try"' in pages
+
+
+def test_error_of_a_run_on_scores_is_below_its_baseline(browser: Client, task: Task) -> None:
+    metrics = FINISHED | {
+        "task": "regression",
+        "eval": {"mae": 0.4, "rmse": 0.5, "r2": 0.8, "loss": 0.2, "intervals": {"mae": [0.35, 0.46]}},
+        "baseline": {"mean_mae": 1.2},
+    }
+    finish(task)
+    Experiment.objects.update(metrics=metrics, task_type="regression", accuracy=None)
+    shown = figures(browser.get(f"/runs/{task.pk}/"))
+    assert shown["R²"] == "0.8000" and shown["Below the baseline"] == "0.800"
