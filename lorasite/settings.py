@@ -232,13 +232,18 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = env.static_root or DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = True
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "lorasite.static_files.HashedStaticFilesStorage"},
+}
+WHITENOISE_KEEP_ONLY_HASHED_FILES = True
+WHITENOISE_USE_FINDERS = True  # for plain names: of bookmarks, and where nothing was collected
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_BODY_LIMIT = 4 * 1024 * 1024
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
 for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
 # Bytes reserved for a full disk. SQLite's write-ahead log takes 4 MiB before it restarts, and more during a long read.
 DISK_RESERVE = 16 * 2**20
