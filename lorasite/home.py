@@ -1,8 +1,9 @@
-"""The home page: runs in progress and the results of the last ones."""
+"""The home page, and the badge of the runs in progress that every page has."""
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.views.decorators.http import require_GET
 
 from accounts.http import SignedInRequest
 from datasets_app.selectors import datasets_for
@@ -19,3 +20,10 @@ def home(request: SignedInRequest) -> HttpResponse:
         "has_data": datasets_for(request.user).exists(),
     }
     return render(request, "home.html", context)
+
+
+@login_required
+@require_GET
+def running(request: SignedInRequest) -> HttpResponse:
+    """The badge of the sidebar, which is polled."""
+    return render(request, "parts/running.html")
