@@ -1,4 +1,4 @@
-"""The frame around every page: navigation, and the badge of running runs."""
+"""The frame around every page: navigation, the badge of running runs, and the same around the Django admin."""
 
 import re
 from typing import Any
@@ -101,3 +101,15 @@ def test_part_of_a_page_does_not_pay_for_the_frame(client: Any, member: Any) -> 
         part = client.get(f"/runs/{task.pk}/", headers={"HX-Request": "true"})
     assert b"sidebar" not in part.content
     assert not [query["sql"] for query in queries if "IN ('PENDING', 'STARTED')" in query["sql"]]
+
+
+def test_admin_console_has_landmarks_a_way_back_and_iso_dates(client: Any, admin: Any, member: Any) -> None:
+    client.force_login(admin)
+    for language in ("en", "zh-hant"):
+        page = client.get("/admin/accounts/user/", headers={"Accept-Language": language}).content.decode()
+        assert page.count("<main") == page.count("</main>") == 1
+        assert re.search(r'<a href="/"[^>]*>← ', page)
+        client.get("/admin/")
+    User.objects.filter(pk=member.pk).update(last_login="2026-11-26T15:04:00Z")
+    page = client.get(f"/admin/accounts/user/{member.pk}/change/", headers={"Accept-Language": "en"}).content.decode()
+    assert "p.m." not in page
