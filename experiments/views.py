@@ -60,7 +60,7 @@ def comparison(request: SignedInRequest) -> HttpResponse:
         "labels": compare.label_rows(experiments),
         "settings": compare.setting_rows(experiments, everything=everything),
         "everything": everything,
-        "chart": curves.comparison_chart(experiments),
+        "charts": curves.comparison_charts(experiments),
     }
     return render(request, "experiments/compare.html", context)
 

@@ -15,7 +15,9 @@ def test_comparison_marks_the_best_and_shows_what_differs(browser, member):
     assert best["Accuracy"] == [True, False] and best["Seconds"] == [False, True] and best["Macro F1"] == [False, False]
     assert page.context["settings"] == [{"title": "lora.r", "values": [8, 4]}]
     assert len(browser.get("/experiments/compare?name=slow&name=fast&all=1").context["settings"]) == 2
-    assert page.context["chart"]["labels"] == [1, 2] and len(page.context["chart"]["series"]) == 2
+    losses, scores = page.context["charts"]
+    assert [(curve["label"], curve["hue"]) for curve in losses["series"]] == [("slow", 0), ("fast", 1)]
+    assert losses["series"][0]["values"] == [0.9, 0.5] and scores["series"][1]["values"] == [0.8]
 
 
 def test_comparison_of_one_or_of_the_invisible_is_refused(browser, member, stranger):
