@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from web.charts import MOST_POINTS, Curve, Track, curve_chart, thin_points
 
+from .evaluation_sets import share_evaluation_rows
 from .models import Experiment
 from .task_types import BASELINE_TITLES, METRIC_TITLES, TASK_TYPES, USUAL, task_type_of
 
@@ -299,18 +300,27 @@ def compare_scores(experiments: list[Experiment], scores: list[list[Scores]]) ->
     }
     if not best:
         return None
+    if not share_evaluation_rows(experiments):
+        sentence = _("The runs were evaluated on different rows, so their scores cannot be compared.")
+    else:
+        sentence = best_of_runs_sentence(task_type, best)
+    tracks, curves = overlay(experiments, scores, f"eval_{name}", lambda point: point.metrics.get(name))
+    title = str(METRIC_TITLES[name])
+    return curve_chart(title, sentence, tracks, curves, y_label=title, key="metrics")
+
+
+def best_of_runs_sentence(task_type: str, best: Mapping[str, Scores]) -> str:
+    """Return the sentence about the best of several runs; `best` holds the best evaluation of each by its name."""
+    name = TASK_TYPES[task_type].curves[0]
     choose = min if TASK_TYPES[task_type].is_error else max
     winner = choose(best, key=lambda each: best[each].metrics[name])
     sentence = _("%(metric)s on held-out rows was best in %(name)s: %(score).4g at step %(step)d.")
-    sentence %= {
+    return sentence % {
         "metric": METRIC_TITLES[name],
         "name": winner,
         "score": best[winner].metrics[name],
         "step": best[winner].step,
     }
-    tracks, curves = overlay(experiments, scores, f"eval_{name}", lambda point: point.metrics.get(name))
-    title = str(METRIC_TITLES[name])
-    return curve_chart(title, sentence, tracks, curves, y_label=title, key="metrics")
 
 
 def overlay(
