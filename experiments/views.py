@@ -15,6 +15,7 @@ from engine.task_types import LOWER_IS_BETTER
 from web.errors import NotFoundError
 
 from . import columns, compare, curves, remedies, results, selectors, services
+from .evaluation_sets import share_evaluation_rows
 from .registry.card import metrics_at
 from .registry.files import checkpoints
 from .registry.selectors import models_for
@@ -41,7 +42,7 @@ def index(request: SignedInRequest) -> HttpResponse:
         "columns": columns.COLUMNS,
         "shown": shown,
         "heads": columns.column_heads(shown, query["sort"]),
-        "lines": columns.table_lines(page, shown),
+        "lines": columns.table_lines(page, shown, query["sort"]),
     }
     return render(request, "experiments/list.html", context | selectors.choices(request.user))
 
@@ -60,7 +61,8 @@ def comparison(request: SignedInRequest) -> HttpResponse:
         "labels": compare.label_rows(experiments),
         "settings": compare.setting_rows(experiments, everything=everything),
         "everything": everything,
-        "chart": curves.comparison_chart(experiments),
+        "comparable": share_evaluation_rows(experiments),
+        "charts": curves.comparison_charts(experiments),
     }
     return render(request, "experiments/compare.html", context)
 

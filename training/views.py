@@ -1,11 +1,13 @@
 """Pages: start a run, watch it, cancel and resume it."""
 
+from io import StringIO
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
@@ -22,7 +24,7 @@ from experiments.task_types import TASK_TYPES, key_figures
 from web.errors import LorasiteError
 from web.throttles import count_request
 
-from . import curves, estimates, presets, selectors, services
+from . import curve_csv, curves, estimates, presets, selectors, services
 from .base_models import LANGUAGE_NOTICE, LanguageMismatch, default_base_model, find_language_mismatch
 from .copy_as import copies
 from .forms import RunForm
@@ -37,7 +39,7 @@ LOG_TAIL = 12  # lines
 def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
     task = selectors.task_for(request.user, task_id)
-    points = list(task.points.all())
+    points = selectors.points_to_draw(task)
     mismatch = None
     if any(notice["code"] == LANGUAGE_NOTICE for notice in task.notices):
         mismatch = find_language_mismatch(task.experiment.version, task.experiment.base_model)
@@ -47,7 +49,7 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         "task": task,
         "experiment": task.experiment,
         "steps": curves.stepper(task),
-        "charts": curves.charts(task.experiment.task_type, points),
+        "charts": curves.charts(task.experiment.task_type, points, task),
         "figures": key_figures(task.experiment.metrics) if task.experiment.is_ready else [],
         "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
         "verdict": curves.verdict(task, points),
@@ -281,3 +283,14 @@ def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
 def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     services.resume(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
     return redirect("training:run", task_id)
+
+
+@login_required
+@require_GET
+def curves_csv(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    """All points of a run's curves as a CSV file; a chart reads it, too, when somebody zooms into a long run."""
+    task = selectors.task_for(request.user, task_id)
+    file = StringIO()
+    curve_csv.write_points(task, file)
+    name = content_disposition_header(True, f"{task.experiment.name}-curves.csv")
+    return HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8", headers={"Content-Disposition": name})
