@@ -52,7 +52,7 @@ def test_changed_guess_is_shown_before_anything_is_stored(browser):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"name": "../up"}, "starts with a letter"),
+        ({"name": "../up"}, "A name cannot contain “/”."),
         ({"kind": "scores"}, "No row has both"),
         ({"name": ""}, "required"),
     ],
