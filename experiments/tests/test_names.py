@@ -12,6 +12,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
+from audit.selectors import search as search_audit_log
 from datasets_app import services as datasets
 from datasets_app.models import Dataset
 from datasets_app.selectors import version_for
@@ -140,6 +141,7 @@ def test_name_is_stored_composed(api, member, good_csv_file):
     assert (answer.status_code, answer.json()["name"]) == (201, "고객문의")
     assert answer.json()["report_url"].endswith("/datasets/%EA%B3%A0%EA%B0%9D%EB%AC%B8%EC%9D%98/")
     assert Dataset.objects.get().name == "고객문의"
+    assert search_audit_log({"q": decompose("고객")}).get().object_id == "고객문의@1"
 
 
 def test_refusal_names_the_character_and_offers_a_name(api, member, good_csv_file):
