@@ -39,13 +39,15 @@ START = gettext_noop("A name starts with a letter or a digit.")
 DOTS = gettext_noop("A name has no two dots in a row and does not end with a dot.")
 MARKS = gettext_noop("A letter of a name has at most %(marks)s marks.")
 NEAREST = gettext_noop("“%(name)s” can be used.")
+QUOTED = gettext_noop("“%(character)s”")
 
 
 class NameProblem(NamedTuple):
-    """Why a name is refused: a sentence in English, and what to fill in."""
+    """Why a name is refused: a sentence in English, the numbers to fill in, and the character at fault if one is."""
 
     message: str
-    facts: dict[str, str | int]
+    numbers: dict[str, int] = {}
+    character: str = ""
 
 
 def normalise_name(name: str) -> str:
@@ -64,7 +66,8 @@ def explain_refusal(name: str, translate: Callable[[str], str] = str) -> str:
     problem = find_problem(name)
     if problem is None:
         return ""
-    sentences = [translate(problem.message) % problem.facts]
+    character = describe_character(problem.character, translate) if problem.character else ""
+    sentences = [translate(problem.message) % {**problem.numbers, "character": character}]
     if nearest := nearest_name(name):
         sentences.append(translate(NEAREST) % {"name": nearest})
     return " ".join(sentences)
@@ -74,18 +77,18 @@ def find_problem(name: str) -> NameProblem | None:
     """Return why a new experiment, dataset or registered model may not have this name, as far as its characters go."""
     name = normalise_name(name)
     if not name:
-        return NameProblem(EMPTY, {})
+        return NameProblem(EMPTY)
     if len(name) > LONGEST_NAME or len(name.encode("utf-8", "surrogatepass")) > LARGEST_NAME:
         return NameProblem(TOO_LONG, {"characters": LONGEST_NAME, "bytes": LARGEST_NAME})
     for character in name:
         if character == " ":
-            return NameProblem(SPACE, {})
+            return NameProblem(SPACE)
         if not is_allowed(character):
-            return NameProblem(CHARACTER, {"character": describe_character(character)})
+            return NameProblem(CHARACTER, character=character)
     if unicodedata.category(name[0])[0] not in "LN":
-        return NameProblem(START, {})
+        return NameProblem(START)
     if ".." in name or name.endswith("."):  # they lead out of folders, and Windows drops the last one
-        return NameProblem(DOTS, {})
+        return NameProblem(DOTS)
     if limit_marks(name) != name:
         return NameProblem(MARKS, {"marks": MOST_MARKS})
     return None
@@ -102,11 +105,11 @@ def is_of_words(character: str) -> bool:
     return (category[0] in "LN" or category in ("Mn", "Mc")) and not INVISIBLE.match(character)
 
 
-def describe_character(character: str) -> str:
+def describe_character(character: str, translate: Callable[[str], str]) -> str:
     """Return a character in quotation marks, or its number and its name in Unicode if it cannot be seen."""
     if unicodedata.category(character)[0] in "CMZ" or INVISIBLE.match(character):
         return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
-    return f"“{character}”"
+    return translate(QUOTED) % {"character": character}
 
 
 def limit_marks(name: str) -> str:
