@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from datasets_app.reading.options import LONGEST_DELIMITER
 from datasets_app.versions.reading_report import reading_report
+from web.name_fields import NameSerializerField
 from web.requests import parse_whole_number
 from work.models import Status
 
@@ -21,7 +22,7 @@ class _Counts(serializers.DictField):
 
 
 class UploadSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField(max_length=80)
+    name = NameSerializerField(help_text="Of a new dataset, or of one that you manage: its next version.")
     file = serializers.FileField(allow_empty_file=True, required=False)
     hub = serializers.CharField(
         required=False, max_length=150, help_text="Id of a data set of the hub, in place of a file."

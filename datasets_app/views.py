@@ -11,6 +11,7 @@ from django.core.paginator import Paginator
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
@@ -147,9 +148,9 @@ def broken(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     lines = selectors.broken_lines(version)
-    response = HttpResponse(lines, content_type="text/plain; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
-    return response
+    filename = f"{dataset.name}-{version.number}-broken-lines.txt"
+    headers = {"Content-Disposition": content_disposition_header(True, filename)}
+    return HttpResponse(lines, content_type="text/plain; charset=utf-8", headers=headers)
 
 
 @login_required
