@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
 from django.utils.decorators import method_decorator
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
@@ -168,5 +169,7 @@ def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     recipient_name = str(recipients[0]) if len(recipients) == 1 else _("everyone")
     messages.success(request, sharing.LEVELS[level] % {"name": recipient_name})
     # Whoever gave the object away may not see its page any more.
-    is_visible = visible(request.user, type(obj)._default_manager.filter(pk=obj.pk)).exists()
-    return redirect(obj if is_visible else "home")
+    if not visible(request.user, type(obj)._default_manager.filter(pk=obj.pk)).exists():
+        return redirect("home")
+    page = request.POST.get("page", "")  # with the tab that has the form
+    return redirect(page if url_has_allowed_host_and_scheme(page, allowed_hosts=None) else obj)

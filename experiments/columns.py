@@ -1,6 +1,6 @@
 """The columns of the experiment list: what each shows, how it is sorted, and which of its values is best."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -42,18 +42,11 @@ COLUMNS = (
     Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4),
     Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4),
     Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0, of_machine=True),
-    Column("duration", _("Seconds"), "runtime_s", min, digits=0, of_machine=True),
+    Column("duration", _("Training time (s)"), "runtime_s", min, digits=0, of_machine=True),
     Column("created", _("Created"), "created_at", newest_first=True),
 )
 DEFAULT = ("status", "dataset", "task_type", "score", "macro_f1", "duration", "created")
 SORTABLE = {column.key: column.field for column in (NAME, *COLUMNS)}
-BADGES = {  # data-status of a run's badge
-    "PENDING": "queued",
-    "STARTED": "running",
-    "SUCCESS": "success",
-    "FAILURE": "failed",
-    "CANCELLED": "cancelled",
-}
 MEASURED = tuple(column for column in COLUMNS if column.best)
 
 
@@ -73,7 +66,12 @@ def column_heads(shown: list[Column], sort: str) -> list[dict[str, Any]]:
     return heads
 
 
-def table_lines(experiments: Iterable[Experiment], shown: list[Column], sort: str = "") -> list[dict[str, Any]]:
+def table_lines(
+    experiments: Iterable[Experiment],
+    shown: list[Column],
+    sort: str = "",
+    scores_so_far: Mapping[int, float] | None = None,
+) -> list[dict[str, Any]]:
     """Return a line per experiment with a cell per column, the best of each column marked.
 
     The best is that of these lines only: over 100,000 rows it would take longer than the rest of the page.
@@ -83,7 +81,7 @@ def table_lines(experiments: Iterable[Experiment], shown: list[Column], sort: st
     return [
         {
             "experiment": experiment,
-            "badge": BADGES[experiment.task.status],
+            "score_so_far": (scores_so_far or {}).get(experiment.pk),
             "cells": [cells[i] for cells in cells_by_column],
         }
         for i, experiment in enumerate(experiments)

@@ -18,6 +18,7 @@ from work import paths
 from work.models import PREPARING, QUEUED, Status, Work
 
 from .export_messages import MESSAGES
+from .states import State, state_of
 from .task_types import METRIC_TITLES, TASK_TYPES, USUAL
 
 
@@ -89,6 +90,10 @@ class Experiment(ScoreNames, models.Model):
     @property
     def labels(self) -> list[str]:
         return list(self.metrics.get("labels", []))
+
+    @property
+    def state(self) -> State:
+        return state_of(self.task.status, self.learned)
 
 
 class RegisteredModel(ScoreNames, models.Model):

@@ -1,6 +1,7 @@
 """Queries: which experiments there are, and which files they have left."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,9 @@ from engine.names import name_key, normalise_name, shorten_name
 from web.errors import InvalidError, NotFoundError
 
 from .columns import COLUMNS, DEFAULT, SORTABLE, Column
+from .curves import Scores, find_best
 from .models import Experiment
+from .task_types import TASK_TYPES
 
 FILTERS = ("q", "status", "learned", "dataset", "base_model", "owner", "sort")  # what search() takes
 
@@ -156,3 +159,20 @@ def files(experiment: Experiment) -> list[dict[str, Any]]:
         with suppress(FileNotFoundError):  # a run in progress drops its older checkpoints
             entries.append({"path": path.as_posix(), "size": file.stat().st_size})
     return entries
+
+
+def scores_so_far(experiments: Iterable[Experiment]) -> dict[int, float]:
+    """Return the score at the best evaluation of each run that has left no result, by the key of its experiment."""
+    without_result = {experiment.pk: experiment for experiment in experiments if not experiment.is_ready}
+    # The points belong to training, which imports this app, so they are found by the names of the relations.
+    points = Experiment.objects.filter(pk__in=without_result, task__points__eval_loss__isnull=False).order_by()
+    evaluations: dict[int, list[Scores]] = defaultdict(list)
+    for key, step, accuracy, scores in points.values_list(
+        "pk", "task__points__step", "task__points__accuracy", "task__points__scores"
+    ):
+        metrics = scores or {"accuracy": accuracy}  # older rows have no scores
+        if TASK_TYPES[without_result[key].task_type].curves[0] in metrics:
+            evaluations[key].append(Scores(step, metrics))
+    best = {key: find_best(without_result[key].task_type, scores) for key, scores in evaluations.items()}
+    reached = {key: scores.metrics.get(without_result[key].score_name) for key, scores in best.items()}
+    return {key: score for key, score in reached.items() if score is not None}

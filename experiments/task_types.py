@@ -117,3 +117,31 @@ def baseline_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the scores of the simple models that the run was compared with, as `key_figures` does."""
     baseline = metrics.get("baseline", {})
     return [{"title": title, "value": baseline[name]} for name, title in BASELINE_TITLES.items() if name in baseline]
+
+
+class Comparison(NamedTuple):
+    """A result beside that of a model that does not read the texts."""
+
+    name: str  # of the baseline, in BASELINE_TITLES
+    baseline: float
+    difference: float  # above 0 if the result is better
+
+
+# The metric of each task type that is compared, and the baseline that does not read the texts.
+COMPARED = {
+    "sequence_classification": ("accuracy", "majority_accuracy"),
+    "multi_label_classification": ("micro_f1", "majority_micro_f1"),
+    "regression": ("mae", "mean_mae"),
+    "token_classification": ("entity_f1", "constant_entity_f1"),
+}
+
+
+def baseline_difference(metrics: Mapping[str, Any]) -> Comparison | None:
+    """Return how far a result is above its baseline; None if one of them was not measured."""
+    metric, name = COMPARED[task_type_of(metrics)]
+    value = metrics.get("eval", {}).get(metric)
+    baseline = metrics.get("baseline", {}).get(name)
+    if value is None or baseline is None:
+        return None
+    difference = baseline - value if metric in LOWER_IS_BETTER else value - baseline
+    return Comparison(name, baseline, difference)

@@ -1,28 +1,19 @@
-"""Pages: find an experiment, compare several, and judge the result of one."""
+"""Pages: find an experiment, compare several, download and delete one. Its own page is that of its run."""
 
-import yaml
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
-from accounts.permissions import can_manage
-from engine.task_types import LOWER_IS_BETTER
-from web.errors import NotFoundError
 
-from . import columns, compare, curves, remedies, results, selectors, services
+from . import columns, compare, curves, selectors, services
 from .evaluation_sets import share_evaluation_rows
-from .registry.card import metrics_at
-from .registry.files import checkpoints
-from .registry.selectors import models_for
-from .result_charts import describe_calibration, scores_chart
-from .selectors import experiments_named, files, get_experiment
-from .task_types import baseline_figures, key_figures, task_type_of
-from .verdicts import describe_scores, verdict
+from .selectors import experiments_named, get_experiment
 
 PER_PAGE = 50
 
@@ -42,7 +33,7 @@ def index(request: SignedInRequest) -> HttpResponse:
         "columns": columns.COLUMNS,
         "shown": shown,
         "heads": columns.column_heads(shown, query["sort"]),
-        "lines": columns.table_lines(page, shown, query["sort"]),
+        "lines": columns.table_lines(page, shown, query["sort"], selectors.scores_so_far(page)),
     }
     return render(request, "experiments/list.html", context | selectors.choices(request.user))
 
@@ -70,48 +61,10 @@ def comparison(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_GET
 def detail(request: SignedInRequest, name: str) -> HttpResponse:
-    """The result of one experiment; with `checkpoint`, also the scores of another checkpoint than the best."""
+    """Redirect an address of earlier releases to the page of the run, with its query."""
     experiment = get_experiment(request.user, name)
-    available = checkpoints(experiment)
-    chosen = request.GET.get("checkpoint", "best")
-    if chosen not in ("best", *available):
-        raise NotFoundError(_("This experiment has not kept this checkpoint."))
-    adapter = "artifacts/final_model"
-    scores = ""
-    if chosen != "best":
-        adapter = available[chosen]["path"]
-        scores = describe_scores(metrics_at(experiment, chosen))
-    metrics = experiment.metrics
-    evaluation = metrics.get("eval", {})
-    context = {
-        "experiment": experiment,
-        "checkpoints": available,
-        "chosen": chosen,
-        "at": scores,
-        "models": models_for(request.user).filter(versions__experiment=experiment).distinct(),
-        "eval": evaluation,
-        "figures": key_figures(metrics),
-        "test_figures": key_figures({**metrics, "eval": metrics["test"]})[:1] if metrics.get("test") else [],
-        "baselines": baseline_figures(metrics),
-        "lower_is_better": experiment.config.get("training", {}).get("metric_for_best_model") in LOWER_IS_BETTER,
-        "result_template": f"experiments/results/{task_type_of(metrics)}.html",
-        "labels": results.label_rows(metrics),
-        "scores_chart": scores_chart(metrics),
-        "calibration": describe_calibration(metrics),
-        "verdict": verdict(metrics),
-        "diagnosis": remedies.diagnose(metrics, experiment.config),
-        "notices": results.notices(metrics),
-        "skipped": results.skipped_sentences(metrics.get("data", {})),
-        "charts": curves.run_charts(experiment),
-        "matrix": results.matrix_rows(experiment.labels, evaluation.get("confusion_matrix", [])),
-        "confusions": results.top_confusions(experiment.labels, evaluation.get("confusion_matrix", [])),
-        "worst": results.worst_rows(metrics),
-        "code": results.plain_peft(experiment, adapter),
-        "files": files(experiment),
-        "config": yaml.safe_dump(experiment.config, sort_keys=False, allow_unicode=True),
-        "manages": can_manage(request.user, experiment),
-    }
-    return render(request, "experiments/detail.html", context)
+    query = request.GET.urlencode()
+    return redirect(reverse("training:run", args=[experiment.task.pk]) + (f"?{query}" if query else ""))
 
 
 @login_required

@@ -1,5 +1,6 @@
 """What the run page draws and says: stages, charts, and sentences about them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -22,11 +23,11 @@ from .models import ENDED, Point, Stage, Status, Task
 
 
 def stepper(task: Task) -> list[dict[str, str]]:
-    """Return the stages in order, each with the state done, current, todo or failed."""
+    """Return the stages in order, each with the state done, current, todo, failed or cancelled."""
     current = Stage.values.index(task.stage)
     states = ["done" if i < current else "todo" for i in range(len(Stage))]
     if task.status in (Status.FAILURE, Status.CANCELLED):
-        states[current] = "failed"
+        states[current] = "cancelled" if task.status == Status.CANCELLED else "failed"
     else:
         states[current] = "done" if task.status == Status.SUCCESS else "current"
     return [{"name": str(stage.label), "state": state} for stage, state in zip(Stage, states, strict=True)]
@@ -130,45 +131,54 @@ def evaluations_of(task_type: str, points: list[Point]) -> list[Scores]:
     ]
 
 
-def verdict(task: Task, points: list[Point]) -> str:
-    """Return how far the best evaluation is above the majority-class baseline, and whether it still improves."""
-    if remedies.diagnose(task.experiment.metrics, task.experiment.config):
-        return verdicts.verdict(task.experiment.metrics)  # as on the page of the results
-    if task.experiment.task_type != USUAL:
-        evaluations = evaluations_of(task.experiment.task_type, points)
-        return verdicts.verdict(task.experiment.metrics) or describe_progress(task, evaluations)
-    version = task.experiment.version
-    accuracies = [p.accuracy for p in points if p.accuracy is not None]
-    if not accuracies or version is None:
-        return ""
-    best = max(accuracies)
-    margin = 100 * (best - max(version.labels.values()) / version.rows)
-    if margin <= 0:  # the verdict of a finished run also says whether it finds the other labels
-        return verdicts.verdict(task.experiment.metrics) or _("Not better than the majority-class baseline.")
-    if task.status != Status.STARTED or len(accuracies) == 1:
-        sentence = _("%(points).0f points above the majority-class baseline.")
-    elif accuracies[-1] >= best:
-        sentence = _("%(points).0f points above the majority-class baseline, still improving.")
+def verdict(task: Task, evaluations: Sequence[Scores]) -> str:
+    """Return in a sentence what has come of the run, or what has come of it so far."""
+    experiment = task.experiment
+    if task.status == Status.SUCCESS:
+        return verdicts.verdict(experiment.metrics) or _("The run is done.")
+    if task.status == Status.PENDING:
+        return _("This run is queued, so there are no results yet.")
+    if task.status == Status.STARTED:
+        return describe_progress(task, evaluations) or _(
+            "This run is in progress. Its score appears here once evaluated."
+        )
+    if task.status == Status.CANCELLED:
+        sentence = _("This run was cancelled before it ended, so it left no model.")
     else:
-        sentence = _("%(points).0f points above the majority-class baseline, no longer improving.")
-    return sentence % {"points": margin}
+        sentence = _("This run failed, so it left no model.")
+    if evaluations:
+        best = find_best(experiment.task_type, evaluations)
+        reached = _("Best so far: %(metric)s %(value).4f at step %(step)d.")
+        name = TASK_TYPES[experiment.task_type].curves[0]
+        sentence += " " + reached % {"metric": METRIC_TITLES[name], "value": best.metrics[name], "step": best.step}
+    return sentence
 
 
-def describe_progress(task: Task, evaluations: list[Scores]) -> str:
-    """Return the score of the latest evaluation of a run in progress, and whether it still improves."""
+def describe_progress(task: Task, evaluations: Sequence[Scores]) -> str:
+    """Return how far a run in progress is above its baseline, and whether it still improves; empty if not evaluated yet."""
     if not evaluations:
         return ""
-    facts = TASK_TYPES[task.experiment.task_type]
-    name = facts.curves[0]
-    sentence = _("%(metric)s: %(value).4g.")
-    if task.status == Status.STARTED and len(evaluations) > 1:
-        is_best = find_best(task.experiment.task_type, evaluations) == evaluations[-1]
-        sentence = (
-            _("%(metric)s: %(value).4g, still improving.")
-            if is_best
-            else _("%(metric)s: %(value).4g, no longer improving.")
-        )
-    return sentence % {"metric": METRIC_TITLES[name], "value": evaluations[-1].metrics[name]}
+    experiment = task.experiment
+    best = find_best(experiment.task_type, evaluations)
+    name = TASK_TYPES[experiment.task_type].curves[0]
+    if experiment.task_type == USUAL and experiment.version:
+        # Of all rows: those that are held out are known when the run ends.
+        majority = max(experiment.version.labels.values()) / experiment.version.rows
+        margin = 100 * (best.metrics[name] - majority)
+        if margin <= 0:
+            return _("Not better than the majority-class baseline.")
+        sentence = _("%(points).0f points above the majority-class baseline.")
+        improving = _("%(points).0f points above the majority-class baseline, still improving.")
+        stalled = _("%(points).0f points above the majority-class baseline, no longer improving.")
+        facts: dict[str, object] = {"points": margin}
+    else:
+        sentence = _("%(metric)s: %(value).4g.")
+        improving = _("%(metric)s: %(value).4g, still improving.")
+        stalled = _("%(metric)s: %(value).4g, no longer improving.")
+        facts = {"metric": METRIC_TITLES[name], "value": evaluations[-1].metrics[name]}
+    if len(evaluations) > 1:
+        sentence = improving if evaluations[-1].metrics[name] == best.metrics[name] else stalled
+    return sentence % facts
 
 
 def announcement(task: Task, quarter_on_page: str) -> tuple[int, str]:

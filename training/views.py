@@ -1,77 +1,30 @@
-"""Pages: start a run, watch it, cancel and resume it."""
+"""Pages: the form that starts a run."""
 
-from io import StringIO
 from typing import Any
-from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
-from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
-from django.views.decorators.vary import vary_on_headers
-from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
-from accounts.permissions import can_manage, require_creator
+from accounts.permissions import require_creator
 from datasets_app.selectors import datasets_for
 from engine.config import DataSection, RunConfig
 from experiments import remedies
 from experiments.selectors import free_name, get_experiment
-from experiments.task_types import TASK_TYPES, key_figures
+from experiments.task_types import TASK_TYPES
 from web.errors import LorasiteError
 from web.throttles import count_request
 
-from . import curve_csv, curves, estimates, presets, selectors, services
-from .base_models import LANGUAGE_NOTICE, LanguageMismatch, default_base_model, find_language_mismatch
+from . import estimates, presets, selectors, services
+from .base_models import LanguageMismatch, default_base_model, find_language_mismatch
 from .copy_as import copies
 from .forms import RunForm
 from .hub_search import find_base_models
 from .models import Task
-
-LOG_TAIL = 12  # lines
-
-
-@login_required
-@vary_on_headers("HX-Request")
-def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
-    """Show one run live: the whole page, or for a poll the part that changes. Status 286 ends the polling."""
-    task = selectors.task_for(request.user, task_id)
-    points = selectors.points_to_draw(task)
-    mismatch = None
-    if any(notice["code"] == LANGUAGE_NOTICE for notice in task.notices):
-        mismatch = find_language_mismatch(task.experiment.version, task.experiment.base_model)
-    quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
-    diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
-    context = {
-        "task": task,
-        "experiment": task.experiment,
-        "steps": curves.stepper(task),
-        "charts": curves.charts(task.experiment.task_type, points, task),
-        "figures": key_figures(task.experiment.metrics) if task.experiment.is_ready else [],
-        "latest": next((p for p in reversed(points) if p.cpu_percent is not None), None),
-        "verdict": curves.verdict(task, points),
-        "diagnosis": diagnosis,
-        # Notices are stored in English; the mismatch, and the diagnosis of a run that did not learn, are in the reader's language.
-        "notices": [
-            mismatch.as_notice() if mismatch and notice["code"] == LANGUAGE_NOTICE else notice
-            for notice in task.notices
-            if not diagnosis or notice["code"] != "not_learned"
-        ],
-        "log": task.log.order_by("-pk")[:LOG_TAIL],
-        "note": selectors.note_for(task),
-        "quarter": quarter,
-        "announcement": announcement,
-        "manages": can_manage(request.user, task),
-        "polled": bool(request.htmx),
-    }
-    if request.htmx:
-        status = HTMX_STOP_POLLING if task.finished else 200
-        return render(request, "training/run.html#progress", context, status=status)
-    context["copies"] = copies(request, task.experiment.config)
-    return render(request, "training/run.html", context)
 
 
 @login_required
@@ -269,28 +222,3 @@ def again(request: SignedInRequest) -> HttpResponse:
             user=request.user, config=config, idempotency_key=f"{key}-{config.experiment_name}"
         )
     return redirect("training:run", task.pk)
-
-
-@login_required
-@require_POST
-def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
-    services.cancel(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
-    return redirect("training:run", task_id)
-
-
-@login_required
-@require_POST
-def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
-    services.resume(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
-    return redirect("training:run", task_id)
-
-
-@login_required
-@require_GET
-def curves_csv(request: SignedInRequest, task_id: UUID) -> HttpResponse:
-    """All points of a run's curves as a CSV file; a chart reads it, too, when somebody zooms into a long run."""
-    task = selectors.task_for(request.user, task_id)
-    file = StringIO()
-    curve_csv.write_points(task, file)
-    name = content_disposition_header(True, f"{task.experiment.name}-curves.csv")
-    return HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8", headers={"Content-Disposition": name})

@@ -143,7 +143,7 @@ def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, s
 def test_reader_sees_the_list_but_no_form(client: Any, owned: Belongings, member: User, stranger: User) -> None:
     sharing.set_access(user=member, obj=owned.experiment, to=stranger, level="view")
     client.force_login(stranger)
-    page = client.get("/experiments/mine/").content.decode()
+    page = client.get("/experiments/mine/?tab=access", follow=True).content.decode()
     assert "Shared with this person" in page and 'name="access"' not in page
 
 

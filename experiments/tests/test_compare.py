@@ -13,7 +13,9 @@ def test_comparison_marks_the_best_and_shows_what_differs(browser, member):
     page = browser.get("/experiments/compare?name=slow&name=fast")
     best = {str(line["column"].title): [cell["best"] for cell in line["cells"]] for line in page.context["measures"]}
     assert (
-        best["Accuracy"] == [True, False] and best["Seconds"] == [False, False] and best["Macro F1"] == [False, False]
+        best["Accuracy"] == [True, False]
+        and best["Training time (s)"] == [False, False]
+        and best["Macro F1"] == [False, False]
     )
     assert page.context["settings"] == [{"title": "lora.r", "values": [8, 4]}]
     assert len(browser.get("/experiments/compare?name=slow&name=fast&all=1").context["settings"]) == 2

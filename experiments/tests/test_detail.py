@@ -21,11 +21,12 @@ pytestmark = pytest.mark.django_db
 
 
 def test_detail_says_what_was_reached_beside_the_baselines(browser, finished):
-    page = browser.get("/experiments/mine-too/")
+    page = browser.get("/experiments/mine-too/", follow=True)
     content = page.content.decode()
     assert "Right in 80.0 %" in content and "50.0 %" in content and "70.0 %" in content
     assert [chart["id"] for chart in page.context["charts"]] == ["loss", "metrics"]
-    assert "<script>alert" not in content and "&lt;script&gt;alert" in content
+    errors = browser.get("/experiments/mine-too/?tab=errors", follow=True).content.decode()
+    assert "<script>alert" not in errors and "&lt;script&gt;alert" in errors
 
 
 def test_archive_holds_every_file_and_nothing_else(browser, finished):
@@ -127,19 +128,23 @@ def test_verdict_says_what_the_result_is_worth(accuracy, baseline, expected):
     ("status", "expected"),
     [("PENDING", "is queued"), ("STARTED", "is in progress"), ("FAILURE", "This run failed"), ("CANCELLED", "was cancelled")],
 )  # fmt: skip
-def test_run_without_a_result_says_how_it_stands_and_links_to_its_page(browser, member, status, expected):
+def test_run_without_a_result_says_how_it_stands(browser, member, status, expected):
     experiment = row(member, "without")
     error = {"code": "oom", "message": "Memory ran out.", "kept": "All until step 5.", "next": "Take a smaller batch."}
     Task.objects.update(status=status, error=error if status == "FAILURE" else None)
-    content = browser.get("/experiments/without/").content.decode()
-    assert expected in content and f"/runs/{experiment.task.pk}/" in content and "plain PEFT" not in content
+    content = browser.get(f"/runs/{experiment.task.pk}/").content.decode()
+    assert (
+        expected in content
+        and "plain PEFT" not in browser.get(f"/runs/{experiment.task.pk}/?tab=files").content.decode()
+    )
     assert ("Take a smaller batch." in content) == (status == "FAILURE")
-    assert ("Delete this experiment" in content) == (status in ("FAILURE", "CANCELLED"))
+    access = browser.get(f"/runs/{experiment.task.pk}/?tab=access").content.decode()
+    assert ("Delete this run" in access) == (status in ("FAILURE", "CANCELLED"))
 
 
 def test_code_to_copy_names_the_labels_and_is_a_program(browser, finished):
     Experiment.objects.update(metrics={**METRICS, "labels": ['"quoted"', "負面"]})
-    code = browser.get("/experiments/mine-too/").context["code"]
+    code = browser.get("/experiments/mine-too/?tab=files", follow=True).context["code"]
     assert 'labels = ["\\"quoted\\"", "負面"]' in code and "mine-too/artifacts/final_model" in code
     compile(code, "copied", "exec")
 
@@ -149,7 +154,7 @@ def test_viewer_reads_what_is_shared_but_neither_deletes_nor_sees_the_button(cli
     assert api(stranger).delete("/api/experiments/mine-too").status_code == 404
     grant_access(finished, to=viewer)
     client.force_login(viewer)
-    assert b"Delete this experiment" not in client.get("/experiments/mine-too/").content
+    assert b"Delete this run" not in client.get("/experiments/mine-too/?tab=access", follow=True).content
     assert client.post("/experiments/mine-too/delete/").status_code == 403
     assert api(viewer).delete("/api/experiments/mine-too").status_code == 403
     assert api(viewer).get("/api/experiments/mine-too").json()["experiment"] == "mine-too"
@@ -242,7 +247,7 @@ def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
 def test_page_tells_why_rows_were_left_out(browser, member, data, sentences):
     row(member, "skipping", metrics=METRICS | {"data": data}, accuracy=0.8)
     assert results.skipped_sentences(data) == sentences
-    content = browser.get("/experiments/skipping/").content.decode()
+    content = browser.get("/experiments/skipping/", follow=True).content.decode()
     assert all(sentence in content for sentence in sentences) and ("left out." in content) == bool(sentences)
 
 
@@ -252,7 +257,7 @@ def test_matrix_of_many_labels_is_folded_behind_the_most_frequent_confusions(bro
     counts[3][7], counts[5][0] = 6, 2
     finished.metrics = METRICS | {"labels": labels, "eval": METRICS["eval"] | {"confusion_matrix": counts}}
     finished.save()
-    page = browser.get("/experiments/mine-too/")
+    page = browser.get("/experiments/mine-too/?tab=errors", follow=True)
     assert [(pair["label"], pair["predicted"], pair["count"]) for pair in page.context["confusions"]] == [
         (labels[3], labels[7], 6),
         (labels[5], labels[0], 2),

@@ -276,7 +276,7 @@ def test_page_of_a_model_says_what_who_and_how_good(browser, registered, learnt)
     assert "Tells the mood of a tweet." in content and "held-out rows" in content and "English" in content
     assert "/predict/?model=mood%401" in content and "tweets@1" in content and "owned by member" in content
     assert "mood" in browser.get("/models/").content.decode()
-    assert 'href="/models/mood/"' in browser.get("/experiments/small/").content.decode()
+    assert 'href="/models/mood/"' in browser.get("/experiments/small/", follow=True).content.decode()
 
 
 def test_older_version_says_that_there_is_a_newer_one(browser, registered, learnt, member):
@@ -305,19 +305,21 @@ def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
 
 
 def test_experiment_page_shows_its_checkpoints_and_what_another_one_reached(browser, learnt):
-    page = browser.get("/experiments/small/")
+    page = browser.get("/experiments/small/?tab=files", follow=True)
     assert (
         list(page.context["checkpoints"]) == ["best", "last", "fastest"] and "Checkpoints kept" in page.content.decode()
     )
-    other = browser.get("/experiments/small/?checkpoint=fastest")
+    other = browser.get("/experiments/small/?tab=files&checkpoint=fastest", follow=True)
     assert "Only scores are known" in other.content.decode() and "checkpoints/checkpoint-" in other.context["code"]
     compile(other.context["code"], "copied", "exec")
-    assert browser.get("/experiments/small/?checkpoint=worst").status_code == 404
+    assert browser.get("/experiments/small/?checkpoint=worst", follow=True).status_code == 404
 
 
 def test_texts_that_were_cut_are_told(browser, learnt):
     assert learnt.metrics["data"]["truncated_rows"] > 1
-    assert "longer than 24 tokens and were truncated" in browser.get("/experiments/small/").content.decode()
+    assert (
+        "longer than 24 tokens and were truncated" in browser.get("/experiments/small/", follow=True).content.decode()
+    )
 
 
 def test_list_asks_the_database_as_often_for_many_models_as_for_one(

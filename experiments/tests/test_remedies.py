@@ -109,7 +109,7 @@ def test_verdict_agrees_with_what_the_engine_calls_learned(right: int, evidence:
 def test_page_says_the_cause_and_has_a_button_for_the_remedy(browser, member, cause) -> None:
     metrics = did_not_learn(cause)
     row(member, "idle", metrics=metrics, accuracy=0.5, config=config(model={"name": "bert-base-chinese"}))
-    page = browser.get("/experiments/idle/").content.decode()
+    page = browser.get("/experiments/idle/", follow=True).content.decode()
     assert "The run finished, but the model did not learn." in page and "No better than the majority-class" in page
     assert ("/train/?like=idle&amp;remedy=1" in page) == (cause != "data")
 
@@ -118,7 +118,7 @@ def test_page_of_a_run_that_learned_is_as_it_was(browser, member) -> None:
     row(member, "learned", metrics=LEARNED, accuracy=0.8)
     row(member, "older", metrics=METRICS, accuracy=0.8)
     for name in ("learned", "older"):
-        page = browser.get(f"/experiments/{name}/").content.decode()
+        page = browser.get(f"/experiments/{name}/", follow=True).content.decode()
         assert "did not learn" not in page and 'id="notices"' not in page and "Right in 80.0 %" in page
 
 
@@ -129,7 +129,7 @@ def test_notices_are_on_the_page_unless_it_says_the_same_in_other_words(browser,
         {"level": "warning", "code": "not_learned", "message": "The model has not learned anything."},
     ]
     row(member, "noticed", metrics=METRICS | {"notices": notices}, accuracy=0.8)
-    page = browser.get("/experiments/noticed/").content.decode()
+    page = browser.get("/experiments/noticed/", follow=True).content.decode()
     assert (
         "bf16 gave &lt;other&gt; results." in page and "truncated to 24" not in page and "learned anything" not in page
     )
@@ -140,7 +140,7 @@ def test_viewer_is_told_without_a_button(client, member, viewer) -> None:
 
     grant_access(row(member, "shown", metrics=did_not_learn("precision"), accuracy=0.5), to=viewer)
     client.force_login(viewer)
-    page = client.get("/experiments/shown/").content.decode()
+    page = client.get("/experiments/shown/", follow=True).content.decode()
     assert "did not learn" in page and "remedy=1" not in page
 
 

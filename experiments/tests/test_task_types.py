@@ -74,12 +74,17 @@ def test_each_task_type_of_the_engine_has_its_entry_metrics_and_template():
 def test_page_of_each_result_shows_its_own_metrics_in_both_languages(browser, member, language):
     for task_type, metrics in BY_TYPE.items():
         make(member, task_type, metrics)
-        for address in (f"/experiments/{task_type}/", "/experiments/", "/experiments/?columns=score&sort=-score"):
-            page = browser.get(address, headers={"accept-language": language})
+        tabs = [f"/experiments/{task_type}/?tab={tab}" for tab in ("overview", "errors", "labels")]
+        for address in (*tabs, "/experiments/", "/experiments/?columns=score&sort=-score"):
+            page = browser.get(address, headers={"accept-language": language}, follow=True)
             assert page.status_code == 200 and "<b>odd</b>" not in page.content.decode()
-    assert 'id="calibration"' in browser.get("/experiments/multi_label_classification/").content.decode()
-    page = browser.get("/experiments/regression/").content.decode()
-    assert "0.3500 to 0.4600" in page and "Confusion matrix" not in page and "&lt;b&gt;odd" in page
+    assert (
+        'id="calibration"'
+        in browser.get("/experiments/multi_label_classification/?tab=errors", follow=True).content.decode()
+    )
+    assert "0.3500 to 0.4600" in browser.get("/experiments/regression/", follow=True).content.decode()
+    page = browser.get("/experiments/regression/?tab=errors", follow=True).content.decode()
+    assert "Confusion matrix" not in page and "&lt;b&gt;odd" in page
 
 
 def test_verdict_names_interval_and_baselines():

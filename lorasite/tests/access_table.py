@@ -143,6 +143,8 @@ POST   train/base-models/                          302 405 405 405 405 405
 GET    runs/again/                                 302 405 405 405 405 405
 POST   runs/again/                                 302 404 404 404 404 404
 GET    runs/<uuid:task_id>/                        302 404 404 200 200 200
+GET    runs/<uuid:task_id>/?tab=access             302 404 404 200 200 200
+GET    runs/<uuid:task_id>/?tab=files              302 404 404 200 200 200
 POST   runs/<uuid:task_id>/                        302 404 404 200 200 200
 GET    runs/<uuid:task_id>/cancel/                 302 405 405 405 405 405
 POST   runs/<uuid:task_id>/cancel/                 302 404 404 403 302 302
@@ -159,7 +161,7 @@ GET    experiments/<str:name>/delete/              302 405 405 405 405 405
 POST   experiments/<str:name>/delete/              302 404 404 403 302 302
 GET    experiments/<str:name>/all.zip              302 404 404 200 200 200
 POST   experiments/<str:name>/all.zip              302 405 405 405 405 405
-GET    experiments/<str:name>/                     302 404 404 200 200 200
+GET    experiments/<str:name>/                     302 404 404 302 302 302
 POST   experiments/<str:name>/                     302 405 405 405 405 405
 GET    experiments/<str:name>/files/<path:path>    302 404 404 200 200 200
 POST   experiments/<str:name>/files/<path:path>    302 405 405 405 405 405

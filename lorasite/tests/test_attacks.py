@@ -224,8 +224,10 @@ def test_markup_in_names_labels_and_texts_is_inert_on_every_page(
     User.objects.filter(pk=admin.pk).update(email=EVIL[:50])
     client.force_login(admin)
     client.post("/login/", {"username": EVIL, "password": "x"})
-    pages = ["/", "/datasets/", "/datasets/mine/", "/datasets/mine/rows/", "/experiments/", "/experiments/mine/",
-             f"/runs/{owned.task.pk}/", "/predict/", "/audit/", "/people/", f"/audit/?q={EVIL}", f"/people/?q={EVIL}"]  # fmt: skip
+    pages = ["/", "/datasets/", "/datasets/mine/", "/datasets/mine/rows/", "/experiments/", "/predict/", "/audit/"]
+    pages += ["/people/", f"/audit/?q={EVIL}", f"/people/?q={EVIL}"]
+    tabs = ("overview", "errors", "labels", "log", "config", "files", "access")
+    pages += [f"/runs/{owned.task.pk}/?tab={tab}" for tab in tabs]
     for path in pages:
         answer = client.get(path)
         page = answer.content.decode()

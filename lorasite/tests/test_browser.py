@@ -19,6 +19,7 @@ from testing.site import PASSWORD, running_site
 pytestmark = pytest.mark.browser
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+RUN_TABS = ("overview", "errors", "labels", "log", "config", "files", "access")
 PAGES = ["/", "/datasets/", "/datasets/new/", "/datasets/moods/", "/train/", "/experiments/", "/predict/", "/system/"]
 
 
@@ -185,8 +186,10 @@ def test_page_is_readable_by_all(page: Page, run: str, path: str) -> None:
 
 
 def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
-    test_page_is_readable_by_all(page, run, run)
-    test_page_is_readable_by_all(page, run, "/experiments/by-hand/")
+    page.goto(run)
+    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+    for tab in RUN_TABS:
+        test_page_is_readable_by_all(page, run, f"{run}?tab={tab}")
 
 
 def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Page, run: str) -> None:
@@ -382,3 +385,99 @@ def test_chinese_is_one_click_away(page: Page) -> None:
     page.get_by_role("button", name="繁體中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-hant")
     expect(page.get_by_role("link", name="資料集")).to_be_visible()
+
+
+def watch_layout(page: Page) -> None:
+    """Add up the layout shifts of each page that opens from now on, as the browser reports them."""
+    page.add_init_script(
+        """window.shifted = 0;
+        new PerformanceObserver((list) => list.getEntries().forEach((entry) => { if (!entry.hadRecentInput) shifted += entry.value; }))
+          .observe({ type: "layout-shift", buffered: true });"""
+    )
+
+
+def start_run(page: Page, name: str, epochs: int) -> None:
+    page.goto("/train/?dataset=moods@1&preset=quick")
+    page.get_by_label("Experiment").fill(name)
+    page.get_by_label("Epochs").fill(str(epochs))
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/runs/**")
+
+
+def test_whole_run_moves_nothing_and_leaves_the_selected_log_selected(page: Page, run: str) -> None:
+    watch_layout(page)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    start_run(page, "watched", 8)
+    log = page.locator("#log")
+    expect(log).to_contain_text("Attempt 1 starts", timeout=180_000)
+    length = page.evaluate("getSelection().selectAllChildren(document.getElementById('log')), log.textContent.length")
+    selected = page.evaluate("getSelection().toString()")
+    page.wait_for_function("length => document.getElementById('log').textContent.length > length", arg=length)
+    assert selected and page.evaluate("getSelection().toString()").startswith(selected.strip())
+
+    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+    expect(page.locator("#run-status")).to_have_text("Done")
+    expect(page).to_have_title("watched: done · Lorasite")
+    expect(log).to_contain_text("Done.")
+    assert page.locator("#progress").get_attribute("hx-get") is None
+    assert page.evaluate("shifted") < 0.02
+
+
+def test_tabs_are_links_that_are_kept_on_reload_and_work_without_scripts(
+    page: Page, run: str, address: str, chromium: Browser
+) -> None:
+    page.goto(run)
+    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+    tab = page.get_by_role("link", name="Errors")
+    tab.press("Enter")
+    expect(page.get_by_role("heading", name="Confusion matrix")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"/\?tab=errors$"))
+    expect(tab).to_be_focused()
+    expect(tab).to_have_attribute("aria-current", "page")
+    page.reload()
+    expect(page.get_by_role("heading", name="Confusion matrix")).to_be_visible()
+
+    plain = chromium.new_context(base_url=address, locale="en", java_script_enabled=False)
+    plain.add_cookies(page.context.cookies())  # type: ignore[arg-type]  # what it returns is what it takes
+    simple = plain.new_page()
+    simple.goto(run)
+    for name, heading in {
+        "Per label": "",
+        "Configuration": "Changed from the defaults",
+        "Files": "Checkpoints kept",
+    }.items():
+        simple.get_by_role("link", name=name, exact=True).click()
+        expect(simple.get_by_role("link", name=name, exact=True)).to_have_attribute("aria-current", "page")
+        if heading:
+            expect(simple.get_by_role("heading", name=heading)).to_be_visible()
+    plain.close()
+
+
+def test_hidden_tab_does_not_poll_and_goes_on_when_it_is_seen_again(page: Page, run: str) -> None:
+    start_run(page, "hidden", 40)
+    page.evaluate(
+        """Object.defineProperty(document, "hidden", { get: () => !window.isSeen, configurable: true });
+        window.stopped = 0;
+        document.addEventListener("htmx:beforeRequest", (event) => { if (event.defaultPrevented) stopped += 1; });"""
+    )
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if "heard=" in request.url else None)
+    page.wait_for_function("() => stopped >= 2")
+    assert len(sent) <= 1  # one may have been on its way
+    with page.expect_response("**heard=**"):
+        page.evaluate("window.isSeen = true")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#run-status")).to_have_text("Cancelled", timeout=120_000)
+
+
+def test_run_with_the_longest_name_needs_no_sideways_scrolling_on_a_small_phone(page: Page, run: str) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    start_run(page, "x" * 80, 40)
+    page.get_by_role("button", name="Cancel").click()
+    first = page.get_by_role("button", name="Resume from the last checkpoint")
+    expect(first).to_be_visible(timeout=120_000)
+    path = page.url.partition("?")[0]
+    for tab in RUN_TABS:
+        page.goto(f"{path}?tab={tab}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320, tab
+        expect(first).to_be_in_viewport()  # it stays at the bottom of the screen

@@ -37,6 +37,6 @@ def test_submitted_form_becomes_one_run_whose_page_is_for_its_owner(
     task = Task.objects.get()
     assert first["Location"] == second["Location"] == f"/runs/{task.pk}/"
     assert b"first" in client.get(f"/runs/{task.pk}/").content
-    assert client.get("/experiments/first/").status_code == 200
+    assert client.get("/experiments/first/?tab=log")["Location"] == f"/runs/{task.pk}/?tab=log"
     client.force_login(stranger)
     assert client.get(f"/runs/{task.pk}/").status_code == 404

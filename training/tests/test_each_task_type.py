@@ -86,7 +86,7 @@ SAID = {  # on the page of the result, in English
     "sequence_classification": ("Confusion matrix", "Calibration", "Reliability diagram", "give or take"),
     "multi_label_classification": ("Average precision", "Threshold", "Subset accuracy", "A temperature per label"),
     "regression": ("True and predicted scores", "Off by", "R²", "Always predicting the mean"),
-    "token_classification": ("Entity F1", "Results by label", "As labelled", 'class="entity"', "held-out entities"),
+    "token_classification": ("Entity F1", "Per entity", "As labelled", 'class="entity"', "held-out entities"),
 }
 
 
@@ -119,14 +119,15 @@ def test_file_becomes_a_registered_model(task_type, browser, member, run_worker,
     result = api(member).get(f"/api/task/{task.pk}").json()["result"]
     assert result["task_type"] == task_type and result["scores"]["loss"] == experiment.eval_loss
 
-    page = browser.get("/experiments/run/").content.decode()
+    tabs = (browser.get(f"/experiments/run/?tab={tab}", follow=True) for tab in ("overview", "errors", "labels"))
+    page = "".join(tab.content.decode() for tab in tabs)
     for words in SAID[task_type]:
         assert words in page or escape(words) in page, words
-    assert browser.get("/experiments/run/", headers={"accept-language": "zh-hant"}).status_code == 200
+    assert browser.get("/experiments/run/", headers={"accept-language": "zh-hant"}, follow=True).status_code == 200
     run_page = browser.get(f"/runs/{task.pk}/").content.decode()
-    assert '<p class="verdict">' in run_page
+    assert '<p class="verdict" data-status="success">' in run_page
     for address in ("/", "/experiments/", "/experiments/?sort=-score", "/experiments/run/?checkpoint=last"):
-        assert browser.get(address).status_code == 200, address
+        assert browser.get(address, follow=True).status_code == 200, address
 
     check_program(experiment, version, monkeypatch)
     if task_type == "token_classification":

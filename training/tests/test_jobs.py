@@ -50,7 +50,7 @@ def test_what_is_noticed_before_the_first_step_is_on_the_run_page_in_the_api_and
     message = "Texts are truncated to 512 tokens instead of data.max_length 8,192"
     client.force_login(member)
     assert message in client.get(f"/runs/{task.pk}/").content.decode()
-    assert message in client.get(f"/experiments/{task.experiment.name}/").content.decode()
+    assert message in client.get(f"/experiments/{task.experiment.name}/", follow=True).content.decode()
     notices = api(member).get(f"/api/task/{task.pk}").json()["notices"]
     (notice,) = [notice for notice in notices if notice["code"] == "max_length_lowered"]
     metrics = json.loads((task.experiment.folder / "metrics.json").read_text())

@@ -74,7 +74,7 @@ def test_form_unfolds_the_section_of_what_was_changed(browser: Client, task: Tas
 
 
 def test_remedy_of_a_run_that_learned_changes_nothing(browser: Client, task: Task) -> None:
-    Experiment.objects.update(metrics=METRICS)
+    Experiment.objects.update(metrics=METRICS, learned=None)
     form = browser.get("/train/?like=mine&remedy=1")
     assert form_of(form)["training.learning_rate"] == "1" and b'id="changes"' not in form.content
     assert b"did not learn" not in browser.get(f"/runs/{task.pk}/").content
@@ -107,6 +107,7 @@ def test_api_of_the_task_has_the_result_with_its_remedy(api: Any, member: Any, t
 @pytest.mark.parametrize("status", Status.values)
 def test_notices_stay_on_the_page_when_the_log_has_moved_on(browser: Client, task: Task, status: str) -> None:
     Task.objects.update(notices=[WARNING, INFO], status=status)
+    Experiment.objects.update(metrics={})
     lines = [LogLine(task=task, at=timezone.now(), text=f"Step {step}/30") for step in range(30)]
     LogLine.objects.bulk_create(lines)
     page = browser.get(f"/runs/{task.pk}/").content.decode()

@@ -1,0 +1,46 @@
+"""Pages: watch a run, cancel and resume it."""
+
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+from django.views.decorators.vary import vary_on_headers
+from django_htmx.http import HTMX_STOP_POLLING
+
+from accounts.http import SignedInRequest
+
+from . import run_page, selectors, services
+
+VIEW = "run-view"  # the element that a click on a tab replaces
+
+
+@login_required
+@vary_on_headers("HX-Request", "HX-Target")
+def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    """Show a run with the tab of the address (`tab`); for a click on a tab what is below the head, for a poll what changed.
+
+    Status 286 ends the polling.
+    """
+    task = selectors.task_for(request.user, task_id)
+    if not request.htmx or request.htmx.history_restore_request:
+        return render(request, "training/run.html", run_page.page_context(request, task))
+    if request.htmx.target == VIEW:
+        return render(request, "training/run/view.html", run_page.page_context(request, task) | {"titled": True})
+    status = HTMX_STOP_POLLING if task.finished else 200
+    return render(request, "training/run/poll.html", run_page.poll_context(request, task), status=status)
+
+
+@login_required
+@require_POST
+def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    services.cancel(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
+    return redirect("training:run", task_id)
+
+
+@login_required
+@require_POST
+def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    services.resume(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
+    return redirect("training:run", task_id)
