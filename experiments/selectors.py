@@ -105,8 +105,8 @@ def search(
     require_one_of(status, ("", *statuses()), "status")
     require_one_of(owner, ("", "me"), "owner")
     require_one_of(learned, ("", "true", "false"), "learned")
-    # Both can be large, and no list shows them.
-    experiments = experiments_for(user).defer("config", "metrics")
+    # They can be large, and no list shows them. The configuration tells which runs can be compared.
+    experiments = experiments_for(user).defer("metrics")
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
         if value:
             experiments = experiments.filter(**{field: value})

@@ -104,7 +104,7 @@ def test_run_is_watched_to_its_end_and_its_model_predicts(page: Page, run: str) 
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
     expect(page.locator(".stepper li").last).to_have_attribute("data-state", "done")
     expect(page.locator("#progress")).not_to_have_attribute("hx-trigger", "every 1s")
-    expect(page.locator("canvas")).to_have_count(2)
+    expect(page.locator("canvas")).to_have_count(6)
     expect(page.locator("#metrics-says")).to_contain_text("Best accuracy")
 
     page.get_by_role("link", name="Try the model").click()
