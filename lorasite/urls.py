@@ -11,6 +11,7 @@ handler500 = "web.error_responses.server_error"
 
 urlpatterns = [
     path("", home.home, name="home"),
+    path("running/", home.running, name="running"),
     path("", include("accounts.urls")),
     path("", include("accounts.allauth_urls")),
     path("", include("datasets_app.urls")),

@@ -48,9 +48,9 @@ def waiting_of(user: User) -> int:
     return Task.objects.filter(owner=user, status=Status.PENDING).count()
 
 
-def running_count(user: User) -> int:
-    """Return how many runs that the person may see are queued or running."""
-    return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
+def running_tasks(user: User) -> QuerySet[Task]:
+    """Return the runs that the person may see and that are queued or running."""
+    return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED])
 
 
 def note_for(task: Task) -> str:
