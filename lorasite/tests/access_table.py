@@ -20,6 +20,8 @@ PEOPLE = ("anonymous", "viewer", "stranger", "reader", "owner", "admin")
 PAGES = """
 GET    /                                           302 200 200 200 200 200
 POST   /                                           302 200 200 200 200 200
+GET    find/                                       302 200 200 200 200 200
+POST   find/                                       302 405 405 405 405 405
 GET    running/                                    302 200 200 200 200 200
 POST   running/                                    302 405 405 405 405 405
 GET    login/                                      200 302 302 302 302 302

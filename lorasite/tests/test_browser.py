@@ -481,3 +481,24 @@ def test_run_with_the_longest_name_needs_no_sideways_scrolling_on_a_small_phone(
         page.goto(f"{path}?tab={tab}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, tab
         expect(first).to_be_in_viewport()  # it stays at the bottom of the screen
+
+
+def test_palette_finds_and_opens_a_page_by_keys_alone(page: Page, run: str) -> None:
+    page.goto("/system/")
+    page.keyboard.press("Control+k")
+    palette = page.get_by_role("dialog", name="Search")
+    expect(palette.get_by_role("option", name="Overview")).to_have_attribute("aria-selected", "true")
+    assert not Axe().run(page).response["violations"]
+    page.keyboard.type("by-ha")
+    expect(palette.get_by_role("option")).to_have_text(["by-hand"])
+    page.keyboard.press("Escape")
+    expect(palette).to_be_hidden()
+    page.get_by_role("link", name="Search").click()
+    page.keyboard.type("o")
+    expect(palette.get_by_role("option").nth(1)).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    second = palette.get_by_role("option").nth(1)
+    expect(second).to_have_attribute("aria-selected", "true")
+    leads_to = second.get_attribute("href")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{leads_to}")

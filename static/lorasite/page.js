@@ -76,7 +76,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "?") {
     document.getElementById("keys").showModal();
   } else if (event.key === "/") {
-    const search = document.querySelector("input[type=search]");
+    const search = document.querySelector("main input[type=search]");
     if (search) { event.preventDefault(); search.focus(); }
   } else if (Date.now() - went < 1500) {
     document.querySelector(`a[data-key~="${CSS.escape(event.key)}"]`)?.click();
