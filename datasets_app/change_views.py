@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.http import SignedInRequest
 from datasets_app import descriptions, selectors, services
@@ -24,10 +24,54 @@ from .models import DataTask, Version
 
 
 @login_required
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def fix(request: SignedInRequest, name: str) -> HttpResponse:
-    """Fix one finding in a new version."""
-    return make_version(request, name, {"did": "fix", "code": request.POST.get("code", "")})
+    """Show what fixes of several findings would do (GET), or make the version that has them: `code` for one, else `codes`."""
+    if request.method != "POST":
+        return preview_fixes(request, name)
+    code = request.POST.get("code")
+    codes = [code] if code is not None else request.POST.getlist("codes")
+    change = {"code": codes[0]} if len(codes) == 1 else {"codes": codes or [""]}
+    return make_version(request, name, {"did": "fix", **change})
+
+
+def preview_fixes(request: SignedInRequest, name: str) -> HttpResponse:
+    """Show how many rows each of the chosen fixes would change or drop, with examples; nothing is stored."""
+    dataset = selectors.dataset_for(request.user, name, manage=True)
+    version = selectors.version_of(dataset, request.GET.get("version"))
+    codes = request.GET.getlist("codes")
+    if not changes.codes_in_order(codes):
+        messages.info(request, _("Select the findings to fix first."))
+        return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}#findings-title")
+    context: dict[str, Any] = {"dataset": dataset, "version": version, "codes": codes}
+    try:
+        context |= describe_effects(version, changes.preview_fixes(version, codes))
+    except ConflictError as error:
+        context["no_preview"] = error.message
+    return render(request, "datasets_app/fixes.html", context)
+
+
+def describe_effects(version: Version, effects: list[changes.FixEffect]) -> dict[str, Any]:
+    """Return the effects of some fixes with their titles, and what they come to together."""
+    dropped = sum(effect.dropped_count for effect in effects)
+    return {
+        "effects": [(descriptions.finding_title(effect.code), effect) for effect in effects],
+        "rows_left": version.rows - dropped,
+        "changes_nothing": not dropped and not any(effect.rewritten_count for effect in effects),
+    }
+
+
+@login_required
+@require_POST
+def rename_labels(request: SignedInRequest, name: str) -> HttpResponse:
+    """Rename labels in a new version; several, or one that gets the name of another, become one label."""
+    labels, new_name = request.POST.getlist("labels"), request.POST.get("to", "").strip()
+    if not labels or not new_name:
+        messages.error(request, _("Select at least one label, and enter its new name."))
+        version = managed_version(request, name)
+        return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}#labels-title")
+    change = {"label": labels[0]} if len(labels) == 1 else {"labels": labels}
+    return make_version(request, name, {"did": "rename", **change, "to": new_name[: changes.LONGEST_LABEL]})
 
 
 @login_required

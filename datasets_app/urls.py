@@ -14,6 +14,7 @@ urlpatterns = [
     path("datasets/<str:name>/rows/", views.rows, name="rows"),
     path("datasets/<str:name>/download/", views.download, name="download"),
     path("datasets/<str:name>/fix/", change_views.fix, name="fix"),
+    path("datasets/<str:name>/labels/", change_views.rename_labels, name="rename-labels"),
     path("datasets/<str:name>/edit/", change_views.edit, name="edit"),
     path("datasets/<str:name>/tokens/", change_views.tokens, name="tokens"),
     path("datasets/<str:name>/compare/", change_views.compare, name="compare"),

@@ -56,10 +56,12 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     if limit is None or limit > 999_999:
         limit = TOKEN_LIMIT
     limit = min(MOST_TOKENS, max(8, limit))
+    findings = report.findings(version)
     context = {
         **report.summary(version),
         "lengths": report.length_chart(version),
-        "findings": report.findings(version),
+        "findings": findings,
+        "fixable": any(finding["fix"] for finding in findings),
         "manages": can_manage(request.user, dataset),
         "running": version.tasks.exclude(status__in=ENDED).first(),
         "model": model[:200],
