@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.http import SignedInRequest
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
+from datasets_app.review import draft
 from datasets_app.versions import changes, diff
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
@@ -77,14 +78,60 @@ def rename_labels(request: SignedInRequest, name: str) -> HttpResponse:
 @login_required
 @require_POST
 def edit(request: SignedInRequest, name: str) -> HttpResponse:
-    """Edit or drop one row in a new version."""
+    """Edit or drop one row: in a new version, or with `draft` in the draft of the person who asks."""
     row = request.POST.get("row", "")
     if parse_whole_number(row) is None:
         raise InvalidError(_("The row must be a number."), field="row")
     cells = None  # drops the row
     if "drop" not in request.POST:
         cells = {"text": request.POST.get("text", ""), "label": request.POST.get("label", "")}
+    if "draft" in request.POST:
+        return put_into_draft(request, name, int(row), cells)
     return make_version(request, name, {"did": "edit", "rows": {row: cells}})
+
+
+def put_into_draft(request: SignedInRequest, name: str, row: int, cells: dict[str, str] | None) -> HttpResponse:
+    """Keep the change of a row in the draft, and return to the rows."""
+    version = managed_version(request, name)
+    rows = f"{reverse('datasets:rows', args=[name])}?{return_query(request, version)}"
+    try:
+        kept = draft.put(user=request.user, version=version, row=row, cells=cells)
+    except InvalidError as error:
+        messages.error(request, str(error.message))
+        return redirect(f"{rows}&edit={row}#edit")
+    if kept:
+        messages.success(request, _("Row %(row)s is in your draft.") % {"row": row})
+    else:
+        messages.info(request, _("Row %(row)s stays as it is.") % {"row": row})
+    return redirect(f"{rows}#row-{row}")
+
+
+def return_query(request: SignedInRequest, version: Version) -> str:
+    """Return the search and filters of the rows that a form was sent from."""
+    sent = QueryDict(request.POST.get("query", "")[:2000])
+    filters = {key: sent[key] for key in ("q", "label", "split", "page") if sent.get(key)}
+    return urlencode({"version": version.number, **filters})
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def show_draft(request: SignedInRequest, name: str) -> HttpResponse:
+    """Show the draft of a version; take a row out of it (`remove`), `discard` it, or `save` it as the next version."""
+    dataset = selectors.dataset_for(request.user, name, manage=True)
+    version = selectors.version_of(dataset, request.GET.get("version") or request.POST.get("version"))
+    if request.method != "POST":
+        rows = draft.list_rows(request.user, version)
+        return render(request, "datasets_app/draft.html", {"dataset": dataset, "version": version, "rows": rows})
+    page = f"{reverse('datasets:draft', args=[name])}?version={version.number}"
+    if "save" not in request.POST:
+        row = parse_whole_number(request.POST.get("remove", ""))
+        draft.discard(user=request.user, version=version, row=row)
+        return redirect(page)
+    try:
+        return redirect_to_result(request, draft.save(user=request.user, version=version))
+    except (ConflictError, InvalidError) as error:
+        messages.error(request, str(error.message))
+        return redirect(page)
 
 
 def make_version(request: SignedInRequest, name: str, change: dict[str, Any]) -> HttpResponse:

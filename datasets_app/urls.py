@@ -16,6 +16,7 @@ urlpatterns = [
     path("datasets/<str:name>/fix/", change_views.fix, name="fix"),
     path("datasets/<str:name>/labels/", change_views.rename_labels, name="rename-labels"),
     path("datasets/<str:name>/edit/", change_views.edit, name="edit"),
+    path("datasets/<str:name>/draft/", change_views.show_draft, name="draft"),
     path("datasets/<str:name>/tokens/", change_views.tokens, name="tokens"),
     path("datasets/<str:name>/compare/", change_views.compare, name="compare"),
     path("datasets/<str:name>/noise/", review_views.review, name="noise"),

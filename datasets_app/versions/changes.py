@@ -7,10 +7,10 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import polars as pl
+from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
@@ -18,7 +18,7 @@ from accounts.models import User
 from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
 from datasets_app.checks.labels import similar_labels
-from datasets_app.models import DataTask, Suspect, Version
+from datasets_app.models import DataTask, DraftEdit, Suspect, Version
 from datasets_app.progress import ReportProgress
 from datasets_app.reading.columns import ColumnChoice
 from datasets_app.reading.rows import Rows, parse_label, refuse_untrainable, rename_in
@@ -45,7 +45,18 @@ def make_version(*, user: User, version: Version, change: dict[str, Any], note: 
             arguments={"change": change, "note": note},
         )
     creation.check_name(user, version.dataset.name)
-    return creation.insert(prepare(user, version, change, note))
+    prepared = prepare(user, version, change, note)
+    with transaction.atomic():
+        made = creation.insert(prepared)
+        forget_drafted(user, version, change)
+    return made
+
+
+def forget_drafted(user: User, version: Version, change: dict[str, Any]) -> None:
+    """Remove from a person's draft the rows that a change has edited."""
+    if change["did"] != "edit":
+        return
+    DraftEdit.objects.filter(version=version, author=user, row__in=[int(row) for row in change["rows"]]).delete()
 
 
 def is_large(version: Version) -> bool:
@@ -57,8 +68,15 @@ def change_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict
     """Prepare the version of a task; return the function that inserts it."""
     assert task.version
     report("checking")
-    prepared = prepare(task.owner, task.version, task.arguments["change"], task.arguments["note"])
-    return partial(creation.insert_as_result, prepared)
+    version, change = task.version, task.arguments["change"]
+    prepared = prepare(task.owner, version, change, task.arguments["note"])
+
+    def insert() -> dict[str, Any]:
+        result = creation.insert_as_result(prepared)
+        forget_drafted(task.owner, version, change)
+        return result
+
+    return insert
 
 
 def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> creation.PreparedVersion:

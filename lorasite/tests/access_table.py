@@ -123,6 +123,8 @@ GET    datasets/<str:name>/fix/                    302 404 404 403 302 302
 POST   datasets/<str:name>/fix/                    302 404 404 403 302 302
 GET    datasets/<str:name>/labels/                 302 405 405 405 405 405
 POST   datasets/<str:name>/labels/                 302 404 404 403 302 302
+GET    datasets/<str:name>/draft/                  302 404 404 403 200 200
+POST   datasets/<str:name>/draft/                  302 404 404 403 302 302
 GET    datasets/<str:name>/edit/                   302 405 405 405 405 405
 POST   datasets/<str:name>/edit/                   302 404 404 403 302 302
 GET    datasets/<str:name>/noise/                  302 404 404 200 200 200
