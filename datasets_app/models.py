@@ -168,6 +168,20 @@ class Suspect(models.Model):
         constraints = [models.UniqueConstraint(fields=["version", "rank"], name="one_suspect_per_rank")]
 
 
+class DraftEdit(models.Model):
+    """What a person wants a row of a version to become; all of it together becomes the next version."""
+
+    version = models.ForeignKey(Version, models.CASCADE, related_name="draft_edits")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="draft_edits")
+    row = models.PositiveIntegerField()
+    text = models.TextField(null=True)  # both null: drop the row
+    label = models.TextField(null=True)
+
+    class Meta:
+        ordering = ["row"]
+        constraints = [models.UniqueConstraint(fields=["version", "author", "row"], name="one_draft_edit_per_row")]
+
+
 class Finding(models.Model):
     """One line of a version's validation report."""
 

@@ -23,6 +23,7 @@ from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading.uploads import pending_for
 from datasets_app.reading_descriptions import describe_reason
+from datasets_app.review import draft
 from datasets_app.versions.reading_report import reading_report
 from engine.config import SAMPLE_MODEL
 from web.errors import ConflictError, NotFoundError
@@ -57,10 +58,13 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     if limit is None or limit > 999_999:
         limit = TOKEN_LIMIT
     limit = min(MOST_TOKENS, max(8, limit))
+    findings = report.findings(version)
     context = {
         **report.summary(version),
         "lengths": report.length_chart(version),
-        "findings": report.findings(version),
+        "findings": findings,
+        "drafted": draft.count(request.user, version),
+        "fixable": any(finding["fix"] for finding in findings),
         "manages": can_manage(request.user, dataset),
         "running": version.tasks.exclude(status__in=ENDED).first(),
         "model": model[:200],
@@ -109,6 +113,7 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
         "page": Paginator(range(total), ROWS_PER_PAGE).get_page(number),
         "total": total,
         "manages": can_manage(request.user, dataset),
+        "drafted": draft.count(request.user, version),
         "editing": request.GET.get("edit", ""),
         "label": label,
         "q": text,

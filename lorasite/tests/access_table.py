@@ -123,8 +123,12 @@ GET    datasets/<str:name>/compare/                302 404 404 200 200 200
 POST   datasets/<str:name>/compare/                302 405 405 405 405 405
 GET    datasets/<str:name>/download/               302 404 404 200 200 200
 POST   datasets/<str:name>/download/               302 405 405 405 405 405
-GET    datasets/<str:name>/fix/                    302 405 405 405 405 405
+GET    datasets/<str:name>/fix/                    302 404 404 403 302 302
 POST   datasets/<str:name>/fix/                    302 404 404 403 302 302
+GET    datasets/<str:name>/labels/                 302 405 405 405 405 405
+POST   datasets/<str:name>/labels/                 302 404 404 403 302 302
+GET    datasets/<str:name>/draft/                  302 404 404 403 200 200
+POST   datasets/<str:name>/draft/                  302 404 404 403 302 302
 GET    datasets/<str:name>/edit/                   302 405 405 405 405 405
 POST   datasets/<str:name>/edit/                   302 404 404 403 302 302
 GET    datasets/<str:name>/noise/                  302 404 404 200 200 200
@@ -286,6 +290,7 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/models/<str:name>/exports": {"format": "safetensors"},
     "api/models/<str:name>/aliases/<str:alias>": {"version": 1},
     "datasets/<str:name>/fix/": {"code": "markup"},
+    "datasets/<str:name>/labels/": {"labels": "good", "to": "fine"},
     "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},
     "datasets/<str:name>/noise/decide/": {"rank": "1", "label": "good"},
 }
