@@ -20,7 +20,11 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /u
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY . .
-RUN /opt/venv/bin/python -m compileall -q .
+# The static files are collected once, here. Settings need a folder and a key, of which the image must keep nothing.
+RUN /opt/venv/bin/python -m compileall -q . \
+ && DATA_DIR=/tmp/build RESULTS_DIR=/tmp/build SECRET_KEY=unused STATIC_ROOT=/opt/static \
+    /opt/venv/bin/python manage.py collect_static_files \
+ && rm -r /tmp/build
 # all that is written lies under /data, /results and /tmp, so the rest may be mounted read-only
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -28,6 +32,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOST=0.0.0.0 \
     DATA_DIR=/data \
     RESULTS_DIR=/results \
+    STATIC_ROOT=/opt/static \
     HF_HOME=/data/huggingface
 USER 10001:10001
 

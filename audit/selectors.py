@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext as _
 
+from engine.names import normalise_name
 from web.errors import InvalidError
 
 from .models import Entry
@@ -27,7 +28,7 @@ def search(query: Mapping[str, str]) -> QuerySet[Entry]:
     result = query.get("result")
     if result:
         entries = entries.filter(result=result)
-    word = query.get("q")
+    word = normalise_name(query.get("q", ""))
     if word:
         entries = entries.filter(Q(object_id__icontains=word) | Q(action__icontains=word) | Q(username__icontains=word))
     since = query.get("since")

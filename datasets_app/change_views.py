@@ -5,15 +5,16 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.http import SignedInRequest
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
+from datasets_app.review import draft
 from datasets_app.versions import changes, diff
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
@@ -24,23 +25,113 @@ from .models import DataTask, Version
 
 
 @login_required
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def fix(request: SignedInRequest, name: str) -> HttpResponse:
-    """Fix one finding in a new version."""
-    return make_version(request, name, {"did": "fix", "code": request.POST.get("code", "")})
+    """Show what fixes of several findings would do (GET), or make the version that has them: `code` for one, else `codes`."""
+    if request.method != "POST":
+        return preview_fixes(request, name)
+    code = request.POST.get("code")
+    codes = [code] if code is not None else request.POST.getlist("codes")
+    change = {"code": codes[0]} if len(codes) == 1 else {"codes": codes or [""]}
+    return make_version(request, name, {"did": "fix", **change})
+
+
+def preview_fixes(request: SignedInRequest, name: str) -> HttpResponse:
+    """Show how many rows each of the chosen fixes would change or drop, with examples; nothing is stored."""
+    dataset = selectors.dataset_for(request.user, name, manage=True)
+    version = selectors.version_of(dataset, request.GET.get("version"))
+    codes = request.GET.getlist("codes")
+    if not changes.codes_in_order(codes):
+        messages.info(request, _("Select the findings to fix first."))
+        return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}#findings-title")
+    context: dict[str, Any] = {"dataset": dataset, "version": version, "codes": codes}
+    try:
+        context |= describe_effects(version, changes.preview_fixes(version, codes))
+    except ConflictError as error:
+        context["no_preview"] = error.message
+    return render(request, "datasets_app/fixes.html", context)
+
+
+def describe_effects(version: Version, effects: list[changes.FixEffect]) -> dict[str, Any]:
+    """Return the effects of some fixes with their titles, and what they come to together."""
+    dropped = sum(effect.dropped_count for effect in effects)
+    return {
+        "effects": [(descriptions.finding_title(effect.code), effect) for effect in effects],
+        "rows_left": version.rows - dropped,
+        "changes_nothing": not dropped and not any(effect.rewritten_count for effect in effects),
+    }
+
+
+@login_required
+@require_POST
+def rename_labels(request: SignedInRequest, name: str) -> HttpResponse:
+    """Rename labels in a new version; several, or one that gets the name of another, become one label."""
+    labels, new_name = request.POST.getlist("labels"), request.POST.get("to", "").strip()
+    if not labels or not new_name:
+        messages.error(request, _("Select at least one label, and enter its new name."))
+        version = managed_version(request, name)
+        return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}#labels-title")
+    change = {"label": labels[0]} if len(labels) == 1 else {"labels": labels}
+    return make_version(request, name, {"did": "rename", **change, "to": new_name[: changes.LONGEST_LABEL]})
 
 
 @login_required
 @require_POST
 def edit(request: SignedInRequest, name: str) -> HttpResponse:
-    """Edit or drop one row in a new version."""
+    """Edit or drop one row: in a new version, or with `draft` in the draft of the person who asks."""
     row = request.POST.get("row", "")
     if parse_whole_number(row) is None:
         raise InvalidError(_("The row must be a number."), field="row")
     cells = None  # drops the row
     if "drop" not in request.POST:
         cells = {"text": request.POST.get("text", ""), "label": request.POST.get("label", "")}
+    if "draft" in request.POST:
+        return put_into_draft(request, name, int(row), cells)
     return make_version(request, name, {"did": "edit", "rows": {row: cells}})
+
+
+def put_into_draft(request: SignedInRequest, name: str, row: int, cells: dict[str, str] | None) -> HttpResponse:
+    """Keep the change of a row in the draft, and return to the rows."""
+    version = managed_version(request, name)
+    rows = f"{reverse('datasets:rows', args=[name])}?{return_query(request, version)}"
+    try:
+        kept = draft.put(user=request.user, version=version, row=row, cells=cells)
+    except InvalidError as error:
+        messages.error(request, str(error.message))
+        return redirect(f"{rows}&edit={row}#edit")
+    if kept:
+        messages.success(request, _("Row %(row)s is in your draft.") % {"row": row})
+    else:
+        messages.info(request, _("Row %(row)s stays as it is.") % {"row": row})
+    return redirect(f"{rows}#row-{row}")
+
+
+def return_query(request: SignedInRequest, version: Version) -> str:
+    """Return the search and filters of the rows that a form was sent from."""
+    sent = QueryDict(request.POST.get("query", "")[:2000])
+    filters = {key: sent[key] for key in ("q", "label", "split", "page") if sent.get(key)}
+    return urlencode({"version": version.number, **filters})
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def show_draft(request: SignedInRequest, name: str) -> HttpResponse:
+    """Show the draft of a version; take a row out of it (`remove`), `discard` it, or `save` it as the next version."""
+    dataset = selectors.dataset_for(request.user, name, manage=True)
+    version = selectors.version_of(dataset, request.GET.get("version") or request.POST.get("version"))
+    if request.method != "POST":
+        rows = draft.list_rows(request.user, version)
+        return render(request, "datasets_app/draft.html", {"dataset": dataset, "version": version, "rows": rows})
+    page = f"{reverse('datasets:draft', args=[name])}?version={version.number}"
+    if "save" not in request.POST:
+        row = parse_whole_number(request.POST.get("remove", ""))
+        draft.discard(user=request.user, version=version, row=row)
+        return redirect(page)
+    try:
+        return redirect_to_result(request, draft.save(user=request.user, version=version))
+    except (ConflictError, InvalidError) as error:
+        messages.error(request, str(error.message))
+        return redirect(page)
 
 
 def make_version(request: SignedInRequest, name: str, change: dict[str, Any]) -> HttpResponse:

@@ -240,8 +240,8 @@ def describe_change(change: dict[str, Any]) -> str:
     if change["did"] == "rename" and "labels" in change:
         change = {**change, "label": "”, “".join(change["labels"])}
     values = {"n": count, "count": f"{count:,}", "other": "", **{k: v for k, v in change.items() if k != "count"}}
-    if "code" in change:
-        values["title"] = finding_title(change["code"])
+    codes = change.get("codes") or [change.get("code", "")]
+    values["title"] = "”, “".join(finding_title(code) for code in codes)
     return str(_CHANGES[change["did"]] % values)
 
 

@@ -12,6 +12,7 @@ from datasets_app.reading.encodings import ENCODINGS
 from datasets_app.reading.options import LONGEST_DELIMITER
 from datasets_app.reading_descriptions import DELIMITER_WORDS
 from web.forms import ServiceErrorsMixin
+from web.name_fields import NameFormField
 
 if TYPE_CHECKING:
     from datasets_app.reading.columns import ColumnChoice
@@ -21,6 +22,7 @@ MOST_FILES = 20  # of one upload, for example its splits
 SHOWN_COLUMNS = 60
 SHOWN_SPLIT_VALUES = 20
 _TYPED = {"tab": "\t", "\\t": "\t", "space": " ", "none": ""}  # how people type what they cannot see
+NAME_HELP = _("Letters and digits of any script, dots, hyphens and underscores.")
 ROLES = [
     ("", _("not used")),
     ("text", _("text")),
@@ -80,9 +82,7 @@ class HubForm(ServiceErrorsMixin):
         required=False,
         help_text=_("By default columns are found by their names."),
     )
-    name = forms.CharField(
-        label=_("Dataset name"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
-    )
+    name = NameFormField(label=_("Dataset name"), help_text=NAME_HELP)
 
 
 class PreviewForm(forms.Form):
@@ -118,9 +118,7 @@ class PreviewForm(forms.Form):
         label=_("What the labels are"), required=False, choices=[("", _("as guessed")), *Version.Kind.choices]
     )
     merge_labels = forms.BooleanField(label=_("Merge labels that look alike"), required=False)
-    name = forms.CharField(
-        label=_("Name"), max_length=80, help_text=_("Letters, digits, dots, hyphens and underscores.")
-    )
+    name = NameFormField(label=_("Name"), help_text=NAME_HELP)
     note = forms.CharField(label=_("Note"), max_length=300, required=False, help_text=_("Where the rows come from."))
 
     def __init__(self, *args: Any, table: "Table | None", choice: "ColumnChoice | None", **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from engine.task_types import TaskType
+from web.name_fields import NameField, NameKeyField
 from work import paths
 from work.models import Work
 
@@ -29,7 +30,8 @@ QUEUE = "data"  # has a worker of its own, so that short work on data never wait
 class Dataset(models.Model):
     """A named series of versions."""
 
-    name = models.CharField(_("name"), max_length=80, unique=True)
+    name = NameField(_("name"), unique=True)
+    name_key = NameKeyField()
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="datasets")
     description = models.CharField(_("description"), max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -166,6 +168,20 @@ class Suspect(models.Model):
         constraints = [models.UniqueConstraint(fields=["version", "rank"], name="one_suspect_per_rank")]
 
 
+class DraftEdit(models.Model):
+    """What a person wants a row of a version to become; all of it together becomes the next version."""
+
+    version = models.ForeignKey(Version, models.CASCADE, related_name="draft_edits")
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="draft_edits")
+    row = models.PositiveIntegerField()
+    text = models.TextField(null=True)  # both null: drop the row
+    label = models.TextField(null=True)
+
+    class Meta:
+        ordering = ["row"]
+        constraints = [models.UniqueConstraint(fields=["version", "author", "row"], name="one_draft_edit_per_row")]
+
+
 class Finding(models.Model):
     """One line of a version's validation report."""
 
@@ -210,7 +226,7 @@ class DataTask(Work):
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="data_tasks")
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    name = models.CharField(max_length=80)  # of the dataset, which need not exist yet
+    name = NameField()  # of the dataset, which need not exist yet
     version = models.ForeignKey(Version, models.CASCADE, null=True, related_name="tasks")  # that it works on
     arguments = models.JSONField(default=dict)
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)

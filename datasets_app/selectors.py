@@ -69,7 +69,7 @@ def version_of(dataset: Dataset, number: object) -> Version:
 def version_for(user: User, reference: str) -> Version:
     """Return the version that "name" (the newest) or "name@3" refers to; raise InvalidError with what exists instead."""
     name, at, number = str(reference).partition("@")
-    dataset = visible(user, Dataset.objects.all()).filter(name=name).first() if "\x00" not in name else None
+    dataset = visible(user, Dataset.objects.all()).filter(name=name).first()
     if dataset is None:
         names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
         similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]

@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from datasets_app.reading.options import LONGEST_DELIMITER
 from datasets_app.versions.reading_report import reading_report
+from web.name_fields import NameSerializerField
 from web.requests import parse_whole_number
 from work.models import Status
 
@@ -21,7 +22,7 @@ class _Counts(serializers.DictField):
 
 
 class UploadSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField(max_length=80)
+    name = NameSerializerField(help_text="Of a new dataset, or of one that you manage: its next version.")
     file = serializers.FileField(allow_empty_file=True, required=False)
     hub = serializers.CharField(
         required=False, max_length=150, help_text="Id of a data set of the hub, in place of a file."
@@ -177,11 +178,18 @@ class DataTaskSerializer(serializers.ModelSerializer[DataTask]):
 
 
 class ChangeSerializer(serializers.Serializer[Any]):
-    """`did`: fix (with code), edit (with rows: {row: {text, label} or null}), rename (label or labels, to), merge (other), relabel."""
+    """What is done, and with what.
+
+    `did`: fix (code, or codes for several in one version), edit (rows: {row: {text, label} or null}), rename (label or
+    labels, to), merge (other), relabel.
+    """
 
     did = serializers.ChoiceField(choices=["fix", "edit", "rename", "merge", "relabel"])
     version = serializers.IntegerField(required=False)
     code = serializers.CharField(required=False, max_length=30)
+    codes = serializers.ListField(
+        child=serializers.CharField(max_length=30), required=False, allow_empty=False, max_length=100
+    )
     rows = serializers.DictField(child=serializers.DictField(allow_null=True), required=False)
     label = serializers.CharField(required=False, max_length=300)  # type: ignore[assignment]  # DRF has one of that name
     labels = serializers.ListField(
@@ -191,13 +199,15 @@ class ChangeSerializer(serializers.Serializer[Any]):
     other = serializers.CharField(required=False, max_length=120)
     note = serializers.CharField(required=False, max_length=300, allow_blank=True)
 
-    NEEDED = {"fix": ["code"], "edit": ["rows"], "rename": ["to"], "merge": ["other"], "relabel": []}
+    NEEDED = {"fix": [], "edit": ["rows"], "rename": ["to"], "merge": ["other"], "relabel": []}
+    ONE_OR_MANY = {"fix": ("code", "codes"), "rename": ("label", "labels")}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Require the fields that the kind of change needs (see NEEDED), and numbers as keys of `rows`."""
+        """Require the fields that the kind of change needs (see NEEDED and ONE_OR_MANY), and numbers as keys of `rows`."""
         missing = [name for name in self.NEEDED[attrs["did"]] if name not in attrs]
-        if attrs["did"] == "rename" and not {"label", "labels"} & set(attrs):
-            missing.append("label")
+        either = self.ONE_OR_MANY.get(attrs["did"], ())
+        if either and attrs.keys().isdisjoint(either):
+            missing.append(either[0])
         if missing:
             raise serializers.ValidationError({name: _("This field is needed here.") for name in missing})
         if any(parse_whole_number(row) is None for row in attrs.get("rows", {})):

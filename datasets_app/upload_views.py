@@ -21,7 +21,7 @@ from datasets_app import preview as upload_preview
 from datasets_app import selectors, services
 from datasets_app.reading import hub, uploads
 from datasets_app.versions.upload_storage import key_of_page, stored_by_page
-from engine.names import LONGEST_NAME
+from engine.names import nearest_name
 from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 from web.throttles import throttle_posts
 
@@ -189,8 +189,7 @@ def _options_of_last_version(request: SignedInRequest, dataset: str) -> dict[str
 
 def _name_from(filename: str) -> str:
     """Return a name for the dataset by that of the file."""
-    stem = re.sub(_SUFFIXES, "", filename.lower())
-    return re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", stem)[:LONGEST_NAME].strip("-._")
+    return nearest_name(re.sub(_SUFFIXES, "", filename.lower()))
 
 
 def _lead_to(request: SignedInRequest, stored: Version | DataTask) -> HttpResponse:
@@ -217,7 +216,7 @@ def _render_preview(
         form.errors.setdefault(field or "__all__", form.error_class()).append(str(reading.problem.message))
         status = reading.problem.status if stores else 200
     name = str(form["name"].value() or "")
-    existing = selectors.datasets_for(request.user).filter(name=name).first() if name.isascii() else None
+    existing = selectors.datasets_for(request.user).filter(name=name).first()
     context = {
         "pending": pending,
         "form": form,

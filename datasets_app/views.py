@@ -11,6 +11,7 @@ from django.core.paginator import Paginator
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
@@ -22,6 +23,7 @@ from datasets_app import selectors, services
 from datasets_app.checks import report
 from datasets_app.reading.uploads import pending_for
 from datasets_app.reading_descriptions import describe_reason
+from datasets_app.review import draft
 from datasets_app.versions.reading_report import reading_report
 from engine.config import SAMPLE_MODEL
 from web.errors import ConflictError, NotFoundError
@@ -56,10 +58,13 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     if limit is None or limit > 999_999:
         limit = TOKEN_LIMIT
     limit = min(MOST_TOKENS, max(8, limit))
+    findings = report.findings(version)
     context = {
         **report.summary(version),
         "lengths": report.length_chart(version),
-        "findings": report.findings(version),
+        "findings": findings,
+        "drafted": draft.count(request.user, version),
+        "fixable": any(finding["fix"] for finding in findings),
         "manages": can_manage(request.user, dataset),
         "running": version.tasks.exclude(status__in=ENDED).first(),
         "model": model[:200],
@@ -108,6 +113,7 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
         "page": Paginator(range(total), ROWS_PER_PAGE).get_page(number),
         "total": total,
         "manages": can_manage(request.user, dataset),
+        "drafted": draft.count(request.user, version),
         "editing": request.GET.get("edit", ""),
         "label": label,
         "q": text,
@@ -147,9 +153,9 @@ def broken(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
     lines = selectors.broken_lines(version)
-    response = HttpResponse(lines, content_type="text/plain; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}-{version.number}-broken-lines.txt"'
-    return response
+    filename = f"{dataset.name}-{version.number}-broken-lines.txt"
+    headers = {"Content-Disposition": content_disposition_header(True, filename)}
+    return HttpResponse(lines, content_type="text/plain; charset=utf-8", headers=headers)
 
 
 @login_required

@@ -16,6 +16,7 @@ from engine.data.data_files import check_data_name
 from engine.data.rows_ahead import RowsAhead
 from engine.errors import DataUnreadableError, RunInterruptedError
 from engine.memory_limits import limit_to_free_memory
+from engine.names import folder_name, shorten_name
 from engine.safe_yaml import NotYamlError, text_of
 from engine.training.console import train_in_terminal
 
@@ -31,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.data is None:
             check_data_name(data_name)
         name = find_free_name(config.experiment_name, options.results)
-        folder = options.results / name
+        folder = options.results / folder_name(name)
         if name != config.experiment_name and is_main_process:
-            finished = options.results / config.experiment_name
+            finished = options.results / folder_name(config.experiment_name)
             print(f"{finished} holds a finished run; this one goes to {folder}.", file=sys.stderr)
         with closing(RowsAhead(data_name, config.data, config.task, config.training.seed, options.cache)) as rows:
             import_libraries()
@@ -92,9 +93,9 @@ def find_free_name(experiment_name: str, results: Path) -> str:
     """Return the experiment's name, or name-2, name-3 … if a finished run has it already."""
     name = experiment_name
     number = 1
-    while (results / name / "metrics.json").exists():
+    while (results / folder_name(name) / "metrics.json").exists():
         number += 1
-        name = f"{experiment_name[:76]}-{number}"  # at most 80 characters
+        name = f"{shorten_name(experiment_name, room=4)}-{number}"
     return name
 
 

@@ -14,7 +14,7 @@ from engine import safe_yaml
 from engine.config_problems import ContradictionsError, list_problems
 from engine.contradictions import find_contradictions, find_unfit_settings
 from engine.errors import ConfigError, Problem
-from engine.names import LONGEST_NAME, NAME_PATTERN, NAME_RULE
+from engine.names import LONGEST_NAME, explain_refusal, normalise_name
 from engine.presets import task_defaults
 from engine.task_types import LOSSES, METRICS, Metric, TaskType
 
@@ -45,7 +45,6 @@ LabelWeight = Annotated[float, Field(ge=0)]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
 # What a field allows, where Pydantic's own message says too little.
 ALLOWED_VALUES = {
-    "experiment_name": NAME_RULE,
     "model.name": (
         "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
     ),
@@ -64,7 +63,7 @@ def _(text: str) -> str:
 
 def _allow_numbers(schema: dict[str, Any]) -> None:
     """Change the JSON schema of a name so that numbers are allowed: YAML reads the name 2024 as a number."""
-    text = {key: schema.pop(key) for key in ("type", "minLength", "maxLength", "pattern")}
+    text = {key: schema.pop(key) for key in ("type", "minLength", "maxLength")}
     schema["anyOf"] = [text, {"type": "number"}]
 
 
@@ -335,9 +334,8 @@ class RunConfig(Section):
         "experiment",
         min_length=1,
         max_length=LONGEST_NAME,
-        pattern=NAME_PATTERN,
         description=_(
-            "Name of the experiment and of its folder. Letters, digits and . _ - are allowed; it starts with a letter or digit."
+            "Name of the experiment. Letters and digits of any script and . _ - are allowed; it starts with a letter or digit."
         ),
         json_schema_extra=_allow_numbers,
     )
@@ -416,8 +414,17 @@ class RunConfig(Section):
     @field_validator("experiment_name", mode="before")
     @classmethod
     def _name_as_text(cls, value: object) -> object:
-        """Turn a name that YAML reads as a number (2024) or a date (2024-11-25) back into text."""
-        return str(value) if isinstance(value, int | float | date) and not isinstance(value, bool) else value
+        """Turn a name that YAML reads as a number (2024) or a date (2024-11-25) back into text, and compose its letters."""
+        if isinstance(value, int | float | date) and not isinstance(value, bool):
+            return str(value)
+        return normalise_name(value) if isinstance(value, str) else value
+
+    @field_validator("experiment_name")
+    @classmethod
+    def _refuse_invalid_name(cls, name: str) -> str:
+        if refusal := explain_refusal(name):
+            raise PydanticCustomError("string_pattern_mismatch", "{refusal}", {"refusal": refusal})
+        return name
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> RunConfig:

@@ -39,7 +39,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimizer step is done. `tokens` excludes padding; `eta_seconds` is the estimated time left for training."""
+    """One optimizer step is done. `tokens` excludes padding; `eta_seconds` is the estimated time left for training.
+
+    mean_loss: of the steps since the last point of the loss curve; None at steps that have no point. total_tokens,
+    runtime_s: of all training steps so far, without evaluations.
+    """
 
     step: int
     total_steps: int
@@ -50,15 +54,23 @@ class StepDone:
     tokens: int
     tokens_per_second: float
     eta_seconds: float
+    mean_loss: float | None = None
+    total_tokens: int = 0
+    runtime_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The model was evaluated; `metrics` has accuracy, macro_f1, macro_precision, macro_recall and loss."""
+    """The model was evaluated; `metrics` has accuracy, macro_f1, macro_precision, macro_recall and loss.
+
+    total_tokens, runtime_s: of all training steps so far.
+    """
 
     step: int
     epoch: float
     metrics: dict[str, float]
+    total_tokens: int = 0
+    runtime_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from accounts.http import signed_in_user
 from web.access import require_admin
 from web.errors import LorasiteError
-from web.requests import StrictCharField
+from web.name_fields import NameSerializerField
 
 from . import services
 from .columns import SORTABLE
@@ -87,7 +87,7 @@ class ExperimentFile(APIView):
 
 
 class NamesSerializer(serializers.Serializer[Any]):
-    names = serializers.ListField(child=StrictCharField(max_length=80), min_length=1, max_length=100)
+    names = serializers.ListField(child=NameSerializerField(), min_length=1, max_length=100)
 
 
 class DeletedSerializer(serializers.Serializer[Any]):

@@ -1,12 +1,13 @@
 """The columns of the experiment list: what each shows, how it is sorted, and which of its values is best."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from .evaluation_sets import evaluation_set
 from .models import Experiment
 from .task_types import TASK_TYPES
 
@@ -21,7 +22,7 @@ class Column:
     best: Best | None = None  # None where no value is better than another
     digits: int | None = None  # after the decimal point; None where the values are no numbers
     newest_first: bool = False
-    of_one_type: bool = False  # its values mean something else for each task type, so the best is of one type only
+    of_machine: bool = False  # depends on the machine as much as on the run: no best unless the list is sorted by it
 
     def value(self, experiment: Experiment) -> Any:
         if self.key == "task_type":
@@ -36,12 +37,12 @@ COLUMNS = (
     Column("base_model", _("Base model"), "base_model"),
     Column("owner", _("Owner"), "owner__username"),
     Column("task_type", _("Task type"), "task_type"),
-    Column("score", _("Score"), "score", max, digits=4, of_one_type=True),
+    Column("score", _("Score"), "score", max, digits=4),
     Column("accuracy", _("Accuracy"), "accuracy", max, digits=4),
-    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4, of_one_type=True),
-    Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4, of_one_type=True),
-    Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0),
-    Column("duration", _("Training time (s)"), "runtime_s", min, digits=0),
+    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4),
+    Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4),
+    Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0, of_machine=True),
+    Column("duration", _("Training time (s)"), "runtime_s", min, digits=0, of_machine=True),
     Column("created", _("Created"), "created_at", newest_first=True),
 )
 DEFAULT = ("status", "dataset", "task_type", "score", "macro_f1", "duration", "created")
@@ -66,34 +67,50 @@ def column_heads(shown: list[Column], sort: str) -> list[dict[str, Any]]:
 
 
 def table_lines(
-    experiments: Iterable[Experiment], shown: list[Column], scores_so_far: Mapping[int, float]
+    experiments: Iterable[Experiment],
+    shown: list[Column],
+    sort: str = "",
+    scores_so_far: Mapping[int, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return a line per experiment with a cell per column, the best of each column marked.
 
     The best is that of these lines only: over 100,000 rows it would take longer than the rest of the page.
     """
     experiments = list(experiments)
-    cells_by_column = [measure_cells(column, experiments) for column in shown]
+    cells_by_column = [measure_cells(column, experiments, sort) for column in shown]
     return [
         {
             "experiment": experiment,
-            "score_so_far": scores_so_far.get(experiment.pk),
+            "score_so_far": (scores_so_far or {}).get(experiment.pk),
             "cells": [cells[i] for cells in cells_by_column],
         }
         for i, experiment in enumerate(experiments)
     ]
 
 
-def measure_cells(column: Column, experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """Return a cell per experiment, the best one marked if their values can be compared."""
-    cells = make_cells(column, [column.value(each) for each in experiments])
-    if column.of_one_type and len({each.task_type for each in experiments}) > 1:
-        return [cell | {"best": False} for cell in cells]
-    return cells
+def measure_cells(column: Column, experiments: list[Experiment], sort: str = "") -> list[dict[str, Any]]:
+    """Return a cell per experiment, the best ones marked among those that were evaluated on the same rows."""
+    values = [column.value(each) for each in experiments]
+    if not column.of_machine:
+        return make_cells(column, values, [evaluation_set(each) for each in experiments])
+    cells = make_cells(column, values, [None] * len(values))
+    is_wanted = sort.removeprefix("-") == column.key
+    return cells if is_wanted else [cell | {"best": False} for cell in cells]
 
 
-def make_cells(column: Column, values: list[Any]) -> list[dict[str, Any]]:
-    """Return a cell per value. No cell is marked as the best if all values are equal or the column has no best."""
-    present = [value for value in values if value is not None]
-    best = column.best(present) if column.best and len(set(present)) > 1 else None
-    return [{"column": column, "value": value, "best": best is not None and value == best} for value in values]
+def make_cells(column: Column, values: list[Any], groups: Sequence[Hashable]) -> list[dict[str, Any]]:
+    """Return a cell per value, marked if it is the best of its group.
+
+    groups: one for each value; only values of one group can be compared. A group of equal values has no best.
+    """
+    values_by_group: dict[Hashable, set[Any]] = {}
+    for value, group in zip(values, groups, strict=True):
+        if value is not None:
+            values_by_group.setdefault(group, set()).add(value)
+    best = {
+        group: column.best(present) for group, present in values_by_group.items() if column.best and len(present) > 1
+    }
+    return [
+        {"column": column, "value": value, "best": value is not None and value == best.get(group)}
+        for value, group in zip(values, groups, strict=True)
+    ]

@@ -11,7 +11,9 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from datasets_app.models import QUEUE as DATA_QUEUE
+from engine.names import folder_name
 from engine.storage import sweep_drafts_of
+from web.name_fields import FolderNameField, NameField, NameKeyField
 from work import paths
 from work.models import PREPARING, QUEUED, Status, Work
 
@@ -39,7 +41,9 @@ class ScoreNames:
 class Experiment(ScoreNames, models.Model):
     """The named record of one training. Its status is that of `experiment.task`, a one-to-one of training.Task."""
 
-    name = models.CharField(_("name"), max_length=80, unique=True)
+    name = NameField(_("name"), unique=True)
+    name_key = NameKeyField()
+    folder_name = FolderNameField()  # below RESULTS_DIR
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="experiments")
     version = models.ForeignKey("datasets_app.Version", models.PROTECT, null=True, related_name="experiments")
     # as the configuration names it: name@version, or the id of a hub dataset
@@ -72,7 +76,7 @@ class Experiment(ScoreNames, models.Model):
 
     @property
     def folder(self) -> Path:
-        return paths.results_dir() / self.name
+        return paths.results_dir() / (self.folder_name or folder_name(self.name))
 
     @property
     def final_model(self) -> Path:
@@ -95,7 +99,8 @@ class Experiment(ScoreNames, models.Model):
 class RegisteredModel(ScoreNames, models.Model):
     """A name under which versions of a model are found, shared and used for predictions."""
 
-    name = models.CharField(_("name"), max_length=80, unique=True)
+    name = NameField(_("name"), unique=True)
+    name_key = NameKeyField()
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="models")
     summary = models.CharField(_("what it does"), max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -241,7 +246,7 @@ class Alias(models.Model):
     """A name for a version that can be moved to another version, as in `tweets@champion`."""
 
     model = models.ForeignKey(RegisteredModel, models.CASCADE, related_name="aliases")
-    name = models.CharField(_("alias"), max_length=40)
+    name = NameField(_("alias"), max_length=40)
     version = models.ForeignKey(ModelVersion, models.CASCADE, related_name="aliases")
 
     class Meta:

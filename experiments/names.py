@@ -1,6 +1,6 @@
 """Names that experiments and models may not have, beside the rule of `engine.names`, and what an alias may be called.
 
-A name is taken in any case, because some disks do not tell cases apart.
+A name is taken in any case and width: a reader and some disks do not tell them apart.
 """
 
 import re

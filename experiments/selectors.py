@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
+from engine.names import name_key, normalise_name, shorten_name
 from web.errors import InvalidError, NotFoundError
 
 from .columns import COLUMNS, DEFAULT, SORTABLE, Column
@@ -39,7 +40,7 @@ def stored_bytes(user: User) -> int:
     They are read from the disk and not from the database, because a run in progress adds and drops checkpoints.
     """
     total = 0
-    for experiment in Experiment.objects.filter(owner=user).only("name"):
+    for experiment in Experiment.objects.filter(owner=user).only("name", "folder_name"):
         total += sum(entry["size"] for entry in files(experiment))
     return total
 
@@ -55,6 +56,7 @@ def experiments_named(user: User, names: list[str]) -> list[Experiment]:
 
     Raise NotFoundError unless the person may see all of them.
     """
+    names = list(dict.fromkeys(map(normalise_name, names)))
     experiments = experiments_for(user).filter(name__in=names)
     by_name = {experiment.name: experiment for experiment in experiments}
     if len(by_name) != len(names):
@@ -72,13 +74,13 @@ def choices(user: User) -> dict[str, list[str]]:
 
 
 def free_name(wanted: str) -> str:
-    """Return `wanted`, or the first of wanted-2, wanted-3, … that no experiment has in any case."""
-    stem = re.sub(r"-\d+$", "", wanted)[:74]  # leaves room for the number in 80 characters
-    similar = Experiment.objects.filter(name__istartswith=stem).values_list("name", flat=True)
-    taken = {name.lower() for name in similar}
-    name = wanted
+    """Return `wanted`, or the first of wanted-2, wanted-3, … that no experiment has, nor one that counts as the same."""
+    stem = shorten_name(re.sub(r"-[0-9]+$", "", wanted), room=6)  # for the number
+    similar = Q(name_key__startswith=name_key(stem)) | Q(name_key=None, name__istartswith=stem)
+    taken = {name_key(name) for name in Experiment.objects.filter(similar).values_list("name", flat=True)}
+    name = shorten_name(wanted)
     number = 2
-    while name.lower() in taken:
+    while name_key(name) in taken:
         name = f"{stem}-{number}"
         number += 1
     return name
@@ -105,14 +107,15 @@ def search(
     require_one_of(status, ("", *statuses()), "status")
     require_one_of(owner, ("", "me"), "owner")
     require_one_of(learned, ("", "true", "false"), "learned")
-    # Both can be large, and no list shows them.
-    experiments = experiments_for(user).defer("config", "metrics")
+    # They can be large, and no list shows them. The configuration tells which runs can be compared.
+    experiments = experiments_for(user).defer("metrics")
+    dataset = normalise_name(dataset)
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
         if value:
             experiments = experiments.filter(**{field: value})
-    for word in q.split():
-        matches = Q(name__icontains=word) | Q(dataset_name__icontains=word) | Q(base_model__icontains=word)
-        experiments = experiments.filter(matches)
+    for word in normalise_name(q).split():
+        matches = Q(name_key__contains=name_key(word)) | Q(name__icontains=word)
+        experiments = experiments.filter(matches | Q(dataset_name__icontains=word) | Q(base_model__icontains=word))
     if owner:
         experiments = experiments.filter(owner=user)
     if learned:

@@ -15,8 +15,9 @@ from accounts.models import User
 from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
+from engine.names import normalise_name
 from web.errors import ConflictError, LorasiteError, NotFoundError
-from web.names import require_valid_name
+from web.names import named_alike, require_valid_name
 from work.paths import remove_on_commit
 
 from .models import Experiment, RegisteredModel
@@ -39,9 +40,10 @@ def create(
     *, owner: User, name: str, config: dict[str, Any], version: Version | None, dataset_name: str, base_model: str
 ) -> Experiment:
     """Create the row that a run fills. Its name is taken for everybody; Invalid or NameTaken if it can't be used."""
+    name = normalise_name(name)
     check_name(name)
     # A prediction that names both gets the registered model: the run would be hidden behind somebody else's model.
-    models = RegisteredModel.objects.filter(name__iexact=name)
+    models = RegisteredModel.objects.filter(named_alike(name))
     if models.exists() and not visible(owner, models, manage=True).exists():
         raise name_taken(name)
     try:
@@ -63,7 +65,7 @@ def create(
 def check_name(name: str) -> None:
     """Raise InvalidError or NameTakenError unless an experiment may have this name."""
     require_valid_name(name, field="experiment_name", reserved=RESERVED_EXPERIMENTS)
-    if Experiment.objects.filter(name__iexact=name).exists():  # on a Mac, Run and run would be one folder
+    if Experiment.objects.filter(named_alike(name)).exists():
         raise name_taken(name)
 
 

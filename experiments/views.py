@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 from accounts.http import SignedInRequest
 
 from . import columns, compare, curves, selectors, services
+from .evaluation_sets import share_evaluation_rows
 from .selectors import experiments_named, get_experiment
 
 PER_PAGE = 50
@@ -32,7 +33,7 @@ def index(request: SignedInRequest) -> HttpResponse:
         "columns": columns.COLUMNS,
         "shown": shown,
         "heads": columns.column_heads(shown, query["sort"]),
-        "lines": columns.table_lines(page, shown, selectors.scores_so_far(page)),
+        "lines": columns.table_lines(page, shown, query["sort"], selectors.scores_so_far(page)),
     }
     return render(request, "experiments/list.html", context | selectors.choices(request.user))
 
@@ -51,7 +52,8 @@ def comparison(request: SignedInRequest) -> HttpResponse:
         "labels": compare.label_rows(experiments),
         "settings": compare.setting_rows(experiments, everything=everything),
         "everything": everything,
-        "chart": curves.comparison_chart(experiments),
+        "comparable": share_evaluation_rows(experiments),
+        "charts": curves.comparison_charts(experiments),
     }
     return render(request, "experiments/compare.html", context)
 

@@ -42,8 +42,6 @@ class Models:
 
     def named(self, name: str) -> Model:
         """Return the model for "name", "name@3" or "name@champion"; NotFound, or Conflict if its run is not done yet."""
-        if "\x00" in name:  # PostgreSQL refuses a query with a NUL
-            raise NotFoundError(field="model")
         short, _at, which = name.partition("@")
         model = self.registered.filter(name=short).first()
         if model:

@@ -1,20 +1,28 @@
 """Variables of every template."""
 
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
 
-from training.selectors import running_count
+from lorasite.navigation import navigation_of, running_badge
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
-    """Return what the frame around every page needs: the number of runs in progress, the chosen theme, the cookie of forms."""
-    # A request that fails before the authentication middleware has no user, but its error page has a frame.
-    user = getattr(request, "user", None)
+    """Return what the frame around every page needs.
+
+    `navigation` and `running` are functions, which templates call: a part of a page, as for a poll, has no frame and must
+    not pay for it.
+    """
     theme = request.COOKIES.get("lorasite_theme", "")
-    return {
-        "running_tasks": running_count(user) if user and user.is_authenticated else 0,
+    frame: dict[str, Any] = {
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "theme": theme if theme in ("light", "dark") else "",
     }
+    # A request that fails before the authentication middleware has no user, but its error page has a frame.
+    user = getattr(request, "user", None)
+    if user and user.is_authenticated:
+        frame["navigation"] = partial(navigation_of, request, user)
+        frame["running"] = partial(running_badge, user)
+    return frame

@@ -29,6 +29,9 @@ class Env(BaseSettings):
     )
     allowed_hosts: str = Field("", description="Comma-separated host names of the site. Unset: loopback and HOST.")
     debug: bool = Field(False, description="Show Django's debug pages. Only on loopback.")
+    static_root: Path | None = Field(
+        None, description="Folder of the collected static files. Unset: one in DATA_DIR, filled at the start."
+    )
     base_models_dir: Path | None = Field(None, description="Folder of base models, one subfolder each.")
     samples: bool = Field(True, description="Load sample datasets and train a sample run on the first start.")
     django_superuser_username: str = Field("admin", description="Name of the first admin.")

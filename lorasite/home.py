@@ -1,21 +1,40 @@
-"""The home page: runs in progress and the results of the last ones."""
+"""The overview, and the badge of the runs in progress that every page has."""
+
+from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.views.decorators.http import require_GET
+from django.views.decorators.vary import vary_on_headers
 
 from accounts.http import SignedInRequest
-from datasets_app.selectors import datasets_for
-from training.models import ENDED
-from training.selectors import visible_tasks
+from lorasite import overview
 
 
 @login_required
+@vary_on_headers("HX-Request")
 def home(request: SignedInRequest) -> HttpResponse:
-    tasks = visible_tasks(request.user)
-    context = {
-        "running": tasks.exclude(status__in=ENDED)[:20],
-        "ended": tasks.filter(status__in=ENDED).order_by("-ended_at")[:5],
-        "has_data": datasets_for(request.user).exists(),
+    """Show the overview; for a poll only the runs."""
+    context: dict[str, Any] = {
+        "active": overview.active_runs(request.user),
+        "recent": overview.recent_runs(request.user),
+    }
+    if request.htmx:
+        return render(request, "home.html#runs", context)
+    steps = overview.first_steps(request.user)
+    context |= {
+        "steps": steps,
+        "next_step": next((step for step in steps if not step.done), None),
+        "attention": overview.attention(request.user),
+        "models": overview.models_to_try(request.user),
+        "installation": overview.installation(request.user),
     }
     return render(request, "home.html", context)
+
+
+@login_required
+@require_GET
+def running(request: SignedInRequest) -> HttpResponse:
+    """The badge of the sidebar, which is polled."""
+    return render(request, "parts/running.html")

@@ -230,15 +230,21 @@ LANGUAGES = [("en", "English"), ("zh-hant", "繁體中文")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_TZ = True
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "lorasite.formats"
 
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = env.static_root or DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = True
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "lorasite.static_files.HashedStaticFilesStorage"},
+}
+WHITENOISE_KEEP_ONLY_HASHED_FILES = True
+WHITENOISE_USE_FINDERS = True  # for plain names: of bookmarks, and where nothing was collected
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_BODY_LIMIT = 4 * 1024 * 1024
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "uploads"
 for folder in (FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
 UPLOAD_LIMIT = env.upload_limit_mb * 1024 * 1024
 # Bytes reserved for a full disk. SQLite's write-ahead log takes 4 MiB before it restarts, and more during a long read.
 DISK_RESERVE = 16 * 2**20
@@ -343,6 +349,34 @@ UNFOLD = {
     "SITE_URL": reverse_lazy("home"),
     "SHOW_HISTORY": True,
     "SHOW_LANGUAGES": True,
+    "COLORS": {  # those of static/lorasite/lorasite.css, with the steps between them
+        "base": {
+            "50": "#fbfbf9",
+            "100": "#eef1f0",
+            "200": "#dfe4e2",
+            "300": "#c3cbc9",
+            "400": "#a0adaa",
+            "500": "#5b6765",
+            "600": "#46514f",
+            "700": "#313b39",
+            "800": "#232c2a",
+            "900": "#1b2221",
+            "950": "#141918",
+        },
+        "primary": {
+            "50": "#f0f7f6",
+            "100": "#e8f1f0",
+            "200": "#c5e2df",
+            "300": "#9bd2cd",
+            "400": "#6cc4bd",
+            "500": "#4aa7a1",
+            "600": "#1f6f6b",
+            "700": "#1a5d5a",
+            "800": "#174b49",
+            "900": "#133b39",
+            "950": "#0d2625",
+        },
+    },
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("lorasite/icon.svg")}],
 }
 

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from lorasite import home
+from lorasite import find, home
 
 handler400 = "web.error_responses.bad_request"
 handler404 = "web.error_responses.not_found"
@@ -11,6 +11,8 @@ handler500 = "web.error_responses.server_error"
 
 urlpatterns = [
     path("", home.home, name="home"),
+    path("find/", find.find_page, name="find"),
+    path("running/", home.running, name="running"),
     path("", include("accounts.urls")),
     path("", include("accounts.allauth_urls")),
     path("", include("datasets_app.urls")),

@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 
 from lorasite.env import env
+from lorasite.static_files import collect_static_files
 from webserver import Head, Site
 from webserver import serve as serve_site
 
@@ -73,4 +74,5 @@ def site() -> Site:
 
 
 def serve() -> None:
+    collect_static_files()
     serve_site(site())

@@ -150,10 +150,10 @@ def find_unknown_files() -> Iterator[Difference]:
     for path in sorted(datasets_dir().glob("*/[!.]*.parquet")):
         if path.stem not in hashes:
             yield Difference("dataset", path.name, "unknown", _("No dataset version has these rows."))
-    names = set(Experiment.objects.values_list("name", flat=True))
+    folders = {experiment.folder.name for experiment in Experiment.objects.only("name", "folder_name")}
     for folder in sorted(results_dir().glob("[!.]*")):
-        if folder.is_dir() and folder.name not in names:
-            yield Difference("model", folder.name, "unknown", _("No experiment has this name."))
+        if folder.is_dir() and folder.name not in folders:
+            yield Difference("model", folder.name, "unknown", _("No experiment has this folder."))
     keys = {key.hex for key in ModelVersion.objects.values_list("key", flat=True)}
     for folder in sorted(models_dir().glob("[!.]*")):
         if folder.name not in keys:

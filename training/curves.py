@@ -6,8 +6,18 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from experiments import remedies, verdicts
-from experiments.curves import Loss, Scores, find_best, loss_and_score_charts
-from experiments.task_types import METRIC_TITLES, TASK_TYPES, USUAL
+from experiments.curves import (
+    Loss,
+    Marks,
+    Scores,
+    best_checkpoint_step,
+    course_charts,
+    drawn_baselines,
+    find_best,
+    loss_and_score_charts,
+    points_address,
+)
+from experiments.task_types import BASELINE_TITLES, METRIC_TITLES, TASK_TYPES, USUAL
 
 from .models import ENDED, Point, Stage, Status, Task
 
@@ -23,18 +33,21 @@ def stepper(task: Task) -> list[dict[str, str]]:
     return [{"name": str(stage.label), "state": state} for stage, state in zip(Stage, states, strict=True)]
 
 
-def charts(task_type: str, points: list[Point]) -> list[dict[str, Any]]:
-    """Return the charts of the loss and of the scores on held-out rows; both say what is missing before there is a curve."""
-    steps = [p for p in points if p.loss is not None]
+def charts(task_type: str, points: list[Point], task: Task | None = None) -> list[dict[str, Any]]:
+    """Return the charts of a run: loss, scores on held-out rows and, with `task`, the course of speed and memory.
+
+    Each says what is missing before there is a curve. `points` may be some of the run's points.
+    """
+    losses = [read_step(point) for point in points if point.loss is not None]
     evaluations = evaluations_of(task_type, points)
     loss_sentence = _("The loss curve appears after the first steps.")
-    if len(steps) >= 2:
-        first = steps[0].loss or 0.0
-        last = steps[-1].loss or 0.0
+    if len(losses) >= 2:
+        first = losses[0].loss or 0.0
+        last = losses[-1].loss or 0.0
         direction = _("falling") if last < first else _("not falling")
         loss_sentence = _("Training loss %(last).3f at step %(step)d, %(word)s from %(first).3f.") % {
             "last": last,
-            "step": steps[-1].step,
+            "step": losses[-1].step,
             "word": direction,
             "first": first,
         }
@@ -42,23 +55,80 @@ def charts(task_type: str, points: list[Point]) -> list[dict[str, Any]]:
     score_sentence = _("Accuracy on held-out rows appears after the first evaluation.")
     if task_type != USUAL:
         score_sentence = _("The metrics on held-out rows appear after the first evaluation.")
-    if evaluations:
-        best = find_best(task_type, evaluations)
+    best = find_best(task_type, evaluations) if evaluations else None
+    if best:
         sentence = _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.")
         facts: dict[str, object] = {"best": 100 * best.metrics[metric], "step": best.step}
         if task_type != USUAL:
             sentence = _("%(metric)s on held-out rows, best so far: %(best).4g at step %(step)d.")
             facts |= {"best": best.metrics[metric], "metric": METRIC_TITLES[metric]}
         score_sentence = sentence % facts
-    return loss_and_score_charts(
-        task_type, [Loss(p.step, p.loss) for p in steps], evaluations, loss_sentence, score_sentence
+    marks = make_marks(task, task_type, best.step if best else None) if task else Marks()
+    drawn = loss_and_score_charts(task_type, losses, evaluations, loss_sentence, score_sentence, marks)
+    return [*drawn, *course_charts(losses, marks)] if task else drawn
+
+
+def read_step(point: Point) -> Loss:
+    """Return what a point holds of a training step."""
+    return Loss(
+        step=point.step,
+        loss=point.loss,
+        epoch=point.epoch,
+        seconds=point.runtime_s,
+        tokens=point.tokens,
+        learning_rate=point.learning_rate,
+        grad_norm=point.grad_norm,
+        tokens_per_second=point.tokens_per_second,
+        memory_mb=point.memory_mb,
+        gpu_memory_mb=point.gpu_memory_mb,
     )
+
+
+def make_marks(task: Task, task_type: str, best_step: int | None) -> Marks:
+    """Return what is drawn into a run's charts; `best_step` is that of the best evaluation so far."""
+    metrics = task.experiment.metrics
+    baselines = drawn_baselines(metrics, task_type)
+    version = task.experiment.version
+    if not baselines and task_type == USUAL and version is not None and version.rows:
+        # The run measures its baselines at its end. This one is known before, from all rows of the data.
+        baselines = {str(BASELINE_TITLES["majority_accuracy"]): max(version.labels.values()) / version.rows}
+    first_score = _("First point after the first evaluation.")
+    step = first_evaluation_step(task)
+    if step:
+        first_score = _("First point after step %(step)s.") % {"step": f"{step:,}"}
+    none_recorded = _("Nothing was recorded.")
+    return Marks(
+        baselines=baselines,
+        best_step=best_checkpoint_step(metrics) or best_step,
+        source=points_address(task.experiment),
+        first_loss=none_recorded if task.finished else _("First point after step %(step)s.") % {"step": 1},
+        first_score=none_recorded if task.finished else first_score,
+    )
+
+
+def first_evaluation_step(task: Task) -> int | None:
+    """Return the step of a run's first evaluation; None before the run has prepared its data."""
+    if not task.total_steps:
+        return None
+    training = task.experiment.config.get("training", {})
+    strategy = training.get("eval_strategy")
+    step = task.total_steps
+    if strategy == "steps":
+        step = training["eval_steps"]
+    elif strategy == "epoch" and task.facts.get("train_rows"):
+        batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
+        step = -(-task.facts["train_rows"] // batch)
+    return min(step, int(task.total_steps))
 
 
 def evaluations_of(task_type: str, points: list[Point]) -> list[Scores]:
     """Return the evaluations among the points, with the metrics of the task type."""
     name = TASK_TYPES[task_type].curves[0]
-    return [Scores(point.step, point.metrics) for point in points if name in point.metrics]
+    return [
+        Scores(point.step, point.metrics, point.epoch, point.runtime_s, point.tokens)
+        for point in points
+        if name in point.metrics
+    ]
 
 
 def verdict(task: Task, evaluations: Sequence[Scores]) -> str:

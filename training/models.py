@@ -98,8 +98,12 @@ class Point(models.Model):
     task = models.ForeignKey(Task, models.CASCADE, related_name="points")
     step = models.PositiveIntegerField()
     epoch = models.FloatField()
-    loss = models.FloatField(null=True)
+    # Of all training steps so far; null in rows of earlier releases.
+    tokens = models.PositiveBigIntegerField(null=True)
+    runtime_s = models.FloatField(null=True)
+    loss = models.FloatField(null=True)  # mean since the point before; earlier releases stored that of the step alone
     learning_rate = models.FloatField(null=True)
+    grad_norm = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
     cpu_percent = models.FloatField(null=True)
     memory_mb = models.FloatField(null=True)

@@ -11,8 +11,11 @@ from work.progress import Progress
 
 from .models import LogLine, Point, Stage, Task
 
-STEP_FIELDS = ["epoch", "loss", "learning_rate", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"]
-EVAL_FIELDS = ["epoch", "eval_loss", "accuracy", "macro_f1", "scores"]
+PLACE_FIELDS = ["epoch", "tokens", "runtime_s"]
+STEP_FIELDS = [
+    *PLACE_FIELDS, "loss", "learning_rate", "grad_norm", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"
+]  # fmt: skip
+EVAL_FIELDS = [*PLACE_FIELDS, "eval_loss", "accuracy", "macro_f1", "scores"]
 
 
 class TrainingProgress(Progress):
@@ -47,6 +50,8 @@ class TrainingProgress(Progress):
                     task=self.task,
                     step=event.step,
                     epoch=event.epoch,
+                    tokens=event.total_tokens,
+                    runtime_s=event.runtime_s,
                     eval_loss=event.metrics.get("loss"),
                     accuracy=event.metrics.get("accuracy"),
                     macro_f1=event.metrics.get("macro_f1"),
@@ -77,8 +82,11 @@ class TrainingProgress(Progress):
             task=self.task,
             step=event.step,
             epoch=event.epoch,
-            loss=event.loss,
+            tokens=event.total_tokens,
+            runtime_s=event.runtime_s,
+            loss=event.loss if event.mean_loss is None else event.mean_loss,
             learning_rate=event.learning_rate,
+            grad_norm=event.grad_norm,
             tokens_per_second=event.tokens_per_second,
             cpu_percent=self.process.cpu_percent(),
             memory_mb=self.process.memory_info().rss / 2**20,

@@ -150,10 +150,10 @@ def overview_context(request: SignedInRequest, task: Task) -> Context:
 
 def charts_context(task: Task) -> Context:
     """Return the charts of all points; of runs without any, those of the history in metrics.json."""
-    points = list(task.points.all())
+    points = selectors.points_to_draw(task)
     charts = [] if points else run_charts(task.experiment)
     return {
-        "charts": charts or curves.charts(task.experiment.task_type, points),
+        "charts": charts or curves.charts(task.experiment.task_type, points, task),
         "points_token": points_token(task),
     }
 

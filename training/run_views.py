@@ -1,17 +1,19 @@
 """Pages: watch a run, cancel and resume it."""
 
+from io import StringIO
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_POST
+from django.utils.http import content_disposition_header
+from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
 
-from . import run_page, selectors, services
+from . import curve_csv, run_page, selectors, services
 
 VIEW = "run-view"  # the element that a click on a tab replaces
 
@@ -44,3 +46,14 @@ def cancel(request: SignedInRequest, task_id: UUID) -> HttpResponse:
 def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     services.resume(user=request.user, task=selectors.task_for(request.user, task_id, manage=True))
     return redirect("training:run", task_id)
+
+
+@login_required
+@require_GET
+def curves_csv(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    """All points of a run's curves as a CSV file; a chart reads it, too, when somebody zooms into a long run."""
+    task = selectors.task_for(request.user, task_id)
+    file = StringIO()
+    curve_csv.write_points(task, file)
+    name = content_disposition_header(True, f"{task.experiment.name}-curves.csv")
+    return HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8", headers={"Content-Disposition": name})

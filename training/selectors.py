@@ -2,15 +2,16 @@
 
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage, limit_of
+from web.charts import MOST_POINTS
 from web.errors import InvalidError
 
-from .models import Status, Task
+from .models import Point, Status, Task
 
 
 def visible_tasks(user: User) -> QuerySet[Task]:
@@ -47,9 +48,9 @@ def waiting_of(user: User) -> int:
     return Task.objects.filter(owner=user, status=Status.PENDING).count()
 
 
-def running_count(user: User) -> int:
-    """Return how many runs that the person may see are queued or running."""
-    return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED]).count()
+def running_tasks(user: User) -> QuerySet[Task]:
+    """Return the runs that the person may see and that are queued or running."""
+    return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED])
 
 
 def note_for(task: Task) -> str:
@@ -71,3 +72,15 @@ def note_for(task: Task) -> str:
             limit=most
         )
     return _("Waiting for the queue. The run is sent as soon as the queue is back.")
+
+
+def points_to_draw(task: Task) -> list[Point]:
+    """Return the points of a run's curves: of a long run about MOST_POINTS of evenly spaced steps, and all evaluations."""
+    points = task.points.all()
+    if points.count() <= 2 * MOST_POINTS:
+        return list(points)
+    last = points.order_by("-step").values_list("step", flat=True)[0]
+    spacing = -(-last // MOST_POINTS)
+    # The last step of each stretch, so that the newest point of a run in progress is always there.
+    steps = points.order_by().values(stretch=F("step") / spacing).annotate(last=Max("step")).values("last")
+    return list(points.filter(Q(step__in=steps) | Q(eval_loss__isnull=False)))

@@ -20,7 +20,8 @@ from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from engine import safe_yaml
 from engine.config import DataSection, RunConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, Problem
+from engine.names import explain_refusal
 from engine.safe_yaml import NotYamlError
 from engine.task_types import METRICS, TaskType
 from experiments import services as experiments
@@ -55,13 +56,19 @@ def parse_config(data: Mapping[str, Any] | str, user: User | None = None) -> Run
     try:
         config = RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
     except ConfigError as error:
-        problems = [{"field": p.field, "message": p.message, "code": p.code} for p in error.problems]
+        problems = [{"field": p.field, "message": explain_problem(p, data), "code": p.code} for p in error.problems]
         raise InvalidError(
             _("Some values of the configuration are invalid; nothing was queued."), problems=problems
         ) from None
     if version is not None:
         config.data = config.data.model_copy(update={"text_pair_column": version.run_columns["text_pair_column"]})
     return config
+
+
+def explain_problem(problem: Problem, data: object) -> str:
+    """Return what is wrong with a value of a configuration; of the name, which everybody enters, in the reader's language."""
+    name = data.get("experiment_name") if isinstance(data, Mapping) and problem.field == "experiment_name" else None
+    return (isinstance(name, str) and explain_refusal(name, _)) or problem.message
 
 
 def known_version(user: User, name: str) -> Version | None:

@@ -8,6 +8,7 @@ urlpatterns = [
     path("train/base-models/", views.search_base_models, name="base_models"),
     path("runs/again/", views.again, name="again"),
     path("runs/<uuid:task_id>/", run_views.run, name="run"),
+    path("runs/<uuid:task_id>/curves.csv", run_views.curves_csv, name="curves"),
     path("runs/<uuid:task_id>/cancel/", run_views.cancel, name="cancel"),
     path("runs/<uuid:task_id>/resume/", run_views.resume, name="resume"),
 ]

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, ProgrammingError
@@ -55,9 +56,14 @@ def command_error(error: LorasiteError) -> CommandError:
 def align_columns(rows: list[list[Any]]) -> list[str]:
     """Format rows as lines with aligned columns; the first row is the header, None is shown as a dash."""
     cells = [["–" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(terminal_width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        padded = [cell + " " * (width - terminal_width(cell)) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def terminal_width(text: str) -> int:
+    """Return how many columns a text takes: Chinese characters take two, combining marks none."""
+    return sum(0 if combining(character) else 1 + (east_asian_width(character) in "WF") for character in text)

@@ -146,7 +146,9 @@ def error_from(exception: Exception) -> LorasiteError | None:
     if not isinstance(exception, exceptions.APIException):
         return disk_error_to_show(exception)
     messages = _flatten(exception.detail)
-    problems = [{"field": field, "message": message} for field, message in messages if field]
+    # Beside its sentence, an error of a token has entries with these names; a field of a request may have them, too.
+    no_fields = () if isinstance(exception, exceptions.ValidationError) else ("detail", "code", "messages")
+    problems = [{"field": field, "message": message} for field, message in messages if field and field not in no_fields]
     if problems:
         error = InvalidError(_("Some fields are not valid."), problems=problems)
     else:
@@ -165,7 +167,7 @@ def _flatten(detail: object, field: str = "") -> list[tuple[str, str]]:
         return pairs
     if isinstance(detail, list):
         return [pair for part in detail for pair in _flatten(part, field)]
-    return [(field if field not in ("detail", "code", "messages") else "", str(detail))]
+    return [(field, str(detail))]
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -1,10 +1,11 @@
-"""Refuse names that experiments, datasets and registered models may not have."""
+"""Refuse names that experiments, datasets and registered models may not have, and find those that count as the same."""
 
 from collections.abc import Collection
 
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
-from engine.names import NAME_RULE, is_valid_name
+from engine.names import explain_refusal, name_key, nearest_name
 from web.errors import InvalidError
 
 
@@ -13,8 +14,17 @@ def require_valid_name(name: str, *, field: str, reserved: Collection[str]) -> N
 
     `field` is the field of the form or the API at fault; `reserved` are addresses of pages, in lower case.
     """
-    if not is_valid_name(name):
-        raise InvalidError(_(NAME_RULE), field=field)
-    if name.lower() in reserved:
+    if refusal := explain_refusal(name, _):
+        raise InvalidError(refusal, field=field, suggestion=nearest_name(name))
+    if name_key(name) in reserved:
         message = _("The name “%(name)s” is reserved for a page. Choose another.")
         raise InvalidError(message % {"name": name}, field=field)
+
+
+def named_alike(name: str) -> Q:
+    """Return the condition for rows whose name differs from `name` in case, width or compatibility forms at most.
+
+    Names without a key are of an earlier release, and ASCII.
+    """
+    key = name_key(name).replace("\x00", "")  # PostgreSQL refuses a query with a NUL
+    return Q(name_key=key) | Q(name_key=None, name__iexact=key)

@@ -169,3 +169,65 @@ def test_difference_of_two_uploads_is_matched_by_text(member, file):
     )
     counts = {change["kind"]: change["count"] for change in diff.compare_versions(one, two)["changes"]}
     assert counts == {"relabelled": 2, "rewritten": 0, "added": 1, "dropped": 0}
+
+
+SEVERAL = ["exact_duplicate", "markup", "too_short", "rare_label"]
+
+
+def test_several_fixes_are_one_version_in_the_order_that_repairs_first(api, member, dirty):
+    answer = api(member).post("/api/datasets/dirty/changes", {"did": "fix", "codes": SEVERAL}, format="json")
+    assert answer.status_code == 201
+    made = dirty.dataset.versions.get(number=2)
+    texts = pl.read_parquet(made.path)["text"].to_list()
+    assert "a fine day in the old town" in texts and "x" not in texts and texts.count("the same thing said twice") == 1
+    assert made.parent == dirty and made.change == {"did": "fix", "codes": SEVERAL, "count": 4}
+    assert "Exact duplicates”, “HTML in the text”" in made.note
+
+
+def test_texts_that_become_equal_by_a_repair_are_duplicates_for_the_next_fix(member, file):
+    lines = [f"the clean row number {i} says {i * i},{'good' if i % 2 else 'bad'}" for i in range(30)]
+    twins = ["<p>said in the same words</p>,good", "<b>said in the same words</b>,good"]
+    version = store_dataset(member, "twins", file("\n".join(["text,label", *lines, *twins]), "twins.csv"))
+    made = make(member, version, did="fix", codes=["exact_duplicate", "markup"])
+    assert pl.read_parquet(made.path)["text"].to_list().count("said in the same words") == 1
+
+
+@pytest.mark.parametrize("change", [{"did": "fix"}, {"did": "fix", "codes": []}])
+def test_fix_of_nothing_is_refused_with_the_field(api, member, dirty, change):
+    answer = api(member).post("/api/datasets/dirty/changes", change, format="json")
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] in ("code", "codes")
+
+
+def test_preview_shows_each_fix_and_stores_nothing(client, member, dirty):
+    client.force_login(member)
+    report = client.get("/datasets/dirty/").content.decode()
+    assert 'name="codes" value="markup"' in report and "Preview the selected fixes" in report
+    page = client.get("/datasets/dirty/fix/?version=1&codes=markup&codes=exact_duplicate").content.decode()
+    assert "a fine day in the old town" in page and "1 row changed, 0 rows dropped" in page
+    assert "0 rows changed, 2 rows dropped" in page and "48 rows would remain" in page
+    assert Version.objects.count() == 1
+    answer = client.post("/datasets/dirty/fix/", {"version": 1, "codes": ["markup", "exact_duplicate"]}, follow=True)
+    assert "Version 2 was made" in answer.content.decode() and Version.objects.get(number=2).rows == 48
+
+
+def test_preview_of_nothing_leads_back_to_the_findings(client, member, dirty):
+    client.force_login(member)
+    answer = client.get("/datasets/dirty/fix/?version=1", follow=True)
+    assert "Select the findings to fix first." in answer.content.decode()
+
+
+def test_large_version_is_fixed_without_a_preview(client, member, dirty, monkeypatch):
+    monkeypatch.setattr(changes, "AT_ONCE", 0)
+    client.force_login(member)
+    page = client.get("/datasets/dirty/fix/?version=1&codes=markup").content.decode()
+    assert "too large for a preview" in page and "Save as a new version" in page
+
+
+def test_labels_are_renamed_and_merged_on_the_page(client, member, spelled):
+    client.force_login(member)
+    assert "Rename or merge labels" in client.get("/datasets/spelled/").content.decode()
+    client.post("/datasets/spelled/labels/", {"version": 1, "labels": ["good.", "GOOD"], "to": " Good "})
+    made = spelled.dataset.versions.get(number=2)
+    assert made.labels["Good"] == 36 and not {"good.", "GOOD"} & set(made.labels)
+    answer = client.post("/datasets/spelled/labels/", {"version": 2, "to": "fine"}, follow=True)
+    assert "Select at least one label" in answer.content.decode() and spelled.dataset.versions.count() == 2

@@ -1,10 +1,12 @@
 """The pages: a file is previewed before it is stored, and every error is shown next to its field."""
 
+import gzip
 import re
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
+from datasets_app import services
 from datasets_app.models import Dataset
 
 
@@ -52,7 +54,7 @@ def test_changed_guess_is_shown_before_anything_is_stored(browser):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"name": "../up"}, "starts with a letter"),
+        ({"name": "../up"}, "A name cannot contain “/”."),
         ({"kind": "scores"}, "No row has both"),
         ({"name": ""}, "required"),
     ],
@@ -262,3 +264,27 @@ def test_page_of_several_labels_offers_training_but_no_search_for_wrong_labels(b
     browser.post(send(browser, f"text,angry,glad\n{rows}".encode()).url, {"name": "feelings"})
     page = browser.get("/datasets/feelings/").content.decode()
     assert "/train/?dataset=feelings" in page and "/datasets/feelings/noise/" not in page
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("客服工單 2026（第二版）.csv", "客服工單-2026-第二版"),
+        ("Résumé.CSV.gz", "résumé"),
+        ("🎉.csv", ""),
+        ("a..b.csv", "a-b"),
+    ],
+)
+def test_name_is_prefilled_by_that_of_the_file_in_any_script(browser, good_csv, filename, name):
+    content = gzip.compress(good_csv) if filename.endswith(".gz") else good_csv
+    page = browser.get(send(browser, content, filename).url)
+    assert page.context["form"]["name"].value() == name
+
+
+def test_lines_that_could_not_be_read_are_downloaded_under_a_name_in_any_script(browser, member, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "a text here,good\nanother one,bad\n" * 20 + "too,many,cells\n")
+    services.create_version(user=member, name="客服", file=path, filename="a.csv")
+    answer = browser.get("/datasets/%E5%AE%A2%E6%9C%8D/broken/")
+    name = "%E5%AE%A2%E6%9C%8D-1-broken-lines.txt"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename*=utf-8''{name}"

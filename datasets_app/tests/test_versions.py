@@ -69,7 +69,7 @@ def test_second_upload_is_the_next_version_with_its_parent(stored, member, file)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../up", "a/b", "a\\b", "a\x00b", ".hidden", "-x", "new", "a b", "a@1", "é", "x" * 81]
+    "name", ["", "../up", "a/b", "a\\b", "a\x00b", ".hidden", "-x", "new", "a b", "a@1", "e\u202e", "x" * 81]
 )
 def test_invalid_name_is_refused_and_nothing_is_stored(member, file, good_csv, name, settings):
     with pytest.raises(InvalidError) as caught:

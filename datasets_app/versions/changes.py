@@ -6,10 +6,11 @@ A version is never modified. Each change makes a new one, which records its pare
 import html
 import re
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
@@ -17,7 +18,7 @@ from accounts.models import User
 from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
 from datasets_app.checks.labels import similar_labels
-from datasets_app.models import DataTask, Suspect, Version
+from datasets_app.models import DataTask, DraftEdit, Suspect, Version
 from datasets_app.progress import ReportProgress
 from datasets_app.reading.columns import ColumnChoice
 from datasets_app.reading.rows import Rows, parse_label, refuse_untrainable, rename_in
@@ -29,12 +30,13 @@ from web.errors import ConflictError, InvalidError
 
 LONGEST_TEXT = 100_000  # characters of an edit by hand
 LONGEST_LABEL = 300
+PREVIEWED = 5  # rows of each fix that its preview shows
 _TAG = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|</?[a-zA-Z][^<>]{0,300}>")
 
 
 def make_version(*, user: User, version: Version, change: dict[str, Any], note: str = "") -> Version | DataTask:
     """Make the next version of a small one and return it; of a large one return the task that makes it."""
-    if sum(version.sizes().values()) > AT_ONCE / 2:  # Parquet takes about half the bytes of the CSV file
+    if is_large(version):
         return tasks.submit(
             user=user,
             kind=DataTask.Kind.CHANGE,
@@ -43,15 +45,38 @@ def make_version(*, user: User, version: Version, change: dict[str, Any], note: 
             arguments={"change": change, "note": note},
         )
     creation.check_name(user, version.dataset.name)
-    return creation.insert(prepare(user, version, change, note))
+    prepared = prepare(user, version, change, note)
+    with transaction.atomic():
+        made = creation.insert(prepared)
+        forget_drafted(user, version, change)
+    return made
+
+
+def forget_drafted(user: User, version: Version, change: dict[str, Any]) -> None:
+    """Remove from a person's draft the rows that a change has edited."""
+    if change["did"] != "edit":
+        return
+    DraftEdit.objects.filter(version=version, author=user, row__in=[int(row) for row in change["rows"]]).delete()
+
+
+def is_large(version: Version) -> bool:
+    """Return whether a change of the version takes too long for a request."""
+    return sum(version.sizes().values()) > AT_ONCE / 2  # Parquet takes about half the bytes of the CSV file
 
 
 def change_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Prepare the version of a task; return the function that inserts it."""
     assert task.version
     report("checking")
-    prepared = prepare(task.owner, task.version, task.arguments["change"], task.arguments["note"])
-    return partial(creation.insert_as_result, prepared)
+    version, change = task.version, task.arguments["change"]
+    prepared = prepare(task.owner, version, change, task.arguments["note"])
+
+    def insert() -> dict[str, Any]:
+        result = creation.insert_as_result(prepared)
+        forget_drafted(task.owner, version, change)
+        return result
+
+    return insert
 
 
 def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> creation.PreparedVersion:
@@ -82,14 +107,28 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
 
 
 def fix(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame:
-    """Fix the finding with the code `change["code"]`: repair its texts, or leave its rows out."""
-    code = change["code"]
+    """Fix the finding with the code `change["code"]`, or all with `change["codes"]`, one after another."""
+    fixed = frame
+    for code in codes_in_order(change.get("codes") or [change["code"]]):
+        fixed = fix_finding(fixed, code, kind)
+    if fixed.equals(frame):
+        raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
+    return fixed
+
+
+def codes_in_order(codes: list[str]) -> list[str]:
+    """Return the codes of findings in the order in which they are fixed, without those that have no fix."""
+    return [code for code in FIXED if code in codes]
+
+
+def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
+    """Repair the texts that have a finding, or leave its rows out; return the frame as it is if it lacks the finding."""
     if code == "similar_labels":
         return _merge_spellings(frame)
     results = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",)), kind)).results
     result = next((result for result in results if result.code == code), None)
     if result is None:
-        raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
+        return frame
     has_finding = pl.col("row").is_in(result.rows)
     if repair := _REPAIRS.get(code):
         repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
@@ -111,8 +150,6 @@ def _merge_spellings(frame: pl.DataFrame) -> pl.DataFrame:
     """Give all labels that look alike the spelling that most of their rows have."""
     groups = similar_labels(count_values(frame["label"]))
     spellings = {label: group[0] for group in groups for label in group[1:]}
-    if not spellings:
-        raise ConflictError(_("This version no longer has this finding, so there is nothing to fix."))
     return frame.with_columns(pl.col("label").replace(spellings))
 
 
@@ -153,7 +190,52 @@ _DROPPED = (
     "mixed_language",
     "no_label",
 )
-FIXED = (*_REPAIRS, *_DROPPED, "similar_labels")  # the findings with a fix
+# The findings with a fix. Texts and labels are repaired first: only then it shows which rows are equal, and which labels rare.
+FIXED = (*_REPAIRS, "similar_labels", *_DROPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class FixEffect:
+    """What one of several fixes does to the rows that the fixes before it have left."""
+
+    code: str
+    rewritten: list[dict[str, Any]]  # row, text, text_new, label, label_new
+    dropped: list[dict[str, Any]]  # row, text, label
+    rewritten_count: int
+    dropped_count: int
+
+
+def preview_fixes(version: Version, codes: list[str]) -> list[FixEffect]:
+    """Return what each of some fixes would do, in their order, with a few examples. Nothing is stored.
+
+    Raises ConflictError if the version is large.
+    """
+    if is_large(version):
+        raise ConflictError(
+            _("This version is too large for a preview. Save the fixes as a new version, and compare both.")
+        )
+    frame = pl.read_parquet(version.path)
+    effects = []
+    for code in codes_in_order(codes):
+        fixed = fix_finding(frame, code, version.kind)
+        effects.append(_describe_effect(code, frame, fixed))
+        frame = fixed
+    return effects
+
+
+def _describe_effect(code: str, before: pl.DataFrame, after: pl.DataFrame) -> FixEffect:
+    columns = ["row", "text", "label"]
+    pairs = before.select(columns).join(after.select(columns), on="row", suffix="_new", maintain_order="left")
+    is_rewritten = (pl.col("text") != pl.col("text_new")) | (pl.col("label") != pl.col("label_new"))
+    rewritten = pairs.filter(is_rewritten)
+    dropped = before.select(columns).join(after, on="row", how="anti", maintain_order="left")
+    return FixEffect(
+        code,
+        rewritten.head(PREVIEWED).to_dicts(),
+        dropped.head(PREVIEWED).to_dicts(),
+        rewritten_count=rewritten.height,
+        dropped_count=dropped.height,
+    )
 
 
 # --- by hand -----------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from datasets_app.reading.options import column_options, file_options
 from engine.config import SAMPLE_MODEL, DataSection
 from web.disk import require_disk_space
 from web.errors import ConflictError, InvalidError
-from web.names import require_valid_name
+from web.names import named_alike, require_valid_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -87,15 +87,23 @@ def find_own_dataset(user: User, name: str) -> Dataset | None:
 
     Raises InvalidError or ConflictError if the name cannot be theirs.
     """
-    # The rule is for new names: before it, a dataset could have a dot at the end or two in a row. All names are ASCII, and
-    # a database cannot look up NUL or half a surrogate pair.
-    can_exist = name.isascii() and name.isprintable()
-    dataset = Dataset.objects.filter(name=name).first() if can_exist else None
-    if dataset is None:
+    dataset = Dataset.objects.filter(name=name).first()
+    if dataset is None:  # the rule is for new names: before it, a dataset could have a dot at the end or two in a row
         require_valid_name(name, field="name", reserved=_RESERVED)
+        refuse_similar_name(name)
     elif not can_manage(user, dataset):
         raise ConflictError(_("This name is taken by another person's dataset. Choose another."), field="name")
     return dataset
+
+
+def refuse_similar_name(name: str) -> None:
+    """Raise ConflictError if there is a dataset whose name differs from this new one in case or width only."""
+    similar = Dataset.objects.filter(named_alike(name)).first()
+    if similar is not None:
+        message = _(
+            "There is already a dataset called %(name)s. Its name differs only in case or width. Choose another."
+        )
+        raise ConflictError(message % {"name": similar.name}, field="name")
 
 
 def create_version(

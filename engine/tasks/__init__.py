@@ -113,6 +113,13 @@ class Task(Protocol):
         """
         ...
 
+    def wrong_rows(self) -> list[dict[str, Any]]:
+        """Return the evaluation rows that were taken for another label, with both: {text, label, predicted, probability}.
+
+        Called after `summary`.
+        """
+        ...
+
     def save_extras(self, folder: Path) -> None:
         """Add to the final model in `folder` what is needed to use it, such as tokenizer and label names.
 

@@ -11,6 +11,8 @@ from engine.data.labelled_rows import Split
 from engine.errors import EvaluationNotFiniteError
 
 WORST_ROWS = 20
+WRONG_ROWS = 50  # kept of each pair of a true and a predicted label
+LONGEST_KEPT = 1000  # characters of a text that is kept
 LONGEST_SHOWN = 60  # characters of a text in an error
 
 
@@ -95,6 +97,30 @@ def worst_rows(logits: np.ndarray, split: Split, names: list[str]) -> list[dict[
         }
         for row in np.argsort(-losses, kind="stable")[:WORST_ROWS]
     ]
+
+
+def wrong_rows(logits: np.ndarray, split: Split, names: list[str]) -> list[dict[str, Any]]:
+    """Return the rows that are taken for another label, the most certain first, of each pair of labels WRONG_ROWS at most.
+
+    logits: (rows, labels), row by row those of `split`; names: of the labels.
+    """
+    predicted = logits.argmax(axis=1)
+    certainty = softmax(logits, axis=1).max(axis=1)
+    wrong = np.flatnonzero(predicted != split.labels)
+    kept: dict[tuple[int, int], int] = {}
+    rows = []
+    for row in wrong[np.argsort(-certainty[wrong], kind="stable")].tolist():
+        pair = int(split.labels[row]), int(predicted[row])
+        kept[pair] = kept.get(pair, 0) + 1
+        if kept[pair] > WRONG_ROWS:
+            continue
+        texts = {"text": split.texts[row][:LONGEST_KEPT]}
+        if split.text_pairs is not None:
+            texts["text_pair"] = split.text_pairs[row][:LONGEST_KEPT]
+        rows.append(
+            texts | {"label": names[pair[0]], "predicted": names[pair[1]], "probability": float(certainty[row])}
+        )
+    return rows
 
 
 def majority_accuracy(train: Split, held_out: Split) -> float:

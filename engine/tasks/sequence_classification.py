@@ -13,7 +13,7 @@ from engine.tasks.calibration import softmax_calibration
 from engine.tasks.class_weights import label_weights
 from engine.tasks.focal_loss import focal_cross_entropy
 from engine.tasks.linear_baseline import linear_accuracy
-from engine.tasks.metrics import classification_metrics, majority_accuracy, worst_rows
+from engine.tasks.metrics import classification_metrics, majority_accuracy, worst_rows, wrong_rows
 from engine.tasks.text_task import TextTask
 
 
@@ -69,6 +69,10 @@ class Task(TextTask):
             "worst": worst_rows(logits / self.calibration["temperature"], self.rows.eval, self.rows.labels),
             "calibration": self.calibration,
         }
+
+    def wrong_rows(self) -> list[dict[str, Any]]:
+        """See engine.tasks.Task."""
+        return wrong_rows(self.eval_logits / self.calibration["temperature"], self.rows.eval, self.rows.labels)
 
     def answer_settings(self) -> dict[str, Any]:
         """Return the temperature of the logits, and the probability from which on answers are called confident."""

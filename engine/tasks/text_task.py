@@ -267,6 +267,10 @@ class TextTask(ABC):
             summary["test"] = self.score(logits, self.rows.test)
         return summary
 
+    def wrong_rows(self) -> list[dict[str, Any]]:
+        """Return none: only of a single label it is plain what a row was taken for."""
+        return []
+
     def save_extras(self, folder: Path) -> None:
         """Write the tokenizer's files, and lorasite.json with the label names."""
         if self.initial_pairs:

@@ -63,3 +63,9 @@ def run(config: RunConfig, data_file: Path, results: Path, **more: Any) -> list[
 
 def metrics_of(events: list[Event]) -> dict[str, Any]:
     return next(event.metrics for event in events if isinstance(event, Finished))
+
+
+def curves_of(events: list[Event]) -> list[dict[str, Any]]:
+    """Return the points of the curves without what depends on the machine: how long they took."""
+    history = metrics_of(events)["history"]
+    return [{name: value for name, value in point.items() if name != "runtime_s"} for point in history]

@@ -24,7 +24,7 @@ from engine.errors import (
 )
 from engine.storage import MANIFEST, verify_folder, write_folder, write_manifest, write_text
 from engine.tasks.sequence_classification import Task
-from engine.tests.conftest import metrics_of, run, small
+from engine.tests.conftest import curves_of, metrics_of, run, small
 
 pytestmark = pytest.mark.slow  # each test trains two or three times
 
@@ -65,7 +65,7 @@ def test_run_resumed_anywhere_ends_in_the_same_bytes(unbroken, tweets, tmp_path,
     assert losses(before) + losses(after) == losses(events)
     assert adapter(tmp_path / "run") == adapter(results)
     strip = {"runtime_s", "tokens_per_second"}
-    assert metrics_of(after)["history"] == metrics_of(events)["history"]
+    assert curves_of(after) == curves_of(events)
     assert {k: v for k, v in metrics_of(after)["train"].items() if k not in strip} == {
         k: v for k, v in metrics_of(events)["train"].items() if k not in strip
     }
@@ -307,5 +307,5 @@ def test_evaluation_that_is_not_finite_is_an_error_which_keeps_its_checkpoint(
     assert (results / f"artifacts/checkpoints/checkpoint-{step}").is_dir() and not (results / "metrics.json").exists()
     # The evaluation that is missing comes first, so that the run ends as if nothing had happened.
     events = run(tiny(), tweets, results, base_models_dir=bases)
-    assert metrics_of(events)["history"] == metrics_of(unbroken)["history"]
+    assert curves_of(events) == curves_of(unbroken)
     assert adapter(results) == adapter(tmp_path / "unbroken")

@@ -58,6 +58,14 @@ def test_metrics_json_has_the_metrics_of_the_last_event(finished):
     assert metrics["train"]["steps"] == 8 and metrics["system"]["peak_memory_mb"] > 100
 
 
+def test_wrong_rows_are_kept_beside_the_metrics(finished):
+    _events, results = finished
+    confusion = json.loads((results / "metrics.json").read_text())["eval"]["confusion_matrix"]
+    wrong = sum(count for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j)
+    rows = json.loads((results / "artifacts/wrong_rows.json").read_text())
+    assert len(rows) == wrong > 0 and all(row["label"] != row["predicted"] for row in rows)
+
+
 def test_metrics_json_keeps_every_notice_of_the_run(finished):
     events, results = finished
     notices = [asdict(event) for event in events if isinstance(event, Notice)]

@@ -197,9 +197,11 @@ class Loop:
         state.runtime_s += seconds
         state.unlogged.append(loss)
 
+        mean_loss: float | None = None
         if state.step % self.config.training.logging_steps == 0 or state.step == self.total_steps:
-            point = {"step": state.step, "epoch": self.epoch, "loss": fmean(state.unlogged)}
-            state.history.append(point | {"learning_rate": rate, "grad_norm": norm})
+            mean_loss = fmean(state.unlogged)
+            measured = {"loss": mean_loss, "learning_rate": rate, "grad_norm": norm}
+            state.history.append(self.place_on_curve() | measured)
             state.unlogged.clear()
 
         # Speed and remaining time, of tokens without padding: steps differ in their number of tokens.
@@ -217,7 +219,15 @@ class Loop:
             tokens=tokens,
             tokens_per_second=recent_tokens / recent_seconds,
             eta_seconds=max(0.0, total_tokens - state.tokens) * recent_seconds / recent_tokens,
+            mean_loss=mean_loss,
+            total_tokens=state.tokens,
+            runtime_s=state.runtime_s,
         )
+
+    def place_on_curve(self) -> dict[str, float]:
+        """Return where the current step lies on each axis that a curve can be drawn along."""
+        state = self.state
+        return {"step": state.step, "epoch": self.epoch, "tokens": state.tokens, "runtime_s": state.runtime_s}
 
     def evaluate(self) -> Generator[Event]:
         """Evaluate and record the scores. Raises EvaluationNotFiniteError after a checkpoint was saved."""
@@ -242,10 +252,8 @@ class Loop:
         best = max((sign * score["metric"] for score in state.scores), default=-math.inf)
         state.waited = 0 if sign * metric > best else state.waited + 1
         state.scores.append({"step": state.step, "metric": metric, "loss": scores["loss"]})
-        state.history.append(
-            {"step": state.step, "epoch": self.epoch} | {f"eval_{name}": value for name, value in scores.items()}
-        )
-        yield Evaluated(state.step, self.epoch, scores)
+        state.history.append(self.place_on_curve() | {f"eval_{name}": value for name, value in scores.items()})
+        yield Evaluated(state.step, self.epoch, scores, state.tokens, state.runtime_s)
 
     def save(self) -> Checkpointed:
         """Write a checkpoint of the current step; all processes wait until it is written. Raises DiskError."""

@@ -34,6 +34,12 @@ class Results:
         if self.writes:
             write_text(self.folder / "config.yaml", config.to_yaml())
             (self.folder / "metrics.json").unlink(missing_ok=True)
+            (self.artifacts / "wrong_rows.json").unlink(missing_ok=True)
+
+    def keep_wrong_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Write artifacts/wrong_rows.json if there are any. They are no part of metrics.json, which every list of runs reads."""
+        if rows:
+            write_json(self.artifacts / "wrong_rows.json", rows)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json. Its presence means that the run has finished, so it is written last."""

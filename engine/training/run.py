@@ -227,6 +227,7 @@ class Run:
         metrics["result"] = judge(metrics, self.config)
         if not metrics["result"]["learned"]:
             yield Notice("warning", "not_learned", explain(metrics["result"]))
+        self.results.keep_wrong_rows(task.wrong_rows())
         self.results.finish(metrics)
         yield Finished(metrics)
         yield StageChanged("done")
@@ -275,20 +276,20 @@ class Run:
         saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))
         if saved["fingerprint"] != loop.state.fingerprint:
             message = (
-                f"experiment_name: {self.results.folder.name} holds a run with other settings or texts. "
+                f"experiment_name: {self.config.experiment_name} holds a run with other settings or texts. "
                 "Choose another name, or delete that experiment first."
             )
             raise ConfigError([Problem("experiment_name", message, "other_settings")])
         if not loop.task.matches_data(saved.get("data_hash", "")):
             message = (
-                f"data.dataset_name: the rows or labels have changed since {self.results.folder.name} was stopped. "
+                f"data.dataset_name: the rows or labels have changed since {self.config.experiment_name} was stopped. "
                 "Its checkpoints are kept. Restore the data to resume it, or choose another experiment_name."
             )
             raise ConfigError([Problem("data.dataset_name", message, "other_data")])
         base_model_hash = saved.get("base_model_hash", "")
         if base_model_hash and base_model_hash != loop.task.hash_base_model():
             message = (
-                f"model.name: the weights of {self.config.model.name} have changed since {self.results.folder.name} was "
+                f"model.name: the weights of {self.config.model.name} have changed since {self.config.experiment_name} was "
                 "stopped. Its checkpoints are kept. Restore the base model to resume it, or choose another experiment_name."
             )
             raise ConfigError([Problem("model.name", message, "other_base_model")])

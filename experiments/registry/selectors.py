@@ -6,6 +6,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
+from engine.names import name_key
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
@@ -92,7 +93,7 @@ def search(
         models = models.filter(owner=user)
     if labels.strip(", "):
         models = models.filter(label_set=label_set(name for name in labels.split(",") if name.strip()))
-    for word in q.lower().split():
+    for word in name_key(q).split():
         models = models.filter(words__contains=word)
     # Both keys in one direction, so that one index serves them.
     column = F(SORTABLE[key])

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from web.name_fields import NameSerializerField
 from web.requests import StrictCharField
 from work.models import Status
 
@@ -168,8 +169,8 @@ class ModelDetail(ModelRow):
 class RegisterSerializer(serializers.Serializer[Any]):
     closed = True  # a misspelt field is refused
 
-    experiment = StrictCharField(max_length=80)
-    name = StrictCharField(max_length=80, help_text="Of a new model, or of one that you manage: its next version.")
+    experiment = NameSerializerField()
+    name = NameSerializerField(help_text="Of a new model, or of one that you manage: its next version.")
     summary = StrictCharField(required=False, allow_blank=True, max_length=300, help_text="What it does, in one line.")
     note = StrictCharField(required=False, allow_blank=True, max_length=300, help_text="What is new in this version.")
     checkpoint = serializers.ChoiceField(["best", "last", "fastest"], required=False)

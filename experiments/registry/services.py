@@ -19,9 +19,10 @@ from audit.services import record
 from datasets_app.checks.languages import main_language
 from datasets_app.models import Version
 from engine.models.recommended import licence_of
+from engine.names import name_key, normalise_name
 from engine.storage import remove_folder
 from web.errors import ConflictError, InvalidError
-from web.names import require_valid_name
+from web.names import named_alike, require_valid_name
 from work.paths import remove_on_commit
 
 from ..models import Alias, Experiment, ModelExport, ModelVersion, RegisteredModel
@@ -88,13 +89,13 @@ def check_source(user: User, experiment: Experiment, checkpoint: str) -> None:
 def target_model(user: User, name: str) -> RegisteredModel | None:
     """Return the person's model of this name, or None if there is none; InvalidError or NameTakenError if it cannot be used."""
     require_valid_name(name, field="name", reserved=RESERVED_MODELS)
-    model = RegisteredModel.objects.filter(name__iexact=name).first()
+    model = RegisteredModel.objects.filter(named_alike(name)).first()
     if model:
-        if model.name != name or not can_manage(user, model):
+        if model.name != normalise_name(name) or not can_manage(user, model):
             raise NameTakenError(_("This name is taken by another model. Choose another."), field="name")
         return model
     # A prediction by name prefers a model to an experiment, so nobody may hide somebody else's experiment.
-    experiments = Experiment.objects.filter(name__iexact=name)
+    experiments = Experiment.objects.filter(named_alike(name))
     if experiments.exists() and not visible(user, experiments, manage=True).exists():
         raise NameTakenError(_("This name is taken by somebody else's experiment. Choose another."), field="name")
     return None
@@ -181,7 +182,7 @@ def update_newest(model: RegisteredModel, newest: ModelVersion) -> None:
     model.accuracy = newest.accuracy
     model.macro_f1 = newest.macro_f1
     texts = [model.name, model.summary, newest.base_model, newest.dataset_name, newest.language, *newest.labels]
-    model.words = " ".join(texts).lower()[:4000]
+    model.words = name_key(" ".join(texts))[:4000]  # so that a search finds them in any case and width
     model.save()
 
 
@@ -213,7 +214,9 @@ def describe(
 def set_alias(*, user: User, version: ModelVersion, name: str) -> Alias:
     """Point `model@name` at this version, whatever it pointed at before."""
     if not ALIAS_NAME.fullmatch(name):
-        message = _("An alias has 1 to 40 letters, digits, hyphens and underscores and starts with a letter.")
+        message = _(
+            "An alias has 1 to 40 letters from A to Z, digits, hyphens and underscores. It starts with a letter."
+        )
         raise InvalidError(message, field="alias")
     alias, _new = Alias.objects.update_or_create(model=version.model, name=name, defaults={"version": version})
     record("model.alias", user=user, obj=version, alias=name)

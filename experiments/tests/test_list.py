@@ -81,13 +81,31 @@ def test_columns_are_those_of_the_address_and_stay_in_its_links(browser, member)
     assert browser.get("/experiments/?columns=owner__password").status_code == 400
 
 
-def test_best_value_of_each_column_is_marked(browser, member):
+def test_best_scores_are_marked_and_the_fastest_only_where_that_is_asked(browser, member):
     row(member, "slow", accuracy=0.9, runtime_s=20.0)
     row(member, "fast", accuracy=0.8, runtime_s=10.0)
     row(member, "failed")
-    page = browser.get("/experiments/?columns=accuracy&columns=loss&columns=duration&sort=name")
-    marks = {line["experiment"].name: [cell["best"] for cell in line["cells"]] for line in page.context["lines"]}
-    assert marks == {"slow": [True, False, False], "fast": [False, False, True], "failed": [False, False, False]}
+
+    def marks(sort: str) -> dict[str, list[bool]]:
+        page = browser.get(f"/experiments/?columns=accuracy&columns=loss&columns=duration&sort={sort}")
+        return {line["experiment"].name: [cell["best"] for cell in line["cells"]] for line in page.context["lines"]}
+
+    assert marks("name") == {"slow": [True, False, False], "fast": [False, False, False], "failed": [False] * 3}
+    assert marks("duration")["fast"] == [False, False, True]
+
+
+def test_best_score_is_marked_only_among_runs_with_the_same_evaluation_rows(browser, member):
+    sampled = {"data": {"eval_samples": 50}}
+    for name, values in {
+        "easy": {"dataset_name": "easy@1", "accuracy": 1.0},
+        "good": {"accuracy": 0.8},
+        "better": {"accuracy": 0.9},
+        "lucky": {"accuracy": 0.95, "config": sampled | {"seed": 1}},
+        "luckier": {"accuracy": 0.99, "config": sampled | {"seed": 2}},
+    }.items():
+        row(member, name, **values)
+    lines = browser.get("/experiments/?columns=accuracy").context["lines"]
+    assert [line["experiment"].name for line in lines if line["cells"][0]["best"]] == ["better"]
 
 
 def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, member, django_assert_max_num_queries):

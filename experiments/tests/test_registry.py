@@ -290,7 +290,7 @@ def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
     form = browser.get("/models/register/?experiment=small")
     assert 'value="small"' in form.content.decode() and "best: step" in form.content.decode()
     refused = browser.post("/models/register/", {"experiment": "small", "name": "a/b"})
-    assert refused.status_code == 400 and "1 to 80 letters" in refused.content.decode()
+    assert refused.status_code == 400 and "“a-b” can be used." in refused.content.decode()
     browser.post("/models/register/", {"experiment": "small", "name": "mood", "summary": "One.", "checkpoint": "best"})
     browser.post("/models/mood@1/card/", {"summary": "Two.", "card": "Text.", "licence_dataset": "mit"})
     browser.post("/models/mood@1/alias/", {"alias": "champion"})

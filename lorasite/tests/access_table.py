@@ -20,6 +20,10 @@ PEOPLE = ("anonymous", "viewer", "stranger", "reader", "owner", "admin")
 PAGES = """
 GET    /                                           302 200 200 200 200 200
 POST   /                                           302 200 200 200 200 200
+GET    find/                                       302 200 200 200 200 200
+POST   find/                                       302 405 405 405 405 405
+GET    running/                                    302 200 200 200 200 200
+POST   running/                                    302 405 405 405 405 405
 GET    login/                                      200 302 302 302 302 302
 POST   login/                                      200 302 302 302 302 302
 GET    logout/                                     405 405 405 405 405 405
@@ -119,8 +123,12 @@ GET    datasets/<str:name>/compare/                302 404 404 200 200 200
 POST   datasets/<str:name>/compare/                302 405 405 405 405 405
 GET    datasets/<str:name>/download/               302 404 404 200 200 200
 POST   datasets/<str:name>/download/               302 405 405 405 405 405
-GET    datasets/<str:name>/fix/                    302 405 405 405 405 405
+GET    datasets/<str:name>/fix/                    302 404 404 403 302 302
 POST   datasets/<str:name>/fix/                    302 404 404 403 302 302
+GET    datasets/<str:name>/labels/                 302 405 405 405 405 405
+POST   datasets/<str:name>/labels/                 302 404 404 403 302 302
+GET    datasets/<str:name>/draft/                  302 404 404 403 200 200
+POST   datasets/<str:name>/draft/                  302 404 404 403 302 302
 GET    datasets/<str:name>/edit/                   302 405 405 405 405 405
 POST   datasets/<str:name>/edit/                   302 404 404 403 302 302
 GET    datasets/<str:name>/noise/                  302 404 404 200 200 200
@@ -146,6 +154,8 @@ GET    runs/<uuid:task_id>/?tab=files              302 404 404 200 200 200
 POST   runs/<uuid:task_id>/                        302 404 404 200 200 200
 GET    runs/<uuid:task_id>/cancel/                 302 405 405 405 405 405
 POST   runs/<uuid:task_id>/cancel/                 302 404 404 403 302 302
+GET    runs/<uuid:task_id>/curves.csv              302 404 404 200 200 200
+POST   runs/<uuid:task_id>/curves.csv              302 405 405 405 405 405
 GET    runs/<uuid:task_id>/resume/                 302 405 405 405 405 405
 POST   runs/<uuid:task_id>/resume/                 302 404 404 403 302 302
 GET    experiments/                                302 200 200 200 200 200
@@ -280,6 +290,7 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/models/<str:name>/exports": {"format": "safetensors"},
     "api/models/<str:name>/aliases/<str:alias>": {"version": 1},
     "datasets/<str:name>/fix/": {"code": "markup"},
+    "datasets/<str:name>/labels/": {"labels": "good", "to": "fine"},
     "datasets/<str:name>/edit/": {"row": "1", "text": "a fine day indeed", "label": "good"},
     "datasets/<str:name>/noise/decide/": {"rank": "1", "label": "good"},
 }

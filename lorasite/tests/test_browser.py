@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -104,7 +105,7 @@ def test_run_is_watched_to_its_end_and_its_model_predicts(page: Page, run: str) 
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
     expect(page.locator(".stepper li").last).to_have_attribute("data-state", "done")
     expect(page.locator("#progress")).not_to_have_attribute("hx-trigger", "every 1s")
-    expect(page.locator("canvas")).to_have_count(2)
+    expect(page.locator("canvas")).to_have_count(6)
     expect(page.locator("#metrics-says")).to_contain_text("Best accuracy")
 
     page.get_by_role("link", name="Try the model").click()
@@ -286,9 +287,11 @@ def test_api_docs_open(address: str, chromium: Browser) -> None:
 
 def test_keyboard_shortcuts_navigate_and_the_theme_is_remembered(page: Page) -> None:
     page.goto("/")
-    page.keyboard.press("g")
-    page.keyboard.press("e")
-    expect(page).to_have_url(re.compile("/experiments/$"))
+    for letter in ("r", "e"):  # e of earlier releases still works
+        page.goto("/")
+        page.keyboard.press("g")
+        page.keyboard.press(letter)
+        expect(page).to_have_url(re.compile("/experiments/$"))
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
@@ -296,6 +299,68 @@ def test_keyboard_shortcuts_navigate_and_the_theme_is_remembered(page: Page) -> 
     page.get_by_role("button", name="Light or dark").click()
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_first_visit_is_small_and_no_file_is_asked_for_twice(address: str, chromium: Browser, run: str) -> None:
+    context = chromium.new_context(base_url=address, locale="en")
+    page = context.new_page()
+    network = context.new_cdp_session(page)
+    network.send("Network.enable")
+    responses: dict[str, dict[str, Any]] = {}
+    received: dict[str, int] = {}  # bytes; none for what is in the cache
+    network.on("Network.responseReceived", lambda event: responses.update({event["requestId"]: event["response"]}))
+    network.on(
+        "Network.loadingFinished", lambda event: received.update({event["requestId"]: event["encodedDataLength"]})
+    )
+    page.goto("/login/")
+    sign_in_again(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    page.wait_for_load_state("networkidle")
+    assert 20_000 < sum(received.values()) < 120_000
+    page.goto(run)
+    page.wait_for_function("Chart.getChart('loss')")
+    static_files = {key: response for key, response in responses.items() if "/static/" in response["url"]}
+    assert all("immutable" in response["headers"]["Cache-Control"] for response in static_files.values())
+    sent = [response["url"] for key, response in static_files.items() if received.get(key)]
+    assert sent and len(sent) == len(set(sent))
+    context.close()
+
+
+def test_menu_of_a_phone_opens_without_scripts(address: str, chromium: Browser) -> None:
+    context = chromium.new_context(
+        base_url=address, locale="en", viewport={"width": 390, "height": 760}, java_script_enabled=False
+    )
+    page = context.new_page()
+    page.goto("/login/")
+    sign_in_again(page)
+    bar = page.get_by_role("navigation", name="Most used")
+    expect(bar.get_by_role("link")).to_have_count(5)
+    expect(bar.get_by_role("link", name="Overview")).to_have_attribute("aria-current", "page")
+    expect(page.get_by_role("link", name="System", exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="System", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("System status")
+    context.close()
+
+
+def test_wide_table_scrolls_by_keyboard_and_the_head_of_any_other_stays_in_sight(page: Page) -> None:
+    page.goto("/system/")
+    table = page.locator(".table-scroll").nth(1)
+    expect(table).to_have_class(re.compile(r"\bfits\b"))
+    expect(table).not_to_have_attribute("tabindex", "0")
+    assert page.evaluate("getComputedStyle(document.querySelector('.fits thead')).position") == "sticky"
+    page.set_viewport_size({"width": 360, "height": 740})
+    expect(table).to_have_attribute("tabindex", "0")
+
+
+def test_badge_of_running_runs_is_asked_for_by_itself_and_never_opens_the_dialog(page: Page) -> None:
+    page.goto("/datasets/")
+    end_session(page)
+    with page.expect_response("**/running/", timeout=60_000) as answered:
+        pass
+    assert answered.value.status == 401
+    page.evaluate("new Promise(requestAnimationFrame)")
+    expect(page.get_by_role("dialog", name="Your session has ended")).to_be_hidden()
 
 
 def test_back_shows_nothing_after_signing_out(address: str, play: Playwright) -> None:
@@ -416,3 +481,24 @@ def test_run_with_the_longest_name_needs_no_sideways_scrolling_on_a_small_phone(
         page.goto(f"{path}?tab={tab}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, tab
         expect(first).to_be_in_viewport()  # it stays at the bottom of the screen
+
+
+def test_palette_finds_and_opens_a_page_by_keys_alone(page: Page, run: str) -> None:
+    page.goto("/system/")
+    page.keyboard.press("Control+k")
+    palette = page.get_by_role("dialog", name="Search")
+    expect(palette.get_by_role("option", name="Overview")).to_have_attribute("aria-selected", "true")
+    assert not Axe().run(page).response["violations"]
+    page.keyboard.type("by-ha")
+    expect(palette.get_by_role("option")).to_have_text(["by-hand"])
+    page.keyboard.press("Escape")
+    expect(palette).to_be_hidden()
+    page.get_by_role("link", name="Search").click()
+    page.keyboard.type("o")
+    expect(palette.get_by_role("option").nth(1)).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    second = palette.get_by_role("option").nth(1)
+    expect(second).to_have_attribute("aria-selected", "true")
+    leads_to = second.get_attribute("href")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{leads_to}")

@@ -1,60 +1,58 @@
-"use strict";
-// Draws each canvas[data-chart] from its JSON and updates it in place when htmx swaps the JSON: focus and scroll stay.
+// Draws each canvas[data-chart] from its JSON, and updates it in place when htmx swaps the JSON.
+import { CurveChart } from "./charts/curve.js";
+import { bindControls } from "./charts/controls.js";
+import { downloadCsv, downloadPng } from "./charts/download.js";
+import { forgetDetached, redrawCurves } from "./charts/group.js";
+import { PlainChart } from "./charts/plain.js";
+import { change, onChange, state } from "./charts/state.js";
 
-const LINES = [[], [6, 4], [2, 3]];
-
-function colours() {
-  const style = getComputedStyle(document.documentElement);
-  return { accent: style.getPropertyValue("--accent"), second: style.getPropertyValue("--second"), text: style.getPropertyValue("--muted"), grid: style.getPropertyValue("--line") };
-}
-
-function scatter(chart) {
-  const { accent, second, text } = colours();
-  return chart.series.map((series, i) => {
-    const colour = series.reference ? text : [accent, second][i % 2];
-    return {
-      label: series.label, data: series.points.map(([x, y]) => ({ x, y })), borderColor: colour, backgroundColor: colour,
-      showLine: !!series.line, borderDash: series.reference ? [2, 3] : LINES[i % 3], borderWidth: series.reference ? 1 : 2,
-      pointRadius: series.reference || (series.line && series.points.length > 40) ? 0 : series.points.length > 100 ? 2 : 3, pointStyle: ["circle", "triangle", "rect"][i % 3], tension: 0,
-    };
-  });
-}
-
-function datasets(chart) {
-  if (chart.type === "scatter") return scatter(chart);
-  const { accent, second } = colours();
-  return chart.series.map((series, i) => ({
-    label: series.label, data: series.data, borderColor: [accent, second][i % 2], backgroundColor: [accent, second][i % 2],
-    borderDash: LINES[i % 3], borderWidth: 2, pointRadius: series.data.length > 40 ? 0 : 2, spanGaps: true, tension: 0.15,
-  }));
-}
-
-function options(chart) {
-  const { text, grid } = colours();
-  const axis = (title) => ({ title: { display: true, text: title, color: text }, ticks: { color: text, maxTicksLimit: 8 }, grid: { color: grid } });
-  return {
-    animation: false, maintainAspectRatio: false, interaction: chart.type === "scatter" ? { mode: "nearest", intersect: false } : { mode: "index", intersect: false },
-    plugins: { legend: { display: chart.series.length > 1, labels: { color: text } } },
-    scales: { x: { ...axis(chart.x_label), stacked: !!chart.stacked }, y: { ...axis(chart.y_label), stacked: !!chart.stacked, beginAtZero: chart.type === "bar" } },
-  };
-}
+const drawn = new WeakMap(); // canvas -> its chart and the JSON that it was drawn from
 
 function draw(canvas) {
-  const source = document.getElementById(canvas.dataset.chart);
-  if (!source) return;
-  const chart = JSON.parse(source.textContent);
-  const drawn = Chart.getChart(canvas);
-  if (!drawn) {
-    new Chart(canvas, { type: chart.type, data: { labels: chart.labels, datasets: datasets(chart) }, options: options(chart) });
-    return;
-  }
-  drawn.data.labels = chart.labels;
-  datasets(chart).forEach((series, i) => (drawn.data.datasets[i] ? Object.assign(drawn.data.datasets[i], series) : drawn.data.datasets.push(series)));
-  drawn.options = options(chart);
-  drawn.update("none");
+  const text = document.getElementById(canvas.dataset.chart)?.textContent;
+  const before = drawn.get(canvas);
+  if (!text || before?.text === text) return;
+  const spec = JSON.parse(text);
+  if (before) before.chart.update(spec);
+  const chart = before?.chart ?? new (spec.type === "curve" ? CurveChart : PlainChart)(canvas, spec);
+  drawn.set(canvas, { chart, text });
+  if (!before) bindTools(canvas.closest("figure"), chart);
 }
 
-const drawAll = () => document.querySelectorAll("canvas[data-chart]").forEach(draw);
-document.addEventListener("DOMContentLoaded", drawAll);
+function bindTools(figure, chart) {
+  const scale = figure.querySelector("[data-chart-tool=log]");
+  scale?.setAttribute("aria-pressed", !!state.log[chart.id]);
+  figure.addEventListener("click", (event) => {
+    const tool = event.target.closest("[data-chart-tool]")?.dataset.chartTool;
+    if (tool === "png") downloadPng(chart);
+    if (tool === "csv") downloadCsv(chart);
+    if (tool === "log") change({ log: { ...state.log, [chart.id]: !state.log[chart.id] } });
+  });
+  onChange(() => scale?.setAttribute("aria-pressed", !!state.log[chart.id]));
+  const table = figure.querySelector("details");
+  if (!table) return;
+  table.open ||= !!state.open[chart.id];
+  table.addEventListener("toggle", () => change({ open: { ...state.open, [chart.id]: table.open } }));
+}
+
+function drawAll() {
+  forgetDetached();
+  const canvases = [...document.querySelectorAll("canvas[data-chart]")];
+  canvases.forEach(draw);
+  redrawCurves(); // their horizontal axes show what all of them cover
+  bindControls();
+}
+
+function recolour() {
+  document.querySelectorAll("canvas[data-chart]").forEach((canvas) => drawn.get(canvas)?.chart.render());
+}
+
+// What a poll would replace by the same is left alone: a selection in it stays.
+document.addEventListener("htmx:oobBeforeSwap", (event) => {
+  const { target, fragment } = event.detail;
+  if (target.closest(".chart") && fragment.firstElementChild?.innerHTML === target.innerHTML) event.detail.shouldSwap = false;
+});
 document.addEventListener("htmx:afterSettle", drawAll);
-document.addEventListener("theme", drawAll);
+document.addEventListener("theme", recolour);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+drawAll(); // a module runs once the page is parsed

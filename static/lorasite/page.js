@@ -1,5 +1,5 @@
 "use strict";
-// Theme, keys and copying; every page works without them.
+// Theme, keys, copying, tables and polls; every page works without them.
 
 const root = document.documentElement;
 const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -50,6 +50,24 @@ document.addEventListener("click", (event) => {
   else switchTheme();
 });
 
+// A table that is wider than its place scrolls, also by keyboard; the head of any other stays in sight.
+function fitTable(frame) {
+  const scrolls = frame.scrollWidth > frame.clientWidth + 1;
+  frame.classList.toggle("fits", !scrolls);
+  if (scrolls) frame.tabIndex = 0;
+  else frame.removeAttribute("tabindex");
+}
+
+const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => fitTable(target)));
+const watchTables = () => document.querySelectorAll(".table-scroll").forEach((frame) => { fitTable(frame); widths.observe(frame); });
+watchTables();
+document.addEventListener("htmx:afterSwap", watchTables);
+
+// A tab that nobody sees does not poll.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.detail.elt.getAttribute("hx-trigger")?.startsWith("every")) event.preventDefault();
+});
+
 let went = 0;
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
@@ -58,9 +76,9 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "?") {
     document.getElementById("keys").showModal();
   } else if (event.key === "/") {
-    const search = document.querySelector("input[type=search]");
+    const search = document.querySelector("main input[type=search]");
     if (search) { event.preventDefault(); search.focus(); }
   } else if (Date.now() - went < 1500) {
-    document.querySelector(`a[data-key="${CSS.escape(event.key)}"]`)?.click();
+    document.querySelector(`a[data-key~="${CSS.escape(event.key)}"]`)?.click();
   }
 });

@@ -60,6 +60,7 @@ document.addEventListener("htmx:configRequest", (event) => {
   if (token()) event.detail.headers["x-csrftoken"] = token();
 });
 document.addEventListener("htmx:responseError", (event) => {
+  if (event.detail.elt.closest("[data-background]")) return; // nobody asked for this, so nobody is interrupted
   if (event.detail.xhr.status === 401 && dialog && !dialog.open) dialog.showModal();
 });
 document.addEventListener("htmx:afterRequest", (event) => {

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from engine.names import folder_name
 from testing.datasets import store_dataset
 from training.models import Status, Task
+from web.commands import align_columns
 
 pytestmark = pytest.mark.django_db
 
@@ -54,3 +56,28 @@ def test_wrong_values_are_all_told_at_once(file: Path) -> None:
     with pytest.raises(CommandError, match=r"lora\.r") as refused:
         run("train", file, "--user", "member")
     assert "training.learning_rate" in str(refused.value) and refused.value.returncode == 2
+
+
+def test_name_on_the_command_line_takes_any_script_and_is_checked_as_in_the_file(file: Path) -> None:
+    run("train", file, "--user", "member", "--name", "客服工單")
+    task = Task.objects.get()
+    assert task.experiment.name == task.experiment.config["experiment_name"] == "客服工單"
+    assert "客服工單" in run("tasks", "cancel", "客服工單", "--user", "member")
+    with pytest.raises(CommandError, match="A name cannot contain “/”") as refused:
+        run("train", file, "--user", "member", "--name", "a/b")
+    assert refused.value.returncode == 2 and Task.objects.count() == 1
+
+
+def test_log_is_found_by_a_name_in_any_script(settings: Any) -> None:
+    folder = Path(settings.RESULTS_DIR) / folder_name("客服工單")
+    folder.mkdir()
+    (folder / "logs.txt").write_text("Stage: training.\n")
+    assert run("logs_local", "客服工單") == "Stage: training.\n"
+
+
+def test_columns_of_wide_characters_are_aligned() -> None:
+    assert align_columns([["name", "rows"], ["客服", 3], ["re\u0301sume\u0301", 12]]) == [
+        "name    rows",
+        "客服    3",
+        "re\u0301sume\u0301  12",
+    ]

@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import translation
+from django.utils.translation import gettext
 
 from accounts import sharing
 from accounts.permissions import grant_access
 from engine.config import RunConfig
+from engine.names import explain_refusal
 from testing.datasets import store_dataset
 from training.forms import RunForm, config_fields, form_texts
 from training.models import Point, Status, Task
@@ -64,6 +67,13 @@ def test_wrong_value_is_told_beside_its_field_and_nothing_is_queued(
     assert f'id="id_{field}_error"' in page.content.decode()
     assert page.context["form"][field].value() == value
     assert not Task.objects.exists()
+
+
+def test_name_is_refused_in_the_language_of_the_reader(browser: Client) -> None:
+    form = form_of(browser.get("/train/?dataset=tweets@1")) | {"experiment_name": "客服 甲"}
+    page = browser.post("/train/", form, headers={"Accept-Language": "zh-Hant"})
+    with translation.override("zh-hant"):
+        assert page.context["form"].errors["experiment_name"] == [explain_refusal("客服 甲", gettext)]
 
 
 def test_two_submits_of_one_form_are_one_run(browser: Client) -> None:

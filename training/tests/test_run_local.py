@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from engine.names import folder_name
 from samples import tweets_en
 
 
@@ -39,3 +40,13 @@ def test_file_beside_the_yaml_is_trained_on(tmp_path, settings, capsys):
 def test_invalid_configuration_is_refused_with_its_field(tmp_path):
     with pytest.raises(CommandError, match=r"training\.seed"):
         call_command("run_local", str(write_run(tmp_path, seed=-1)))
+
+
+@pytest.mark.slow
+def test_run_with_a_chinese_name_lies_in_a_folder_of_ascii_letters(tmp_path, settings):
+    settings.RESULTS_DIR = tmp_path / "results"
+    settings.DATA_DIR = tmp_path / "data"
+    call_command("run_local", str(write_run(tmp_path)), "--name", "客服")
+    (folder,) = settings.RESULTS_DIR.iterdir()
+    assert folder.name == folder_name("客服")
+    assert "experiment_name: 客服" in (folder / "config.yaml").read_text(encoding="utf-8")

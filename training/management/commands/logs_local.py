@@ -3,6 +3,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from engine.names import folder_name
 from work.paths import results_dir
 
 
@@ -16,7 +17,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         name = options["name"]
         results = results_dir()
-        logs = [path for path in results.glob("*/logs.txt") if name in (None, path.parent.name)]
+        folder = folder_name(name) if name else None
+        logs = [path for path in results.glob("*/logs.txt") if folder in (None, path.parent.name)]
         if not logs:
             raise CommandError(f"There is no log of {name or 'any run'} in {results}.")
         newest = max(logs, key=lambda path: path.stat().st_mtime)

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from accounts.commands import acting_user
 from datasets_app.selectors import version_for
 from engine.errors import EngineError, RunInterruptedError
+from engine.names import folder_name
 from engine.training.console import train_in_terminal
 from experiments import remedies
 from training import services
@@ -27,6 +28,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             data = services.read_yaml(read_text(options["file"]))
+            if options["name"] and isinstance(data, dict):
+                data["experiment_name"] = options["name"]
             # The data: a file, from here or from beside the YAML file, or one of the platform's datasets.
             name = services.dataset_name_of(data) if isinstance(data, dict) else ""
             paths = [path for path in (Path(name), options["file"].parent / name) if path.is_file()]
@@ -41,10 +44,7 @@ class Command(BaseCommand):
                 config.data = config.data.model_copy(update=version.run_columns)
                 for notice in services.stored_notices(config, version):
                     self.stdout.write(self.style.WARNING(notice["message"]))
-            if options["name"]:
-                config.experiment_name = options["name"]
-
-            results = results_dir() / config.experiment_name
+            results = results_dir() / folder_name(config.experiment_name)
             train_in_terminal(
                 config,
                 data_file=paths[0],

@@ -26,9 +26,10 @@ class Command(JsonOrTextCommand):
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         user = acting_user(options["user"])
-        config = services.parse_config(read_text(options["file"]), user)
-        if options["name"]:
-            config.experiment_name = options["name"]
+        data = services.read_yaml(read_text(options["file"]))
+        if options["name"] and isinstance(data, dict):
+            data["experiment_name"] = options["name"]
+        config = services.parse_config(data, user)
         task = services.submit(user=user, config=config)
         early_notices = list(task.notices)  # before the engine adds its own, which the log has
         if options["wait"] and not self.watch(task):

@@ -1,0 +1,41 @@
+"""On which rows a run was evaluated: scores of different rows cannot be compared."""
+
+from collections.abc import Hashable, Iterable
+
+from engine.intervals import wilson_interval
+
+from .models import Experiment
+
+# The settings of the section `data` that decide which rows are held out, and what is read of them.
+SETTINGS = (
+    "dataset_config",
+    "text_column",
+    "text_pair_column",
+    "label_column",
+    "split_column",
+    "eval_fraction",
+    "eval_samples",
+)
+
+
+def evaluation_set(experiment: Experiment) -> Hashable:
+    """Return what identifies the rows that a run was evaluated on, among runs of this installation."""
+    data = experiment.config.get("data", {})
+    seed = experiment.config.get("seed") if data.get("eval_samples") else None  # it draws the sample
+    settings = tuple(data.get(name) for name in SETTINGS)
+    return (experiment.task_type, experiment.dataset_hash or experiment.dataset_name, seed, *settings)
+
+
+def share_evaluation_rows(experiments: Iterable[Experiment]) -> bool:
+    """Return whether all of these runs were evaluated on the same rows."""
+    return len({evaluation_set(experiment) for experiment in experiments}) <= 1
+
+
+def margin_of(experiment: Experiment, metric: str) -> float | None:
+    """Return half of the width of a score's 95 % interval; None where the run does not tell it."""
+    evaluation = experiment.metrics.get("eval", {})
+    interval = evaluation.get("intervals", {}).get(metric)
+    if interval is None and metric == "accuracy" and evaluation.get("confusion_matrix"):
+        rows = sum(map(sum, evaluation["confusion_matrix"]))
+        interval = wilson_interval(evaluation["accuracy"] * rows, rows)
+    return None if interval is None else (interval[1] - interval[0]) / 2

@@ -1,0 +1,115 @@
+"""The frame around every page: navigation, the badge of running runs, and the same around the Django admin."""
+
+import re
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from accounts.models import User
+from testing.belongings import belongings
+from training.models import Status, Task
+
+pytestmark = pytest.mark.django_db
+CURRENT = re.compile(r'<a href="([^"]+)"[^>]* aria-current="page"')
+
+
+def sidebar(page: str) -> str:
+    return page[page.index('id="sidebar"') : page.index("</header>")]
+
+
+@pytest.mark.parametrize(
+    ("path", "entry"),
+    [
+        ("/", "/"),
+        ("/datasets/", "/datasets/"),
+        ("/datasets/mine/", "/datasets/"),
+        ("/train/", "/train/"),
+        ("/runs/{task}/", "/experiments/"),
+        ("/experiments/", "/experiments/"),
+        ("/experiments/mine/", "/experiments/"),
+        ("/models/", "/models/"),
+        ("/models/mine/", "/models/"),
+        ("/predict/", "/predict/"),
+        ("/people/", "/people/"),
+        ("/people/admin/", "/people/"),
+        ("/audit/", "/audit/"),
+        ("/system/", "/system/"),
+    ],
+)
+def test_page_marks_its_entry_in_the_navigation(client: Any, admin: Any, path: str, entry: str) -> None:
+    owned = belongings(admin)
+    client.force_login(admin)
+    page = client.get(path.format(task=owned.task.pk), follow=True).content.decode()
+    assert CURRENT.findall(sidebar(page)) == [entry]
+
+
+def test_page_outside_the_navigation_marks_nothing(client: Any, member: Any) -> None:
+    client.force_login(member)
+    for path in ("/account/", "/nowhere/"):
+        assert CURRENT.findall(client.get(path).content.decode()) == []
+
+
+def test_navigation_has_only_what_the_person_may_open(client: Any, admin: Any, member: Any, viewer: Any) -> None:
+    expected = {
+        viewer: {"/", "/datasets/", "/experiments/", "/models/", "/predict/"},
+        member: {"/", "/datasets/", "/train/", "/experiments/", "/models/", "/predict/"},
+        admin: {"/", "/datasets/", "/train/", "/experiments/", "/models/", "/predict/", "/people/", "/audit/", "/system/", "/admin/"},
+    }  # fmt: skip
+    for person, addresses in expected.items():
+        client.force_login(person)
+        links = re.findall(r'<a href="([^"]+)" data-key', client.get("/").content.decode())
+        assert set(links) == addresses
+
+
+def test_bar_of_a_phone_has_five_entries(client: Any, admin: Any, viewer: Any) -> None:
+    for person in (admin, viewer):
+        client.force_login(person)
+        page = client.get("/").content.decode()
+        bar = page[page.index('class="bottombar"') :]
+        assert bar[: bar.index("</nav>")].count("<li>") == 5
+
+
+def test_visitor_who_is_not_signed_in_has_no_navigation(client: Any) -> None:
+    page = client.get("/login/").content.decode()
+    assert 'id="sidebar"' not in page and "bottombar" not in page
+
+
+def queue_run(owner: User, name: str, status: Status = Status.STARTED) -> Task:
+    task = belongings(owner, name).task
+    Task.objects.filter(pk=task.pk).update(status=status)
+    return task
+
+
+def test_badge_leads_to_the_only_run_and_otherwise_to_the_overview(client: Any, member: Any, stranger: Any) -> None:
+    queue_run(stranger, "theirs")
+    client.force_login(member)
+    assert "running</a>" not in client.get("/running/").content.decode()
+    task = queue_run(member, "first")
+    badge = client.get("/running/").content.decode()
+    assert f'href="/runs/{task.pk}/">1 running</a>' in badge
+    queue_run(member, "second", Status.PENDING)
+    assert 'href="/">2 running</a>' in client.get("/running/").content.decode()
+
+
+def test_part_of_a_page_does_not_pay_for_the_frame(client: Any, member: Any) -> None:
+    task = queue_run(member, "first")
+    client.force_login(member)
+    client.get("/running/")
+    with CaptureQueriesContext(connection) as queries:
+        part = client.get(f"/runs/{task.pk}/", headers={"HX-Request": "true"})
+    assert b"sidebar" not in part.content
+    assert not [query["sql"] for query in queries if "IN ('PENDING', 'STARTED')" in query["sql"]]
+
+
+def test_admin_console_has_landmarks_a_way_back_and_iso_dates(client: Any, admin: Any, member: Any) -> None:
+    client.force_login(admin)
+    for language in ("en", "zh-hant"):
+        page = client.get("/admin/accounts/user/", headers={"Accept-Language": language}).content.decode()
+        assert page.count("<main") == page.count("</main>") == 1
+        assert re.search(r'<a href="/"[^>]*>← ', page)
+        client.get("/admin/")
+    User.objects.filter(pk=member.pk).update(last_login="2026-11-26T15:04:00Z")
+    page = client.get(f"/admin/accounts/user/{member.pk}/change/", headers={"Accept-Language": "en"}).content.decode()
+    assert "p.m." not in page

@@ -1,0 +1,90 @@
+"""Model, form and serializer fields of names: each takes a name in any Unicode form and passes it on in that of `engine.names`."""
+
+from typing import Any
+
+from django import forms
+from django.db import models
+
+from engine.names import LONGEST_KEY, LONGEST_NAME, folder_name, name_key, normalise_name
+from web.requests import StrictCharField
+
+
+class PlainColumn(models.CharField):
+    """Base of these fields: what they add needs no migration, so migrations have the plain column."""
+
+    def deconstruct(self) -> Any:
+        name, _path, arguments, options = super().deconstruct()
+        return name, "django.db.models.CharField", arguments, options
+
+
+class NameField(PlainColumn):
+    """A name. Lookups take any Unicode form of it too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"max_length": LONGEST_NAME, **options})
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        # No database stores half of a surrogate pair, and PostgreSQL no NUL. No name has them, nor what replaces them here.
+        return normalise_name(value).encode(errors="replace").decode().replace("\x00", "?") if value else value
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        name = super().pre_save(model_instance, add)
+        if isinstance(name, str):
+            name = normalise_name(name)
+            setattr(model_instance, self.attname, name)
+        return name
+
+
+class DerivedField(PlainColumn):
+    """What a new row derives from its name. A row of an earlier release may have none."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"null": True, "unique": True, "editable": False, **options})
+
+    def derive(self, name: str) -> str:
+        raise NotImplementedError
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        value = super().pre_save(model_instance, add)
+        if add and value is None:
+            value = self.derive(model_instance.name)  # type: ignore[attr-defined]  # a NameField stands beside this one
+            setattr(model_instance, self.attname, value)
+        return value
+
+
+class NameKeyField(DerivedField):
+    """See `engine.names.name_key`. Unique, so that of two requests at once, for Tweets and for tweets, one is refused."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"max_length": LONGEST_KEY, **options})
+
+    def derive(self, name: str) -> str:
+        return name_key(name)
+
+
+class FolderNameField(DerivedField):
+    """See `engine.names.folder_name`. It is stored, so that the folder stays whatever becomes of the name."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"max_length": LONGEST_NAME, **options})
+
+    def derive(self, name: str) -> str:
+        return folder_name(name)
+
+
+class NameFormField(forms.CharField):
+    """A name in a form. Its length is checked with its characters, as browsers count some characters twice."""
+
+    def to_python(self, value: Any) -> str:
+        return normalise_name(super().to_python(value) or "")
+
+
+class NameSerializerField(StrictCharField):
+    """A name in a request."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"max_length": LONGEST_NAME, **options})
+
+    def to_internal_value(self, data: object) -> str:
+        return normalise_name(super().to_internal_value(data))
