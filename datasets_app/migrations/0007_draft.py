@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('datasets_app', '0004_kinds'),
+        ('datasets_app', '0006_existing_names'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
