@@ -104,6 +104,9 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
     page_rows, total = selectors.rows_page(
         version, label=label, text=text, split=split, start=start, size=ROWS_PER_PAGE
     )
+    editing = request.GET.get("edit", "")
+    if editing == "only" and total == 1:  # a link that knows the text of a row, and not its number
+        editing = str(page_rows[0]["row"])
     for row in page_rows:
         row["shown_label"] = shown_label(row, version.kind)
     context = {
@@ -114,7 +117,7 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
         "total": total,
         "manages": can_manage(request.user, dataset),
         "drafted": draft.count(request.user, version),
-        "editing": request.GET.get("edit", ""),
+        "editing": editing,
         "label": label,
         "q": text,
         "split": split,

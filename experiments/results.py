@@ -136,7 +136,11 @@ def matrix_rows(labels: list[str], counts: list[list[int]]) -> list[dict[str, An
     rows = []
     for label, row in zip(labels, counts, strict=False):
         total = max(1, sum(row))
-        rows.append({"label": label, "cells": [{"count": n, "heat": 9 * n // total} for n in row]})
+        cells = [
+            {"predicted": predicted, "count": n, "heat": 9 * n // total}
+            for predicted, n in zip(labels, row, strict=False)
+        ]
+        rows.append({"label": label, "cells": cells})
     return rows
 
 

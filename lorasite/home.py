@@ -18,7 +18,7 @@ def home(request: SignedInRequest) -> HttpResponse:
     """Show the overview; for a poll only the runs."""
     context: dict[str, Any] = {
         "active": overview.active_runs(request.user),
-        "recent": overview.recent_runs(request.user),
+        "ended": overview.ended_runs(request.user),
     }
     if request.htmx:
         return render(request, "home.html#runs", context)

@@ -61,17 +61,19 @@ def first_steps(user: User) -> list[Step]:
 
 
 def data_step(user: User, dataset: Dataset | None, has_run: bool) -> Step:
+    if dataset or has_run:
+        return Step(_("Bring data"), True, dataset.name if dataset else "", [])
     actions = [(_("Add data"), reverse("datasets:new"))]
     if visible(user, Dataset.objects.filter(name=SAMPLE)).exists():
         actions.append((_("Take the sample"), reverse("datasets:detail", args=[SAMPLE])))
-    sentence = _("A file with one text and one label per row, or the sample.")
-    return Step(_("Bring data"), bool(dataset or has_run), dataset.name if dataset else sentence, actions)
+    return Step(_("Bring data"), False, _("A file with one text and one label per row, or the sample."), actions)
 
 
 def check_step(dataset: Dataset | None, has_run: bool) -> Step:
     title = _("Check it")
     if dataset is None:
-        return Step(title, has_run, _("Duplicates, wrong labels and broken texts are found for you."), [])
+        sentence = "" if has_run else _("Duplicates, wrong labels and broken texts are found for you.")
+        return Step(title, has_run, sentence, [])
     errors = dataset.latest.findings.filter(severity=Finding.Severity.ERROR).count()
     if not errors:
         return Step(title, True, _("Ready to train."), [])
@@ -80,14 +82,14 @@ def check_step(dataset: Dataset | None, has_run: bool) -> Step:
 
 
 def train_step(dataset: Dataset | None, statuses: set[str]) -> Step:
-    done = Status.SUCCESS in statuses
+    if Status.SUCCESS in statuses:
+        return Step(_("Train"), True, "", [])
     if statuses & {Status.PENDING, Status.STARTED}:
-        return Step(_("Train"), done, _("In progress."), [(_("View runs"), reverse("experiments:list"))])
+        return Step(_("Train"), False, _("In progress."), [(_("View runs"), reverse("experiments:list"))])
     address = reverse("training:new")
     if dataset:
         address += "?" + urlencode({"dataset": str(dataset.latest)})
-    sentence = "" if done else _("Good settings are filled in already.")
-    return Step(_("Train"), done, sentence, [(_("Train a model"), address)])
+    return Step(_("Train"), False, _("Good settings are filled in already."), [(_("Train a model"), address)])
 
 
 def predict_step(user: User, has_model: bool) -> Step:
@@ -97,20 +99,31 @@ def predict_step(user: User, has_model: bool) -> Step:
     return Step(_("Predict"), predicted, _("Ask your model about a text of your own."), actions)
 
 
-def active_runs(user: User) -> list[Task]:
-    """Return the runs in progress, then the queued ones in their order, each of these with its `place` in its queue."""
+@dataclass(frozen=True)
+class ActiveRun:
+    task: Task
+    place: int  # in its queue, from 1; without meaning once the run has started
+
+
+def active_runs(user: User) -> list[ActiveRun]:
+    """Return the runs in progress, then the queued ones in their order."""
     ahead = Task.objects.filter(
         status=Status.PENDING, device_kind=OuterRef("device_kind"), created_at__lt=OuterRef("created_at")
     )
     counted = ahead.order_by().values("status").annotate(n=Count("pk")).values("n")
-    tasks = running_tasks(user).defer(*LARGE).annotate(place=Coalesce(Subquery(counted), 0) + 1)
-    return list(tasks.order_by("-status", "created_at")[:SHOWN])
+    tasks = running_tasks(user).defer(*LARGE).annotate(ahead=Coalesce(Subquery(counted), 0))
+    return [ActiveRun(task, task.ahead + 1) for task in tasks.order_by("-status", "created_at")[:SHOWN]]
 
 
-def recent_runs(user: User) -> list[Task]:
-    """Return the runs that were submitted last and have ended, each with its `difference` from the baseline in words.
+@dataclass(frozen=True)
+class EndedRun:
+    task: Task
+    difference: str  # from the baseline, in words; empty without one in the metric of the score
+    score_so_far: float | None  # at the best evaluation of a run without a result
 
-    A run without a result has the score at its best evaluation as `score_so_far`.
+
+def ended_runs(user: User) -> list[EndedRun]:
+    """Return the runs that were submitted last and have ended.
 
     The ids are read first, by the index of the time: reading the baselines before sorting takes a tenth of a second with
     10,000 runs. Excluding the few statuses keeps the database from choosing the index of the status.
@@ -118,12 +131,13 @@ def recent_runs(user: User) -> list[Task]:
     ended = visible_tasks(user).exclude(status__in=[Status.PENDING, Status.STARTED])
     ids = list(ended.order_by("-created_at").values_list("pk", flat=True)[:SHOWN])
     tasks = Task.objects.filter(pk__in=ids).select_related("experiment", "owner").defer(*LARGE)
-    runs = list(tasks.annotate(baseline=KeyTransform("baseline", "experiment__metrics")).order_by("-created_at"))
-    so_far = scores_so_far([task.experiment for task in runs])
-    for task in runs:
-        task.difference = difference_from_baseline(task.experiment, task.baseline or {})
-        task.score_so_far = so_far.get(task.experiment.pk)
-    return runs
+    tasks_with_baseline = tasks.annotate(baseline=KeyTransform("baseline", "experiment__metrics"))
+    ended_tasks = list(tasks_with_baseline.order_by("-created_at"))
+    so_far = scores_so_far([task.experiment for task in ended_tasks])
+    return [
+        EndedRun(task, difference_from_baseline(task.experiment, task.baseline or {}), so_far.get(task.experiment.pk))
+        for task in ended_tasks
+    ]
 
 
 def difference_from_baseline(experiment: Experiment, baseline: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.http import SignedInRequest
-from accounts.permissions import can_manage
+from accounts.permissions import can_manage, visible
+from datasets_app.models import Dataset
 from engine.config import RunConfig
 from engine.task_types import LOWER_IS_BETTER
 from experiments import remedies, results
@@ -24,6 +25,7 @@ from experiments.result_charts import describe_calibration, scores_chart
 from experiments.selectors import files
 from experiments.task_types import USUAL, baseline_figures, key_figures, task_type_of
 from experiments.verdicts import describe_scores
+from experiments.wrong_rows import find_confusion, has_wrong_rows
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
@@ -188,7 +190,13 @@ def errors_context(request: SignedInRequest, task: Task) -> Context:
     experiment = task.experiment
     metrics = experiment.metrics
     counts = metrics.get("eval", {}).get("confusion_matrix", [])
+    label, predicted = request.GET.get("label", ""), request.GET.get("predicted", "")
+    data = experiment.version and experiment.version.dataset
     return {
+        "has_wrong_rows": has_wrong_rows(experiment),
+        "confusion": find_confusion(experiment, label, predicted),
+        "sees_data": bool(data) and visible(request.user, Dataset.objects.filter(pk=data.pk)).exists(),
+        "manages_data": bool(data) and can_manage(request.user, data),
         "result_template": f"experiments/results/{task_type_of(metrics)}.html",
         "matrix": results.matrix_rows(experiment.labels, counts),
         "confusions": results.top_confusions(experiment.labels, counts),

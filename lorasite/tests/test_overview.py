@@ -11,7 +11,7 @@ from accounts.permissions import grant_access
 from audit.services import record
 from datasets_app.models import Finding
 from experiments.models import Alias
-from lorasite.overview import active_runs, first_steps, recent_runs
+from lorasite.overview import active_runs, ended_runs, first_steps
 from testing.belongings import belongings
 from testing.datasets import store_dataset
 from testing.experiments import METRICS, row
@@ -60,9 +60,9 @@ def test_queued_runs_have_their_place_among_everybodys(client: Any, member: Any,
     for owner, name in ((stranger, "theirs"), (member, "mine"), (member, "last")):
         task = belongings(owner, name).task
         Task.objects.filter(pk=task.pk).update(status=Status.PENDING)
-    assert [(task.experiment.name, task.place) for task in active_runs(member)] == [("mine", 2), ("last", 3)]
+    assert [(run.task.experiment.name, run.place) for run in active_runs(member)] == [("mine", 2), ("last", 3)]
     Task.objects.filter(experiment__name="last").update(status=Status.STARTED, step=20, total_steps=51)
-    assert [task.experiment.name for task in active_runs(member)] == ["last", "mine"]
+    assert [run.task.experiment.name for run in active_runs(member)] == ["last", "mine"]
     page = text_of(client, member)
     assert "no. 2 in the queue" in page and "step 20 of 51" in page and "theirs" not in page
 
@@ -73,7 +73,7 @@ def test_recent_runs_show_their_score_and_its_difference_from_the_baseline(clien
     row(member, "old", accuracy=0.9, metrics={})
     row(member, "scores", accuracy=0.9, task_type="regression")
     Task.objects.update(status=Status.SUCCESS)
-    differences = {task.experiment.name: task.difference for task in recent_runs(member)}
+    differences = {run.task.experiment.name: run.difference for run in ended_runs(member)}
     assert differences == {"good": "+30.0 points", "worse": "−25.0 points", "old": "", "scores": ""}
     assert ">0.0000</span>" in text_of(client, member)
 
@@ -110,7 +110,7 @@ def test_full_disk_is_for_those_who_can_make_room_and_those_who_have_to_know(
 
 def test_champion_has_a_box_that_asks_it(client: Any, member: Any, viewer: Any) -> None:
     champion, other = belongings(member, "champ").model, belongings(member, "other").model
-    Alias.objects.create(model=champion, version=champion.latest, name="champion")
+    Alias.objects.create(model=champion, version=champion.versions.get(), name="champion")
     assert [card.reference for card in client_models(client, member)] == ["champ@champion"]
     assert client_models(client, viewer) == []
     grant_access(other, to=viewer)

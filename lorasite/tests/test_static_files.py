@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.contrib.staticfiles.storage import staticfiles_storage
 from django.templatetags.static import static
 from django.test import RequestFactory
 from whitenoise.middleware import WhiteNoiseMiddleware
@@ -36,6 +35,10 @@ def sources(tmp_path: Path, settings: Any) -> Path:
     return folder
 
 
+def collected(name: str) -> Path:
+    return Path(django_settings.STATIC_ROOT) / static(name).removeprefix("/static/")
+
+
 def get_file(address: str) -> Any:
     middleware = WhiteNoiseMiddleware(lambda request: None)
     return middleware(RequestFactory().get(address, headers={"Accept-Encoding": "gzip"}))
@@ -59,17 +62,17 @@ def test_plain_name_is_still_served_but_not_for_ever(sources: Path) -> None:
 
 def test_script_imports_the_hashed_name_of_another_one(sources: Path) -> None:
     collect_static_files()
-    script = (Path(django_settings.STATIC_ROOT) / staticfiles_storage.stored_name("lorasite/main.js")).read_text()
+    script = collected("lorasite/main.js").read_text()
     assert static("lorasite/zoom.js").rpartition("/")[2] in script
 
 
 def test_second_start_collects_nothing_and_a_changed_file_is_collected(sources: Path) -> None:
     collect_static_files()
     first = static("lorasite/look.css")
-    collected = Path(django_settings.STATIC_ROOT) / first.removeprefix("/static/")
-    collected.unlink()
+    file = collected("lorasite/look.css")
+    file.unlink()
     collect_static_files()
-    assert not collected.exists()
+    assert not file.exists()
     (sources / "lorasite" / "look.css").write_text(STYLE.replace("0", "1px"))
     collect_static_files()
     assert static("lorasite/look.css") != first
@@ -94,4 +97,4 @@ def test_all_files_of_a_release_can_be_collected(tmp_path: Path, settings: Any) 
     collect_static_files()
     for name in ("lorasite/lorasite.css", "django_htmx/htmx-2.min.js", "unfold/js/chart/chart.js"):
         assert static(name) != f"/static/{name}"
-        assert (tmp_path / "collected" / f"{staticfiles_storage.stored_name(name)}.gz").exists()
+        assert collected(name).with_name(f"{collected(name).name}.gz").exists()

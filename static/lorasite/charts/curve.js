@@ -8,6 +8,7 @@ import { cut, joinColumns, nearest, smooth, thin } from "./points.js";
 import { readSource } from "./source.js";
 import { state } from "./state.js";
 import { limits, ticksOf } from "./ticks.js";
+import { Overlay } from "./overlay.js";
 
 const Y_AXIS_WIDTH = 56; // px, the same everywhere, so that one place is below the other
 const MANY = 30; // points from which on only the line is drawn
@@ -72,15 +73,19 @@ export class CurveChart {
     this.legend.show(isEmpty);
     if (isEmpty) return;
     this.chart ??= new Chart(this.canvas, { type: "line", data: { datasets: [] }, options: this.options(), plugins: [decorations(this)] });
+    this.overlay ??= new Overlay(this);
     const [min, max] = this.range;
-    const most = Math.max(200, 2 * this.canvas.clientWidth);
+    const most = Math.max(200, this.canvas.clientWidth);
     const shown = this.series.map((series) => this.dataset(series, thin(series.drawn, min, max, most)));
     const raw = this.series.filter(({ isSmoothed }) => isSmoothed).map((series) => ({
       ...this.dataset(series, thin(series.points, min, max, most)), borderColor: faint(colour(series.hue)), borderWidth: 1.5, borderDash: [], pointRadius: 0, order: 1,
     }));
-    this.chart.data.datasets = [...shown, ...raw];
-    const visible = this.chart.data.datasets.filter(({ hidden }) => !hidden).flatMap(({ data, showLine }) => cut(data, min, max, showLine));
+    const datasets = [...shown, ...raw];
+    const visible = datasets.filter(({ hidden }) => !hidden).flatMap(({ data, showLine }) => cut(data, min, max, showLine));
     this.yLimits = limits(visible, this.isZoomed ? [] : this.baselines(), !!state.log[this.id]);
+    const drawn = this.chart.data.datasets;
+    drawn.length = Math.min(drawn.length, datasets.length);
+    datasets.forEach((dataset, i) => (drawn[i] ? Object.assign(drawn[i], dataset) : drawn.push(dataset))); // Chart.js reuses them
     this.chart.options = this.options();
     this.chart.update("none");
     this.describe();
@@ -167,8 +172,11 @@ export class CurveChart {
     return visible.map((series) => ({ series, point: series.drawn[nearest(series.points, cursor)] }));
   }
 
+  // Shows the crosshair, and what lies under it.
   readOut() {
-    this.legend.read(this.pointed());
+    const pointed = this.pointed();
+    this.legend.read(pointed);
+    this.overlay.draw(pointed);
   }
 
   // The x that the crosshair can stand on: those of the series with the most points.

@@ -1,5 +1,5 @@
-// A Chart.js plugin that draws what a curve chart shows beside its curves: baselines, best checkpoint, crosshair, selection.
-import { BASELINE_DASHES, colour, font, formatPlace, page } from "./look.js";
+// A Chart.js plugin that draws what a curve chart shows beside its curves: the baselines and the best checkpoint.
+import { BASELINE_DASHES, font, page } from "./look.js";
 
 export function decorations(curve) {
   return {
@@ -7,10 +7,6 @@ export function decorations(curve) {
     beforeDatasetsDraw({ ctx, chartArea, scales }) {
       drawBaselines(curve, ctx, chartArea, scales.y);
       drawBest(curve, ctx, chartArea, scales.x);
-    },
-    afterDatasetsDraw({ ctx, chartArea, scales }) {
-      if (curve.selection) drawSelection(curve.selection, ctx, chartArea);
-      if (curve.cursor !== null) drawCrosshair(curve, ctx, chartArea, scales);
     },
   };
 }
@@ -50,40 +46,7 @@ function drawBest(curve, ctx, { left, right, top, bottom }, x) {
   const at = x.getPixelForValue(place);
   if (at < left - 1 || at > right + 1) return;
   drawLine(ctx, [at, top], [at, bottom], page().accent, [2, 2]);
-  if (curve.cursor !== null) return; // the place under the crosshair is written there
   const text = `★ ${curve.spec.best.label}`;
   const isRight = at > (left + right) / 2;
   write(ctx, text, isRight ? at + 5 : at - 5, top - 2, isRight ? "right" : "left", page().accent);
-}
-
-function drawSelection([from, to], ctx, { left, right, top, bottom }) {
-  const [start, end] = [Math.max(Math.min(from, to), left), Math.min(Math.max(from, to), right)];
-  ctx.save();
-  ctx.globalAlpha = 0.2;
-  ctx.fillStyle = page().accent;
-  ctx.fillRect(start, top, end - start, bottom - top);
-  ctx.restore();
-}
-
-function drawCrosshair(curve, ctx, { left, right, top, bottom }, scales) {
-  const at = scales.x.getPixelForValue(curve.cursor);
-  if (at < left - 1 || at > right + 1) return;
-  const { strong, back } = page();
-  drawLine(ctx, [at, top], [at, bottom], strong, []);
-  const isRight = at > (left + right) / 2;
-  const [min, max] = curve.range;
-  write(ctx, `${curve.title()} ${formatPlace(curve.axis, curve.cursor, max - min)}`, isRight ? at + 5 : at - 5, top - 2, isRight ? "right" : "left", strong);
-  for (const { series, point } of curve.pointed()) {
-    const [px, py] = [scales.x.getPixelForValue(point.x), scales.y.getPixelForValue(point.y)];
-    if (px < left - 1 || px > right + 1 || py < top - 1 || py > bottom + 1) continue;
-    ctx.save();
-    ctx.fillStyle = colour(series.hue);
-    ctx.strokeStyle = back;
-    ctx.lineWidth = 2;
-    ctx.beginPath();
-    ctx.arc(px, py, 5, 0, 2 * Math.PI);
-    ctx.fill();
-    ctx.stroke();
-    ctx.restore();
-  }
 }

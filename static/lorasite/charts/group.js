@@ -17,11 +17,7 @@ export function pointAt(x) {
   curves.forEach((curve) => (curve.cursor = x));
   frame ||= requestAnimationFrame(() => {
     frame = 0;
-    curves.forEach((curve) => {
-      if (!curve.chart) return;
-      curve.readOut();
-      curve.chart.draw();
-    });
+    curves.forEach((curve) => curve.chart && curve.readOut());
   });
 }
 

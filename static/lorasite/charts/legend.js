@@ -27,6 +27,7 @@ export class Legend {
     this.curve = curve;
     this.list = curve.figure.querySelector(".chart-legend");
     this.labels = null;
+    this.values = new Map(); // the element that shows the value of each series
     this.list.addEventListener("click", (event) => {
       const label = event.target.closest("button")?.dataset.series;
       if (label !== undefined) this.toggle(label);
@@ -52,6 +53,7 @@ export class Legend {
         ...baselines.map(({ label, value }, i) => this.entry(label, "none", swatch(false, BASELINE_DASHES[i % BASELINE_DASHES.length]), formatValue(value))),
       );
     }
+    this.values = new Map(shown.map(({ label }, i) => [label, this.list.children[i].querySelector(".chart-value")]));
     this.list.querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", !this.curve.isHidden(button.dataset.series)));
   }
 
@@ -69,10 +71,11 @@ export class Legend {
     const byLabel = new Map(pointed.map(({ series, point }) => [series.label, point]));
     for (const series of curve.series) {
       const point = byLabel.get(series.label) ?? series.drawn.at(-1);
-      const value = this.list.querySelector(`[data-series="${CSS.escape(series.label)}"] .chart-value`);
-      if (value && point) value.textContent = formatValue(point.y);
+      const value = this.values.get(series.label);
+      const text = point ? formatValue(point.y) : "";
+      if (value && value.textContent !== text) value.textContent = text;
     }
-    if (curve.cursor !== null) this.announce(pointed);
+    if (curve.cursor !== null && curve.box === document.activeElement) this.announce(pointed);
   }
 
   announce(pointed) {
