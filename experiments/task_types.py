@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from engine.task_types import LOWER_IS_BETTER
@@ -145,3 +146,8 @@ def baseline_difference(metrics: Mapping[str, Any]) -> Comparison | None:
         return None
     difference = baseline - value if metric in LOWER_IS_BETTER else value - baseline
     return Comparison(name, baseline, difference)
+
+
+def in_points(difference: float) -> str:
+    """Return a difference of two shares in percentage points, with its sign."""
+    return gettext("%(n)s points") % {"n": f"{100 * difference:+.1f}".replace("-", "−")}

@@ -22,6 +22,8 @@ from audit.models import Entry
 from datasets_app.models import Dataset, Finding, Version
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.selectors import models_for
+from experiments.selectors import scores_so_far
+from experiments.task_types import COMPARED, in_points
 from monitoring import health
 from training.models import Status, Task
 from training.selectors import running_tasks, visible_tasks
@@ -31,13 +33,6 @@ SHOWN = 8  # runs in each list
 MODELS_SHOWN = 3
 LATELY = timedelta(days=7)  # how long a run that failed or did not learn is shown
 LARGE = ("experiment__config", "experiment__metrics", "facts", "notices")  # columns that no list shows
-
-# The simple model whose score, in the same metric, a run's score is compared with.
-BASELINES = {
-    "sequence_classification": "majority_accuracy",
-    "multi_label_classification": "majority_micro_f1",
-    "token_classification": "constant_entity_f1",
-}
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,7 @@ def active_runs(user: User) -> list[ActiveRun]:
 class EndedRun:
     task: Task
     difference: str  # from the baseline, in words; empty without one in the metric of the score
+    score_so_far: float | None  # at the best evaluation of a run without a result
 
 
 def ended_runs(user: User) -> list[EndedRun]:
@@ -136,19 +132,20 @@ def ended_runs(user: User) -> list[EndedRun]:
     ids = list(ended.order_by("-created_at").values_list("pk", flat=True)[:SHOWN])
     tasks = Task.objects.filter(pk__in=ids).select_related("experiment", "owner").defer(*LARGE)
     tasks_with_baseline = tasks.annotate(baseline=KeyTransform("baseline", "experiment__metrics"))
+    ended_tasks = list(tasks_with_baseline.order_by("-created_at"))
+    so_far = scores_so_far([task.experiment for task in ended_tasks])
     return [
-        EndedRun(task, difference_from_baseline(task.experiment, task.baseline or {}))
-        for task in tasks_with_baseline.order_by("-created_at")
+        EndedRun(task, difference_from_baseline(task.experiment, task.baseline or {}), so_far.get(task.experiment.pk))
+        for task in ended_tasks
     ]
 
 
 def difference_from_baseline(experiment: Experiment, baseline: dict[str, Any]) -> str:
     """Return the difference in percentage points; empty without a baseline in the metric of the score."""
-    value = baseline.get(BASELINES.get(experiment.task_type, ""))
-    if value is None or experiment.score is None:
+    metric, name = COMPARED[experiment.task_type]
+    if metric != experiment.score_name or baseline.get(name) is None or experiment.score is None:
         return ""
-    points = f"{100 * (experiment.score - value):+.0f}".replace("-", "−")
-    return _("%(n)s points") % {"n": points}
+    return in_points(experiment.score - baseline[name])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from django.utils.translation import ngettext
 
 from engine.task_types import LOWER_IS_BETTER
 from experiments.curves import Scores, find_best
-from experiments.task_types import BASELINE_TITLES, COMPARED, METRIC_TITLES, TASK_TYPES, USUAL, baseline_difference
+from experiments.task_types import BASELINE_TITLES, COMPARED, METRIC_TITLES, TASK_TYPES, baseline_difference, in_points
 from web.durations import span
 
 from .models import Point, Task
@@ -115,9 +115,7 @@ def better_than_baseline(task: Task) -> Figure:
     if compared is None:
         return Figure(title, NONE)
     difference = compared.difference
-    value = f"{difference:.3f}".replace("-", "−")
-    if task.experiment.task_type == USUAL:
-        value = _("%(points)s points") % {"points": f"{100 * difference:.1f}".replace("-", "−")}
+    value = f"{difference:.4f}".replace("-", "−") if is_error else in_points(difference)
     return Figure(title, value, f"{BASELINE_TITLES[compared.name]}: {compared.baseline:.4f}")
 
 

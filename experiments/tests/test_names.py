@@ -131,7 +131,7 @@ def test_objects_are_found_by_any_form_of_their_name(api, client, member, name):
     client.force_login(member)
     for address in (owned.dataset, owned.experiment, owned.model):
         assert address.get_absolute_url().isascii()
-        assert name in client.get(address.get_absolute_url()).content.decode()
+        assert name in client.get(address.get_absolute_url(), follow=True).content.decode()
 
 
 def test_name_is_stored_composed(api, member, good_csv_file):

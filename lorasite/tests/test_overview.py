@@ -15,7 +15,7 @@ from lorasite.overview import active_runs, ended_runs, first_steps
 from testing.belongings import belongings
 from testing.datasets import store_dataset
 from testing.experiments import METRICS, row
-from training.models import Status, Task
+from training.models import Point, Status, Task
 
 pytestmark = pytest.mark.django_db
 
@@ -74,8 +74,8 @@ def test_recent_runs_show_their_score_and_its_difference_from_the_baseline(clien
     row(member, "scores", accuracy=0.9, task_type="regression")
     Task.objects.update(status=Status.SUCCESS)
     differences = {run.task.experiment.name: run.difference for run in ended_runs(member)}
-    assert differences == {"good": "+30 points", "worse": "−25 points", "old": "", "scores": ""}
-    assert ">0.000</span>" in text_of(client, member)
+    assert differences == {"good": "+30.0 points", "worse": "−25.0 points", "old": "", "scores": ""}
+    assert ">0.0000</span>" in text_of(client, member)
 
 
 def test_run_that_did_not_learn_or_failed_needs_a_look(client: Any, member: Any, stranger: Any) -> None:
@@ -153,3 +153,15 @@ def test_overview_needs_as_many_queries_for_many_objects_as_for_few(client: Any,
     for n in range(9):
         add(str(n))
     assert queries() == few <= 25
+
+
+def test_recent_runs_have_the_states_and_scores_of_their_pages(client: Any, member: Any) -> None:
+    cancelled = row(member, "stopped", metrics={})
+    Task.objects.filter(experiment=cancelled).update(status=Status.CANCELLED)
+    Point.objects.create(task=cancelled.task, step=5, epoch=1, accuracy=0.4, eval_loss=1.0)
+    row(member, "idle", accuracy=0.5, learned=False)
+    client.force_login(member)
+    page = client.get("/").content.decode()
+    assert '<span class="badge" data-status="cancelled">cancelled</span>' in page
+    assert '0.4000 <span class="muted">so far</span>' in page
+    assert '<span class="badge" data-status="warning">did not learn</span>' in page and "0.5000" in page

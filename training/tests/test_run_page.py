@@ -177,7 +177,7 @@ def test_figures_of_a_finished_run_are_averages_and_peaks_that_the_list_has_too(
     finish(task)
     page = browser.get(f"/runs/{task.pk}/")
     shown = figures(page)
-    assert shown["Accuracy"] == "0.8000" and shown["Above the baseline"] == "30.0 points"
+    assert shown["Accuracy"] == "0.8000" and shown["Above the baseline"] == "+30.0 points"
     assert shown["Training time"] == "1 min 35 s" and shown["Total time"] == "1 min 48 s"
     assert shown["Peak memory"] == "884\N{NO-BREAK SPACE}MiB"
     usage = {figure.title: (figure.value, figure.note) for figure in page.context["usage"]}
@@ -256,4 +256,4 @@ def test_error_of_a_run_on_scores_is_below_its_baseline(browser: Client, task: T
     finish(task)
     Experiment.objects.update(metrics=metrics, task_type="regression", accuracy=None)
     shown = figures(browser.get(f"/runs/{task.pk}/"))
-    assert shown["R²"] == "0.8000" and shown["Below the baseline"] == "0.800"
+    assert shown["R²"] == "0.8000" and shown["Below the baseline"] == "0.8000"

@@ -64,7 +64,7 @@ function paintKey(ctx, key, y) {
 function save(blob, chart, extension) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${document.title.split(" · ")[0]}-${chart.id}.${extension}`;
+  link.download = `${document.querySelector("h1").textContent.trim()}-${chart.id}.${extension}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
