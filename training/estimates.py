@@ -52,6 +52,14 @@ def request_estimate(user: User, config: RunConfig, version: Version | None, *, 
     return Estimate(timing, estimate_run(config, RunMeasurement(**timing.result)))
 
 
+def find_estimate(config: RunConfig, version: Version | None) -> Estimate | None:
+    """Return the estimate of a run that was measured or is being measured; None if nobody has asked for it."""
+    timing = Timing.objects.filter(key=cache_key(config, version)).first()
+    if timing is None:
+        return None
+    return Estimate(timing, estimate_run(config, RunMeasurement(**timing.result)) if timing.result else None)
+
+
 def stored_estimate(config: RunConfig, version: Version | None) -> dict[str, float] | None:
     """Return the estimate for `Task.foreseen` if such a run has been measured, else None."""
     timing = Timing.objects.filter(key=cache_key(config, version), status=Status.SUCCESS).first()

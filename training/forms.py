@@ -43,6 +43,16 @@ MAIN_FIELDS = {
     "data.max_length": _("Longest text (tokens)"),
     "training.seed": _("Seed"),
 }
+BLOCKS = {  # titles and fields
+    _("Data"): (NAME, "data.dataset_name", TASK, "data.max_length"),
+    _("Model"): ("model.name", "lora.r", "lora.lora_alpha", "lora.target_modules"),
+    _("How long"): (
+        "training.num_train_epochs",
+        "training.learning_rate",
+        "training.per_device_train_batch_size",
+        "training.seed",
+    ),
+}
 SECTIONS: dict[str, object] = {  # titles by name
     "model": _("model"),
     "lora": "LoRA",
@@ -133,8 +143,9 @@ class RunForm(ServiceErrorsMixin):
             "hx-swap": "outerHTML",
         }
 
-    def main_fields(self) -> list[forms.BoundField]:
-        return [self[path] for path in MAIN_FIELDS]
+    def main_blocks(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """Return the fields that everybody looks at, by the question that they answer, each block with its title."""
+        return [(str(title), [self[path] for path in paths]) for title, paths in BLOCKS.items()]
 
     def advanced_sections(self, unfolded: Collection[str] = ()) -> list[Section]:
         """Return the other fields by section of the configuration. Sections with a field of `unfolded` or an error are open."""

@@ -191,12 +191,12 @@ def errors_context(request: SignedInRequest, task: Task) -> Context:
     metrics = experiment.metrics
     counts = metrics.get("eval", {}).get("confusion_matrix", [])
     label, predicted = request.GET.get("label", ""), request.GET.get("predicted", "")
-    data = experiment.version and experiment.version.dataset
+    data = experiment.version.dataset if experiment.version else None
     return {
         "has_wrong_rows": has_wrong_rows(experiment),
         "confusion": find_confusion(experiment, label, predicted),
-        "sees_data": bool(data) and visible(request.user, Dataset.objects.filter(pk=data.pk)).exists(),
-        "manages_data": bool(data) and can_manage(request.user, data),
+        "sees_data": data is not None and visible(request.user, Dataset.objects.filter(pk=data.pk)).exists(),
+        "manages_data": data is not None and can_manage(request.user, data),
         "result_template": f"experiments/results/{task_type_of(metrics)}.html",
         "matrix": results.matrix_rows(experiment.labels, counts),
         "confusions": results.top_confusions(experiment.labels, counts),

@@ -25,6 +25,7 @@ from .copy_as import copies
 from .forms import RunForm
 from .hub_search import find_base_models
 from .models import Task
+from .plan import plan_run
 
 
 @login_required
@@ -77,8 +78,12 @@ def new(request: SignedInRequest) -> HttpResponse:
     # Polled each second while a measurement is running. Status 200 also with a problem: htmx shows no error responses.
     if do == "estimate" and request.htmx:
         return render(request, "training/estimate.html", context)
+    plan = plan_run(request.user, form.configuration())
     context |= {
         "form": form,
+        "plan": plan,
+        "estimate": estimate or plan.estimate,
+        "past_error": estimates.past_error() if plan.estimate and plan.estimate.forecast else None,
         "sections": form.advanced_sections(unfolded={change.path for change in changes}),
         "mismatch": form_mismatch(request, form),
         "presets": presets.names(),

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from datasets_app.models import DraftEdit, Version
+from datasets_app.models import DataTask, DraftEdit, Version
 from datasets_app.review import draft
 from datasets_app.versions import changes
 from testing.datasets import store_dataset
@@ -108,6 +108,7 @@ def test_draft_of_a_large_version_stays_until_its_task_has_made_the_version(memb
     monkeypatch.setattr(changes, "AT_ONCE", 0)
     draft.put(user=member, version=version, row=1, cells=None)
     task = draft.save(user=member, version=version)
+    assert isinstance(task, DataTask)
     assert draft.count(member, version) == 1
     draft.put(user=member, version=version, row=2, cells=None)  # not part of the task
     changes.change_for_task(task, lambda *_, **__: None)()

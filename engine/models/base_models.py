@@ -80,11 +80,16 @@ def is_incomplete(folder: Path, name: str) -> bool:
     return False
 
 
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE forbids to ask the hub."""
+    return os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE"}
+
+
 def can_download() -> bool:
-    """Return whether the hub may be asked and answers."""
+    """Return whether the hub may be asked and answers. If it does not, that takes seconds."""
     from huggingface_hub import constants  # deferred: a model that is here needs no hub client
 
-    return os.environ.get("HF_HUB_OFFLINE") not in {"1", "true", "TRUE"} and is_reachable(constants.ENDPOINT)
+    return not is_offline() and is_reachable(constants.ENDPOINT)
 
 
 def download(name: str, revision: str | None) -> Path:

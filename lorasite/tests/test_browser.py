@@ -502,3 +502,28 @@ def test_palette_finds_and_opens_a_page_by_keys_alone(page: Page, run: str) -> N
     leads_to = second.get_attribute("href")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**{leads_to}")
+
+
+def test_file_with_a_chinese_name_becomes_a_dataset_and_a_run_of_that_name(page: Page, tmp_path: Path) -> None:
+    page.goto("/datasets/new/")
+    page.locator("input[type=file]").set_input_files(moods(tmp_path / "客服工單 2026.csv"))
+    page.locator("main form button").first.click()
+    name = page.get_by_label("Name")
+    expect(name).to_have_value("客服工單-2026")
+    name.fill("客服\u202e工單")
+    page.get_by_role("button", name="Store").click()
+    expect(page.get_by_text("U+202E RIGHT-TO-LEFT OVERRIDE")).to_be_visible()
+    name.fill("客服工單")
+    page.get_by_role("button", name="Store").click()
+    expect(page).to_have_url(re.compile("/datasets/%E5%AE%A2%E6%9C%8D%E5%B7%A5%E5%96%AE/$"))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("客服工單")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").first.click()
+    assert download.value.suggested_filename == "客服工單-1.csv"
+    page.get_by_role("link", name="Train on this version").click()
+    page.get_by_label("Experiment").fill("客服分類")
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/runs/**")
+    page.goto("/experiments/?q=客服分")
+    page.get_by_role("link", name="客服分類").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("客服分類")

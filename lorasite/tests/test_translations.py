@@ -68,7 +68,7 @@ def test_compiled_catalogue_is_that_of_the_text(tmp_path: Path) -> None:
 def test_pages_speak_chinese(client: Client, admin: Any) -> None:
     client.force_login(admin)
     for path, word in {
-        "/": "首頁",
+        "/": "總覽",
         "/datasets/": "資料集",
         "/train/": "開始訓練",
         "/experiments/": "實驗",

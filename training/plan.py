@@ -1,0 +1,112 @@
+"""What the form says beside its fields: how many steps a run has, how long it takes, and what should be looked at first."""
+
+import math
+from dataclasses import dataclass, field
+
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from accounts import quotas
+from accounts.models import User
+from datasets_app import descriptions
+from datasets_app.models import Finding, Version
+from engine.config import RunConfig
+from engine.data.batches import total_steps
+from engine.models.base_models import find_cached, is_offline
+from web.errors import LorasiteError
+
+from . import estimates, services
+from .base_models import list_base_models
+
+HELD_OUT = 0.1  # of the rows, where the data have no split of their own
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWarning:
+    text: str
+    href: str = ""  # where more about it is told
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a configuration comes to; `problem` says why it can't be told, and is what a start would be refused with."""
+
+    version: Version | None = None
+    steps: int = 0  # about, until the run was measured
+    epochs: float = 0
+    estimate: estimates.Estimate | None = None
+    warnings: list[PlanWarning] = field(default_factory=list)
+    problem: LorasiteError | None = None
+
+
+def plan_run(user: User, values: dict[str, object]) -> Plan:
+    """Return the plan of a configuration as the form has it. Nothing is queued, and the hub is not asked."""
+    try:
+        config = services.parse_config(values, user)
+        version = services.find_version(user, config)
+    except LorasiteError as error:
+        return Plan(problem=error)
+    estimate = estimates.find_estimate(config, version)
+    return Plan(
+        version,
+        steps=estimate.forecast.steps if estimate and estimate.forecast else count_steps(config, version),
+        epochs=config.training.num_train_epochs,
+        estimate=estimate,
+        warnings=[*data_warnings(version), *model_warnings(config), *quota_warnings(user)],
+    )
+
+
+def count_steps(config: RunConfig, version: Version | None) -> int:
+    """Return the optimizer steps of a run: about, because only the run itself sees which rows are held out or left out."""
+    training = config.training
+    if version is None:
+        return training.max_steps or 0
+    rows = version.splits.get("train") or (1 - HELD_OUT) * version.rows
+    if config.data.train_samples:
+        rows = min(rows, config.data.train_samples)
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return total_steps(training.num_train_epochs, training.max_steps, math.ceil(rows / batch))
+
+
+def data_warnings(version: Version | None) -> list[PlanWarning]:
+    """Return one warning with the findings that harm a training, if there are any."""
+    if version is None:
+        return []
+    severe = [Finding.Severity.ERROR, Finding.Severity.WARNING]
+    codes = list(version.findings.filter(severity__in=severe).values_list("code", flat=True))
+    if not codes:
+        return []
+    titles = ", ".join(descriptions.finding_title(code) for code in codes)
+    sentence = ngettext(
+        "The data has %(n)s warning: %(titles)s.", "The data has %(n)s warnings: %(titles)s.", len(codes)
+    )
+    page = reverse("datasets:detail", args=[version.dataset.name])
+    return [
+        PlanWarning(sentence % {"n": len(codes), "titles": titles}, f"{page}?version={version.number}#findings-title")
+    ]
+
+
+def model_warnings(config: RunConfig) -> list[PlanWarning]:
+    """Say that the base model has to be downloaded first, or that it can't be."""
+    name = config.model.name
+    known = next((model for model in list_base_models() if model.name == name), None)
+    if (known and known.is_here) or find_cached(name, config.model.revision):
+        return []
+    if is_offline():
+        return [PlanWarning(_("%(model)s is not on this machine, and downloads are turned off.") % {"model": name})]
+    size = f" ({known.size})" if known and known.size else ""
+    return [
+        PlanWarning(
+            _("%(model)s%(size)s is not on this machine. The run downloads it first.") % {"model": name, "size": size}
+        )
+    ]
+
+
+def quota_warnings(user: User) -> list[PlanWarning]:
+    """Say that the person may not queue another run at the moment."""
+    try:
+        quotas.require_queue_quota(user)
+    except quotas.QuotaReachedError as error:
+        return [PlanWarning(str(error.message))]
+    return []
