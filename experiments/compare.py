@@ -22,7 +22,7 @@ def measure_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
     groups = [evaluation_set(experiment) for experiment in experiments]
     columns = {column.key: column for column in MEASURED if column.key != "score"}
     common = set.intersection(*(set(TASK_TYPES[experiment.task_type].metrics) for experiment in experiments))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in METRIC_TITLES:
         if name in common and name not in columns:
             best = min if name in LOWER_IS_BETTER else max

@@ -168,7 +168,7 @@ def make_track(points: Sequence[Loss] | Sequence[Scores], source: str) -> Track:
 
     What was thinned out has more than half of MOST_POINTS.
     """
-    places = {
+    places: dict[str, list[float | None]] = {
         "step": [point.step for point in points],
         "epoch": [point.epoch for point in points],
         "seconds": [point.seconds for point in points],

@@ -96,13 +96,14 @@ def test_best_scores_are_marked_and_the_fastest_only_where_that_is_asked(browser
 
 def test_best_score_is_marked_only_among_runs_with_the_same_evaluation_rows(browser, member):
     sampled = {"data": {"eval_samples": 50}}
-    for name, values in {
+    runs: dict[str, dict[str, Any]] = {
         "easy": {"dataset_name": "easy@1", "accuracy": 1.0},
         "good": {"accuracy": 0.8},
         "better": {"accuracy": 0.9},
         "lucky": {"accuracy": 0.95, "config": sampled | {"seed": 1}},
         "luckier": {"accuracy": 0.99, "config": sampled | {"seed": 2}},
-    }.items():
+    }
+    for name, values in runs.items():
         row(member, name, **values)
     lines = browser.get("/experiments/?columns=accuracy").context["lines"]
     assert [line["experiment"].name for line in lines if line["cells"][0]["best"]] == ["better"]

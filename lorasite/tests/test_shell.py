@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
+from datasets_app.models import Version
 from testing.belongings import belongings
 from training.models import Status, Task
 
@@ -115,3 +116,12 @@ def test_admin_console_has_landmarks_a_way_back_and_iso_dates(client: Any, admin
     User.objects.filter(pk=member.pk).update(last_login="2026-11-26T15:04:00Z")
     page = client.get(f"/admin/accounts/user/{member.pk}/change/", headers={"Accept-Language": "en"}).content.decode()
     assert "p.m." not in page
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hant"])
+def test_large_numbers_have_separators_in_both_languages(client: Any, member: Any, language: str) -> None:
+    owned = belongings(member)
+    Version.objects.filter(pk=owned.version.pk).update(rows=38158, labels={"bad": 30000, "good": 8158})
+    client.force_login(member)
+    for path in ("/datasets/", "/datasets/mine/"):
+        assert "38,158" in client.get(path, headers={"Accept-Language": language}).content.decode()

@@ -75,7 +75,7 @@ export class CurveChart {
     this.chart ??= new Chart(this.canvas, { type: "line", data: { datasets: [] }, options: this.options(), plugins: [decorations(this)] });
     this.overlay ??= new Overlay(this);
     const [min, max] = this.range;
-    const most = Math.max(200, this.canvas.clientWidth);
+    const most = Math.max(200, this.chart.width); // not clientWidth, which would lay out the page again
     const shown = this.series.map((series) => this.dataset(series, thin(series.drawn, min, max, most)));
     const raw = this.series.filter(({ isSmoothed }) => isSmoothed).map((series) => ({
       ...this.dataset(series, thin(series.points, min, max, most)), borderColor: faint(colour(series.hue)), borderWidth: 1.5, borderDash: [], pointRadius: 0, order: 1,
