@@ -36,7 +36,7 @@ test test-fast test-v: export TMPDIR := $(shell free=$$(df --output=avail /dev/s
 test: $(VENV)/installed-dev ## Run the whole test suite (options='…' for pytest)
 	@$(BIN)/pytest -n 2 --dist worksteal $(options)
 test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing slow
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not browser and not process and not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not browser and not process and not slow" $(options)
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
 serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100
