@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 PIP := $(BIN)/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint lint-style lint-types messages rehearse
+.PHONY: help setup start audit-packages sbom run-local logs-local test test-fast test-v serve predict-health predict-text predict-positive predict-negative db-list start-services stop-services k8s-quick-deploy k8s-port-forward bench lint lint-style lint-types messages pictures rehearse
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -72,6 +72,8 @@ lint-types: $(VENV)/installed-dev
 messages: $(VENV)/installed-dev ## Update and compile the translations (needs Debian's gettext)
 	@$(MANAGE) makemessages --locale zh_Hant --add-location never --no-wrap --no-obsolete --ignore tests --ignore bench --ignore deploy --ignore client
 	@$(MANAGE) compilemessages --locale zh_Hant --ignore .venv
+pictures: $(VENV)/installed-dev ## Take the pictures in docs/images again (needs Chromium)
+	@PICTURES=$(CURDIR)/docs/images $(BIN)/pytest -p no:xdist lorasite/tests/test_browser.py -k pictures
 audit-packages: $(VENV)/installed-dev ## Known holes in the packages that we run on (asks PyPI)
 	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
 sbom: $(VENV)/installed-dev ## Write sbom.json: every installed package with version and licence (CycloneDX)

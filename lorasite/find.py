@@ -20,6 +20,7 @@ from accounts.http import SignedInRequest
 from accounts.models import User
 from accounts.permissions import visible
 from datasets_app.models import Dataset
+from engine.names import normalise_name
 from experiments.models import Experiment, RegisteredModel
 from lorasite.navigation import ADMINISTRATION, TRAIN, WORK
 
@@ -99,7 +100,7 @@ def folded(text: str) -> str:
 
 
 def named(user: User, objects: QuerySet[M], text: str, address: str) -> list[Match]:
-    names = visible(user, objects).filter(name__icontains=text).values_list("name", flat=True)
+    names = visible(user, objects).filter(name__icontains=normalise_name(text)).values_list("name", flat=True)
     return [Match(name, reverse(address, args=[name])) for name in names[:MOST]]
 
 

@@ -1,6 +1,7 @@
 """A complete installation, used with a real Chromium."""
 
 import csv
+import os
 import random
 import re
 import shutil
@@ -527,3 +528,18 @@ def test_file_with_a_chinese_name_becomes_a_dataset_and_a_run_of_that_name(page:
     page.goto("/experiments/?q=客服分")
     page.get_by_role("link", name="客服分類").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("客服分類")
+
+
+def test_pictures_of_the_docs_are_taken(page: Page, run: str, tmp_path: Path) -> None:
+    """`PICTURES=docs/images` keeps them, see CONTRIBUTING.md."""
+    folder = Path(os.environ.get("PICTURES") or tmp_path)
+    page.set_viewport_size({"width": 1280, "height": 860})
+    for name, address in {"overview": "/", "data": "/datasets/moods/", "train": "/train/", "run": run}.items():
+        page.goto(address)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        if name == "run":
+            expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
+            page.mouse.move(0, 0)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=folder / f"{name}.png", animations="disabled")
+        assert (folder / f"{name}.png").stat().st_size > 10_000

@@ -22,6 +22,11 @@ def test_objects_are_found_by_a_part_of_their_name(admin: Any) -> None:
     assert titles(admin, "OF-tw") == {name: ["moods-of-tweets"] for name in ("Datasets", "Runs", "Models")}
 
 
+def test_name_is_found_as_other_machines_type_it(admin: Any) -> None:
+    belongings(admin, "caf\u00e9")
+    assert titles(admin, "cafe\u0301")["Runs"] == ["caf\u00e9"]
+
+
 def test_pages_and_actions_are_found_by_their_titles_in_any_case_and_width(admin: Any) -> None:
     assert titles(admin, "ｄａｔａ") == {"Pages": ["Datasets"], "Actions": ["Add data"]}
 
