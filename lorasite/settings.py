@@ -239,6 +239,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "lorasite.static_files.HashedStaticFilesStorage"},
 }
+FILE_UPLOAD_PERMISSIONS = None  # those of the umask: 0600 where the site runs, 0644 in an image that another user runs
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 WHITENOISE_USE_FINDERS = True  # for plain names: of bookmarks, and where nothing was collected
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_BODY_LIMIT = 4 * 1024 * 1024
