@@ -23,8 +23,8 @@ class Preset:
     """What a goal means.
 
     epochs: passes over many rows. steps: few rows are passed more often, until there are so many steps, but at most
-    most_epochs times. rate: share of the task type's learning rate, as a longer training does better with a lower one. rows: at
-    most as many are trained on; None for all.
+    most_epochs times. highest_rate: a longer training does better with a lower rate. rows: at most as many are trained on; None
+    for all.
     """
 
     rank: int
@@ -32,7 +32,7 @@ class Preset:
     epochs: int
     steps: int
     most_epochs: int
-    rate: float = 1.0
+    highest_rate: float = 1.0
     rows: int | None = None
 
     def epochs_for(self, rows: int, batch: int) -> int:
@@ -43,7 +43,7 @@ class Preset:
 PRESETS: dict[Goal, Preset] = {
     "quick": Preset(rank=8, target_modules=None, epochs=1, steps=60, most_epochs=3, rows=2000),
     "balanced": Preset(rank=16, target_modules="all-linear", epochs=1, steps=200, most_epochs=5),
-    "best": Preset(rank=16, target_modules="all-linear", epochs=3, steps=400, most_epochs=8, rate=0.5),
+    "best": Preset(rank=16, target_modules="all-linear", epochs=3, steps=400, most_epochs=8, highest_rate=1e-3),
 }
 LEARNING_RATES: dict[TaskType, float] = {
     "sequence_classification": 1e-3,
@@ -64,7 +64,7 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
         "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules},
         "data": {"train_samples": preset.rows, "eval_samples": preset.rows and preset.rows // 4},
         "training": {
-            "learning_rate": LEARNING_RATES[task] * preset.rate,
+            "learning_rate": min(LEARNING_RATES[task], preset.highest_rate),
             "num_train_epochs": preset.epochs_for(trained_rows, batch) if rows else preset.epochs,
             "per_device_train_batch_size": batch,
         },
