@@ -170,7 +170,11 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
         return services.config_like(get_experiment(request.user, like), dataset_name)
     preset = request.GET.get("preset", presets.USUAL)
     newest = {name.partition("@")[0]: name for name in datasets}
-    dataset_name = dataset_name or presets.dataset_of(preset) or DataSection().dataset_name
+    if not dataset_name:
+        usual = presets.dataset_of(preset) or DataSection().dataset_name
+        dataset_name = (
+            usual if usual.partition("@")[0] in newest or not datasets else datasets[0]
+        )  # the samples may be gone
     dataset_name = newest.get(dataset_name, dataset_name)
     version = services.known_version(request.user, dataset_name)
     own = presets.own_settings(preset, version)

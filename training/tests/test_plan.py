@@ -108,3 +108,9 @@ def test_form_has_three_blocks_and_its_card_follows_a_change(client: Any, member
     )
     refused = client.post("/train/", changed | {"training.max_steps": "-1"}, headers={"HX-Request": "true"})
     assert "1 setting needs fixing." in refused.content.decode()
+
+
+def test_form_starts_with_a_dataset_that_is_there(client: Any, member: Any, version: Any) -> None:
+    client.force_login(member)
+    page = client.get("/train/").content.decode()
+    assert '<option value="mine@1" selected>' in page and "There is no dataset" not in page
