@@ -100,8 +100,8 @@ def test_best_score_is_marked_only_among_runs_with_the_same_evaluation_rows(brow
         "easy": {"dataset_name": "easy@1", "accuracy": 1.0},
         "good": {"accuracy": 0.8},
         "better": {"accuracy": 0.9},
-        "lucky": {"accuracy": 0.95, "config": sampled | {"seed": 1}},
-        "luckier": {"accuracy": 0.99, "config": sampled | {"seed": 2}},
+        "lucky": {"accuracy": 0.95, "config": sampled | {"training": {"seed": 1}}},
+        "luckier": {"accuracy": 0.99, "config": sampled | {"training": {"seed": 2}}},
     }
     for name, values in runs.items():
         row(member, name, **values)
