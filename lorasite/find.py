@@ -22,7 +22,7 @@ from accounts.permissions import visible
 from datasets_app.models import Dataset
 from engine.names import normalise_name
 from experiments.models import Experiment, RegisteredModel
-from lorasite.navigation import ADMINISTRATION, TRAIN, WORK
+from lorasite.navigation import administration_entries, work_entries
 
 M = TypeVar("M", Dataset, Experiment, RegisteredModel)
 MOST = 6  # of each kind
@@ -80,8 +80,7 @@ def find(user: User, text: str) -> list[MatchGroup]:
 
 
 def pages(user: User, text: str) -> list[Match]:
-    entries = [entry for entry in WORK if entry is not TRAIN or user.can_create]
-    entries += ADMINISTRATION if user.is_admin else ()
+    entries = (*work_entries(user), *administration_entries(user))
     return matching(text, ((str(entry.title), entry.href) for entry in entries))
 
 

@@ -56,11 +56,18 @@ class Navigation:
     current: NavigationEntry | None
 
 
+def work_entries(user: User) -> tuple[NavigationEntry, ...]:
+    return tuple(entry for entry in WORK if entry is not TRAIN or user.can_create)
+
+
+def administration_entries(user: User) -> tuple[NavigationEntry, ...]:
+    return ADMINISTRATION if user.is_admin else ()
+
+
 def navigation_of(request: HttpRequest, user: User) -> Navigation:
-    work = tuple(entry for entry in WORK if entry is not TRAIN or user.can_create)
+    work = work_entries(user)
     bottom = tuple(entry for entry in work if entry is not MODELS) if len(work) > 5 else work
-    administration = ADMINISTRATION if user.is_admin else ()
-    return Navigation(work, administration, bottom, current_entry(request))
+    return Navigation(work, administration_entries(user), bottom, current_entry(request))
 
 
 def current_entry(request: HttpRequest) -> NavigationEntry | None:
