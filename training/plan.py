@@ -19,8 +19,6 @@ from web.errors import LorasiteError
 from . import estimates, services
 from .base_models import list_base_models
 
-HELD_OUT = 0.1  # of the rows, where the data have no split of their own
-
 
 @dataclass(frozen=True, slots=True)
 class PlanWarning:
@@ -34,7 +32,6 @@ class Plan:
 
     version: Version | None = None
     steps: int = 0  # about, until the run was measured
-    epochs: float = 0
     estimate: estimates.Estimate | None = None
     warnings: list[PlanWarning] = field(default_factory=list)
     problem: LorasiteError | None = None
@@ -51,7 +48,6 @@ def plan_run(user: User, values: dict[str, object]) -> Plan:
     return Plan(
         version,
         steps=estimate.forecast.steps if estimate and estimate.forecast else count_steps(config, version),
-        epochs=config.training.num_train_epochs,
         estimate=estimate,
         warnings=[*data_warnings(version), *model_warnings(config), *quota_warnings(user)],
     )
@@ -62,7 +58,7 @@ def count_steps(config: RunConfig, version: Version | None) -> int:
     training = config.training
     if version is None:
         return training.max_steps or 0
-    rows = version.splits.get("train") or (1 - HELD_OUT) * version.rows
+    rows = version.splits.get("train") or (1 - config.data.eval_fraction) * version.rows
     if config.data.train_samples:
         rows = min(rows, config.data.train_samples)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
