@@ -1,5 +1,6 @@
 """Model, form and serializer fields of names: each takes a name in any Unicode form and passes it on in that of `engine.names`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -37,13 +38,12 @@ class NameField(PlainColumn):
 
 
 class DerivedField(PlainColumn):
-    """What a new row derives from its name. A row of an earlier release may have none."""
+    """What a new row derives from its name, by the function `derive`. A row of an earlier release may have none."""
+
+    derive: Callable[[str], str]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"null": True, "unique": True, "editable": False, **options})
-
-    def derive(self, name: str) -> str:
-        raise NotImplementedError
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = super().pre_save(model_instance, add)
@@ -56,21 +56,19 @@ class DerivedField(PlainColumn):
 class NameKeyField(DerivedField):
     """See `engine.names.name_key`. Unique, so that of two requests at once, for Tweets and for tweets, one is refused."""
 
+    derive = staticmethod(name_key)
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"max_length": LONGEST_KEY, **options})
-
-    def derive(self, name: str) -> str:
-        return name_key(name)
 
 
 class FolderNameField(DerivedField):
     """See `engine.names.folder_name`. It is stored, so that the folder stays whatever becomes of the name."""
 
+    derive = staticmethod(folder_name)
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"max_length": LONGEST_NAME, **options})
-
-    def derive(self, name: str) -> str:
-        return folder_name(name)
 
 
 class NameFormField(forms.CharField):
