@@ -21,7 +21,9 @@ SETTINGS = (
 def evaluation_set(experiment: Experiment) -> Hashable:
     """Return what identifies the rows that a run was evaluated on, among runs of this installation."""
     data = experiment.config.get("data", {})
-    seed = experiment.config.get("training", {}).get("seed") if data.get("eval_samples") else None  # it draws the sample
+    seed = (
+        experiment.config.get("training", {}).get("seed") if data.get("eval_samples") else None
+    )  # it draws the sample
     settings = tuple(data.get(name) for name in SETTINGS)
     return (experiment.task_type, experiment.dataset_hash or experiment.dataset_name, seed, *settings)
 

@@ -1,10 +1,12 @@
 """What the run page draws and says: stages, charts, and sentences about them."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from django.utils.translation import gettext as _
 
+from datasets_app.models import Version
 from experiments import remedies, verdicts
 from experiments.curves import (
     Loss,
@@ -90,8 +92,8 @@ def make_marks(task: Task, task_type: str, best_step: int | None) -> Marks:
     baselines = drawn_baselines(metrics, task_type)
     version = task.experiment.version
     if not baselines and task_type == USUAL and version is not None and version.rows:
-        # The run measures its baselines at its end. This one is known before, from all rows of the data.
-        baselines = {str(BASELINE_TITLES["majority_accuracy"]): max(version.labels.values()) / version.rows}
+        # The run measures its baselines at its end.
+        baselines = {str(BASELINE_TITLES["majority_accuracy"]): majority_share(version)}
     first_score = _("First point after the first evaluation.")
     step = first_evaluation_step(task)
     if step:
@@ -106,6 +108,11 @@ def make_marks(task: Task, task_type: str, best_step: int | None) -> Marks:
     )
 
 
+def majority_share(version: Version) -> float:
+    """Return the share of the most frequent label among all rows: which of them are held out is known when the run ends."""
+    return max(version.labels.values()) / version.rows
+
+
 def first_evaluation_step(task: Task) -> int | None:
     """Return the step of a run's first evaluation; None before the run has prepared its data."""
     if not task.total_steps:
@@ -117,7 +124,7 @@ def first_evaluation_step(task: Task) -> int | None:
         step = training["eval_steps"]
     elif strategy == "epoch" and task.facts.get("train_rows"):
         batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
-        step = -(-task.facts["train_rows"] // batch)
+        step = ceil(task.facts["train_rows"] / batch)
     return min(step, int(task.total_steps))
 
 
@@ -162,9 +169,7 @@ def describe_progress(task: Task, evaluations: Sequence[Scores]) -> str:
     best = find_best(experiment.task_type, evaluations)
     name = TASK_TYPES[experiment.task_type].curves[0]
     if experiment.task_type == USUAL and experiment.version:
-        # Of all rows: those that are held out are known when the run ends.
-        majority = max(experiment.version.labels.values()) / experiment.version.rows
-        margin = 100 * (best.metrics[name] - majority)
+        margin = 100 * (best.metrics[name] - majority_share(experiment.version))
         if margin <= 0:
             return _("Not better than the majority-class baseline.")
         sentence = _("%(points).0f points above the majority-class baseline.")

@@ -1,5 +1,6 @@
 """Queries of tasks and their logs."""
 
+from math import ceil
 from uuid import UUID
 
 from django.db.models import F, Max, Q, QuerySet
@@ -80,7 +81,7 @@ def points_to_draw(task: Task) -> list[Point]:
     if points.count() <= 2 * MOST_POINTS:
         return list(points)
     last = points.order_by("-step").values_list("step", flat=True)[0]
-    spacing = -(-last // MOST_POINTS)
+    spacing = ceil(last / MOST_POINTS)
     # The last step of each stretch, so that the newest point of a run in progress is always there.
     steps = points.order_by().values(stretch=F("step") / spacing).annotate(last=Max("step")).values("last")
     return list(points.filter(Q(step__in=steps) | Q(eval_loss__isnull=False)))

@@ -171,10 +171,9 @@ def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, A
     preset = request.GET.get("preset", presets.USUAL)
     newest = {name.partition("@")[0]: name for name in datasets}
     if not dataset_name:
-        usual = presets.dataset_of(preset) or DataSection().dataset_name
-        dataset_name = (
-            usual if usual.partition("@")[0] in newest or not datasets else datasets[0]
-        )  # the samples may be gone
+        dataset_name = presets.dataset_of(preset) or DataSection().dataset_name
+        if datasets and dataset_name.partition("@")[0] not in newest:  # the samples may be gone
+            dataset_name = datasets[0]
     dataset_name = newest.get(dataset_name, dataset_name)
     version = services.known_version(request.user, dataset_name)
     own = presets.own_settings(preset, version)

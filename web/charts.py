@@ -1,6 +1,7 @@
 """Charts as the pages draw them (static/lorasite/charts.js): labels along x, series, and a sentence that says what it shows."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 from django.utils.translation import gettext as _
@@ -177,6 +178,6 @@ def round_figure(value: float | None) -> float | None:
 
 def thin_points(points: Sequence[Point], most: int = 2 * MOST_POINTS) -> list[Point]:
     """Return evenly spaced points, at most `most`; the last one is always kept."""
-    every = -(-len(points) // most) or 1
+    every = max(1, ceil(len(points) / most))
     first = (len(points) - 1) % every
     return list(points[first::every])
