@@ -114,3 +114,9 @@ def test_form_starts_with_a_dataset_that_is_there(client: Any, member: Any, vers
     client.force_login(member)
     page = client.get("/train/").content.decode()
     assert '<option value="mine@1" selected>' in page and "There is no dataset" not in page
+
+
+def test_rows_that_are_held_out_are_not_counted_among_the_steps(member: Any, version: Any) -> None:
+    config = values(num_train_epochs=1)
+    config["data"]["eval_fraction"] = 0.5
+    assert plan_run(member, config).steps == 16  # 500 rows of 32
