@@ -203,8 +203,8 @@ def test_preview_shows_each_fix_and_stores_nothing(client, member, dirty):
     report = client.get("/datasets/dirty/").content.decode()
     assert 'name="codes" value="markup"' in report and "Preview the selected fixes" in report
     page = client.get("/datasets/dirty/fix/?version=1&codes=markup&codes=exact_duplicate").content.decode()
-    assert "a fine day in the old town" in page and "1 row changed, 0 rows dropped" in page
-    assert "0 rows changed, 2 rows dropped" in page and "48 rows would remain" in page
+    assert "a fine day in the old town" in page and "1 row changed · 0 rows dropped" in page
+    assert "0 rows changed · 2 rows dropped" in page and "48 rows would remain" in page
     assert Version.objects.count() == 1
     answer = client.post("/datasets/dirty/fix/", {"version": 1, "codes": ["markup", "exact_duplicate"]}, follow=True)
     assert "Version 2 was made" in answer.content.decode() and Version.objects.get(number=2).rows == 48
