@@ -1,23 +1,29 @@
 """Queries of datasets, versions, rows, suspects and tasks."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.db.models import F, Prefetch, QuerySet
+from django.db.models import Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.http import QueryDict
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
+from engine.names import name_key
+from lists.queries import require_one_of, search_words, sort_rows
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import Status
 
+from .list_columns import BY_NAME, SORTABLE
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
+
+FILTERS = ("q", "owner", "sort")  # what search() takes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +35,32 @@ def datasets_for(user: User) -> QuerySet[Dataset]:
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
     datasets = visible(user, Dataset.objects.select_related("owner"))
     return datasets.prefetch_related(versions, findings)
+
+
+def search(user: User, q: str = "", owner: str = "", sort: str = "") -> QuerySet[Dataset]:
+    """Return the datasets that the person may see, filtered and sorted by a column of SORTABLE ("-rows": descending).
+
+    `q` is words that all occur in the name or the description; `owner` is empty, or "me" for the person's own. One that
+    has no version yet is left out.
+    """
+    require_one_of(owner, ("", "me"), "owner")
+    newest = Version.objects.filter(dataset=OuterRef("pk")).order_by("-number")
+    facts = {f"newest_{name}": Subquery(newest.values(name)[:1]) for name in ("pk", "number", "rows", "created_at")}
+    datasets = visible(user, Dataset.objects.filter(Exists(newest))).annotate(**facts)
+    for word in search_words(q):
+        matches = Q(name_key__contains=name_key(word)) | Q(name__icontains=word) | Q(description__icontains=word)
+        datasets = datasets.filter(matches)
+    if owner:
+        datasets = datasets.filter(owner=user)
+    return sort_rows(datasets, sort or BY_NAME, SORTABLE)
+
+
+def newest_versions(datasets: Iterable[Dataset]) -> list[Version]:
+    """Return the newest version of each dataset that `search` has found, with its findings. Two queries."""
+    keys: list[int] = [dataset.newest_pk for dataset in datasets]  # type: ignore[attr-defined]  # see `search`
+    findings = Prefetch("findings", Finding.objects.defer("examples"))
+    versions = Version.objects.select_related("dataset__owner").prefetch_related(findings).in_bulk(keys)
+    return [versions[key] for key in keys]
 
 
 @counts_usage("storage")

@@ -26,25 +26,37 @@ from datasets_app.reading_descriptions import describe_reason
 from datasets_app.review import draft
 from datasets_app.versions.reading_report import reading_report
 from engine.config import SAMPLE_MODEL
+from lists.columns import column_heads
+from lists.queries import lean_address, page_of, read_filters, render_list
 from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import ENDED, Status
 
+from .list_columns import BY_NAME, COLUMNS
 from .models import DataTask, Version
 
 TOKEN_LIMIT = 128  # the default of data.max_length
 MOST_TOKENS = 8192
 ROWS_PER_PAGE = 50
+DATASETS_PER_PAGE = 25
 
 
 @login_required
 @require_safe
+@vary_on_headers("HX-Request")
+@lean_address(sort=[BY_NAME])
 def dataset_list(request: SignedInRequest) -> HttpResponse:
     """List the datasets that the person may see, 25 on a page, and the person's unfinished tasks."""
-    page = Paginator(selectors.datasets_for(request.user), 25).get_page(request.GET.get("page"))
-    lines = [report.summary(dataset.latest) for dataset in page if dataset.versions.all()]
-    context = {"page": page, "lines": lines, "tasks": selectors.running_tasks(request.user)}
-    return render(request, "datasets_app/list.html", context)
+    query = read_filters(request.GET, selectors.FILTERS)
+    page = page_of(request, selectors.search(request.user, **query), DATASETS_PER_PAGE)
+    context = {
+        "page": page,
+        "query": query,
+        "heads": column_heads(COLUMNS, query["sort"] or BY_NAME),
+        "lines": [report.summary(version) for version in selectors.newest_versions(page)],
+        "tasks": selectors.running_tasks(request.user),
+    }
+    return render_list(request, "datasets_app/list.html", context)
 
 
 @login_required

@@ -7,6 +7,9 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+import lists.columns
+from lists.columns import sort_fields
+
 from .evaluation_sets import evaluation_set
 from .models import Experiment
 from .task_types import TASK_TYPES
@@ -15,13 +18,8 @@ Best = Callable[[Iterable[float]], float]
 
 
 @dataclass(frozen=True)
-class Column:
-    key: str
-    title: Any
-    field: str  # the ORM lookup that the list is sorted by
+class Column(lists.columns.Column):
     best: Best | None = None  # None where no value is better than another
-    digits: int | None = None  # after the decimal point; None where the values are no numbers
-    newest_first: bool = False
     of_machine: bool = False  # depends on the machine as much as on the run: no best unless the list is sorted by it
 
     def value(self, experiment: Experiment) -> Any:
@@ -37,33 +35,20 @@ COLUMNS = (
     Column("base_model", _("Base model"), "base_model"),
     Column("owner", _("Owner"), "owner__username"),
     Column("task_type", _("Task type"), "task_type"),
-    Column("score", _("Score"), "score", max, digits=4),
-    Column("accuracy", _("Accuracy"), "accuracy", max, digits=4),
-    Column("macro_f1", _("Macro F1"), "macro_f1", max, digits=4),
-    Column("loss", _("Evaluation loss"), "eval_loss", min, digits=4),
-    Column("speed", _("Tokens per second"), "tokens_per_second", max, digits=0, of_machine=True),
-    Column("duration", _("Training time (s)"), "runtime_s", min, digits=0, of_machine=True),
-    Column("created", _("Created"), "created_at", newest_first=True),
+    Column("score", _("Score"), "score", best=max, digits=4, descending_first=True),
+    Column("accuracy", _("Accuracy"), "accuracy", best=max, digits=4, descending_first=True),
+    Column("macro_f1", _("Macro F1"), "macro_f1", best=max, digits=4, descending_first=True),
+    Column("loss", _("Evaluation loss"), "eval_loss", best=min, digits=4),
+    Column(
+        "speed", _("Tokens per second"), "tokens_per_second", best=max, digits=0, descending_first=True, of_machine=True
+    ),
+    Column("duration", _("Training time (s)"), "runtime_s", best=min, digits=0, of_machine=True),
+    Column("created", _("Created"), "created_at", descending_first=True),
 )
 DEFAULT = ("status", "dataset", "task_type", "score", "macro_f1", "duration", "created")
-SORTABLE = {column.key: column.field for column in (NAME, *COLUMNS)}
+SORTABLE = sort_fields((NAME, *COLUMNS))
+NEWEST_FIRST = "-created"
 MEASURED = tuple(column for column in COLUMNS if column.best)
-
-
-def column_heads(shown: list[Column], sort: str) -> list[dict[str, Any]]:
-    """Return a head per column: how the list is sorted by it now, and what a click on it sorts by next."""
-    sort = sort or "-created"
-    heads = []
-    for column in (NAME, *shown):
-        if sort.removeprefix("-") != column.key:
-            # The first click puts the best, the newest or A on top.
-            descending = column.best is max or column.newest_first
-            heads.append({"column": column, "next": f"-{column.key}" if descending else column.key, "order": ""})
-        elif sort.startswith("-"):
-            heads.append({"column": column, "next": column.key, "order": "descending"})
-        else:
-            heads.append({"column": column, "next": f"-{column.key}", "order": "ascending"})
-    return heads
 
 
 def table_lines(

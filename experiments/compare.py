@@ -26,7 +26,7 @@ def measure_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
     for name in METRIC_TITLES:
         if name in common and name not in columns:
             best = min if name in LOWER_IS_BETTER else max
-            column = Column(name, METRIC_TITLES[name], "", best, digits=4)
+            column = Column(name, METRIC_TITLES[name], best=best, digits=4)
             values = [experiment.metrics.get("eval", {}).get(name) for experiment in experiments]
             rows.append({"column": column, "cells": make_cells(column, values, groups)})
     for key, column in columns.items():
@@ -44,7 +44,7 @@ def label_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
     results = [experiment.metrics.get("eval", {}).get("per_label", {}) for experiment in experiments]
     rows = []
     for label in sorted({label for per_label in results for label in per_label}):
-        column = Column(label, label, "", max, digits=4)
+        column = Column(label, label, best=max, digits=4)
         values = [per_label.get(label, {}).get("f1") for per_label in results]
         rows.append({"column": column, "cells": make_cells(column, values, groups)})
     return rows

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from django.db.models import F, Q, QuerySet
-from django.utils.translation import gettext as _
+from django.db.models import Q, QuerySet
 
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key, normalise_name, shorten_name
-from web.errors import InvalidError, NotFoundError
+from lists.queries import require_one_of, search_words, sort_rows
+from web.errors import NotFoundError
 
-from .columns import COLUMNS, DEFAULT, SORTABLE, Column
+from .columns import COLUMNS, DEFAULT, NEWEST_FIRST, SORTABLE, Column
 from .curves import Scores, find_best
 from .models import Experiment
 from .task_types import TASK_TYPES
@@ -101,9 +101,6 @@ def search(
     `q` is words that all occur in the name, the dataset or the base model; `owner` is empty, or "me" for the person's own.
     `learned` is empty, "true" or "false".
     """
-    sort = sort or "-created"
-    key = sort.removeprefix("-")
-    require_one_of(key, SORTABLE, "sort")
     require_one_of(status, ("", *statuses()), "status")
     require_one_of(owner, ("", "me"), "owner")
     require_one_of(learned, ("", "true", "false"), "learned")
@@ -113,18 +110,14 @@ def search(
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
         if value:
             experiments = experiments.filter(**{field: value})
-    for word in normalise_name(q).split():
+    for word in search_words(q):
         matches = Q(name_key__contains=name_key(word)) | Q(name__icontains=word)
         experiments = experiments.filter(matches | Q(dataset_name__icontains=word) | Q(base_model__icontains=word))
     if owner:
         experiments = experiments.filter(owner=user)
     if learned:
         experiments = experiments.filter(learned=learned == "true")
-    # Both keys in one direction, so that one index serves them.
-    column = F(SORTABLE[key])
-    if sort.startswith("-"):
-        return experiments.order_by(column.desc(nulls_last=True), "-pk")
-    return experiments.order_by(column.asc(nulls_last=True), "pk")
+    return sort_rows(experiments, sort or NEWEST_FIRST, SORTABLE)
 
 
 def select_columns(keys: list[str]) -> list[Column]:
@@ -137,15 +130,6 @@ def select_columns(keys: list[str]) -> list[Column]:
         require_one_of(key, allowed, "columns")
     selected = keys or DEFAULT
     return [column for column in COLUMNS if column.key in selected]
-
-
-def require_one_of(value: str, allowed: Iterable[str], field: str) -> None:
-    """Raise InvalidError, which lists the allowed values, unless `value` is one of them."""
-    if value in allowed:
-        return
-    listed = ", ".join(name for name in allowed if name)  # "" stands for no filter and has no name
-    message = _("%(field)s is one of: %(listed)s.") % {"field": field, "listed": listed}
-    raise InvalidError(message, field=field)
 
 
 def files(experiment: Experiment) -> list[dict[str, Any]]:

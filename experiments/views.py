@@ -2,14 +2,16 @@
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.vary import vary_on_headers
 
 from accounts.http import SignedInRequest
+from lists.columns import column_heads
+from lists.queries import lean_address, page_of, read_filters, render_list
 
 from . import columns, compare, curves, selectors, services
 from .evaluation_sets import share_evaluation_rows
@@ -20,22 +22,23 @@ PER_PAGE = 50
 
 @login_required
 @require_GET
+@vary_on_headers("HX-Request")
+@lean_address(sort=[columns.NEWEST_FIRST], columns=columns.DEFAULT)
 def index(request: SignedInRequest) -> HttpResponse:
-    query = {name: request.GET.get(name, "") for name in selectors.FILTERS}
-    keys = request.GET.getlist("columns")
-    shown = selectors.select_columns(keys)
-    page = Paginator(selectors.search(request.user, **query), PER_PAGE).get_page(request.GET.get("page"))
+    """The experiments that the person may see."""
+    query = read_filters(request.GET, selectors.FILTERS)
+    shown = selectors.select_columns(request.GET.getlist("columns"))
+    page = page_of(request, selectors.search(request.user, **query), PER_PAGE)
     context = {
         "page": page,
         "query": query,
-        "filtered": any(value for name, value in query.items() if name != "sort"),
         "statuses": selectors.statuses(),
         "columns": columns.COLUMNS,
         "shown": shown,
-        "heads": columns.column_heads(shown, query["sort"]),
+        "heads": column_heads((columns.NAME, *shown), query["sort"] or columns.NEWEST_FIRST),
         "lines": columns.table_lines(page, shown, query["sort"], selectors.scores_so_far(page)),
     }
-    return render(request, "experiments/list.html", context | selectors.choices(request.user))
+    return render_list(request, "experiments/list.html", context | selectors.choices(request.user))
 
 
 @login_required

@@ -53,6 +53,7 @@ INSTALLED_APPS = [
     "lorasite",
     "accounts",
     "audit",
+    "lists",
     "work",
     "datasets_app",
     "experiments",

@@ -27,14 +27,10 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
 def summary(version: Version) -> dict[str, Any]:
     """Return what both the list and the report show of a version."""
     severities = [finding.severity for finding in version.findings.all()]
-    commonest = [*version.labels.items()][:_MOST_BARS]
     return {
         "dataset": version.dataset,
         "version": version,
-        "bars": [
-            {"label": label, "rows": rows, "percent": round(100 * rows / max(1, version.rows), 1)}
-            for label, rows in commonest
-        ],
+        "bars": label_bars(version),
         "more_labels": max(0, len(version.labels) - _MOST_BARS),
         "badges": [
             {"severity": severity, "word": severity.label, "count": severities.count(severity)}
@@ -44,6 +40,17 @@ def summary(version: Version) -> dict[str, Any]:
         "verdict": verdict(version, severities),
         "verdict_status": next((s for s in ("error", "warning") if s in severities), "success"),
     }
+
+
+def label_bars(version: Version) -> list[dict[str, Any]]:
+    """Return the commonest labels with their share in percent, and where each begins in one bar of all rows."""
+    bars: list[dict[str, Any]] = []
+    start = 0.0
+    for label, rows in [*version.labels.items()][:_MOST_BARS]:
+        percent = 100 * rows / max(1, version.rows)
+        bars.append({"label": label, "rows": rows, "percent": round(percent, 1), "start": start})
+        start += percent
+    return bars
 
 
 def verdict(version: Version, severities: list[str]) -> str:

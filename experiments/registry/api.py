@@ -23,6 +23,7 @@ from ..models import ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME
 from ..selectors import get_experiment
 from . import exports, selectors, services
+from .columns import SORTABLE
 from .serializers import (
     AliasSerializer,
     DescribeSerializer,
@@ -38,9 +39,9 @@ DESCRIPTIONS = {
     "language": "English name of the language, as English.",
     "labels": "A set of labels separated by commas, in any order and case: models with exactly these labels.",
     "owner": "me: only your own.",
-    "sort": f"One of {', '.join(selectors.SORTABLE)}; with a minus, the highest first.",
+    "sort": f"One of {', '.join(SORTABLE)}; with a minus, the highest first.",
 }
-CHOICES = {"sort": ["", *selectors.SORTABLE, *(f"-{key}" for key in selectors.SORTABLE)], "owner": ["", "me"]}
+CHOICES = {"sort": ["", *SORTABLE, *(f"-{key}" for key in SORTABLE)], "owner": ["", "me"]}
 FORMAT = OpenApiParameter("export_format", str, OpenApiParameter.PATH, enum=exports.FORMATS)
 ALIAS = OpenApiParameter("alias", {"type": "string", "pattern": f"^{ALIAS_NAME.pattern}$"}, OpenApiParameter.PATH)
 

@@ -7,25 +7,16 @@ from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key
+from lists.queries import require_one_of, search_words, sort_rows
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
 from ..models import ModelVersion, RegisteredModel
-from ..selectors import require_one_of
 from ..task_types import USUAL
+from .columns import NEWEST_FIRST, SORTABLE
 from .labels import label_set
 
 FILTERS = ("q", "language", "base_model", "labels", "owner", "sort")  # what search() takes
-SORTABLE = {
-    "name": "name",
-    "updated": "updated_at",
-    "score": "score",
-    "accuracy": "accuracy",
-    "macro_f1": "macro_f1",
-    "language": "language",
-    "base_model": "base_model",
-    "owner": "owner__username",
-}
 
 
 @counts_usage("storage")
@@ -79,9 +70,6 @@ def search(
     `q` is words that all occur in name, summary, labels, data, base model or language; `labels` is a set of labels
     separated by commas, in any order and case; `owner` is empty, or "me" for the person's own.
     """
-    sort = sort or "-updated"
-    key = sort.removeprefix("-")
-    require_one_of(key, SORTABLE, "sort")
     require_one_of(owner, ("", "me"), "owner")
     # These can be large, and no list shows them.
     models = models_for(user).defer("latest__config", "latest__metrics", "latest__card")
@@ -93,13 +81,9 @@ def search(
         models = models.filter(owner=user)
     if labels.strip(", "):
         models = models.filter(label_set=label_set(name for name in labels.split(",") if name.strip()))
-    for word in name_key(q).split():
-        models = models.filter(words__contains=word)
-    # Both keys in one direction, so that one index serves them.
-    column = F(SORTABLE[key])
-    if sort.startswith("-"):
-        return models.order_by(column.desc(nulls_last=True), "-pk")
-    return models.order_by(column.asc(nulls_last=True), "pk")
+    for word in search_words(q):
+        models = models.filter(words__contains=name_key(word))
+    return sort_rows(models, sort or NEWEST_FIRST, SORTABLE)
 
 
 def choices(user: User) -> dict[str, list[str]]:

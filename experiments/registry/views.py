@@ -4,11 +4,9 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
@@ -18,6 +16,8 @@ from accounts.models import User
 from accounts.permissions import can_manage
 from datasets_app import descriptions
 from datasets_app.selectors import version_for as data_version_for
+from lists.columns import column_heads
+from lists.queries import lean_address, page_of, read_filters, render_list
 from web.errors import LorasiteError
 
 from ..models import ModelExport, ModelVersion
@@ -26,37 +26,30 @@ from ..selectors import free_name, get_experiment
 from ..task_types import METRIC_TITLES, TASK_TYPES, key_figures
 from ..verdicts import verdict
 from . import card, exports, files, selectors, services
+from .columns import COLUMNS, NEWEST_FIRST
 
 PER_PAGE = 50
-SORTS = {
-    "-updated": gettext_lazy("newest first"),
-    "-score": gettext_lazy("best score first"),
-    "-accuracy": gettext_lazy("most accurate first"),
-    "-macro_f1": gettext_lazy("best macro F1 first"),
-    "name": gettext_lazy("by name"),
-    "language": gettext_lazy("by language"),
-    "base_model": gettext_lazy("by base model"),
-}
 
 
 @login_required
 @require_GET
+@vary_on_headers("HX-Request")
+@lean_address(sort=[NEWEST_FIRST])
 def index(request: SignedInRequest) -> HttpResponse:
     """All models that the person may see, or with `dataset` those that have exactly its labels."""
-    query = {name: request.GET.get(name, "") for name in selectors.FILTERS}
+    query = read_filters(request.GET, selectors.FILTERS)
     models = selectors.search(request.user, **query)
     data = None
     if dataset := request.GET.get("dataset", ""):
         data = data_version_for(request.user, dataset)
         models = models.filter(pk__in=selectors.fitting(request.user, list(data.labels), data.task_type).values("pk"))
     context = {
-        "page": Paginator(models, PER_PAGE).get_page(request.GET.get("page")),
+        "page": page_of(request, models, PER_PAGE),
         "query": query,
-        "filtered": any(value for name, value in query.items() if name != "sort"),
         "data": data,
-        "sorts": SORTS,
+        "heads": column_heads(COLUMNS, query["sort"] or NEWEST_FIRST),
     }
-    return render(request, "experiments/models.html", context | selectors.choices(request.user))
+    return render_list(request, "experiments/models.html", context | selectors.choices(request.user))
 
 
 @login_required

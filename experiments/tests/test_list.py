@@ -54,7 +54,7 @@ def test_list_is_sorted_both_ways_by_every_column(browser, member, stranger, col
     Experiment.objects.filter(name="low").update(
         created_at=timezone.now() - timedelta(days=1), task_type="multi_label_classification"
     )
-    up, down = (names(browser.get(f"/experiments/?sort={sign}{column}")) for sign in ("", "-"))
+    up, down = (names(browser.get(f"/experiments/?sort={sign}{column}", follow=True)) for sign in ("", "-"))
     assert up == ["low", "top"] and down == ["top", "low"]
 
 
