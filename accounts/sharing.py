@@ -66,15 +66,16 @@ def kind_of(model: Model | type[Model]) -> str:
     return str(getattr(model, "shared_as", model._meta.model_name))
 
 
-def shared_object(user: User, kind: str, name: str) -> Any:
+def shared_object(user: User, kind: str, name: str, *, manage: bool = False) -> Any:
     """Return the object of this kind and name, with its owner. `kind` is one of `shared_models`.
 
-    Raise NotFoundError for an unknown kind, and for an object that the user may not see.
+    Raise NotFoundError for an unknown kind, and for an object that the user may not see; with `manage`, NotAllowedError to
+    somebody who may see it but not change it.
     """
     model = shared_models().get(kind)
     if model is None:
         raise NotFoundError
-    return get_visible(user, model._default_manager.select_related("owner"), name=name)
+    return get_visible(user, model._default_manager.select_related("owner"), manage=manage, name=name)
 
 
 def access_list(obj: Model) -> list[Access]:

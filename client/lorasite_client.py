@@ -137,6 +137,8 @@ class Row(TypedDict):
     accuracy: float | None
     macro_f1: float | None
     learned: bool | None
+    tags: list[str]
+    note: str
     created_at: str
 
 
@@ -160,6 +162,8 @@ class Experiment(TypedDict):
     metrics: dict[str, Any]
     result: Result | None
     files: list[File]
+    tags: list[str]
+    note: str
     created_at: str
 
 
@@ -387,7 +391,8 @@ class Lorasite:
         return cast(Task, self._json("POST", f"/api/task/{task_id}/resume"))
 
     def experiments(self, **filters: str) -> Iterator[Row]:
-        """Yield your experiments and those shared with you; filters: q, status, learned, dataset, base_model, owner, sort.
+        """Yield your experiments and those shared with you; filters: q, status, learned, dataset, base_model, tag,
+        owner, sort.
 
         Reads one page at a time from the server, when the iteration gets there.
         """

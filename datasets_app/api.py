@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
 from django.http import FileResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -27,6 +28,7 @@ from datasets_app.reading.uploads import discard_upload, keep_upload, limits_upl
 from datasets_app.versions import changes, diff, export
 from datasets_app.versions.creation import READ_OPTIONS
 from datasets_app.versions.reading_report import reading_report
+from lists.serializers import AnnotateSerializer, annotate, read_changes
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number, refuse_unknown_fields
 from web.throttles import throttle_classes_for
@@ -121,6 +123,15 @@ class DatasetDetail(APIView):
     def get(self, request: Request, name: str) -> Response:
         """A dataset with its versions, and the validation report of the newest."""
         return Response(DatasetReportSerializer(selectors.dataset_for(signed_in_user(request), name)).data)
+
+    @extend_schema(operation_id="datasets_annotate", request=AnnotateSerializer, responses=DatasetReportSerializer)
+    @transaction.atomic
+    def patch(self, request: Request, name: str) -> Response:
+        """Change the tags or the note; what is not sent stays."""
+        user = signed_in_user(request)
+        dataset = selectors.dataset_for(user, name, manage=True)
+        annotate(user, dataset, read_changes(request, AnnotateSerializer))
+        return Response(DatasetReportSerializer(dataset).data)
 
     @extend_schema(operation_id="datasets_delete", responses={204: None})
     def delete(self, request: Request, name: str) -> Response:

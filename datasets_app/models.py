@@ -7,6 +7,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from engine.task_types import TaskType
+from lists.models import Annotated
 from web.name_fields import NameField, NameKeyField
 from work import paths
 from work.models import Work
@@ -27,7 +28,7 @@ USUAL_TASK_TYPES: dict[str, TaskType] = {
 QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
 
 
-class Dataset(models.Model):
+class Dataset(Annotated):
     """A named series of versions."""
 
     name = NameField(_("name"), unique=True)
@@ -35,6 +36,8 @@ class Dataset(models.Model):
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="datasets")
     description = models.CharField(_("description"), max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    list_page = "datasets:list"
 
     class Meta:
         ordering = ["name"]

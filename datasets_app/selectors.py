@@ -16,6 +16,7 @@ from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key
 from lists.queries import require_one_of, search_words, sort_rows
+from lists.selectors import with_tag
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import Status
@@ -23,7 +24,7 @@ from work.models import Status
 from .list_columns import BY_NAME, SORTABLE
 from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 
-FILTERS = ("q", "owner", "sort")  # what search() takes
+FILTERS = ("q", "tag", "owner", "sort")  # what search() takes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,10 +35,10 @@ def datasets_for(user: User) -> QuerySet[Dataset]:
     findings = Prefetch("versions__findings", Finding.objects.defer("examples"))
     versions = Prefetch("versions", Version.objects.select_related("parent", "author"))
     datasets = visible(user, Dataset.objects.select_related("owner"))
-    return datasets.prefetch_related(versions, findings)
+    return datasets.prefetch_related(versions, findings, "tags")
 
 
-def search(user: User, q: str = "", owner: str = "", sort: str = "") -> QuerySet[Dataset]:
+def search(user: User, q: str = "", tag: str = "", owner: str = "", sort: str = "") -> QuerySet[Dataset]:
     """Return the datasets that the person may see, filtered and sorted by a column of SORTABLE ("-rows": descending).
 
     `q` is words that all occur in the name or the description; `owner` is empty, or "me" for the person's own. One that
@@ -52,14 +53,16 @@ def search(user: User, q: str = "", owner: str = "", sort: str = "") -> QuerySet
         datasets = datasets.filter(matches)
     if owner:
         datasets = datasets.filter(owner=user)
-    return sort_rows(datasets, sort or BY_NAME, SORTABLE)
+    return sort_rows(with_tag(datasets, tag), sort or BY_NAME, SORTABLE)
 
 
 def newest_versions(datasets: Iterable[Dataset]) -> list[Version]:
-    """Return the newest version of each dataset that `search` has found, with its findings. Two queries."""
+    """Return the newest version of each dataset that `search` has found, with its findings and tags."""
     keys: list[int] = [dataset.newest_pk for dataset in datasets]  # type: ignore[attr-defined]  # see `search`
     findings = Prefetch("findings", Finding.objects.defer("examples"))
-    versions = Version.objects.select_related("dataset__owner").prefetch_related(findings).in_bulk(keys)
+    versions = (
+        Version.objects.select_related("dataset__owner").prefetch_related(findings, "dataset__tags").in_bulk(keys)
+    )
     return [versions[key] for key in keys]
 
 

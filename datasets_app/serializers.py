@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from datasets_app.reading.options import LONGEST_DELIMITER
 from datasets_app.versions.reading_report import reading_report
+from lists.serializers import TagsField
 from web.name_fields import NameSerializerField
 from web.requests import parse_whole_number
 from work.models import Status
@@ -148,11 +149,12 @@ class ReportSerializer(serializers.ModelSerializer[Version]):
 
 class DatasetSerializer(serializers.ModelSerializer[Dataset]):
     owner = serializers.CharField(source="owner.username")
+    tags = TagsField()
     versions = VersionSerializer(many=True)
 
     class Meta:
         model = Dataset
-        fields = ["name", "owner", "versions"]
+        fields = ["name", "owner", "tags", "note", "versions"]
 
 
 class DatasetReportSerializer(DatasetSerializer):

@@ -28,12 +28,13 @@ from datasets_app.versions.reading_report import reading_report
 from engine.config import SAMPLE_MODEL
 from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
+from lists.selectors import tag_choices
 from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import ENDED, Status
 
 from .list_columns import BY_NAME, COLUMNS
-from .models import DataTask, Version
+from .models import Dataset, DataTask, Version
 
 TOKEN_LIMIT = 128  # the default of data.max_length
 MOST_TOKENS = 8192
@@ -54,6 +55,7 @@ def dataset_list(request: SignedInRequest) -> HttpResponse:
         "query": query,
         "heads": column_heads(COLUMNS, query["sort"] or BY_NAME),
         "lines": [report.summary(version) for version in selectors.newest_versions(page)],
+        "tag_names": tag_choices(request.user, Dataset),
         "tasks": selectors.running_tasks(request.user),
     }
     return render_list(request, "datasets_app/list.html", context)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
@@ -13,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.http import signed_in_user
+from lists.serializers import AnnotateSerializer, annotate, read_changes
 from web.access import require_admin
 from web.errors import LorasiteError
 from web.name_fields import NameSerializerField
@@ -25,6 +27,7 @@ from .serializers import ExperimentDetail, ExperimentRow
 
 DESCRIPTIONS = {
     "q": "Words anywhere in name, dataset or base model.",
+    "tag": "With this tag, in any case.",
     "owner": "me: only your own.",
     "learned": "false: only finished runs that are no better than the majority-class baseline.",
     "sort": f"One of {', '.join(SORTABLE)}; with a minus, the highest first.",
@@ -72,8 +75,16 @@ class OneExperiment(RetrieveDestroyAPIView[Experiment]):
     lookup_field = "name"
 
     def get_object(self) -> Experiment:
-        manage = self.request.method == "DELETE"
+        manage = self.request.method in ("DELETE", "PATCH")
         return get_experiment(signed_in_user(self.request), self.kwargs["name"], manage=manage)
+
+    @extend_schema(operation_id="experiment_annotate", request=AnnotateSerializer, responses=ExperimentDetail)
+    @transaction.atomic
+    def patch(self, request: Request, name: str) -> Response:
+        """Change the tags or the note; what is not sent stays."""
+        experiment = self.get_object()
+        annotate(signed_in_user(request), experiment, read_changes(request, AnnotateSerializer))
+        return Response(ExperimentDetail(experiment).data)
 
     def perform_destroy(self, instance: Experiment) -> None:
         services.delete(user=signed_in_user(self.request), experiment=instance)

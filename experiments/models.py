@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from datasets_app.models import QUEUE as DATA_QUEUE
 from engine.names import folder_name
 from engine.storage import sweep_drafts_of
+from lists.models import Annotated
 from web.name_fields import FolderNameField, NameField, NameKeyField
 from work import paths
 from work.models import PREPARING, QUEUED, Status, Work
@@ -38,7 +39,7 @@ class ScoreNames:
         return METRIC_TITLES[self.score_name]
 
 
-class Experiment(ScoreNames, models.Model):
+class Experiment(ScoreNames, Annotated):
     """The named record of one training. Its status is that of `experiment.task`, a one-to-one of training.Task."""
 
     name = NameField(_("name"), unique=True)
@@ -64,6 +65,8 @@ class Experiment(ScoreNames, models.Model):
     # `result.learned` of the metrics: whether the model is better than the majority class; null for older runs
     learned = models.BooleanField(_("learned"), null=True, db_index=True)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    list_page = "experiments:list"
 
     class Meta:
         ordering = ["-created_at"]
@@ -96,7 +99,7 @@ class Experiment(ScoreNames, models.Model):
         return state_of(self.task.status, self.learned)
 
 
-class RegisteredModel(ScoreNames, models.Model):
+class RegisteredModel(ScoreNames, Annotated):
     """A name under which versions of a model are found, shared and used for predictions."""
 
     name = NameField(_("name"), unique=True)
@@ -118,6 +121,7 @@ class RegisteredModel(ScoreNames, models.Model):
     updated_at = models.DateTimeField(_("newest version"), db_index=True)
 
     shared_as = "model"
+    list_page = "experiments:models"
 
     class Meta:
         ordering = ["-updated_at"]

@@ -13,6 +13,7 @@ from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key, normalise_name, shorten_name
 from lists.queries import require_one_of, search_words, sort_rows
+from lists.selectors import tag_choices, with_tag
 from web.errors import NotFoundError
 
 from .columns import COLUMNS, DEFAULT, NEWEST_FIRST, SORTABLE, Column
@@ -20,7 +21,7 @@ from .curves import Scores, find_best
 from .models import Experiment
 from .task_types import TASK_TYPES
 
-FILTERS = ("q", "status", "learned", "dataset", "base_model", "owner", "sort")  # what search() takes
+FILTERS = ("q", "status", "learned", "dataset", "base_model", "tag", "owner", "sort")  # what search() takes
 
 
 def statuses() -> dict[str, Any]:
@@ -65,12 +66,16 @@ def experiments_named(user: User, names: list[str]) -> list[Experiment]:
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """Return the values that the list can be filtered by: dataset and base model, at most 200 of each."""
+    """Return the values that the list can be filtered by: dataset, base model and tag, at most 200 of each."""
     # Without the default order, whose column would make every row distinct.
     experiments = visible(user, Experiment.objects.order_by())
     datasets = experiments.values_list("dataset_name", flat=True).distinct()[:200]
     base_models = experiments.values_list("base_model", flat=True).distinct()[:200]
-    return {"datasets": sorted(datasets), "base_models": sorted(base_models)}
+    return {
+        "datasets": sorted(datasets),
+        "base_models": sorted(base_models),
+        "tag_names": tag_choices(user, Experiment),
+    }
 
 
 def free_name(wanted: str) -> str:
@@ -93,6 +98,7 @@ def search(
     sort: str = "",
     dataset: str = "",
     base_model: str = "",
+    tag: str = "",
     owner: str = "",
     learned: str = "",
 ) -> QuerySet[Experiment]:
@@ -105,7 +111,7 @@ def search(
     require_one_of(owner, ("", "me"), "owner")
     require_one_of(learned, ("", "true", "false"), "learned")
     # They can be large, and no list shows them. The configuration tells which runs can be compared.
-    experiments = experiments_for(user).defer("metrics")
+    experiments = experiments_for(user).defer("metrics").prefetch_related("tags")
     dataset = normalise_name(dataset)
     for field, value in (("task__status", status), ("dataset_name", dataset), ("base_model", base_model)):
         if value:
@@ -117,7 +123,7 @@ def search(
         experiments = experiments.filter(owner=user)
     if learned:
         experiments = experiments.filter(learned=learned == "true")
-    return sort_rows(experiments, sort or NEWEST_FIRST, SORTABLE)
+    return sort_rows(with_tag(experiments, tag), sort or NEWEST_FIRST, SORTABLE)
 
 
 def select_columns(keys: list[str]) -> list[Column]:

@@ -5,6 +5,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from lists.serializers import TagsField
+
 from .models import Experiment
 from .remedies import outcome
 from .selectors import files
@@ -19,6 +21,7 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
     owner = serializers.CharField(source="owner.username", read_only=True)
     dataset = serializers.CharField(source="dataset_name", read_only=True)
     score_name = serializers.CharField(read_only=True, help_text="The metric of its task type that `score` is.")
+    tags = TagsField()
 
     class Meta:
         model = Experiment
@@ -36,6 +39,8 @@ class ExperimentRow(serializers.ModelSerializer[Experiment]):
             "accuracy",
             "macro_f1",
             "learned",
+            "tags",
+            "note",
             "created_at",
         ]
 
@@ -87,6 +92,8 @@ class ExperimentDetail(ExperimentRow):
             "metrics",
             "result",
             "files",
+            "tags",
+            "note",
             "created_at",
         ]
 

@@ -25,8 +25,8 @@ def read_filters(query: QueryDict, names: Iterable[str]) -> dict[str, str]:
 
 
 def search_words(text: str) -> list[str]:
-    """Return the words of a search as names are stored; PostgreSQL refuses a query with a NUL."""
-    return normalise_name(text.replace("\x00", " ")).split()[:MOST_WORDS]
+    """Return the words of a search in the form that names are stored in."""
+    return normalise_name(text).split()[:MOST_WORDS]
 
 
 def require_one_of(value: str, allowed: Iterable[str], field: str) -> None:

@@ -15,6 +15,7 @@ urlpatterns = [
     path("running/", home.running, name="running"),
     path("", include("accounts.urls")),
     path("", include("accounts.allauth_urls")),
+    path("", include("lists.urls")),
     path("", include("datasets_app.urls")),
     path("", include("training.urls")),
     path("", include("inference.urls")),  # before experiments: models/recommend is no model

@@ -26,7 +26,7 @@ def test_upload_answers_what_was_stored(api, member, good_csv):
 
 def test_report_has_the_shape_of_the_spec(api, member, stored):
     body = api(member).get("/api/datasets/moods").json()
-    assert set(body) == {"name", "owner", "versions", "report"} and body["owner"] == "member"
+    assert set(body) == {"name", "owner", "tags", "note", "versions", "report"} and body["owner"] == "member"
     assert set(body["versions"][0]) == {"version", "hash", "rows", "labels", "splits", "parent", "note", "kind", "read"}
     assert body["report"]["version"] == 1
     for finding in body["report"]["findings"]:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import FileResponse
-from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.generics import ListAPIView
@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from accounts.http import signed_in_user
 from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.permissions import require_creator
-from web.errors import InvalidError
+from lists.serializers import annotate, read_changes
 from web.requests import refuse_unknown_fields
 
 from ..models import ModelExport as StoredExport
@@ -37,6 +37,7 @@ from .serializers import (
 DESCRIPTIONS = {
     "q": "Words anywhere in name, summary, labels, data, base model or language.",
     "language": "English name of the language, as English.",
+    "tag": "With this tag, in any case.",
     "labels": "A set of labels separated by commas, in any order and case: models with exactly these labels.",
     "owner": "me: only your own.",
     "sort": f"One of {', '.join(SORTABLE)}; with a minus, the highest first.",
@@ -97,22 +98,21 @@ class OneModel(APIView):
         return Response(model_detail(selectors.version_for(signed_in_user(request), name)))
 
     @extend_schema(operation_id="model_describe", request=DescribeSerializer, responses=ModelDetail)
+    @transaction.atomic
     def patch(self, request: Request, name: str) -> Response:
-        """Change the summary, the card's text or the licences; what is not sent stays."""
-        version = selectors.version_for(signed_in_user(request), name, manage=True)
-        refuse_unknown_fields(request.data, DescribeSerializer)
-        if not request.data:
-            raise InvalidError(_("Give at least one of: %(names)s.") % {"names": "summary, card, licence"})
-        serializer = DescribeSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        values = serializer.validated_data
-        services.describe(
-            user=signed_in_user(request),
-            version=version,
-            summary=values.get("summary"),
-            text=values.get("card"),
-            licence=values.get("licence"),
-        )
+        """Change the summary, the card's text, the licences, the tags or the note; what is not sent stays."""
+        user = signed_in_user(request)
+        version = selectors.version_for(user, name, manage=True)
+        values = read_changes(request, DescribeSerializer)
+        annotate(user, version.model, values)
+        if values.keys() & {"summary", "card", "licence"}:
+            services.describe(
+                user=user,
+                version=version,
+                summary=values.get("summary"),
+                text=values.get("card"),
+                licence=values.get("licence"),
+            )
         return Response(model_detail(selectors.version_for(signed_in_user(request), name)))
 
     @extend_schema(operation_id="model_delete", responses={204: None})

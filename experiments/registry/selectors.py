@@ -8,6 +8,7 @@ from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key
 from lists.queries import require_one_of, search_words, sort_rows
+from lists.selectors import tag_choices, with_tag
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
@@ -16,7 +17,7 @@ from ..task_types import USUAL
 from .columns import NEWEST_FIRST, SORTABLE
 from .labels import label_set
 
-FILTERS = ("q", "language", "base_model", "labels", "owner", "sort")  # what search() takes
+FILTERS = ("q", "language", "base_model", "labels", "tag", "owner", "sort")  # what search() takes
 
 
 @counts_usage("storage")
@@ -63,7 +64,14 @@ def version_of(model: RegisteredModel, which: str = "") -> ModelVersion:
 
 
 def search(
-    user: User, q: str = "", language: str = "", base_model: str = "", labels: str = "", owner: str = "", sort: str = ""
+    user: User,
+    q: str = "",
+    language: str = "",
+    base_model: str = "",
+    labels: str = "",
+    tag: str = "",
+    owner: str = "",
+    sort: str = "",
 ) -> QuerySet[RegisteredModel]:
     """Return the models that the person may see, filtered and sorted by a column of SORTABLE ("-accuracy": descending).
 
@@ -72,7 +80,7 @@ def search(
     """
     require_one_of(owner, ("", "me"), "owner")
     # These can be large, and no list shows them.
-    models = models_for(user).defer("latest__config", "latest__metrics", "latest__card")
+    models = models_for(user).defer("latest__config", "latest__metrics", "latest__card").prefetch_related("tags")
     if language:
         models = models.filter(language=language)
     if base_model:
@@ -83,16 +91,20 @@ def search(
         models = models.filter(label_set=label_set(name for name in labels.split(",") if name.strip()))
     for word in search_words(q):
         models = models.filter(words__contains=name_key(word))
-    return sort_rows(models, sort or NEWEST_FIRST, SORTABLE)
+    return sort_rows(with_tag(models, tag), sort or NEWEST_FIRST, SORTABLE)
 
 
 def choices(user: User) -> dict[str, list[str]]:
-    """Return the values that the list can be filtered by: language and base model, at most 200 of each."""
+    """Return the values that the list can be filtered by: language, base model and tag, at most 200 of each."""
     # Without the default order, whose column would make every row distinct.
     models = visible(user, RegisteredModel.objects.order_by())
     languages = models.values_list("language", flat=True).distinct()[:200]
     base_models = models.values_list("base_model", flat=True).distinct()[:200]
-    return {"languages": sorted(filter(None, languages)), "base_models": sorted(filter(None, base_models))}
+    return {
+        "languages": sorted(filter(None, languages)),
+        "base_models": sorted(filter(None, base_models)),
+        "tag_names": tag_choices(user, RegisteredModel),
+    }
 
 
 def fitting(user: User, labels: list[str], task_type: str = USUAL) -> QuerySet[RegisteredModel]:

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from lists.serializers import AnnotateSerializer, TagsField
 from web.name_fields import NameSerializerField
 from web.requests import StrictCharField
 from work.models import Status
@@ -22,6 +23,7 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
     labels = serializers.ListField(child=serializers.CharField(), source="latest.labels", read_only=True)
     dataset = serializers.CharField(source="latest.dataset_name", read_only=True)
     score_name = serializers.CharField(read_only=True, help_text="The metric of its task type that `score` is.")
+    tags = TagsField()
 
     class Meta:
         model = RegisteredModel
@@ -40,6 +42,8 @@ class ModelRow(serializers.ModelSerializer[RegisteredModel]):
             "accuracy",
             "macro_f1",
             "updated_at",
+            "tags",
+            "note",
         ]
 
 
@@ -181,9 +185,7 @@ class LicenceSerializer(serializers.Serializer[Any]):
     dataset = StrictCharField(required=False, allow_blank=True, max_length=80)
 
 
-class DescribeSerializer(serializers.Serializer[Any]):
-    closed = True  # a misspelt field is refused
-
+class DescribeSerializer(AnnotateSerializer):
     summary = StrictCharField(required=False, allow_blank=True, max_length=300)
     card = StrictCharField(required=False, allow_blank=True, help_text="Markdown.")
     licence = LicenceSerializer(required=False, help_text=f"Of {' and '.join(LICENCES)}.")

@@ -59,6 +59,10 @@ GET    people/<str:username>/                      302 403 403 403 403 200
 POST   people/<str:username>/                      302 403 403 403 403 200
 GET    sharing/<str:kind>/<str:name>/              302 405 405 405 405 405
 POST   sharing/<str:kind>/<str:name>/              302 404 404 403 302 302
+GET    tags/<str:kind>/<str:name>/                 302 405 405 405 405 405
+POST   tags/<str:kind>/<str:name>/                 302 404 404 403 302 302
+GET    notes/<str:kind>/<str:name>/                302 405 405 405 405 405
+POST   notes/<str:kind>/<str:name>/                302 404 404 403 302 302
 GET    account/second-factor/                      302 200 200 200 200 200
 POST   account/second-factor/                      302 405 405 405 405 405
 GET    account/second-factor/authenticate/         302 302 302 302 302 302
@@ -223,6 +227,7 @@ GET    api/audit/logs                              401 403 403 403 403 200
 GET    api/datasets                                401 200 200 200 200 200
 POST   api/datasets                                401 403 400 403 400 400
 GET    api/datasets/<str:name>                     401 404 404 200 200 200
+PATCH  api/datasets/<str:name>                     401 404 404 403 200 200
 DELETE api/datasets/<str:name>                     401 404 404 403 409 409
 GET    api/datasets/tasks/<uuid:task_id>            401 404 404 404 200 200
 POST   api/datasets/tasks/<uuid:task_id>/cancel     401 404 404 404 202 202
@@ -237,6 +242,7 @@ GET    api/experiments                             401 403 403 403 403 200
 GET    api/experiments/mine                        401 200 200 200 200 200
 POST   api/experiments/delete                      401 200 200 200 200 200
 GET    api/experiments/<str:name>                  401 404 404 200 200 200
+PATCH  api/experiments/<str:name>                  401 404 404 403 200 200
 DELETE api/experiments/<str:name>                  401 404 404 403 204 204
 GET    api/experiments/<str:name>/files/<path:path> 401 404 404 200 200 200
 GET    api/models                                  401 200 200 200 200 200
@@ -275,6 +281,10 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train/validate": {"data": {"dataset_name": "private"}},
     "api/sharing/<str:kind>/<str:name>": {"to": "viewer", "access": "view"},
     "sharing/<str:kind>/<str:name>/": {"to": "viewer", "access": "view"},
+    "tags/<str:kind>/<str:name>/": {"tag": "prod"},
+    "notes/<str:kind>/<str:name>/": {"note": "Ours."},
+    "api/datasets/<str:name>": {"note": "Ours."},
+    "api/experiments/<str:name>": {"note": "Ours."},
     "api/experiments/delete": {"names": ["private"]},
     "api/tasks/cancel": {"task_ids": ["00000000-0000-4000-8000-000000000000"]},
     "api/predict": {"text": "a fine day", "model": "private"},

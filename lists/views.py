@@ -1,0 +1,66 @@
+"""Change the tags and the note of an object on its page."""
+
+from collections.abc import Callable
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
+
+from accounts.http import SignedInRequest
+from web.errors import InvalidError
+
+from . import services
+from .models import Annotated
+from .selectors import annotated_object
+from .templatetags.annotations import annotation_context
+
+
+@login_required
+@require_POST
+def tags(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
+    """Add a tag, or with `remove` take one away."""
+    obj = annotated_object(request.user, kind, name)
+    if removed := request.POST.get("remove"):
+        services.remove_tag(user=request.user, obj=obj, name=removed)
+        return render_annotations(request, obj, "tag", _("The tag is removed."))
+    tag = request.POST.get("tag", "")
+    return try_change(
+        request, obj, "tag", lambda: services.add_tag(user=request.user, obj=obj, name=tag), _("The tag is added.")
+    )
+
+
+@login_required
+@require_POST
+def note(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
+    obj = annotated_object(request.user, kind, name)
+    text = request.POST.get("note", "")
+    return try_change(
+        request, obj, "note", lambda: services.set_note(user=request.user, obj=obj, note=text), _("The note is saved.")
+    )
+
+
+def try_change(
+    request: SignedInRequest, obj: Annotated, field: str, change: Callable[[], None], message: str
+) -> HttpResponse:
+    """Do what a form asks for; an error of what was entered is shown beside it."""
+    try:
+        change()
+    except InvalidError as error:
+        return render_annotations(request, obj, field, str(error.message), refused=True)
+    return render_annotations(request, obj, field, message)
+
+
+def render_annotations(
+    request: SignedInRequest, obj: Annotated, field: str, message: str, *, refused: bool = False
+) -> HttpResponse:
+    """Return the section with the message for htmx; else redirect to the object's page, which shows the message."""
+    if not request.htmx:
+        messages.add_message(request, messages.ERROR if refused else messages.SUCCESS, message)
+        return redirect(obj)
+    context = annotation_context(obj, manages=True) | {"focus": field, "refused": refused, "said": message}
+    if refused:  # what was entered stays
+        context["entered"] = {field: request.POST.get(field, "")}
+    return render(request, "parts/annotations.html", context)
