@@ -22,6 +22,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from audit.services import record
 from web.errors import LorasiteError, NotFoundError
+from web.mail import mail_is_configured
 from web.throttles import throttle_posts
 
 from . import quotas, services, sharing
@@ -67,7 +68,7 @@ class ForgotPassword(views.PasswordResetView):
     subject_template_name = "accounts/mail/reset_subject.txt"
     success_url = reverse_lazy("password_reset_done")
     token_generator = ResetTokens()
-    extra_context = {"mail": not settings.EMAIL_BACKEND.endswith("dummy.EmailBackend")}
+    extra_context = {"mail": mail_is_configured}
 
 
 class NewPassword(SuccessMessageMixin, views.PasswordResetConfirmView):

@@ -66,6 +66,12 @@ class Env(BaseSettings):
         SecretStr(""), description="E-mail server, such as smtp://user:password@host:587. Unset: no e-mail is sent."
     )
     email_from: str = Field("lorasite@localhost", description="Sender of e-mail.")
+    site_url: str = Field(
+        "", pattern=r"^(https?://\S+)?$", description="Address of the site in messages. Unset: http://HOST:PORT."
+    )
+    webhook_hosts: str = Field(
+        "", description="Comma-separated hosts that webhooks may reach without TLS and in private networks."
+    )
     second_factor: bool = Field(False, description="Offer a second factor to protect accounts.")
     oidc_server_url: str = Field("", description="OpenID Connect provider for single sign-on. Unset: none.")
     oidc_client_id: str = Field("", description="Client id at the provider.")

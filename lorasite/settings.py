@@ -55,6 +55,7 @@ INSTALLED_APPS = [
     "audit",
     "lists",
     "work",
+    "notifications",
     "datasets_app",
     "experiments",
     "training",
@@ -189,6 +190,8 @@ EMAIL_USE_TLS = EMAIL.starttls  # Django's name for STARTTLS
 EMAIL_USE_SSL = EMAIL.tls  # and for TLS from the start
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.email_from
+SITE_URL = env.site_url.rstrip("/") or f"http://{env.host}:{env.port}"
+WEBHOOK_HOSTS = [host.strip().lower() for host in env.webhook_hosts.split(",") if host.strip()]
 PASSWORD_RESET_TIMEOUT = 24 * 3600
 
 CACHES = {

@@ -16,6 +16,7 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("accounts.allauth_urls")),
     path("", include("lists.urls")),
+    path("", include("notifications.urls")),
     path("", include("datasets_app.urls")),
     path("", include("training.urls")),
     path("", include("inference.urls")),  # before experiments: models/recommend is no model

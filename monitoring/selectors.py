@@ -101,7 +101,7 @@ def queues() -> list[QueueState]:
 
 def _count_unfinished(kind: type[Work]) -> Iterable[Mapping[str, Any]]:
     """Count the waiting and running tasks of one kind by queue, with the time since when the oldest one waits."""
-    waiting = Q(status=Status.PENDING)
+    waiting = kind.startable
     running = Q(status=Status.STARTED)
     unfinished = kind._default_manager.filter(waiting | running).order_by().values(waits_in=kind.queue)
     return unfinished.annotate(

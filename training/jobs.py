@@ -76,6 +76,7 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
         }
         estimate_with_usage = estimates.with_actual_usage(task, outcome)
         with transaction.atomic():
+            record_result(experiment=task.experiment, metrics=outcome)  # first: the message at the end tells the score
             end_attempt(
                 task,
                 Status.SUCCESS,
@@ -85,7 +86,6 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
                 deaths=0,
                 foreseen=estimate_with_usage,
             )
-            record_result(experiment=task.experiment, metrics=outcome)
             task.note("info", _("Done."))
 
 

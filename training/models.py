@@ -1,13 +1,18 @@
 """Training runs as tasks of the queue, with their curves and logs. `work.models.Work` has what all tasks share."""
 
 import logging
+from collections.abc import Collection
+from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts.quotas import limit_of
+from notifications.models import Event
+from notifications.services import announce
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongStateError
 
 from .wording import MESSAGES, TIMING_MESSAGES
@@ -61,6 +66,30 @@ class Task(Work):
         # A task that was sent counts too: a worker may start it at any moment.
         sent = models.Q(status=Status.STARTED) | models.Q(status=Status.PENDING, sent_at__isnull=False)
         return others.filter(sent).count() < allowed
+
+    def move(self, to: Status, *, frm: Collection[Status], attempt: int | None = None, **changes: Any) -> None:
+        """Also tell the owner of a run that ends, but not of one that somebody has cancelled."""
+        with transaction.atomic():  # so that the message is stored if, and only if, the run has ended
+            super().move(to, frm=frm, attempt=attempt, **changes)
+            if to in (Status.SUCCESS, Status.FAILURE):
+                self.announce_end()
+
+    def announce_end(self) -> None:
+        """Queue the messages to the owner that this attempt has ended. They contain no text of a row and of no error."""
+        experiment = self.experiment
+        event = Event.FAILED
+        if self.status == Status.SUCCESS:
+            event = Event.NOT_LEARNED if experiment.learned is False else Event.FINISHED
+        facts = {
+            "task_id": str(self.pk),
+            "name": experiment.name,
+            "path": reverse("training:run", args=[self.pk]),
+            "dataset": experiment.dataset_name,
+            "base_model": experiment.base_model,
+            "score": None if experiment.score is None else {"name": experiment.score_name, "value": experiment.score},
+            "error": (self.error or {}).get("code"),
+        }
+        announce(owner=self.owner, event=event, key=f"{self.pk}:{self.attempt}:{self.status}", facts=facts)
 
     def note(self, level: str, text: str) -> None:
         """Add a line to the run's log, in the database and in logs.txt."""

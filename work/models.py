@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from django.apps import apps
 from django.db import models
-from django.db.models import F, Value
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -87,6 +87,7 @@ class Work(models.Model):
     ended_at = models.DateTimeField(null=True)
 
     queue: ClassVar[F | Value]  # name of the queue as SQL: a field of the row, or a constant
+    startable: ClassVar[Q] = Q(status=Status.PENDING)  # rows that a worker could start now
     job: ClassVar[str]  # dotted name of the function that a worker calls with the id
     messages: ClassVar[JobMessages]
 

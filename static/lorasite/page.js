@@ -63,9 +63,9 @@ const watchTables = () => document.querySelectorAll(".table-scroll").forEach((fr
 watchTables();
 document.addEventListener("htmx:afterSwap", watchTables);
 
-// A tab that nobody sees does not poll.
+// A tab that nobody sees does not poll, unless somebody waits for its message (notify.js).
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (document.hidden && event.detail.elt.getAttribute("hx-trigger")?.startsWith("every")) event.preventDefault();
+  if (document.hidden && !("pollHidden" in document.body.dataset) && event.detail.elt.getAttribute("hx-trigger")?.startsWith("every")) event.preventDefault();
 });
 
 let went = 0;

@@ -44,6 +44,7 @@ def test_job_names_that_may_wait_in_redis_lead_to_functions():
         "training.jobs.run",
         "training.jobs.measure",
         "datasets_app.jobs.run",
+        "notifications.jobs.run",
         "experiments.registry.export_jobs.run",
     }
     assert all(callable(import_string(name)) for name in names)
