@@ -281,6 +281,7 @@ def test_small_packed_file_is_stored_at_once(api, member):
     assert send(api(member), gzip.compress(CSV, mtime=0), "a.csv.gz").status_code == 201
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -66,6 +66,7 @@ def test_folder_of_this_machine_is_no_data_set_of_the_hub(folder, settings, monk
         hub.pin_revision(folder)
 
 
+@pytest.mark.slow
 def test_splits_names_of_labels_and_revision_are_kept(member, shelf):
     version = services.insert(hub.prepare_dataset(user=member, name="reviews", hub=str(shelf), revision=COMMIT))
     assert set(version.labels) == {"bad", "good"}  # rows of -1 have no label

@@ -200,6 +200,7 @@ def test_pressing_the_button_twice_stores_once(browser, good_csv):
     assert Dataset.objects.get().versions.count() == 1
 
 
+@pytest.mark.slow
 def test_same_rows_are_no_new_version(browser, good_csv):
     for _ in range(2):
         assert browser.post(send(browser, good_csv).url, {**FORM, "name": "moods"}).url == "/datasets/moods/"

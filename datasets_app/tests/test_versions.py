@@ -22,6 +22,7 @@ def frame(rows):
     return pl.DataFrame(rows, schema={"text": pl.String, "label": pl.String}, orient="row")
 
 
+@pytest.mark.slow
 @given(pairs, st.randoms())
 def test_order_of_rows_does_not_change_the_hash(rows, random):
     shuffled = [*rows]
@@ -152,6 +153,7 @@ def test_versions_share_files_of_equal_rows(member, file):
     services.delete(user=member, dataset=one.dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_rows_are_deleted_with_their_dataset(member, file):
     lines = [f"text number {i * i} of {i},{'ab'[i % 2]}" for i in range(canonical.PART + 5)]
@@ -190,6 +192,7 @@ def test_rows_that_cannot_be_written_leave_no_file(tmp_path, monkeypatch, rows):
     assert list(target.parent.iterdir()) == [target] and pl.read_parquet(target).height == rows
 
 
+@pytest.mark.slow
 def test_version_whose_rows_vanish_while_it_is_stored_is_undone(member, file, good_csv):
     prepared = services.prepare_file(user=member, name="gone", file=file(good_csv), filename="a.csv")
     prepared.version.path.unlink()

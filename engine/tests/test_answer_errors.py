@@ -28,6 +28,7 @@ def set_embedding_to_nan(base: Path, token: int) -> None:
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}], ids=["shared", "merged"])
 def test_answer_that_is_not_a_number_is_an_error_that_names_the_text(base, tmp_path, lora):
     set_embedding_to_nan(base, token=103)  # [MASK]

@@ -42,6 +42,7 @@ def test_tfidf_rows_are_unit_vectors_and_equal_for_equal_texts():
     assert np.allclose(tfidf[0], tfidf[3]) and np.allclose(np.linalg.norm(tfidf, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_flipped_labels_get_the_lowest_probability():
     rng = np.random.default_rng(0)
     words = [["lovely", "warm", "kind", "happy"], ["awful", "cold", "rude", "grim"]]

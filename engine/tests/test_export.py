@@ -202,6 +202,7 @@ def test_pairs_are_answered_by_the_exported_files_of_every_family(family, format
     assert list(probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_merged_model_is_loaded_by_transformers_alone_with_its_labels_and_calibration(bases, tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 

@@ -126,6 +126,7 @@ def test_accumulated_batches_are_one_large_batch(quick) -> None:
     assert metrics_of(parts)["system"]["micro_batch"] == 2
 
 
+@pytest.mark.slow
 def test_class_weights_weigh_the_loss_as_torch_does(tweets, bases) -> None:
     weights = {"negative": 5.0, "positive": 0.5}
     config = small(model={"name": "still"}, training={"class_weights": weights, "precision": "fp32"})
@@ -141,6 +142,7 @@ def test_class_weights_weigh_the_loss_as_torch_does(tweets, bases) -> None:
     )
 
 
+@pytest.mark.slow
 def test_balanced_class_weights_give_each_label_the_same_weight_in_all(tweets, bases) -> None:
     config = small(model={"name": "still"}, data={"train_samples": None}, training={"class_weights": "balanced"})
     task = Task(config, devices.choose(config), bases / "still", tweets, None, 1)

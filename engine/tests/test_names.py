@@ -139,6 +139,7 @@ def test_configuration_refuses_a_name_with_its_field_and_code() -> None:
     assert "RIGHT-TO-LEFT OVERRIDE" in problem.message and "“ab” can be used." in problem.message
 
 
+@pytest.mark.slow
 def test_key_of_no_name_is_longer_than_its_column() -> None:
     allowed = [character for character in map(chr, range(sys.maxunicode + 1)) if is_allowed(character)]
     assert len(allowed) > 100_000

@@ -42,6 +42,7 @@ def save_bert_like(folder: Path, config: Any) -> None:
     save_model(folder, config, train_wordpiece(WORDS), BERT_SPECIAL, "PreTrainedTokenizerFast")
 
 
+@pytest.mark.slow
 def test_model_that_mixes_a_text_with_its_padding_is_refused_before_the_first_step(tweets, tmp_path):
     base = tmp_path / "bases/mobilebert"
     build_tiny(base, "mobilebert")

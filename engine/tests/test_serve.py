@@ -71,6 +71,7 @@ def test_predictions_equal_those_of_plain_peft(adapters, name):
     assert predictor.predict(adapters[name], TEXTS).predictions[2].truncated
 
 
+@pytest.mark.slow
 def test_adapters_share_one_base_model_unless_they_would_change_it(adapters):
     predictor = Predictor()
     for folder in adapters.values():
@@ -113,6 +114,7 @@ def test_forty_callers_at_once_get_their_own_answers(adapters):
     assert predictor.queue.waiting_tokens == 0
 
 
+@pytest.mark.slow
 def test_models_never_take_more_memory_than_the_limit(adapters):
     """The sample base model takes 87 MiB; DoRA's copies are as large. 200 MiB hold two of them."""
     predictor = Predictor(memory_mb=200)

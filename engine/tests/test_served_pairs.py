@@ -62,6 +62,7 @@ def test_pairs_and_single_texts_of_other_adapters_are_answered_as_alone(small_ba
         torch.testing.assert_close(output.logits, alone.logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_second_text_counts_and_so_does_the_order_of_the_two(tmp_path):
     pairs = make_adapter(tmp_path / "pairs", ["no", "yes"], 1, text_pairs=True)
     predictor = Predictor()
@@ -72,6 +73,7 @@ def test_second_text_counts_and_so_does_the_order_of_the_two(tmp_path):
     assert (one - other).abs().max() > 1e-3 and (one - swapped).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_model_that_gets_the_other_kind_of_input_refuses_it(tmp_path):
     pairs = make_adapter(tmp_path / "pairs", ["no", "yes"], 1, text_pairs=True)
     single = make_adapter(tmp_path / "single", ["no", "yes"], 1)

@@ -281,6 +281,7 @@ def test_calibrated_answers_are_the_logits_over_the_temperature_and_say_whether_
     assert answer.confident is False
 
 
+@pytest.mark.slow
 def test_new_head_starts_from_the_frequencies_of_the_labels(data, bases):
     base: dict[str, Any] = {
         "model": {"name": "tiny"},

@@ -121,6 +121,7 @@ def gradients(task: Task) -> dict[str, torch.Tensor]:
 EXACT: dict[str, dict[str, Any]] = {"lora": {"lora_dropout": 0.0}, "training": {"precision": "fp32"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [
@@ -191,6 +192,7 @@ def test_run_resumed_in_the_middle_ends_in_the_same_bytes(entities, tmp_path):
     assert curves_of(after) == curves_of(whole)
 
 
+@pytest.mark.slow
 def test_spans_that_cannot_be_learned_as_they_stand_are_counted(tmp_path):
     spans = [(0, 20, "organization"), (14, 20, "place"), (24, 27, "place"), (30, 99, "place")]
     texts = [MarkedText("University of Taipei in Rome's centre", spans)] * 4
@@ -314,12 +316,14 @@ def test_long_text_is_served_in_windows_and_none_of_it_is_cut_off(trained):
     assert together[2].entities == ()
 
 
+@pytest.mark.slow
 def test_run_is_estimated_without_an_evaluation_before(entities, bases):
     config = config_of(model={"name": "tiny"}, lora={"layers_to_transform": None}, training={"precision": "fp32"})
     measured = measure_run(config, data_file=entities, base_models_dir=bases)
     assert measured.steps_per_epoch > 30 / 8 and measured.end_s > 0
 
 
+@pytest.mark.slow
 def test_new_head_starts_from_the_frequencies_of_the_tags(entities):
     task = task_of(config_of(), entities)
     shares = np.bincount(task.train.tags, minlength=len(task.output_names)) + 1

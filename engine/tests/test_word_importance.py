@@ -152,6 +152,7 @@ def test_tokens_are_found_in_both_texts_of_a_pair(tmp_path):
     assert "貴" in pieces and "🍰" in pieces and places[special[1] + 1] == (1, 0, 1)
 
 
+@pytest.mark.slow
 def test_explanations_stay_within_the_memory_limit_and_are_computed_one_at_a_time(tmp_path, monkeypatch):
     folder = make_adapter(tmp_path / "model", ["a", "b"], 1)
     predictor = Predictor(memory_mb=200, patience=0.1)
@@ -165,6 +166,7 @@ def test_explanations_stay_within_the_memory_limit_and_are_computed_one_at_a_tim
         predictor.explain_by_gradients(folder, "a day", [0], "a night")
 
 
+@pytest.mark.slow
 def test_model_whose_embeddings_cannot_be_replaced_says_so(tmp_path, monkeypatch):
     folder = make_adapter(tmp_path / "model", ["a", "b"], 1)
     plain = MergedModel.logits_of_embeddings

@@ -172,6 +172,7 @@ def test_export_whose_file_is_gone_can_be_made_again(exported, member, registere
     assert request(member, registered).status == Status.PENDING
 
 
+@pytest.mark.slow
 def test_export_that_exceeds_the_quota_is_refused_and_leaves_nothing(registered, member, api, run_worker):
     export = request(member, registered)
     member.storage_limit_mb = -(-usage_of(member, "storage") // MIB) + 1

@@ -207,6 +207,7 @@ def test_archives_carry_the_name_in_header_and_content(client, member, api):
 BEFORE = [("datasets_app", "0004_kinds"), ("experiments", "0007_model_exports")]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_migration_gives_existing_rows_their_keys_and_keeps_their_folders(member):
     for name in ("First", "second"):

@@ -152,6 +152,7 @@ def test_program_of_any_stored_base_model_answers_as_the_platform_does(tmp_path,
     assert json.loads((final_model / "adapter_config.json").read_text())["revision"] == "v1.0"
 
 
+@pytest.mark.slow
 def test_shown_program_truncates_on_the_side_of_the_tokenizer(tmp_path, monkeypatch):
     folder = make_adapter(tmp_path / "model", LABELS, seed=1, base=build_base(tmp_path / "mine"), revision="main")
     settings = json.loads((folder / "adapter_config.json").read_text())

@@ -70,6 +70,7 @@ def test_each_task_type_of_the_engine_has_its_entry_metrics_and_template():
         get_template(f"experiments/results/{name}.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "zh-hant"])
 def test_page_of_each_result_shows_its_own_metrics_in_both_languages(browser, member, language):
     for task_type, metrics in BY_TYPE.items():

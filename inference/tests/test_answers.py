@@ -28,6 +28,7 @@ def post(request: Any, api: Any, member: Any, settings: Any) -> Any:
     return lambda body: api(member).post("/predict", body, format="json")
 
 
+@pytest.mark.slow
 def test_answer_of_each_task_type_has_its_fields_and_the_models_numbers(models, post):
     single = post({"text": "a day", "model": "single"}).json()
     assert set(single) == COMMON | {"label", "probability", "label_name", "probabilities"}
@@ -48,6 +49,7 @@ def test_answer_of_each_task_type_has_its_fields_and_the_models_numbers(models, 
     assert score["score"] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pairs_are_answered_as_plain_peft_does_alone_and_in_a_list(models, post):
     second = {"text": "no", "text_pair": "I have been waiting for two hours. " * 5}
     alone = [post(pair | {"model": "pairs"}).json() for pair in (PAIR, second)]
@@ -94,6 +96,7 @@ def test_wrong_input_is_refused_with_its_field(models, api, member, body, field,
     assert error["field"].startswith(field) and message in error["message"]
 
 
+@pytest.mark.slow
 def test_answers_and_requests_are_those_of_the_schema(models, api, member):
     """A well-formed request is one of the schema, and an answer is exactly one of its alternatives."""
     schema = SchemaGenerator().get_schema(request=None, public=True)
@@ -127,6 +130,7 @@ def test_calibrated_model_that_is_never_sure_enough_is_not_confident(models, pos
         assert post({"text": "a day", "model": "single"}).json()["confident"] is confident
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["leave_one_out", "integrated_gradients"])
 def test_explanation_has_the_weight_and_the_place_of_each_word(models, post, method):
     text, pair = " It's 🍰 good", "好 day"
@@ -142,6 +146,7 @@ def test_explanation_has_the_weight_and_the_place_of_each_word(models, post, met
     assert (target["completeness_error"] is None) is (method == "leave_one_out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["leave_one_out", "integrated_gradients"])
 def test_every_chosen_label_is_explained_or_the_one_that_is_named(models, post, method):
     answer = post({"text": "a fine day", "model": "multi", "explain": {"method": method}}).json()

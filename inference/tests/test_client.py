@@ -56,6 +56,7 @@ def test_pairs_are_sent_alone_and_in_a_list(models, lorasite):
     assert refused.value.errors[0]["field"] == "text_pair"
 
 
+@pytest.mark.slow
 def test_answers_are_explained(models, lorasite):
     answer = lorasite.answer("a fine day", "multi", explain={"method": "integrated_gradients", "label": "staff"})
     (target,) = answer["explanation"]["targets"]

@@ -29,6 +29,7 @@ def run(command: str, *arguments: str, user: str = "member") -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_model_is_registered_found_named_shared_and_recommended(learnt: Experiment, stranger: Any, viewer: Any) -> None:
     assert run("models", "register", "small", "mood", "--summary", "Moods.").startswith("mood@1: ")
     (row,) = json.loads(run("models", "list", "--labels", "positive,negative,neutral", "--json"))
@@ -89,6 +90,7 @@ def test_every_task_type_is_printed_and_pairs_are_read(models: Any) -> None:
     assert [line.split()[1] for line in lines if line.startswith("✓")] == answer["labels"]
 
 
+@pytest.mark.slow
 def test_command_explains_an_answer(models: Any) -> None:
     lines = run("predict", "--text", "a fine day", "--model", "score", "--explain", "integrated_gradients").splitlines()
     assert lines[1] == "Words that count for the score:"

@@ -51,6 +51,7 @@ def test_entities_have_the_shape_of_the_specification():
     assert format_content(prediction) == {"task": "token_classification", "entities": [entity]}
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_plain_peft(api, member, model, sentences):
     import torch
     from peft import PeftModel
@@ -71,6 +72,7 @@ def test_answers_are_those_of_plain_peft(api, member, model, sentences):
         assert list(answer["probabilities"].values()) == pytest.approx(logits.softmax(-1)[0].tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_list_of_texts_gives_a_list_in_their_order(api, member, model, sentences):
     together = post_predict(api, member, texts=sentences, model="small").json()
     alone = [post_predict(api, member, text=text, model="small").json() for text in sentences]
@@ -171,6 +173,7 @@ def test_mistake_is_told_on_the_page(browser, model):
     assert "not empty" in browser.post("/predict/", {"model": "small", "text": " "}).content.decode()
 
 
+@pytest.mark.slow
 def test_doubt_and_a_cut_are_said_on_the_page(browser, model, monkeypatch):
     """The old rule counts for models whose probabilities were not calibrated."""
     facts = json.loads((model.final_model / "lorasite.json").read_text())

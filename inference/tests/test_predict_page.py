@@ -79,6 +79,7 @@ def test_text_without_any_label_says_so_and_explains_the_likeliest_one(models, b
     assert explained.label == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
 
 
+@pytest.mark.slow
 def test_score_is_shown_and_explained_in_the_unit_of_the_data(models, browser):
     page = browser.post("/predict/", {"text": "a fine day", "model": "score", "method": "integrated_gradients"})
     (answer,) = page.context["answers"]

@@ -45,6 +45,7 @@ def bad(good: ModelVersion, learnt: Experiment, member: Any) -> ModelVersion:
     return version
 
 
+@pytest.mark.slow
 def test_models_are_ranked_by_what_they_get_right_on_rows_that_they_never_saw(good, bad, learnt, member):
     recommendation = recommend(user=member, data=learnt.version)
     assert [each.version for each in recommendation.models] == [good, bad]
@@ -54,6 +55,7 @@ def test_models_are_ranked_by_what_they_get_right_on_rows_that_they_never_saw(go
     assert first.rows == second.rows > 20 and "it was not trained on" in first.reason
 
 
+@pytest.mark.slow
 def test_measured_accuracy_is_that_of_the_model_on_just_these_rows(good, learnt, member, api):
     rows = held_out(learnt.version, 200)
     texts = rows.texts
@@ -62,6 +64,7 @@ def test_measured_accuracy_is_that_of_the_model_on_just_these_rows(good, learnt,
     assert recommend(user=member, data=learnt.version).models[0].right == right
 
 
+@pytest.mark.slow
 def test_rows_that_a_model_has_learnt_from_are_left_out(good, learnt, member, tmp_path):
     """Data whose held-out rows are just those that the run has trained on, and a few others."""
     section = DataSection(text_column="text", label_column="label", eval_samples=60)
@@ -77,6 +80,7 @@ def test_rows_that_a_model_has_learnt_from_are_left_out(good, learnt, member, tm
     assert measured.rows == 9 and "40 rows of the sample were left out" in measured.reason
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_and_not_measured_again(good, learnt, member, django_assert_max_num_queries):
     first = recommend(user=member, data=learnt.version)
     assert Measurement.objects.count() == 1
@@ -92,6 +96,7 @@ def test_time_is_bounded_and_what_was_not_measured_is_told_and_not_kept(good, le
     assert not Measurement.objects.exists()
 
 
+@pytest.mark.slow
 def test_only_models_that_one_may_see_and_whose_labels_fit_are_measured(
     good, learnt, member, stranger, admin, tmp_path
 ):
@@ -148,6 +153,7 @@ def test_similarity_falls_by_labels_size_and_length(facts, less):
     assert similar.similarity(version(), version(**facts)) == pytest.approx(1 - less)
 
 
+@pytest.mark.slow
 def test_page_and_api_give_each_with_its_reason(good, learnt, member, client, api):
     client.force_login(member)
     page = client.get("/models/?dataset=tweets@1").content.decode()
@@ -192,6 +198,7 @@ def several_labels() -> pl.DataFrame:
     return pl.DataFrame({"text": texts, "labels": [";".join(names) for names in chosen]})
 
 
+@pytest.mark.slow
 def test_models_of_several_labels_are_measured_by_rows_with_all_labels_right(member, tmp_path):
     data = store(member, tmp_path, "several", several_labels(), kind="multi_label")
     labels = list(data.labels)
@@ -233,6 +240,7 @@ def test_models_of_scores_are_ranked_by_their_error_and_only_those_that_read_the
     assert [each.version for each in recommend(user=member, data=paired).models] == [pairs]
 
 
+@pytest.mark.slow
 def test_page_of_recommendation_shows_errors_of_scores(member, tmp_path, client):
     frame = pl.DataFrame(
         {"text": [f"It was {'very ' * (n % 9)}{n} good" for n in range(60)], "score": [n / 7 for n in range(60)]}

@@ -11,7 +11,10 @@ from rest_framework.test import APIClient
 
 from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, client_of, filled, lines, patterns, send
 
-SLOW_AREAS = {"account", "datasets", "api/schema"}  # many addresses, or an answer that takes long to compute
+SLOW_AREAS = {  # many addresses, or an answer that takes long to compute
+    "", "account", "datasets", "experiments", "models", "password", "people", "runs", "sso", "train",
+    "api/datasets", "api/models", "api/schema",
+}  # fmt: skip
 KEPT_BY_NOBODY, ASKED_ANEW = {"private", "no-store"}, {"private", "no-cache"}
 
 
@@ -56,6 +59,7 @@ def test_every_caller_gets_the_status_in_the_table(
     assert kept == []
 
 
+@pytest.mark.slow
 def test_pages_refuse_a_post_from_another_site(people: dict[str, Any], arguments: dict[str, str]) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(people["admin"])

@@ -53,6 +53,7 @@ def test_every_model_is_there_and_no_other() -> None:
     assert set(admin.site._registry) == set(MODELS)
 
 
+@pytest.mark.slow
 def test_every_list_and_page_opens_for_an_admin(browser: Any, owned: Belongings) -> None:
     for path in [reverse("admin:index"), *pages()]:
         answer = browser.get(path)
@@ -73,6 +74,7 @@ def test_admin_by_group_needs_no_further_permission(client: Any, admin: Any, own
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["member", "viewer", "staff"])
 def test_everybody_else_is_refused(client: Any, owned: Belongings, viewer: Any, member: Any, role: str) -> None:
     person = {"member": member, "viewer": viewer}.get(role) or User.objects.create_user("staff", is_staff=True)

@@ -131,6 +131,7 @@ def upload(client: Any, key: str, name: str = "mine", rows: int = 40) -> Any:
     return client.post("/api/datasets", sent, format="multipart", headers={"Idempotency-Key": key})
 
 
+@pytest.mark.slow
 def test_upload_sent_twice_with_a_key_is_one_version(api: Callable[..., Any], member: User) -> None:
     client = api(member)
     first, again = upload(client, "k"), upload(client, "k")

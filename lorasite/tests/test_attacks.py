@@ -198,6 +198,7 @@ def test_admin_edits_the_list_of_base_models(client: Any, admin: User) -> None:
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>{{ 7|add:7 }}javascript:alert(1)'
 
 
+@pytest.mark.slow
 def test_markup_in_names_labels_and_texts_is_inert_on_every_page(
     client: Any, admin: User, api: Callable[..., Any]
 ) -> None:

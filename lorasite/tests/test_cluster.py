@@ -71,6 +71,7 @@ def test_a_misspelt_field_of_a_custom_object_is_refused() -> None:
         custom_kinds()["ScaledObject"].model_validate(wrong, extra="forbid")
 
 
+@pytest.mark.slow
 @overlays
 def test_every_pod_meets_the_restricted_profile_and_writes_only_to_volumes(overlay: str) -> None:
     for name, pod in pods(overlay):
@@ -134,6 +135,7 @@ def test_a_proxy_is_trusted_only_behind_tls(overlay: str) -> None:
     assert proxy == (("true", "1") if tls else ("false", "0"))
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_workers_scale_by_what_waits_and_runs_in_their_queue(member: Any) -> None:
     for number, (kind, status) in enumerate(

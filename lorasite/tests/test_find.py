@@ -39,6 +39,7 @@ def test_nobody_is_offered_what_they_may_not_open(admin: Any, member: Any, viewe
     assert "People" not in titles(member, member.username) and titles(admin, member.username)["People"]
 
 
+@pytest.mark.slow
 def test_every_match_leads_to_a_page(client: Any, admin: Any, member: Any) -> None:
     belongings(member, "mine")
     for person in (admin, member):

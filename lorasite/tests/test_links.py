@@ -30,6 +30,7 @@ def open_every_link(client: Client) -> dict[str, int]:
     return statuses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("person", ["viewer", "reader", "stranger", "owner"])
 def test_every_link_of_every_page_can_be_opened(people: Any, arguments: Any, client: Client, person: str) -> None:
     """The reader is a viewer with whom things are shared; the stranger is a member who has nothing yet."""

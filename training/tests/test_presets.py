@@ -67,6 +67,7 @@ def test_base_model_of_a_preset_comes_without_settings_for_single_labels(browser
     assert different == {"model.name"} and after["model.name"] == "roberta-base"
 
 
+@pytest.mark.slow
 def test_another_dataset_changes_what_the_preset_had_set_but_not_what_was_changed_by_hand(browser: Client) -> None:
     entered = values_of(browser.get("/train/?dataset=tweets@1")) | {"lora.r": "5"}
     page = browser.post("/train/", entered | {"do": "dataset", "data.dataset_name": "entities@1"})

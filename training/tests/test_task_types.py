@@ -173,6 +173,7 @@ def form_of(page: Any) -> dict[str, str]:
     return {field.html_name: field.value() or "" for field in page.context["form"]} | {"do": "start"}
 
 
+@pytest.mark.slow
 def test_form_says_what_the_dataset_asks_for_and_starts_that(browser, store):
     store("single", rows_of(["good", "bad"]), kind="labels")
     store("numbers", score_rows(), kind="scores")
@@ -191,6 +192,7 @@ def test_form_says_what_the_dataset_asks_for_and_starts_that(browser, store):
     )
 
 
+@pytest.mark.slow
 def test_form_like_an_earlier_run_fits_another_kind_of_data(browser, store):
     store("single", rows_of(["good", "bad"]), kind="labels")
     store("numbers", score_rows(), kind="scores")
@@ -230,6 +232,7 @@ def test_pages_of_a_run_in_progress_show_the_metrics_of_its_type(browser, store)
     assert "1.5, still improving." in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "task", "reason"),
     [
