@@ -16,6 +16,7 @@ from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
 from datasets_app.review import draft
 from datasets_app.versions import changes, diff
+from datasets_app.versions.text_marks import mark_changes
 from engine.config import SAMPLE_MODEL
 from engine.errors import EngineError
 from web.errors import ConflictError, InvalidError
@@ -56,7 +57,10 @@ def describe_effects(version: Version, effects: list[changes.FixEffect]) -> dict
     """Return the effects of some fixes with their titles, and what they come to together."""
     dropped = sum(effect.dropped_count for effect in effects)
     return {
-        "effects": [(descriptions.finding_title(effect.code), effect) for effect in effects],
+        "effects": [
+            (descriptions.finding_title(effect.code), descriptions.FIX_NOTES.get(effect.code, ""), effect)
+            for effect in effects
+        ],
         "rows_left": version.rows - dropped,
         "changes_nothing": not dropped and not any(effect.rewritten_count for effect in effects),
     }
@@ -193,5 +197,20 @@ def compare(request: SignedInRequest, name: str) -> HttpResponse:
     new = selectors.version_of(dataset, request.GET.get("new"))
     before = new.parent or new
     old = selectors.version_of(dataset, request.GET.get("old") or before.number)
-    context = {"dataset": dataset, "old": old, "new": new, **diff.compare_versions(old, new)}
+    steps = diff.steps_between(old, new)
+    context = {"dataset": dataset, "old": old, "new": new, "steps": steps, **diff.compare_versions(old, new)}
+    for change in context["changes"]:
+        describe_examples(change, steps)
     return render(request, "datasets_app/compare.html", context)
+
+
+def describe_examples(change: dict[str, Any], steps: list[Version]) -> None:
+    """Add to the rows of a change what the page shows: the marked texts, and the step that removed a row."""
+    examples = change["examples"]
+    if change["kind"] == "rewritten":
+        for row in examples:
+            row["pieces"] = mark_changes(row["text"], row["text_new"])
+    if change["kind"] == "dropped":
+        removals = diff.find_removals(steps, [row["row"] for row in examples])
+        for row in examples:
+            row["removed_by"] = removals.get(row["row"])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.conf.locale import LANG_INFO
-from django.utils.translation import get_language_info, ngettext_lazy
+from django.utils.translation import get_language_info, ngettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from work.models import JobMessages
@@ -67,15 +67,15 @@ _LANGUAGES = {
     "Unknown": _("unknown"),
 }
 FIX_LABELS = {  # labels of the fix buttons
-    "too_short": _("Drop these rows"),
+    "too_short": _("Remove these rows"),
     "exact_duplicate": _("Keep the first of each"),
     "near_duplicate": _("Keep the first of each"),
     "label_conflict": _("Keep the most common label of each text"),
-    "split_leakage": _("Drop them from the train split"),
-    "rare_label": _("Drop these labels"),
-    "mixed_language": _("Drop these rows"),
+    "split_leakage": _("Remove them from the train split"),
+    "rare_label": _("Remove the rows with these labels"),
+    "mixed_language": _("Remove these rows"),
     "similar_labels": _("Merge the labels that look alike"),
-    "no_label": _("Drop the rows without a label"),
+    "no_label": _("Remove the rows without a label"),
     "markup": _("Remove the HTML"),
     "control_characters": _("Remove these characters"),
     "encoding": _("Repair the characters"),
@@ -182,8 +182,8 @@ _SENTENCES = {  # what was found and how it affects training
         "n",
     ),
     "no_labels": ngettext_lazy(
-        "%(count)s row has no label at all. That is a valid answer; drop it if it only was not labelled.",
-        "%(count)s rows have no label at all. That is a valid answer; drop them if they only were not labelled.",
+        "%(count)s row has no label at all. That is a valid answer; remove it if it only was not labelled.",
+        "%(count)s rows have no label at all. That is a valid answer; remove them if they only were not labelled.",
         "n",
     ),
     "never_alone": ngettext_lazy(
@@ -223,6 +223,11 @@ _SENTENCES = {  # what was found and how it affects training
     ),
 }
 
+FIX_NOTES = {  # what is not said by the label of the button
+    "label_conflict": _("Where two labels are equally common, all rows of the text are removed."),
+}
+_COUNTED_LABELS = ("rare_label", "similar_labels", "scores_as_labels", "never_alone")  # the count of others is of rows
+
 _CHANGES = {
     "fix": ngettext_lazy("Fixed “%(title)s” in %(count)s row", "Fixed “%(title)s” in %(count)s rows", "n"),
     "edit": ngettext_lazy("Edited %(count)s row", "Edited %(count)s rows", "n"),
@@ -242,7 +247,28 @@ def describe_change(change: dict[str, Any]) -> str:
     values = {"n": count, "count": f"{count:,}", "other": "", **{k: v for k, v in change.items() if k != "count"}}
     codes = change.get("codes") or [change.get("code", "")]
     values["title"] = "”, “".join(finding_title(code) for code in codes)
+    if "removed" in change:  # earlier releases counted the rows together
+        return _describe_fix(str(values["title"]), change["removed"], count - change["removed"])
     return str(_CHANGES[change["did"]] % values)
+
+
+def _describe_fix(title: str, removed: int, changed: int) -> str:
+    parts = []
+    if changed:
+        parts.append(ngettext("%(count)s row changed", "%(count)s rows changed", changed) % {"count": f"{changed:,}"})
+    if removed:
+        parts.append(ngettext("%(count)s row removed", "%(count)s rows removed", removed) % {"count": f"{removed:,}"})
+    return str(_("Fixed “%(title)s”: %(effect)s") % {"title": title, "effect": ", ".join(parts)})
+
+
+def describe_count(code: str, count: int) -> str:
+    """Return the count of a finding with its unit."""
+    values = {"count": f"{count:,}"}
+    if code == "label_imbalance":
+        return ngettext("largest label: %(count)s row", "largest label: %(count)s rows", count) % values
+    if code in _COUNTED_LABELS:
+        return ngettext("%(count)s label", "%(count)s labels", count) % values
+    return ngettext("%(count)s row", "%(count)s rows", count) % values
 
 
 def finding_title(code: str) -> str:

@@ -5,6 +5,7 @@ from django.conf import settings
 from django.db import models
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import override
 
 from engine.task_types import TaskType
 from lists.models import Annotated
@@ -12,7 +13,7 @@ from web.name_fields import NameField, NameKeyField
 from work import paths
 from work.models import Work
 
-from .descriptions import MESSAGES
+from .descriptions import MESSAGES, describe_change
 
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
@@ -92,6 +93,13 @@ class Version(models.Model):
 
     def __str__(self) -> str:
         return f"{self.dataset.name}@{self.number}"
+
+    @property
+    def described(self) -> str:
+        """What made this version, in the language of the reader; a note that a person wrote stays as it is."""
+        with override("en"):
+            is_written = bool(self.note) and self.note != describe_change(self.change)[: len(self.note)]
+        return self.note if is_written or not self.change else describe_change(self.change)
 
     @property
     def has_pairs(self) -> bool:

@@ -1,13 +1,10 @@
 """The review page: search for wrong labels, decide on each suspect, make the corrected version, compare the runs."""
 
-from typing import Any
-
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
@@ -41,7 +38,7 @@ def _render_review(request: SignedInRequest, version: Version, suspect: Suspect 
         "dataset": dataset,
         "version": version,
         "suspect": suspect,
-        "choices": choices(version, suspect) if suspect else [],
+        "label_keys": label_keys(version),
         "counts": selectors.review_counts(version),
         "searched": version.tasks.filter(kind=DataTask.Kind.NOISE, result__isnull=False).first(),
         "running": selectors.running_on(version, DataTask.Kind.NOISE),
@@ -53,17 +50,10 @@ def _render_review(request: SignedInRequest, version: Version, suspect: Suspect 
     return render(request, name, context)
 
 
-def choices(version: Version, suspect: Suspect) -> list[dict[str, Any]]:
-    """Return the labels that a person can give, the predicted one first, each with its keyboard shortcut."""
-    labels = list(dict.fromkeys([suspect.predicted, suspect.label, *sorted(version.labels)]))
+def label_keys(version: Version) -> list[tuple[str, str]]:
+    """Return all labels in one order, each with its shortcut, so that a key means the same label at every suspect."""
     return [
-        {
-            "label": label,
-            "key": str(number) if number <= MOST_KEYS else "",
-            "given": label == suspect.label,
-            "predicted": label == suspect.predicted,
-        }
-        for number, label in enumerate(labels, 1)
+        (label, str(number) if number <= MOST_KEYS else "") for number, label in enumerate(sorted(version.labels), 1)
     ]
 
 
@@ -102,14 +92,11 @@ def decide(request: SignedInRequest, name: str) -> HttpResponse:
 @login_required
 @require_POST
 def apply(request: SignedInRequest, name: str) -> HttpResponse:
-    """Make the next version from the decisions."""
+    """Make the next version from the decisions, and open it."""
     version = managed_version(request, name)
     try:
         made = changes.from_decisions(user=request.user, version=version)
     except ConflictError as error:
         messages.error(request, str(error.message))
         return redirect(f"{reverse('datasets:noise', args=[name])}?version={version.number}")
-    if isinstance(made, DataTask):
-        return redirect_to_result(request, made)
-    messages.success(request, _("Version %(number)s has the corrected labels.") % {"number": made.number})
-    return redirect(f"{reverse('datasets:noise', args=[name])}?version={version.number}")
+    return redirect_to_result(request, made)

@@ -56,10 +56,16 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
     if "error" in severities:
-        return _("Not ready for training: fix the errors below first.")
+        return _("Not ready to train: fix the errors below first.")
     if "warning" in severities:
-        return _("Usable for training. Fixing the warnings below would improve it.")
-    return _("Ready for training: the checks found no problems.")
+        warnings = severities.count("warning")
+        sentence = ngettext(
+            "Ready to train. Fixing %(count)s warning may improve the result.",
+            "Ready to train. Fixing %(count)s warnings may improve the result.",
+            warnings,
+        )
+        return sentence % {"count": warnings}
+    return _("Ready to train: the checks found no problems.")
 
 
 def length_chart(version: Version) -> dict[str, Any]:
@@ -128,10 +134,12 @@ def findings(version: Version) -> list[dict[str, Any]]:
                 "code": finding.code,
                 "severity": finding.severity,
                 "word": finding.get_severity_display(),
-                "count": finding.count,
+                "count": descriptions.describe_count(finding.code, finding.count),
                 "title": descriptions.finding_title(finding.code),
                 "sentence": descriptions.describe_finding(finding.code, finding.count, finding.examples),
                 "fix": descriptions.FIX_LABELS.get(finding.code, ""),
+                "fix_note": descriptions.FIX_NOTES.get(finding.code, ""),
+                "columns": {name for example in examples for name, value in example.items() if value},
                 "examples": examples,
             }
         )

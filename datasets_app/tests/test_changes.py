@@ -2,10 +2,12 @@
 
 import polars as pl
 import pytest
+from django.utils import translation
 
-from datasets_app import services
+from datasets_app import descriptions, services
 from datasets_app.models import Version
 from datasets_app.versions import changes, diff
+from datasets_app.versions.text_marks import mark_changes
 from testing.datasets import store_dataset
 from web.errors import ConflictError, InvalidError
 
@@ -180,7 +182,7 @@ def test_several_fixes_are_one_version_in_the_order_that_repairs_first(api, memb
     made = dirty.dataset.versions.get(number=2)
     texts = pl.read_parquet(made.path)["text"].to_list()
     assert "a fine day in the old town" in texts and "x" not in texts and texts.count("the same thing said twice") == 1
-    assert made.parent == dirty and made.change == {"did": "fix", "codes": SEVERAL, "count": 4}
+    assert made.parent == dirty and made.change == {"did": "fix", "codes": SEVERAL, "count": 4, "removed": 3}
     assert "Exact duplicates”, “HTML in the text”" in made.note
 
 
@@ -203,8 +205,8 @@ def test_preview_shows_each_fix_and_stores_nothing(client, member, dirty):
     report = client.get("/datasets/dirty/").content.decode()
     assert 'name="codes" value="markup"' in report and "Preview the selected fixes" in report
     page = client.get("/datasets/dirty/fix/?version=1&codes=markup&codes=exact_duplicate").content.decode()
-    assert "a fine day in the old town" in page and "1 row changed · 0 rows dropped" in page
-    assert "0 rows changed · 2 rows dropped" in page and "48 rows would remain" in page
+    assert "a fine day in the old town" in page and "1 row changed · 0 rows removed" in page
+    assert "0 rows changed · 2 rows removed" in page and "48 rows would remain" in page
     assert Version.objects.count() == 1
     answer = client.post("/datasets/dirty/fix/", {"version": 1, "codes": ["markup", "exact_duplicate"]}, follow=True)
     assert "Version 2 was made" in answer.content.decode() and Version.objects.get(number=2).rows == 48
@@ -231,3 +233,55 @@ def test_labels_are_renamed_and_merged_on_the_page(client, member, spelled):
     assert made.labels["Good"] == 36 and not {"good.", "GOOD"} & set(made.labels)
     answer = client.post("/datasets/spelled/labels/", {"version": 2, "to": "fine"}, follow=True)
     assert "Select at least one label" in answer.content.decode() and spelled.dataset.versions.count() == 2
+
+
+def test_fix_says_how_many_rows_it_removed_and_how_many_it_changed(member, dirty):
+    made = make(member, dirty, did="fix", codes=["markup", "too_short", "exact_duplicate"])
+    assert made.note.endswith("1 row changed, 3 rows removed")
+    with translation.override("zh-hant"):
+        assert made.described != made.note and "3" in made.described
+    made.note = "cleaned by hand"
+    assert made.described == "cleaned by hand"
+
+
+def test_version_with_the_rows_of_another_is_refused(client, member, dirty):
+    make(member, dirty, did="fix", code="markup")
+    client.force_login(member)
+    page = client.post("/datasets/dirty/fix/", {"version": 1, "code": "markup"}, follow=True).content.decode()
+    assert "Version 2 has exactly these rows already." in page and dirty.dataset.versions.count() == 2
+
+
+def test_tie_between_labels_is_named_before_its_rows_are_removed(client, member, dirty):
+    client.force_login(member)
+    for address in ("/datasets/dirty/", "/datasets/dirty/fix/?version=1&codes=label_conflict"):
+        assert "all rows of the text are removed" in client.get(address).content.decode()
+
+
+def test_findings_are_counted_with_their_unit(client, member, spelled):
+    client.force_login(member)
+    page = client.get("/datasets/spelled/").content.decode()
+    assert '<span class="muted">4 rows</span>' in page and " labels</span>" in page
+    assert descriptions.describe_count("label_imbalance", 241) == "largest label: 241 rows"
+
+
+def test_comparison_lists_each_step_marks_characters_and_says_what_removed_a_row(client, member, dirty):
+    second = make(member, dirty, did="edit", rows={"41": {"text": "a fine day in the old village", "label": "good"}})
+    make(member, second, did="fix", code="too_short")
+    client.force_login(member)
+    page = client.get("/datasets/dirty/compare/?old=1&new=3").content.decode()
+    assert "Edited 1 row" in page and page.count("Fixed “Very short texts”: 1 row removed") == 2  # step, and reason
+    assert "<del>&lt;b&gt;</del>day" in page and "Text changed" in page and "<h2>Removed" in page
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("a cat", "a cart", "a ca[+r]t"),
+        ("貓很可愛", "狗很可愛", "[-貓][+狗]很可愛"),
+        ("x" * 400 + "old", "x" * 400 + "new", "…" + "x" * 60 + "[-old][+new]"),
+        ("same" + "y" * 400, "Same" + "y" * 400, "[-s][+S]ame" + "y" * 296 + "…"),
+    ],
+)
+def test_changed_characters_are_marked_where_they_are(old, new, shown):
+    signs = {"same": "{}", "removed": "[-{}]", "added": "[+{}]"}
+    assert "".join(signs[piece.kind].format(piece.text) for piece in mark_changes(old, new)) == shown

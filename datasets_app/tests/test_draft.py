@@ -35,7 +35,7 @@ def test_edits_of_several_rows_become_one_version(client, member, version):
     send(client, 5, text="a new text", label="good")
     assert Version.objects.count() == 1
     page = client.get("/datasets/moods/draft/?version=1").content.decode()
-    assert "3 rows of version 1 are changed" in page and "a new text" in page and "dropped" in page
+    assert "3 rows of version 1 are changed" in page and "a new text" in page and "removed" in page
     answer = client.post("/datasets/moods/draft/", {"version": 1, "save": 1}, follow=True)
     assert "Version 2 was made" in answer.content.decode() and not DraftEdit.objects.exists()
     frame = pl.read_parquet(Version.objects.get(number=2).path).select("row", "text", "label")

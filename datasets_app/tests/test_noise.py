@@ -70,6 +70,41 @@ def test_decision_can_be_undone_and_row_dropped(client, member, flipped):
     )
 
 
+def make_suspects(version, *labels):
+    """Add a suspect per pair of current and predicted label."""
+    for rank, (label, predicted) in enumerate(labels, 1):
+        version.suspects.create(
+            rank=rank, row=rank, text=f"t{rank}", label=label, predicted=predicted,
+            given_probability=0.1, predicted_probability=0.9,
+        )  # fmt: skip
+
+
+def test_key_means_the_same_label_at_every_suspect(client, member, stored):
+    DataTask.objects.create(owner=member, kind="noise", name="moods", version=stored, status="SUCCESS", result={})
+    make_suspects(stored, ("good", "bad"), ("bad", "good"))
+    client.force_login(member)
+    for after, accepted, kept in ((0, "bad", "good"), (1, "good", "bad")):
+        page = client.get(f"/datasets/moods/noise/?after={after}").content.decode()
+        for label, key in (("bad", "1"), ("good", "2"), (accepted, "Enter"), (kept, "k")):
+            assert f'value="{label}" data-press="{key}"' in page
+
+
+def test_corrected_version_is_opened_and_is_made_only_once(client, member, stored):
+    row = pl.read_parquet(stored.path).row(0, named=True)
+    other = {"good": "bad", "bad": "good"}[row["label"]]
+    DataTask.objects.create(owner=member, kind="noise", name="moods", version=stored, status="SUCCESS", result={})
+    make_suspects(stored, (row["label"], other))
+    client.force_login(member)
+    client.post("/datasets/moods/noise/decide/", {"version": 1, "rank": 1, "label": other})
+    assert client.post("/datasets/moods/noise/apply/", {"version": 1}).url == "/datasets/moods/"
+    assert "/datasets/moods/noise/?version=1#gain" in client.get("/datasets/moods/").content.decode()
+    assert (
+        "Open version 2, made from these decisions" in client.get("/datasets/moods/noise/?version=1").content.decode()
+    )
+    again = client.post("/datasets/moods/noise/apply/", {"version": 1}, follow=True).content.decode()
+    assert "Version 2 has exactly these rows already." in again and stored.dataset.versions.count() == 2
+
+
 def test_improvement_is_shown_compared_with_the_earlier_run(client, member, flipped):
     version, _ = flipped
     version.suspects.create(

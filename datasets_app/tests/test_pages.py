@@ -36,7 +36,7 @@ def test_file_goes_through_preview_to_a_stored_version(browser, good_csv, settin
     assert not Dataset.objects.exists()
     answer = browser.post(address, {**FORM, "name": "moods"})
     assert answer.url == "/datasets/moods/"
-    assert "Ready for training" in browser.get(answer.url).content.decode()
+    assert "Ready to train" in browser.get(answer.url).content.decode()
     assert not list((settings.FILE_UPLOAD_TEMP_DIR / "pending").iterdir())
     assert browser.get(address).status_code == 404
 

@@ -95,6 +95,8 @@ def prepare(user: User, version: Version, change: dict[str, Any], note: str) -> 
     same = before.select(columns).join(after.select(columns), on=columns, how="semi", nulls_equal=True).height
     summary = {key: value for key, value in change.items() if key != "rows"}
     summary["count"] = max(before.height, after.height) - same  # rows that were dropped, added or modified
+    if change["did"] == "fix":
+        summary["removed"] = before.height - after.height
     if not note:
         with override("en"):  # a note is stored as people write it, in one language
             note = descriptions.describe_change(summary)

@@ -55,6 +55,29 @@ def _is_made_from(child: Version, ancestor: Version) -> bool:
     return version is not None
 
 
+def steps_between(old: Version, new: Version) -> list[Version]:
+    """Return the versions that lead from an older one to a newer one, without the older; empty if none do."""
+    steps: list[Version] = []
+    version: Version | None = new
+    while version and version.pk != old.pk:
+        steps.insert(0, version)
+        version = version.parent
+    return steps if version else []
+
+
+def find_removals(steps: list[Version], rows: list[int]) -> dict[int, Version]:
+    """Return for each of some rows the step that removed it. Empty if a step is a new file: its rows have new numbers."""
+    removed: dict[int, Version] = {}
+    if not all(step.change for step in steps):
+        return removed
+    for step in steps:
+        left = [row for row in rows if row not in removed]
+        is_left = pl.col("row").is_in(left)
+        present = pl.scan_parquet(step.path).select("row").filter(is_left).collect()["row"].to_list() if left else []
+        removed |= {row: step for row in left if row not in present}
+    return removed
+
+
 def _number_repeats(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `occurrence`: the index of a row among the rows with the same text, so that repeated texts match one to one."""
     return frame.sort("row").with_columns(pl.int_range(pl.len()).over("text").alias("occurrence"))

@@ -161,7 +161,7 @@ def test_page_and_api_give_each_with_its_reason(good, learnt, member, client, ap
     part = client.get("/models/recommend/?dataset=tweets@1", HTTP_HX_REQUEST="true").content.decode()
     assert "<html" not in part and "it was not trained on" in part and "best here" in part
     assert "<html" in client.get("/models/recommend/?dataset=tweets@1").content.decode()
-    assert "Find a model for it" in client.get("/datasets/tweets/").content.decode()
+    assert "Find a matching model" in client.get("/datasets/tweets/").content.decode()
     body = api(member).get("/api/models/recommend?dataset=tweets@1").json()
     assert body["models"][0]["name"] == "good" and body["models"][0]["rows"] > 20 and body["more"] == 0
     assert body["start"]["experiment"] == "small" and body["start"]["config"]["data"]["dataset_name"] == "tweets@1"

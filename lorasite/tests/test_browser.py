@@ -204,7 +204,7 @@ def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Pag
     page.get_by_role("button", name="Register the model").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("moods-en")
     page.goto("/datasets/moods/")
-    page.get_by_role("link", name="Find a model for it").click()
+    page.get_by_role("link", name="Find a matching model").click()
     expect(page.locator("#recommended")).to_contain_text("that it was not trained on", timeout=60_000)
     page.get_by_role("link", name="Try it").first.click()
     page.get_by_label("Text", exact=True).fill("the room was lovely and kind")

@@ -3,6 +3,7 @@
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  if (event.key === "Enter" && event.target.closest("a, button, summary")) return; // it presses what has the focus
   document.querySelector(`button[data-press="${CSS.escape(event.key)}"]`)?.click();
 });
 
