@@ -9,6 +9,8 @@ import yaml
 from django import forms
 from django.http import QueryDict
 from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from pydantic.fields import FieldInfo
@@ -20,6 +22,7 @@ from web.errors import RequestTooLargeError
 from web.forms import ServiceErrorsMixin
 
 from .base_models import BaseModel
+from .field_words import FIELD_WORDS
 
 NAME = "experiment_name"
 TASK = "task"
@@ -28,20 +31,6 @@ OPEN_FIELDS = {
     TASK: _("what the dataset asks for"),
     "training.metric_for_best_model": _("default of the task type"),
     "training.loss": _("default of the task type"),
-}
-MAIN_FIELDS = {
-    NAME: _("Experiment"),
-    "data.dataset_name": _("Dataset"),
-    "model.name": _("Base model"),
-    TASK: _("Task type"),
-    "training.num_train_epochs": _("Epochs"),
-    "training.learning_rate": _("Learning rate"),
-    "training.per_device_train_batch_size": _("Batch size"),
-    "lora.r": _("LoRA rank (r)"),
-    "lora.lora_alpha": _("LoRA alpha"),
-    "lora.target_modules": _("Layers to adapt"),
-    "data.max_length": _("Longest text (tokens)"),
-    "training.seed": _("Seed"),
 }
 BLOCKS = {  # titles and fields
     _("Data"): (NAME, "data.dataset_name", TASK, "data.max_length"),
@@ -53,6 +42,7 @@ BLOCKS = {  # titles and fields
         "training.seed",
     ),
 }
+MAIN_FIELDS = {path for paths in BLOCKS.values() for path in paths}
 SECTIONS: dict[str, object] = {  # titles by name
     "model": _("model"),
     "lora": "LoRA",
@@ -95,6 +85,23 @@ def config_fields() -> Iterator[ConfigField]:
             if get_origin(annotation) is Literal:
                 choices = list(get_args(annotation))
         yield ConfigField(path, info, choices, {info.annotation, *get_args(info.annotation)})
+
+
+class Switch(forms.CheckboxInput):
+    """A switch that sends false when it is off, because what a form leaves out takes its default, which may be true."""
+
+    def __init__(self) -> None:
+        super().__init__(attrs={"role": "switch"}, check_test=lambda value: value == "true")
+
+    def format_value(self, value: object) -> str:
+        return "true"
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Any:
+        return str(data.get(name, ""))  # of two values the last
+
+    def render(self, name: str, value: object, attrs: Any = None, renderer: Any = None) -> SafeString:
+        off = format_html('<input type="hidden" name="{}" value="false">', name)
+        return off + super().render(name, value, attrs, renderer)
 
 
 class RunForm(ServiceErrorsMixin):
@@ -182,7 +189,9 @@ class RunForm(ServiceErrorsMixin):
 def form_field(field: ConfigField, default: str) -> forms.Field:
     """Return a text field, whatever the type: RunConfig decides what a value means. default: what it means if it is empty."""
     widget: forms.Widget
-    if field.choices:
+    if field.info.annotation is bool:
+        widget = Switch()
+    elif field.choices:
         choices: list[tuple[str, Any]] = [(choice, choice) for choice in field.choices]
         if field.path == TASK:
             choices = [(choice, TASK_TYPES[choice].title) for choice in field.choices]
@@ -195,16 +204,17 @@ def form_field(field: ConfigField, default: str) -> forms.Field:
         widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     if not field.choices and default:
         widget.attrs["placeholder"] = default
+    words = FIELD_WORDS[field.path]
+    description = gettext(field.info.description) if field.info.description else ""
     return forms.CharField(
-        label=MAIN_FIELDS.get(field.path, field.path.partition(".")[2]),
-        help_text=gettext(field.info.description) if field.info.description else "",
-        required=False,
-        widget=widget,
+        label=str(words.title), help_text=f"{description} {words.advice}".strip(), required=False, widget=widget
     )
 
 
 def parse_field(field: ConfigField, text: str) -> object:
     """Return a field's text as YAML reads it, so that lists and mappings can be entered."""
+    if "," in text and not text.startswith("[") and any(get_origin(kind) is list for kind in field.types):
+        text = f"[{text}]"
     # As YAML, a dataset called "1e3" or "no" would not be a text.
     if str in field.types or field.choices:
         return text

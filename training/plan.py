@@ -1,7 +1,9 @@
 """What the form says beside its fields: how many steps a run has, how long it takes, and what should be looked at first."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -16,8 +18,9 @@ from engine.data.batches import total_steps
 from engine.models.base_models import find_cached, is_offline
 from web.errors import LorasiteError
 
-from . import estimates, services
+from . import estimates, presets, services
 from .base_models import list_base_models
+from .field_words import with_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,42 @@ def plan_run(user: User, values: dict[str, object]) -> Plan:
         config = services.parse_config(values, user)
         version = services.find_version(user, config)
     except LorasiteError as error:
-        return Plan(problem=error)
+        return Plan(problem=with_labels(error))
     estimate = estimates.find_estimate(config, version)
     return Plan(
         version,
         steps=estimate.forecast.steps if estimate and estimate.forecast else count_steps(config, version),
         estimate=estimate,
         warnings=[*data_warnings(version), *model_warnings(config), *quota_warnings(user)],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PresetPlan:
+    """What a preset makes of the form: rows, rank, epochs and steps, and seconds if runs like it were measured."""
+
+    rows: int | None
+    rank: int
+    epochs: float
+    steps: int
+    seconds: float | None
+
+
+def plan_preset(user: User, name: str, values: Mapping[str, Any]) -> PresetPlan | None:
+    """Return what a preset would do with the other values of the form; None if they are not valid."""
+    version = services.known_version(user, services.dataset_name_of(values))
+    try:
+        config = services.parse_config(presets.apply_settings(values, presets.own_settings(name, version)), user)
+    except LorasiteError:
+        return None
+    estimate = estimates.find_estimate(config, version) if version else None
+    training_rows = presets.training_rows(version)
+    return PresetPlan(
+        rows=config.data.train_samples and min(config.data.train_samples, training_rows or config.data.train_samples),
+        rank=config.lora.r,
+        epochs=config.training.num_train_epochs,
+        steps=count_steps(config, version),
+        seconds=estimate.forecast.seconds if estimate and estimate.forecast else None,
     )
 
 

@@ -75,11 +75,9 @@ def refit(config: Mapping[str, Any], before: Settings, after: Settings) -> dict[
     return apply_settings(config, untouched)
 
 
-def names() -> list[dict[str, Any]]:
-    """Return what the page offers as {name, title}: goals first, then base models."""
-    goals = [{"name": name, "title": title} for name, title in TITLES.items()]
-    models = [{"name": name, "title": config["model"]["name"]} for name, config in files().items() if name != "default"]
-    return goals + models
+def model_presets() -> list[dict[str, str]]:
+    """Return the presets that are base models as {name, title}."""
+    return [{"name": name, "title": config["model"]["name"]} for name, config in files().items() if name != "default"]
 
 
 def base_models() -> list[BaseModel]:

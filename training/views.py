@@ -14,6 +14,7 @@ from accounts.permissions import require_creator
 from datasets_app.selectors import datasets_for
 from engine.config import DataSection, RunConfig
 from experiments import remedies
+from experiments.compare import flatten_config
 from experiments.selectors import free_name, get_experiment
 from experiments.task_types import TASK_TYPES
 from web.errors import LorasiteError
@@ -22,10 +23,11 @@ from web.throttles import count_request
 from . import estimates, presets, selectors, services
 from .base_models import LanguageMismatch, default_base_model, find_language_mismatch
 from .copy_as import copies
+from .field_words import with_labels
 from .forms import RunForm
 from .hub_search import find_base_models
 from .models import Task
-from .plan import plan_run
+from .plan import plan_preset, plan_run
 
 
 @login_required
@@ -54,6 +56,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     form = make_form(request, sent, config, datasets)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
+    filled = 0
     try:
         if do == "start":
             return redirect("training:run", submit_form(request, form).pk)
@@ -64,21 +67,24 @@ def new(request: SignedInRequest) -> HttpResponse:
             config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
             usual = services.usual_task_type(request.user, services.dataset_name_of(config))
             form = make_form(request, None, services.leave_out_task(config, usual), datasets)
+            filled = len(flatten_config(services.read_yaml(request.POST.get("yaml", ""))))
     except LorasiteError as error:
-        problem = error
+        problem = with_labels(error)
         if do == "start":
-            form.add_service_error(error)
+            form.add_service_error(problem)
     context: dict[str, Any] = {
         "do": do or "start",
         "changes": changes,
         "problem": problem,
+        "filled": filled,
         "estimate": estimate,
         "past_error": estimates.past_error() if estimate and estimate.forecast else None,
     }
     # Polled each second while a measurement is running. Status 200 also with a problem: htmx shows no error responses.
     if do == "estimate" and request.htmx:
         return render(request, "training/estimate.html", context)
-    plan = plan_run(request.user, form.configuration())
+    values = form.configuration()
+    plan = plan_run(request.user, values)
     context |= {
         "form": form,
         "plan": plan,
@@ -86,10 +92,11 @@ def new(request: SignedInRequest) -> HttpResponse:
         "past_error": estimates.past_error() if plan.estimate and plan.estimate.forecast else None,
         "sections": form.advanced_sections(unfolded={change.path for change in changes}),
         "mismatch": form_mismatch(request, form),
-        "presets": presets.names(),
+        "goals": [(name, title, plan_preset(request.user, name, values)) for name, title in presets.TITLES.items()],
+        "model_presets": presets.model_presets(),
         "preset": form["preset"].value(),
         "yaml": request.POST.get("yaml", ""),
-        "copies": copies(request, form.configuration()),
+        "copies": copies(request, values),
     }
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.http import QueryDict
 from django.test import Client
 from django.utils import translation
 from django.utils.translation import gettext
@@ -12,6 +13,7 @@ from accounts.permissions import grant_access
 from engine.config import RunConfig
 from engine.names import explain_refusal
 from testing.datasets import store_dataset
+from training.field_words import FIELD_WORDS
 from training.forms import RunForm, config_fields, form_texts
 from training.models import Point, Status, Task
 
@@ -187,3 +189,50 @@ def test_reader_of_a_shared_run_sees_it_without_its_buttons(browser: Client, tas
     page = browser.get(f"/runs/{task.pk}/")
     assert page.status_code == 200 and b'id="cancel"' not in page.content
     assert browser.post(f"/runs/{task.pk}/cancel/").status_code == 403
+
+
+def test_every_setting_has_a_label_in_words_and_its_key_beside_it(browser: Client) -> None:
+    page = browser.get("/train/").content.decode()
+    assert {field.path for field in config_fields()} == set(FIELD_WORDS)
+    assert "Batch size of evaluations:</label>" in page and "training.per_device_eval_batch_size</code>" in page
+    for path, words in FIELD_WORDS.items():
+        assert "_" not in str(words.title) and f'for="id_{path}"' in page
+
+
+def test_switch_that_is_off_is_sent_and_one_that_is_on_wins(browser: Client) -> None:
+    page = browser.get("/train/").content.decode()
+    assert 'name="system.baseline" value="false"' in page and 'role="switch"' in page
+    form = RunForm(
+        QueryDict("system.baseline=false&lora.use_dora=false&lora.use_dora=true"), config={}, datasets=[], models=[]
+    )
+    assert form.configuration() == {"lora": {"use_dora": "true"}, "system": {"baseline": "false"}}
+    shown = form.as_p()
+    assert 'id="id_lora.use_dora" checked' in shown and 'id="id_system.baseline" checked' not in shown
+
+
+def test_errors_are_counted_in_a_banner_with_links_that_has_the_focus(browser: Client) -> None:
+    wrong = {"lora.r": "0", "training.learning_rate": "-1"}
+    page = browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | wrong).content.decode()
+    banner = page.partition('id="problems"')[2].partition("</div>")[0]
+    assert "2 settings need fixing. The run was not started." in banner and "autofocus" in banner
+    assert '<a href="#id_lora.r">LoRA rank (r)</a>: Must be greater than or equal to 1' in banner
+    assert "lora.r: " not in page
+
+
+def test_yaml_says_how_many_values_it_filled_in_and_an_error_has_the_focus(browser: Client) -> None:
+    filled = browser.post("/train/", {"do": "read", "yaml": "lora: {r: 4, lora_alpha: 8}\ntraining: {seed: 3}"})
+    assert "Filled in 3 values from the YAML." in filled.content.decode()
+    wrong = browser.post("/train/", {"do": "read", "yaml": "lora: {r: 0}"}).content.decode()
+    assert 'spellcheck="false" autofocus aria-invalid="true"' in wrong and "Filled in" not in wrong
+
+
+def test_names_are_separated_by_commas(browser: Client) -> None:
+    form = RunForm({"lora.target_modules": "query, value"}, config={}, datasets=[], models=[])
+    assert form.configuration() == {"lora": {"target_modules": ["query", "value"]}}
+
+
+def test_presets_say_what_they_change_and_how_long_it_takes(browser: Client) -> None:
+    page = browser.get("/train/?dataset=tweets@1").content.decode()
+    quick = page.partition('id="preset-quick"')[2].partition("</li>")[0]
+    assert "rows at most" in quick and "rank 8" in quick and " steps" in quick
+    assert "all rows" in page.partition('id="preset-best"')[2].partition("</li>")[0]

@@ -74,7 +74,7 @@ def test_another_dataset_changes_what_the_preset_had_set_but_not_what_was_change
     values = values_of(page)
     assert float(values["training.learning_rate"]) == LEARNING_RATES["token_classification"]
     assert values["lora.r"] == "5" and values["data.dataset_name"] == "entities@1"
-    assert "lora.r</code>" not in page.content.decode()
+    assert "<code>lora.r</code>" not in page.content.decode()
     back = values_of(browser.post("/train/", values | {"do": "dataset", "data.dataset_name": "tweets@1"}))
     assert {**back, "token": ""} == {**entered, "token": ""}
 
