@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable
 
 from engine.intervals import wilson_interval
 
-from .models import Experiment
+from .models import Experiment, ModelVersion
 
 # The settings of the section `data` that decide which rows are held out, and what is read of them.
 SETTINGS = (
@@ -18,8 +18,8 @@ SETTINGS = (
 )
 
 
-def evaluation_set(experiment: Experiment) -> Hashable:
-    """Return what identifies the rows that a run was evaluated on, among runs of this installation."""
+def evaluation_set(experiment: Experiment | ModelVersion) -> Hashable:
+    """Return what identifies the rows that a run, or a version made from one, was evaluated on, among runs of this installation."""
     data = experiment.config.get("data", {})
     seed = (
         experiment.config.get("training", {}).get("seed") if data.get("eval_samples") else None
@@ -28,12 +28,12 @@ def evaluation_set(experiment: Experiment) -> Hashable:
     return (experiment.task_type, experiment.dataset_hash or experiment.dataset_name, seed, *settings)
 
 
-def share_evaluation_rows(experiments: Iterable[Experiment]) -> bool:
+def share_evaluation_rows(experiments: Iterable[Experiment | ModelVersion]) -> bool:
     """Return whether all of these runs were evaluated on the same rows."""
     return len({evaluation_set(experiment) for experiment in experiments}) <= 1
 
 
-def margin_of(experiment: Experiment, metric: str) -> float | None:
+def margin_of(experiment: Experiment | ModelVersion, metric: str) -> float | None:
     """Return half of the width of a score's 95 % interval; None where the run does not tell it."""
     evaluation = experiment.metrics.get("eval", {})
     interval = evaluation.get("intervals", {}).get(metric)

@@ -1,6 +1,7 @@
 """Pages of registered models: find one, see its results and card, register and change one."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -19,13 +20,14 @@ from datasets_app.selectors import version_for as data_version_for
 from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
 from web.errors import LorasiteError
+from web.requests import parse_whole_number
 
-from ..models import ModelExport, ModelVersion
+from ..models import Experiment, ModelExport, ModelVersion
 from ..results import label_rows, plain_peft_code, read_facts
 from ..selectors import free_name, get_experiment
 from ..task_types import METRIC_TITLES, TASK_TYPES, key_figures
 from ..verdicts import verdict
-from . import card, exports, files, selectors, services
+from . import card, exports, files, rivals, selectors, services
 from .columns import COLUMNS, NEWEST_FIRST
 
 PER_PAGE = 50
@@ -77,6 +79,8 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "limits": limits,
         "card": card.render_card(version.card),
         "code": plain_peft_code(model.name, version.labels, version.config, read_facts(version.folder)),
+        "moved": request.GET.get("moved", "")[:40],
+        "moved_from": str(parse_whole_number(request.GET.get("from", "")) or ""),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
     }
     return render(request, "experiments/model.html", context | export_context(request.user, version))
@@ -87,13 +91,23 @@ def register(request: SignedInRequest) -> HttpResponse:
     """The form that turns a finished experiment into the next version of a model."""
     data = request.POST or request.GET
     experiment = get_experiment(request.user, data.get("experiment", ""), manage=True)
+    models = rivals.own_models(request.user, experiment)
+    target = data.get("target", rivals.likely_target(models, experiment) if request.method == "GET" else "")
     values = {
-        "name": data.get("name", ""),
+        "name": target or data.get("name", ""),
         "summary": data.get("summary", ""),
         "note": data.get("note", ""),
         "checkpoint": data.get("checkpoint") or "best",
     }
-    context: dict[str, Any] = {"experiment": experiment, "checkpoints": files.checkpoints(experiment), "values": values}
+    chosen = next((model for model in models if model.name == target), None)
+    context: dict[str, Any] = {
+        "experiment": experiment,
+        "checkpoints": files.checkpoints(experiment),
+        "values": values,
+        "models": models,
+        "target": target,
+        "rival": rivals.find_rival(chosen, experiment) if chosen else None,
+    }
     if request.method == "POST":
         try:
             version = services.register(user=request.user, experiment=experiment, **values)
@@ -101,13 +115,17 @@ def register(request: SignedInRequest) -> HttpResponse:
             return render(request, "experiments/register.html", context | {"error": error}, status=error.status)
         messages.success(request, _("%(version)s is registered.") % {"version": version})
         return redirect("experiments:model", version.model.name)
-    if not values["name"]:
-        values["name"] = experiment.name
-        try:
-            services.target_model(request.user, experiment.name)
-        except LorasiteError:  # taken by somebody else, or reserved
-            values["name"] = free_name(f"{experiment.name}-model")
+    values["name"] = data.get("name") or suggest_name(request.user, experiment)
     return render(request, "experiments/register.html", context)
+
+
+def suggest_name(user: User, experiment: Experiment) -> str:
+    """Return the name of a run if a model may have it, or else a free one that is like it."""
+    try:
+        is_taken = services.target_model(user, experiment.name) is not None
+    except LorasiteError:  # taken by somebody else, or reserved
+        is_taken = True
+    return free_name(f"{experiment.name}-model") if is_taken else experiment.name
 
 
 @login_required
@@ -200,11 +218,18 @@ def describe(request: SignedInRequest, name: str) -> HttpResponse:
 def alias(request: SignedInRequest, name: str) -> HttpResponse:
     """Point an alias at this version, or with `remove` remove it."""
     version = selectors.version_for(request.user, name, manage=True)
+    page = f"{version.model.get_absolute_url()}?version={version.number}"
     if removed := request.POST.get("remove"):
         services.remove_alias(user=request.user, model=version.model, name=removed)
-    else:
-        services.set_alias(user=request.user, version=version, name=request.POST.get("alias", "").strip())
-    return redirect(f"{version.model.get_absolute_url()}?version={version.number}")
+        messages.success(request, _("The alias %(name)s is removed.") % {"name": removed})
+        return redirect(f"{page}#versions-title")
+    alias_name = request.POST.get("alias", "").strip()
+    before = version.model.aliases.filter(name=alias_name).select_related("version").first()
+    services.set_alias(user=request.user, version=version, name=alias_name)
+    facts = {"name": alias_name, "number": version.number}
+    messages.success(request, _("@%(name)s is version %(number)s now.") % facts)
+    undo = urlencode({"moved": alias_name, "from": before.version.number if before else ""})
+    return redirect(f"{page}&{undo}#versions-title")
 
 
 @login_required

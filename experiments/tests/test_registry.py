@@ -365,3 +365,42 @@ def test_models_are_shared_and_read_page_by_page_like_everything_else(
         api(stranger).post("/api/sharing/model/mood", {"to": "stranger", "access": "view"}, format="json").status_code
         == 404
     )
+
+
+@pytest.fixture
+def browser(client, member):
+    client.force_login(member)
+    return client
+
+
+def test_register_form_offers_the_model_with_these_labels_beside_its_champion(browser, registered, learnt, member):
+    services.set_alias(user=member, version=registered, name="champion")
+    page = browser.get("/models/register/?experiment=small").content.decode()
+    assert '<option value="mood" selected>' in page and 'name="name"' not in page
+    assert "mood@1 <code>@champion</code>" in page and "at least as well as mood@1 on the same rows" in page
+    ModelVersion.objects.update(score=0.999)
+    assert (
+        "mood@1 scores better on the same rows." in browser.get("/models/register/?experiment=small").content.decode()
+    )
+    ModelVersion.objects.update(dataset_hash="other")
+    assert "on different rows" in browser.get("/models/register/?experiment=small").content.decode()
+    browser.post("/models/register/", {"experiment": "small", "target": "mood"})
+    assert registered.model.versions.count() == 2
+
+
+def test_register_form_offers_a_new_model_under_a_free_name(browser, registered, learnt):
+    page = browser.get("/models/register/?experiment=small&target=").content.decode()
+    assert 'name="name" required value="small"' in page and "the version in use" not in page
+    browser.post("/models/register/", {"experiment": "small", "target": "", "name": "other"})
+    assert RegisteredModel.objects.filter(name="other").exists()
+
+
+def test_moved_alias_is_said_and_undone_on_the_same_place(browser, registered, learnt, member):
+    services.set_alias(user=member, version=registered, name="champion")
+    services.register(user=member, experiment=learnt, name="mood")
+    answer = browser.post("/models/mood@2/alias/", {"alias": "champion"})
+    assert answer.url.endswith("#versions-title")
+    page = browser.get(answer.url).content.decode()
+    assert "@champion is version 2 now." in page and 'action="/models/mood@1/alias/"' in page
+    assert "Undo: set @champion to version 1 again" in page
+    assert browser.get("/models/mood/?moved=x&from=../../1").status_code == 200
