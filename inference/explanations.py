@@ -120,6 +120,21 @@ def format_words(words: list[Word]) -> list[dict[str, Any]]:
     return measured
 
 
+def rank_labels(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the labels of an answer, the likeliest first, with percentages; of several labels the chosen ones first."""
+    chosen, thresholds = answer.get("labels", []), answer.get("thresholds", {})
+    rows = [
+        {
+            "label": label,
+            "percent": 100 * probability,
+            "threshold": 100 * thresholds.get(label, 0),
+            "chosen": label in chosen,
+        }
+        for label, probability in answer["probabilities"].items()
+    ]
+    return sorted(rows, key=lambda row: (not row["chosen"], -row["percent"]))
+
+
 def answer_with_explanations(
     *, user: User, text: str, text_pair: str | None, model: str | None, method: Method
 ) -> dict[str, Any]:
@@ -136,13 +151,8 @@ def answer_with_explanations(
     }
     if "label_name" in answer and answer["confident"] is None:
         shown["rival"] = rival(answer["probabilities"])
-    if "thresholds" in answer:
-        shown["rows"] = [
-            {"name": name, "probability": probability, "threshold": threshold, "chosen": name in answer["labels"]}
-            for (name, probability), threshold in zip(
-                answer["probabilities"].items(), answer["thresholds"].values(), strict=True
-            )
-        ]
+    if "probabilities" in answer:
+        shown["ranked"] = rank_labels(answer)
     if "entities" in answer:
         shown["pieces"] = mark_entities(text, answer["entities"])
     if answer["task"] in EXPLAINED_TASKS:

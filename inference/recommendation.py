@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from django.core.cache import caches
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -19,7 +20,7 @@ from engine.data.rows import load_rows
 from engine.errors import EngineError
 from engine.intervals import wilson_interval
 from engine.serve.answers import Answer, LabelsPrediction, Prediction, ScorePrediction
-from experiments.models import Measurement, ModelVersion
+from experiments.models import Measurement, ModelVersion, RegisteredModel
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
 from web.errors import InvalidError, LorasiteError, NotFoundError
@@ -81,7 +82,7 @@ class Measured:
     @property
     def rank(self) -> tuple[float, float, str]:
         """Return what sorts the best model first; by name where they are equal, so that the order stays the same."""
-        return -(self.accuracy or 0.0), inf if self.mae is None else self.mae, self.version.model.name
+        return -(self.accuracy or 0.0), inf if self.mae is None else self.mae, str(self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,23 @@ def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float
     """
     deadline = time.monotonic() + seconds
     models = fitting(user, list(data.labels), data.task_type)
-    newest = [model.latest for model in models.select_related("latest__model", "latest__dataset_version")[:MOST_MODELS]]
-    matching = [version for version in newest if version and reads_pairs(Model.of(version)) == data.has_pairs]
+    matching = [
+        v for v in versions_to_measure(list(models[:MOST_MODELS])) if reads_pairs(Model.of(v)) == data.has_pairs
+    ]
     rows = held_out(data, sample) if matching else Sample([], None, [])
     measured = [measure(version, data, rows, sample, deadline) for version in matching]
     measured.sort(key=lambda each: each.rank)
     record("model.recommend", user=user, obj=data, models=len(measured), rows=sample)
     more = max(0, models.count() - MOST_MODELS)
     return Recommendation(data, measured, more, starting_point(user, data))
+
+
+def versions_to_measure(models: list[RegisteredModel]) -> list[ModelVersion]:
+    """Return the newest version of each model, and those that an alias names, in the order of the models."""
+    places = {model.pk: place for place, model in enumerate(models)}
+    names = Q(pk__in=[model.latest_id for model in models]) | Q(aliases__model__in=models)
+    versions = ModelVersion.objects.filter(names).select_related("model", "dataset_version__dataset")
+    return sorted(versions.prefetch_related("aliases").distinct(), key=lambda version: places[version.model_id])
 
 
 def held_out(data: Version, most: int) -> Sample:

@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Prefetch, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import visible
 from experiments.models import Experiment, ModelVersion, RegisteredModel
+from experiments.registry.rivals import PREFERRED
 from experiments.registry.selectors import version_of
 from web.errors import ConflictError, LorasiteError, NotFoundError
 
 OFFERED = 100  # models in a list to choose from; others can be typed by name
 Offers = list[tuple[str, float | None]]  # name and score
+MOST_VERSIONS = 10  # of a model in the list; others can be typed as name@version
 BEST_FIRST = (F("accuracy").desc(nulls_last=True), F("score").desc(nulls_last=True), "name")
 
 
@@ -30,6 +32,16 @@ class Model:
     def of(cls, source: Experiment | ModelVersion) -> "Model":
         folder = source.final_model if isinstance(source, Experiment) else source.folder
         return cls(str(source), folder, source.accuracy, source)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionOffer:
+    """A version of a registered model to choose, by alias ("tweets@champion") or by number ("tweets@2")."""
+
+    name: str
+    number: int
+    score: float | None
+    by_alias: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +92,36 @@ class Models:
         experiments = with_model(self.experiments).values_list("name", "score")[:OFFERED]
         return list(registered), list(experiments)
 
+    def offered_versions(self) -> dict[str, list[VersionOffer]]:
+        """Return the registered models, newest first, each with its aliases and then its newest versions."""
+        versions = ModelVersion.objects.only("model_id", "number", "score").prefetch_related("aliases")
+        models = self.registered.order_by("-updated_at").prefetch_related(Prefetch("versions", versions))
+        offers = {}
+        for model in models[:OFFERED]:
+            all_versions = model.versions.all()
+            aliased = [
+                VersionOffer(f"{model.name}@{alias.name}", version.number, version.score, by_alias=True)
+                for version in all_versions
+                for alias in version.aliases.all()
+            ]
+            numbered = [
+                VersionOffer(f"{model.name}@{version.number}", version.number, version.score, by_alias=False)
+                for version in all_versions[:MOST_VERSIONS]
+            ]
+            offers[model.name] = sorted(aliased, key=lambda offer: offer.name) + numbered
+        return offers
+
     def names(self) -> list[str]:
         registered, experiments = self.offered()
         return sorted({name for name, _score in [*registered, *experiments]})
+
+
+def preferred_offer(offers: list[VersionOffer]) -> str:
+    """Return the name of the champion among the versions of a model, or else of the newest one."""
+    names = [offer.name for offer in offers]
+    preferred = [name for alias in PREFERRED for name in names if name.endswith(f"@{alias}")]
+    newest = next(offer.name for offer in offers if not offer.by_alias)
+    return preferred[0] if preferred else newest
 
 
 def models_for(user: User) -> Models:

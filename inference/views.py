@@ -18,7 +18,7 @@ from web.throttles import throttle_posts
 from . import recommendation, services
 from .copy_as import copies
 from .explanations import answer_with_explanations
-from .selectors import Models, models_for
+from .selectors import Models, models_for, preferred_offer
 
 FIELDS = ("model", "second", "text", "text_pair", "method")
 METHOD_NAMES: dict[Method, str | Promise] = {
@@ -36,17 +36,22 @@ def page(request: SignedInRequest) -> HttpResponse:
     method: Method = "integrated_gradients" if values["method"] == "integrated_gradients" else "leave_one_out"
     values["method"] = method
     models = models_for(request.user)
-    registered, experiments = models.offered()
-    registered_names = {name for name, _score in registered}
+    versions = models.offered_versions()
+    _registered, experiments = models.offered()
+    experiments = [(name, score) for name, score in experiments if name not in versions]
+    for field in ("model", "second"):  # the name of a model means its champion
+        if values[field] in versions:
+            values[field] = preferred_offer(versions[values[field]])
     # A browser chooses the first one if none is.
-    first = values["model"] or next((name for name, _score in [*registered, *experiments]), "")
-    names = [first, values["second"]] if values["second"] else [first]
+    usual = [*map(preferred_offer, versions.values()), *(name for name, _score in experiments)]
+    values["model"] = values["model"] or next(iter(usual), "")
+    names = [values["model"], values["second"]] if values["second"] else [values["model"]]
     second_texts = {name: values["text_pair"] or None for name in names if reads_pairs(models, name)}
     context: dict[str, Any] = {
-        "registered": registered,
-        "registered_names": registered_names,
+        "versions": versions,
         "experiments": experiments,
-        "names": registered_names | {name for name, _score in experiments},
+        "names": {offer.name for offers in versions.values() for offer in offers}
+        | {name for name, _score in experiments},
         "values": values,
         "methods": METHOD_NAMES.items(),
         "reads_pairs": bool(second_texts),

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from experiments.models import Alias, ModelVersion
+from inference.tests.conftest import register_adapter
+
 pytestmark = pytest.mark.django_db
 
 PAIR = {"text": "Is the room clean?", "text_pair": "It was spotless."}
@@ -62,9 +65,9 @@ def test_labels_stand_with_their_probabilities_and_thresholds(models, browser):
     page = browser.post("/predict/", {"text": "a fine day", "model": "multi"})
     (answer,) = page.context["answers"]
     text = text_of(page)
-    assert "0.300" in text and "0.900" in text and "Threshold" in text
+    assert "30.0%" in text and "90.0%" in text and "Threshold" in text
     for label in answer["labels"]:
-        assert f"{label} {answer['probabilities'][label]:.2f}" in text
+        assert f"{label} {100 * answer['probabilities'][label]:.1f}%" in text
     assert [each.label for each in answer["explanations"]] == sorted(
         answer["labels"], key=lambda name: -answer["probabilities"][name]
     )
@@ -110,3 +113,33 @@ def test_answer_stays_where_it_cannot_be_explained(models, browser, monkeypatch)
     monkeypatch.setattr("engine.serve.tokenizer.ServedTokenizer.find_tokens", fail)
     text = text_of(browser.post("/predict/", {"text": "a day", "model": "single", "method": "integrated_gradients"}))
     assert "predicted by single" in text and "choose leave_one_out" in text
+
+
+def test_labels_are_ranked_in_percent_and_those_after_the_fifth_are_folded(member, browser, fresh_predictor):
+    labels = [f"label-{i}" for i in range(8)]
+    register_adapter(member, "eight", labels)
+    page = browser.post("/predict/", {"text": "a fine day", "model": "eight"})
+    (answer,) = page.context["answers"]
+    percents = [row["percent"] for row in answer["ranked"]]
+    assert percents == sorted(percents, reverse=True) and answer["ranked"][0]["label"] == answer["label_name"]
+    shown, folded = page.content.decode().split("Show all 8 labels")
+    assert f"{percents[4]:.1f}%</span>" in shown and shown.count("<meter") == 5 and folded.count("<meter") == 3
+
+
+def test_answer_has_the_focus(models, browser):
+    assert "autofocus" in browser.post("/predict/", {"text": "a day", "model": "single"}).content.decode()
+    assert "autofocus" not in browser.get("/predict/?model=single").content.decode()
+
+
+def test_name_of_a_model_means_its_champion_on_the_page(models, browser):
+    first = models["single"]
+    Alias.objects.create(model=first.model, name="champion", version=first)
+    second = ModelVersion.objects.create(
+        model=first.model, number=2, author=first.author, labels=first.labels, base_model="b", config=first.config
+    )
+    first.model.latest = second
+    first.model.save()
+    page = browser.get("/predict/?model=single").content.decode()
+    assert '<option value="single@champion" selected>' in page and '<option value="single@2">' in page
+    answer = browser.post("/predict/", {"text": "a day", "model": "single"}).context["answers"][0]
+    assert answer["model"] == "single@1"

@@ -56,6 +56,17 @@ def test_models_are_ranked_by_what_they_get_right_on_rows_that_they_never_saw(go
 
 
 @pytest.mark.slow
+def test_version_with_an_alias_is_measured_beside_the_newest_one(good, learnt, member, client):
+    services.set_alias(user=member, version=good, name="champion")
+    newest = services.register(user=member, experiment=learnt, name="good")
+    measured = {each.version for each in recommend(user=member, data=learnt.version).models}
+    assert measured == {good, newest}
+    client.force_login(member)
+    page = client.get(f"/models/recommend/?dataset={learnt.version}").content.decode()
+    assert "good@1</a></h3> <code>@champion</code>" in page
+
+
+@pytest.mark.slow
 def test_measured_accuracy_is_that_of_the_model_on_just_these_rows(good, learnt, member, api):
     rows = held_out(learnt.version, 200)
     texts = rows.texts
