@@ -1,9 +1,10 @@
 from django.urls import path
 
-from . import change_views, review_views, upload_views, views
+from . import bulk_views, change_views, review_views, upload_views, views
 
 app_name = "datasets"
 urlpatterns = [
+    path("bulk/datasets/", bulk_views.bulk, name="bulk"),
     path("datasets/", views.dataset_list, name="list"),
     path("datasets/new/", upload_views.new, name="new"),
     path("datasets/new/hub/", upload_views.from_hub, name="hub"),

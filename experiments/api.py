@@ -14,9 +14,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.http import signed_in_user
+from accounts.models import User
+from lists.bulk import Outcome, attempt_each
 from lists.serializers import AnnotateSerializer, annotate, read_changes
 from web.access import require_admin
-from web.errors import LorasiteError
 from web.name_fields import NameSerializerField
 
 from . import services
@@ -118,12 +119,18 @@ class DeleteExperiments(APIView):
         serializer = NamesSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         user = signed_in_user(request)
-        outcomes = []
-        for name in serializer.validated_data["names"]:
-            outcome = {"experiment": name, "code": "", "detail": ""}
-            try:
-                services.delete(user=user, experiment=get_experiment(user, name, manage=True))
-            except LorasiteError as error:
-                outcome |= {"code": error.code, "detail": str(error.message)}
-            outcomes.append(outcome)
-        return Response(outcomes)
+        outcomes = attempt_each(user, Experiment.objects.all(), serializer.validated_data["names"], delete)
+        return Response([deletion_result(outcome) for outcome in outcomes])
+
+
+def delete(user: User, experiment: Experiment) -> None:
+    services.delete(user=user, experiment=experiment)
+
+
+def deletion_result(outcome: Outcome) -> dict[str, str]:
+    refusal = outcome.refusal
+    return {
+        "experiment": outcome.name,
+        "code": refusal.code if refusal else "",
+        "detail": str(refusal.message) if refusal else "",
+    }

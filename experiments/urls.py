@@ -1,6 +1,7 @@
 from django.urls import path
 
 from . import views
+from .registry import bulk_views
 from .registry import views as registry
 
 app_name = "experiments"
@@ -11,6 +12,7 @@ urlpatterns = [
     path("experiments/<str:name>/delete/", views.delete, name="delete"),
     path("experiments/<str:name>/all.zip", views.everything, name="everything"),
     path("experiments/<str:name>/files/<path:path>", views.file, name="file"),
+    path("bulk/models/", bulk_views.bulk, name="bulk-models"),
     path("models/", registry.index, name="models"),
     path("models/register/", registry.register, name="register"),
     path("models/<str:name>/", registry.detail, name="model"),

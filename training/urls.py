@@ -1,11 +1,12 @@
 from django.urls import path
 
-from . import run_views, views
+from . import bulk_views, run_views, views
 
 app_name = "training"
 urlpatterns = [
     path("train/", views.new, name="new"),
     path("train/base-models/", views.search_base_models, name="base_models"),
+    path("bulk/runs/", bulk_views.bulk, name="bulk"),
     path("runs/again/", views.again, name="again"),
     path("runs/<uuid:task_id>/", run_views.run, name="run"),
     path("runs/<uuid:task_id>/curves.csv", run_views.curves_csv, name="curves"),

@@ -63,6 +63,12 @@ GET    sharing/<str:kind>/<str:name>/              302 405 405 405 405 405
 POST   sharing/<str:kind>/<str:name>/              302 404 404 403 302 302
 GET    tags/<str:kind>/<str:name>/                 302 405 405 405 405 405
 POST   tags/<str:kind>/<str:name>/                 302 404 404 403 302 302
+GET    bulk/datasets/                              302 405 405 405 405 405
+POST   bulk/datasets/                              302 302 302 302 302 302
+GET    bulk/runs/                                  302 405 405 405 405 405
+POST   bulk/runs/                                  302 302 302 302 302 302
+GET    bulk/models/                                302 405 405 405 405 405
+POST   bulk/models/                                302 302 302 302 302 302
 GET    notes/<str:kind>/<str:name>/                302 405 405 405 405 405
 POST   notes/<str:kind>/<str:name>/                302 404 404 403 302 302
 GET    account/second-factor/                      302 200 200 200 200 200

@@ -1,0 +1,143 @@
+"""Do something with all objects that are ticked in a list: tag, cancel, delete them, or take them away as CSV."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from accounts.http import SignedInRequest
+from accounts.models import User
+from accounts.permissions import get_visible, visible
+from web.csv_lines import BOM, csv_line
+from web.errors import LorasiteError
+
+from . import services
+
+MOST = 100  # objects at once
+MOST_REFUSALS = 10  # that are told one by one
+
+Perform = Callable[[User, Any], object]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one object; `refusal` says why nothing did."""
+
+    name: str
+    refusal: LorasiteError | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    perform: Perform
+    done: Any  # "%(done)s deleted."
+    partly: Any  # "%(done)s deleted, %(refused)s not:"
+    question: Any = ""  # asked before, above the names of the objects
+
+
+@dataclass(frozen=True)
+class BulkList:
+    """What can be done with the objects of a list."""
+
+    objects: Callable[[], QuerySet[Any]]
+    list_page: str  # names the page
+    address: str  # names the view that calls `respond`
+    actions: Mapping[str, Action]
+    cells: Mapping[str, Callable[[Any], object]]  # of a line of the CSV file, by the head of their column
+
+
+def delete_action(perform: Perform) -> Action:
+    question = gettext_lazy("Delete these for good? This can't be undone.")
+    return Action(
+        perform, gettext_lazy("%(done)s deleted."), gettext_lazy("%(done)s deleted, %(refused)s not:"), question
+    )
+
+
+def tag_action(name: str) -> Action:
+    def perform(user: User, obj: Any) -> None:
+        services.add_tag(user=user, obj=obj, name=name)
+
+    return Action(perform, gettext_lazy("%(done)s tagged."), gettext_lazy("%(done)s tagged, %(refused)s not:"))
+
+
+def attempt_each(user: User, objects: QuerySet[Any], names: Iterable[str], perform: Perform) -> list[Outcome]:
+    """Do something with each object of these names that the person may manage; one that is refused stops no other."""
+    outcomes = []
+    for name in names:
+        try:
+            perform(user, get_visible(user, objects, manage=True, name=name))
+        except LorasiteError as refusal:
+            outcomes.append(Outcome(name, refusal))
+        else:
+            outcomes.append(Outcome(name))
+    return outcomes
+
+
+def respond(request: SignedInRequest, bulk: BulkList) -> HttpResponse:
+    """Do what the form below a list asks for: `action` with each `name`, and say what was refused."""
+    names = ticked_names(request)
+    if not 1 <= len(names) <= MOST:
+        messages.error(request, _("Select 1 to %(most)s rows first. Nothing was changed.") % {"most": MOST})
+        return back_to_list(request, bulk)
+    chosen = request.POST.get("action", "")
+    if chosen == "export":
+        return csv_file(request.user, bulk, names)
+    action = tag_action(request.POST.get("tag", "")) if chosen == "tag" else bulk.actions.get(chosen)
+    if action is None:
+        messages.error(request, _("Choose what to do with the selected rows. Nothing was changed."))
+        return back_to_list(request, bulk)
+    if action.question and not request.POST.get("confirmed"):
+        context = {"names": names, "action": chosen, "question": action.question, "bulk": reverse(bulk.address)}
+        back = back_to_list(request, bulk).url
+        return render(request, "parts/bulk_question.html", context | {"back": back})
+    outcomes = attempt_each(request.user, bulk.objects(), names, action.perform)
+    report(request, action, outcomes)
+    return back_to_list(request, bulk)
+
+
+def ticked_names(request: SignedInRequest) -> list[str]:
+    """Return the names of the ticked objects, each once, in their order."""
+    return list(dict.fromkeys(request.POST.getlist("name")))
+
+
+def back_to_list(request: SignedInRequest, bulk: BulkList) -> Any:
+    """Redirect to the list as it was searched and sorted."""
+    query = request.POST.get("query", "")
+    return redirect(reverse(bulk.list_page) + (f"?{query}" if query else ""))
+
+
+def report(request: SignedInRequest, action: Action, outcomes: list[Outcome]) -> None:
+    """Say how many objects it was done with, and of each other one why not."""
+    refused = [outcome for outcome in outcomes if outcome.refusal]
+    facts = {"done": len(outcomes) - len(refused), "refused": len(refused)}
+    if not refused:
+        messages.success(request, action.done % facts)
+        return
+    messages.warning(request, action.partly % facts)
+    for outcome in refused[:MOST_REFUSALS]:
+        reason = outcome.refusal.message if outcome.refusal else ""
+        messages.error(request, _("%(name)s: %(reason)s") % {"name": outcome.name, "reason": reason})
+    if len(refused) > MOST_REFUSALS:
+        messages.error(request, _("and %(more)s more") % {"more": len(refused) - MOST_REFUSALS})
+
+
+def csv_file(user: User, bulk: BulkList, names: list[str]) -> HttpResponse:
+    """Return the ticked objects that the person may see as a CSV file, a line each."""
+    lines = [csv_line(bulk.cells)]
+    for obj in visible(user, bulk.objects()).filter(name__in=names):
+        lines.append(csv_line(read(obj) for read in bulk.cells.values()))
+    filename = reverse(bulk.list_page).strip("/").replace("experiments", "runs") + ".csv"
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
+    return HttpResponse(BOM + "".join(lines), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+def tag_names(obj: Any) -> str:
+    """Return the tags of an object in one cell."""
+    return ", ".join(tag.name for tag in obj.tags.all())

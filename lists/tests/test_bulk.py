@@ -1,0 +1,116 @@
+"""Bulk actions: each object by its own permission, and a reason for each that is refused."""
+
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from accounts.permissions import grant_access
+from audit.models import Entry
+from datasets_app.models import Dataset
+from experiments.models import Experiment, RegisteredModel
+from lists.bulk import MOST
+from testing.belongings import belongings
+from testing.experiments import row
+from training.models import Status, Task
+from web.csv_lines import csv_line
+
+BULK: dict[str, Any] = {"/bulk/datasets/": Dataset, "/bulk/runs/": Experiment, "/bulk/models/": RegisteredModel}
+
+
+def said(page: Any) -> list[str]:
+    return [str(message) for message in page.context["messages"]]
+
+
+@pytest.mark.parametrize("address", BULK)
+def test_deletion_asks_first_and_then_says_what_was_refused_and_why(browser, member, stranger, address):
+    for name in ("one", "two"):
+        belongings(member, name)
+    grant_access(belongings(stranger, "seen").model, to=member)
+    Experiment.objects.filter(owner=member).exclude(name="one").update(version=None)
+    Dataset.objects.get(name="one").versions.update(hash="f" * 64)
+    names = ["two", "seen", "nothing"]
+    asked = browser.post(address, {"name": names, "action": "delete", "query": "sort=name"})
+    assert "Delete these for good?" in asked.content.decode() and BULK[address].objects.count() == 3
+    done = browser.post(address, {"name": names, "action": "delete", "confirmed": "yes"}, follow=True)
+    assert said(done)[0] == "1 deleted, 2 not:" and len(said(done)) == 3
+    assert set(BULK[address].objects.values_list("name", flat=True)) == {"one", "seen"}
+
+
+def test_dataset_that_a_run_uses_is_kept_and_the_reason_names_the_run(browser, member):
+    belongings(member, "used")
+    page = browser.post("/bulk/datasets/", {"name": "used", "action": "delete", "confirmed": "yes"}, follow=True)
+    assert said(page) == [
+        "0 deleted, 1 not:",
+        "used: This dataset is used by used. Nothing was deleted: a run needs its dataset to be reproducible.",
+    ]
+
+
+@pytest.mark.parametrize("address", BULK)
+def test_tag_is_added_to_each_and_the_list_stays_as_it_was(browser, member, address):
+    for name in ("one", "two"):
+        belongings(member, name)
+    answer = browser.post(address, {"name": ["one", "two"], "action": "tag", "tag": "prod", "query": "q=o&sort=name"})
+    assert answer.url.endswith("?q=o&sort=name")
+    assert all(obj.tags.get().name == "prod" for obj in BULK[address].objects.all())
+    assert Entry.objects.filter(action="tag.add").count() == 2
+    refused = browser.post(address, {"name": ["one"], "action": "tag", "tag": "a b"}, follow=True)
+    assert said(refused)[-2] == "0 tagged, 1 not:" and "cannot contain spaces" in said(refused)[-1]
+
+
+def test_running_runs_are_cancelled_and_ended_ones_refused(browser, member):
+    for name in ("waits", "ended"):
+        belongings(member, name)
+    Task.objects.filter(experiment__name="waits").update(status=Status.PENDING)
+    page = browser.post("/bulk/runs/", {"name": ["waits", "ended"], "action": "cancel"}, follow=True)
+    assert said(page)[0] == "1 cancelled, 1 not:" and said(page)[1].startswith("ended: ")
+    assert Task.objects.get(experiment__name="waits").status == Status.CANCELLED
+
+
+def test_runs_are_compared_by_a_lean_address(browser, member):
+    for name in ("a", "b"):
+        row(member, name, accuracy=0.5)
+    assert browser.post("/bulk/runs/", {"name": ["a", "b"], "action": "compare", "tag": ""}).url == (
+        "/experiments/compare?name=a&name=b"
+    )
+    too_few = browser.post("/bulk/runs/", {"name": ["a"], "action": "compare"}, follow=True)
+    assert said(too_few) == ["Select 2 to 6 runs to compare them."]
+
+
+@pytest.mark.parametrize("address", BULK)
+def test_selected_rows_are_exported_but_no_others(browser, member, stranger, address):
+    for name in ("one", "two"):
+        belongings(member, name)
+    belongings(stranger, "hidden")
+    answer = browser.post(address, {"name": ["one", "hidden"], "action": "export"})
+    assert answer["Content-Disposition"].endswith('.csv"')
+    rows = list(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"))))
+    assert [line[0] for line in rows[1:]] == ["one"] and "tags" in rows[0] and len(rows[0]) == len(rows[1])
+
+
+def test_cells_are_no_formulas_and_numbers_stay_numbers():
+    assert csv_line(["=1+1", -1.5, None, '=a,"b"']) == '\'=1+1,-1.5,,"\'=a,""b"""\r\n'
+
+
+@pytest.mark.parametrize("address", BULK)
+@pytest.mark.parametrize(
+    "form", [{"action": "delete"}, {"action": "explode", "name": "one"}, {"name": [f"n{i}" for i in range(MOST + 1)]}]
+)
+def test_nothing_selected_too_much_or_an_unknown_action_changes_nothing(browser, member, address, form):
+    belongings(member, "one")
+    answer = browser.post(address, form, follow=True)
+    assert "Nothing was changed" in said(answer)[0] and BULK[address].objects.count() == 1
+
+
+@pytest.mark.parametrize("address", BULK)
+def test_readers_can_export_and_nothing_else(client, viewer, member, address):
+    thing = belongings(member, "one")
+    for obj in (thing.dataset, thing.experiment, thing.model):
+        grant_access(obj, to=viewer)
+    client.force_login(viewer)
+    assert "one" in client.post(address, {"name": "one", "action": "export"}).content.decode()
+    for action in ("tag", "delete"):
+        page = client.post(address, {"name": "one", "action": action, "tag": "x", "confirmed": "yes"}, follow=True)
+        assert ", 1 not:" in said(page)[0]
+    assert BULK[address].objects.count() == 1 and not BULK[address].objects.get().tags.exists()
