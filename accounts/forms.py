@@ -52,7 +52,7 @@ class TokenForm(ServiceErrorsMixin):
 
 
 class InviteForm(ServiceErrorsMixin):
-    note = forms.CharField(label=_("For whom"), max_length=120, required=False)
+    note = forms.CharField(label=_("Name or note"), max_length=120, required=False)
     role = forms.ChoiceField(label=_("Role"), choices=Role.choices, initial=Role.MEMBER)
 
 

@@ -15,7 +15,7 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
-from django_htmx.http import HTMX_STOP_POLLING
+from django_htmx.http import HTMX_STOP_POLLING, HttpResponseClientRedirect
 
 from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
@@ -202,6 +202,8 @@ def task(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     }
     if not request.htmx:
         return render(request, "datasets_app/task.html", context)
+    if context["leads_to"]:
+        return HttpResponseClientRedirect(context["leads_to"])  # who waits on this page is taken to the result
     status = HTMX_STOP_POLLING if data_task.finished else 200
     return render(request, "datasets_app/task.html#progress", context, status=status)
 

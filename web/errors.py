@@ -38,7 +38,7 @@ class InvalidError(LorasiteError):
 class NotFoundError(LorasiteError):
     code = "not_found"
     status = 404
-    message = _("This does not exist, or it is not shared with you.")
+    message = _("Not found, or you don't have access.")
 
 
 class NotAllowedError(LorasiteError):

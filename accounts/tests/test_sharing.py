@@ -131,7 +131,7 @@ def test_shares_go_with_the_object(owned: Belongings, member: User, stranger: Us
 def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, stranger: User) -> None:
     client.force_login(member)
     page = client.get("/datasets/mine/").content.decode()
-    assert "Who can see this" in page and ">stranger</option>" in page
+    assert "Share or transfer" in page and ">stranger</option>" in page
     shared = client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "view"}, follow=True)
     assert shared.redirect_chain[0][0] == "/datasets/mine/" and "Shared with this person" in shared.content.decode()
     client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "none"})

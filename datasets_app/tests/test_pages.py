@@ -7,7 +7,8 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from datasets_app import services
-from datasets_app.models import Dataset
+from datasets_app.models import Dataset, DataTask
+from work.models import Status
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_empty_list_says_what_to_do(browser):
 def test_file_goes_through_preview_to_a_stored_version(browser, good_csv, settings):
     address = send(browser, good_csv).url
     page = browser.get(address).content.decode()
-    assert "400 rows were read as csv" in page and "Store version 1" in page and 'value="my-moods"' in page
+    assert "400 rows were read as csv" in page and "Save dataset" in page and 'value="my-moods"' in page
     assert page.count("<tr>") == 21
     assert not Dataset.objects.exists()
     answer = browser.post(address, {**FORM, "name": "moods"})
@@ -171,7 +172,7 @@ def test_file_with_a_header_that_does_not_fit_leads_to_the_settings(browser):
     content = b"a,b,c,d,e\n" + b"".join(b"a text about %d,%s\n" % (i, b"xy"[i % 2 :][:1]) for i in range(9))
     address = send(browser, content).url
     page = browser.get(address).content.decode()
-    assert "The header has 5 names" in page and "a text about 1,y" in page and "Store version" not in page
+    assert "The header has 5 names" in page and "a text about 1,y" in page and "Save dataset" not in page
     answer = browser.post(address, {"name": "rows", "header": "no", "skip_lines": "1"})
     assert answer.url == "/datasets/rows/" and Dataset.objects.get().latest.rows == 9
 
@@ -289,3 +290,12 @@ def test_lines_that_could_not_be_read_are_downloaded_under_a_name_in_any_script(
     answer = browser.get("/datasets/%E5%AE%A2%E6%9C%8D/broken/")
     name = "%E5%AE%A2%E6%9C%8D-1-broken-lines.txt"
     assert answer.headers["Content-Disposition"] == f"attachment; filename*=utf-8''{name}"
+
+
+def test_who_waits_for_a_task_is_taken_to_its_result(browser, member, stored):
+    result = {"name": "moods", "version": 1}
+    task = DataTask.objects.create(owner=member, kind="store", name="moods", status=Status.SUCCESS, result=result)
+    page = browser.get(f"/datasets/tasks/{task.pk}/").content.decode()
+    assert "Reading a file: moods</h1>" in page and "Open the result" in page
+    poll = browser.get(f"/datasets/tasks/{task.pk}/", headers={"HX-Request": "true"})
+    assert poll["HX-Redirect"] == "/datasets/moods/?version=1"

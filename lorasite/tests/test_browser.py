@@ -97,7 +97,7 @@ def upload(page: Page, file: Path) -> None:
     page.locator("input[type=file]").set_input_files(file)
     page.locator("main form button").first.click()
     expect(page.get_by_text("day 0: the soup")).to_be_visible()
-    page.get_by_role("button", name="Store").click()
+    page.get_by_role("button", name="Save").click()
     expect(page).to_have_url(re.compile("/datasets/moods/$"))
 
 
@@ -168,7 +168,7 @@ def test_wrong_value_is_told_beside_its_field(page: Page, run: str) -> None:
     page.get_by_label("LoRA rank (r)").fill("8")
     page.get_by_label("Learning rate").first.fill("0.0007")
     page.get_by_label("Learning rate").first.press("Tab")
-    page.locator("summary", has_text="Copy as").click()
+    page.locator("summary", has_text="Use this from code").click()
     expect(page.locator("#copy-yaml")).to_contain_text("learning_rate: 0.0007")
 
 
@@ -512,10 +512,10 @@ def test_file_with_a_chinese_name_becomes_a_dataset_and_a_run_of_that_name(page:
     name = page.get_by_label("Name")
     expect(name).to_have_value("客服工單-2026")
     name.fill("客服\u202e工單")
-    page.get_by_role("button", name="Store").click()
+    page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("U+202E RIGHT-TO-LEFT OVERRIDE")).to_be_visible()
     name.fill("客服工單")
-    page.get_by_role("button", name="Store").click()
+    page.get_by_role("button", name="Save").click()
     expect(page).to_have_url(re.compile("/datasets/%E5%AE%A2%E6%9C%8D%E5%B7%A5%E5%96%AE/$"))
     expect(page.get_by_role("heading", level=1)).to_contain_text("客服工單")
     with page.expect_download() as download:

@@ -80,4 +80,4 @@ def test_pages_speak_chinese(client: Client, admin: Any) -> None:
 @pytest.mark.django_db
 def test_errors_of_the_api_speak_chinese(api: Any, member: Any) -> None:
     answer = api(member).get("/api/datasets/nowhere", HTTP_ACCEPT_LANGUAGE="zh-TW").json()
-    assert "不存在" in answer["detail"]
+    assert "找不到" in answer["detail"]
