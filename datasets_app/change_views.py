@@ -17,7 +17,7 @@ from datasets_app.checks import text_statistics
 from datasets_app.review import draft
 from datasets_app.versions import changes, diff
 from datasets_app.versions.text_marks import mark_changes
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.errors import EngineError
 from web.errors import ConflictError, InvalidError
 from web.requests import parse_whole_number

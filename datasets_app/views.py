@@ -25,7 +25,7 @@ from datasets_app.reading.uploads import pending_for
 from datasets_app.reading_descriptions import describe_reason
 from datasets_app.review import draft
 from datasets_app.versions.reading_report import reading_report
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
 from lists.selectors import tag_choices

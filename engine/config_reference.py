@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from engine.config import RunConfig, Section, section_class
+from engine.config import RunConfig
+from engine.config_sections import Section, section_class
 from engine.presets import task_defaults
 from engine.task_types import METRICS
 

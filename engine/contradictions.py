@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from engine.config_sections import Configuration
 from engine.errors import Problem
 from engine.task_types import LOSSES, METRICS
-
-if TYPE_CHECKING:
-    from engine.config import RunConfig
 
 CODE = "contradiction"
 
 
-def find_contradictions(config: RunConfig) -> Iterator[Problem]:
+def find_contradictions(config: Configuration) -> Iterator[Problem]:
     """Yield the settings that exclude each other. Each problem names one of them, the rarer setting."""
     lora = config.lora
     training = config.training
@@ -51,7 +48,7 @@ def find_contradictions(config: RunConfig) -> Iterator[Problem]:
         yield Problem(quantization, message, CODE)
 
 
-def find_unfit_settings(config: RunConfig) -> Iterator[Problem]:
+def find_unfit_settings(config: Configuration) -> Iterator[Problem]:
     """Yield the settings that mean nothing for the run's task type."""
     task = config.task
     training = config.training

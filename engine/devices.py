@@ -23,7 +23,8 @@ from pathlib import Path
 
 import torch
 
-from engine.config import ModelSection, Quantization, RunConfig
+from engine.config import RunConfig
+from engine.config_sections import ModelSection, Quantization
 from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.kernels import int8
 from engine.training.distributed import ALONE, World

@@ -12,7 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from engine.config import SAMPLE_MODEL, TrainingSection
+from engine.config_sections import SAMPLE_MODEL, TrainingSection
 
 from .task_types import METRIC_TITLES
 

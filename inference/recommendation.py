@@ -15,7 +15,8 @@ from accounts.models import User
 from audit.services import record
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
-from engine.config import DataSection, RunConfig
+from engine.config import RunConfig
+from engine.config_sections import DataSection
 from engine.data.rows import load_rows
 from engine.errors import EngineError
 from engine.intervals import wilson_interval

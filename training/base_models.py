@@ -18,7 +18,7 @@ from accounts.permissions import allowed_base_models
 from datasets_app.checks import UNKNOWN_LANGUAGE
 from datasets_app.descriptions import language_name
 from datasets_app.models import Version
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.models.architectures import find_architecture
 from engine.models.local_models import LocalModel, list_local_models
 from engine.models.recommended import RECOMMENDED_MODELS, RecommendedModel, covers, find_recommended, readers_of

@@ -19,7 +19,8 @@ from datasets_app.checks import text_statistics
 from datasets_app.models import Version
 from datasets_app.selectors import version_for
 from engine import safe_yaml
-from engine.config import DataSection, RunConfig
+from engine.config import RunConfig
+from engine.config_sections import DataSection
 from engine.errors import ConfigError, Problem
 from engine.names import explain_refusal
 from engine.safe_yaml import NotYamlError

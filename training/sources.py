@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from accounts.permissions import base_model_allowed
 from datasets_app.reading import hub
-from engine.config import SAMPLE_MODEL, DataSection, ModelSection
+from engine.config_sections import SAMPLE_MODEL, DataSection, ModelSection
 from engine.errors import EngineError
 from engine.models.base_models import can_download, find_cached, is_incomplete
 from engine.models.recommended import find_recommended

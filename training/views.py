@@ -12,7 +12,8 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.permissions import require_creator
 from datasets_app.selectors import datasets_for
-from engine.config import DataSection, RunConfig
+from engine.config import RunConfig
+from engine.config_sections import DataSection
 from experiments import remedies
 from experiments.compare import flatten_config
 from experiments.selectors import free_name, get_experiment

@@ -16,7 +16,7 @@ from datasets_app.reading.rows import Rows, count_labels, labels_of
 from datasets_app.reading.table import INVISIBLE
 from datasets_app.versions.canonical import SLICE, count_values
 from engine import resolve_base_model
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.data.near_duplicates import group_near_duplicates
 from engine.data.token_counts import TokenCounter
 

@@ -20,7 +20,7 @@ from datasets_app import descriptions
 from datasets_app.models import DataTask, Finding, Suspect, Version
 from datasets_app.progress import ReportProgress
 from engine import resolve_base_model
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.data.linear_probe import FOLDS, held_out_probabilities
 from engine.data.near_duplicates import hash_text
 from web.errors import InvalidError

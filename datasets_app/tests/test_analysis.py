@@ -8,7 +8,7 @@ import pytest
 from datasets_app.checks import text_statistics
 from datasets_app.models import DataTask
 from engine import resolve_base_model
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from work.models import Status
 
 pytestmark = pytest.mark.django_db

@@ -24,7 +24,7 @@ from datasets_app import descriptions
 from datasets_app.models import USUAL_TASK_TYPES, BrokenLines, Dataset, Finding, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from datasets_app.reading.options import column_options, file_options
-from engine.config import SAMPLE_MODEL, DataSection
+from engine.config_sections import SAMPLE_MODEL, DataSection
 from web.disk import require_disk_space
 from web.errors import ConflictError, InvalidError
 from web.names import named_alike, require_valid_name

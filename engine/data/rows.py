@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from engine.config import DataSection
+from engine.config_sections import DataSection
 from engine.data import splits
 from engine.data.label_columns import LABEL_COLUMNS, LabelColumn, as_json
 from engine.data.labelled_rows import SPLIT_NAMES, Rows, Split, explain_skipped

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.config import DataSection
+from engine.config_sections import DataSection
 from engine.data.data_files import find_data_file
 from engine.data.labelled_rows import Rows, Split
 from engine.task_types import TaskType

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from engine.config import LoraSection, Problem
+from engine.config_sections import LoraSection
 from engine.devices import DevicePlan
-from engine.errors import BaseModelUnavailableError, ConfigError
+from engine.errors import BaseModelUnavailableError, ConfigError, Problem
 from engine.models.base_model_head import Head, settle_head
 from engine.models.loaded_weights import brief, check_loading, check_values
 from engine.models.module_names import check_module_names, outermost_names, present_names

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from engine import safe_yaml
-from engine.config import SAMPLE_MODEL, ModelSection
+from engine.config_sections import SAMPLE_MODEL, ModelSection
 from engine.errors import EngineError
 from engine.models.base_models import find_cached, is_incomplete
 from engine.models.recommended import find_recommended

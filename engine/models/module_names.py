@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from engine.config import LoraSection, Problem
-from engine.errors import ConfigError
+from engine.config_sections import LoraSection
+from engine.errors import ConfigError, Problem
 
 MOST_NAMES = 12  # of known modules in an error
 

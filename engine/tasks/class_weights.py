@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine.config import Problem
-from engine.errors import ConfigError
+from engine.errors import ConfigError, Problem
 
 FIELD = "training.class_weights"
 MOST_SHOWN = 10  # labels in a message

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import Problem, RunConfig
+from engine.config import RunConfig
 from engine.data.batches import batches_by_length
 from engine.data.labelled_rows import Rows, Split, find_similar_labels, were_sorted_alike
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
-from engine.errors import BaseModelUnavailableError, ConfigError, TextsTooLongError
+from engine.errors import BaseModelUnavailableError, ConfigError, Problem, TextsTooLongError
 from engine.events import Notice
 from engine.kernels import FusedForward, PackedTexts, fused_forward
 from engine.memory_limits import free_bytes

@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file
 
 from engine import Notice, devices
-from engine.config import LoraSection
+from engine.config_sections import LoraSection
 from engine.models.base_model_head import row_order
 from engine.models.loading import add_adapter, load_classifier
 from engine.tests.conftest import metrics_of, run, small

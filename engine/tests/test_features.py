@@ -11,7 +11,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from engine import Evaluated, RunConfig, StepDone, devices
-from engine.config import LoraSection, TrainingSection
+from engine.config_sections import LoraSection, TrainingSection
 from engine.models.loading import add_adapter, load_classifier
 from engine.tasks.sequence_classification import Task
 from engine.tests.conftest import metrics_of, run, small

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, GPT2Config, MPNetConfig
 
 from engine import ConfigError, devices
-from engine.config import LoraSection
+from engine.config_sections import LoraSection
 from engine.models.loading import add_adapter, load_classifier
 from engine.tests.conftest import metrics_of, run, small
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine import ConfigError, StepDone, devices
-from engine.config import ModelSection, Quantization
+from engine.config_sections import ModelSection, Quantization
 from engine.models.loading import quantization_options
 from engine.tests.conftest import metrics_of, run, small
 from samples import base_model_path

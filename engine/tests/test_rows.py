@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine import Notice, Prepared
-from engine.config import DataSection
+from engine.config_sections import DataSection
 from engine.data.labelled_rows import (
     SKIP_REASONS,
     SPLIT_NAMES,

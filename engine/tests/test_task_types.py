@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from engine import Prepared, RunConfig, devices, tasks
-from engine.config import DataSection
+from engine.config_sections import DataSection
 from engine.data.rows import load_rows
 from engine.errors import ConfigError, RunInterruptedError, SingleLabelError
 from engine.serve.answers import LabelsPrediction, Prediction, ScorePrediction

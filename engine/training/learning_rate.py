@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from engine.config import TrainingSection
+from engine.config_sections import TrainingSection
 
 
 def learning_rate(step: int, total: int, config: TrainingSection) -> float:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from engine import devices, tasks
-from engine.config import Problem, RunConfig
+from engine.config import RunConfig
 from engine.data.batches import BatchSchedule
 from engine.data.labelled_rows import Rows
-from engine.errors import ConfigError, EngineError, OutOfMemoryError
+from engine.errors import ConfigError, EngineError, OutOfMemoryError, Problem
 from engine.events import Event, Finished, Notice, Prepared, StageChanged
 from engine.memory_limits import free_bytes
 from engine.models import base_models

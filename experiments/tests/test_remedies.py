@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from engine.config import SAMPLE_MODEL, RunConfig
+from engine.config import RunConfig
+from engine.config_sections import SAMPLE_MODEL
 from experiments import results, services
 from experiments.models import Experiment
 from experiments.remedies import CAUSES, apply_remedy, diagnose, outcome

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.errors import BaseModelUnsafeError
 from engine.models.base_models import check_safe, resolve
 from experiments.services import ModelMissingError, check_model

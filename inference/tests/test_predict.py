@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.models.base_models import resolve
 from engine.models.weights_hash import hash_base_weights
 from engine.serve.answers import EntitiesPrediction, EntityAnswer

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from datasets_app.models import Version
 from datasets_app.services import create_version
-from engine.config import DataSection
+from engine.config_sections import DataSection
 from engine.data.rows import load_rows
 from experiments.models import Experiment, Measurement, ModelVersion
 from experiments.registry import services

@@ -82,7 +82,7 @@ def test_no_file_outside_the_results_is_served(api: Callable[..., Any], member: 
 
 
 def test_folder_of_this_machine_is_no_data_set_of_the_hub(tmp_path: Path, monkeypatch: Any, settings: Any) -> None:
-    from engine.config import DataSection
+    from engine.config_sections import DataSection
     from training.sources import hub_data_file
     from web.errors import InvalidError
 

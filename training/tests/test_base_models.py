@@ -17,7 +17,7 @@ from django.test import Client
 from huggingface_hub import constants
 
 from accounts.models import BaseModelRule
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from engine.models.recommended import RECOMMENDED_MODELS
 from samples import reviews_zh
 from testing.datasets import store_dataset

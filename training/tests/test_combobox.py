@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from engine.config import SAMPLE_MODEL
+from engine.config_sections import SAMPLE_MODEL
 from testing.site import PASSWORD, running_web
 
 pytestmark = pytest.mark.browser
