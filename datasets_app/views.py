@@ -194,16 +194,17 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
 def task(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """Show the progress of a task; once it has ended, link to what it made."""
     data_task = selectors.task_for(request.user, task_id)
+    leads_to = result_url(data_task)
     context = {
         "task": data_task,
-        "leads_to": result_url(data_task),
+        "leads_to": leads_to,
         "preview": preview_url(data_task) if data_task.owner == request.user else "",
         "manages": data_task.owner == request.user,
     }
     if not request.htmx:
         return render(request, "datasets_app/task.html", context)
-    if context["leads_to"]:
-        return HttpResponseClientRedirect(context["leads_to"])  # who waits on this page is taken to the result
+    if leads_to:
+        return HttpResponseClientRedirect(leads_to)  # who waits on this page is taken to the result
     status = HTMX_STOP_POLLING if data_task.finished else 200
     return render(request, "datasets_app/task.html#progress", context, status=status)
 
