@@ -10,8 +10,9 @@ ARG TORCH=2.13.0
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/venv/bin/pip install --index-url "${TORCH_INDEX}" "torch==${TORCH}"
 WORKDIR /build
-COPY requirements.txt .
-RUN /opt/venv/bin/pip install -r requirements.txt
+COPY requirements.txt requirements-samples.txt ./
+RUN /opt/venv/bin/pip install -r requirements.txt \
+ && /opt/venv/bin/pip install --no-deps -r requirements-samples.txt
 
 FROM python:${PYTHON}-slim-bookworm AS base
 # a volume takes over the owner of the folder that it is mounted on

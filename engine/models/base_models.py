@@ -18,7 +18,7 @@ FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 def resolve(name: str, base_models_dir: Path | None, revision: str | None = None) -> Path:
     """Return the folder of a base model; see engine.resolve_base_model for places and errors."""
-    from samples import SAMPLE_BASE_MODEL, base_model_path
+    from samples import SAMPLE_BASE_MODEL, SAMPLE_LANGUAGE_MODEL, base_model_path, language_model_path
 
     if name == SAMPLE_BASE_MODEL:
         with suppress(FileNotFoundError):
@@ -35,6 +35,9 @@ def resolve(name: str, base_models_dir: Path | None, revision: str | None = None
             folder = local
     if folder is None:
         folder = find_cached(name, revision)
+        if folder is None and name == SAMPLE_LANGUAGE_MODEL:  # the original, where it is here, has more than 4 bits
+            with suppress(FileNotFoundError):
+                return language_model_path()
         if folder is None or (is_incomplete(folder, name) and can_download()):
             folder = download(name, revision)
     check_safe(folder, name)
@@ -141,12 +144,14 @@ def is_reachable(endpoint: str) -> bool:
 
 
 def find_origin(folder: Path) -> str:
-    """Return where a resolved base model lies: "sample" for the sample package, "hub" for the hub's cache, else "folder"."""
+    """Return where a resolved base model lies: "sample" for the sample packages, "hub" for the hub's cache, else "folder"."""
     from huggingface_hub import constants  # deferred: a model that is here needs no hub client
 
-    from samples import base_model_path  # deferred: imports polars
+    from samples import base_model_path
+    from samples.language_model import converted_path
 
-    with suppress(FileNotFoundError):
-        if folder == base_model_path():
-            return "sample"
+    for sample_path in (base_model_path, converted_path):
+        with suppress(FileNotFoundError):
+            if folder == sample_path():
+                return "sample"
     return "hub" if folder.is_relative_to(constants.HF_HUB_CACHE) else "folder"
