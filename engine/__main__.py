@@ -64,7 +64,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     data_dir = Path(os.environ.get("DATA_DIR") or "var")
     results_dir = Path(os.environ.get("RESULTS_DIR") or "results")
     base_models_dir = os.environ.get("BASE_MODELS_DIR")
-    parser = argparse.ArgumentParser(prog="python -m engine", description="Fine-tune an encoder with LoRA.")
+    parser = argparse.ArgumentParser(
+        prog="python -m engine", description="Fine-tune an encoder or a language model with LoRA."
+    )
     parser.add_argument("config", type=Path, help="YAML file, such as config/default.yaml")
     parser.add_argument("--data", type=Path, help="data file to use instead of data.dataset_name")
     parser.add_argument("--results", type=Path, default=results_dir, help="folder of all experiments")

@@ -64,14 +64,26 @@ def find_unfit_settings(config: Configuration) -> Iterator[Problem]:
     if config.loss == "focal" and training.label_smoothing_factor:
         message = "training.loss focal and training.label_smoothing_factor exclude each other. Remove one of them."
         yield Problem("training.loss", message, CODE)
-    if task == "regression" and training.class_weights != "none":
-        yield Problem("training.class_weights", "training.class_weights needs labels, and regression has none.", CODE)
-    if task in {"regression", "multi_label_classification"} and training.label_smoothing_factor:
+    if task in {"regression", "causal_lm"} and training.class_weights != "none":
+        yield Problem("training.class_weights", f"training.class_weights needs labels, and {task} has none.", CODE)
+    if task in {"regression", "multi_label_classification", "causal_lm"} and training.label_smoothing_factor:
         message = f"training.label_smoothing_factor has no meaning for {task}. Remove it."
         yield Problem("training.label_smoothing_factor", message, CODE)
-    if task in {"regression", "token_classification"} and config.model.num_labels is not None:
+    if task in {"regression", "token_classification", "causal_lm"} and config.model.num_labels is not None:
         message = f"model.num_labels is not used by {task}, whose outputs follow from the data. Remove it."
         yield Problem("model.num_labels", message, CODE)
     if task == "token_classification" and config.data.text_pair_column:
         message = "data.text_pair_column has no meaning for token_classification, which finds entities in one text. Remove it."
         yield Problem("data.text_pair_column", message, CODE)
+    if task == "causal_lm":
+        yield from find_unfit_for_language_models(config)
+
+
+def find_unfit_for_language_models(config: RunConfig) -> Iterator[Problem]:
+    """Yield the settings that a language model can't be trained with."""
+    if config.data.text_pair_column:
+        message = "data.text_pair_column has no meaning for causal_lm, whose rows are conversations. Remove it."
+        yield Problem("data.text_pair_column", message, CODE)
+    if config.training.precision == "int8":
+        message = "training.precision int8 is not there for causal_lm yet. Choose auto, fp32 or bf16."
+        yield Problem("training.precision", message, CODE)

@@ -92,6 +92,12 @@ class TextsTooLongError(EngineError):
     code = "over_long"
 
 
+class ChatTemplateError(EngineError):
+    """The base model's chat template does not say where an answer begins and ends, so nothing could be learned right."""
+
+    code = "chat_template"
+
+
 class OutOfMemoryError(EngineError):
     """The model, or a micro-batch of a single row, does not fit into memory."""
 

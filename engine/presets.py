@@ -50,6 +50,7 @@ LEARNING_RATES: dict[TaskType, float] = {
     "multi_label_classification": 2e-3,
     "regression": 1e-3,
     "token_classification": 2e-3,
+    "causal_lm": 1e-3,
 }
 
 
@@ -58,8 +59,8 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
     preset = PRESETS[goal]
     trained_rows = min(rows or FEW_ROWS, preset.rows or rows or FEW_ROWS)
     batch = SMALL_BATCH if trained_rows < FEW_ROWS else BATCH
-    # Entities are not learned by query and value alone.
-    modules = "all-linear" if task == "token_classification" else preset.target_modules
+    # Neither entities nor answers are learned by query and value alone.
+    modules = "all-linear" if task in ("token_classification", "causal_lm") else preset.target_modules
     return {
         "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules},
         "data": {"train_samples": preset.rows, "eval_samples": preset.rows and preset.rows // 4},
@@ -81,6 +82,10 @@ def task_defaults(task: TaskType) -> Settings:
     if task == "sequence_classification":
         return {"training": training}
     training["learning_rate"] = LEARNING_RATES[task]
-    if task == "token_classification":
+    lora: dict[str, object] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+    if task in ("token_classification", "causal_lm"):
         training["per_device_train_batch_size"] = SMALL_BATCH
-    return {"lora": {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}, "training": training}
+    if task == "causal_lm":
+        data: dict[str, object] = {"text_column": "messages", "label_column": "completion", "max_length": 1024}
+        return {"lora": lora, "data": data, "training": training}
+    return {"lora": lora, "training": training}

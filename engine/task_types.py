@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-TaskType = Literal["sequence_classification", "multi_label_classification", "regression", "token_classification"]
-HeadKind = Literal["sequence", "token"]  # what a model's head computes outputs for: each text, or each of its tokens
+TaskType = Literal[
+    "sequence_classification", "multi_label_classification", "regression", "token_classification", "causal_lm"
+]
+# What a model's head computes outputs for: each text, or each of its tokens; causal: the next token, with the model's own head.
+HeadKind = Literal["sequence", "token", "causal"]
 Metric = Literal[
     "accuracy",
     "macro_f1",
@@ -23,6 +26,10 @@ Metric = Literal[
     "entity_f1",
     "entity_precision",
     "entity_recall",
+    "perplexity",
+    "token_accuracy",
+    "exact_match",
+    "json_valid",
 ]
 # By task type, the metrics that may decide which checkpoint is best; the first one is the default.
 METRICS: dict[TaskType, tuple[Metric, ...]] = {
@@ -30,17 +37,20 @@ METRICS: dict[TaskType, tuple[Metric, ...]] = {
     "multi_label_classification": ("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
     "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
     "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
+    "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "json_valid"),
 }
-LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse"})
+LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse", "perplexity"})
 # By task type, the losses that it can be trained with; the first one is the default.
 LOSSES: dict[TaskType, tuple[str, ...]] = {
     "sequence_classification": ("cross_entropy", "focal"),
     "multi_label_classification": ("cross_entropy", "focal"),
     "regression": ("mean_squared", "huber"),
     "token_classification": ("cross_entropy", "focal"),
+    "causal_lm": ("cross_entropy",),
 }
+HEADS: dict[TaskType, HeadKind] = {"token_classification": "token", "causal_lm": "causal"}
 
 
 def head_of(task: TaskType) -> HeadKind:
     """Return the kind of head that a model needs for a task type."""
-    return "token" if task == "token_classification" else "sequence"
+    return HEADS.get(task, "sequence")

@@ -194,7 +194,7 @@ def form_field(field: ConfigField, default: str) -> forms.Field:
     elif field.choices:
         choices: list[tuple[str, Any]] = [(choice, choice) for choice in field.choices]
         if field.path == TASK:
-            choices = [(choice, TASK_TYPES[choice].title) for choice in field.choices]
+            choices = [(choice, TASK_TYPES[choice].title) for choice in field.choices if choice in TASK_TYPES]
         if field.path in OPEN_FIELDS:
             choices.insert(0, ("", OPEN_FIELDS[field.path]))
         widget = forms.Select(choices=choices)

@@ -8,14 +8,16 @@ from pathlib import Path
 from engine.errors import DataUnreadableError
 from engine.storage import write_file
 
+ORDERS = "orders"  # the sample dataset of conversations
+
 
 def check_data_name(name: str) -> None:
     """Raise DataUnreadableError unless `name` is a data file or a sample dataset."""
     from samples import SAMPLES  # deferred: a run on other data needs no samples
 
-    if not Path(name).is_file() and name not in SAMPLES:
+    if not Path(name).is_file() and name not in SAMPLES and name != ORDERS:
         raise DataUnreadableError(
-            f"There is no data file and no sample dataset named {name}. Samples: {', '.join(SAMPLES)}. "
+            f"There is no data file and no sample dataset named {name}. Samples: {', '.join([*SAMPLES, ORDERS])}. "
             "Give a file with --data.",
             field="data.dataset_name",
         )
@@ -30,17 +32,20 @@ def find_data_file(name: str, cache: Path) -> Path:
     # Deferred: a file needs neither the samples nor polars.
     import polars as pl
 
-    from samples import SAMPLES
+    from samples import SAMPLES, orders
 
     if Path(name).is_file():
         return Path(name)
     check_data_name(name)
-    rows = SAMPLES[name]()
-    if "confidence" in rows.columns:
-        rows = rows.filter(pl.col("confidence") >= 0.6)
-    rows = rows.unique("text", keep="first", maintain_order=True).select("text", "label")
+    if name == ORDERS:
+        rows = orders()
+    else:
+        rows = SAMPLES[name]()
+        if "confidence" in rows.columns:
+            rows = rows.filter(pl.col("confidence") >= 0.6)
+        rows = rows.unique("text", keep="first", maintain_order=True).select("text", "label")
     # The content is part of the name, so that a newer sample package does not find an older file.
-    content_hash = hashlib.sha256(rows.write_csv().encode()).hexdigest()[:16]
+    content_hash = hashlib.sha256(rows.write_ndjson().encode()).hexdigest()[:16]
     path = cache / "samples" / f"{name}-{content_hash}.parquet"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -149,11 +149,24 @@ class Spans(LabelLists):
         return None if spans is None else [label for _start, _end, label in spans]
 
 
+class Conversations(Classes):
+    """No labels at all: conversations are held out as if all had the same."""
+
+    fewest_labels = 0
+
+    def names(self, cells: pl.Series) -> list[str]:
+        return []
+
+    def to_array(self, cells: pl.Series, names: list[str]) -> np.ndarray:
+        return np.zeros(0, dtype=np.int64)
+
+
 LABEL_COLUMNS: dict[TaskType, LabelColumn] = {
     "sequence_classification": Classes(),
     "multi_label_classification": LabelLists(),
     "regression": Scores(),
     "token_classification": Spans(),
+    "causal_lm": Conversations(),
 }
 
 

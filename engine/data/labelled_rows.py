@@ -30,6 +30,13 @@ SKIP_REASONS = {
     "not_a_number": "whose label is no number",
     "not_a_list": "whose label is no list of labels",
     "no_spans": "whose label is no list of spans",
+    "no_messages": "that are no list of messages with text",
+    "unknown_role": "with a message of an unknown role",
+    "no_answer": "without an answer of the assistant",
+    "broken_tool_call": "with a tool call that is no name with arguments in JSON",
+    "template_refused": "that the chat template refuses",
+    "special_token": "with a special token of the base model in a message",
+    "over_long": "that are longer than data.max_length",
     "unknown_split": "with an unknown split name",
     "between_splits": "too similar to rows of two splits",
 }
@@ -43,6 +50,7 @@ class Split:
         multi_label_classification: (rows, labels) bool, whether a row has a label.
         regression: (rows,) float64, the scores.
         token_classification: (entities, 4) int64, each entity's row, start, end (in code points) and index of its label.
+        causal_lm: (0,) int64, as there are none; the texts are conversations as JSON (engine.data.conversations).
     text_pairs: the second text of each row, where a row is a pair of texts.
     """
 

@@ -56,8 +56,8 @@ def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequ
     names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
     every_label_once = task == "sequence_classification" and frame["label"].is_unique().all()
     frame = assign_splits(frame, config.eval_fraction, skipped, label_column)
-    train = _sample(frame.filter(split="train"), config.train_samples, seed)
-    held_out = _sample(frame.filter(split="eval"), config.eval_samples, seed)
+    train = sample_rows(frame.filter(split="train"), config.train_samples, seed)
+    held_out = sample_rows(frame.filter(split="eval"), config.eval_samples, seed)
     test = frame.filter(split="test")
     if len(train) < 2 or not len(held_out):
         cause = "Near-duplicates stay together in one split. Add other rows, or a split column."
@@ -65,7 +65,7 @@ def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequ
             cause = f"The column {config.split_column} names the splits. Name more rows train there, or remove it."
         elif every_label_once:
             cause = "Every row has a label of its own. Check the label column: a label needs several rows."
-        raise _too_few_rows_error(len(train), len(held_out), cause, skipped)
+        raise too_few_rows_error(len(train), len(held_out), cause, skipped)
     train_labels = label_column.names(train["label"])
     if len(train_labels) < label_column.fewest_labels:
         raise _too_few_labels_error(train_labels, False, task, skipped)
@@ -88,20 +88,7 @@ def read_columns(path: Path, config: DataSection, task: TaskType = "sequence_cla
     name) and `held_out`.
     Raises DataUnreadableError or ColumnMissingError.
     """
-    if not path.exists():
-        message = f"The data file {path.name} does not exist. Choose another dataset."
-        raise DataUnreadableError(message, field="data.dataset_name")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        message = f"{path.name} has an unknown format. Known formats: {', '.join(READERS)}."
-        raise DataUnreadableError(message, field="data.dataset_name")
-    try:
-        frame = reader(path)
-    except (pl.exceptions.PolarsError, OSError, UnicodeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
-        raise DataUnreadableError(message, field="data.dataset_name") from error
-
+    frame = read_frame(path)
     needed = {"text_column": config.text_column, "label_column": config.label_column}
     if config.text_pair_column is not None:
         needed["text_pair_column"] = config.text_pair_column
@@ -125,6 +112,23 @@ def read_columns(path: Path, config: DataSection, task: TaskType = "sequence_cla
         return frame.select(columns)
     except pl.exceptions.PolarsError as error:
         message = f"{path.name} has values that cannot be read as text. Choose other columns, or turn them into text."
+        raise DataUnreadableError(message, field="data.dataset_name") from error
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """Read a data file by the format that its name promises, with all of its columns. Raises DataUnreadableError."""
+    if not path.exists():
+        message = f"The data file {path.name} does not exist. Choose another dataset."
+        raise DataUnreadableError(message, field="data.dataset_name")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        message = f"{path.name} has an unknown format. Known formats: {', '.join(READERS)}."
+        raise DataUnreadableError(message, field="data.dataset_name")
+    try:
+        return reader(path)
+    except (pl.exceptions.PolarsError, OSError, UnicodeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
         raise DataUnreadableError(message, field="data.dataset_name") from error
 
 
@@ -180,7 +184,7 @@ def _filter_usable(
     return rows
 
 
-def _sample(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
+def sample_rows(frame: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
     """Return at most `limit` rows, in their order. The number 7 sets this random stream apart from the run's others."""
     if limit is None or limit >= len(frame):
         return frame
@@ -192,7 +196,7 @@ def _to_split(frame: pl.DataFrame, labels: list[str], label_column: LabelColumn)
     return Split(frame["text"].to_list(), label_column.to_array(frame["label"], labels), text_pairs)
 
 
-def _too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: dict[str, int]) -> TooFewRowsError:
+def too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: dict[str, int]) -> TooFewRowsError:
     message = (
         f"{train_rows} rows are left for training and {eval_rows} for evaluation; at least 2 and 1 are needed. {cause}"
     )

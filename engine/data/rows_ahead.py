@@ -61,9 +61,12 @@ class RowsAhead:
 
 def read_rows(name: str, config: DataSection, task: TaskType, seed: int, cache: Path) -> Rows:
     """Return the rows of a data file or a sample dataset; see engine.data.rows.load_rows for the errors."""
-    from engine.data.rows import load_rows  # deferred: imports polars, which the process that waits does not need
+    # Deferred: they import polars, which the process that waits does not need.
+    from engine.data.conversation_rows import load_conversations
+    from engine.data.rows import load_rows
 
-    return load_rows(find_data_file(name, cache), config, seed, task)
+    path = find_data_file(name, cache)
+    return load_conversations(path, config, seed) if task == "causal_lm" else load_rows(path, config, seed, task)
 
 
 def rows_to_json(rows: Rows) -> dict[str, Any]:

@@ -73,6 +73,28 @@ def load_classifier(
     return model, settle_head(model, labels, config, loading)
 
 
+def load_language_model(folder: Path, name: str, plan: DevicePlan) -> PreTrainedModel:
+    """Load a base model with its own head for the next token, in the plan's precision.
+
+    Raises BaseModelUnavailableError unless all of its weights are there and sound.
+    """
+    config = read_config(folder, name)
+    check_type(config, name, "causal")
+    with _base_model_errors(folder, name):
+        model, loading = _load_weights(
+            _auto_class("causal"),
+            folder,
+            # Gemma 2 limits its scores, which no fused attention does.
+            attn_implementation="eager" if config.get("attn_logit_softcapping") else "sdpa",
+            dtype=plan.dtype,
+            output_loading_info=True,
+            **quantization_options(folder, plan, "causal"),
+        )
+    check_loading(model, loading, name)
+    check_values(model, name)
+    return model
+
+
 def load_classifier_to_serve(
     folder: Path, label_count: int | None = None, head: HeadKind = "sequence"
 ) -> tuple[PreTrainedModel, set[str]]:
@@ -101,6 +123,7 @@ def _auto_class(head: HeadKind) -> Any:
     return {
         "sequence": transformers.AutoModelForSequenceClassification,
         "token": transformers.AutoModelForTokenClassification,
+        "causal": transformers.AutoModelForCausalLM,
     }[head]
 
 
@@ -179,7 +202,7 @@ def add_adapter(
     torch.manual_seed(seed)
     targets = target_modules(model, config)
     lora = LoraConfig(
-        task_type=TaskType.TOKEN_CLS if kind == "token" else TaskType.SEQ_CLS,
+        task_type={"sequence": TaskType.SEQ_CLS, "token": TaskType.TOKEN_CLS, "causal": TaskType.CAUSAL_LM}[kind],
         r=config.r,
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float works too
         lora_dropout=config.lora_dropout,

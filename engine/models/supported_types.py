@@ -26,9 +26,12 @@ WITH_SEQUENCE_HEAD = """
     jetmoe mbart minicpm3 modernbert-decoder mvp olmo olmo2 olmo3 openai-gpt opt phimoe plbart qwen3_5_text
 """
 WITH_ENTITY_HEAD = "apertus openai_privacy_filter"
+# Language models whose packed conversations were compared with single ones (engine/tests/test_causal.py).
+GENERATING = "gemma gemma2 gemma3_text gpt2 llama mistral phi phi3 qwen2 qwen3 smollm3"
 TRAINABLE: dict[HeadKind, frozenset[str]] = {
     "sequence": frozenset(WITH_BOTH_HEADS.split()) | frozenset(WITH_SEQUENCE_HEAD.split()),
     "token": frozenset(WITH_BOTH_HEADS.split()) | frozenset(WITH_ENTITY_HEAD.split()),
+    "causal": frozenset(GENERATING.split()),
 }
 
 READS_PADDING = "it mixes a text with its padding, so a text would get other answers beside longer ones"
@@ -57,7 +60,16 @@ REFUSED: dict[str, str] = {
     "zamba2": SHARES_LAYERS,
 }
 HEAD_NAMES: dict[HeadKind, str] = {"sequence": "sequence classification", "token": "token classification"}
-ABILITIES: dict[HeadKind, str] = {"sequence": "classify texts", "token": "find entities"}
+ABILITIES: dict[HeadKind, str] = {
+    "sequence": "classify texts",
+    "token": "find entities",
+    "causal": "be trained as a language model",
+}
+ADVICE: dict[HeadKind, str] = {
+    "sequence": "Choose a text model such as BERT, RoBERTa or Qwen.",
+    "token": "Choose a text model such as BERT, RoBERTa or Qwen.",
+    "causal": "Choose a language model such as SmolLM2, Qwen or Llama.",
+}
 # Frozen weights that are stored so are trained and served like any others.
 KNOWN_QUANTIZATIONS = {"bitsandbytes", "mxfp4"}
 
@@ -70,7 +82,7 @@ def check_type(config: Mapping[str, Any], name: str, head: HeadKind, is_complete
     reason = find_reason(config, head, is_complete)
     if reason is not None:
         raise BaseModelUnavailableError(
-            f"The base model {name} can't {ABILITIES[head]}: {reason}. Choose a text model such as BERT, RoBERTa or Qwen.",
+            f"The base model {name} can't {ABILITIES[head]}: {reason}. {ADVICE[head]}",
             field="model.name",
         )
 
@@ -80,6 +92,8 @@ def find_reason(config: Mapping[str, Any], head: HeadKind, is_complete: bool = T
     model_type = str(config.get("model_type"))
     if model_type in REFUSED:
         return f"its type is {model_type}, and {REFUSED[model_type]}"
+    if head == "causal" and model_type not in TRAINABLE[head]:
+        return f"its type is {model_type}, and those that are covered are {', '.join(sorted(TRAINABLE[head]))}"
     if model_type not in TRAINABLE[head]:
         return f"transformers has no {HEAD_NAMES[head]} for its type, {model_type}"
     return _reason_of_settings(model_type, config, is_complete)

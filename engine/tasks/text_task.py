@@ -7,15 +7,13 @@ A task type is a subclass of `TextTask` in a module of its own, which says what 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from engine.config import RunConfig
 from engine.data.batches import batches_by_length
@@ -36,6 +34,7 @@ from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
 from engine.storage import write_json
 from engine.task_types import HeadKind
+from engine.tasks.evaluation_mode import evaluation_mode
 from engine.tasks.metrics import refuse_not_finite
 from engine.training import probe
 from engine.training.cuda_graphs import CudaGraphs
@@ -386,14 +385,3 @@ class TextTask(ABC):
             "similar_labels": find_similar_labels(self.rows.labels),
             **self.encoding.facts(self.train_tokens),
         }
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Turn off dropout and gradients inside of the block; afterwards the model is in training mode."""
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train()

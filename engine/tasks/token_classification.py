@@ -25,9 +25,10 @@ from engine.tasks.class_weights import label_weights
 from engine.tasks.entity_baseline import dictionary_entity_f1
 from engine.tasks.entity_calibration import entity_calibration
 from engine.tasks.entity_metrics import Entity, entity_f1, entity_metrics
+from engine.tasks.evaluation_mode import evaluation_mode
 from engine.tasks.focal_loss import focal_cross_entropy
 from engine.tasks.metrics import WORST_ROWS, refuse_not_finite
-from engine.tasks.text_task import TextTask, evaluation_mode
+from engine.tasks.text_task import TextTask
 from engine.training.saved_model import EvaluatedTexts, spread_by_length
 
 MOST_WINDOWS = 8  # of a text that the saved model is checked with

@@ -40,7 +40,7 @@ from testing.small_models import (
     train_wordpiece,
 )
 
-TASKS: tuple[TaskType, ...] = get_args(TaskType)
+TASKS: list[TaskType] = [task for task in get_args(TaskType) if task != "causal_lm"]  # whose models answer with logits
 FP32_FORMATS: tuple[Format, ...] = ("safetensors", "onnx")
 SPREAD: dict[str, Any] = {"initializer_range": 0.2}  # so that answers differ from text to text
 FAMILIES: dict[str, tuple[Any, Any, dict[str, str], list[str]]] = {

@@ -65,8 +65,9 @@ def describe(event: Event, every: int) -> str | None:
             skipped = f"{event.skipped_rows} rows skipped"
             if event.skipped_by_reason:
                 skipped += f" ({explain_skipped(event.skipped_by_reason)})"
+            labels = f", {len(event.labels)} labels" if event.labels else ""
             return (
-                f"{event.train_rows} training rows, {event.eval_rows} evaluation rows, {len(event.labels)} labels; "
+                f"{event.train_rows} training rows, {event.eval_rows} evaluation rows{labels}; "
                 f"{event.truncated_rows} texts truncated, {skipped}. "
                 f"{event.device}, {event.precision}; "
                 f"{event.trainable_parameters:,} of {event.total_parameters:,} parameters are trained. "

@@ -130,7 +130,7 @@ def spread_by_length(rows: np.ndarray, lengths: np.ndarray, texts: Sequence[str]
     rows: of texts with finite logits; lengths: tokens of all texts. Raises SavedModelDiffersError if there is none.
     """
     if not len(rows):
-        raise _differs("the evaluation gave no finite output for any text", "training.learning_rate")
+        raise saved_model_differs("the evaluation gave no finite output for any text", "training.learning_rate")
     # Of texts with as many tokens, the one with the most characters was truncated.
     by_length = sorted(rows.tolist(), key=lambda row: (lengths[row], len(texts[row])))
     return list(dict.fromkeys([by_length[0], by_length[-1], *rows.tolist()]))[:ROWS]
@@ -183,7 +183,9 @@ def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
     rows = encode(tokenizer, info, evaluated.texts, evaluated.text_pairs).rows(adapter=None)
     if len(rows) != len(evaluated.ids):
         difference = f"{len(rows)} windows instead of {len(evaluated.ids)}"
-        raise _differs(f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name")
+        raise saved_model_differs(
+            f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name"
+        )
     for row, expected, types in zip(rows, evaluated.ids, evaluated.types, strict=True):
         ids = row.ids
         if ids == expected and row.types == types:
@@ -196,7 +198,9 @@ def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
             difference = "other token types"
             if position is not None:
                 difference = f"another token at position {position + 1} of {len(ids)}"
-        raise _differs(f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name")
+        raise saved_model_differs(
+            f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name"
+        )
 
 
 def _program_notices(folder: Path, evaluated: EvaluatedTexts, differing: list[bool]) -> list[Notice]:
@@ -233,7 +237,7 @@ def _served_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evalua
     except (ModelUnreadableError, PredictionFailedError) as error:
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
             raise error.__cause__ from None
-        raise _differs(f"it can't be served: {error}", "model.name") from error
+        raise saved_model_differs(f"it can't be served: {error}", "model.name") from error
     _compare(
         "when a text is served beside a longer one", together, alone[evaluated.logit_rows(pair)], FP32_TOLERANCE, plan
     )
@@ -269,7 +273,7 @@ def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: float, pla
     largest = float((actual - expected).abs().max())
     if bool(_exceeds(actual, expected, tolerance).any()):
         field = "model.name" if plan.precision == "fp32" else "training.precision"
-        raise _differs(f"{where}, its logits are up to {largest:.3g} off", field, difference=largest)
+        raise saved_model_differs(f"{where}, its logits are up to {largest:.3g} off", field, difference=largest)
     return largest
 
 
@@ -279,7 +283,7 @@ def _exceeds(actual: Tensor, expected: Tensor, tolerance: float) -> Tensor:
     return ~((actual - expected).abs().amax(dim=1) <= tolerance * scale)
 
 
-def _differs(reason: str, field: str, **facts: Any) -> EngineError:
+def saved_model_differs(reason: str, field: str, **facts: Any) -> EngineError:
     """Return the error for a saved model that is not the evaluated one, though its files are as they were written."""
     remedy = "Set training.precision to fp32" if field == "training.precision" else "Choose another base model"
     return SavedModelDiffersError(

@@ -144,15 +144,30 @@ def compare_entity_f1(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"metric": "entity_f1", "score": score, "baseline": constant, "margin": score - low}
 
 
+def compare_token_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the share of answer tokens that a language model foresees beside that of its base model.
+
+    Both are counted on the same tokens, so the margin is that of one share alone, at most a tenth of what is left to gain.
+    """
+    score = metrics["eval"]["token_accuracy"]
+    base = metrics["baseline"]["base_token_accuracy"]
+    rows = metrics["data"]["eval_rows"]
+    low, _high = wilson_interval(score * rows, rows)
+    margin = min(score - low, (1 - base) / 10)
+    return {"metric": "token_accuracy", "score": score, "baseline": base, "margin": margin}
+
+
 SCORES_TO_JUDGE: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "multi_label_classification": compare_average_precision,
     "regression": compare_r2,
     "token_classification": compare_entity_f1,
+    "causal_lm": compare_token_accuracy,
 }
 BASELINES = {
     "macro_average_precision": "labels that are given at random",
     "r2": "predicting the mean",
     "entity_f1": "marking every token",
+    "token_accuracy": "the base model",
 }
 
 

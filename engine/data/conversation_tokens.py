@@ -1,0 +1,108 @@
+"""Token ids of conversations, and which of them the model learns to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from engine.data.conversations import Conversation, UnusableRowError
+from engine.models.chat_template import ChatTemplate, RenderedConversation
+
+CHUNK = 1024  # conversations
+
+
+@dataclass(frozen=True)
+class ConversationTokens:
+    """Token ids of many conversations, end to end.
+
+    ids: (tokens,) int32; is_target: (tokens,) bool, whether the model learns to write a token; offsets: (conversations + 1,)
+    int64, where each one begins. rows: (conversations,) int64, the row of each; rows without are left out.
+    end_tokens: the tokens that end answers.
+    """
+
+    ids: np.ndarray
+    is_target: np.ndarray
+    offsets: np.ndarray
+    rows: np.ndarray
+    end_tokens: set[str]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Return the tokens of each conversation: (conversations,) int64."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """Return the tokens of each conversation that are learned: (conversations,) int64."""
+        return np.diff(np.concatenate(([0], np.cumsum(self.is_target)))[self.offsets])
+
+    def places(self, conversations: np.ndarray) -> np.ndarray:
+        """Return the indexes of the tokens of some conversations, end to end: (their tokens,) int64."""
+        return np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in conversations.tolist()])
+
+
+def tokenise_conversations(
+    texts: Sequence[str], template: ChatTemplate, max_length: int, skipped: dict[str, int]
+) -> ConversationTokens:
+    """Return the tokens of conversations, each as JSON.
+
+    Those that are too long are left out, as are those that the template refuses; they are counted in `skipped`.
+    Raises ChatTemplateError.
+    """
+    kept: list[tuple[int, RenderedConversation]] = []
+    for row, text in enumerate(texts):
+        conversation: Conversation = json.loads(text)
+        try:
+            kept.append((row, template.render_answers(conversation)))
+        except UnusableRowError as error:
+            skipped[error.reason] = skipped.get(error.reason, 0) + 1
+    ids: list[np.ndarray] = []
+    is_target: list[np.ndarray] = []
+    rows: list[int] = []
+    end_tokens: set[str] = set()
+    for start in range(0, len(kept), CHUNK):
+        chunk = kept[start : start + CHUNK]
+        encoded = template.tokenizer(
+            [rendered.text for _row, rendered in chunk],
+            add_special_tokens=False,  # the template has them
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for (row, rendered), row_ids, places in zip(
+            chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        ):
+            if len(row_ids) > max_length:
+                skipped["over_long"] = skipped.get("over_long", 0) + 1
+                continue
+            ids.append(np.asarray(row_ids, dtype=np.int32))
+            is_target.append(_find_targets(np.asarray(places, dtype=np.int64).reshape(-1, 2), rendered))
+            rows.append(row)
+            end_tokens.add(template.end_token(rendered))
+    offsets = np.concatenate([[0], np.cumsum([len(row_ids) for row_ids in ids])]).astype(np.int64)
+    empty = np.zeros(0, dtype=np.int32)
+    return ConversationTokens(
+        np.concatenate([*ids, empty]),
+        np.concatenate([*is_target, empty.astype(bool)]),
+        offsets,
+        np.asarray(rows, dtype=np.int64),
+        end_tokens,
+    )
+
+
+def _find_targets(places: np.ndarray, rendered: RenderedConversation) -> np.ndarray:
+    """Return whether each token is learned: (tokens,) bool. places: where each begins and ends in the text: (tokens, 2).
+
+    Its end decides: tokenizers take leading white space out of a token's place, and a token that begins before an answer and ends
+    in it has to be learned to write the answer. The first token of all is never learned, as nothing comes before it.
+    """
+    ends = places[:, 1]
+    is_target = np.zeros(len(ends), dtype=bool)
+    for start, end in rendered.spans:
+        is_target |= (start < ends) & (ends <= end)
+    is_target[:1] = False
+    return is_target

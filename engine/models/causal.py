@@ -1,0 +1,138 @@
+"""Compute hidden states and losses of a language model without padding, and without ever holding all of its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from engine.data.conversation_tokens import ConversationTokens
+from engine.models import packed_attention
+
+LOGITS_AT_A_TIME = 2**24  # numbers: 64 MiB in fp32
+
+
+@dataclass(frozen=True, slots=True)
+class PackedConversations:
+    """Conversations end to end, on the CPU.
+
+    ids, positions: (1, tokens) int64; positions start at 0 in each conversation. lengths: tokens of each.
+    sources: (targets,) int64, the tokens whose states predict the targets; targets: (targets,) int64, their ids.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    lengths: list[int]
+    sources: Tensor
+    targets: Tensor
+
+    @classmethod
+    def pack(cls, tokens: ConversationTokens, conversations: np.ndarray) -> PackedConversations:
+        """Pack some conversations of `tokens`, by their indexes."""
+        places = tokens.places(conversations)
+        lengths = tokens.lengths[conversations].tolist()
+        ids = torch.from_numpy(tokens.ids[places].astype(np.int64))
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        is_target = torch.from_numpy(np.flatnonzero(tokens.is_target[places]))
+        return cls(ids[None], positions[None], lengths, is_target - 1, ids[is_target])
+
+
+class CausalForward:
+    """The forward pass of a language model with an adapter over packed conversations.
+
+    Puts our attention into the model; `generating` gives its own back for as long as it generates.
+    """
+
+    def __init__(self, adapted: nn.Module) -> None:
+        packed_attention.register()
+        self.model: Any = cast(Any, adapted).get_base_model()
+        self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
+        self.head: nn.Module = self.model.get_output_embeddings()
+        self.softcap: float | None = getattr(self.model.config, "final_logit_softcapping", None)
+        self.own_attention: str = self.model.config._attn_implementation
+        self.model.set_attn_implementation(packed_attention.NAME)
+
+    def states(self, packed: PackedConversations) -> Tensor:
+        """Return the last hidden states of the tokens that predict targets: (targets, width)."""
+        device = self.head_weight.device
+        output = self.body(
+            input_ids=packed.ids.to(device),
+            position_ids=packed.positions.to(device),
+            packed_lengths=packed.lengths,
+            use_cache=False,
+        )
+        return cast(Tensor, output.last_hidden_state[0].index_select(0, packed.sources.to(device)))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of hidden states, in fp32: (states, vocabulary)."""
+        logits: Tensor = self.head(states).float()
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def sum_of_losses(self, packed: PackedConversations) -> Tensor:
+        """Return the summed cross entropy of the targets, with a gradient: ()."""
+        return chunked_cross_entropy(self, self.states(packed), packed.targets)
+
+    def chunks(self, states: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield states and targets in parts whose logits take little memory."""
+        size = max(1, LOGITS_AT_A_TIME // self.head_weight.shape[0])
+        return zip(states.split(size), targets.to(states.device).split(size), strict=True)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """Return the matrix that computes logits: (vocabulary, width)."""
+        return cast(Tensor, self.head.weight)
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Give the model its own attention back inside of the block, which knows caches and padding."""
+        self.model.set_attn_implementation(self.own_attention)
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(packed_attention.NAME)
+
+
+def chunked_cross_entropy(forward: CausalForward, states: Tensor, targets: Tensor) -> Tensor:
+    """Return the summed cross entropy of states: (targets, width), with a gradient, a chunk of logits at a time: ()."""
+    is_frozen = not any(parameter.requires_grad for parameter in forward.head.parameters())
+    if is_frozen and states.requires_grad:
+        return cast(Tensor, FrozenHeadLoss.apply(states, targets, forward))
+
+    def loss(chunk: Tensor, chunk_targets: Tensor) -> Tensor:
+        return cross_entropy(forward.logits(chunk), chunk_targets, reduction="sum")
+
+    total = states.new_zeros((), dtype=torch.float32)
+    for chunk, chunk_targets in forward.chunks(states, targets):
+        total = total + cast(Tensor, checkpoint(loss, chunk, chunk_targets, use_reentrant=False))
+    return total
+
+
+class FrozenHeadLoss(torch.autograd.Function):
+    """Summed cross entropy behind a frozen head. Its gradient is computed together with each chunk's loss, while its logits are there."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, targets: Tensor, model: CausalForward) -> Tensor:
+        """Return the loss, and keep its gradient by the states: (targets, width)."""
+        gradients: list[Tensor] = []
+        total = states.new_zeros((), dtype=torch.float32)
+        for chunk, chunk_targets in model.chunks(states.detach(), targets):
+            with torch.enable_grad():
+                chunk = chunk.requires_grad_()
+                loss = cross_entropy(model.logits(chunk), chunk_targets, reduction="sum")
+                gradients += torch.autograd.grad(loss, chunk)
+            total += loss.detach()
+        ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(states))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Scale the gradient that is there already."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].to(gradient.dtype), None, None

@@ -1,0 +1,152 @@
+"""Render conversations with a base model's chat template, and find in the result what the assistant is to learn.
+
+No list of known templates: whatever a template does (trim, add a system message, merge one into the next, change earlier turns)
+shows when conversations are rendered and compared.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.data.conversations import PLAIN_TEXT, Conversation, Message, UnusableRowError
+from engine.errors import ChatTemplateError
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "\ue000\ue001\ue002"  # of the private use area: stands in no text, and no template trims it
+# For base models without a template of their own, such as GPT-2.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedConversation:
+    """A conversation as the model reads it, and the parts [start, end) of it that the assistant learns to write."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer. name: what errors call the base model.
+
+    is_plain: whether the base model has none, so that PLAIN_TEMPLATE was put into the tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.tokenizer = tokenizer
+        self.name = name
+        self.is_plain = tokenizer.chat_template is None
+        if tokenizer.eos_token_id is None:
+            raise ChatTemplateError(
+                f"The tokenizer of {name} has no end-of-text token, so the model could not learn to stop. "
+                "Set eos_token in its tokenizer_config.json, or choose another base model.",
+                field="model.name",
+            )
+        if self.is_plain:
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        added = tokenizer.added_tokens_decoder.values()
+        special = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
+        self.special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+        self.end_of_turn = re.compile(rf"\s*({self.special.pattern})")
+
+    def render(self, messages: Conversation, add_generation_prompt: bool = False) -> str:
+        """Return the conversation as text. Raises UnusableRowError if the template refuses it."""
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except (
+            Exception
+        ) as error:  # a template is a program: beside its own raise_exception, anything may go wrong in it
+            raise UnusableRowError("template_refused") from error
+
+    def prompt(self, conversation: Conversation) -> str:
+        """Return what the model reads before it writes the conversation's last answer."""
+        return self.render(conversation[:-1], add_generation_prompt=True)
+
+    def render_answers(self, conversation: Conversation) -> RenderedConversation:
+        """Return the conversation as text with the spans of all answers, each with its end-of-turn token.
+
+        Raises UnusableRowError if the template refuses the conversation, ChatTemplateError if the spans can't be found.
+        """
+        if any(self.special.search(message["content"]) for message in conversation):
+            raise UnusableRowError("special_token")
+        if conversation[0]["role"] == PLAIN_TEXT:
+            return self._render_text(conversation[0]["content"])
+        text = self.render(conversation)
+        answers = [index for index, message in enumerate(conversation) if message["role"] == "assistant"]
+        spans = []
+        ends = set()
+        for index in answers:
+            start, content_end = self._locate_answer(conversation, index, text)
+            if not text[start:content_end].strip():
+                raise self._error("hides answers")
+            match = self.end_of_turn.match(text, content_end)
+            if match is None:
+                raise self._error("puts no end-of-turn token after an answer, so the model would never stop")
+            spans.append((start, match.end()))
+            ends.add(match[1])
+        if len(ends) > 1:
+            raise self._error(f"ends answers in different ways ({', '.join(sorted(ends))})")
+        return RenderedConversation(text, spans)
+
+    def end_token(self, rendered: RenderedConversation) -> str:
+        """Return the token that ends the answers of a rendered conversation."""
+        end = rendered.spans[-1][1]
+        tokens = [match[0] for match in self.special.finditer(rendered.text, rendered.spans[-1][0], end)]
+        return tokens[-1]
+
+    def _render_text(self, content: str) -> RenderedConversation:
+        """Return a plain text between the tokens that begin and end a text."""
+        begin = self.tokenizer.bos_token if self._adds_bos() else ""
+        text = f"{begin}{content}{self.tokenizer.eos_token}"
+        return RenderedConversation(text, [(len(begin), len(text))])
+
+    def _adds_bos(self) -> bool:
+        return self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+
+    def _locate_answer(self, conversation: Conversation, index: int, text: str) -> tuple[int, int]:
+        """Return where answer `index` starts and where its content ends in the rendered conversation.
+
+        It starts behind the prompt that the model will get, and where the template does not render that in the same way,
+        at its content, whose place shows when it is replaced.
+        """
+        prompt = self._try_to_render(conversation[:index], add_generation_prompt=True)
+        probed: Message = conversation[index] | {"content": PROBE}
+        replaced = self._try_to_render([*conversation[:index], probed, *conversation[index + 1 :]])
+        before, found, after = (replaced or "").partition(PROBE)
+        is_located = bool(found) and PROBE not in after and text.endswith(after)
+        if not is_located:  # a tool call hides the content: then the turn ends where the conversation up to it ends
+            turn = (self._try_to_render(conversation[: index + 1]) or "").rstrip()
+            last = max((match.start() for match in self.special.finditer(turn)), default=-1)
+            if prompt is None or last < len(prompt) or not text.startswith(turn) or not text.startswith(prompt):
+                raise self._error("does not show where an answer ends")
+            return len(prompt), last
+        end = len(text) - len(after)
+        if prompt is not None and text.startswith(prompt) and len(prompt) <= end:
+            return len(prompt), end
+        if not text.startswith(before):
+            raise self._error("does not show where an answer begins")
+        return len(before), end
+
+    def _try_to_render(self, messages: Conversation, **options: Any) -> str | None:
+        """Return the messages as text; None if the template refuses them, as many do with parts of conversations."""
+        try:
+            return self.render(messages, **options)
+        except UnusableRowError:
+            return None
+
+    def _error(self, fault: str) -> ChatTemplateError:
+        return ChatTemplateError(
+            f"The chat template of {self.name} {fault}. Correct it in the base model's files, or choose another base model.",
+            field="model.name",
+        )

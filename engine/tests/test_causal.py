@@ -1,0 +1,259 @@
+"""Language models: packed conversations compute what single ones do, and gradients do not depend on how a step is divided."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from engine import RunConfig
+from engine.config import LoraSection
+from engine.data.conversation_tokens import ConversationTokens, tokenise_conversations
+from engine.data.conversations import to_json
+from engine.devices import DevicePlan
+from engine.errors import (
+    BaseModelUnavailableError,
+    CheckpointDamagedError,
+    ConfigError,
+    RunInterruptedError,
+    TextsTooLongError,
+)
+from engine.models.base_model_head import Head
+from engine.models.causal import CausalForward, PackedConversations
+from engine.models.chat_template import ChatTemplate
+from engine.models.loading import add_adapter, attach_adapter, load_language_model
+from engine.models.supported_types import check_type
+from engine.tasks import causal_lm
+from engine.tasks.answers import Answers
+from engine.tests.conftest import curves_of, metrics_of, run
+from engine.training.estimate import estimate_run, measure_run
+from samples import orders
+from testing.language_models import FAMILIES, build_language_model, chat_tokenizer, conversation, write_conversations
+
+PLAN = DevicePlan(torch.device("cpu"), torch.float32, "eager", False, 1)
+CONVERSATIONS = [
+    conversation("How many?", "Three.", "x" * number, "what a strange question " * 2) for number in (1, 30, 9)
+]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bases")
+    build_language_model(folder / "llama")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "orders.jsonl"
+    splits = ["train"] * 32 + ["eval"] * 6 + ["test"] * 4
+    return write_conversations(path, orders()["messages"].to_list()[:42], splits)
+
+
+def config(**sections: Any) -> RunConfig:
+    base: dict[str, dict[str, Any]] = {
+        "model": {"name": "llama"},
+        "lora": {"r": 4, "lora_dropout": 0.0},
+        "data": {"dataset_name": "orders", "max_length": 256},
+        "training": {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 8,
+            "precision": "fp32",
+            "device": "cpu",
+            "learning_rate": 0.01,
+            "logging_steps": 1,
+        },
+        "system": {"num_threads": 1},
+    }
+    merged = {key: {**values, **sections.get(key, {})} for key, values in base.items()}
+    return RunConfig.parse({"task": "causal_lm", **sections, **merged})
+
+
+def tokens_of(conversations: list[Any]) -> ConversationTokens:
+    return tokenise_conversations(
+        [to_json(each) for each in conversations], ChatTemplate(chat_tokenizer(), "mine"), 500, {}
+    )
+
+
+def adapted_model(folder: Path, **lora: Any) -> Any:
+    """Return a model with an adapter that changes something."""
+    base = load_language_model(folder, "mine", PLAN)
+    settings = LoraSection(r=4, target_modules="all-linear", **lora)
+    model = add_adapter(base, settings, Head([], "kept", []), "mine", 0, "causal")
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_packed_logits_are_those_of_each_conversation_alone(family, tmp_path):
+    model = adapted_model(build_language_model(tmp_path / family, family))
+    tokens = tokens_of(CONVERSATIONS)
+    with torch.no_grad():
+        alone = [
+            model(torch.from_numpy(ids.astype(np.int64))[None]).logits[0]
+            for ids in np.split(tokens.ids, tokens.offsets[1:-1])
+        ]
+        forward = CausalForward(model)
+        packed = PackedConversations.pack(tokens, np.arange(3))
+        states = forward.states(packed)
+        assert (forward.logits(states) - torch.cat(alone)[packed.sources]).abs().max() <= 1e-5
+        with forward.generating():  # its own attention comes back
+            again = model(torch.from_numpy(tokens.ids[: tokens.offsets[1]].astype(np.int64))[None]).logits[0]
+    assert (again - alone[0]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("lora", [{}, {"use_rslora": True, "use_dora": True}, {"modules_to_save": ["lm_head"]}])
+def test_chunked_loss_has_the_gradients_of_the_plain_one(lora, bases, tmp_path, monkeypatch):
+    base = bases / "llama"
+    if lora.get("modules_to_save"):  # of a head that does not share its weights with the embedding
+        base = build_language_model(tmp_path / "qwen2", "qwen2")
+    monkeypatch.setattr("engine.models.causal.LOGITS_AT_A_TIME", 5 * 500)
+    model = adapted_model(base, **lora)
+    forward = CausalForward(model)
+    packed = PackedConversations.pack(tokens_of(CONVERSATIONS), np.arange(3))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(list(forward.chunks(forward.states(packed), packed.targets))) > 2
+    chunked = torch.autograd.grad(forward.sum_of_losses(packed), trained)
+    plain_loss = cross_entropy(forward.logits(forward.states(packed)), packed.targets, reduction="sum")
+    for one, other in zip(chunked, torch.autograd.grad(plain_loss, trained), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_eight_times_four_conversations_are_those_of_thirty_two(bases, data):
+    task = causal_lm.Task(config(), PLAN, bases / "llama", data, None, 1)
+    rows = np.arange(32)
+    weight = task.loss_weight(rows)
+    assert weight == task.train_tokens.is_target.sum()
+    gradients = []
+    for parts in (1, 8):
+        losses = [task.backward(part, weight) for part in np.split(rows, parts)]
+        trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+        gradients.append([parameter.grad.clone() for parameter in trained if parameter.grad is not None])
+        task.model.zero_grad()
+        assert float(sum(loss.item() for loss in losses)) == pytest.approx(task.loss(rows).item() / weight, rel=1e-5)
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    for whole, divided in zip(*gradients, strict=True):
+        assert torch.allclose(whole, divided, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_run_learns_and_keeps_answers_of_base_and_tuned_model(bases, data, tmp_path):
+    events = run(config(training={"num_train_epochs": 8}), data, tmp_path / "run", base_models_dir=bases)
+    metrics = metrics_of(events)
+    assert metrics["eval"]["loss"] < metrics["baseline"]["base_loss"] - 1
+    assert metrics["eval"]["perplexity"] == pytest.approx(np.exp(metrics["eval"]["loss"]))
+    assert metrics["result"]["learned"] and metrics["saved_model"]["difference"] < 1e-3
+    assert {"token_accuracy", "exact_match", "json_valid"} <= metrics["eval"].keys() == metrics["test"].keys()
+    assert len(metrics["answers"]) == 6 and json.loads(metrics["answers"][0]["expected"])
+    assert metrics["answers"][0].keys() == {"prompt", "expected", "base", "tuned"}
+    folder = tmp_path / "run/artifacts/final_model"
+    tuned = attach_adapter(load_language_model(bases / "llama", "mine", PLAN), folder)
+    assert tuned.peft_config["default"].task_type == "CAUSAL_LM" and (folder / "chat_template.jinja").is_file()
+
+
+@pytest.mark.slow
+def test_resumed_run_ends_as_an_unbroken_one(bases, data, tmp_path):
+    settings = config(lora={"lora_dropout": 0.1}, training={"num_train_epochs": 2})
+    unbroken = run(settings, data, tmp_path / "unbroken", base_models_dir=bases)
+    calls = iter(range(100))
+    with pytest.raises(RunInterruptedError):
+        run(settings, data, tmp_path / "stopped", base_models_dir=bases, should_save=lambda: next(calls) == 2)
+    resumed = run(settings, data, tmp_path / "stopped", base_models_dir=bases)
+    assert curves_of(resumed) == curves_of(unbroken)
+    adapters = [tmp_path / name / "artifacts/final_model/adapter_model.safetensors" for name in ("unbroken", "stopped")]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_step_that_needs_too_much_memory_is_divided_with_the_same_result(bases, data, tmp_path, monkeypatch):
+    plain = run(config(), data, tmp_path / "plain", base_models_dir=bases)
+    backward = causal_lm.Task.backward
+
+    def limited(self: Any, rows: np.ndarray, weight: float) -> torch.Tensor:
+        if len(rows) > 2:
+            raise MemoryError
+        return backward(self, rows, weight)
+
+    monkeypatch.setattr(causal_lm.Task, "backward", limited)
+    divided = run(config(), data, tmp_path / "divided", base_models_dir=bases)
+    assert metrics_of(divided)["system"]["micro_batch"] == 2
+    assert metrics_of(divided)["eval"]["loss"] == pytest.approx(metrics_of(plain)["eval"]["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_estimate_measures_a_run(bases, data):
+    settings = config()
+    measured = measure_run(settings, data_file=data, base_models_dir=bases)
+    assert measured.steps_per_epoch == 4 and estimate_run(settings, measured).seconds > 0
+
+
+@pytest.mark.slow
+def test_changed_file_of_the_final_model_ends_the_run(bases, data, tmp_path, monkeypatch):
+    verify = causal_lm.Task.verify
+
+    def damage(self: Any, folder: Path) -> Any:
+        (folder / "tokenizer_config.json").write_text("{}")
+        return verify(self, folder)
+
+    monkeypatch.setattr(causal_lm.Task, "verify", damage)
+    with pytest.raises(CheckpointDamagedError, match="The checkpoints are kept"):
+        run(config(), data, tmp_path / "run", base_models_dir=bases)
+
+
+@pytest.mark.slow
+def test_conversations_that_are_too_long_are_left_out_with_a_notice_or_refused(bases, data, tmp_path):
+    shortened = config(data={"max_length": 105})
+    events = run(shortened, data, tmp_path / "run", base_models_dir=bases)
+    left_out = metrics_of(events)["data"]["skipped_by_reason"]["over_long"]
+    assert 0 < left_out < 42
+    assert any("Conversations were left out" in notice["message"] for notice in metrics_of(events)["notices"])
+    with pytest.raises(TextsTooLongError, match=r"data\.truncation is refuse") as refused:
+        run(config(data={"max_length": 105, "truncation": "refuse"}), data, tmp_path / "refused", base_models_dir=bases)
+    assert refused.value.field == "data.max_length"
+
+
+def test_all_settings_without_meaning_are_refused_at_once():
+    with pytest.raises(ConfigError) as refused:
+        config(
+            model={"num_labels": 3},
+            data={"text_pair_column": "b"},
+            training={
+                "loss": "focal",
+                "class_weights": "balanced",
+                "label_smoothing_factor": 0.1,
+                "metric_for_best_model": "accuracy",
+                "precision": "int8",
+            },
+        )
+    assert {problem.field for problem in refused.value.problems} == {
+        "model.num_labels",
+        "data.text_pair_column",
+        "training.loss",
+        "training.class_weights",
+        "training.label_smoothing_factor",
+        "training.metric_for_best_model",
+        "training.precision",
+    }
+
+
+def test_defaults_of_language_models_are_their_own():
+    settings = RunConfig.parse({"task": "causal_lm"})
+    assert settings.lora.target_modules == "all-linear" and settings.training.metric_for_best_model == "loss"
+    assert (settings.data.text_column, settings.data.max_length) == ("messages", 1024)
+
+
+def test_other_types_are_refused_and_the_covered_ones_named():
+    with pytest.raises(BaseModelUnavailableError, match=r"its type is bert, and those that are covered are .*llama"):
+        check_type({"model_type": "bert"}, "mine", "causal")
+
+
+def test_scores_of_answers():
+    answers = Answers(["a", "b", "c"], ['{"x": 1}', "[]", "{}"], ['{"x": 1}\n', "[1]", "{"])
+    assert answers.scores() == {"exact_match": pytest.approx(1 / 3), "json_valid": pytest.approx(2 / 3)}
+    assert Answers(["a"], ["free text"], ["free text"]).scores() == {"exact_match": 1.0}
+    assert Answers([], [], []).scores() == {}

@@ -1,0 +1,67 @@
+"""Check that a saved language model gives held-out answers the probabilities that it had in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from engine.data.conversation_tokens import tokenise_conversations
+from engine.devices import DevicePlan
+from engine.errors import CheckpointDamagedError
+from engine.models.causal import PackedConversations
+from engine.models.chat_template import ChatTemplate
+from engine.models.loading import attach_adapter, load_language_model
+from engine.models.text_encoding import load_tokenizer
+from engine.storage import verify_folder
+from engine.training.saved_model import SavedModelCheck, saved_model_differs
+
+# Largest accepted difference of two log-probabilities.
+TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.3}
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTargets:
+    """Held-out conversations as JSON, as they were packed in training, and the log-probabilities of their targets, each (targets,)."""
+
+    texts: list[str]
+    packed: list[PackedConversations]
+    log_probabilities: list[Tensor]
+
+
+def check_saved_language_model(folder: Path, base: Path, plan: DevicePlan, evaluated: SavedTargets) -> SavedModelCheck:
+    """Load the final model in `folder` as plain PEFT does, and compare each conversation, computed alone.
+
+    Raises CheckpointDamagedError if a file is not as it was written, else SavedModelDiffersError.
+    """
+    try:
+        verify_folder(folder)
+    except CheckpointDamagedError as error:
+        message = (
+            f"The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again."
+        )
+        raise CheckpointDamagedError(message, **error.facts) from error
+    template = ChatTemplate(load_tokenizer(folder, "the saved model"), "the saved model")
+    skipped: dict[str, int] = {}
+    longest = max(each.ids.shape[1] for each in evaluated.packed)
+    tokens = tokenise_conversations(evaluated.texts, template, longest, skipped)
+    if skipped or tokens.ids.tolist() != [number for each in evaluated.packed for number in each.ids[0].tolist()]:
+        raise saved_model_differs(
+            "its tokenizer or chat template reads a conversation otherwise than the training did", "model.name"
+        )
+    model = attach_adapter(load_language_model(base, "the base model", plan), folder).to(plan.device).eval()
+    largest = 0.0
+    for packed, expected in zip(evaluated.packed, evaluated.log_probabilities, strict=True):
+        with torch.inference_mode():
+            logits = cast(Tensor, model(input_ids=packed.ids.to(plan.device)).logits)[0].float().cpu()
+        actual = logits[packed.sources].log_softmax(dim=-1).gather(1, packed.targets[:, None])[:, 0]
+        largest = max(largest, float((actual - expected).abs().max()))
+    if not largest <= TOLERANCES[plan.dtype]:
+        field = "model.name" if plan.precision == "fp32" else "training.precision"
+        raise saved_model_differs(
+            f"in plain PEFT, its log-probabilities are up to {largest:.3g} off", field, difference=largest
+        )
+    return SavedModelCheck(len(evaluated.texts), largest, served=False)

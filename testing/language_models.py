@@ -1,0 +1,102 @@
+"""Build tiny, randomly initialised language models with a chat template, and conversations for them."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from samples import orders
+
+from .chat_templates import CHATML, SPECIAL_TOKENS
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,
+}
+GROUPED: dict[str, Any] = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
+GPT_2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.1}
+# By model type, as config.json names it.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": GROUPED | {"tie_word_embeddings": True},
+    "qwen2": GROUPED,
+    "qwen3": GROUPED,
+    "mistral": GROUPED | {"sliding_window": 24},
+    "gemma": GROUPED,
+    "gemma2": GROUPED | {"sliding_window": 24, "query_pre_attn_scalar": 8},
+    "gemma3_text": GROUPED | {"sliding_window": 24, "query_pre_attn_scalar": 8},
+    "phi": SIZES | {"num_key_value_heads": 4},
+    "phi3": GROUPED | {"sliding_window": 24},
+    "smollm3": GROUPED | {"no_rope_layers": [1, 0]},
+    "gpt2": GPT_2,
+}
+
+
+@cache
+def _tokenizer_json() -> str:
+    """Return a byte-level tokenizer of a few hundred tokens, as JSON."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=["<s>", "</s>", "<pad>", *SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [message["content"] for row in orders()["messages"].to_list()[:200] for message in row]
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()
+
+
+def chat_tokenizer(template: str | None = CHATML, **options: Any) -> Any:
+    """Return a tokenizer with a chat template. options: of the tokenizer."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "model_max_length": 512} | options
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_tokenizer_json()), **settings)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def build_language_model(folder: Path, model_type: str = "llama", template: str | None = CHATML) -> Path:
+    """Write a tiny language model with random weights and its tokenizer; return the folder."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = chat_tokenizer(template)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        model_type,
+        **FAMILIES[model_type],
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def conversation(*contents: str, system: str | None = None) -> list[dict[str, str]]:
+    """Return a conversation of a user and an assistant, who take turns."""
+    turns = [{"role": "system", "content": system}] if system is not None else []
+    return turns + [
+        {"role": "assistant" if index % 2 else "user", "content": content} for index, content in enumerate(contents)
+    ]
+
+
+def write_conversations(path: Path, conversations: list[list[dict[str, Any]]], splits: list[str] | None = None) -> Path:
+    """Write conversations as OpenAI's JSONL; return the path."""
+    rows: list[dict[str, Any]] = [{"messages": messages} for messages in conversations]
+    if splits is not None:
+        rows = [row | {"split": split} for row, split in zip(rows, splits, strict=True)]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
