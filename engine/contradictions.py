@@ -79,7 +79,7 @@ def find_unfit_settings(config: Configuration) -> Iterator[Problem]:
         yield from find_unfit_for_language_models(config)
 
 
-def find_unfit_for_language_models(config: RunConfig) -> Iterator[Problem]:
+def find_unfit_for_language_models(config: Configuration) -> Iterator[Problem]:
     """Yield the settings that a language model can't be trained with."""
     if config.data.text_pair_column:
         message = "data.text_pair_column has no meaning for causal_lm, whose rows are conversations. Remove it."

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from engine.config import DataSection
+from engine.config_sections import DataSection
 from engine.data import splits
 from engine.data.conversations import (
     Conversation,

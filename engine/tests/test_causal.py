@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from engine import RunConfig
-from engine.config import LoraSection
+from engine.config_sections import LoraSection
 from engine.data.conversation_tokens import ConversationTokens, tokenise_conversations
 from engine.data.conversations import to_json
 from engine.devices import DevicePlan

@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine.config import DataSection, RunConfig
+from engine.config import RunConfig
+from engine.config_sections import DataSection
 from engine.data.conversation_rows import load_conversations
 from engine.data.conversations import question_of, read_conversation
 from engine.data.labelled_rows import Rows
