@@ -58,7 +58,7 @@ def dataset_list(request: SignedInRequest) -> HttpResponse:
         "tag_names": tag_choices(request.user, Dataset),
         "tasks": selectors.running_tasks(request.user),
     }
-    return render_list(request, "datasets_app/list.html", context)
+    return render_list(request, "datasets_app/list.html", context, kind="dataset")
 
 
 @login_required

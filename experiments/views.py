@@ -38,7 +38,7 @@ def index(request: SignedInRequest) -> HttpResponse:
         "heads": column_heads((columns.NAME, *shown), query["sort"] or columns.NEWEST_FIRST),
         "lines": columns.table_lines(page, shown, query["sort"], selectors.scores_so_far(page)),
     }
-    return render_list(request, "experiments/list.html", context | selectors.choices(request.user))
+    return render_list(request, "experiments/list.html", context | selectors.choices(request.user), kind="experiment")
 
 
 @login_required

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+from django.conf import settings
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
@@ -9,6 +10,7 @@ from engine.names import LONGEST_KEY
 from web.name_fields import NameField
 
 LONGEST_NOTE = 2000
+LONGEST_VIEW_NAME = 60
 
 
 class Tag(models.Model):
@@ -42,3 +44,22 @@ class Annotated(models.Model):
 
     class Meta:
         abstract = True
+
+
+class SavedView(models.Model):
+    """The search, filters, order and columns of a list that a person has named."""
+
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="saved_views")
+    kind = models.CharField(max_length=40)  # of the list's objects, see `accounts.sharing.kind_of`
+    name = models.CharField(_("name"), max_length=LONGEST_VIEW_NAME)
+    name_key = models.CharField(max_length=4 * LONGEST_VIEW_NAME, editable=False)
+    query = models.CharField(max_length=1000)
+
+    class Meta:
+        ordering = ["name_key"]
+        constraints = [
+            models.UniqueConstraint(fields=["person", "kind", "name_key"], name="one_view_per_name_person_and_list")
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -49,12 +49,12 @@ def sort_rows(rows: QuerySet[M], sort: str, fields: Mapping[str, str]) -> QueryS
     return rows.order_by(column.asc(nulls_last=True), "pk")
 
 
-def lean_query(query: QueryDict, usual: Mapping[str, Sequence[str]]) -> QueryDict:
+def lean_query(query: QueryDict, usual: Mapping[str, Sequence[str]], without: Sequence[str] = ()) -> QueryDict:
     """Return a query without what is empty, and without values that hold anyway (`usual`)."""
     lean = QueryDict(mutable=True)
     for name, values in query.lists():
         filled = [value for value in values if value]
-        if filled and filled != list(usual.get(name, ())):
+        if filled and name not in without and filled != list(usual.get(name, ())):
             lean.setlist(name, filled)
     return lean
 
@@ -81,10 +81,18 @@ def page_of(request: HttpRequest, rows: QuerySet[M], size: int) -> Page[M]:
     return Paginator(rows, size).get_page(request.GET.get("page"))
 
 
-def render_list(request: SignedInRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    """Render a list, or for htmx the partial `rows` alone. The view varies on HX-Request."""
+def render_list(request: SignedInRequest, template: str, context: dict[str, Any], *, kind: str) -> HttpResponse:
+    """Render a list, or for htmx the partial `rows` alone. The view varies on HX-Request. kind: of its objects."""
     query = context["query"]
-    context["filtered"] = any(value for name, value in query.items() if name != "sort")
-    context["address"] = request.path
+    views = list(request.user.saved_views.filter(kind=kind))
+    current = lean_query(request.GET, {}, without=("page",)).urlencode()
+    context |= {
+        "kind": kind,
+        "filtered": any(value for name, value in query.items() if name != "sort"),
+        "address": request.path,
+        "views": views,
+        "current": current,
+        "is_saved": not current or current in {view.query for view in views},
+    }
     swapped = request.htmx and not request.htmx.history_restore_request
     return render(request, f"{template}#rows" if swapped else template, context | {"swapped": swapped})

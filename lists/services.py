@@ -1,8 +1,9 @@
-"""Everything that changes tags and notes."""
+"""Everything that changes tags, notes and saved views."""
 
 from collections.abc import Iterable
 
 from django.db import transaction
+from django.http import QueryDict
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -11,9 +12,12 @@ from engine.names import name_key, normalise_name
 from web.errors import InvalidError
 from web.names import require_valid_name
 
-from .models import LONGEST_NOTE, Annotated, Tag
+from .models import LONGEST_NOTE, LONGEST_VIEW_NAME, Annotated, SavedView, Tag
+from .queries import lean_query
 
 MOST_TAGS = 20  # of one object
+MOST_VIEWS = 20  # of one person and list
+LONGEST_QUERY = 1000
 
 
 @transaction.atomic
@@ -60,3 +64,33 @@ def set_note(*, user: User, obj: Annotated, note: str) -> None:
         obj.note = note
         obj.save(update_fields=["note"])
         record("note.change", user=user, obj=obj)
+
+
+@transaction.atomic
+def save_view(*, user: User, kind: str, name: str, query: str) -> SavedView:
+    """Keep the address of a list under a name that the person has not given to another view of it."""
+    name = " ".join(normalise_name(name).split())
+    if not 1 <= len(name) <= LONGEST_VIEW_NAME:
+        message = _("Give the view a name of 1 to %(most)s characters.")
+        raise InvalidError(message % {"most": LONGEST_VIEW_NAME}, field="name")
+    lean = lean_query(QueryDict(query), {}, without=("page",)).urlencode()
+    if len(lean) > LONGEST_QUERY:
+        raise InvalidError(_("This search is too long to be saved."), field="query")
+    if not lean:
+        raise InvalidError(_("There is nothing to save here: search, filter or sort the list first."), field="query")
+    views = user.saved_views.select_for_update().filter(kind=kind)
+    if views.filter(name_key=name_key(name)).exists():
+        message = _("You have a view called “%(name)s” already. Choose another name, or remove that one first.")
+        raise InvalidError(message % {"name": name}, field="name")
+    if views.count() >= MOST_VIEWS:
+        message = _("A list has at most %(most)s views. Remove one first.")
+        raise InvalidError(message % {"most": MOST_VIEWS}, field="name")
+    view = SavedView.objects.create(person=user, kind=kind, name=name, name_key=name_key(name), query=lean)
+    record("view.save", user=user, obj=view, list=kind)
+    return view
+
+
+@transaction.atomic
+def remove_view(*, user: User, view: SavedView) -> None:
+    record("view.remove", user=user, obj=view, list=view.kind)
+    view.delete()

@@ -1,16 +1,19 @@
-"""Change the tags and the note of an object on its page."""
+"""Change the tags and the note of an object on its page, and save views of a list."""
 
 from collections.abc import Callable
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from accounts.http import SignedInRequest
-from web.errors import InvalidError
+from accounts.sharing import shared_models
+from web.errors import InvalidError, NotFoundError
+from web.requests import parse_whole_number
 
 from . import services
 from .models import Annotated
@@ -40,6 +43,27 @@ def note(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     return try_change(
         request, obj, "note", lambda: services.set_note(user=request.user, obj=obj, note=text), _("The note is saved.")
     )
+
+
+@login_required
+@require_POST
+def saved_views(request: SignedInRequest, kind: str) -> HttpResponse:
+    """Save the view of a list that `query` describes, or with `remove` remove one."""
+    model = shared_models().get(kind)
+    if model is None or not issubclass(model, Annotated):
+        raise NotFoundError
+    query = request.POST.get("query", "")
+    if removed := request.POST.get("remove"):
+        view = get_object_or_404(request.user.saved_views, kind=kind, pk=parse_whole_number(removed))
+        services.remove_view(user=request.user, view=view)
+        messages.success(request, _("The view “%(name)s” is removed.") % {"name": view.name})
+    else:
+        try:
+            view = services.save_view(user=request.user, kind=kind, name=request.POST.get("name", ""), query=query)
+            messages.success(request, _("The view is saved as “%(name)s”.") % {"name": view.name})
+        except InvalidError as error:
+            messages.error(request, str(error.message))
+    return redirect(reverse(model.list_page) + (f"?{query}" if query else ""))
 
 
 def try_change(

@@ -51,7 +51,7 @@ def index(request: SignedInRequest) -> HttpResponse:
         "data": data,
         "heads": column_heads(COLUMNS, query["sort"] or NEWEST_FIRST),
     }
-    return render_list(request, "experiments/models.html", context | selectors.choices(request.user))
+    return render_list(request, "experiments/models.html", context | selectors.choices(request.user), kind="model")
 
 
 @login_required

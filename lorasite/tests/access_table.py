@@ -69,6 +69,8 @@ GET    bulk/runs/                                  302 405 405 405 405 405
 POST   bulk/runs/                                  302 302 302 302 302 302
 GET    bulk/models/                                302 405 405 405 405 405
 POST   bulk/models/                                302 302 302 302 302 302
+GET    views/<str:kind>/                           302 405 405 405 405 405
+POST   views/<str:kind>/                           302 302 302 302 302 302
 GET    notes/<str:kind>/<str:name>/                302 405 405 405 405 405
 POST   notes/<str:kind>/<str:name>/                302 404 404 403 302 302
 GET    account/second-factor/                      302 200 200 200 200 200
@@ -290,6 +292,7 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/sharing/<str:kind>/<str:name>": {"to": "viewer", "access": "view"},
     "sharing/<str:kind>/<str:name>/": {"to": "viewer", "access": "view"},
     "tags/<str:kind>/<str:name>/": {"tag": "prod"},
+    "views/<str:kind>/": {"name": "Mine", "query": "owner=me"},
     "notes/<str:kind>/<str:name>/": {"note": "Ours."},
     "api/datasets/<str:name>": {"note": "Ours."},
     "api/experiments/<str:name>": {"note": "Ours."},
