@@ -63,6 +63,10 @@ def table_lines(
     """
     experiments = list(experiments)
     cells_by_column = [measure_cells(column, experiments, sort) for column in shown]
+    for cells in cells_by_column:
+        for cell, experiment in zip(cells, experiments, strict=True):
+            if cell["column"].field == "score" or cell["column"].field == experiment.score_name:
+                cell["margin"] = experiment.score_margin
     return [
         {
             "experiment": experiment,
@@ -96,6 +100,6 @@ def make_cells(column: Column, values: list[Any], groups: Sequence[Hashable]) ->
         group: column.best(present) for group, present in values_by_group.items() if column.best and len(present) > 1
     }
     return [
-        {"column": column, "value": value, "best": value is not None and value == best.get(group)}
+        {"column": column, "value": value, "margin": None, "best": value is not None and value == best.get(group)}
         for value, group in zip(values, groups, strict=True)
     ]

@@ -6,7 +6,8 @@ from typing import Any
 from engine.task_types import LOWER_IS_BETTER
 
 from .columns import MEASURED, Column, make_cells, measure_cells
-from .evaluation_sets import evaluation_set, margin_of
+from .evaluation_sets import evaluation_set
+from .margins import margin_in
 from .models import Experiment
 from .task_types import METRIC_TITLES, TASK_TYPES
 
@@ -34,7 +35,7 @@ def measure_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
             rows.append({"column": column, "cells": measure_cells(column, experiments)})
     for row in rows:
         for cell, experiment in zip(row["cells"], experiments, strict=True):
-            cell["margin"] = margin_of(experiment, row["column"].key) if cell["value"] is not None else None
+            cell["margin"] = margin_in(experiment.metrics, row["column"].key) if cell["value"] is not None else None
     return rows
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Hashable, Iterable
 
-from engine.intervals import wilson_interval
-
 from .models import Experiment, ModelVersion
 
 # The settings of the section `data` that decide which rows are held out, and what is read of them.
@@ -31,13 +29,3 @@ def evaluation_set(experiment: Experiment | ModelVersion) -> Hashable:
 def share_evaluation_rows(experiments: Iterable[Experiment | ModelVersion]) -> bool:
     """Return whether all of these runs were evaluated on the same rows."""
     return len({evaluation_set(experiment) for experiment in experiments}) <= 1
-
-
-def margin_of(experiment: Experiment | ModelVersion, metric: str) -> float | None:
-    """Return half of the width of a score's 95 % interval; None where the run does not tell it."""
-    evaluation = experiment.metrics.get("eval", {})
-    interval = evaluation.get("intervals", {}).get(metric)
-    if interval is None and metric == "accuracy" and evaluation.get("confusion_matrix"):
-        rows = sum(map(sum, evaluation["confusion_matrix"]))
-        interval = wilson_interval(evaluation["accuracy"] * rows, rows)
-    return None if interval is None else (interval[1] - interval[0]) / 2

@@ -56,6 +56,7 @@ class Experiment(ScoreNames, Annotated):
     # what the run learns (`task` in the YAML), and the metric of that type that lists show: `task_types.TASK_TYPES`
     task_type = models.CharField(_("task type"), max_length=40, default=USUAL, db_default=USUAL, db_index=True)
     score = models.FloatField(_("score"), null=True, db_index=True)
+    score_margin = models.FloatField(null=True)  # see `margins.margin_in`
     # of the best checkpoint; each is indexed, so that a list of 100,000 is sorted by it; null where a type has no such metric
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
@@ -116,6 +117,7 @@ class RegisteredModel(ScoreNames, Annotated):
     words = models.TextField(blank=True)  # the text that a search looks in, in lower case
     task_type = models.CharField(_("task type"), max_length=40, default=USUAL, db_default=USUAL, db_index=True)
     score = models.FloatField(_("score"), null=True, db_index=True)
+    score_margin = models.FloatField(null=True)
     accuracy = models.FloatField(_("accuracy"), null=True, db_index=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True, db_index=True)
     updated_at = models.DateTimeField(_("newest version"), db_index=True)

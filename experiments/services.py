@@ -20,6 +20,7 @@ from web.errors import ConflictError, LorasiteError, NotFoundError
 from web.names import named_alike, require_valid_name
 from work.paths import remove_on_commit
 
+from .margins import margin_in
 from .models import Experiment, RegisteredModel
 from .names import RESERVED_EXPERIMENTS
 from .selectors import files, free_name
@@ -83,6 +84,7 @@ def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
     experiment.metrics = metrics
     experiment.task_type = task_type_of(metrics)
     experiment.score = score_of(metrics)
+    experiment.score_margin = margin_in(metrics, experiment.score_name)
     experiment.accuracy = evaluation.get("accuracy")
     experiment.macro_f1 = evaluation.get("macro_f1")
     experiment.eval_loss = evaluation["loss"]
@@ -94,6 +96,7 @@ def record_result(*, experiment: Experiment, metrics: dict[str, Any]) -> None:
             "metrics",
             "task_type",
             "score",
+            "score_margin",
             "accuracy",
             "macro_f1",
             "eval_loss",

@@ -1,4 +1,4 @@
-"""Change the tags and the note of an object on its page, and save views of a list."""
+"""Change the tags and the note of an object on its page, save views of a list, and choose how dense tables are."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -19,6 +20,9 @@ from . import services
 from .models import Annotated
 from .selectors import annotated_object
 from .templatetags.annotations import annotation_context
+
+DENSITY_COOKIE = "lorasite_density"
+YEAR_S = 365 * 24 * 3600
 
 
 @login_required
@@ -43,6 +47,19 @@ def note(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     return try_change(
         request, obj, "note", lambda: services.set_note(user=request.user, obj=obj, note=text), _("The note is saved.")
     )
+
+
+@login_required
+@require_POST
+def density(request: SignedInRequest) -> HttpResponse:
+    """Keep whether tables are compact in a cookie, so that it holds for this screen and no other."""
+    page = request.POST.get("page", "")
+    response = redirect(page if url_has_allowed_host_and_scheme(page, allowed_hosts=None) else "home")
+    chosen = "compact" if request.POST.get("density") == "compact" else "comfortable"
+    response.set_cookie(
+        DENSITY_COOKIE, chosen, max_age=YEAR_S, samesite="Lax", secure=request.is_secure(), httponly=True
+    )
+    return response
 
 
 @login_required

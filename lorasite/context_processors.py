@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
+from lists.views import DENSITY_COOKIE
 from lorasite.navigation import navigation_of, running_badge
 
 
@@ -19,6 +20,7 @@ def site(request: HttpRequest) -> dict[str, Any]:
     frame: dict[str, Any] = {
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "theme": theme if theme in ("light", "dark") else "",
+        "density": "compact" if request.COOKIES.get(DENSITY_COOKIE) == "compact" else "",
     }
     # A request that fails before the authentication middleware has no user, but its error page has a frame.
     user = getattr(request, "user", None)

@@ -25,6 +25,7 @@ from web.errors import ConflictError, InvalidError
 from web.names import named_alike, require_valid_name
 from work.paths import remove_on_commit
 
+from ..margins import margin_in
 from ..models import Alias, Experiment, ModelExport, ModelVersion, RegisteredModel
 from ..names import ALIAS_NAME, RESERVED_MODELS
 from ..services import NameTakenError
@@ -179,6 +180,7 @@ def update_newest(model: RegisteredModel, newest: ModelVersion) -> None:
     model.label_set = label_set(newest.labels)
     model.task_type = newest.task_type
     model.score = newest.score
+    model.score_margin = margin_in(newest.metrics, newest.score_name)
     model.accuracy = newest.accuracy
     model.macro_f1 = newest.macro_f1
     texts = [model.name, model.summary, newest.base_model, newest.dataset_name, newest.language, *newest.labels]

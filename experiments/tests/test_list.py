@@ -7,9 +7,11 @@ import pytest
 from django.utils import timezone
 
 from accounts.permissions import grant_access
+from experiments import services
 from experiments.columns import COLUMNS, NAME
 from experiments.models import Experiment
-from testing.experiments import row
+from lorasite.templatetags.numbers import number
+from testing.experiments import METRICS, row
 from training.models import Status, Task
 
 pytestmark = pytest.mark.django_db
@@ -131,3 +133,23 @@ def test_lists_of_the_api_are_filtered_sorted_and_paged(api, member, admin, stra
     everything = api(admin).get("/api/experiments?sort=accuracy").json()["results"]
     assert [line["experiment"] for line in everything] == ["low", "other", "high", "failed"]
     assert api(member).get("/api/experiments").status_code == 403
+
+
+def test_scores_have_their_margin_and_as_many_digits_as_it_leaves(browser, member):
+    Experiment.objects.filter(pk=row(member, "few", accuracy=0.92345).pk).update(score_margin=0.07)
+    Experiment.objects.filter(pk=row(member, "many", accuracy=0.92345).pk).update(score_margin=0.004)
+    row(member, "untold", accuracy=0.5, dataset_name="other@1")
+    page = " ".join(browser.get("/experiments/?columns=score&columns=macro_f1").content.decode().split())
+    assert '0.92 <span class="muted">±&nbsp;0.07</span>' in page
+    assert '0.9235 <span class="muted">±&nbsp;0.004</span>' in page and page.count("±") == 2 and "0.5000" in page
+
+
+def test_margin_is_stored_with_the_result(member, monkeypatch):
+    monkeypatch.setattr(services, "check_model", lambda experiment: None)  # there are no files
+    metrics = METRICS | {"train": {"tokens_per_second": 1.0, "runtime_s": 1.0}}
+    services.record_result(experiment=row(member, "run"), metrics=metrics)
+    assert Experiment.objects.get().score_margin == pytest.approx(0.175, abs=0.01)
+
+
+def test_numbers_have_separators_and_a_minus_sign():
+    assert (number(38158, 0), number(-0.125, 3), number(None, 2)) == ("38,158", "−0.125", "")

@@ -109,3 +109,15 @@ def test_labels_are_one_bar_in_one_line(browser, member):
     dataset(member, "tickets", rows=10, labels={"bill": 5, "ship": 3, "other": 1, "rest": 1})
     page = browser.get("/datasets/").content.decode()
     assert '<rect x="50.0" width="30.0"' in page and "4 labels" in page and "bill 50%, ship 30%, other 10%, …" in page
+
+
+def test_rows_are_compact_until_one_changes_it_back(browser, member):
+    belongings(member, "mine")
+    assert "data-density" not in browser.get("/datasets/").content.decode()
+    answer = browser.post("/density/", {"density": "compact", "page": "/datasets/?q=mine"})
+    assert answer.url == "/datasets/?q=mine"
+    page = browser.get("/datasets/").content.decode()
+    assert 'data-density="compact"' in page and "Comfortable rows" in page
+    browser.post("/density/", {"density": "comfortable", "page": "https://elsewhere.example/"})
+    assert "data-density" not in browser.get("/models/").content.decode()
+    assert browser.post("/density/", {"page": "https://elsewhere.example/"}).url == "/"

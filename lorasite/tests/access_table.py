@@ -69,6 +69,8 @@ GET    bulk/runs/                                  302 405 405 405 405 405
 POST   bulk/runs/                                  302 302 302 302 302 302
 GET    bulk/models/                                302 405 405 405 405 405
 POST   bulk/models/                                302 302 302 302 302 302
+GET    density/                                    302 405 405 405 405 405
+POST   density/                                    302 302 302 302 302 302
 GET    views/<str:kind>/                           302 405 405 405 405 405
 POST   views/<str:kind>/                           302 302 302 302 302 302
 GET    notes/<str:kind>/<str:name>/                302 405 405 405 405 405
