@@ -75,7 +75,7 @@ def test_detail_of_the_api_has_the_shape_of_the_specification(api, member, finis
     answer = api(member).get("/api/experiments/mine-too").json()
     assert answer.keys() == {
         "experiment", "task_id", "status", "owner", "dataset", "dataset_hash", "base_model", "config", "metrics", "result",
-        "files", "created_at", "task_type", "score", "score_name",
+        "files", "created_at", "task_type", "score", "score_name", "tags", "note",
     }  # fmt: skip
     assert answer["files"] == [{"path": "config.yaml", "size": (finished.folder / "config.yaml").stat().st_size}]
     assert (answer["status"], answer["owner"], answer["dataset"]) == ("SUCCESS", "member", "mine-too@1")
