@@ -204,7 +204,7 @@ def find_best(task_type: str, scores: Sequence[Scores]) -> Scores:
 def best_sentence(task_type: str, best: Scores) -> str:
     """Return the sentence about the best evaluation of a finished run."""
     if task_type == USUAL:
-        sentence = _("Accuracy on held-out rows was best at step %(step)d: %(best).1f %%.")
+        sentence = _("Accuracy on held-out rows was best at step %(step)d: %(best).1f%%.")
         return sentence % {"step": best.step, "best": 100 * best.metrics["accuracy"]}
     name = TASK_TYPES[task_type].curves[0]
     sentence = _("%(metric)s on held-out rows was best at step %(step)d: %(best).4g.")

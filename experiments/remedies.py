@@ -152,7 +152,7 @@ def evidence(metrics: Settings) -> list[str]:
         title = METRIC_TITLES.get(facts["metric"], facts["metric"])
         sentences.append(sentence % {"metric": title, "score": shown_score, "baseline": facts.get("baseline", 0.0)})
     if facts.get("unknown_token_share"):
-        sentence = _("%(share).1f %% of the tokens in the texts are unknown to the base model.")
+        sentence = _("%(share).1f%% of the tokens in the texts are unknown to the base model.")
         sentences.append(sentence % {"share": 100 * facts["unknown_token_share"]})
     if facts.get("loss_at_start") is not None and facts.get("loss_at_end") is not None:
         sentence = _("Training loss went from %(first).3f to %(last).3f.")

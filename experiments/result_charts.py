@@ -57,11 +57,11 @@ def describe_threshold(calibration: dict[str, Any]) -> str:
         )
     # The curve has at most 100 points, so the last one above the threshold is near it.
     covered = [point for point in calibration["coverage"] if point["threshold"] >= threshold]
-    sentence = _("Answers with a probability of at least %(threshold).1f %% are called confident.")
+    sentence = _("Answers with a probability of at least %(threshold).1f%% are called confident.")
     if covered:
         sentence = _(
-            "Answers with a probability of at least %(threshold).1f %% are called confident: those are %(coverage).0f %% of "
-            "the held-out rows, and %(right).1f %% of them are right."
+            "Answers with a probability of at least %(threshold).1f%% are called confident: those are %(coverage).0f%% of "
+            "the held-out rows, and %(right).1f%% of them are right."
         )
     facts = {"threshold": 100 * threshold}
     if covered:
@@ -96,7 +96,7 @@ def coverage_chart(calibration: dict[str, Any]) -> dict[str, Any]:
     points = calibration["coverage"]
     half = min(points, key=lambda point: abs(point["coverage"] - 0.5))
     sentence = _(
-        "%(all).1f %% of all answers are right, and %(half).1f %% of the %(coverage).0f %% that are the most certain."
+        "%(all).1f%% of all answers are right, and %(half).1f%% of the %(coverage).0f%% that are the most certain."
     )
     shares = {"all": points[-1]["accuracy"], "half": half["accuracy"], "coverage": half["coverage"]}
     return scatter_chart(

@@ -30,7 +30,7 @@ def judge_classification(metrics: Metrics) -> list[str]:
     rows = sum(map(sum, evaluation["confusion_matrix"]))
     low, high = wilson_interval(accuracy * rows, rows)
     margin = (high - low) / 2
-    reached = _("Right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points.")
+    reached = _("Right in %(right).1f%% of %(rows)d held-out rows, give or take %(margin).1f points.")
     baseline = metrics.get("baseline", {})
     return [
         reached % {"right": 100 * accuracy, "rows": rows, "margin": 100 * margin},
@@ -50,14 +50,14 @@ def judge_multi_label(metrics: Metrics) -> list[str]:
     micro_f1 = evaluation["micro_f1"]
     labels = sum(label["support"] for label in evaluation["per_label"].values())
     low, high = wilson_interval(micro_f1 * labels, labels)
-    reached = _("Micro F1 is %(score).3f (95 %% interval: %(low).3f to %(high).3f).")
+    reached = _("Micro F1 is %(score).3f (95%% interval: %(low).3f to %(high).3f).")
     sentences = [reached % {"score": micro_f1, "low": low, "high": high}]
     rows = metrics.get("data", {}).get("eval_rows") or metrics.get("calibration", {}).get("rows")
     if rows:
         right = evaluation["subset_accuracy"]
         low_share, high_share = wilson_interval(right * rows, rows)
         sentence = _(
-            "All labels are right in %(right).1f %% of %(rows)d held-out rows, give or take %(margin).1f points."
+            "All labels are right in %(right).1f%% of %(rows)d held-out rows, give or take %(margin).1f points."
         )
         margin = 100 * (high_share - low_share) / 2
         sentences.append(sentence % {"right": 100 * right, "rows": rows, "margin": margin})
@@ -72,7 +72,7 @@ def judge_entities(metrics: Metrics) -> list[str]:
     f1 = evaluation["entity_f1"]
     entities = sum(label["support"] for label in evaluation["per_label"].values())
     interval = wilson_interval(f1 * entities, entities)
-    reached = _("Entity F1 is %(score).3f (95 %% interval: %(low).3f to %(high).3f) on %(n)d held-out entities.")
+    reached = _("Entity F1 is %(score).3f (95%% interval: %(low).3f to %(high).3f) on %(n)d held-out entities.")
     sentences = [reached % {"score": f1, "low": interval[0], "high": interval[1], "n": entities}]
     return [*sentences, *compare_f1(metrics, f1, interval, "constant_entity_f1", "dictionary_entity_f1")]
 
@@ -109,10 +109,10 @@ def judge_regression(metrics: Metrics) -> list[str]:
     interval = evaluation.get("intervals", {}).get("mae")
     if evaluation.get("mae") is None or interval is None:
         return []
-    reached = _("Off by %(mae).4g on average on the held-out rows (95 %% interval: %(low).4g to %(high).4g).")
+    reached = _("Off by %(mae).4g on average on the held-out rows (95%% interval: %(low).4g to %(high).4g).")
     sentences = [reached % {"mae": evaluation["mae"], "low": interval[0], "high": interval[1]}]
     if evaluation.get("r2") is not None:
-        explained = _("The model explains %(share).0f %% of the variance of the scores (R² %(r2).3f).")
+        explained = _("The model explains %(share).0f%% of the variance of the scores (R² %(r2).3f).")
         sentences.append(explained % {"share": 100 * max(0.0, evaluation["r2"]), "r2": evaluation["r2"]})
     words = {
         "mean_mae": _("Always predicting the mean is off by %(mae).4g%(difference)s."),
@@ -136,19 +136,19 @@ def compare_with_majority(accuracy: float, low: float, metrics: dict[str, Any]) 
     if majority is None:
         return ""
     if low > majority:
-        sentence = _("The majority-class baseline (always the most frequent label) reaches %(share).1f %%.")
+        sentence = _("The majority-class baseline (always the most frequent label) reaches %(share).1f%%.")
     elif evidence.get("recall_above_chance", 0) > 0:
         sentence = _(
-            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, but unlike this model it "
+            "The majority-class baseline (always the most frequent label) reaches %(share).1f%%, but unlike this model it "
             "never finds the other labels."
         )
     elif accuracy > majority:
         sentence = _(
-            "The majority-class baseline (always the most frequent label) reaches %(share).1f %%, which is about the same "
+            "The majority-class baseline (always the most frequent label) reaches %(share).1f%%, which is about the same "
             "on so many rows."
         )
     else:
-        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f %%.")
+        sentence = _("No better than the majority-class baseline (always the most frequent label): %(share).1f%%.")
     return sentence % {"share": 100 * majority}
 
 
@@ -157,13 +157,11 @@ def compare_with_linear(accuracy: float, linear: float | None, margin: float) ->
     if linear is None:
         return ""
     if accuracy - linear > margin:
-        sentence = _("A linear model on words reaches %(share).1f %%, which is clearly less.")
+        sentence = _("A linear model on words reaches %(share).1f%%, which is clearly less.")
     elif linear - accuracy > margin:
-        sentence = _(
-            "A linear model on words reaches %(share).1f %%, which is clearly more: train longer, or use that."
-        )
+        sentence = _("A linear model on words reaches %(share).1f%%, which is clearly more: train longer, or use that.")
     else:
-        sentence = _("A linear model on words reaches %(share).1f %%, which is about the same on so many rows.")
+        sentence = _("A linear model on words reaches %(share).1f%%, which is about the same on so many rows.")
     return sentence % {"share": 100 * linear}
 
 

@@ -269,13 +269,13 @@ def explain_measurement(measurement: Measurement, data: Version, sample: int) ->
         return not_measured()
     low, high = wilson_interval(measurement.right, measurement.rows)
     sentence = _(
-        "Right in %(share).1f %% of %(rows)d rows of %(data)s that it was not trained on; on all such rows "
-        "that would be %(low).1f to %(high).1f %%."
+        "Right in %(share).1f%% of %(rows)d rows of %(data)s that it was not trained on; on all such rows "
+        "that would be %(low).1f to %(high).1f%%."
     )
     if data.task_type == "multi_label_classification":
         sentence = _(
-            "All labels right in %(share).1f %% of %(rows)d rows of %(data)s that it was not trained on; on all such rows "
-            "that would be %(low).1f to %(high).1f %%."
+            "All labels right in %(share).1f%% of %(rows)d rows of %(data)s that it was not trained on; on all such rows "
+            "that would be %(low).1f to %(high).1f%%."
         )
     facts = {
         "share": 100 * measurement.accuracy,

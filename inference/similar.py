@@ -111,13 +111,13 @@ def language(version: Version) -> str:
 
 def explain_start(run: Experiment, score: float, data: Version, other: Version) -> str:
     sentence = _(
-        "It reached an accuracy of %(accuracy).3f on %(other)s, whose data are %(score).0f %% similar to these: "
+        "It reached an accuracy of %(accuracy).3f on %(other)s, whose data are %(score).0f%% similar to these: "
         "%(labels)d against %(own)d labels, %(rows)d against %(own_rows)d rows, %(length)d against %(own_length)d "
         "characters in a typical text, %(language)s."
     )
     if run.accuracy is None:
         sentence = _(
-            "It reached %(metric)s %(value).3f on %(other)s, whose data are %(score).0f %% similar to these: "
+            "It reached %(metric)s %(value).3f on %(other)s, whose data are %(score).0f%% similar to these: "
             "%(labels)d against %(own)d labels, %(rows)d against %(own_rows)d rows, %(length)d against %(own_length)d "
             "characters in a typical text, %(language)s."
         )

@@ -59,7 +59,7 @@ def charts(task_type: str, points: list[Point], task: Task | None = None) -> lis
         score_sentence = _("The metrics on held-out rows appear after the first evaluation.")
     best = find_best(task_type, evaluations) if evaluations else None
     if best:
-        sentence = _("Best accuracy on held-out rows so far: %(best).1f %% at step %(step)d.")
+        sentence = _("Best accuracy on held-out rows so far: %(best).1f%% at step %(step)d.")
         facts: dict[str, object] = {"best": 100 * best.metrics[metric], "step": best.step}
         if task_type != USUAL:
             sentence = _("%(metric)s on held-out rows, best so far: %(best).4g at step %(step)d.")
@@ -197,4 +197,4 @@ def announcement(task: Task, quarter_on_page: str) -> tuple[int, str]:
     if task.status in ENDED:
         diagnosis = remedies.diagnose(task.experiment.metrics, task.experiment.config)
         return quarter, diagnosis.headline if diagnosis else str(task.get_status_display())
-    return quarter, _("%(percent)d %% done.") % {"percent": 25 * quarter} if quarter else ""
+    return quarter, _("%(percent)d%% done.") % {"percent": 25 * quarter} if quarter else ""

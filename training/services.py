@@ -265,7 +265,7 @@ def check_validation_rules(version: Version, config: RunConfig) -> None:
         count, share = text_statistics.share_over(lengths, config.data.max_length)
         if count:
             message = _(
-                "Refused by your rule for over_token_limit: {count} rows ({percent} %) are longer than {limit} tokens."
+                "Refused by your rule for over_token_limit: {count} rows ({percent}%) are longer than {limit} tokens."
             ).format(count=count, percent=f"{100 * share:.2g}", limit=config.data.max_length)
             raise InvalidError(message, field="data.validation_rules")
     finding = version.findings.filter(code__in=codes).first()

@@ -91,8 +91,8 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
         return None
     over, share = text_statistics.share_over(lengths, limit)
     sentence = ngettext(
-        "%(count)s row (%(percent)s %%) is longer than %(limit)s tokens. Longer texts are truncated to this length.",
-        "%(count)s rows (%(percent)s %%) are longer than %(limit)s tokens. Longer texts are truncated to this length.",
+        "%(count)s row (%(percent)s%%) is longer than %(limit)s tokens. Longer texts are truncated to this length.",
+        "%(count)s rows (%(percent)s%%) are longer than %(limit)s tokens. Longer texts are truncated to this length.",
         over,
     )
     bins = text_statistics.histogram(lengths, limit)

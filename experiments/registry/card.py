@@ -207,7 +207,7 @@ def calibration_sentences(version: ModelVersion) -> list[str]:
         return []
     sentences = [describe_errors(calibration), describe_temperature(calibration)]
     if calibration.get("confident_from") is not None:
-        sentence = _("Answers with a probability of at least %(threshold).1f %% are called confident.")
+        sentence = _("Answers with a probability of at least %(threshold).1f%% are called confident.")
         sentences.append(sentence % {"threshold": 100 * calibration["confident_from"]})
     if version.metrics.get("thresholds"):
         sentence = _("The threshold of each label was chosen on the same %(rows)d evaluation rows.")

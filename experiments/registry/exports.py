@@ -64,7 +64,7 @@ def describe_comparison(result: dict[str, Any]) -> str:
         figures = sentence % {"texts": result["texts"], "change": change}
     else:
         sentence = _(
-            "%(share).2f %% of %(texts)d texts get the same answer; no probability changed by more than %(change)s."
+            "%(share).2f%% of %(texts)d texts get the same answer; no probability changed by more than %(change)s."
         )
         share = math.floor(1e4 * result["equal_answers"]) / 1e2
         figures = sentence % {"share": share, "texts": result["texts"], "change": change}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 def test_detail_says_what_was_reached_beside_the_baselines(browser, finished):
     page = browser.get("/experiments/mine-too/", follow=True)
     content = page.content.decode()
-    assert "Right in 80.0 %" in content and "50.0 %" in content and "70.0 %" in content
+    assert "Right in 80.0%" in content and "50.0%" in content and "70.0%" in content
     assert [chart["id"] for chart in page.context["charts"]] == ["loss", "metrics"]
     errors = browser.get("/experiments/mine-too/?tab=errors", follow=True).content.decode()
     assert "<script>alert" not in errors and "&lt;script&gt;alert" in errors
@@ -109,13 +109,13 @@ def test_folder_that_cannot_be_removed_keeps_the_experiment(api, member, finishe
         (
             0.8,
             {"majority_accuracy": 0.5},
-            "The majority-class baseline (always the most frequent label) reaches 50.0 %",
+            "The majority-class baseline (always the most frequent label) reaches 50.0%",
         ),
         (0.5, {"majority_accuracy": 0.5}, "No better than the majority-class baseline"),
         (0.8, {"linear_accuracy": 0.5}, "clearly less"),
         (0.5, {"linear_accuracy": 0.8}, "clearly more"),
         (0.7, {"linear_accuracy": 0.72}, "about the same"),
-        (0.8, {}, "80.0 % of 100 held-out rows, give or take 7.8 points."),
+        (0.8, {}, "80.0% of 100 held-out rows, give or take 7.8 points."),
         (None, {}, ""),
     ],
 )
@@ -231,7 +231,7 @@ def test_archive_leaves_out_drafts_and_links(browser, finished):
 
 def test_verdict_is_modest_about_a_perfect_score_on_few_rows():
     sentence = results.verdict({"eval": {"accuracy": 1.0, "confusion_matrix": [[12, 0], [0, 12]]}})
-    assert "100.0 % of 24 held-out rows, give or take 6.9 points" in sentence
+    assert "100.0% of 24 held-out rows, give or take 6.9 points" in sentence
 
 
 @pytest.mark.parametrize(

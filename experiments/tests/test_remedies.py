@@ -70,7 +70,7 @@ def test_texts_that_are_not_english_get_a_multilingual_base_model() -> None:
 
 def test_evidence_is_in_numbers() -> None:
     diagnosis = diagnose(did_not_learn("unknown_tokens", unknown_token_share=0.413), config())
-    assert diagnosis and "41.3 % of the tokens" in diagnosis.message
+    assert diagnosis and "41.3% of the tokens" in diagnosis.message
     assert "Training loss went from 0.700 to 0.690." in diagnosis.message
     assert "Every held-out row is predicted as “good”." in diagnosis.message
     rate = diagnose(did_not_learn("learning_rate_too_high"), config(training={"learning_rate": 0.5}))
@@ -91,10 +91,10 @@ def test_nothing_is_said_about_a_run_that_learned_or_of_which_it_is_not_known(me
 @pytest.mark.parametrize(
     ("right", "evidence", "expected"),
     [
-        (55, {}, "reaches 50.0 %, which is about the same on so many rows"),
+        (55, {}, "reaches 50.0%, which is about the same on so many rows"),
         (45, {"recall_above_chance": 0.1}, "but unlike this model it never finds the other labels"),
-        (65, {}, "reaches 50.0 %."),
-        (65, {"majority_accuracy": 0.6}, "reaches 60.0 %, which is about the same"),  # another label in the eval rows
+        (65, {}, "reaches 50.0%."),
+        (65, {"majority_accuracy": 0.6}, "reaches 60.0%, which is about the same"),  # another label in the eval rows
     ],
 )
 def test_verdict_agrees_with_what_the_engine_calls_learned(right: int, evidence: dict[str, Any], expected: str) -> None:
@@ -120,7 +120,7 @@ def test_page_of_a_run_that_learned_is_as_it_was(browser, member) -> None:
     row(member, "older", metrics=METRICS, accuracy=0.8)
     for name in ("learned", "older"):
         page = browser.get(f"/experiments/{name}/", follow=True).content.decode()
-        assert "did not learn" not in page and 'id="notices"' not in page and "Right in 80.0 %" in page
+        assert "did not learn" not in page and 'id="notices"' not in page and "Right in 80.0%" in page
 
 
 def test_notices_are_on_the_page_unless_it_says_the_same_in_other_words(browser, member) -> None:

@@ -139,7 +139,7 @@ def test_last_poll_brings_buttons_details_and_results(browser: Client, task: Tas
     last = poll(browser, task, tab="overview", state="STARTED-1-0", heard=2)
     content = last.content.decode()
     assert last.status_code == 286 and 'hx-trigger="every 1s"' not in content
-    assert 'id="run-details"' in content and "Try the model" in content and "Right in 80.0 %" in content
+    assert 'id="run-details"' in content and "Try the model" in content and "Right in 80.0%" in content
     assert "mine: done" in content
     errors = poll(browser, task, tab="errors", state="STARTED-1-0").content.decode()
     assert 'id="tab" hx-swap-oob="true"' in errors and "Confusion matrix" in errors

@@ -30,7 +30,7 @@ class Command(JsonOrTextCommand):
         else:
             change = services.cancel if options["action"] == "cancel" else services.resume
             tasks = [change(user=user, task=find_task(user, options["task"]))]
-        rows = [[task.pk, task.status, f"{task.percent} %", task.experiment.name] for task in tasks]
+        rows = [[task.pk, task.status, f"{task.percent}%", task.experiment.name] for task in tasks]
         lines = align_columns([["task", "status", "done", "experiment"], *rows]) if rows else ["No tasks yet."]
         return TaskSerializer(tasks, many=True).data, lines
 
