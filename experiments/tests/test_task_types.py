@@ -92,12 +92,12 @@ def test_page_of_each_result_shows_its_own_metrics_in_both_languages(browser, me
 def test_verdict_names_interval_and_baselines():
     several = verdict(MULTI_LABEL)
     assert "Micro F1 is 0.800 (95% interval: 0.711 to 0.867)." in several
-    assert "All labels are right in 60.0 % of 100 held-out rows, give or take 9.4 points." in several
+    assert "All labels are right in 60.0% of 100 held-out rows, give or take 9.4 points." in several
     assert "most frequent labels reaches 0.500, which is clearly worse." in several
     assert "linear model on words reaches 0.950, which is clearly better: train longer, or use that." in several
     score = verdict(REGRESSION)
     assert "Off by 0.4 on average on the held-out rows (95% interval: 0.35 to 0.46)." in score
-    assert "explains 80 % of the variance of the scores (R² 0.800)" in score
+    assert "explains 80% of the variance of the scores (R² 0.800)" in score
     assert "Always predicting the mean is off by 1.2, which is clearly worse." in score
     assert "A linear model on words is off by 0.44, which is about the same on so many rows." in score
 

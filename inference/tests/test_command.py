@@ -107,7 +107,7 @@ def test_pair_for_a_model_of_single_texts_is_refused(models: Any) -> None:
 def test_export_is_queued_and_its_figures_are_printed(member: Any) -> None:
     store_export(belongings(member).model.latest, member)
     printed = run("models", "export", "mine", "onnx").splitlines()
-    assert printed[1].startswith("safetensors") and "SUCCESS" in printed[1] and "100.00 % of 60 texts" in printed[1]
+    assert printed[1].startswith("safetensors") and "SUCCESS" in printed[1] and "100.00% of 60 texts" in printed[1]
     assert printed[2].startswith("onnx ") and "PENDING" in printed[2]
     states = json.loads(run("models", "export", "mine@1", "--json"))
     assert [state["status"] for state in states] == ["SUCCESS", "PENDING", None]
