@@ -15,8 +15,9 @@ from django.views.decorators.http import require_POST
 
 from web.access import require_admin
 from web.errors import LorasiteError, NotFoundError
+from web.undo import offer_undo
 
-from . import quotas, services, sharing
+from . import quotas, services, sharing, undo
 from .forms import CloseForm, InviteForm, LimitsForm
 from .http import SignedInRequest
 from .models import Invitation, Role, User
@@ -55,8 +56,9 @@ def people(request: SignedInRequest) -> HttpResponse:
 @require_POST
 def withdraw(request: SignedInRequest, pk: int) -> HttpResponse:
     """Withdraw an invitation; for administrators."""
-    services.withdraw_invitation(user=request.user, pk=pk)
-    messages.success(request, _("Invitation withdrawn. Its link no longer works."))
+    invitation = services.withdraw_invitation(user=request.user, pk=pk)
+    message = _("Invitation withdrawn. Its link no longer works.")
+    offer_undo(request, message, "invitation", **undo.describe_invitation(invitation))
     return redirect("accounts:people")
 
 

@@ -117,14 +117,33 @@ def get_open_invitation(secret: str, *, lock: bool = False) -> Invitation:
 
 
 @transaction.atomic
-def withdraw_invitation(*, user: User, pk: int) -> None:
-    """Delete an open invitation, whoever created it, so that its link stops working."""
+def withdraw_invitation(*, user: User, pk: int) -> Invitation:
+    """Delete an open invitation, whoever created it, so that its link stops working; return what was deleted."""
     require_admin(user)
     invitation = Invitation.objects.filter(pk=pk).first()
     if invitation is None:
         raise NotFoundError
     record("invitation.end", user=user, obj=invitation)
     invitation.delete()
+    return invitation
+
+
+@transaction.atomic
+def restore_invitation(*, user: User, invited_by: int, **values: Any) -> Invitation:
+    """Create an invitation anew that was withdrawn, so that its link works again until it expires.
+
+    Its link ends with the role of the person who made it, as ever. Created anew twice, it is the same one.
+    """
+    require_admin(user)
+    maker = User.objects.filter(pk=invited_by).first()
+    if maker is None:
+        raise NotFoundError
+    invitation, is_new = Invitation.objects.get_or_create(
+        hash=values.pop("hash"), defaults={"invited_by": maker, **values}
+    )
+    if is_new:
+        record("invitation.restore", user=user, obj=invitation, role=str(invitation.role))
+    return invitation
 
 
 @transaction.atomic

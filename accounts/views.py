@@ -24,8 +24,9 @@ from audit.services import record
 from web.errors import LorasiteError, NotFoundError
 from web.mail import mail_is_configured
 from web.throttles import throttle_posts
+from web.undo import offer_undo
 
-from . import quotas, services, sharing
+from . import quotas, services, sharing, undo
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
 from .http import SignedInRequest
 from .permissions import visible
@@ -165,10 +166,15 @@ def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     obj = sharing.shared_object(request.user, kind, name)
     recipients = sharing.find_recipients(request.POST.get("to", ""))
     level = request.POST.get("access", "")
+    before = undo.levels_of(obj, recipients)
     for recipient in recipients:
         sharing.set_access(user=request.user, obj=obj, to=recipient, level=level)
     recipient_name = str(recipients[0]) if len(recipients) == 1 else _("everyone")
-    messages.success(request, sharing.LEVELS[level] % {"name": recipient_name})
+    message = sharing.LEVELS[level] % {"name": recipient_name}
+    if level == "owner":  # who gave it away may have no say any more
+        messages.success(request, message)
+    else:
+        offer_undo(request, message, "share", kind=kind, name=name, levels=before)
     # Whoever gave the object away may not see its page any more.
     if not visible(request.user, type(obj)._default_manager.filter(pk=obj.pk)).exists():
         return redirect("home")

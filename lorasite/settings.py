@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "web.middleware.SessionEndedMiddleware",
+    "web.middleware.ToastMiddleware",
     "audit.middleware.RequestMiddleware",
     "web.middleware.DiskSpaceMiddleware",
     "web.middleware.ApiMiddleware",

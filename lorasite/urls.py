@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from lorasite import find, home
+from web.undo import undo
 
 handler400 = "web.error_responses.bad_request"
 handler404 = "web.error_responses.not_found"
@@ -12,6 +13,7 @@ handler500 = "web.error_responses.server_error"
 urlpatterns = [
     path("", home.home, name="home"),
     path("find/", find.find_page, name="find"),
+    path("undo/", undo, name="undo"),
     path("running/", home.running, name="running"),
     path("", include("accounts.urls")),
     path("", include("accounts.allauth_urls")),

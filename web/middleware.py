@@ -4,15 +4,18 @@ from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
+from django.contrib.messages import get_messages
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.http import ConditionalGetMiddleware
 from django.shortcuts import resolve_url
+from django.template.loader import render_to_string
 from django.utils.cache import patch_cache_control
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
+from django_htmx.http import HTMX_STOP_POLLING
 
 from web import disk
 from web.error_responses import BusyReceivingError, UnreadableRequestError, error_page
@@ -81,6 +84,19 @@ class SessionEndedMiddleware(MiddlewareMixin):
             return HttpResponse(sentence, status=401, content_type="text/plain; charset=utf-8")
         if request.method == "POST":
             return redirect_to_login(page_of_form(request))
+        return response
+
+
+class ToastMiddleware(MiddlewareMixin):
+    """Send messages along with the part of a page that htmx asked for; they are added to the toasts of that page."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        is_swapped = response.status_code in (200, HTMX_STOP_POLLING) and isinstance(response, HttpResponse)
+        if request.headers.get("HX-Request") != "true" or not is_swapped or not get_messages(request):
+            return response
+        if response.headers["Content-Type"].startswith("text/html"):
+            toasts = render_to_string("parts/toasts.html", {"messages": get_messages(request)}, request)
+            response.write(f'<div hx-swap-oob="beforeend:#toasts">{toasts}</div>')
         return response
 
 

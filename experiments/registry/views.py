@@ -1,7 +1,6 @@
 """Pages of registered models: find one, see its results and card, register and change one."""
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -20,9 +19,9 @@ from datasets_app.selectors import version_for as data_version_for
 from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
 from web.errors import LorasiteError
-from web.requests import parse_whole_number
+from web.undo import offer_undo, undoes
 
-from ..models import Experiment, ModelExport, ModelVersion
+from ..models import Alias, Experiment, ModelExport, ModelVersion
 from ..results import label_rows, plain_peft_code, read_facts
 from ..selectors import free_name, get_experiment
 from ..task_types import METRIC_TITLES, TASK_TYPES, key_figures
@@ -79,8 +78,6 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "limits": limits,
         "card": card.render_card(version.card),
         "code": plain_peft_code(model.name, version.labels, version.config, read_facts(version.folder)),
-        "moved": request.GET.get("moved", "")[:40],
-        "moved_from": str(parse_whole_number(request.GET.get("from", "")) or ""),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
     }
     return render(request, "experiments/model.html", context | export_context(request.user, version))
@@ -218,18 +215,30 @@ def describe(request: SignedInRequest, name: str) -> HttpResponse:
 def alias(request: SignedInRequest, name: str) -> HttpResponse:
     """Point an alias at this version, or with `remove` remove it."""
     version = selectors.version_for(request.user, name, manage=True)
-    page = f"{version.model.get_absolute_url()}?version={version.number}"
-    if removed := request.POST.get("remove"):
-        services.remove_alias(user=request.user, model=version.model, name=removed)
-        messages.success(request, _("The alias %(name)s is removed.") % {"name": removed})
-        return redirect(f"{page}#versions-title")
-    alias_name = request.POST.get("alias", "").strip()
-    before = version.model.aliases.filter(name=alias_name).select_related("version").first()
-    services.set_alias(user=request.user, version=version, name=alias_name)
-    facts = {"name": alias_name, "number": version.number}
-    messages.success(request, _("@%(name)s is version %(number)s now.") % facts)
-    undo = urlencode({"moved": alias_name, "from": before.version.number if before else ""})
-    return redirect(f"{page}&{undo}#versions-title")
+    model = version.model
+    removed = request.POST.get("remove", "")
+    alias_name = removed or request.POST.get("alias", "").strip()
+    before = Alias.objects.filter(model=model, name=alias_name).values_list("version__number", flat=True).first()
+    if removed:
+        services.remove_alias(user=request.user, model=model, name=removed)
+        message = _("The alias %(alias)s is removed. Predictions that use it will fail.") % {"alias": alias_name}
+    else:
+        services.set_alias(user=request.user, version=version, name=alias_name)
+        message = _("@%(alias)s is version %(number)s now.") % {"alias": alias_name, "number": version.number}
+    offer_undo(request, message, "alias", model=model.name, alias=alias_name, number=before)
+    return redirect(f"{version.model.get_absolute_url()}?version={version.number}#versions-title")
+
+
+@undoes("alias")
+def restore_alias(user: User, model: str, alias: str, number: int | None) -> str:
+    """Point an alias at the version that it pointed at before, or remove one that did not exist."""
+    registered = selectors.model_for(user, model, manage=True)
+    if number is None:
+        services.remove_alias(user=user, model=registered, name=alias)
+        return _("The alias %(alias)s is removed.") % {"alias": alias}
+    version = selectors.version_for(user, f"{model}@{number}", manage=True)
+    services.set_alias(user=user, version=version, name=alias)
+    return _("@%(alias)s is version %(number)s now.") % {"alias": alias, "number": number}
 
 
 @login_required

@@ -69,7 +69,8 @@ def page(address: str, chromium: Browser) -> Iterator[Page]:
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     yield page
     context.close()
-    expected = re.compile("status of 40[01]|Status Error Code 401")  # a form that was sent back, a session that ended
+    # A form that was sent back, a session that ended, a server that is away.
+    expected = re.compile("status of 40[01]|Status Error Code 401|net::ERR_FAILED|htmx:(sendError|afterRequest)")
     assert not [c for c in complaints if not expected.search(c)]
 
 
@@ -143,10 +144,17 @@ def test_preset_changes_its_own_fields_and_keeps_the_page(page: Page, run: str) 
     expect(preset).to_have_attribute("aria-current", "true")
 
 
-def test_focus_survives_a_poll(page: Page, run: str) -> None:
+def test_focus_survives_a_poll_and_the_browser_tells_the_end(page: Page, run: str) -> None:
+    page.context.grant_permissions(["notifications"])
     page.goto("/train/?dataset=moods@1&preset=quick")
     page.get_by_label("Epochs").fill("40")
     page.get_by_role("button", name="Start training").click()
+    page.get_by_role("button", name="Notify me").click()
+    expect(page.get_by_role("button", name="Notify me")).to_have_attribute("aria-pressed", "true")
+    # Headless Chromium shows no message, so note what would be shown.
+    page.evaluate(
+        "() => { window.told = []; window.Notification = class extends EventTarget { constructor(title) { super(); told.push(title) } } }"
+    )
     cancel = page.get_by_role("button", name="Cancel")
     cancel.focus()
     with page.expect_response("**heard=**"):
@@ -154,8 +162,25 @@ def test_focus_survives_a_poll(page: Page, run: str) -> None:
     with page.expect_response("**heard=**"):
         pass
     expect(cancel).to_be_focused()
-    cancel.click()
+    cancel.evaluate(
+        "({ form }) => fetch(form.action, { method: 'POST', body: new FormData(form) })"
+    )  # as in another tab
     expect(page.get_by_role("button", name="Resume from the last checkpoint")).to_be_visible(timeout=120_000)
+    assert page.evaluate("told") == [page.title()]
+
+
+def test_toast_stays_until_it_is_dismissed_and_tells_that_the_server_is_away(page: Page, run: str) -> None:
+    page.goto(run)
+    page.get_by_role("link", name="Try the model").click(timeout=180_000)
+    page.get_by_label("Text", exact=True).fill("the room was lovely")
+    page.route("**/predict/", lambda route: route.abort())
+    page.get_by_role("button", name="Predict").click()
+    toast = page.locator(".toast", has_text="The server cannot be reached.")
+    expect(toast).to_be_visible()
+    expect(page.get_by_label("Text", exact=True)).to_have_value("the room was lovely")
+    toast.get_by_role("button", name="Dismiss").click()
+    expect(toast).to_have_count(0)
+    expect(page.locator("main")).to_be_focused()
 
 
 def test_wrong_value_is_told_beside_its_field(page: Page, run: str) -> None:

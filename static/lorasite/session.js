@@ -3,7 +3,7 @@
 
 const DRAFT = "lorasite-draft", USER = document.body.dataset.user;
 const here = () => location.pathname + location.search;
-const forms = () => [...document.querySelectorAll("main form[method=post]")];
+const forms = () => [...document.querySelectorAll("main form[method=post]:not(#toasts *)")];
 
 // The page's tokens are of the session that it was made in; after signing in anew, only the cookie's is right.
 function token() {

@@ -1,0 +1,48 @@
+"""What takes back the end of a share and the withdrawal of an invitation."""
+
+from typing import Any
+
+from django.contrib.auth.models import Group
+from django.db.models import Model
+from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
+
+from web.undo import undoes
+
+from . import services, sharing
+from .models import Invitation, User
+
+
+def levels_of(obj: Model, recipients: list[User | Group]) -> dict[str, str]:
+    """Return the level of access that each recipient has now, by the names that `sharing.person_or_group` takes."""
+    levels = {access.who: access.level for access in sharing.access_list(obj) if access.is_share}
+    return {reference_to(recipient): levels.get(recipient, "none") for recipient in recipients}
+
+
+def reference_to(recipient: User | Group) -> str:
+    return f"group:{recipient.name}" if isinstance(recipient, Group) else f"person:{recipient.get_username()}"
+
+
+@undoes("share")
+def restore_shares(user: User, kind: str, name: str, levels: dict[str, str]) -> str:
+    obj = sharing.shared_object(user, kind, name)
+    for recipient, level in levels.items():
+        sharing.set_access(user=user, obj=obj, to=sharing.person_or_group(recipient), level=level)
+    return _("Shared as before.")
+
+
+def describe_invitation(invitation: Invitation) -> dict[str, Any]:
+    """Return what `restore_invitation` needs; the secret of the link is not among it, only its hash."""
+    return {
+        "hash": invitation.hash,
+        "note": invitation.note,
+        "role": invitation.role,
+        "invited_by": invitation.invited_by_id,
+        "expires_at": invitation.expires_at.isoformat(),
+    }
+
+
+@undoes("invitation")
+def restore_invitation(user: User, expires_at: str, **values: Any) -> str:
+    services.restore_invitation(user=user, expires_at=parse_datetime(expires_at), **values)
+    return _("The invitation is open again.")
