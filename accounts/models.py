@@ -5,6 +5,7 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractUser, Group
 from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import Model
@@ -244,6 +245,26 @@ class RepeatKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Removal(models.Model):
+    """An object that a person has deleted: hidden from everybody, and removed for good at `due_at` (see removals.py)."""
+
+    content_type = models.ForeignKey(ContentType, models.CASCADE, related_name="+")
+    object_id = models.BigIntegerField()
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    due_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["content_type", "object_id"], name="one_removal_per_object")]
+
+    def __str__(self) -> str:
+        return f"{self.content_type} {self.object_id}"
+
+    def find_object(self) -> Model | None:
+        """Return the object; None if something else has deleted it."""
+        model = self.content_type.model_class()
+        return model._base_manager.filter(pk=self.object_id).first() if model else None
 
 
 class BaseModelRule(models.Model):

@@ -24,7 +24,7 @@ from guardian.shortcuts import assign_perm, remove_perm
 from web.access import require_admin
 from web.errors import NotAllowedError, NotFoundError
 
-from .models import BaseModelRule, User
+from .models import BaseModelRule, Removal, User
 
 M = TypeVar("M", bound=Model)
 
@@ -47,6 +47,7 @@ WHERE user_id = %s AND content_type_id = %s AND permission_id IN (%s, %s)
 UNION ALL SELECT CAST(object_pk AS bigint) FROM {GroupObjectPermission._meta.db_table}
 WHERE group_id IN (SELECT group_id FROM {User.groups.through._meta.db_table} WHERE user_id = %s)
 AND content_type_id = %s AND permission_id IN (%s, %s)"""  # noqa: S608  names of our own tables
+_REMOVED = f"SELECT object_id FROM {Removal._meta.db_table} WHERE content_type_id = %s"  # noqa: S608  likewise
 _keys: dict[ContentType, dict[str, int]] = {}  # of a model's permissions, by codename
 
 
@@ -54,15 +55,12 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     """Return the objects of `queryset` that the person may see, or manage. One query."""
     if not user.is_authenticated or not user.is_active:
         return queryset.none()
+    queryset = without_removed(queryset)
     if user.is_admin:
         return queryset
     if getattr(queryset.model, "passing", False):
         return queryset.filter(owner=user)
-    model: Any = queryset.model
-    prefix = ""  # of the lookups on the object whose owner and shares decide
-    if hasattr(model, "shared_through"):
-        prefix = f"{model.shared_through}__"
-        model = model._meta.get_field(model.shared_through).related_model
+    model, prefix = deciding_model(queryset.model)
     content_type = ContentType.objects.get_for_model(model)
     if not _keys.get(content_type):  # not cached while there are none yet, as in a database that is being created
         permissions = Permission.objects.filter(content_type=content_type)
@@ -71,6 +69,22 @@ def visible(user: User, queryset: QuerySet[M], *, manage: bool = False) -> Query
     granted = (content_type.pk, keys[_perm(model, True)], keys[_perm(model, manage)])
     shared = RawSQL(_SHARED, (user.pk, *granted, user.pk, *granted))  # noqa: S611  all parameters are keys
     return queryset.filter(Q(**{f"{prefix}owner": user}) | Q(**{f"{prefix}pk__in": shared}))
+
+
+def deciding_model(model: Any) -> tuple[Any, str]:
+    """Return the model whose owners and shares decide about objects of `model`, and the prefix of lookups on it."""
+    if not hasattr(model, "shared_through"):
+        return model, ""
+    return model._meta.get_field(model.shared_through).related_model, f"{model.shared_through}__"
+
+
+def without_removed(queryset: QuerySet[M]) -> QuerySet[M]:
+    """Leave out the objects that somebody has deleted a moment ago (see removals.py)."""
+    model, prefix = deciding_model(queryset.model)
+    if not hasattr(model, "removed_by"):
+        return queryset
+    removed = RawSQL(_REMOVED, (ContentType.objects.get_for_model(model).pk,))  # noqa: S611  the parameter is a key
+    return queryset.filter(~Q(**{f"{prefix}pk__in": removed}))
 
 
 def get_visible(user: User, queryset: QuerySet[M], *, manage: bool = False, **lookup: object) -> M:
@@ -166,14 +180,15 @@ def revoke_access(obj: Model, *, to: User | Group) -> None:
 
 
 def forget_shares(sender: type[Model], instance: Model, **kwargs: Any) -> None:
-    """Delete the shares of a deleted object: a later object with the same key must not inherit them.
+    """Delete the shares of a deleted object and its removal: a later object with the same key must not inherit them.
 
     A receiver of `post_delete` of every model. guardian's rows name an object by its key without a foreign key, so the
     database does not delete them.
     """
     if hasattr(instance, "owner_id") and not hasattr(instance, "shared_through"):
+        content_type = ContentType.objects.get_for_model(sender)
+        Removal.objects.filter(content_type=content_type, object_id=instance.pk).delete()
         for shares in (UserObjectPermission, GroupObjectPermission):
-            content_type = ContentType.objects.get_for_model(sender)
             shares.objects.filter(content_type=content_type, object_pk=str(instance.pk)).delete()
 
 

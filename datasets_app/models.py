@@ -39,6 +39,7 @@ class Dataset(Annotated):
     created_at = models.DateTimeField(auto_now_add=True)
 
     list_page = "datasets:list"
+    removed_by = "datasets_app.versions.deletion.carry_out_removal"
 
     class Meta:
         ordering = ["name"]

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING, HttpResponseClientRedirect
 
+from accounts import removals
 from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
 from datasets_app import selectors, services
@@ -180,11 +181,12 @@ def broken(request: SignedInRequest, name: str) -> HttpResponse:
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name, manage=True)
     try:
-        services.delete(user=request.user, dataset=dataset)
+        services.require_unused(dataset)
     except ConflictError as error:
         messages.error(request, str(error.message))
         return redirect("datasets:detail", name=name)
-    messages.success(request, _("The dataset “%(name)s” was deleted.") % {"name": name})
+    removal = removals.remove(user=request.user, obj=dataset)
+    removals.show_removal(request, removal, _("The dataset “%(name)s” was deleted.") % {"name": name})
     return redirect("datasets:list")
 
 

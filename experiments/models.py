@@ -68,6 +68,7 @@ class Experiment(ScoreNames, Annotated):
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     list_page = "experiments:list"
+    removed_by = "experiments.services.carry_out_removal"
 
     class Meta:
         ordering = ["-created_at"]
@@ -124,6 +125,7 @@ class RegisteredModel(ScoreNames, Annotated):
 
     shared_as = "model"
     list_page = "experiments:models"
+    removed_by = "experiments.registry.services.carry_out_removal"
 
     class Meta:
         ordering = ["-updated_at"]

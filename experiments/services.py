@@ -11,7 +11,8 @@ from typing import IO, Any
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
-from accounts.models import User
+from accounts import removals
+from accounts.models import Removal, User
 from accounts.permissions import visible
 from audit.services import record
 from datasets_app.models import Version
@@ -123,6 +124,35 @@ def check_model(experiment: Experiment) -> None:
         raise ModelMissingError(_("The run ended, but its adapter holds no weights."))
 
 
+def carry_out_removal(user: User, experiment: Experiment) -> None:
+    """Delete an experiment that was removed on a page a while ago. `Experiment.removed_by` names this function."""
+    delete(user=user, experiment=experiment)
+
+
+def require_deletable(experiment: Experiment) -> None:
+    """Raise ConflictError while the run is queued or running, and for a folder that cannot be removed.
+
+    In a transaction, the run stays locked, so that nobody resumes it meanwhile.
+    """
+    task = getattr(experiment, "task", None)
+    if task:
+        task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
+        if not task.finished:
+            raise ConflictError(_("This run has not ended. Cancel it first; nothing was deleted."))
+    folder = experiment.folder
+    # The folder goes after the commit, when it would be too late to refuse.
+    if folder.exists() and not os.access(folder.parent, os.W_OK):
+        reason = os.strerror(errno.EACCES)
+        raise ConflictError(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)
+
+
+@transaction.atomic
+def remove(*, user: User, experiment: Experiment) -> Removal | None:
+    """Hide the experiment and its run, and delete them later; refused as `delete` is."""
+    require_deletable(experiment)
+    return removals.remove(user=user, obj=experiment)
+
+
 def delete(*, user: User, experiment: Experiment) -> list[str]:
     """Remove the experiment and its run and, on commit, its folder; refused while the run is queued or running.
 
@@ -130,16 +160,7 @@ def delete(*, user: User, experiment: Experiment) -> list[str]:
     """
     folder = experiment.folder
     with transaction.atomic():
-        task = getattr(experiment, "task", None)
-        if task:
-            # Locked while the experiment is deleted, so that nobody resumes the run meanwhile.
-            task.refresh_from_db(from_queryset=type(task).objects.select_for_update())
-            if not task.finished:
-                raise ConflictError(_("This run has not ended. Cancel it first; nothing was deleted."))
-        # The folder goes after the commit, when it would be too late to refuse.
-        if folder.exists() and not os.access(folder.parent, os.W_OK):
-            reason = os.strerror(errno.EACCES)
-            raise ConflictError(_("Its folder can't be removed (%s), so nothing was deleted.") % reason)
+        require_deletable(experiment)
         experiment.delete()
         record("experiment.delete", user=user, obj=experiment)
         return remove_on_commit(folder)

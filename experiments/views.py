@@ -1,6 +1,5 @@
 """Pages: find an experiment, compare several, download and delete one. Its own page is that of its run."""
 
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import FileResponse, HttpResponse
 from django.shortcuts import redirect, render
@@ -9,6 +8,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
+from accounts import removals
 from accounts.http import SignedInRequest
 from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
@@ -90,8 +90,6 @@ def everything(request: SignedInRequest, name: str) -> FileResponse:
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
     """Delete an experiment with its run and its folder."""
     experiment = get_experiment(request.user, name, manage=True)
-    remaining = services.delete(user=request.user, experiment=experiment)
-    messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
-    if remaining:
-        messages.warning(request, _("Some of its files could not be deleted; the server's log names them."))
+    removal = services.remove(user=request.user, experiment=experiment)
+    removals.show_removal(request, removal, _("%(name)s is deleted.") % {"name": name})
     return redirect("experiments:list")

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from accounts.models import User
-from accounts.permissions import visible
+from accounts.permissions import visible, without_removed
 from audit.models import Entry
 from datasets_app.models import Dataset, Finding, Version
 from experiments.models import Experiment, ModelVersion, RegisteredModel
@@ -49,7 +49,7 @@ def first_steps(user: User) -> list[Step]:
     """Return the four steps from data to a prediction; empty once all are done, and for those who cannot take them."""
     if not user.can_create:
         return []
-    dataset = Dataset.objects.filter(owner=user).order_by("-created_at").first()
+    dataset = without_removed(Dataset.objects.filter(owner=user)).order_by("-created_at").first()
     statuses = set(Task.objects.filter(owner=user).order_by().values_list("status", flat=True).distinct())
     steps = [
         data_step(user, dataset, bool(statuses)),
@@ -190,11 +190,11 @@ def unserved_queues(user: User) -> Iterable[Attention]:
 def runs_to_look_at(user: User) -> Iterable[Attention]:
     since = timezone.now() - LATELY
     failed = Task.objects.filter(owner=user, status=Status.FAILURE, created_at__gte=since).select_related("experiment")
-    for task in failed.defer(*LARGE).order_by("-created_at")[:3]:
+    for task in without_removed(failed).defer(*LARGE).order_by("-created_at")[:3]:
         href = reverse("training:run", args=[task.pk])
         yield Attention("error", _("failed"), task.experiment.name, href, (task.error or {}).get("message", ""))
     unlearned = Experiment.objects.filter(owner=user, learned=False, created_at__gte=since).select_related("task")
-    for experiment in unlearned.defer("config", "metrics").order_by("-created_at")[:3]:
+    for experiment in without_removed(unlearned).defer("config", "metrics").order_by("-created_at")[:3]:
         href = reverse("training:run", args=[experiment.task.pk])
         yield Attention("warning", _("did not learn"), experiment.name, href)
 

@@ -26,6 +26,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
+from accounts.removals import carry_out_due_removals
+
 from . import lease, queue, running
 from .models import Status, task_kinds
 from .parent import end_with
@@ -146,6 +148,7 @@ def reconcile_safely(queue_name: str) -> None:
     worker_alive.send_robust(sender=None, kind=queue_name)
     try:
         counts = reconcile()
+        carry_out_due_removals()
         if any(counts.values()):
             log.info("Reconciled: %s", counts)
     except DatabaseError as error:

@@ -45,7 +45,7 @@ DONE: dict[str, tuple[Do, str, str, str]] = {  # by API client, page or both: ac
     "cancel": (lambda a, p, x: a.post(f"/api/task/{x['waiting']}/cancel"), "task.cancel", "waiting (CANCELLED)", "ok"),
     "resume": (lambda a, p, x: p.post(f"/runs/{x['task']}/resume/"), "task.resume", "owned (PENDING)", "ok"),
     "delete": (lambda a, p, x: a.delete("/api/experiments/owned"), "experiment.delete", "owned", "ok"),
-    "delete data": (lambda a, p, x: p.post("/datasets/unused/delete/"), "dataset.delete", "unused", "ok"),
+    "delete data": (lambda a, p, x: p.post("/datasets/unused/delete/"), "dataset.remove", "unused", "ok"),
     "download": (
         lambda a, p, x: a.get("/api/experiments/owned/files/config.yaml"),
         "experiment.download",
@@ -90,7 +90,7 @@ DONE: dict[str, tuple[Do, str, str, str]] = {  # by API client, page or both: ac
         "owned",
         "ok",
     ),
-    "delete a model": (lambda a, p, x: p.post("/models/owned/delete/"), "model.delete", "owned", "ok"),
+    "delete a model": (lambda a, p, x: p.post("/models/owned/delete/"), "model.remove", "owned", "ok"),
     "token": (
         lambda a, p, x: p.post("/account/tokens/", {"name": "t", "scopes": ["read"], "days": 1}),
         "token.create",

@@ -8,6 +8,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from datasets_app import services
 from datasets_app.models import Dataset, DataTask
+from testing.removals import pass_time
 from work.models import Status
 
 
@@ -134,6 +135,7 @@ def test_owner_deletes_only_a_dataset_that_no_run_uses(browser, stored, member):
     assert "my-run" in browser.post("/datasets/moods/delete/", follow=True).content.decode()
     run.delete()
     assert browser.post("/datasets/moods/delete/").url == "/datasets/"
+    pass_time()
     assert not Dataset.objects.exists()
 
 

@@ -19,6 +19,7 @@ from accounts.idempotency import create_once, find_created, fingerprint
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator
 from accounts.quotas import require_storage_quota
+from accounts.removals import require_free_name
 from audit.services import record
 from datasets_app import descriptions
 from datasets_app.models import USUAL_TASK_TYPES, BrokenLines, Dataset, Finding, Version
@@ -93,6 +94,8 @@ def find_own_dataset(user: User, name: str) -> Dataset | None:
         refuse_similar_name(name)
     elif not can_manage(user, dataset):
         raise ConflictError(_("This name is taken by another person's dataset. Choose another."), field="name")
+    else:
+        require_free_name(dataset)
     return dataset
 
 

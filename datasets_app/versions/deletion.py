@@ -10,9 +10,13 @@ from web.errors import ConflictError
 from work.paths import remove_on_commit
 
 
-@transaction.atomic
-def delete(*, user: User, dataset: Dataset) -> None:
-    """Delete a dataset with all its versions; raise ConflictError if runs use it."""
+def carry_out_removal(user: User, dataset: Dataset) -> None:
+    """Delete a dataset that was removed on a page a while ago. `Dataset.removed_by` names this function."""
+    delete(user=user, dataset=dataset)
+
+
+def require_unused(dataset: Dataset) -> None:
+    """Raise ConflictError if runs use the dataset."""
     runs = list(dataset.versions.filter(experiments__isnull=False).values_list("experiments__name", flat=True))
     if runs:
         message = _(
@@ -20,6 +24,12 @@ def delete(*, user: User, dataset: Dataset) -> None:
         )
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
         raise ConflictError(message % {"runs": shown}, experiments=runs[:50])
+
+
+@transaction.atomic
+def delete(*, user: User, dataset: Dataset) -> None:
+    """Delete a dataset with all its versions; raise ConflictError if runs use it."""
+    require_unused(dataset)
     versions = Version.objects.filter(dataset=dataset)  # read here, not prefetched: a new one may have come
     paths = {version.hash: version.path for version in versions}
     # PROTECT would refuse to delete a parent before its child.

@@ -15,6 +15,7 @@ from accounts.idempotency import create_once, find_created, fingerprint
 from accounts.models import User
 from accounts.permissions import can_manage, require_creator, visible
 from accounts.quotas import require_storage_quota
+from accounts.removals import require_free_name
 from audit.services import record
 from datasets_app.checks.languages import main_language
 from datasets_app.models import Version
@@ -94,6 +95,7 @@ def target_model(user: User, name: str) -> RegisteredModel | None:
     if model:
         if model.name != normalise_name(name) or not can_manage(user, model):
             raise NameTakenError(_("This name is taken by another model. Choose another."), field="name")
+        require_free_name(model)
         return model
     # A prediction by name prefers a model to an experiment, so nobody may hide somebody else's experiment.
     experiments = Experiment.objects.filter(named_alike(name))
@@ -242,6 +244,11 @@ def archive(*, user: User, version: ModelVersion) -> IO[bytes]:
     packed.seek(0)
     record("model.download", user=user, obj=version)
     return packed
+
+
+def carry_out_removal(user: User, model: RegisteredModel) -> None:
+    """Delete a model that was removed on a page a while ago. `RegisteredModel.removed_by` names this function."""
+    delete(user=user, model=model)
 
 
 def delete(*, user: User, model: RegisteredModel) -> None:

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
+from accounts import removals
 from accounts.http import SignedInRequest
 from accounts.models import User
 from accounts.permissions import can_manage
@@ -250,6 +251,6 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
         services.delete_version(user=request.user, version=selectors.version_for(request.user, name))
         messages.success(request, _("%(name)s is deleted.") % {"name": name})
         return redirect("experiments:model", model.name)
-    services.delete(user=request.user, model=model)
-    messages.success(request, _("%(name)s and its files are deleted.") % {"name": name})
+    removal = removals.remove(user=request.user, obj=model)
+    removals.show_removal(request, removal, _("%(name)s is deleted.") % {"name": name})
     return redirect("experiments:models")

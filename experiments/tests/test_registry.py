@@ -18,6 +18,7 @@ from experiments import services as experiments
 from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from experiments.registry import card, selectors, services
 from experiments.services import NameTakenError
+from testing.removals import pass_time
 from web.errors import ConflictError, InvalidError, NotFoundError
 
 pytestmark = pytest.mark.django_db
@@ -299,9 +300,18 @@ def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
     assert "@champion" in browser.get("/models/mood/").content.decode()
     browser.post("/models/mood@1/alias/", {"remove": "champion"})
     assert not Alias.objects.exists()
-    assert browser.post("/models/mood/delete/").url == "/models/" and not RegisteredModel.objects.exists()
+    assert browser.post("/models/mood/delete/").url == "/models/"
+    pass_time()
+    assert not RegisteredModel.objects.exists()
     done = set(Entry.objects.filter(action__startswith="model.").values_list("action", flat=True))
-    assert done == {"model.register", "model.describe", "model.alias", "model.alias_end", "model.delete"}
+    assert done == {
+        "model.register",
+        "model.describe",
+        "model.alias",
+        "model.alias_end",
+        "model.remove",
+        "model.delete",
+    }
 
 
 def test_experiment_page_shows_its_checkpoints_and_what_another_one_reached(browser, learnt):
