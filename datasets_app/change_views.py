@@ -1,5 +1,6 @@
 """Pages that make a new version (fixes and edits), count tokens, and compare two versions."""
 
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.http import SignedInRequest
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
+from datasets_app.conversations import with_contents, with_summaries
 from datasets_app.review import draft
 from datasets_app.versions import changes, diff
 from datasets_app.versions.text_marks import mark_changes
@@ -55,11 +57,12 @@ def preview_fixes(request: SignedInRequest, name: str) -> HttpResponse:
 
 def describe_effects(version: Version, effects: list[changes.FixEffect]) -> dict[str, Any]:
     """Return the effects of some fixes with their titles, and what they come to together."""
+    shown = [effect.summarised() for effect in effects] if version.is_chat else effects
     dropped = sum(effect.dropped_count for effect in effects)
     return {
         "effects": [
             (descriptions.finding_title(effect.code), descriptions.FIX_NOTES.get(effect.code, ""), effect)
-            for effect in effects
+            for effect in shown
         ],
         "rows_left": version.rows - dropped,
         "changes_nothing": not dropped and not any(effect.rewritten_count for effect in effects),
@@ -88,10 +91,19 @@ def edit(request: SignedInRequest, name: str) -> HttpResponse:
         raise InvalidError(_("The row must be a number."), field="row")
     cells = None  # drops the row
     if "drop" not in request.POST:
-        cells = {"text": request.POST.get("text", ""), "label": request.POST.get("label", "")}
+        cells = {"text": edited_text(request.POST), "label": request.POST.get("label", "")}
     if "draft" in request.POST:
         return put_into_draft(request, name, int(row), cells)
     return make_version(request, name, {"did": "edit", "rows": {row: cells}})
+
+
+def edited_text(sent: QueryDict) -> str:
+    """Return the text that a form was sent with; of a conversation its messages have fields of their own, `turn_<number>`."""
+    text = sent.get("text", "")
+    turns = {
+        int(name.removeprefix("turn_")): str(sent.get(name)) for name in sent if re.fullmatch(r"turn_\d{1,4}", name)
+    }
+    return with_contents(text, turns) if turns else text
 
 
 def put_into_draft(request: SignedInRequest, name: str, row: int, cells: dict[str, str] | None) -> HttpResponse:
@@ -200,6 +212,8 @@ def compare(request: SignedInRequest, name: str) -> HttpResponse:
     steps = diff.steps_between(old, new)
     context = {"dataset": dataset, "old": old, "new": new, "steps": steps, **diff.compare_versions(old, new)}
     for change in context["changes"]:
+        if new.is_chat and old.is_chat:
+            change["examples"] = [with_summaries(row) for row in change["examples"]]
         describe_examples(change, steps)
     return render(request, "datasets_app/compare.html", context)
 

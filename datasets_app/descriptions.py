@@ -53,6 +53,17 @@ FINDING_TITLES = {
     "tags_do_not_fit": _("More or fewer tags than tokens"),
     "same_pair": _("Twice the same text"),
     "pair_leakage": _("Same pair in two splits"),
+    "no_messages": _("No list of messages"),
+    "unknown_role": _("Unknown roles"),
+    "no_answer": _("No answer of the assistant"),
+    "no_prompt": _("No prompt"),
+    "broken_tool_call": _("Broken tool calls"),
+    "role_order": _("Roles out of order"),
+    "empty_turn": _("Empty messages"),
+    "similar_prompt": _("Similar prompts"),
+    "answer_conflict": _("Same prompt, different answers"),
+    "prompt_leakage": _("Same prompt in two splits"),
+    "long_conversation": _("Long conversations"),
 }
 _LANGUAGES = {
     "English": _("English"),
@@ -72,6 +83,10 @@ FIX_LABELS = {  # labels of the fix buttons
     "near_duplicate": _("Keep the first of each"),
     "label_conflict": _("Keep the most common label of each text"),
     "split_leakage": _("Remove them from the train split"),
+    "prompt_leakage": _("Remove them from the train split"),
+    "role_order": _("Remove these rows"),
+    "empty_turn": _("Remove these rows"),
+    "long_conversation": _("Remove these rows"),
     "rare_label": _("Remove the rows with these labels"),
     "mixed_language": _("Remove these rows"),
     "similar_labels": _("Merge the labels that look alike"),
@@ -219,6 +234,63 @@ _SENTENCES = {  # what was found and how it affects training
     "pair_leakage": ngettext_lazy(
         "%(count)s row has a pair that is also in another split, perhaps the other way round: scores are too high.",
         "%(count)s rows have pairs that are also in another split, perhaps the other way round: scores are too high.",
+        "n",
+    ),
+    "no_messages": ngettext_lazy(
+        "%(count)s row that is no list of messages with text was left out.",
+        "%(count)s rows that are no lists of messages with text were left out.",
+        "n",
+    ),
+    "unknown_role": ngettext_lazy(
+        "%(count)s row with a message of an unknown role was left out. The roles are system, user, assistant and tool.",
+        "%(count)s rows with messages of unknown roles were left out. The roles are system, user, assistant and tool.",
+        "n",
+    ),
+    "no_answer": ngettext_lazy(
+        "%(count)s row without an answer of the assistant was left out: there is nothing to learn from it.",
+        "%(count)s rows without an answer of the assistant were left out: there is nothing to learn from them.",
+        "n",
+    ),
+    "no_prompt": ngettext_lazy(
+        "%(count)s row without a prompt was left out.", "%(count)s rows without a prompt were left out.", "n"
+    ),
+    "broken_tool_call": ngettext_lazy(
+        "%(count)s row was left out because a tool call in it has no name or no arguments in valid JSON.",
+        "%(count)s rows were left out because tool calls in them have no name or no arguments in valid JSON.",
+        "n",
+    ),
+    "role_order": ngettext_lazy(
+        "%(count)s conversation does not go from user to assistant in turns, with system first and tools after their call: "
+        "many chat templates refuse it.",
+        "%(count)s conversations do not go from user to assistant in turns, with system first and tools after their call: "
+        "many chat templates refuse them.",
+        "n",
+    ),
+    "empty_turn": ngettext_lazy(
+        "%(count)s conversation has a message that says nothing: a model learns to answer without a question.",
+        "%(count)s conversations have messages that say nothing: a model learns to answer without a question.",
+        "n",
+    ),
+    "similar_prompt": ngettext_lazy(
+        "%(count)s row asks nearly the same as an earlier one.",
+        "%(count)s rows ask nearly the same as earlier ones.",
+        "n",
+    ),
+    "answer_conflict": ngettext_lazy(
+        "%(count)s row has the same prompt as another with a different answer: a model learns a mixture of both.",
+        "%(count)s rows have the same prompts as others with different answers: a model learns a mixture of them.",
+        "n",
+    ),
+    "prompt_leakage": ngettext_lazy(
+        "%(count)s row asks nearly the same as one in another split: evaluation may be too optimistic.",
+        "%(count)s rows ask nearly the same as rows in another split: evaluation may be too optimistic.",
+        "n",
+    ),
+    "long_conversation": ngettext_lazy(
+        "%(count)s conversation has more than 1,024 tokens, the default limit of language models. Longer ones are left out of "
+        "training.",
+        "%(count)s conversations have more than 1,024 tokens, the default limit of language models. Longer ones are left out of "
+        "training.",
         "n",
     ),
 }

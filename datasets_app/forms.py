@@ -23,12 +23,19 @@ SHOWN_COLUMNS = 60
 SHOWN_SPLIT_VALUES = 20
 _TYPED = {"tab": "\t", "\\t": "\t", "space": " ", "none": ""}  # how people type what they cannot see
 NAME_HELP = _("Letters and digits of any script, dots, hyphens and underscores.")
+CHAT_ROLES = {
+    "messages": _("messages"),
+    "prompt": _("prompt"),
+    "answer": _("answer"),
+    "system": _("system message"),
+}
 ROLES = [
     ("", _("not used")),
     ("text", _("text")),
     ("text_pair", _("second text")),
     ("label", _("label")),
     ("split", _("split")),
+    *CHAT_ROLES.items(),
 ]
 SPLITS = [("", _("leave out")), ("train", "train"), ("eval", "eval"), ("test", "test")]
 
@@ -115,7 +122,7 @@ class PreviewForm(forms.Form):
         label=_("Lines to skip"), required=False, min_value=0, max_value=10_000, help_text=_("Before the header.")
     )
     kind = forms.ChoiceField(
-        label=_("What the labels are"), required=False, choices=[("", _("as guessed")), *Version.Kind.choices]
+        label=_("What the rows have"), required=False, choices=[("", _("as guessed")), *Version.Kind.choices]
     )
     merge_labels = forms.BooleanField(label=_("Merge labels that look alike"), required=False)
     name = NameFormField(label=_("Name"), help_text=NAME_HELP)
@@ -178,6 +185,7 @@ def roles_of(choice: "ColumnChoice | None") -> dict[str, str]:
         return {}
     roles = dict.fromkeys(choice.texts, "text") | dict.fromkeys(choice.labels, "label")
     roles |= {choice.pair: "text_pair"} if choice.pair else {}
+    roles |= {column: role for role, columns in choice.roles.items() for column in columns}
     return roles | ({choice.split: "split"} if choice.split else {})
 
 

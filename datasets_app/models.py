@@ -4,21 +4,24 @@ from pathlib import Path
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
+from django.utils.translation import gettext, override
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import override
 
 from engine.task_types import TaskType
 from lists.models import Annotated
+from web.errors import InvalidError
 from web.name_fields import NameField, NameKeyField
 from work import paths
 from work.models import Work
 
 from .descriptions import MESSAGES, describe_change
+from .reading.options import CHAT_KINDS
 
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
 
-# By kind of data (`Version.Kind`), what a run learns from it unless its configuration says otherwise.
+# By kind of data (`Version.Kind`), what a run learns from it unless its configuration says otherwise. What is not here can't be
+# learned on the platform yet.
 USUAL_TASK_TYPES: dict[str, TaskType] = {
     "labels": "sequence_classification",
     "multi_label": "multi_label_classification",
@@ -67,6 +70,7 @@ class Version(models.Model):
         MULTI_LABEL = "multi_label", _("any number of labels per text")
         SCORES = "scores", _("a number per text")
         SPANS = "spans", _("labelled spans of text")
+        CONVERSATIONS = "conversations", _("conversations")
 
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -113,8 +117,25 @@ class Version(models.Model):
         return self.kind == self.Kind.LABELS and not self.has_pairs
 
     @property
+    def is_chat(self) -> bool:
+        """Whether its rows are conversations as JSON, without labels."""
+        return self.kind in CHAT_KINDS
+
+    def require_trainable(self) -> None:
+        """Raise InvalidError unless a run on the platform can learn from it."""
+        if self.kind in USUAL_TASK_TYPES:
+            return
+        message = gettext(
+            "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels, or "
+            "download this one as JSONL and train on the command line: python -m engine, with task causal_lm."
+        )
+        facts = {"version": self, "kind": self.get_kind_display()}
+        raise InvalidError(message % facts, field="data.dataset_name")
+
+    @property
     def task_type(self) -> TaskType:
-        """What a run on it learns unless its configuration says otherwise."""
+        """What a run on it learns unless its configuration says otherwise. Raises InvalidError if no run can learn from it."""
+        self.require_trainable()
         return USUAL_TASK_TYPES[self.kind]
 
     @property

@@ -8,19 +8,21 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from datasets_app import reading_descriptions
+from datasets_app.conversations import Turn, turns_of
 from datasets_app.forms import SHOWN_COLUMNS, roles_of
 from datasets_app.models import Dataset, Version
-from datasets_app.reading.options import column_options, file_options
+from datasets_app.reading.options import CHAT_KINDS, column_options, file_options
 from datasets_app.reading.uploads import PendingUpload
 from web.errors import ConflictError, InvalidError, LorasiteError
 
 if TYPE_CHECKING:
     from datasets_app.reading.columns import ColumnChoice
-    from datasets_app.reading.rows import Rows
+    from datasets_app.reading.stored_rows import Rows
     from datasets_app.reading.table import Table
 
 PREVIEW_ROWS = 20
 SHOWN_LABELS = 30
+SHOWN_CONVERSATIONS = 3
 RAW_LINES = 12
 _CORRECTABLE = ("encoding", "delimiter", "quote", "header", "skip_lines", "sheet")  # fields of the preview
 
@@ -72,7 +74,10 @@ def read(pending: PendingUpload, options: dict[str, Any]) -> Reading:
         options[name] = [column for column in options.get(name, []) if column in names]
     for name in ("text_pair_column", "split_column"):
         options[name] = options.get(name, "") if options.get(name) in names else ""
-    for name in [name for name, value in options.items() if value in ("", []) and name != "quote"]:
+    options["column_roles"] = {
+        column: role for column, role in options.get("column_roles", {}).items() if column in names
+    }
+    for name in [name for name, value in options.items() if value in ("", [], {}) and name != "quote"]:
         del options[name]
     try:
         reading.choice = columns.choose_columns(reading.table, column_options(options))
@@ -118,6 +123,13 @@ def raw_lines(pending: PendingUpload) -> list[str]:
     with open(pending.file, "rb") as file:
         lines = file.read(20_000).decode("utf-8", "replace").splitlines()
     return [line[:200] for line in lines[:RAW_LINES]]
+
+
+def first_conversations(rows: "Rows | None") -> list[list[Turn]]:
+    """Return the messages of the first conversations, as they would be stored."""
+    if rows is None or rows.kind not in CHAT_KINDS:
+        return []
+    return [turns_of(text) for text in rows.frame["text"].head(SHOWN_CONVERSATIONS)]
 
 
 def labels_of_first_rows(rows: "Rows | None") -> list[tuple[str, int]]:

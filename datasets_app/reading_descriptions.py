@@ -61,6 +61,11 @@ _NOTES = {
         "%(count)s labels that only looked like others were merged into them: %(labels)s.",
         "n",
     ),
+    "unanswered_messages": ngettext_lazy(
+        "%(count)s conversation goes on after the last answer of the assistant; what follows was left out.",
+        "%(count)s conversations go on after the last answer of the assistant; what follows was left out.",
+        "n",
+    ),
     "whole_numbers": _("Labels such as 1.0 are stored as 1."),
 }
 _REASONS = {
@@ -73,6 +78,11 @@ _REASONS = {
     "rejected": _("rejected by the annotator"),
     "annotators_disagree": _("on which annotators disagree"),
     "tags_do_not_fit": _("with more or fewer tags than tokens"),
+    "no_messages": _("that are no list of messages with text"),
+    "unknown_role": _("with a message of an unknown role"),
+    "no_answer": _("without an answer of the assistant"),
+    "no_prompt": _("without a prompt"),
+    "broken_tool_call": _("with a tool call that has no name or no arguments in valid JSON"),
 }
 DELIMITER_WORDS = {",": _("comma"), "\t": _("tab"), ";": _("semicolon"), "|": _("vertical bar"), " ": _("space")}
 

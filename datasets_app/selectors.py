@@ -14,6 +14,8 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
+from datasets_app.conversations import load, text_of
+from datasets_app.reading.options import CHAT_KINDS
 from engine.names import name_key
 from lists.queries import require_one_of, search_words, sort_rows
 from lists.selectors import with_tag
@@ -218,12 +220,28 @@ def filter_rows(rows: "pl.LazyFrame", row_filter: RowFilter, kind: str) -> "pl.L
     elif row_filter.label:
         rows = rows.filter(pl.col("label") == row_filter.label)
     if row_filter.text:
-        contains = pl.col("text").str.to_lowercase().str.contains(row_filter.text.lower(), literal=True)
-        rows = rows.filter(contains)
+        rows = search_rows(rows, row_filter.text, is_chat=kind in CHAT_KINDS)
     if row_filter.split:
         in_split = pl.col("split") == row_filter.split
         rows = rows.filter(in_split) if "split" in rows.collect_schema() else rows.clear()
     return rows
+
+
+def search_rows(rows: "pl.LazyFrame", text: str, *, is_chat: bool) -> "pl.LazyFrame":
+    """Return the rows that contain a text, in any case; conversations in what is said, not in their JSON."""
+    import polars as pl  # as above
+
+    lowered = text.lower()
+    as_stored = json.dumps(lowered, ensure_ascii=False)[1:-1] if is_chat else lowered
+    matching = rows.filter(pl.col("text").str.to_lowercase().str.contains(as_stored, literal=True))
+    if not is_chat:
+        return matching
+    # Only the few rows that are left are parsed.
+    return matching.map_batches(
+        lambda part: part.filter(
+            pl.Series([lowered in text_of(load(stored)).lower() for stored in part["text"]], dtype=pl.Boolean)
+        )
+    )
 
 
 def rows_page(

@@ -46,6 +46,11 @@ class UploadSerializer(serializers.Serializer[Any]):
         required=False, help_text='What its values mean, such as {"fold 1": "eval"}: train, eval or test.'
     )
     kind = serializers.ChoiceField(required=False, choices=Version.Kind.choices, help_text="Left out: guessed.")
+    column_roles = serializers.JSONField(
+        required=False,
+        help_text='What the columns of conversations hold, such as {"question": "prompt", "reply": "answer"}: messages, prompt, '
+        "answer or system.",
+    )
     merge_labels = serializers.BooleanField(required=False, help_text="Merge labels that look alike.")
     encoding = serializers.CharField(required=False, allow_blank=True)
     delimiter = serializers.CharField(
@@ -70,6 +75,12 @@ class UploadSerializer(serializers.Serializer[Any]):
             raise serializers.ValidationError(_("Send an object such as {“fold 1”: “eval”}, of train, eval and test."))
         return dict(value)
 
+    def validate_column_roles(self, value: Any) -> dict[str, str]:
+        """Require an object of roles."""
+        if not isinstance(value, dict) or not all(isinstance(role, str) for role in value.values()):
+            raise serializers.ValidationError(_("Send an object such as {“question”: “prompt”, “reply”: “answer”}."))
+        return dict(value)
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require a file or a data set of the hub; only the latter has a configuration and a revision."""
         if not attrs.get("hub") and "file" not in attrs:
@@ -90,7 +101,8 @@ class ReadingSerializer(serializers.Serializer[Any]):
     header = serializers.BooleanField()
     sheet = serializers.CharField()
     columns = serializers.DictField(
-        help_text="text, text_pair, label, split: names, a list of several, or numbers from 1 without a header."
+        help_text="text, text_pair, label, split; of conversations messages, prompt, answer, system, split: names, a list of "
+        "several, or numbers from 1 without a header."
     )
     rows_read = serializers.IntegerField()
     rows_left_out = _Counts(help_text="By reason.")
@@ -219,8 +231,8 @@ class ChangeSerializer(serializers.Serializer[Any]):
 
 class RowSerializer(serializers.Serializer[Any]):
     row = serializers.IntegerField()
-    text = serializers.CharField()
-    label = serializers.CharField()  # type: ignore[assignment]  # DRF has one of that name
+    text = serializers.CharField(help_text="A conversation is a list of messages as JSON.")
+    label = serializers.CharField(help_text="Empty for conversations.")  # type: ignore[assignment]  # DRF has one of that name
     split = serializers.CharField(required=False)
     text_pair = serializers.CharField(required=False)
 

@@ -25,7 +25,7 @@ from engine.names import nearest_name
 from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 from web.throttles import throttle_posts
 
-from .forms import SHOWN_COLUMNS, HubForm, PreviewForm, UploadForm, typed_character
+from .forms import CHAT_ROLES, SHOWN_COLUMNS, HubForm, PreviewForm, UploadForm, typed_character
 from .models import DataTask, Version
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ def _posted_options(request: SignedInRequest) -> dict[str, Any]:
     options["label_columns"] = [name for name, role in columns if role == "label"]
     options["text_pair_column"] = next((name for name, role in columns if role == "text_pair"), "")
     options["split_column"] = next((name for name, role in columns if role == "split"), "")
+    options["column_roles"] = {name: role for name, role in columns if role in CHAT_ROLES}
     values = {posted[f"value_{i}"]: posted.get(f"split_{i}", "") for i in range(50) if f"value_{i}" in posted}
     options["split_values"] = values
     return {name: value for name, value in options.items() if value not in ("", [], {}) or name == "quote"}
@@ -184,6 +185,7 @@ def _options_of_last_version(request: SignedInRequest, dataset: str) -> dict[str
         "text_columns": [*(columns.get("text") or [])],
         "label_columns": [*(columns.get("label") or [])],
         "split_column": columns.get("split") or "",
+        "column_roles": {name: role for role in CHAT_ROLES for name in columns.get(role) or ()},
     }
 
 
@@ -226,6 +228,7 @@ def _render_preview(
         "total": reading.table.frame.height if reading.table else 0,
         "rows": upload_preview.first_rows(reading.table),
         "raw_lines": upload_preview.raw_lines(pending) if reading.table is None else [],
+        "conversations": upload_preview.first_conversations(reading.rows),
         "labels": upload_preview.labels_of_first_rows(reading.rows),
         "alike": upload_preview.labels_that_look_alike(reading.rows),
         "notes": [*upload_preview.notes_on(reading)],

@@ -22,6 +22,7 @@ from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
 from datasets_app import selectors, services
 from datasets_app.checks import report
+from datasets_app.conversations import turns_of
 from datasets_app.reading.uploads import pending_for
 from datasets_app.reading_descriptions import describe_reason
 from datasets_app.review import draft
@@ -34,10 +35,12 @@ from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import ENDED, Status
 
+from .forms import ROLES
 from .list_columns import BY_NAME, COLUMNS
 from .models import Dataset, DataTask, Version
 
 TOKEN_LIMIT = 128  # the default of data.max_length
+CHAT_TOKEN_LIMIT = 1024  # the same for language models
 MOST_TOKENS = 8192
 ROWS_PER_PAGE = 50
 DATASETS_PER_PAGE = 25
@@ -71,7 +74,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     model = request.GET.get("model") or SAMPLE_MODEL
     limit = parse_whole_number(request.GET.get("max_length", ""))
     if limit is None or limit > 999_999:
-        limit = TOKEN_LIMIT
+        limit = CHAT_TOKEN_LIMIT if version.is_chat else TOKEN_LIMIT
     limit = min(MOST_TOKENS, max(8, limit))
     findings = report.findings(version)
     context = {
@@ -95,12 +98,12 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
 def _reading_context(version: Version) -> dict[str, Any]:
     """Return how the version's file was read, in words."""
     read = reading_report(version)
-    roles = {"text": _("text"), "text_pair": _("second text"), "label": _("label"), "split": _("split")}
+    roles = dict(ROLES)
     columns = []
     for role, column in read["columns"].items():
         if column:
             names = column if isinstance(column, list) else [column]
-            columns.append((roles[role], ", ".join(map(str, names))))
+            columns.append((str(roles[role]), ", ".join(map(str, names))))
     left_out = [(describe_reason(reason), count) for reason, count in read["rows_left_out"].items()]
     return {"read": read, "read_columns": columns, "read_left_out": left_out}
 
@@ -123,7 +126,10 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
     if editing == "only" and total == 1:  # a link that knows the text of a row, and not its number
         editing = str(page_rows[0]["row"])
     for row in page_rows:
-        row["shown_label"] = shown_label(row, version.kind)
+        if version.is_chat:
+            row["turns"] = turns_of(row["text"])
+        else:
+            row["shown_label"] = shown_label(row, version.kind)
     context = {
         "dataset": dataset,
         "version": version,

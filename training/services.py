@@ -214,13 +214,20 @@ def check(*, user: User, config: RunConfig) -> Version | None:
 
 
 def find_stored_version(user: User, name: str) -> Version | None:
-    """Return the dataset version of this name, None if it is a dataset of the hub; raise Invalid if there is none."""
+    """Return the dataset version of this name, None if it is a dataset of the hub.
+
+    Raises Invalid if there is none, or if no run can learn from it.
+    """
     if FILE_NAME.search(name) or name.startswith((".", "/", "~")) or "\\" in name or ":" in name:
         raise InvalidError(
             _("File paths work on the command line only. Add the file as a dataset, then enter the dataset's name."),
             field="data.dataset_name",
         )
-    return None if HUB_ID.fullmatch(name) else version_for(user, name)
+    if HUB_ID.fullmatch(name):
+        return None
+    version = version_for(user, name)
+    version.require_trainable()
+    return version
 
 
 def find_version(user: User, config: RunConfig) -> Version | None:

@@ -55,7 +55,7 @@ class CheckedRows:
         first = facts.head(most).select("row", *{column for column in extra.values() if column != "split"})
         rows = first.join(self.frame, on="row", how="left", maintain_order="left")
         return [
-            {"row": row["row"], "text": row["text"][:200], "label": row["label"]}
+            {"row": row["row"], "text": row.get("shown", row["text"])[:200], "label": row["label"]}
             | {name: row[column] for name, column in extra.items()}
             for row in rows.iter_rows(named=True)
         ]

@@ -3,18 +3,22 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from datasets_app.checks import chats
 from datasets_app.checks.checked_rows import EXAMPLES, CheckedRows, CheckResult, Severity
 from datasets_app.checks.kinds import KIND_CHECKS
 from datasets_app.checks.labels import are_scores, no_labels, similar_labels
 from datasets_app.checks.languages import survey_languages
 from datasets_app.progress import ReportProgress, ignore_progress
-from datasets_app.reading.rows import Rows, count_labels, labels_of
+from datasets_app.reading.options import CHAT_KINDS
+from datasets_app.reading.rows import count_labels, labels_of
+from datasets_app.reading.stored_rows import Rows
 from datasets_app.reading.table import INVISIBLE
-from datasets_app.versions.canonical import SLICE, count_values
+from datasets_app.versions.canonical import SLICE, count_values, histogram
 from engine import resolve_base_model
 from engine.config_sections import SAMPLE_MODEL
 from engine.data.near_duplicates import group_near_duplicates
@@ -64,11 +68,14 @@ class Report:
     tokens: dict[int, int]  # {tokens of a text with the sample base model: rows}
     facts: pl.DataFrame  # for each row: see `CheckedRows.facts`
     languages: dict[str, int]  # {language: rows of a sample}
+    lengths: list[dict[str, Any]]  # see `canonical.histogram`
 
 
 def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     """Run all checks. Texts are checked in slices; comparisons across rows use a few numbers of each."""
-    frame = rows.frame
+    frame = as_checks_see(rows.frame, rows.kind)
+    is_chat = rows.kind in CHAT_KINDS
+    code, limit = ("long_conversation", chats.TOKEN_LIMIT) if is_chat else ("over_token_limit", TOKEN_LIMIT)
     count_tokens = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
     parts = []
     token_counts = []
@@ -76,13 +83,16 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         report("checking", start, frame.height)
         part = frame[start : start + SLICE]
         token_counts.append(count_tokens(part["text"]))
-        is_over_limit = pl.Series("over_token_limit", token_counts[-1] > TOKEN_LIMIT)
+        is_over_limit = pl.Series(code, token_counts[-1] > limit)
         parts.append(text_facts(part).with_columns(is_over_limit))
-    facts = pl.concat(parts).with_columns(group_near_duplicates(_whole_texts(frame)))
-    survey = survey_languages(frame)
+    facts = pl.concat(parts).with_columns(group_near_duplicates(_compared_texts(frame)))
+    if is_chat:
+        facts = facts.with_columns(rows.frame["text"].hash().alias("exact"))
+    survey = survey_languages(frame.with_columns(text="spoken") if is_chat else frame)
 
     checked = CheckedRows(frame, facts, survey, rows.kind)
-    results = [result for check in CHECKS for result in check(checked)]
+    results = [result for check in (CHAT_CHECKS if is_chat else CHECKS) for result in check(checked)]
+    results += chats.left_out(rows)
     broken_tags = facts.filter(pl.col("row").is_in(rows.broken_tags))
     results += checked.results("broken_tags", "warning", broken_tags)
     if rows.mismatched_tags:
@@ -96,11 +106,19 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         tokens=dict(zip(lengths.tolist(), amounts.tolist(), strict=True)),
         facts=facts,
         languages=survey.counts,
+        lengths=histogram(frame["text"]),
     )
 
 
-def _whole_texts(frame: pl.DataFrame) -> pl.Series:
-    """Return the texts that are compared with each other: both texts of a pair."""
+def as_checks_see(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Return the rows with their texts as people read them: conversations are stored as JSON."""
+    return chats.as_said(rows) if kind in CHAT_KINDS else rows
+
+
+def _compared_texts(frame: pl.DataFrame) -> pl.Series:
+    """Return the texts that are compared with each other: both texts of a pair, what a conversation is about."""
+    if "question" in frame.columns:
+        return frame["question"].alias("text")
     if "text_pair" not in frame.columns:
         return frame["text"]
     return frame.select(pl.concat_str("text", "text_pair", separator="\n"))["text"]
@@ -183,8 +201,8 @@ def is_taiwan_id(text: str) -> bool:
 
 
 def check_single_texts(rows: CheckedRows) -> Iterator[CheckResult]:
-    """Yield a result for each of TEXT_CODES."""
-    for code, severity in TEXT_CODES.items():
+    """Yield a result for each of TEXT_CODES, or of those of conversations."""
+    for code, severity in (chats.TEXT_CODES if rows.kind in CHAT_KINDS else TEXT_CODES).items():
         yield from rows.results(code, severity, rows.facts.filter(code))
 
 
@@ -326,3 +344,4 @@ CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (
     mixed_language,
     *KIND_CHECKS,
 )
+CHAT_CHECKS = (check_single_texts, exact_duplicate, mixed_language, *chats.CHAT_CHECKS)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from datasets_app.conversations import load, text_of
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine import resolve_base_model
@@ -80,6 +81,8 @@ def count_tokens(version: Version, model: str, report: ReportProgress = ignore_p
 
     counter = TokenCounter(resolve_base_model(model, settings.BASE_MODELS_DIR), model)
     texts = pl.read_parquet(version.path, columns=["text"])["text"]
+    if version.is_chat:
+        texts = pl.Series("text", [text_of(load(text)) for text in texts], dtype=pl.String)
     slices = []
     for start in range(0, texts.len(), SLICE):
         report("checking", start, texts.len())

@@ -7,11 +7,12 @@ import polars as pl
 from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import DataFile, head_of, refuse_binary, refuse_cells
+from datasets_app.reading.characters import clean
 from datasets_app.reading.dialects import guess_layout
 from datasets_app.reading.encodings import detect
 from datasets_app.reading.line_formats import line_format
 from datasets_app.reading.options import FileOptions
-from datasets_app.reading.table import HEAD_ROWS, ROW, ReadScope, Table, clean, no_rows
+from datasets_app.reading.table import HEAD_ROWS, ROW, ReadScope, Table, no_rows
 from web.errors import InvalidError
 
 _FEWEST_LINES = 4  # that tell a table from texts

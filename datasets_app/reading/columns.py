@@ -2,35 +2,25 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.reading import chat_columns
+from datasets_app.reading.column_profiles import YES, YES_NO, Profile, profile
 from datasets_app.reading.names import LABEL_NAMES, PAIR_NAMES, SPLIT_COLUMN_NAMES, TEXT_NAMES
 from datasets_app.reading.options import ColumnOptions
-from datasets_app.reading.table import HEAD_ROWS, Table
+from datasets_app.reading.table import Table, column_error, find_column
 from engine.data.labelled_rows import SPLIT_NAMES
 from web.errors import InvalidError
 
 MOST_LABELS = 200
-YES_NO = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no", ""}
-YES = {"1", "1.0", "true", "yes"}
 _FEW_CLASSES = 30  # a column with so few values is a better guess for the label than two columns of yes and no
 _COUNTING = re.compile(r"(?i)([_ -](id|no|nr|num|number|size|count|index|idx|confidence|score)|^(id|index|no))$")
 _SHORT_TEXT_NAMES = ("title", "headline")
 _NAMING = re.compile(r"(?i)[_ -](name|text|str|string)$")
-_DATE_OR_LINK = r"^\s*(?i:https?://\S+\s*$|\d{4}-\d\d-\d\d|\w{3} \w{3} \d\d )"
-_CHATS = (  # columns of data for language models
-    ("messages",),
-    ("conversations",),
-    ("conversation",),
-    ("chosen", "rejected"),
-    ("instruction", "output"),
-    ("prompt", "completion"),
-)
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,9 @@ class ColumnChoice:
     split_values: dict[str, str] = field(default_factory=dict)  # {value in lower case: train, eval or test}
     kind: str = ""  # as the person wants it
     merge_labels: bool = False  # those that look alike
+    roles: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # of a conversation's columns: see chat_columns.ROLES
 
     @property
     def text(self) -> str | None:
@@ -56,65 +49,8 @@ class ColumnChoice:
     @property
     def columns(self) -> list[str]:
         """All columns that are needed."""
-        return [*dict.fromkeys(name for name in (*self.texts, self.pair, *self.labels, self.split) if name)]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What the first cells of a column are like."""
-
-    name: str
-    filled: int
-    different: int
-    mean_length: float
-    words: float  # of a cell, on average
-    numbers: float  # share of cells
-    decimals: float  # share of cells that are no whole numbers
-    yes_no: bool
-    dates_or_links: bool
-
-    @property
-    def is_textual(self) -> bool:
-        """Whether it holds texts that differ, and no numbers, dates or links."""
-        return self.words >= 2 and self.different > self.filled / 2 and self.numbers < 0.5 and not self.dates_or_links
-
-
-def profile(name: str, cells: pl.Series) -> Profile:
-    """Return what the first cells of a column are like."""
-    filled = cells.filter(cells.str.strip_chars() != "").head(HEAD_ROWS)
-    measured = (
-        filled.to_frame("cell")
-        .select(
-            pl.len().alias("filled"),
-            pl.col("cell").n_unique().alias("different"),
-            pl.col("cell").str.len_chars().mean().fill_null(0).alias("mean_length"),
-            # Chinese, Japanese and Korean have no spaces: about two characters are a word
-            (pl.col("cell").str.count_matches(r"\s+\S") + 1).mean().fill_null(0).alias("words"),
-            (pl.col("cell").str.count_matches(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]").mean() / 2)
-            .fill_null(0)
-            .alias("cjk"),
-            pl.col("cell")
-            .str.contains(r"^\s*[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?\s*$")
-            .mean()
-            .fill_null(0)
-            .alias("numbers"),
-            pl.col("cell").str.contains(r"^\s*[-+]?\d+([.,]0+)?\s*$").mean().fill_null(0).alias("whole"),
-            pl.col("cell").str.contains(_DATE_OR_LINK).mean().fill_null(0).alias("dates_or_links"),
-        )
-        .row(0, named=True)
-    )
-    values = set(filled.unique().str.to_lowercase().str.strip_chars()) if measured["different"] < 20 else {""}
-    return Profile(
-        name=name,
-        filled=measured["filled"],
-        different=measured["different"],
-        mean_length=measured["mean_length"],
-        words=measured["words"] + measured["cjk"],
-        numbers=measured["numbers"],
-        decimals=measured["numbers"] - measured["whole"],
-        yes_no=values != {""} and bool(values) and values <= YES_NO,
-        dates_or_links=measured["dates_or_links"] > 0.5,
-    )
+        of_roles = [name for names in self.roles.values() for name in names]
+        return [*dict.fromkeys(name for name in (*self.texts, self.pair, *self.labels, *of_roles, self.split) if name)]
 
 
 # --- the guess -------------------------------------------------------------------------------------------------------
@@ -240,12 +176,12 @@ def meanings_of_splits(column: str) -> dict[str, str]:
 def choose_columns(table: Table, options: ColumnOptions | None = None) -> ColumnChoice:
     """Return the columns that the person named, else those guessed; raise InvalidError with the names that exist."""
     options = options or ColumnOptions()
-    texts = tuple(_resolve(table, name, "text_column") for name in options.text)
-    labels = tuple(_resolve(table, name, "label_column") for name in options.label)
-    pair = _resolve(table, options.text_pair, "text_pair_column") if options.text_pair else None
-    split = _resolve(table, options.split, "split_column") if options.split else None
-    if not (texts and labels):
-        refuse_chats(table)
+    if roles := chat_columns.choose_roles(table, options):
+        return _choose_chat(table, roles, options)
+    texts = tuple(find_column(table, name, "text_column") for name in options.text)
+    labels = tuple(find_column(table, name, "label_column") for name in options.label)
+    pair = find_column(table, options.text_pair, "text_pair_column") if options.text_pair else None
+    split = find_column(table, options.split, "split_column") if options.split else None
     guessed = guess(table)
     if not texts:
         texts = tuple(name for name in guessed.texts if name not in labels and name != pair)
@@ -254,52 +190,29 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
     labels = labels or tuple(name for name in guessed.labels if name not in texts and name != pair)
     split = split or (guessed.split if guessed.split not in (*texts, *labels) else None)
     if not texts:
-        raise _missing(table, "text_column", _("No column looks like the text."))
+        raise column_error(table, "text_column", _("No column looks like the text."))
     if not labels:
-        raise _missing(table, "label_column", _("No column looks like the label."))
+        raise column_error(table, "label_column", _("No column looks like the label."))
     if {*texts, pair} & {*labels}:
         raise InvalidError(_("Text and label are the same column. Choose two."), field="label_column")
     for name in (*texts, *labels):
         if name in table.nested and name not in (table.text, table.label):
             field_name = "text_column" if name in texts else "label_column"
             message = _("The column “%(column)s” holds objects or lists of them, and no texts or labels.")
-            raise _missing(table, field_name, message % {"column": name[:80]})
+            raise column_error(table, field_name, message % {"column": name[:80]})
     values = _split_values(table, split, options) if split else {}
     return ColumnChoice(texts, labels, pair, split, values, options.kind, options.merge_labels)
+
+
+def _choose_chat(table: Table, roles: chat_columns.Roles, options: ColumnOptions) -> ColumnChoice:
+    split = find_column(table, options.split, "split_column") if options.split else table.split or guess_split(table)
+    values = _split_values(table, split, options) if split else {}
+    return ColumnChoice(split=split, split_values=values, kind=chat_columns.kind_of(roles), roles=roles)
 
 
 def _best_without(table: Table, without: set[str | None]) -> tuple[str, ...]:
     profiles = [profile(name, table.frame[name]) for name in table.columns if name not in {*table.nested, *table.lists}]
     return _best(profiles, _text_score, without=without)
-
-
-def _resolve(table: Table, name: str, field_name: str) -> str:
-    """Return the column that a person means: by its name, whatever spaces are in it, or by its number without a header."""
-    wanted = " ".join(name.split())
-    if name in table.columns or wanted in table.columns:
-        return name if name in table.columns else wanted
-    if not table.header and f"column {wanted}" in table.columns:
-        return f"column {wanted}"
-    raise _missing(table, field_name, _("There is no column “%(column)s”.") % {"column": name[:80]})
-
-
-def _missing(table: Table, field_name: str, problem: str) -> InvalidError:
-    names = ", ".join(f"“{c}”" for c in table.columns[:30])
-    message = _("%(what)s The columns are: %(names)s. Name the right one; nothing was stored.")
-    return InvalidError(message % {"what": problem, "names": names}, field=field_name, columns=table.columns[:30])
-
-
-def refuse_chats(table: Table) -> None:
-    """Raise InvalidError for the data of chats and preferences, of which a classifier learns nothing."""
-    names = {name.lower().partition(".")[0] for name in table.columns}
-    columns = next((columns for columns in _CHATS if {*columns} <= names), None)
-    if columns is None:
-        return
-    message = _(
-        "This is data for training a chat model (%(columns)s), which is not supported yet. Nothing was stored. To classify its "
-        "texts, name the columns of the text and of the label."
-    )
-    raise InvalidError(message % {"columns": ", ".join(columns)}, field="file", columns=table.columns[:30])
 
 
 def _split_values(table: Table, split: str, options: ColumnOptions) -> dict[str, str]:

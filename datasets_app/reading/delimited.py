@@ -18,6 +18,7 @@ import polars as pl
 from django.utils.translation import gettext as _
 
 from datasets_app.reading.archives import head_of, refuse_cells
+from datasets_app.reading.characters import clean
 from datasets_app.reading.dialects import Layout, count_named, guess_layout
 from datasets_app.reading.line_scan import ScannedLines, scan_lines
 from datasets_app.reading.options import FileOptions
@@ -28,7 +29,6 @@ from datasets_app.reading.table import (
     BrokenRecords,
     ReadScope,
     Table,
-    clean,
     mostly_broken,
     no_rows,
     numbers,

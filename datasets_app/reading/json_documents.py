@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.reading import exports
 from datasets_app.reading.archives import CHUNK, head_of, refuse_cells
+from datasets_app.reading.characters import clean
 from datasets_app.reading.delimited import LONGEST_LINE, line_too_long
 from datasets_app.reading.exports import TAG_FAULTS, Export, Item, LeftOut
 from datasets_app.reading.names import LABEL_NAMES, TEXT_NAMES
@@ -26,7 +27,6 @@ from datasets_app.reading.table import (
     ReadScope,
     Table,
     cell,
-    clean,
     mostly_broken,
     table_of,
     unique_names,

@@ -9,7 +9,10 @@ from django.utils.translation import gettext as _
 from web.errors import InvalidError
 
 LONGEST_DELIMITER = 8  # characters
-KINDS = ("labels", "multi_label", "scores", "spans")  # of datasets that can be stored
+LABEL_KINDS = ("labels", "multi_label", "scores", "spans")
+CHAT_KINDS = ("conversations",)
+KINDS = (*LABEL_KINDS, *CHAT_KINDS)  # of datasets that can be stored
+ROLES = ("messages", "prompt", "answer", "system")  # of the columns that conversations are made of
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,16 @@ class ColumnOptions:
     split_values: Mapping[str, str] = field(default_factory=dict)  # {value in the file: train, eval, test or ""}
     kind: str = ""
     merge_labels: bool = False  # those that look alike
+    roles: Mapping[str, str] = field(default_factory=dict)  # {column: one of ROLES}
 
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:
             message = _("“%(kind)s” is no kind of dataset that can be stored. Choose one of: %(known)s.")
             raise InvalidError(message % {"kind": self.kind[:40], "known": ", ".join(KINDS)}, field="kind")
+        if unknown := {*self.roles.values()} - {*ROLES}:
+            message = _("“%(role)s” is no role of a column of conversations. Choose one of: %(known)s.")
+            facts = {"role": min(unknown)[:40], "known": ", ".join(ROLES)}
+            raise InvalidError(message % facts, field="column_roles")
 
 
 def file_options(fields: Mapping[str, Any]) -> FileOptions:
@@ -75,6 +83,7 @@ def column_options(fields: Mapping[str, Any]) -> ColumnOptions:
         split_values=fields.get("split_values") or {},
         kind=fields.get("kind") or "",
         merge_labels=bool(fields.get("merge_labels")),
+        roles=fields.get("column_roles") or {},
     )
 
 

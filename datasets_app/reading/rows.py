@@ -10,8 +10,12 @@ import polars as pl
 from django.utils.translation import gettext as _
 
 from datasets_app.checks.labels import are_scores, similar_labels
-from datasets_app.reading.columns import MOST_LABELS, YES, ColumnChoice
-from datasets_app.reading.table import INVISIBLE, ROW, Table, cell
+from datasets_app.reading.column_profiles import YES
+from datasets_app.reading.columns import MOST_LABELS, ColumnChoice
+from datasets_app.reading.conversation_rows import refuse_no_conversations, select_conversations
+from datasets_app.reading.options import CHAT_KINDS
+from datasets_app.reading.stored_rows import Rows, is_invisible
+from datasets_app.reading.table import ROW, Table, cell
 from datasets_app.versions.canonical import SLICE
 from web.errors import InvalidError
 
@@ -21,27 +25,6 @@ _PYTHON_STRING = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
 _PYTHON_LIST = re.compile(r"""\[\s*(?:(?:'[^'\\]*'|"[^"\\]*")(?:\s*,\s*|\s*))*+\]""")
 _SEPARATORS = ",;|"  # of several labels in one cell
 LEFT_OUT = ("no_text", "no_label", "several_labels", "not_a_number", "other_split")
-
-
-@dataclass
-class Rows:
-    """The rows to store (text, label, row, perhaps split and text_pair), and what was left out."""
-
-    frame: pl.DataFrame
-    choice: ColumnChoice
-    kind: str = "labels"
-    rows_read: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)  # {reason: rows}
-    skipped_examples: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[dict[str, Any]] = field(default_factory=list)
-    broken_tags: list[int] = field(default_factory=list)  # see `Table`
-    mismatched_tags: int = 0
-    mismatched_examples: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def skipped(self) -> int:
-        """Rows without text or label."""
-        return self.left_out.get("no_text", 0) + self.left_out.get("no_label", 0)
 
 
 @dataclass(frozen=True)
@@ -59,6 +42,8 @@ class Labels:
 
 def select_rows(table: Table, choice: ColumnChoice) -> Rows:
     """Return the rows to store, with one kind of line ending and of split name; those left out are counted."""
+    if choice.kind in CHAT_KINDS:
+        return select_conversations(table, choice)
     labels = read_labels(table, choice)
     if choice.merge_labels and labels.kind == "labels":
         labels = merge_spellings(labels)
@@ -121,15 +106,6 @@ def _reasons(rows: pl.DataFrame) -> pl.Series:
         .otherwise(pl.lit(""))
     )
     return rows.select(reason.alias("reason"))["reason"]
-
-
-def is_invisible(texts: pl.Series) -> pl.Series:
-    """Return whether each text has no character that anybody sees."""
-    hidden = ~texts.str.contains("[!-~]")  # nearly all texts hold a character of ASCII, which is found at once
-    candidates = hidden.arg_true()
-    if candidates.len():
-        hidden = hidden.scatter(candidates, ~texts[candidates].str.contains(f"[^{INVISIBLE}]"))
-    return hidden
 
 
 def _clean(cells: pl.Series) -> pl.Series:
@@ -303,7 +279,7 @@ def labels_of(label: str, kind: str) -> list[str]:
     if kind in ("multi_label", "spans"):
         listed = json.loads(label)
         return [part["label"] if kind == "spans" else part for part in listed]
-    return [] if kind == "scores" else [label]
+    return [] if kind in ("scores", *CHAT_KINDS) else [label]
 
 
 def rename_in(stored: str, old: Sequence[str], new: str, kind: str) -> str:
@@ -343,6 +319,8 @@ def count_labels(labels: pl.Series, kind: str) -> dict[str, int]:
 
 def refuse_untrainable(rows: Rows) -> None:
     """Raise InvalidError if no model can be trained on the rows: there are none, or one label, or far too many labels."""
+    if rows.kind in CHAT_KINDS:
+        return refuse_no_conversations(rows)
     if rows.frame.is_empty():
         message = _("No row has both a text and a label. Nothing was stored. Check that the right columns are chosen.")
         raise InvalidError(message, field="text_column")

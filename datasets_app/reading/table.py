@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
+from datasets_app.reading.characters import clean
 from web.errors import InvalidError
 
 ROW = "\x00row"  # no file can have a column of this name: NUL is taken out of names
@@ -118,9 +119,21 @@ def no_rows() -> InvalidError:
     return InvalidError(_("This file has no rows to train on. Nothing was stored."), field="file")
 
 
-def clean(text: str) -> str:
-    """Replace NUL and unpaired surrogates, which neither databases nor Parquet can store."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+def find_column(table: Table, name: str, field_name: str) -> str:
+    """Return the column that a person means: by its name, whatever spaces are in it, or by its number without a header."""
+    wanted = " ".join(name.split())
+    if name in table.columns or wanted in table.columns:
+        return name if name in table.columns else wanted
+    if not table.header and f"column {wanted}" in table.columns:
+        return f"column {wanted}"
+    raise column_error(table, field_name, _("There is no column “%(column)s”.") % {"column": name[:80]})
+
+
+def column_error(table: Table, field_name: str, problem: str) -> InvalidError:
+    """Return the error for a choice of columns that does not fit; it names the columns that there are."""
+    names = ", ".join(f"“{c}”" for c in table.columns[:30])
+    message = _("%(what)s The columns are: %(names)s. Name the right one; nothing was stored.")
+    return InvalidError(message % {"what": problem, "names": names}, field=field_name, columns=table.columns[:30])
 
 
 def unique_names(names: Iterable[Any]) -> list[str]:

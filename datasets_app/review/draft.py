@@ -6,6 +6,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from accounts.models import User
+from datasets_app.conversations import shown_text
 from datasets_app.models import DataTask, DraftEdit, Version
 from datasets_app.versions import changes
 from web.errors import ConflictError, InvalidError
@@ -53,13 +54,21 @@ def list_rows(user: User, version: Version) -> list[DraftRow]:
     """Return the rows of a person's draft beside what they are in the version."""
     import polars as pl  # as above
 
+    shown = shown_text if version.is_chat else str
     edits = {edit.row: edit for edit in DraftEdit.objects.filter(version=version, author=user)}
     if not edits:
         return []
     rows = pl.scan_parquet(version.path).filter(pl.col("row").is_in(list(edits))).sort("row").collect()
     return [
-        DraftRow(row["row"], row["text"], row["label"], edits[row["row"]].text, edits[row["row"]].label)
+        DraftRow(
+            row["row"],
+            shown(row["text"]),
+            row["label"],
+            edit.text if edit.text is None else shown(edit.text),
+            edit.label,
+        )
         for row in rows.iter_rows(named=True)
+        for edit in [edits[row["row"]]]
     ]
 
 

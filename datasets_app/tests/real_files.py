@@ -450,14 +450,13 @@ REAL_FILES = {
 }  # fmt: skip
 
 REFUSED = {
-    "chats": (
+    "chats without an answer": (
         document([{"messages": [{"role": "user", "content": t}], "label": True} for t in TEXTS[:8]]),
-        "chat model",
+        "8 without an answer of the assistant",
     ),
-    "ShareGPT": (document([{"conversations": [{"from": "human", "value": t}]} for t in TEXTS[:8]]), "conversations"),
-    "instructions": (
-        document([{"instruction": t, "input": "", "output": t} for t in TEXTS[:8]]),
-        "instruction, output",
+    "single answers that are rated": (
+        document([{"prompt": t, "completion": t, "label": i % 2 == 0} for i, t in enumerate(TEXTS[:8])]),
+        "put a good answer in a column “chosen”",
     ),
     "preferences": (document([{"prompt": "x", "chosen": t, "rejected": t} for t in TEXTS[:8]]), "chosen, rejected"),
     "SNIPS, one intent": (

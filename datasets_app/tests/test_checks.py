@@ -13,7 +13,7 @@ from datasets_app.checks import findings
 from datasets_app.checks.labels import are_scores, no_labels, similar_labels
 from datasets_app.checks.languages import survey_languages
 from datasets_app.reading.columns import ColumnChoice
-from datasets_app.reading.rows import Rows
+from datasets_app.reading.stored_rows import Rows
 from datasets_app.versions.canonical import count_values
 
 WORDS = (

@@ -6,7 +6,8 @@ A version is never modified. Each change makes a new one, which records its pare
 import html
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -18,10 +19,13 @@ from accounts.models import User
 from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
 from datasets_app.checks.labels import similar_labels
+from datasets_app.conversations import parse_edited, repair_contents, with_summaries
 from datasets_app.models import DataTask, DraftEdit, Suspect, Version
 from datasets_app.progress import ReportProgress
 from datasets_app.reading.columns import ColumnChoice
-from datasets_app.reading.rows import Rows, parse_label, refuse_untrainable, rename_in
+from datasets_app.reading.options import CHAT_KINDS
+from datasets_app.reading.rows import parse_label, refuse_untrainable, rename_in
+from datasets_app.reading.stored_rows import Rows
 from datasets_app.versions import creation
 from datasets_app.versions.canonical import count_values
 from datasets_app.versions.upload_storage import AT_ONCE
@@ -129,6 +133,8 @@ def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
         return _merge_spellings(frame)
     has_finding = pl.col("row").is_in(rows_with_finding(frame, code, kind))
     if repair := _REPAIRS.get(code):
+        if kind in CHAT_KINDS:
+            repair = partial(repair_contents, repair=repair)
         repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
         fixed = frame.update(repaired.select("row", "text"), on="row")
         return fixed.filter(findings.has_visible_text())
@@ -139,7 +145,7 @@ def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
         winners = votes.filter(pl.col("len") == pl.col("len").max().over("same")).filter(pl.len().over("same") == 1)
         agreeing = conflicting.join(winners, on=["same", "label"], how="semi")["row"]
         has_finding = has_finding & ~pl.col("row").is_in(agreeing.to_list())
-    elif code == "split_leakage":
+    elif code in ("split_leakage", "prompt_leakage"):
         has_finding = has_finding & (pl.col("split") == "train")
     return frame.filter(~has_finding)
 
@@ -147,7 +153,8 @@ def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
 def rows_with_finding(frame: pl.DataFrame, code: str, kind: str) -> list[int]:
     """Return the numbers of the rows that have a finding."""
     if code in findings.TEXT_CODES:  # a row alone tells; the checks of all rows take ten times as long
-        parts = (findings.text_facts(part).filter(code) for part in frame.iter_slices(findings.SLICE))
+        slices = (findings.as_checks_see(part, kind) for part in frame.iter_slices(findings.SLICE))
+        parts = (findings.text_facts(part).filter(code) for part in slices)
         return [row for part in parts for row in part["row"]]
     results = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",)), kind)).results
     return [row for result in results if result.code == code for row in result.rows]
@@ -191,8 +198,12 @@ _DROPPED = (
     "too_short",
     "exact_duplicate",
     "near_duplicate",
+    "role_order",
+    "empty_turn",
+    "long_conversation",
     "label_conflict",
     "split_leakage",
+    "prompt_leakage",
     "rare_label",
     "mixed_language",
     "no_label",
@@ -210,6 +221,11 @@ class FixEffect:
     dropped: list[dict[str, Any]]  # row, text, label
     rewritten_count: int
     dropped_count: int
+
+    def summarised(self) -> "FixEffect":
+        """Return the effect on conversations with what they say in place of their JSON."""
+        rewritten = [with_summaries(row) for row in self.rewritten]
+        return replace(self, rewritten=rewritten, dropped=[with_summaries(row) for row in self.dropped])
 
 
 def preview_fixes(version: Version, codes: list[str]) -> list[FixEffect]:
@@ -263,6 +279,8 @@ def edit(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame
         if cells is None:
             continue
         new_row = {"row": row, "text": cells.get("text"), "label": cells.get("label")}  # None keeps the value
+        if kind in CHAT_KINDS:
+            new_row["label"] = None
         for name, most in (("text", LONGEST_TEXT), ("label", LONGEST_LABEL)):
             value = new_row[name]
             if value is None:
@@ -271,6 +289,8 @@ def edit(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame
                 message = _("The %(name)s of a row must have 1 to %(most)s characters.") % {"name": name, "most": most}
                 raise InvalidError(message, field=f"rows.{name}")
             new_row[name] = str(value).replace("\x00", "\ufffd")
+            if name == "text" and kind in CHAT_KINDS:
+                new_row[name] = parse_edited(new_row[name])
         if new_row["label"] is not None:
             new_row["label"] = parse_label(str(new_row["label"]), kind)
         new_rows.append(new_row)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from datasets_app.checks.checked_rows import CheckResult
-    from datasets_app.reading.rows import Rows
+    from datasets_app.reading.stored_rows import Rows
     from datasets_app.reading.table import Table
 
 _RESERVED = ("new", "tasks")  # addresses of pages and of the API
@@ -52,6 +52,7 @@ class StoreOptions(TypedDict, total=False):
     split_values: dict[str, str]
     kind: str | None
     merge_labels: bool
+    column_roles: dict[str, str]  # of conversations: {column: one of options.ROLES}
     encoding: str | None
     delimiter: str | None
     quote: str | None
@@ -247,7 +248,13 @@ def describe_source(table: "Table", rows: "Rows", filename: str) -> dict[str, An
         "text_column": choice.text,
         "label_column": choice.label,
         "split_column": choice.split,
-        "columns": {"text": choice.texts, "text_pair": choice.pair, "label": choice.labels, "split": choice.split},
+        "columns": {
+            "text": choice.texts,
+            "text_pair": choice.pair,
+            "label": choice.labels,
+            "split": choice.split,
+            **choice.roles,
+        },
         "rows_read": rows.rows_read,
         "left_out": rows.left_out,
         "lines": table.lines,
@@ -289,7 +296,7 @@ def prepare(
         kind=rows.kind,
         labels=count_labels(frame["label"], rows.kind),
         splits=canonical.count_splits(frame),
-        lengths=canonical.histogram(frame["text"]),
+        lengths=checks.lengths,
         tokens={SAMPLE_MODEL: checks.tokens},
         languages=checks.languages,
         words=text_statistics.words_by_label(frame) if rows.kind == Version.Kind.LABELS else {},
@@ -310,7 +317,7 @@ def assign_places(frame: "pl.DataFrame", kind: str, facts: "pl.DataFrame", previ
 
     if "split" in frame.columns and (frame["split"] == "eval").any():
         return frame.drop(splits.PLACE_COLUMN, strict=False)
-    if kind != Version.Kind.LABELS:
+    if kind in USUAL_TASK_TYPES and kind != Version.Kind.LABELS:
         # Nearly every score and every list of labels differs from all others, so none of them would be held out.
         facts = facts.with_columns(LABEL_COLUMNS[USUAL_TASK_TYPES[kind]].strata(frame["label"]).alias("label"))
     earlier_places = find_earlier_places(previous) if previous and previous.path.exists() else None

@@ -1,5 +1,6 @@
 """Write the rows of a version to a file: CSV for spreadsheets, JSONL and Parquet for programs."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,37 +70,63 @@ def write(version: Version, file_format: Format, row_filter: RowFilter, file: IO
 
 
 def _batches(version: Version, row_filter: RowFilter) -> "Iterator[pl.DataFrame]":
-    """Yield text, label, and split and second text where they were given: first an empty batch, which tells the columns."""
+    """Yield the columns of the file, batch by batch: first an empty one, which tells the columns.
+
+    They are text and label, or the messages of conversations as JSON; and split and second text where they were given.
+    """
     import polars as pl  # half a second, which pages without rows need not wait for
 
     paths = sorted(version.path.iterdir()) if version.path.is_dir() else [version.path]
     names = pl.read_parquet_schema(paths[0])
-    columns = ["text", "label", *(name for name in ("split", "text_pair") if name in names)]
+    further = [name for name in ("split", "text_pair") if name in names]
+    # {column of the file: column of the rows}
+    columns = {"messages": "text"} if version.is_chat else {"text": "text", "label": "label"}
+    columns |= {name: name for name in further}
     yield pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
     for path in paths:
         with pq.ParquetFile(path) as stored:
             for batch in stored.iter_batches(BATCH):
                 rows = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-                given = rows.select(pl.col(columns).name.prefix("given "))
+                given = rows.select(pl.col([*columns.values()]).name.prefix("given "))
                 filtered = filter_rows(pl.concat([rows, given], how="horizontal").lazy(), row_filter, version.kind)
-                yield filtered.select(pl.col(f"given {name}").cast(pl.String).alias(name) for name in columns).collect()
+                yield filtered.select(
+                    pl.col(f"given {stored}").cast(pl.String).alias(name) for name, stored in columns.items()
+                ).collect()
 
 
 def _write_csv(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
     columns = next(batches)
     header = [name.encode() for name in columns.columns]
-    file.write(b",".join([OWN_BEGINNING, *header[2:]]) + b"\n")  # text and label come first
+    is_chat = columns.columns[0] == "messages"  # a JSON list is no formula
+    if is_chat:
+        file.write(b",".join([b"\xef\xbb\xbfmessages", *header[1:]]) + b"\n")
+    else:
+        file.write(b",".join([OWN_BEGINNING, *header[2:]]) + b"\n")  # text and label come first
     total = 0
     for rows in batches:
-        rows.with_columns(quote_formulas(name) for name in rows.columns).write_csv(file, include_header=False)
+        quoted = rows if is_chat else rows.with_columns(quote_formulas(name) for name in rows.columns)
+        quoted.write_csv(file, include_header=False)
         total += rows.height
     return total
 
 
 def _write_jsonl(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
+    if next(batches).columns[0] == "messages":
+        return _write_conversations(batches, file)
     total = 0
     for rows in batches:
         rows.write_ndjson(file)
+        total += rows.height
+    return total
+
+
+def _write_conversations(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
+    """Write JSON lines with the messages as a list, as OpenAI and others read them."""
+    total = 0
+    for rows in batches:
+        for row in rows.iter_rows(named=True):
+            line = {**row, "messages": json.loads(row["messages"])}
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         total += rows.height
     return total
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from datasets_app import reading_descriptions
 from datasets_app.models import Version
+from datasets_app.reading.options import ROLES
 
 
 def reading_report(version: Version) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def reading_report(version: Version) -> dict[str, Any]:
         "header": has_header,
         "sheet": source.get("sheet", ""),
         "columns": {
-            role: _column(columns.get(role), has_header=has_header) for role in ("text", "text_pair", "label", "split")
+            role: _column(columns[role], has_header=has_header) if columns.get(role) else None
+            for role in (*(ROLES if version.is_chat else ("text", "text_pair", "label")), "split")
         },
         "rows_read": source.get("rows_read", version.rows + skipped),
         "rows_left_out": source.get("left_out", {"no_text": skipped} if skipped else {}),

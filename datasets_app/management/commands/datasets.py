@@ -118,7 +118,7 @@ class Command(JsonOrTextCommand):
             {"code": result.code, "severity": result.severity, "count": result.count, "examples": result.examples}
             for result in findings.run_checks(rows).results
         ]
-        unstored = Version(rows=rows.frame.height, source=describe_source(table, rows, file.name))
+        unstored = Version(rows=rows.frame.height, kind=rows.kind, source=describe_source(table, rows, file.name))
         read = reading_report(unstored)
         answer = {
             "rows": rows.frame.height,
@@ -146,6 +146,14 @@ def _add_reading_options(command: CommandParser) -> None:
     )
     command.add_argument("--split-column", metavar="COLUMN")
     command.add_argument("--kind", choices=Version.Kind.values)
+    command.add_argument(
+        "--column-role",
+        action="append",
+        dest="column_roles",
+        metavar="COLUMN=ROLE",
+        type=_column_role,
+        help="of conversations: messages, prompt, answer or system",
+    )
     command.add_argument("--merge-labels", action="store_true", help="merge labels that look alike")
     command.add_argument("--encoding")
     command.add_argument("--delimiter")
@@ -155,8 +163,16 @@ def _add_reading_options(command: CommandParser) -> None:
     command.add_argument("--sheet", help="of a workbook")
 
 
+def _column_role(typed: str) -> tuple[str, str]:
+    """Return a column and its role, which follows the last equals sign."""
+    column, _equals, role = typed.rpartition("=")
+    return column, role
+
+
 def _reading_options(options: dict[str, Any]) -> StoreOptions:
     given = {name: options[name] for name in READ_OPTIONS if options.get(name) is not None}
+    if "column_roles" in given:
+        given["column_roles"] = dict(given["column_roles"])
     return cast(StoreOptions, given)
 
 

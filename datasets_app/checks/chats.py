@@ -1,0 +1,109 @@
+"""The checks of conversations, and their rows as all checks see them: what is said, and not the JSON around it."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import polars as pl
+
+from datasets_app.checks.checked_rows import CheckedRows, CheckResult, Severity
+from datasets_app.conversations import answers_of, load, summary_of, text_of
+from datasets_app.reading.conversation_rows import is_visible
+from datasets_app.reading.stored_rows import Rows
+from engine.data.conversations import Conversation, question_of
+
+TOKEN_LIMIT = 1024  # the default of data.max_length for language models
+TEXT_CODES: dict[str, Severity] = {  # the checks of a single conversation
+    "markup": "info",
+    "control_characters": "info",
+    "encoding": "warning",
+    "personal_data": "warning",
+    "long_conversation": "info",
+}
+_FACTS = {
+    **dict.fromkeys(("text", "spoken", "question", "instruction", "answers", "shown"), pl.String),
+    **dict.fromkeys(("role_order", "empty_turn"), pl.Boolean),
+}
+
+
+def as_said(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with what is said as their `text`, and with what the checks of conversations need."""
+    facts = pl.DataFrame([_facts_of(load(text)) for text in rows["text"]], schema=_FACTS, orient="row")
+    return rows.drop("text").hstack(facts)
+
+
+def _facts_of(conversation: Conversation) -> dict[str, Any]:
+    spoken = [message for message in conversation if message["role"] in ("user", "assistant")]
+    return {
+        "text": text_of(conversation),
+        "spoken": "\n".join(message["content"] for message in spoken),
+        "question": question_of(conversation),
+        "instruction": "\n".join(message["content"] for message in conversation if message["role"] == "system"),
+        "answers": answers_of(conversation),
+        "shown": summary_of(conversation),
+        "role_order": has_roles_out_of_order(conversation),
+        "empty_turn": any(
+            not is_visible(message["content"]) and "tool_calls" not in message for message in conversation
+        ),
+    }
+
+
+def has_roles_out_of_order(conversation: Conversation) -> bool:
+    """Return whether chat templates may refuse the order: system first, then user and assistant in turns, tools when called."""
+    roles = [message["role"] for message in conversation]
+    if "system" in roles[1:]:
+        return True
+    talk = roles[1:] if roles[0] == "system" else roles
+    if not talk or talk[0] != "user":
+        return True
+    followers = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
+    if any(later not in followers[earlier] for earlier, later in pairwise(talk)):
+        return True
+    messages = conversation[-len(talk) :]
+    return any(later["role"] == "tool" and "tool_calls" not in earlier for earlier, later in _calls(messages))
+
+
+def _calls(messages: Conversation) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield each message behind one of the assistant with it; the first of several answers of tools stands for all."""
+    return ((a, b) for a, b in pairwise(messages) if a["role"] == "assistant")
+
+
+def turn_faults(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find conversations whose roles are out of order, and those with a message that says nothing."""
+    yield from rows.results("role_order", "warning", rows.frame.filter("role_order").select("row"))
+    yield from rows.results("empty_turn", "warning", rows.frame.filter("empty_turn").select("row"))
+
+
+def similar_prompt(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find prompts that are nearly those of an earlier row; equal prompts belong to other checks."""
+    first = [pl.col(name).first().over("group").alias(f"first_{name}") for name in ("row", "same")]
+    repeated = rows.repeated("group").with_columns(first).filter(pl.col("same") != pl.col("first_same"))
+    unique = repeated.unique("same", keep="first", maintain_order=True)
+    yield from rows.results("similar_prompt", "info", unique, {"like_row": "first_row"})
+
+
+def answer_conflict(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find rows with the same instruction and prompt, and different answers."""
+    asked = rows.repeated("same").join(rows.frame.select("row", "instruction", "answers"), on="row")
+    answers = pl.col("answers").n_unique().over("same", "instruction")
+    conflicting = asked.filter(answers > 1).sort(pl.col("row").min().over("same", "instruction"), "row")
+    yield from rows.results("answer_conflict", "warning", conflicting)
+
+
+def prompt_leakage(rows: CheckedRows) -> Iterator[CheckResult]:
+    """Find prompts that stand in more than one of the splits that the file gives: an error if they are the same."""
+    if "split" not in rows.facts.columns:  # our own splits keep near-duplicates together
+        return
+    leaked = rows.repeated("group").filter(pl.col("split").n_unique().over("group") > 1)
+    is_same = bool(leaked.filter(pl.col("split").n_unique().over("same") > 1).height)
+    leaked = leaked.sort(pl.col("row").min().over("group"), "row")
+    yield from rows.results("prompt_leakage", "error" if is_same else "warning", leaked, {"split": "split"})
+
+
+def left_out(rows: Rows) -> Iterator[CheckResult]:
+    """Yield a result for each reason why rows of the file are no conversations to learn from."""
+    for reason, examples in rows.unusable.items():
+        yield CheckResult(reason, "warning", rows.left_out[reason], examples)
+
+
+CHAT_CHECKS = (turn_faults, similar_prompt, answer_conflict, prompt_leakage)

@@ -1,0 +1,153 @@
+"""What a stored conversation says, for people, for searches and for checks. See engine.data.conversations for its form."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from datasets_app.reading.characters import clean
+from engine.data.conversations import Conversation, UnusableRowError, question_of, read_conversation, to_json
+from web.errors import InvalidError
+
+ROLE_NAMES = {
+    "system": gettext_lazy("System"),
+    "user": gettext_lazy("User"),
+    "assistant": gettext_lazy("Assistant"),
+    "tool": gettext_lazy("Tool"),
+}
+_QUESTION, _ANSWER = 110, 85  # characters of a summary
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message as people read it."""
+
+    role: str
+    title: str
+    content: str
+    tool_calls: list[str]
+
+
+def load(text: str) -> Conversation:
+    """Return the conversation that a row stores."""
+    conversation: Conversation = json.loads(text)
+    return conversation
+
+
+def turns_of(text: str) -> list[Turn]:
+    """Return the messages of a stored conversation."""
+    return [
+        Turn(
+            message["role"],
+            str(ROLE_NAMES.get(message["role"], message["role"])),
+            message["content"],
+            tool_calls_of(message),
+        )
+        for message in load(text)
+    ]
+
+
+def tool_calls_of(message: dict[str, Any]) -> list[str]:
+    """Return the tool calls of a message as `name(arguments)`."""
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    return [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in calls]
+
+
+def text_of(conversation: Conversation) -> str:
+    """Return all that is said, a line break between two messages; of tool calls their names and arguments."""
+    parts = [part for message in conversation for part in (message["content"], *tool_calls_of(message))]
+    return "\n".join(part for part in parts if part)
+
+
+def answers_of(conversation: Conversation) -> str:
+    """Return all that the assistant says."""
+    return text_of([message for message in conversation if message["role"] == "assistant"])
+
+
+def shown_text(text: str) -> str:
+    """Return what a stored conversation says, each message behind its role."""
+    return "\n".join(
+        f"{turn.title}: {' '.join(part for part in (turn.content, *turn.tool_calls) if part)}"
+        for turn in turns_of(text)
+    )
+
+
+def with_summaries(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with what its conversations say in place of their JSON."""
+    return row | {name: shown_text(row[name]) for name in ("text", "text_new") if name in row}
+
+
+def with_contents(text: str, contents: dict[int, str]) -> str:
+    """Return a conversation, which a form has sent, with other contents of its messages, by their index."""
+    try:
+        conversation = load(text)
+        for index, content in contents.items():
+            conversation[index]["content"] = content
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return text  # no conversation of ours; what checks the text says so
+    return json.dumps(conversation, ensure_ascii=False)
+
+
+def summary_of(conversation: Conversation) -> str:
+    """Return the beginnings of what is asked and of what is answered."""
+    question, answer = (" ".join(text.split()) for text in (question_of(conversation), answers_of(conversation)))
+    return f"{_shorten(question, _QUESTION)} → {_shorten(answer, _ANSWER)}"
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def clean_json(conversation: Conversation) -> str:
+    """Return a conversation as it is stored: without NUL and unpaired surrogates, which JSON may hide in escapes."""
+    for message in conversation:
+        message["content"] = clean(message["content"]).replace("\r\n", "\n")
+    return clean(to_json(conversation))
+
+
+def parse_edited(text: str) -> str:
+    """Return an edited conversation as it is stored; raise InvalidError if nothing can be learned from it."""
+    try:
+        return clean_json(read_conversation(text))
+    except UnusableRowError as error:
+        reasons = {
+            "no_messages": _("The row is no list of messages with text."),
+            "unknown_role": _("A message has an unknown role. The roles are system, user, assistant and tool."),
+            "no_answer": _("The conversation needs an answer of the assistant that is not empty."),
+            "broken_tool_call": _("A tool call is no name with arguments in JSON."),
+        }
+        raise InvalidError(reasons[error.reason], field="rows.text") from None
+
+
+def repair_contents(text: str, repair: Callable[[str], str]) -> str:
+    """Return a stored conversation with all its messages repaired; empty if no answer is left."""
+    conversation = load(text)
+    repaired = [{**message, **_repair_values(message, repair)} for message in conversation]
+    try:
+        return clean_json(read_conversation(repaired))
+    except UnusableRowError:
+        return ""
+
+
+def _repair_values(message: dict[str, Any], repair: Callable[[str], str]) -> dict[str, Any]:
+    """Return the content of a message and the arguments of its tool calls, all their texts repaired."""
+    changed: dict[str, Any] = {"content": repair(message["content"])}
+    if "tool_calls" in message:
+        calls = message["tool_calls"]
+        changed["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": _repair_all(call["function"]["arguments"], repair)}}
+            for call in calls
+        ]
+    return changed
+
+
+def _repair_all(value: Any, repair: Callable[[str], str]) -> Any:
+    """Return a JSON value with all its texts repaired."""
+    if isinstance(value, dict):
+        return {name: _repair_all(part, repair) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_repair_all(part, repair) for part in value]
+    return repair(value) if isinstance(value, str) else value

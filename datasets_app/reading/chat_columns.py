@@ -1,0 +1,166 @@
+"""Choose the columns of conversations: one with lists of messages, or a prompt and its answer, perhaps a system message."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+from django.utils.translation import gettext as _
+
+from datasets_app.reading.column_profiles import YES_NO, profile
+from datasets_app.reading.names import LABEL_NAMES
+from datasets_app.reading.options import CHAT_KINDS, ColumnOptions
+from datasets_app.reading.table import Table, column_error, find_column
+from web.errors import InvalidError
+
+_LOOKED_AT = 20  # cells of a column, to see whether they hold messages
+_MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
+_SURE_PAIRS = (  # of a prompt and its answer
+    *(("instruction", answer) for answer in ("output", "response", "answer", "completion")),
+    ("prompt", "completion"),
+)
+_LIKELY_PAIRS = (  # where the answers are texts
+    *(("prompt", answer) for answer in ("response", "answer", "output")),
+    *(("question", answer) for answer in ("answer", "response", "output")),
+    *(("query", answer) for answer in ("response", "answer")),
+    *(("input", "output"), ("input", "response"), ("user", "assistant"), ("human", "assistant")),
+    *(("問題", answer) for answer in ("答案", "回答", "答覆", "回覆")),
+    *(("问题", answer) for answer in ("答案", "回答", "回复")),
+    *(("提問", "回答"), ("提问", "回答"), ("指令", "輸出"), ("指令", "输出"), ("指令", "回應")),
+)
+_FURTHER_PROMPTS = ("input", "context")  # behind an instruction
+_SYSTEM_NAMES = ("system", "system_prompt", "system prompt", "系統提示", "系统提示")
+
+Roles = Mapping[str, tuple[str, ...]]  # {one of options.ROLES: columns, in their order}
+
+
+def kind_of(roles: Roles) -> str:
+    """Return the kind of the dataset that columns with these roles make."""
+    return "conversations"
+
+
+def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, ...]]:
+    """Return the roles that the person gave, else those guessed; nothing if the rows have labels instead.
+
+    Raises InvalidError for a column that does not exist, and for conversations without an answer.
+    """
+    is_asked_for = options.kind in CHAT_KINDS or (not options.kind and bool(options.roles))
+    if not is_asked_for and (options.kind or options.text or options.label):
+        return {}
+    roles: dict[str, tuple[str, ...]] = {}
+    for column, role in options.roles.items():
+        roles[role] = (*roles.get(role, ()), find_column(table, column, "column_roles"))
+    if not roles and is_asked_for and options.text:
+        roles = _roles_of_texts(table, options)
+    roles = roles or guess_roles(table)
+    if not roles and is_asked_for:
+        roles = _longest_texts(table)
+    if is_asked_for and not ("messages" in roles or {"prompt", "answer"} <= roles.keys()):
+        problem = _("Conversations need a column of messages, or a prompt and its answer.")
+        raise column_error(table, "column_roles", problem)
+    return roles
+
+
+def _roles_of_texts(table: Table, options: ColumnOptions) -> dict[str, tuple[str, ...]]:
+    """Return the roles of columns that a person named as text and label, and now as conversations."""
+    texts = tuple(find_column(table, name, "text_column") for name in options.text)
+    answers = tuple(find_column(table, name, "label_column") for name in options.label[:1])
+    if not answers:
+        return {"messages": texts[:1]} if holds_messages(table.frame[texts[0]]) else {}
+    return {"prompt": texts, "answer": answers}
+
+
+def guess_roles(table: Table) -> dict[str, tuple[str, ...]]:
+    """Return the roles that the columns have by their content and their names; nothing if they are no conversations.
+
+    Raises InvalidError for preferences, and for ratings of single answers.
+    """
+    by_name = {name.lower().rpartition(".")[2]: name for name in reversed(table.columns)}
+    _refuse_ratings(table, by_name)
+    _refuse_preferences(table, by_name)
+    lists = [name for name in table.columns if holds_messages(table.frame[name])]
+    pair = _guess_pair(table, by_name)
+    if lists and not {*lists} & {*pair}:
+        named = [by_name[name] for name in _MESSAGE_NAMES if by_name.get(name) in lists]
+        return {"messages": ((named or lists)[0],)}
+    if not pair:
+        return {}
+    prompts = [pair[0]]
+    if pair[0].lower() == "instruction":
+        prompts += [by_name[name] for name in _FURTHER_PROMPTS if name in by_name and by_name[name] not in pair]
+    system = next((by_name[name] for name in _SYSTEM_NAMES if name in by_name), None)
+    return {"prompt": tuple(prompts), "answer": (pair[1],)} | ({"system": (system,)} if system else {})
+
+
+def _guess_pair(table: Table, by_name: dict[str, str]) -> tuple[str, ...]:
+    """Return the columns of a prompt and its answer; nothing if there are none."""
+    for prompt, answer in _SURE_PAIRS:
+        if prompt in by_name and answer in by_name:
+            return by_name[prompt], by_name[answer]
+    if any(name in by_name and not _is_textual(table, by_name[name]) for name in LABEL_NAMES):
+        return ()
+    for prompt, answer in _LIKELY_PAIRS:
+        columns = by_name.get(prompt), by_name.get(answer)
+        if columns[0] and columns[1] and _is_textual(table, columns[0]) and _is_textual(table, columns[1]):
+            return columns[0], columns[1]
+    return ()
+
+
+def _is_textual(table: Table, name: str) -> bool:
+    return profile(name, table.frame[name]).is_textual
+
+
+def _longest_texts(table: Table) -> dict[str, tuple[str, ...]]:
+    """Return the first two columns of texts as prompt and answer; nothing if there are fewer."""
+    texts = [name for name in table.columns if _is_textual(table, name)]
+    return {"prompt": (texts[0],), "answer": (texts[1],)} if len(texts) > 1 else {}
+
+
+def holds_messages(cells: pl.Series) -> bool:
+    """Return whether most of the first cells are lists of messages as JSON, as OpenAI or ShareGPT have them."""
+    first = [cell for cell in cells.head(10 * _LOOKED_AT) if cell.strip()][:_LOOKED_AT]
+    return sum(map(is_messages, first)) > len(first) / 2
+
+
+def is_messages(cell: str) -> bool:
+    """Return whether a cell is a list of messages as JSON."""
+    return parse_messages(cell) is not None
+
+
+def parse_messages(cell: str) -> list[dict[str, Any]] | None:
+    """Return the messages in a cell; None for anything else."""
+    if not cell.lstrip().startswith("["):
+        return None
+    try:
+        messages = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    if not messages or not all(isinstance(m, dict) and ("role" in m or "from" in m) for m in messages):
+        return None
+    return list(messages)
+
+
+def _refuse_preferences(table: Table, by_name: dict[str, str]) -> None:
+    if not {"chosen", "rejected"} <= by_name.keys():
+        return
+    message = _(
+        "This is data of preferences (chosen, rejected), which is not supported yet. Nothing was stored. To classify its "
+        "texts, name the columns of the text and of the label."
+    )
+    raise InvalidError(message, field="file", columns=table.columns[:30])
+
+
+def _refuse_ratings(table: Table, by_name: dict[str, str]) -> None:
+    """Raise InvalidError for answers that are only rated good or bad (KTO)."""
+    if not {"prompt", "completion", "label"} <= by_name.keys():
+        return
+    ratings = {*table.frame[by_name["label"]].unique().str.strip_chars().str.to_lowercase()}
+    if ratings - YES_NO:
+        return
+    message = _(
+        "This is data of single answers that are rated good or bad (prompt, completion, label). It can be stored as pairs: for "
+        "each prompt, put a good answer in a column “chosen” and a bad one in a column “rejected”, and leave out prompts that "
+        "have only one of both. Or remove the rows with bad answers and the column “%(label)s” to store conversations. "
+        "Nothing was stored."
+    )
+    raise InvalidError(message % {"label": by_name["label"]}, field="file", columns=table.columns[:30])
