@@ -1,9 +1,12 @@
-"""People with every role, and an object of each kind that one of them owns."""
+"""People with every role and an object of each kind that one of them owns; a complete installation with a real Chromium."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from accounts.models import Role
 from accounts.permissions import grant_access
@@ -11,7 +14,9 @@ from accounts.services import invite, make_token
 from datasets_app.reading import uploads
 from experiments.models import ModelExport, ModelVersion
 from testing.belongings import belongings
+from testing.browser import launch, moods, sign_in, upload
 from testing.people import make_user
+from testing.site import running_site
 from training.models import Status, Task
 
 
@@ -47,3 +52,55 @@ def arguments(people: dict[str, Any], tweets_csv: Any) -> dict[str, str]:
     ids |= {"pk": str(api_token.pk), "open": str(invitation.pk), "invitation": link, "person": str(people["viewer"].pk)}
     spare = {"secret": "ls_inv_none", "uidb64": "MQ", "username": "viewer", "kind": "dataset", "provider_id": "oidc"}
     return {"name": "private", "path": "config.yaml", "token": token, **ids, **spare}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_site(tmp_path_factory.mktemp("site")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def play() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def chromium(play: Playwright) -> Iterator[Browser]:
+    browser = launch(play)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(address: str, chromium: Browser) -> Iterator[Page]:
+    """A signed-in page; any error in the browser's console fails the test (a broken CSP shows there)."""
+    context = chromium.new_context(base_url=address, locale="en")
+    page, complaints = context.new_page(), []
+    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
+    page.goto("/login/")
+    sign_in(page)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    yield page
+    context.close()
+    # A form that was sent back, a session that ended, a server that is away.
+    expected = re.compile("status of 40[01]|Status Error Code 401|net::ERR_FAILED|htmx:(sendError|afterRequest)")
+    assert not [c for c in complaints if not expected.search(c)]
+
+
+@pytest.fixture(scope="module")
+def run(address: str, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a run that was submitted in the browser; its page was closed at once."""
+    page = chromium.new_page(base_url=address, locale="en")
+    page.goto("/login/")
+    sign_in(page)
+    upload(page, moods(tmp_path_factory.mktemp("file") / "moods.csv"))
+    page.get_by_role("link", name="Train on this version").click()
+    page.get_by_label("Experiment").fill("by-hand")
+    page.get_by_label("Epochs").fill("6")
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/runs/**")
+    path = page.url.removeprefix(address)
+    page.close()
+    return path

@@ -1,11 +1,8 @@
 """A complete installation, used with a real Chromium."""
 
-import csv
 import os
-import random
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,93 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
-from testing.site import PASSWORD, running_site
+from testing.browser import QUIET, RUN_TABS, end_session, moods, sign_in, start_run, watch_layout
 
 pytestmark = pytest.mark.browser
-
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-RUN_TABS = ("overview", "errors", "labels", "log", "config", "files", "access")
-PAGES = ["/", "/datasets/", "/datasets/new/", "/datasets/moods/", "/train/", "/experiments/", "/predict/", "/system/"]
-
-
-def moods(path: Path, rows: int = 240) -> Path:
-    """Write a small file with two labels that a model can learn."""
-    rng = random.Random(3)
-    words = {"good": ["lovely", "warm", "bright", "kind", "happy"], "bad": ["awful", "cold", "grim", "rude", "broken"]}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["comment", "mood"])
-        for i in range(rows):
-            label = "good" if i % 2 else "bad"
-            out.writerow([f"day {i}: the soup was {rng.choice(words[label])} and {rng.choice(words[label])}", label])
-    return path
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_site(tmp_path_factory.mktemp("site")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def play() -> Iterator[Playwright]:
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def chromium(play: Playwright) -> Iterator[Browser]:
-    browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def page(address: str, chromium: Browser) -> Iterator[Page]:
-    """A signed-in page; any error in the browser's console fails the test (a broken CSP shows there)."""
-    context = chromium.new_context(base_url=address, locale="en")
-    page, complaints = context.new_page(), []
-    page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
-    page.goto("/login/")
-    page.get_by_label("Username").fill("root")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
-    yield page
-    context.close()
-    # A form that was sent back, a session that ended, a server that is away.
-    expected = re.compile("status of 40[01]|Status Error Code 401|net::ERR_FAILED|htmx:(sendError|afterRequest)")
-    assert not [c for c in complaints if not expected.search(c)]
-
-
-@pytest.fixture(scope="module")
-def run(address: str, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a run that was submitted in the browser; its page was closed at once."""
-    page = chromium.new_page(base_url=address, locale="en")
-    page.goto("/login/")
-    page.get_by_label("Username").fill("root")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    upload(page, moods(tmp_path_factory.mktemp("file") / "moods.csv"))
-    page.get_by_role("link", name="Train on this version").click()
-    page.get_by_label("Experiment").fill("by-hand")
-    page.get_by_label("Epochs").fill("6")
-    page.get_by_role("button", name="Start training").click()
-    page.wait_for_url("**/runs/**")
-    path = page.url.removeprefix(address)
-    page.close()
-    return path
-
-
-def upload(page: Page, file: Path) -> None:
-    page.goto("/datasets/new/")
-    page.locator("input[type=file]").set_input_files(file)
-    page.locator("main form button").first.click()
-    expect(page.get_by_text("day 0: the soup")).to_be_visible()
-    page.get_by_role("button", name="Save").click()
-    expect(page).to_have_url(re.compile("/datasets/moods/$"))
 
 
 def test_run_is_watched_to_its_end_and_its_model_predicts(page: Page, run: str) -> None:
@@ -197,29 +112,7 @@ def test_wrong_value_is_told_beside_its_field(page: Page, run: str) -> None:
     expect(page.locator("#copy-yaml")).to_contain_text("learning_rate: 0.0007")
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_page_is_readable_by_all(page: Page, run: str, path: str) -> None:
-    """axe reports nothing in light and dark mode, charts are drawn, and nothing overflows at a phone's width."""
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        page.goto(path)
-        violations = Axe().run(page).response["violations"]
-        assert not violations, [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in violations]
-        assert page.evaluate("[...document.querySelectorAll('canvas')].every(canvas => Chart.getChart(canvas))")
-    page.set_viewport_size({"width": 360, "height": 740})
-    page.goto(path)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
-def test_run_page_is_readable_by_all(page: Page, run: str) -> None:
-    page.goto(run)
-    expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
-    for tab in RUN_TABS:
-        test_page_is_readable_by_all(page, run, f"{run}?tab={tab}")
-
-
 def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Page, run: str) -> None:
-    """axe reports nothing on these pages, and nothing overflows at a phone's width."""
     page.goto(run)
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
     page.goto("/experiments/by-hand/")
@@ -236,19 +129,6 @@ def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Pag
     page.get_by_label("Compare with").select_option("by-hand")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#result article")).to_have_count(2, timeout=60_000)
-    for path in ("/models/", "/models/moods-en/", "/models/?dataset=moods@1"):
-        test_page_is_readable_by_all(page, run, path)
-
-
-def sign_in_again(page: Page) -> None:
-    page.get_by_label("Username").fill("root")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-
-
-def end_session(page: Page) -> None:
-    """End it as time does: its cookie goes, and that of the forms stays."""
-    page.context.clear_cookies(name=re.compile(r"^lorasite_\d+$"))
 
 
 def test_page_stays_when_its_session_ends_and_works_again_after_signing_in(page: Page, run: str) -> None:
@@ -263,7 +143,7 @@ def test_page_stays_when_its_session_ends_and_works_again_after_signing_in(page:
 
     with page.expect_popup() as opened:
         dialog.get_by_role("link", name="Sign in").click()
-    sign_in_again(opened.value)
+    sign_in(opened.value)
     expect(opened.value.get_by_role("heading", level=1)).to_be_visible()
     opened.value.close()
     page.bring_to_front()
@@ -279,7 +159,7 @@ def test_form_that_was_sent_after_its_session_is_filled_again(page: Page, run: s
     page.get_by_label("Epochs").fill("17")
     end_session(page)
     page.get_by_role("button", name="Start training").click()
-    sign_in_again(page)
+    sign_in(page)
     expect(page.get_by_text("What you had entered is here again")).to_be_visible()
     expect(page).to_have_url(re.compile(r"/train/\?dataset=moods@1$"))
     expect(page.get_by_label("Experiment")).to_have_value("not-lost")
@@ -292,7 +172,7 @@ def test_times_are_those_of_the_readers_clock(address: str, chromium: Browser, r
     context = chromium.new_context(base_url=address, locale="en", timezone_id="Asia/Taipei")
     page = context.new_page()
     page.goto("/login/")
-    sign_in_again(page)
+    sign_in(page)
     page.goto("/audit/")
     time = page.locator("tbody time").first
     utc = datetime.fromisoformat(str(time.get_attribute("datetime")))
@@ -339,7 +219,7 @@ def test_first_visit_is_small_and_no_file_is_asked_for_twice(address: str, chrom
         "Network.loadingFinished", lambda event: received.update({event["requestId"]: event["encodedDataLength"]})
     )
     page.goto("/login/")
-    sign_in_again(page)
+    sign_in(page)
     expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
     page.wait_for_load_state("networkidle")
     assert 20_000 < sum(received.values()) < 120_000
@@ -358,7 +238,7 @@ def test_menu_of_a_phone_opens_without_scripts(address: str, chromium: Browser) 
     )
     page = context.new_page()
     page.goto("/login/")
-    sign_in_again(page)
+    sign_in(page)
     bar = page.get_by_role("navigation", name="Most used")
     expect(bar.get_by_role("link")).to_have_count(5)
     expect(bar.get_by_role("link", name="Overview")).to_have_attribute("aria-current", "page")
@@ -394,9 +274,7 @@ def test_back_shows_nothing_after_signing_out(address: str, play: Playwright) ->
     browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET, ignore_default_args=tested_off)
     page = browser.new_page(base_url=address, locale="en")
     page.goto("/login/")
-    page.get_by_label("Username").fill("root")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+    sign_in(page)
     page.goto("/experiments/")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/login/**")
@@ -411,23 +289,6 @@ def test_chinese_is_one_click_away(page: Page) -> None:
     page.get_by_role("button", name="繁體中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-hant")
     expect(page.get_by_role("link", name="資料集")).to_be_visible()
-
-
-def watch_layout(page: Page) -> None:
-    """Add up the layout shifts of each page that opens from now on, as the browser reports them."""
-    page.add_init_script(
-        """window.shifted = 0;
-        new PerformanceObserver((list) => list.getEntries().forEach((entry) => { if (!entry.hadRecentInput) shifted += entry.value; }))
-          .observe({ type: "layout-shift", buffered: true });"""
-    )
-
-
-def start_run(page: Page, name: str, epochs: int) -> None:
-    page.goto("/train/?dataset=moods@1&preset=quick")
-    page.get_by_label("Experiment").fill(name)
-    page.get_by_label("Epochs").fill(str(epochs))
-    page.get_by_role("button", name="Start training").click()
-    page.wait_for_url("**/runs/**")
 
 
 def test_whole_run_moves_nothing_and_leaves_the_selected_log_selected(page: Page, run: str) -> None:

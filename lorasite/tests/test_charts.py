@@ -1,7 +1,6 @@
 """Charts in a real Chromium: zoom, smoothing, crosshair, axes, downloads, and what survives a poll."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +13,11 @@ from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from testing.browser import launch
 from testing.site import PASSWORD, database_of, running_web
 
 pytestmark = pytest.mark.browser
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 LONG = 20_000  # points of the long run
 
 # Runs without a worker: "live" stays in progress, "waiting" has no point yet, "long" has a spike at one of its steps.
@@ -99,7 +98,7 @@ def site(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        browser = launch(playwright)
         yield browser
         browser.close()
 

@@ -13,9 +13,8 @@ import pytest
 from django.conf import settings
 from drf_spectacular.generators import SchemaGenerator
 
+from testing.browser import moods
 from testing.site import PASSWORD, running_site
-
-from .test_browser import moods
 
 ROOT = Path(settings.BASE_DIR)
 PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")

@@ -1,7 +1,6 @@
 """Sign-in with a real Chromium: single sign-on at a real provider, and second factors, under the site's strict policy."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
@@ -11,9 +10,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from accounts.tests.test_second_factor import code
 from accounts.tests.test_single_sign_on import start_provider
+from testing.browser import launch
 from testing.site import PASSWORD, free_port, running_web
-
-from .test_browser import QUIET
 
 pytestmark = pytest.mark.browser
 MORE = """
@@ -38,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def page(site: str) -> Iterator[Page]:
     """A page whose console errors fail the test; violations of the policy appear there."""
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        browser = launch(play)
         page, complaints = browser.new_page(base_url=site, locale="en"), []
         ours = lambda entry: entry.type == "error" and page.url.startswith(site)  # noqa: E731  the provider's page has its own
         page.on("console", lambda entry: complaints.append(entry.text) if ours(entry) else None)

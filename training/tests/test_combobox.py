@@ -1,6 +1,5 @@
 """The field of the base model in a real Chromium: keyboard, mouse, screen readers, phone, and without JavaScript."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +8,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from engine.config_sections import SAMPLE_MODEL
+from testing.browser import launch
 from testing.site import PASSWORD, running_web
 
 pytestmark = pytest.mark.browser
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 CHINESE_BERT = "google-bert/bert-base-chinese"
 REVIEWS = """
 from pathlib import Path
@@ -40,7 +39,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        browser = launch(playwright)
         yield browser
         browser.close()
 
