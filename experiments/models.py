@@ -52,6 +52,7 @@ class Experiment(ScoreNames, Annotated):
     dataset_hash = models.CharField(max_length=64, blank=True)
     base_model = models.CharField(_("base model"), max_length=120, db_index=True)
     config = models.JSONField(default=dict)
+    cloned_from = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="+")
     metrics = models.JSONField(default=dict)  # metrics.json; empty until the run has succeeded
     # what the run learns (`task` in the YAML), and the metric of that type that lists show: `task_types.TASK_TYPES`
     task_type = models.CharField(_("task type"), max_length=40, default=USUAL, db_default=USUAL, db_index=True)

@@ -39,7 +39,14 @@ class ModelMissingError(LorasiteError):
 
 @transaction.atomic
 def create(
-    *, owner: User, name: str, config: dict[str, Any], version: Version | None, dataset_name: str, base_model: str
+    *,
+    owner: User,
+    name: str,
+    config: dict[str, Any],
+    version: Version | None,
+    dataset_name: str,
+    base_model: str,
+    cloned_from: Experiment | None = None,
 ) -> Experiment:
     """Create the row that a run fills. Its name is taken for everybody; Invalid or NameTaken if it can't be used."""
     name = normalise_name(name)
@@ -59,6 +66,7 @@ def create(
                 dataset_hash=version.hash if version else "",
                 base_model=base_model,
                 task_type=config.get("task", USUAL),
+                cloned_from=cloned_from,
             )
     except IntegrityError:
         raise name_taken(name) from None

@@ -123,7 +123,7 @@ class RunForm(ServiceErrorsMixin):
         self.config = config
         # Makes two clicks on Start one run: services.submit takes it as the idempotency key.
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
-        for name in ("preset", "preset_dataset"):
+        for name in ("preset", "preset_dataset", "like"):
             self.fields[name] = forms.CharField(widget=forms.HiddenInput, required=False)
         for field in config_fields():
             self.fields[field.path] = form_field(field, defaults.get(field.path, ""))

@@ -224,19 +224,23 @@ def log_context(request: SignedInRequest, task: Task) -> Context:
 def config_context(request: SignedInRequest, task: Task) -> Context:
     """Return the settings that differ from the defaults, then all of them."""
     config = task.experiment.config
+    source = visible(request.user, Experiment.objects.filter(pk=task.experiment.cloned_from_id or 0)).first()
+    defaults = RunConfig.parse({"task": config.get("task", USUAL)}).model_dump(mode="json")
     return {
-        "changed": changed_settings(config),
+        "changed": changed_settings(config, defaults),
+        "source": source,
+        "changed_from_source": changed_settings(config, source.config) if source else [],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         "copies": copies(request, config),
     }
 
 
-def changed_settings(config: Mapping[str, Any]) -> list[Context]:
-    """Return the settings that are not the defaults of their task type: {name, value, default}.
+def changed_settings(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Context]:
+    """Return the settings that differ from those of another configuration: {name, value, default}.
 
     Without what the head of the page shows.
     """
-    defaults = flatten_config(RunConfig.parse({"task": config.get("task", USUAL)}).model_dump(mode="json"))
+    defaults = flatten_config(reference)
     return [
         {
             "name": name,

@@ -126,10 +126,13 @@ def config_like(experiment: Experiment, dataset_name: str = "") -> dict[str, Any
     return config
 
 
-def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None) -> Task:
+def submit(
+    *, user: User, config: RunConfig, idempotency_key: str | None = None, cloned_from: Experiment | None = None
+) -> Task:
     """Store a run and, after the commit, send its id to the queue. While Redis is away, the run waits in the database.
 
-    The same key of the same person returns the same task; with another configuration it raises Conflict.
+    cloned_from: the run whose settings this one started with. The same key of the same person returns the same task; with
+    another configuration it raises Conflict.
     """
     require_creator(user)
     tasks = Task.objects.select_related("experiment")
@@ -138,10 +141,12 @@ def submit(*, user: User, config: RunConfig, idempotency_key: str | None = None)
     if earlier_task:
         return earlier_task
     version = check(user=user, config=config)  # may ask the hub, so not while the transaction holds a lock
-    return create_once(user, idempotency_key, request_hash, tasks, lambda: create_task(user, config, version))
+    return create_once(
+        user, idempotency_key, request_hash, tasks, lambda: create_task(user, config, version, cloned_from)
+    )
 
 
-def create_task(user: User, config: RunConfig, version: Version | None) -> Task:
+def create_task(user: User, config: RunConfig, version: Version | None, cloned_from: Experiment | None = None) -> Task:
     """Store experiment and task; only call it in a transaction, after whose commit the task goes to the queue."""
     User.objects.select_for_update().get(pk=user.pk)  # so that two submits do not count the quota at the same time
     require_queue_quota(user)
@@ -155,6 +160,7 @@ def create_task(user: User, config: RunConfig, version: Version | None) -> Task:
         version=version,
         dataset_name=str(version) if version else config.data.dataset_name,
         base_model=config.model.name,
+        cloned_from=cloned_from,
     )
     task = Task.objects.create(
         owner=user,

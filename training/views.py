@@ -10,12 +10,13 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
-from accounts.permissions import require_creator
+from accounts.permissions import require_creator, visible
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
 from engine.config_sections import DataSection
 from experiments import remedies
 from experiments.compare import flatten_config
+from experiments.models import Experiment
 from experiments.selectors import free_name, get_experiment
 from experiments.task_types import TASK_TYPES
 from web.errors import LorasiteError
@@ -120,6 +121,7 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
     # Which preset has filled the form, and for which dataset: another dataset may ask for other settings.
     form.fields["preset"].initial = chosen_preset(request)
     form.fields["preset_dataset"].initial = name
+    form.fields["like"].initial = request.POST.get("like") or request.GET.get("like", "")
     return form
 
 
@@ -216,7 +218,8 @@ def submit_form(request: SignedInRequest, form: RunForm) -> Task:
     count_request(request, "train")
     config = services.parse_config(form.configuration(), request.user)
     key = parse_idempotency_key(request.POST.get("token", ""))
-    return services.submit(user=request.user, config=config, idempotency_key=key)
+    like = visible(request.user, Experiment.objects.filter(name=request.POST.get("like", ""))).first()
+    return services.submit(user=request.user, config=config, idempotency_key=key, cloned_from=like)
 
 
 @login_required
@@ -228,13 +231,16 @@ def again(request: SignedInRequest) -> HttpResponse:
     config = services.parse_config(services.config_like(experiment, dataset_name), request.user)
     key = f"again-{experiment.pk}-{dataset_name}"  # so that two clicks are one run
     try:
-        task = services.submit(user=request.user, config=config, idempotency_key=key)
+        task = services.submit(user=request.user, config=config, idempotency_key=key, cloned_from=experiment)
     except KeyUsedError as error:
         # The first click has made the run, under the name that was free then: show it. If it was deleted or given away
         # since, submit another one.
         made_pk = error.facts.get("made")
         earlier = selectors.visible_tasks(request.user).filter(pk=made_pk).first() if made_pk else None
         task = earlier or services.submit(
-            user=request.user, config=config, idempotency_key=f"{key}-{config.experiment_name}"
+            user=request.user,
+            config=config,
+            idempotency_key=f"{key}-{config.experiment_name}",
+            cloned_from=experiment,
         )
     return redirect("training:run", task.pk)

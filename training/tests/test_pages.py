@@ -236,3 +236,16 @@ def test_presets_say_what_they_change_and_how_long_it_takes(browser: Client) -> 
     quick = page.partition('id="preset-quick"')[2].partition("</li>")[0]
     assert "rows at most" in quick and "rank 8" in quick and " steps" in quick
     assert "all rows" in page.partition('id="preset-best"')[2].partition("</li>")[0]
+
+
+def test_config_tab_shows_what_differs_from_the_run_it_was_cloned_from(browser: Client) -> None:
+    browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")))
+    first = Task.objects.get().experiment
+    browser.post("/train/", form_of(browser.get(f"/train/?like={first.name}")) | {"lora.r": "3"})
+    second = Task.objects.exclude(experiment=first).get()
+    assert second.experiment.cloned_from == first
+    page = browser.get(f"/runs/{second.pk}/?tab=config").content.decode()
+    table = page.partition(f"Changed from {first.name}")[2].partition("</section>")[0]
+    assert table.count("<code>") == 1 and "lora.r</code></th><td>3</td>" in table
+    first.delete()
+    assert "Changed from the defaults" in browser.get(f"/runs/{second.pk}/?tab=config").content.decode()
