@@ -96,7 +96,7 @@ def test_score_is_shown_and_explained_in_the_unit_of_the_data(models, browser):
 def test_answer_that_is_not_confident_says_what_that_means(models, browser, name):
     change_answers(models[name], confident_from=0.9999)
     text = text_of(browser.post("/predict/", {"text": "a fine day", "model": name}))
-    assert "not sure" in text and "90 % of" in text and "held-out rows" in text
+    assert "not sure" in text and "90% of" in text and "held-out rows" in text
 
 
 def test_confident_answer_raises_no_doubt(models, browser, monkeypatch):

@@ -162,8 +162,8 @@ def test_screen_reader_hears_a_quarter_once(browser: Client, task: Task) -> None
     def poll(heard: int) -> str:
         return browser.get(f"/runs/{task.pk}/?heard={heard}", HTTP_HX_REQUEST="true").content.decode()
 
-    assert "25 % done." in poll(0)
-    assert "25 % done." not in poll(1)
+    assert "25% done." in poll(0)
+    assert "25% done." not in poll(1)
 
 
 def test_run_is_compared_with_always_saying_the_commonest_label(browser: Client, task: Task) -> None:
