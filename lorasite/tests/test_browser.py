@@ -191,6 +191,31 @@ def test_api_docs_open(address: str, chromium: Browser) -> None:
     page.close()
 
 
+def test_keys_move_in_a_list_press_what_a_page_has_and_are_listed(page: Page, run: str) -> None:
+    page.goto("/experiments/")
+    page.keyboard.press("j")
+    row = page.locator("tbody tr").first
+    expect(row.locator("a.stretched")).to_be_focused()
+    page.keyboard.press("x")
+    expect(row.get_by_role("checkbox")).to_be_checked()
+    page.keyboard.press("x")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("select the row")
+    expect(page.locator("[data-keys-page] dd")).to_have_text(["Train a model"])
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/runs/"))
+    page.keyboard.press("4")
+    expect(page.get_by_role("link", name="Log", exact=True)).to_have_attribute("aria-current", "page")
+    page.keyboard.press("?")
+    page.get_by_label("Single keys do something").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    page.keyboard.press("g")
+    page.keyboard.press("d")
+    expect(page.get_by_role("link", name="Log", exact=True)).to_have_attribute("aria-current", "page")
+
+
 def test_keyboard_shortcuts_navigate_and_the_theme_is_remembered(page: Page) -> None:
     page.goto("/")
     for letter in ("r", "e"):  # e of earlier releases still works

@@ -1,5 +1,5 @@
 "use strict";
-// Theme, keys, copying, tables and polls; every page works without them.
+// Theme, copying, tables and polls; every page works without them.
 
 const root = document.documentElement;
 const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -66,19 +66,4 @@ document.addEventListener("htmx:afterSwap", watchTables);
 // A tab that nobody sees does not poll, unless somebody waits for its message (notify.js).
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden && !("pollHidden" in document.body.dataset) && event.detail.elt.getAttribute("hx-trigger")?.startsWith("every")) event.preventDefault();
-});
-
-let went = 0;
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
-  if (event.key === "g") {
-    went = Date.now();
-  } else if (event.key === "?") {
-    document.getElementById("keys").showModal();
-  } else if (event.key === "/") {
-    const search = document.querySelector("main input[type=search]");
-    if (search) { event.preventDefault(); search.focus(); }
-  } else if (Date.now() - went < 1500) {
-    document.querySelector(`a[data-key~="${CSS.escape(event.key)}"]`)?.click();
-  }
 });
