@@ -22,12 +22,14 @@ function localTime(at, withSeconds) {
 }
 
 function showTime(time) {
+  if ("clock" in time.dataset && time.title) return; // a line of a log, which may have a thousand
   const at = new Date(time.dateTime), passed = (Date.now() - at) / 1000;
   time.dataset.seconds ??= /:\d\d:/.test(time.textContent) ? "yes" : "";
   const text = localTime(at, time.dataset.seconds);
   time.title = `${localTime(at, true)} ${zone.formatToParts(at).find(({ type }) => type === "timeZoneName").value}`;
   const [unit, length] = UNITS.find(([, seconds]) => passed >= seconds) || UNITS[2];
-  time.textContent = "recent" in time.dataset && passed >= 0 && passed < RECENT_S ? ago.format(-Math.floor(passed / length), unit) : text;
+  if ("clock" in time.dataset) time.textContent = localTime(at, true).slice(11);
+  else time.textContent = "recent" in time.dataset && passed >= 0 && passed < RECENT_S ? ago.format(-Math.floor(passed / length), unit) : text;
 }
 
 const showTimes = () => document.querySelectorAll("time[datetime]").forEach(showTime);
