@@ -84,6 +84,3 @@ def find_unfit_for_language_models(config: Configuration) -> Iterator[Problem]:
     if config.data.text_pair_column:
         message = "data.text_pair_column has no meaning for causal_lm, whose rows are conversations. Remove it."
         yield Problem("data.text_pair_column", message, CODE)
-    if config.training.precision == "int8":
-        message = "training.precision int8 is not there for causal_lm yet. Choose auto, fp32 or bf16."
-        yield Problem("training.precision", message, CODE)

@@ -105,7 +105,9 @@ class ProjectionGroup:
     def __init__(self, modules: Sequence[Any], int8: bool = False) -> None:
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.weight = join_parameters([base.weight for base in bases])
-        self.bias = join_parameters([base.bias for base in bases])
+        biases = [base.bias for base in bases if base.bias is not None]
+        # Decoders have linear layers without a bias: a bias of zeros costs nothing beside the product.
+        self.bias = join_parameters(biases) if biases else self.weight.new_zeros(len(self.weight))
         self.int8 = Int8Weight(self.weight, self.bias) if int8 else None
         self.int8_transposed = Int8Weight(self.weight.t()) if int8 else None
         adapted = [module for module in modules if hasattr(module, "lora_A")]  # PEFT's LoRA layers

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from engine.data.conversation_tokens import ConversationTokens
+from engine.kernels.linear import AcceleratedLinears
 from engine.models import packed_attention
 
 LOGITS_AT_A_TIME = 2**24  # numbers: 64 MiB in fp32
@@ -47,11 +48,13 @@ class PackedConversations:
 class CausalForward:
     """The forward pass of a language model with an adapter over packed conversations.
 
-    Puts our attention into the model; `generating` gives its own back for as long as it generates.
+    Puts our attention into the model; `generating` gives its own back for as long as it generates. int8: whether training steps
+    multiply with the frozen weights, which are bf16, in int8.
     """
 
-    def __init__(self, adapted: nn.Module) -> None:
+    def __init__(self, adapted: nn.Module, int8: bool = False) -> None:
         packed_attention.register()
+        self.linears = AcceleratedLinears(adapted, int8) if int8 else None
         self.model: Any = cast(Any, adapted).get_base_model()
         self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
         self.head: nn.Module = self.model.get_output_embeddings()
@@ -62,6 +65,8 @@ class CausalForward:
     def states(self, packed: PackedConversations) -> Tensor:
         """Return the last hidden states of the tokens that predict targets: (targets, width)."""
         device = self.head_weight.device
+        if self.linears is not None and torch.is_grad_enabled():
+            self.linears.begin_step()
         output = self.body(
             input_ids=packed.ids.to(device),
             position_ids=packed.positions.to(device),

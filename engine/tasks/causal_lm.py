@@ -53,8 +53,7 @@ class Task:
     ) -> None:
         self.config = config
         self.base = base
-        # Its layers have no fused kernels and no int8 products yet.
-        self.plan = replace(plan, fused_encoder=False, int8=False)
+        self.plan = replace(plan, fused_encoder=False, int8=plan.int8 and not config.lora.use_dora)
         self.rows = _load_rows(data_file, config, seed)
         self.data_hash = self.rows.digest()
 
@@ -80,7 +79,7 @@ class Task:
         self.model = add_adapter(base_model, config.lora, NO_HEAD, name, seed, "causal")
         self.model.peft_config["default"].revision = config.model.revision
         self.model.to(plan.device)
-        self.forward = CausalForward(self.model)
+        self.forward = CausalForward(self.model, self.plan.int8)
         self.initial_pairs = initial_pairs(self.model)
         trim_heap()
         self.memory = DecoderMemory(DecoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model))

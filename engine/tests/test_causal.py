@@ -1,6 +1,7 @@
 """Language models: packed conversations compute what single ones do, and gradients do not depend on how a step is divided."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.errors import (
     RunInterruptedError,
     TextsTooLongError,
 )
+from engine.kernels import int8
 from engine.models.base_model_head import Head
 from engine.models.causal import CausalForward, PackedConversations
 from engine.models.chat_template import ChatTemplate
@@ -78,9 +80,9 @@ def tokens_of(conversations: list[Any]) -> ConversationTokens:
     )
 
 
-def adapted_model(folder: Path, **lora: Any) -> Any:
+def adapted_model(folder: Path, plan: DevicePlan = PLAN, **lora: Any) -> Any:
     """Return a model with an adapter that changes something."""
-    base = load_language_model(folder, "mine", PLAN)
+    base = load_language_model(folder, "mine", plan)
     settings = LoraSection(r=4, target_modules="all-linear", **lora)
     model = add_adapter(base, settings, Head([], "kept", []), "mine", 0, "causal")
     for name, parameter in model.named_parameters():
@@ -122,6 +124,27 @@ def test_chunked_loss_has_the_gradients_of_the_plain_one(lora, bases, tmp_path, 
     plain_loss = cross_entropy(forward.logits(forward.states(packed)), packed.targets, reduction="sum")
     for one, other in zip(chunked, torch.autograd.grad(plain_loss, trained), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI")
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_int8_products_have_about_the_loss_and_gradients_of_bf16(bases, dropout):
+    packed = PackedConversations.pack(tokens_of(CONVERSATIONS), np.arange(3))
+    results = []
+    for uses_int8 in (False, True):
+        model = adapted_model(bases / "llama", replace(PLAN, dtype=torch.bfloat16), lora_dropout=dropout).train()
+        forward = CausalForward(model, uses_int8)
+        torch.manual_seed(0)
+        loss = forward.sum_of_losses(packed)
+        loss.backward()
+        gradients = [parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad]
+        results.append((loss.item(), torch.cat(gradients)))
+        with torch.no_grad(), model.disable_adapter():
+            assert torch.isfinite(forward.states(packed)).all()
+    (plain_loss, plain), (int8_loss, gradient) = results
+    assert int8_loss == pytest.approx(plain_loss, rel=0.02 if not dropout else 0.05)
+    if not dropout:  # the masks of PEFT's layers are other ones
+        assert torch.nn.functional.cosine_similarity(plain, gradient, dim=0) > 0.97
 
 
 def test_gradients_of_eight_times_four_conversations_are_those_of_thirty_two(bases, data):
@@ -227,7 +250,6 @@ def test_all_settings_without_meaning_are_refused_at_once():
                 "class_weights": "balanced",
                 "label_smoothing_factor": 0.1,
                 "metric_for_best_model": "accuracy",
-                "precision": "int8",
             },
         )
     assert {problem.field for problem in refused.value.problems} == {
@@ -237,7 +259,6 @@ def test_all_settings_without_meaning_are_refused_at_once():
         "training.class_weights",
         "training.label_smoothing_factor",
         "training.metric_for_best_model",
-        "training.precision",
     }
 
 
