@@ -113,7 +113,7 @@ class RunForm(ServiceErrorsMixin):
         *,
         config: Mapping[str, Any],
         task: str = "sequence_classification",
-        datasets: list[str],
+        datasets: list[tuple[str, str]],
         models: list[BaseModel],
         task_sentence: str = "",
     ) -> None:
@@ -132,8 +132,10 @@ class RunForm(ServiceErrorsMixin):
         # A name that came from a YAML text stays in the list, so that its error can be shown.
         path = "data.dataset_name"
         current = self.data.get(path) or self.initial.get(path)
-        names = [*datasets, current] if current and current not in datasets else datasets
-        self.fields[path].widget = forms.Select(choices=[(name, name) for name in names])
+        choices = [*datasets]
+        if current and current not in dict(datasets):
+            choices.append((current, current))
+        self.fields[path].widget = forms.Select(choices=choices)
         self.base_models = {
             "here": [model for model in models if model.is_here],
             "recommended": [model for model in models if not model.is_here],

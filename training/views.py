@@ -6,10 +6,12 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
+from accounts.models import User
 from accounts.permissions import require_creator, visible
 from datasets_app.selectors import datasets_for
 from engine.config import RunConfig
@@ -30,6 +32,8 @@ from .forms import RunForm
 from .hub_search import find_base_models
 from .models import Task
 from .plan import plan_preset, plan_run
+
+MOST_VERSIONS = 5  # of a dataset in the form; others are chosen on its page
 
 
 @login_required
@@ -55,7 +59,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     if do in ("preset", "dataset"):
         config, changes = apply_preset(request, do)
     sent = request.POST if do in ("start", "estimate", "show", "better_model") else None
-    form = make_form(request, sent, config, datasets)
+    form = make_form(request, sent, config)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
     filled = 0
@@ -68,7 +72,7 @@ def new(request: SignedInRequest) -> HttpResponse:
         if do == "read":
             config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
             usual = services.usual_task_type(request.user, services.dataset_name_of(config))
-            form = make_form(request, None, services.leave_out_task(config, usual), datasets)
+            form = make_form(request, None, services.leave_out_task(config, usual))
             filled = len(flatten_config(services.read_yaml(request.POST.get("yaml", ""))))
     except LorasiteError as error:
         problem = with_labels(error)
@@ -103,7 +107,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     return render(request, "training/new.html", context, status=problem.status if problem else 200)
 
 
-def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any], datasets: list[str]) -> RunForm:
+def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any]) -> RunForm:
     """Return the form with what was sent, or with a configuration."""
     if sent and sent.get("do") == "better_model":
         sent = with_better_model(sent)
@@ -116,13 +120,28 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
     if usual:
         sentence = _("%(dataset)s asks for: %(task)s.") % {"dataset": name, "task": TASK_TYPES[usual].title}
     form = RunForm(
-        sent, config=config, task=task, datasets=datasets, models=presets.base_models(), task_sentence=sentence
+        sent,
+        config=config,
+        task=task,
+        datasets=version_choices(request.user),
+        models=presets.base_models(),
+        task_sentence=sentence,
     )
     # Which preset has filled the form, and for which dataset: another dataset may ask for other settings.
     form.fields["preset"].initial = chosen_preset(request)
     form.fields["preset_dataset"].initial = name
     form.fields["like"].initial = request.POST.get("like") or request.GET.get("like", "")
     return form
+
+
+def version_choices(user: User) -> list[tuple[str, str]]:
+    """Return the newest versions of each dataset to choose from: name@version, and that with its number of rows."""
+    choices = []
+    for dataset in datasets_for(user):
+        for version in dataset.versions.all()[:MOST_VERSIONS]:
+            rows = ngettext("%(count)s row", "%(count)s rows", version.rows) % {"count": f"{version.rows:,}"}
+            choices.append((str(version), f"{version} · {rows}"))
+    return choices
 
 
 def chosen_preset(request: SignedInRequest) -> str:

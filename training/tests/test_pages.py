@@ -10,6 +10,8 @@ from django.utils.translation import gettext
 
 from accounts import sharing
 from accounts.permissions import grant_access
+from datasets_app.models import Version
+from datasets_app.versions.changes import make_version
 from engine.config import RunConfig
 from engine.names import explain_refusal
 from testing.datasets import store_dataset
@@ -249,3 +251,11 @@ def test_config_tab_shows_what_differs_from_the_run_it_was_cloned_from(browser: 
     assert table.count("<code>") == 1 and "lora.r</code></th><td>3</td>" in table
     first.delete()
     assert "Changed from the defaults" in browser.get(f"/runs/{second.pk}/?tab=config").content.decode()
+
+
+def test_older_version_of_a_dataset_can_be_chosen(browser: Client, member: Any) -> None:
+    version = Version.objects.get()
+    make_version(user=member, version=version, change={"did": "edit", "rows": {"1": None}})
+    page = browser.get("/train/").content.decode()
+    assert f'<option value="tweets@1">tweets@1 · {version.rows:,} rows</option>' in page
+    assert f'<option value="tweets@2" selected>tweets@2 · {version.rows - 1:,} rows</option>' in page

@@ -257,3 +257,9 @@ def test_error_of_a_run_on_scores_is_below_its_baseline(browser: Client, task: T
     Experiment.objects.update(metrics=metrics, task_type="regression", accuracy=None)
     shown = figures(browser.get(f"/runs/{task.pk}/"))
     assert shown["R²"] == "0.8000" and shown["Below the baseline"] == "0.8000"
+
+
+def test_hardest_rows_of_a_perfect_model_are_not_called_errors(browser: Client, task: Task) -> None:
+    finish(task, FINISHED | {"worst": [{"text": "a fine day", "label": "good", "predicted": "good"}]})
+    page = browser.get(f"/runs/{task.pk}/?tab=errors").content.decode()
+    assert "Hardest rows" in page and "All of these were answered right." in page and "right:" in page
