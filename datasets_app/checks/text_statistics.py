@@ -22,7 +22,7 @@ _MOST_WORDS = 12  # of a label
 _FEWEST_ROWS = 3  # of a label that have the word
 _LEAST_LIFT = 1.2  # how many times more frequent a word must be in the label than in all rows
 _WORD = r"^\w*\p{L}\w+$|^\w+\p{L}\w*$"  # two characters or more, a letter among them
-_BINS = 32
+_BINS = 20
 
 
 def words_by_label(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
@@ -119,9 +119,11 @@ def histogram(lengths: dict[int, int], limit: int) -> list[dict[str, int]]:
         percentile_99 = length
         if rows_so_far >= total * 0.99:
             break
-    width = max(1, -(-max(percentile_99, 1) // _BINS))
+    is_cut = max(lengths) > limit
+    end = max(percentile_99, limit) if is_cut else percentile_99  # no empty bins up to a limit that nothing reaches
+    width = max(1, -(-end // _BINS))
     width = next(w for w in range(width, limit + width) if limit % w == 0 or w >= limit)
-    last = max(percentile_99, limit) // width
+    last = end // width if is_cut else (end - 1) // width
     bins = [{"from": i * width + 1, "to": (i + 1) * width, "rows": 0} for i in range(last + 1)]
     for length, rows in lengths.items():
         bins[min((max(length, 1) - 1) // width, last)]["rows"] += rows

@@ -85,3 +85,13 @@ def test_many_rows_are_counted_by_the_queue(client, member, stored, own_model, m
     assert "version=1&amp;model=mine" in client.get(address).content.decode()
     stored.refresh_from_db()
     assert text_statistics.token_lengths(stored, "mine") == text_statistics.token_lengths(stored, SAMPLE_MODEL)
+
+
+@pytest.mark.parametrize(("lengths", "last", "most"), [({5: 10, 27: 3}, 27, 20), ({5: 1000, 400: 1}, 400, 20)])
+def test_histogram_has_few_bins_and_none_up_to_a_limit_that_nothing_reaches(lengths, last, most):
+    bins = text_statistics.histogram(lengths, 128)
+    assert (
+        len(bins) <= most
+        and bins[-1]["to"] in (last, last + 1)
+        and sum(b["rows"] for b in bins) == sum(lengths.values())
+    )
