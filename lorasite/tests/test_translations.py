@@ -66,12 +66,15 @@ def test_compiled_catalogue_is_that_of_the_text(tmp_path: Path) -> None:
 
 @pytest.mark.django_db
 def test_pages_speak_chinese(client: Client, admin: Any) -> None:
+    client.post("/login/", {"username": "nobody", "password": "wrong"})  # an entry that says refused
     client.force_login(admin)
     for path, word in {
         "/": "總覽",
         "/datasets/": "資料集",
         "/train/": "開始訓練",
         "/experiments/": "實驗",
+        "/system/": "正常",
+        "/audit/": 'data-status="warning">被拒',
     }.items():
         page = client.get(path, HTTP_ACCEPT_LANGUAGE="zh-TW").content.decode()
         assert word in page and 'lang="zh-hant"' in page
