@@ -99,7 +99,14 @@ def make_cells(column: Column, values: list[Any], groups: Sequence[Hashable]) ->
     best = {
         group: column.best(present) for group, present in values_by_group.items() if column.best and len(present) > 1
     }
+    title = str(column.title)  # translated once, and not for each cell of a long list
     return [
-        {"column": column, "value": value, "margin": None, "best": value is not None and value == best.get(group)}
+        {
+            "column": column,
+            "title": title,
+            "value": value,
+            "margin": None,
+            "best": value is not None and value == best.get(group),
+        }
         for value, group in zip(values, groups, strict=True)
     ]

@@ -441,6 +441,22 @@ def test_file_with_a_chinese_name_becomes_a_dataset_and_a_run_of_that_name(page:
     expect(page.get_by_role("heading", level=1)).to_contain_text("客服分類")
 
 
+def test_list_keeps_focus_while_one_searches_and_ticks_while_one_sorts(page: Page, run: str) -> None:
+    page.goto("/experiments/")
+    expect(page.get_by_role("button", name="Compare selected")).to_be_disabled()
+    page.get_by_label("Select by-hand").check()
+    page.keyboard.press("/")
+    page.keyboard.type("by-h")
+    expect(page).to_have_url(re.compile(r"/experiments/\?q=by-h$"))
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.get_by_role("link", name="Score").click()
+    expect(page).to_have_url(re.compile(r"sort=-score"))
+    expect(page.get_by_label("Select by-hand")).to_be_checked()
+    expect(page.get_by_role("button", name="Export as CSV")).to_be_enabled()
+    page.locator("tbody tr td").last.click(force=True)  # anywhere in the row: its link lies over the cell
+    expect(page).to_have_url(re.compile("/runs/"))
+
+
 def test_pictures_of_the_docs_are_taken(page: Page, run: str, tmp_path: Path) -> None:
     """`PICTURES=docs/images` keeps them, see CONTRIBUTING.md."""
     folder = Path(os.environ.get("PICTURES") or tmp_path)
