@@ -1,4 +1,7 @@
-"""What a stored conversation says, for people, for searches and for checks. See engine.data.conversations for its form."""
+"""What a stored conversation or preference says, for people, for searches and for checks.
+
+Their forms are those of engine.data.conversations and engine.data.preferences.
+"""
 
 import json
 from collections.abc import Callable
@@ -9,7 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from datasets_app.reading.characters import clean
-from engine.data.conversations import Conversation, UnusableRowError, question_of, read_conversation, to_json
+from engine.data.conversations import Conversation, UnusableRowError, question_of, read_conversation
+from engine.data.preferences import Preference, branches_of, read_preference
 from web.errors import InvalidError
 
 ROLE_NAMES = {
@@ -18,6 +22,9 @@ ROLE_NAMES = {
     "assistant": gettext_lazy("Assistant"),
     "tool": gettext_lazy("Tool"),
 }
+ANSWER_NAMES = {"chosen": gettext_lazy("Chosen answer"), "rejected": gettext_lazy("Rejected answer")}
+Stored = Conversation | Preference
+_PARTS = ("prompt", "chosen", "rejected")  # of a preference
 _QUESTION, _ANSWER = 110, 85  # characters of a summary
 
 
@@ -32,21 +39,36 @@ class Turn:
 
 
 def load(text: str) -> Conversation:
-    """Return the conversation that a row stores."""
-    conversation: Conversation = json.loads(text)
-    return conversation
+    """Return the messages that a row stores; those of a preference one after the other."""
+    stored: Stored = json.loads(text)
+    return stored if isinstance(stored, list) else [message for part in _PARTS for message in stored[part]]
+
+
+def branches(text: str) -> list[Conversation]:
+    """Return the conversations that a row stores: one, or those with the chosen and with the rejected answer."""
+    stored: Stored = json.loads(text)
+    return [stored] if isinstance(stored, list) else branches_of(stored)
+
+
+def has_same_answers(text: str) -> bool:
+    """Return whether the chosen and the rejected answer of a preference are the same."""
+    stored: Stored = json.loads(text)
+    return isinstance(stored, dict) and stored["chosen"] == stored["rejected"]
 
 
 def turns_of(text: str) -> list[Turn]:
-    """Return the messages of a stored conversation."""
+    """Return the messages of a stored row."""
+    stored: Stored = json.loads(text)
+    parts = {"": stored} if isinstance(stored, list) else stored
     return [
         Turn(
             message["role"],
-            str(ROLE_NAMES.get(message["role"], message["role"])),
+            str(ANSWER_NAMES.get(part) or ROLE_NAMES.get(message["role"], message["role"])),
             message["content"],
             tool_calls_of(message),
         )
-        for message in load(text)
+        for part, messages in parts.items()
+        for message in messages
     ]
 
 
@@ -81,14 +103,15 @@ def with_summaries(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_contents(text: str, contents: dict[int, str]) -> str:
-    """Return a conversation, which a form has sent, with other contents of its messages, by their index."""
+    """Return a row, which a form has sent, with other contents of its messages, by their index."""
     try:
-        conversation = load(text)
+        stored: Stored = json.loads(text)
+        messages = stored if isinstance(stored, list) else [m for part in _PARTS for m in stored[part]]
         for index, content in contents.items():
-            conversation[index]["content"] = content
+            messages[index]["content"] = content
     except (ValueError, RecursionError, LookupError, TypeError):
-        return text  # no conversation of ours; what checks the text says so
-    return json.dumps(conversation, ensure_ascii=False)
+        return text  # no row of ours; what checks the text says so
+    return json.dumps(stored, ensure_ascii=False)
 
 
 def summary_of(conversation: Conversation) -> str:
@@ -101,33 +124,56 @@ def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def clean_json(conversation: Conversation) -> str:
-    """Return a conversation as it is stored: without NUL and unpaired surrogates, which JSON may hide in escapes."""
-    for message in conversation:
-        message["content"] = clean(message["content"]).replace("\r\n", "\n")
-    return clean(to_json(conversation))
+def clean_json(stored: Stored) -> str:
+    """Return a row as it is stored: without NUL and unpaired surrogates, which JSON may hide in escapes."""
+    for messages in stored.values() if isinstance(stored, dict) else [stored]:
+        for message in messages:
+            message["content"] = clean(message["content"]).replace("\r\n", "\n")
+    return clean(json.dumps(stored, ensure_ascii=False))
 
 
-def parse_edited(text: str) -> str:
-    """Return an edited conversation as it is stored; raise InvalidError if nothing can be learned from it."""
+def parse_edited(text: str, kind: str) -> str:
+    """Return an edited row as it is stored; raise InvalidError if nothing can be learned from it."""
     try:
-        return clean_json(read_conversation(text))
+        return clean_json(_read_stored(_parse(text), kind))
     except UnusableRowError as error:
         reasons = {
             "no_messages": _("The row is no list of messages with text."),
             "unknown_role": _("A message has an unknown role. The roles are system, user, assistant and tool."),
             "no_answer": _("The conversation needs an answer of the assistant that is not empty."),
+            "no_prompt": _("The row needs a prompt."),
             "broken_tool_call": _("A tool call is no name with arguments in JSON."),
         }
         raise InvalidError(reasons[error.reason], field="rows.text") from None
 
 
-def repair_contents(text: str, repair: Callable[[str], str]) -> str:
-    """Return a stored conversation with all its messages repaired; empty if no answer is left."""
-    conversation = load(text)
-    repaired = [{**message, **_repair_values(message, repair)} for message in conversation]
+def _parse(text: str) -> Any:
     try:
-        return clean_json(read_conversation(repaired))
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise UnusableRowError("no_messages") from None
+
+
+def _read_stored(value: Any, kind: str) -> Stored:
+    """Return the canonical form of what a row of this kind shall store. Raises UnusableRowError."""
+    if kind != "preferences":
+        return read_conversation(value)
+    parts: list[Any] = [value.get(part) for part in _PARTS] if isinstance(value, dict) else []
+    if not parts or not all(isinstance(part, list) for part in parts):
+        raise UnusableRowError("no_messages")
+    return read_preference(*parts)
+
+
+def repair_contents(text: str, repair: Callable[[str], str], kind: str) -> str:
+    """Return a stored row with all its messages repaired; empty if no answer is left."""
+    stored: Stored = json.loads(text)
+    parts = stored if isinstance(stored, dict) else {"": stored}
+    repaired = {
+        name: [{**message, **_repair_values(message, repair)} for message in messages]
+        for name, messages in parts.items()
+    }
+    try:
+        return clean_json(_read_stored(repaired if isinstance(stored, dict) else repaired[""], kind))
     except UnusableRowError:
         return ""
 

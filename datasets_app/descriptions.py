@@ -60,6 +60,7 @@ FINDING_TITLES = {
     "broken_tool_call": _("Broken tool calls"),
     "role_order": _("Roles out of order"),
     "empty_turn": _("Empty messages"),
+    "same_answers": _("Equal answers"),
     "similar_prompt": _("Similar prompts"),
     "answer_conflict": _("Same prompt, different answers"),
     "prompt_leakage": _("Same prompt in two splits"),
@@ -86,6 +87,7 @@ FIX_LABELS = {  # labels of the fix buttons
     "prompt_leakage": _("Remove them from the train split"),
     "role_order": _("Remove these rows"),
     "empty_turn": _("Remove these rows"),
+    "same_answers": _("Remove these rows"),
     "long_conversation": _("Remove these rows"),
     "rare_label": _("Remove the rows with these labels"),
     "mixed_language": _("Remove these rows"),
@@ -269,6 +271,11 @@ _SENTENCES = {  # what was found and how it affects training
     "empty_turn": ngettext_lazy(
         "%(count)s conversation has a message that says nothing: a model learns to answer without a question.",
         "%(count)s conversations have messages that say nothing: a model learns to answer without a question.",
+        "n",
+    ),
+    "same_answers": ngettext_lazy(
+        "%(count)s row has the same answer as chosen and as rejected: there is no preference to learn.",
+        "%(count)s rows have the same answer as chosen and as rejected: there is no preference to learn.",
         "n",
     ),
     "similar_prompt": ngettext_lazy(

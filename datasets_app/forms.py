@@ -28,6 +28,8 @@ CHAT_ROLES = {
     "prompt": _("prompt"),
     "answer": _("answer"),
     "system": _("system message"),
+    "chosen": _("chosen answer"),
+    "rejected": _("rejected answer"),
 }
 ROLES = [
     ("", _("not used")),

@@ -71,6 +71,7 @@ class Version(models.Model):
         SCORES = "scores", _("a number per text")
         SPANS = "spans", _("labelled spans of text")
         CONVERSATIONS = "conversations", _("conversations")
+        PREFERENCES = "preferences", _("preferences")
 
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -126,9 +127,13 @@ class Version(models.Model):
         if self.kind in USUAL_TASK_TYPES:
             return
         message = gettext(
-            "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels, or "
-            "download this one as JSONL and train on the command line: python -m engine, with task causal_lm."
+            "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels."
         )
+        if self.kind == self.Kind.CONVERSATIONS:
+            message = gettext(
+                "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels, or "
+                "download this one as JSONL and train on the command line: python -m engine, with task causal_lm."
+            )
         facts = {"version": self, "kind": self.get_kind_display()}
         raise InvalidError(message % facts, field="data.dataset_name")
 

@@ -49,7 +49,7 @@ class UploadSerializer(serializers.Serializer[Any]):
     column_roles = serializers.JSONField(
         required=False,
         help_text='What the columns of conversations hold, such as {"question": "prompt", "reply": "answer"}: messages, prompt, '
-        "answer or system.",
+        "answer, system, chosen or rejected.",
     )
     merge_labels = serializers.BooleanField(required=False, help_text="Merge labels that look alike.")
     encoding = serializers.CharField(required=False, allow_blank=True)
@@ -101,8 +101,8 @@ class ReadingSerializer(serializers.Serializer[Any]):
     header = serializers.BooleanField()
     sheet = serializers.CharField()
     columns = serializers.DictField(
-        help_text="text, text_pair, label, split; of conversations messages, prompt, answer, system, split: names, a list of "
-        "several, or numbers from 1 without a header."
+        help_text="text, text_pair, label, split; of conversations messages, prompt, answer, system, chosen, rejected, split: "
+        "names, a list of several, or numbers from 1 without a header."
     )
     rows_read = serializers.IntegerField()
     rows_left_out = _Counts(help_text="By reason.")

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from datasets_app.checks.checked_rows import CheckedRows, CheckResult, Severity
-from datasets_app.conversations import answers_of, load, summary_of, text_of
+from datasets_app.conversations import answers_of, branches, has_same_answers, load, summary_of, text_of
 from datasets_app.reading.conversation_rows import is_visible
 from datasets_app.reading.stored_rows import Rows
 from engine.data.conversations import Conversation, question_of
@@ -22,17 +22,18 @@ TEXT_CODES: dict[str, Severity] = {  # the checks of a single conversation
 }
 _FACTS = {
     **dict.fromkeys(("text", "spoken", "question", "instruction", "answers", "shown"), pl.String),
-    **dict.fromkeys(("role_order", "empty_turn"), pl.Boolean),
+    **dict.fromkeys(("role_order", "same_answers", "empty_turn"), pl.Boolean),
 }
 
 
 def as_said(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows with what is said as their `text`, and with what the checks of conversations need."""
-    facts = pl.DataFrame([_facts_of(load(text)) for text in rows["text"]], schema=_FACTS, orient="row")
+    facts = pl.DataFrame([_facts_of(text) for text in rows["text"]], schema=_FACTS, orient="row")
     return rows.drop("text").hstack(facts)
 
 
-def _facts_of(conversation: Conversation) -> dict[str, Any]:
+def _facts_of(text: str) -> dict[str, Any]:
+    conversation = load(text)
     spoken = [message for message in conversation if message["role"] in ("user", "assistant")]
     return {
         "text": text_of(conversation),
@@ -41,7 +42,8 @@ def _facts_of(conversation: Conversation) -> dict[str, Any]:
         "instruction": "\n".join(message["content"] for message in conversation if message["role"] == "system"),
         "answers": answers_of(conversation),
         "shown": summary_of(conversation),
-        "role_order": has_roles_out_of_order(conversation),
+        "role_order": any(map(has_roles_out_of_order, branches(text))),
+        "same_answers": has_same_answers(text),
         "empty_turn": any(
             not is_visible(message["content"]) and "tool_calls" not in message for message in conversation
         ),
@@ -69,9 +71,10 @@ def _calls(messages: Conversation) -> Iterator[tuple[dict[str, Any], dict[str, A
 
 
 def turn_faults(rows: CheckedRows) -> Iterator[CheckResult]:
-    """Find conversations whose roles are out of order, and those with a message that says nothing."""
+    """Find roles that are out of order, messages that say nothing, and preferences between two equal answers."""
     yield from rows.results("role_order", "warning", rows.frame.filter("role_order").select("row"))
     yield from rows.results("empty_turn", "warning", rows.frame.filter("empty_turn").select("row"))
+    yield from rows.results("same_answers", "warning", rows.frame.filter("same_answers").select("row"))
 
 
 def similar_prompt(rows: CheckedRows) -> Iterator[CheckResult]:
@@ -85,6 +88,8 @@ def similar_prompt(rows: CheckedRows) -> Iterator[CheckResult]:
 def answer_conflict(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find rows with the same instruction and prompt, and different answers."""
     asked = rows.repeated("same").join(rows.frame.select("row", "instruction", "answers"), on="row")
+    if rows.kind == "preferences":  # several pairs of a prompt are wanted
+        return
     answers = pl.col("answers").n_unique().over("same", "instruction")
     conflicting = asked.filter(answers > 1).sort(pl.col("row").min().over("same", "instruction"), "row")
     yield from rows.results("answer_conflict", "warning", conflicting)

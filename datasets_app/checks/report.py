@@ -55,6 +55,8 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
 
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
+    if version.is_chat:
+        return chat_verdict(severities)
     if "error" in severities:
         return _("Not ready to train: fix the errors below first.")
     if "warning" in severities:
@@ -66,6 +68,15 @@ def verdict(version: Version, severities: list[str]) -> str:
         )
         return sentence % {"count": warnings}
     return _("Ready to train: the checks found no problems.")
+
+
+def chat_verdict(severities: list[str]) -> str:
+    """Return one sentence on conversations, which no run on the platform learns yet."""
+    warnings = severities.count("error") + severities.count("warning")
+    if not warnings:
+        return _("The checks found no problems.")
+    sentence = ngettext("The checks found %(count)s problem.", "The checks found %(count)s problems.", warnings)
+    return sentence % {"count": warnings}
 
 
 def length_chart(version: Version) -> dict[str, Any]:
@@ -95,6 +106,12 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
         "%(count)s rows (%(percent)s%%) are longer than %(limit)s tokens. Longer texts are truncated to this length.",
         over,
     )
+    if version.is_chat:
+        sentence = ngettext(
+            "%(count)s row (%(percent)s%%) is longer than %(limit)s tokens. Training with this limit leaves it out.",
+            "%(count)s rows (%(percent)s%%) are longer than %(limit)s tokens. Training with this limit leaves them out.",
+            over,
+        )
     bins = text_statistics.histogram(lengths, limit)
     within = [b["rows"] if b["to"] <= limit else 0 for b in bins]
     beyond = [b["rows"] if b["to"] > limit else 0 for b in bins]
@@ -102,7 +119,7 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
         _("Tokens per text"),
         sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
         [f"{b['from']}–{b['to']}" for b in bins],
-        {_("complete"): within, _("truncated"): beyond},
+        {_("complete"): within, _("left out") if version.is_chat else _("truncated"): beyond},
         x_label=_("tokens"),
         y_label=_("rows"),
         kind="bar",

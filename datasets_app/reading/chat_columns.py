@@ -1,4 +1,4 @@
-"""Choose the columns of conversations: one with lists of messages, or a prompt and its answer, perhaps a system message."""
+"""Choose the columns of conversations (lists of messages, or a prompt and its answer) and of preferences (two answers)."""
 
 import json
 from collections.abc import Mapping
@@ -28,6 +28,8 @@ _LIKELY_PAIRS = (  # where the answers are texts
     *(("问题", answer) for answer in ("答案", "回答", "回复")),
     *(("提問", "回答"), ("提问", "回答"), ("指令", "輸出"), ("指令", "输出"), ("指令", "回應")),
 )
+_PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+_PREFERENCE_PROMPTS = ("prompt", "question", "instruction", "query", "messages")
 _FURTHER_PROMPTS = ("input", "context")  # behind an instruction
 _SYSTEM_NAMES = ("system", "system_prompt", "system prompt", "系統提示", "系统提示")
 
@@ -36,7 +38,7 @@ Roles = Mapping[str, tuple[str, ...]]  # {one of options.ROLES: columns, in thei
 
 def kind_of(roles: Roles) -> str:
     """Return the kind of the dataset that columns with these roles make."""
-    return "conversations"
+    return "preferences" if "chosen" in roles else "conversations"
 
 
 def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, ...]]:
@@ -53,12 +55,33 @@ def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, .
     if not roles and is_asked_for and options.text:
         roles = _roles_of_texts(table, options)
     roles = roles or guess_roles(table)
-    if not roles and is_asked_for:
+    if not roles and options.kind == "conversations":
         roles = _longest_texts(table)
-    if is_asked_for and not ("messages" in roles or {"prompt", "answer"} <= roles.keys()):
+    if not roles and is_asked_for:
+        _require_answers(table, roles, options)
+    if options.kind == "conversations" and "chosen" in roles and not options.roles:
+        roles = _with_chosen_answers(roles)
+    if roles:
+        _require_answers(table, roles, options)
+    return roles
+
+
+def _with_chosen_answers(roles: Roles) -> dict[str, tuple[str, ...]]:
+    """Return the roles of the conversations that the chosen answers make."""
+    if "prompt" not in roles:
+        return {"messages": roles["chosen"]}
+    return {"answer" if role == "chosen" else role: names for role, names in roles.items() if role != "rejected"}
+
+
+def _require_answers(table: Table, roles: Roles, options: ColumnOptions) -> None:
+    """Raise InvalidError unless the roles make whole conversations, or whole preferences."""
+    wants_pairs = options.kind == "preferences" or not {"chosen", "rejected"}.isdisjoint(roles)
+    if wants_pairs and not {"chosen", "rejected"} <= roles.keys():
+        problem = _("Preferences need a column of the chosen answers and one of the rejected ones.")
+        raise column_error(table, "column_roles", problem)
+    if not wants_pairs and "messages" not in roles and not {"prompt", "answer"} <= roles.keys():
         problem = _("Conversations need a column of messages, or a prompt and its answer.")
         raise column_error(table, "column_roles", problem)
-    return roles
 
 
 def _roles_of_texts(table: Table, options: ColumnOptions) -> dict[str, tuple[str, ...]]:
@@ -73,11 +96,12 @@ def _roles_of_texts(table: Table, options: ColumnOptions) -> dict[str, tuple[str
 def guess_roles(table: Table) -> dict[str, tuple[str, ...]]:
     """Return the roles that the columns have by their content and their names; nothing if they are no conversations.
 
-    Raises InvalidError for preferences, and for ratings of single answers.
+    Raises InvalidError for ratings of single answers.
     """
     by_name = {name.lower().rpartition(".")[2]: name for name in reversed(table.columns)}
     _refuse_ratings(table, by_name)
-    _refuse_preferences(table, by_name)
+    if preferences := _guess_preferences(by_name):
+        return preferences
     lists = [name for name in table.columns if holds_messages(table.frame[name])]
     pair = _guess_pair(table, by_name)
     if lists and not {*lists} & {*pair}:
@@ -140,14 +164,15 @@ def parse_messages(cell: str) -> list[dict[str, Any]] | None:
     return list(messages)
 
 
-def _refuse_preferences(table: Table, by_name: dict[str, str]) -> None:
-    if not {"chosen", "rejected"} <= by_name.keys():
-        return
-    message = _(
-        "This is data of preferences (chosen, rejected), which is not supported yet. Nothing was stored. To classify its "
-        "texts, name the columns of the text and of the label."
-    )
-    raise InvalidError(message, field="file", columns=table.columns[:30])
+def _guess_preferences(by_name: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the roles of a prompt with a chosen and a rejected answer; nothing if there are none."""
+    pair = next((pair for pair in _PREFERENCES if {*pair} <= by_name.keys()), None)
+    if pair is None:
+        return {}
+    roles = {"chosen": (by_name[pair[0]],), "rejected": (by_name[pair[1]],)}
+    prompt = next((by_name[name] for name in _PREFERENCE_PROMPTS if name in by_name), None)
+    system = next((by_name[name] for name in _SYSTEM_NAMES if name in by_name), None)
+    return {**({"prompt": (prompt,)} if prompt else {}), **roles, **({"system": (system,)} if system else {})}
 
 
 def _refuse_ratings(table: Table, by_name: dict[str, str]) -> None:

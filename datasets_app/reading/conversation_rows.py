@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from datasets_app.conversations import clean_json
+from datasets_app.conversations import Stored, clean_json
 from datasets_app.reading.characters import clean
 from datasets_app.reading.chat_columns import Roles, is_messages, parse_messages
 from datasets_app.reading.columns import ColumnChoice
@@ -17,6 +17,7 @@ from datasets_app.reading.table import ROW, Table
 from datasets_app.reading_descriptions import describe_reason
 from datasets_app.versions.canonical import SLICE
 from engine.data.conversations import UnusableRowError, read_conversation
+from engine.data.preferences import read_preference
 from web.errors import InvalidError
 
 _MOST_EXAMPLES = 5  # of each reason
@@ -70,20 +71,32 @@ def _add(collected: _Collected, cells: Any, choice: ColumnChoice, read_messages:
         return collected.leave_out("other_split", cells[ROW], shown)
     try:
         messages = read_messages(cells)
-        conversation = read_conversation(messages)
+        if choice.kind == "preferences":
+            stored: Stored = read_preference(*messages)
+        else:
+            stored = read_conversation(messages)
+            collected.cut += isinstance(messages, list) and len(messages) > len(stored)
     except UnusableRowError as error:
         return collected.leave_out(error.reason, cells[ROW], shown)
-    collected.cut += isinstance(messages, list) and len(messages) > len(conversation)
-    collected.rows.append((clean_json(conversation), cells[ROW]))
+    collected.rows.append((clean_json(stored), cells[ROW]))
     collected.splits.append(split)
     return None
 
 
 def _reader(table: Table, roles: Roles) -> Callable[[Cells], Any]:
-    """Return the function that makes the messages of a row's cells."""
+    """Return the function that makes the messages of a row's cells; of preferences those of prompt, chosen and rejected."""
     if columns := roles.get("messages"):
         return lambda cells: parse_messages(cells[columns[0]]) or cells[columns[0]]
     prompts, answers, systems = (roles.get(role, ()) for role in ("prompt", "answer", "system"))
+    if "chosen" in roles:
+        return lambda cells: (
+            [
+                *_system_message([cells[name] for name in systems]),
+                *(_messages_of([cells[name] for name in prompts], "user") if prompts else ()),
+            ],
+            _messages_of([cells[name] for name in roles["chosen"]], "assistant"),
+            _messages_of([cells[name] for name in roles["rejected"]], "assistant"),
+        )
     return lambda cells: [
         *_system_message([cells[name] for name in systems]),
         *_messages_of([cells[name] for name in prompts], "user"),

@@ -10,9 +10,16 @@ from web.errors import InvalidError
 
 LONGEST_DELIMITER = 8  # characters
 LABEL_KINDS = ("labels", "multi_label", "scores", "spans")
-CHAT_KINDS = ("conversations",)
+CHAT_KINDS = ("conversations", "preferences")
 KINDS = (*LABEL_KINDS, *CHAT_KINDS)  # of datasets that can be stored
-ROLES = ("messages", "prompt", "answer", "system")  # of the columns that conversations are made of
+ROLES = (
+    "messages",
+    "prompt",
+    "answer",
+    "system",
+    "chosen",
+    "rejected",
+)  # of the columns that conversations are made of
 
 
 @dataclass(frozen=True)

@@ -458,7 +458,6 @@ REFUSED = {
         document([{"prompt": t, "completion": t, "label": i % 2 == 0} for i, t in enumerate(TEXTS[:8])]),
         "put a good answer in a column “chosen”",
     ),
-    "preferences": (document([{"prompt": "x", "chosen": t, "rejected": t} for t in TEXTS[:8]]), "chosen, rejected"),
     "SNIPS, one intent": (
         document({"AddToPlaylist": [{"data": [{"text": "add "}, {"text": t}]} for t in TEXTS[:8]]}),
         "same label, “AddToPlaylist”",

@@ -252,7 +252,7 @@ def test_api_answers_kind_columns_and_rows(api: Any, member: Any) -> None:
     body = api(member).post("/api/datasets", data, format="multipart").json()
     assert body["kind"] == "conversations" and body["labels"] == {} and body["rows"] == 4
     assert body["read"]["columns"] == {
-        "messages": None, "prompt": "ask", "answer": "reply", "system": None, "split": None
+        "messages": None, "prompt": "ask", "answer": "reply", "system": None, "chosen": None, "rejected": None, "split": None
     }  # fmt: skip
     row = api(member).get("/api/datasets/faq/rows?q=station").json()["results"][0]
     assert json.loads(row["text"]) == OPENAI[0] and row["label"] == ""
@@ -265,7 +265,7 @@ def test_preview_shows_conversations_and_takes_the_roles_of_columns(client: Any,
     upload = SimpleUploadedFile("faq.csv", csv_of(["question", "answer"], PAIRS))
     address = client.post("/datasets/new/", {"file": upload}).url
     page = client.get(address).content.decode()
-    assert page.count('class="conversation"') == 3 and "First conversations" in page
+    assert page.count('class="conversation"') == 3 and "First rows as they would be stored" in page
     assert '<option value="prompt" selected>' in page and '<option value="answer" selected>' in page
     form = {"name": "faq", "column_0": "question", "role_0": "answer", "column_1": "answer", "role_1": "prompt"}
     client.post(address, form)

@@ -134,7 +134,7 @@ def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
     has_finding = pl.col("row").is_in(rows_with_finding(frame, code, kind))
     if repair := _REPAIRS.get(code):
         if kind in CHAT_KINDS:
-            repair = partial(repair_contents, repair=repair)
+            repair = partial(repair_contents, repair=repair, kind=kind)
         repaired = frame.filter(has_finding).with_columns(pl.col("text").map_elements(repair, pl.String))
         fixed = frame.update(repaired.select("row", "text"), on="row")
         return fixed.filter(findings.has_visible_text())
@@ -200,6 +200,7 @@ _DROPPED = (
     "near_duplicate",
     "role_order",
     "empty_turn",
+    "same_answers",
     "long_conversation",
     "label_conflict",
     "split_leakage",
@@ -290,7 +291,7 @@ def edit(frame: pl.DataFrame, change: dict[str, Any], kind: str) -> pl.DataFrame
                 raise InvalidError(message, field=f"rows.{name}")
             new_row[name] = str(value).replace("\x00", "\ufffd")
             if name == "text" and kind in CHAT_KINDS:
-                new_row[name] = parse_edited(new_row[name])
+                new_row[name] = parse_edited(new_row[name], kind)
         if new_row["label"] is not None:
             new_row["label"] = parse_label(str(new_row["label"]), kind)
         new_rows.append(new_row)

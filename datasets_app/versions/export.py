@@ -28,6 +28,7 @@ CONTENT_TYPES = {
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
 }
+_CHAT_COLUMNS = {"conversations": ("messages",), "preferences": ("prompt", "chosen", "rejected")}
 BATCH = 10_000  # rows in memory at a time
 _BYTES_PER_STORED_BYTE = 5  # texts take a fifth of their size in the compressed files of a version
 
@@ -80,26 +81,41 @@ def _batches(version: Version, row_filter: RowFilter) -> "Iterator[pl.DataFrame]
     names = pl.read_parquet_schema(paths[0])
     further = [name for name in ("split", "text_pair") if name in names]
     # {column of the file: column of the rows}
-    columns = {"messages": "text"} if version.is_chat else {"text": "text", "label": "label"}
+    columns = {"text": "text", "label": "label"}
+    if version.is_chat:
+        columns = dict.fromkeys(_CHAT_COLUMNS[version.kind], "text")
     columns |= {name: name for name in further}
     yield pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
     for path in paths:
         with pq.ParquetFile(path) as stored:
             for batch in stored.iter_batches(BATCH):
                 rows = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-                given = rows.select(pl.col([*columns.values()]).name.prefix("given "))
+                given = rows.select(pl.col(sorted({*columns.values()})).name.prefix("given "))
                 filtered = filter_rows(pl.concat([rows, given], how="horizontal").lazy(), row_filter, version.kind)
-                yield filtered.select(
+                chosen = filtered.select(
                     pl.col(f"given {stored}").cast(pl.String).alias(name) for name, stored in columns.items()
                 ).collect()
+                yield _split_preferences(chosen) if version.kind == Version.Kind.PREFERENCES else chosen
+
+
+def _split_preferences(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the rows with prompt, chosen and rejected, all of which hold the whole preference, in their own columns."""
+    import polars as pl  # as above
+
+    stored = [json.loads(text) for text in rows["prompt"]]
+    parts = [
+        pl.Series(name, [json.dumps(preference[name], ensure_ascii=False) for preference in stored], dtype=pl.String)
+        for name in _CHAT_COLUMNS["preferences"]
+    ]
+    return rows.with_columns(parts)
 
 
 def _write_csv(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
     columns = next(batches)
     header = [name.encode() for name in columns.columns]
-    is_chat = columns.columns[0] == "messages"  # a JSON list is no formula
+    is_chat = columns.columns[0] != "text"  # a JSON list is no formula
     if is_chat:
-        file.write(b",".join([b"\xef\xbb\xbfmessages", *header[1:]]) + b"\n")
+        file.write(b",".join([b"\xef\xbb\xbf" + header[0], *header[1:]]) + b"\n")
     else:
         file.write(b",".join([OWN_BEGINNING, *header[2:]]) + b"\n")  # text and label come first
     total = 0
@@ -111,7 +127,7 @@ def _write_csv(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
 
 
 def _write_jsonl(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
-    if next(batches).columns[0] == "messages":
+    if next(batches).columns[0] != "text":
         return _write_conversations(batches, file)
     total = 0
     for rows in batches:
@@ -125,7 +141,7 @@ def _write_conversations(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> 
     total = 0
     for rows in batches:
         for row in rows.iter_rows(named=True):
-            line = {**row, "messages": json.loads(row["messages"])}
+            line = {name: value if name == "split" else json.loads(value) for name, value in row.items()}
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         total += rows.height
     return total

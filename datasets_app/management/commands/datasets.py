@@ -152,7 +152,7 @@ def _add_reading_options(command: CommandParser) -> None:
         dest="column_roles",
         metavar="COLUMN=ROLE",
         type=_column_role,
-        help="of conversations: messages, prompt, answer or system",
+        help="of conversations: messages, prompt, answer, system, chosen or rejected",
     )
     command.add_argument("--merge-labels", action="store_true", help="merge labels that look alike")
     command.add_argument("--encoding")
