@@ -36,6 +36,7 @@ def index(request: SignedInRequest) -> HttpResponse:
         "columns": columns.COLUMNS,
         "shown": shown,
         "heads": column_heads((columns.NAME, *shown), query["sort"] or columns.NEWEST_FIRST),
+        "unfinished": [experiment.task.pk for experiment in page if not experiment.task.finished],
         "lines": columns.table_lines(page, shown, query["sort"], selectors.scores_so_far(page)),
     }
     return render_list(request, "experiments/list.html", context | selectors.choices(request.user), kind="experiment")

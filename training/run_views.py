@@ -15,6 +15,7 @@ from accounts.http import SignedInRequest
 
 from . import curve_csv, run_page, selectors, services
 
+MOST_STATES = 100  # runs of one poll
 VIEW = "run-view"  # the element that a click on a tab replaces
 
 
@@ -32,6 +33,24 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
         return render(request, "training/run/view.html", run_page.page_context(request, task) | {"titled": True})
     status = HTMX_STOP_POLLING if task.finished else 200
     return render(request, "training/run/poll.html", run_page.poll_context(request, task), status=status)
+
+
+@login_required
+@require_GET
+def states(request: SignedInRequest) -> HttpResponse:
+    """Return the status chips of runs (`task`), for the poll of a list. Status 286 ends the polling."""
+    ids = [UUID(text) for text in request.GET.getlist("task")[:MOST_STATES] if is_uuid(text)]
+    tasks = list(selectors.visible_tasks(request.user).filter(pk__in=ids))
+    status = 200 if any(not task.finished for task in tasks) else HTMX_STOP_POLLING
+    return render(request, "training/states.html", {"tasks": tasks}, status=status)
+
+
+def is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 @login_required

@@ -7,6 +7,7 @@ urlpatterns = [
     path("train/", views.new, name="new"),
     path("train/base-models/", views.search_base_models, name="base_models"),
     path("bulk/runs/", bulk_views.bulk, name="bulk"),
+    path("runs/states/", run_views.states, name="states"),
     path("runs/again/", views.again, name="again"),
     path("runs/<uuid:task_id>/", run_views.run, name="run"),
     path("runs/<uuid:task_id>/curves.csv", run_views.curves_csv, name="curves"),

@@ -164,6 +164,8 @@ GET    train/?like=<name>                          302 403 404 403 200 200
 POST   train/                                      302 403 400 403 400 400
 GET    train/base-models/                          302 403 200 403 200 200
 POST   train/base-models/                          302 405 405 405 405 405
+GET    runs/states/                                302 286 286 286 286 286
+POST   runs/states/                                302 405 405 405 405 405
 GET    runs/again/                                 302 405 405 405 405 405
 POST   runs/again/                                 302 404 404 404 404 404
 GET    runs/<uuid:task_id>/                        302 404 404 200 200 200

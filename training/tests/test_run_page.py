@@ -152,6 +152,22 @@ def test_title_says_how_far_the_run_is_and_then_its_state(browser: Client, task:
     assert browser.get(f"/runs/{task.pk}/").context["title"] == "mine: did not learn"
 
 
+def test_list_polls_the_states_of_unfinished_runs_and_stops_with_the_last(
+    browser: Client, task: Task, stranger: Any
+) -> None:
+    address = re.search(r'hx-get="(/runs/states/[^"]+)"', browser.get("/experiments/").content.decode())[1]  # type: ignore[index]
+    answer = browser.get(address.replace("&amp;", "&"))
+    assert answer.status_code == 200
+    assert f'id="state-{task.pk}" data-status="running" hx-swap-oob="true">running 50%<' in answer.content.decode()
+    finish(task, did_not_learn("data"))
+    answer = browser.get(address)
+    assert answer.status_code == 286 and 'data-status="warning"' in answer.content.decode()
+    assert "/runs/states/" not in browser.get("/experiments/").content.decode()
+    browser.force_login(stranger)
+    assert str(task.pk) not in browser.get(address).content.decode()
+    assert browser.get("/runs/states/?task=nonsense&task=").status_code == 286
+
+
 def test_run_that_did_not_learn_is_a_state_of_its_own_on_page_and_list(browser: Client, task: Task) -> None:
     finish(task, did_not_learn("precision"))
     content = browser.get(f"/runs/{task.pk}/").content.decode()
@@ -159,7 +175,8 @@ def test_run_that_did_not_learn_is_a_state_of_its_own_on_page_and_list(browser: 
     assert re.search(r'class="button primary" id="remedy"', content) and 'id="try"' in content
     line = browser.get("/experiments/").content.decode()
     assert (
-        '<span class="badge" data-status="warning">did not learn</span>' in line and 'data-status="success"' not in line
+        f'<span class="badge" id="state-{task.pk}" data-status="warning">did not learn</span>' in line
+        and 'data-status="success"' not in line
     )
 
 
