@@ -20,6 +20,9 @@ WIDTH_NAMES = ("hidden_size", "dim", "d_model", "n_embd")
 FEED_FORWARD_NAMES = ("intermediate_size", "hidden_dim", "d_ff", "n_inner")
 HEADS_NAMES = ("num_attention_heads", "n_heads", "num_heads", "n_head")
 LAYERS_NAMES = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
+# By precision, what a layer of a decoder keeps per token, in multiples of its width and its feed-forward width. In bf16, PEFT's own
+# layers keep their input in fp32 as well.
+DECODER_MULTIPLES = {"fp32": (9, 4), "bf16": (22, 6), "int8": (15, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class DecoderSizes:
 class DecoderMemory:
     """Bytes of the activations of a micro-batch of packed conversations, which have no padding.
 
-    The multiples were measured on SmolLM2-135M: within 20 %.
+    The multiples are those of the tensors that torch keeps for a backward pass of SmolLM2-135M.
     """
 
     sizes: DecoderSizes
@@ -127,10 +130,11 @@ class DecoderMemory:
     def bytes_per_layer(self, tokens: int) -> float:
         """Return the bytes that one layer keeps for its backward pass."""
         encoder = self.sizes.encoder
-        widths, feed_forwards = (15, 5) if self.adapted_everywhere else (13, 4)
-        # Norms and adapters compute in fp32, whatever the precision of the frozen weights.
-        bytes_per_number = 4 if self.plan.dtype.itemsize == 4 else 3
-        return bytes_per_number * tokens * (widths * encoder.width + feed_forwards * encoder.feed_forward)
+        widths, feed_forwards = DECODER_MULTIPLES[self.plan.precision]
+        if not self.adapted_everywhere:
+            widths, feed_forwards = widths - 2, feed_forwards - 1
+        numbers = widths * encoder.width + feed_forwards * encoder.feed_forward
+        return float(self.plan.dtype.itemsize * tokens * numbers)
 
     def bytes_of_logits(self, tokens: int) -> float:
         """Return the bytes of a chunk of logits in fp32, with their probabilities and gradients."""
