@@ -34,9 +34,9 @@ file = moods(Path(mkdtemp()) / "moods.csv", 60)
 file.write_text(file.read_text() + "<b>bold</b> words,good\\n" + "<b>bold</b> words,good\\nx,rare\\n" + "w" * 300 + ",bad\\n")
 version = create_version(user=root, name="moods", file=file, filename="moods.csv")
 changes.make_version(user=root, version=version, change={"did": "fix", "codes": ["markup", "rare_label"]})
-for rank, label in enumerate(("good", "bad"), 1):
+for rank, (label, predicted) in enumerate((("bad", "good"), ("good", "bad")), 1):
     version.suspects.create(
-        rank=rank, row=rank, text="a fine day", label=label, predicted="bad", given_probability=0.2, predicted_probability=0.8
+        rank=rank, row=rank, text=f"suspect {rank}", label=label, predicted=predicted, given_probability=0.2, predicted_probability=0.8
     )
 DataTask.objects.create(owner=root, kind="noise", name="moods", version=version, status=Status.SUCCESS, result={})
 version.draft_edits.create(author=root, row=1, label="bad")
@@ -129,3 +129,21 @@ def violations(page: Page, options: dict[str, Any] | None = None) -> list[str]:
     options = options or {"resultTypes": ["violations"]}
     results = page.evaluate("options => axe.run(options)", options)
     return [f"{found['id']}: {[node['html'][:200] for node in found['nodes'][:3]]}" for found in results["violations"]]
+
+
+def test_labels_are_reviewed_by_keys_alone_and_the_new_version_is_compared(
+    page: Page, site: tuple[str, list[str]]
+) -> None:
+    page.context.add_cookies([{"name": "django_language", "value": "en", "url": site[0]}])
+    page.set_viewport_size(WIDE)
+    page.goto("/datasets/moods/noise/?version=1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#suspect")).to_have_text("suspect 2")
+    expect(page.locator("#suspect")).to_be_focused()
+    page.keyboard.press("k")
+    expect(page.locator("#card")).to_contain_text("2 of 2 reviewed · 1 corrected · 0 removed · 1 kept")
+    page.keyboard.press("v")
+    expect(page.get_by_text("Corrected the label of 1 row").first).to_be_visible()
+    page.get_by_role("link", name="compare with 1").first.click()
+    expect(page.get_by_role("heading", name="Label changed")).to_be_visible()
+    expect(page.get_by_text("1 row from “bad” to “good”")).to_be_visible()
