@@ -92,6 +92,7 @@ def test_toast_stays_until_it_is_dismissed_and_tells_that_the_server_is_away(pag
     page.get_by_role("button", name="Predict").click()
     toast = page.locator(".toast", has_text="The server cannot be reached.")
     expect(toast).to_be_visible()
+    expect(page.get_by_role("button", name="Predict")).to_be_focused()
     expect(page.get_by_label("Text", exact=True)).to_have_value("the room was lovely")
     toast.get_by_role("button", name="Dismiss").click()
     expect(toast).to_have_count(0)

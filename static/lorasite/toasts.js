@@ -51,3 +51,12 @@ document.addEventListener("htmx:afterRequest", ({ detail }) => {
   if (!detail.successful) return;
   [...toasts.children].find((toast) => toast.firstElementChild.textContent === failure.dataset.away)?.remove();
 });
+
+// A button that is disabled while it waits loses the focus; after a failure it has it again.
+let waiting = null;
+document.addEventListener("htmx:beforeRequest", ({ detail }) => {
+  if (!detail.elt.closest("[data-background]")) waiting = document.activeElement;
+});
+document.addEventListener("htmx:afterRequest", ({ detail }) => {
+  if (!detail.successful && document.activeElement === document.body) waiting?.focus();
+});
