@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from datasets_app.reading.characters import clean
-from engine.data.conversations import Conversation, UnusableRowError, question_of, read_conversation
+from engine.data.conversations import Conversation, UnusableRowError, read_conversation
 from engine.data.preferences import Preference, branches_of, read_preference
 from web.errors import InvalidError
 
@@ -114,10 +114,9 @@ def with_contents(text: str, contents: dict[int, str]) -> str:
     return json.dumps(stored, ensure_ascii=False)
 
 
-def summary_of(conversation: Conversation) -> str:
+def summarise(question: str, answer: str) -> str:
     """Return the beginnings of what is asked and of what is answered."""
-    question, answer = (" ".join(text.split()) for text in (question_of(conversation), answers_of(conversation)))
-    return f"{_shorten(question, _QUESTION)} → {_shorten(answer, _ANSWER)}"
+    return f"{_shorten(' '.join(question.split()), _QUESTION)} → {_shorten(' '.join(answer.split()), _ANSWER)}"
 
 
 def _shorten(text: str, most: int) -> str:

@@ -47,7 +47,7 @@ def new(request: SignedInRequest) -> HttpResponse:
     do = request.POST.get("do", "start") if request.method == "POST" else ""
     if do:
         count_request(request, "validate")  # each button parses the YAML values of the form
-    datasets = [f"{dataset.name}@{dataset.latest.number}" for dataset in datasets_for(request.user)]
+    datasets = [str(dataset.latest) for dataset in datasets_for(request.user) if not dataset.latest.is_chat]
     config = initial_config(request, datasets)
     changes: list[remedies.Change] = []
     if "remedy" in request.GET and "like" in request.GET:
@@ -135,10 +135,11 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
 
 
 def version_choices(user: User) -> list[tuple[str, str]]:
-    """Return the newest versions of each dataset to choose from: name@version, and that with its number of rows."""
+    """Return the newest versions that a run can learn from, of each dataset: name@version, and that with its number of rows."""
     choices = []
     for dataset in datasets_for(user):
-        for version in dataset.versions.all()[:MOST_VERSIONS]:
+        trainable = [version for version in dataset.versions.all() if not version.is_chat]
+        for version in trainable[:MOST_VERSIONS]:
             rows = ngettext("%(count)s row", "%(count)s rows", version.rows) % {"count": f"{version.rows:,}"}
             choices.append((str(version), f"{version} · {rows}"))
     return choices

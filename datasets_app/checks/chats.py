@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from datasets_app.checks.checked_rows import CheckedRows, CheckResult, Severity
-from datasets_app.conversations import answers_of, branches, has_same_answers, load, summary_of, text_of
+from datasets_app.conversations import answers_of, branches, has_same_answers, load, text_of
 from datasets_app.reading.conversation_rows import is_visible
 from datasets_app.reading.stored_rows import Rows
 from engine.data.conversations import Conversation, question_of
@@ -21,7 +21,7 @@ TEXT_CODES: dict[str, Severity] = {  # the checks of a single conversation
     "long_conversation": "info",
 }
 _FACTS = {
-    **dict.fromkeys(("text", "spoken", "question", "instruction", "answers", "shown"), pl.String),
+    **dict.fromkeys(("text", "spoken", "question", "instruction", "answers"), pl.String),
     **dict.fromkeys(("role_order", "same_answers", "empty_turn"), pl.Boolean),
 }
 
@@ -41,7 +41,6 @@ def _facts_of(text: str) -> dict[str, Any]:
         "question": question_of(conversation),
         "instruction": "\n".join(message["content"] for message in conversation if message["role"] == "system"),
         "answers": answers_of(conversation),
-        "shown": summary_of(conversation),
         "role_order": any(map(has_roles_out_of_order, branches(text))),
         "same_answers": has_same_answers(text),
         "empty_turn": any(

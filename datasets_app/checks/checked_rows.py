@@ -7,6 +7,7 @@ from typing import Any, Literal
 import polars as pl
 
 from datasets_app.checks.languages import LanguageSurvey
+from datasets_app.conversations import summarise
 
 EXAMPLES = 5
 Severity = Literal["error", "warning", "info"]
@@ -55,7 +56,12 @@ class CheckedRows:
         first = facts.head(most).select("row", *{column for column in extra.values() if column != "split"})
         rows = first.join(self.frame, on="row", how="left", maintain_order="left")
         return [
-            {"row": row["row"], "text": row.get("shown", row["text"])[:200], "label": row["label"]}
+            {"row": row["row"], "text": _shown(row)[:200], "label": row["label"]}
             | {name: row[column] for name, column in extra.items()}
             for row in rows.iter_rows(named=True)
         ]
+
+
+def _shown(row: dict[str, Any]) -> str:
+    """Return what the report shows of a row: its text, or what a conversation asks and answers."""
+    return summarise(row["question"], row["answers"]) if "question" in row else row["text"]

@@ -291,6 +291,7 @@ def test_training_on_conversations_is_refused_in_words_at_every_door(
         assert answer.status_code == 400 and says in str(answer.json()), address
     client.force_login(member)
     assert says in client.get("/train/?dataset=faq@1").content.decode()
+    assert "faq@1 ·" not in client.get("/train/").content.decode()
     assert says in client.get("/models/?dataset=faq@1").content.decode()
     assert says in str(api(member).get("/api/models/recommend?dataset=faq").json())
     admin.is_superuser = True  # the command acts for the first one
