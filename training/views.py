@@ -1,5 +1,6 @@
 """Pages: the form that starts a run."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -36,67 +37,110 @@ from .plan import plan_preset, plan_run
 MOST_VERSIONS = 5  # of a dataset in the form; others are chosen on its page
 
 
-@login_required
-def new(request: SignedInRequest) -> HttpResponse:
-    """Show the form of a run. `do` names the button that was pressed (better_model: fill in the suggested base model).
+@dataclass
+class Outcome:
+    """What a button of the form has brought, beside the values of its fields."""
 
-    start: submit the run. estimate: show its time and memory. show: update the snippets. read: fill the form from YAML.
-    preset: set what a preset owns, and leave the rest. dataset: another one was chosen, so the preset is fitted to it.
-    """
-    require_creator(request.user)
-    do = request.POST.get("do", "start") if request.method == "POST" else ""
-    if do:
-        count_request(request, "validate")  # each button parses the YAML values of the form
-    datasets = [str(dataset.latest) for dataset in datasets_for(request.user) if not dataset.latest.is_chat]
-    config = initial_config(request, datasets)
-    changes: list[remedies.Change] = []
-    if "remedy" in request.GET and "like" in request.GET:
-        earlier = get_experiment(request.user, request.GET["like"])
-        diagnosis = remedies.diagnose(earlier.metrics, earlier.config)
-        if diagnosis:
-            config = remedies.apply_remedy(config, diagnosis.remedy)
-            changes = diagnosis.changes
-    if do in ("preset", "dataset"):
-        config, changes = apply_preset(request, do)
-    sent = request.POST if do in ("start", "estimate", "show", "better_model") else None
-    form = make_form(request, sent, config)
+    do: str = "start"
+    changes: list[remedies.Change] = field(default_factory=list)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
-    filled = 0
+    filled: int = 0  # values that came from YAML
+
+
+@login_required
+def new(request: SignedInRequest) -> HttpResponse:
+    """Show the form of a run; on POST, do what the button that was pressed says (`do`)."""
+    require_creator(request.user)
+    if request.method != "POST":
+        return open_form(request)
+    count_request(request, "validate")  # each button parses the YAML values of the form
+    buttons = {
+        "estimate": show_estimate,
+        "read": read_yaml,
+        "preset": fill_from_preset,
+        "dataset": fill_from_preset,
+        "show": show_entered,
+        "better_model": show_entered,
+    }
+    return buttons.get(request.POST.get("do", "start"), start)(request)
+
+
+def open_form(request: SignedInRequest) -> HttpResponse:
+    """Show a new form, with the remedy for an earlier run that did not learn if the address asks for it."""
+    config = initial_config(request)
+    outcome = Outcome()
+    if "remedy" in request.GET and "like" in request.GET:
+        earlier = get_experiment(request.user, request.GET["like"])
+        if diagnosis := remedies.diagnose(earlier.metrics, earlier.config):
+            config = remedies.apply_remedy(config, diagnosis.remedy)
+            outcome.changes = diagnosis.changes
+    return render_form(request, make_form(request, None, config), outcome)
+
+
+def start(request: SignedInRequest) -> HttpResponse:
+    """Submit the run; what is wrong with it is shown beside the fields."""
+    form = make_form(request, request.POST, initial_config(request))
     try:
-        if do == "start":
-            return redirect("training:run", submit_form(request, form).pk)
-        if do == "estimate":
-            parsed = services.parse_config(form.configuration(), request.user)
-            estimate = services.estimate(user=request.user, config=parsed, again="poll" not in request.POST)
-        if do == "read":
-            config = services.parse_config(request.POST.get("yaml", ""), request.user).model_dump(mode="json")
-            usual = services.usual_task_type(request.user, services.dataset_name_of(config))
-            form = make_form(request, None, services.leave_out_task(config, usual))
-            filled = len(flatten_config(services.read_yaml(request.POST.get("yaml", ""))))
+        return redirect("training:run", submit_form(request, form).pk)
     except LorasiteError as error:
         problem = with_labels(error)
-        if do == "start":
-            form.add_service_error(problem)
-    context: dict[str, Any] = {
-        "do": do or "start",
-        "changes": changes,
-        "problem": problem,
-        "filled": filled,
-        "estimate": estimate,
-        "past_error": estimates.past_error() if estimate and estimate.forecast else None,
-    }
-    # Polled each second while a measurement is running. Status 200 also with a problem: htmx shows no error responses.
-    if do == "estimate" and request.htmx:
-        return render(request, "training/estimate.html", context)
+    form.add_service_error(problem)
+    return render_form(request, form, Outcome(problem=problem))
+
+
+def show_estimate(request: SignedInRequest) -> HttpResponse:
+    """Show the time and memory of the run; to htmx, which asks each second while they are measured, nothing else."""
+    form = make_form(request, request.POST, initial_config(request))
+    outcome = Outcome("estimate")
+    try:
+        config = services.parse_config(form.configuration(), request.user)
+        outcome.estimate = services.estimate(user=request.user, config=config, again="poll" not in request.POST)
+    except LorasiteError as error:
+        outcome.problem = with_labels(error)
+    if request.htmx:  # with status 200 also for a problem: it shows no error responses
+        return render(request, "training/estimate.html", vars(outcome) | past_error_of(outcome.estimate))
+    return render_form(request, form, outcome)
+
+
+def read_yaml(request: SignedInRequest) -> HttpResponse:
+    """Fill in the form from a configuration in YAML."""
+    text = request.POST.get("yaml", "")
+    config = initial_config(request)
+    outcome = Outcome("read")
+    try:
+        config = services.parse_config(text, request.user).model_dump(mode="json")
+        usual = services.usual_task_type(request.user, services.dataset_name_of(config))
+        config = services.leave_out_task(config, usual)
+        outcome.filled = len(flatten_config(services.read_yaml(text)))
+    except LorasiteError as error:
+        outcome.problem = with_labels(error)
+    return render_form(request, make_form(request, None, config), outcome)
+
+
+def fill_from_preset(request: SignedInRequest) -> HttpResponse:
+    """Set what a preset owns and leave the rest (preset), or fit that to another dataset which was chosen (dataset)."""
+    do = request.POST["do"]
+    config, changes = apply_preset(request, do)
+    return render_form(request, make_form(request, None, config), Outcome(do, changes))
+
+
+def show_entered(request: SignedInRequest) -> HttpResponse:
+    """Show what was entered, with new snippets (show), or with the base model that was suggested (better_model)."""
+    form = make_form(request, request.POST, initial_config(request))
+    return render_form(request, form, Outcome(request.POST["do"]))
+
+
+def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> HttpResponse:
     values = form.configuration()
     plan = plan_run(request.user, values)
-    context |= {
+    context: dict[str, Any] = {
+        **vars(outcome),
+        **past_error_of(plan.estimate),
         "form": form,
         "plan": plan,
-        "estimate": estimate or plan.estimate,
-        "past_error": estimates.past_error() if plan.estimate and plan.estimate.forecast else None,
-        "sections": form.advanced_sections(unfolded={change.path for change in changes}),
+        "estimate": outcome.estimate or plan.estimate,
+        "sections": form.advanced_sections(unfolded={change.path for change in outcome.changes}),
         "mismatch": form_mismatch(request, form),
         "goals": [(name, title, plan_preset(request.user, name, values)) for name, title in presets.TITLES.items()],
         "model_presets": presets.model_presets(),
@@ -104,7 +148,12 @@ def new(request: SignedInRequest) -> HttpResponse:
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, values),
     }
-    return render(request, "training/new.html", context, status=problem.status if problem else 200)
+    return render(request, "training/new.html", context, status=outcome.problem.status if outcome.problem else 200)
+
+
+def past_error_of(estimate: estimates.Estimate | None) -> dict[str, Any]:
+    """Return how wrong earlier estimates were, for the page that shows one."""
+    return {"past_error": estimates.past_error() if estimate and estimate.forecast else None}
 
 
 def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any]) -> RunForm:
@@ -189,16 +238,17 @@ def search_base_models(request: SignedInRequest) -> HttpResponse:
     return render(request, "training/base_model_options.html", {"models": from_hub, "hub": hub, "prefix": "hub"})
 
 
-def initial_config(request: SignedInRequest, datasets: list[str]) -> dict[str, Any]:
+def initial_config(request: SignedInRequest) -> dict[str, Any]:
     """Return what the form starts from: an earlier experiment (`like`) or a preset, and a dataset.
 
-    A dataset without a version means the one of `datasets` (name@version), which are the newest.
+    A dataset without a version means its newest one.
     """
     dataset_name = request.GET.get("dataset", "")
     like = request.GET.get("like")
     if like:
         return services.config_like(get_experiment(request.user, like), dataset_name)
     preset = request.GET.get("preset", presets.USUAL)
+    datasets = [str(dataset.latest) for dataset in datasets_for(request.user) if not dataset.latest.is_chat]
     newest = {name.partition("@")[0]: name for name in datasets}
     if not dataset_name:
         dataset_name = presets.dataset_of(preset) or DataSection().dataset_name

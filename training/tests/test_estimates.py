@@ -63,7 +63,7 @@ def test_form_shows_the_estimate_once_it_is_measured(
 def test_poll_gets_the_panel_alone_which_also_shows_mistakes(client: Client, member: Any, dataset: Any) -> None:
     client.force_login(member)
     fields = form_of(client.get("/train/?dataset=tweets")) | {"do": "estimate"}
-    for value, expected in (("8", "as soon as a worker is free"), ("0", "lora.r")):
+    for value, expected in (("8", "as soon as a worker is free"), ("0", "LoRA rank (r)")):
         answer = client.post("/train/", fields | {"lora.r": value}, headers={"HX-Request": "true"})
         page = answer.content.decode()
         assert answer.status_code == 200 and expected in page and page.strip().startswith('<div id="estimate"')
