@@ -165,12 +165,15 @@ def test_rows_that_cannot_be_used_are_left_out_counted_and_found(member: Any, fi
 def test_hostile_characters_and_depth_do_no_harm(member: Any, file: Callable[..., Path]) -> None:
     hidden = [{"role": "user", "content": "a\x00b \ud800 c"}, {"role": "assistant", "content": "it is\x00so"}]
     nested = "[" * 100_000
-    content = csv_of(
-        ["messages"], [(json.dumps(hidden),), (json.dumps(OPENAI[0]),), (nested,), (json.dumps(OPENAI[1]),)]
-    )
-    version = store_dataset(member, "faq", file(content, "a.csv"))
+    call = {"function": {"name": "f", "arguments": '{"a":' * 970 + "1" + "}" * 970}}
+    deep = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    cells = [json.dumps(hidden), json.dumps(OPENAI[0]), nested, json.dumps(OPENAI[1]), json.dumps(deep)]
+    version = store_dataset(member, "faq", file(csv_of(["messages"], [(cell,) for cell in cells]), "a.csv"))
     stored = conversations(pl.read_parquet(version.path))
-    assert stored[0][0]["content"] == "a\ufffdb ? c" and version.source["left_out"] == {"no_messages": 1}
+    assert stored[0][0]["content"] == "a\ufffdb ? c" and version.source["left_out"] == {
+        "no_messages": 1,
+        "broken_tool_call": 1,
+    }
 
 
 @pytest.fixture

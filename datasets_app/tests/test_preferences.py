@@ -91,6 +91,15 @@ def test_equal_answers_are_found_and_rows_without_an_answer_left_out(member: Any
     assert isinstance(made, Version) and made.rows == 3 and not made.findings.exists()
 
 
+def test_personal_data_are_replaced_in_both_answers(member: Any, file: Callable[..., Path]) -> None:
+    rows = [*ROWS, ("Whom do I ask?", "Ask jane@example.org.", "Ask joe@example.org.")]
+    version = store_dataset(member, "pairs", file(csv_of(["prompt", "chosen", "rejected"], rows), "mail.csv"))
+    made = changes.make_version(user=member, version=version, change={"did": "fix", "code": "personal_data"})
+    assert isinstance(made, Version) and made.kind == "preferences"
+    last = conversations(pl.read_parquet(made.path))[3]
+    assert [last[part][0]["content"] for part in ("chosen", "rejected")] == ["Ask [e-mail].", "Ask [e-mail]."]
+
+
 @pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
 def test_download_that_is_uploaded_again_is_the_same_version(
     api: Any, member: Any, file: Callable[..., Path], pairs: Version, file_format: str

@@ -19,6 +19,7 @@ ROLES = {
     "human": "user",
     "gpt": "assistant",
 }
+DEEPEST = 50  # levels of lists and objects in the arguments of a tool call; Python reads and writes fewer than 1,000
 KEPT = ("name", "tool_call_id")  # further fields of a message that chat templates read
 
 
@@ -79,7 +80,7 @@ def _read_message(message: Mapping[str, Any]) -> Message:
         read["tool_calls"] = tool_calls
     elif role == "assistant" and not read["content"].strip():
         raise UnusableRowError("no_answer")
-    return read | {name: message[name] for name in KEPT if message.get(name) is not None}
+    return read | {name: message[name] for name in KEPT if isinstance(message.get(name), str)}
 
 
 def _read_content(content: object) -> str:
@@ -101,12 +102,19 @@ def _read_tool_call(call: object) -> dict[str, Any]:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         arguments = _parse_json(arguments, "broken_tool_call")
-    if not isinstance(arguments, Mapping) or not isinstance(function.get("name"), str):
+    is_usable = isinstance(arguments, Mapping) and not _is_deeper(arguments, DEEPEST)
+    if not is_usable or not isinstance(function.get("name"), str):
         raise UnusableRowError("broken_tool_call")
     # Parquet fills up structs: an argument that is null there was not given.
     given = {name: value for name, value in arguments.items() if value is not None}
     kept = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
     return {**kept, "type": "function", "function": {"name": function["name"], "arguments": given}}
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Return whether a JSON value has more than so many levels of lists and objects."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return bool(parts) and (levels == 0 or any(_is_deeper(part, levels - 1) for part in parts))
 
 
 def _parse_json(text: str, reason: str) -> Any:
