@@ -102,8 +102,9 @@ def _read_tool_call(call: object) -> dict[str, Any]:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         arguments = _parse_json(arguments, "broken_tool_call")
-    is_usable = isinstance(arguments, Mapping) and not _is_deeper(arguments, DEEPEST)
-    if not is_usable or not isinstance(function.get("name"), str):
+    if not isinstance(arguments, Mapping) or not isinstance(function.get("name"), str):
+        raise UnusableRowError("broken_tool_call")
+    if _is_deeper(arguments, DEEPEST):
         raise UnusableRowError("broken_tool_call")
     # Parquet fills up structs: an argument that is null there was not given.
     given = {name: value for name, value in arguments.items() if value is not None}
