@@ -5,6 +5,7 @@ its files stay, its name is taken, and a crash loses nothing.
 """
 
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from audit.services import record
 from web.disk import has_disk_space
@@ -47,17 +49,25 @@ def remove(*, user: User, obj: Any) -> Removal | None:
     return removal
 
 
-def show_removal(request: HttpRequest, removal: Removal | None, message: str) -> None:
-    """Show that an object is deleted, with a button that brings it back."""
-    if removal is None:
-        messages.success(request, message)
+def show_removals(request: HttpRequest, removals: Iterable[Removal | None], message: str) -> None:
+    """Show that objects are deleted, with a button that brings them back unless a full disk left no time for that."""
+    pks = [removal.pk for removal in removals if removal]
+    if pks:
+        offer_undo(request, message, "removal", pks=pks)
     else:
-        offer_undo(request, message, "removal", pk=removal.pk)
+        messages.success(request, message)
 
 
 @undoes("removal")
 @transaction.atomic
-def restore(user: User, pk: int) -> str:
+def restore(user: User, pks: list[int]) -> str:
+    """Bring back what was removed together: all of it, or nothing if it is too late for one."""
+    names = [str(restore_one(user, pk)) for pk in pks]
+    message = ngettext("%(names)s is back.", "%(names)s are back.", len(names))
+    return message % {"names": ", ".join(names)}
+
+
+def restore_one(user: User, pk: int) -> Model:
     removal = Removal.objects.select_for_update().filter(pk=pk, user=user).first()
     obj = removal and removal.find_object()
     if removal is None or obj is None:
@@ -66,7 +76,7 @@ def restore(user: User, pk: int) -> str:
     if not can_manage(user, obj):  # asked once it is visible again; the error hides it as before
         raise NotFoundError
     record(f"{kind_of(obj)}.restore", user=user, obj=obj)
-    return _("%(name)s is back.") % {"name": obj}
+    return obj
 
 
 def require_free_name(obj: Model) -> None:

@@ -19,8 +19,7 @@ def datasets() -> QuerySet[Dataset]:
 DATASETS = BulkList(
     datasets,
     "datasets:list",
-    "datasets:bulk",
-    {"delete": delete_action(lambda user, dataset: services.delete(user=user, dataset=dataset))},
+    {"delete": delete_action(lambda user, dataset: services.remove(user=user, dataset=dataset))},
     {
         "name": lambda dataset: dataset.name,
         "version": lambda dataset: dataset.latest.number,

@@ -13,7 +13,7 @@ from datasets_app.versions.creation import (
     prepare_file,
     read_rows,
 )
-from datasets_app.versions.deletion import delete, require_unused
+from datasets_app.versions.deletion import delete, remove
 from datasets_app.versions.upload_storage import AT_ONCE, store_pending, store_upload, submit_upload
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "prepare",
     "prepare_file",
     "read_rows",
-    "require_unused",
+    "remove",
     "store_pending",
     "store_upload",
     "submit",

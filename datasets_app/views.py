@@ -187,12 +187,11 @@ def broken(request: SignedInRequest, name: str) -> HttpResponse:
 def delete(request: SignedInRequest, name: str) -> HttpResponse:
     dataset = selectors.dataset_for(request.user, name, manage=True)
     try:
-        services.require_unused(dataset)
+        removal = services.remove(user=request.user, dataset=dataset)
     except ConflictError as error:
         messages.error(request, str(error.message))
         return redirect("datasets:detail", name=name)
-    removal = removals.remove(user=request.user, obj=dataset)
-    removals.show_removal(request, removal, _("The dataset “%(name)s” was deleted.") % {"name": name})
+    removals.show_removals(request, [removal], _("The dataset “%(name)s” was deleted.") % {"name": name})
     return redirect("datasets:list")
 
 

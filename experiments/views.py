@@ -92,5 +92,5 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
     """Delete an experiment with its run and its folder."""
     experiment = get_experiment(request.user, name, manage=True)
     removal = services.remove(user=request.user, experiment=experiment)
-    removals.show_removal(request, removal, _("%(name)s is deleted.") % {"name": name})
+    removals.show_removals(request, [removal], _("%(name)s is deleted.") % {"name": name})
     return redirect("experiments:list")

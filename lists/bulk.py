@@ -7,14 +7,15 @@ from typing import Any
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.http import SignedInRequest
-from accounts.models import User
+from accounts.models import Removal, User
 from accounts.permissions import get_visible, visible
+from accounts.removals import show_removals
 from web.csv_lines import BOM, csv_line
 from web.errors import LorasiteError
 
@@ -23,15 +24,16 @@ from . import services
 MOST = 100  # objects at once
 MOST_REFUSALS = 10  # that are told one by one
 
-Perform = Callable[[User, Any], object]
+Perform = Callable[[User, Any], object]  # what it returns counts if it is a Removal
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one object; `refusal` says why nothing did."""
+    """What became of one object; `refusal` says why nothing did, `removal` how to bring it back."""
 
     name: str
     refusal: LorasiteError | None = None
+    removal: Removal | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class Action:
     perform: Perform
     done: Any  # "%(done)s deleted."
     partly: Any  # "%(done)s deleted, %(refused)s not:"
-    question: Any = ""  # asked before, above the names of the objects
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,12 @@ class BulkList:
 
     objects: Callable[[], QuerySet[Any]]
     list_page: str  # names the page
-    address: str  # names the view that calls `respond`
     actions: Mapping[str, Action]
     cells: Mapping[str, Callable[[Any], object]]  # of a line of the CSV file, by the head of their column
 
 
 def delete_action(perform: Perform) -> Action:
-    question = gettext_lazy("Delete these for good? This can't be undone.")
-    return Action(
-        perform, gettext_lazy("%(done)s deleted."), gettext_lazy("%(done)s deleted, %(refused)s not:"), question
-    )
+    return Action(perform, gettext_lazy("%(done)s deleted."), gettext_lazy("%(done)s deleted, %(refused)s not:"))
 
 
 def tag_action(name: str) -> Action:
@@ -72,11 +69,11 @@ def attempt_each(user: User, objects: QuerySet[Any], names: Iterable[str], perfo
     outcomes = []
     for name in names:
         try:
-            perform(user, get_visible(user, objects, manage=True, name=name))
+            result = perform(user, get_visible(user, objects, manage=True, name=name))
         except LorasiteError as refusal:
             outcomes.append(Outcome(name, refusal))
         else:
-            outcomes.append(Outcome(name))
+            outcomes.append(Outcome(name, removal=result if isinstance(result, Removal) else None))
     return outcomes
 
 
@@ -93,10 +90,6 @@ def respond(request: SignedInRequest, bulk: BulkList) -> HttpResponse:
     if action is None:
         messages.error(request, _("Choose what to do with the selected rows. Nothing was changed."))
         return back_to_list(request, bulk)
-    if action.question and not request.POST.get("confirmed"):
-        context = {"names": names, "action": chosen, "question": action.question, "bulk": reverse(bulk.address)}
-        back = back_to_list(request, bulk).url
-        return render(request, "parts/bulk_question.html", context | {"back": back})
     outcomes = attempt_each(request.user, bulk.objects(), names, action.perform)
     report(request, action, outcomes)
     return back_to_list(request, bulk)
@@ -114,13 +107,17 @@ def back_to_list(request: SignedInRequest, bulk: BulkList) -> Any:
 
 
 def report(request: SignedInRequest, action: Action, outcomes: list[Outcome]) -> None:
-    """Say how many objects it was done with, and of each other one why not."""
+    """Say how many objects it was done with, and of each other one why not; what was deleted can be brought back."""
     refused = [outcome for outcome in outcomes if outcome.refusal]
-    facts = {"done": len(outcomes) - len(refused), "refused": len(refused)}
-    if not refused:
-        messages.success(request, action.done % facts)
-        return
-    messages.warning(request, action.partly % facts)
+    message = (action.partly if refused else action.done) % {
+        "done": len(outcomes) - len(refused),
+        "refused": len(refused),
+    }
+    removals = [outcome.removal for outcome in outcomes if outcome.removal]
+    if removals:
+        show_removals(request, removals, message)
+    else:
+        messages.add_message(request, messages.WARNING if refused else messages.SUCCESS, message)
     for outcome in refused[:MOST_REFUSALS]:
         reason = outcome.refusal.message if outcome.refusal else ""
         messages.error(request, _("%(name)s: %(reason)s") % {"name": outcome.name, "reason": reason})

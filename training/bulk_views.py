@@ -28,9 +28,8 @@ def runs() -> QuerySet[Experiment]:
 RUNS = BulkList(
     runs,
     "experiments:list",
-    "training:bulk",
     {
-        "delete": delete_action(lambda user, run: experiments.delete(user=user, experiment=run)),
+        "delete": delete_action(lambda user, run: experiments.remove(user=user, experiment=run)),
         "cancel": Action(
             lambda user, run: services.cancel(user=user, task=run.task),
             gettext_lazy("%(done)s cancelled."),

@@ -3,7 +3,8 @@
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from accounts.models import User
+from accounts import removals
+from accounts.models import Removal, User
 from audit.services import record
 from datasets_app.models import Dataset, Version
 from web.errors import ConflictError
@@ -24,6 +25,13 @@ def require_unused(dataset: Dataset) -> None:
         )
         shown = ", ".join(runs[:5]) + (" …" if len(runs) > 5 else "")
         raise ConflictError(message % {"runs": shown}, experiments=runs[:50])
+
+
+@transaction.atomic
+def remove(*, user: User, dataset: Dataset) -> Removal | None:
+    """Hide the dataset, and delete it later; refused as `delete` is."""
+    require_unused(dataset)
+    return removals.remove(user=user, obj=dataset)
 
 
 @transaction.atomic

@@ -5,11 +5,11 @@ from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.views.decorators.http import require_POST
 
+from accounts import removals
 from accounts.http import SignedInRequest
 from lists.bulk import BulkList, delete_action, respond, tag_names
 
 from ..models import RegisteredModel
-from . import services
 
 
 def models() -> QuerySet[RegisteredModel]:
@@ -19,8 +19,7 @@ def models() -> QuerySet[RegisteredModel]:
 MODELS = BulkList(
     models,
     "experiments:models",
-    "experiments:bulk-models",
-    {"delete": delete_action(lambda user, model: services.delete(user=user, model=model))},
+    {"delete": delete_action(lambda user, model: removals.remove(user=user, obj=model))},
     {
         "name": lambda model: model.name,
         "version": lambda model: model.latest.number,

@@ -252,5 +252,5 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
         messages.success(request, _("%(name)s is deleted.") % {"name": name})
         return redirect("experiments:model", model.name)
     removal = removals.remove(user=request.user, obj=model)
-    removals.show_removal(request, removal, _("%(name)s is deleted.") % {"name": name})
+    removals.show_removals(request, [removal], _("%(name)s is deleted.") % {"name": name})
     return redirect("experiments:models")

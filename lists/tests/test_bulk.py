@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from accounts.permissions import grant_access
+from accounts.permissions import grant_access, visible
 from audit.models import Entry
 from datasets_app.models import Dataset
 from experiments.models import Experiment, RegisteredModel
@@ -23,24 +23,29 @@ def said(page: Any) -> list[str]:
     return [str(message) for message in page.context["messages"]]
 
 
+def names_seen(user: Any, address: str) -> set[str]:
+    return set(visible(user, BULK[address].objects.all()).values_list("name", flat=True))
+
+
 @pytest.mark.parametrize("address", BULK)
-def test_deletion_asks_first_and_then_says_what_was_refused_and_why(browser, member, stranger, address):
+def test_deletion_says_what_was_refused_and_why_and_is_undone_as_one(browser, member, stranger, address):
     for name in ("one", "two"):
         belongings(member, name)
     grant_access(belongings(stranger, "seen").model, to=member)
     Experiment.objects.filter(owner=member).exclude(name="one").update(version=None)
     Dataset.objects.get(name="one").versions.update(hash="f" * 64)
     names = ["two", "seen", "nothing"]
-    asked = browser.post(address, {"name": names, "action": "delete", "query": "sort=name"})
-    assert "Delete these for good?" in asked.content.decode() and BULK[address].objects.count() == 3
-    done = browser.post(address, {"name": names, "action": "delete", "confirmed": "yes"}, follow=True)
+    done = browser.post(address, {"name": names, "action": "delete"}, follow=True)
     assert said(done)[0] == "1 deleted, 2 not:" and len(said(done)) == 3
-    assert set(BULK[address].objects.values_list("name", flat=True)) == {"one", "seen"}
+    assert names_seen(member, address) == {"one", "seen"} if "models" in address else {"one"}
+    token = next(iter(done.context["messages"])).extra_tags
+    undone = browser.post("/undo/", {"token": token}, follow=True)
+    assert said(undone) == ["two is back."] and "two" in names_seen(member, address)
 
 
 def test_dataset_that_a_run_uses_is_kept_and_the_reason_names_the_run(browser, member):
     belongings(member, "used")
-    page = browser.post("/bulk/datasets/", {"name": "used", "action": "delete", "confirmed": "yes"}, follow=True)
+    page = browser.post("/bulk/datasets/", {"name": "used", "action": "delete"}, follow=True)
     assert said(page) == [
         "0 deleted, 1 not:",
         "used: This dataset is used by used. Nothing was deleted: a run needs its dataset to be reproducible.",
@@ -111,6 +116,6 @@ def test_readers_can_export_and_nothing_else(client, viewer, member, address):
     client.force_login(viewer)
     assert "one" in client.post(address, {"name": "one", "action": "export"}).content.decode()
     for action in ("tag", "delete"):
-        page = client.post(address, {"name": "one", "action": action, "tag": "x", "confirmed": "yes"}, follow=True)
+        page = client.post(address, {"name": "one", "action": action, "tag": "x"}, follow=True)
         assert ", 1 not:" in said(page)[0]
     assert BULK[address].objects.count() == 1 and not BULK[address].objects.get().tags.exists()
