@@ -33,7 +33,7 @@ def file(member: Any, tweets_csv: Path, tmp_path: Path) -> Path:
 def test_run_is_submitted_listed_cancelled_and_resumed(file: Path) -> None:
     submitted = json.loads(run("train", file, "--user", "member", "--json"))
     assert submitted["status"] == "PENDING" and submitted["task_id"] == str(Task.objects.get().pk)
-    assert run("tasks", "list", "--user", "member").splitlines()[1].split()[1:] == ["PENDING", "0", "%", "first"]
+    assert run("tasks", "list", "--user", "member").splitlines()[1].split()[1:] == ["PENDING", "0%", "first"]
     assert json.loads(run("tasks", "cancel", "first", "--user", "member", "--json"))[0]["status"] == "CANCELLED"
     run("tasks", "resume", submitted["task_id"], "--user", "member")
     assert Task.objects.get().status == Status.PENDING
