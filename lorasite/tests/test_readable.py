@@ -53,8 +53,8 @@ ids = {name: str(Task.objects.get(experiment__name=name).pk) for name in ("done"
 print(json.dumps({"runs": ids, "task": str(mine.data_task.pk), "person": User.objects.get(username="mei").pk}))
 """
 PAGES = [
-    "/", "/find/?q=moods", "/nowhere/", "/account/", "/account/tokens/", "/account/sessions/", "/account/password/",
-    "/account/second-factor/", "/people/", "/people/mei/", "/audit/", "/system/",
+    "/", "/find/?q=moods", "/nowhere/", "/account/", "/account/notifications/", "/account/tokens/", "/account/sessions/",
+    "/account/password/", "/account/second-factor/", "/people/", "/people/mei/", "/audit/", "/system/",
     "/datasets/", "/datasets/new/", "/datasets/moods/", "/datasets/moods/?version=1", "/datasets/moods/rows/?edit=1",
     "/datasets/moods/compare/", "/datasets/moods/draft/?version=1", "/datasets/moods/noise/?version=1",
     "/datasets/moods/fix/?version=1&codes=markup&codes=exact_duplicate", "/datasets/tasks/{task}/",
