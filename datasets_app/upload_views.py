@@ -107,7 +107,8 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
     pending = uploads.pending_for(request.user, token)
     options, name = _options_of(request)
     reading = upload_preview.read(pending, options)
-    initial = {**options, "name": name or request.GET.get("dataset") or _name_from(pending.filename)}
+    usual_name = nearest_name(re.sub(_SUFFIXES, "", pending.filename.lower()))
+    initial = {**options, "name": name or request.GET.get("dataset") or usual_name}
     data: dict[str, Any] | None = None
     if request.method == "POST":
         data = {"name": initial["name"], **request.POST.dict(), **upload_preview.current_roles(reading)}
@@ -187,11 +188,6 @@ def _options_of_last_version(request: SignedInRequest, dataset: str) -> dict[str
         "split_column": columns.get("split") or "",
         "column_roles": {name: role for role in CHAT_ROLES for name in columns.get(role) or ()},
     }
-
-
-def _name_from(filename: str) -> str:
-    """Return a name for the dataset by that of the file."""
-    return nearest_name(re.sub(_SUFFIXES, "", filename.lower()))
 
 
 def _lead_to(request: SignedInRequest, stored: Version | DataTask) -> HttpResponse:

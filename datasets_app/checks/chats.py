@@ -60,13 +60,11 @@ def has_roles_out_of_order(conversation: Conversation) -> bool:
     followers = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
     if any(later not in followers[earlier] for earlier, later in pairwise(talk)):
         return True
-    messages = conversation[-len(talk) :]
-    return any(later["role"] == "tool" and "tool_calls" not in earlier for earlier, later in _calls(messages))
-
-
-def _calls(messages: Conversation) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield each message behind one of the assistant with it; the first of several answers of tools stands for all."""
-    return ((a, b) for a, b in pairwise(messages) if a["role"] == "assistant")
+    for earlier, later in pairwise(conversation[-len(talk) :]):
+        # The first of several answers of tools stands for all.
+        if earlier["role"] == "assistant" and later["role"] == "tool" and "tool_calls" not in earlier:
+            return True
+    return False
 
 
 def turn_faults(rows: CheckedRows) -> Iterator[CheckResult]:

@@ -55,13 +55,10 @@ class CheckedRows:
         extra = extra or {}
         first = facts.head(most).select("row", *{column for column in extra.values() if column != "split"})
         rows = first.join(self.frame, on="row", how="left", maintain_order="left")
-        return [
-            {"row": row["row"], "text": _shown(row)[:200], "label": row["label"]}
-            | {name: row[column] for name, column in extra.items()}
-            for row in rows.iter_rows(named=True)
-        ]
-
-
-def _shown(row: dict[str, Any]) -> str:
-    """Return what the report shows of a row: its text, or what a conversation asks and answers."""
-    return summarise(row["question"], row["answers"]) if "question" in row else row["text"]
+        examples = []
+        for row in rows.iter_rows(named=True):
+            # Of a conversation, whose text is JSON, what is asked and answered.
+            shown = summarise(row["question"], row["answers"]) if "question" in row else row["text"]
+            example = {"row": row["row"], "text": shown[:200], "label": row["label"]}
+            examples.append(example | {name: row[column] for name, column in extra.items()})
+        return examples

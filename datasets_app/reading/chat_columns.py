@@ -56,7 +56,8 @@ def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, .
         roles = _roles_of_texts(table, options)
     roles = roles or guess_roles(table)
     if not roles and options.kind == "conversations":
-        roles = _longest_texts(table)
+        texts = [name for name in table.columns if _is_textual(table, name)]
+        roles = {"prompt": (texts[0],), "answer": (texts[1],)} if len(texts) > 1 else {}
     if not roles and is_asked_for:
         _require_answers(table, roles, options)
     if options.kind == "conversations" and "chosen" in roles and not options.roles:
@@ -132,12 +133,6 @@ def _guess_pair(table: Table, by_name: dict[str, str]) -> tuple[str, ...]:
 
 def _is_textual(table: Table, name: str) -> bool:
     return profile(name, table.frame[name]).is_textual
-
-
-def _longest_texts(table: Table) -> dict[str, tuple[str, ...]]:
-    """Return the first two columns of texts as prompt and answer; nothing if there are fewer."""
-    texts = [name for name in table.columns if _is_textual(table, name)]
-    return {"prompt": (texts[0],), "answer": (texts[1],)} if len(texts) > 1 else {}
 
 
 def holds_messages(cells: pl.Series) -> bool:

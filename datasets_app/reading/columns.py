@@ -185,7 +185,10 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
     guessed = guess(table)
     if not texts:
         texts = tuple(name for name in guessed.texts if name not in labels and name != pair)
-        texts = texts or _best_without(table, {*labels, pair, split})
+        if not texts:
+            names = [name for name in table.columns if name not in {*table.nested, *table.lists}]
+            profiles = [profile(name, table.frame[name]) for name in names]
+            texts = _best(profiles, _text_score, without={*labels, pair, split})
         pair = pair or (guessed.pair if guessed.pair not in labels else None)
     labels = labels or tuple(name for name in guessed.labels if name not in texts and name != pair)
     split = split or (guessed.split if guessed.split not in (*texts, *labels) else None)
@@ -208,11 +211,6 @@ def _choose_chat(table: Table, roles: chat_columns.Roles, options: ColumnOptions
     split = find_column(table, options.split, "split_column") if options.split else table.split or guess_split(table)
     values = _split_values(table, split, options) if split else {}
     return ColumnChoice(split=split, split_values=values, kind=chat_columns.kind_of(roles), roles=roles)
-
-
-def _best_without(table: Table, without: set[str | None]) -> tuple[str, ...]:
-    profiles = [profile(name, table.frame[name]) for name in table.columns if name not in {*table.nested, *table.lists}]
-    return _best(profiles, _text_score, without=without)
 
 
 def _split_values(table: Table, split: str, options: ColumnOptions) -> dict[str, str]:

@@ -196,16 +196,12 @@ def separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
     classes = _find_classes(pairs, 2)
     if len(classes) != 1 or any(len(values) < 2 for values in classes.values()):
         return False
-    if _end_with_colon(dialect, *classes.values()):
+    # In "bad: Cold fish" the space is taken for the delimiter that is the colon.
+    if dialect.delimiter == " " and all(value.endswith(":") for values in classes.values() for value in values):
         return False
     text = 1 - next(iter(classes))
     lengths = sorted(len(cells[text]) for cells in pairs)
     return lengths[len(lengths) // 2] >= 10 and any(" " in cells[text] or not cells[text].isascii() for cells in pairs)
-
-
-def _end_with_colon(dialect: Dialect, classes: frozenset[str]) -> bool:
-    """Return whether the space in "bad: Cold fish" is taken for the delimiter that is the colon."""
-    return dialect.delimiter == " " and all(value.endswith(":") for value in classes)
 
 
 def _parse(lines: Sequence[str], dialect: Dialect) -> list[Record]:
@@ -273,7 +269,9 @@ def is_header(first: Sequence[str], rows: Sequence[Sequence[str]], *, by_name_on
         return True
     for i, cell in enumerate(first):
         values = [row[i] for row in rows]
-        if _mostly_numbers(values) and is_number(cell):
+        filled = [value for value in values if value.strip()]
+        is_numeric = bool(filled) and sum(map(is_number, filled)) >= len(filled) * 0.95
+        if is_numeric and is_number(cell):
             return False
         if len(cell) > _LONG_CELL:
             return False
@@ -289,11 +287,6 @@ def _is_value(cell: str, values: Sequence[str]) -> bool:
     counts = Counter(values)
     repeats = len(counts) <= max(2, len(values) // 3) and len(counts) <= _FEW_VALUES
     return repeats and counts[cell] >= 2 and bool(cell.strip()) and cell not in ("label", "class")
-
-
-def _mostly_numbers(values: Sequence[str]) -> bool:
-    filled = [value for value in values if value.strip()]
-    return bool(filled) and sum(is_number(value) for value in filled) >= len(filled) * 0.95
 
 
 def is_number(cell: str) -> bool:

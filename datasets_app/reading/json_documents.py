@@ -48,7 +48,9 @@ def read_json(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
             if head[:1] == b"[":
                 with open(text, encoding="utf-8-sig", errors="replace") as document:
                     return table_of_items(_JsonStream(document).list_items(), "json", scope, limit)
-            return table_of_items(document_items(json.loads(_read_text(text))), "json", scope, limit)
+            return table_of_items(
+                document_items(json.loads(text.read_text(encoding="utf-8-sig", errors="replace"))), "json", scope, limit
+            )
         except RecursionError:
             raise InvalidError(_("This JSON file is nested too deeply. Nothing was stored."), field="file") from None
         except ValueError as error:
@@ -57,10 +59,6 @@ def read_json(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
                 raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
     with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as lines:
         return table_of_items(items_of_lines(lines), "jsonl", scope, limit)
-
-
-def _read_text(text: Path) -> str:
-    return text.read_text(encoding="utf-8-sig", errors="replace")
 
 
 class _JsonStream:

@@ -142,9 +142,9 @@ def read_labels(table: Table, choice: ColumnChoice) -> Labels:
         return Labels("multi_label", stored, [{"code": "several_in_cell", "column": choice.label}])
     if choice.kind == "scores" or (not choice.kind and are_scores(values)):
         return Labels("scores", _map(cells, _stored_score))
-    if all(_WHOLE.fullmatch(value) or _is_whole(value) for value in values if value) and any(
-        _WHOLE.fullmatch(value) for value in values
-    ):
+    is_whole = [bool(_WHOLE.fullmatch(value)) for value in values]
+    others = [value for value, whole in zip(values, is_whole, strict=True) if value and not whole]
+    if any(is_whole) and all(re.fullmatch(r"[-+]?\d+", value) for value in others):
         note = {"code": "whole_numbers", "column": choice.label}
         return Labels("labels", _map(cells, lambda value: value.partition(".")[0]), [note])
     return Labels("labels", cells)
@@ -165,10 +165,6 @@ def _map(cells: pl.Series, change: Callable[[str], str]) -> pl.Series:
 
 def _as_json(labels: Sequence[str]) -> str:
     return json.dumps(sorted(dict.fromkeys(labels)), ensure_ascii=False)
-
-
-def _is_whole(value: str) -> bool:
-    return bool(re.fullmatch(r"[-+]?\d+", value))
 
 
 def labels_of_flags(table: Table, choice: ColumnChoice) -> Labels:
@@ -295,17 +291,14 @@ def rename_in(stored: str, old: Sequence[str], new: str, kind: str) -> str:
 def parse_label(typed: str, kind: str) -> str:
     """Return what a person typed as it is stored: a label, a number, or a JSON list; names may also have commas between."""
     if kind == "multi_label":
-        return _as_json(_parse_list(typed) if typed.startswith("[") else _parse_names(typed))
+        names = [name.strip() for name in typed.split(",") if name.strip()]
+        return _as_json(_parse_list(typed) if typed.startswith("[") else names)
     stored = _stored_score(typed) if kind == "scores" else _stored_spans(typed) if kind == "spans" else typed
     if not stored or stored.startswith("\x00"):
         raise InvalidError(
             _("“%(label)s” is no label of this kind of data.") % {"label": typed[:80]}, field="rows.label"
         )
     return stored
-
-
-def _parse_names(typed: str) -> list[str]:
-    return [name.strip() for name in typed.split(",") if name.strip()]
 
 
 def count_labels(labels: pl.Series, kind: str) -> dict[str, int]:

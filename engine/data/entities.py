@@ -36,7 +36,8 @@ def select_learnable(texts: Sequence[str], entities: np.ndarray) -> LearnableEnt
     for group in _overlapping_groups(usable):
         kept: list[int] = []
         for index in sorted(group, key=lambda i: usable[i, START] - usable[i, END]):  # the longest first
-            is_kept[index] = not any(_overlap(usable[index], usable[other]) for other in kept)
+            start, end = usable[index, START], usable[index, END]
+            is_kept[index] = not any(start < usable[other, END] and usable[other, START] < end for other in kept)
             if is_kept[index]:
                 kept.append(index)
     return LearnableEntities(usable[is_kept], int((~is_kept).sum()), len(entities) - len(usable))
@@ -60,8 +61,3 @@ def _overlapping_groups(entities: np.ndarray) -> list[np.ndarray]:
     ends = np.maximum.accumulate(entities[:, ROW] * width + entities[:, END])
     groups = np.split(np.arange(len(entities)), np.flatnonzero(starts[1:] >= ends[:-1]) + 1)
     return [group for group in groups if len(group) > 1]
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
-    """Return whether two entities of one text share a character."""
-    return bool(first[START] < second[END] and second[START] < first[END])

@@ -18,8 +18,10 @@ def read_preference(prompt: list[Any], chosen: list[Any], rejected: list[Any]) -
         prompt = _common_beginning(chosen, rejected)
     if not prompt:
         raise UnusableRowError("no_prompt")
-    answers = [_without_beginning(answer, prompt) for answer in (chosen, rejected)]
-    read = [_read_answer(prompt, answer) for answer in answers]
+    read = []
+    for answer in (chosen, rejected):
+        repeats_prompt = len(answer) > len(prompt) and answer[: len(prompt)] == prompt
+        read.append(_read_answer(prompt, answer[len(prompt) :] if repeats_prompt else answer))
     return {"prompt": read[0][: len(prompt)], "chosen": read[0][len(prompt) :], "rejected": read[1][len(prompt) :]}
 
 
@@ -33,10 +35,6 @@ def _common_beginning(chosen: list[Any], rejected: list[Any]) -> list[Any]:
     most = min(len(chosen), len(rejected)) - 1
     same = next((i for i in range(most) if chosen[i] != rejected[i]), max(0, most))
     return chosen[:same]
-
-
-def _without_beginning(answer: list[Any], prompt: list[Any]) -> list[Any]:
-    return answer[len(prompt) :] if len(answer) > len(prompt) and answer[: len(prompt)] == prompt else answer
 
 
 def _read_answer(prompt: list[Any], answer: list[Any]) -> list[Message]:

@@ -107,12 +107,10 @@ class ChatTemplate:
 
     def _render_text(self, content: str) -> RenderedConversation:
         """Return a plain text between the tokens that begin and end a text."""
-        begin = self.tokenizer.bos_token if self._adds_bos() else ""
+        adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+        begin = self.tokenizer.bos_token if adds_bos else ""
         text = f"{begin}{content}{self.tokenizer.eos_token}"
         return RenderedConversation(text, [(len(begin), len(text))])
-
-    def _adds_bos(self) -> bool:
-        return self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
 
     def _locate_answer(self, conversation: Conversation, index: int, text: str) -> tuple[int, int]:
         """Return where answer `index` starts and where its content ends in the rendered conversation.

@@ -51,13 +51,11 @@ class PaddedModel:
         outputs = logits.cpu()  # one transfer for all
         if outputs.dim() == 2:
             return [RowOutput(row) for row in outputs]
-        return [
-            RowOutput(self._without_padding(tokens, len(row.ids))) for tokens, row in zip(outputs, rows, strict=True)
-        ]
-
-    def _without_padding(self, outputs: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the outputs of a row's own tokens: (length, outputs) for (longest, outputs)."""
-        return outputs[len(outputs) - length :] if self.pads_left else outputs[:length]
+        parts = []
+        for tokens, row in zip(outputs, rows, strict=True):  # (longest, outputs) with the padding
+            length = len(row.ids)
+            parts.append(RowOutput(tokens[len(tokens) - length :] if self.pads_left else tokens[:length]))
+        return parts
 
     def _fill(self, values: list[int], filler: int, length: int) -> list[int]:
         """Return `values` with fillers up to a length, on the side of the padding."""

@@ -135,7 +135,9 @@ def split_batch(
         return slice(ends[texts[0]] - lengths[texts[0]], ends[texts[-1]])
 
     parts: list[AdapterRows] = []
-    for texts in _cut([list(group) for _layout, group in groupby(range(len(layouts)), layouts.__getitem__)]):
+    groups = [list(group) for _layout, group in groupby(range(len(layouts)), layouts.__getitem__)]
+    pieces = [group[i : i + MOST_STACKED] for group in groups for i in range(0, len(group), MOST_STACKED)]
+    for texts in pieces:
         segments = [list(group) for _id, group in groupby(texts, lambda i: id(adapters[i]))]
         if len(segments) <= most_slices:
             parts += [AdapterSlice(rows_of(segment), adapters[segment[0]]) for segment in segments]
@@ -143,8 +145,3 @@ def split_batch(
             stacked = [adapters[i] for i in texts]
             parts.append(AdapterStack(rows_of(texts), stacked, [lengths[i] for i in texts], device))
     return parts
-
-
-def _cut(groups: list[list[int]]) -> list[list[int]]:
-    """Cut groups into pieces of at most MOST_STACKED texts."""
-    return [group[i : i + MOST_STACKED] for group in groups for i in range(0, len(group), MOST_STACKED)]

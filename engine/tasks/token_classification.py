@@ -77,7 +77,10 @@ class Task(TextTask):
             self.held_out["test"] = _tag_split(self.rows.test, self.test_tokens)
         counts = np.bincount(self.train.entities[:, LABEL], minlength=len(self.rows.labels))
         weights = label_weights(self.config.training.class_weights, self.rows.labels, counts)
-        self.tag_weights = None if weights is None else _weights_of_tags(weights)
+        # Of each tag, (tags,) float32: "O", then the beginning and the inside of each label.
+        self.tag_weights = None
+        if weights is not None:
+            self.tag_weights = torch.tensor([1.0, *np.repeat(weights, 2)], dtype=torch.float32)
         # Both, because reading a number from a GPU waits for it.
         self.weights_on_device = None if self.tag_weights is None else self.tag_weights.to(self.plan.device)
 
@@ -253,11 +256,6 @@ def _tag_split(split: Split, windows: Windows) -> EntitySplit:
     return EntitySplit(
         windows, learnable.entities, tagged.tags, learnable.overlapping, learnable.unusable, tagged.inexact
     )
-
-
-def _weights_of_tags(weights: np.ndarray) -> torch.Tensor:
-    """Return the weight of each tag, (tags,) float32, for the weights of the labels."""
-    return torch.tensor([1.0, *np.repeat(weights, 2)], dtype=torch.float32)
 
 
 def _token_losses(logits: np.ndarray, tags: np.ndarray) -> np.ndarray:
