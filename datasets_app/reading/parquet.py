@@ -137,8 +137,22 @@ def size_without_dictionary(column: "pa.Array") -> int:
     return int(compute.sum(lengths).as_py() or 0) + 8 * len(column)
 
 
+def is_utf8(text: "pa.Array") -> bool:
+    """Return whether all texts are UTF-8, which Parquet promises but nobody checks when a file is read."""
+    import pyarrow as pa
+
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def as_text(column: "pa.Array") -> pl.Series:
-    """Return the values as people write them. polars gets text only: it panics at dates and decimals out of its range."""
+    """Return the values as people write them.
+
+    polars gets text in UTF-8 only: it panics at other bytes, and at dates and decimals out of its range.
+    """
     import pyarrow as pa
 
     types = pa.types
@@ -148,6 +162,8 @@ def as_text(column: "pa.Array") -> pl.Series:
     castable = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_boolean)
     if any(is_type(kind) for is_type in castable):
         text = column.cast(pa.large_string())
+        if not is_utf8(text):
+            text = pa.array([cell(value) for value in text.cast(pa.large_binary()).to_pylist()], pa.large_string())
     else:
         # Python's own types count microseconds, and it has none for a map.
         if types.is_timestamp(kind) and kind.unit == "ns":

@@ -6,6 +6,8 @@ import io
 import json
 
 import polars as pl
+import pyarrow
+import pyarrow.parquet
 import pytest
 from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
@@ -71,6 +73,17 @@ def test_any_damage_is_read_or_refused_with_a_message(file, sent):
         assert str(error.message)
     else:
         assert rows.frame.height + rows.skipped == table.frame.height
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_bytes_in_a_parquet_that_are_no_text_are_replaced(file, dictionary):
+    out = io.BytesIO()
+    sent = {"text": ["a good day", "a bad day"] * 4, "label": ["good", "bad"] * 4}
+    pyarrow.parquet.write_table(pyarrow.table(sent), out, use_dictionary=dictionary, compression="none")
+    damaged_bytes = out.getvalue().replace(b"a bad day", b"a b\xffd day")
+    table = readers.read(file(damaged_bytes), "a.parquet", limit=LIMIT)
+    rows = select_rows(table, columns.choose_columns(table))
+    assert rows.frame["text"].to_list()[:2] == ["a good day", "a b\ufffdd day"]
 
 
 def written(rows, name, ending):
