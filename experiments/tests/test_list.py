@@ -120,7 +120,7 @@ def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, membe
 
 
 def test_empty_list_and_empty_search_say_different_things(browser, member):
-    assert b"There are no experiments yet" in browser.get("/experiments/").content
+    assert b"There are no runs yet" in browser.get("/experiments/").content
     assert b"Show all" in browser.get("/experiments/?q=nothing").content
 
 

@@ -88,7 +88,7 @@ def test_datasets_are_sorted_and_filtered_by_nothing_else(browser, query):
 
 def test_search_without_a_match_says_so_and_leads_back(browser, member):
     belongings(member, "tweets")
-    for address, words in zip(LISTS, ("No datasets match", "No experiments match", "No models match"), strict=True):
+    for address, words in zip(LISTS, ("No datasets match", "No runs match", "No models match"), strict=True):
         page = browser.get(f"{address}?q=nothing").content.decode()
         assert words in page and f'href="{address}">Show all' in page and 'value="nothing"' in page
 

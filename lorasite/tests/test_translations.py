@@ -72,7 +72,7 @@ def test_pages_speak_chinese(client: Client, admin: Any) -> None:
         "/": "總覽",
         "/datasets/": "資料集",
         "/train/": "開始訓練",
-        "/experiments/": "實驗",
+        "/experiments/": "訓練紀錄",
         "/system/": "正常",
         "/audit/": 'data-status="warning">被拒',
     }.items():
