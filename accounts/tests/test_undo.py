@@ -69,7 +69,10 @@ def test_right_that_was_lost_meanwhile_is_missed(client: Any, member: User, view
     assert levels(owned.dataset) == {"viewer": "view"}
 
 
-@pytest.mark.parametrize("token", ["", "forged", signing.dumps({"user": 1, "action": "share"}, salt="other")])
+FOREIGN = signing.dumps({"user": 1, "action": "share"}, salt="other")
+
+
+@pytest.mark.parametrize("token", ["", "forged", FOREIGN], ids=["none", "forged", "of another kind"])
 def test_forged_token_does_nothing(client: Any, member: User, token: str) -> None:
     client.force_login(member)
     assert client.post("/undo/", {"token": token}).status_code == 409
