@@ -46,7 +46,8 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
     """Return the commonest labels with their share in percent, and where each begins in one bar of all rows."""
     bars: list[dict[str, Any]] = []
     start = 0.0
-    for label, rows in [*version.labels.items()][:_MOST_BARS]:
+    # Sorted here: PostgreSQL does not keep the order of the keys of an object.
+    for label, rows in sorted(version.labels.items(), key=lambda item: (-item[1], item[0]))[:_MOST_BARS]:
         percent = 100 * rows / max(1, version.rows)
         bars.append({"label": label, "rows": rows, "percent": round(percent, 1), "start": start})
         start += percent
