@@ -97,8 +97,8 @@ def post(url: str, body: bytes, *, secret: str, delivery: str) -> None:
 
 def connect(target: Target) -> socket.socket:
     """Connect to the host; raise DeliveryError if it is in a network that only this server can reach."""
-    found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    addresses = [str(info[4][0]) for info in found]
+    infos = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    addresses = [str(info[4][0]) for info in infos]
     if not target.is_listed and not all(map(is_public, addresses)):
         message = _("The host of the webhook is in a private network. Your administrator can allow it (WEBHOOK_HOSTS).")
         raise DeliveryError(message)

@@ -1,6 +1,7 @@
 """What the commands of manage.py share: options, output for people and as JSON, error messages, exit statuses."""
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -17,12 +18,12 @@ FORBIDDEN = 4
 EXITS = {400: MISUSED, 404: MISSING, 403: FORBIDDEN}
 
 
-class JsonOrTextCommand(BaseCommand):
+class JsonOrTextCommand(BaseCommand, ABC):
     """A command that prints lines for people, or the API's JSON with --json."""
 
+    @abstractmethod
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
         """Return the data to print with --json, and the lines to print without it."""
-        raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

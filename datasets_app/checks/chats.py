@@ -84,11 +84,11 @@ def similar_prompt(rows: CheckedRows) -> Iterator[CheckResult]:
 
 def answer_conflict(rows: CheckedRows) -> Iterator[CheckResult]:
     """Find rows with the same instruction and prompt, and different answers."""
-    asked = rows.repeated("same").join(rows.frame.select("row", "instruction", "answers"), on="row")
     if rows.kind == "preferences":  # several pairs of a prompt are wanted
         return
+    repeated = rows.repeated("same").join(rows.frame.select("row", "instruction", "answers"), on="row")
     answers = pl.col("answers").n_unique().over("same", "instruction")
-    conflicting = asked.filter(answers > 1).sort(pl.col("row").min().over("same", "instruction"), "row")
+    conflicting = repeated.filter(answers > 1).sort(pl.col("row").min().over("same", "instruction"), "row")
     yield from rows.results("answer_conflict", "warning", conflicting)
 
 

@@ -185,11 +185,11 @@ def faq(member: Any, file: Callable[..., Path]) -> Version:
 
 
 def test_search_looks_at_what_is_said_and_not_at_the_json(faq: Version) -> None:
-    def found(text: str) -> int:
+    def count_rows(text: str) -> int:
         return selectors.rows_page(faq, text=text, start=0, size=9)[1]
 
-    assert [found(text) for text in ('"OLD" station', "rest,\nthen", "八點", "be brief")] == [1, 1, 1, 4]
-    assert [found(text) for text in ("role", "assistant", '"content"', "}, {")] == [0, 0, 0, 0]
+    assert [count_rows(text) for text in ('"OLD" station', "rest,\nthen", "八點", "be brief")] == [1, 1, 1, 4]
+    assert [count_rows(text) for text in ("role", "assistant", '"content"', "}, {")] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
@@ -320,8 +320,10 @@ CHECKED = {
 def test_each_fault_of_a_conversation_is_found_with_its_row(member: Any, file: Callable[..., Path]) -> None:
     content = records([{"messages": m} for m in [*OPENAI, *CHECKED.values(), OPENAI[0]]])
     version = store_dataset(member, "faq", file(content, "a.jsonl"))
-    found = {finding.code: [example["row"] for example in finding.examples] for finding in version.findings.all()}
-    assert found == {code: [5 + i] for i, code in enumerate(CHECKED)} | {"exact_duplicate": [11]}
+    rows_by_code = {
+        finding.code: [example["row"] for example in finding.examples] for finding in version.findings.all()
+    }
+    assert rows_by_code == {code: [5 + i] for i, code in enumerate(CHECKED)} | {"exact_duplicate": [11]}
 
 
 @pytest.mark.parametrize("code", list(CHECKED))
@@ -375,8 +377,10 @@ def test_same_prompt_with_different_answers_and_in_two_splits_is_found(member: A
         {"question": "What time does it close?", "answer": "It closes at nine.", "split": "eval"},
     ]
     version = store_dataset(member, "faq", file(records(rows), "a.jsonl"))
-    found = {finding.code: [example["row"] for example in finding.examples] for finding in version.findings.all()}
-    assert found == {"answer_conflict": [1, 2], "prompt_leakage": [1, 2, 3, 4], "similar_prompt": [4]}
+    rows_by_code = {
+        finding.code: [example["row"] for example in finding.examples] for finding in version.findings.all()
+    }
+    assert rows_by_code == {"answer_conflict": [1, 2], "prompt_leakage": [1, 2, 3, 4], "similar_prompt": [4]}
     assert version.findings.get(code="prompt_leakage").severity == "error"
     made = changes.make_version(user=member, version=version, change={"did": "fix", "code": "prompt_leakage"})
     assert isinstance(made, Version) and made.splits == {"test": 2, "eval": 1}

@@ -85,8 +85,8 @@ def pairs(member: Any, file: Callable[..., Path]) -> Version:
 
 
 def test_equal_answers_are_found_and_rows_without_an_answer_left_out(member: Any, pairs: Version) -> None:
-    found = {finding.code: [example["row"] for example in finding.examples] for finding in pairs.findings.all()}
-    assert found == {"no_answer": [5], "same_answers": [4]}
+    rows_by_code = {finding.code: [example["row"] for example in finding.examples] for finding in pairs.findings.all()}
+    assert rows_by_code == {"no_answer": [5], "same_answers": [4]}
     made = changes.make_version(user=member, version=pairs, change={"did": "fix", "code": "same_answers"})
     assert isinstance(made, Version) and made.rows == 3 and not made.findings.exists()
 

@@ -66,8 +66,8 @@ def to_json(conversation: Conversation) -> str:
 
 def question_of(conversation: Conversation) -> str:
     """Return what the conversation is about, by which rows are compared: all that users say, or the plain text."""
-    asked = [message["content"] for message in conversation if message["role"] in ("user", PLAIN_TEXT)]
-    return "\n".join(asked) or conversation[0]["content"]
+    questions = [message["content"] for message in conversation if message["role"] in ("user", PLAIN_TEXT)]
+    return "\n".join(questions) or conversation[0]["content"]
 
 
 def _read_message(message: Mapping[str, Any]) -> Message:

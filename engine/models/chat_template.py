@@ -121,8 +121,8 @@ class ChatTemplate:
         prompt = self._try_to_render(conversation[:index], add_generation_prompt=True)
         probed: Message = conversation[index] | {"content": PROBE}
         replaced = self._try_to_render([*conversation[:index], probed, *conversation[index + 1 :]])
-        before, found, after = (replaced or "").partition(PROBE)
-        is_located = bool(found) and PROBE not in after and text.endswith(after)
+        before, marker, after = (replaced or "").partition(PROBE)
+        is_located = bool(marker) and PROBE not in after and text.endswith(after)
         if not is_located:  # a tool call hides the content: then the turn ends where the conversation up to it ends
             turn = (self._try_to_render(conversation[: index + 1]) or "").rstrip()
             last = max((match.start() for match in self.special.finditer(turn)), default=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -57,19 +58,19 @@ def write_answers(
 
     longest: tokens of the longest answer that is expected; half as many more are allowed, so that no answer goes on for ever.
     """
-    asked = [each for each in conversations if each[0]["role"] != PLAIN_TEXT and not each[-1].get("tool_calls")]
-    asked = asked[:MOST_ANSWERS]
-    prompts = [template.prompt(each) for each in asked]
+    is_answered = [each[0]["role"] != PLAIN_TEXT and not each[-1].get("tool_calls") for each in conversations]
+    chosen = list(compress(conversations, is_answered))[:MOST_ANSWERS]
+    prompts = [template.prompt(each) for each in chosen]
     limit = min(LONGEST_ANSWER, longest + longest // 2)
-    by_length = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
-    written = [""] * len(asked)
+    by_length = sorted(range(len(chosen)), key=lambda index: len(prompts[index]))
+    written = [""] * len(chosen)
     for start in range(0, len(by_length), BATCH):
         batch = by_length[start : start + BATCH]
         texts = _generate(model, template.tokenizer, [prompts[index] for index in batch], end_id, limit)
         for index, text in zip(batch, texts, strict=True):
             written[index] = text
-    questions = [each[-2]["content"] if len(each) > 1 else "" for each in asked]
-    return Answers(questions, [each[-1]["content"] for each in asked], written)
+    questions = [each[-2]["content"] if len(each) > 1 else "" for each in chosen]
+    return Answers(questions, [each[-1]["content"] for each in chosen], written)
 
 
 def _generate(model: Any, tokenizer: Any, prompts: list[str], end_id: int, limit: int) -> list[str]:

@@ -110,25 +110,25 @@ def test_page_is_readable_by_all(page: Page, site: tuple[str, list[str]], langua
 
 def problems_of(page: Page) -> list[str]:
     """Return what axe finds on a page, wide and on a small phone, light and dark, and whether it is wider than the phone."""
-    found = {*violations(page)}
+    broken_rules = {*violations(page)}
     page.emulate_media(color_scheme="dark")
-    found |= {*violations(page, CONTRAST)}
+    broken_rules |= {*violations(page, CONTRAST)}
     page.set_viewport_size(PHONE)
     page.evaluate(
         "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
     )  # tables fit themselves
     width = page.evaluate("document.documentElement.scrollWidth")
-    found |= {*violations(page)}
+    broken_rules |= {*violations(page)}
     page.emulate_media(color_scheme="light")
-    found |= {*violations(page, CONTRAST)}
-    return sorted(found) + ([f"{width} pixels wide"] if width > PHONE["width"] else [])
+    broken_rules |= {*violations(page, CONTRAST)}
+    return sorted(broken_rules) + ([f"{width} pixels wide"] if width > PHONE["width"] else [])
 
 
 def violations(page: Page, options: dict[str, Any] | None = None) -> list[str]:
     """Return each rule that axe finds broken, with the first places."""
     options = options or {"resultTypes": ["violations"]}
     results = page.evaluate("options => axe.run(options)", options)
-    return [f"{found['id']}: {[node['html'][:200] for node in found['nodes'][:3]]}" for found in results["violations"]]
+    return [f"{rule['id']}: {[node['html'][:200] for node in rule['nodes'][:3]]}" for rule in results["violations"]]
 
 
 def test_labels_are_reviewed_by_keys_alone_and_the_new_version_is_compared(
