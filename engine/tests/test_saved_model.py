@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from engine import Notice
@@ -21,6 +22,7 @@ from engine.tests.conftest import metrics_of, run, small
 from engine.training import run as run_module
 from engine.training import saved_model
 from engine.training.checkpoint import save_adapter
+from engine.training.saved_model import BF16_TOLERANCE, exceeds
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,16 @@ def test_shortest_and_longest_text_are_among_those_that_are_checked(bases):
     evaluated = saved_model.select_texts(Split(texts, np.zeros(len(texts), np.int64)), tokens, logits)
     assert evaluated.texts[:2] == ["a", "word " * 80] and len(evaluated.texts) == 8
     assert bool(evaluated.logits.isfinite().all()) and [len(ids) for ids in evaluated.ids][:2] == [3, 24]
+
+
+@pytest.mark.parametrize(
+    ("differences", "refused"),
+    [
+        ([0.003] * 7 + [0.16], False),  # one text whose rounding was unlucky
+        ([0.003] * 7 + [0.6], True),
+        ([0.003] * 3 + [0.1] * 5, True),  # a wrong model is off for most texts
+        ([0.003] * 7 + [float("inf")], True),
+    ],
+)
+def test_evaluation_in_bf16_may_be_far_off_for_one_text_and_not_for_most(differences, refused):
+    assert exceeds(torch.tensor(differences), BF16_TOLERANCE) is refused

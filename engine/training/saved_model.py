@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,9 +40,20 @@ from engine.serve.tokenizer import ServedTokenizer
 from engine.storage import verify_folder
 
 ROWS = 8
-# Of a text's largest logit, or of 1 if that is larger.
-FP32_TOLERANCE = 2e-3
-BF16_TOLERANCE = 0.15  # between an evaluation in bf16 or int8 and serving in fp32
+
+
+class Tolerance(NamedTuple):
+    """How far a saved model's outputs may be from the expected ones: at most in any row, and in the median of the rows."""
+
+    most: float
+    median: float
+
+
+# Of a row's largest logit, or of 1 if that is larger.
+FP32_TOLERANCE = Tolerance(2e-3, 2e-3)
+# Between an evaluation in bf16 or int8 and serving in fp32. Rounding has a long tail, which no good run may be refused for: over 180
+# texts of three runs the median was 0.003, one in ten was 0.03 off, and the worst 0.16. A wrong model is far off for most texts.
+BF16_TOLERANCE = Tolerance(0.5, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,7 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
     expected = _served_logits(folder, base, plan, evaluated)
     difference = _compare("when it is served", expected, evaluated.logits, tolerance, plan)
     plain = _plain_logits(folder, base, plan, evaluated, served)
-    differing = evaluated.any_of_text(_exceeds(plain, expected, FP32_TOLERANCE))
+    differing = evaluated.any_of_text(_relative_differences(plain, expected) > FP32_TOLERANCE.most)
     if all(differing):  # a single text may be odd, which is no reason to refuse a model that is served well
         _compare("in plain PEFT", plain, expected, FP32_TOLERANCE, plan)
     notices = _program_notices(folder, evaluated, differing)
@@ -268,19 +279,24 @@ def _plain_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evaluat
     return all_rows if evaluated.windows is None else all_rows[torch.from_numpy(evaluated.windows.counted)]
 
 
-def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: float, plan: DevicePlan) -> float:
-    """Return the largest difference of two logits; raise SavedModelDiffersError if a text exceeds the tolerance."""
+def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: Tolerance, plan: DevicePlan) -> float:
+    """Return the largest difference of two logits; raise SavedModelDiffersError if they exceed the tolerance."""
     largest = float((actual - expected).abs().max())
-    if bool(_exceeds(actual, expected, tolerance).any()):
+    if exceeds(_relative_differences(actual, expected), tolerance):
         field = "model.name" if plan.precision == "fp32" else "training.precision"
         raise saved_model_differs(f"{where}, its logits are up to {largest:.3g} off", field, difference=largest)
     return largest
 
 
-def _exceeds(actual: Tensor, expected: Tensor, tolerance: float) -> Tensor:
-    """Return for each row of logits whether it differs by more than the tolerance, or is not finite: (rows,)."""
+def _relative_differences(actual: Tensor, expected: Tensor) -> Tensor:
+    """Return the largest difference in each row of logits as a share of its largest logit, infinite if one is no number: (rows,)."""
     scale = expected.abs().amax(dim=1).clamp(min=1.0)
-    return ~((actual - expected).abs().amax(dim=1) <= tolerance * scale)
+    return ((actual - expected).abs().amax(dim=1) / scale).nan_to_num(nan=torch.inf)
+
+
+def exceeds(differences: Tensor, tolerance: Tolerance) -> bool:
+    """Return whether any of some differences, or their median, is larger than the tolerance: (rows,)."""
+    return bool(differences.max() > tolerance.most or differences.median() > tolerance.median)
 
 
 def saved_model_differs(reason: str, field: str, **facts: Any) -> EngineError:
