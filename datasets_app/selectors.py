@@ -17,8 +17,8 @@ from accounts.quotas import counts_usage
 from datasets_app.conversations import load, text_of
 from datasets_app.reading.options import CHAT_KINDS
 from engine.names import name_key
-from lists.queries import require_one_of, search_words, sort_rows
-from lists.selectors import with_tag
+from lists.queries import search_words, sort_rows
+from lists.selectors import of_owner, with_tag
 from web.errors import InvalidError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import Status
@@ -46,16 +46,13 @@ def search(user: User, q: str = "", tag: str = "", owner: str = "", sort: str = 
     `q` is words that all occur in the name or the description; `owner` is empty, or "me" for the person's own. One that
     has no version yet is left out.
     """
-    require_one_of(owner, ("", "me"), "owner")
     newest = Version.objects.filter(dataset=OuterRef("pk")).order_by("-number")
     facts = {f"newest_{name}": Subquery(newest.values(name)[:1]) for name in ("pk", "number", "rows", "created_at")}
     datasets = visible(user, Dataset.objects.filter(Exists(newest))).annotate(**facts)
     for word in search_words(q):
         matches = Q(name_key__contains=name_key(word)) | Q(name__icontains=word) | Q(description__icontains=word)
         datasets = datasets.filter(matches)
-    if owner:
-        datasets = datasets.filter(owner=user)
-    return sort_rows(with_tag(datasets, tag), sort or BY_NAME, SORTABLE)
+    return sort_rows(of_owner(with_tag(datasets, tag), user, owner), sort or BY_NAME, SORTABLE)
 
 
 def newest_versions(datasets: Iterable[Dataset]) -> list[Version]:
@@ -66,6 +63,17 @@ def newest_versions(datasets: Iterable[Dataset]) -> list[Version]:
         Version.objects.select_related("dataset__owner").prefetch_related(findings, "dataset__tags").in_bulk(keys)
     )
     return [versions[key] for key in keys]
+
+
+def trainable_versions(user: User) -> dict[str, list[Version]]:
+    """Return the versions that a run can learn from by the name of their dataset, newest first; with few of their fields."""
+    kinds = [kind for kind in Version.Kind.values if kind not in CHAT_KINDS]
+    datasets = visible(user, Dataset.objects.order_by()).values("pk")
+    versions = Version.objects.filter(dataset__in=datasets, kind__in=kinds).select_related("dataset")
+    by_dataset: dict[str, list[Version]] = {}
+    for version in versions.only("number", "rows", "dataset__name").order_by("dataset__name", "-number"):
+        by_dataset.setdefault(version.dataset.name, []).append(version)
+    return by_dataset
 
 
 @counts_usage("storage")

@@ -13,7 +13,7 @@ from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key, normalise_name, shorten_name
 from lists.queries import require_one_of, search_words, sort_rows
-from lists.selectors import tag_choices, with_tag
+from lists.selectors import of_owner, tag_choices, with_tag
 from web.errors import NotFoundError
 
 from .columns import COLUMNS, DEFAULT, NEWEST_FIRST, SORTABLE, Column
@@ -108,7 +108,6 @@ def search(
     `learned` is empty, "true" or "false".
     """
     require_one_of(status, ("", *statuses()), "status")
-    require_one_of(owner, ("", "me"), "owner")
     require_one_of(learned, ("", "true", "false"), "learned")
     # They can be large, and no list shows them. The configuration tells which runs can be compared.
     experiments = experiments_for(user).defer("metrics").prefetch_related("tags")
@@ -119,11 +118,9 @@ def search(
     for word in search_words(q):
         matches = Q(name_key__contains=name_key(word)) | Q(name__icontains=word)
         experiments = experiments.filter(matches | Q(dataset_name__icontains=word) | Q(base_model__icontains=word))
-    if owner:
-        experiments = experiments.filter(owner=user)
     if learned:
         experiments = experiments.filter(learned=learned == "true")
-    return sort_rows(with_tag(experiments, tag), sort or NEWEST_FIRST, SORTABLE)
+    return sort_rows(of_owner(with_tag(experiments, tag), user, owner), sort or NEWEST_FIRST, SORTABLE)
 
 
 def select_columns(keys: list[str]) -> list[Column]:

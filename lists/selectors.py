@@ -12,6 +12,7 @@ from engine.names import name_key
 from web.errors import NotFoundError
 
 from .models import Annotated, Tag
+from .queries import M, require_one_of
 
 MOST_CHOICES = 200
 
@@ -29,6 +30,12 @@ def annotated_object(user: User, kind: str, name: str) -> Annotated:
 def with_tag(rows: QuerySet[A], tag: str) -> QuerySet[A]:
     """Return the rows that have this tag, in any case and width; all if none is given."""
     return rows.filter(tags__name_key=name_key(tag)) if tag else rows
+
+
+def of_owner(rows: QuerySet[M], user: User, owner: str) -> QuerySet[M]:
+    """Return the person's own rows for "me", and all for an empty `owner`; raise InvalidError for anything else."""
+    require_one_of(owner, ("", "me"), "owner")
+    return rows.filter(owner=user) if owner else rows
 
 
 def tag_choices(user: User, model: type[Annotated]) -> list[str]:

@@ -9,8 +9,9 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage, limit_of
+from lists.queries import require_one_of
+from lists.selectors import of_owner
 from web.charts import MOST_POINTS
-from web.errors import InvalidError
 
 from .models import Point, Status, Task
 
@@ -21,16 +22,11 @@ def visible_tasks(user: User) -> QuerySet[Task]:
 
 def search(user: User, *, status: str = "", owner: str = "") -> QuerySet[Task]:
     """Return the runs that the person may see, the newest first; `owner` is empty, or "me" for the person's own."""
-    if status not in ("", *Status.values):
-        raise InvalidError(_("status is one of: {names}.").format(names=", ".join(Status.values)), field="status")
-    if owner not in ("", "me"):
-        raise InvalidError(_("owner is empty or me."), field="owner")
+    require_one_of(status, ("", *Status.values), "status")
     tasks = visible_tasks(user).order_by("-created_at")
     if status:
         tasks = tasks.filter(status=status)
-    if owner:
-        tasks = tasks.filter(owner=user)
-    return tasks
+    return of_owner(tasks, user, owner)
 
 
 def task_for(user: User, task_id: UUID, *, manage: bool = False) -> Task:

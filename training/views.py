@@ -14,7 +14,7 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.models import User
 from accounts.permissions import require_creator, visible
-from datasets_app.selectors import datasets_for
+from datasets_app.selectors import trainable_versions
 from engine.config import RunConfig
 from engine.config_sections import DataSection
 from experiments import remedies
@@ -184,11 +184,10 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
 
 
 def version_choices(user: User) -> list[tuple[str, str]]:
-    """Return the newest versions that a run can learn from, of each dataset: name@version, and that with its number of rows."""
+    """Return the newest versions of each dataset to choose from: name@version, and that with its number of rows."""
     choices = []
-    for dataset in datasets_for(user):
-        trainable = [version for version in dataset.versions.all() if not version.is_chat]
-        for version in trainable[:MOST_VERSIONS]:
+    for versions in trainable_versions(user).values():
+        for version in versions[:MOST_VERSIONS]:
             rows = ngettext("%(count)s row", "%(count)s rows", version.rows) % {"count": f"{version.rows:,}"}
             choices.append((str(version), f"{version} · {rows}"))
     return choices
@@ -248,12 +247,11 @@ def initial_config(request: SignedInRequest) -> dict[str, Any]:
     if like:
         return services.config_like(get_experiment(request.user, like), dataset_name)
     preset = request.GET.get("preset", presets.USUAL)
-    datasets = [str(dataset.latest) for dataset in datasets_for(request.user) if not dataset.latest.is_chat]
-    newest = {name.partition("@")[0]: name for name in datasets}
+    newest = {name: str(versions[0]) for name, versions in trainable_versions(request.user).items()}
     if not dataset_name:
         dataset_name = presets.dataset_of(preset) or DataSection().dataset_name
-        if datasets and dataset_name.partition("@")[0] not in newest:  # the samples may be gone
-            dataset_name = datasets[0]
+        if newest and dataset_name.partition("@")[0] not in newest:  # the samples may be gone
+            dataset_name = next(iter(newest.values()))
     dataset_name = newest.get(dataset_name, dataset_name)
     version = services.known_version(request.user, dataset_name)
     own = presets.own_settings(preset, version)

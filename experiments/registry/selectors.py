@@ -7,8 +7,8 @@ from accounts.models import User
 from accounts.permissions import get_visible, visible
 from accounts.quotas import counts_usage
 from engine.names import name_key
-from lists.queries import require_one_of, search_words, sort_rows
-from lists.selectors import tag_choices, with_tag
+from lists.queries import search_words, sort_rows
+from lists.selectors import of_owner, tag_choices, with_tag
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
@@ -78,20 +78,17 @@ def search(
     `q` is words that all occur in name, summary, labels, data, base model or language; `labels` is a set of labels
     separated by commas, in any order and case; `owner` is empty, or "me" for the person's own.
     """
-    require_one_of(owner, ("", "me"), "owner")
     # These can be large, and no list shows them.
     models = models_for(user).defer("latest__config", "latest__metrics", "latest__card").prefetch_related("tags")
     if language:
         models = models.filter(language=language)
     if base_model:
         models = models.filter(base_model=base_model)
-    if owner:
-        models = models.filter(owner=user)
     if labels.strip(", "):
         models = models.filter(label_set=label_set(name for name in labels.split(",") if name.strip()))
     for word in search_words(q):
         models = models.filter(words__contains=name_key(word))
-    return sort_rows(with_tag(models, tag), sort or NEWEST_FIRST, SORTABLE)
+    return sort_rows(of_owner(with_tag(models, tag), user, owner), sort or NEWEST_FIRST, SORTABLE)
 
 
 def choices(user: User) -> dict[str, list[str]]:
