@@ -4,12 +4,13 @@ import http.client
 import smtplib
 import socket
 
+from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
 from web.errors import LorasiteError
 from work.models import Status
-from work.running import StopSignal, TaskRunner, end_attempt, end_failed
+from work.running import StopSignal, TaskRunner, end_attempt, end_failed, put_back
 
 from . import messages, webhooks
 from .models import Channel, Delivery, Preferences
@@ -45,8 +46,8 @@ class DeliveryRunner(TaskRunner[Delivery, str]):
         error = {"code": "not_delivered", "message": outcome, "kept": "", "next": ""}
         if not outcome:
             end_attempt(task, Status.SUCCESS, deaths=0)
-        elif task.may_try_again:
-            task.try_later(error)
+        elif task.pause:
+            put_back(task, error=error, not_before=Now() + task.pause)
         else:
             end_failed(task, error)
 

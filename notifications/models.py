@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
-from work.models import QUEUED, Status, Work
+from work.models import Work
 
 from .wording import MESSAGES
 
@@ -80,19 +80,6 @@ class Delivery(Work):
         return self.not_before is None or self.not_before <= timezone.now()
 
     @property
-    def may_try_again(self) -> bool:
-        return self.attempt <= len(RETRY_AFTER)
-
-    def try_later(self, error: dict[str, str]) -> None:
-        """Put a message that could not be delivered back in the queue, for after a pause that grows with each attempt."""
-        self.move(
-            Status.PENDING,
-            frm=[Status.STARTED],
-            attempt=self.attempt,
-            sent_at=None,
-            lease_until=None,
-            worker="",
-            stage=QUEUED,
-            error=error,
-            not_before=Now() + RETRY_AFTER[self.attempt - 1],
-        )
+    def pause(self) -> timedelta | None:
+        """How long to wait before the next try; None if there is none."""
+        return RETRY_AFTER[self.attempt - 1] if self.attempt <= len(RETRY_AFTER) else None

@@ -160,6 +160,12 @@ def end_stopped(task: Work) -> None:
         end_attempt(task, Status.CANCELLED)
         task.note("info", str(task.messages.cancelled))
         return
+    put_back(task)
+    task.note("info", str(task.messages.worker_stopping))
+
+
+def put_back(task: Work, **changes: Any) -> None:
+    """Write that the task waits in the queue again; changes: further columns."""
     task.move(
         Status.PENDING,
         frm=[Status.STARTED],
@@ -168,8 +174,8 @@ def end_stopped(task: Work) -> None:
         lease_until=None,
         worker="",
         stage=QUEUED,
+        **changes,
     )
-    task.note("info", str(task.messages.worker_stopping))
 
 
 def end_failed(task: Work, error: dict[str, Any]) -> None:

@@ -11,13 +11,18 @@ from torch import Tensor
 
 from engine.data.conversation_tokens import tokenise_conversations
 from engine.devices import DevicePlan
-from engine.errors import CheckpointDamagedError
 from engine.models.causal import PackedConversations
 from engine.models.chat_template import ChatTemplate
 from engine.models.loading import attach_adapter, load_language_model
 from engine.models.text_encoding import load_tokenizer
-from engine.storage import verify_folder
-from engine.training.saved_model import FP32_TOLERANCE, SavedModelCheck, Tolerance, exceeds, saved_model_differs
+from engine.training.saved_model import (
+    FP32_TOLERANCE,
+    SavedModelCheck,
+    Tolerance,
+    exceeds,
+    saved_model_differs,
+    verify_saved_files,
+)
 
 # Accepted differences of log-probabilities. In bf16, logits between 16 and 32 lie 0.125 apart, and one of many targets is rounded often.
 TOLERANCES = {torch.float32: FP32_TOLERANCE, torch.bfloat16: Tolerance(1.0, 0.1)}
@@ -37,13 +42,7 @@ def check_saved_language_model(folder: Path, base: Path, plan: DevicePlan, evalu
 
     Raises CheckpointDamagedError if a file is not as it was written, else SavedModelDiffersError.
     """
-    try:
-        verify_folder(folder)
-    except CheckpointDamagedError as error:
-        message = (
-            f"The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again."
-        )
-        raise CheckpointDamagedError(message, **error.facts) from error
+    verify_saved_files(folder)
     template = ChatTemplate(load_tokenizer(folder, "the saved model"), "the saved model")
     skipped: dict[str, int] = {}
     longest = max(each.ids.shape[1] for each in evaluated.packed)

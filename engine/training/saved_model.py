@@ -152,14 +152,7 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
 
     Raises CheckpointDamagedError if a file is not as it was written, else SavedModelDiffersError.
     """
-    try:
-        verify_folder(folder)
-    except CheckpointDamagedError as error:
-        raise CheckpointDamagedError(
-            f"The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again.",
-            **error.facts,
-        ) from error
-
+    verify_saved_files(folder)
     _compare_tokens(folder, evaluated)
     # bf16 rounds the evaluation, not what is served.
     tolerance = BF16_TOLERANCE if plan.dtype == torch.bfloat16 else FP32_TOLERANCE
@@ -176,6 +169,17 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
         _compare("in plain PEFT", plain, expected, FP32_TOLERANCE, plan)
     notices = _program_notices(folder, evaluated, differing)
     return SavedModelCheck(len(evaluated.texts), difference, served, notices)
+
+
+def verify_saved_files(folder: Path) -> None:
+    """Raise CheckpointDamagedError if a file of the final model is not as it was written."""
+    try:
+        verify_folder(folder)
+    except CheckpointDamagedError as error:
+        message = (
+            f"The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again."
+        )
+        raise CheckpointDamagedError(message, **error.facts) from error
 
 
 def _fits_as_served(folder: Path, base: Path, plan: DevicePlan) -> bool:
