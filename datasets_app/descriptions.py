@@ -1,9 +1,10 @@
 """Descriptions of findings, changes and languages, in the language of the reader. The keys are the codes of the API."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf.locale import LANG_INFO
-from django.utils.translation import get_language_info, ngettext, ngettext_lazy
+from django.utils.translation import get_language_info, ngettext, ngettext_lazy, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from work.models import JobMessages
@@ -316,16 +317,21 @@ _CHANGES = {
 }
 
 
+def join_quoted(names: Iterable[str]) -> str:
+    """Join names that stand between one pair of quotation marks, so that each has marks of its own."""
+    return pgettext("ends one quoted name and begins the next", "”, “").join(names)
+
+
 def describe_change(change: dict[str, Any]) -> str:
     """Describe how a version differs from its parent; return an empty string for one that was made from a file."""
     if not change:
         return ""
     count = change.get("count", 0)
     if change["did"] == "rename" and "labels" in change:
-        change = {**change, "label": "”, “".join(change["labels"])}
+        change = {**change, "label": join_quoted(change["labels"])}
     values = {"n": count, "count": f"{count:,}", "other": "", **{k: v for k, v in change.items() if k != "count"}}
     codes = change.get("codes") or [change.get("code", "")]
-    values["title"] = "”, “".join(finding_title(code) for code in codes)
+    values["title"] = join_quoted(finding_title(code) for code in codes)
     if "removed" in change:  # earlier releases counted the rows together
         return _describe_fix(str(values["title"]), change["removed"], count - change["removed"])
     return str(_CHANGES[change["did"]] % values)

@@ -84,10 +84,11 @@ def length_chart(version: Version) -> dict[str, Any]:
     """Return the chart of rows by text length in characters."""
     mode = max(version.lengths, key=lambda b: b["rows"], default={"from": 0, "to": 1})
     longest = version.lengths[-1]["to"] - 1 if version.lengths else 0
-    sentence = _("Most texts have %(low)s to %(high)s characters; the longest has %(longest)s.")
+    low, high = mode["from"], mode["to"] - 1
+    sentence = _("The most common length is %(length)s characters; the longest text has %(longest)s.")
     return chart(
         _("Text length"),
-        sentence % {"low": mode["from"], "high": mode["to"] - 1, "longest": longest},
+        sentence % {"length": low if low == high else f"{low}–{high}", "longest": longest},
         [f"{b['from']}–{b['to'] - 1}" for b in version.lengths],
         {_("rows"): [b["rows"] for b in version.lengths]},
         x_label=_("characters"),

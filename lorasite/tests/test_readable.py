@@ -39,7 +39,7 @@ for rank, (label, predicted) in enumerate((("bad", "good"), ("good", "bad")), 1)
         rank=rank, row=rank, text=f"suspect {rank}", label=label, predicted=predicted, given_probability=0.2, predicted_probability=0.8
     )
 DataTask.objects.create(owner=root, kind="noise", name="moods", version=version, status=Status.SUCCESS, result={})
-version.draft_edits.create(author=root, row=1, label="bad")
+version.draft_edits.create(author=root, row=1, text="day 1: the soup was cold", label="bad")
 mine = belongings(root, "mine")
 mine.model.latest.metrics = METRICS
 mine.model.latest.save()
