@@ -25,8 +25,9 @@ from engine.export.packages import INSTALL, ONNX_PACKAGES, missing_packages
 from engine.export.readme import write_readme
 from engine.models.base_models import resolve
 from engine.serve.merged_model import merge_adapter
+from engine.serve.model_cache import MIB
 from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo
-from engine.serve.predictor import MIB, LoadedModel, Predictor
+from engine.serve.predictor import LoadedModel, Predictor
 from engine.storage import MANIFEST, file_hash, sweep_drafts_of, write_folder, write_json
 from engine.task_types import TaskType
 

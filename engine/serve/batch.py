@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # importing torch takes a second, and a web process may never
     from torch import Tensor
 
     from engine.serve.adapter import ServedAdapter
+    from engine.serve.decoder import DecoderSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,15 @@ class RowOutput:
 
     logits: Tensor
     features: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderRow:
+    """The next tokens of a sequence that a language model reads. is_last: whether the token after them is wanted."""
+
+    sequence: DecoderSequence
+    ids: list[int]
+    is_last: bool
 
 
 class BatchModel(Protocol):

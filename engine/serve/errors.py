@@ -5,6 +5,8 @@ EngineError
 │   └── ModelTooLargeError    model_too_large
 ├── PredictionFailedError     prediction_failed
 ├── WrongInputError           wrong_input
+├── PromptRefusedError        prompt_refused
+│   └── PromptTooLongError    prompt_too_long
 └── BusyError                 busy
 """
 
@@ -39,6 +41,25 @@ class WrongInputError(EngineError):
     def __init__(self, wants_pairs: bool) -> None:
         super().__init__(f"it was trained on {'pairs of texts' if wants_pairs else 'single texts'}")
         self.wants_pairs = wants_pairs
+
+
+class PromptRefusedError(EngineError):
+    """A language model can't continue this prompt. The message says why, in words for a person."""
+
+    code = "prompt_refused"
+
+
+class PromptTooLongError(PromptRefusedError):
+    """The prompt leaves the model no room for an answer."""
+
+    code = "prompt_too_long"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The prompt has {tokens:,} tokens, and prompt and answer together may have {limit:,}. Shorten the prompt.",
+            tokens=tokens,
+            limit=limit,
+        )
 
 
 class BusyError(EngineError):

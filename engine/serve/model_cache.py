@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any
 
-from engine.serve.errors import BusyError
+from engine.serve.errors import BusyError, ModelTooLargeError
 
+MIB = 2**20
 LOADING_SECONDS = 120.0  # a large model may take that long from a slow disk
 
 
@@ -89,6 +91,14 @@ class ModelCache:
             entry.ready = True
             self._changed.notify_all()
         return entry
+
+    def require_room(self, size: int) -> None:
+        """Raise ModelTooLargeError if so many bytes are more than all entries together may take."""
+        if size > self.limit:
+            raise ModelTooLargeError(
+                f"it needs {math.ceil(size / MIB)} MiB of memory, and all models together may take "
+                f"{self.limit // MIB} MiB (SERVE_MEMORY_MB)"
+            )
 
     def release(self, entry: CacheEntry) -> None:
         """Give an entry back that `acquire` or `acquire_if_loaded` returned; without users it may be evicted."""

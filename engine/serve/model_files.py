@@ -46,6 +46,7 @@ class ModelInfo:
     confident_from: float | None = None
     score_mean: float = 0.0
     score_deviation: float = 1.0
+    end_of_turn: str | None = None
 
     @property
     def head(self) -> HeadKind:
@@ -81,6 +82,7 @@ def parse_info(content: dict[str, Any]) -> ModelInfo:
         confident_from=confident_from,
         score_mean=calibration.get("score_mean", 0.0),
         score_deviation=calibration.get("score_deviation", 1.0),
+        end_of_turn=content.get("end_of_turn"),
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +22,11 @@ from engine.serve.batching_queue import BatchingQueue
 from engine.serve.encoded import EncodedTexts, EncodedWindows, encode
 from engine.serve.errors import (
     BusyError,
-    ModelTooLargeError,
     ModelUnreadableError,
     PredictionFailedError,
     WrongInputError,
 )
-from engine.serve.model_cache import CacheEntry, ModelCache
+from engine.serve.model_cache import MIB, CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, ModelInfo, file_state, fp32_bytes, read_info, require_base_weights
 from engine.serve.tokenizer import ServedTokenizer, tokenizer_key
 from engine.waiting_threads import others_need_cores, watch_other_programs
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MIB = 2**20
 TIMEOUT = 60.0  # seconds after which a caller gives up
 
 
@@ -185,21 +182,13 @@ class Predictor:
 
         merged: give a copy that shares nothing, even if the model could share its base model.
         """
-        from safetensors import SafetensorError  # deferred until a model is loaded
-
-        try:
+        with loading_errors(folder):
             key: Hashable = (folder, file_state(folder / WEIGHTS), *(["merged"] if merged else []))
             entry = self.cache.acquire_if_loaded(key)
             if entry is None:
                 with one_core():
                     size, load = self._plan_loading(folder, merged)
                     entry = self.cache.acquire(key, size, load)
-        except (BusyError, ModelUnreadableError):
-            raise
-        except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as e:
-            reason = (str(e) or type(e).__name__).splitlines()[0]
-            # Callers show the reason to people, who need not know where models lie on this machine.
-            raise ModelUnreadableError(reason.replace(f"{folder}/", "")) from e
         try:
             yield entry.value
         finally:
@@ -217,11 +206,7 @@ class Predictor:
         base_bytes = fp32_bytes(base)
         tokenizer = tokenizer_key(folder)
         total_bytes = own_bytes + base_bytes + tokenizer[1]
-        if total_bytes > self.cache.limit:
-            raise ModelTooLargeError(
-                f"it needs {math.ceil(total_bytes / MIB)} MiB of memory, and all models together may take "
-                f"{self.cache.limit // MIB} MiB (SERVE_MEMORY_MB)"
-            )
+        self.cache.require_room(total_bytes)
         architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
         can_share = architecture is not None and info.head == "sequence" and can_share_base(folder, architecture)
         if merged or not can_share:
@@ -263,6 +248,21 @@ class Predictor:
         # An earlier release may have trained with a longer text than the model has positions for.
         max_length = min(info.max_length, model.longest_text or info.max_length)
         return LoadedModel(replace(info, max_length=max_length), tokenizer.value, model, adapter)
+
+
+@contextmanager
+def loading_errors(folder: Path) -> Iterator[None]:
+    """Turn whatever is raised while a model is loaded into ModelUnreadableError. A folder may be broken in any way."""
+    from safetensors import SafetensorError  # deferred until a model is loaded
+
+    try:
+        yield
+    except (BusyError, ModelUnreadableError):
+        raise
+    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as e:
+        reason = (str(e) or type(e).__name__).splitlines()[0]
+        # Callers show the reason to people, who need not know where models lie on this machine.
+        raise ModelUnreadableError(reason.replace(f"{folder}/", "")) from e
 
 
 @contextmanager

@@ -34,8 +34,9 @@ from engine.models.text_encoding import load_tokenizer, set_padding_id
 from engine.out_of_memory import MARGIN, is_out_of_memory
 from engine.serve.encoded import encode
 from engine.serve.errors import ModelUnreadableError, PredictionFailedError
+from engine.serve.model_cache import MIB
 from engine.serve.model_files import fp32_bytes, read_info
-from engine.serve.predictor import MIB, Predictor
+from engine.serve.predictor import Predictor
 from engine.serve.tokenizer import ServedTokenizer
 from engine.storage import verify_folder
 

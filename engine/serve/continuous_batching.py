@@ -1,0 +1,132 @@
+"""One thread writes all answers, a token of each in every step. Answers join and leave between two steps."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Thread
+
+from engine.errors import EngineError
+from engine.serve.batch import DecoderRow
+from engine.serve.errors import BusyError
+from engine.serve.generated_answer import GeneratingAnswer
+from engine.serve.predictor import answer_errors
+
+PROMPT_TOKENS = 128  # that a step reads beside the answers that it continues: more would let those stall
+LONGEST_WAIT = 60.0  # seconds that a refused caller is told to wait
+
+
+class ContinuousBatching:
+    """Writes answers of many callers with common steps of their models.
+
+    places: answers at a time. most_waiting: further ones that may wait. patience: seconds that one waits at most.
+    before_step: called by the thread that computes, before each step.
+    """
+
+    def __init__(
+        self, places: int, most_waiting: int, patience: float, before_step: Callable[[], None] = lambda: None
+    ) -> None:
+        self.places = places
+        self.most_waiting = most_waiting
+        self.patience = patience
+        self.before_step = before_step
+        self.step_seconds = 0.1
+        self._waiting: deque[GeneratingAnswer] = deque()
+        self._live: list[GeneratingAnswer] = []
+        self._changed = Condition()
+        self._owner: Thread | None = None
+
+    def start(self, answer: GeneratingAnswer) -> None:
+        """Wait until the answer has a place. Raises BusyError if none becomes free in time."""
+        with self._changed:
+            if len(self._waiting) >= self.most_waiting:
+                answer.end()
+                raise BusyError("More answers are waiting than can be written soon.", self.seconds_to_place())
+            self._waiting.append(answer)
+            if self._owner is None:  # only now: a process that forks before its first request would lose the thread
+                self._owner = Thread(target=self._run, name="generation", daemon=True)
+                self._owner.start()
+            self._changed.notify_all()
+        if answer.started.wait(self.patience):
+            return
+        with self._changed:
+            if answer.started.is_set():
+                return
+            self._waiting.remove(answer)
+            answer.end()
+        raise BusyError("All places are taken by answers that are being written.", self.seconds_to_place())
+
+    def state(self) -> dict[str, int]:
+        """Return how many answers are being written and how many wait, for people and monitoring."""
+        return {"answers": len(self._live), "waiting_answers": len(self._waiting)}
+
+    def seconds_to_place(self) -> float:
+        """Return after how many seconds an answer ends at the latest."""
+        tokens = min((answer.tokens_left for answer in list(self._live)), default=0)
+        return min(LONGEST_WAIT, tokens * self.step_seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._live:
+                    self._changed.wait()
+                self._leave()
+                self._join()
+            if self._live:
+                self._step()
+
+    def _leave(self) -> None:
+        """Free the places of answers that are over, or whose caller has left."""
+        for answer in self._live:
+            if answer.abandoned:
+                answer.end()
+        self._live = [answer for answer in self._live if not answer.ended]
+
+    def _join(self) -> None:
+        """Give free places to those that wait, the first one first; each needs room in its model's cache, too."""
+        while self._waiting and len(self._live) < self.places:
+            answer = self._waiting[0]
+            answer.sequence = answer.decoder.open(answer)
+            if answer.sequence is None:
+                return
+            self._waiting.popleft()
+            self._live.append(answer)
+            answer.started.set()
+
+    def _step(self) -> None:
+        """Let each model take one step for its answers."""
+        self.before_step()
+        for decoder in dict.fromkeys(answer.decoder for answer in self._live):
+            answers = [answer for answer in self._live if answer.decoder is decoder]
+            started = time.monotonic()
+            try:
+                with answer_errors():
+                    self._step_model(answers)
+            except EngineError as error:
+                for answer in answers:
+                    answer.fail(error)
+            self.step_seconds += 0.1 * (time.monotonic() - started - self.step_seconds)
+
+    def _step_model(self, answers: list[GeneratingAnswer]) -> None:
+        """Compute the next token of answers of one model, and some of the prompts that are not read to their end."""
+        budget = PROMPT_TOKENS
+        rows: list[DecoderRow] = []
+        writing: list[GeneratingAnswer] = []
+        for answer in answers:
+            assert answer.sequence is not None
+            unread = len(answer.ids) - answer.sequence.length
+            count = unread if unread == 1 else min(unread, budget)
+            if not count:
+                continue
+            budget -= count if unread > 1 else 0
+            start = answer.sequence.length
+            rows.append(DecoderRow(answer.sequence, answer.ids[start : start + count], is_last=count == unread))
+            if count == unread:
+                writing.append(answer)
+        logits = answers[0].decoder.step(rows)
+        for answer, row in zip(writing, logits, strict=True):
+            try:
+                answer.add_token(row)
+            except EngineError as error:
+                answer.fail(error)

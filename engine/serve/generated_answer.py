@@ -1,0 +1,153 @@
+"""An answer while a model writes it: what the thread that computes adds to, and what the caller reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING, Literal
+
+from engine.serve.errors import BusyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.serve.decoder import DecoderSequence, SharedDecoder
+    from engine.serve.json_answers import JsonState
+    from engine.serve.text_stream import TextStream
+    from engine.serve.token_sampler import TokenSampler
+
+STEP_TIMEOUT = 60.0  # seconds after which a caller gives up waiting for the next token
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens of a prompt, those of them that an earlier request had computed, and those of the answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next part of an answer. The last piece has a reason why the answer ended, and the usage; its text may be empty."""
+
+    text: str
+    tokens: int
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+class GeneratingAnswer:
+    """One answer in the thread that computes.
+
+    prompt: token ids. limit: most tokens of the answer. end_ids: tokens that end it. on_end: called once, however it ends.
+    """
+
+    def __init__(
+        self,
+        decoder: SharedDecoder,
+        prompt: list[int],
+        limit: int,
+        end_ids: frozenset[int],
+        sampler: TokenSampler,
+        text: TextStream,
+        json_state: JsonState | None,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.decoder = decoder
+        self.ids = list(prompt)
+        self.prompt_tokens = len(prompt)
+        self.limit = limit
+        self.end_ids = end_ids
+        self.sampler = sampler
+        self.text = text
+        self.json_state = json_state
+        self.sequence: DecoderSequence | None = None
+        self.started = Event()
+        self.abandoned = False
+        self.ended = False
+        self.pieces: SimpleQueue[Piece | Exception] = SimpleQueue()
+        self._on_end = on_end
+
+    @property
+    def tokens_left(self) -> int:
+        """Return the most tokens that may still come."""
+        return self.limit - (len(self.ids) - self.prompt_tokens)
+
+    def add_token(self, logits: Tensor) -> None:
+        """Choose the next token from logits: (vocabulary,), and hand out the text that it completes."""
+        token = self.sampler.choose(logits, self.json_state.allowed() if self.json_state else None)
+        self.ids.append(token)
+        if token in self.end_ids:
+            self._finish("stop", self.text.end())
+            return
+        shown = self.text.add(token)
+        if self.json_state is not None:
+            self.json_state.add(token)
+        if self.text.stopped:
+            self._finish("stop", shown)
+        elif self.json_state is not None and self.json_state.complete:
+            self._finish("stop", shown + self.text.end())
+        elif self.tokens_left <= 0:
+            self._finish("length", shown + self.text.end())
+        else:
+            self.pieces.put(Piece(shown, 1))
+
+    def fail(self, error: Exception) -> None:
+        """End the answer with an error, which the caller gets instead of the next piece."""
+        self.pieces.put(error)
+        self.end()
+
+    def end(self) -> None:
+        """Give the place in the model's cache back."""
+        if not self.ended:
+            self.ended = True
+            if self.sequence is not None:
+                self.decoder.close(self.sequence)
+            self._on_end()
+
+    def _finish(self, reason: FinishReason, text: str) -> None:
+        assert self.sequence is not None
+        written = len(self.ids) - self.prompt_tokens
+        self.pieces.put(Piece(text, 1, reason, Usage(self.prompt_tokens, written, self.sequence.reused)))
+        self.end()
+
+
+class AnswerStream(Iterator[Piece]):
+    """The pieces of an answer, as they are written. Closing it, also by no longer keeping it, ends the answer."""
+
+    def __init__(self, answer: GeneratingAnswer) -> None:
+        self._answer = answer
+        self._is_over = False
+
+    def __next__(self) -> Piece:
+        if self._is_over:
+            raise StopIteration
+        try:
+            piece = self._answer.pieces.get(timeout=STEP_TIMEOUT)
+        except Empty:
+            self.close()
+            raise BusyError("The answer took too long and was abandoned.", STEP_TIMEOUT) from None
+        if isinstance(piece, Exception):
+            self.close()
+            raise piece
+        self._is_over = piece.finish_reason is not None
+        return piece
+
+    def close(self) -> None:
+        """End the answer at the model's next step; its place is free then."""
+        self._is_over = True
+        self._answer.abandoned = True
+
+    def __enter__(self) -> AnswerStream:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,208 @@
+"""Write answers with language models: adapters of many people over shared base models, within a memory limit.
+
+Importing this module imports neither torch nor transformers: a web process may never generate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from engine.data.conversations import ROLES, Message, UnusableRowError
+from engine.models.base_models import resolve
+from engine.serve.continuous_batching import ContinuousBatching
+from engine.serve.errors import ModelUnreadableError, PromptRefusedError, PromptTooLongError
+from engine.serve.generated_answer import AnswerStream, FinishReason, GeneratingAnswer, Piece, Usage
+from engine.serve.model_cache import MIB, CacheEntry, ModelCache
+from engine.serve.model_files import WEIGHTS, file_state, fp32_bytes, read_info, require_base_weights
+from engine.serve.predictor import answer_errors, choose_device, loading_errors, one_core, use_free_cores
+from engine.serve.tokenizer import tokenizer_key
+
+if TYPE_CHECKING:
+    from engine.models.chat_template import ChatTemplate
+    from engine.serve.decoder import SharedDecoder
+    from engine.serve.json_answers import JsonGrammar
+
+__all__ = ["AnswerStream", "FinishReason", "GenerationRequest", "Generator", "Piece", "Usage"]
+
+PLACES = 16
+MOST_WAITING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What to write.
+
+    folder: a final_model folder, or that of a base model alone. prompt: messages, which the model's chat template joins; a
+    text to continue; or token ids. max_tokens: of the answer. temperature: 0 takes the likeliest token each time.
+    seed: the same one gives the same answer. stop: strings that end the answer and are left out. json: hold the answer to a
+    JSON object, as far as max_tokens allows.
+    """
+
+    folder: Path
+    prompt: list[Message] | str | list[int]
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    json: bool = False
+
+
+class LoadedLanguageModel:
+    """A language model in memory with its tokenizer, its template and the tokens that end its answers."""
+
+    def __init__(self, decoder: SharedDecoder, template: ChatTemplate, end_ids: frozenset[int]) -> None:
+        from engine.serve.json_answers import JsonGrammar  # deferred: imports torch
+
+        self.decoder = decoder
+        self.template = template
+        self.end_ids = end_ids
+        self.grammar: JsonGrammar = JsonGrammar(template.tokenizer, sorted(end_ids), decoder.vocabulary)
+        self._lock = Lock()  # transformers sets options on the tokenizer in each call
+
+    def encode(self, prompt: list[Message] | str | list[int]) -> list[int]:
+        """Return the token ids of a prompt. Raises PromptRefusedError."""
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
+            text, add_special_tokens = self._render(prompt), False
+        elif isinstance(prompt, str):
+            text, add_special_tokens = prompt, True
+        else:
+            return self._checked(prompt)  # type: ignore[arg-type]
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise PromptRefusedError("The prompt contains invalid Unicode (an unpaired surrogate).")
+        with self._lock, answer_errors():
+            ids: list[int] = self.template.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
+        return self._checked(ids)
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if not ids:
+            raise PromptRefusedError("The prompt is empty.")
+        if any(not 0 <= number < self.decoder.vocabulary for number in ids):
+            raise PromptRefusedError(f"The prompt has token ids outside of 0 to {self.decoder.vocabulary - 1:,}.")
+        return ids
+
+    def _render(self, messages: list[Message]) -> str:
+        """Return messages as the model reads them, up to where its answer begins."""
+        for message in messages:
+            if message.get("role") not in ROLES.values():
+                raise PromptRefusedError(f"A message has the role {str(message.get('role'))[:40]!r}, which is unknown.")
+            special = self.template.special.search(str(message.get("content") or ""))
+            if special is not None:
+                raise PromptRefusedError(f"A message contains {special[0]}, which controls this model. Remove it.")
+        try:
+            with self._lock:
+                return self.template.render(messages, add_generation_prompt=True)
+        except UnusableRowError as error:
+            reason = str(error.__cause__)[:200]
+            raise PromptRefusedError(f"The model's chat template refuses these messages: {reason}") from error
+
+
+class Generator:
+    """Loads language models and writes answers with them; one per process.
+
+    cache: of models; give a predictor's to keep both within one limit. patience: seconds that a caller waits for a place.
+    """
+
+    def __init__(
+        self,
+        base_models_dir: Path | None = None,
+        *,
+        device: str = "cpu",
+        cache: ModelCache | None = None,
+        memory_mb: int = 2048,
+        patience: float = 10.0,
+    ) -> None:
+        self.base_models_dir = base_models_dir
+        self.device = device
+        self.cache = cache or ModelCache(memory_mb * MIB, patience)
+        self.batching = ContinuousBatching(PLACES, MOST_WAITING, patience, use_free_cores)
+
+    def generate(self, request: GenerationRequest) -> AnswerStream:
+        """Return the answer's pieces as they are written, once the answer has a place. May be called from many threads.
+
+        Raises ModelUnreadableError, ModelTooLargeError, PromptRefusedError, PromptTooLongError, and BusyError with the
+        seconds after which to try again. While pieces are read, PredictionFailedError and BusyError may follow.
+        """
+        from engine.serve.text_stream import TextStream
+        from engine.serve.token_sampler import TokenSampler  # deferred: imports torch
+
+        entry = self._acquire(request.folder)
+        model: LoadedLanguageModel = entry.value
+        try:
+            ids = model.encode(request.prompt)
+            longest = model.decoder.longest_text
+            room = request.max_tokens if longest is None else min(request.max_tokens, longest - len(ids))
+            if room < 1:
+                raise PromptTooLongError(len(ids), longest or 0)
+            answer = GeneratingAnswer(
+                model.decoder,
+                ids,
+                room,
+                model.end_ids,
+                TokenSampler(request.temperature, request.top_p, request.seed),
+                TextStream(model.template.tokenizer.backend_tokenizer, request.stop),
+                model.grammar.start() if request.json else None,
+                on_end=lambda: self.cache.release(entry),
+            )
+        except BaseException:
+            self.cache.release(entry)
+            raise
+        self.batching.start(answer)
+        return AnswerStream(answer)
+
+    def state(self) -> dict[str, int]:
+        """Return how many answers are being written and how many wait, for people and monitoring."""
+        return self.batching.state()
+
+    def _acquire(self, folder: Path) -> CacheEntry:
+        """Return the cache's entry of a model, for one more user. Raises ModelUnreadableError, BusyError."""
+        with loading_errors(folder):
+            has_adapter = (folder / "lorasite.json").is_file()
+            key: Hashable = ("generates", folder, file_state(folder / (WEIGHTS if has_adapter else "config.json")))
+            entry = self.cache.acquire_if_loaded(key)
+            if entry is None:
+                with one_core():
+                    size, load = self._plan_loading(folder, has_adapter)
+                    entry = self.cache.acquire(key, size, load)
+            return entry
+
+    def _plan_loading(self, folder: Path, has_adapter: bool) -> tuple[int, Callable[[CacheEntry], LoadedLanguageModel]]:
+        """Return the bytes that a model takes, and what loads it. Loads no weights."""
+        base, name, end_of_turn = folder, folder.name, None
+        if has_adapter:
+            info = read_info(folder)
+            if info.task != "causal_lm":
+                raise ModelUnreadableError("it was trained to classify texts, not to write them")
+            base = resolve(info.base_model, self.base_models_dir, info.revision)
+            require_base_weights(info, base)
+            name, end_of_turn = info.base_model, info.end_of_turn
+        size = fp32_bytes(base) + tokenizer_key(folder)[1]
+        self.cache.require_room(size)
+        return size, lambda _: self._load(base, name, folder if has_adapter else None, end_of_turn)
+
+    def _load(self, base: Path, name: str, adapter: Path | None, end_of_turn: str | None) -> LoadedLanguageModel:
+        from engine.models.chat_template import ChatTemplate
+        from engine.models.text_encoding import load_tokenizer
+        from engine.serve.decoder import SharedDecoder  # deferred: imports torch
+
+        tokenizer = load_tokenizer(adapter or base, name)
+        template = ChatTemplate(tokenizer, name)
+        decoder = SharedDecoder(base, name, choose_device(self.device), adapter)
+        return LoadedLanguageModel(decoder, template, find_end_ids(base, tokenizer, end_of_turn))
+
+
+def find_end_ids(base: Path, tokenizer: Any, end_of_turn: str | None) -> frozenset[int]:
+    """Return the tokens that end an answer: those of the tokenizer, of the base model's settings and of the training."""
+    ids = {tokenizer.eos_token_id}
+    if end_of_turn is not None:
+        ids.add(tokenizer.get_vocab().get(end_of_turn))
+    for name in ("config.json", "generation_config.json"):
+        path = base / name
+        saved = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        ids.update(saved if isinstance(saved, list) else [saved])
+    return frozenset(number for number in ids if isinstance(number, int))

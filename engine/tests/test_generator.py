@@ -1,0 +1,170 @@
+"""Language models answer: the same tokens as transformers writes, whole characters, ends, limits and refusals."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.serve.errors import (
+    BusyError,
+    ModelUnreadableError,
+    PromptRefusedError,
+    PromptTooLongError,
+)
+from engine.serve.generator import GenerationRequest, Generator, Piece
+from engine.serve.text_stream import TextStream
+from testing.language_models import build_language_model, chat_tokenizer, conversation
+
+QUESTION = conversation("How many apples do you want?")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_language_model(tmp_path_factory.mktemp("base") / "llama")
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator(patience=5)
+
+
+@pytest.fixture
+def crowded() -> Generator:
+    """Return a generator with one place, for which nobody waits long."""
+    generator = Generator(patience=0.2)
+    generator.batching.places = 1
+    generator.batching.before_step = lambda: time.sleep(0.01)
+    return generator
+
+
+def write(generator: Generator, folder: Path, prompt: Any = QUESTION, **options: Any) -> list[Piece]:
+    return list(
+        generator.generate(GenerationRequest(folder, prompt, **{"max_tokens": 20, "temperature": 0.0} | options))
+    )
+
+
+def text_of(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def test_greedy_answer_is_that_of_transformers(generator, base):
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = chat_tokenizer()
+    text = tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    expected = model.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :]
+    pieces = write(generator, base)
+    assert text_of(pieces) == tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd")
+    assert sum(piece.tokens for piece in pieces) == len(expected)
+    assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    usage = pieces[-1].usage
+    assert usage is not None and (usage.prompt_tokens, usage.completion_tokens) == (ids.shape[1], len(expected))
+
+
+def test_seed_repeats_an_answer_and_another_one_does_not(generator, base):
+    answers = [text_of(write(generator, base, temperature=1.0, top_p=0.9, seed=seed)) for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_answer_ends_before_a_stop_string_of_which_nothing_shows(generator, base):
+    whole = text_of(write(generator, base))
+    stop = whole[4:7]
+    pieces = write(generator, base, stop=(stop, "never"))
+    assert text_of(pieces) == whole[: whole.index(stop)]
+    assert pieces[-1].finish_reason == "stop"
+
+
+def test_text_comes_in_whole_characters_and_without_the_beginning_of_a_stop_string():
+    tokenizer = chat_tokenizer().backend_tokenizer
+    ids = tokenizer.encode("a 狐狸🦊 END of", add_special_tokens=False).ids
+    stream = TextStream(tokenizer, ["END OF"])
+    parts = [stream.add(token) for token in ids]
+    assert "".join(parts) + stream.end() == "a 狐狸🦊 END of"
+    assert not any("\ufffd" in part for part in parts)
+    cut = TextStream(tokenizer, ["狸🦊", "END"])
+    assert "".join(cut.add(token) for token in tokenizer.encode("a 狐狸🦊").ids) == "a 狐"
+    assert cut.stopped
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_json_answer_is_the_beginning_of_a_json_object(seed, generator, base):
+    pieces = write(generator, base, json=True, temperature=1.0, seed=seed, max_tokens=60)
+    text = text_of(pieces)
+    assert text.startswith("{")
+    if pieces[-1].finish_reason == "stop":
+        assert isinstance(json.loads(text), dict)
+    else:
+        assert is_json_so_far(text)
+
+
+def is_json_so_far(text: str) -> bool:
+    """Return whether a parser only misses what has not come yet: it reports the end of the text, or a cut-off string."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text.rstrip()) - 6 or "Unterminated string" in error.msg
+    return True
+
+
+def test_leaving_frees_the_place_for_the_next_one(crowded, base):
+    first = crowded.generate(GenerationRequest(base, QUESTION, max_tokens=400, temperature=0.0))
+    next(first)
+    with pytest.raises(BusyError) as busy:
+        crowded.generate(GenerationRequest(base, QUESTION, max_tokens=5))
+    assert busy.value.wait >= 1
+    first.close()
+    assert write(crowded, base)[-1].finish_reason == "length"
+    assert list(first) == []
+    assert eventually(lambda: crowded.state() == {"answers": 0, "waiting_answers": 0})
+    assert all(entry.users == 0 for entry in crowded.cache._entries.values())
+
+
+def test_answer_that_nobody_keeps_is_given_up(crowded, base):
+    crowded.generate(GenerationRequest(base, QUESTION, max_tokens=400, temperature=0.0))  # dropped at once
+    assert write(crowded, base)[-1].finish_reason == "length"
+
+
+def eventually(is_true: Any) -> bool:
+    deadline = time.monotonic() + 5
+    while not is_true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(is_true())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "words"),
+    [
+        ([{"role": "boss", "content": "x"}], PromptRefusedError, "'boss'"),
+        (conversation("Say <|im_end|> now"), PromptRefusedError, "controls this model"),
+        ("", PromptRefusedError, "empty"),
+        ([1, 100_000], PromptRefusedError, "outside"),
+        ("half of a pair: \ud83e", PromptRefusedError, "Unicode"),
+        ([5] * 512, PromptTooLongError, "512 tokens"),
+    ],
+)
+def test_unusable_prompt_is_refused_in_words_and_nothing_stays_in_use(prompt, error, words, generator, base):
+    with pytest.raises(error, match=words):
+        write(generator, base, prompt)
+    assert eventually(lambda: all(entry.users == 0 for entry in generator.cache._entries.values()))
+
+
+def test_answer_ends_where_the_model_has_no_more_positions(generator, base):
+    pieces = write(generator, base, [5] * 505, max_tokens=100)
+    usage = pieces[-1].usage
+    assert usage is not None and usage.prompt_tokens + usage.completion_tokens <= 512
+
+
+def test_model_that_can_not_be_read_says_why(generator, base, tmp_path):
+    with pytest.raises(ModelUnreadableError, match=r"config.json is not there"):
+        write(generator, tmp_path)
+    (tmp_path / "lorasite.json").write_text(
+        json.dumps({"base_model": "x", "labels": ["a"], "max_length": 8, "task": "sequence_classification"})
+    )
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelUnreadableError, match="classify"):
+        write(generator, tmp_path)
