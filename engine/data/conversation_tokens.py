@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,15 @@ from engine.data.conversations import Conversation, UnusableRowError
 from engine.models.chat_template import ChatTemplate, RenderedConversation
 
 CHUNK = 1024  # conversations
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedConversation:
+    """Token ids of one conversation: (tokens,) int32, whether each is learned: (tokens,) bool, and the token that ends its answers."""
+
+    ids: np.ndarray
+    is_target: np.ndarray
+    end_token: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,16 @@ class ConversationTokens:
         """Return the tokens of each conversation that are learned: (conversations,) int64."""
         return np.diff(np.concatenate(([0], np.cumsum(self.is_target)))[self.offsets])
 
+    @property
+    def target_tokens(self) -> int:
+        """Return the number of tokens that are learned."""
+        return int(self.is_target.sum())
+
+    @property
+    def longest_answer(self) -> int:
+        """Return the most tokens that are learned of one conversation."""
+        return int(self.targets.max(initial=0))
+
     def places(self, conversations: np.ndarray) -> np.ndarray:
         """Return the indexes of the tokens of some conversations, end to end: (their tokens,) int64."""
         return np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in conversations.tolist()])
@@ -60,37 +79,43 @@ def tokenise_conversations(
             kept.append((row, template.render_answers(conversation)))
         except UnusableRowError as error:
             skipped[error.reason] = skipped.get(error.reason, 0) + 1
-    ids: list[np.ndarray] = []
-    is_target: list[np.ndarray] = []
+    encoded = encode([rendered for _row, rendered in kept], template)
+    fitting: list[EncodedConversation] = []
     rows: list[int] = []
-    end_tokens: set[str] = set()
-    for start in range(0, len(kept), CHUNK):
-        chunk = kept[start : start + CHUNK]
+    for (row, _rendered), conversation_tokens in zip(kept, encoded, strict=True):
+        if len(conversation_tokens.ids) > max_length:
+            skipped["over_long"] = skipped.get("over_long", 0) + 1
+            continue
+        fitting.append(conversation_tokens)
+        rows.append(row)
+    return join(fitting, rows)
+
+
+def encode(conversations: Sequence[RenderedConversation], template: ChatTemplate) -> Iterator[EncodedConversation]:
+    """Yield the tokens of each rendered conversation."""
+    for start in range(0, len(conversations), CHUNK):
+        chunk = conversations[start : start + CHUNK]
         encoded = template.tokenizer(
-            [rendered.text for _row, rendered in chunk],
+            [rendered.text for rendered in chunk],
             add_special_tokens=False,  # the template has them
             return_offsets_mapping=True,
             return_attention_mask=False,
             verbose=False,
         )
-        for (row, rendered), row_ids, places in zip(
-            chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True
-        ):
-            if len(row_ids) > max_length:
-                skipped["over_long"] = skipped.get("over_long", 0) + 1
-                continue
-            ids.append(np.asarray(row_ids, dtype=np.int32))
-            is_target.append(_find_targets(np.asarray(places, dtype=np.int64).reshape(-1, 2), rendered))
-            rows.append(row)
-            end_tokens.add(template.end_token(rendered))
-    offsets = np.concatenate([[0], np.cumsum([len(row_ids) for row_ids in ids])]).astype(np.int64)
+        for rendered, ids, places in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            is_target = _find_targets(np.asarray(places, dtype=np.int64).reshape(-1, 2), rendered)
+            yield EncodedConversation(np.asarray(ids, dtype=np.int32), is_target, template.end_token(rendered))
+
+
+def join(conversations: Sequence[EncodedConversation], rows: Sequence[int]) -> ConversationTokens:
+    """Return conversations end to end. rows: the row of each."""
     empty = np.zeros(0, dtype=np.int32)
     return ConversationTokens(
-        np.concatenate([*ids, empty]),
-        np.concatenate([*is_target, empty.astype(bool)]),
-        offsets,
+        np.concatenate([*(each.ids for each in conversations), empty]),
+        np.concatenate([*(each.is_target for each in conversations), empty.astype(bool)]),
+        np.concatenate([[0], np.cumsum([len(each.ids) for each in conversations])]).astype(np.int64),
         np.asarray(rows, dtype=np.int64),
-        end_tokens,
+        {each.end_token for each in conversations},
     )
 
 

@@ -82,7 +82,25 @@ class CausalForward:
 
     def sum_of_losses(self, packed: PackedConversations) -> Tensor:
         """Return the summed cross entropy of the targets, with a gradient: ()."""
-        return chunked_cross_entropy(self, self.states(packed), packed.targets)
+        return -self.log_probabilities(packed).sum()
+
+    def log_probabilities(self, packed: PackedConversations) -> Tensor:
+        """Return the log-probability of each target, with a gradient where gradients are on: (targets,)."""
+        states = self.states(packed)
+        is_frozen = not any(parameter.requires_grad for parameter in self.head.parameters())
+        if is_frozen and states.requires_grad:
+            return cast(Tensor, FrozenHead.apply(states, packed.targets, self))
+        parts = [
+            cast(Tensor, checkpoint(self.log_probabilities_of, *chunk, use_reentrant=False))
+            if torch.is_grad_enabled()
+            else self.log_probabilities_of(*chunk)
+            for chunk in self.chunks(states, packed.targets)
+        ]
+        return torch.cat(parts)
+
+    def log_probabilities_of(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Return the log-probability of a chunk's targets: (targets,)."""
+        return -cross_entropy(self.logits(states), targets, reduction="none")
 
     def chunks(self, states: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield states and targets in parts whose logits take little memory."""
@@ -104,40 +122,29 @@ class CausalForward:
             self.model.set_attn_implementation(packed_attention.NAME)
 
 
-def chunked_cross_entropy(forward: CausalForward, states: Tensor, targets: Tensor) -> Tensor:
-    """Return the summed cross entropy of states: (targets, width), with a gradient, a chunk of logits at a time: ()."""
-    is_frozen = not any(parameter.requires_grad for parameter in forward.head.parameters())
-    if is_frozen and states.requires_grad:
-        return cast(Tensor, FrozenHeadLoss.apply(states, targets, forward))
+class FrozenHead(torch.autograd.Function):
+    """Log-probabilities behind a frozen head.
 
-    def loss(chunk: Tensor, chunk_targets: Tensor) -> Tensor:
-        return cross_entropy(forward.logits(chunk), chunk_targets, reduction="sum")
-
-    total = states.new_zeros((), dtype=torch.float32)
-    for chunk, chunk_targets in forward.chunks(states, targets):
-        total = total + cast(Tensor, checkpoint(loss, chunk, chunk_targets, use_reentrant=False))
-    return total
-
-
-class FrozenHeadLoss(torch.autograd.Function):
-    """Summed cross entropy behind a frozen head. Its gradient is computed together with each chunk's loss, while its logits are there."""
+    Each depends on the state of its own token alone, so its gradient is computed together with it, while the chunk's logits are
+    there, and later only scaled.
+    """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, targets: Tensor, model: CausalForward) -> Tensor:
-        """Return the loss, and keep its gradient by the states: (targets, width)."""
+        """Return the log-probabilities, and keep the gradient of each by its state: (targets, width)."""
         gradients: list[Tensor] = []
-        total = states.new_zeros((), dtype=torch.float32)
+        logs: list[Tensor] = []
         for chunk, chunk_targets in model.chunks(states.detach(), targets):
             with torch.enable_grad():
                 chunk = chunk.requires_grad_()
-                loss = cross_entropy(model.logits(chunk), chunk_targets, reduction="sum")
-                gradients += torch.autograd.grad(loss, chunk)
-            total += loss.detach()
+                chunk_logs = model.log_probabilities_of(chunk, chunk_targets)
+                gradients += torch.autograd.grad(chunk_logs.sum(), chunk)
+            logs.append(chunk_logs.detach())
         ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(states))
-        return total
+        return torch.cat(logs) if logs else states.new_zeros(0, dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Scale the gradient that is there already."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None
+        """Scale the gradients that are there already."""
+        (by_state,) = ctx.saved_tensors
+        return by_state * gradients[0].to(by_state.dtype)[:, None], None, None

@@ -73,9 +73,10 @@ class ChatTemplate:
         """Return what the model reads before it writes the conversation's last answer."""
         return self.render(conversation[:-1], add_generation_prompt=True)
 
-    def render_answers(self, conversation: Conversation) -> RenderedConversation:
-        """Return the conversation as text with the spans of all answers, each with its end-of-turn token.
+    def render_answers(self, conversation: Conversation, first: int = 0) -> RenderedConversation:
+        """Return the conversation as text with the spans of its answers, each with its end-of-turn token.
 
+        first: index of the message from which on answers are learned.
         Raises UnusableRowError if the template refuses the conversation, ChatTemplateError if the spans can't be found.
         """
         if any(self.special.search(message["content"]) for message in conversation):
@@ -83,7 +84,7 @@ class ChatTemplate:
         if conversation[0]["role"] == PLAIN_TEXT:
             return self._render_text(conversation[0]["content"])
         text = self.render(conversation)
-        answers = [index for index, message in enumerate(conversation) if message["role"] == "assistant"]
+        answers = [index for index in range(first, len(conversation)) if conversation[index]["role"] == "assistant"]
         spans = []
         ends = set()
         for index in answers:

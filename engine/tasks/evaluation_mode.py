@@ -11,10 +11,11 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Turn off dropout and gradients inside of the block; afterwards the model is in training mode."""
+    """Turn off dropout and gradients inside of the block; afterwards the model is in the mode that it was in."""
+    was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train()
+        model.train(was_training)
