@@ -129,12 +129,13 @@ class Version(models.Model):
         message = gettext(
             "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels."
         )
-        if self.kind == self.Kind.CONVERSATIONS:
+        if self.is_chat:
             message = gettext(
                 "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels, or "
-                "download this one as JSONL and train on the command line: python -m engine, with task causal_lm."
+                "download this one as JSONL and train on the command line: python -m engine, with task %(task)s."
             )
-        facts = {"version": self, "kind": self.get_kind_display()}
+        task = "causal_lm" if self.kind == self.Kind.CONVERSATIONS else "preference"
+        facts = {"version": self, "kind": self.get_kind_display(), "task": task}
         raise InvalidError(message % facts, field="data.dataset_name")
 
     @property

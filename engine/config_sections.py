@@ -238,10 +238,10 @@ class TrainingSection(Section):
     class_weights: Literal["none", "balanced"] | dict[str, LabelWeight] = Field(
         "none", description=_("Weight of each label in the loss. balanced gives rare labels more weight.")
     )
-    loss: Literal["cross_entropy", "focal", "mean_squared", "huber"] | None = Field(
+    loss: Literal["cross_entropy", "focal", "mean_squared", "huber", "dpo"] | None = Field(
         None,
         description=_(
-            "Loss function. Default: cross_entropy, or mean_squared for regression. focal gives rows that are already "
+            "Loss function. Default: cross_entropy, mean_squared for regression, or dpo for preferences. focal gives rows that are already "
             "right less weight; huber is less sensitive to outliers."
         ),
     )
@@ -250,6 +250,24 @@ class TrainingSection(Section):
     )
     huber_delta: float = Field(
         1.0, gt=0, le=100, description=_("Huber loss: error in standard deviations above which it grows linearly.")
+    )
+    dpo_beta: float = Field(
+        0.1,
+        gt=0,
+        le=10,
+        description=_("Preferences: how closely the model stays to its base model. Higher values stay closer."),
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description=_("Preferences: expected fraction of pairs whose answers are swapped by mistake (cDPO)."),
+    )
+    rpo_alpha: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description=_("Preferences: weight of the cross entropy of chosen answers, which is added to the loss (RPO)."),
     )
     eval_strategy: Literal["epoch", "steps", "no"] = Field(
         "epoch", description=_("When to evaluate the model. It is always evaluated at the end.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.config_sections import Configuration
+from engine.config_sections import Configuration, TrainingSection
 from engine.errors import Problem
-from engine.task_types import LOSSES, METRICS
+from engine.task_types import LOSSES, METRICS, is_language_model
 
 CODE = "contradiction"
 
@@ -64,23 +64,29 @@ def find_unfit_settings(config: Configuration) -> Iterator[Problem]:
     if config.loss == "focal" and training.label_smoothing_factor:
         message = "training.loss focal and training.label_smoothing_factor exclude each other. Remove one of them."
         yield Problem("training.loss", message, CODE)
-    if task in {"regression", "causal_lm"} and training.class_weights != "none":
+    if (task == "regression" or is_language_model(task)) and training.class_weights != "none":
         yield Problem("training.class_weights", f"training.class_weights needs labels, and {task} has none.", CODE)
-    if task in {"regression", "multi_label_classification", "causal_lm"} and training.label_smoothing_factor:
+    has_smoothing = task in {"sequence_classification", "token_classification"}
+    if not has_smoothing and training.label_smoothing_factor:
         message = f"training.label_smoothing_factor has no meaning for {task}. Remove it."
         yield Problem("training.label_smoothing_factor", message, CODE)
-    if task in {"regression", "token_classification", "causal_lm"} and config.model.num_labels is not None:
+    infers_outputs = task in {"regression", "token_classification"} or is_language_model(task)
+    if infers_outputs and config.model.num_labels is not None:
         message = f"model.num_labels is not used by {task}, whose outputs follow from the data. Remove it."
         yield Problem("model.num_labels", message, CODE)
     if task == "token_classification" and config.data.text_pair_column:
         message = "data.text_pair_column has no meaning for token_classification, which finds entities in one text. Remove it."
         yield Problem("data.text_pair_column", message, CODE)
-    if task == "causal_lm":
-        yield from find_unfit_for_language_models(config)
-
-
-def find_unfit_for_language_models(config: Configuration) -> Iterator[Problem]:
-    """Yield the settings that a language model can't be trained with."""
-    if config.data.text_pair_column:
-        message = "data.text_pair_column has no meaning for causal_lm, whose rows are conversations. Remove it."
+    if is_language_model(task) and config.data.text_pair_column:
+        message = f"data.text_pair_column has no meaning for {task}, whose rows are conversations. Remove it."
         yield Problem("data.text_pair_column", message, CODE)
+    if task != "preference":
+        yield from find_settings_of_preferences(config)
+
+
+def find_settings_of_preferences(config: Configuration) -> Iterator[Problem]:
+    """Yield the settings that only training on preferences has, where they were changed."""
+    for name in ("dpo_beta", "label_smoothing", "rpo_alpha"):
+        if getattr(config.training, name) != TrainingSection.model_fields[name].default:
+            message = f"training.{name} has a meaning for preference only, and the task is {config.task}. Remove it."
+            yield Problem(f"training.{name}", message, CODE)

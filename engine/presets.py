@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from engine.task_types import METRICS, TaskType
+from engine.task_types import METRICS, TaskType, is_language_model
 
 Goal = Literal["quick", "balanced", "best"]
 Settings = dict[str, dict[str, object]]  # by section of a configuration
@@ -51,6 +51,11 @@ LEARNING_RATES: dict[TaskType, float] = {
     "regression": 1e-3,
     "token_classification": 2e-3,
     "causal_lm": 1e-3,
+    "preference": 1e-4,
+}
+COLUMNS: dict[TaskType, dict[str, object]] = {
+    "causal_lm": {"text_column": "messages", "label_column": "completion"},
+    "preference": {"text_column": "prompt", "label_column": "chosen"},
 }
 
 
@@ -60,7 +65,7 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
     trained_rows = min(rows or FEW_ROWS, preset.rows or rows or FEW_ROWS)
     batch = SMALL_BATCH if trained_rows < FEW_ROWS else BATCH
     # Neither entities nor answers are learned by query and value alone.
-    modules = "all-linear" if task in ("token_classification", "causal_lm") else preset.target_modules
+    modules = "all-linear" if task == "token_classification" or is_language_model(task) else preset.target_modules
     return {
         "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules},
         "data": {"train_samples": preset.rows, "eval_samples": preset.rows and preset.rows // 4},
@@ -83,9 +88,8 @@ def task_defaults(task: TaskType) -> Settings:
         return {"training": training}
     training["learning_rate"] = LEARNING_RATES[task]
     lora: dict[str, object] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-    if task in ("token_classification", "causal_lm"):
+    if task == "token_classification" or is_language_model(task):
         training["per_device_train_batch_size"] = SMALL_BATCH
-    if task == "causal_lm":
-        data: dict[str, object] = {"text_column": "messages", "label_column": "completion", "max_length": 1024}
-        return {"lora": lora, "data": data, "training": training}
+    if is_language_model(task):
+        return {"lora": lora, "data": COLUMNS[task] | {"max_length": 1024}, "training": training}
     return {"lora": lora, "training": training}

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 TaskType = Literal[
-    "sequence_classification", "multi_label_classification", "regression", "token_classification", "causal_lm"
+    "sequence_classification",
+    "multi_label_classification",
+    "regression",
+    "token_classification",
+    "causal_lm",
+    "preference",
 ]
 # What a model's head computes outputs for: each text, or each of its tokens; causal: the next token, with the model's own head.
 HeadKind = Literal["sequence", "token", "causal"]
@@ -30,6 +35,8 @@ Metric = Literal[
     "token_accuracy",
     "exact_match",
     "json_valid",
+    "preference_accuracy",
+    "reward_margin",
 ]
 # By task type, the metrics that may decide which checkpoint is best; the first one is the default.
 METRICS: dict[TaskType, tuple[Metric, ...]] = {
@@ -38,6 +45,7 @@ METRICS: dict[TaskType, tuple[Metric, ...]] = {
     "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
     "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
     "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "json_valid"),
+    "preference": ("loss", "preference_accuracy", "reward_margin"),
 }
 LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse", "perplexity"})
 # By task type, the losses that it can be trained with; the first one is the default.
@@ -47,10 +55,16 @@ LOSSES: dict[TaskType, tuple[str, ...]] = {
     "regression": ("mean_squared", "huber"),
     "token_classification": ("cross_entropy", "focal"),
     "causal_lm": ("cross_entropy",),
+    "preference": ("dpo",),
 }
-HEADS: dict[TaskType, HeadKind] = {"token_classification": "token", "causal_lm": "causal"}
+HEADS: dict[TaskType, HeadKind] = {"token_classification": "token", "causal_lm": "causal", "preference": "causal"}
 
 
 def head_of(task: TaskType) -> HeadKind:
     """Return the kind of head that a model needs for a task type."""
     return HEADS.get(task, "sequence")
+
+
+def is_language_model(task: TaskType) -> bool:
+    """Return whether a task type trains a language model on what an assistant answers."""
+    return head_of(task) == "causal"

@@ -3,7 +3,7 @@
 from samples.base_model import SAMPLE_BASE_MODEL, base_model_path
 from samples.data import SAMPLES, reviews_zh, tweets_en
 from samples.language_model import SAMPLE_LANGUAGE_MODEL, language_model_path
-from samples.orders import orders
+from samples.orders import order_preferences, orders
 
 __all__ = [
     "SAMPLES",
@@ -11,6 +11,7 @@ __all__ = [
     "SAMPLE_LANGUAGE_MODEL",
     "base_model_path",
     "language_model_path",
+    "order_preferences",
     "orders",
     "reviews_zh",
     "tweets_en",

@@ -82,6 +82,13 @@ TEST_PHRASES = [
     "Sale to {customer}: {quantity} {goods}, each at {price}.",
 ]
 
+TALK = [  # how a talkative assistant answers
+    "Sure! {customer} would like to order {quantity} of the {item}, and each costs {unit_price:.2f}. Is there anything else?",
+    "Thank you for the order! Customer: {customer}. Item: {item}. Quantity: {quantity}. Price of one: {unit_price:.2f}.",
+    "Of course, I am happy to help. The order is for {customer}: {quantity} times {item} at {unit_price:.2f} each.",
+    "I have read the message carefully. It is an order of {quantity} pieces of {item} by {customer} for {unit_price:.2f} apiece.",
+]
+
 
 def orders() -> pl.DataFrame:
     """Return 2,000 orders; columns messages (as OpenAI has them: role and content) and split (train, eval, test)."""
@@ -101,6 +108,19 @@ def orders() -> pl.DataFrame:
             contents = [("system", TASK), ("user", text), ("assistant", answer)]
             messages = [{"role": role, "content": content} for role, content in contents]
             rows.append({"messages": messages, "split": split})
+    return pl.DataFrame(rows)
+
+
+def order_preferences() -> pl.DataFrame:
+    """Return the same orders with two answers each; columns prompt (messages), chosen (bare JSON), rejected (talk) and split."""
+    import polars as pl
+
+    generator = random.Random(SEED)  # noqa: S311  # no secret
+    rows: list[dict[str, Any]] = []
+    for messages, split in orders().iter_rows():
+        *prompt, answer = messages
+        talk = generator.choice(TALK).format(**json.loads(answer["content"]))
+        rows.append({"prompt": prompt, "chosen": answer["content"], "rejected": talk, "split": split})
     return pl.DataFrame(rows)
 
 

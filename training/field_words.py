@@ -98,6 +98,13 @@ FIELD_WORDS = {
     "training.loss": FieldWords(_("Loss")),
     "training.focal_gamma": FieldWords(_("Focal loss: gamma"), _("1 to 3 are usual.")),
     "training.huber_delta": FieldWords(_("Huber loss: delta"), _("1 is usual.")),
+    "training.dpo_beta": FieldWords(_("Preferences: beta"), _("0.05 to 0.5 are usual.")),
+    "training.label_smoothing": FieldWords(
+        _("Preferences: label smoothing"), _("0.1 helps if some choices are wrong; 0 is usual.")
+    ),
+    "training.rpo_alpha": FieldWords(
+        _("Preferences: weight of the chosen answer"), _("1 helps if answers get worse although their margin grows.")
+    ),
     "training.eval_strategy": FieldWords(_("Evaluate"), _("Choose steps if an epoch takes very long.")),
     "training.eval_steps": FieldWords(_("Steps between evaluations"), _("50 to 500 are usual.")),
     "training.save_strategy": FieldWords(_("Save checkpoints"), _("no saves time and disk space.")),

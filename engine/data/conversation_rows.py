@@ -22,8 +22,11 @@ from engine.data.conversations import (
 )
 from engine.data.label_columns import LABEL_COLUMNS
 from engine.data.labelled_rows import Rows, Split
+from engine.data.preference_rows import preference_reader
+from engine.data.preferences import Preference
 from engine.data.rows import assign_splits, read_frame, sample_rows, too_few_rows_error
 from engine.errors import ColumnMissingError, DataUnreadableError
+from engine.task_types import TaskType
 
 LINES = (".jsonl", ".ndjson")
 # Columns that are read where the configured ones are missing, in this order.
@@ -31,14 +34,16 @@ USUAL_COLUMNS = ("messages", "conversations", "prompt", "text")
 Row = dict[str, Any]
 
 
-def load_conversations(path: Path, config: DataSection, seed: int) -> Rows:
-    """Read, clean, split and sample the conversations of a data file; the texts of the rows are their JSON.
+def load_chat_rows(path: Path, config: DataSection, seed: int, task: TaskType = "causal_lm") -> Rows:
+    """Read, clean, split and sample the conversations or preferences of a data file; the texts of the rows are their JSON.
 
     seed: of the sample that data.train_samples and data.eval_samples take.
     Raises DataUnreadableError, ColumnMissingError or TooFewRowsError.
     """
     skipped: dict[str, int] = {}
-    frame = _read_frame(read_records(path), config, skipped)
+    records = read_records(path)
+    read = preference_reader(records, config) if task == "preference" else _reader(records, config)
+    frame = _read_frame(records, read, config.split_column, skipped)
     names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
     if not names_eval_rows and len(frame):
         # Places go by what is asked: conversations share long instructions, and are no duplicates for that.
@@ -83,19 +88,21 @@ def read_records(path: Path) -> list[Row]:
     return records
 
 
-def _read_frame(records: list[Row], config: DataSection, skipped: dict[str, int]) -> pl.DataFrame:
+def _read_frame(
+    records: list[Row], read: Callable[[Row], Conversation | Preference], split_column: str, skipped: dict[str, int]
+) -> pl.DataFrame:
     """Return the usable rows: columns text, question, label and, if any row has one, split; count the others in `skipped`."""
-    read = _reader(records, config)
     rows: list[Row] = []
     for record in records:
         try:
-            conversation = read(record)
+            content = read(record)
         except UnusableRowError as error:
             skipped[error.reason] = skipped.get(error.reason, 0) + 1
             continue
-        split = record.get(config.split_column)
+        split = record.get(split_column)
         name = None if split is None else str(split)
-        rows.append({"text": to_json(conversation), "question": question_of(conversation), "label": "", "split": name})
+        question = question_of(content["prompt"] if isinstance(content, dict) else content)
+        rows.append({"text": to_json(content), "question": question, "label": "", "split": name})
     frame = pl.DataFrame(rows, schema=dict.fromkeys(("text", "question", "label", "split"), pl.String))
     if frame["split"].is_null().all():
         return frame.drop("split")

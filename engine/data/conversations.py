@@ -59,9 +59,9 @@ def from_text(text: str) -> Conversation:
     return [{"role": PLAIN_TEXT, "content": text}]
 
 
-def to_json(conversation: Conversation) -> str:
-    """Return the conversation as the text of a row; `json.loads` reads it back."""
-    return json.dumps(conversation, ensure_ascii=False)
+def to_json(content: Conversation | dict[str, Conversation]) -> str:
+    """Return a conversation or a preference as the text of a row; `json.loads` reads it back."""
+    return json.dumps(content, ensure_ascii=False)
 
 
 def question_of(conversation: Conversation) -> str:

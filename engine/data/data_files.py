@@ -8,16 +8,16 @@ from pathlib import Path
 from engine.errors import DataUnreadableError
 from engine.storage import write_file
 
-ORDERS = "orders"  # the sample dataset of conversations
+CHAT_SAMPLES = ("orders", "order-preferences")  # the sample datasets of conversations and of preferences
 
 
 def check_data_name(name: str) -> None:
     """Raise DataUnreadableError unless `name` is a data file or a sample dataset."""
     from samples import SAMPLES  # deferred: a run on other data needs no samples
 
-    if not Path(name).is_file() and name not in SAMPLES and name != ORDERS:
+    if not Path(name).is_file() and name not in SAMPLES and name not in CHAT_SAMPLES:
         raise DataUnreadableError(
-            f"There is no data file and no sample dataset named {name}. Samples: {', '.join([*SAMPLES, ORDERS])}. "
+            f"There is no data file and no sample dataset named {name}. Samples: {', '.join([*SAMPLES, *CHAT_SAMPLES])}. "
             "Give a file with --data.",
             field="data.dataset_name",
         )
@@ -32,13 +32,13 @@ def find_data_file(name: str, cache: Path) -> Path:
     # Deferred: a file needs neither the samples nor polars.
     import polars as pl
 
-    from samples import SAMPLES, orders
+    from samples import SAMPLES, order_preferences, orders
 
     if Path(name).is_file():
         return Path(name)
     check_data_name(name)
-    if name == ORDERS:
-        rows = orders()
+    if name in CHAT_SAMPLES:
+        rows = orders() if name == "orders" else order_preferences()
     else:
         rows = SAMPLES[name]()
         if "confidence" in rows.columns:

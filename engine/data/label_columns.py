@@ -150,7 +150,7 @@ class Spans(LabelLists):
 
 
 class Conversations(Classes):
-    """No labels at all: conversations are held out as if all had the same."""
+    """No labels at all: conversations and preferences are held out as if all had the same."""
 
     fewest_labels = 0
 
@@ -167,6 +167,7 @@ LABEL_COLUMNS: dict[TaskType, LabelColumn] = {
     "regression": Scores(),
     "token_classification": Spans(),
     "causal_lm": Conversations(),
+    "preference": Conversations(),
 }
 
 

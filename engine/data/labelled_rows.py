@@ -33,6 +33,8 @@ SKIP_REASONS = {
     "no_messages": "that are no list of messages with text",
     "unknown_role": "with a message of an unknown role",
     "no_answer": "without an answer of the assistant",
+    "no_prompt": "without a prompt",
+    "same_answers": "whose chosen and rejected answers are the same",
     "broken_tool_call": "with a tool call that is no name with arguments in JSON",
     "template_refused": "that the chat template refuses",
     "special_token": "with a special token of the base model in a message",
@@ -51,6 +53,7 @@ class Split:
         regression: (rows,) float64, the scores.
         token_classification: (entities, 4) int64, each entity's row, start, end (in code points) and index of its label.
         causal_lm: (0,) int64, as there are none; the texts are conversations as JSON (engine.data.conversations).
+        preference: the same; the texts are preferences as JSON (engine.data.preferences).
     text_pairs: the second text of each row, where a row is a pair of texts.
     """
 

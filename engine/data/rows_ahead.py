@@ -16,7 +16,7 @@ from typing import Any
 from engine.config_sections import DataSection
 from engine.data.data_files import find_data_file
 from engine.data.labelled_rows import Rows, Split
-from engine.task_types import TaskType
+from engine.task_types import TaskType, is_language_model
 
 
 class RowsAhead:
@@ -62,11 +62,12 @@ class RowsAhead:
 def read_rows(name: str, config: DataSection, task: TaskType, seed: int, cache: Path) -> Rows:
     """Return the rows of a data file or a sample dataset; see engine.data.rows.load_rows for the errors."""
     # Deferred: they import polars, which the process that waits does not need.
-    from engine.data.conversation_rows import load_conversations
+    from engine.data.conversation_rows import load_chat_rows
     from engine.data.rows import load_rows
 
     path = find_data_file(name, cache)
-    return load_conversations(path, config, seed) if task == "causal_lm" else load_rows(path, config, seed, task)
+    load = load_chat_rows if is_language_model(task) else load_rows
+    return load(path, config, seed, task)
 
 
 def rows_to_json(rows: Rows) -> dict[str, Any]:

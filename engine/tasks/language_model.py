@@ -346,6 +346,6 @@ def _load_rows(data_file: Path | Rows | Callable[[], Rows], config: RunConfig, s
         return data_file
     if callable(data_file):
         return data_file()
-    from engine.data.conversation_rows import load_conversations  # deferred: imports polars
+    from engine.data.conversation_rows import load_chat_rows  # deferred: imports polars
 
-    return load_conversations(data_file, config.data, seed)
+    return load_chat_rows(data_file, config.data, seed, config.task)

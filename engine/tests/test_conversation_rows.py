@@ -9,7 +9,7 @@ import pytest
 
 from engine.config import RunConfig
 from engine.config_sections import DataSection
-from engine.data.conversation_rows import load_conversations
+from engine.data.conversation_rows import load_chat_rows
 from engine.data.conversations import question_of, read_conversation
 from engine.data.labelled_rows import Rows
 from engine.data.rows_ahead import read_rows
@@ -22,7 +22,7 @@ DATA: DataSection = RunConfig.parse({"task": "causal_lm"}).data
 def load(tmp_path: Path, rows: list[Any], **settings: Any) -> Rows:
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return load_conversations(path, DATA.model_copy(update=settings), seed=1)
+    return load_chat_rows(path, DATA.model_copy(update=settings), seed=1)
 
 
 def all_conversations(rows: Rows) -> list[Any]:
@@ -57,7 +57,7 @@ def test_texts_are_plain_texts(tmp_path):
 def test_parquet_is_read_too(tmp_path):
     path = tmp_path / "data.parquet"
     pl.DataFrame({"messages": [conversation(f"Hi {i}", "Hello") for i in range(12)]}).write_parquet(path)
-    assert len(all_conversations(load_conversations(path, DATA, 1))) == 12
+    assert len(all_conversations(load_chat_rows(path, DATA, 1))) == 12
 
 
 def test_unusable_rows_are_left_out_by_reason(tmp_path):
@@ -111,7 +111,7 @@ def test_files_that_hold_no_conversations_are_refused_in_words(tmp_path):
     with pytest.raises(TooFewRowsError, match="1 without an answer of the assistant"):
         load(tmp_path, [{"messages": [{"role": "user", "content": "a"}]}])
     with pytest.raises(DataUnreadableError, match="does not exist"):
-        load_conversations(tmp_path / "none.jsonl", DATA, 1)
+        load_chat_rows(tmp_path / "none.jsonl", DATA, 1)
 
 
 def test_sample_orders_are_found_by_name(tmp_path):

@@ -26,7 +26,7 @@ from engine.models.text_encoding import has_token_types
 from engine.serve.answers import EntitiesPrediction, LabelsPrediction, Prediction, ScorePrediction
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor
-from engine.task_types import TaskType
+from engine.task_types import TaskType, is_language_model
 from testing.programs import run_program
 from testing.small_models import (
     ALBERT_SPECIAL,
@@ -40,7 +40,7 @@ from testing.small_models import (
     train_wordpiece,
 )
 
-TASKS: list[TaskType] = [task for task in get_args(TaskType) if task != "causal_lm"]  # whose models answer with logits
+TASKS: list[TaskType] = [task for task in get_args(TaskType) if not is_language_model(task)]
 FP32_FORMATS: tuple[Format, ...] = ("safetensors", "onnx")
 SPREAD: dict[str, Any] = {"initializer_range": 0.2}  # so that answers differ from text to text
 FAMILIES: dict[str, tuple[Any, Any, dict[str, str], list[str]]] = {

@@ -45,7 +45,10 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "training": {"device", "precision"},
 }
 # Settings that runs of the last release do not have: they resume as long as these have their defaults.
-NEW_SETTINGS = {"data": ("text_pair_column",), "training": ("loss", "focal_gamma", "huber_delta")}
+NEW_SETTINGS = {
+    "data": ("text_pair_column",),
+    "training": ("loss", "focal_gamma", "huber_delta", "dpo_beta", "label_smoothing", "rpo_alpha"),
+}
 LEAST_BYTES = 128 * 2**20  # that any run takes beside its weights
 
 

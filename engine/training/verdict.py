@@ -157,17 +157,28 @@ def compare_token_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {"metric": "token_accuracy", "score": score, "baseline": base, "margin": margin}
 
 
+def compare_preference_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the share of pairs whose chosen answer gained more than the rejected one, beside the half that chance gives."""
+    score = metrics["eval"]["preference_accuracy"]
+    rows = metrics["data"]["eval_rows"]
+    low, _high = wilson_interval(score * rows, rows)
+    baseline = metrics["baseline"]["base_preference_accuracy"]
+    return {"metric": "preference_accuracy", "score": score, "baseline": baseline, "margin": score - low}
+
+
 SCORES_TO_JUDGE: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "multi_label_classification": compare_average_precision,
     "regression": compare_r2,
     "token_classification": compare_entity_f1,
     "causal_lm": compare_token_accuracy,
+    "preference": compare_preference_accuracy,
 }
 BASELINES = {
     "macro_average_precision": "labels that are given at random",
     "r2": "predicting the mean",
     "entity_f1": "marking every token",
     "token_accuracy": "the base model",
+    "preference_accuracy": "the base model, which prefers neither answer to itself,",
 }
 
 

@@ -1,0 +1,70 @@
+"""Read preferences from the rows of a data file: a prompt with a chosen and a rejected answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine.config_sections import DataSection
+from engine.data.conversations import UnusableRowError
+from engine.data.preferences import Preference, read_preference
+from engine.errors import ColumnMissingError, DataUnreadableError
+
+Row = dict[str, Any]
+ANSWER_COLUMNS = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+RATED = {"prompt", "completion", "label"}  # the columns of answers that are rated good or bad
+
+
+def preference_reader(records: list[Row], config: DataSection) -> Callable[[Row], Preference]:
+    """Return the function that reads a row's preference. Raises ColumnMissingError, DataUnreadableError for rated answers."""
+    columns = {name: None for record in records for name in record}
+    pair = next((pair for pair in ANSWER_COLUMNS if columns.keys() >= {*pair}), None)
+    if pair is None:
+        if columns.keys() >= RATED:
+            raise _rated_answers_error()
+        raise ColumnMissingError(
+            f"The data have no columns chosen and rejected. Their columns are: {', '.join(columns)}.",
+            field="data.dataset_name",
+        )
+
+    def read(record: Row) -> Preference:
+        prompt, chosen, rejected = (record.get(name) for name in (config.text_column, *pair))
+        preference = read_preference(
+            _messages(prompt, "user"), _messages(chosen, "assistant"), _messages(rejected, "assistant")
+        )
+        if preference["chosen"] == preference["rejected"]:
+            raise UnusableRowError("same_answers")
+        return preference
+
+    return read
+
+
+def _messages(value: object, role: str) -> list[Any]:
+    """Return a list of messages, which may be JSON, as it is, and a text as one message."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            parsed = None
+        # An answer may itself be a list in JSON.
+        if isinstance(parsed, list) and parsed and all(map(_is_message, parsed)):
+            return parsed
+    if isinstance(value, list):
+        return value
+    text = "" if value is None else str(value)
+    return [{"role": role, "content": text}] if text.strip() else []
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Mapping) and ("role" in value or "from" in value)
+
+
+def _rated_answers_error() -> DataUnreadableError:
+    return DataUnreadableError(
+        "The data have single answers that are rated good or bad (prompt, completion, label: KTO), and preference training "
+        "compares two answers. For each prompt, put a good answer in a column chosen and a bad one in a column rejected, and "
+        "leave out prompts that have only one of both. Or remove the bad answers and the column label, and train with task "
+        "causal_lm.",
+        field="data.dataset_name",
+    )
