@@ -1,4 +1,4 @@
-"""Prometheus metrics of predictions, counted in the process that predicts: the web server or `serve`."""
+"""Prometheus metrics of predictions and answers, counted in the process that computes them: the web server or `serve`."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +29,18 @@ EXPLANATION_SECONDS = Histogram(
     ["method"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, float("inf")),
 )
+GENERATIONS = Counter("lorasite_generations", "Answers of language models, by outcome.", ["outcome"])
+GENERATED_TOKENS = Counter("lorasite_generated_tokens", "Tokens that language models wrote.")
+FIRST_TOKEN_SECONDS = Histogram(
+    "lorasite_first_token_seconds",
+    "Time from a request to the first piece of its answer, including loading the model.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, float("inf")),
+)
+GENERATION_SECONDS = Histogram(
+    "lorasite_generation_seconds",
+    "Time from a request to the end of its answer.",
+    buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, float("inf")),
+)
 PREDICTIONS.labels("ok")  # so that the series exists before the first prediction
 
 
@@ -55,6 +67,9 @@ def measured_outcome(count: Callable[[str], None], seconds: Histogram) -> Iterat
     started = time.perf_counter()
     try:
         yield
+    except GeneratorExit:
+        outcome = "left"
+        raise
     except Exception as error:
         outcome = error.code if isinstance(error, LorasiteError) else "error"
         raise
@@ -66,3 +81,10 @@ def measured_outcome(count: Callable[[str], None], seconds: Histogram) -> Iterat
 def count_answer(task: str, confident: bool | None) -> None:
     """Count one answer by whether it is confident."""
     ANSWERS.labels(task, {True: "yes", False: "no", None: "unknown"}[confident]).inc()
+
+
+@contextmanager
+def count_generation() -> Iterator[None]:
+    """Count one answer of a language model by its outcome, "left" if its reader went away first, and time it."""
+    with measured_outcome(lambda outcome: GENERATIONS.labels(outcome).inc(), GENERATION_SECONDS):
+        yield

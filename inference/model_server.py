@@ -1,5 +1,9 @@
-"""The views of `make serve`: predictions and health without accounts. `lorasite/model_server_urls.py` lists their addresses."""
+"""The views of `make serve`: predictions, answers of language models and health, without accounts.
 
+`lorasite/model_server_urls.py` lists their addresses.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -9,9 +13,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from engine.serve.generator import Piece
 from web.errors import ConflictError, LorasiteError, NotFoundError
 
-from . import api
+from . import api, openai_api
+from .completion_requests import CompletionOptions
+from .generation import Prompt, open_answer
+from .language_models import LanguageModel
 from .selectors import Model, Models, all_models, only
 from .services import answer_texts, check_texts, load, predictor
 
@@ -27,13 +35,17 @@ class AnyTypeJSONParser(JSONParser):
     media_type = "*/*"
 
 
-class Predict(api.Predict):
-    """`POST /predict`: the body and answers of `/api/predict`."""
+class Open:
+    """Mixed into a view: anybody may ask, without an account."""
 
-    authentication_classes = ()
-    permission_classes = ()
-    throttle_classes: list[Any] = []
-    parser_classes = (AnyTypeJSONParser,)
+    authentication_classes: Any = ()
+    permission_classes: Any = ()
+    throttle_classes: Any = ()
+    parser_classes: Any = (AnyTypeJSONParser,)
+
+
+class Predict(Open, api.Predict):
+    """`POST /predict`: the body and answers of `/api/predict`."""
 
     def predict(
         self, request: Request, texts: list[str], text_pairs: list[str] | None, model: str | None
@@ -43,6 +55,34 @@ class Predict(api.Predict):
 
     def find_model(self, request: Request, name: str) -> Model:
         return served_model(name)
+
+
+class OpenAIView(Open):
+    """Mixed into the views of /v1/: every model answers, and nobody is noted."""
+
+    def models(self, request: Request) -> Models:
+        return served_models()
+
+    def write(
+        self, request: Request, model: LanguageModel, options: CompletionOptions, prompt: Prompt
+    ) -> Iterator[Piece]:
+        return open_answer(model, options, prompt)
+
+
+class ChatCompletions(OpenAIView, openai_api.ChatCompletions):
+    pass
+
+
+class Completions(OpenAIView, openai_api.Completions):
+    pass
+
+
+class LanguageModels(OpenAIView, openai_api.LanguageModels):
+    pass
+
+
+class LanguageModelDetail(OpenAIView, openai_api.LanguageModelDetail):
+    pass
 
 
 class Health(APIView):

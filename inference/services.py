@@ -13,7 +13,14 @@ from django.utils.translation import gettext_lazy
 from accounts.models import User
 from audit.services import record
 from engine.serve.answers import Answer
-from engine.serve.errors import BusyError, ModelUnreadableError, PredictionFailedError, WrongInputError
+from engine.serve.errors import (
+    BusyError,
+    ModelUnreadableError,
+    PredictionFailedError,
+    PromptRefusedError,
+    PromptTooLongError,
+    WrongInputError,
+)
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor, TimedPredictions
 from web.errors import ConflictError, InvalidError, LorasiteError
@@ -30,10 +37,14 @@ APART = 0.15
 TIMINGS = ("tokenize_ms", "queue_ms", "compute_ms")
 
 
+class ContextLengthError(InvalidError):
+    code = "context_length_exceeded"
+
+
 class OverloadedError(LorasiteError):
     code = "overloaded"
     status = 429
-    message = gettext_lazy("Too many predictions are waiting; nothing was lost. Try again in a moment.")
+    message = gettext_lazy("Too many requests are waiting; nothing was lost. Try again in a moment.")
 
     def __init__(self, *, wait: float) -> None:
         self.wait = math.ceil(wait)  # the Retry-After header
@@ -137,7 +148,7 @@ def load(model: Model) -> str:
 
 
 @contextmanager
-def engine_errors(name: str) -> Iterator[None]:
+def engine_errors(name: str, prompt_field: str = "prompt") -> Iterator[None]:
     """Turn the engine's errors about the model of this name into Invalid, Conflict and OverloadedError."""
     try:
         yield
@@ -152,6 +163,14 @@ def engine_errors(name: str) -> Iterator[None]:
         if error.wants_pairs:
             message = _("The model %(name)s reads two texts at once. Give the second one too (text_pair).")
         raise InvalidError(message % {"name": name}, field="text_pair") from None
+    except PromptTooLongError as error:
+        message = _(
+            "The prompt has %(tokens)s tokens. Prompt and answer together may have %(limit)s; shorten the prompt."
+        )
+        numbers = {name: f"{error.facts[name]:,}" for name in ("tokens", "limit")}
+        raise ContextLengthError(message % numbers, field=prompt_field) from None
+    except PromptRefusedError as error:
+        raise InvalidError(str(error), field=prompt_field) from None
     except BusyError as error:
         raise OverloadedError(wait=error.wait) from None
 

@@ -26,7 +26,7 @@ SETTINGS = {
     ],
 }
 # One thread computes, and requests that wait together fill a batch: so many may wait. /health may load a model.
-LANES = {"pages": 1, "predictions": 32, "probes": 1, "alive": 1}
+LANES = {"pages": 1, "predictions": 32, "streams": 32, "probes": 1, "alive": 1}
 
 
 def lane_of(head: Head) -> str:

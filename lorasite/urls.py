@@ -27,5 +27,6 @@ urlpatterns = [
     path("", include("monitoring.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("lorasite.api_urls")),
+    path("v1/", include("inference.openai_urls")),
     path("i18n/", include("django.conf.urls.i18n")),
 ]

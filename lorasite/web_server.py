@@ -10,10 +10,11 @@ from webserver import Head, Site
 from webserver import serve as serve_site
 
 # Number of threads by kind of work. Uploads and data tasks compute for seconds, sign-ins hash passwords, and a prediction
-# waits for its batch. A stream of events would hold its thread while it is open, so it would need a lane of its own.
-LANES = {"pages": 6, "polls": 4, "sign-ins": 2, "uploads": 2, "predictions": 4, "probes": 1, "alive": 1}
+# waits for its batch. A stream holds its thread while it is open; more of them than the generator answers at once wait for it.
+LANES = {"pages": 6, "polls": 4, "sign-ins": 2, "uploads": 2, "predictions": 4, "streams": 32, "probes": 1, "alive": 1}
 PROBES = {"/healthz": "alive", "/readyz": "probes", "/metrics": "probes"}
 POSTS = {"/login": "sign-ins", "/api/login": "sign-ins", "/predict": "predictions", "/api/predict": "predictions"}
+POSTS |= dict.fromkeys(("/v1/chat/completions", "/v1/completions"), "streams")
 RECOMMENDATIONS = ("/models/recommend", "/api/models/recommend")
 DATA = ("/datasets/", "/api/datasets/")
 FORM_BYTES = 1 << 20  # room for a form's other fields beside the file
@@ -32,7 +33,7 @@ def lane_of(head: Head) -> str:
     is_data = f"{path}/".startswith(DATA)
     if is_data and (head.method == "POST" or path.endswith("/download")):
         return "uploads"
-    if head.method == "GET" and (path.startswith("/api/") or "HX_REQUEST" in head.headers):
+    if head.method == "GET" and (path.startswith(("/api/", "/v1/")) or "HX_REQUEST" in head.headers):
         return "polls"
     return "pages"
 

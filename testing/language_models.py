@@ -65,8 +65,10 @@ def chat_tokenizer(template: str | None = CHATML, **options: Any) -> Any:
     return tokenizer
 
 
-def build_language_model(folder: Path, model_type: str = "llama", template: str | None = CHATML) -> Path:
-    """Write a tiny language model with random weights and its tokenizer; return the folder."""
+def build_language_model(
+    folder: Path, model_type: str = "llama", template: str | None = CHATML, **settings: Any
+) -> Path:
+    """Write a tiny language model with random weights and its tokenizer; return the folder. settings: of config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -74,7 +76,7 @@ def build_language_model(folder: Path, model_type: str = "llama", template: str 
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         model_type,
-        **FAMILIES[model_type],
+        **FAMILIES[model_type] | settings,
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -100,3 +102,22 @@ def write_conversations(path: Path, conversations: list[list[dict[str, Any]]], s
         rows = [row | {"split": split} for row, split in zip(rows, splits, strict=True)]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def make_language_adapter(folder: Path, base: Path, seed: int = 1) -> Path:
+    """Fill a final_model folder with a random adapter over the language model in the folder `base`; return it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(seed)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
+    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # PEFT starts B at zero, and the adapter would do nothing
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    info = {"base_model": base.name, "labels": [], "max_length": 512, "task": "causal_lm"}
+    (folder / "lorasite.json").write_text(json.dumps(info))
+    return folder

@@ -1,11 +1,13 @@
-"""The one place where an error becomes a response: a page for people, problem+json (RFC 9457) for programs."""
+"""The one place where an error becomes a response: a page for people, problem+json (RFC 9457) for programs.
+
+Programs that speak to /v1/ get errors in the shape of OpenAI's API.
+"""
 
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -20,6 +22,8 @@ from rest_framework.views import set_rollback
 
 from web import disk
 from web.errors import InvalidError, LorasiteError, NotAllowedError, NotFoundError, RequestTooLargeError, is_panic
+from web.openai_errors import is_openai, openai_error
+from web.requests import is_api
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +102,11 @@ def note_refusal(request: HttpRequest | Request, error: LorasiteError) -> None:
 
 
 def error_page(request: HttpRequest, error: LorasiteError) -> HttpResponse:
-    """Return the error as a page, or as problem+json for the API and clients that do not accept HTML."""
+    """Return the error as a page, or as JSON for the API and clients that do not accept HTML."""
     response: HttpResponse
-    if request.path.startswith(settings.API_PREFIX) or not request.accepts("text/html"):
+    if is_openai(request):
+        response = JsonResponse(openai_error(error), status=error.status)
+    elif is_api(request) or not request.accepts("text/html"):
         body = problem(error, request)
         response = JsonResponse(body, status=error.status, content_type="application/problem+json")
     else:
@@ -129,6 +135,8 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
     wait = getattr(exception, "wait", None)
     if wait:
         headers["Retry-After"] = str(int(wait))
+    if is_openai(request):
+        return Response(openai_error(error), status=error.status, headers=headers)
     body = problem(error, request)
     return Response(body, status=error.status, headers=headers, content_type="application/problem+json")
 

@@ -20,6 +20,7 @@ from django_htmx.http import HTMX_STOP_POLLING
 from web import disk
 from web.error_responses import BusyReceivingError, UnreadableRequestError, error_page
 from web.errors import InvalidError, LorasiteError, RequestTooLargeError
+from web.requests import is_api
 
 VERSION_HEADER = "X-API-Version"
 NEWEST = "1"
@@ -159,7 +160,7 @@ class ApiMiddleware(ConditionalGetMiddleware):
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         """Refuse an unknown version or a body that is too large before anything reads it."""
-        if not request.path.startswith(settings.API_PREFIX):
+        if not is_api(request):
             return None
         if request.headers.get(VERSION_HEADER, NEWEST) not in KNOWN:
             message = _("Supported API versions: %(known)s.") % {"known": ", ".join(KNOWN)}
@@ -172,7 +173,7 @@ class ApiMiddleware(ConditionalGetMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Add the version, and an ETag to the whole response of a GET; answer 304 if the client has that already."""
-        if not request.path.startswith(settings.API_PREFIX):
+        if not is_api(request):
             return response
         # Not a file that is streamed: its ETag would need all of it in memory.
         if request.method == "GET" and response.status_code in (200, 304) and isinstance(response, HttpResponse):

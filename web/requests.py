@@ -4,6 +4,7 @@ import hashlib
 from ipaddress import IPv6Network, ip_address
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import get_conditional_response
 from django.utils.translation import get_language
@@ -12,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from web.errors import InvalidError
+from web.openai_errors import is_openai
 
 LONGEST_NUMBER = 18  # digits that fit a database's 64-bit integer
 
@@ -31,6 +33,11 @@ class StrictCharField(_OnlyStrings, serializers.CharField):
 
 class StrictUUIDField(_OnlyStrings, serializers.UUIDField):
     """A UUID as a string. DRF's own field also accepts integers, and so `false`."""
+
+
+def is_api(request: HttpRequest | Request) -> bool:
+    """Return whether a request is one of a program to the API, the part that speaks as OpenAI's included."""
+    return request.path.startswith(settings.API_PREFIX) or is_openai(request)
 
 
 def parse_whole_number(text: str) -> int | None:

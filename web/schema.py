@@ -8,6 +8,8 @@ from drf_spectacular.plumbing import ResolvedComponent
 from pydantic.json_schema import model_json_schema
 from rest_framework import serializers
 
+from web.openai_errors import PREFIX
+
 PROBLEM = {
     "type": "object",
     "description": "RFC 9457. `code` is for programs, `detail` for people, `errors` names each field at fault.",
@@ -27,6 +29,23 @@ PROBLEM = {
                 "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
             },
         },
+    },
+}
+OPENAI_ERROR = {
+    "type": "object",
+    "description": "An error in the shape of OpenAI's API.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The field at fault."},
+                "code": {"type": "string"},
+            },
+        }
     },
 }
 FAILURES = {
@@ -123,9 +142,11 @@ class Schema(AutoSchema):
         has_cursor = self.method == "GET" and self._is_list_view() and self._get_paginator() is not None
         if not names_object and not has_cursor:
             impossible.add("404")
-        component = ResolvedComponent("Problem", ResolvedComponent.SCHEMA, PROBLEM, "Problem")
-        self.registry.register_on_missing(component)
-        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        name, schema, media_type = "Problem", PROBLEM, "application/problem+json"
+        if self.path.startswith(PREFIX):
+            name, schema, media_type = "OpenAIError", OPENAI_ERROR, "application/json"
+        self.registry.register_on_missing(ResolvedComponent(name, ResolvedComponent.SCHEMA, schema, name))
+        content = {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
         return {
             status: {"description": description, "headers": HEADERS, "content": content}
             for status, description in FAILURES.items()

@@ -32,11 +32,12 @@ class Task(WSGITask):
             raise RuntimeError(f"the application raised {type(error).__name__}") from error
 
     def get_environment(self) -> dict[str, Any]:
-        """Return the WSGI environment with our two entries. waitress calls this more than once and caches the result."""
+        """Return the WSGI environment with our entries. waitress calls this more than once and caches the result."""
         is_cached = self.environ is not None
         environ: dict[str, Any] = super().get_environment()
         if not is_cached:
             environ["webserver.refused"] = self.request.refused
+            environ["webserver.client_left"] = self.channel.client_left
             environ["wsgi.url_scheme"] = self.channel.server.scheme_of(environ)
         return environ
 
@@ -109,6 +110,18 @@ class Channel(HTTPChannel):
             return
         if self.discarded > self.server.site.linger_bytes:
             self.handle_close()
+
+    def client_left(self) -> bool:
+        """Return whether the client has closed its side of the connection, so that nobody waits for a long computation.
+
+        May be called by the thread that answers. Does not receive what may lie there, such as a further request.
+        """
+        try:
+            return not self.connected or not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except (OSError, AttributeError):  # the receiving thread has closed it meanwhile
+            return True
 
     def is_overdue(self) -> bool:
         """Return whether the client exceeded its deadline. Time that the application takes does not count."""

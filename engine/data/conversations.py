@@ -36,15 +36,18 @@ def read_conversation(value: object) -> Conversation:
 
     Raises UnusableRowError.
     """
-    if isinstance(value, str):
-        value = _parse_json(value, "no_messages")
-    if not isinstance(value, list) or not value or not all(isinstance(message, Mapping) for message in value):
-        raise UnusableRowError("no_messages")
-    conversation = [_read_message(message) for message in value]
+    conversation = read_messages(_parse_json(value, "no_messages") if isinstance(value, str) else value)
     answers = [index for index, message in enumerate(conversation) if message["role"] == "assistant"]
     if not answers:
         raise UnusableRowError("no_answer")
     return conversation[: answers[-1] + 1]
+
+
+def read_messages(value: object) -> Conversation:
+    """Return the canonical form of a list of messages, whoever has the last word. Raises UnusableRowError."""
+    if not isinstance(value, list) or not value or not all(isinstance(message, Mapping) for message in value):
+        raise UnusableRowError("no_messages")
+    return [_read_message(message) for message in value]
 
 
 def from_prompt(prompt: str, completion: str) -> Conversation:

@@ -286,11 +286,16 @@ POST   api/task/<uuid:task_id>/cancel              401 404 404 403 202 202
 POST   api/task/<uuid:task_id>/resume              401 404 404 403 202 202
 GET    api/task/<uuid:task_id>/logs                401 404 404 200 200 200
 POST   api/predict                                 401 404 404 409 409 409
+POST   v1/chat/completions                         401 404 404 400 400 400
+POST   v1/completions                              401 404 404 400 400 400
+GET    v1/models                                   401 200 200 200 200 200
+GET    v1/models/<path:name>                       401 404 404 400 400 400
 GET    api/system                                  401 403 403 403 403 200
 GET    api/schema                                  200 200 200 200 200 200
 GET    api/docs                                    200 200 200 200 200 200
 """
 
+API_ADDRESSES = ("api/", "v1/")
 PROBES = ("healthz", "readyz", "metrics")
 BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/train": {"experiment_name": "new", "data": {"dataset_name": "private"}},
@@ -305,6 +310,8 @@ BODIES: dict[str, Any] = {  # what a POST carries; else nothing
     "api/experiments/delete": {"names": ["private"]},
     "api/tasks/cancel": {"task_ids": ["00000000-0000-4000-8000-000000000000"]},
     "api/predict": {"text": "a fine day", "model": "private"},
+    "v1/chat/completions": {"model": "private", "messages": [{"role": "user", "content": "a fine day"}]},
+    "v1/completions": {"model": "private", "prompt": "a fine day"},
     "api/datasets/<str:name>/changes": {"did": "edit", "rows": {"1": {"text": "a fine day indeed"}}},
     "api/datasets/<str:name>/noise/<int:rank>": {"label": "good"},
     "predict/": {"text": "a fine day", "model": "private"},

@@ -9,7 +9,20 @@ from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 
-from .access_table import API, BODIES, PAGES, PEOPLE, PROBES, answer, client_of, filled, lines, patterns, send
+from .access_table import (
+    API,
+    API_ADDRESSES,
+    BODIES,
+    PAGES,
+    PEOPLE,
+    PROBES,
+    answer,
+    client_of,
+    filled,
+    lines,
+    patterns,
+    send,
+)
 
 SLOW_AREAS = {  # many addresses, or an answer that takes long to compute
     "", "account", "datasets", "experiments", "models", "password", "people", "runs", "sso", "train",
@@ -26,7 +39,9 @@ def caches(response: Any) -> set[str]:
 def is_kept(method: str, address: str, response: Any) -> bool:
     """Return whether a cache may reuse the response without asking. Programs may revalidate one with its ETag."""
     directives = caches(response)
-    asked_anew = address.startswith("api/") and method == "GET" and directives == ASKED_ANEW and "ETag" in response
+    asked_anew = (
+        address.startswith(API_ADDRESSES) and method == "GET" and directives == ASKED_ANEW and "ETag" in response
+    )
     return not (directives >= KEPT_BY_NOBODY or asked_anew)
 
 
@@ -45,7 +60,7 @@ def areas() -> dict[str, list[tuple[str, str, list[int]]]]:
 def test_every_caller_gets_the_status_in_the_table(
     people: dict[str, Any], arguments: dict[str, str], area: str
 ) -> None:
-    clients = {name: client_of(people[name], api=area.startswith("api")) for name in PEOPLE}
+    clients = {name: client_of(people[name], api=f"{area}/".startswith(API_ADDRESSES)) for name in PEOPLE}
     wrong, kept = [], []
     for method, address, codes in areas()[area]:
         path, body = filled(address, arguments), BODIES.get(address.partition("?")[0]) if method != "GET" else None
@@ -125,7 +140,7 @@ def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dic
 
 
 def test_every_page_is_in_the_table_with_get_and_post() -> None:
-    pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", "api/"))}
+    pages = {a for a in patterns(get_resolver()) if not a.startswith(("admin/", *API_ADDRESSES))}
     listed = {(method, address.partition("?")[0]) for method, address, _codes in lines(PAGES)}
     assert listed - {("GET", "join/<invitation>/")} == {
         (method, address or "/") for address in pages for method in ("GET", "POST")
@@ -139,4 +154,4 @@ def test_every_operation_of_the_api_is_in_the_table() -> None:
         (method.upper(), path) for path, methods in schema.items() for method in methods
     }
     addresses = {a.partition("?")[0] for _m, a, _codes in lines(API)}
-    assert addresses == {a for a in patterns(get_resolver()) if a.startswith("api/")}
+    assert addresses == {a for a in patterns(get_resolver()) if a.startswith(API_ADDRESSES)}

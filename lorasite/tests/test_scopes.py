@@ -19,6 +19,7 @@ OPEN = {
     "api/schema",
     "api/docs",
 }  # to anybody, with and without a token
+PREDICTING = {"api/predict", "v1/chat/completions", "v1/completions"}
 
 
 def asks_scopes(view: Any) -> bool:
@@ -51,7 +52,7 @@ def test_token_opens_what_its_scope_names_and_nothing_else(
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
     for method, address, _codes in lines(API):
         plain = address.partition("?")[0]
-        wanted = "predict" if plain == "api/predict" else "read" if method == "GET" else "write"
+        wanted = "predict" if plain in PREDICTING else "read" if method == "GET" else "write"
         if plain not in OPEN and wanted != scope:
             body = BODIES.get(plain) if method != "GET" else None
             assert answer(client, method, filled(address, arguments), body) == 403, (method, address)

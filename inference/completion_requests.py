@@ -1,0 +1,175 @@
+"""Requests to /v1/chat/completions and /v1/completions, as OpenAI's clients write them."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.data.conversations import Conversation, UnusableRowError, read_messages
+from web.errors import InvalidError
+from web.schema import SOME_TEXT
+
+from .services import ContextLengthError
+
+USUAL_TOKENS = 512  # of an answer whose request names no limit
+MOST_TOKENS = 4096
+MOST_MESSAGES = 1000
+MOST_STOPS = 4  # as OpenAI's API has it
+STOP_LIMIT = 200  # characters
+PROMPT_LIMIT = 400_000  # characters of all messages: no model here reads more, and tokenising takes time
+
+StopText = Annotated[str, Field(min_length=1, max_length=STOP_LIMIT)]
+# Fields of which only the value that changes nothing is accepted, and what to do instead.
+HINTS = {
+    "n": gettext_lazy("Each request gets one answer: leave out n, and send the request several times."),
+    "response_format": gettext_lazy('Give {"type": "text"} or {"type": "json_object"}; schemas are not supported.'),
+    "frequency_penalty": gettext_lazy("Penalties are not supported: leave them out, or give 0."),
+    "presence_penalty": gettext_lazy("Penalties are not supported: leave them out, or give 0."),
+    "stop": gettext_lazy(
+        "Give a text, or a list of at most 4 texts, none of them empty or longer than 200 characters."
+    ),
+    "logprobs": gettext_lazy("Log probabilities are not supported: leave out logprobs."),
+}
+NoPenalty = Annotated[float, Field(ge=0, le=0)] | None
+
+
+class Strict(BaseModel):
+    """JSON of the right types, without unknown fields: a misspelt field must not count as left out."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(Strict):
+    name: str
+    arguments: str
+
+
+class ToolCall(Strict):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Strict):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    refusal: None = None
+
+
+class ResponseFormat(Strict):
+    type: Literal["text", "json_object"]
+
+
+class StreamOptions(Strict):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CompletionOptions(Strict):
+    """What both kinds of requests have. `user`, `metadata` and `store` are read by no model and stored nowhere."""
+
+    model: Annotated[str, Field(pattern=SOME_TEXT, max_length=200)]
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MOST_STOPS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    frequency_penalty: NoPenalty = None
+    presence_penalty: NoPenalty = None
+    user: str | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Return the most tokens of the answer."""
+        return self.max_tokens or USUAL_TOKENS
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Return the texts before which the answer ends."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def is_json(self) -> bool:
+        """Return whether the answer has to be JSON."""
+        return False
+
+    @property
+    def sends_usage(self) -> bool:
+        """Return whether a stream ends with the numbers of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatRequest(CompletionOptions):
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: Literal[False] | None = None
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_completion_tokens or self.max_tokens or USUAL_TOKENS
+
+    @property
+    def is_json(self) -> bool:
+        return bool(self.response_format and self.response_format.type == "json_object")
+
+    def conversation(self) -> Conversation:
+        """Return the messages in the engine's form; Invalid names the message that has none."""
+        conversation = []
+        for index, message in enumerate(self.messages):
+            try:
+                conversation += read_messages([message.model_dump(exclude_none=True)])
+            except UnusableRowError as error:
+                raise InvalidError(reason_words(error.reason), field=f"messages.{index}") from None
+        if sum(len(message["content"]) for message in conversation) > PROMPT_LIMIT:
+            too_long = _("The messages have more than %d characters, which no model here reads. Send fewer.")
+            raise ContextLengthError(too_long % PROMPT_LIMIT, field="messages")
+        return conversation
+
+
+class CompletionRequest(CompletionOptions):
+    prompt: Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT)]
+
+
+R = TypeVar("R", bound=Strict)
+
+
+def reason_words(reason: str) -> str:
+    """Return what is wrong with a message, by the engine's word for it."""
+    words = {
+        "broken_tool_call": _("The arguments of a tool call are not a JSON object, or are nested too deep."),
+        "no_answer": _("A message of the assistant needs content or tool calls."),
+    }
+    return words.get(reason, _("This message has no content that can be read."))
+
+
+def parse(kind: type[R], data: object) -> R:
+    """Return the request; Invalid names the first field at fault and what it allows."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = [str(part)[:80] for part in details["loc"]]
+    field = ".".join(path[:3] if path[:1] == ["messages"] else path[:1])
+    message: Any = HINTS.get(field) or details["msg"]
+    if details["type"] == "extra_forbidden":
+        known = {"known": ", ".join(kind.model_fields)}
+        message = _("Unknown field, or one that is not supported. Known fields: %(known)s.") % known
+        field = ".".join(path)
+    raise InvalidError(message, field=field or "messages")

@@ -1,0 +1,77 @@
+"""Write with language models: whole answers and streams."""
+
+import time
+from collections.abc import Iterator
+from functools import cache
+
+from django.conf import settings
+
+from accounts.models import User
+from audit.services import record
+from engine.data.conversations import Conversation
+from engine.serve.generator import GenerationRequest, Generator, Piece
+
+from . import metrics
+from .completion_requests import CompletionOptions
+from .language_models import LanguageModel
+from .services import engine_errors, predictor
+
+Prompt = Conversation | str
+
+
+def write(user: User, model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Iterator[Piece]:
+    """Return the pieces of an answer as they come, as `open_answer`, and add an entry to the audit log, without texts."""
+    pieces = open_answer(model, options, prompt)
+    record("model.generate", user=user, obj=model.source, model=model.name, base_model=model.base_model)
+    return pieces
+
+
+def open_answer(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Iterator[Piece]:
+    """Return the pieces of an answer, once the first is there, so that what is wrong with a request is raised here.
+
+    Closing the iterator ends the computation.
+    """
+    pieces = measured(generate(model, options, prompt), time.perf_counter())
+    return resume(next(pieces), pieces)
+
+
+def resume(first: Piece, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    yield first
+    yield from pieces
+
+
+def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Iterator[Piece]:
+    """Yield the pieces of an answer. Raises Invalid, Conflict or OverloadedError."""
+    with engine_errors(model.name, "prompt" if isinstance(prompt, str) else "messages"):
+        request = GenerationRequest(
+            folder=model.folder,
+            prompt=prompt,
+            max_tokens=options.answer_tokens,
+            temperature=1.0 if options.temperature is None else options.temperature,
+            top_p=options.top_p or 1.0,
+            seed=options.seed,
+            stop=options.stops,
+            json=options.is_json,
+        )
+        yield from generator().generate(request)
+
+
+def measured(pieces: Iterator[Piece], started: float) -> Iterator[Piece]:
+    """Pass on the pieces, and count the answer by its outcome, its tokens and its times in the metrics."""
+    with metrics.count_generation():
+        for number, piece in enumerate(pieces):
+            if number == 0:
+                metrics.FIRST_TOKEN_SECONDS.observe(time.perf_counter() - started)
+            metrics.GENERATED_TOKENS.inc(piece.tokens)
+            yield piece
+
+
+@cache
+def generator() -> Generator:
+    """Return the process's only generator, which shares the predictor's limit of memory."""
+    return Generator(
+        settings.BASE_MODELS_DIR,
+        device=settings.SERVE_DEVICE,
+        cache=predictor().cache,
+        patience=settings.SERVE_WAIT_SECONDS,
+    )

@@ -1,0 +1,140 @@
+"""Language models that can write: registered ones, those of finished runs, and base models on this machine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from accounts.permissions import allowed_base_models, permission_object
+from engine.errors import EngineError
+from engine.models.base_models import resolve
+from engine.models.local_models import LocalModel, list_local_models
+from engine.models.supported_types import find_reason
+from engine.task_types import METRICS, head_of
+from experiments.models import Experiment, ModelVersion
+from samples import SAMPLE_LANGUAGE_MODEL
+from web.errors import ConflictError, InvalidError, NotFoundError
+
+from .selectors import OFFERED, Model, Models, with_model
+
+WRITING = [task for task in METRICS if head_of(task) == "causal"]  # task types whose models write
+BASE_MODEL_OWNER = "base-model"  # what /v1/models says of models that nobody here has made
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """A model that can write. `source` is None for a base model, whose `base_model` is its own name."""
+
+    name: str
+    folder: Path
+    base_model: str
+    source: Experiment | ModelVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelOffer:
+    """A model in the list of /v1/models."""
+
+    name: str
+    owner: str
+    created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> "LanguageModelOffer":
+        if model.source is None:
+            return cls(model.name, BASE_MODEL_OWNER)
+        owner = permission_object(model.source).owner
+        return cls(model.name, owner.username, model.source.created_at)
+
+
+def choose_language_model(models: Models, name: str) -> LanguageModel:
+    """Return the registered model, the experiment or else the base model of this name.
+
+    NotFound without any, Invalid if it is of another task type, Conflict if its files are not there.
+    """
+    try:
+        chosen = models.named(name)
+    except NotFoundError:
+        return LanguageModel(name, find_base_model(models, name), name)
+    return from_model(chosen)
+
+
+def from_model(model: Model) -> LanguageModel:
+    """Return a trained model that can write; Invalid for one that classifies."""
+    if model.source.task_type not in WRITING:
+        message = _("%(name)s answers with labels or numbers and writes no text. Send texts to /api/predict.")
+        raise InvalidError(message % {"name": model.name}, field="model")
+    return LanguageModel(model.name, model.folder, model.source.base_model, model.source)
+
+
+def find_base_model(models: Models, name: str) -> Path:
+    """Return the folder of a base model that this installation allows; NotFound if it is not on this machine."""
+    if name not in base_model_names(models):
+        message = _("There is no model %(name)s that you have access to. GET /v1/models lists yours.")
+        raise NotFoundError(message % {"name": name[:120]}, field="model")
+    try:
+        return resolve(name, base_models_dir())
+    except EngineError as error:
+        raise ConflictError(str(error), field="model") from None
+
+
+def base_model_names(models: Models) -> list[str]:
+    """Return the names of the language models among the base models on this machine, those of the hub if they are allowed.
+
+    None where `models` are restricted to a single one.
+    """
+    if models.default:
+        return []
+    local_models = list_local_models(base_models_dir())
+    allowed = allowed_base_models(model.name for model in local_models if model.place == "hub_cache")
+    names = [
+        model.name
+        for model in local_models
+        if model.folder is not None and (model.place != "hub_cache" or model.name in allowed) and can_write(model)
+    ]
+    return sorted({*names, *sample_names()})
+
+
+def can_write(model: LocalModel) -> bool:
+    """Return whether a base model is a language model that can be served."""
+    config = model.read_facts().config
+    return bool(config) and find_reason(config, "causal") is None
+
+
+def sample_names() -> Iterator[str]:
+    """Yield the name of the sample language model if its package is installed."""
+    from samples.language_model import converted_path
+
+    try:
+        converted_path()
+    except FileNotFoundError:
+        return
+    yield SAMPLE_LANGUAGE_MODEL
+
+
+def base_models_dir() -> Path | None:
+    return Path(settings.BASE_MODELS_DIR) if settings.BASE_MODELS_DIR else None
+
+
+def writing_models(models: Models) -> Models:
+    """Return those of the models that can write."""
+    return replace(
+        models,
+        registered=models.registered.filter(task_type__in=WRITING),
+        experiments=models.experiments.filter(task_type__in=WRITING),
+    )
+
+
+def offered_language_models(models: Models) -> list[LanguageModelOffer]:
+    """Return the models to choose from: registered ones, newest first, then experiments, then base models."""
+    models = writing_models(models)
+    registered, experiments = models.registered.order_by("-updated_at"), with_model(models.experiments)
+    offers = [
+        LanguageModelOffer(name, owner, created_at)
+        for queryset, created in ((registered, "updated_at"), (experiments, "created_at"))
+        for name, owner, created_at in queryset.values_list("name", "owner__username", created)[:OFFERED]
+    ]
+    return offers + [LanguageModelOffer(name, BASE_MODEL_OWNER) for name in base_model_names(models)]

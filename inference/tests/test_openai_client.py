@@ -1,0 +1,109 @@
+"""The official client of OpenAI against the site's web server: answers, streams, errors, and clients that leave."""
+
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
+
+from testing.language_models import build_language_model
+from testing.site import running_web
+
+pytestmark = pytest.mark.process
+
+TOKEN = """
+from accounts.services import make_token
+print(make_token(user=root, name="openai", scopes=["read", "predict"], days=1)[1])
+"""
+QUESTION: Any = [{"role": "user", "content": "two boxes of tea"}]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a site with the tiny base model `tiny`, and a token."""
+    folder = tmp_path_factory.mktemp("site")
+    # With room for answers that are still being written when their readers leave.
+    build_language_model(folder / "base-models" / "tiny", max_position_embeddings=4096)
+    with running_web(folder, more=TOKEN, BASE_MODELS_DIR=str(folder / "base-models")) as (address, token):
+        yield address, token
+
+
+@pytest.fixture
+def client(site: tuple[str, str]) -> OpenAI:
+    return OpenAI(base_url=f"{site[0]}/v1", api_key=site[1], max_retries=0, timeout=60)
+
+
+def test_client_chats_streams_and_lists_models(client: OpenAI) -> None:
+    whole = client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=12, temperature=0, stop=["zzz"])
+    assert whole.usage and 0 < whole.usage.completion_tokens <= 12
+    assert whole.usage.prompt_tokens_details and whole.usage.prompt_tokens_details.cached_tokens is not None
+    stream = client.chat.completions.create(
+        model="tiny", messages=QUESTION, max_completion_tokens=12, temperature=0, stream=True, seed=1,
+        stream_options={"include_usage": True},
+    )  # fmt: skip
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage and chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert [model.id for model in client.models.list() if model.id == "tiny"] == ["tiny"]
+    assert client.models.retrieve("tiny").owned_by == "base-model"
+    continued = client.completions.create(model="tiny", prompt="two boxes", max_tokens=4)
+    assert continued.choices[0].finish_reason in ("stop", "length")
+
+
+def test_client_raises_the_errors_that_it_knows(client: OpenAI, site: tuple[str, str]) -> None:
+    with pytest.raises(NotFoundError, match="nowhere"):
+        client.chat.completions.create(model="nowhere", messages=QUESTION)
+    with pytest.raises(BadRequestError) as refused:
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "tea " * 20_000}])
+    assert refused.value.code == "context_length_exceeded"
+    with pytest.raises(AuthenticationError):
+        OpenAI(base_url=f"{site[0]}/v1", api_key="ls_pat_wrong", max_retries=0).models.list()
+
+
+def test_object_is_answered_where_json_is_asked_for(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="tiny", messages=QUESTION, max_tokens=200, seed=1, response_format={"type": "json_object"}
+    ).choices[0]
+    if answer.finish_reason == "stop":
+        assert isinstance(json.loads(answer.message.content or ""), dict)
+    else:
+        assert (answer.message.content or "").lstrip().startswith("{")
+
+
+def open_stream(address: str, token: str) -> socket.socket:
+    """Ask for a long answer over a connection of its own; return it once the first piece has arrived."""
+    host, port = address.removeprefix("http://").split(":")
+    body = json.dumps({"model": "tiny", "messages": QUESTION, "max_tokens": 4000, "stream": True, "temperature": 0})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n"
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    received = b""
+    while b"data: " not in received:
+        received += connection.recv(4096)
+    return connection
+
+
+def metric(address: str, name: str) -> float:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_streams_block_nobody_and_end_when_their_readers_leave(site: tuple[str, str]) -> None:
+    """More streams than the site has threads for pages, whose readers then go away."""
+    with ThreadPoolExecutor(8) as pool:
+        connections = list(pool.map(lambda _: open_stream(*site), range(8)))
+    with urllib.request.urlopen(f"{site[0]}/login/", timeout=10) as page:
+        assert page.status == 200
+    for connection in connections:
+        connection.close()
+    end = time.monotonic() + 30
+    while not metric(site[0], 'lorasite_generations_total{outcome="left"}') and time.monotonic() < end:
+        time.sleep(0.1)
+    assert metric(site[0], 'lorasite_generations_total{outcome="left"}') > 0
