@@ -93,6 +93,7 @@ class BaseModel(TypedDict):
     """A base model that runs may use. What is not known is None or empty.
 
     place: sample, folder or hub_cache on the server; hub: it would be downloaded. languages: empty if too many to name.
+    task_types: what it can learn; empty if that is not known.
     """
 
     name: str
@@ -109,6 +110,7 @@ class BaseModel(TypedDict):
     safetensors: bool
     revision: str
     purpose: str
+    task_types: list[str]
 
 
 class Stored(TypedDict):
@@ -342,13 +344,13 @@ class Lorasite:
         }
         return cast(Stored, self._json("POST", "/api/datasets", b"".join(parts), headers))
 
-    def base_models(self, q: str = "", *, language: str = "", hub: bool = False) -> list[BaseModel]:
+    def base_models(self, q: str = "", *, language: str = "", task: str = "", hub: bool = False) -> list[BaseModel]:
         """Return the base models that runs may use: those on the server first, then the recommended ones of the hub.
 
         q: words in name, languages, licence or purpose. language: only models that read it, such as "Chinese".
-        hub: also search the model hub for q.
+        task: only models that can learn this task type. hub: also search the model hub for q.
         """
-        query = urlencode({"q": q, "language": language, "hub": "true" if hub else "false"})
+        query = urlencode({"q": q, "language": language, "task": task, "hub": "true" if hub else "false"})
         return cast("list[BaseModel]", self._json("GET", f"/api/base-models?{query}")["results"])
 
     def train(self, config: Mapping[str, Any] | str | Path) -> Accepted:

@@ -27,6 +27,7 @@ USUAL_TASK_TYPES: dict[str, TaskType] = {
     "multi_label": "multi_label_classification",
     "scores": "regression",
     "spans": "token_classification",
+    "conversations": "causal_lm",
 }
 
 QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
@@ -122,20 +123,26 @@ class Version(models.Model):
         """Whether its rows are conversations as JSON, without labels."""
         return self.kind in CHAT_KINDS
 
+    @property
+    def is_trainable(self) -> bool:
+        """Whether a run on the platform can learn from it."""
+        return self.kind in USUAL_TASK_TYPES
+
     def require_trainable(self) -> None:
         """Raise InvalidError unless a run on the platform can learn from it."""
-        if self.kind in USUAL_TASK_TYPES:
+        if self.is_trainable:
             return
         message = gettext(
-            "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels."
+            "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels or "
+            "conversations."
         )
         if self.is_chat:
             message = gettext(
-                "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels, or "
-                "download this one as JSONL and train on the command line: python -m engine, with task %(task)s."
+                "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels or "
+                "conversations, or download this one as JSONL and train on the command line: python -m engine, with task "
+                "%(task)s."
             )
-        task = "causal_lm" if self.kind == self.Kind.CONVERSATIONS else "preference"
-        facts = {"version": self, "kind": self.get_kind_display(), "task": task}
+        facts = {"version": self, "kind": self.get_kind_display(), "task": "preference"}
         raise InvalidError(message % facts, field="data.dataset_name")
 
     @property

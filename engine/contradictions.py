@@ -6,9 +6,28 @@ from collections.abc import Iterator
 
 from engine.config_sections import Configuration, TrainingSection
 from engine.errors import Problem
-from engine.task_types import LOSSES, METRICS, is_language_model
+from engine.task_types import LOSSES, METRICS, TaskType, is_language_model
 
 CODE = "contradiction"
+OF_PREFERENCES = frozenset({"training.dpo_beta", "training.label_smoothing", "training.rpo_alpha"})
+OF_LABELS = frozenset(
+    {
+        "model.num_labels",
+        "data.text_pair_column",
+        "training.class_weights",
+        "training.label_smoothing_factor",
+        "training.loss",
+        "training.focal_gamma",
+        "training.huber_delta",
+        "system.baseline",
+    }
+)
+
+
+def unused_settings(task: TaskType) -> frozenset[str]:
+    """Return the settings that mean nothing for a task type; forms leave them out."""
+    unused = OF_LABELS if is_language_model(task) else frozenset()
+    return unused if task == "preference" else unused | OF_PREFERENCES
 
 
 def find_contradictions(config: Configuration) -> Iterator[Problem]:

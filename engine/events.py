@@ -6,9 +6,10 @@ the platform writes them to its database.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+LONGEST_SHOWN = 600  # characters of a text in Evaluated.answers
 Stage = Literal["preparing", "training", "evaluating", "saving", "done"]
 
 
@@ -63,7 +64,8 @@ class StepDone:
 class Evaluated:
     """The model was evaluated; `metrics` has accuracy, macro_f1, macro_precision, macro_recall and loss.
 
-    total_tokens, runtime_s: of all training steps so far.
+    total_tokens, runtime_s: of all training steps so far. answers: what a language model wrote to the first held-out prompts,
+    {prompt, expected, written}.
     """
 
     step: int
@@ -71,6 +73,7 @@ class Evaluated:
     metrics: dict[str, float]
     total_tokens: int = 0
     runtime_s: float = 0.0
+    answers: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

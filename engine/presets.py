@@ -10,6 +10,7 @@ from math import ceil
 from typing import Literal
 
 from engine.task_types import METRICS, TaskType, is_language_model
+from samples import SAMPLE_LANGUAGE_MODEL
 
 Goal = Literal["quick", "balanced", "best"]
 Settings = dict[str, dict[str, object]]  # by section of a configuration
@@ -91,5 +92,6 @@ def task_defaults(task: TaskType) -> Settings:
     if task == "token_classification" or is_language_model(task):
         training["per_device_train_batch_size"] = SMALL_BATCH
     if is_language_model(task):
-        return {"lora": lora, "data": COLUMNS[task] | {"max_length": 1024}, "training": training}
+        data = COLUMNS[task] | {"max_length": 1024}
+        return {"model": {"name": SAMPLE_LANGUAGE_MODEL}, "lora": lora, "data": data, "training": training}
     return {"lora": lora, "training": training}

@@ -107,6 +107,7 @@ def loss_and_score_charts(
                     column=f"eval_{name}",
                 )
                 for hue, name in enumerate(facts.curves)
+                if hue == 0 or not scores or any(name in point.metrics for point in scores)
             ],
             y_label=str(facts.y_label),
             key="metrics",

@@ -86,6 +86,7 @@ def headline_for(facts: Settings) -> str:
             ),
             "r2": _("The run finished, but the model is not clearly better than always predicting the mean."),
             "entity_f1": _("The run finished, but the model is not clearly better than finding no entity."),
+            "token_accuracy": _("The run finished, but the model is not clearly better than its base model."),
         }
         if facts.get("metric") in sentences:
             return sentences[facts["metric"]]
@@ -148,6 +149,8 @@ def evidence(metrics: Settings) -> list[str]:
     if facts.get("metric") and "score" in facts:
         score = facts["score"]
         sentence = _("%(metric)s is %(score)s, and %(baseline).3f without reading the texts.")
+        if facts["metric"] == "token_accuracy":
+            sentence = _("%(metric)s is %(score)s, and %(baseline).3f for the base model.")
         shown_score = _("undefined") if score is None else f"{score:.3f}"
         title = METRIC_TITLES.get(facts["metric"], facts["metric"])
         sentences.append(sentence % {"metric": title, "score": shown_score, "baseline": facts.get("baseline", 0.0)})

@@ -16,7 +16,7 @@ from .task_types import USUAL
 from .verdicts import verdict as verdict
 
 # Notices about what `skipped_sentences`, the sentence on truncated texts and `remedies.diagnose` tell.
-SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned")
+SHOWN_OTHERWISE = ("truncated", "unknown_split", "not_learned", "skipped_conversations")
 
 WORST_SHOWN = 10  # rows on the page
 CONFUSIONS_SHOWN = 10  # pairs of labels on the page
@@ -82,6 +82,29 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
             "%(n)d row was left out because it is nearly the same as training rows and as evaluation rows.",
             "%(n)d rows were left out because they are nearly the same as training rows and as evaluation rows.",
             "n",
+        ),
+        "over_long": ngettext_lazy(
+            "%(n)d conversation was longer than the limit and was left out.",
+            "%(n)d conversations were longer than the limit and were left out.",
+            "n",
+        ),
+        "template_refused": ngettext_lazy(
+            "%(n)d conversation was left out because the base model's chat template refuses it.",
+            "%(n)d conversations were left out because the base model's chat template refuses them.",
+            "n",
+        ),
+        "special_token": ngettext_lazy(
+            "%(n)d conversation was left out because a message has a special token of the base model.",
+            "%(n)d conversations were left out because a message has a special token of the base model.",
+            "n",
+        ),
+        **dict.fromkeys(
+            ("no_messages", "unknown_role", "no_answer", "broken_tool_call"),
+            ngettext_lazy(
+                "%(n)d row without a usable conversation was left out.",
+                "%(n)d rows without a usable conversation were left out.",
+                "n",
+            ),
         ),
     }
     return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]

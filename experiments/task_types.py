@@ -26,6 +26,10 @@ METRIC_TITLES: dict[str, Promise] = {
     "entity_f1": _("Entity F1"),
     "entity_precision": _("Entity precision"),
     "entity_recall": _("Entity recall"),
+    "exact_match": _("Exact match"),
+    "json_valid": _("Valid JSON"),
+    "token_accuracy": _("Token accuracy"),
+    "perplexity": _("Perplexity"),
     "loss": _("Evaluation loss"),
 }
 BASELINE_TITLES: dict[str, Promise] = {
@@ -38,6 +42,10 @@ BASELINE_TITLES: dict[str, Promise] = {
     "linear_mae": _("Linear baseline on words: MAE"),
     "linear_pearson": _("Linear baseline on words: Pearson correlation"),
     "dictionary_entity_f1": _("Dictionary of seen entities: entity F1"),
+    "base_exact_match": _("Base model: exact match"),
+    "base_json_valid": _("Base model: valid JSON"),
+    "base_token_accuracy": _("Base model: token accuracy"),
+    "base_perplexity": _("Base model: perplexity"),
 }
 
 
@@ -88,6 +96,14 @@ TASK_TYPES: dict[str, TaskType] = {
         y_label=_("Score"),
         hub_task="token-classification",
     ),
+    "causal_lm": TaskType(
+        title=_("Language model"),
+        score="token_accuracy",
+        metrics=("exact_match", "json_valid", "token_accuracy", "perplexity", "loss"),
+        curves=("token_accuracy", "exact_match", "json_valid"),
+        y_label=_("Score"),
+        hub_task="text-generation",
+    ),
 }
 
 
@@ -121,19 +137,20 @@ def baseline_figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class Comparison(NamedTuple):
-    """A result beside that of a model that does not read the texts."""
+    """A result beside that of a model that has learned nothing: one that does not read the texts, or the base model."""
 
     name: str  # of the baseline, in BASELINE_TITLES
     baseline: float
     difference: float  # above 0 if the result is better
 
 
-# The metric of each task type that is compared, and the baseline that does not read the texts.
+# The metric of each task type that is compared, and the baseline that has learned nothing.
 COMPARED = {
     "sequence_classification": ("accuracy", "majority_accuracy"),
     "multi_label_classification": ("micro_f1", "majority_micro_f1"),
     "regression": ("mae", "mean_mae"),
     "token_classification": ("entity_f1", "constant_entity_f1"),
+    "causal_lm": ("token_accuracy", "base_token_accuracy"),
 }
 
 

@@ -165,11 +165,36 @@ def compare_with_linear(accuracy: float, linear: float | None, margin: float) ->
     return sentence % {"share": 100 * linear}
 
 
+def judge_language_model(metrics: Metrics) -> list[str]:
+    """Compare the answers, and the tokens that the model foresees, with those of the base model."""
+    evaluation, baseline = metrics.get("eval", {}), metrics.get("baseline", {})
+    if evaluation.get("token_accuracy") is None:
+        return []
+    sentences = []
+    if evaluation.get("exact_match") is not None:
+        sentence = _("%(share).1f%% of the answers to held-out prompts are exactly those of the data%(base)s.")
+        base = describe_base(baseline.get("base_exact_match"))
+        sentences.append(sentence % {"share": 100 * evaluation["exact_match"], "base": base})
+    if evaluation.get("json_valid") is not None:
+        sentence = _("%(share).1f%% are valid JSON%(base)s.")
+        base = describe_base(baseline.get("base_json_valid"))
+        sentences.append(sentence % {"share": 100 * evaluation["json_valid"], "base": base})
+    sentence = _("The model predicts %(share).1f%% of the answers' tokens%(base)s.")
+    base = describe_base(baseline.get("base_token_accuracy"))
+    return [*sentences, sentence % {"share": 100 * evaluation["token_accuracy"], "base": base}]
+
+
+def describe_base(share: float | None) -> str:
+    """Return what the base model reaches, to be added to a sentence; empty if nobody measured it."""
+    return "" if share is None else _(" (base model: %(share).1f%%)") % {"share": 100 * share}
+
+
 VERDICTS: dict[str, Callable[[Metrics], list[str]]] = {
     "sequence_classification": judge_classification,
     "multi_label_classification": judge_multi_label,
     "regression": judge_regression,
     "token_classification": judge_entities,
+    "causal_lm": judge_language_model,
 }
 
 

@@ -124,7 +124,8 @@ def recommend(*, user: User, data: Version, sample: int = SAMPLE, seconds: float
     matching = [
         v for v in versions_to_measure(list(models[:MOST_MODELS])) if reads_pairs(Model.of(v)) == data.has_pairs
     ]
-    rows = held_out(data, sample) if matching else Sample([], None, [])
+    can_measure = matching and data.task_type in MEASURED_TASKS
+    rows = held_out(data, sample) if can_measure else Sample([], None, [])
     measured = [measure(version, data, rows, sample, deadline) for version in matching]
     measured.sort(key=lambda each: each.rank)
     record("model.recommend", user=user, obj=data, models=len(measured), rows=sample)

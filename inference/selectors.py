@@ -16,6 +16,7 @@ from web.errors import ConflictError, LorasiteError, NotFoundError
 OFFERED = 100  # models in a list to choose from; others can be typed by name
 Offers = list[tuple[str, float | None]]  # name and score
 MOST_VERSIONS = 10  # of a model in the list; others can be typed as name@version
+WRITES = Q(task_type="causal_lm")  # language models answer in words, on pages and addresses of their own
 BEST_FIRST = (F("accuracy").desc(nulls_last=True), F("score").desc(nulls_last=True), "name")
 
 
@@ -77,25 +78,27 @@ class Models:
             except LorasiteError:
                 return None
         candidates = []
-        registered = self.registered.order_by(*BEST_FIRST).first()
+        registered = self.registered.exclude(WRITES).order_by(*BEST_FIRST).first()
         if registered:
             candidates.append(Model.of(version_of(registered)))
-        experiment = with_model(self.experiments).first()
+        experiment = with_model(self.experiments.exclude(WRITES)).first()
         if experiment:
             candidates.append(Model.of(experiment))
         # A model whose accuracy is not known is better than none.
         return max(candidates, key=lambda model: -1.0 if model.accuracy is None else model.accuracy, default=None)
 
     def offered(self) -> tuple[Offers, Offers]:
-        """Return the models to choose from: registered ones, newest first, and experiments, best first."""
-        registered = self.registered.order_by("-updated_at").values_list("name", "score")[:OFFERED]
-        experiments = with_model(self.experiments).values_list("name", "score")[:OFFERED]
+        """Return the models that texts can be sent to: registered ones, newest first, and experiments, best first."""
+        registered = self.registered.exclude(WRITES).order_by("-updated_at").values_list("name", "score")[:OFFERED]
+        experiments = with_model(self.experiments.exclude(WRITES)).values_list("name", "score")[:OFFERED]
         return list(registered), list(experiments)
 
     def offered_versions(self) -> dict[str, list[VersionOffer]]:
-        """Return the registered models, newest first, each with its aliases and then its newest versions."""
+        """Return the registered models that texts can be sent to, newest first, each with its aliases and then its newest versions."""
         versions = ModelVersion.objects.only("model_id", "number", "score").prefetch_related("aliases")
-        models = self.registered.order_by("-updated_at").prefetch_related(Prefetch("versions", versions))
+        models = (
+            self.registered.exclude(WRITES).order_by("-updated_at").prefetch_related(Prefetch("versions", versions))
+        )
         offers = {}
         for model in models[:OFFERED]:
             all_versions = model.versions.all()

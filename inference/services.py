@@ -129,8 +129,19 @@ def check_texts(texts: list[str], text_pairs: list[str] | None = None) -> None:
 
 def predict_texts(model: Model, texts: list[str], text_pairs: list[str] | None = None) -> TimedPredictions:
     """Predict the texts, or pairs of texts; Invalid, Conflict or OverloadedError as in `engine_errors`."""
+    refuse_language_model(model)
     with engine_errors(model.name):
         return predictor().predict(model.folder, texts, text_pairs)
+
+
+def refuse_language_model(model: Model) -> None:
+    """Raise InvalidError for a model that answers in words."""
+    if model.source.task_type == "causal_lm":
+        message = _(
+            "%(name)s is a language model, which answers in words. Ask it on the chat page, or send messages to "
+            "/v1/chat/completions."
+        )
+        raise InvalidError(message % {"name": model.name}, field="model")
 
 
 def reads_pairs(model: Model) -> bool:
@@ -143,6 +154,7 @@ def reads_pairs(model: Model) -> bool:
 
 def load(model: Model) -> str:
     """Load a model, so that its first prediction need not wait, and return the name of its base model."""
+    refuse_language_model(model)
     with engine_errors(model.name):
         return predictor().load_model(model.folder)
 

@@ -21,6 +21,8 @@ from accounts.idempotency import HEADER, idempotency_key_of
 from accounts.permissions import require_creator
 from engine.config import RunConfig
 from engine.safe_yaml import LIMIT
+from engine.task_types import TaskType
+from experiments.task_types import TASK_TYPES
 from web.errors import InvalidError, LorasiteError, RequestTooLargeError
 from web.requests import compute_etag, not_modified_response, parse_whole_number
 from web.throttles import throttle_classes_for
@@ -138,6 +140,7 @@ def validate(request: Request) -> Response:
     parameters=[
         OpenApiParameter("q", str, description="Words in name, languages, licence or purpose."),
         OpenApiParameter("language", str, description="Only models that are known to read it: its English name."),
+        OpenApiParameter("task", str, enum=list(TASK_TYPES), description="Only models that can learn this task type."),
         OpenApiParameter("hub", bool, description="Also search the model hub for q. Slower; cached for an hour."),
     ],
     responses={200: BaseModelsSerializer},
@@ -145,11 +148,13 @@ def validate(request: Request) -> Response:
 @api_view(["GET"])
 def base_models(request: Request) -> Response:
     """List the base models that runs may use: those on this machine first, then the recommended ones of the hub."""
-    query, language = (request.query_params.get(name, "") for name in ("q", "language"))
+    query, language, task = (request.query_params.get(name, "") for name in ("q", "language", "task"))
     asked = request.query_params.get("hub", "false")
     if asked not in ("true", "false"):
         raise InvalidError(_("hub is true or false."), field="hub")
-    models, hub = find_base_models(query, language, search=asked == "true")
+    if task and task not in TASK_TYPES:
+        raise InvalidError(_("task is one of: %(listed)s.") % {"listed": ", ".join(TASK_TYPES)}, field="task")
+    models, hub = find_base_models(query, language, cast("TaskType | None", task or None), search=asked == "true")
     return Response(BaseModelsSerializer({"results": models, "hub": hub}).data)
 
 

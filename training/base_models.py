@@ -6,7 +6,7 @@ The form, the API and the command show this list. It also says which of them rea
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.conf.locale import LANG_INFO
@@ -22,6 +22,10 @@ from engine.config_sections import SAMPLE_MODEL
 from engine.models.architectures import find_architecture
 from engine.models.local_models import LocalModel, list_local_models
 from engine.models.recommended import RECOMMENDED_MODELS, RecommendedModel, covers, find_recommended, readers_of
+from engine.models.supported_types import heads_of
+from engine.presets import task_defaults
+from engine.task_types import HeadKind, TaskType, head_of
+from experiments.task_types import TASK_TYPES
 
 # A run on data in two languages needs a base model for both; a few foreign rows don't matter.
 LEAST_SHARE = 0.25
@@ -56,6 +60,16 @@ class BaseModel:
     safetensors: bool = True
     revision: str = ""
     purpose: str = ""
+    heads: tuple[HeadKind, ...] = ()
+
+    @property
+    def task_types(self) -> list[str]:
+        """Return the task types that it can learn; none if that is not known."""
+        return [task for task in TASK_TYPES if head_of(cast(TaskType, task)) in self.heads]
+
+    def can_learn(self, task: TaskType) -> bool:
+        """Return whether it can learn a task type, or whether that is not known."""
+        return not self.heads or head_of(task) in self.heads
 
     @property
     def is_here(self) -> bool:
@@ -133,6 +147,7 @@ def describe_local(model: LocalModel) -> BaseModel:
         longest_text=facts.longest_text,
         fused_kernels=architecture is not None and architecture.run_head is not None,
         shared_serving=architecture is not None,
+        heads=heads_of(facts.config),
     )
 
 
@@ -184,11 +199,14 @@ def describe_recommended(model: RecommendedModel, name: str, place: str = "hub")
         safetensors=model.safetensors or place != "hub",
         revision="" if place == "folder" else model.revision,
         purpose=_(model.purpose),
+        heads=heads_of({"model_type": model.model_type}, is_complete=False),
     )
 
 
-def filter_base_models(models: Collection[BaseModel], query: str = "", language: str = "") -> list[BaseModel]:
-    """Return the models that have all words of `query` in what is known of them, and read the language.
+def filter_base_models(
+    models: Collection[BaseModel], query: str = "", language: str = "", task: TaskType | None = None
+) -> list[BaseModel]:
+    """Return the models that have all words of `query` in what is known of them, read the language and can learn the task type.
 
     Models whose languages are not known are left out if a language is asked for.
     """
@@ -197,7 +215,7 @@ def filter_base_models(models: Collection[BaseModel], query: str = "", language:
     for model in models:
         text = f"{model.name} {model.details} {model.purpose} {' '.join(model.languages)}".casefold()
         reads = not language or (model.language_count is not None and covers(model.languages, [language]))
-        if reads and all(word in text for word in words):
+        if reads and (task is None or model.can_learn(task)) and all(word in text for word in words):
             matching.append(model)
     return matching
 
@@ -218,12 +236,17 @@ def languages_of(version: Version) -> list[str]:
     return [language for language, rows in rows_by_language.items() if rows >= LEAST_SHARE * total]
 
 
-def suggest_base_model(languages: Collection[str]) -> BaseModel | None:
-    """Return the best base model for texts in these languages: one on this machine if there is any.
+def usual_base_model(task: TaskType) -> str:
+    """Return the base model of a configuration that names none."""
+    return str(task_defaults(task).get("model", {}).get("name", SAMPLE_MODEL))
+
+
+def suggest_base_model(languages: Collection[str], task: TaskType = "sequence_classification") -> BaseModel | None:
+    """Return the best base model for a task type with texts in these languages: one on this machine if there is any.
 
     None if runs may use none that reads them.
     """
-    models = {model.name: model for model in list_base_models()}
+    models = {model.name: model for model in list_base_models() if model.can_learn(task)}
     readers = [models[name] for reader in readers_of(languages) for name in reader.names if name in models]
     here = [model for model in readers if model.is_here]
     elsewhere = [model for model in readers if model.safetensors]
@@ -231,15 +254,17 @@ def suggest_base_model(languages: Collection[str]) -> BaseModel | None:
 
 
 def default_base_model(version: Version | None) -> BaseModel | None:
-    """Return the base model to fill in for data: the sample if it reads them, else another one on this machine.
+    """Return the base model to fill in for data: the usual one if it reads them, else another one on this machine.
 
-    None means the sample, too: there is no better one here, or the language of the data is not known.
+    None means the usual one, too: there is no better one here, or the language of the data is not known.
     """
     languages = languages_of(version) if version else []
-    sample = find_recommended(SAMPLE_MODEL)
-    if not languages or (sample and covers(sample.languages, languages)):
+    if version is None or not languages:
         return None
-    suggested = suggest_base_model(languages)
+    usual = find_recommended(usual_base_model(version.task_type))
+    if usual and covers(usual.languages, languages):
+        return None
+    suggested = suggest_base_model(languages, version.task_type)
     return suggested if suggested and suggested.is_here else None
 
 
@@ -280,17 +305,19 @@ class LanguageMismatch:
 def find_language_mismatch(version: Version | None, name: str) -> LanguageMismatch | None:
     """Return the mismatch between data and a base model; None if they fit, or if either is not known.
 
-    name: of the base model; empty for the sample, as in a configuration.
+    name: of the base model; empty for the usual one, as in a configuration.
     """
-    name = name or SAMPLE_MODEL
     languages = languages_of(version) if version else []
-    chosen = find_base_model(name) if languages else None
-    if version is None or chosen is None or chosen.language_count is None or covers(chosen.languages, languages):
+    if version is None or not languages:
+        return None
+    name = name or usual_base_model(version.task_type)
+    chosen = find_base_model(name)
+    if chosen is None or chosen.language_count is None or covers(chosen.languages, languages):
         return None
     return LanguageMismatch(
         dataset=str(version),
         languages=languages,
         model=name,
         read=chosen.languages_read,
-        better=suggest_base_model(languages),
+        better=suggest_base_model(languages, version.task_type),
     )

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from types import NoneType
-from typing import Any, Literal, NamedTuple, TypedDict, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args, get_origin
 
 import yaml
 from django import forms
@@ -17,12 +17,14 @@ from pydantic.fields import FieldInfo
 
 from engine import safe_yaml
 from engine.config import RunConfig
-from experiments.task_types import TASK_TYPES
+from engine.contradictions import unused_settings
+from engine.task_types import TaskType
+from experiments.task_types import TASK_TYPES, USUAL
 from web.errors import RequestTooLargeError
 from web.forms import ServiceErrorsMixin
 
 from .base_models import BaseModel
-from .field_words import FIELD_WORDS
+from .field_words import FIELD_WORDS, WORDS_BY_TASK
 
 NAME = "experiment_name"
 TASK = "task"
@@ -117,6 +119,7 @@ class RunForm(ServiceErrorsMixin):
         models: list[BaseModel],
         task_sentence: str = "",
     ) -> None:
+        self.task = cast(TaskType, task if task in TASK_TYPES else USUAL)
         # What an empty field means: it depends on the task type.
         defaults = form_texts(RunConfig.parse({"task": task}).model_dump(mode="json")) if task in TASK_TYPES else {}
         super().__init__(data, initial=form_texts(config, defaults))
@@ -125,8 +128,10 @@ class RunForm(ServiceErrorsMixin):
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
         for name in ("preset", "preset_dataset", "like"):
             self.fields[name] = forms.CharField(widget=forms.HiddenInput, required=False)
+        unused = unused_settings(self.task)
         for field in config_fields():
-            self.fields[field.path] = form_field(field, defaults.get(field.path, ""))
+            if field.path not in unused:
+                self.fields[field.path] = form_field(field, defaults.get(field.path, ""), self.task)
         # Without a task type in the configuration, this sentence says which one the dataset asks for.
         self.fields[TASK].help_text = f"{self.fields[TASK].help_text} {task_sentence}".strip()
         # A name that came from a YAML text stays in the list, so that its error can be shown.
@@ -136,9 +141,10 @@ class RunForm(ServiceErrorsMixin):
         if current and current not in dict(datasets):
             choices.append((current, current))
         self.fields[path].widget = forms.Select(choices=choices)
+        usable = [model for model in models if model.can_learn(self.task)]
         self.base_models = {
-            "here": [model for model in models if model.is_here],
-            "recommended": [model for model in models if not model.is_here],
+            "here": [model for model in usable if model.is_here],
+            "recommended": [model for model in usable if not model.is_here],
         }
         # Suggestions for browsers without JavaScript; base_model.js has a list of its own.
         self.fields["model.name"].widget.attrs["list"] = "base-model-names"
@@ -188,8 +194,11 @@ class RunForm(ServiceErrorsMixin):
         return config
 
 
-def form_field(field: ConfigField, default: str) -> forms.Field:
-    """Return a text field, whatever the type: RunConfig decides what a value means. default: what it means if it is empty."""
+def form_field(field: ConfigField, default: str, task: str) -> forms.Field:
+    """Return a text field, whatever the type: RunConfig decides what a value means.
+
+    default: what it means if it is empty. task: the task type, which some words depend on.
+    """
     widget: forms.Widget
     if field.info.annotation is bool:
         widget = Switch()
@@ -206,7 +215,7 @@ def form_field(field: ConfigField, default: str) -> forms.Field:
         widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     if not field.choices and default:
         widget.attrs["placeholder"] = default
-    words = FIELD_WORDS[field.path]
+    words = WORDS_BY_TASK.get(task, {}).get(field.path) or FIELD_WORDS[field.path]
     description = gettext(field.info.description) if field.info.description else ""
     return forms.CharField(
         label=str(words.title), help_text=f"{description} {words.advice}".strip(), required=False, widget=widget

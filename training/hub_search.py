@@ -11,6 +11,8 @@ from accounts.permissions import allowed_base_models
 from engine.models.architectures import find_architecture
 from engine.models.base_models import can_download
 from engine.models.recommended import find_recommended
+from engine.models.supported_types import heads_of
+from engine.task_types import TaskType
 
 from .base_models import BaseModel, filter_base_models, list_base_models, read_card_facts
 
@@ -35,10 +37,12 @@ class HubAwayError(Exception):
     """The hub may not be asked, or does not answer."""
 
 
-def find_base_models(query: str, language: str = "", *, search: bool) -> tuple[list[BaseModel], HubState]:
+def find_base_models(
+    query: str, language: str = "", task: TaskType | None = None, *, search: bool
+) -> tuple[list[BaseModel], HubState]:
     """Return the base models that match, with what the hub finds if it is to be searched, and whether it was."""
     known = list_base_models()
-    models = filter_base_models(known, query, language)
+    models = filter_base_models(known, query, language, task)
     if not search:
         return models, "not_asked"
     try:
@@ -47,7 +51,7 @@ def find_base_models(query: str, language: str = "", *, search: bool) -> tuple[l
         return models, "away"
     names = {model.name for model in known}
     others = [model for model in from_hub if model.name not in names]
-    return models + filter_base_models(others, language=language), "searched"
+    return models + filter_base_models(others, language=language, task=task), "searched"
 
 
 def search_hub(query: str) -> list[BaseModel]:
@@ -125,4 +129,5 @@ def fields_of(model: "ModelInfo") -> dict[str, Any]:
         "licence": licence,
         "fused_kernels": architecture is not None and architecture.run_head is not None,
         "shared_serving": architecture is not None,
+        "heads": heads_of(model.config or {}, is_complete=False),
     }

@@ -141,6 +141,7 @@ class Point(models.Model):
     accuracy = models.FloatField(null=True)
     macro_f1 = models.FloatField(null=True)
     scores = models.JSONField(default=dict, db_default={})  # all metrics of an evaluation; empty in older rows
+    answers = models.JSONField(default=list, db_default=[])  # of an evaluation: [{prompt, expected, written}, …]
 
     class Meta:
         ordering = ["step"]

@@ -10,10 +10,11 @@ from django.utils.translation import gettext_lazy as _
 
 from datasets_app.models import Version
 from engine import safe_yaml
+from engine.config import RunConfig
 from engine.presets import PRESETS, Goal, preset_settings
 from engine.task_types import TaskType
 
-from .base_models import BaseModel, list_base_models
+from .base_models import BaseModel, find_base_model, list_base_models, usual_base_model
 
 USUAL: Goal = "balanced"
 USUAL_TASK: TaskType = "sequence_classification"
@@ -35,7 +36,7 @@ def own_settings(name: str, version: Version | None) -> Settings:
     A file of config/ owns its base model and the longest text that it reads; its other settings are for one label per text.
     """
     task = version.task_type if version else USUAL_TASK
-    if name not in files():
+    if name not in files() or not can_learn(files()[name]["model"]["name"], task):
         goal = next((goal for goal in PRESETS if goal == name), USUAL)
         return preset_settings(goal, task, training_rows(version))
     sections = {section: values for section, values in files()[name].items() if isinstance(values, dict)}
@@ -52,6 +53,31 @@ def dataset_of(name: str) -> str | None:
 def training_rows(version: Version | None) -> int | None:
     """Return about how many rows a run on a dataset version trains on; None without a version."""
     return version.splits.get("train", version.rows) if version else None
+
+
+def usual_settings(task: TaskType) -> Settings:
+    """Return what a form of this task type starts with, whatever the data and the preset."""
+    config = RunConfig.parse({"task": task}).model_dump(mode="json")
+    settings = {section: values for section, values in config.items() if isinstance(values, dict)}
+    del settings["data"]["dataset_name"]
+    return settings
+
+
+def fit_dataset(
+    config: Mapping[str, Any], preset: str, before: Version | None, after: Version | None
+) -> dict[str, Any]:
+    """Return a configuration for one dataset as it fits another one, of which `preset` has set a part.
+
+    Where the datasets ask for other task types, what is as usual for the one becomes what is usual for the other.
+    """
+    tasks = [version.task_type if version else USUAL_TASK for version in (before, after)]
+    settings = [own_settings(preset, version) if preset else {} for version in (before, after)]
+    if tasks[0] != tasks[1]:
+        settings = [apply_settings(usual_settings(task), own) for task, own in zip(tasks, settings, strict=True)]
+    fitted = refit(config, *settings)
+    if not can_learn(fitted.get("model", {}).get("name", ""), tasks[1]):
+        fitted["model"] = fitted["model"] | {"name": usual_base_model(tasks[1]), "revision": None}
+    return fitted
 
 
 def apply_settings(config: Mapping[str, Any], own: Settings) -> dict[str, Any]:
@@ -75,9 +101,19 @@ def refit(config: Mapping[str, Any], before: Settings, after: Settings) -> dict[
     return apply_settings(config, untouched)
 
 
-def model_presets() -> list[dict[str, str]]:
-    """Return the presets that are base models as {name, title}."""
-    return [{"name": name, "title": config["model"]["name"]} for name, config in files().items() if name != "default"]
+def model_presets(task: TaskType) -> list[dict[str, str]]:
+    """Return the presets that are base models for a task type, as {name, title}."""
+    return [
+        {"name": name, "title": config["model"]["name"]}
+        for name, config in files().items()
+        if name != "default" and can_learn(config["model"]["name"], task)
+    ]
+
+
+def can_learn(base_model: str, task: TaskType) -> bool:
+    """Return whether a base model can learn a task type, or whether that is not known."""
+    model = find_base_model(base_model)
+    return model is None or model.can_learn(task)
 
 
 def base_models() -> list[BaseModel]:

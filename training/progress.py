@@ -15,7 +15,7 @@ PLACE_FIELDS = ["epoch", "tokens", "runtime_s"]
 STEP_FIELDS = [
     *PLACE_FIELDS, "loss", "learning_rate", "grad_norm", "tokens_per_second", "cpu_percent", "memory_mb", "gpu_memory_mb"
 ]  # fmt: skip
-EVAL_FIELDS = [*PLACE_FIELDS, "eval_loss", "accuracy", "macro_f1", "scores"]
+EVAL_FIELDS = [*PLACE_FIELDS, "eval_loss", "accuracy", "macro_f1", "scores", "answers"]
 
 
 class TrainingProgress(Progress):
@@ -56,6 +56,7 @@ class TrainingProgress(Progress):
                     accuracy=event.metrics.get("accuracy"),
                     macro_f1=event.metrics.get("macro_f1"),
                     scores=event.metrics,
+                    answers=event.answers,
                 )
         text = describe(event, self.logging_steps)
         if text:

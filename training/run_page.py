@@ -29,7 +29,7 @@ from experiments.wrong_rows import find_confusion, has_wrong_rows
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
 
-from . import curves, selectors
+from . import answers, curves, selectors
 from .base_models import LANGUAGE_NOTICE, find_language_mismatch
 from .copy_as import copies
 from .figures import NONE, average_usage, run_figures
@@ -48,15 +48,21 @@ class Tab(NamedTuple):
     title: str | Promise
 
 
+ERRORS = Tab("errors", gettext_lazy("Errors"))
+RESULT_TABS = {
+    "sequence_classification": [ERRORS, Tab("labels", gettext_lazy("Per label"))],
+    "multi_label_classification": [ERRORS, Tab("labels", gettext_lazy("Per label"))],
+    "regression": [ERRORS],
+    "token_classification": [ERRORS, Tab("labels", gettext_lazy("Per entity"))],
+    "causal_lm": [Tab("answers", gettext_lazy("Answers"))],
+}
+
+
 def tabs_for(task: Task) -> list[Tab]:
     """Return the tabs of a run. Those of results are there from the start, so that the others never move."""
-    tabs = [Tab(OVERVIEW, gettext_lazy("Overview")), Tab("errors", gettext_lazy("Errors"))]
-    if task.experiment.task_type == "token_classification":
-        tabs.append(Tab("labels", gettext_lazy("Per entity")))
-    elif task.experiment.task_type != "regression":
-        tabs.append(Tab("labels", gettext_lazy("Per label")))
     return [
-        *tabs,
+        Tab(OVERVIEW, gettext_lazy("Overview")),
+        *RESULT_TABS[task.experiment.task_type],
         Tab("log", gettext_lazy("Log")),
         Tab("config", gettext_lazy("Configuration")),
         Tab("files", gettext_lazy("Files")),
@@ -166,6 +172,11 @@ def points_token(task: Task) -> str:
     return f"{drawn['step'] or 0}-{drawn['evaluations']}"
 
 
+def answers_token(task: Task) -> str:
+    """Return what changes when there are new answers."""
+    return str(task.points.exclude(answers=[]).count())
+
+
 def notices_of(task: Task) -> list[dict[str, str]]:
     """Return the notices of the run, without those that the page tells in other words.
 
@@ -204,6 +215,11 @@ def errors_context(request: SignedInRequest, task: Task) -> Context:
         "scores_chart": scores_chart(metrics),
         "calibration": describe_calibration(metrics),
     }
+
+
+def answers_context(request: SignedInRequest, task: Task) -> Context:
+    """Return what the model writes to held-out prompts, also while the run is in progress."""
+    return {"answers": answers.answers_of(task), "points_token": answers_token(task)}
 
 
 def labels_context(request: SignedInRequest, task: Task) -> Context:
@@ -279,6 +295,7 @@ TAB_CONTEXTS: dict[str, Callable[[SignedInRequest, Task], Context]] = {
     OVERVIEW: overview_context,
     "errors": errors_context,
     "labels": labels_context,
+    "answers": answers_context,
     "log": log_context,
     "config": config_context,
     "files": files_context,
@@ -306,9 +323,10 @@ def poll_context(request: SignedInRequest, task: Task) -> Context:
         context |= new_log_lines(task, context["last_line"])
     if tab == OVERVIEW and points_token(task) != context["points_token"]:
         context |= charts_context(task)
+    has_new_answers = tab == "answers" and answers_token(task) != context["points_token"]
     if task.finished and tab == OVERVIEW:
         context |= {key: value for key, value in overview_context(request, task).items() if key not in context}
-    elif task.finished and tab not in ("log", "config"):
+    elif has_new_answers or (task.finished and tab not in ("log", "config")):
         context |= TAB_CONTEXTS[tab](request, task) | {"tab_template": f"training/run/{tab}.html"}
     return context
 

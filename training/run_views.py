@@ -13,7 +13,7 @@ from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
 
-from . import curve_csv, run_page, selectors, services
+from . import answers, curve_csv, run_page, selectors, services
 
 MOST_STATES = 100  # runs of one poll
 VIEW = "run-view"  # the element that a click on a tab replaces
@@ -69,10 +69,26 @@ def resume(request: SignedInRequest, task_id: UUID) -> HttpResponse:
 
 @login_required
 @require_GET
+def answers_jsonl(request: SignedInRequest, task_id: UUID) -> HttpResponse:
+    """What the model wrote to held-out prompts, as JSONL."""
+    task = selectors.task_for(request.user, task_id)
+    file = StringIO()
+    answers.write_answers(task, file)
+    return download(file, f"{task.experiment.name}-answers.jsonl", "application/x-ndjson")
+
+
+def download(file: StringIO, name: str, content_type: str) -> HttpResponse:
+    """Return a text as a file to save."""
+    disposition = content_disposition_header(True, name)
+    headers = {"Content-Disposition": disposition}
+    return HttpResponse(file.getvalue(), content_type=f"{content_type}; charset=utf-8", headers=headers)
+
+
+@login_required
+@require_GET
 def curves_csv(request: SignedInRequest, task_id: UUID) -> HttpResponse:
     """All points of a run's curves as a CSV file; a chart reads it, too, when somebody zooms into a long run."""
     task = selectors.task_for(request.user, task_id)
     file = StringIO()
     curve_csv.write_points(task, file)
-    name = content_disposition_header(True, f"{task.experiment.name}-curves.csv")
-    return HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8", headers={"Content-Disposition": name})
+    return download(file, f"{task.experiment.name}-curves.csv", "text/csv")

@@ -131,6 +131,9 @@ class BaseModelSerializer(serializers.Serializer):
         allow_blank=True, help_text="`model.revision` with such weights, where the main branch has others only."
     )
     purpose = serializers.CharField(allow_blank=True)
+    task_types = serializers.ListField(
+        child=serializers.CharField(), help_text="What it can learn, as `task` of a configuration; empty if not known."
+    )
 
 
 class BaseModelsSerializer(serializers.Serializer):

@@ -9,9 +9,10 @@ from django.utils.translation import gettext as _
 
 from accounts.permissions import base_model_allowed
 from datasets_app.reading import hub
-from engine.config_sections import SAMPLE_MODEL, DataSection, ModelSection
+from engine.config_sections import DataSection, ModelSection
 from engine.errors import EngineError
 from engine.models.base_models import can_download, find_cached, is_incomplete
+from engine.models.local_models import installed_samples
 from engine.models.recommended import find_recommended
 from engine.models.supported_types import check_type
 from engine.models.weight_files import check_folder, read_config
@@ -25,7 +26,9 @@ HUB_TIMEOUT_S = 3.0
 def check_base_model(model: ModelSection, task: TaskType) -> None:
     """Raise Invalid if the base model is not allowed, damaged, can't learn the task type, or is found nowhere. Downloads nothing."""
     root: Path | None = settings.BASE_MODELS_DIR
-    if model.name == SAMPLE_MODEL:
+    if model.name in installed_samples() and (sample := find_recommended(model.name)):
+        with invalid_base_model():
+            check_type({"model_type": sample.model_type}, model.name, head_of(task), is_complete=False)
         return
     if root and (Path(root) / model.name / "config.json").is_file():
         check_files(Path(root) / model.name, model.name, task)

@@ -11,6 +11,7 @@ urlpatterns = [
     path("runs/again/", views.again, name="again"),
     path("runs/<uuid:task_id>/", run_views.run, name="run"),
     path("runs/<uuid:task_id>/curves.csv", run_views.curves_csv, name="curves"),
+    path("runs/<uuid:task_id>/answers.jsonl", run_views.answers_jsonl, name="answers"),
     path("runs/<uuid:task_id>/cancel/", run_views.cancel, name="cancel"),
     path("runs/<uuid:task_id>/resume/", run_views.resume, name="resume"),
 ]

@@ -1,7 +1,7 @@
 """Pages: the form that starts a run."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, QueryDict
@@ -17,6 +17,7 @@ from accounts.permissions import require_creator, visible
 from datasets_app.selectors import trainable_versions
 from engine.config import RunConfig
 from engine.config_sections import DataSection
+from engine.task_types import TaskType
 from experiments import remedies
 from experiments.compare import flatten_config
 from experiments.models import Experiment
@@ -29,7 +30,7 @@ from . import estimates, presets, selectors, services
 from .base_models import LanguageMismatch, default_base_model, find_language_mismatch
 from .copy_as import copies
 from .field_words import with_labels
-from .forms import RunForm
+from .forms import SECTIONS, RunForm
 from .hub_search import find_base_models
 from .models import Task
 from .plan import plan_preset, plan_run
@@ -143,7 +144,7 @@ def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> Ht
         "sections": form.advanced_sections(unfolded={change.path for change in outcome.changes}),
         "mismatch": form_mismatch(request, form),
         "goals": [(name, title, plan_preset(request.user, name, values)) for name, title in presets.TITLES.items()],
-        "model_presets": presets.model_presets(),
+        "model_presets": presets.model_presets(form.task),
         "preset": form["preset"].value(),
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, values),
@@ -232,7 +233,9 @@ def with_better_model(sent: QueryDict) -> QueryDict:
 def search_base_models(request: SignedInRequest) -> HttpResponse:
     """Return the base models of the hub for a query (`q`), as options of the form's list."""
     require_creator(request.user)
-    models, hub = find_base_models(request.GET.get("q", ""), search=True)
+    task = request.GET.get("task", "")
+    known = cast("TaskType | None", task if task in TASK_TYPES else None)
+    models, hub = find_base_models(request.GET.get("q", ""), task=known, search=True)
     from_hub = [model for model in models if not model.is_here and not model.recommended]
     return render(request, "training/base_model_options.html", {"models": from_hub, "hub": hub, "prefix": "hub"})
 
@@ -269,16 +272,16 @@ def apply_preset(request: SignedInRequest, do: str) -> tuple[dict[str, Any], lis
     """
     entered = RunForm(request.POST, config={}, task=presets.USUAL_TASK, datasets=[], models=[]).configuration()
     preset = chosen_preset(request)
-    if not preset:
-        return entered, []
     version = services.known_version(request.user, services.dataset_name_of(entered))
-    own = presets.own_settings(preset, version)
-    config = presets.apply_settings(entered, own)
-    if do == "dataset":
+    if do == "preset" and preset:
+        own = presets.own_settings(preset, version)
+        config = presets.apply_settings(entered, own)
+    else:
         earlier = services.known_version(request.user, request.POST.get("preset_dataset", ""))
-        config = presets.refit(entered, presets.own_settings(preset, earlier), own)
-        own = {section: {name: config[section].get(name) for name in values} for section, values in own.items()}
-    return config, [change for change in remedies.changes_of(entered, own) if change.before != change.after]
+        config = presets.fit_dataset(entered, preset, earlier, version)
+        own = {section: config[section] for section in SECTIONS if isinstance(config.get(section), dict)}
+    changes = [change for change in remedies.changes_of(entered, own) if change.before != change.after]
+    return config, changes if preset else []
 
 
 def submit_form(request: SignedInRequest, form: RunForm) -> Task:

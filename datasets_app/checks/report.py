@@ -56,7 +56,7 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
 
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
-    if version.is_chat:
+    if not version.is_trainable:
         return chat_verdict(severities)
     if "error" in severities:
         return _("Not ready to train: fix the errors below first.")
@@ -72,7 +72,7 @@ def verdict(version: Version, severities: list[str]) -> str:
 
 
 def chat_verdict(severities: list[str]) -> str:
-    """Return one sentence on conversations, which no run on the platform learns yet."""
+    """Return one sentence on preferences, which no run on the platform learns yet."""
     warnings = severities.count("error") + severities.count("warning")
     if not warnings:
         return _("The checks found no problems.")

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 
 from datasets_app import selectors, services
 from datasets_app.checks import chats
@@ -21,6 +21,7 @@ from datasets_app.reading.options import ColumnOptions
 from datasets_app.reading.rows import Rows, refuse_untrainable, select_rows
 from datasets_app.tests.real_files import document, records, workbook
 from datasets_app.versions import changes, diff
+from samples import SAMPLE_LANGUAGE_MODEL
 from testing.datasets import store_dataset
 from web.errors import InvalidError
 
@@ -204,7 +205,7 @@ def test_download_that_is_uploaded_again_is_the_same_version(
         assert json.loads(content.splitlines()[0]) == {"messages": WITH_SYSTEM[0], "split": "train"}
 
 
-def test_pages_show_turns_and_offer_no_training(client: Any, member: Any, faq: Version) -> None:
+def test_pages_show_turns_and_offer_a_run(client: Any, member: Any, faq: Version) -> None:
     client.force_login(member)
     rows = client.get("/datasets/faq/rows/?edit=1").content.decode()
     assert (
@@ -214,7 +215,7 @@ def test_pages_show_turns_and_offer_no_training(client: Any, member: Any, faq: V
     )
     assert 'name="turn_2"' in rows and 'id="edit-label"' not in rows
     report = client.get("/datasets/faq/").content.decode()
-    assert "python -m engine" in report and "Train on this version" not in report
+    assert "Ready to train" in report and "Train on this version" in report
     assert "Find a model for it" not in report and "Wrong labels" not in report
 
 
@@ -284,24 +285,17 @@ def test_command_takes_the_roles_of_columns(member: Any, file: Callable[..., Pat
     assert answer["kind"] == "conversations" and answer["read"]["columns"]["answer"] == "reply"
 
 
-def test_training_on_conversations_is_refused_in_words_at_every_door(
-    api: Any, client: Any, member: Any, admin: Any, faq: Version, tmp_path: Path
-) -> None:
-    says = "faq@1 has conversations, and training on them is not supported here yet"
+def test_run_on_conversations_starts_at_every_door(api: Any, client: Any, member: Any, faq: Version) -> None:
     config = {"experiment_name": "one", "data": {"dataset_name": "faq"}}
-    for address in ("/api/train", "/api/train/validate"):
-        answer = api(member).post(address, config, format="json")
-        assert answer.status_code == 400 and says in str(answer.json()), address
+    answer = api(member).post("/api/train/validate", config, format="json").json()
+    assert answer["config"]["task"] == "causal_lm" and answer["config"]["model"]["name"] == SAMPLE_LANGUAGE_MODEL
+    assert api(member).post("/api/train", config, format="json").status_code == 202
     client.force_login(member)
-    assert says in client.get("/train/?dataset=faq@1").content.decode()
-    assert "faq@1 ·" not in client.get("/train/").content.decode()
-    assert says in client.get("/models/?dataset=faq@1").content.decode()
-    assert says in str(api(member).get("/api/models/recommend?dataset=faq").json())
-    admin.is_superuser = True  # the command acts for the first one
-    admin.save()
-    (tmp_path / "run.yaml").write_text(json.dumps(config))
-    with pytest.raises(CommandError, match=says):
-        call_command("run_local", str(tmp_path / "run.yaml"))
+    assert "faq@1 ·" in client.get("/train/").content.decode()
+    assert "which answer in words" in client.get("/models/?dataset=faq@1").content.decode()
+    assert api(member).get("/api/models/recommend?dataset=faq").json()["models"] == []
+    classifier = api(member).post("/api/train", config | {"task": "sequence_classification"}, format="json").json()
+    assert "which is data for causal_lm, not for sequence_classification" in str(classifier)
 
 
 CHECKED = {

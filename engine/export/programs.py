@@ -105,6 +105,27 @@ def predict({texts}):
 
 print(predict({examples}))
 """
+LANGUAGE_MODEL = """\
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+folder = {folder}
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+end = tokenizer.convert_tokens_to_ids({end})  # ends an answer
+
+
+def predict(messages, longest=256):
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    with torch.inference_mode():
+        ids = model.generate(**inputs, max_new_tokens=longest, do_sample=False, eos_token_id=end, pad_token_id=end)
+    return tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+print(predict([{{"role": "user", "content": "…"}}]))
+"""
 # As engine.data.entity_windows and engine.data.entity_tags do it.
 ENTITIES = '''
 
@@ -210,6 +231,8 @@ def peft_program(info: ModelInfo, folder: str, tokenizer: str = "", truncation_s
     arguments = "folder" if tokenizer in ("", folder) else json.dumps(tokenizer)
     if truncation_side == "left":
         arguments += ', truncation_side="left"'
+    if info.head == "causal":
+        return LANGUAGE_MODEL.format(folder=json.dumps(folder), tokenizer=arguments, end=json.dumps(info.end_of_turn))
     return _head(LOAD_PEFT, info, json.dumps(folder), arguments) + _torch_body(info)
 
 

@@ -20,6 +20,8 @@ from engine.models.base_models import find_cached, is_incomplete
 from engine.models.recommended import find_recommended
 from engine.models.text_encoding import longest_text
 from engine.models.weight_files import count_parameters, read_config
+from samples import SAMPLE_LANGUAGE_MODEL
+from samples.language_model import converted_path
 
 Place = Literal["sample", "folder", "hub_cache"]
 CACHE_PREFIX = "models--"  # of the cache's folders: models--owner--name
@@ -27,7 +29,7 @@ CACHE_PREFIX = "models--"  # of the cache's folders: models--owner--name
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A base model on this machine. `folder` is None for the sample, whose facts are in the table of recommended models."""
+    """A base model on this machine. `folder` is None for samples, whose facts are in the table of recommended models."""
 
     name: str
     place: Place
@@ -93,10 +95,20 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def list_local_models(base_models_dir: Path | None) -> list[LocalModel]:
     """Return the base models on this machine, each name once: a folder comes before the hub's cache, as in `resolve`."""
-    models = {SAMPLE_MODEL: LocalModel(SAMPLE_MODEL, "sample")}
-    for model in [*_folders(base_models_dir), *_cached()]:
+    sample, *language_models = (LocalModel(name, "sample") for name in installed_samples())
+    models = {sample.name: sample}
+    for model in [*_folders(base_models_dir), *_cached(), *language_models]:
         models.setdefault(model.name, model)
     return list(models.values())
+
+
+def installed_samples() -> list[str]:
+    """Return the sample base models: the language model only where its package is installed."""
+    names = [SAMPLE_MODEL]
+    with suppress(FileNotFoundError):
+        converted_path()
+        names.append(SAMPLE_LANGUAGE_MODEL)
+    return names
 
 
 def _folders(root: Path | None) -> Iterator[LocalModel]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from engine.config_sections import SAMPLE_MODEL
 from engine.models.architectures import find_architecture
+from samples import SAMPLE_LANGUAGE_MODEL
 
 
 def _(text: str) -> str:
@@ -249,6 +250,15 @@ RECOMMENDED_MODELS = (
         safetensors=False,
     ),
     RecommendedModel(
+        name=SAMPLE_LANGUAGE_MODEL,
+        model_type="llama",
+        parameters_m=134.5,
+        languages=ENGLISH,
+        licence="apache-2.0",
+        longest_text=8192,
+        purpose=_("The sample language model: comes with Lorasite, and is small enough for a CPU."),
+    ),
+    RecommendedModel(
         name="Qwen/Qwen3-0.6B",
         model_type="qwen3",
         parameters_m=600,
@@ -256,7 +266,7 @@ RECOMMENDED_MODELS = (
         language_count=119,  # arXiv 2505.09388
         licence="apache-2.0",
         longest_text=32768,
-        purpose=_("A language model as a classifier: long texts in many languages. Needs a GPU to be fast."),
+        purpose=_("A language model, also as a classifier: long texts in many languages. Needs a GPU to be fast."),
     ),
 )
 BY_NAME = {name: model for model in RECOMMENDED_MODELS for name in model.names}

@@ -99,6 +99,13 @@ def find_reason(config: Mapping[str, Any], head: HeadKind, is_complete: bool = T
     return _reason_of_settings(model_type, config, is_complete)
 
 
+def heads_of(config: Mapping[str, Any], is_complete: bool = True) -> tuple[HeadKind, ...]:
+    """Return the kinds of heads that a model can be trained with; none without a type. The arguments are those of `check_type`."""
+    if "model_type" not in config:
+        return ()
+    return tuple(head for head in TRAINABLE if find_reason(config, head, is_complete) is None)
+
+
 def _reason_of_settings(model_type: str, config: Mapping[str, Any], is_complete: bool) -> str | None:
     """Return why a model of a type that can be trained can't; None if it can."""
     if model_type == "xmod" and is_complete and config.get("default_language") is None:

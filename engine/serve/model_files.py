@@ -28,7 +28,8 @@ class ModelInfo:
     token_types: whether it tells them apart by token types. temperature, temperatures: what logits are divided by, one for
     all labels or one for each. thresholds: probability from which on a text has a label. confident_from: probability from
     which on answers are called confident, infinite if none is high enough, None if it was not measured. score_mean,
-    score_deviation: of the training rows, in which scores are counted.
+    score_deviation: of the training rows, in which scores are counted. end_of_turn: the token that ends an answer of a language
+    model.
     """
 
     base_model: str
@@ -50,7 +51,7 @@ class ModelInfo:
 
     @property
     def head(self) -> HeadKind:
-        """Return the kind of the model's head: outputs for each text, or for each of its tokens."""
+        """Return the kind of the model's head: outputs for each text, for each of its tokens, or the next token."""
         return head_of(self.task)
 
 

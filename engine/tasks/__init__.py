@@ -90,6 +90,17 @@ class Task(Protocol):
         """Do what `evaluate` does with one batch, so that an estimate can time it; the result is ignored."""
         ...
 
+    def write_some_answers(self) -> float:
+        """Write answers to some of the held-out prompts as `evaluate` does, so that an estimate can time it.
+
+        Return their share of those that an evaluation writes; 0 for a task type that writes none.
+        """
+        ...
+
+    def shown_answers(self) -> list[dict[str, str]]:
+        """Return the first answers of the last `evaluate`: {prompt, expected, written}; none for a task type that writes none."""
+        ...
+
     def baseline(self) -> dict[str, float]:
         """Return the scores of models that have to be trained for it, by name, such as linear_accuracy.
 

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from engine.data.conversations import PLAIN_TEXT, Conversation
+from engine.events import LONGEST_SHOWN
 from engine.models.chat_template import ChatTemplate
 
 MOST_ANSWERS = 100  # of an evaluation, in the order of the rows
 LONGEST_ANSWER = 512  # tokens
 BATCH = 50  # prompts
+SHOWN = 8  # answers that metrics.json has
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,18 @@ class Answers:
         return scores
 
     def beside(self, base: Answers) -> list[dict[str, str]]:
-        """Return each prompt with the expected answer, that of the base model and that of the tuned one."""
+        """Return the first prompts, each with the expected answer, that of the base model and that of the tuned one."""
         columns = zip(self.prompts, self.expected, base.written, self.written, strict=True)
-        return [dict(zip(("prompt", "expected", "base", "tuned"), column, strict=True)) for column in columns]
+        rows = [dict(zip(("prompt", "expected", "base", "tuned"), column, strict=True)) for column in columns]
+        return rows[:SHOWN]
+
+    def shown(self) -> list[dict[str, str]]:
+        """Return the first prompts, each with the expected answer and the one that was written, without the end of long ones."""
+        columns = zip(self.prompts[:SHOWN], self.expected, self.written, strict=False)
+        return [
+            {name: text[:LONGEST_SHOWN] for name, text in zip(("prompt", "expected", "written"), column, strict=True)}
+            for column in columns
+        ]
 
 
 def is_json_container(text: str) -> bool:
@@ -52,14 +63,15 @@ def is_json_container(text: str) -> bool:
 
 
 def write_answers(
-    model: Any, template: ChatTemplate, conversations: list[Conversation], end_id: int, longest: int
+    model: Any, template: ChatTemplate, conversations: list[Conversation], end_id: int, longest: int, most: int
 ) -> Answers:
     """Let a model of transformers write the last answer of some conversations, greedily and with a cache of keys and values.
 
     longest: tokens of the longest answer that is expected; half as many more are allowed, so that no answer goes on for ever.
+    most: prompts.
     """
     is_answered = [each[0]["role"] != PLAIN_TEXT and not each[-1].get("tool_calls") for each in conversations]
-    chosen = list(compress(conversations, is_answered))[:MOST_ANSWERS]
+    chosen = list(compress(conversations, is_answered))[:most]
     prompts = [template.prompt(each) for each in chosen]
     limit = min(LONGEST_ANSWER, longest + longest // 2)
     by_length = sorted(range(len(chosen)), key=lambda index: len(prompts[index]))

@@ -30,14 +30,13 @@ from engine.models.untrained import UntrainedModel
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
 from engine.storage import write_json
-from engine.tasks.answers import Answers, write_answers
+from engine.tasks.answers import BATCH, MOST_ANSWERS, Answers, write_answers
 from engine.tasks.evaluation_mode import evaluation_mode
 from engine.training.memory_model import DecoderMemory, DecoderSizes
 from engine.training.saved_language_model import SavedTargets, check_saved_language_model
 from engine.training.saved_model import SavedModelCheck
 
 NO_HEAD = Head(modules=[], origin="kept", notices=[])  # a language model brings its own, which stays frozen
-SHOWN_ANSWERS = 8  # in metrics.json, the tuned model's beside the base model's
 CHECKED = 8  # conversations that the saved model is compared on
 
 
@@ -193,8 +192,17 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             base_scores = self.base_scores()
             base = self._write_answers(self.rows.eval, self.eval_tokens)
         summary["baseline"] = {f"base_{name}": value for name, value in (base_scores | base.scores()).items()}
-        summary["answers"] = tuned.beside(base)[:SHOWN_ANSWERS]
+        summary["answers"] = tuned.beside(base)
         return summary
+
+    def write_some_answers(self) -> float:
+        """See engine.tasks.Task."""
+        written = len(self._write_answers(self.rows.eval, self.eval_tokens, BATCH).written)
+        return written and written / max(written, min(MOST_ANSWERS, len(self.eval_tokens.rows)))
+
+    def shown_answers(self) -> list[dict[str, str]]:
+        """See engine.tasks.Task."""
+        return self.answers.shown() if self.answers else []
 
     def baseline(self) -> dict[str, float]:
         """Return nothing: what an answer is compared with is the base model, which `summary` has asked."""
@@ -323,13 +331,12 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             raise EvaluationNotFiniteError(message, field="training.learning_rate")
         return self.scores(all_sums)
 
-    def _write_answers(self, split: Split, tokens: Tokens) -> Answers:
-        """Let the model answer the prompts of some held-out conversations."""
+    def _write_answers(self, split: Split, tokens: Tokens, most: int = MOST_ANSWERS) -> Answers:
+        """Let the model answer the prompts of at most so many held-out conversations."""
         conversations = self.answered(split, tokens)
         with evaluation_mode(self.model), self.forward.generating():
-            return write_answers(
-                self.forward.model, self.template, conversations, self.end_id, max(1, tokens.longest_answer)
-            )
+            longest = max(1, tokens.longest_answer)
+            return write_answers(self.forward.model, self.template, conversations, self.end_id, longest, most)
 
     def _evaluation_batch_size(self, tokens: Tokens) -> int:
         """Return the configured batch size, or on a CPU the largest of its halves that fits into free memory."""

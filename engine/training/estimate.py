@@ -171,6 +171,8 @@ class _Measurement:
         positions = list(range(len(eval_batches)))
         evaluations = self._time_some(eval_batches, positions, task.evaluate_batch, EVALUATE_SECONDS)
         evaluation_s = _mean_seconds(evaluations, len(eval_batches)) * len(eval_batches)
+        answers_s = self._time_answers()
+        evaluation_s += answers_s
 
         warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
@@ -179,6 +181,8 @@ class _Measurement:
         if self.prepared.loop.config.system.baseline:
             with suppress(Exception):  # a run goes on without the baseline too
                 end_s += _seconds(task.baseline)
+        if answers_s:  # the base model is evaluated beside the tuned one
+            end_s += evaluation_s
         return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),
@@ -190,6 +194,12 @@ class _Measurement:
             peak_mb=self.prepared.peak_memory_mb(),
             micro_batch=loop.state.micro_batch,
         )
+
+    def _time_answers(self) -> float:
+        """Return the seconds that an evaluation takes to write answers; 0 if it writes none."""
+        started = time.perf_counter()
+        share = self.prepared.task.write_some_answers()
+        return (time.perf_counter() - started) / share if share else 0.0
 
     def _time_some(
         self,

@@ -26,6 +26,7 @@ from engine.training.learning_rate import learning_rate
 from engine.training.micro_batches import MicroBatches
 
 RECENT_STEPS = 50  # of which the speed and the remaining time are averages
+MOST_EVALUATIONS = 12  # that keep their answers in the history, because each list of runs reads metrics.json
 
 
 class Loop:
@@ -252,8 +253,13 @@ class Loop:
         best = max((sign * score["metric"] for score in state.scores), default=-math.inf)
         state.waited = 0 if sign * metric > best else state.waited + 1
         state.scores.append({"step": state.step, "metric": metric, "loss": scores["loss"]})
-        state.history.append(self.place_on_curve() | {f"eval_{name}": value for name, value in scores.items()})
-        yield Evaluated(state.step, self.epoch, scores, state.tokens, state.runtime_s)
+        answers = self.task.shown_answers()
+        written = {"answers": [answer["written"] for answer in answers]} if answers else {}
+        state.history.append(
+            self.place_on_curve() | {f"eval_{name}": value for name, value in scores.items()} | written
+        )
+        _thin_answers(state.history)
+        yield Evaluated(state.step, self.epoch, scores, state.tokens, state.runtime_s, answers)
 
     def save(self) -> Checkpointed:
         """Write a checkpoint of the current step; all processes wait until it is written. Raises DiskError."""
@@ -264,6 +270,14 @@ class Loop:
         self.plan.world.barrier(self.plan.device)
         path = self.checkpoints.path(self.state.step)
         return Checkpointed(self.state.step, str(path), self.checkpoints.named_steps(self.state))
+
+
+def _thin_answers(history: list[dict[str, Any]]) -> None:
+    """Drop the answers of every second evaluation from the history, once more than MOST_EVALUATIONS have some."""
+    with_answers = [point for point in history if "answers" in point]
+    if len(with_answers) > MOST_EVALUATIONS:
+        for point in with_answers[1:-1:2]:
+            del point["answers"]
 
 
 def _not_finite_error(steps_before: int, precision: str) -> LossNotFiniteError:

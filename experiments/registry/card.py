@@ -41,6 +41,8 @@ HUB_METRICS = {
     "entity_f1": "f1",
     "entity_precision": "precision",
     "entity_recall": "recall",
+    "exact_match": "exact_match",
+    "perplexity": "perplexity",
 }
 TAGS = {
     "a", "blockquote", "br", "code", "em", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "strong",
@@ -71,6 +73,7 @@ def first_text(version: ModelVersion) -> str:
         "multi_label_classification": _("It gives texts in %(language)s any number of these labels: %(labels)s."),
         "regression": _("It gives texts in %(language)s a score."),
         "token_classification": _("It finds entities in texts in %(language)s, with these labels: %(labels)s."),
+        "causal_lm": _("It writes the assistant's answers in conversations in %(language)s."),
     }
     purpose = purposes[version.task_type] % {
         "language": version.language or _("the language of its data"),
@@ -78,7 +81,10 @@ def first_text(version: ModelVersion) -> str:
     }
     if version.config.get("data", {}).get("text_pair_column"):
         purpose += " " + _("An input is a pair of texts.")
-    training = _("It was trained on %(dataset)s and reads at most the first %(tokens)s tokens of a text.") % {
+    sentence = _("It was trained on %(dataset)s and reads at most the first %(tokens)s tokens of a text.")
+    if version.task_type == "causal_lm":
+        sentence = _("It was trained on %(dataset)s, with conversations of at most %(tokens)s tokens.")
+    training = sentence % {
         "dataset": version.dataset_name,
         "tokens": version.config.get("data", {}).get("max_length", 128),
     }

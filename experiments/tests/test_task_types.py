@@ -52,7 +52,24 @@ MULTI_LABEL: dict[str, Any] = {
         "coverage": [{"coverage": 0.5, "accuracy": 0.95, "threshold": 0.8}, {"coverage": 1.0, "accuracy": 0.6, "threshold": 0.2}],
     },
 }  # fmt: skip
-BY_TYPE = {"sequence_classification": METRICS, "multi_label_classification": MULTI_LABEL, "regression": REGRESSION}
+LANGUAGE_MODEL: dict[str, Any] = {
+    "task": "causal_lm",
+    "labels": [],
+    "data": {"eval_rows": 60, "train_rows": 900, "truncated_rows": 0, "skipped_by_reason": {"over_long": 2}},
+    "eval": {"loss": 0.1, "perplexity": 1.1, "token_accuracy": 0.97, "exact_match": 0.9, "json_valid": 1.0},
+    "baseline": {"base_loss": 2.0, "base_perplexity": 7.4, "base_token_accuracy": 0.5, "base_exact_match": 0.0, "base_json_valid": 0.1},
+    "answers": [{"prompt": "<b>odd</b>", "expected": "{}", "base": "Sure!", "tuned": "{}"}],
+    "history": [
+        {"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5},
+        {"step": 2, "eval_loss": 0.1, "eval_token_accuracy": 0.97, "eval_exact_match": 0.9, "eval_json_valid": 1.0, "answers": ["{}"]},
+    ],
+}  # fmt: skip
+BY_TYPE = {
+    "sequence_classification": METRICS,
+    "multi_label_classification": MULTI_LABEL,
+    "regression": REGRESSION,
+    "causal_lm": LANGUAGE_MODEL,
+}
 
 
 def make(member: Any, name: str, metrics: dict[str, Any]) -> Any:
@@ -64,7 +81,7 @@ def make(member: Any, name: str, metrics: dict[str, Any]) -> Any:
 
 
 def test_each_task_type_of_the_engine_has_its_entry_metrics_and_template():
-    assert TASK_TYPES.keys() == {*USUAL_TASK_TYPES.values()} == ENGINE_METRICS.keys() - {"causal_lm", "preference"}
+    assert TASK_TYPES.keys() == {*USUAL_TASK_TYPES.values()} == ENGINE_METRICS.keys() - {"preference"}
     for name, facts in TASK_TYPES.items():
         metrics = ENGINE_METRICS[cast(EngineTaskType, name)]
         assert {facts.score, *facts.metrics, *facts.curves} <= set(metrics) & METRIC_TITLES.keys()
@@ -76,7 +93,7 @@ def test_each_task_type_of_the_engine_has_its_entry_metrics_and_template():
 def test_page_of_each_result_shows_its_own_metrics_in_both_languages(browser, member, language):
     for task_type, metrics in BY_TYPE.items():
         make(member, task_type, metrics)
-        tabs = [f"/experiments/{task_type}/?tab={tab}" for tab in ("overview", "errors", "labels")]
+        tabs = [f"/experiments/{task_type}/?tab={tab}" for tab in ("overview", "errors", "labels", "answers")]
         for address in (*tabs, "/experiments/", "/experiments/?columns=score&sort=-score"):
             page = browser.get(address, headers={"accept-language": language}, follow=True)
             assert page.status_code == 200 and "<b>odd</b>" not in page.content.decode()
@@ -102,6 +119,15 @@ def test_verdict_names_interval_and_baselines():
     assert "A linear model on words is off by 0.44, which is about the same on so many rows." in score
 
 
+def test_verdict_of_a_language_model_names_its_base_model():
+    sentences = verdict(LANGUAGE_MODEL)
+    assert "90.0% of the answers to held-out prompts are exactly those of the data (base model: 0.0%)." in sentences
+    assert "100.0% are valid JSON (base model: 10.0%)." in sentences
+    assert "predicts 97.0% of the answers' tokens (base model: 50.0%)." in sentences
+    plain = LANGUAGE_MODEL | {"eval": {"loss": 0.1, "token_accuracy": 0.97}, "baseline": {}}
+    assert verdict(plain) == "The model predicts 97.0% of the answers' tokens."
+
+
 @pytest.mark.parametrize(
     ("metric", "score", "expected"),
     [
@@ -110,6 +136,7 @@ def test_verdict_names_interval_and_baselines():
         ("r2", None, "R² is undefined, and 0.000 without reading the texts."),
         ("macro_average_precision", 0.3, "not clearly better than giving labels at random"),
         ("entity_f1", 0.01, "not clearly better than finding no entity"),
+        ("token_accuracy", 0.4, "not clearly better than its base model"),
     ],
 )
 def test_run_that_did_not_learn_is_diagnosed_whatever_its_type(metric, score, expected):
@@ -136,7 +163,7 @@ def test_list_sorts_by_score_and_marks_no_best_across_types(browser, member):
         make(member, task_type, metrics)
     page = browser.get("/experiments/?sort=-score")
     scores = [cell for line in page.context["lines"] for cell in line["cells"] if cell["column"].key == "score"]
-    assert [cell["value"] for cell in scores] == [0.8, 0.8, 0.8] and not any(cell["best"] for cell in scores)
+    assert [cell["value"] for cell in scores] == [0.97, 0.8, 0.8, 0.8] and not any(cell["best"] for cell in scores)
 
 
 def test_calibration_is_told_in_words_and_drawn():

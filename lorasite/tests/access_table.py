@@ -174,6 +174,8 @@ GET    runs/<uuid:task_id>/?tab=files              302 404 404 200 200 200
 POST   runs/<uuid:task_id>/                        302 404 404 200 200 200
 GET    runs/<uuid:task_id>/cancel/                 302 405 405 405 405 405
 POST   runs/<uuid:task_id>/cancel/                 302 404 404 403 302 302
+GET    runs/<uuid:task_id>/answers.jsonl           302 404 404 200 200 200
+POST   runs/<uuid:task_id>/answers.jsonl           302 405 405 405 405 405
 GET    runs/<uuid:task_id>/curves.csv              302 404 404 200 200 200
 POST   runs/<uuid:task_id>/curves.csv              302 405 405 405 405 405
 GET    runs/<uuid:task_id>/resume/                 302 405 405 405 405 405

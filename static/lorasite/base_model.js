@@ -84,7 +84,7 @@
     const text = input().value.trim();
     if (text.length < SHORTEST_SEARCH || text === searched) return;
     searched = text;
-    const response = await fetch(`${find("").dataset.search}?q=${encodeURIComponent(text)}`);
+    const response = await fetch(`${find("").dataset.search}&q=${encodeURIComponent(text)}`);
     if (!response.ok || text !== searched || !isOpen()) return;
     document.getElementById("base-model-hub").innerHTML = await response.text();
     const group = find("[data-hub]");

@@ -27,5 +27,12 @@ document.addEventListener("change", ({ target }) => {
   follow();
 });
 
+// New answers replace the tab: what was unfolded stays so.
+document.addEventListener("htmx:oobBeforeSwap", ({ detail: { target, fragment } }) => {
+  for (const fold of target.querySelectorAll("details[open][id]")) {
+    fragment.querySelector(`#${CSS.escape(fold.id)}`)?.setAttribute("open", "");
+  }
+});
+
 document.addEventListener("htmx:afterSettle", follow);
 follow();

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from accounts.models import BaseModelRule
 from engine.config_sections import SAMPLE_MODEL
 from engine.models.recommended import RECOMMENDED_MODELS
-from samples import reviews_zh
+from samples import SAMPLE_LANGUAGE_MODEL, reviews_zh
 from testing.datasets import store_dataset
 from training import services
 from training.base_models import find_language_mismatch, languages_of, list_base_models, suggest_base_model
@@ -139,7 +139,8 @@ def test_models_on_this_machine_come_first_and_once(folders: Path) -> None:
     put_folder(folders, "team/ours")
     listed = list_base_models()
     assert [model.name for model in listed[:4]] == [SAMPLE_MODEL, "mine", "roberta-base", "team/ours"]
-    assert [model.is_here for model in listed[:5]] == [True] * 4 + [False]
+    assert listed[4].name == SAMPLE_LANGUAGE_MODEL and listed[4].place == "sample"
+    assert [model.is_here for model in listed[:6]] == [True] * 5 + [False]
     assert "FacebookAI/roberta-base" not in {model.name for model in listed}
     assert listed[2].licence == "mit" and listed[1].longest_text == 512 and listed[1].language_count is None
 
@@ -164,7 +165,7 @@ def test_list_asks_the_database_once(django_assert_num_queries: Any) -> None:
 def test_models_that_administrators_do_not_allow_are_left_out(folders: Path) -> None:
     BaseModelRule.objects.all().delete()
     put_folder(folders, "mine")
-    assert [model.name for model in list_base_models()] == [SAMPLE_MODEL, "mine"]
+    assert [model.name for model in list_base_models()] == [SAMPLE_MODEL, "mine", SAMPLE_LANGUAGE_MODEL]
 
 
 def test_api_lists_filters_and_says_what_is_known(api: Any, viewer: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from experiments.task_types import TASK_TYPES
 from training.hub_search import find_base_models
 from training.serializers import BaseModelsSerializer
 from web.commands import JsonOrTextCommand, align_columns
@@ -15,11 +16,12 @@ class Command(JsonOrTextCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("query", nargs="?", default="", help="Words in name, languages, licence or purpose.")
         parser.add_argument("--language", default="", help="Only models that are known to read it, such as Chinese.")
+        parser.add_argument("--task", choices=TASK_TYPES, help="Only models that can learn this task type.")
         parser.add_argument("--hub", action="store_true", help="Also search the model hub for the words.")
         parser.add_argument("--json", action="store_true", help="Print JSON in the API's format.")
 
     def answer(self, options: dict[str, Any]) -> tuple[Any, list[str]]:
-        models, hub = find_base_models(options["query"], options["language"], search=options["hub"])
+        models, hub = find_base_models(options["query"], options["language"], options["task"], search=options["hub"])
         rows: list[list[Any]] = [["base model", "on this machine", "size", "languages", "licence"]]
         for model in models:
             here = "yes" if model.is_here else "no"

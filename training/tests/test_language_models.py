@@ -1,0 +1,167 @@
+"""Language models on the platform: a dataset of conversations becomes a run with answers, from every door."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from datasets_app.models import Version
+from datasets_app.versions.creation import create_version
+from engine.config_sections import SAMPLE_MODEL
+from samples import SAMPLE_LANGUAGE_MODEL
+from testing.datasets import store_dataset
+from testing.language_models import build_language_model, conversation, write_conversations
+from training import jobs, services
+from training.models import Point, Status, Task, Timing
+
+pytestmark = pytest.mark.django_db
+TINY = "tiny-llama"
+
+
+@pytest.fixture(scope="session")
+def tiny_bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of base models: a random language model of two layers."""
+    folder = tmp_path_factory.mktemp("bases")
+    build_language_model(folder / TINY)
+    return folder
+
+
+@pytest.fixture
+def chats(member: Any, tmp_path: Path, settings: Any, tiny_bases: Path) -> Version:
+    """24 conversations of the member: colours as JSON."""
+    settings.BASE_MODELS_DIR = tiny_bases
+    colours = ("red", "green", "blue")
+    rows = [conversation(f"Colour {n}?", f'{{"colour": "{colours[n % 3]}"}}') for n in range(24)]
+    splits = ["eval" if n % 4 == 3 else "train" for n in range(24)]
+    file = write_conversations(tmp_path / "chats.jsonl", rows, splits)
+    return create_version(user=member, name="chats", file=file, filename=file.name)
+
+
+def tiny_run(name: str = "assistant", **training: Any) -> dict[str, Any]:
+    return {
+        "experiment_name": name,
+        "model": {"name": TINY},
+        "data": {"dataset_name": "chats", "max_length": 64},
+        "lora": {"r": 4},
+        "training": {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2, "logging_steps": 1, **training},
+        "system": {"num_threads": 1},
+    }
+
+
+def submit(member: Any, **training: Any) -> Task:
+    return services.submit(user=member, config=services.parse_config(tiny_run(**training), member))
+
+
+@pytest.fixture
+def browser(client: Client, member: Any) -> Client:
+    client.force_login(member)
+    return client
+
+
+def test_dataset_of_conversations_becomes_a_run_with_answers(member, chats):
+    task = submit(member)
+    assert task.experiment.config["task"] == "causal_lm"
+    jobs.run(str(task.pk))
+
+    task.refresh_from_db()
+    assert task.status == Status.SUCCESS, task.error
+    metrics = task.experiment.metrics
+    assert task.experiment.task_type == "causal_lm" and task.experiment.score == metrics["eval"]["token_accuracy"]
+    assert task.experiment.dataset_hash == chats.hash
+    assert task.result and task.result["scores"].keys() == {
+        "exact_match",
+        "json_valid",
+        "token_accuracy",
+        "perplexity",
+        "loss",
+    }
+    answers = Point.objects.get(step=2).answers
+    assert len(answers) == 6 and answers[0].keys() == {"prompt", "expected", "written"}
+    assert answers[0]["expected"] == '{"colour": "red"}'
+    with_answers = {point["step"]: point["answers"] for point in metrics["history"] if "answers" in point}
+    assert with_answers.keys() == {2, 4} and with_answers[2] == [answer["written"] for answer in answers]
+    assert metrics["answers"][0].keys() == {"prompt", "expected", "base", "tuned"}
+
+
+def test_pages_of_a_run_show_its_answers_and_no_labels(browser, member, chats, api):
+    task = submit(member)
+    page = browser.get(f"/runs/{task.pk}/?tab=answers").content.decode()
+    assert "appear here after the first evaluation" in page and "tab=errors" not in page and "tab=labels" not in page
+    jobs.run(str(task.pk))
+    overview = browser.get(f"/runs/{task.pk}/").content.decode()
+    assert "of the answers to held-out prompts are exactly those of the data (base model: " in overview
+    assert "Base model: token accuracy" in overview and "No text was truncated" not in overview
+    for tab in ("overview", "answers", "log", "config", "files", "access", "errors", "labels"):
+        for language in ("en", "zh-hant"):
+            assert browser.get(f"/runs/{task.pk}/?tab={tab}", headers={"accept-language": language}).status_code == 200
+    page = browser.get(f"/runs/{task.pk}/?tab=answers").content.decode()
+    assert "Colour 3?" in page and "This run" in page and "Answers of 2 evaluations" in page
+    lines = [json.loads(line) for line in browser.get(f"/runs/{task.pk}/answers.jsonl").content.splitlines()]
+    assert lines[0]["prompt"] == "Colour 3?" and [each["step"] for each in lines[0]["course"]] == [2, 4]
+    for address in ("/", "/experiments/", "/experiments/?sort=-score", "/experiments/assistant/?checkpoint=last"):
+        assert browser.get(address, follow=True).status_code == 200
+    assert api(member).get(f"/api/task/{task.pk}").json()["result"]["task_type"] == "causal_lm"
+
+
+def test_new_answers_reach_the_open_tab(browser, member, chats):
+    task = submit(member)
+    Task.objects.update(status=Status.STARTED)
+    poll = {"HX-Request": "true", "HX-Target": "progress"}
+    answer = {"prompt": "<b>?</b>", "expected": "red", "written": "blue"}
+    Point.objects.create(
+        task=task, step=2, epoch=1, eval_loss=1.0, scores={"loss": 1.0, "token_accuracy": 0.4}, answers=[answer]
+    )
+    page = browser.get(f"/runs/{task.pk}/?tab=answers&points=0", headers=poll).content.decode()
+    assert 'id="tab" hx-swap-oob="true"' in page and "At step 2" in page and "&lt;b&gt;" in page
+    assert "points=1" in page  # what the next poll says that it has
+    assert 'id="tab"' not in browser.get(f"/runs/{task.pk}/?tab=answers&points=1", headers=poll).content.decode()
+
+
+def test_form_for_conversations_offers_language_models_and_no_settings_of_labels(browser, chats):
+    page = browser.get("/train/?dataset=chats@1")
+    form = page.context["form"]
+    assert form["model.name"].value() == SAMPLE_LANGUAGE_MODEL and form["data.max_length"].value() == "1024"
+    offered = [model.name for group in form.base_models.values() for model in group]
+    assert TINY in offered and SAMPLE_MODEL not in offered
+    assert not {"training.class_weights", "model.num_labels", "system.baseline"} & form.fields.keys()
+    assert "Longest conversation (tokens)" in page.content.decode() and not page.context["plan"].problem
+    assert [preset["name"] for preset in page.context["model_presets"]] == []
+
+
+def test_other_dataset_changes_what_its_task_type_asks_for(browser, member, chats, tweets_csv):
+    store_dataset(member, "tweets", tweets_csv)
+    form = browser.get("/train/?dataset=tweets").context["form"]
+    sent = {name: form[name].value() or "" for name in form.fields} | {
+        "data.dataset_name": "chats@1",
+        "training.seed": "7",
+    }
+    there = browser.post("/train/", sent | {"do": "dataset"}).context["form"]
+    assert there["model.name"].value() == SAMPLE_LANGUAGE_MODEL and there["data.max_length"].value() == "1024"
+    assert there["training.seed"].value() == "7"  # changed by hand
+    sent = {name: there[name].value() or "" for name in there.fields} | {"data.dataset_name": "tweets@1"}
+    back = browser.post("/train/", sent | {"do": "dataset"}).context["form"]
+    for name in ("model.name", "data.max_length", "data.text_column", "lora.r", "training.metric_for_best_model"):
+        assert (back[name].value() or "") == (form[name].value() or ""), name
+
+
+def test_base_model_must_be_a_language_model(api, member, chats):
+    config = tiny_run() | {"model": {"name": SAMPLE_MODEL}}
+    answer = api(member).post("/api/train/validate", config, format="json")
+    assert answer.status_code == 400 and "can't be trained as a language model" in str(answer.json())
+    config = tiny_run(class_weights="balanced")
+    assert "needs labels" in str(api(member).post("/api/train/validate", config, format="json").json())
+    names = [model["name"] for model in api(member).get("/api/base-models?task=causal_lm").json()["results"]]
+    assert TINY in names and SAMPLE_LANGUAGE_MODEL in names and SAMPLE_MODEL not in names
+    assert api(member).get("/api/base-models?task=poetry").status_code == 400
+
+
+def test_time_of_answers_is_part_of_the_estimate(member, chats):
+    config = services.parse_config(tiny_run(), member)
+    estimate = services.estimate(user=member, config=config)
+    jobs.measure(str(estimate.measurement.pk))
+    estimated = services.estimate(user=member, config=config).forecast
+    assert estimated and estimated.steps == 4
+    measured = Timing.objects.get().result
+    assert measured and measured["evaluation_s"] > 3 * measured["step_s"]  # 6 answers, token by token
