@@ -166,7 +166,7 @@ class Generator:
             key: Hashable = ("generates", folder, file_state(folder / (WEIGHTS if has_adapter else "config.json")))
             entry = self.cache.acquire_if_loaded(key)
             if entry is None:
-                with one_core():
+                with self.cache.loading, one_core():
                     size, load = self._plan_loading(folder, has_adapter)
                     entry = self.cache.acquire(key, size, load)
             return entry
@@ -176,7 +176,7 @@ class Generator:
         base, name, end_of_turn = folder, folder.name, None
         if has_adapter:
             info = read_info(folder)
-            if info.task != "causal_lm":
+            if info.head != "causal":
                 raise ModelUnreadableError("it was trained to classify texts, not to write them")
             base = resolve(info.base_model, self.base_models_dir, info.revision)
             require_base_weights(info, base)

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Condition, RLock
 from typing import Any
 
 from engine.serve.errors import BusyError, ModelTooLargeError
@@ -37,6 +37,8 @@ class ModelCache:
     def __init__(self, limit: int, patience: float) -> None:
         self.limit = limit
         self.patience = patience
+        # Whoever plans and loads something holds it: importing transformers and initialising its models fails in two threads at once.
+        self.loading = RLock()
         self._entries: OrderedDict[Hashable, CacheEntry] = OrderedDict()
         self._changed = Condition()
 

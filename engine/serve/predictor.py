@@ -186,7 +186,7 @@ class Predictor:
             key: Hashable = (folder, file_state(folder / WEIGHTS), *(["merged"] if merged else []))
             entry = self.cache.acquire_if_loaded(key)
             if entry is None:
-                with one_core():
+                with self.cache.loading, one_core():
                     size, load = self._plan_loading(folder, merged)
                     entry = self.cache.acquire(key, size, load)
         try:

@@ -1,7 +1,9 @@
 """Language models answer: the same tokens as transformers writes, whole characters, ends, limits and refusals."""
 
 import json
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,11 @@ def test_model_that_can_not_be_read_says_why(generator, base, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(ModelUnreadableError, match="classify"):
         write(generator, tmp_path)
+
+
+def test_models_that_are_asked_for_at_once_are_all_loaded(tmp_path, base):
+    folders = [Path(shutil.copytree(base, tmp_path / str(number))) for number in range(4)]
+    generator = Generator(patience=5)
+    with ThreadPoolExecutor(4) as threads:
+        answers = {text_of(answer) for answer in threads.map(lambda folder: write(generator, folder), folders)}
+    assert len(answers) == 1
