@@ -104,20 +104,25 @@ def write_conversations(path: Path, conversations: list[list[dict[str, Any]]], s
     return path
 
 
-def make_language_adapter(folder: Path, base: Path, seed: int = 1) -> Path:
-    """Fill a final_model folder with a random adapter over the language model in the folder `base`; return it."""
+def make_language_adapter(folder: Path, base: Path, seed: int = 1, **lora: Any) -> Path:
+    """Fill a final_model folder with a random adapter over the language model in `base`, as a training leaves it.
+
+    lora: arguments of PEFT's LoraConfig.
+    """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(seed)
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
-    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | lora
+    model: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type=TaskType.CAUSAL_LM, **settings)
+    )
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # PEFT starts B at zero, and the adapter would do nothing
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    info = {"base_model": base.name, "labels": [], "max_length": 512, "task": "causal_lm"}
+    info = {"task": "causal_lm", "labels": [], "base_model": base.name, "max_length": 256, "end_of_turn": "<|im_end|>"}
     (folder / "lorasite.json").write_text(json.dumps(info))
     return folder

@@ -13,6 +13,7 @@ alone has 0.2 %. Evaluations use the bf16 weights, so that reported scores are t
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -24,13 +25,18 @@ MIDDLE = 128  # the byte for zero: oneDNN takes unsigned activations
 LARGEST = 127
 
 
-def available() -> bool:
-    """Return whether this CPU multiplies bytes faster than bf16, and the kernels can be compiled for it."""
+@cache
+def can_compile() -> bool:
+    """Return whether kernels can be compiled for this machine."""
     if platform.system() != "Linux" or platform.machine() != "x86_64" or find_spec("numba") is None:
         return False
+    return (Path(torch.__file__).parent / "lib/libgomp.so.1").exists()
+
+
+def available() -> bool:
+    """Return whether this CPU multiplies bytes faster than bf16, and the kernels can be compiled for it."""
     has_vnni = getattr(torch.cpu, "_is_vnni_supported", None)  # private, so it may disappear from torch
-    libgomp = Path(torch.__file__).parent / "lib/libgomp.so.1"
-    return has_vnni is not None and bool(has_vnni()) and libgomp.exists()
+    return can_compile() and has_vnni is not None and bool(has_vnni())
 
 
 def kernels() -> ModuleType:
@@ -38,6 +44,13 @@ def kernels() -> ModuleType:
     from engine.kernels import cpu  # deferred: imports numba and compiles
 
     return cpu
+
+
+def decoding_kernels() -> ModuleType:
+    """Return the compiled kernels for writing answers."""
+    from engine.kernels import decoding  # deferred: imports numba and compiles
+
+    return decoding
 
 
 class Int8Weight:

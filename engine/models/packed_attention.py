@@ -46,24 +46,27 @@ def packed_attention(
         query, key, value = query.float(), key.float(), value.float()
     queries, keys, values = (tensor.split(packed_lengths, dim=2) for tensor in (query, key, value))
     contexts = [
-        _attend(*conversation, scaling, sliding_window, softcap)
+        attend(*conversation, scaling, sliding_window, softcap)
         for conversation in zip(queries, keys, values, strict=True)
     ]
     return torch.cat(contexts, dim=2).to(dtype).transpose(1, 2).contiguous(), None
 
 
-def _attend(
+def attend(
     query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, softcap: float | None
 ) -> Tensor:
-    """Return the context of one conversation: (1, heads, tokens, head width)."""
-    length = query.shape[2]
+    """Return the context of the last tokens of one conversation: (1, heads, tokens, head width).
+
+    query: of those tokens alone; key, value: of all tokens of the conversation.
+    """
+    length, new = key.shape[2], query.shape[2]
     groups = query.shape[1] // key.shape[1]
     is_windowed = window is not None and length > window
-    if not is_windowed and softcap is None:
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
-    mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+    if not is_windowed and softcap is None and new in (1, length):
+        return scaled_dot_product_attention(query, key, value, is_causal=new > 1, scale=scaling, enable_gqa=groups > 1)
+    mask = torch.ones(new, length, dtype=torch.bool, device=query.device).tril(length - new)
     if is_windowed:
-        mask = mask.triu(1 - int(window or 0))
+        mask = mask.triu(1 + length - new - int(window or 0))
     if softcap is None:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from engine.models.architectures import EncoderArchitecture
 from engine.serve.adapter import HeadLayer, ProjectionUpdate, ServedAdapter, UpdateShape
 from engine.serve.errors import ModelUnreadableError
 from engine.serve.model_files import WEIGHTS, read_settings, tensor_shapes
@@ -26,6 +26,7 @@ HARMLESS_SETTINGS = {
     "base_model_name_or_path",
     "bias",
     "exclude_modules",
+    "fan_in_fan_out",
     "inference_mode",
     "init_lora_weights",
     "layers_pattern",
@@ -45,9 +46,34 @@ HARMLESS_SETTINGS = {
 }
 
 
-def can_share_base(folder: Path, architecture: EncoderArchitecture) -> bool:
+class AdaptedLayer(Protocol):
+    """Linear modules of a base model that are one product. columns: each module's part of the output."""
+
+    name: str
+    columns: dict[str, slice]
+
+    @property
+    def inputs(self) -> int:
+        """Return the numbers of a row that is multiplied."""
+        ...
+
+
+class AdaptedBase(Protocol):
+    """A base model that adapters share. shapes: of the weights of all linear modules, (out, in)."""
+
+    device: torch.device
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def projections(self) -> Sequence[AdaptedLayer]:
+        """Return what adapters may change."""
+        ...
+
+
+def can_share_base(folder: Path, head_modules: Collection[str]) -> bool:
     """Return whether the adapter is only pairs of matrices and a head, so that it leaves a shared base model as it is.
 
+    head_modules: paths of the modules of which an adapter may bring its own.
     Reads the settings and the names of the tensors, not their values. Raises ModelUnreadableError.
     """
     settings = read_settings(folder)
@@ -57,7 +83,7 @@ def can_share_base(folder: Path, architecture: EncoderArchitecture) -> bool:
         return False
     if any(value and name not in HARMLESS_SETTINGS for name, value in settings.items()):
         return False
-    head = {f"{path}.{kind}" for path, _activation in architecture.head for kind in ("weight", "bias")}
+    head = {f"{path}.{kind}" for path in head_modules for kind in ("weight", "bias")}
     names = [name.removeprefix(PREFIX) for name in tensor_shapes(folder / WEIGHTS)]
     return all(name in head or name.endswith((A, B)) for name in names)
 
@@ -72,16 +98,23 @@ class LoraPair:
 
 def load_adapter(folder: Path, base: SharedBaseModel, label_count: int) -> ServedAdapter:
     """Load an adapter over a base model, checked and scaled. Raises ModelUnreadableError if any part of it does not fit."""
-    settings = read_settings(folder)
     tensors = _read_tensors(folder / WEIGHTS)
-    paths = [name.removesuffix(A) for name in tensors if name.endswith(A)]
-    pairs = {path: _take_pair(path, settings, tensors, base) for path in paths}
+    pairs = _take_pairs(folder, tensors, base)
     head = [_take_head_layer(path, activation, tensors, pairs, base) for path, activation in base.architecture.head]
     if tensors:
         raise ModelUnreadableError(f"the base model has no module for {sorted(tensors)[0]}")
     if len(head[-1].weight) != label_count:
         raise ModelUnreadableError(f"its head has {len(head[-1].weight)} labels, but lorasite.json names {label_count}")
     return ServedAdapter(_join_pairs(pairs, base), head)
+
+
+def load_updates(folder: Path, base: AdaptedBase) -> dict[str, ProjectionUpdate]:
+    """Load an adapter without a head. Raises ModelUnreadableError if any part of it does not fit."""
+    tensors = _read_tensors(folder / WEIGHTS)
+    pairs = _take_pairs(folder, tensors, base)
+    if tensors:
+        raise ModelUnreadableError(f"the base model has no module for {sorted(tensors)[0]}")
+    return _join_pairs(pairs, base)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -98,7 +131,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _take_pair(path: str, settings: dict[str, Any], tensors: dict[str, Tensor], base: SharedBaseModel) -> LoraPair:
+def _take_pairs(folder: Path, tensors: dict[str, Tensor], base: AdaptedBase) -> dict[str, LoraPair]:
+    settings = read_settings(folder)
+    paths = [name.removesuffix(A) for name in tensors if name.endswith(A)]
+    return {path: _take_pair(path, settings, tensors, base) for path in paths}
+
+
+def _take_pair(path: str, settings: dict[str, Any], tensors: dict[str, Tensor], base: AdaptedBase) -> LoraPair:
     a = tensors.pop(path + A)
     b = tensors.pop(path + B, None)
     shape = base.shapes.get(path)
@@ -129,7 +168,7 @@ def _take_head_layer(
     return HeadLayer(weight, bias, activation)
 
 
-def _join_pairs(pairs: dict[str, LoraPair], base: SharedBaseModel) -> dict[str, ProjectionUpdate]:
+def _join_pairs(pairs: dict[str, LoraPair], base: AdaptedBase) -> dict[str, ProjectionUpdate]:
     """Return the updates of the base model's projections, moved to its device in one transfer."""
     shapes: dict[str, UpdateShape] = {}
     matrices: list[list[Tensor]] = []
@@ -139,7 +178,7 @@ def _join_pairs(pairs: dict[str, LoraPair], base: SharedBaseModel) -> dict[str, 
             a = [pairs[path].a for path in paths]
             columns = tuple(projection.columns[path] for path in paths)
             ranks = tuple(len(each) for each in a)
-            shapes[projection.name] = UpdateShape(projection.weight.shape[1], columns, ranks)
+            shapes[projection.name] = UpdateShape(projection.inputs, columns, ranks)
             matrices.append([(torch.cat(a) if len(a) > 1 else a[0]).t(), *(pairs[path].b.t() for path in paths)])
     updates = map(ProjectionUpdate, shapes.values(), _flatten_on_device(matrices, base.device))
     return dict(zip(shapes, updates, strict=True))

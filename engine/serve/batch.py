@@ -9,7 +9,8 @@ if TYPE_CHECKING:  # importing torch takes a second, and a web process may never
     from torch import Tensor
 
     from engine.serve.adapter import ServedAdapter
-    from engine.serve.decoder import DecoderSequence
+    from engine.serve.decoder import SequenceAdapter
+    from engine.serve.key_value_cache import CachedSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,15 @@ class RowOutput:
 
 @dataclass(frozen=True, slots=True)
 class DecoderRow:
-    """The next tokens of a sequence that a language model reads. is_last: whether the token after them is wanted."""
+    """The next tokens of a sequence that a language model reads.
 
-    sequence: DecoderSequence
+    all_ids: of the sequence so far, with those that are read now. is_last: whether the token after them is wanted.
+    """
+
+    sequence: CachedSequence
+    adapter: SequenceAdapter
     ids: list[int]
+    all_ids: list[int]
     is_last: bool
 
 

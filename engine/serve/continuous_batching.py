@@ -87,8 +87,7 @@ class ContinuousBatching:
         """Give free places to those that wait, the first one first; each needs room in its model's cache, too."""
         while self._waiting and len(self._live) < self.places:
             answer = self._waiting[0]
-            answer.sequence = answer.decoder.open(answer)
-            if answer.sequence is None:
+            if not answer.open_sequence():
                 return
             self._waiting.popleft()
             self._live.append(answer)
@@ -121,7 +120,8 @@ class ContinuousBatching:
                 continue
             budget -= count if unread > 1 else 0
             start = answer.sequence.length
-            rows.append(DecoderRow(answer.sequence, answer.ids[start : start + count], is_last=count == unread))
+            ids = answer.ids[start : start + count]
+            rows.append(DecoderRow(answer.sequence, answer.adapter, ids, answer.ids, is_last=count == unread))
             if count == unread:
                 writing.append(answer)
         logits = answers[0].decoder.step(rows)

@@ -1,7 +1,13 @@
-"""A language model in memory that reads the next tokens of several sequences in one step."""
+"""A language model in memory, once for all adapters over it: it reads the next tokens of several sequences in one step.
+
+The model's own modules compute what differs between families. Its linear layers add each row's adapter, and its attention reads
+from one cache of keys and values.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,51 +15,90 @@ import torch
 from torch import Tensor
 
 from engine.devices import DevicePlan
+from engine.kernels import int8
 from engine.models.loading import attach_adapter, load_language_model
 from engine.models.text_encoding import longest_text
+from engine.serve import cached_attention
+from engine.serve.adapter import ServedAdapter
 from engine.serve.batch import DecoderRow
-from engine.serve.generated_answer import GeneratingAnswer
+from engine.serve.cached_attention import NewTokens
+from engine.serve.frozen_linear import AdapterOfRows, CurrentRows, replace_linear_layers
+from engine.serve.key_value_cache import KeyValueCache
 
 
-class DecoderSequence:
-    """What a model keeps of the tokens of one answer. length: tokens read so far; reused: those that were read before."""
+class SequenceAdapter(ServedAdapter):
+    """An adapter over a language model, or none. owner: what its sequences share blocks of the cache by, with no other one's."""
 
-    def __init__(self) -> None:
-        from transformers import DynamicCache  # deferred: takes seconds
-
-        self.length = 0
-        self.reused = 0
-        self.cache = DynamicCache()
+    def __init__(self, updates: dict[str, Any]) -> None:
+        super().__init__(updates, [])
+        self.owner = os.urandom(16)
 
 
 class SharedDecoder:
-    """A language model. adapter: a folder whose adapter is merged into it."""
+    """A language model with frozen weights: adapters add to what it computes and change nothing in it.
 
-    def __init__(self, base: Path, name: str, device: torch.device, adapter: Path | None = None) -> None:
+    merged: a folder whose adapter becomes part of the weights. cache_tokens: that the cache has room for.
+    """
+
+    def __init__(
+        self, base: Path, name: str, device: torch.device, cache_tokens: int, merged: Path | None = None
+    ) -> None:
         plan = DevicePlan(device, torch.float32, "sdpa", fused_encoder=False, threads=1)
         model: Any = load_language_model(base, name, plan)
-        if adapter is not None:
-            model = attach_adapter(model, adapter).merge_and_unload()
+        if merged is not None:
+            model = attach_adapter(model, merged).merge_and_unload()
         self.model: Any = model.to(device).eval().requires_grad_(False)
         self.device = device
-        self.longest_text = longest_text(self.model.config)
-        self.vocabulary = int(self.model.config.get_text_config().vocab_size)
-
-    def open(self, _answer: GeneratingAnswer) -> DecoderSequence | None:
-        """Return a place for an answer; None if there is no room for it now."""
-        return DecoderSequence()
-
-    def close(self, sequence: DecoderSequence) -> None:
-        """Give a place back."""
+        cached_attention.register()
+        self.model.set_attn_implementation(cached_attention.NAME)
+        self.body = getattr(self.model, self.model.base_model_prefix)
+        config = self.model.config.get_text_config()
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.vocabulary = int(config.vocab_size)
+        self.current = CurrentRows()
+        self.kernels = int8.decoding_kernels() if device.type == "cpu" and int8.can_compile() else None
+        self.projections = replace_linear_layers(self.model, self.current, self.kernels)
+        self.shapes: dict[str, tuple[int, ...]] = {
+            layer.name: (layer.outputs, layer.inputs) for layer in self.projections
+        }
+        self.head: Any = self.model.get_output_embeddings()
+        self.cache = KeyValueCache(cache_tokens)
+        self.longest_sequence = min(longest_text(config) or self.cache.tokens, self.cache.tokens)
+        self._rows: dict[Hashable, AdapterOfRows] = {}  # of the latest step
 
     @torch.inference_mode()
     def step(self, rows: list[DecoderRow]) -> list[Tensor]:
-        """Read the rows' tokens; return the logits of the next token of those that are last: (vocabulary,) on the CPU."""
-        results = []
+        """Read the rows' tokens; return the logits of the next token of those that are last: (vocabulary,), on the CPU."""
+        order = sorted(range(len(rows)), key=lambda i: (rows[i].adapter.layout, id(rows[i].adapter)))
+        chosen = [rows[i] for i in order]
+        lengths = [len(row.ids) for row in chosen]
+        sequences = [row.sequence for row in chosen]
+        tokens = NewTokens(self.cache, sequences, lengths, self.device, self.kernels)
+        ids = torch.tensor([token for row in chosen for token in row.ids], device=self.device)
+        of_tokens = self._adapters_of([row.adapter for row in chosen], lengths)
+        last = [row for row in chosen if row.is_last]
+        of_last = self._adapters_of([row.adapter for row in last], [1] * len(last)) if last else of_tokens
+        self._rows = {of_tokens.key: of_tokens, of_last.key: of_last}
+        self.current.rows = of_tokens
+        hidden = self.body(
+            input_ids=ids[None], position_ids=tokens.positions[None], new_tokens=tokens, use_cache=False
+        ).last_hidden_state[0]
         for row in rows:
-            ids = torch.tensor([row.ids], device=self.device)
-            output = self.model(ids, past_key_values=row.sequence.cache, use_cache=True, logits_to_keep=1)
-            row.sequence.length += len(row.ids)
-            if row.is_last:
-                results.append(output.logits[0, -1].float().cpu())
-        return results
+            self.cache.advance(row.sequence, row.all_ids, len(row.ids))
+        if not last:
+            return []
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        is_last = torch.tensor([row.is_last for row in chosen])
+        self.current.rows = of_last
+        logits = self._logits(hidden[ends[is_last].to(self.device)]).cpu()
+        logits_of = dict(zip((i for i in order if rows[i].is_last), logits, strict=True))
+        return [logits_of[i] for i in range(len(rows)) if rows[i].is_last]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden).float()
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def _adapters_of(self, adapters: Sequence[ServedAdapter], lengths: Sequence[int]) -> AdapterOfRows:
+        """Return whose the rows are; that of the step before if it had the same."""
+        key = (*map(id, adapters), *lengths)
+        return self._rows.get(key) or AdapterOfRows(key, adapters, lengths, self.device)

@@ -13,8 +13,9 @@ from engine.serve.errors import BusyError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.serve.decoder import DecoderSequence, SharedDecoder
+    from engine.serve.decoder import SequenceAdapter, SharedDecoder
     from engine.serve.json_answers import JsonState
+    from engine.serve.key_value_cache import CachedSequence
     from engine.serve.text_stream import TextStream
     from engine.serve.token_sampler import TokenSampler
 
@@ -50,6 +51,7 @@ class GeneratingAnswer:
     def __init__(
         self,
         decoder: SharedDecoder,
+        adapter: SequenceAdapter,
         prompt: list[int],
         limit: int,
         end_ids: frozenset[int],
@@ -59,6 +61,7 @@ class GeneratingAnswer:
         on_end: Callable[[], None],
     ) -> None:
         self.decoder = decoder
+        self.adapter = adapter
         self.ids = list(prompt)
         self.prompt_tokens = len(prompt)
         self.limit = limit
@@ -66,12 +69,17 @@ class GeneratingAnswer:
         self.sampler = sampler
         self.text = text
         self.json_state = json_state
-        self.sequence: DecoderSequence | None = None
+        self.sequence: CachedSequence | None = None
         self.started = Event()
         self.abandoned = False
         self.ended = False
         self.pieces: SimpleQueue[Piece | Exception] = SimpleQueue()
         self._on_end = on_end
+
+    def open_sequence(self) -> bool:
+        """Take a place in the model's cache; return whether there is room."""
+        self.sequence = self.decoder.cache.open(self.adapter.owner, self.ids, self.prompt_tokens + self.limit)
+        return self.sequence is not None
 
     @property
     def tokens_left(self) -> int:
@@ -107,7 +115,7 @@ class GeneratingAnswer:
         if not self.ended:
             self.ended = True
             if self.sequence is not None:
-                self.decoder.close(self.sequence)
+                self.decoder.cache.close(self.sequence)
             self._on_end()
 
     def _finish(self, reason: FinishReason, text: str) -> None:

@@ -24,7 +24,7 @@ from engine.serve.tokenizer import tokenizer_key
 
 if TYPE_CHECKING:
     from engine.models.chat_template import ChatTemplate
-    from engine.serve.decoder import SharedDecoder
+    from engine.serve.decoder import SequenceAdapter, SharedDecoder
     from engine.serve.json_answers import JsonGrammar
 
 __all__ = ["AnswerStream", "FinishReason", "GenerationRequest", "Generator", "Piece", "Usage"]
@@ -56,10 +56,13 @@ class GenerationRequest:
 class LoadedLanguageModel:
     """A language model in memory with its tokenizer, its template and the tokens that end its answers."""
 
-    def __init__(self, decoder: SharedDecoder, template: ChatTemplate, end_ids: frozenset[int]) -> None:
+    def __init__(
+        self, decoder: SharedDecoder, adapter: SequenceAdapter, template: ChatTemplate, end_ids: frozenset[int]
+    ) -> None:
         from engine.serve.json_answers import JsonGrammar  # deferred: imports torch
 
         self.decoder = decoder
+        self.adapter = adapter
         self.template = template
         self.end_ids = end_ids
         self.grammar: JsonGrammar = JsonGrammar(template.tokenizer, sorted(end_ids), decoder.vocabulary)
@@ -105,7 +108,8 @@ class LoadedLanguageModel:
 class Generator:
     """Loads language models and writes answers with them; one per process.
 
-    cache: of models; give a predictor's to keep both within one limit. patience: seconds that a caller waits for a place.
+    cache: of models; give a predictor's to keep both within one limit. cache_mb: what keys and values of a model's sequences
+    take in it. patience: seconds that a caller waits for a place.
     """
 
     def __init__(
@@ -115,10 +119,12 @@ class Generator:
         device: str = "cpu",
         cache: ModelCache | None = None,
         memory_mb: int = 2048,
+        cache_mb: int = 512,
         patience: float = 10.0,
     ) -> None:
         self.base_models_dir = base_models_dir
         self.device = device
+        self.cache_mb = cache_mb
         self.cache = cache or ModelCache(memory_mb * MIB, patience)
         self.batching = ContinuousBatching(PLACES, MOST_WAITING, patience, use_free_cores)
 
@@ -135,12 +141,12 @@ class Generator:
         model: LoadedLanguageModel = entry.value
         try:
             ids = model.encode(request.prompt)
-            longest = model.decoder.longest_text
-            room = request.max_tokens if longest is None else min(request.max_tokens, longest - len(ids))
+            room = min(request.max_tokens, model.decoder.longest_sequence - len(ids))
             if room < 1:
-                raise PromptTooLongError(len(ids), longest or 0)
+                raise PromptTooLongError(len(ids), model.decoder.longest_sequence)
             answer = GeneratingAnswer(
                 model.decoder,
+                model.adapter,
                 ids,
                 room,
                 model.end_ids,
@@ -172,7 +178,11 @@ class Generator:
             return entry
 
     def _plan_loading(self, folder: Path, has_adapter: bool) -> tuple[int, Callable[[CacheEntry], LoadedLanguageModel]]:
-        """Return the bytes that a model takes, and what loads it. Loads no weights."""
+        """Return the bytes that a model takes beside what it shares, and what loads it. Loads no weights."""
+        from engine.models.text_encoding import load_config  # deferred: import torch
+        from engine.serve.adapter_loading import can_share_base
+        from engine.serve.key_value_cache import bytes_per_token
+
         base, name, end_of_turn = folder, folder.name, None
         if has_adapter:
             info = read_info(folder)
@@ -181,19 +191,55 @@ class Generator:
             base = resolve(info.base_model, self.base_models_dir, info.revision)
             require_base_weights(info, base)
             name, end_of_turn = info.base_model, info.end_of_turn
-        size = fp32_bytes(base) + tokenizer_key(folder)[1]
-        self.cache.require_room(size)
-        return size, lambda _: self._load(base, name, folder if has_adapter else None, end_of_turn)
+        token_bytes = bytes_per_token(load_config(base, name))
+        source = DecoderSource(base, name, max(1, self.cache_mb * MIB // token_bytes))
+        own_bytes = (fp32_bytes(folder) if has_adapter else 0) + tokenizer_key(folder)[1]
+        shared_bytes = fp32_bytes(base) + source.cache_tokens * token_bytes
+        self.cache.require_room(own_bytes + shared_bytes)
+        is_merged = has_adapter and not can_share_base(folder, ())
+        own_bytes += shared_bytes if is_merged else 0
 
-    def _load(self, base: Path, name: str, adapter: Path | None, end_of_turn: str | None) -> LoadedLanguageModel:
-        from engine.models.chat_template import ChatTemplate
-        from engine.models.text_encoding import load_tokenizer
+        def load(entry: CacheEntry) -> LoadedLanguageModel:
+            if is_merged:
+                decoder, adapter = self._decoder(source, folder), None
+            else:
+                key = ("decoder", base, *(file_state(path) for path in sorted(base.glob("*.safetensors"))))
+                shared = self.cache.acquire(key, shared_bytes, lambda _: self._decoder(source))
+                entry.needs.append(shared)
+                decoder, adapter = shared.value, folder if has_adapter else None
+            return load_language_model(decoder, source, folder, adapter, end_of_turn)
+
+        return own_bytes, load
+
+    def _decoder(self, source: DecoderSource, merged: Path | None = None) -> SharedDecoder:
         from engine.serve.decoder import SharedDecoder  # deferred: imports torch
 
-        tokenizer = load_tokenizer(adapter or base, name)
-        template = ChatTemplate(tokenizer, name)
-        decoder = SharedDecoder(base, name, choose_device(self.device), adapter)
-        return LoadedLanguageModel(decoder, template, find_end_ids(base, tokenizer, end_of_turn))
+        return SharedDecoder(source.base, source.name, choose_device(self.device), source.cache_tokens, merged)
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSource:
+    """What a decoder is loaded from. cache_tokens: that its cache has room for."""
+
+    base: Path
+    name: str
+    cache_tokens: int
+
+
+def load_language_model(
+    decoder: SharedDecoder, source: DecoderSource, folder: Path, adapter: Path | None, end_of_turn: str | None
+) -> LoadedLanguageModel:
+    """Load the tokenizer in a model's folder and, if it is given, the adapter in another one over its base model."""
+    from engine.models.chat_template import ChatTemplate
+    from engine.models.text_encoding import load_tokenizer
+    from engine.serve.adapter_loading import load_updates  # deferred: imports torch
+    from engine.serve.decoder import SequenceAdapter
+
+    tokenizer = load_tokenizer(folder, source.name)
+    template = ChatTemplate(tokenizer, source.name)
+    updates = {} if adapter is None else load_updates(adapter, decoder)
+    end_ids = find_end_ids(source.base, tokenizer, end_of_turn)
+    return LoadedLanguageModel(decoder, SequenceAdapter(updates), template, end_ids)
 
 
 def find_end_ids(base: Path, tokenizer: Any, end_of_turn: str | None) -> frozenset[int]:

@@ -208,7 +208,9 @@ class Predictor:
         total_bytes = own_bytes + base_bytes + tokenizer[1]
         self.cache.require_room(total_bytes)
         architecture = find_architecture(json.loads((base / "config.json").read_text(encoding="utf-8")))
-        can_share = architecture is not None and info.head == "sequence" and can_share_base(folder, architecture)
+        can_share = False
+        if architecture is not None and info.head == "sequence":
+            can_share = can_share_base(folder, [path for path, _activation in architecture.head])
         if merged or not can_share:
             return own_bytes + base_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, None)
         return own_bytes, lambda entry: self._load(entry, folder, info, base, tokenizer, architecture)

@@ -42,6 +42,7 @@ class SharedProjection:
         modules: list[Any] = [model.get_submodule(path) for path in paths]
         self.name = paths[0]
         self.weight = join_parameters([module.weight for module in modules])
+        self.inputs = self.weight.shape[1]
         self.bias = join_parameters([module.bias for module in modules])
         ends = list(accumulate(len(module.weight) for module in modules))
         self.columns = {path: slice(start, end) for path, start, end in zip(paths, [0, *ends], ends, strict=False)}

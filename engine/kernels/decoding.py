@@ -1,0 +1,157 @@
+"""Compiled CPU kernels for writing answers, a token of several sequences at a time: products, and attention to a cache.
+
+A step reads every weight once, for few rows, so it takes as long as memory does. Weights that bf16 holds without loss, as most
+are published, are read in bf16 and computed in fp32: half of the bytes, and the numbers of fp32.
+
+These are kernels as in engine.kernels.cpu, which says how they work. numba's cache of them is valid while this file is unchanged,
+also if a helper in that file changes: change both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+
+from engine.kernels.cpu import (
+    OPTIONS,
+    ZERO,
+    Arguments,
+    Kernel,
+    _thread_count,
+    _thread_number,
+    bf16_matrix,
+    bf16_to_float,
+    exponential,
+    float_vector,
+    rows_of_this_thread,
+    to_float,
+    to_pointer,
+)
+
+MOST_ROWS = 16  # from more on, torch's products are faster
+
+
+@njit(inline="always")
+def float_matrix(address: int, rows: int, width: int) -> np.ndarray:
+    """Return a float32 tensor (rows, width)."""
+    return carray(to_pointer(address), (rows, width), np.float32)
+
+
+@njit(**OPTIONS)
+def multiply_one(x: np.ndarray, weight: np.ndarray, row: int, output: int) -> np.float32:
+    """Return the product of a row of x with a row of the weight."""
+    total = ZERO
+    for column in range(x.shape[1]):
+        total += x[row, column] * bf16_to_float(weight[output, column])
+    return total
+
+
+@njit(**OPTIONS)
+def multiply_four(
+    x: np.ndarray, weight: np.ndarray, row: int, output: int
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Return the products of four rows of x with a row of the weight, which is converted once for all."""
+    a, b, c, d = ZERO, ZERO, ZERO, ZERO
+    for column in range(x.shape[1]):
+        number = bf16_to_float(weight[output, column])
+        a += x[row, column] * number
+        b += x[row + 1, column] * number
+        c += x[row + 2, column] * number
+        d += x[row + 3, column] * number
+    return a, b, c, d
+
+
+@Kernel
+def multiply(arguments: Arguments) -> None:
+    """(y, x, weight, bias, low_rank, adapters, rows, in, out, ranks): y ← x Wᵀ + bias + (x a) b.
+
+    y: (rows, out); x: (rows, in); weight: (out, in) bf16; bias: (out,) or 0. adapters: of each row, the addresses of a: (in, rank) and
+    b: (rank, out) and the rank, which is 0 without an adapter: (rows, 3) int64, or 0. low_rank: scratch, (threads, rows, ranks).
+    """
+    rows, inputs, outputs, ranks = arguments[6], arguments[7], arguments[8], arguments[9]
+    y = float_matrix(arguments[0], rows, outputs)
+    x = float_matrix(arguments[1], rows, inputs)
+    weight = bf16_matrix(arguments[2], outputs, inputs)
+    own_outputs = rows_of_this_thread(outputs)
+    first, last = own_outputs.start, own_outputs.stop
+    for output in own_outputs:
+        row = 0
+        while row + 4 <= rows:
+            a, b, c, d = multiply_four(x, weight, row, output)
+            y[row, output] = a
+            y[row + 1, output] = b
+            y[row + 2, output] = c
+            y[row + 3, output] = d
+            row += 4
+        while row < rows:
+            y[row, output] = multiply_one(x, weight, row, output)
+            row += 1
+    if arguments[3] != 0:
+        bias = float_vector(arguments[3], outputs)
+        for row in range(rows):
+            for output in range(first, last):
+                y[row, output] += bias[output]
+    if arguments[5] != 0:
+        adapters = carray(to_pointer(arguments[5]), (rows, 3), np.int64)
+        scratch = carray(to_pointer(arguments[4]), (int(_thread_count()), ranks), np.float32)
+        projected = scratch[np.int64(_thread_number())]
+        for row in range(rows):
+            rank = adapters[row, 2]
+            if rank == 0:
+                continue
+            down = float_matrix(adapters[row, 0], inputs, rank)
+            up = float_matrix(adapters[row, 1], rank, outputs)
+            for index in range(rank):
+                projected[index] = ZERO
+            for column in range(inputs):
+                number = x[row, column]
+                for index in range(rank):
+                    projected[index] += number * down[column, index]
+            for index in range(rank):
+                number = projected[index]
+                for output in range(first, last):
+                    y[row, output] += number * up[index, output]
+
+
+@Kernel
+def attend(arguments: Arguments) -> None:
+    """(context, query, keys, values, places, scores, rows, heads, key heads, width, longest, window, scale): attention of one token a row.
+
+    context, query: (rows, heads, width); keys, values: (slots, key heads, width). places: of each row, the address of the slots of
+    its tokens, int32, and their number: (rows, 2) int64. A row sees its last `window` tokens. scores: scratch, (threads, longest).
+    """
+    rows, heads, key_heads, width = arguments[6], arguments[7], arguments[8], arguments[9]
+    longest, window, scale = arguments[10], arguments[11], to_float(arguments[12])
+    context = float_matrix(arguments[0], rows * heads, width)
+    query = float_matrix(arguments[1], rows * heads, width)
+    places = carray(to_pointer(arguments[4]), (rows, 2), np.int64)
+    scratch = carray(to_pointer(arguments[5]), (int(_thread_count()), longest), np.float32)
+    scores = scratch[np.int64(_thread_number())]
+    stride = key_heads * width
+    for index in rows_of_this_thread(rows * heads):
+        row, head = index // heads, index % heads
+        offset = head // (heads // key_heads) * width
+        length = int(places[row, 1])
+        start = max(0, length - window)
+        slots = carray(to_pointer(places[row, 0]), (length,), np.int32)
+        largest = np.float32(-np.inf)
+        for token in range(start, length):
+            key = float_vector(arguments[2] + 4 * (int(slots[token]) * stride + offset), width)
+            score = ZERO
+            for column in range(width):
+                score += query[index, column] * key[column]
+            score *= scale
+            scores[token] = score
+            largest = max(largest, score)
+        total = ZERO
+        for column in range(width):
+            context[index, column] = ZERO
+        for token in range(start, length):
+            share = exponential(scores[token] - largest)
+            total += share
+            value = float_vector(arguments[3] + 4 * (int(slots[token]) * stride + offset), width)
+            for column in range(width):
+                context[index, column] += share * value[column]
+        inverse = np.float32(1) / total
+        for column in range(width):
+            context[index, column] *= inverse
