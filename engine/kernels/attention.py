@@ -74,40 +74,16 @@ class PaddedBatch:
         head_width = qkv.shape[1] // (3 * heads)
         split = qkv.view(self.rows, self.length, 3, heads, head_width).permute(2, 0, 3, 1, 4)
         by_head = split.reshape(3, self.rows * heads, self.length, head_width)
-        query, key, value = by_head
-        if self.mask is None:
-            mask = query.new_empty(())  # baddbmm ignores it, as beta is 0
-            beta = 0
-        else:
-            mask = self.mask.repeat(1, heads, 1, 1).flatten(0, 1)
-            beta = 1
-        scores = torch.baddbmm(mask, query, key.transpose(1, 2), beta=beta, alpha=scale)
-        if scores.shape[-1] < FP32_SOFTMAX_LENGTH:
-            weights = aten._softmax(scores.float(), -1, False).to(scores.dtype)
-        else:
-            weights = aten._softmax(scores, -1, False)
-        return self._join_heads(torch.bmm(weights, value)[None], heads), (by_head, weights)
+        mask = None if self.mask is None else self.mask.repeat(1, heads, 1, 1).flatten(0, 1)
+        context, weights = attend_heads(by_head, mask, scale)
+        return self._join_heads(context[None], heads), (by_head, weights)
 
     def attend_backward(self, dcontext: Tensor, saved: Saved, heads: int, scale: float) -> Tensor:
-        """See Batch. With the scores S and the context C = P V:
-
-        dV = Pᵀ dC        dP = dC Vᵀ        dS = P (dP - Σ P dP)        dQ = scale · dS K        dK = scale · dSᵀ Q
-        """
+        """See Batch."""
         by_head, weights = saved
-        query, key, value = by_head
         split = dcontext.view(self.rows, self.length, heads, -1).permute(0, 2, 1, 3)
-        dcontext_heads = split.reshape(query.shape)
         gradients = torch.empty_like(by_head)
-        dquery, dkey, dvalue = gradients
-        torch.bmm(weights.transpose(1, 2), dcontext_heads, out=dvalue)
-        dweights = torch.bmm(dcontext_heads, value.transpose(1, 2))
-        if weights.shape[-1] < FP32_SOFTMAX_BACKWARD_LENGTH:
-            dscores = aten._softmax_backward_data(dweights.float(), weights.float(), -1, torch.float32)
-            dscores = dscores.to(weights.dtype)
-        else:
-            dscores = aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
-        torch.baddbmm(dquery, dscores, key, beta=0, alpha=scale, out=dquery)
-        torch.baddbmm(dkey, dscores.transpose(1, 2), query, beta=0, alpha=scale, out=dkey)
+        attend_heads_backward(split.reshape(by_head.shape[1:]), by_head, weights, scale, gradients)
         return self._join_heads(gradients, heads)
 
     def rectangle(self, x: Tensor) -> Tensor:
@@ -119,6 +95,39 @@ class PaddedBatch:
         number, width = split.shape[0], split.shape[-1]
         joined = split.view(number, self.rows, heads, self.length, width).permute(1, 3, 0, 2, 4)
         return joined.reshape(self.rows * self.length, number * heads * width)
+
+
+def attend_heads(by_head: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Return the context and P of heads: (3, heads, length, head width) → (heads, length, head width), (heads, length, length).
+
+    mask: what is added to the scores.
+    """
+    query, key, value = by_head
+    added = query.new_empty(()) if mask is None else mask  # baddbmm ignores it where beta is 0
+    scores = torch.baddbmm(added, query, key.transpose(1, 2), beta=int(mask is not None), alpha=scale)
+    if scores.shape[-1] < FP32_SOFTMAX_LENGTH:
+        weights = aten._softmax(scores.float(), -1, False).to(scores.dtype)
+    else:
+        weights = aten._softmax(scores, -1, False)
+    return torch.bmm(weights, value), weights
+
+
+def attend_heads_backward(dcontext: Tensor, by_head: Tensor, weights: Tensor, scale: float, gradients: Tensor) -> None:
+    """Write the gradients of query, key and value: (3, heads, length, head width). With the scores S and the context C = P V:
+
+    dV = Pᵀ dC        dP = dC Vᵀ        dS = P (dP - Σ P dP)        dQ = scale · dS K        dK = scale · dSᵀ Q
+    """
+    query, key, value = by_head
+    dquery, dkey, dvalue = gradients
+    torch.bmm(weights.transpose(1, 2), dcontext, out=dvalue)
+    dweights = torch.bmm(dcontext, value.transpose(1, 2))
+    if weights.shape[-1] < FP32_SOFTMAX_BACKWARD_LENGTH:
+        dscores = aten._softmax_backward_data(dweights.float(), weights.float(), -1, torch.float32)
+        dscores = dscores.to(weights.dtype)
+    else:
+        dscores = aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
+    torch.baddbmm(dquery, dscores, key, beta=0, alpha=scale, out=dquery)
+    torch.baddbmm(dkey, dscores.transpose(1, 2), query, beta=0, alpha=scale, out=dkey)
 
 
 def added_to_scores(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compiled CPU kernels for what lies between the int8 products of a layer: scales, add and norm, GELU.
+"""Compiled CPU kernels for what lies between the int8 products of a layer: scales, norms, activations, rotary positions, and the loss.
 
 What: each kernel reads bf16 rows, computes in fp32 and writes the result in one pass over memory. numba compiles it for the vector
 instructions of this machine, and libgomp, which torch brings along, runs it on the threads of torch's own operations.
@@ -330,3 +330,199 @@ def gelu_with_slope(arguments: Arguments) -> None:
             below = ONE - tail if number > ZERO else tail
             y[row, column] = float_to_bf16(number * below)
             x[row, column] = float_to_bf16(below + number * density * INVERSE_SQRT_2PI)
+
+
+@Kernel
+def rms_norm(arguments: Arguments) -> None:
+    """(y, x, inverses, gains, rows, width, ε): y ← x · inverse · gain, with inverse = 1 / √(average of x² over the row + ε)."""
+    rows, width, epsilon = arguments[4], arguments[5], to_float(arguments[6])
+    y = bf16_matrix(arguments[0], rows, width)
+    x = bf16_matrix(arguments[1], rows, width)
+    inverses = float_vector(arguments[2], rows)
+    gains = float_vector(arguments[3], width)
+    for row in rows_of_this_thread(rows):
+        squares = ZERO
+        for column in range(width):
+            number = bf16_to_float(x[row, column])
+            squares += number * number
+        inverse = ONE / np.sqrt(squares / np.float32(width) + epsilon)
+        inverses[row] = inverse
+        for column in range(width):
+            y[row, column] = float_to_bf16(bf16_to_float(x[row, column]) * inverse * gains[column])
+
+
+@Kernel
+def add_rms_norm_gradient(arguments: Arguments) -> None:
+    """(dx, dy, x, inverses, gains, rows, width): dx ← dx + gradient of the norm's input x, with g = dy · gain:
+
+    inverse · (g - x · inverse² · average of g · x over the row)
+    """
+    rows, width = arguments[5], arguments[6]
+    dx = bf16_matrix(arguments[0], rows, width)
+    dy = bf16_matrix(arguments[1], rows, width)
+    x = bf16_matrix(arguments[2], rows, width)
+    inverses = float_vector(arguments[3], rows)
+    gains = float_vector(arguments[4], width)
+    for row in rows_of_this_thread(rows):
+        inverse = inverses[row]
+        along = ZERO
+        for column in range(width):
+            along += bf16_to_float(dy[row, column]) * gains[column] * bf16_to_float(x[row, column])
+        along *= inverse * inverse / np.float32(width)
+        for column in range(width):
+            scaled = bf16_to_float(dy[row, column]) * gains[column]
+            gradient = inverse * (scaled - bf16_to_float(x[row, column]) * along)
+            dx[row, column] = float_to_bf16(bf16_to_float(dx[row, column]) + gradient)
+
+
+@njit(inline="always")
+def sigmoid(x: np.float32) -> np.float32:
+    """1 / (1 + e⁻ˣ)."""
+    small = exponential(-abs(x))
+    return (ONE if x > ZERO else small) / (ONE + small)
+
+
+@Kernel
+def swiglu(arguments: Arguments) -> None:
+    """(y, gate_up, rows, width): y ← gate · sigmoid(gate) · up; gate_up: (rows, 2 × width) has both side by side."""
+    rows, width = arguments[2], arguments[3]
+    y = bf16_matrix(arguments[0], rows, width)
+    gate_up = bf16_matrix(arguments[1], rows, 2 * width)
+    for row in rows_of_this_thread(rows):
+        for column in range(width):
+            gate = bf16_to_float(gate_up[row, column])
+            y[row, column] = float_to_bf16(gate * sigmoid(gate) * bf16_to_float(gate_up[row, width + column]))
+
+
+@Kernel
+def swiglu_gradient(arguments: Arguments) -> None:
+    """(gate_up, dy, rows, width): overwrite gate_up by its gradient, with s = sigmoid(gate):
+
+    gate ← dy · up · s · (1 + gate · (1 - s))        up ← dy · gate · s
+    """
+    rows, width = arguments[2], arguments[3]
+    gate_up = bf16_matrix(arguments[0], rows, 2 * width)
+    dy = bf16_matrix(arguments[1], rows, width)
+    for row in rows_of_this_thread(rows):
+        for column in range(width):
+            gate = bf16_to_float(gate_up[row, column])
+            gradient = bf16_to_float(dy[row, column]) * sigmoid(gate)
+            slope = ONE + gate * (ONE - sigmoid(gate))
+            up = bf16_to_float(gate_up[row, width + column])
+            gate_up[row, column] = float_to_bf16(gradient * up * slope)
+            gate_up[row, width + column] = float_to_bf16(gradient * gate)
+
+
+@njit(inline="always")
+def bf16_numbers(address: int, first: int, length: int) -> np.ndarray:
+    """Return some numbers of a bf16 tensor as their bits, from its `first` one on. Loops over such a part are vectorised."""
+    return carray(to_pointer(address + 2 * first), (length,), np.uint16)
+
+
+@njit(inline="always")
+def rotate(y: np.ndarray, x: np.ndarray, cosines: np.ndarray, sines: np.ndarray) -> None:
+    """Turn the pairs of a head's first and second half by angles: y, x: (width,); cosines, sines: (width / 2,)."""
+    half = len(cosines)
+    for column in range(half):
+        first, second = bf16_to_float(x[column]), bf16_to_float(x[half + column])
+        y[column] = float_to_bf16(first * cosines[column] - second * sines[column])
+        y[half + column] = float_to_bf16(second * cosines[column] + first * sines[column])
+
+
+@Kernel
+def rotate_heads(arguments: Arguments) -> None:
+    """(by_head, qkv, places, cosines, sines, tokens, heads, shared, width): rotary positions, and a place for each head.
+
+    qkv: (tokens, (heads + 2 × shared) × width) bf16 has query, key and value, of which `shared` heads serve all. by_head: bf16; the
+    query of a token's first head starts at places[token, 0], each next head places[token, 1] behind, key and value places[token, 2]
+    and twice that behind. cosines, sines: (tokens, width / 2) fp32.
+    """
+    tokens, heads, shared, width = arguments[5], arguments[6], arguments[7], arguments[8]
+    places = carray(to_pointer(arguments[2]), (tokens, 3), np.int64)
+    cosines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
+    sines = carray(to_pointer(arguments[4]), (tokens, width // 2), np.float32)
+    for token in rows_of_this_thread(tokens):
+        start, of_head, of_kind = places[token, 0], places[token, 1], places[token, 2]
+        first = token * (heads + 2 * shared) * width
+        for head in range(heads):
+            group = head * shared // heads
+            query = bf16_numbers(arguments[1], first + head * width, width)
+            key = bf16_numbers(arguments[1], first + (heads + group) * width, width)
+            value = bf16_numbers(arguments[1], first + (heads + shared + group) * width, width)
+            to = start + head * of_head
+            rotate(bf16_numbers(arguments[0], to, width), query, cosines[token], sines[token])
+            rotate(bf16_numbers(arguments[0], to + of_kind, width), key, cosines[token], sines[token])
+            placed_value = bf16_numbers(arguments[0], to + 2 * of_kind, width)
+            for column in range(width):
+                placed_value[column] = value[column]
+
+
+@njit(inline="always")
+def add_rotated_back(
+    total: np.ndarray, address: int, first: int, of_head: int, heads: int, cosines: np.ndarray, sines: np.ndarray
+) -> None:
+    """Write the sum of some heads to total: (width,), turned back by angles: (width / 2,)."""
+    half = len(cosines)
+    for head in range(heads):
+        x = bf16_numbers(address, first + head * of_head, 2 * half)
+        for column in range(half):
+            one, other = bf16_to_float(x[column]), bf16_to_float(x[half + column])
+            turned = one * cosines[column] + other * sines[column]
+            turned_other = other * cosines[column] - one * sines[column]
+            if head > 0:
+                turned += bf16_to_float(total[column])
+                turned_other += bf16_to_float(total[half + column])
+            total[column] = float_to_bf16(turned)
+            total[half + column] = float_to_bf16(turned_other)
+
+
+@Kernel
+def unrotate_heads(arguments: Arguments) -> None:
+    """(qkv, by_head, places, cosines, sines, tokens, heads, shared, width): the gradient of what `rotate_heads` reads.
+
+    Heads that share a key and value add their gradients up.
+    """
+    tokens, heads, shared, width = arguments[5], arguments[6], arguments[7], arguments[8]
+    places = carray(to_pointer(arguments[2]), (tokens, 3), np.int64)
+    cosines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
+    sines = carray(to_pointer(arguments[4]), (tokens, width // 2), np.float32)
+    straight, none = np.ones(width // 2, np.float32), np.zeros(width // 2, np.float32)
+    group = heads // shared
+    for token in rows_of_this_thread(tokens):
+        start, of_head, of_kind = places[token, 0], places[token, 1], places[token, 2]
+        first = token * (heads + 2 * shared) * width
+        for head in range(heads):
+            query = bf16_numbers(arguments[0], first + head * width, width)
+            add_rotated_back(query, arguments[1], start + head * of_head, of_head, 1, cosines[token], sines[token])
+        for head in range(shared):
+            key = bf16_numbers(arguments[0], first + (heads + head) * width, width)
+            value = bf16_numbers(arguments[0], first + (heads + shared + head) * width, width)
+            source = start + of_kind + head * group * of_head
+            add_rotated_back(key, arguments[1], source, of_head, group, cosines[token], sines[token])
+            add_rotated_back(value, arguments[1], source + of_kind, of_head, group, straight, none)
+
+
+@Kernel
+def cross_entropy(arguments: Arguments) -> None:
+    """(logits, losses, targets, rows, width): each row's loss in fp32; logits: (rows, width) bf16 become their gradient.
+
+    loss = log Σ e^logits - logit of the target        logits ← softmax(logits) - (1 at the target)
+    """
+    rows, width = arguments[3], arguments[4]
+    logits = bf16_matrix(arguments[0], rows, width)
+    losses = float_vector(arguments[1], rows)
+    targets = carray(to_pointer(arguments[2]), (rows,), np.int64)
+    for row in rows_of_this_thread(rows):
+        largest = bf16_to_float(logits[row, 0])
+        for column in range(width):
+            largest = max(largest, bf16_to_float(logits[row, column]))
+        total = ZERO
+        for column in range(width):
+            total += exponential(bf16_to_float(logits[row, column]) - largest)
+        target = targets[row]
+        losses[row] = np.log(total) + largest - bf16_to_float(logits[row, target])
+        inverse = ONE / total
+        own = exponential(bf16_to_float(logits[row, target]) - largest) * inverse - ONE
+        for column in range(width):
+            logits[row, column] = float_to_bf16(exponential(bf16_to_float(logits[row, column]) - largest) * inverse)
+        logits[row, target] = float_to_bf16(own)

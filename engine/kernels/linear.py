@@ -1,7 +1,7 @@
 """Linear layers with LoRA inside of a model of transformers, computed by our projections in training steps.
 
-For models whose layers have no fused kernels: the products with frozen weights are those of engine.kernels.projection, in int8 where the
-run has it, and torch computes everything between them. Evaluations and generation use the model's own layers.
+In int8, layers of the Llama kind are computed whole (engine.kernels.decoder). Of others, the products with frozen weights are those of
+engine.kernels.projection, and torch computes everything between them. Evaluations and generation use the model's own layers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.kernels.decoder import fuse_layers
 from engine.kernels.projection import LoraFactors, LowRankActivations, ProjectionGroup, round_adapters
 
 
@@ -20,8 +21,13 @@ class AcceleratedLinears:
 
     def __init__(self, model: nn.Module, int8: bool) -> None:
         self.adapters: list[LoraFactors] = []
+        self.fused = fuse_layers(model, is_frozen_linear) if int8 else []
+        in_layers: set[nn.Module] = set()
+        for layer, own in self.fused:
+            in_layers.update(own.modules())
+            self.adapters += [adapter for group in layer.groups for adapter in group.rounded_adapters]
         for module in model.modules():
-            if is_covered(module):
+            if module not in in_layers and is_covered(module):
                 group = ProjectionGroup([module], int8)
                 self.adapters += group.rounded_adapters
                 _replace_forward(module, group)
@@ -41,6 +47,12 @@ def is_covered(module: Any) -> bool:
         and not module.lora_bias["default"]
         and not any(parameter.requires_grad for parameter in module.base_layer.parameters())
     )
+
+
+def is_frozen_linear(module: Any) -> bool:
+    """Return whether a module is a linear layer that is not trained, plain or with plain LoRA."""
+    is_plain = type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters())
+    return is_plain or is_covered(module)
 
 
 def _replace_forward(module: Any, group: ProjectionGroup) -> None:

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from engine.data.conversation_tokens import ConversationTokens
+from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.linear import AcceleratedLinears
 from engine.models import packed_attention
 
@@ -54,10 +55,12 @@ class CausalForward:
 
     def __init__(self, adapted: nn.Module, int8: bool = False) -> None:
         packed_attention.register()
-        self.linears = AcceleratedLinears(adapted, int8) if int8 else None
         self.model: Any = cast(Any, adapted).get_base_model()
+        self.linears = AcceleratedLinears(self.model, int8) if int8 else None
         self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
         self.head: nn.Module = self.model.get_output_embeddings()
+        has_plain_head = type(self.head) is nn.Linear and self.head.bias is None
+        self.int8_head = Int8Weight(self.head_weight.detach()) if int8 and has_plain_head else None
         self.softcap: float | None = getattr(self.model.config, "final_logit_softcapping", None)
         self.own_attention: str = self.model.config._attn_implementation
         self.model.set_attn_implementation(packed_attention.NAME)
@@ -102,6 +105,23 @@ class CausalForward:
         """Return the log-probability of a chunk's targets: (targets,)."""
         return -cross_entropy(self.logits(states), targets, reduction="none")
 
+    def log_probabilities_with_gradients(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of a chunk's targets: (targets,), and the gradient of each by its state: (targets, width)."""
+        if self.int8_head is not None and self.softcap is None:
+            return self._compiled_log_probabilities(states, targets, self.int8_head)
+        with torch.enable_grad():
+            states = states.requires_grad_()
+            logs = self.log_probabilities_of(states, targets)
+            (gradients,) = torch.autograd.grad(logs.sum(), states)
+        return logs.detach(), gradients
+
+    def _compiled_log_probabilities(self, states: Tensor, targets: Tensor, head: Int8Weight) -> tuple[Tensor, Tensor]:
+        """The same with logits in int8. Their gradient stays bf16: in int8, its many small numbers were lost beside the few large ones."""
+        logits = head(states)
+        losses = torch.empty(len(states))
+        kernels().cross_entropy(logits, losses, targets, *logits.shape)
+        return -losses, (logits @ self.head_weight).neg_()
+
     def chunks(self, states: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield states and targets in parts whose logits take little memory."""
         size = max(1, LOGITS_AT_A_TIME // self.head_weight.shape[0])
@@ -135,11 +155,9 @@ class FrozenHead(torch.autograd.Function):
         gradients: list[Tensor] = []
         logs: list[Tensor] = []
         for chunk, chunk_targets in model.chunks(states.detach(), targets):
-            with torch.enable_grad():
-                chunk = chunk.requires_grad_()
-                chunk_logs = model.log_probabilities_of(chunk, chunk_targets)
-                gradients += torch.autograd.grad(chunk_logs.sum(), chunk)
-            logs.append(chunk_logs.detach())
+            chunk_logs, chunk_gradients = model.log_probabilities_with_gradients(chunk, chunk_targets)
+            logs.append(chunk_logs)
+            gradients.append(chunk_gradients)
         ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(states))
         return torch.cat(logs) if logs else states.new_zeros(0, dtype=torch.float32)
 

@@ -22,7 +22,8 @@ from engine.errors import (
     RunInterruptedError,
     TextsTooLongError,
 )
-from engine.kernels import int8
+from engine.kernels import decoder, int8, linear
+from engine.kernels.decoder import fuse_layers
 from engine.models.base_model_head import Head
 from engine.models.causal import CausalForward, PackedConversations
 from engine.models.chat_template import ChatTemplate
@@ -145,6 +146,45 @@ def test_int8_products_have_about_the_loss_and_gradients_of_bf16(bases, dropout)
     assert int8_loss == pytest.approx(plain_loss, rel=0.02 if not dropout else 0.05)
     if not dropout:  # the masks of PEFT's layers are other ones
         assert torch.nn.functional.cosine_similarity(plain, gradient, dim=0) > 0.97
+
+
+@pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI")
+@pytest.mark.parametrize("longest_by_hand", [decoder.LONGEST_BY_HAND, 8])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_fused_decoder_layers_have_the_gradients_of_layers_of_transformers(
+    family, longest_by_hand, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(decoder, "LONGEST_BY_HAND", longest_by_hand)
+    base = build_language_model(tmp_path / family, family)
+    packed = PackedConversations.pack(tokens_of(CONVERSATIONS), np.arange(3))
+    fusers: list[Any] = [fuse_layers, lambda *_: []]
+    gradients = []
+    for fuse in fusers:
+        monkeypatch.setattr(linear, "fuse_layers", fuse)
+        model = adapted_model(base, replace(PLAN, dtype=torch.bfloat16)).train()
+        for name, bias in model.named_parameters():  # those of a new model are zero
+            if name.endswith("proj.base_layer.bias"):
+                torch.nn.init.constant_(bias, 0.1)
+        forward = CausalForward(model, int8=True)
+        assert forward.linears is not None and len(forward.linears.fused) == (2 if fuse is fuse_layers else 0)
+        forward.sum_of_losses(packed).backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) == 28
+    for fused, plain in zip(*gradients, strict=True):  # each is rounded to bf16 elsewhere
+        assert torch.nn.functional.cosine_similarity(fused.flatten(), plain.flatten(), dim=0) > 0.98
+
+
+def test_conversations_of_similar_length_share_a_rectangle():
+    lengths = [10, 300, 9, 290, 11]
+    cosines = torch.rand(1, sum(lengths), 8)
+    batch = decoder.DecoderBatch(lengths, 2, cosines, cosines)
+    assert [(each.rows, each.length) for each in batch.rectangles] == [(2, 300), (3, 11)]
+    assert sorted(torch.cat([each.tokens for each in batch.rectangles]).tolist()) == list(range(sum(lengths)))
+    x = torch.rand(sum(lengths), 16)
+    again = torch.zeros_like(x)
+    for rectangle in batch.rectangles:
+        rectangle.take(rectangle.fill(x, 2), again)
+    assert torch.equal(again, x)
 
 
 def test_gradients_of_eight_times_four_conversations_are_those_of_thirty_two(bases, data):
