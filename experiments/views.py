@@ -14,6 +14,7 @@ from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
 
 from . import columns, compare, curves, selectors, services
+from .answers import answer_rows
 from .evaluation_sets import share_evaluation_rows
 from .selectors import experiments_named, get_experiment
 
@@ -54,6 +55,7 @@ def comparison(request: SignedInRequest) -> HttpResponse:
         "experiments": experiments,
         "measures": compare.measure_rows(experiments),
         "labels": compare.label_rows(experiments),
+        "answers": answer_rows(experiments),
         "settings": compare.setting_rows(experiments, everything=everything),
         "everything": everything,
         "comparable": share_evaluation_rows(experiments),

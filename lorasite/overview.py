@@ -26,6 +26,7 @@ from experiments.selectors import scores_so_far
 from experiments.task_types import COMPARED, in_points
 from monitoring import health
 from training.models import Status, Task
+from training.presets import sample_runs
 from training.selectors import running_tasks, visible_tasks
 
 SAMPLE = "tweets-en"
@@ -54,7 +55,7 @@ def first_steps(user: User) -> list[Step]:
     steps = [
         data_step(user, dataset, bool(statuses)),
         check_step(dataset, bool(statuses)),
-        train_step(dataset, statuses),
+        train_step(user, dataset, statuses),
         predict_step(user, Status.SUCCESS in statuses),
     ]
     return [] if all(step.done for step in steps) else steps
@@ -81,7 +82,7 @@ def check_step(dataset: Dataset | None, has_run: bool) -> Step:
     return Step(title, has_run, problems % {"n": errors}, [(_("Open the report"), dataset.get_absolute_url())])
 
 
-def train_step(dataset: Dataset | None, statuses: set[str]) -> Step:
+def train_step(user: User, dataset: Dataset | None, statuses: set[str]) -> Step:
     if Status.SUCCESS in statuses:
         return Step(_("Train"), True, "", [])
     if statuses & {Status.PENDING, Status.STARTED}:
@@ -89,7 +90,12 @@ def train_step(dataset: Dataset | None, statuses: set[str]) -> Step:
     address = reverse("training:new")
     if dataset:
         address += "?" + urlencode({"dataset": str(dataset.latest)})
-    return Step(_("Train"), False, _("Good settings are filled in already."), [(_("Train a model"), address)])
+    samples = [
+        (str(run["title"]), f"{reverse('training:new')}?{urlencode({'preset': str(run['name'])})}")
+        for run in sample_runs(user)
+    ]
+    actions = [(_("Train a model"), address), *samples]
+    return Step(_("Train"), False, _("Good settings are filled in already."), actions)
 
 
 def predict_step(user: User, has_model: bool) -> Step:
@@ -227,6 +233,11 @@ class ModelCard:
     version: ModelVersion
     is_champion: bool
     reads_pairs: bool
+
+    @property
+    def is_language_model(self) -> bool:
+        """Return whether it answers in words, so that a box for one text is of no use."""
+        return self.version.task_type == "causal_lm"
 
 
 def models_to_try(user: User) -> list[ModelCard]:

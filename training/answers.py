@@ -5,17 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TextIO
 
 from engine.events import LONGEST_SHOWN
+from experiments.answers import Writing, compare_answer
 
 from .models import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """What a model wrote; `step` is that of an evaluation, None for the base model and for the result."""
-
-    text: str
-    is_expected: bool
-    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +35,16 @@ def answers_of(task: Task) -> list[PromptAnswers]:
         PromptAnswers(
             prompt=result["prompt"],
             expected=result["expected"],
-            base=compare(result["base"], result["expected"]) if "base" in result else None,
-            tuned=compare(result["tuned"], result["expected"]) if "tuned" in result else None,
+            base=compare_answer(result["base"], result["expected"]) if "base" in result else None,
+            tuned=compare_answer(result["tuned"], result["expected"]) if "tuned" in result else None,
             course=[
-                compare(texts[place], result["expected"][:LONGEST_SHOWN], step)
+                compare_answer(texts[place], result["expected"][:LONGEST_SHOWN], step)
                 for step, texts in by_step.items()
                 if place < len(texts)
             ],
         )
         for place, result in enumerate(results)
     ]
-
-
-def compare(text: str, expected: str, step: int | None = None) -> Writing:
-    """Return what was written, with whether it is what the data have: by the rule of the metric exact_match."""
-    return Writing(text, text.strip() == expected.strip(), step)
 
 
 def write_answers(task: Task, file: TextIO) -> None:

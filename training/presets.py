@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from datasets_app.models import Version
+from accounts.models import User
+from accounts.permissions import visible
+from datasets_app.models import Dataset, Version
 from engine import safe_yaml
 from engine.config import RunConfig
+from engine.models.local_models import installed_samples
 from engine.presets import PRESETS, Goal, preset_settings
 from engine.task_types import TaskType
 
@@ -20,6 +24,9 @@ USUAL: Goal = "balanced"
 USUAL_TASK: TaskType = "sequence_classification"
 TITLES = {"quick": _("Quick try"), "balanced": _("Balanced"), "best": _("Best")}
 
+# Files of config/language_models that are settings for one sample dataset, by its name.
+SAMPLE_RUNS = {"orders": _("Train a small assistant")}
+
 Settings = dict[str, dict[str, object]]  # by section of a configuration
 
 
@@ -27,20 +34,23 @@ Settings = dict[str, dict[str, object]]  # by section of a configuration
 def files() -> dict[str, dict[str, Any]]:
     """Return the configurations in config/ by the name of their file."""
     folder = Path(settings.BASE_DIR) / "config"
-    return {path.stem: safe_yaml.read(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+    paths = [*sorted(folder.glob("*.yaml")), *(folder / "language_models" / f"{name}.yaml" for name in SAMPLE_RUNS)]
+    return {path.stem: safe_yaml.read(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def own_settings(name: str, version: Version | None) -> Settings:
     """Return the settings that a preset owns, as they fit a dataset; `balanced` for an unknown name.
 
     A file of config/ owns its base model and the longest text that it reads; its other settings are for one label per text.
+    That of a sample dataset owns all of its settings, and nothing where the data are others.
     """
     task = version.task_type if version else USUAL_TASK
-    if name not in files() or not can_learn(files()[name]["model"]["name"], task):
+    is_other_data = name in SAMPLE_RUNS and (version is None or version.dataset.name != name)
+    if name not in files() or is_other_data or not can_learn(files()[name]["model"]["name"], task):
         goal = next((goal for goal in PRESETS if goal == name), USUAL)
         return preset_settings(goal, task, training_rows(version))
     sections = {section: values for section, values in files()[name].items() if isinstance(values, dict)}
-    if task != USUAL_TASK:
+    if task != USUAL_TASK and name not in SAMPLE_RUNS:
         return {"model": sections["model"], "data": {"max_length": sections["data"]["max_length"]}}
     return sections | {"data": {key: value for key, value in sections["data"].items() if key != "dataset_name"}}
 
@@ -71,9 +81,8 @@ def fit_dataset(
     Where the datasets ask for other task types, what is as usual for the one becomes what is usual for the other.
     """
     tasks = [version.task_type if version else USUAL_TASK for version in (before, after)]
-    settings = [own_settings(preset, version) if preset else {} for version in (before, after)]
-    if tasks[0] != tasks[1]:
-        settings = [apply_settings(usual_settings(task), own) for task, own in zip(tasks, settings, strict=True)]
+    own = [own_settings(preset, version) if preset else {} for version in (before, after)]
+    settings = [apply_settings(usual_settings(task), values) for task, values in zip(tasks, own, strict=True)]
     fitted = refit(config, *settings)
     if not can_learn(fitted.get("model", {}).get("name", ""), tasks[1]):
         fitted["model"] = fitted["model"] | {"name": usual_base_model(tasks[1]), "revision": None}
@@ -106,8 +115,15 @@ def model_presets(task: TaskType) -> list[dict[str, str]]:
     return [
         {"name": name, "title": config["model"]["name"]}
         for name, config in files().items()
-        if name != "default" and can_learn(config["model"]["name"], task)
+        if name not in ("default", *SAMPLE_RUNS) and can_learn(config["model"]["name"], task)
     ]
+
+
+def sample_runs(user: User) -> list[dict[str, str | Promise]]:
+    """Return the presets for sample datasets that the person sees, as {name, title}, if their base models are installed."""
+    installed = installed_samples()
+    seen = visible(user, Dataset.objects.filter(name__in=SAMPLE_RUNS)).values_list("name", flat=True)
+    return [{"name": name, "title": SAMPLE_RUNS[name]} for name in seen if files()[name]["model"]["name"] in installed]
 
 
 def can_learn(base_model: str, task: TaskType) -> bool:

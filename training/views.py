@@ -145,6 +145,7 @@ def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> Ht
         "mismatch": form_mismatch(request, form),
         "goals": [(name, title, plan_preset(request.user, name, values)) for name, title in presets.TITLES.items()],
         "model_presets": presets.model_presets(form.task),
+        "sample_runs": presets.sample_runs(request.user),
         "preset": form["preset"].value(),
         "yaml": request.POST.get("yaml", ""),
         "copies": copies(request, values),

@@ -129,10 +129,13 @@ def test_samples_are_loaded_once_and_shown_to_everyone(admin, member, viewer):
     services.load_samples(owner=admin)
     services.load_samples(owner=admin)
     for user in (member, viewer):
-        assert [d.name for d in selectors.datasets_for(user)] == ["reviews-zh", "tweets-en"]
+        assert [d.name for d in selectors.datasets_for(user)] == ["orders", "reviews-zh", "tweets-en"]
     version = selectors.version_for(viewer, "tweets-en")
     assert version.rows == 38158 and "confidence" in version.note
     assert version.findings.filter(code="encoding").exists()
+    orders = selectors.version_for(member, "orders")
+    assert orders.task_type == "causal_lm" and orders.splits == {"train": 1600, "eval": 200, "test": 200}
+    assert not orders.findings.exists()
 
 
 @pytest.mark.slow

@@ -44,6 +44,20 @@ def resolve(name: str, base_models_dir: Path | None, revision: str | None = None
     return folder
 
 
+def needs_conversion(name: str, base_models_dir: Path | None, revision: str | None = None) -> bool:
+    """Return whether `resolve` will convert the sample language model first, which takes some twenty seconds."""
+    from samples import SAMPLE_LANGUAGE_MODEL
+    from samples.language_model import converted_path
+
+    if name != SAMPLE_LANGUAGE_MODEL or find_cached(name, revision) is not None:
+        return False
+    if base_models_dir is not None and (base_models_dir / name / "config.json").is_file():
+        return False
+    with suppress(FileNotFoundError):
+        return not converted_path().is_dir()
+    return False
+
+
 def check_safe(folder: Path, name: str) -> None:
     """Raise BaseModelUnsafeError unless transformers has the model's code and its weights are safetensors.
 

@@ -198,6 +198,10 @@ class Run:
         watch_other_programs()
         yield StageChanged("preparing")
         self.results.begin(self.config)
+        model = self.config.model
+        if base_models.needs_conversion(model.name, self.base_models_dir, model.revision):
+            message = f"{model.name} is converted to safetensors first, which takes about 20 seconds, once."
+            yield Notice("info", "converting_base_model", message)
         prepared = self.prepare()
         yield from prepared.notices
         yield prepared.event()

@@ -158,6 +158,18 @@ def test_comparison_has_only_what_both_have_and_lower_errors_are_better(browser,
     assert "mae" not in shown and "accuracy" not in shown and shown["loss"] == [False, False]
 
 
+def test_comparison_of_language_models_has_their_answers_side_by_side(browser, member):
+    other = {"prompt": "<b>odd</b>", "expected": "{}", "base": "Sure!", "tuned": "[]"}
+    make(member, "first", LANGUAGE_MODEL)
+    make(member, "second", LANGUAGE_MODEL | {"answers": [other, other | {"prompt": "only here"}]})
+    page = browser.get("/experiments/compare?name=first&name=second")
+    (row,) = page.context["answers"]
+    assert [(each.text, each.is_expected) for each in row["answers"]] == [("{}", True), ("[]", False)]
+    assert "&lt;b&gt;odd" in page.content.decode() and "only here" not in page.content.decode()
+    best = {line["column"].key: [cell["best"] for cell in line["cells"]] for line in page.context["measures"]}
+    assert {"exact_match", "json_valid", "token_accuracy", "perplexity"} <= best.keys() and "accuracy" not in best
+
+
 def test_list_sorts_by_score_and_marks_no_best_across_types(browser, member):
     for task_type, metrics in BY_TYPE.items():
         make(member, task_type, metrics)

@@ -1,18 +1,27 @@
 """Language models on the platform: a dataset of conversations becomes a run with answers, from every door."""
 
+import io
 import json
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from accounts.permissions import grant_access
 from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
 from engine.config_sections import SAMPLE_MODEL
+from engine.models.base_models import needs_conversion
+from experiments.models import ModelVersion
+from experiments.registry.services import register, set_alias
 from samples import SAMPLE_LANGUAGE_MODEL
+from samples.language_model import converted_path
 from testing.datasets import store_dataset
 from testing.language_models import build_language_model, conversation, write_conversations
+from testing.programs import run_program
 from training import jobs, services
 from training.models import Point, Status, Task, Timing
 
@@ -165,3 +174,81 @@ def test_time_of_answers_is_part_of_the_estimate(member, chats):
     assert estimated and estimated.steps == 4
     measured = Timing.objects.get().result
     assert measured and measured["evaluation_s"] > 3 * measured["step_s"]  # 6 answers, token by token
+
+
+@pytest.fixture
+def assistant(member: Any, chats: Version) -> ModelVersion:
+    """The model of a finished run, registered as `helper`."""
+    task = submit(member)
+    jobs.run(str(task.pk))
+    task.refresh_from_db()
+    return register(user=member, experiment=task.experiment, name="helper", checkpoint="best")
+
+
+def test_registered_model_has_a_card_and_a_program_that_answers_as_the_run_did(
+    assistant, member, browser, api, monkeypatch, tmp_path, tiny_bases
+):
+    page = browser.get("/models/helper/").content.decode()
+    assert "writes the assistant&#x27;s answers" in page and "Exports" not in page
+    assert "Token accuracy" in page and f"?model={assistant}" not in page and "AutoPeftModelForCausalLM" in page
+    detail = api(member).get("/api/models/helper").json()
+    assert detail["task_type"] == "causal_lm" and detail["score_name"] == "token_accuracy"
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(browser.get("/models/helper@1/archive.zip").streaming_content)))
+    readme = archive.read("helper/README.md").decode()
+    assert "pipeline_tag: text-generation" in readme and "type: perplexity" in readme and "chats@1" in readme
+
+    archive.extractall(tmp_path)
+    program = re.search("```python\n(.*?)```", readme, re.DOTALL)
+    assert program and "does not come from the model hub" in program[1]
+    monkeypatch.chdir(tmp_path / "helper")
+    (tmp_path / "helper" / TINY).symlink_to(tiny_bases / TINY)  # where the program tells to put it
+    predict = run_program(program[1])
+    for answer in assistant.experiment.metrics["answers"][:3]:
+        longest = len(predict.__globals__["tokenizer"](answer["tuned"])["input_ids"])
+        messages = [{"role": "user", "content": answer["prompt"]}]
+        assert predict(messages, longest=longest).startswith(answer["tuned"][:20])
+
+
+def test_language_model_is_shared_renamed_by_alias_and_handed_over(assistant, member, stranger, api):
+    set_alias(user=member, version=assistant, name="champion")
+    assert api(stranger).get("/api/models/helper").status_code == 404
+    grant_access(assistant.model, to=stranger)
+    assert api(stranger).get("/api/models/helper@champion").json()["chosen"]["task_type"] == "causal_lm"
+
+
+def test_predictions_by_a_language_model_are_refused_in_words(assistant, api, member, browser):
+    for name in ("helper", "helper@1", "assistant"):
+        answer = api(member).post("/api/predict", {"text": "Colour 3?", "model": name}, format="json")
+        assert answer.status_code == 400 and "/v1/chat/completions" in str(answer.json()), answer.json()
+    nothing = api(member).post("/api/predict", {"text": "Colour 3?"}, format="json")
+    assert nothing.status_code == 409  # it is no default either
+    page = browser.post("/predict/", {"model": "helper", "text": "Colour 3?"}).content.decode()
+    assert "is a language model" in page or "There is no trained model yet" in page
+    recommended = api(member).get("/api/models/recommend?dataset=chats").json()["models"]
+    assert recommended[0]["name"] == "helper" and "can't be measured" in recommended[0]["reason"]
+    refused = api(member).post("/api/models/helper@1/exports", {"format": "onnx"}, format="json")
+    assert refused.status_code == 400 and "adapter only" in str(refused.json())
+    for address in ("/", "/models/", "/models/?dataset=chats@1", "/models/recommend/?dataset=chats@1", "/predict/"):
+        assert browser.get(address).status_code == 200
+
+
+def test_sample_assistant_is_offered_where_its_dataset_is(browser, member, chats, tmp_path):
+    assert "preset=orders" not in browser.get("/train/").content.decode() + browser.get("/").content.decode()
+    file = write_conversations(tmp_path / "o.jsonl", [conversation(f"{n} mugs", f"[{n}]") for n in range(9)])
+    create_version(user=member, name="orders", file=file, filename=file.name)
+    assert "Train a small assistant" in browser.get("/").content.decode()
+    page = browser.get("/train/?preset=orders")
+    form = page.context["form"]
+    assert form["data.dataset_name"].value() == "orders@1" and form["model.name"].value() == SAMPLE_LANGUAGE_MODEL
+    assert form["training.max_steps"].value() == "24" and form["training.learning_rate"].value() == "0.002"
+    sent = {name: form[name].value() or "" for name in form.fields} | {"data.dataset_name": "chats@1"}
+    there = browser.post("/train/", sent | {"do": "dataset"}).context["form"]
+    assert there["training.max_steps"].value() in ("", None) and there["training.learning_rate"].value() == "0.001"
+
+
+def test_conversion_of_the_sample_is_told_before_it_starts(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert needs_conversion(SAMPLE_LANGUAGE_MODEL, tmp_path) and not needs_conversion(SAMPLE_MODEL, tmp_path)
+    converted_path().mkdir(parents=True)
+    assert not needs_conversion(SAMPLE_LANGUAGE_MODEL, tmp_path)
