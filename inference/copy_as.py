@@ -1,7 +1,8 @@
-"""The request of the predict page as curl, Python, JavaScript, a command and YAML."""
+"""The request of the predict page as curl, Python, JavaScript, a command and YAML; that of the chat page for OpenAI's client, too."""
 
 import json
 import shlex
+from typing import Any
 
 from django.http import HttpRequest
 
@@ -29,3 +30,17 @@ def javascript(url: str, body: dict[str, str]) -> str:
         "});\n"
         "console.log(await response.json());\n"
     )
+
+
+def chat_copies(request: HttpRequest, body: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the request of the chat page's last answer as curl, Python and with OpenAI's Python client."""
+    url = request.build_absolute_uri("/v1/chat/completions")
+    curl, python, *_others = request_snippets(url, body, "")
+    arguments = "".join(f"    {name}={value!r},\n" for name, value in body.items())
+    client = (
+        "import os\nfrom openai import OpenAI\n\n"
+        f'client = OpenAI(base_url={url.removesuffix("/chat/completions")!r}, api_key=os.environ["TOKEN"])\n'
+        f"answer = client.chat.completions.create(\n{arguments})\n"
+        "print(answer.choices[0].message.content)\n"
+    )
+    return [curl, python, {"id": "copy-openai", "title": "OpenAI Python", "code": client}]

@@ -1,7 +1,8 @@
 """Write with language models: whole answers and streams."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from functools import cache
 
 from django.conf import settings
@@ -9,7 +10,8 @@ from django.conf import settings
 from accounts.models import User
 from audit.services import record
 from engine.data.conversations import Conversation
-from engine.serve.generator import GenerationRequest, Generator, Piece
+from engine.serve.generator import GenerationRequest, Piece
+from engine.serve.generator import Generator as AnswerGenerator
 
 from . import metrics
 from .completion_requests import CompletionOptions
@@ -17,16 +19,17 @@ from .language_models import LanguageModel
 from .services import engine_errors, predictor
 
 Prompt = Conversation | str
+Pieces = Generator[Piece, None, None]
 
 
-def write(user: User, model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Iterator[Piece]:
+def write(user: User, model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
     """Return the pieces of an answer as they come, as `open_answer`, and add an entry to the audit log, without texts."""
     pieces = open_answer(model, options, prompt)
     record("model.generate", user=user, obj=model.source, model=model.name, base_model=model.base_model)
     return pieces
 
 
-def open_answer(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Iterator[Piece]:
+def open_answer(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
     """Return the pieces of an answer, once the first is there, so that what is wrong with a request is raised here.
 
     Closing the iterator ends the computation.
@@ -35,12 +38,13 @@ def open_answer(model: LanguageModel, options: CompletionOptions, prompt: Prompt
     return resume(next(pieces), pieces)
 
 
-def resume(first: Piece, pieces: Iterator[Piece]) -> Iterator[Piece]:
-    yield first
-    yield from pieces
+def resume(first: Piece, pieces: Pieces) -> Pieces:
+    with closing(pieces):
+        yield first
+        yield from pieces
 
 
-def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Iterator[Piece]:
+def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
     """Yield the pieces of an answer. Raises Invalid, Conflict or OverloadedError."""
     with engine_errors(model.name, "prompt" if isinstance(prompt, str) else "messages"):
         request = GenerationRequest(
@@ -56,9 +60,9 @@ def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -
         yield from generator().generate(request)
 
 
-def measured(pieces: Iterator[Piece], started: float) -> Iterator[Piece]:
+def measured(pieces: Pieces, started: float) -> Pieces:
     """Pass on the pieces, and count the answer by its outcome, its tokens and its times in the metrics."""
-    with metrics.count_generation():
+    with metrics.count_generation(), closing(pieces):
         for number, piece in enumerate(pieces):
             if number == 0:
                 metrics.FIRST_TOKEN_SECONDS.observe(time.perf_counter() - started)
@@ -67,9 +71,9 @@ def measured(pieces: Iterator[Piece], started: float) -> Iterator[Piece]:
 
 
 @cache
-def generator() -> Generator:
+def generator() -> AnswerGenerator:
     """Return the process's only generator, which shares the predictor's limit of memory."""
-    return Generator(
+    return AnswerGenerator(
         settings.BASE_MODELS_DIR,
         device=settings.SERVE_DEVICE,
         cache=predictor().cache,

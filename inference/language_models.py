@@ -1,26 +1,20 @@
 """Language models that can write: registered ones, those of finished runs, and base models on this machine."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 
-from accounts.permissions import allowed_base_models, permission_object
+from accounts.permissions import permission_object
 from engine.errors import EngineError
 from engine.models.base_models import resolve
-from engine.models.local_models import LocalModel, list_local_models
-from engine.models.supported_types import find_reason
-from engine.task_types import METRICS, head_of
 from experiments.models import Experiment, ModelVersion
-from samples import SAMPLE_LANGUAGE_MODEL
+from training.base_models import base_models_dir, list_base_models
 from web.errors import ConflictError, InvalidError, NotFoundError
 
-from .selectors import OFFERED, Model, Models, with_model
+from .selectors import OFFERED, WRITING, Model, Models, with_model
 
-WRITING = [task for task in METRICS if head_of(task) == "causal"]  # task types whose models write
 BASE_MODEL_OWNER = "base-model"  # what /v1/models says of models that nobody here has made
 
 
@@ -88,50 +82,19 @@ def base_model_names(models: Models) -> list[str]:
     """
     if models.default:
         return []
-    local_models = list_local_models(base_models_dir())
-    allowed = allowed_base_models(model.name for model in local_models if model.place == "hub_cache")
-    names = [
-        model.name
-        for model in local_models
-        if model.folder is not None and (model.place != "hub_cache" or model.name in allowed) and can_write(model)
-    ]
-    return sorted({*names, *sample_names()})
-
-
-def can_write(model: LocalModel) -> bool:
-    """Return whether a base model is a language model that can be served."""
-    config = model.read_facts().config
-    return bool(config) and find_reason(config, "causal") is None
-
-
-def sample_names() -> Iterator[str]:
-    """Yield the name of the sample language model if its package is installed."""
-    from samples.language_model import converted_path
-
-    try:
-        converted_path()
-    except FileNotFoundError:
-        return
-    yield SAMPLE_LANGUAGE_MODEL
-
-
-def base_models_dir() -> Path | None:
-    return Path(settings.BASE_MODELS_DIR) if settings.BASE_MODELS_DIR else None
+    return sorted(model.name for model in list_base_models() if model.is_here and "causal" in model.heads)
 
 
 def writing_models(models: Models) -> Models:
     """Return those of the models that can write."""
-    return replace(
-        models,
-        registered=models.registered.filter(task_type__in=WRITING),
-        experiments=models.experiments.filter(task_type__in=WRITING),
-    )
+    return replace(models, write=True)
 
 
 def offered_language_models(models: Models) -> list[LanguageModelOffer]:
     """Return the models to choose from: registered ones, newest first, then experiments, then base models."""
     models = writing_models(models)
-    registered, experiments = models.registered.order_by("-updated_at"), with_model(models.experiments)
+    registered = models.of_kind(models.registered).order_by("-updated_at")
+    experiments = with_model(models.of_kind(models.experiments))
     offers = [
         LanguageModelOffer(name, owner, created_at)
         for queryset, created in ((registered, "updated_at"), (experiments, "created_at"))

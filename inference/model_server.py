@@ -3,7 +3,6 @@
 `lorasite/model_server_urls.py` lists their addresses.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -13,12 +12,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from engine.serve.generator import Piece
 from web.errors import ConflictError, LorasiteError, NotFoundError
 
 from . import api, openai_api
 from .completion_requests import CompletionOptions
-from .generation import Prompt, open_answer
+from .generation import Pieces, Prompt, open_answer
 from .language_models import LanguageModel
 from .selectors import Model, Models, all_models, only
 from .services import answer_texts, check_texts, load, predictor
@@ -63,9 +61,7 @@ class OpenAIView(Open):
     def models(self, request: Request) -> Models:
         return served_models()
 
-    def write(
-        self, request: Request, model: LanguageModel, options: CompletionOptions, prompt: Prompt
-    ) -> Iterator[Piece]:
+    def write(self, request: Request, model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
         return open_answer(model, options, prompt)
 
 

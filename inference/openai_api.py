@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,14 @@ from rest_framework.views import APIView
 
 from accounts.http import signed_in_user
 from accounts.models import Scope
-from engine.serve.generator import Piece, Usage
+from engine.serve.generator import Usage
 from web.errors import LorasiteError
 from web.openai_errors import openai_error
 from web.throttles import throttle_classes_for
 
 from . import openai_schemas as schemas
 from .completion_requests import ChatRequest, CompletionOptions, CompletionRequest, parse
-from .generation import Prompt, write
+from .generation import Pieces, Prompt, write
 from .language_models import LanguageModel, LanguageModelOffer, choose_language_model, offered_language_models
 from .selectors import Models, models_for
 
@@ -86,9 +87,7 @@ class CompletionView(OpenAIView):
             return Response(writer.whole(pieces, request.META.get("webserver.client_left")))
         return event_stream(writer.events(pieces))
 
-    def write(
-        self, request: Request, model: LanguageModel, options: CompletionOptions, prompt: Prompt
-    ) -> Iterator[Piece]:
+    def write(self, request: Request, model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
         return write(signed_in_user(request), model, options, prompt)
 
 
@@ -142,31 +141,32 @@ class Writer:
         self.sends_usage = sends_usage
         self.head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
-    def whole(self, pieces: Iterator[Piece], client_left: Callable[[], bool] | None) -> dict[str, Any]:
+    def whole(self, pieces: Pieces, client_left: Callable[[], bool] | None) -> dict[str, Any]:
         """Return the whole answer. Once the client has left, nothing more is written."""
         texts: list[str] = []
         last = None
         for last in pieces:
             texts.append(last.text)
             if client_left and client_left():
-                pieces.close()  # type: ignore[attr-defined]  # a generator's
+                pieces.close()
                 break
         choice = self.choice(self.shape.message("".join(texts)), last.finish_reason if last else None)
         usage = usage_entry(last.usage) if last and last.usage else None
         return {**self.head, "object": self.shape.whole, "choices": [choice], "usage": usage}
 
-    def events(self, pieces: Iterator[Piece]) -> Iterator[bytes]:
+    def events(self, pieces: Pieces) -> Iterator[bytes]:
         """Yield the events of the stream. An error that comes late is an event, too, because the status has been sent."""
         usage = None
         first = True
         try:
-            for piece in pieces:
-                if piece.text or first:
-                    yield event(self.chunk([self.choice(self.shape.delta(piece.text, first), None)]))
-                    first = False
-                if piece.finish_reason:
-                    yield event(self.chunk([self.choice(self.shape.delta("", False), piece.finish_reason)]))
-                    usage = piece.usage
+            with closing(pieces):  # also where nobody reads on
+                for piece in pieces:
+                    if piece.text or first:
+                        yield event(self.chunk([self.choice(self.shape.delta(piece.text, first), None)]))
+                        first = False
+                    if piece.finish_reason:
+                        yield event(self.chunk([self.choice(self.shape.delta("", False), piece.finish_reason)]))
+                        usage = piece.usage
         except LorasiteError as error:
             yield event(openai_error(error))
             return

@@ -2,21 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from django.db.models import F, Prefetch, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import visible
+from engine.task_types import METRICS, head_of
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.rivals import PREFERRED
 from experiments.registry.selectors import version_of
 from web.errors import ConflictError, LorasiteError, NotFoundError
 
 OFFERED = 100  # models in a list to choose from; others can be typed by name
+M = TypeVar("M", Experiment, RegisteredModel)
 Offers = list[tuple[str, float | None]]  # name and score
 MOST_VERSIONS = 10  # of a model in the list; others can be typed as name@version
-WRITES = Q(task_type="causal_lm")  # language models answer in words, on pages and addresses of their own
+WRITING = [task for task in METRICS if head_of(task) == "causal"]  # task types whose models answer in words
+WRITES = Q(task_type__in=WRITING)
 BEST_FIRST = (F("accuracy").desc(nulls_last=True), F("score").desc(nulls_last=True), "name")
 
 
@@ -51,7 +55,12 @@ class Models:
 
     registered: QuerySet[RegisteredModel]
     experiments: QuerySet[Experiment]
+    write: bool = False  # offer language models alone, which have pages and addresses of their own, or all others
     default: str = ""  # answers requests that name no model; if empty, the best one does
+
+    def of_kind(self, queryset: QuerySet[M]) -> QuerySet[M]:
+        """Return the language models of a query if those are asked for, else the others."""
+        return queryset.filter(WRITES) if self.write else queryset.exclude(WRITES)
 
     def named(self, name: str) -> Model:
         """Return the model for "name", "name@3" or "name@champion"; NotFound, or Conflict if its run is not done yet."""
@@ -78,27 +87,26 @@ class Models:
             except LorasiteError:
                 return None
         candidates = []
-        registered = self.registered.exclude(WRITES).order_by(*BEST_FIRST).first()
+        registered = self.of_kind(self.registered).order_by(*BEST_FIRST).first()
         if registered:
             candidates.append(Model.of(version_of(registered)))
-        experiment = with_model(self.experiments.exclude(WRITES)).first()
+        experiment = with_model(self.of_kind(self.experiments)).first()
         if experiment:
             candidates.append(Model.of(experiment))
         # A model whose accuracy is not known is better than none.
         return max(candidates, key=lambda model: -1.0 if model.accuracy is None else model.accuracy, default=None)
 
     def offered(self) -> tuple[Offers, Offers]:
-        """Return the models that texts can be sent to: registered ones, newest first, and experiments, best first."""
-        registered = self.registered.exclude(WRITES).order_by("-updated_at").values_list("name", "score")[:OFFERED]
-        experiments = with_model(self.experiments.exclude(WRITES)).values_list("name", "score")[:OFFERED]
+        """Return the models of this kind to choose from: registered ones, newest first, and experiments, best first."""
+        registered = self.of_kind(self.registered).order_by("-updated_at").values_list("name", "score")[:OFFERED]
+        experiments = with_model(self.of_kind(self.experiments)).values_list("name", "score")[:OFFERED]
         return list(registered), list(experiments)
 
     def offered_versions(self) -> dict[str, list[VersionOffer]]:
-        """Return the registered models that texts can be sent to, newest first, each with its aliases and then its newest versions."""
+        """Return the registered models of this kind, newest first, each with its aliases and then its newest versions."""
         versions = ModelVersion.objects.only("model_id", "number", "score").prefetch_related("aliases")
-        models = (
-            self.registered.exclude(WRITES).order_by("-updated_at").prefetch_related(Prefetch("versions", versions))
-        )
+        registered = self.of_kind(self.registered).order_by("-updated_at")
+        models = registered.prefetch_related(Prefetch("versions", versions))
         offers = {}
         for model in models[:OFFERED]:
             all_versions = model.versions.all()

@@ -1,23 +1,28 @@
-"""Pages: predict a text with one or two models, and find models for a dataset."""
+"""Pages: predict a text with one or two models, chat with language models, and find models for a dataset."""
 
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.http import SignedInRequest
+from accounts.models import User
 from engine.serve.word_importance import Method
 from web.errors import LorasiteError
 from web.throttles import throttle_posts
 
 from . import recommendation, services
-from .copy_as import copies
+from .chat import Chat
+from .completion_requests import MOST_TOKENS, USUAL_TOKENS
+from .copy_as import chat_copies, copies
 from .explanations import answer_with_explanations
+from .language_models import base_model_names, writing_models
+from .openai_api import CHAT, Writer, event_stream
 from .selectors import Models, models_for, preferred_offer
 
 FIELDS = ("model", "second", "text", "text_pair", "method")
@@ -78,6 +83,66 @@ def reads_pairs(models: Models, name: str) -> bool:
         return services.reads_pairs(models.named(name))
     except LorasiteError:
         return False
+
+
+@login_required
+@throttle_posts("predict")
+def chat(request: SignedInRequest) -> HttpResponse:
+    """Chat with one language model, or with two side by side. Without JavaScript, a form brings each answer whole."""
+    state, error = Chat.blank(), None
+    try:
+        state = Chat.read(request.POST or request.GET)
+        if request.method == "POST":
+            carry_out(state, request.POST.get("do", "send"), request.user)
+    except LorasiteError as refused:
+        error = refused.message
+    models = writing_models(models_for(request.user))
+    versions = models.offered_versions()
+    _registered, experiments = models.offered()
+    experiments = [(name, score) for name, score in experiments if name not in versions]
+    bases = base_model_names(models)
+    for field in ("model", "second"):  # the name of a model means its champion
+        if state.values[field] in versions:
+            state.values[field] = preferred_offer(versions[state.values[field]])
+    tuned = [offer.name for offers in versions.values() for offer in offers] + [name for name, _score in experiments]
+    usual = [*map(preferred_offer, versions.values()), *(name for name, _score in experiments), *bases]
+    state.values["model"] = state.values["model"] or next(iter(usual), "")
+    context: dict[str, Any] = {
+        "chat": state,
+        "values": state.values,
+        "error": error,
+        "versions": versions,
+        "experiments": experiments,
+        "bases": bases,
+        "tuned": tuned,
+        "names": {*tuned, *bases},
+        "most_tokens": MOST_TOKENS,
+        "usual_tokens": USUAL_TOKENS,
+    }
+    if state.exchanges:
+        context["copies"] = chat_copies(request, state.body(0))
+    return render(request, "inference/chat.html", context)
+
+
+def carry_out(state: Chat, action: str, user: User) -> None:
+    """Do what a button of the chat page says: send, again, edit; with "code" nothing but show the page."""
+    if action == "edit":
+        state.take_back_question()
+    elif action in ("send", "again"):
+        state.open_question(action)
+        state.answer(user)
+
+
+@login_required
+@require_POST
+@throttle_posts("predict")
+def chat_stream(request: SignedInRequest) -> StreamingHttpResponse:
+    """Stream the answer of one model of the chat page, as /v1/chat/completions does."""
+    state = Chat.read(request.POST)
+    state.open_question(request.POST.get("do", "send"))
+    column = 1 if request.POST.get("column") == "1" else 0
+    pieces = state.open_answer(request.user, column)
+    return event_stream(Writer(CHAT, state.names[column], sends_usage=False).events(pieces))
 
 
 @login_required

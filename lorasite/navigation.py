@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import User
 from training.selectors import running_tasks
 
+BAR = 5  # entries of the bar of a phone
 MOST_COUNTED = 99  # runs in progress; the badge shows "99+" beyond
 
 
@@ -38,11 +39,13 @@ MODELS = NavigationEntry(
     ("experiments:model", "experiments:register", "inference:recommend"),
 )
 PREDICT = NavigationEntry("inference:predict", _("Predict"), "predict", "p", ("inference:",))
+CHAT = NavigationEntry("inference:chat", _("Chat"), "chat", "c", ("inference:chat",))
 PEOPLE = NavigationEntry("accounts:people", _("People"), "people", "l", ("accounts:people", "accounts:person"))
 AUDIT = NavigationEntry("audit:list", _("Audit"), "audit", "a", ("audit:",))
 SYSTEM = NavigationEntry("monitoring:system", _("System"), "system", "s", ("monitoring:",))
 CONSOLE = NavigationEntry("admin:index", _("Admin console"), "console", "x", ("admin:",))
-WORK = (OVERVIEW, DATASETS, TRAIN, RUNS, MODELS, PREDICT)
+WORK = (OVERVIEW, DATASETS, TRAIN, RUNS, MODELS, PREDICT, CHAT)
+MENU_ONLY = (CHAT, MODELS)  # on a phone, as far as the bar has no room for them
 ADMINISTRATION = (PEOPLE, AUDIT, SYSTEM, CONSOLE)
 
 
@@ -66,7 +69,8 @@ def administration_entries(user: User) -> tuple[NavigationEntry, ...]:
 
 def navigation_of(request: HttpRequest, user: User) -> Navigation:
     work = work_entries(user)
-    bottom = tuple(entry for entry in work if entry is not MODELS) if len(work) > 5 else work
+    in_menu = MENU_ONLY[: max(0, len(work) - BAR)]
+    bottom = tuple(entry for entry in work if entry not in in_menu)
     return Navigation(work, administration_entries(user), bottom, current_entry(request))
 
 

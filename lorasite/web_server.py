@@ -14,7 +14,7 @@ from webserver import serve as serve_site
 LANES = {"pages": 6, "polls": 4, "sign-ins": 2, "uploads": 2, "predictions": 4, "streams": 32, "probes": 1, "alive": 1}
 PROBES = {"/healthz": "alive", "/readyz": "probes", "/metrics": "probes"}
 POSTS = {"/login": "sign-ins", "/api/login": "sign-ins", "/predict": "predictions", "/api/predict": "predictions"}
-POSTS |= dict.fromkeys(("/v1/chat/completions", "/v1/completions"), "streams")
+POSTS |= dict.fromkeys(("/chat", "/chat/stream", "/v1/chat/completions", "/v1/completions"), "streams")
 RECOMMENDATIONS = ("/models/recommend", "/api/models/recommend")
 DATA = ("/datasets/", "/api/datasets/")
 FORM_BYTES = 1 << 20  # room for a form's other fields beside the file

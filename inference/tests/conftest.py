@@ -1,6 +1,7 @@
 """The model that was really trained, as an experiment."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from django.utils import timezone
 from engine import RunConfig
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.labels import label_set
+from inference.generation import generator
 from inference.services import predictor
 from testing.adapters import make_adapter
-from testing.language_models import make_language_adapter
+from testing.language_models import build_language_model, make_language_adapter
 
 PRICE_THRESHOLDS = {"thresholds": [0.3, 0.5, 0.9], "temperatures": [1.0, 2.0, 1.0]}
 
@@ -116,3 +118,26 @@ def models(member: Any, fresh_predictor: None, adapters: dict[str, Path]) -> dic
         name: register_adapter(member, name, labels, adapters[name], **adapter)
         for name, (labels, adapter) in MODELS.items()
     }
+
+
+@pytest.fixture(scope="session")
+def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny language model `tiny`."""
+    root = tmp_path_factory.mktemp("base-models")
+    build_language_model(root / "tiny")
+    return root
+
+
+@pytest.fixture
+def tiny(base_models: Path, settings: Any) -> Iterator[str]:
+    """The name of a base model on this machine."""
+    settings.BASE_MODELS_DIR = base_models
+    generator.cache_clear()
+    yield "tiny"
+    generator.cache_clear()
+
+
+@pytest.fixture
+def registered(tiny: str, base_models: Path, member: Any) -> ModelVersion:
+    """The member's registered language model `assistant`."""
+    return register_language_model(member, "assistant", base_models / tiny)

@@ -1,8 +1,7 @@
 """/v1/: OpenAI's shapes, statuses and errors, by the client of Django's tests."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,38 +10,12 @@ from rest_framework.test import APIClient
 from accounts.permissions import grant_access
 from audit.models import Entry
 from experiments.models import ModelVersion
-from inference.generation import generator
 from inference.metrics import GENERATIONS
-from inference.tests.conftest import register_language_model
-from testing.language_models import build_language_model
 
 pytestmark = pytest.mark.django_db
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "two boxes of tea"}]
-
-
-@pytest.fixture(scope="session")
-def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny language model `tiny`."""
-    root = tmp_path_factory.mktemp("base-models")
-    build_language_model(root / "tiny")
-    return root
-
-
-@pytest.fixture
-def tiny(base_models: Path, settings: Any) -> Iterator[str]:
-    """The name of a base model on this machine."""
-    settings.BASE_MODELS_DIR = base_models
-    generator.cache_clear()
-    yield "tiny"
-    generator.cache_clear()
-
-
-@pytest.fixture
-def registered(tiny: str, base_models: Path, member: Any) -> ModelVersion:
-    """The member's registered language model `assistant`."""
-    return register_language_model(member, "assistant", base_models / tiny)
 
 
 def chat(client: Any, **body: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The official client of OpenAI against the site's web server: answers, streams, errors, and clients that leave."""
+"""The official client of OpenAI and the chat page against the site's web server: answers, streams, errors, and readers who leave."""
 
 import json
 import socket
@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
+from playwright.sync_api import expect, sync_playwright
 
+from testing.browser import launch, sign_in
 from testing.language_models import build_language_model
 from testing.site import running_web
 
@@ -107,3 +109,38 @@ def test_streams_block_nobody_and_end_when_their_readers_leave(site: tuple[str, 
     while not metric(site[0], 'lorasite_generations_total{outcome="left"}') and time.monotonic() < end:
         time.sleep(0.1)
     assert metric(site[0], 'lorasite_generations_total{outcome="left"}') > 0
+
+
+@pytest.mark.browser
+def test_page_streams_stops_and_keeps_the_conversation(site: tuple[str, str]) -> None:
+    with sync_playwright() as play:
+        browser = launch(play)
+        page = browser.new_context(base_url=site[0], locale="en").new_page()
+        complaints: list[str] = []
+        page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
+        page.goto("/login/")
+        sign_in(page)
+        page.goto("/chat/?model=tiny&second=tiny&max_tokens=12")
+        message = page.get_by_label("Message")
+        message.fill("<b>two</b> boxes")
+        message.press("Enter")
+        expect(page.get_by_role("button", name="Try again")).to_be_visible(timeout=30_000)
+        expect(page.locator(".answer [data-text]:not(:empty)")).to_have_count(2)
+        expect(page.locator("[data-question]")).to_have_text("<b>two</b> boxes")
+        expect(message).to_be_focused()
+        page.locator("summary", has_text="Use this from code").click()
+        expect(page.locator("#copy-openai")).to_contain_text("client.chat.completions.create")
+
+        page.get_by_label("Longest answer").fill("4000")
+        message.fill("and on")
+        message.press("Enter")
+        expect(page.locator(".exchange").last.locator(".answer [data-text]:not(:empty)")).to_have_count(2)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_text("Stopped.").first).to_be_visible()
+        page.reload()
+        expect(page.locator(".exchange")).to_have_count(2)
+        page.get_by_role("button", name="Edit question").click()
+        expect(message).to_have_value("and on")
+        expect(page.locator(".exchange")).to_have_count(1)
+        browser.close()
+    assert complaints == []

@@ -219,6 +219,10 @@ GET    models/<str:name>/delete/                   302 405 405 405 405 405
 POST   models/<str:name>/delete/                   302 404 404 403 302 302
 GET    predict/                                    302 200 200 200 200 200
 POST   predict/                                    302 200 200 200 200 200
+GET    chat/                                       302 200 200 200 200 200
+POST   chat/                                       302 200 200 200 200 200
+GET    chat/stream/                                302 405 405 405 405 405
+POST   chat/stream/                                302 400 400 400 400 400
 GET    audit/                                      302 403 403 403 403 200
 POST   audit/                                      302 405 405 405 405 405
 GET    audit/export/                               302 403 403 403 403 200

@@ -59,7 +59,7 @@ PAGES = [
     "/datasets/moods/compare/", "/datasets/moods/draft/?version=1", "/datasets/moods/noise/?version=1",
     "/datasets/moods/fix/?version=1&codes=markup&codes=exact_duplicate", "/datasets/tasks/{task}/",
     "/train/", "/experiments/", "/experiments/compare?name=done&name=failed",
-    "/models/", "/models/mine/", "/models/register/?experiment=done", "/predict/?model=mine",
+    "/models/", "/models/mine/", "/models/register/?experiment=done", "/predict/?model=mine", "/chat/",
     *(f"/runs/{{done}}/?tab={tab}" for tab in RUN_TABS), "/runs/{failed}/", "/runs/{unlearned}/",
 ]  # fmt: skip
 WIDE: ViewportSize = {"width": 1440, "height": 800}

@@ -34,6 +34,7 @@ def sidebar(page: str) -> str:
         ("/models/", "/models/"),
         ("/models/mine/", "/models/"),
         ("/predict/", "/predict/"),
+        ("/chat/", "/chat/"),
         ("/people/", "/people/"),
         ("/people/admin/", "/people/"),
         ("/audit/", "/audit/"),
@@ -55,9 +56,12 @@ def test_page_outside_the_navigation_marks_nothing(client: Any, member: Any) -> 
 
 def test_navigation_has_only_what_the_person_may_open(client: Any, admin: Any, member: Any, viewer: Any) -> None:
     expected = {
-        viewer: {"/", "/datasets/", "/experiments/", "/models/", "/predict/"},
-        member: {"/", "/datasets/", "/train/", "/experiments/", "/models/", "/predict/"},
-        admin: {"/", "/datasets/", "/train/", "/experiments/", "/models/", "/predict/", "/people/", "/audit/", "/system/", "/admin/"},
+        viewer: {"/", "/datasets/", "/experiments/", "/models/", "/predict/", "/chat/"},
+        member: {"/", "/datasets/", "/train/", "/experiments/", "/models/", "/predict/", "/chat/"},
+        admin: {
+            "/", "/datasets/", "/train/", "/experiments/", "/models/", "/predict/", "/chat/", "/people/", "/audit/", "/system/",
+            "/admin/",
+        },
     }  # fmt: skip
     for person, addresses in expected.items():
         client.force_login(person)
