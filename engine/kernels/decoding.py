@@ -38,6 +38,15 @@ def float_matrix(address: int, rows: int, width: int) -> np.ndarray:
 
 
 @njit(**OPTIONS)
+def dot(x: np.ndarray, other: np.ndarray, row: int, index: int) -> np.float32:
+    """Return the product of a row of x with a row of another matrix."""
+    total = ZERO
+    for column in range(x.shape[1]):
+        total += x[row, column] * other[index, column]
+    return total
+
+
+@njit(**OPTIONS)
 def multiply_one(x: np.ndarray, weight: np.ndarray, row: int, output: int) -> np.float32:
     """Return the product of a row of x with a row of the weight."""
     total = ZERO
@@ -65,8 +74,8 @@ def multiply_four(
 def multiply(arguments: Arguments) -> None:
     """(y, x, weight, bias, low_rank, adapters, rows, in, out, ranks): y ← x Wᵀ + bias + (x a) b.
 
-    y: (rows, out); x: (rows, in); weight: (out, in) bf16; bias: (out,) or 0. adapters: of each row, the addresses of a: (in, rank) and
-    b: (rank, out) and the rank, which is 0 without an adapter: (rows, 3) int64, or 0. low_rank: scratch, (threads, rows, ranks).
+    y: (rows, out); x: (rows, in); weight: (out, in) bf16; bias: (out,) or 0. adapters: of each row, the addresses of aᵀ: (rank, in) and
+    b: (rank, out) and the rank, which is 0 without an adapter: (rows, 3) int64, or 0. low_rank: scratch, (threads, ranks).
     """
     rows, inputs, outputs, ranks = arguments[6], arguments[7], arguments[8], arguments[9]
     y = float_matrix(arguments[0], rows, outputs)
@@ -99,14 +108,10 @@ def multiply(arguments: Arguments) -> None:
             rank = adapters[row, 2]
             if rank == 0:
                 continue
-            down = float_matrix(adapters[row, 0], inputs, rank)
+            down = float_matrix(adapters[row, 0], rank, inputs)
             up = float_matrix(adapters[row, 1], rank, outputs)
             for index in range(rank):
-                projected[index] = ZERO
-            for column in range(inputs):
-                number = x[row, column]
-                for index in range(rank):
-                    projected[index] += number * down[column, index]
+                projected[index] = dot(x, down, row, index)
             for index in range(rank):
                 number = projected[index]
                 for output in range(first, last):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -43,6 +44,11 @@ class ProjectionUpdate:
         self.a, self.b_of_pair = shape.unpack(flat)
         starts = [sum(shape.ranks[:count]) for count in range(len(shape.ranks) + 1)]
         self.rank_slices = [slice(start, end) for start, end in pairwise(starts)]
+
+    @cached_property
+    def a_rows(self) -> Tensor:
+        """Return a of all pairs for the compiled kernel, which reads along its rows: (all ranks, inputs)."""
+        return self.a.t().contiguous()
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
         """Add the update to y: (rows, out) for x: (rows, in)."""

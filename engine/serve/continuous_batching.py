@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from engine.serve.generated_answer import GeneratingAnswer
 from engine.serve.predictor import answer_errors
 
 PROMPT_TOKENS = 128  # that a step reads beside the answers that it continues: more would let those stall
+LONGEST_STEP = 10.0  # seconds that the end of the process waits for
 LONGEST_WAIT = 60.0  # seconds that a refused caller is told to wait
 
 
@@ -36,6 +38,7 @@ class ContinuousBatching:
         self._live: list[GeneratingAnswer] = []
         self._changed = Condition()
         self._owner: Thread | None = None
+        self._stopping = False
 
     def start(self, answer: GeneratingAnswer) -> None:
         """Wait until the answer has a place. Raises BusyError if none becomes free in time."""
@@ -47,6 +50,7 @@ class ContinuousBatching:
             if self._owner is None:  # only now: a process that forks before its first request would lose the thread
                 self._owner = Thread(target=self._run, name="generation", daemon=True)
                 self._owner.start()
+                atexit.register(self.stop)  # Python ends a thread that computes in C++ by aborting the process
             self._changed.notify_all()
         if answer.started.wait(self.patience):
             return
@@ -56,6 +60,14 @@ class ContinuousBatching:
             self._waiting.remove(answer)
             answer.end()
         raise BusyError("All places are taken by answers that are being written.", self.seconds_to_place())
+
+    def stop(self) -> None:
+        """Let the thread end after its step; answers that are being written get no further pieces."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._owner is not None:
+            self._owner.join(LONGEST_STEP)
 
     def state(self) -> dict[str, int]:
         """Return how many answers are being written and how many wait, for people and monitoring."""
@@ -67,13 +79,13 @@ class ContinuousBatching:
         return min(LONGEST_WAIT, tokens * self.step_seconds)
 
     def _run(self) -> None:
-        while True:
+        while not self._stopping:
             with self._changed:
-                while not self._waiting and not self._live:
+                while not self._waiting and not self._live and not self._stopping:
                     self._changed.wait()
                 self._leave()
                 self._join()
-            if self._live:
+            if self._live and not self._stopping:
                 self._step()
 
     def _leave(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.devices import DevicePlan
 from engine.kernels import int8
@@ -61,6 +61,7 @@ class SharedDecoder:
         self.shapes: dict[str, tuple[int, ...]] = {
             layer.name: (layer.outputs, layer.inputs) for layer in self.projections
         }
+        fuse_norms(self.model)
         self.head: Any = self.model.get_output_embeddings()
         self.cache = KeyValueCache(cache_tokens)
         self.longest_sequence = min(longest_text(config) or self.cache.tokens, self.cache.tokens)
@@ -102,3 +103,18 @@ class SharedDecoder:
         """Return whose the rows are; that of the step before if it had the same."""
         key = (*map(id, adapters), *lengths)
         return self._rows.get(key) or AdapterOfRows(key, adapters, lengths, self.device)
+
+
+def fuse_norms(model: nn.Module) -> None:
+    """Let torch compute the root-mean-square norms of a model in one operation each, where they are the usual ones.
+
+    Those of Gemma, which add 1 to the weight, call their epsilon otherwise and stay as they are.
+    """
+    for name, module in list(model.named_modules()):
+        epsilon = getattr(module, "variance_epsilon", None)
+        if type(module).__name__.endswith("RMSNorm") and epsilon is not None:
+            weight: Any = module.weight
+            fused = nn.RMSNorm(weight.shape, eps=epsilon, device=weight.device)
+            fused.weight = weight
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, fused)

@@ -39,7 +39,7 @@ class AdapterOfRows:
             for index, adapter in enumerate(self.of_row):
                 update = adapter.updates.get(name)
                 if update is not None:
-                    rows[index] = (update.a.data_ptr(), update.b_of_pair[0].data_ptr(), update.a.shape[1])
+                    rows[index] = (update.a_rows.data_ptr(), update.b_of_pair[0].data_ptr(), update.a.shape[1])
             self._addresses[name] = torch.tensor(rows) if any(row[2] for row in rows) else None
         return self._addresses[name]
 

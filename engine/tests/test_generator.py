@@ -13,12 +13,13 @@ import torch
 from engine.serve.errors import (
     BusyError,
     ModelUnreadableError,
+    PredictionFailedError,
     PromptRefusedError,
     PromptTooLongError,
 )
 from engine.serve.generator import GenerationRequest, Generator, Piece
 from engine.serve.text_stream import TextStream
-from testing.language_models import build_language_model, chat_tokenizer, conversation
+from testing.language_models import build_language_model, chat_tokenizer, conversation, make_language_adapter
 
 QUESTION = conversation("How many apples do you want?")
 
@@ -185,3 +186,39 @@ def test_models_that_are_asked_for_at_once_are_all_loaded(tmp_path, base):
     with ThreadPoolExecutor(4) as threads:
         answers = {text_of(answer) for answer in threads.map(lambda folder: write(generator, folder), folders)}
     assert len(answers) == 1
+
+
+def test_seed_gives_the_same_answer_beside_others(generator, base):
+    options: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 30}
+    alone = [text_of(write(generator, base, seed=seed, **options)) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda seed: text_of(write(generator, base, seed=seed, **options)), range(4)))
+    assert together == alone
+
+
+def test_conversation_goes_on_without_reading_its_beginning_again_and_only_with_its_own_adapter(base, tmp_path):
+    shutil.copytree(base, tmp_path / "llama")
+    adapters = [make_language_adapter(tmp_path / str(seed), tmp_path / "llama", seed) for seed in (1, 2)]
+    generator = Generator(tmp_path, patience=5)
+    question = conversation("Tell me about the apples that grow in the garden behind the house of my aunt")
+    answer = text_of(write(generator, adapters[0], question))
+    longer = [*question, {"role": "assistant", "content": answer}, {"role": "user", "content": "And pears?"}]
+    usages = [write(generator, adapter, longer)[-1].usage for adapter in adapters]
+    cached = [usage.cached_tokens for usage in usages if usage is not None]
+    assert cached[0] >= 32 and cached[1] == 0
+
+
+def test_output_that_is_not_finite_fails_its_own_answer_alone(base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, tmp_path / "llama")
+    good, broken = (make_language_adapter(tmp_path / str(seed), tmp_path / "llama", seed) for seed in (1, 2))
+    weights = load_file(broken / "adapter_model.safetensors")
+    save_file({name: weight * 1e20 for name, weight in weights.items()}, broken / "adapter_model.safetensors")
+    generator = Generator(tmp_path, patience=5)
+    alone = text_of(write(generator, good))
+    with ThreadPoolExecutor(2) as threads:
+        beside = threads.submit(lambda: text_of(write(generator, good)))
+        with pytest.raises(PredictionFailedError, match="not finite"):
+            write(generator, broken)
+    assert beside.result() == alone
