@@ -70,7 +70,7 @@ class Rows:
     """The rows of a run: label names in the order of their indexes (none for scores), the splits, and what was left out.
 
     skipped_by_reason: rows by the keys of SKIP_REASONS, only those that occur. rare: labels with fewer than two
-    training rows.
+    training rows. held_out_share: of the rows that were divided into training and evaluation by our rule; None if the data name theirs.
     """
 
     labels: list[str]
@@ -79,6 +79,7 @@ class Rows:
     test: Split | None = None
     skipped_by_reason: dict[str, int] = field(default_factory=dict)
     rare: list[str] = field(default_factory=list)
+    held_out_share: float | None = None
 
     def digest(self) -> str:
         """Return the hash of all texts and labels in their splits and order."""

@@ -56,8 +56,9 @@ def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequ
     names_eval_rows = "split" in frame.columns and (frame["split"] == "eval").any()
     every_label_once = task == "sequence_classification" and frame["label"].is_unique().all()
     frame = assign_splits(frame, config.eval_fraction, skipped, label_column)
-    train = sample_rows(frame.filter(split="train"), config.train_samples, seed)
-    held_out = sample_rows(frame.filter(split="eval"), config.eval_samples, seed)
+    in_training, in_evaluation = frame.filter(split="train"), frame.filter(split="eval")
+    train = sample_rows(in_training, config.train_samples, seed)
+    held_out = sample_rows(in_evaluation, config.eval_samples, seed)
     test = frame.filter(split="test")
     if len(train) < 2 or not len(held_out):
         cause = "Near-duplicates stay together in one split. Add other rows, or a split column."
@@ -78,6 +79,7 @@ def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequ
         test=_to_split(test, labels, label_column) if len(test) else None,
         skipped_by_reason=skipped,
         rare=[label for label, count in zip(labels, counts.tolist(), strict=True) if count < 2],
+        held_out_share=None if names_eval_rows else len(in_evaluation) / (len(in_training) + len(in_evaluation)),
     )
 
 

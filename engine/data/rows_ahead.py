@@ -82,6 +82,7 @@ def rows_to_json(rows: Rows) -> dict[str, Any]:
         },
         "skipped_by_reason": rows.skipped_by_reason,
         "rare": rows.rare,
+        "held_out_share": rows.held_out_share,
     }
 
 
@@ -100,6 +101,7 @@ def rows_from_json(content: dict[str, Any]) -> Rows:
         test=splits.get("test"),
         skipped_by_reason=content["skipped_by_reason"],
         rare=content["rare"],
+        held_out_share=content["held_out_share"],
     )
 
 

@@ -390,6 +390,8 @@ class TextTask(ABC):
             "skipped_rows": self.rows.skipped,
             "skipped_by_reason": self.rows.skipped_by_reason,
             "rare_labels": self.rows.rare,
+            "held_out_share": self.rows.held_out_share,
+            "eval_fraction": self.config.data.eval_fraction,
             "similar_labels": find_similar_labels(self.rows.labels),
             **self.encoding.facts(self.train_tokens),
         }

@@ -22,5 +22,15 @@ def test_labels_that_differ_in_a_blank_are_told_so_that_the_blank_is_seen():
     assert "'yes' and 'yes '" in message
 
 
+def test_much_larger_evaluation_than_asked_for_is_explained():
+    facts = {"labels": ["bad", "good"], "train_rows": 285, "eval_rows": 135, "eval_fraction": 0.1}
+    message = messages(held_out_share=135 / 420, **facts)["held_out_share"]
+    assert message.startswith(
+        "32% of the rows are held out for evaluation instead of 10%: near-duplicates stay on one side"
+    )
+    assert not messages(held_out_share=0.14, **facts) and not messages(held_out_share=None, **facts)
+    assert not messages(held_out_share=0.2, **facts | {"train_rows": 8, "eval_rows": 2})  # one row of each label
+
+
 def test_whole_data_have_no_notice():
     assert messages(rare_labels=[], similar_labels=[], skipped_by_reason={}, truncated_rows=0) == {}

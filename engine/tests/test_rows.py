@@ -213,3 +213,14 @@ def test_hash_of_rows_changes_with_any_text_label_or_split(tmp_path):
     ]
     digests = [load(frame, tmp_path).digest() for frame in (original, original.clone(), *changed)]
     assert digests[0] == digests[1] and len(set(digests)) == 6
+
+
+def test_share_that_near_duplicates_hold_out_is_known(tmp_path):
+    alike = [f"the soup was cold and the waiter was rude on day {number} of our stay" for number in range(60)]
+    texts = [*alike, *map(sentence, range(60))]
+    rows = load(pl.DataFrame({"text": texts, "label": [index % 2 for index in range(120)]}), tmp_path)
+    assert rows.held_out_share == len(rows.eval) / (len(rows.eval) + len(rows.train))
+    named = pl.DataFrame(
+        {"text": texts, "label": [index % 2 for index in range(120)], "split": ["train", "train", "eval"] * 40}
+    )
+    assert load(named, tmp_path, split_column="split").held_out_share is None

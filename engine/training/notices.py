@@ -10,6 +10,7 @@ from engine.events import Notice
 
 MOST_SHOWN = 10  # labels in a notice
 LONGEST_SHOWN = 60  # characters of a label
+MUCH_MORE = 1.5  # times the share that was asked for
 
 
 def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
@@ -31,11 +32,24 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
         message = f"{rows_without_split} rows were skipped, because the name of their split is missing or none of: {split_names}."
         yield Notice("warning", "unknown_split", message)
 
+    share = facts.get("held_out_share")
+    if share is not None and share > MUCH_MORE * facts["eval_fraction"] + _first_of_each_label(facts):
+        message = (
+            f"{share:.0%} of the rows are held out for evaluation instead of {facts['eval_fraction']:.0%}: near-duplicates stay on one "
+            "side, so that none is evaluated on what was learned, and here many rows are alike."
+        )
+        yield Notice("warning", "held_out_share", message)
+
     truncated = facts.get("truncated_rows")
     if truncated:
         yield Notice("info", "truncated", f"{truncated} texts were truncated to {facts['max_length']} tokens.")
 
     yield from entity_notices(facts)
+
+
+def _first_of_each_label(facts: Mapping[str, Any]) -> float:
+    """Return the share of the rows that is held out in any case, so that each label is evaluated."""
+    return len(facts["labels"]) / max(1, facts["train_rows"] + facts["eval_rows"])
 
 
 def entity_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
