@@ -23,9 +23,18 @@ class LanguageModel:
     """A model that can write. `source` is None for a base model, whose `base_model` is its own name."""
 
     name: str
-    folder: Path
     base_model: str
     source: Experiment | ModelVersion | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Return where its files lie; Conflict if a base model can't be read. The sample is converted first, which takes a while."""
+        if self.source is not None:
+            return Model.of(self.source).folder
+        try:
+            return resolve(self.base_model, base_models_dir())
+        except EngineError as error:
+            raise ConflictError(str(error), field="model") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,13 @@ class LanguageModelOffer:
 def choose_language_model(models: Models, name: str) -> LanguageModel:
     """Return the registered model, the experiment or else the base model of this name.
 
-    NotFound without any, Invalid if it is of another task type, Conflict if its files are not there.
+    NotFound without any, Invalid if it is of another task type.
     """
     try:
         chosen = models.named(name)
     except NotFoundError:
-        return LanguageModel(name, find_base_model(models, name), name)
+        require_base_model(models, name)
+        return LanguageModel(name, name)
     return from_model(chosen)
 
 
@@ -61,18 +71,14 @@ def from_model(model: Model) -> LanguageModel:
     if model.source.task_type not in WRITING:
         message = _("%(name)s answers with labels or numbers and writes no text. Send texts to /api/predict.")
         raise InvalidError(message % {"name": model.name}, field="model")
-    return LanguageModel(model.name, model.folder, model.source.base_model, model.source)
+    return LanguageModel(model.name, model.source.base_model, model.source)
 
 
-def find_base_model(models: Models, name: str) -> Path:
-    """Return the folder of a base model that this installation allows; NotFound if it is not on this machine."""
+def require_base_model(models: Models, name: str) -> None:
+    """Raise NotFound unless this is a base model on this machine that the installation allows."""
     if name not in base_model_names(models):
         message = _("There is no model %(name)s that you have access to. GET /v1/models lists yours.")
         raise NotFoundError(message % {"name": name[:120]}, field="model")
-    try:
-        return resolve(name, base_models_dir())
-    except EngineError as error:
-        raise ConflictError(str(error), field="model") from None
 
 
 def base_model_names(models: Models) -> list[str]:
@@ -85,14 +91,9 @@ def base_model_names(models: Models) -> list[str]:
     return sorted(model.name for model in list_base_models() if model.is_here and "causal" in model.heads)
 
 
-def writing_models(models: Models) -> Models:
-    """Return those of the models that can write."""
-    return replace(models, write=True)
-
-
 def offered_language_models(models: Models) -> list[LanguageModelOffer]:
     """Return the models to choose from: registered ones, newest first, then experiments, then base models."""
-    models = writing_models(models)
+    models = replace(models, write=True)
     registered = models.of_kind(models.registered).order_by("-updated_at")
     experiments = with_model(models.of_kind(models.experiments))
     offers = [

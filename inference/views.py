@@ -1,5 +1,6 @@
 """Pages: predict a text with one or two models, chat with language models, and find models for a dataset."""
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -13,6 +14,7 @@ from django.views.decorators.vary import vary_on_headers
 from accounts.http import SignedInRequest
 from accounts.models import User
 from engine.serve.word_importance import Method
+from training.presets import sample_runs
 from web.errors import LorasiteError
 from web.throttles import throttle_posts
 
@@ -21,7 +23,7 @@ from .chat import Chat
 from .completion_requests import MOST_TOKENS, USUAL_TOKENS
 from .copy_as import chat_copies, copies
 from .explanations import answer_with_explanations
-from .language_models import base_model_names, writing_models
+from .language_models import base_model_names
 from .openai_api import CHAT, Writer, event_stream
 from .selectors import Models, models_for, preferred_offer
 
@@ -96,7 +98,7 @@ def chat(request: SignedInRequest) -> HttpResponse:
             carry_out(state, request.POST.get("do", "send"), request.user)
     except LorasiteError as refused:
         error = refused.message
-    models = writing_models(models_for(request.user))
+    models = replace(models_for(request.user), write=True)
     versions = models.offered_versions()
     _registered, experiments = models.offered()
     experiments = [(name, score) for name, score in experiments if name not in versions]
@@ -116,6 +118,7 @@ def chat(request: SignedInRequest) -> HttpResponse:
         "bases": bases,
         "tuned": tuned,
         "names": {*tuned, *bases},
+        "sample_runs": sample_runs(request.user),
         "most_tokens": MOST_TOKENS,
         "usual_tokens": USUAL_TOKENS,
     }

@@ -109,7 +109,7 @@ def test_stream_of_each_column_says_what_the_page_would(registered: ModelVersion
 
 def test_page_without_own_models_leads_to_training_one(tiny: str, browser: Client) -> None:
     page = browser.get("/chat/").content.decode()
-    assert "Train a small assistant" in page and '<option value="tiny"' in page
+    assert 'href="/datasets/new/">Add data' in page and '<option value="tiny"' in page
 
 
 def test_models_that_classify_are_not_offered(models: Any, registered: ModelVersion, browser: Client) -> None:
