@@ -13,7 +13,7 @@ from engine.data.conversations import Conversation
 from engine.serve.generator import GenerationRequest, Piece
 from engine.serve.generator import Generator as AnswerGenerator
 
-from . import metrics
+from . import metrics, vllm
 from .completion_requests import CompletionOptions
 from .language_models import LanguageModel
 from .services import engine_errors, predictor
@@ -45,7 +45,10 @@ def resume(first: Piece, pieces: Pieces) -> Pieces:
 
 
 def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
-    """Yield the pieces of an answer. Raises Invalid, Conflict or OverloadedError."""
+    """Yield the pieces of an answer, by the vLLM server if it has the base model. Raises Invalid, Conflict or OverloadedError."""
+    if settings.VLLM_URL and vllm.adapters.serves(model.base_model):
+        yield from vllm.generate(model, options)
+        return
     with engine_errors(model.name, "prompt" if isinstance(prompt, str) else "messages"):
         request = GenerationRequest(
             folder=model.folder,

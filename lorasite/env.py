@@ -58,6 +58,12 @@ class Env(BaseSettings):
     serve_wait_seconds: float = Field(
         4.0, gt=0, description="Longest wait for a prediction, in seconds. Beyond it, requests are refused with 429."
     )
+    vllm_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="vLLM server that writes answers over the base models it has. Unset: none.",
+    )
+    vllm_api_key: SecretStr = Field(SecretStr(""), description="API key of the vLLM server, if it asks for one.")
     behind_https: bool = Field(
         False, description="A reverse proxy serves HTTPS: use secure cookies, HSTS and redirects."
     )
