@@ -344,7 +344,9 @@ class Configuration(Section):
     )
     task: TaskType = Field(
         "sequence_classification",
-        description=_("What the model learns: one label per text, any number of labels, a score, or entities."),
+        description=_(
+            "What the model learns: one label per text, any number of labels, a score, entities, or an assistant's answers."
+        ),
     )
     model: ModelSection = Field(default_factory=ModelSection, description=_("Base model."))
     lora: LoraSection = Field(default_factory=LoraSection, description=_("Adapter."))

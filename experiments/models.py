@@ -24,7 +24,7 @@ from .task_types import METRIC_TITLES, TASK_TYPES, USUAL
 
 
 class ScoreNames:
-    """Names of the metric that is the `score` of a row with a `task_type`."""
+    """What follows from the `task_type` of a row: the metric that is its `score`, and whether it is a language model."""
 
     task_type: str
 
@@ -32,6 +32,11 @@ class ScoreNames:
     def score_name(self) -> str:
         """Return the name of the metric that is the score."""
         return TASK_TYPES[self.task_type].score
+
+    @property
+    def is_language_model(self) -> bool:
+        """Return whether it answers in words, so that people chat with it."""
+        return self.task_type == "causal_lm"
 
     @property
     def score_title(self) -> Promise:

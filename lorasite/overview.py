@@ -56,7 +56,7 @@ def first_steps(user: User) -> list[Step]:
         data_step(user, dataset, bool(statuses)),
         check_step(dataset, bool(statuses)),
         train_step(user, dataset, statuses),
-        predict_step(user, Status.SUCCESS in statuses),
+        predict_step(user),
     ]
     return [] if all(step.done for step in steps) else steps
 
@@ -98,10 +98,14 @@ def train_step(user: User, dataset: Dataset | None, statuses: set[str]) -> Step:
     return Step(_("Train"), False, _("Good settings are filled in already."), actions)
 
 
-def predict_step(user: User, has_model: bool) -> Step:
+def predict_step(user: User) -> Step:
     # `contains`, which no index serves: the index of the action would lead through everybody's predictions.
-    predicted = Entry.objects.filter(username=user.get_username(), action__contains="model.predict").exists()
-    actions = [(_("Try the model"), reverse("inference:predict"))] if has_model else []
+    asked = Q(action__contains="model.predict") | Q(action__contains="model.generate")
+    predicted = Entry.objects.filter(asked, username=user.get_username()).exists()
+    succeeded = Experiment.objects.filter(owner=user, task__status=Status.SUCCESS).order_by("-created_at")
+    newest = without_removed(succeeded).only("task_type").first()
+    page = "inference:chat" if newest and newest.is_language_model else "inference:predict"
+    actions = [(_("Try the model"), reverse(page))] if newest else []
     return Step(_("Predict"), predicted, _("Ask your model about a text of your own."), actions)
 
 
@@ -233,11 +237,6 @@ class ModelCard:
     version: ModelVersion
     is_champion: bool
     reads_pairs: bool
-
-    @property
-    def is_language_model(self) -> bool:
-        """Return whether it answers in words, so that a box for one text is of no use."""
-        return self.version.task_type == "causal_lm"
 
 
 def models_to_try(user: User) -> list[ModelCard]:

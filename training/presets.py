@@ -48,7 +48,9 @@ def own_settings(name: str, version: Version | None) -> Settings:
     is_other_data = name in SAMPLE_RUNS and (version is None or version.dataset.name != name)
     if name not in files() or is_other_data or not can_learn(files()[name]["model"]["name"], task):
         goal = next((goal for goal in PRESETS if goal == name), USUAL)
-        return preset_settings(goal, task, training_rows(version))
+        own = preset_settings(goal, task, training_rows(version))
+        own["training"] = own["training"] | {"max_steps": None}  # how long is up to the epochs
+        return own
     sections = {section: values for section, values in files()[name].items() if isinstance(values, dict)}
     if task != USUAL_TASK and name not in SAMPLE_RUNS:
         return {"model": sections["model"], "data": {"max_length": sections["data"]["max_length"]}}

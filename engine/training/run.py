@@ -222,10 +222,10 @@ class Run:
             load_adapter(task.model, loop.checkpoints.path(best))
             loop.metrics = task.evaluate()
 
-        yield StageChanged("saving")
         metrics = self._metrics(prepared)  # by all processes: they share the evaluation of test rows
         if not self.world.is_main_process:
             return
+        yield StageChanged("saving")
         check = prepared.save_final_model(self.results.final_model)
         yield from check.notices
         metrics["saved_model"] = check.facts

@@ -75,7 +75,7 @@ def describe_comparison(result: dict[str, Any]) -> str:
 
 def list_formats(version: ModelVersion) -> list[FormatState]:
     """Return the state of every format; none for a language model, which none of them fits."""
-    if version.task_type == "causal_lm":
+    if version.is_language_model:
         return []
     exports = {export.format: export for export in version.exports.select_related("author")}
     return [FormatState(version, name, _unless_lost(exports.get(name))) for name in FORMATS]
@@ -122,7 +122,7 @@ def request_export(*, user: User, version: ModelVersion, format: str) -> FormatS
     require_creator(user)
     if format not in FORMATS:
         raise InvalidError(_("format is one of: %(listed)s.") % {"listed": ", ".join(FORMATS)}, field="format")
-    if version.task_type == "causal_lm":
+    if version.is_language_model:
         message = _("%(version)s is a language model, and can be downloaded as an adapter only.")
         raise InvalidError(message % {"version": version}, field="format")
     if missing := missing_packages(cast(Format, format)):

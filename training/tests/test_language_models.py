@@ -106,6 +106,7 @@ def test_pages_of_a_run_show_its_answers_and_no_labels(browser, member, chats, a
         for language in ("en", "zh-hant"):
             assert browser.get(f"/runs/{task.pk}/?tab={tab}", headers={"accept-language": language}).status_code == 200
     page = browser.get(f"/runs/{task.pk}/?tab=answers").content.decode()
+    assert f"/chat/?model={task.experiment.name}" in page and "/predict/?model=" not in page
     assert "Colour 3?" in page and "This run" in page and "Answers of 2 evaluations" in page
     lines = [json.loads(line) for line in browser.get(f"/runs/{task.pk}/answers.jsonl").content.splitlines()]
     assert lines[0]["prompt"] == "Colour 3?" and [each["step"] for each in lines[0]["course"]] == [2, 4]
@@ -190,7 +191,7 @@ def test_registered_model_has_a_card_and_a_program_that_answers_as_the_run_did(
 ):
     page = browser.get("/models/helper/").content.decode()
     assert "writes the assistant&#x27;s answers" in page and "Exports" not in page
-    assert "Token accuracy" in page and f"?model={assistant}" not in page and "AutoPeftModelForCausalLM" in page
+    assert "Token accuracy" in page and "/chat/?model=helper%401" in page and "AutoPeftModelForCausalLM" in page
     detail = api(member).get("/api/models/helper").json()
     assert detail["task_type"] == "causal_lm" and detail["score_name"] == "token_accuracy"
     archive = zipfile.ZipFile(io.BytesIO(b"".join(browser.get("/models/helper@1/archive.zip").streaming_content)))
