@@ -83,9 +83,9 @@ TAG_SENT = {
     "schema": {"type": "string"},
 }
 
-# Patterns of strings without NUL; SOME_TEXT also has a character that is not whitespace.
+# Patterns of strings without NUL; SOME_TEXT also has a character that is not whitespace, to which Python counts U+001C to U+001F.
 ANY_TEXT = r"^[^\u0000]*$"
-SOME_TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+SOME_TEXT = r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"
 
 
 class Schema(AutoSchema):
