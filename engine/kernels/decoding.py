@@ -9,8 +9,12 @@ also if a helper in that file changes: change both.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import torch
 from numba import carray, njit
+from torch import Tensor
 
 from engine.kernels.cpu import (
     OPTIONS,
@@ -29,6 +33,11 @@ from engine.kernels.cpu import (
 )
 
 MOST_ROWS = 16  # from more on, torch's products are faster
+
+
+def scratch(width: int) -> Tensor:
+    """Return room for a row of numbers on each thread that may compute: (threads, width)."""
+    return torch.empty(max(os.cpu_count() or 1, torch.get_num_threads()), width)
 
 
 @njit(inline="always")

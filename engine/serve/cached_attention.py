@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.devices import usable_cores
 from engine.models.packed_attention import attend
 from engine.serve.key_value_cache import CachedSequence, KeyValueCache
 
@@ -74,7 +73,7 @@ class NewTokens:
         if self.kernels is not None and any(is_single):
             places = [(slots.data_ptr(), len(slots)) for slots in self.slots_of_sequence]
             self.places = torch.tensor([place for place, single in zip(places, is_single, strict=True) if single])
-            self.scores = torch.empty(usable_cores(), max(ends))
+            self.scores = self.kernels.scratch(max(ends))
             tokens = [single for single, length in zip(is_single, lengths, strict=True) for _ in range(length)]
             self.single_tokens = torch.tensor(tokens).nonzero().flatten()
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from engine.devices import usable_cores
 from engine.serve.adapter import ServedAdapter
 from engine.serve.mixed_batch import split_batch
 
@@ -29,7 +28,7 @@ class AdapterOfRows:
         self.parts = split_batch(adapters, [each.layout for each in adapters], lengths, torch.inf, device)
         self.of_row = list(chain.from_iterable(map(repeat, adapters, lengths)))
         ranks = [update.a.shape[1] for adapter in adapters for update in adapter.updates.values()]
-        self.scratch = torch.empty(usable_cores(), max(ranks, default=1))
+        self.most_ranks = max(ranks, default=1)
         self._addresses: dict[str, Tensor | None] = {}
 
     def addresses(self, name: str) -> Tensor | None:
@@ -82,12 +81,12 @@ class FrozenLinear(nn.Module):
             x,
             self.weight,
             0 if self.bias is None else self.bias,
-            rows.scratch,
+            0 if addresses is None else self.kernels.scratch(rows.most_ranks),
             0 if addresses is None else addresses,
             len(x),
             self.inputs,
             self.outputs,
-            rows.scratch.shape[1],
+            rows.most_ranks,
         )
         return y
 

@@ -16,7 +16,7 @@ from testing.language_models import FAMILIES, build_language_model, conversation
 
 CPU = torch.device("cpu")
 CACHE_TOKENS = 1024
-STEPS = 12
+STEPS = 6
 # Both are longer than the window of those families that have one.
 PROMPTS = [list(range(40, 70)), list(range(100, 102)), list(range(200, 233))]
 
