@@ -1,6 +1,7 @@
 """/v1/: OpenAI's shapes, statuses and errors, by the client of Django's tests."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ from rest_framework.test import APIClient
 from accounts.permissions import grant_access
 from audit.models import Entry
 from experiments.models import ModelVersion
+from inference.generation import generator
 from inference.metrics import GENERATIONS
+from lorasite import model_server
 
 pytestmark = pytest.mark.django_db
 
@@ -202,3 +205,29 @@ def test_closing_the_stream_ends_the_computation(api: Callable[..., Any], member
     next(iter(response.streaming_content))
     response.close()
     assert GENERATIONS.labels("left")._value.get() == before + 1
+
+
+def test_more_answers_than_there_are_places_are_refused_with_a_wait(
+    api: Callable[..., Any], member: Any, tiny: str, settings: Any
+) -> None:
+    settings.SERVE_WAIT_SECONDS = 0.2
+    batching = generator().batching
+    batching.places = 1
+    batching.before_step = lambda: time.sleep(0.01)
+    first = chat(api(member), stream=True, max_tokens=400)
+    response = chat(api(member))
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(response["Retry-After"]) >= 1
+    first.close()
+
+
+def test_server_without_accounts_answers_the_same_addresses(tiny: str, registered: ModelVersion, settings: Any) -> None:
+    for name, value in model_server.SETTINGS.items():
+        setattr(settings, name, value)
+    client = APIClient()
+    assert chat(client, model="assistant").json()["model"] == "assistant@1"
+    assert {"assistant", "tiny"} <= {model["id"] for model in client.get("/v1/models").json()["data"]}
+    settings.SERVED_MODEL = "assistant"
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["assistant"]
+    assert chat(client).json()["error"]["code"] == "model_not_found"
+    assert client.get("/v1/models/assistant").json()["id"] == "assistant@1"
