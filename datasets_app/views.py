@@ -31,6 +31,7 @@ from engine.config_sections import SAMPLE_MODEL
 from lists.columns import column_heads
 from lists.queries import lean_address, page_of, read_filters, render_list
 from lists.selectors import tag_choices
+from samples import SAMPLE_LANGUAGE_MODEL
 from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
 from work.models import ENDED, Status
@@ -71,7 +72,8 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
     """Show the validation report of a version."""
     dataset = selectors.dataset_for(request.user, name)
     version = selectors.version_of(dataset, request.GET.get("version"))
-    model = request.GET.get("model") or SAMPLE_MODEL
+    usual = SAMPLE_LANGUAGE_MODEL if SAMPLE_LANGUAGE_MODEL in version.tokens else SAMPLE_MODEL
+    model = request.GET.get("model") or usual
     limit = parse_whole_number(request.GET.get("max_length", ""))
     if limit is None or limit > 999_999:
         limit = CHAT_TOKEN_LIMIT if version.is_chat else TOKEN_LIMIT

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from accounts import quotas
 from accounts.models import User
 from datasets_app import descriptions
+from datasets_app.checks import text_statistics
 from datasets_app.models import Finding, Version
 from engine.config import RunConfig
 from engine.data.batches import total_steps
@@ -52,7 +54,12 @@ def plan_run(user: User, values: dict[str, object]) -> Plan:
         version,
         steps=estimate.forecast.steps if estimate and estimate.forecast else count_steps(config, version),
         estimate=estimate,
-        warnings=[*data_warnings(version), *model_warnings(config), *quota_warnings(user)],
+        warnings=[
+            *data_warnings(version),
+            *length_warnings(config, version),
+            *model_warnings(config),
+            *quota_warnings(user),
+        ],
     )
 
 
@@ -113,6 +120,27 @@ def data_warnings(version: Version | None) -> list[PlanWarning]:
     return [
         PlanWarning(sentence % {"n": len(codes), "titles": titles}, f"{page}?version={version.number}#findings-title")
     ]
+
+
+def length_warnings(config: RunConfig, version: Version | None) -> list[PlanWarning]:
+    """Say how many conversations are left out because they are too long, if their tokens were counted with the base model."""
+    if version is None or not version.is_chat:
+        return []
+    lengths = text_statistics.token_lengths(version, config.model.name)
+    over, share = text_statistics.share_over(lengths or {}, config.data.max_length)
+    if not over:
+        return []
+    sentence = ngettext(
+        "%(n)s conversation (%(percent)s%%) is longer than %(limit)s tokens and is left out.",
+        "%(n)s conversations (%(percent)s%%) are longer than %(limit)s tokens and are left out.",
+        over,
+    )
+    facts = {"n": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": f"{config.data.max_length:,}"}
+    query = urlencode(
+        {"version": str(version.number), "model": config.model.name, "max_length": str(config.data.max_length)}
+    )
+    page = reverse("datasets:detail", args=[version.dataset.name])
+    return [PlanWarning(sentence % facts, f"{page}?{query}#tokens-title")]
 
 
 def model_warnings(config: RunConfig) -> list[PlanWarning]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -10,11 +11,14 @@ from datasets_app.conversations import load, text_of
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine import resolve_base_model
+from engine.models.supported_types import heads_of
+from engine.models.weight_files import read_config
 
 if TYPE_CHECKING:
     import polars as pl
 
 AT_ONCE = 50_000  # rows whose tokens are counted within about a second
+MANY_TOKENS = 10**9  # more than any conversation has
 _SAMPLE = 50_000  # rows that words are counted in
 _SLICE = 10_000  # rows whose words are in memory at a time
 _MOST_LABELS = 12
@@ -72,15 +76,18 @@ def share_over(lengths: dict[int, int], limit: int) -> tuple[int, float]:
 
 
 def count_tokens(version: Version, model: str, report: ReportProgress = ignore_progress) -> dict[int, int]:
-    """Count {tokens of a text: rows} with the base model's own tokenizer. Raises BaseModelUnavailableError."""
+    """Count {tokens of a text: rows} with the base model's own tokenizer. Raises BaseModelUnavailableError, ChatTemplateError."""
     import numpy as np
     import polars as pl  # half a second, which pages need not wait for
 
     from datasets_app.versions.canonical import SLICE
     from engine.data.token_counts import TokenCounter
 
-    counter = TokenCounter(resolve_base_model(model, settings.BASE_MODELS_DIR), model)
+    folder = resolve_base_model(model, settings.BASE_MODELS_DIR)
     texts = pl.read_parquet(version.path, columns=["text"])["text"]
+    if version.kind == Version.Kind.CONVERSATIONS and "causal" in heads_of(read_config(folder, model)):
+        return count_chat_tokens(texts.to_list(), folder, model)
+    counter = TokenCounter(folder, model)
     if version.is_chat:
         texts = pl.Series("text", [text_of(load(text)) for text in texts], dtype=pl.String)
     slices = []
@@ -88,6 +95,23 @@ def count_tokens(version: Version, model: str, report: ReportProgress = ignore_p
         report("checking", start, texts.len())
         slices.append(counter(texts[start : start + SLICE]))
     lengths, rows = np.unique(np.concatenate(slices), return_counts=True)
+    return dict(zip(lengths.tolist(), rows.tolist(), strict=True))
+
+
+def count_chat_tokens(texts: list[str], folder: Path, model: str) -> dict[int, int]:
+    """Count {tokens of a conversation: rows} as a run does: with the model's own chat template, without those that it refuses.
+
+    Raises ChatTemplateError.
+    """
+    import numpy as np  # these are heavy, which pages need not wait for
+
+    from engine.data.conversation_tokens import tokenise_conversations
+    from engine.models.chat_template import ChatTemplate
+    from engine.models.text_encoding import load_tokenizer
+
+    template = ChatTemplate(load_tokenizer(folder, model), model)
+    tokens = tokenise_conversations(texts, template, MANY_TOKENS, skipped={})
+    lengths, rows = np.unique(tokens.lengths, return_counts=True)
     return dict(zip(lengths.tolist(), rows.tolist(), strict=True))
 
 

@@ -14,7 +14,7 @@ def count_tokens(*, user: User, version: Version, model: str) -> DataTask | None
 
     Raises BaseModelUnavailableError.
     """
-    if version.rows > text_statistics.AT_ONCE:
+    if version.rows > text_statistics.AT_ONCE or version.is_chat:  # a chat template takes longer
         return tasks.submit(
             user=user,
             kind=DataTask.Kind.TOKENS,

@@ -4,13 +4,16 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from django.test import Client
 
 from accounts.permissions import grant_access
+from datasets_app.checks.text_statistics import count_tokens, save_token_lengths
 from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
 from engine.config_sections import SAMPLE_MODEL
@@ -20,7 +23,7 @@ from experiments.registry.services import register, set_alias
 from samples import SAMPLE_LANGUAGE_MODEL
 from samples.language_model import converted_path
 from testing.datasets import store_dataset
-from testing.language_models import build_language_model, conversation, write_conversations
+from testing.language_models import build_language_model, chat_tokenizer, conversation, write_conversations
 from testing.programs import run_program
 from training import jobs, services
 from training.models import Point, Status, Task, Timing
@@ -253,3 +256,19 @@ def test_conversion_of_the_sample_is_told_before_it_starts(monkeypatch, tmp_path
     assert needs_conversion(SAMPLE_LANGUAGE_MODEL, tmp_path) and not needs_conversion(SAMPLE_MODEL, tmp_path)
     converted_path().mkdir(parents=True)
     assert not needs_conversion(SAMPLE_LANGUAGE_MODEL, tmp_path)
+
+
+def test_tokens_of_conversations_are_counted_with_the_chat_template(browser, member, chats):
+    lengths = count_tokens(chats, TINY)
+    tokenizer = chat_tokenizer()
+    rows = [json.loads(text) for text in pl.read_parquet(chats.path)["text"]]
+    rendered = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in rows]
+    expected = Counter(map(len, tokenizer(rendered, add_special_tokens=False)["input_ids"]))
+    assert lengths == expected
+    save_token_lengths(chats, TINY, lengths)
+    fields = {"model.name": TINY, "data.dataset_name": "chats@1", "data.max_length": str(min(lengths))}
+    warnings = [warning.text for warning in browser.post("/train/", fields | {"do": "show"}).context["plan"].warnings]
+    left_out = 24 - lengths[min(lengths)]
+    assert any(f"{left_out} conversations (" in text and "are left out" in text for text in warnings), warnings
+    page = browser.get(f"/datasets/chats/?model={TINY}&max_length={min(lengths)}").content.decode()
+    assert "Training with this limit leaves them out." in page
