@@ -75,6 +75,7 @@ def test_run_that_did_not_learn(confusion, losses):
         ("learning_rate_too_high", [0.7, 2.5, 0.9, 0.7], {}),
         ("learning_rate_too_high", [0.7, 0.7, 0.9, 0.9], {}),
         ("learning_rate_too_high", FLAT, {"rate": 0.1}),
+        ("learning_rate_too_high", [50.0, 8.0, 0.9, 0.7], {"rate": 0.5}),  # it diverged in its first steps
         ("learning_rate_too_low", FLAT, {"rate": 1e-6, "steps": 20}),
         ("learning_rate_too_low", FLAT, {"rate": 5e-5}),
         ("unknown_tokens", FLAT, {"unknown": 0.9, "steps": 20}),
