@@ -4,12 +4,14 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from engine.serve.continuous_batching import PROMPT_TOKENS
 from engine.serve.errors import (
     BusyError,
     ModelUnreadableError,
@@ -222,3 +224,23 @@ def test_output_that_is_not_finite_fails_its_own_answer_alone(base, tmp_path):
         with pytest.raises(PredictionFailedError, match="not finite"):
             write(generator, broken)
     assert beside.result() == alone
+
+
+def test_long_prompt_is_read_in_parts_while_another_answer_goes_on(base):
+    generator = Generator(patience=5)
+    batching = generator.batching
+    lengths: list[dict[int, int]] = []  # in each step, tokens read of the answers, by those of their prompts
+
+    def look() -> None:
+        time.sleep(0.005)
+        lengths.append({answer.prompt_tokens: answer.sequence.length for answer in batching._live if answer.sequence})
+
+    batching.before_step = look
+    first = generator.generate(GenerationRequest(base, QUESTION, max_tokens=60, temperature=0.0))
+    next(first)
+    write(generator, base, [5] * 400, max_tokens=2)
+    usage = list(first)[-1].usage
+    assert usage is not None
+    both = [(step[usage.prompt_tokens], step[400]) for step in lengths if len(step) == 2]
+    assert [read for _answer, read in both][:4] == [0, PROMPT_TOKENS, 2 * PROMPT_TOKENS, 3 * PROMPT_TOKENS]
+    assert all(after - before == 1 for (before, _), (after, _) in pairwise(both))
