@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from engine.export.comparison import ExportCheck
 
-Format = Literal["safetensors", "onnx", "onnx-int8"]
+Format = Literal["safetensors", "onnx", "onnx-int8", "gguf-f16", "gguf-q8_0", "peft"]
 Stage = Literal["writing", "comparing"]
 
 __all__ = ["Format", "ReportProgress", "Stage", "export_model"]
@@ -44,15 +44,17 @@ def export_model(
     """Write a final model to a new folder, load it again and compare its answers with those of serving.
 
     format: "safetensors" is the base model with the adapter merged, for transformers; "onnx" is the
-        same as a graph, and "onnx-int8" that graph with its weights in 8 bits, whose answers are measured, not limited.
-    texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; random tokens of
-        varied lengths without them.
+        same as a graph, and "onnx-int8" that graph with its weights in 8 bits, whose answers are measured, not limited. Language
+        models have safetensors, "gguf-f16" and "gguf-q8_0" for llama.cpp and Ollama, and "peft", the adapter as vLLM loads it.
+    texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; of a language model
+        conversations or preferences as JSON. Random tokens of varied lengths without them.
 
     The folder is there as a whole or not at all. What an export that was killed has left beside it is removed by the next
     one to the same folder, so two must not write to it at once.
 
     Raises ExportRefusedError before anything is computed, ExportFailedError if the model can't be written in this format,
-    ExportDiffersError if fp32 files answer otherwise, ModelUnreadableError if the final model can't be loaded, DiskError.
+    ExportDiffersError if the files answer otherwise than the format explains, ModelUnreadableError if the final model can't be loaded,
+    DiskError.
     """
     from engine.export.writing import write_export  # deferred: imports torch
 

@@ -9,15 +9,18 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from engine.config import RunConfig
 from engine.errors import DataUnreadableError, EngineError
 from engine.export import Format, export_model
+from engine.serve.model_files import read_info
+from engine.task_types import TaskType, is_language_model
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export, print the figures, and return the exit status: 0 done, 1 stopped by an error."""
     options = parse_arguments(arguments)
     try:
-        texts, text_pairs = read_texts(options.check) if options.check else (None, None)
+        texts, text_pairs = read_texts(options.check, options.final_model) if options.check else (None, None)
         check = export_model(
             options.final_model,
             options.target,
@@ -50,13 +53,26 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="folder of base models",
     )
     parser.add_argument(
-        "--check", type=Path, help="texts to compare answers on, one a line; a tab separates the texts of a pair"
+        "--check",
+        type=Path,
+        help="texts to compare answers on, one a line; a tab separates the texts of a pair. For a language model, its data file: "
+        "the held-out rows are compared",
     )
     return parser.parse_args(arguments)
 
 
-def read_texts(path: Path) -> tuple[list[str], list[str] | None]:
-    """Return the texts of a file and, if every line has a tab, the second text of each. Raises DataUnreadableError."""
+def read_texts(path: Path, final_model: Path) -> tuple[list[str], list[str] | None]:
+    """Return the texts of a file and, if every line has a tab, the second text of each. Raises DataUnreadableError.
+
+    For a language model, these are the conversations or preferences of its test and evaluation rows, as JSON.
+    """
+    task = read_task(final_model)
+    if is_language_model(task):
+        from engine.data.conversation_rows import load_chat_rows  # deferred: imports polars
+
+        config = RunConfig.parse({"task": task})
+        rows = load_chat_rows(path, config.data, config.training.seed, task)
+        return [*(rows.test.texts if rows.test else ()), *rows.eval.texts], None
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -66,6 +82,14 @@ def read_texts(path: Path) -> tuple[list[str], list[str] | None]:
         pairs = [line.partition("\t") for line in lines]
         return [first for first, _tab, _second in pairs], [second for _first, _tab, second in pairs]
     return lines, None
+
+
+def read_task(final_model: Path) -> TaskType:
+    """Return the task type of a final model; the usual one if its folder does not say, which the export then refuses."""
+    try:
+        return read_info(final_model).task
+    except (OSError, ValueError, KeyError):
+        return "sequence_classification"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from engine.serve.model_files import ModelInfo
 from engine.serve.predictor import LoadedModel, require_finite
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from engine.export import Format, ReportProgress
 
 BATCH = 16  # rows
@@ -69,7 +71,7 @@ def choose_texts(
 ) -> ComparedTexts:
     """Return the given texts, or random ones. Raises ExportRefusedError if the given ones do not fit the model."""
     if texts is None:
-        chosen = random_texts(folder, info.max_length, TEXT_OF_TWO * RANDOM_TEXTS)
+        chosen = random_texts(load_tokenizer(folder, "the model"), info.max_length, TEXT_OF_TWO * RANDOM_TEXTS)
         return ComparedTexts(chosen[:RANDOM_TEXTS], chosen[RANDOM_TEXTS:] if info.text_pairs else None)
     if not texts:
         raise ExportRefusedError("There is no text to compare answers on. Give at least one, or none at all.")
@@ -79,10 +81,10 @@ def choose_texts(
     return ComparedTexts(list(texts), None if text_pairs is None else list(text_pairs))
 
 
-def random_texts(folder: Path, max_length: int, count: int) -> list[str]:
+def random_texts(tokenizer: PreTrainedTokenizerBase, max_length: int, count: int) -> list[str]:
     """Return texts of random tokens, many of them short and some longer than the model reads; always the same."""
-    tokenizer = load_tokenizer(folder, "the model")
-    special = set(tokenizer.all_special_ids)
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
     ids = np.array([number for number in range(len(tokenizer)) if number not in special])
     random = np.random.default_rng(0)
     lengths = np.exp(random.uniform(0, math.log(1.5 * max_length), count)).astype(int)

@@ -14,5 +14,5 @@ INSTALL = "pip install -r requirements-export.txt"
 
 def missing_packages(format: Format) -> list[str]:
     """Return the packages that writing this format needs and that are not installed."""
-    needed = () if format == "safetensors" else ONNX_PACKAGES
+    needed = ONNX_PACKAGES if format.startswith("onnx") else ()
     return [name for name in needed if find_spec(name) is None]

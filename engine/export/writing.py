@@ -21,15 +21,19 @@ from engine.export.comparison import (
     require_equal,
 )
 from engine.export.exported_model import load_exported
+from engine.export.formats import require_format
+from engine.export.language_models import write_language_model
 from engine.export.packages import INSTALL, ONNX_PACKAGES, missing_packages
 from engine.export.readme import write_readme
 from engine.models.base_models import resolve
+from engine.models.loaded_weights import brief
+from engine.serve.errors import ModelUnreadableError
 from engine.serve.merged_model import merge_adapter
 from engine.serve.model_cache import MIB
-from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo
+from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo, read_info
 from engine.serve.predictor import LoadedModel, Predictor
 from engine.storage import MANIFEST, file_hash, sweep_drafts_of, write_folder, write_json
-from engine.task_types import TaskType
+from engine.task_types import TaskType, is_language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,6 +63,10 @@ def write_export(
     require_packages(format)
     require_free(target)
     sweep_drafts_of(target)
+    info = read_final_model(final_model)
+    require_format(info.task, format)
+    if is_language_model(info.task):
+        return write_language_model(final_model, target, format, base_models_dir, info, texts, report_progress)
     report_progress("writing")
     predictor = Predictor(base_models_dir, memory_mb=sys.maxsize // MIB)
     with predictor.loaded(final_model) as served:
@@ -77,6 +85,14 @@ def write_export(
 
         write_folder(target, fill)
     return checks[0]
+
+
+def read_final_model(folder: Path) -> ModelInfo:
+    """Return what a final model's folder says about it. Raises ModelUnreadableError."""
+    try:
+        return read_info(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnreadableError(f"its lorasite.json can't be read ({brief(error, folder, 'the model')})") from error
 
 
 def require_packages(format: Format) -> None:

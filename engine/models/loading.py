@@ -30,7 +30,7 @@ from engine.task_types import HeadKind
 # Importing transformers and peft takes seconds, so functions do it when they are called.
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 ATTENTION_NAMES = ("attention", "attn", "Wqkv")
 QUERY_VALUE = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"), ("query_proj", "value_proj"), ("Wqkv",))
@@ -92,6 +92,18 @@ def load_language_model(folder: Path, name: str, plan: DevicePlan) -> PreTrained
         )
     check_loading(model, loading, name)
     check_values(model, name)
+    return model
+
+
+def load_gguf(folder: Path, file: str, config: PretrainedConfig) -> PreTrainedModel:
+    """Load a language model from a GGUF file of ours, in fp32. config: of the model, of which GGUF has a part."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    if config.model_type == "mistral":  # in GGUF it is a Llama, which it is within its sliding window
+        config = LlamaConfig(**{name: value for name, value in config.to_dict().items() if name != "model_type"})
+    model: PreTrainedModel = _load_weights(
+        AutoModelForCausalLM, folder, gguf_file=file, config=config, dtype=torch.float32
+    )
     return model
 
 

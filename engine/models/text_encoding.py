@@ -131,6 +131,16 @@ def load_tokenizer(folder: Path, name: str, **options: Any) -> PreTrainedTokeniz
         raise BaseModelUnavailableError(_loading_fault(folder, name, error), field="model.name") from error
 
 
+def load_gguf_tokenizer(folder: Path, file: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that a GGUF file of ours describes."""
+    from transformers import AutoTokenizer  # deferred: takes seconds
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, gguf_file=file, trust_remote_code=False, local_files_only=True
+    )
+    return tokenizer
+
+
 def longest_text(config: PretrainedConfig) -> int | None:
     """Return the tokens of the longest text that a model has positions for; None if it takes texts of any length."""
     config = config.get_text_config()

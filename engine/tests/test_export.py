@@ -221,9 +221,10 @@ def test_merged_model_is_loaded_by_transformers_alone_with_its_labels_and_calibr
 
 
 def test_random_texts_are_short_long_and_always_the_same(bases):
-    texts = random_texts(bases / "bert", 40, 200)
-    lengths = [len(ids) for ids in AutoTokenizer.from_pretrained(bases / "bert")(texts)["input_ids"]]
-    assert min(lengths) <= 4 and max(lengths) > 40 and texts == random_texts(bases / "bert", 40, 200)
+    tokenizer = AutoTokenizer.from_pretrained(bases / "bert")
+    texts = random_texts(tokenizer, 40, 200)
+    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    assert min(lengths) <= 4 and max(lengths) > 40 and texts == random_texts(tokenizer, 40, 200)
 
 
 def test_export_reports_its_progress_and_ends_when_it_is_told_to(bases, tmp_path):

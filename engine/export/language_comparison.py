@@ -1,0 +1,161 @@
+"""Compare an exported language model with the trained one: the probabilities of held-out answers, and what both write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.data.conversation_tokens import ConversationTokens, tokenise_conversations
+from engine.data.conversations import Conversation, to_json
+from engine.data.preferences import branches_of
+from engine.errors import ExportDiffersError, ExportRefusedError
+from engine.export.comparison import ExportCheck, random_texts
+from engine.models.causal import PackedConversations
+from engine.models.chat_template import ChatTemplate
+from engine.serve.model_files import ModelInfo
+from engine.tasks.answers import write_answers
+
+MOST_PROMPTS = 100
+LONGEST_ANSWER = 64  # tokens that both models write to a prompt
+RANDOM_LENGTH = 40  # tokens of a random text
+
+
+class Limits(NamedTuple):
+    """How far log-probabilities of answer tokens may be off: any of them, and their mean."""
+
+    largest: float
+    mean: float
+
+
+# Measured on SmolLM2-135M: see docs/language-models.md. A mistake in a mapping is off by whole numbers.
+LIMITS = {
+    "safetensors": Limits(0.01, 0.001),
+    "peft": Limits(0.01, 0.001),
+    "gguf-f16": Limits(0.25, 0.01),
+    "gguf-q8_0": Limits(2.0, 0.1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelCheck(ExportCheck):
+    """How an exported language model answered beside the trained one.
+
+    texts: prompts. equal_answers: share of prompts to which both write the same, None for plain texts. largest_change, mean_change: of
+    the log-probabilities of held-out answers' tokens. equal_tokens: share of conversations that the exported tokenizer reads as the same
+    tokens; None where nothing on this machine reads it.
+    """
+
+    mean_change: float
+    equal_tokens: float | None
+
+    @property
+    def sentence(self) -> str:
+        """Return the figures as a sentence."""
+        equal = (
+            "" if self.equal_answers is None else f"{self.equal_answers:.1%} of the greedy answers are the same, and "
+        )
+        return (
+            f"On {self.texts:,} held-out prompts, {equal}log-probabilities of expected tokens changed by {self.mean_change:.2g} on "
+            f"average and by {self.largest_change:.2g} at most."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedConversations:
+    """Held-out conversations, as text and as tokens, and the token that ends answers."""
+
+    conversations: list[Conversation]
+    tokens: ConversationTokens
+    template: ChatTemplate
+    end_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a model makes of the conversations: log-probabilities of the tokens of their answers, and its own answers."""
+
+    logs: list[Tensor]
+    written: list[str]
+
+
+def choose_conversations(template: ChatTemplate, info: ModelInfo, texts: Sequence[str] | None) -> ComparedConversations:
+    """Return the first of the given conversations or preferences, each as JSON, that the model can read; random ones without any.
+
+    Raises ExportRefusedError if there is none.
+    """
+    if texts is None:
+        chosen = random_texts(template.tokenizer, RANDOM_LENGTH, 2 * MOST_PROMPTS)
+        roles = ("user", "assistant")
+        conversations = [
+            [{"role": role, "content": text} for role, text in zip(roles, pair, strict=True)]
+            for pair in zip(chosen[::2], chosen[1::2], strict=True)
+            if all(text.strip() for text in pair)
+        ]
+    else:
+        stored = [json.loads(text) for text in texts]
+        conversations = [branches_of(each)[0] if isinstance(each, dict) else each for each in stored]
+    tokens = tokenise_conversations(
+        [to_json(each) for each in conversations[:MOST_PROMPTS]], template, info.max_length, {}
+    )
+    if not len(tokens.rows):
+        raise ExportRefusedError("There is no conversation that the model can read. Give others to compare answers on.")
+    end = info.end_of_turn or min(tokens.end_tokens)
+    end_id = int(template.tokenizer.get_vocab()[end])
+    return ComparedConversations([conversations[row] for row in tokens.rows.tolist()], tokens, template, end_id)
+
+
+@torch.inference_mode()
+def measure(model: Any, compared: ComparedConversations, report_done: Callable[[int, int], None]) -> Measured:
+    """Compute what a model of transformers makes of the conversations, each alone. report_done: called with how many of all are done."""
+    logs = []
+    count = len(compared.conversations)
+    for index in range(count):
+        report_done(index, count)
+        packed = PackedConversations.pack(compared.tokens, np.array([index]))
+        logits = model(input_ids=packed.ids).logits[0, packed.sources].float()
+        logs.append(logits.log_softmax(dim=-1).gather(1, packed.targets[:, None])[:, 0])
+    longest = min(compared.tokens.longest_answer, LONGEST_ANSWER)
+    answers = write_answers(model, compared.template, compared.conversations, compared.end_id, longest, MOST_PROMPTS)
+    return Measured(logs, answers.written)
+
+
+def compare_measured(
+    expected: Measured, actual: Measured, format: Any, equal_tokens: float | None
+) -> LanguageModelCheck:
+    """Return how much the exported model's figures differ from the trained one's."""
+    changes = (torch.cat(actual.logs) - torch.cat(expected.logs)).abs().nan_to_num(nan=torch.inf)
+    equal = [one == other for one, other in zip(expected.written, actual.written, strict=True)]
+    return LanguageModelCheck(
+        format,
+        len(expected.logs),
+        float(np.mean(equal)) if equal else None,
+        float(changes.max()),
+        float(changes.mean()),
+        equal_tokens,
+    )
+
+
+def require_close(check: LanguageModelCheck) -> None:
+    """Raise ExportDiffersError if the exported model is further off than its format explains."""
+    limits = LIMITS[check.format]
+    if (
+        check.largest_change <= limits.largest
+        and check.mean_change <= limits.mean
+        and check.equal_tokens in (None, 1.0)
+    ):
+        return
+    tokens = (
+        "" if check.equal_tokens in (None, 1.0) else f" {check.equal_tokens:.1%} of them are read as the same tokens."
+    )
+    raise ExportDiffersError(
+        f"The exported files do not answer as the model does, so they were removed. {check.sentence}{tokens} Allowed are "
+        f"{limits.mean:g} and {limits.largest:g}. Export to another format, or use the adapter with PEFT.",
+        equal_answers=check.equal_answers,
+        largest_change=check.largest_change,
+    )
