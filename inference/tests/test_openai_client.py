@@ -4,7 +4,7 @@ import json
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -78,13 +78,19 @@ def test_object_is_answered_where_json_is_asked_for(client: OpenAI) -> None:
         assert (answer.message.content or "").lstrip().startswith("{")
 
 
-def open_stream(address: str, token: str) -> socket.socket:
-    """Ask for a long answer over a connection of its own; return it once the first piece has arrived."""
+def send(address: str, token: str, stream: bool) -> socket.socket:
+    """Ask for a long answer over a connection of its own, and return that."""
     host, port = address.removeprefix("http://").split(":")
-    body = json.dumps({"model": "tiny", "messages": QUESTION, "max_tokens": 4000, "stream": True, "temperature": 0})
+    body = json.dumps({"model": "tiny", "messages": QUESTION, "max_tokens": 4000, "stream": stream, "temperature": 0})
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {token}\r\n"
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    return connection
+
+
+def open_stream(address: str, token: str) -> socket.socket:
+    """Ask for a long stream, and return the connection once the first piece has arrived."""
+    connection = send(address, token, stream=True)
     received = b""
     while b"data: " not in received:
         received += connection.recv(4096)
@@ -97,6 +103,26 @@ def metric(address: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
+def answers_left(address: str) -> float:
+    return metric(address, 'lorasite_generations_total{outcome="left"}')
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Return whether a condition holds within half a minute."""
+    end = time.monotonic() + 30
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
+def test_whole_answer_ends_when_its_reader_leaves(site: tuple[str, str]) -> None:
+    before = answers_left(site[0])
+    open_stream(*site).close()  # the model is in memory from here on
+    assert comes_true(lambda: answers_left(site[0]) == before + 1)
+    send(*site, stream=False).close()
+    assert comes_true(lambda: answers_left(site[0]) == before + 2)
+
+
 def test_streams_block_nobody_and_end_when_their_readers_leave(site: tuple[str, str]) -> None:
     """More streams than the site has threads for pages, whose readers then go away."""
     with ThreadPoolExecutor(8) as pool:
@@ -105,10 +131,7 @@ def test_streams_block_nobody_and_end_when_their_readers_leave(site: tuple[str, 
         assert page.status == 200
     for connection in connections:
         connection.close()
-    end = time.monotonic() + 30
-    while not metric(site[0], 'lorasite_generations_total{outcome="left"}') and time.monotonic() < end:
-        time.sleep(0.1)
-    assert metric(site[0], 'lorasite_generations_total{outcome="left"}') > 0
+    assert comes_true(lambda: answers_left(site[0]) > 0)
 
 
 @pytest.mark.browser
