@@ -28,7 +28,7 @@ class Answers:
     written: list[str]
 
     def scores(self) -> dict[str, float]:
-        """Return the share of answers that are those of the data, and where those are JSON, the share of valid JSON."""
+        """Return the share of answers that are those of the data, and where those are JSON, the shares of valid JSON and right fields."""
         if not self.written:
             return {}
         pairs = zip(self.written, self.expected, strict=True)
@@ -37,6 +37,8 @@ class Answers:
         }
         if all(map(is_json_container, self.expected)):
             scores["json_valid"] = sum(map(is_json_container, self.written)) / len(self.written)
+            share = field_accuracy(self.written, self.expected)
+            scores |= {} if share is None else {"field_accuracy": share}
         return scores
 
     def beside(self, base: Answers) -> list[dict[str, str]]:
@@ -52,6 +54,20 @@ class Answers:
             {name: text[:LONGEST_SHOWN] for name, text in zip(("prompt", "expected", "written"), column, strict=True)}
             for column in columns
         ]
+
+
+def field_accuracy(written: list[str], expected: list[str]) -> float | None:
+    """Return the share of the fields of expected JSON objects that the written ones have with the same value; None without fields."""
+    right = 0
+    fields = 0
+    for text, expected_text in zip(written, expected, strict=True):
+        expected_object = json.loads(expected_text)
+        written_object = json.loads(text) if is_json_container(text) else {}
+        if isinstance(expected_object, dict):
+            fields += len(expected_object)
+            given = written_object if isinstance(written_object, dict) else {}
+            right += sum(name in given and given[name] == value for name, value in expected_object.items())
+    return right / fields if fields else None
 
 
 def is_json_container(text: str) -> bool:
