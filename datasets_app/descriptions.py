@@ -62,6 +62,7 @@ FINDING_TITLES = {
     "role_order": _("Roles out of order"),
     "empty_turn": _("Empty messages"),
     "same_answers": _("Equal answers"),
+    "refusal": _("Refusals"),
     "similar_prompt": _("Similar prompts"),
     "answer_conflict": _("Same prompt, different answers"),
     "prompt_leakage": _("Same prompt in two splits"),
@@ -89,6 +90,7 @@ FIX_LABELS = {  # labels of the fix buttons
     "role_order": _("Remove these rows"),
     "empty_turn": _("Remove these rows"),
     "same_answers": _("Remove these rows"),
+    "refusal": _("Remove these rows"),
     "long_conversation": _("Remove these rows"),
     "rare_label": _("Remove the rows with these labels"),
     "mixed_language": _("Remove these rows"),
@@ -277,6 +279,11 @@ _SENTENCES = {  # what was found and how it affects training
     "same_answers": ngettext_lazy(
         "%(count)s row has the same answer as chosen and as rejected: there is no preference to learn.",
         "%(count)s rows have the same answer as chosen and as rejected: there is no preference to learn.",
+        "n",
+    ),
+    "refusal": ngettext_lazy(
+        "%(count)s conversation has an answer that refuses, or says that an AI writes it: a model learns to do the same.",
+        "%(count)s conversations have answers that refuse, or say that an AI writes them: a model learns to do the same.",
         "n",
     ),
     "similar_prompt": ngettext_lazy(

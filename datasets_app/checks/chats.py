@@ -1,5 +1,6 @@
 """The checks of conversations, and their rows as all checks see them: what is said, and not the JSON around it."""
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -20,9 +21,19 @@ TEXT_CODES: dict[str, Severity] = {  # the checks of a single conversation
     "personal_data": "warning",
     "long_conversation": "info",
 }
+# How assistants refuse, or say what they are instead of an answer, in English and Chinese. Only the beginning of an answer is
+# compared: an apology later on belongs to it.
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i'm |i am )?(?:very )?sorry\W+(?:but )?(?:as an ai|i (?:can't|cannot|am unable|am not able))"
+    r"|as an? (?:ai\b|artificial intelligence|(?:large )?language model)"
+    r"|i (?:can't|cannot|am unable to|am not able to) (?:assist|help|fulfil|comply|provide)"
+    r"|(?:很)?(?:抱歉|對不起|对不起)\W*(?:但)?我(?:無法|无法|不能)"
+    r"|(?:作為|作为|身為)(?:一個|一个|一名)?(?:AI|人工智慧|人工智能|語言模型|语言模型))",
+    re.IGNORECASE,
+)
 _FACTS = {
     **dict.fromkeys(("text", "spoken", "question", "instruction", "answers"), pl.String),
-    **dict.fromkeys(("role_order", "same_answers", "empty_turn"), pl.Boolean),
+    **dict.fromkeys(("role_order", "same_answers", "empty_turn", "refusal"), pl.Boolean),
 }
 
 
@@ -46,7 +57,13 @@ def _facts_of(text: str) -> dict[str, Any]:
         "empty_turn": any(
             not is_visible(message["content"]) and "tool_calls" not in message for message in conversation
         ),
+        "refusal": any(message["role"] == "assistant" and is_refusal(message["content"]) for message in conversation),
     }
+
+
+def is_refusal(answer: str) -> bool:
+    """Return whether an answer begins as the refusals and the boilerplate of assistants do."""
+    return bool(_REFUSAL.match(answer.replace("’", "'")))
 
 
 def has_roles_out_of_order(conversation: Conversation) -> bool:
@@ -68,10 +85,12 @@ def has_roles_out_of_order(conversation: Conversation) -> bool:
 
 
 def turn_faults(rows: CheckedRows) -> Iterator[CheckResult]:
-    """Find roles that are out of order, messages that say nothing, and preferences between two equal answers."""
+    """Find roles out of order, messages that say nothing, preferences between two equal answers, and refusals."""
     yield from rows.results("role_order", "warning", rows.frame.filter("role_order").select("row"))
     yield from rows.results("empty_turn", "warning", rows.frame.filter("empty_turn").select("row"))
     yield from rows.results("same_answers", "warning", rows.frame.filter("same_answers").select("row"))
+    if rows.kind != "preferences":  # there a refusal may be the answer that is rejected
+        yield from rows.results("refusal", "info", rows.frame.filter("refusal").select("row"))
 
 
 def similar_prompt(rows: CheckedRows) -> Iterator[CheckResult]:

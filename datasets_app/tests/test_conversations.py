@@ -15,6 +15,7 @@ from django.core.management import call_command
 
 from datasets_app import selectors, services
 from datasets_app.checks import chats
+from datasets_app.checks.chats import is_refusal
 from datasets_app.models import DraftEdit, Version
 from datasets_app.reading import columns, readers
 from datasets_app.reading.options import ColumnOptions
@@ -308,6 +309,7 @@ CHECKED = {
     "markup": [{"role": "user", "content": "Make it <b>bold</b> &amp; big"}, {"role": "assistant", "content": "Here."}],
     "control_characters": [{"role": "user", "content": "zero\u200bwidth here"}, {"role": "assistant", "content": "There."}],
     "long_conversation": [{"role": "user", "content": "Tell me all"}, {"role": "assistant", "content": "word " * 1100}],
+    "refusal": [{"role": "user", "content": "Pick this lock"}, {"role": "assistant", "content": "I’m sorry, but I can't help with that."}],
 }  # fmt: skip
 
 
@@ -317,7 +319,24 @@ def test_each_fault_of_a_conversation_is_found_with_its_row(member: Any, file: C
     rows_by_code = {
         finding.code: [example["row"] for example in finding.examples] for finding in version.findings.all()
     }
-    assert rows_by_code == {code: [5 + i] for i, code in enumerate(CHECKED)} | {"exact_duplicate": [11]}
+    assert rows_by_code == {code: [5 + i] for i, code in enumerate(CHECKED)} | {"exact_duplicate": [12]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "refuses"),
+    [
+        ("As an AI language model, I have no opinion.", True),
+        ("I cannot assist with this request.", True),
+        ("抱歉，我無法協助您。", True),
+        ("作為一個AI，我沒有感受。", True),
+        ("I'm sorry to hear that. Your refund is on its way.", False),
+        ("I can't wait to see you.", False),
+        ("As an aid to memory, write it down.", False),
+        ("抱歉讓您久等，我們今天出貨。", False),
+    ],
+)
+def test_refusals_are_told_from_apologies(answer: str, refuses: bool) -> None:
+    assert is_refusal(answer) is refuses
 
 
 @pytest.mark.parametrize("code", list(CHECKED))
@@ -327,7 +346,7 @@ def test_fault_of_a_conversation_is_fixed_in_a_new_version(member: Any, file: Ca
     )
     made = changes.make_version(user=member, version=version, change={"did": "fix", "code": code})
     assert isinstance(made, Version) and not made.findings.filter(code=code).exists()
-    assert made.rows == version.rows - (code in ("role_order", "empty_turn", "long_conversation"))
+    assert made.rows == version.rows - (code in ("role_order", "empty_turn", "refusal", "long_conversation"))
     if code == "personal_data":
         assert "[e-mail]" in pl.read_parquet(made.path)["text"][6]
 

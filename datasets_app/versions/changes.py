@@ -201,6 +201,7 @@ _DROPPED = (
     "role_order",
     "empty_turn",
     "same_answers",
+    "refusal",
     "long_conversation",
     "label_conflict",
     "split_leakage",
