@@ -74,7 +74,7 @@ def describe_comparison(result: dict[str, Any]) -> str:
 
 
 def list_formats(version: ModelVersion) -> list[FormatState]:
-    """Return the state of every format; none for a language model, which none of them fits."""
+    """Return the state of every format; none for a language model, which is exported on the command line."""
     if version.is_language_model:
         return []
     exports = {export.format: export for export in version.exports.select_related("author")}
@@ -123,7 +123,9 @@ def request_export(*, user: User, version: ModelVersion, format: str) -> FormatS
     if format not in FORMATS:
         raise InvalidError(_("format is one of: %(listed)s.") % {"listed": ", ".join(FORMATS)}, field="format")
     if version.is_language_model:
-        message = _("%(version)s is a language model, and can be downloaded as an adapter only.")
+        message = _(
+            "%(version)s is a language model. Download its adapter here, or export it on the command line: python -m engine.export."
+        )
         raise InvalidError(message % {"version": version}, field="format")
     if missing := missing_packages(cast(Format, format)):
         message = _(
