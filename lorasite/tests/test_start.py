@@ -117,11 +117,11 @@ def test_first_start_creates_samples_and_the_second_still_has_them(tmp_path: Pat
         token = sign_in(site)
         names = {d["name"] for d in call(site, "/api/datasets", token=token)["results"]}
         runs = call(site, "/api/experiments", token=token)["results"]
-        assert names == {"tweets-en", "reviews-zh"} and len(runs) == 1
+        assert names == {"tweets-en", "reviews-zh", "orders"} and len(runs) == 1
         assert upload(site, token) == 201
     with running_site(tmp_path) as site:
         token = sign_in(site)
-        assert len(call(site, "/api/datasets", token=token)["results"]) == 3
+        assert len(call(site, "/api/datasets", token=token)["results"]) == 4
         task = runs[0]["task_id"]
         eventually(lambda: call(site, f"/api/task/{task}", token=token)["status"] in ("STARTED", "SUCCESS"), 60)
 
