@@ -4,12 +4,11 @@ from pathlib import Path
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
-from django.utils.translation import gettext, override
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import override
 
 from engine.task_types import TaskType
 from lists.models import Annotated
-from web.errors import InvalidError
 from web.name_fields import NameField, NameKeyField
 from work import paths
 from work.models import Work
@@ -20,14 +19,14 @@ from .reading.options import CHAT_KINDS
 # settings of a run (`data` in the YAML) for rows that the platform stores
 STORED_COLUMNS = {"text_column": "text", "label_column": "label", "split_column": "split"}
 
-# By kind of data (`Version.Kind`), what a run learns from it unless its configuration says otherwise. What is not here can't be
-# learned on the platform yet.
+# By kind of data (`Version.Kind`), what a run learns from it unless its configuration says otherwise.
 USUAL_TASK_TYPES: dict[str, TaskType] = {
     "labels": "sequence_classification",
     "multi_label": "multi_label_classification",
     "scores": "regression",
     "spans": "token_classification",
     "conversations": "causal_lm",
+    "preferences": "preference",
 }
 
 QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
@@ -124,31 +123,8 @@ class Version(models.Model):
         return self.kind in CHAT_KINDS
 
     @property
-    def is_trainable(self) -> bool:
-        """Whether a run on the platform can learn from it."""
-        return self.kind in USUAL_TASK_TYPES
-
-    def require_trainable(self) -> None:
-        """Raise InvalidError unless a run on the platform can learn from it."""
-        if self.is_trainable:
-            return
-        message = gettext(
-            "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels or "
-            "conversations."
-        )
-        if self.is_chat:
-            message = gettext(
-                "%(version)s has %(kind)s, and training on them is not supported here yet. Choose a dataset with labels or "
-                "conversations, or download this one as JSONL and train on the command line: python -m engine, with task "
-                "%(task)s."
-            )
-        facts = {"version": self, "kind": self.get_kind_display(), "task": "preference"}
-        raise InvalidError(message % facts, field="data.dataset_name")
-
-    @property
     def task_type(self) -> TaskType:
-        """What a run on it learns unless its configuration says otherwise. Raises InvalidError if no run can learn from it."""
-        self.require_trainable()
+        """What a run on it learns unless its configuration says otherwise."""
         return USUAL_TASK_TYPES[self.kind]
 
     @property

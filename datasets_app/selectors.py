@@ -24,7 +24,7 @@ from web.requests import parse_whole_number
 from work.models import Status
 
 from .list_columns import BY_NAME, SORTABLE
-from .models import USUAL_TASK_TYPES, BrokenLines, Dataset, DataTask, Finding, Suspect, Version
+from .models import BrokenLines, Dataset, DataTask, Finding, Suspect, Version
 
 FILTERS = ("q", "tag", "owner", "sort")  # what search() takes
 
@@ -68,7 +68,7 @@ def newest_versions(datasets: Iterable[Dataset]) -> list[Version]:
 def trainable_versions(user: User) -> dict[str, list[Version]]:
     """Return the versions that a run can learn from by the name of their dataset, newest first; with few of their fields."""
     datasets = visible(user, Dataset.objects.order_by()).values("pk")
-    versions = Version.objects.filter(dataset__in=datasets, kind__in=USUAL_TASK_TYPES).select_related("dataset")
+    versions = Version.objects.filter(dataset__in=datasets).select_related("dataset")
     by_dataset: dict[str, list[Version]] = {}
     for version in versions.only("number", "rows", "dataset__name").order_by("dataset__name", "-number"):
         by_dataset.setdefault(version.dataset.name, []).append(version)

@@ -37,6 +37,7 @@ Metric = Literal[
     "json_valid",
     "preference_accuracy",
     "reward_margin",
+    "chosen_likelier",
 ]
 # By task type, the metrics that may decide which checkpoint is best; the first one is the default.
 METRICS: dict[TaskType, tuple[Metric, ...]] = {
@@ -45,7 +46,7 @@ METRICS: dict[TaskType, tuple[Metric, ...]] = {
     "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
     "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
     "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "json_valid"),
-    "preference": ("loss", "preference_accuracy", "reward_margin"),
+    "preference": ("loss", "preference_accuracy", "reward_margin", "chosen_likelier"),
 }
 LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse", "perplexity"})
 # By task type, the losses that it can be trained with; the first one is the default.

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from datasets_app.models import QUEUE as DATA_QUEUE
 from engine.names import folder_name
 from engine.storage import sweep_drafts_of
+from engine.task_types import head_of
 from lists.models import Annotated
 from web.name_fields import FolderNameField, NameField, NameKeyField
 from work import paths
@@ -36,7 +37,7 @@ class ScoreNames:
     @property
     def is_language_model(self) -> bool:
         """Return whether it answers in words, so that people chat with it."""
-        return self.task_type == "causal_lm"
+        return head_of(self.task_type) == "causal"
 
     @property
     def score_title(self) -> Promise:

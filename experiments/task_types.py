@@ -29,6 +29,9 @@ METRIC_TITLES: dict[str, Promise] = {
     "exact_match": _("Exact match"),
     "json_valid": _("Valid JSON"),
     "token_accuracy": _("Token accuracy"),
+    "preference_accuracy": _("Preference accuracy"),
+    "reward_margin": _("Reward margin"),
+    "chosen_likelier": _("Chosen answer is likelier"),
     "perplexity": _("Perplexity"),
     "loss": _("Evaluation loss"),
 }
@@ -45,6 +48,8 @@ BASELINE_TITLES: dict[str, Promise] = {
     "base_exact_match": _("Base model: exact match"),
     "base_json_valid": _("Base model: valid JSON"),
     "base_token_accuracy": _("Base model: token accuracy"),
+    "base_preference_accuracy": _("Base model: preference accuracy"),
+    "base_chosen_likelier": _("Base model: chosen answer is likelier"),
     "base_perplexity": _("Base model: perplexity"),
 }
 
@@ -104,6 +109,14 @@ TASK_TYPES: dict[str, TaskType] = {
         y_label=_("Score"),
         hub_task="text-generation",
     ),
+    "preference": TaskType(
+        title=_("Preferences"),
+        score="preference_accuracy",
+        metrics=("preference_accuracy", "reward_margin", "chosen_likelier", "loss"),
+        curves=("preference_accuracy", "chosen_likelier"),
+        y_label=_("Score"),
+        hub_task="text-generation",
+    ),
 }
 
 
@@ -151,6 +164,7 @@ COMPARED = {
     "regression": ("mae", "mean_mae"),
     "token_classification": ("entity_f1", "constant_entity_f1"),
     "causal_lm": ("token_accuracy", "base_token_accuracy"),
+    "preference": ("preference_accuracy", "base_preference_accuracy"),
 }
 
 

@@ -184,6 +184,23 @@ def judge_language_model(metrics: Metrics) -> list[str]:
     return [*sentences, sentence % {"share": 100 * evaluation["token_accuracy"], "base": base}]
 
 
+def judge_preferences(metrics: Metrics) -> list[str]:
+    """Say how often the model leans towards the chosen answer, and how often that is the likelier one."""
+    evaluation, baseline = metrics.get("eval", {}), metrics.get("baseline", {})
+    if evaluation.get("preference_accuracy") is None:
+        return []
+    sentence = _(
+        "In %(share).1f%% of the held-out pairs the model moved towards the chosen answer rather than the rejected one. By chance "
+        "it would be half of them."
+    )
+    likelier = _("The chosen answer is now the likelier one in %(share).1f%%%(base)s.")
+    base = describe_base(baseline.get("base_chosen_likelier"))
+    return [
+        sentence % {"share": 100 * evaluation["preference_accuracy"]},
+        likelier % {"share": 100 * evaluation["chosen_likelier"], "base": base},
+    ]
+
+
 def describe_base(share: float | None) -> str:
     """Return what the base model reaches, to be added to a sentence; empty if nobody measured it."""
     return "" if share is None else _(" (base model: %(share).1f%%)") % {"share": 100 * share}
@@ -195,6 +212,7 @@ VERDICTS: dict[str, Callable[[Metrics], list[str]]] = {
     "regression": judge_regression,
     "token_classification": judge_entities,
     "causal_lm": judge_language_model,
+    "preference": judge_preferences,
 }
 
 

@@ -121,23 +121,31 @@ FIELD_WORDS = {
     "system.num_threads": FieldWords(_("CPU threads"), _("Lower it to leave cores for other programs.")),
     "system.baseline": FieldWords(_("Train a baseline"), _("Takes seconds, and shows what the model adds.")),
 }
+# Settings of language models that are called otherwise than those of classifiers.
+OF_CONVERSATIONS = {
+    "data.max_length": FieldWords(
+        _("Longest conversation (tokens)"),
+        _("Longer conversations are left out, so that no answer is cut. 1,024 tokens are roughly 750 English words."),
+    ),
+    "data.truncation": FieldWords(
+        _("Conversations that are too long"), _("truncate leaves them out; refuse ends the run.")
+    ),
+}
 # By task type, the settings that are called otherwise there.
 WORDS_BY_TASK = {
-    "causal_lm": {
-        "data.max_length": FieldWords(
-            _("Longest conversation (tokens)"),
-            _(
-                "Longer conversations are left out, so that no answer is cut. 1,024 tokens are roughly 750 English words."
-            ),
-        ),
-        "data.truncation": FieldWords(
-            _("Conversations that are too long"), _("truncate leaves them out; refuse ends the run.")
-        ),
+    "causal_lm": OF_CONVERSATIONS
+    | {
         "training.per_device_train_batch_size": FieldWords(
             _("Batch size"), _("Conversations of a step. 8 to 32 are usual. Lower it if memory runs out.")
         ),
         "training.metric_for_best_model": FieldWords(
             _("Metric of the best checkpoint"), _("Use exact_match if only the exact answer is of use.")
+        ),
+    },
+    "preference": OF_CONVERSATIONS
+    | {
+        "training.per_device_train_batch_size": FieldWords(
+            _("Batch size"), _("Pairs of a step. 4 to 16 are usual. Lower it if memory runs out.")
         ),
     },
 }

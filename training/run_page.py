@@ -49,12 +49,14 @@ class Tab(NamedTuple):
 
 
 ERRORS = Tab("errors", gettext_lazy("Errors"))
+ANSWERS = Tab("answers", gettext_lazy("Answers"))
 RESULT_TABS = {
     "sequence_classification": [ERRORS, Tab("labels", gettext_lazy("Per label"))],
     "multi_label_classification": [ERRORS, Tab("labels", gettext_lazy("Per label"))],
     "regression": [ERRORS],
     "token_classification": [ERRORS, Tab("labels", gettext_lazy("Per entity"))],
-    "causal_lm": [Tab("answers", gettext_lazy("Answers"))],
+    "causal_lm": [ANSWERS],
+    "preference": [ANSWERS],
 }
 
 

@@ -28,7 +28,6 @@ from engine.task_types import METRICS, TaskType
 from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
-from experiments.task_types import TASK_TYPES
 from web.errors import InvalidError, NotFoundError
 from work import queue
 
@@ -202,9 +201,6 @@ def stored_notices(config: RunConfig, version: Version | None) -> list[dict[str,
 
 def check(*, user: User, config: RunConfig) -> Version | None:
     """Check what only the platform knows: dataset, base model and workers. Return the version; None for a hub dataset."""
-    if config.task not in TASK_TYPES:
-        message = _("{task} can only be trained on the command line so far: python -m engine FILE.yaml")
-        raise InvalidError(message.format(task=config.task), field="task")
     version = find_version(user, config)
     check_base_model(config.model, config.task)
     if config.model.quantization and queue.device_kind_for(config.training.device) != "cuda":
@@ -231,9 +227,7 @@ def find_stored_version(user: User, name: str) -> Version | None:
         )
     if HUB_ID.fullmatch(name):
         return None
-    version = version_for(user, name)
-    version.require_trainable()
-    return version
+    return version_for(user, name)
 
 
 def find_version(user: User, config: RunConfig) -> Version | None:

@@ -56,8 +56,6 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
 
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
-    if not version.is_trainable:
-        return chat_verdict(severities)
     if "error" in severities:
         return _("Not ready to train: fix the errors below first.")
     if "warning" in severities:
@@ -69,15 +67,6 @@ def verdict(version: Version, severities: list[str]) -> str:
         )
         return sentence % {"count": warnings}
     return _("Ready to train: the checks found no problems.")
-
-
-def chat_verdict(severities: list[str]) -> str:
-    """Return one sentence on preferences, which no run on the platform learns yet."""
-    warnings = severities.count("error") + severities.count("warning")
-    if not warnings:
-        return _("The checks found no problems.")
-    sentence = ngettext("The checks found %(count)s problem.", "The checks found %(count)s problems.", warnings)
-    return sentence % {"count": warnings}
 
 
 def length_chart(version: Version) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_answers_are_shown_and_edited_apart(client: Any, member: Any, pairs: Ver
     made = Version.objects.get(dataset__name="pairs", number=2)
     assert conversations(pl.read_parquet(made.path))[0]["rejected"][0]["content"] == "Ask somebody else."
     report = client.get("/datasets/pairs/").content.decode()
-    assert "a chosen and a rejected answer" in report and "Train on this version" not in report
+    assert "a chosen and a rejected answer" in report and "Train on this version" in report
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,3 @@ def test_answers_are_shown_and_edited_apart(client: Any, member: Any, pairs: Ver
 def test_edit_that_is_no_preference_is_refused(member: Any, pairs: Version, text: str) -> None:
     with pytest.raises(InvalidError):
         changes.make_version(user=member, version=pairs, change={"did": "edit", "rows": {"1": {"text": text}}})
-
-
-def test_training_on_preferences_is_refused_in_words(api: Any, member: Any, pairs: Version) -> None:
-    answer = api(member).post(
-        "/api/train", {"experiment_name": "one", "data": {"dataset_name": "pairs"}}, format="json"
-    )
-    assert answer.status_code == 400 and "pairs@1 has preferences, and training on them is not supported" in str(
-        answer.json()
-    )

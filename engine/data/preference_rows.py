@@ -23,6 +23,8 @@ def preference_reader(records: list[Row], config: DataSection) -> Callable[[Row]
     if pair is None:
         if columns.keys() >= RATED:
             raise _rated_answers_error()
+        if _are_stored(records):
+            return _read_stored
         raise ColumnMissingError(
             f"The data have no columns chosen and rejected. Their columns are: {', '.join(columns)}.",
             field="data.dataset_name",
@@ -30,14 +32,30 @@ def preference_reader(records: list[Row], config: DataSection) -> Callable[[Row]
 
     def read(record: Row) -> Preference:
         prompt, chosen, rejected = (record.get(name) for name in (config.text_column, *pair))
-        preference = read_preference(
-            _messages(prompt, "user"), _messages(chosen, "assistant"), _messages(rejected, "assistant")
+        return _usable(
+            read_preference(_messages(prompt, "user"), _messages(chosen, "assistant"), _messages(rejected, "assistant"))
         )
-        if preference["chosen"] == preference["rejected"]:
-            raise UnusableRowError("same_answers")
-        return preference
 
     return read
+
+
+def _are_stored(records: list[Row]) -> bool:
+    """Return whether the column `text` has whole preferences as JSON, as the platform stores them."""
+    first = next((record["text"] for record in records if record.get("text")), None)
+    return isinstance(first, str) and first.startswith('{"prompt"')
+
+
+def _read_stored(record: Row) -> Preference:
+    """Return a row's preference, as `to_json` wrote it."""
+    content = json.loads(record["text"])
+    return _usable(read_preference(content["prompt"], content["chosen"], content["rejected"]))
+
+
+def _usable(preference: Preference) -> Preference:
+    """Return a preference whose answers differ."""
+    if preference["chosen"] == preference["rejected"]:
+        raise UnusableRowError("same_answers")
+    return preference
 
 
 def _messages(value: object, role: str) -> list[Any]:

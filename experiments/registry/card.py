@@ -74,6 +74,9 @@ def first_text(version: ModelVersion) -> str:
         "regression": _("It gives texts in %(language)s a score."),
         "token_classification": _("It finds entities in texts in %(language)s, with these labels: %(labels)s."),
         "causal_lm": _("It writes the assistant's answers in conversations in %(language)s."),
+        "preference": _(
+            "It writes the assistant's answers in conversations in %(language)s, as people preferred them."
+        ),
     }
     purpose = purposes[version.task_type] % {
         "language": version.language or _("the language of its data"),
@@ -82,7 +85,7 @@ def first_text(version: ModelVersion) -> str:
     if version.config.get("data", {}).get("text_pair_column"):
         purpose += " " + _("An input is a pair of texts.")
     sentence = _("It was trained on %(dataset)s and reads at most the first %(tokens)s tokens of a text.")
-    if version.task_type == "causal_lm":
+    if version.is_language_model:
         sentence = _("It was trained on %(dataset)s, with conversations of at most %(tokens)s tokens.")
     training = sentence % {
         "dataset": version.dataset_name,

@@ -81,7 +81,7 @@ def make(member: Any, name: str, metrics: dict[str, Any]) -> Any:
 
 
 def test_each_task_type_of_the_engine_has_its_entry_metrics_and_template():
-    assert TASK_TYPES.keys() == {*USUAL_TASK_TYPES.values()} == ENGINE_METRICS.keys() - {"preference"}
+    assert TASK_TYPES.keys() == {*USUAL_TASK_TYPES.values()} == ENGINE_METRICS.keys()
     for name, facts in TASK_TYPES.items():
         metrics = ENGINE_METRICS[cast(EngineTaskType, name)]
         assert {facts.score, *facts.metrics, *facts.curves} <= set(metrics) & METRIC_TITLES.keys()

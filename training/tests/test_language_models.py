@@ -272,3 +272,37 @@ def test_tokens_of_conversations_are_counted_with_the_chat_template(browser, mem
     assert any(f"{left_out} conversations (" in text and "are left out" in text for text in warnings), warnings
     page = browser.get(f"/datasets/chats/?model={TINY}&max_length={min(lengths)}").content.decode()
     assert "Training with this limit leaves them out." in page
+
+
+def test_dataset_of_preferences_becomes_a_run_that_is_judged_by_pairs(browser, member, tmp_path, settings, tiny_bases):
+    settings.BASE_MODELS_DIR = tiny_bases
+    rows = [
+        {"prompt": f"Colour {n}?", "chosen": f"red {n}", "rejected": "no", "split": "eval" if n % 4 == 3 else "train"}
+        for n in range(24)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    version = create_version(user=member, name="chats", file=file, filename=file.name)
+    form = browser.get("/train/?dataset=chats@1").context["form"]
+    assert form["model.name"].value() == SAMPLE_LANGUAGE_MODEL and "training.dpo_beta" in form.fields
+    assert "Ready to train" in browser.get("/datasets/chats/").content.decode()
+
+    task = submit(member, per_device_train_batch_size=4)
+    jobs.run(str(task.pk))
+    task.refresh_from_db()
+    assert task.status == Status.SUCCESS, task.error
+    assert version.kind == "preferences" and task.experiment.task_type == "preference"
+    metrics = task.experiment.metrics
+    assert (metrics["data"]["train_rows"], metrics["data"]["eval_rows"]) == (18, 6)
+    assert task.experiment.score == metrics["eval"]["preference_accuracy"]
+    for language in ("en", "zh-hant"):
+        for tab in ("overview", "answers", "log", "config", "files", "access"):
+            page = browser.get(f"/runs/{task.pk}/?tab={tab}", headers={"accept-language": language})
+            assert page.status_code == 200
+    overview = browser.get(f"/runs/{task.pk}/").content.decode()
+    assert "of the held-out pairs the model moved towards the chosen answer" in overview
+    assert "Base model: chosen answer is likelier" in overview
+    register(user=member, experiment=task.experiment, name="preferred")
+    assert "as people preferred them" in browser.get("/models/preferred/").content.decode()
+    for address in ("/", "/experiments/", "/models/", f"/experiments/compare?name={task.experiment.name}&name=none"):
+        assert browser.get(address, follow=True).status_code in (200, 404)

@@ -88,16 +88,6 @@ def test_task_that_is_none_is_refused_at_its_field(api, member, store, task):
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "task"
 
 
-@pytest.mark.parametrize("dataset", ["mine", "somebody/on-the-hub"])
-def test_preferences_are_refused_in_words_and_not_offered(browser, member, store, dataset):
-    store("mine", rows_of(["a", "b"]))
-    config = services.parse_config({"task": "preference", "data": {"dataset_name": dataset}}, member)
-    with pytest.raises(InvalidError, match="preference can only be trained on the command line so far") as refused:
-        services.submit(user=member, config=config)
-    assert refused.value.problems[0]["field"] == "task" and not Task.objects.exists()
-    assert 'value="preference"' not in browser.get("/train/").content.decode()
-
-
 def test_pairs_reach_the_engine(member, store):
     pairs = [row | {"second": f"the answer is {n}"} for n, row in enumerate(rows_of(["yes", "no"]))]
     version = store("pairs", pairs, text_pair_column="second")
