@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy as _
 from datasets_app.models import QUEUE as DATA_QUEUE
 from engine.names import folder_name
 from engine.storage import sweep_drafts_of
-from engine.task_types import head_of
 from lists.models import Annotated
 from web.name_fields import FolderNameField, NameField, NameKeyField
 from work import paths
@@ -21,7 +20,7 @@ from work.models import PREPARING, QUEUED, Status, Work
 
 from .export_messages import MESSAGES
 from .states import State, state_of
-from .task_types import METRIC_TITLES, TASK_TYPES, USUAL
+from .task_types import METRIC_TITLES, TASK_TYPES, USUAL, WRITING
 
 
 class ScoreNames:
@@ -37,7 +36,7 @@ class ScoreNames:
     @property
     def is_language_model(self) -> bool:
         """Return whether it answers in words, so that people chat with it."""
-        return head_of(self.task_type) == "causal"
+        return self.task_type in WRITING
 
     @property
     def score_title(self) -> Promise:

@@ -7,7 +7,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from engine.task_types import LOWER_IS_BETTER
+from engine.task_types import LOWER_IS_BETTER, METRICS, is_language_model
 
 USUAL = "sequence_classification"  # also that of runs of releases that knew no other
 
@@ -118,6 +118,8 @@ TASK_TYPES: dict[str, TaskType] = {
         hub_task="text-generation",
     ),
 }
+
+WRITING = frozenset[str](task for task in METRICS if is_language_model(task))  # task types whose models answer in words
 
 
 def task_type_of(metrics: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from experiments.models import Experiment, ModelVersion
 from training.base_models import base_models_dir, list_base_models
 from web.errors import ConflictError, InvalidError, NotFoundError
 
-from .selectors import OFFERED, WRITING, Model, Models, with_model
+from .selectors import OFFERED, Model, Models, with_model
 
 BASE_MODEL_OWNER = "base-model"  # what /v1/models says of models that nobody here has made
 
@@ -68,7 +68,7 @@ def choose_language_model(models: Models, name: str) -> LanguageModel:
 
 def from_model(model: Model) -> LanguageModel:
     """Return a trained model that can write; Invalid for one that classifies."""
-    if model.source.task_type not in WRITING:
+    if not model.source.is_language_model:
         message = _("%(name)s answers with labels or numbers and writes no text. Send texts to /api/predict.")
         raise InvalidError(message % {"name": model.name}, field="model")
     return LanguageModel(model.name, model.source.base_model, model.source)

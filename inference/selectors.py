@@ -9,17 +9,16 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from accounts.permissions import visible
-from engine.task_types import METRICS, head_of
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.rivals import PREFERRED
 from experiments.registry.selectors import version_of
+from experiments.task_types import WRITING
 from web.errors import ConflictError, LorasiteError, NotFoundError
 
 OFFERED = 100  # models in a list to choose from; others can be typed by name
 M = TypeVar("M", Experiment, RegisteredModel)
 Offers = list[tuple[str, float | None]]  # name and score
 MOST_VERSIONS = 10  # of a model in the list; others can be typed as name@version
-WRITING = [task for task in METRICS if head_of(task) == "causal"]  # task types whose models answer in words
 WRITES = Q(task_type__in=WRITING)
 BEST_FIRST = (F("accuracy").desc(nulls_last=True), F("score").desc(nulls_last=True), "name")
 

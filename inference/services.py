@@ -27,7 +27,7 @@ from web.errors import ConflictError, InvalidError, LorasiteError
 
 from . import metrics
 from .answers import format_content
-from .selectors import WRITING, Model, Models, models_for
+from .selectors import Model, Models, models_for
 
 TEXTS_LIMIT = 64
 TEXT_LIMIT = 20_000  # characters
@@ -136,7 +136,7 @@ def predict_texts(model: Model, texts: list[str], text_pairs: list[str] | None =
 
 def refuse_language_model(model: Model) -> None:
     """Raise InvalidError for a model that answers in words."""
-    if model.source.task_type in WRITING:
+    if model.source.is_language_model:
         message = _(
             "%(name)s is a language model, which answers in words. Ask it on the chat page, or send messages to "
             "/v1/chat/completions."
