@@ -35,6 +35,7 @@ Metric = Literal[
     "token_accuracy",
     "exact_match",
     "json_valid",
+    "field_accuracy",
     "preference_accuracy",
     "reward_margin",
     "chosen_likelier",
@@ -45,7 +46,7 @@ METRICS: dict[TaskType, tuple[Metric, ...]] = {
     "multi_label_classification": ("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
     "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
     "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
-    "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "json_valid"),
+    "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "json_valid", "field_accuracy"),
     "preference": ("loss", "preference_accuracy", "reward_margin", "chosen_likelier"),
 }
 LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse", "perplexity"})

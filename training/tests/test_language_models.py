@@ -85,6 +85,7 @@ def test_dataset_of_conversations_becomes_a_run_with_answers(member, chats):
     assert task.result and task.result["scores"].keys() == {
         "exact_match",
         "json_valid",
+        "field_accuracy",
         "token_accuracy",
         "perplexity",
         "loss",
