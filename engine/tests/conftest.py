@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from engine import Event, Finished, RunConfig, train
+from engine.errors import RunInterruptedError
 from samples import base_model_path, tweets_en
 
 
@@ -69,3 +71,34 @@ def curves_of(events: list[Event]) -> list[dict[str, Any]]:
     """Return the points of the curves without what depends on the machine: how long they took."""
     history = metrics_of(events)["history"]
     return [{name: value for name, value in point.items() if name != "runtime_s"} for point in history]
+
+
+def check_resumed_run(settings: RunConfig, data: Path, folder: Path, stop_at: int, **more: Any) -> None:
+    """Compare a run that is stopped and resumed with one that is not: the same curves, and the same bytes."""
+    without_cache = {name: value for name, value in more.items() if name != "cache_dir"}
+    unbroken = run(settings, data, folder / "unbroken", **without_cache)
+    calls = iter(range(100))
+    with pytest.raises(RunInterruptedError):
+        run(settings, data, folder / "stopped", should_save=lambda: next(calls) == stop_at, **more)
+    resumed = run(settings, data, folder / "stopped", **more)
+    assert curves_of(resumed) == curves_of(unbroken)
+    adapters = [folder / name / "artifacts/final_model/adapter_model.safetensors" for name in ("unbroken", "stopped")]
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+def check_divided_run(
+    task: Any, settings: RunConfig, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any
+) -> None:
+    """Compare a run whose steps have memory for two rows with one that has enough."""
+    plain = run(settings, data, folder / "plain", **more)
+    backward = task.backward
+
+    def limited(self: Any, rows: np.ndarray, weight: float) -> Any:
+        if len(rows) > 2:
+            raise MemoryError
+        return backward(self, rows, weight)
+
+    monkeypatch.setattr(task, "backward", limited)
+    divided = run(settings, data, folder / "divided", **more)
+    assert metrics_of(divided)["system"]["micro_batch"] == 2
+    assert metrics_of(divided)["eval"]["loss"] == pytest.approx(metrics_of(plain)["eval"]["loss"], rel=1e-4)

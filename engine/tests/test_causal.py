@@ -19,7 +19,6 @@ from engine.errors import (
     BaseModelUnavailableError,
     CheckpointDamagedError,
     ConfigError,
-    RunInterruptedError,
     TextsTooLongError,
 )
 from engine.kernels import decoder, int8, linear
@@ -31,7 +30,7 @@ from engine.models.loading import add_adapter, attach_adapter, load_language_mod
 from engine.models.supported_types import check_type
 from engine.tasks import causal_lm
 from engine.tasks.answers import Answers
-from engine.tests.conftest import curves_of, metrics_of, run
+from engine.tests.conftest import check_divided_run, check_resumed_run, metrics_of, run
 from engine.training.estimate import estimate_run, measure_run
 from samples import orders
 from testing.language_models import FAMILIES, build_language_model, chat_tokenizer, conversation, write_conversations
@@ -222,30 +221,12 @@ def test_run_learns_and_keeps_answers_of_base_and_tuned_model(bases, data, tmp_p
 @pytest.mark.slow
 def test_resumed_run_ends_as_an_unbroken_one(bases, data, tmp_path):
     settings = config(lora={"lora_dropout": 0.1}, training={"num_train_epochs": 2})
-    unbroken = run(settings, data, tmp_path / "unbroken", base_models_dir=bases)
-    calls = iter(range(100))
-    with pytest.raises(RunInterruptedError):
-        run(settings, data, tmp_path / "stopped", base_models_dir=bases, should_save=lambda: next(calls) == 2)
-    resumed = run(settings, data, tmp_path / "stopped", base_models_dir=bases)
-    assert curves_of(resumed) == curves_of(unbroken)
-    adapters = [tmp_path / name / "artifacts/final_model/adapter_model.safetensors" for name in ("unbroken", "stopped")]
-    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    check_resumed_run(settings, data, tmp_path, stop_at=2, base_models_dir=bases)
 
 
 @pytest.mark.slow
 def test_step_that_needs_too_much_memory_is_divided_with_the_same_result(bases, data, tmp_path, monkeypatch):
-    plain = run(config(), data, tmp_path / "plain", base_models_dir=bases)
-    backward = causal_lm.Task.backward
-
-    def limited(self: Any, rows: np.ndarray, weight: float) -> torch.Tensor:
-        if len(rows) > 2:
-            raise MemoryError
-        return backward(self, rows, weight)
-
-    monkeypatch.setattr(causal_lm.Task, "backward", limited)
-    divided = run(config(), data, tmp_path / "divided", base_models_dir=bases)
-    assert metrics_of(divided)["system"]["micro_batch"] == 2
-    assert metrics_of(divided)["eval"]["loss"] == pytest.approx(metrics_of(plain)["eval"]["loss"], rel=1e-4)
+    check_divided_run(causal_lm.Task, config(), data, tmp_path, monkeypatch, base_models_dir=bases)
 
 
 @pytest.mark.slow

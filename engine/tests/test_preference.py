@@ -13,12 +13,12 @@ from engine.data.labelled_rows import Rows, Split
 from engine.data.preference_tokens import tokenise_preferences
 from engine.data.rows_ahead import read_rows
 from engine.devices import DevicePlan
-from engine.errors import ColumnMissingError, ConfigError, DataUnreadableError, RunInterruptedError
+from engine.errors import ColumnMissingError, ConfigError, DataUnreadableError
 from engine.models.causal import PackedConversations
 from engine.models.chat_template import ChatTemplate
 from engine.tasks import preference
 from engine.tasks.dpo_loss import DpoLoss, wins
-from engine.tests.conftest import curves_of, metrics_of, run
+from engine.tests.conftest import check_divided_run, check_resumed_run, metrics_of, run
 from engine.training.estimate import estimate_run, measure_run
 from samples import order_preferences
 from testing.language_models import FAMILIES, build_language_model, chat_tokenizer
@@ -283,31 +283,13 @@ def test_run_learns_what_is_preferred_and_tells_it_beside_the_base_model(bases, 
 @pytest.mark.parametrize("cached", [False, True])
 def test_resumed_run_ends_as_an_unbroken_one(bases, data, tmp_path, cached):
     settings = config(lora={"lora_dropout": 0.1}, training={"num_train_epochs": 2})
-    more = {"base_models_dir": bases, "cache_dir": tmp_path / "cache" if cached else None}
-    unbroken = run(settings, data, tmp_path / "unbroken", base_models_dir=bases)
-    calls = iter(range(100))
-    with pytest.raises(RunInterruptedError):
-        run(settings, data, tmp_path / "stopped", should_save=lambda: next(calls) == 5, **more)
-    resumed = run(settings, data, tmp_path / "stopped", **more)
-    assert curves_of(resumed) == curves_of(unbroken)
-    adapters = [tmp_path / name / "artifacts/final_model/adapter_model.safetensors" for name in ("unbroken", "stopped")]
-    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    cache = {"cache_dir": tmp_path / "cache"} if cached else {}
+    check_resumed_run(settings, data, tmp_path, stop_at=5, base_models_dir=bases, **cache)
 
 
 @pytest.mark.slow
 def test_step_that_needs_too_much_memory_is_divided_with_the_same_result(bases, data, tmp_path, monkeypatch):
-    plain = run(config(), data, tmp_path / "plain", base_models_dir=bases)
-    backward = preference.Task.backward
-
-    def limited(self: Any, rows: np.ndarray, weight: float) -> torch.Tensor:
-        if len(rows) > 2:
-            raise MemoryError
-        return backward(self, rows, weight)
-
-    monkeypatch.setattr(preference.Task, "backward", limited)
-    divided = run(config(), data, tmp_path / "divided", base_models_dir=bases)
-    assert metrics_of(divided)["system"]["micro_batch"] == 2
-    assert metrics_of(divided)["eval"]["loss"] == pytest.approx(metrics_of(plain)["eval"]["loss"], rel=1e-4)
+    check_divided_run(preference.Task, config(), data, tmp_path, monkeypatch, base_models_dir=bases)
 
 
 @pytest.mark.slow
