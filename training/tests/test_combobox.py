@@ -81,7 +81,7 @@ def test_keyboard_opens_filters_chooses_and_closes(page: Page) -> None:
     expect(first).to_contain_text(SAMPLE_MODEL)
     expect(first).to_have_attribute("aria-selected", "true")
     expect(field).to_have_attribute("aria-activedescendant", str(first.get_attribute("id")))
-    expect(page.get_by_role("group", name="On this machine").get_by_role("option")).to_have_count(2)
+    expect(page.get_by_role("group", name="On this machine").get_by_role("option")).to_have_count(3)
     page.keyboard.press("ArrowDown")
     expect(page.locator("[role=option][aria-selected=true]")).to_contain_text("team/ours")
     page.keyboard.press("Escape")
