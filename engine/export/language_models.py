@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +23,13 @@ from engine.export.language_comparison import (
     require_close,
 )
 from engine.export.modelfile import modelfile
+from engine.export.readme import describe_export
 from engine.models.base_models import resolve
 from engine.models.chat_template import ChatTemplate
 from engine.models.loading import attach_adapter, load_gguf, load_language_model
 from engine.models.text_encoding import load_config, load_gguf_tokenizer, load_tokenizer
 from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo, read_settings, require_base_weights
-from engine.storage import MANIFEST, file_hash, write_folder, write_json
+from engine.storage import MANIFEST, write_folder, write_json
 
 if TYPE_CHECKING:
     from engine.export import Format, ReportProgress
@@ -77,7 +76,9 @@ def write_language_model(
         actual = measure(exported, compared, lambda done, total: report_progress("comparing", total + done, 2 * total))
         check = compare_measured(expected, actual, format, equal_tokens)
         require_close(check)
-        write_json(draft / "export.json", describe(final_model, info, check))
+        packages = ["torch", "transformers", "peft", *(["gguf"] if format.startswith("gguf") else [])]
+        limits = LIMITS[format]._asdict()
+        write_json(draft / "export.json", describe_export(final_model, info, check, packages, limits))
         (draft / "README.md").write_text(readme(info, check, int(settings["r"])), encoding="utf-8")
         checks.append(check)
 
@@ -127,22 +128,6 @@ def share_of_equal_tokens(tokenizer: Any, compared: ComparedConversations) -> fl
     expected = compared.template.tokenizer(texts, add_special_tokens=False)["input_ids"]
     actual = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return sum(one == other for one, other in zip(expected, actual, strict=True)) / len(texts)
-
-
-def describe(final_model: Path, info: ModelInfo, check: LanguageModelCheck) -> dict[str, Any]:
-    """Return the content of export.json: which model this is, in which format, and how its answers compare."""
-    packages = ["torch", "transformers", "peft", *(["gguf"] if check.format.startswith("gguf") else [])]
-    return {
-        "format": check.format,
-        "task": info.task,
-        "base_model": info.base_model,
-        "base_model_revision": info.revision,
-        "base_model_hash": info.base_model_hash,
-        "adapter_hash": file_hash(final_model / WEIGHTS),
-        "packages": {name: version(name) for name in packages},
-        "check": asdict(check),
-        "limits": LIMITS[check.format]._asdict(),
-    }
 
 
 PROGRAMS = {

@@ -6,10 +6,8 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.errors import ExportRefusedError
 from engine.export.comparison import (
@@ -24,7 +22,7 @@ from engine.export.exported_model import load_exported
 from engine.export.formats import require_format
 from engine.export.language_models import write_language_model
 from engine.export.packages import INSTALL, ONNX_PACKAGES, missing_packages
-from engine.export.readme import write_readme
+from engine.export.readme import describe_export, write_readme
 from engine.models.base_models import resolve
 from engine.models.loaded_weights import brief
 from engine.serve.errors import ModelUnreadableError
@@ -32,7 +30,7 @@ from engine.serve.merged_model import merge_adapter
 from engine.serve.model_cache import MIB
 from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo, read_info
 from engine.serve.predictor import LoadedModel, Predictor
-from engine.storage import MANIFEST, file_hash, sweep_drafts_of, write_folder, write_json
+from engine.storage import MANIFEST, sweep_drafts_of, write_folder, write_json
 from engine.task_types import TaskType, is_language_model
 
 if TYPE_CHECKING:
@@ -79,7 +77,9 @@ def write_export(
             check = compare(served, load_exported(draft, format), compared, format, report_progress)
             if format != "onnx-int8":
                 require_equal(check)
-            write_json(draft / "export.json", describe(final_model, served.info, check))
+            packages = ["torch", "transformers", *(ONNX_PACKAGES if format != "safetensors" else ())]
+            limits = None if format == "onnx-int8" else FP32_LIMITS
+            write_json(draft / "export.json", describe_export(final_model, served.info, check, packages, limits))
             write_readme(draft, served, check)
             checks.append(check)
 
@@ -145,19 +145,3 @@ def write_files(model: PreTrainedModel, final_model: Path, folder: Path, format:
     write_onnx(model, folder, info.text_pairs and info.token_types)
     if format == "onnx-int8":
         quantize_onnx(folder)
-
-
-def describe(final_model: Path, info: ModelInfo, check: ExportCheck) -> dict[str, Any]:
-    """Return the content of export.json: which model this is, in which format, and how its answers compare."""
-    packages = ["torch", "transformers", *(ONNX_PACKAGES if check.format != "safetensors" else ())]
-    return {
-        "format": check.format,
-        "task": info.task,
-        "base_model": info.base_model,
-        "base_model_revision": info.revision,
-        "base_model_hash": info.base_model_hash,
-        "adapter_hash": file_hash(final_model / WEIGHTS),
-        "packages": {name: version(name) for name in packages},
-        "check": asdict(check),
-        "limits": None if check.format == "onnx-int8" else FP32_LIMITS,
-    }
