@@ -1,5 +1,6 @@
 """Pages: predict a text with one or two models, chat with language models, and find models for a dataset."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,22 +44,11 @@ def page(request: SignedInRequest) -> HttpResponse:
     method: Method = "integrated_gradients" if values["method"] == "integrated_gradients" else "leave_one_out"
     values["method"] = method
     models = models_for(request.user)
-    versions = models.offered_versions()
-    _registered, experiments = models.offered()
-    experiments = [(name, score) for name, score in experiments if name not in versions]
-    for field in ("model", "second"):  # the name of a model means its champion
-        if values[field] in versions:
-            values[field] = preferred_offer(versions[values[field]])
-    # A browser chooses the first one if none is.
-    usual = [*map(preferred_offer, versions.values()), *(name for name, _score in experiments)]
-    values["model"] = values["model"] or next(iter(usual), "")
+    choices = choose_models(models, values)
     names = [values["model"], values["second"]] if values["second"] else [values["model"]]
     second_texts = {name: values["text_pair"] or None for name in names if reads_pairs(models, name)}
     context: dict[str, Any] = {
-        "versions": versions,
-        "experiments": experiments,
-        "names": {offer.name for offers in versions.values() for offer in offers}
-        | {name for name, _score in experiments},
+        **choices,
         "values": values,
         "methods": METHOD_NAMES.items(),
         "reads_pairs": bool(second_texts),
@@ -77,6 +67,24 @@ def page(request: SignedInRequest) -> HttpResponse:
             context["answers"] = answers
             context["copies"] = copies(request, answers[0]["model"], values["text"], second_texts.get(names[0]))
     return render(request, "inference/predict.html", context)
+
+
+def choose_models(models: Models, values: dict[str, str], bases: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a page's selects offer. In values, name the champion of a model, and the first one if none was chosen.
+
+    bases: base models that are offered after what was trained here.
+    """
+    versions = models.offered_versions()
+    _registered, experiments = models.offered()
+    experiments = [(name, score) for name, score in experiments if name not in versions]
+    runs = [name for name, _score in experiments]
+    for field in ("model", "second"):  # the name of a model means its champion
+        if values[field] in versions:
+            values[field] = preferred_offer(versions[values[field]])
+    usual = [*map(preferred_offer, versions.values()), *runs, *bases]
+    values["model"] = values["model"] or next(iter(usual), "")  # as a browser does
+    tuned = [offer.name for offers in versions.values() for offer in offers] + runs
+    return {"versions": versions, "experiments": experiments, "tuned": tuned, "names": {*tuned, *bases}}
 
 
 def reads_pairs(models: Models, name: str) -> bool:
@@ -99,25 +107,13 @@ def chat(request: SignedInRequest) -> HttpResponse:
     except LorasiteError as refused:
         error = refused.message
     models = replace(models_for(request.user), write=True)
-    versions = models.offered_versions()
-    _registered, experiments = models.offered()
-    experiments = [(name, score) for name, score in experiments if name not in versions]
     bases = base_model_names(models)
-    for field in ("model", "second"):  # the name of a model means its champion
-        if state.values[field] in versions:
-            state.values[field] = preferred_offer(versions[state.values[field]])
-    tuned = [offer.name for offers in versions.values() for offer in offers] + [name for name, _score in experiments]
-    usual = [*map(preferred_offer, versions.values()), *(name for name, _score in experiments), *bases]
-    state.values["model"] = state.values["model"] or next(iter(usual), "")
     context: dict[str, Any] = {
+        **choose_models(models, state.values, bases),
         "chat": state,
         "values": state.values,
         "error": error,
-        "versions": versions,
-        "experiments": experiments,
         "bases": bases,
-        "tuned": tuned,
-        "names": {*tuned, *bases},
         "sample_runs": sample_runs(request.user),
         "most_tokens": MOST_TOKENS,
         "usual_tokens": USUAL_TOKENS,
