@@ -25,9 +25,9 @@ def answer_rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
     answers = [{each["prompt"]: each for each in run.metrics.get("answers", [])} for run in experiments]
     rows = []
     for prompt in dict.fromkeys(prompt for of_run in answers for prompt in of_run):
-        found = [of_run.get(prompt) for of_run in answers]
-        if len(answered := [each for each in found if each]) < 2:
+        of_prompt = [of_run.get(prompt) for of_run in answers]
+        if len(answered := [each for each in of_prompt if each]) < 2:
             continue
-        written = [compare_answer(each["tuned"], each["expected"]) if each else None for each in found]
+        written = [compare_answer(each["tuned"], each["expected"]) if each else None for each in of_prompt]
         rows.append({"prompt": prompt, "expected": answered[0]["expected"], "answers": written})
     return rows

@@ -100,8 +100,8 @@ def train_step(user: User, dataset: Dataset | None, statuses: set[str]) -> Step:
 
 def predict_step(user: User) -> Step:
     # `contains`, which no index serves: the index of the action would lead through everybody's predictions.
-    asked = Q(action__contains="model.predict") | Q(action__contains="model.generate")
-    predicted = Entry.objects.filter(asked, username=user.get_username()).exists()
+    predictions = Q(action__contains="model.predict") | Q(action__contains="model.generate")
+    predicted = Entry.objects.filter(predictions, username=user.get_username()).exists()
     succeeded = Experiment.objects.filter(owner=user, task__status=Status.SUCCESS).order_by("-created_at")
     newest = without_removed(succeeded).only("task_type").first()
     page = "inference:chat" if newest and newest.is_language_model else "inference:predict"
