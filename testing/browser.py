@@ -53,10 +53,12 @@ def sign_in(page: Page) -> None:
 
 
 def watch_layout(page: Page) -> None:
-    """Add up the layout shifts of each page that opens from now on, as the browser reports them."""
+    """Add up the layout shifts of each page that opens from now on, as the browser reports them, and keep what moved, by how much."""
     page.add_init_script(
-        """window.shifted = 0;
-        new PerformanceObserver((list) => list.getEntries().forEach((entry) => { if (!entry.hadRecentInput) shifted += entry.value; }))
+        """window.shifted = 0; window.shifts = [];
+        const place = ({ node, previousRect, currentRect }) => [node?.id || node?.nodeName, previousRect.y, currentRect.y];
+        const note = (entry) => { shifted += entry.value; shifts.push([entry.value, entry.sources.map(place)]); };
+        new PerformanceObserver((list) => list.getEntries().filter((entry) => !entry.hadRecentInput).forEach(note))
           .observe({ type: "layout-shift", buffered: true });"""
     )
 

@@ -81,6 +81,7 @@ def test_focus_survives_a_poll_and_the_browser_tells_the_end(page: Page, run: st
         "({ form }) => fetch(form.action, { method: 'POST', body: new FormData(form) })"
     )  # as in another tab
     expect(page.get_by_role("button", name="Resume from the last checkpoint")).to_be_visible(timeout=120_000)
+    page.wait_for_function("told.length")  # the message follows the page by a moment
     assert page.evaluate("told") == [page.title()]
 
 
@@ -333,7 +334,7 @@ def test_whole_run_moves_nothing_and_leaves_the_selected_log_selected(page: Page
     expect(page).to_have_title("watched: done · Lorasite")
     expect(log).to_contain_text("Done.")
     assert page.locator("#progress").get_attribute("hx-get") is None
-    assert page.evaluate("shifted") < 0.02
+    assert page.evaluate("shifted") < 0.02, page.evaluate("shifts")
 
 
 def test_tabs_are_links_that_are_kept_on_reload_and_work_without_scripts(
