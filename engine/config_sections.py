@@ -345,7 +345,8 @@ class Configuration(Section):
     task: TaskType = Field(
         "sequence_classification",
         description=_(
-            "What the model learns: one label per text, any number of labels, a score, entities, or an assistant's answers."
+            "What the model learns: one label per text, any number of labels, a score, entities, an assistant's answers, "
+            "or which of two answers is preferred."
         ),
     )
     model: ModelSection = Field(default_factory=ModelSection, description=_("Base model."))
