@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, Playwright, expect
 from testing.site import PASSWORD
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+expect.set_options(timeout=30_000)  # ms; no test is about how fast a page is, and CI is busy
 RUN_TABS = ("overview", "errors", "labels", "log", "config", "files", "access")
 
 

@@ -206,7 +206,7 @@ def test_keys_move_in_a_list_press_what_a_page_has_and_are_listed(page: Page, ru
     expect(page.locator("[data-keys-page] dd")).to_have_text(["Train a model"])
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
-    expect(page).to_have_url(re.compile("/runs/"))
+    page.wait_for_url("**/runs/**")  # until its scripts listen
     page.keyboard.press("4")
     expect(page.get_by_role("link", name="Log", exact=True)).to_have_attribute("aria-current", "page")
     page.keyboard.press("?")
@@ -224,7 +224,7 @@ def test_keyboard_shortcuts_navigate_and_the_theme_is_remembered(page: Page) -> 
         page.goto("/")
         page.keyboard.press("g")
         page.keyboard.press(letter)
-        expect(page).to_have_url(re.compile("/experiments/$"))
+        page.wait_for_url("**/experiments/")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
