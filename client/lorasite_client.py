@@ -170,11 +170,15 @@ class Experiment(TypedDict):
 
 
 class ExportResult(TypedDict):
-    """How exported files answer beside the served model; `equal_answers` is a share, None for scores."""
+    """How exported files answer beside the served model; `equal_answers` is a share, None for scores.
+
+    `mean_change` is None but for language models, whose changes are of log-probabilities.
+    """
 
     texts: int
     equal_answers: float | None
     largest_change: float
+    mean_change: float | None
     compared_on: str
 
 
@@ -421,7 +425,7 @@ class Lorasite:
         return targets
 
     def export_model(self, name: str, format: str = "safetensors", every: float = 2.0) -> Export:
-        """Export a model version to safetensors, onnx or onnx-int8, and return once that has ended.
+        """Export a model version, and return once that has ended. docs/models.md lists the formats.
 
         name: "name" (the newest version), "name@3" or "name@champion". An export that is there is not made again.
         """

@@ -201,6 +201,9 @@ class ModelExport(Work):
         SAFETENSORS = "safetensors", _("Merged safetensors")
         ONNX = "onnx", _("ONNX")
         ONNX_INT8 = "onnx-int8", _("ONNX with weights in 8 bits")
+        GGUF_F16 = "gguf-f16", _("GGUF in 16 bits, for Ollama and llama.cpp")
+        GGUF_Q8_0 = "gguf-q8_0", _("GGUF with weights in 8 bits, for Ollama and llama.cpp")
+        PEFT = "peft", _("Adapter for vLLM")
 
     class Stage(models.TextChoices):
         QUEUED = QUEUED, _("queued")

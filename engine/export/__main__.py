@@ -68,11 +68,9 @@ def read_texts(path: Path, final_model: Path) -> tuple[list[str], list[str] | No
     """
     task = read_task(final_model)
     if is_language_model(task):
-        from engine.data.conversation_rows import load_chat_rows  # deferred: imports polars
+        from engine.export.held_out import held_out_conversations  # deferred: imports polars
 
-        config = RunConfig.parse({"task": task})
-        rows = load_chat_rows(path, config.data, config.training.seed, task)
-        return [*(rows.test.texts if rows.test else ()), *rows.eval.texts], None
+        return held_out_conversations(path, RunConfig.parse({"task": task})), None
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

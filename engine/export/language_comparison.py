@@ -23,6 +23,7 @@ from engine.tasks.answers import write_answers
 
 MOST_PROMPTS = 100
 LONGEST_ANSWER = 64  # tokens that both models write to a prompt
+BATCH = 20  # prompts that are answered at once
 RANDOM_LENGTH = 40  # tokens of a random text
 
 
@@ -112,17 +113,24 @@ def choose_conversations(template: ChatTemplate, info: ModelInfo, texts: Sequenc
 
 @torch.inference_mode()
 def measure(model: Any, compared: ComparedConversations, report_done: Callable[[int, int], None]) -> Measured:
-    """Compute what a model of transformers makes of the conversations, each alone. report_done: called with how many of all are done."""
+    """Compute what a model of transformers makes of the conversations.
+
+    report_done: called with how many of all log-probabilities and answers are done.
+    """
     logs = []
     count = len(compared.conversations)
     for index in range(count):
-        report_done(index, count)
+        report_done(index, 2 * count)
         packed = PackedConversations.pack(compared.tokens, np.array([index]))
         logits = model(input_ids=packed.ids).logits[0, packed.sources].float()
         logs.append(logits.log_softmax(dim=-1).gather(1, packed.targets[:, None])[:, 0])
     longest = min(compared.tokens.longest_answer, LONGEST_ANSWER)
-    answers = write_answers(model, compared.template, compared.conversations, compared.end_id, longest, MOST_PROMPTS)
-    return Measured(logs, answers.written)
+    written = []
+    for start in range(0, count, BATCH):
+        report_done(count + start, 2 * count)
+        batch = compared.conversations[start : start + BATCH]
+        written += write_answers(model, compared.template, batch, compared.end_id, longest, BATCH).written
+    return Measured(logs, written)
 
 
 def compare_measured(

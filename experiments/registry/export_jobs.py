@@ -2,17 +2,17 @@
 
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings
 
 from accounts.quotas import require_storage_quota
 from engine.config import RunConfig
-from engine.data.labelled_rows import Split
 from engine.errors import EngineError
 from engine.export import Format, export_model
 from engine.storage import STALE_S, remove_folder, sweep_drafts, write_file
-from engine.task_types import TaskType
+from engine.task_types import is_language_model
 from work import paths
 from work.models import Status, WrongStateError
 from work.progress import Progress
@@ -57,19 +57,21 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
     model = ModelExport
 
     def perform(self, task: ModelExport, stop: StopSignal) -> Exported:
+        from engine.export.language_comparison import LanguageModelCheck  # heavy: imports torch
+
         progress = ExportProgress(task, stop)
         version = task.version
         paths.exports_dir().mkdir(parents=True, exist_ok=True)
         sweep_drafts(paths.exports_dir(), older_than_s=STALE_S)
         remove_folder(task.folder)
-        rows = held_out_rows(version)
+        texts, text_pairs = held_out_texts(version) or (None, None)
         check = export_model(
             version.folder,
             task.folder,
             cast(Format, task.format),
             base_models_dir=settings.BASE_MODELS_DIR,
-            texts=None if rows is None else rows.texts,
-            text_pairs=None if rows is None else rows.text_pairs,
+            texts=texts,
+            text_pairs=text_pairs,
             report_progress=progress,
         )
         progress("packing")
@@ -79,7 +81,8 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
             "texts": check.texts,
             "equal_answers": check.equal_answers,
             "largest_change": check.largest_change,
-            "compared_on": version.dataset_name if rows else "",
+            "mean_change": check.mean_change if isinstance(check, LanguageModelCheck) else None,
+            "compared_on": version.dataset_name if texts else "",
         }
         return Exported(result, task.path.stat().st_size)
 
@@ -99,22 +102,33 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
             raise
 
 
-def held_out_rows(version: ModelVersion) -> Split | None:
-    """Return rows that the version's run held out for evaluation, from the whole of them; None if they are gone."""
-    from engine.data.rows import load_rows  # heavy: imports polars
+def held_out_texts(version: ModelVersion) -> tuple[list[str], list[str] | None] | None:
+    """Return texts that the version's run held out, and the second text of each for pairs; None if they are gone.
 
+    Those of a language model are conversations or preferences as JSON.
+    """
     data = version.dataset_version
     if data is None:
         return None
     try:
         config = RunConfig.parse(version.config)
-        columns = config.data.model_copy(update=data.run_columns)
-        rows = load_rows(data.path, columns, config.training.seed, cast(TaskType, version.task_type)).eval
+        config = config.model_copy(update={"data": config.data.model_copy(update=data.run_columns)})
+        return read_held_out(data.path, config)
     except EngineError:
         return None
+
+
+def read_held_out(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None]:
+    """Return the held-out texts of a data file; of many labelled ones a sample from the whole of them. Raises EngineError."""
+    if is_language_model(config.task):
+        from engine.export.held_out import held_out_conversations  # heavy: imports polars
+
+        return held_out_conversations(path, config), None
+    from engine.data.rows import load_rows  # heavy: imports polars
+
+    rows = load_rows(path, config.data, config.training.seed, config.task).eval
     chosen = slice(None, None, -(-len(rows) // MOST_TEXTS))
-    text_pairs = None if rows.text_pairs is None else rows.text_pairs[chosen]
-    return Split(rows.texts[chosen], rows.labels[:0], text_pairs)
+    return rows.texts[chosen], None if rows.text_pairs is None else rows.text_pairs[chosen]
 
 
 def pack(task: ModelExport) -> None:

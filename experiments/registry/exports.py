@@ -13,14 +13,16 @@ from accounts.permissions import can_manage, require_creator
 from accounts.quotas import counts_usage, require_storage_quota
 from audit.services import record
 from engine.export import Format
+from engine.export.formats import formats_of
 from engine.export.packages import INSTALL, missing_packages
+from engine.task_types import TaskType
 from web.errors import ConflictError, InvalidError, NotAllowedError, NotFoundError
 from work import queue
 from work.models import Status
 
 from ..models import ModelExport, ModelVersion
 
-FORMATS = [str(name) for name in ModelExport.Format.values]
+FORMATS = [str(name) for name in ModelExport.Format.values]  # of all task types
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ def describe_comparison(result: dict[str, Any]) -> str:
     """Return the figures of ModelExport.result as sentences."""
     # Rounded so that the sentences stay true: changes up, shares down.
     change = f"{math.ceil(1e4 * result['largest_change']) / 1e4:g}"
-    if result["equal_answers"] is None:
+    if result.get("mean_change") is not None:
+        figures = describe_answers(result, change)
+    elif result["equal_answers"] is None:
         sentence = _("Scores of %(texts)d texts changed by at most %(change)s standard deviations.")
         figures = sentence % {"texts": result["texts"], "change": change}
     else:
@@ -73,12 +77,24 @@ def describe_comparison(result: dict[str, Any]) -> str:
     return f"{figures} " + _("Compared on random texts, because the rows of the run are gone.")
 
 
+def describe_answers(result: dict[str, Any], largest_change: str) -> str:
+    """Return the figures of a language model's export as sentences. largest_change: as text."""
+    sentence = _(
+        "Log-probabilities of expected tokens changed by %(mean)s on average and by at most %(change)s, on %(texts)d prompts."
+    )
+    mean = f"{math.ceil(1e4 * result['mean_change']) / 1e4:g}"
+    figures = sentence % {"mean": mean, "change": largest_change, "texts": result["texts"]}
+    if result["equal_answers"] is None:
+        return figures
+    share = math.floor(1e3 * result["equal_answers"]) / 10
+    return f"{figures} " + _("%(share).1f%% of the answers are the same, word for word.") % {"share": share}
+
+
 def list_formats(version: ModelVersion) -> list[FormatState]:
-    """Return the state of every format; none for a language model, which is exported on the command line."""
-    if version.is_language_model:
-        return []
+    """Return the state of every format of the version's task type."""
     exports = {export.format: export for export in version.exports.select_related("author")}
-    return [FormatState(version, name, _unless_lost(exports.get(name))) for name in FORMATS]
+    formats = formats_of(cast(TaskType, version.task_type))
+    return [FormatState(version, name, _unless_lost(exports.get(name))) for name in formats]
 
 
 def ready_exports(version: ModelVersion) -> list[ModelExport]:
@@ -117,17 +133,14 @@ def stored_bytes(user: User) -> int:
 def request_export(*, user: User, version: ModelVersion, format: str) -> FormatState:
     """Queue an export, or return the one that is there or on its way; one that failed or was cancelled starts again.
 
-    Raises InvalidError for an unknown format, ConflictError if packages are missing, QuotaReachedError.
+    Raises InvalidError for a format that the version's task type does not have, ConflictError if packages are missing, QuotaReachedError.
     """
     require_creator(user)
-    if format not in FORMATS:
-        raise InvalidError(_("format is one of: %(listed)s.") % {"listed": ", ".join(FORMATS)}, field="format")
-    if version.is_language_model:
-        message = _(
-            "%(version)s is a language model. Download its adapter here, or export it on the command line: python -m engine.export."
-        )
-        raise InvalidError(message % {"version": version}, field="format")
-    if missing := missing_packages(cast(Format, format)):
+    formats = formats_of(cast(TaskType, version.task_type))
+    if format not in formats:
+        message = _("%(version)s can be exported to: %(listed)s. Nothing was queued.")
+        raise InvalidError(message % {"version": version, "listed": ", ".join(formats)}, field="format")
+    if missing := missing_packages(format):
         message = _(
             "Exporting to %(format)s needs packages that are not installed on the server: %(packages)s. Nothing was "
             "queued. An administrator installs them with “%(command)s”."

@@ -52,10 +52,17 @@ class ExportResultSerializer(serializers.Serializer[Any]):
 
     texts = serializers.IntegerField(help_text="That were compared.")
     equal_answers = serializers.FloatField(
-        allow_null=True, help_text="Share of texts with the same label, labels or entities, 0 to 1; null for scores."
+        allow_null=True,
+        help_text="Share of texts with the same label, labels, entities or greedy answer, 0 to 1; null for scores and plain texts.",
     )
     largest_change = serializers.FloatField(
-        help_text="Of a probability, or of a score in standard deviations of the training scores."
+        help_text="Of a probability, of a score in standard deviations of the training scores, or of the log-probability of "
+        "an expected token."
+    )
+    mean_change = serializers.FloatField(
+        default=None,
+        allow_null=True,
+        help_text="Of the log-probabilities of expected tokens; null for other than language models.",
     )
     compared_on = serializers.CharField(
         allow_blank=True, help_text="The dataset whose held-out rows were compared; empty: random texts."

@@ -15,7 +15,8 @@ from experiments.registry.labels import label_set
 from inference.generation import generator
 from inference.services import predictor
 from testing.adapters import make_adapter
-from testing.language_models import build_language_model, make_language_adapter
+from testing.language_models import build_language_model
+from testing.registered import register_language_model
 
 PRICE_THRESHOLDS = {"thresholds": [0.3, 0.5, 0.9], "temperatures": [1.0, 2.0, 1.0]}
 
@@ -67,21 +68,6 @@ def register_adapter(
         make_adapter(version.folder, labels, **{"seed": 1} | adapter)
     else:
         shutil.copytree(made, version.folder)
-    model.latest = version
-    model.save()
-    return version
-
-
-def register_language_model(owner: Any, name: str, base: Path) -> ModelVersion:
-    """Register a random adapter over the language model in the folder `base`."""
-    now = timezone.now()
-    model = RegisteredModel.objects.create(
-        name=name, owner=owner, base_model=base.name, updated_at=now, task_type="causal_lm"
-    )
-    version = ModelVersion.objects.create(
-        model=model, number=1, author=owner, base_model=base.name, task_type="causal_lm"
-    )
-    make_language_adapter(version.folder, base)
     model.latest = version
     model.save()
     return version
