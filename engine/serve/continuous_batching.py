@@ -22,6 +22,9 @@ LONGEST_WAIT = 60.0  # seconds that a refused caller is told to wait
 class ContinuousBatching:
     """Writes answers of many callers with common steps of their models.
 
+    Answers take room in their model's cache as they grow. Where it is full, the one that began last waits until there is room again, and
+    then reads its tokens once more. The one that began first always goes on, so each answer comes to its end.
+
     places: answers at a time. most_waiting: further ones that may wait. patience: seconds that one waits at most.
     before_step: called by the thread that computes, before each step.
     """
@@ -84,26 +87,44 @@ class ContinuousBatching:
                 while not self._waiting and not self._live and not self._stopping:
                     self._changed.wait()
                 self._leave()
+                self._make_room()
                 self._join()
             if self._live and not self._stopping:
                 self._step()
 
     def _leave(self) -> None:
         """Free the places of answers that are over, or whose caller has left."""
-        for answer in self._live:
+        for answer in (*self._live, *self._waiting):
             if answer.abandoned:
                 answer.end()
         self._live = [answer for answer in self._live if not answer.ended]
+        self._waiting = deque(answer for answer in self._waiting if not answer.ended)
 
     def _join(self) -> None:
-        """Give free places to those that wait, the first one first; each needs room in its model's cache, too."""
-        while self._waiting and len(self._live) < self.places:
-            answer = self._waiting[0]
-            if not answer.open_sequence():
+        """Give free places to those that wait, the first one first; each needs room in its model's cache, too.
+
+        Answers of one model never overtake each other, so those in `_live` stand in the order in which they began.
+        """
+        full = set()
+        for answer in list(self._waiting):
+            if len(self._live) >= self.places:
                 return
-            self._waiting.popleft()
+            beside = sum(other.decoder is answer.decoder for other in self._live)
+            if answer.decoder in full or not answer.open_sequence(spare_blocks=beside):
+                full.add(answer.decoder)
+                continue
+            self._waiting.remove(answer)
             self._live.append(answer)
             answer.started.set()
+
+    def _make_room(self) -> None:
+        """Let the answers grow by their next token. Where there is no room, those that began last are paused."""
+        for answer in list(self._live):
+            while answer.sequence is not None and not answer.decoder.cache.grow(answer.sequence, len(answer.ids)):
+                last = next(other for other in reversed(self._live) if other.decoder is answer.decoder)
+                last.pause()
+                self._live.remove(last)
+                self._waiting.appendleft(last)
 
     def _step(self) -> None:
         """Let each model take one step for its answers."""

@@ -34,7 +34,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next part of an answer. The last piece has a reason why the answer ended, and the usage; its text may be empty."""
+    """The next part of an answer, whose text may be empty. The last piece has a reason why the answer ended, and the usage."""
 
     text: str
     tokens: int
@@ -70,16 +70,35 @@ class GeneratingAnswer:
         self.text = text
         self.json_state = json_state
         self.sequence: CachedSequence | None = None
+        self.cached_tokens = 0  # of the prompt, that an earlier request had computed
         self.started = Event()
         self.abandoned = False
         self.ended = False
         self.pieces: SimpleQueue[Piece | Exception] = SimpleQueue()
         self._on_end = on_end
 
-    def open_sequence(self) -> bool:
-        """Take a place in the model's cache; return whether there is room."""
-        self.sequence = self.decoder.cache.open(self.adapter.owner, self.ids, self.prompt_tokens + self.limit)
-        return self.sequence is not None
+    def open_sequence(self, spare_blocks: int) -> bool:
+        """Take a place in the model's cache for what there is so far and the next token; return whether there is room."""
+        sequence = self.decoder.cache.open(self.adapter.owner, self.ids, len(self.ids) + 1, spare_blocks)
+        if sequence is None:
+            return False
+        if self.started.is_set():
+            self.pieces.put(Piece("", 0))  # the caller's patience begins anew
+        else:
+            self.cached_tokens = sequence.reused
+        self.sequence = sequence
+        return True
+
+    def pause(self) -> None:
+        """Give the place in the cache back and keep the tokens: they are read again once there is room."""
+        if self.sequence is not None:
+            self.decoder.cache.close(self.sequence)
+            self.sequence = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Return whether the answer has begun and waits for room in the cache."""
+        return self.started.is_set() and self.sequence is None and not self.ended
 
     @property
     def tokens_left(self) -> int:
@@ -114,14 +133,12 @@ class GeneratingAnswer:
         """Give the place in the model's cache back."""
         if not self.ended:
             self.ended = True
-            if self.sequence is not None:
-                self.decoder.cache.close(self.sequence)
+            self.pause()
             self._on_end()
 
     def _finish(self, reason: FinishReason, text: str) -> None:
-        assert self.sequence is not None
         written = len(self.ids) - self.prompt_tokens
-        self.pieces.put(Piece(text, 1, reason, Usage(self.prompt_tokens, written, self.sequence.reused)))
+        self.pieces.put(Piece(text, 1, reason, Usage(self.prompt_tokens, written, self.cached_tokens)))
         self.end()
 
 
@@ -138,6 +155,8 @@ class AnswerStream(Iterator[Piece]):
         try:
             piece = self._answer.pieces.get(timeout=STEP_TIMEOUT)
         except Empty:
+            if self._answer.is_paused or not self._answer.pieces.empty():
+                return Piece("", 0)  # it goes on when its turn comes
             self.close()
             raise BusyError("The answer took too long and was abandoned.", STEP_TIMEOUT) from None
         if isinstance(piece, Exception):

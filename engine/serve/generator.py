@@ -119,7 +119,7 @@ class Generator:
         device: str = "cpu",
         cache: ModelCache | None = None,
         memory_mb: int = 2048,
-        cache_mb: int = 512,
+        cache_mb: float = 512,
         patience: float = 10.0,
     ) -> None:
         self.base_models_dir = base_models_dir
@@ -192,7 +192,7 @@ class Generator:
             require_base_weights(info, base)
             name, end_of_turn = info.base_model, info.end_of_turn
         token_bytes = bytes_per_token(load_config(base, name))
-        source = DecoderSource(base, name, max(1, self.cache_mb * MIB // token_bytes))
+        source = DecoderSource(base, name, max(1, int(self.cache_mb * MIB) // token_bytes))
         own_bytes = (fp32_bytes(folder) if has_adapter else 0) + tokenizer_key(folder)[1]
         shared_bytes = fp32_bytes(base) + source.cache_tokens * token_bytes
         self.cache.require_room(own_bytes + shared_bytes)

@@ -54,12 +54,13 @@ class KeyValueCache:
         """Return the tokens that there is room for, together."""
         return self.blocks * BLOCK
 
-    def open(self, owner: bytes, ids: list[int], most_tokens: int) -> CachedSequence | None:
-        """Return a place for a sequence that begins with `ids` and grows to most_tokens; None if there is no room now.
+    def open(self, owner: bytes, ids: list[int], tokens: int, spare_blocks: int = 0) -> CachedSequence | None:
+        """Return a place of `tokens` tokens for a sequence that begins with `ids`; None if there is no room now.
 
+        spare_blocks: that must be left, so that other sequences can grow.
         What an earlier sequence has read of `ids` is read already, but for the last token, whose output is wanted.
         """
-        needed = -(-most_tokens // BLOCK)
+        needed = -(-tokens // BLOCK)
         shared: list[int] = []
         keys: list[bytes] = []
         for key in _keys_of_blocks(owner, ids[:-1]):
@@ -69,16 +70,29 @@ class KeyValueCache:
             shared.append(block)
             keys.append(key)
         available = len(self._free) + len(self._unused) - sum(block in self._unused for block in shared)
-        if needed - len(shared) > available:
+        if needed - len(shared) > available - spare_blocks:
             return None
         for block in shared:
             self._unused.pop(block, None)
         blocks = shared + [self._take_block() for _ in range(needed - len(shared))]
         for block in blocks:
             self._users[block] += 1
-        slots = (np.array(blocks, np.int32)[:, None] * BLOCK + np.arange(BLOCK, dtype=np.int32)).reshape(-1)
         reused = len(shared) * BLOCK
-        return CachedSequence(owner, blocks, slots, reused, reused, keys)
+        return CachedSequence(owner, blocks, _slots_of(blocks), reused, reused, keys)
+
+    def grow(self, sequence: CachedSequence, tokens: int) -> bool:
+        """Give a sequence room for `tokens` tokens in all; return whether there was enough."""
+        missing = -(-tokens // BLOCK) - len(sequence.blocks)
+        if missing <= 0:
+            return True
+        if missing > len(self._free) + len(self._unused):
+            return False
+        blocks = [self._take_block() for _ in range(missing)]
+        for block in blocks:
+            self._users[block] += 1
+        sequence.blocks += blocks
+        sequence.slots = np.concatenate((sequence.slots, _slots_of(blocks)))
+        return True
 
     def advance(self, sequence: CachedSequence, ids: list[int], count: int) -> None:
         """Count tokens that were read, of `ids`, which are all of the sequence's; blocks that are full now can be shared."""
@@ -120,6 +134,11 @@ class KeyValueCache:
         block, _ = self._unused.popitem(last=False)
         del self._block_of_key[self._key_of_block.pop(block)]
         return block
+
+
+def _slots_of(blocks: list[int]) -> np.ndarray:
+    """Return the slots of blocks in their order: (tokens,) int32."""
+    return (np.array(blocks, np.int32)[:, None] * BLOCK + np.arange(BLOCK, dtype=np.int32)).reshape(-1)
 
 
 def bytes_per_token(config: PretrainedConfig) -> int:
