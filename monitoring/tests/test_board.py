@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,9 +22,13 @@ SUFFIXES = ("", "_total", "_bucket", "_count", "_sum")
 promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool comes with Debian's prometheus")
 
 
+def panels() -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = json.loads((DEPLOY / "grafana" / "boards" / "lorasite.json").read_text())["panels"]
+    return content
+
+
 def board() -> list[str]:
-    panels = json.loads((DEPLOY / "grafana" / "boards" / "lorasite.json").read_text())["panels"]
-    return [target["expr"] for panel in panels for target in panel["targets"]]
+    return [target["expr"] for panel in panels() for target in panel["targets"]]
 
 
 def alerts() -> list[dict[str, str]]:
@@ -38,6 +43,24 @@ def test_every_query_names_existing_metrics(client: Client) -> None:
     there = {family.name + suffix for family in families for suffix in SUFFIXES}
     used = {name for query in [*board(), *(rule["expr"] for rule in alerts())] for name in METRIC.findall(query)}
     assert len(used) > 15 and used <= there
+
+
+def test_panels_have_ids_and_places_of_their_own() -> None:
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+    cells = [
+        (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
+        for panel in panels()
+        for x in range(panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len({*cells}) and max(x for x, _y in cells) == 23
+
+
+def test_board_shows_all_metrics_of_answers_of_language_models() -> None:
+    page = (BASE_DIR / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(lorasite_(?:generat|first_token)\w+)`", page, re.MULTILINE))
+    shown = {name.removesuffix("_bucket") for query in board() for name in METRIC.findall(query)}
+    assert len(documented) == 4 and documented <= shown
 
 
 def test_every_alert_is_documented() -> None:
