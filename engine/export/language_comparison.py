@@ -19,6 +19,7 @@ from engine.export.comparison import ExportCheck, random_texts
 from engine.models.causal import PackedConversations
 from engine.models.chat_template import ChatTemplate
 from engine.serve.model_files import ModelInfo
+from engine.tasks.answer_writers import TransformersWriter
 from engine.tasks.answers import write_answers
 
 MOST_PROMPTS = 100
@@ -126,10 +127,11 @@ def measure(model: Any, compared: ComparedConversations, report_done: Callable[[
         logs.append(logits.log_softmax(dim=-1).gather(1, packed.targets[:, None])[:, 0])
     longest = min(compared.tokens.longest_answer, LONGEST_ANSWER)
     written = []
+    writer = TransformersWriter(model, compared.end_id)
     for start in range(0, count, BATCH):
         report_done(count + start, 2 * count)
         batch = compared.conversations[start : start + BATCH]
-        written += write_answers(model, compared.template, batch, compared.end_id, longest, BATCH).written
+        written += write_answers(writer, compared.template, batch, longest, BATCH).written
     return Measured(logs, written)
 
 

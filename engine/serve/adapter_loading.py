@@ -105,7 +105,7 @@ def load_adapter(folder: Path, base: SharedBaseModel, label_count: int) -> Serve
         raise ModelUnreadableError(f"the base model has no module for {sorted(tensors)[0]}")
     if len(head[-1].weight) != label_count:
         raise ModelUnreadableError(f"its head has {len(head[-1].weight)} labels, but lorasite.json names {label_count}")
-    return ServedAdapter(_join_pairs(pairs, base), head)
+    return ServedAdapter(join_pairs(pairs, base), head)
 
 
 def load_updates(folder: Path, base: AdaptedBase) -> dict[str, ProjectionUpdate]:
@@ -114,7 +114,7 @@ def load_updates(folder: Path, base: AdaptedBase) -> dict[str, ProjectionUpdate]
     pairs = _take_pairs(folder, tensors, base)
     if tensors:
         raise ModelUnreadableError(f"the base model has no module for {sorted(tensors)[0]}")
-    return _join_pairs(pairs, base)
+    return join_pairs(pairs, base)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ def _take_head_layer(
     return HeadLayer(weight, bias, activation)
 
 
-def _join_pairs(pairs: dict[str, LoraPair], base: AdaptedBase) -> dict[str, ProjectionUpdate]:
+def join_pairs(pairs: dict[str, LoraPair], base: AdaptedBase) -> dict[str, ProjectionUpdate]:
     """Return the updates of the base model's projections, moved to its device in one transfer."""
     shapes: dict[str, UpdateShape] = {}
     matrices: list[list[Tensor]] = []

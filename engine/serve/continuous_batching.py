@@ -134,32 +134,33 @@ class ContinuousBatching:
             started = time.monotonic()
             try:
                 with answer_errors():
-                    self._step_model(answers)
+                    step_answers(answers, PROMPT_TOKENS)
             except EngineError as error:
                 for answer in answers:
                     answer.fail(error)
             self.step_seconds += 0.1 * (time.monotonic() - started - self.step_seconds)
 
-    def _step_model(self, answers: list[GeneratingAnswer]) -> None:
-        """Compute the next token of answers of one model, and some of the prompts that are not read to their end."""
-        budget = PROMPT_TOKENS
-        rows: list[DecoderRow] = []
-        writing: list[GeneratingAnswer] = []
-        for answer in answers:
-            assert answer.sequence is not None
-            unread = len(answer.ids) - answer.sequence.length
-            count = unread if unread == 1 else min(unread, budget)
-            if not count:
-                continue
-            budget -= count if unread > 1 else 0
-            start = answer.sequence.length
-            ids = answer.ids[start : start + count]
-            rows.append(DecoderRow(answer.sequence, answer.adapter, ids, answer.ids, is_last=count == unread))
-            if count == unread:
-                writing.append(answer)
-        logits = answers[0].decoder.step(rows)
-        for answer, row in zip(writing, logits, strict=True):
-            try:
-                answer.add_token(row)
-            except EngineError as error:
-                answer.fail(error)
+
+def step_answers(answers: list[GeneratingAnswer], prompt_tokens: int) -> None:
+    """Compute the next token of answers of one model, and so many tokens of the prompts that are not read to their end."""
+    budget = prompt_tokens
+    rows: list[DecoderRow] = []
+    writing: list[GeneratingAnswer] = []
+    for answer in answers:
+        assert answer.sequence is not None
+        unread = len(answer.ids) - answer.sequence.length
+        count = unread if unread == 1 else min(unread, budget)
+        if not count:
+            continue
+        budget -= count if unread > 1 else 0
+        start = answer.sequence.length
+        ids = answer.ids[start : start + count]
+        rows.append(DecoderRow(answer.sequence, answer.adapter, ids, answer.ids, is_last=count == unread))
+        if count == unread:
+            writing.append(answer)
+    logits = answers[0].decoder.step(rows)
+    for answer, row in zip(writing, logits, strict=True):
+        try:
+            answer.add_token(row)
+        except EngineError as error:
+            answer.fail(error)

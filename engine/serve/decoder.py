@@ -37,17 +37,11 @@ class SequenceAdapter(ServedAdapter):
 class SharedDecoder:
     """A language model with frozen weights: adapters add to what it computes and change nothing in it.
 
-    merged: a folder whose adapter becomes part of the weights. cache_tokens: that the cache has room for.
+    model: of transformers, without an adapter; its modules are replaced. cache_tokens: that the cache has room for.
     """
 
-    def __init__(
-        self, base: Path, name: str, device: torch.device, cache_tokens: int, merged: Path | None = None
-    ) -> None:
-        plan = DevicePlan(device, torch.float32, "sdpa", fused_encoder=False, threads=1)
-        model: Any = load_language_model(base, name, plan)
-        if merged is not None:
-            model = attach_adapter(model, merged).merge_and_unload()
-        self.model: Any = model.to(device).eval().requires_grad_(False)
+    def __init__(self, model: Any, device: torch.device, cache_tokens: int) -> None:
+        self.model = model
         self.device = device
         cached_attention.register()
         self.model.set_attn_implementation(cached_attention.NAME)
@@ -66,6 +60,17 @@ class SharedDecoder:
         self.cache = KeyValueCache(cache_tokens)
         self.longest_sequence = min(longest_text(config) or self.cache.tokens, self.cache.tokens)
         self._rows: dict[Hashable, AdapterOfRows] = {}  # of the latest step
+
+    @classmethod
+    def load(
+        cls, base: Path, name: str, device: torch.device, cache_tokens: int, merged: Path | None = None
+    ) -> SharedDecoder:
+        """Load a base model in fp32. merged: a folder whose adapter becomes part of the weights."""
+        plan = DevicePlan(device, torch.float32, "sdpa", fused_encoder=False, threads=1)
+        model: Any = load_language_model(base, name, plan)
+        if merged is not None:
+            model = attach_adapter(model, merged).merge_and_unload()
+        return cls(model.to(device).eval().requires_grad_(False), device, cache_tokens)
 
     @torch.inference_mode()
     def step(self, rows: list[DecoderRow]) -> list[Tensor]:

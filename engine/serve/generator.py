@@ -214,7 +214,7 @@ class Generator:
     def _decoder(self, source: DecoderSource, merged: Path | None = None) -> SharedDecoder:
         from engine.serve.decoder import SharedDecoder  # deferred: imports torch
 
-        return SharedDecoder(source.base, source.name, choose_device(self.device), source.cache_tokens, merged)
+        return SharedDecoder.load(source.base, source.name, choose_device(self.device), source.cache_tokens, merged)
 
 
 @dataclass(frozen=True, slots=True)

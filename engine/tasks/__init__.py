@@ -91,9 +91,9 @@ class Task(Protocol):
         ...
 
     def write_some_answers(self) -> float:
-        """Write answers to some of the held-out prompts as `evaluate` does, so that an estimate can time it.
+        """Write as many answers to held-out prompts as an evaluation during training does, so that an estimate can time it.
 
-        Return their share of those that an evaluation writes; 0 for a task type that writes none.
+        Return how many times as many follow at the end of a run; 0 for a task type that writes none.
         """
         ...
 
@@ -109,9 +109,10 @@ class Task(Protocol):
         """
         ...
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self, is_last: bool = True) -> dict[str, Any]:
         """Return the metrics on the evaluation rows: `loss`, `accuracy` and the like, and more for metrics.json.
 
+        is_last: whether the run ends with it; those before may compute less of what takes long.
         `loss` and the configured training.metric_for_best_model have to be among them. All processes of a run call this
         together and get the same metrics. Raises EvaluationNotFiniteError if the model's output is infinite or NaN.
         """

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import compress
-from typing import Any
-
-import torch
+from pathlib import Path
 
 from engine.data.conversations import PLAIN_TEXT, Conversation
 from engine.events import LONGEST_SHOWN
 from engine.models.chat_template import ChatTemplate
+from engine.storage import write_json
+from engine.tasks.answer_writers import AnswerWriter
 
-MOST_ANSWERS = 100  # of an evaluation, in the order of the rows
+MOST_ANSWERS = 100  # of the last evaluation, of the base model and of test rows, each in the order of the rows
+EARLY_ANSWERS = 16  # of evaluations before, which show how answers change
 LONGEST_ANSWER = 512  # tokens
-BATCH = 50  # prompts
+METRICS_OF_ANSWERS = ("exact_match", "json_valid", "field_accuracy")
 SHOWN = 8  # answers that metrics.json has
 
 
@@ -79,43 +83,32 @@ def is_json_container(text: str) -> bool:
 
 
 def write_answers(
-    model: Any, template: ChatTemplate, conversations: list[Conversation], end_id: int, longest: int, most: int
+    write: AnswerWriter, template: ChatTemplate, conversations: list[Conversation], longest: int, most: int
 ) -> Answers:
-    """Let a model of transformers write the last answer of some conversations, greedily and with a cache of keys and values.
+    """Let a model write the last answer of some conversations, greedily.
 
     longest: tokens of the longest answer that is expected; half as many more are allowed, so that no answer goes on for ever.
     most: prompts.
     """
     is_answered = [each[0]["role"] != PLAIN_TEXT and not each[-1].get("tool_calls") for each in conversations]
     chosen = list(compress(conversations, is_answered))[:most]
-    prompts = [template.prompt(each) for each in chosen]
-    limit = min(LONGEST_ANSWER, longest + longest // 2)
-    by_length = sorted(range(len(chosen)), key=lambda index: len(prompts[index]))
-    written = [""] * len(chosen)
-    for start in range(0, len(by_length), BATCH):
-        batch = by_length[start : start + BATCH]
-        texts = _generate(model, template.tokenizer, [prompts[index] for index in batch], end_id, limit)
-        for index, text in zip(batch, texts, strict=True):
-            written[index] = text
     questions = [each[-2]["content"] if len(each) > 1 else "" for each in chosen]
+    written: list[str] = []
+    if chosen:
+        prompts = template.tokenizer([template.prompt(each) for each in chosen], add_special_tokens=False)["input_ids"]
+        answers = write(prompts, min(LONGEST_ANSWER, longest + longest // 2))
+        written = template.tokenizer.batch_decode(answers, skip_special_tokens=True)
     return Answers(questions, [each[-1]["content"] for each in chosen], written)
 
 
-def _generate(model: Any, tokenizer: Any, prompts: list[str], end_id: int, limit: int) -> list[str]:
-    """Return the texts that follow the prompts, without special tokens. Shorter prompts are padded on the left."""
-    rows = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    length = max(map(len, rows))
-    ids = torch.tensor([[end_id] * (length - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    generated = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=limit,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        eos_token_id=end_id,
-        pad_token_id=end_id,
-    )
-    return list(tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True))
+def load_or_write(key: str, cache: Path | None, write: Callable[[], Answers]) -> Answers:
+    """Return the answers that a cache folder has for what they depend on, or write and keep them. Raises DiskError."""
+    if cache is None:
+        return write()
+    path = cache / f"answers-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    with suppress(OSError, ValueError, TypeError):  # a damaged file is as good as none
+        return Answers(**json.loads(path.read_text(encoding="utf-8")))
+    answers = write()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(answers))
+    return answers

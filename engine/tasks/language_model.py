@@ -30,7 +30,8 @@ from engine.models.untrained import UntrainedModel
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
 from engine.storage import write_json
-from engine.tasks.answers import BATCH, MOST_ANSWERS, Answers, write_answers
+from engine.tasks.answer_writers import AnswerWriter, DecoderWriter, TransformersWriter, sharing_skeleton
+from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS, Answers, load_or_write, write_answers
 from engine.tasks.evaluation_mode import evaluation_mode
 from engine.training.memory_model import DecoderMemory, DecoderSizes
 from engine.training.saved_language_model import SavedTargets, check_saved_language_model
@@ -82,6 +83,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         seed: int,
     ) -> None:
         self.config = config
+        self.cache_dir = cache_dir
         self.base = base
         self.plan = replace(plan, fused_encoder=False, int8=plan.int8 and not config.lora.use_dora)
         self.rows = _load_rows(data_file, config, seed)
@@ -106,12 +108,14 @@ class LanguageModelTask(ABC, Generic[Tokens]):
 
         # The model, with its adapter.
         base_model = load_language_model(base, name, self.plan)
+        skeleton = sharing_skeleton(base_model, config, self.plan)
         self.model = add_adapter(base_model, config.lora, NO_HEAD, name, seed, "causal")
         self.model.peft_config["default"].revision = config.model.revision
         self.model.to(plan.device)
         self.forward = CausalForward(self.model, self.plan.int8)
         self.initial_pairs = initial_pairs(self.model)
         self.untrained = UntrainedModel(self.model)
+        self.decoder_writer = skeleton and DecoderWriter(skeleton, self.model, self.tokenizer, self.end_id)
         trim_heap()
         self.memory = DecoderMemory(DecoderSizes.from_base_model(base), self.plan, adapts_feed_forward(self.model))
         self.answers: Answers | None = None  # of the last evaluation
@@ -175,10 +179,12 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         with evaluation_mode(self.model):
             return self.sums(self.eval_tokens, rows).cpu().numpy()
 
-    def evaluate(self) -> dict[str, Any]:
-        """Return the metrics of the evaluation rows, and how good answers to their prompts are."""
+    def evaluate(self, is_last: bool = True) -> dict[str, Any]:
+        """Return the metrics of the evaluation rows, and how good answers to their prompts are: before the last time, to a few."""
         scores = self._score(self.eval_tokens, "evaluation")
-        self.answers = self._write_answers(self.rows.eval, self.eval_tokens)
+        needs_all = is_last or self.config.training.metric_for_best_model in METRICS_OF_ANSWERS
+        most = MOST_ANSWERS if needs_all else EARLY_ANSWERS
+        self.answers = self._write_answers(self.rows.eval, self.eval_tokens, most)
         return scores | self.answers.scores()
 
     def summary(self) -> dict[str, Any]:
@@ -190,15 +196,17 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         tuned = self.answers or self._write_answers(self.rows.eval, self.eval_tokens)
         with self.untrained.restored():
             base_scores = self.base_scores()
-            base = self._write_answers(self.rows.eval, self.eval_tokens)
+            base = load_or_write(self._base_answers_key(), self.cache_dir, self._write_evaluation_answers)
         summary["baseline"] = {f"base_{name}": value for name, value in (base_scores | base.scores()).items()}
         summary["answers"] = tuned.beside(base)
         return summary
 
     def write_some_answers(self) -> float:
         """See engine.tasks.Task."""
-        written = len(self._write_answers(self.rows.eval, self.eval_tokens, BATCH).written)
-        return written and written / max(written, min(MOST_ANSWERS, len(self.eval_tokens.rows)))
+        evaluation = min(MOST_ANSWERS, len(self.eval_tokens.rows))
+        test = min(MOST_ANSWERS, len(self.test_tokens.rows) if self.test_tokens else 0)
+        written = len(self._write_answers(self.rows.eval, self.eval_tokens, EARLY_ANSWERS).written)
+        return (2 * evaluation - written + test) / written if written else 0.0
 
     def shown_answers(self) -> list[dict[str, str]]:
         """See engine.tasks.Task."""
@@ -229,6 +237,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         packed = [PackedConversations.pack(tokens, np.array([index])) for index in conversations]
         with evaluation_mode(self.model):
             logs = [self.forward.log_probabilities(each).cpu() for each in packed]
+        self.decoder_writer = None  # shares the weights
         if self.plan.quantization is None:
             self.model.to("meta")  # loading the weights again must not need more memory than training did
             self.untrained.release()
@@ -336,7 +345,18 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         conversations = self.answered(split, tokens)
         with evaluation_mode(self.model), self.forward.generating():
             longest = max(1, tokens.longest_answer)
-            return write_answers(self.forward.model, self.template, conversations, self.end_id, longest, most)
+            writer: AnswerWriter = self.decoder_writer or TransformersWriter(self.forward.model, self.end_id)
+            return write_answers(writer, self.template, conversations, longest, most)
+
+    def _write_evaluation_answers(self) -> Answers:
+        return self._write_answers(self.rows.eval, self.eval_tokens)
+
+    def _base_answers_key(self) -> str:
+        """Return what the base model's answers depend on: other runs on the same data need not ask it again."""
+        precision = self.config.model.quantization or str(self.plan.dtype)
+        return (
+            f"{self.hash_base_model()} {precision} {self.data_hash} {self.max_length} {self.eval_tokens.longest_answer}"
+        )
 
     def _evaluation_batch_size(self, tokens: Tokens) -> int:
         """Return the configured batch size, or on a CPU the largest of its halves that fits into free memory."""

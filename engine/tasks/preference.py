@@ -87,9 +87,9 @@ class Task(LanguageModelTask[PreferenceTokens]):
         logs = self._reference_of(self.eval_tokens, rows).to(self.plan.device)
         return self.scores(self._sums_of(logs, self.eval_tokens, rows).tolist())
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self, is_last: bool = True) -> dict[str, Any]:
         """See LanguageModelTask; also keeps the reference for further runs."""
-        scores = super().evaluate()
+        scores = super().evaluate(is_last)
         self._save_references()
         return scores
 

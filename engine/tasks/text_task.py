@@ -251,7 +251,7 @@ class TextTask(ABC):
         with evaluation_mode(self.model):
             return self.logits(self.eval_tokens, rows).cpu().numpy()
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self, is_last: bool = True) -> dict[str, Any]:
         """Return the metrics on the evaluation rows; their logits are kept for `summary`."""
         self.eval_logits = self._all_logits(self.eval_tokens)
         self.refuse_not_finite(self.eval_logits, self.rows.eval, "evaluation")

@@ -78,7 +78,7 @@ def test_common_steps_give_the_logits_and_tokens_of_plain_peft(family, tmp_path)
         make_language_adapter(tmp_path / "all", base, 1),
         make_language_adapter(tmp_path / "few", base, 2, r=3, use_rslora=True, target_modules=attention),
     ]
-    decoder = SharedDecoder(base, "mine", CPU, CACHE_TOKENS)
+    decoder = SharedDecoder.load(base, "mine", CPU, CACHE_TOKENS)
     adapters = [SequenceAdapter({} if folder is None else load_updates(folder, decoder)) for folder in folders]
     assert all(can_share_base(folder, ()) for folder in folders if folder)
     together = greedy_together(decoder, adapters, PROMPTS, chunk=20)
@@ -90,7 +90,7 @@ def test_common_steps_give_the_logits_and_tokens_of_plain_peft(family, tmp_path)
 
 def test_adapters_change_what_a_model_writes(tmp_path):
     base = build_language_model(tmp_path / "llama")
-    decoder = SharedDecoder(base, "mine", CPU, CACHE_TOKENS)
+    decoder = SharedDecoder.load(base, "mine", CPU, CACHE_TOKENS)
     tuned = SequenceAdapter(load_updates(make_language_adapter(tmp_path / "all", base, 1), decoder))
     prompt = PROMPTS[0]
     (_, plain), (_, changed) = greedy_together(decoder, [SequenceAdapter({}), tuned], [prompt, prompt], chunk=20)
@@ -103,7 +103,7 @@ def test_bf16_weights_give_the_numbers_of_fp32_in_few_and_in_many_rows(tmp_path)
     base = build_language_model(tmp_path / "qwen2", "qwen2")
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     model.save_pretrained(base)
-    decoder = SharedDecoder(base, "mine", CPU, CACHE_TOKENS)
+    decoder = SharedDecoder.load(base, "mine", CPU, CACHE_TOKENS)
     assert any(layer.weight.dtype == torch.bfloat16 for layer in decoder.projections) == (decoder.kernels is not None)
     adapter = SequenceAdapter(load_updates(make_language_adapter(tmp_path / "all", base, 1), decoder))
     model = attach_adapter(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "all").eval()

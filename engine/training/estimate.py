@@ -170,9 +170,8 @@ class _Measurement:
         eval_batches = task.evaluation_batches()
         positions = list(range(len(eval_batches)))
         evaluations = self._time_some(eval_batches, positions, task.evaluate_batch, EVALUATE_SECONDS)
-        evaluation_s = _mean_seconds(evaluations, len(eval_batches)) * len(eval_batches)
-        answers_s = self._time_answers()
-        evaluation_s += answers_s
+        scores_s = _mean_seconds(evaluations, len(eval_batches)) * len(eval_batches)
+        answers_s, last_answers_s = self._time_answers()
 
         warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
@@ -182,24 +181,25 @@ class _Measurement:
             with suppress(Exception):  # a run goes on without the baseline too
                 end_s += _seconds(task.baseline)
         if answers_s:  # the base model is evaluated beside the tuned one
-            end_s += evaluation_s
+            end_s += scores_s + last_answers_s
         return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),
             warm_up_s=warm_up_s,
-            evaluation_s=evaluation_s,
+            evaluation_s=scores_s + answers_s,
             prepare_s=prepare_s,
             save_s=save_s,
-            end_s=end_s + evaluation_s * task.test_share,
+            end_s=end_s + scores_s * task.test_share,
             peak_mb=self.prepared.peak_memory_mb(),
             micro_batch=loop.state.micro_batch,
         )
 
-    def _time_answers(self) -> float:
-        """Return the seconds that an evaluation takes to write answers; 0 if it writes none."""
+    def _time_answers(self) -> tuple[float, float]:
+        """Return the seconds that answers take in an evaluation during training, and further ones at the end; 0 without answers."""
         started = time.perf_counter()
-        share = self.prepared.task.write_some_answers()
-        return (time.perf_counter() - started) / share if share else 0.0
+        further = self.prepared.task.write_some_answers()
+        seconds = time.perf_counter() - started if further else 0.0
+        return seconds, seconds * further
 
     def _time_some(
         self,

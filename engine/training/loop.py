@@ -236,7 +236,7 @@ class Loop:
         state = self.state
         training = self.config.training
         try:
-            self.metrics = self.task.evaluate()
+            self.metrics = self.task.evaluate(is_last=state.step >= self.total_steps)
         except EvaluationNotFiniteError as error:
             yield self.save()  # of the steps since the last checkpoint
             message = f"Evaluation at step {state.step}: {error}"
