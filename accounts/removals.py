@@ -1,7 +1,8 @@
 """Delete an object so that it can be undone: nobody sees it from now on, and a worker removes it a little later.
 
 A model takes part with `removed_by`, the dotted name of the function that deletes an object for good. Until then its row and
-its files stay, its name is taken, and a crash loses nothing.
+its files stay, its name is taken, and a crash loses nothing. `restored_by`, if a model has it, names what is called with an
+object that is brought back.
 """
 
 import logging
@@ -75,6 +76,8 @@ def restore_one(user: User, pk: int) -> Model:
     removal.delete()
     if not can_manage(user, obj):  # asked once it is visible again; the error hides it as before
         raise NotFoundError
+    if restored_by := getattr(obj, "restored_by", ""):
+        import_string(restored_by)(obj)
     record(f"{kind_of(obj)}.restore", user=user, obj=obj)
     return obj
 

@@ -15,6 +15,7 @@ from accounts.permissions import require_role_manager, require_sign_in_manager
 from audit.services import record
 from web.access import require_admin
 from web.errors import ConflictError, InvalidError, NotFoundError
+from web.undo import TooLateError
 
 from . import secrets, usernames
 from .models import Invitation, Role, Scope, Token, User
@@ -79,8 +80,8 @@ def make_token(*, user: User, name: str, scopes: list[str], days: int) -> tuple[
 
 
 @transaction.atomic
-def end_token(*, user: User, pk: int) -> None:
-    """Revoke one of the person's own tokens.
+def end_token(*, user: User, pk: int) -> Token:
+    """Revoke one of the person's own tokens, and return what it was.
 
     Raise NotFoundError if it is somebody else's, so that nobody learns which keys exist.
     """
@@ -89,6 +90,24 @@ def end_token(*, user: User, pk: int) -> None:
         raise NotFoundError
     record("token.end", user=user, obj=token)
     token.delete()
+    return token
+
+
+@transaction.atomic
+def restore_token(*, user: User, stamp: str, **values: Any) -> Token:
+    """Create anew a token that the person has revoked, so that its secret works again. Created anew twice, it is the same one.
+
+    Raise TooLateError if the password was changed since, which revokes all tokens; `stamp` is `secrets.digest` of the token's.
+    """
+    valid_stamp = user.get_session_auth_hash()
+    if secrets.digest(valid_stamp) != stamp or user.api_tokens.count() >= TOKENS_EACH:
+        raise TooLateError
+    token, is_new = Token.objects.get_or_create(
+        hash=values.pop("hash"), defaults={"user": user, "stamp": valid_stamp, **values}
+    )
+    if is_new:
+        record("token.restore", user=user, obj=token)
+    return token
 
 
 @transaction.atomic

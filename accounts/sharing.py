@@ -132,10 +132,18 @@ def set_access(*, user: User, obj: Model, to: User | Group, level: str) -> None:
     record("share.end" if level == "none" else "share", user=user, obj=shared, to=str(to), access=level)
 
 
-def _give_away(user: User, obj: Any, to: User | Group) -> None:
-    """Change the owner of an object and of all that is shared through it; `obj` has an `owner`."""
+def require_possible_owner(user: User, obj: Model, to: User | Group) -> User:
+    """Return whom `user` may make the owner of an object; raise OnlyOwnerError or InvalidError."""
+    if not owns(user, obj):
+        raise OnlyOwnerError
     if not isinstance(to, User) or not to.is_active or not to.can_create:
         raise InvalidError(_("Only a member or an administrator can own this. Nothing was changed."), field="to")
+    return to
+
+
+def _give_away(user: User, obj: Any, to: User | Group) -> None:
+    """Change the owner of an object and of all that is shared through it; `obj` has an `owner`."""
+    to = require_possible_owner(user, obj, to)
     previous_owner = obj.owner.get_username()
     revoke_access(obj, to=to)
     obj.owner = to

@@ -1,4 +1,4 @@
-"""What takes back the end of a share and the withdrawal of an invitation."""
+"""What takes back the end of a share, the withdrawal of an invitation and the revocation of a token."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from django.utils.translation import gettext as _
 
 from web.undo import undoes
 
-from . import services, sharing
-from .models import Invitation, User
+from . import secrets, services, sharing
+from .models import Invitation, Token, User
 
 
 def levels_of(obj: Model, recipients: list[User | Group]) -> dict[str, str]:
@@ -46,3 +46,20 @@ def describe_invitation(invitation: Invitation) -> dict[str, Any]:
 def restore_invitation(user: User, expires_at: str, **values: Any) -> str:
     services.restore_invitation(user=user, expires_at=parse_datetime(expires_at), **values)
     return _("The invitation is open again.")
+
+
+def describe_token(token: Token) -> dict[str, Any]:
+    """Return what `restore_token` needs. The secret is not among it, only its hash; nor is the stamp, only a hash of it."""
+    return {
+        "hash": token.hash,
+        "stamp": secrets.digest(token.stamp),
+        "name": token.name,
+        "scopes": token.scopes,
+        "expires_at": token.expires_at.isoformat(),
+    }
+
+
+@undoes("token")
+def restore_token(user: User, expires_at: str, **values: Any) -> str:
+    services.restore_token(user=user, expires_at=parse_datetime(expires_at), **values)
+    return _("The token is valid again.")

@@ -21,7 +21,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from audit.services import record
-from web.errors import LorasiteError, NotFoundError
+from web.errors import InvalidError, LorasiteError, NotFoundError
 from web.mail import mail_is_configured
 from web.throttles import throttle_posts
 from web.undo import offer_undo
@@ -118,8 +118,9 @@ def tokens(request: SignedInRequest) -> HttpResponse:
 @require_POST
 def end_token(request: SignedInRequest, pk: int) -> HttpResponse:
     """Revoke a personal API token."""
-    services.end_token(user=request.user, pk=pk)
-    messages.success(request, _("Token revoked. Requests that still use it are refused."))
+    token = services.end_token(user=request.user, pk=pk)
+    message = _("Token revoked. Requests that still use it are refused.")
+    offer_undo(request, message, "token", **undo.describe_token(token))
     return redirect("accounts:tokens")
 
 
@@ -162,13 +163,26 @@ def join(request: HttpRequest, secret: str) -> HttpResponse:
 @login_required
 @require_POST
 def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
-    """Set what a person, a group or everyone may do with an object."""
+    """Set what a person, a group or everyone may do with an object. A transfer is asked for twice, the rest can be undone."""
     obj = sharing.shared_object(request.user, kind, name)
-    recipients = sharing.find_recipients(request.POST.get("to", ""))
     level = request.POST.get("access", "")
-    before = undo.levels_of(obj, recipients)
-    for recipient in recipients:
-        sharing.set_access(user=request.user, obj=obj, to=recipient, level=level)
+    try:
+        recipients = sharing.find_recipients(request.POST.get("to", ""))
+        if level == "owner" and "confirmed" not in request.POST:
+            new_owner = sharing.require_possible_owner(request.user, obj, recipients[0])
+            context = {
+                "kind": kind,
+                "object": obj,
+                "new_owner": new_owner,
+                "next_page": page_after_sharing(request, obj),
+            }
+            return render(request, "accounts/transfer.html", context)
+        before = undo.levels_of(obj, recipients)
+        for recipient in recipients:
+            sharing.set_access(user=request.user, obj=obj, to=recipient, level=level)
+    except InvalidError as error:  # the form stays where it is
+        messages.error(request, str(error.message))
+        return redirect(page_after_sharing(request, obj))
     recipient_name = str(recipients[0]) if len(recipients) == 1 else _("everyone")
     message = sharing.LEVELS[level] % {"name": recipient_name}
     if level == "owner":  # who gave it away may have no say any more
@@ -178,5 +192,11 @@ def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     # Whoever gave the object away may not see its page any more.
     if not visible(request.user, type(obj)._default_manager.filter(pk=obj.pk)).exists():
         return redirect("home")
-    page = request.POST.get("page", "")  # with the tab that has the form
-    return redirect(page if url_has_allowed_host_and_scheme(page, allowed_hosts=None) else obj)
+    return redirect(page_after_sharing(request, obj))
+
+
+def page_after_sharing(request: SignedInRequest, obj: Any) -> str:
+    """Return the address of the page that has the form, with its tab, or else of the object."""
+    page = request.POST.get("page", "")
+    is_ours = url_has_allowed_host_and_scheme(page, allowed_hosts=None)
+    return page if is_ours else str(obj.get_absolute_url())

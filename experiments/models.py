@@ -2,7 +2,7 @@ import uuid
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models, transaction
@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import Removal
 from datasets_app.models import QUEUE as DATA_QUEUE
 from engine.names import folder_name
 from engine.storage import sweep_drafts_of
@@ -145,10 +146,21 @@ class RegisteredModel(ScoreNames, Annotated):
         return reverse("experiments:model", args=[self.name])
 
 
+class KeptVersions(models.Manager["ModelVersion"]):
+    """Leaves out the versions that somebody has deleted a moment ago (see accounts/removals.py)."""
+
+    def get_queryset(self) -> models.QuerySet["ModelVersion"]:
+        removed = Removal.objects.filter(content_type__app_label="experiments", content_type__model="modelversion")
+        return super().get_queryset().exclude(pk__in=removed.values("object_id"))
+
+
 class ModelVersion(ScoreNames, models.Model):
     """The model of one run, with files of its own: deleting the run or its data does not change it."""
 
+    shared_as = "model"
     shared_through = "model"
+    removed_by = "experiments.registry.services.carry_out_version_removal"
+    restored_by = "experiments.registry.services.restore_version"
 
     model = models.ForeignKey(RegisteredModel, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -179,6 +191,9 @@ class ModelVersion(ScoreNames, models.Model):
     score = models.FloatField(_("score"), null=True)
     accuracy = models.FloatField(_("accuracy"), null=True)
     macro_f1 = models.FloatField(_("macro F1"), null=True)
+
+    objects = KeptVersions()
+    with_removed: ClassVar[models.Manager["ModelVersion"]] = models.Manager()
 
     class Meta:
         ordering = ["-number"]

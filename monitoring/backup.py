@@ -154,7 +154,7 @@ def find_unknown_files() -> Iterator[Difference]:
     for folder in sorted(results_dir().glob("[!.]*")):
         if folder.is_dir() and folder.name not in folders:
             yield Difference("model", folder.name, "unknown", _("No experiment has this folder."))
-    keys = {key.hex for key in ModelVersion.objects.values_list("key", flat=True)}
+    keys = {key.hex for key in ModelVersion.with_removed.values_list("key", flat=True)}
     for folder in sorted(models_dir().glob("[!.]*")):
         if folder.name not in keys:
             yield Difference("model", folder.name, "unknown", _("No registered model has these files."))

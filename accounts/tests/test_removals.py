@@ -7,7 +7,7 @@ import pytest
 from accounts import removals
 from accounts.models import Removal, User
 from audit.models import Entry
-from experiments.models import Experiment
+from experiments.models import Alias, Experiment, ModelVersion, RegisteredModel
 from testing.belongings import Belongings, belongings
 from testing.removals import pass_time
 from training.models import Status, Task
@@ -138,3 +138,45 @@ def test_on_a_full_disk_it_is_removed_at_once(client: Any, member: User, mine: B
     client.force_login(member)
     page = client.post(DELETE["model"], follow=True).content.decode()
     assert not exists(mine, "model") and 'action="/undo/"' not in page
+
+
+@pytest.fixture
+def second(member: User, mine: Belongings) -> ModelVersion:
+    """A second version of the member's model, its champion."""
+    facts = {"author": member, "experiment_name": "gone", "dataset_name": "gone@1", "base_model": "some/model"}
+    version = ModelVersion.objects.create(model=mine.model, number=2, **facts)
+    version.folder.mkdir()
+    Alias.objects.create(model=mine.model, version=version, name="champion")
+    RegisteredModel.objects.update(latest=version)
+    return version
+
+
+def test_deleted_model_version_is_hidden_and_comes_back_with_its_alias(
+    client: Any, api: Any, member: User, admin: User, second: ModelVersion
+) -> None:
+    client.force_login(member)
+    page = client.post("/models/gone@2/delete/", follow=True)
+    for person in (member, admin):
+        assert [api(person).get(f"/api/models/gone{at}").status_code for at in ("@2", "@champion", "@1")] == [
+            404,
+            404,
+            200,
+        ]
+        model = api(person).get("/api/models/gone").json()
+        assert (model["version"], model["versions"], model["aliases"]) == (1, [1], {})
+    assert client.post("/models/gone@1/delete/").status_code == 409  # the only one that is left
+    client.post("/undo/", {"token": offered(page)})
+    model = api(member).get("/api/models/gone").json()
+    assert (model["version"], model["versions"], model["aliases"]) == (2, [2, 1], {"champion": 2})
+
+
+@pytest.mark.parametrize("path", ["/models/gone@2/delete/", "/models/gone/delete/"])
+def test_deleted_model_version_is_removed_later_or_with_its_model(
+    client: Any, member: User, second: ModelVersion, path: str, django_capture_on_commit_callbacks: Any
+) -> None:
+    client.force_login(member)
+    client.post("/models/gone@2/delete/")
+    client.post(path)
+    with django_capture_on_commit_callbacks(execute=True):
+        pass_time()
+    assert not ModelVersion.with_removed.filter(number=2).exists() and not second.folder.exists()

@@ -165,3 +165,25 @@ def test_quota_fields_and_admins_page(client: Any, admin: User, owned: Belonging
     assert not User.objects.get(pk=member.pk).is_active and Dataset.objects.get().owner.username == "heir"
     client.post("/people/member/", {"do": "reopen"})
     assert User.objects.get(pk=member.pk).is_active
+
+
+def test_transfer_is_asked_for_twice(client: Any, member: User, stranger: User) -> None:
+    dataset = belongings(member).dataset
+    client.force_login(member)
+    sent = {"to": "person:stranger", "access": "owner"}
+    page = client.post("/sharing/dataset/mine/", sent).content.decode()
+    assert "Transfer mine to stranger?" in page and "You will no longer see it" in page
+    dataset.refresh_from_db()
+    assert dataset.owner == member
+    assert client.post("/sharing/dataset/mine/", sent | {"confirmed": "1"})["Location"] == "/"
+    dataset.refresh_from_db()
+    assert dataset.owner == stranger
+
+
+@pytest.mark.parametrize("sent", [{"to": "everyone", "access": "owner"}, {"to": "member", "access": "view"}])
+def test_refused_share_stays_on_its_page(client: Any, member: User, sent: dict[str, str]) -> None:
+    belongings(member)
+    client.force_login(member)
+    page = client.post("/sharing/dataset/mine/", sent | {"page": "/datasets/mine/?tab=access"}, follow=True)
+    assert page.redirect_chain == [("/datasets/mine/?tab=access", 302)]
+    assert "Nothing was changed." in page.content.decode()

@@ -7,7 +7,8 @@ import pytest
 from django.core import signing
 from django.test import Client
 
-from accounts.models import Invitation, User
+from accounts import services
+from accounts.models import Invitation, Token, User
 from accounts.permissions import grant_access
 from accounts.sharing import access_list
 from audit.models import Entry
@@ -124,3 +125,25 @@ def test_alias_points_where_it_pointed_before(client: Any, member: User, had: bo
     assert Alias.objects.exists() is not had
     client.post("/undo/", {"token": offered(page)})
     assert Alias.objects.exists() is had
+
+
+def test_revoked_token_works_again(client: Any, member: User) -> None:
+    token, secret = services.make_token(user=member, name="nightly", scopes=["read"], days=9)
+    kept = Token.objects.values("hash", "stamp", "name", "scopes", "user", "expires_at").get()
+    client.force_login(member)
+    page = client.post(f"/account/tokens/{token.pk}/end/", follow=True)
+    assert not Token.objects.exists() and secret not in page.content.decode()
+    for _twice in range(2):
+        client.post("/undo/", {"token": offered(page)})
+    assert Token.objects.values(*kept).get() == kept
+    assert Entry.objects.filter(action="token.restore").count() == 1
+
+
+def test_token_stays_revoked_after_a_new_password(client: Any, member: User) -> None:
+    token, _secret = services.make_token(user=member, name="nightly", scopes=["read"], days=9)
+    client.force_login(member)
+    page = client.post(f"/account/tokens/{token.pk}/end/", follow=True)
+    member.set_password("another-good-password")
+    member.save()
+    client.force_login(member)
+    assert client.post("/undo/", {"token": offered(page)}).status_code == 409 and not Token.objects.exists()

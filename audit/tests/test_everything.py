@@ -60,7 +60,7 @@ DONE: dict[str, tuple[Do, str, str, str]] = {  # by API client, page or both: ac
         "ok",
     ),
     "give away": (
-        lambda a, p, x: p.post("/sharing/experiment/owned/", {"to": "stranger", "access": "owner"}),
+        lambda a, p, x: p.post("/sharing/experiment/owned/", {"to": "stranger", "access": "owner", "confirmed": "1"}),
         "owner.change",
         "owned",
         "ok",

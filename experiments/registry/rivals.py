@@ -28,7 +28,10 @@ class Rival:
 def version_in_use(model: RegisteredModel) -> ModelVersion | None:
     """Return the champion of a model, or else its newest version."""
     aliases = {
-        alias.name: alias.version for alias in model.aliases.filter(name__in=PREFERRED).select_related("version")
+        alias.name: alias.version
+        for alias in model.aliases.filter(name__in=PREFERRED, version__in=model.versions.all()).select_related(
+            "version"
+        )
     }
     return next((aliases[name] for name in PREFERRED if name in aliases), model.latest)
 

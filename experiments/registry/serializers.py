@@ -166,7 +166,7 @@ class ModelDetail(ModelRow):
 
     @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
     def get_aliases(self, model: RegisteredModel) -> dict[str, int]:
-        return dict(model.aliases.values_list("name", "version__number"))
+        return dict(model.aliases.filter(version__in=model.versions.all()).values_list("name", "version__number"))
 
     @extend_schema_field(serializers.ListField(child=serializers.IntegerField()))
     def get_versions(self, model: RegisteredModel) -> list[int]:

@@ -11,8 +11,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from accounts import removals
 from accounts.idempotency import create_once, find_created, fingerprint
-from accounts.models import User
+from accounts.models import Removal, User
 from accounts.permissions import can_manage, require_creator, visible
 from accounts.quotas import require_storage_quota
 from accounts.removals import require_free_name
@@ -162,7 +163,7 @@ def insert_version(version: ModelVersion, user: User, name: str, summary: str) -
             raise NameTakenError(_("This name has just been taken. Choose another."), field="name") from None
     # Locked, so that two registrations at once do not take the same number.
     model = RegisteredModel.objects.select_for_update().get(pk=model.pk)
-    previous = model.versions.first()
+    previous = ModelVersion.with_removed.filter(model=model).first()  # the number of a removed version is still taken
     version.model = model
     version.number = previous.number + 1 if previous else 1
     version.card = previous.card if previous else card.first_text(version)
@@ -254,8 +255,9 @@ def carry_out_removal(user: User, model: RegisteredModel) -> None:
 def delete(*, user: User, model: RegisteredModel) -> None:
     """Delete a model with all its versions and files; the experiments that it came from stay."""
     with transaction.atomic():
-        folders = [version.folder for version in model.versions.all()]
-        remove_export_files(model.versions.all())
+        versions = ModelVersion.with_removed.filter(model=model)
+        folders = [version.folder for version in versions]
+        remove_export_files(versions)
         record("model.delete", user=user, obj=model, versions=len(folders))
         RegisteredModel.objects.filter(pk=model.pk).update(latest=None)
         model.delete()
@@ -269,16 +271,43 @@ def remove_export_files(versions: Iterable[ModelVersion]) -> None:
         export.remove_files()
 
 
+@transaction.atomic
+def remove_version(*, user: User, version: ModelVersion) -> Removal | None:
+    """Hide one version, so that it can be brought back for a while; Conflict for the only one of a model."""
+    model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
+    newest = newest_beside(model, version)
+    removal = removals.remove(user=user, obj=version)
+    update_newest(model, newest)
+    return removal
+
+
+def restore_version(version: ModelVersion) -> None:
+    """Let a version that was brought back be its model's newest again. `ModelVersion.restored_by` names this function."""
+    model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
+    update_newest(model, model.versions.earliest("-number"))
+
+
+def carry_out_version_removal(user: User, version: ModelVersion) -> None:
+    """Delete a version that was removed on a page a while ago. `ModelVersion.removed_by` names this function."""
+    delete_version(user=user, version=version)
+
+
+@transaction.atomic
 def delete_version(*, user: User, version: ModelVersion) -> None:
     """Delete one version; Conflict for the only one of a model."""
-    with transaction.atomic():
-        model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
-        newest = model.versions.exclude(pk=version.pk).first()
-        if newest is None:
-            raise ConflictError(_("This is the model's only version. Delete the model instead; nothing was changed."))
-        folder = version.folder
-        remove_export_files([version])
-        record("model.delete", user=user, obj=version)
-        update_newest(model, newest)
-        version.delete()
-        remove_on_commit(folder)
+    model = RegisteredModel.objects.select_for_update().get(pk=version.model_id)
+    newest = newest_beside(model, version)
+    folder = version.folder
+    remove_export_files([version])
+    record("model.delete", user=user, obj=version)
+    update_newest(model, newest)
+    version.delete()
+    remove_on_commit(folder)
+
+
+def newest_beside(model: RegisteredModel, version: ModelVersion) -> ModelVersion:
+    """Return the newest other version of a model; Conflict if there is none."""
+    newest = model.versions.exclude(pk=version.pk).first()
+    if newest is None:
+        raise ConflictError(_("This is the model's only version. Delete the model instead; nothing was changed."))
+    return newest

@@ -248,8 +248,9 @@ def delete(request: SignedInRequest, name: str) -> HttpResponse:
     """Delete one version if the name says which ("name@3"), else the whole model."""
     model = selectors.model_for(request.user, name.partition("@")[0], manage=True)
     if "@" in name:
-        services.delete_version(user=request.user, version=selectors.version_for(request.user, name))
-        messages.success(request, _("%(name)s is deleted.") % {"name": name})
+        version = selectors.version_for(request.user, name)
+        removal = services.remove_version(user=request.user, version=version)
+        removals.show_removals(request, [removal], _("%(name)s is deleted.") % {"name": version})
         return redirect("experiments:model", model.name)
     removal = removals.remove(user=request.user, obj=model)
     removals.show_removals(request, [removal], _("%(name)s is deleted.") % {"name": name})
