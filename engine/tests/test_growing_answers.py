@@ -48,7 +48,7 @@ def test_answers_that_wait_for_room_in_the_cache_are_those_that_are_written_alon
     assert texts[0] == texts[1]
     usages = [[pieces[-1].usage for pieces in answers] for answers in (alone, together)]
     assert usages[0] == usages[1]
-    assert batching.state() == {"answers": 0, "waiting_answers": 0}
+    assert eventually(lambda: batching.state() == {"answers": 0, "waiting_answers": 0})
     cache = small._acquire(base).value.decoder.cache
     assert len(cache._free) + len(cache._unused) == cache.blocks
 
