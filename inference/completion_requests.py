@@ -1,12 +1,14 @@
 """Requests to /v1/chat/completions and /v1/completions, as OpenAI's clients write them."""
 
-from typing import Annotated, Any, Literal, TypeVar
+import json
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.data.conversations import Conversation, UnusableRowError, read_messages
+from engine.serve.grammars import OBJECT, schema_fault
 from web.errors import InvalidError
 from web.schema import SOME_TEXT
 
@@ -17,19 +19,23 @@ MOST_TOKENS = 4096
 MOST_MESSAGES = 1000
 MOST_STOPS = 4  # as OpenAI's API has it
 STOP_LIMIT = 200  # characters
+MOST_CHAT_LOGPROBS = 20  # likeliest tokens that are told, as OpenAI's API has it
+MOST_LOGPROBS = 5
+SCHEMA_LIMIT = 50_000  # characters: compiling a schema takes time
 PROMPT_LIMIT = 400_000  # characters of all messages: no model here reads more, and tokenising takes time
 
 StopText = Annotated[str, Field(min_length=1, max_length=STOP_LIMIT)]
 # Fields of which only the value that changes nothing is accepted, and what to do instead.
 HINTS = {
     "n": gettext_lazy("Each request gets one answer: leave out n, and send the request several times."),
-    "response_format": gettext_lazy('Give {"type": "text"} or {"type": "json_object"}; schemas are not supported.'),
+    "response_format": gettext_lazy(
+        'Give {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": {"name": …, "schema": {…}}}.'
+    ),
     "frequency_penalty": gettext_lazy("Penalties are not supported: leave them out, or give 0."),
     "presence_penalty": gettext_lazy("Penalties are not supported: leave them out, or give 0."),
     "stop": gettext_lazy(
         "Give a text, or a list of at most 4 texts, none of them empty or longer than 200 characters."
     ),
-    "logprobs": gettext_lazy("Log probabilities are not supported: leave out logprobs."),
 }
 NoPenalty = Annotated[float, Field(ge=0, le=0)] | None
 
@@ -65,8 +71,24 @@ class ChatMessage(Strict):
     refusal: None = None
 
 
+class JsonSchema(Strict):
+    """A schema with its name. `strict` changes nothing: every answer is held to it."""
+
+    name: Annotated[str, Field(max_length=64)]
+    content: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+
+
 class ResponseFormat(Strict):
-    type: Literal["text", "json_object"]
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def require_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema belongs to the type json_schema")
+        return self
 
 
 class StreamOptions(Strict):
@@ -103,9 +125,14 @@ class CompletionOptions(Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
-    def is_json(self) -> bool:
-        """Return whether the answer has to be JSON."""
-        return False
+    def schema_to_hold(self) -> dict[str, Any] | None:
+        """Return the JSON schema that the answer is held to; None for free text."""
+        return None
+
+    @property
+    def top_count(self) -> int | None:
+        """Return how many of the likeliest tokens are told with each token's log-probability; None for neither."""
+        return None
 
     @property
     def sends_usage(self) -> bool:
@@ -117,7 +144,8 @@ class ChatRequest(CompletionOptions):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     response_format: ResponseFormat | None = None
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_CHAT_LOGPROBS)] | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
 
@@ -125,9 +153,29 @@ class ChatRequest(CompletionOptions):
     def answer_tokens(self) -> int:
         return self.max_completion_tokens or self.max_tokens or USUAL_TOKENS
 
+    @model_validator(mode="after")
+    def require_usable_schema(self) -> Self:
+        """Raise InvalidError for a schema that no answer can be held to, and for alternatives without log-probabilities."""
+        schema = self.schema_to_hold
+        if schema is not None and schema is not OBJECT:
+            fault = _("It is too long.") if len(json.dumps(schema)) > SCHEMA_LIMIT else schema_fault(schema)
+            if fault:
+                message = _("Answers can't be held to this schema: %(reason)s") % {"reason": fault[:300]}
+                raise InvalidError(message, field="response_format")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidError(_("Give logprobs: true with top_logprobs."), field="top_logprobs")
+        return self
+
     @property
-    def is_json(self) -> bool:
-        return bool(self.response_format and self.response_format.type == "json_object")
+    def schema_to_hold(self) -> dict[str, Any] | None:
+        if self.response_format is None or self.response_format.type == "text":
+            return None
+        given = self.response_format.json_schema
+        return given.content if given else OBJECT
+
+    @property
+    def top_count(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
 
     def conversation(self) -> Conversation:
         """Return the messages in the engine's form; Invalid names the message that has none."""
@@ -145,6 +193,11 @@ class ChatRequest(CompletionOptions):
 
 class CompletionRequest(CompletionOptions):
     prompt: Annotated[str, Field(min_length=1, max_length=PROMPT_LIMIT)]
+    logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+
+    @property
+    def top_count(self) -> int | None:
+        return self.logprobs
 
 
 R = TypeVar("R", bound=Strict)

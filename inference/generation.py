@@ -58,7 +58,8 @@ def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -
             top_p=options.top_p or 1.0,
             seed=options.seed,
             stop=options.stops,
-            json=options.is_json,
+            schema=options.schema_to_hold,
+            top_logprobs=options.top_count,
         )
         yield from generator().generate(request)
 

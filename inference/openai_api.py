@@ -3,9 +3,8 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 from django.http import StreamingHttpResponse
@@ -19,6 +18,7 @@ from rest_framework.views import APIView
 from accounts.http import signed_in_user
 from accounts.models import Scope
 from engine.serve.generator import Usage
+from engine.serve.token_logprobs import TokenLogprob
 from web.errors import LorasiteError
 from web.openai_errors import openai_error
 from web.throttles import throttle_classes_for
@@ -27,6 +27,7 @@ from . import openai_schemas as schemas
 from .completion_requests import ChatRequest, CompletionOptions, CompletionRequest, parse
 from .generation import Pieces, Prompt, write
 from .language_models import LanguageModel, LanguageModelOffer, choose_language_model, offered_language_models
+from .openai_shapes import CHAT, COMPLETION, Shape, read
 from .selectors import Models, models_for
 
 
@@ -44,31 +45,6 @@ class OpenAIView(APIView):
 
     def models(self, request: Request) -> Models:
         return models_for(signed_in_user(request))
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How one kind of answer is written: whole, and piece by piece."""
-
-    prefix: str  # of ids
-    whole: str
-    chunk: str
-    message: Callable[[str], dict[str, Any]]
-    delta: Callable[[str, bool], dict[str, Any]]
-
-
-CHAT = Shape(
-    "chatcmpl",
-    "chat.completion",
-    "chat.completion.chunk",
-    lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
-    lambda text, first: {
-        "delta": ({"role": "assistant"} if first else {}) | ({"content": text} if text or first else {})
-    },
-)
-COMPLETION = Shape(
-    "cmpl", "text_completion", "text_completion", lambda text: {"text": text}, lambda text, first: {"text": text}
-)
 
 
 class CompletionView(OpenAIView):
@@ -139,18 +115,22 @@ class Writer:
     def __init__(self, shape: Shape, model: str, sends_usage: bool) -> None:
         self.shape = shape
         self.sends_usage = sends_usage
+        self.characters = 0  # of the tokens whose log-probabilities were written
         self.head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def whole(self, pieces: Pieces, client_left: Callable[[], bool] | None) -> dict[str, Any]:
         """Return the whole answer. Once the client has left, nothing more is written."""
         texts: list[str] = []
+        logprobs: list[TokenLogprob] = []
         last = None
         for last in pieces:
             texts.append(last.text)
+            logprobs += last.logprobs
             if client_left and client_left():
                 pieces.close()
                 break
-        choice = self.choice(self.shape.message("".join(texts)), last.finish_reason if last else None)
+        content = self.shape.message("".join(texts)) | self.logprobs(logprobs)
+        choice = self.choice(content, last.finish_reason if last else None)
         usage = usage_entry(last.usage) if last and last.usage else None
         return {**self.head, "object": self.shape.whole, "choices": [choice], "usage": usage}
 
@@ -161,8 +141,9 @@ class Writer:
         try:
             with closing(pieces):  # also where nobody reads on
                 for piece in pieces:
-                    if piece.text or first:
-                        yield event(self.chunk([self.choice(self.shape.delta(piece.text, first), None)]))
+                    if piece.text or piece.logprobs or first:
+                        content = self.shape.delta(piece.text, first) | self.logprobs(piece.logprobs)
+                        yield event(self.chunk([self.choice(content, None)]))
                         first = False
                     if piece.finish_reason:
                         yield event(self.chunk([self.choice(self.shape.delta("", False), piece.finish_reason)]))
@@ -178,9 +159,16 @@ class Writer:
         usage = {"usage": None} if self.sends_usage else {}
         return {**self.head, "object": self.shape.chunk, "choices": choices, **usage}
 
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """Return the log-probabilities of the next tokens as a part of their choice; nothing where nobody asked for them."""
+        if not tokens:
+            return {}
+        start, self.characters = self.characters, self.characters + sum(len(read(token.token)) for token in tokens)
+        return {"logprobs": self.shape.logprobs(tokens, start)}
+
     @staticmethod
     def choice(content: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
+        return {"index": 0, "logprobs": None, **content, "finish_reason": finish_reason}
 
 
 def usage_entry(usage: Usage) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from .completion_requests import MOST_TOKENS, USUAL_TOKENS
 from .copy_as import chat_copies, copies
 from .explanations import answer_with_explanations
 from .language_models import base_model_names
-from .openai_api import CHAT, Writer, event_stream
+from .openai_api import Writer, event_stream
+from .openai_shapes import CHAT
 from .selectors import Models, models_for, preferred_offer
 
 FIELDS = ("model", "second", "text", "text_pair", "method")

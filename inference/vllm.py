@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 
 from engine.serve.generator import Piece, Usage
 from engine.serve.model_files import WEIGHTS, file_state
+from engine.serve.token_logprobs import TokenLogprob
 from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 
 from .completion_requests import ChatRequest, CompletionOptions
@@ -122,7 +123,7 @@ def generate(model: LanguageModel, options: CompletionOptions) -> Generator[Piec
 def open_stream(model: LanguageModel, options: CompletionOptions) -> Any:
     """Return the server's stream. If it has forgotten the adapter, that is loaded again, once."""
     path = "/v1/chat/completions" if isinstance(options, ChatRequest) else "/v1/completions"
-    body = options.model_dump(exclude_none=True, exclude=OURS) | {
+    body = options.model_dump(exclude_none=True, exclude=OURS, by_alias=True) | {
         "max_tokens": options.answer_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -149,12 +150,37 @@ def read_pieces(lines: Iterator[bytes]) -> Iterator[Piece]:
             usage = chunk.get("usage") or usage
             for choice in chunk.get("choices", []):
                 reason = choice.get("finish_reason") or reason
-                text = choice.get("text", (choice.get("delta") or {}).get("content"))
-                if text:
-                    yield Piece(text, 1)
-    except (OSError, HTTPException, ValueError) as error:
+                text = choice.get("text", (choice.get("delta") or {}).get("content")) or ""
+                logprobs = read_logprobs(choice.get("logprobs") or {})
+                if text or logprobs:
+                    yield Piece(text, 1, logprobs=logprobs)
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise unavailable() from error
     yield Piece("", 0, "length" if reason == "length" else "stop", read_usage(usage or {}))
+
+
+def read_logprobs(logprobs: dict[str, Any]) -> tuple[TokenLogprob, ...]:
+    """Return the log-probabilities of a choice, in the form of chats or in that of completions."""
+    if "tokens" in logprobs:
+        columns = zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True)
+        return tuple(
+            TokenLogprob(
+                token.encode(), logprob, tuple((other.encode(), value) for other, value in (top or {}).items())
+            )
+            for token, logprob, top in columns
+        )
+    return tuple(
+        TokenLogprob(
+            token_bytes(entry),
+            entry["logprob"],
+            tuple((token_bytes(top), top["logprob"]) for top in entry["top_logprobs"]),
+        )
+        for entry in logprobs.get("content") or ()
+    )
+
+
+def token_bytes(entry: dict[str, Any]) -> bytes:
+    return bytes(entry["bytes"]) if entry.get("bytes") else str(entry["token"]).encode()
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:

@@ -13,10 +13,11 @@ from engine.serve.errors import BusyError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.serve.answer_grammar import GrammarState
     from engine.serve.decoder import SequenceAdapter, SharedDecoder
-    from engine.serve.json_answers import JsonState
     from engine.serve.key_value_cache import CachedSequence
     from engine.serve.text_stream import TextStream
+    from engine.serve.token_logprobs import LogprobReader, TokenLogprob
     from engine.serve.token_sampler import TokenSampler
 
 STEP_TIMEOUT = 60.0  # seconds after which a caller gives up waiting for the next token
@@ -40,12 +41,14 @@ class Piece:
     tokens: int
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()  # of its tokens, where they were asked for
 
 
 class GeneratingAnswer:
     """One answer in the thread that computes.
 
-    prompt: token ids. limit: most tokens of the answer. end_ids: tokens that end it. on_end: called once, however it ends.
+    prompt: token ids. limit: most tokens of the answer. end_ids: tokens that end it. grammar: what the answer is held to, None for
+    free text. logprobs: reads how likely tokens were, None where nobody asks. on_end: called once, however it ends.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class GeneratingAnswer:
         end_ids: frozenset[int],
         sampler: TokenSampler,
         text: TextStream,
-        json_state: JsonState | None,
+        grammar: GrammarState | None,
         on_end: Callable[[], None],
+        logprobs: LogprobReader | None = None,
     ) -> None:
         self.decoder = decoder
         self.adapter = adapter
@@ -68,7 +72,8 @@ class GeneratingAnswer:
         self.end_ids = end_ids
         self.sampler = sampler
         self.text = text
-        self.json_state = json_state
+        self.grammar = grammar
+        self.logprobs = logprobs
         self.sequence: CachedSequence | None = None
         self.cached_tokens = 0  # of the prompt, that an earlier request had computed
         self.started = Event()
@@ -107,22 +112,21 @@ class GeneratingAnswer:
 
     def add_token(self, logits: Tensor) -> None:
         """Choose the next token from logits: (vocabulary,), and hand out the text that it completes."""
-        token = self.sampler.choose(logits, self.json_state.allowed() if self.json_state else None)
+        token = self.sampler.choose(logits, self.grammar.allowed() if self.grammar else None)
         self.ids.append(token)
         if token in self.end_ids:
-            self._finish("stop", self.text.end())
+            self._finish("stop", "", ())
             return
         shown = self.text.add(token)
-        if self.json_state is not None:
-            self.json_state.add(token)
-        if self.text.stopped:
-            self._finish("stop", shown)
-        elif self.json_state is not None and self.json_state.complete:
-            self._finish("stop", shown + self.text.end())
+        logprobs = (self.logprobs.read(logits, token),) if self.logprobs else ()
+        if self.grammar is not None:
+            self.grammar.add(token)
+        if self.text.stopped or (self.grammar is not None and self.grammar.complete):
+            self._finish("stop", shown, logprobs)
         elif self.tokens_left <= 0:
-            self._finish("length", shown + self.text.end())
+            self._finish("length", shown, logprobs)
         else:
-            self.pieces.put(Piece(shown, 1))
+            self.pieces.put(Piece(shown, 1, logprobs=logprobs))
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error, which the caller gets instead of the next piece."""
@@ -136,9 +140,9 @@ class GeneratingAnswer:
             self.pause()
             self._on_end()
 
-    def _finish(self, reason: FinishReason, text: str) -> None:
-        written = len(self.ids) - self.prompt_tokens
-        self.pieces.put(Piece(text, 1, reason, Usage(self.prompt_tokens, written, self.cached_tokens)))
+    def _finish(self, reason: FinishReason, shown: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        usage = Usage(self.prompt_tokens, len(self.ids) - self.prompt_tokens, self.cached_tokens)
+        self.pieces.put(Piece(shown + self.text.end(), 1, reason, usage, logprobs))
         self.end()
 
 

@@ -24,8 +24,9 @@ from engine.serve.tokenizer import tokenizer_key
 
 if TYPE_CHECKING:
     from engine.models.chat_template import ChatTemplate
+    from engine.serve.answer_grammar import AnswerGrammar, GrammarState
     from engine.serve.decoder import SequenceAdapter, SharedDecoder
-    from engine.serve.json_answers import JsonGrammar
+    from engine.serve.token_logprobs import LogprobReader
 
 __all__ = ["AnswerStream", "FinishReason", "GenerationRequest", "Generator", "Piece", "Usage"]
 
@@ -39,8 +40,9 @@ class GenerationRequest:
 
     folder: a final_model folder, or that of a base model alone. prompt: messages, which the model's chat template joins; a
     text to continue; or token ids. max_tokens: of the answer. temperature: 0 takes the likeliest token each time.
-    seed: the same one gives the same answer. stop: strings that end the answer and are left out. json: hold the answer to a
-    JSON object, as far as max_tokens allows.
+    seed: the same one gives the same answer. stop: strings that end the answer and are left out. schema: JSON schema that the answer
+    is held to, as far as max_tokens allows. top_logprobs: how many of the likeliest tokens are told with the log-probability
+    of each token; None for neither.
     """
 
     folder: Path
@@ -50,7 +52,8 @@ class GenerationRequest:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    json: bool = False
+    schema: dict[str, Any] | None = None
+    top_logprobs: int | None = None
 
 
 class LoadedLanguageModel:
@@ -59,13 +62,13 @@ class LoadedLanguageModel:
     def __init__(
         self, decoder: SharedDecoder, adapter: SequenceAdapter, template: ChatTemplate, end_ids: frozenset[int]
     ) -> None:
-        from engine.serve.json_answers import JsonGrammar  # deferred: imports torch
+        from engine.serve.answer_grammar import AnswerGrammar  # deferred: imports torch
 
         self.decoder = decoder
         self.adapter = adapter
         self.template = template
         self.end_ids = end_ids
-        self.grammar: JsonGrammar = JsonGrammar(template.tokenizer, sorted(end_ids), decoder.vocabulary)
+        self.grammar: AnswerGrammar = AnswerGrammar(template.tokenizer, sorted(end_ids), decoder.vocabulary)
         self._lock = Lock()  # transformers sets options on the tokenizer in each call
 
     def encode(self, prompt: list[Message] | str | list[int]) -> list[int]:
@@ -81,6 +84,18 @@ class LoadedLanguageModel:
         with self._lock, answer_errors():
             ids: list[int] = self.template.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
         return self._checked(ids)
+
+    def hold(self, request: GenerationRequest) -> GrammarState | None:
+        """Return the grammar that the answer is held to; None for free text."""
+        from engine.serve.grammars import schema_grammar
+
+        return None if request.schema is None else self.grammar.start(schema_grammar(request.schema))
+
+    def read_logprobs(self, request: GenerationRequest) -> LogprobReader | None:
+        """Return what reads the log-probabilities of the answer's tokens; None where nobody asks for them."""
+        from engine.serve.token_logprobs import LogprobReader
+
+        return None if request.top_logprobs is None else LogprobReader(self.grammar.token_bytes, request.top_logprobs)
 
     def _checked(self, ids: list[int]) -> list[int]:
         if not ids:
@@ -152,8 +167,9 @@ class Generator:
                 model.end_ids,
                 TokenSampler(request.temperature, request.top_p, request.seed),
                 TextStream(model.template.tokenizer.backend_tokenizer, request.stop),
-                model.grammar.start() if request.json else None,
+                model.hold(request),
                 on_end=lambda: self.cache.release(entry),
+                logprobs=model.read_logprobs(request),
             )
         except BaseException:
             self.cache.release(entry)

@@ -98,7 +98,7 @@ def test_text_comes_in_whole_characters_and_without_the_beginning_of_a_stop_stri
 
 @pytest.mark.parametrize("seed", range(3))
 def test_json_answer_is_the_beginning_of_a_json_object(seed, generator, base):
-    pieces = write(generator, base, json=True, temperature=1.0, seed=seed, max_tokens=60)
+    pieces = write(generator, base, schema={"type": "object"}, temperature=1.0, seed=seed, max_tokens=60)
     text = text_of(pieces)
     assert text.startswith("{")
     if pieces[-1].finish_reason == "stop":

@@ -56,6 +56,10 @@ def test_stream_says_the_same_as_the_whole_answer(api: Callable[..., Any], membe
     assert all(chunk["usage"] is None for chunk in chunks)
 
 
+def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, the field at fault, words of the message
     "unknown role": ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0.role", "'system'"),
     "no messages": ({"messages": []}, "messages", "at least 1"),
@@ -73,7 +77,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, t
     "two models": ({"model": ["tiny", "other"]}, "model", "string"),
     "misspelt": ({"max_token": 5}, "max_token", "Unknown field"),
     "tools": ({"tools": []}, "tools", "not supported"),
-    "schema": ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format", "json_object"),
+    "no schema": ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format", "json_object"),
+    "schema of nothing": (json_schema({"type": "objekt"}), "response_format", "Invalid type: objekt"),
+    "schema from elsewhere": (json_schema({"$ref": "http://localhost/x"}), "response_format", "not fetch"),
+    "endless schema": (json_schema({"description": "x" * 60_000}), "response_format", "too long"),
+    "alternatives of nothing": ({"top_logprobs": 2}, "top_logprobs", "logprobs: true"),
+    "too many alternatives": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
     "endless": ({"max_tokens": 10**9}, "max_tokens", "4096"),
     "hot": ({"temperature": 3}, "temperature", "2"),
     "text for a number": ({"max_tokens": "5"}, "max_tokens", "integer"),
@@ -107,6 +116,11 @@ def test_prompt_longer_than_the_model_is_a_context_length_error(
         (b"{", 400),
         (b'{"model": "\xff"}', 400),
         (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', 400),
+        (
+            b'{"model": "tiny", "messages": [{"role": "user", "content": "a"}], "response_format": '
+            b'{"type": "json_schema", "json_schema": {"name": "a", "schema": {"const": "\\ud800"}}}}',
+            400,
+        ),
         (b"[" * 200_000, 400),
         (b" " * 5_000_000, 413),
     ],

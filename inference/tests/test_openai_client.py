@@ -6,11 +6,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 from playwright.sync_api import expect, sync_playwright
+from pydantic import BaseModel
 
 from testing.browser import launch, sign_in
 from testing.language_models import build_language_model
@@ -76,6 +77,25 @@ def test_object_is_answered_where_json_is_asked_for(client: OpenAI) -> None:
         assert isinstance(json.loads(answer.message.content or ""), dict)
     else:
         assert (answer.message.content or "").lstrip().startswith("{")
+
+
+class Order(BaseModel):
+    quantity: Literal[1, 2]
+    unit: Literal["box", "bag"]
+
+
+def test_client_parses_answers_into_its_own_models_and_reads_log_probabilities(client: OpenAI) -> None:
+    answer = client.chat.completions.parse(
+        model="tiny", messages=QUESTION, max_tokens=300, temperature=0, response_format=Order
+    ).choices[0]
+    assert answer.finish_reason == "stop" and isinstance(answer.message.parsed, Order)
+    choice = client.chat.completions.create(
+        model="tiny", messages=QUESTION, max_tokens=5, temperature=0, logprobs=True, top_logprobs=2
+    ).choices[0]
+    tokens = choice.logprobs.content if choice.logprobs else None
+    assert tokens and tokens[0].logprob == tokens[0].top_logprobs[0].logprob
+    text = client.completions.create(model="tiny", prompt="two boxes", max_tokens=4, logprobs=1).choices[0]
+    assert text.logprobs and text.logprobs.tokens and text.logprobs.top_logprobs
 
 
 def send(address: str, token: str, stream: bool) -> socket.socket:

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
+from engine.serve.token_logprobs import TokenLogprob
 from experiments.models import ModelVersion
 from inference import vllm
-from inference.tests.test_openai_api import chat, events
+from inference.tests.test_openai_api import chat, events, json_schema
 
 pytestmark = pytest.mark.django_db
 WORDS = ["two ", "boxes ", "of 茶"]
+
+
+def logprobs_of(word: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    entry = {"token": word, "logprob": -0.5, "bytes": list(word.encode())}
+    return {"content": [entry | {"top_logprobs": [entry]}]} if body.get("logprobs") else None
 
 
 class Server(ThreadingHTTPServer):
@@ -57,7 +63,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         chunks: list[Any] = [{"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}]
-        chunks += [{"choices": [{"delta": {"content": word}, "finish_reason": None}]} for word in WORDS]
+        chunks += [
+            {"choices": [{"delta": {"content": word}, "logprobs": logprobs_of(word, body), "finish_reason": None}]}
+            for word in WORDS
+        ]
         if self.server.cut_off:
             chunks = [*chunks[:2], {"error": {"message": "The engine died.", "code": 500}}]
         else:
@@ -102,6 +111,18 @@ def test_adapter_is_loaded_once_and_its_answers_are_streamed_through(
     body = server.requests[1][1]
     assert (body["seed"], body["stop"], body["max_tokens"], body["temperature"]) == (3, ["x"], 8, 0)
     assert body["model"] == next(iter(server.adapters)) and body["messages"][0]["role"] == "user"
+
+
+def test_schemas_and_log_probabilities_pass_through(
+    server: Server, api: Callable[..., Any], member: Any, tiny: str
+) -> None:
+    answer = chat(api(member), **json_schema({"type": "object"}), logprobs=True, top_logprobs=1).json()
+    tokens = answer["choices"][0]["logprobs"]["content"]
+    assert [token["token"] for token in tokens] == WORDS and tokens[2]["top_logprobs"][0]["logprob"] == -0.5
+    body = server.requests[-1][1]
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"} and body["top_logprobs"] == 1
+    texts = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0}], "text_offset": [0]}
+    assert vllm.read_logprobs(texts) == (TokenLogprob(b"a", -1.0, ((b"a", -1.0),)),)
 
 
 def test_base_model_is_asked_under_its_own_name(
