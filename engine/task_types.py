@@ -34,6 +34,7 @@ Metric = Literal[
     "perplexity",
     "token_accuracy",
     "exact_match",
+    "rouge_l",
     "json_valid",
     "field_accuracy",
     "preference_accuracy",
@@ -46,7 +47,7 @@ METRICS: dict[TaskType, tuple[Metric, ...]] = {
     "multi_label_classification": ("micro_f1", "macro_f1", "subset_accuracy", "macro_average_precision", "loss"),
     "regression": ("rmse", "mae", "r2", "pearson", "spearman", "loss"),
     "token_classification": ("entity_f1", "entity_precision", "entity_recall", "loss"),
-    "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "json_valid", "field_accuracy"),
+    "causal_lm": ("loss", "perplexity", "token_accuracy", "exact_match", "rouge_l", "json_valid", "field_accuracy"),
     "preference": ("loss", "preference_accuracy", "reward_margin", "chosen_likelier"),
 }
 LOWER_IS_BETTER = frozenset[Metric]({"loss", "mae", "rmse", "perplexity"})

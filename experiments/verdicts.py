@@ -179,6 +179,12 @@ def judge_language_model(metrics: Metrics) -> list[str]:
         sentence = _("%(share).1f%% are valid JSON%(base)s.")
         base = describe_base(baseline.get("base_json_valid"))
         sentences.append(sentence % {"share": 100 * evaluation["json_valid"], "base": base})
+    elif evaluation.get("rouge_l") is not None:
+        sentence = _(
+            "Answers share %(share).1f%% of their words with the expected ones, in the same order (ROUGE-L)%(base)s."
+        )
+        base = describe_base(baseline.get("base_rouge_l"))
+        sentences.append(sentence % {"share": 100 * evaluation["rouge_l"], "base": base})
     sentence = _("The model predicts %(share).1f%% of the answers' tokens%(base)s.")
     base = describe_base(baseline.get("base_token_accuracy"))
     return [*sentences, sentence % {"share": 100 * evaluation["token_accuracy"], "base": base}]

@@ -9,17 +9,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
+from statistics import fmean
 
 from engine.data.conversations import PLAIN_TEXT, Conversation
 from engine.events import LONGEST_SHOWN
 from engine.models.chat_template import ChatTemplate
 from engine.storage import write_json
 from engine.tasks.answer_writers import AnswerWriter
+from engine.tasks.rouge import rouge_l
 
 MOST_ANSWERS = 100  # of the last evaluation, of the base model and of test rows, each in the order of the rows
 EARLY_ANSWERS = 16  # of evaluations before, which show how answers change
 LONGEST_ANSWER = 512  # tokens
-METRICS_OF_ANSWERS = ("exact_match", "json_valid", "field_accuracy")
+METRICS_OF_ANSWERS = ("exact_match", "rouge_l", "json_valid", "field_accuracy")
 SHOWN = 8  # answers that metrics.json has
 
 
@@ -32,12 +34,14 @@ class Answers:
     written: list[str]
 
     def scores(self) -> dict[str, float]:
-        """Return the share of answers that are those of the data, and where those are JSON, the shares of valid JSON and right fields."""
+        """Return the share of answers that are those of the data, their mean ROUGE-L, and for JSON the shares that are valid and right."""
         if not self.written:
             return {}
         pairs = zip(self.written, self.expected, strict=True)
+        matches = [written.strip() == expected.strip() for written, expected in pairs]
         scores = {
-            "exact_match": sum(written.strip() == expected.strip() for written, expected in pairs) / len(self.written)
+            "exact_match": sum(matches) / len(matches),
+            "rouge_l": fmean(map(rouge_l, self.written, self.expected)),
         }
         if all(map(is_json_container, self.expected)):
             scores["json_valid"] = sum(map(is_json_container, self.written)) / len(self.written)

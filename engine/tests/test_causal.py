@@ -297,9 +297,9 @@ def test_other_types_are_refused_and_the_covered_ones_named():
 def test_scores_of_answers():
     answers = Answers(["a", "b", "c"], ['{"x": 1}', "[]", "{}"], ['{"x": 1}\n', "[1]", "{"])
     shares = {"exact_match": pytest.approx(1 / 3), "json_valid": pytest.approx(2 / 3)}
-    assert answers.scores() == shares | {"field_accuracy": 1.0}
+    assert answers.scores() == shares | {"field_accuracy": 1.0, "rouge_l": pytest.approx(1 / 3)}
     written = Answers(["a"] * 3, ['{"x": 1, "y": 2}', '{"x": 1}', "{}"], ['{"y": 2, "x": 3}', '{"x": ', "{}"])
     assert written.scores()["field_accuracy"] == pytest.approx(1 / 3)  # one of three fields
     assert "field_accuracy" not in Answers(["a"], ["[1]"], ["[1]"]).scores()
-    assert Answers(["a"], ["free text"], ["free text"]).scores() == {"exact_match": 1.0}
+    assert Answers(["a"], ["free text"], ["free text"]).scores() == {"exact_match": 1.0, "rouge_l": 1.0}
     assert Answers([], [], []).scores() == {}

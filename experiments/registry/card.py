@@ -42,6 +42,7 @@ HUB_METRICS = {
     "entity_precision": "precision",
     "entity_recall": "recall",
     "exact_match": "exact_match",
+    "rouge_l": "rouge",
     "perplexity": "perplexity",
 }
 TAGS = {

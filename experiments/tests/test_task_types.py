@@ -56,8 +56,11 @@ LANGUAGE_MODEL: dict[str, Any] = {
     "task": "causal_lm",
     "labels": [],
     "data": {"eval_rows": 60, "train_rows": 900, "truncated_rows": 0, "skipped_by_reason": {"over_long": 2}},
-    "eval": {"loss": 0.1, "perplexity": 1.1, "token_accuracy": 0.97, "exact_match": 0.9, "json_valid": 1.0},
-    "baseline": {"base_loss": 2.0, "base_perplexity": 7.4, "base_token_accuracy": 0.5, "base_exact_match": 0.0, "base_json_valid": 0.1},
+    "eval": {"loss": 0.1, "perplexity": 1.1, "token_accuracy": 0.97, "exact_match": 0.9, "rouge_l": 0.95, "json_valid": 1.0},
+    "baseline": {
+        "base_loss": 2.0, "base_perplexity": 7.4, "base_token_accuracy": 0.5, "base_exact_match": 0.0,
+        "base_rouge_l": 0.2, "base_json_valid": 0.1,
+    },
     "answers": [{"prompt": "<b>odd</b>", "expected": "{}", "base": "Sure!", "tuned": "{}"}],
     "history": [
         {"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5},
@@ -124,6 +127,9 @@ def test_verdict_of_a_language_model_names_its_base_model():
     assert "90.0% of the answers to held-out prompts are exactly those of the data (base model: 0.0%)." in sentences
     assert "100.0% are valid JSON (base model: 10.0%)." in sentences
     assert "predicts 97.0% of the answers' tokens (base model: 50.0%)." in sentences
+    words = LANGUAGE_MODEL | {"eval": {"token_accuracy": 0.97, "rouge_l": 0.95}}
+    assert "Answers share 95.0% of their words with the expected ones" in verdict(words)
+    assert "(ROUGE-L) (base model: 20.0%)." in verdict(words) and "ROUGE" not in sentences  # JSON says more of JSON
     plain = LANGUAGE_MODEL | {"eval": {"loss": 0.1, "token_accuracy": 0.97}, "baseline": {}}
     assert verdict(plain) == "The model predicts 97.0% of the answers' tokens."
 
@@ -167,7 +173,13 @@ def test_comparison_of_language_models_has_their_answers_side_by_side(browser, m
     assert [(each.text, each.is_expected) for each in row["answers"]] == [("{}", True), ("[]", False)]
     assert "&lt;b&gt;odd" in page.content.decode() and "only here" not in page.content.decode()
     best = {line["column"].key: [cell["best"] for cell in line["cells"]] for line in page.context["measures"]}
-    assert {"exact_match", "json_valid", "token_accuracy", "perplexity"} <= best.keys() and "accuracy" not in best
+    assert {
+        "exact_match",
+        "rouge_l",
+        "json_valid",
+        "token_accuracy",
+        "perplexity",
+    } <= best.keys() and "accuracy" not in best
 
 
 def test_list_sorts_by_score_and_marks_no_best_across_types(browser, member):

@@ -84,6 +84,7 @@ def test_dataset_of_conversations_becomes_a_run_with_answers(member, chats):
     assert task.experiment.dataset_hash == chats.hash
     assert task.result and task.result["scores"].keys() == {
         "exact_match",
+        "rouge_l",
         "json_valid",
         "field_accuracy",
         "token_accuracy",
