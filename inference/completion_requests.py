@@ -21,9 +21,11 @@ MOST_STOPS = 4  # as OpenAI's API has it
 STOP_LIMIT = 200  # characters
 MOST_CHAT_LOGPROBS = 20  # likeliest tokens that are told, as OpenAI's API has it
 MOST_LOGPROBS = 5
+MOST_TOOLS = 128
 SCHEMA_LIMIT = 50_000  # characters: compiling a schema takes time
 PROMPT_LIMIT = 400_000  # characters of all messages: no model here reads more, and tokenising takes time
 
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=STOP_LIMIT)]
 # Fields of which only the value that changes nothing is accepted, and what to do instead.
 HINTS = {
@@ -91,6 +93,29 @@ class ResponseFormat(Strict):
         return self
 
 
+class FunctionDefinition(Strict):
+    """A function that the model may call. `strict` changes nothing: calls that are required are held to the parameters."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(Strict):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(Strict):
+    name: FunctionName
+
+
+class NamedTool(Strict):
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class StreamOptions(Strict):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -135,6 +160,16 @@ class CompletionOptions(Strict):
         return None
 
     @property
+    def offered_tools(self) -> tuple[dict[str, Any], ...]:
+        """Return the tools that the answer may call, as chat templates read them."""
+        return ()
+
+    @property
+    def required_tool(self) -> str | None:
+        """Return the name of the tool that the answer has to call, "" for any of them; None if it need not."""
+        return None
+
+    @property
     def sends_usage(self) -> bool:
         """Return whether a stream ends with the numbers of tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -144,6 +179,9 @@ class ChatRequest(CompletionOptions):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[FunctionTool], Field(min_length=1, max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_CHAT_LOGPROBS)] | None = None
     store: bool | None = None
@@ -166,6 +204,28 @@ class ChatRequest(CompletionOptions):
             raise InvalidError(_("Give logprobs: true with top_logprobs."), field="top_logprobs")
         return self
 
+    @model_validator(mode="after")
+    def require_usable_tools(self) -> Self:
+        """Raise InvalidError for tools beside a format of the answer, and for a choice among tools that are not there."""
+        names = {tool.function.name for tool in self.tools or ()}
+        if self.offered_tools and self.schema_to_hold is not None:
+            raise InvalidError(_("Give either tools or a response_format of JSON."), field="tools")
+        if self.required_tool is not None and (not names or self.required_tool not in {"", *names}):
+            raise InvalidError(_("tool_choice names no tool of this request."), field="tool_choice")
+        return self
+
+    @property
+    def offered_tools(self) -> tuple[dict[str, Any], ...]:
+        if self.tool_choice == "none":
+            return ()
+        return tuple(tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools or ())
+
+    @property
+    def required_tool(self) -> str | None:
+        if isinstance(self.tool_choice, NamedTool):
+            return self.tool_choice.function.name
+        return "" if self.tool_choice == "required" else None
+
     @property
     def schema_to_hold(self) -> dict[str, Any] | None:
         if self.response_format is None or self.response_format.type == "text":
@@ -185,7 +245,8 @@ class ChatRequest(CompletionOptions):
                 conversation += read_messages([message.model_dump(exclude_none=True)])
             except UnusableRowError as error:
                 raise InvalidError(reason_words(error.reason), field=f"messages.{index}") from None
-        if sum(len(message["content"]) for message in conversation) > PROMPT_LIMIT:
+        characters = sum(len(message["content"]) for message in conversation)
+        if characters + len(json.dumps(self.offered_tools)) > PROMPT_LIMIT:
             too_long = _("The messages have more than %d characters, which no model here reads. Send fewer.")
             raise ContextLengthError(too_long % PROMPT_LIMIT, field="messages")
         return conversation

@@ -60,6 +60,8 @@ def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -
             stop=options.stops,
             schema=options.schema_to_hold,
             top_logprobs=options.top_count,
+            tools=options.offered_tools,
+            required_tool=options.required_tool,
         )
         yield from generator().generate(request)
 

@@ -129,7 +129,7 @@ class Writer:
             if client_left and client_left():
                 pieces.close()
                 break
-        content = self.shape.message("".join(texts)) | self.logprobs(logprobs)
+        content = self.shape.message("".join(texts), last.calls if last else ()) | self.logprobs(logprobs)
         choice = self.choice(content, last.finish_reason if last else None)
         usage = usage_entry(last.usage) if last and last.usage else None
         return {**self.head, "object": self.shape.whole, "choices": [choice], "usage": usage}
@@ -141,8 +141,8 @@ class Writer:
         try:
             with closing(pieces):  # also where nobody reads on
                 for piece in pieces:
-                    if piece.text or piece.logprobs or first:
-                        content = self.shape.delta(piece.text, first) | self.logprobs(piece.logprobs)
+                    if piece.text or piece.logprobs or piece.calls or first:
+                        content = self.shape.delta(piece.text, first, piece.calls) | self.logprobs(piece.logprobs)
                         yield event(self.chunk([self.choice(content, None)]))
                         first = False
                     if piece.finish_reason:

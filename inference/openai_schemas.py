@@ -8,7 +8,7 @@ STRING = {"type": "string"}
 INTEGER = {"type": "integer"}
 NUMBER = {"type": "number"}
 NOTHING = {"type": "null"}
-FINISH = {"enum": ["stop", "length", None]}
+FINISH = {"enum": ["stop", "length", "tool_calls", None]}
 
 
 def closed(**properties: Any) -> dict[str, Any]:
@@ -26,7 +26,9 @@ USAGE = closed(
     total_tokens=INTEGER,
     prompt_tokens_details=closed(cached_tokens=INTEGER),
 )
-MESSAGE = closed(role={"const": "assistant"}, content=STRING, refusal=NOTHING)
+CALL = closed(id=STRING, type={"const": "function"}, function=closed(name=STRING, arguments=STRING))
+MESSAGE = closed(role={"const": "assistant"}, content={"oneOf": [STRING, NOTHING]}, refusal=NOTHING)
+MESSAGE["properties"]["tool_calls"] = array(CALL)  # where the answer calls tools
 TOKEN = {"token": STRING, "logprob": NUMBER, "bytes": array(INTEGER)}
 CHAT_LOGPROBS = closed(content=array(closed(**TOKEN, top_logprobs=array(closed(**TOKEN)))), refusal=NOTHING)
 LOGPROBS = closed(

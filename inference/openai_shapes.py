@@ -1,9 +1,11 @@
 """How one kind of answer of OpenAI's API is written: whole and piece by piece, with the log-probabilities of its tokens."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from engine.serve.token_logprobs import TokenLogprob
+from engine.serve.tool_calls import ToolCall
 
 
 class Chat:
@@ -13,14 +15,20 @@ class Chat:
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
 
-    def message(self, text: str) -> dict[str, Any]:
-        """Return the whole answer as a part of its choice."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+        """Return the whole answer as a part of its choice. calls: of tools."""
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call_entry(call) for call in calls]}
+        return {"message": message}
 
-    def delta(self, text: str, is_first: bool) -> dict[str, Any]:
-        """Return a piece of the answer as a part of its choice."""
-        role = {"role": "assistant"} if is_first else {}
-        return {"delta": role | ({"content": text} if text or is_first else {})}
+    def delta(self, text: str, is_first: bool, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+        """Return a piece of the answer as a part of its choice. calls: of tools, all of which come in one piece."""
+        delta: dict[str, Any] = {"role": "assistant"} if is_first else {}
+        delta |= {"content": text} if text or (is_first and not calls) else {}
+        if calls:
+            delta["tool_calls"] = [{"index": index} | call_entry(call) for index, call in enumerate(calls)]
+        return {"delta": delta}
 
     def logprobs(self, tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any]:
         """Return the log-probabilities of tokens. start: characters of the answer before them."""
@@ -37,10 +45,10 @@ class Completion:
     prefix = "cmpl"
     whole = chunk = "text_completion"
 
-    def message(self, text: str) -> dict[str, Any]:
+    def message(self, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
         return {"text": text}
 
-    def delta(self, text: str, is_first: bool) -> dict[str, Any]:
+    def delta(self, text: str, is_first: bool, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
         return {"text": text}
 
     def logprobs(self, tokens: Sequence[TokenLogprob], start: int) -> dict[str, Any]:
@@ -56,6 +64,12 @@ class Completion:
 Shape = Chat | Completion
 CHAT = Chat()
 COMPLETION = Completion()
+
+
+def call_entry(call: ToolCall) -> dict[str, Any]:
+    """Return a call of a tool, with an id by which its result is sent back."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
 
 
 def token_entry(token: bytes, logprob: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from engine.serve.errors import (
     PredictionFailedError,
     PromptRefusedError,
     PromptTooLongError,
+    ToolsRefusedError,
     WrongInputError,
 )
 from engine.serve.model_files import read_info
@@ -183,6 +184,8 @@ def engine_errors(name: str, prompt_field: str = "prompt") -> Iterator[None]:
         raise ContextLengthError(message % numbers, field=prompt_field) from None
     except PromptRefusedError as error:
         raise InvalidError(str(error), field=prompt_field) from None
+    except ToolsRefusedError as error:
+        raise InvalidError(str(error), field="tools") from None
     except BusyError as error:
         raise OverloadedError(wait=error.wait) from None
 

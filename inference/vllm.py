@@ -20,9 +20,10 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from engine.serve.generator import Piece, Usage
+from engine.serve.generator import FinishReason, Piece, Usage
 from engine.serve.model_files import WEIGHTS, file_state
 from engine.serve.token_logprobs import TokenLogprob
+from engine.serve.tool_calls import ToolCall
 from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 
 from .completion_requests import ChatRequest, CompletionOptions
@@ -139,6 +140,7 @@ def open_stream(model: LanguageModel, options: CompletionOptions) -> Any:
 def read_pieces(lines: Iterator[bytes]) -> Iterator[Piece]:
     """Yield the pieces of a stream of events; the last one has the reason why the answer ended, and the usage."""
     reason, usage = None, None
+    calls: dict[int, list[str]] = {}  # name and arguments of each call of a tool, which come in parts
     try:
         for line in lines:
             content = line.removeprefix(b"data:").strip()
@@ -150,13 +152,18 @@ def read_pieces(lines: Iterator[bytes]) -> Iterator[Piece]:
             usage = chunk.get("usage") or usage
             for choice in chunk.get("choices", []):
                 reason = choice.get("finish_reason") or reason
+                for part in (choice.get("delta") or {}).get("tool_calls") or ():
+                    call = calls.setdefault(part["index"], ["", ""])
+                    call[0] += part["function"].get("name") or ""
+                    call[1] += part["function"].get("arguments") or ""
                 text = choice.get("text", (choice.get("delta") or {}).get("content")) or ""
                 logprobs = read_logprobs(choice.get("logprobs") or {})
                 if text or logprobs:
                     yield Piece(text, 1, logprobs=logprobs)
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise unavailable() from error
-    yield Piece("", 0, "length" if reason == "length" else "stop", read_usage(usage or {}))
+    ended: FinishReason = "length" if reason == "length" else "tool_calls" if calls else "stop"
+    yield Piece("", 0, ended, read_usage(usage or {}), calls=tuple(ToolCall(*call) for call in calls.values()))
 
 
 def read_logprobs(logprobs: dict[str, Any]) -> tuple[TokenLogprob, ...]:

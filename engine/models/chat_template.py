@@ -7,6 +7,7 @@ shows when conversations are rendered and compared.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +57,17 @@ class ChatTemplate:
         self.special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
         self.end_of_turn = re.compile(rf"\s*({self.special.pattern})")
 
-    def render(self, messages: Conversation, add_generation_prompt: bool = False) -> str:
-        """Return the conversation as text. Raises UnusableRowError if the template refuses it."""
+    def render(
+        self, messages: Conversation, add_generation_prompt: bool = False, tools: Sequence[dict[str, Any]] = ()
+    ) -> str:
+        """Return the conversation as text. tools: that the model may call, as OpenAI's API has them.
+
+        Raises UnusableRowError if the template refuses it.
+        """
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                    messages, list(tools) or None, tokenize=False, add_generation_prompt=add_generation_prompt
                 )
             )
         except (

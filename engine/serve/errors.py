@@ -7,6 +7,7 @@ EngineError
 ├── WrongInputError           wrong_input
 ├── PromptRefusedError        prompt_refused
 │   └── PromptTooLongError    prompt_too_long
+├── ToolsRefusedError         tools_refused
 └── BusyError                 busy
 """
 
@@ -47,6 +48,12 @@ class PromptRefusedError(EngineError):
     """A language model can't continue this prompt. The message says why, in words for a person."""
 
     code = "prompt_refused"
+
+
+class ToolsRefusedError(EngineError):
+    """A language model can't be offered these tools. The message says why, in words for a person."""
+
+    code = "tools_refused"
 
 
 class PromptTooLongError(PromptRefusedError):

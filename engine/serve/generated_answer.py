@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from engine.serve.text_stream import TextStream
     from engine.serve.token_logprobs import LogprobReader, TokenLogprob
     from engine.serve.token_sampler import TokenSampler
+    from engine.serve.tool_calls import ToolCall
 
 STEP_TIMEOUT = 60.0  # seconds after which a caller gives up waiting for the next token
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Piece:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()  # of its tokens, where they were asked for
+    calls: tuple[ToolCall, ...] = ()  # of tools; the last piece has them
 
 
 class GeneratingAnswer:
@@ -142,7 +144,9 @@ class GeneratingAnswer:
 
     def _finish(self, reason: FinishReason, shown: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         usage = Usage(self.prompt_tokens, len(self.ids) - self.prompt_tokens, self.cached_tokens)
-        self.pieces.put(Piece(shown + self.text.end(), 1, reason, usage, logprobs))
+        rest = self.text.end()
+        calls = self.text.calls
+        self.pieces.put(Piece(shown + rest, 1, "tool_calls" if calls else reason, usage, logprobs, calls))
         self.end()
 
 

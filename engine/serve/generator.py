@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from engine.data.conversations import ROLES, Message, UnusableRowError
 from engine.models.base_models import resolve
 from engine.serve.continuous_batching import ContinuousBatching
-from engine.serve.errors import ModelUnreadableError, PromptRefusedError, PromptTooLongError
+from engine.serve.errors import ModelUnreadableError, PromptRefusedError, PromptTooLongError, ToolsRefusedError
 from engine.serve.generated_answer import AnswerStream, FinishReason, GeneratingAnswer, Piece, Usage
 from engine.serve.model_cache import MIB, CacheEntry, ModelCache
 from engine.serve.model_files import WEIGHTS, file_state, fp32_bytes, read_info, require_base_weights
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from engine.models.chat_template import ChatTemplate
     from engine.serve.answer_grammar import AnswerGrammar, GrammarState
     from engine.serve.decoder import SequenceAdapter, SharedDecoder
+    from engine.serve.text_stream import TextStream
     from engine.serve.token_logprobs import LogprobReader
+    from engine.serve.tool_calls import Tool, ToolFormat
 
 __all__ = ["AnswerStream", "FinishReason", "GenerationRequest", "Generator", "Piece", "Usage"]
 
@@ -42,7 +45,8 @@ class GenerationRequest:
     text to continue; or token ids. max_tokens: of the answer. temperature: 0 takes the likeliest token each time.
     seed: the same one gives the same answer. stop: strings that end the answer and are left out. schema: JSON schema that the answer
     is held to, as far as max_tokens allows. top_logprobs: how many of the likeliest tokens are told with the log-probability
-    of each token; None for neither.
+    of each token; None for neither. tools: that the answer may call, as OpenAI's API has them. required_tool: the name of the one
+    that it has to call, "" for any of them, None for none.
     """
 
     folder: Path
@@ -54,6 +58,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     schema: dict[str, Any] | None = None
     top_logprobs: int | None = None
+    tools: tuple[Tool, ...] = ()
+    required_tool: str | None = None
 
 
 class LoadedLanguageModel:
@@ -71,10 +77,18 @@ class LoadedLanguageModel:
         self.grammar: AnswerGrammar = AnswerGrammar(template.tokenizer, sorted(end_ids), decoder.vocabulary)
         self._lock = Lock()  # transformers sets options on the tokenizer in each call
 
-    def encode(self, prompt: list[Message] | str | list[int]) -> list[int]:
-        """Return the token ids of a prompt. Raises PromptRefusedError."""
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes calls of tools. Raises ToolsRefusedError if that is not known."""
+        from engine.serve.tool_calls import find_format
+
+        with self._lock:
+            return find_format(self.template)
+
+    def encode(self, prompt: list[Message] | str | list[int], tools: tuple[Tool, ...] = ()) -> list[int]:
+        """Return the token ids of a prompt. Raises PromptRefusedError, ToolsRefusedError."""
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
-            text, add_special_tokens = self._render(prompt), False
+            text, add_special_tokens = self._render(prompt, tools), False
         elif isinstance(prompt, str):
             text, add_special_tokens = prompt, True
         else:
@@ -89,7 +103,19 @@ class LoadedLanguageModel:
         """Return the grammar that the answer is held to; None for free text."""
         from engine.serve.grammars import schema_grammar
 
+        if request.required_tool is not None:
+            return self.grammar.start(self.tool_format.grammar(request.tools, request.required_tool or None))
         return None if request.schema is None else self.grammar.start(schema_grammar(request.schema))
+
+    def open_text(self, request: GenerationRequest) -> TextStream:
+        """Return what turns the answer's tokens into text and, where there are tools, into calls of them."""
+        from engine.serve.text_stream import TextStream
+        from engine.serve.tool_calls import ToolCallStream
+
+        tokenizer = self.template.tokenizer.backend_tokenizer
+        if request.tools:
+            return ToolCallStream(tokenizer, request.stop, self.tool_format)
+        return TextStream(tokenizer, request.stop)
 
     def read_logprobs(self, request: GenerationRequest) -> LogprobReader | None:
         """Return what reads the log-probabilities of the answer's tokens; None where nobody asks for them."""
@@ -104,17 +130,20 @@ class LoadedLanguageModel:
             raise PromptRefusedError(f"The prompt has token ids outside of 0 to {self.decoder.vocabulary - 1:,}.")
         return ids
 
-    def _render(self, messages: list[Message]) -> str:
+    def _render(self, messages: list[Message], tools: tuple[Tool, ...]) -> str:
         """Return messages as the model reads them, up to where its answer begins."""
+        if special := self.template.special.search(json.dumps(tools, ensure_ascii=False)):
+            raise ToolsRefusedError(f"A tool contains {special[0]}, which controls this model. Remove it.")
         for message in messages:
             if message.get("role") not in ROLES.values():
                 raise PromptRefusedError(f"A message has the role {str(message.get('role'))[:40]!r}, which is unknown.")
-            special = self.template.special.search(str(message.get("content") or ""))
+            written = f"{message.get('content') or ''}{json.dumps(message.get('tool_calls'), ensure_ascii=False)}"
+            special = self.template.special.search(written)
             if special is not None:
                 raise PromptRefusedError(f"A message contains {special[0]}, which controls this model. Remove it.")
         try:
             with self._lock:
-                return self.template.render(messages, add_generation_prompt=True)
+                return self.template.render(messages, add_generation_prompt=True, tools=tools)
         except UnusableRowError as error:
             reason = str(error.__cause__)[:200]
             raise PromptRefusedError(f"The model's chat template refuses these messages: {reason}") from error
@@ -146,16 +175,16 @@ class Generator:
     def generate(self, request: GenerationRequest) -> AnswerStream:
         """Return the answer's pieces as they are written, once the answer has a place. May be called from many threads.
 
-        Raises ModelUnreadableError, ModelTooLargeError, PromptRefusedError, PromptTooLongError, and BusyError with the
+        Raises ModelUnreadableError, ModelTooLargeError, PromptRefusedError, PromptTooLongError, ToolsRefusedError, and BusyError with the
         seconds after which to try again. While pieces are read, PredictionFailedError and BusyError may follow.
         """
-        from engine.serve.text_stream import TextStream
         from engine.serve.token_sampler import TokenSampler  # deferred: imports torch
 
         entry = self._acquire(request.folder)
         model: LoadedLanguageModel = entry.value
         try:
-            ids = model.encode(request.prompt)
+            text = model.open_text(request)
+            ids = model.encode(request.prompt, request.tools)
             room = min(request.max_tokens, model.decoder.longest_sequence - len(ids))
             if room < 1:
                 raise PromptTooLongError(len(ids), model.decoder.longest_sequence)
@@ -166,7 +195,7 @@ class Generator:
                 room,
                 model.end_ids,
                 TokenSampler(request.temperature, request.top_p, request.seed),
-                TextStream(model.template.tokenizer.backend_tokenizer, request.stop),
+                text,
                 model.hold(request),
                 on_end=lambda: self.cache.release(entry),
                 logprobs=model.read_logprobs(request),

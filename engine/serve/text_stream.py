@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.serve.tool_calls import ToolCall
 
 
 class TextStream:
@@ -15,6 +18,7 @@ class TextStream:
         self.tokenizer = tokenizer
         self.stop = [text for text in stop if text]
         self.stopped = False
+        self.calls: tuple[ToolCall, ...] = ()  # of tools; known once the text has ended
         self._decoder: Any = DecodeStream(skip_special_tokens=True)
         self._held = ""  # may turn out to be the beginning of a stop string
 
@@ -26,7 +30,7 @@ class TextStream:
             self.stopped = True
             shown, self._held = self._held[: min(places)], ""
             return shown
-        held_back = max((_overlap(self._held, text) for text in self.stop), default=0)
+        held_back = max((overlap(self._held, text) for text in self.stop), default=0)
         end = len(self._held) - held_back
         shown, self._held = self._held[:end], self._held[end:]
         return shown
@@ -37,6 +41,6 @@ class TextStream:
         return shown
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of `text` that `stop` begins with."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

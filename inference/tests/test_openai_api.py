@@ -56,6 +56,9 @@ def test_stream_says_the_same_as_the_whole_answer(api: Callable[..., Any], membe
     assert all(chunk["usage"] is None for chunk in chunks)
 
 
+TOOLS = [{"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}}]
+
+
 def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
 
@@ -76,7 +79,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, t
     "several answers": ({"n": 2}, "n", "one answer"),
     "two models": ({"model": ["tiny", "other"]}, "model", "string"),
     "misspelt": ({"max_token": 5}, "max_token", "Unknown field"),
-    "tools": ({"tools": []}, "tools", "not supported"),
+    "no tools": ({"tools": []}, "tools", "at least 1"),
+    "a tool without a name": ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools", "pattern"),
+    "a choice among no tools": ({"tool_choice": "required"}, "tool_choice", "no tool"),
+    "a tool that is not there": (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "b"}}},
+        "tool_choice",
+        "no tool",
+    ),
+    "tools beside a format": ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "tools", "either"),
     "no schema": ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format", "json_object"),
     "schema of nothing": (json_schema({"type": "objekt"}), "response_format", "Invalid type: objekt"),
     "schema from elsewhere": (json_schema({"$ref": "http://localhost/x"}), "response_format", "not fetch"),

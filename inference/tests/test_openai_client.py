@@ -14,6 +14,7 @@ from playwright.sync_api import expect, sync_playwright
 from pydantic import BaseModel
 
 from testing.browser import launch, sign_in
+from testing.chat_templates import HERMES
 from testing.language_models import build_language_model
 from testing.site import running_web
 
@@ -32,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     folder = tmp_path_factory.mktemp("site")
     # Long answers of many layers are still being written when their readers leave, on a busy machine, too.
     build_language_model(folder / "base-models" / "tiny", max_position_embeddings=4096, num_hidden_layers=24)
+    build_language_model(folder / "base-models" / "caller", template=HERMES)
     with running_web(folder, more=TOKEN, BASE_MODELS_DIR=str(folder / "base-models")) as (address, token):
         yield address, token
 
@@ -96,6 +98,40 @@ def test_client_parses_answers_into_its_own_models_and_reads_log_probabilities(c
     assert tokens and tokens[0].logprob == tokens[0].top_logprobs[0].logprob
     text = client.completions.create(model="tiny", prompt="two boxes", max_tokens=4, logprobs=1).choices[0]
     assert text.logprobs and text.logprobs.tokens and text.logprobs.top_logprobs
+
+
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "price_of",
+        "description": "Return the price of an item.",
+        "parameters": {
+            "type": "object",
+            "properties": {"item": {"enum": ["tea", "milk"]}},
+            "required": ["item"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_client_gets_calls_of_tools_and_sends_their_results(client: OpenAI) -> None:
+    options: Any = {"model": "caller", "max_tokens": 200, "temperature": 0, "tools": [TOOL]}
+    answer = client.chat.completions.create(messages=QUESTION, tool_choice="required", **options).choices[0]
+    assert answer.finish_reason == "tool_calls" and answer.message.tool_calls
+    call: Any = answer.message.tool_calls[0]
+    assert call.function.name == "price_of" and json.loads(call.function.arguments)["item"] in ("tea", "milk")
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "3.50"}
+    told = client.chat.completions.create(messages=[*QUESTION, answer.message, result], **options | {"max_tokens": 5})
+    assert told.usage and told.usage.prompt_tokens > 50
+    chosen: Any = {"type": "function", "function": {"name": "price_of"}}
+    chunks = client.chat.completions.create(messages=QUESTION, tool_choice=chosen, stream=True, **options)
+    deltas = [chunk.choices[0] for chunk in chunks]
+    (streamed,) = [call for delta in deltas for call in delta.delta.tool_calls or ()]
+    assert streamed.function and streamed.function.arguments == call.function.arguments
+    assert deltas[-1].finish_reason == "tool_calls"
+    with pytest.raises(BadRequestError, match="takes no tools"):
+        client.chat.completions.create(messages=QUESTION, **options | {"model": "tiny"})
 
 
 def send(address: str, token: str, stream: bool) -> socket.socket:

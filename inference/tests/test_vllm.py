@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.serve.token_logprobs import TokenLogprob
+from engine.serve.tool_calls import ToolCall
 from experiments.models import ModelVersion
 from inference import vllm
 from inference.tests.test_openai_api import chat, events, json_schema
@@ -123,6 +124,19 @@ def test_schemas_and_log_probabilities_pass_through(
     assert body["response_format"]["json_schema"]["schema"] == {"type": "object"} and body["top_logprobs"] == 1
     texts = {"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0}], "text_offset": [0]}
     assert vllm.read_logprobs(texts) == (TokenLogprob(b"a", -1.0, ((b"a", -1.0),)),)
+
+
+def test_calls_of_tools_that_come_in_parts_are_put_together() -> None:
+    parts: list[dict[str, Any]] = [
+        {"name": "look_up", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ": 1}"},
+    ]  # fmt: skip
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": part}]}, "finish_reason": None}]}
+        for part in parts
+    ]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    (last,) = vllm.read_pieces(iter(f"data: {json.dumps(chunk)}".encode() for chunk in chunks))
+    assert last.finish_reason == "tool_calls" and last.calls == (ToolCall("look_up", '{"a": 1}'),)
 
 
 def test_base_model_is_asked_under_its_own_name(
