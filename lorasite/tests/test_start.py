@@ -113,7 +113,7 @@ def test_second_start_on_the_same_data_is_reported_in_one_line(tmp_path: Path) -
 
 def test_first_start_creates_samples_and_the_second_still_has_them(tmp_path: Path) -> None:
     """The upload follows the reading of samples: a web server forked from that process would hang in polars."""
-    with running_site(tmp_path, SAMPLES="1") as site:
+    with running_site(tmp_path, is_first_start=True, SAMPLES="1") as site:
         token = sign_in(site)
         names = {d["name"] for d in call(site, "/api/datasets", token=token)["results"]}
         runs = call(site, "/api/experiments", token=token)["results"]

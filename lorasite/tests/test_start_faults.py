@@ -160,7 +160,7 @@ def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_requested(tmp
     database.write_bytes(content)
     assert command(tmp_path, "first_start").returncode == 0
     database.unlink()
-    with running_site(tmp_path, options=("--new",), DATABASE_URL=""):
+    with running_site(tmp_path, options=("--new",), is_first_start=True, DATABASE_URL=""):
         assert database.stat().st_size
 
 
