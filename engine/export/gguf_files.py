@@ -25,8 +25,15 @@ ARCHITECTURES = {
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
     "gpt2": gguf.MODEL_ARCH.GPT2,
+    "gemma": gguf.MODEL_ARCH.GEMMA,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+    "smollm3": gguf.MODEL_ARCH.SMOLLM3,
 }
-INTERLEAVED = ("llama", "mistral")  # whose rotary positions GGUF has in another order of a head's numbers
+# The activation that llama.cpp computes for a type, as config.json names it.
+ACTIVATIONS = {"gpt2": "gelu_new", "gemma": "gelu_pytorch_tanh"}
+USUAL_ACTIVATION = "silu"
+WITHOUT_POSITIONS = 4  # every fourth layer of SmolLM3 has none: llama.cpp knows no other number
+INTERLEAVED = ("llama", "mistral", "smollm3")  # whose rotary positions GGUF has in another order of a head's numbers
 FILE_TYPES = {"gguf-f16": gguf.LlamaFileType.MOSTLY_F16, "gguf-q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
 BLOCK = 32  # numbers that share a scale in Q8_0
 
@@ -40,12 +47,16 @@ def require_exact(config: Any) -> None:
             f"{', '.join(sorted(ARCHITECTURES))}. Export to safetensors or peft."
         )
     rope = getattr(config, "rope_parameters", None) or {}
+    activation = getattr(config, "activation_function", None) or config.hidden_act
     faults = {
         f"its positions are scaled ({rope.get('rope_type')})": rope.get("rope_type", "default") != "default",
         "only a part of each head has positions": rope.get("partial_rotary_factor", 1) != 1,
         "its feed-forward layers have biases": bool(getattr(config, "mlp_bias", False)),
-        "its activation is another": getattr(config, "hidden_act", None) not in (None, "silu")
-        or getattr(config, "activation_function", None) not in (None, "gelu_new"),
+        "its activation is another": activation != ACTIVATIONS.get(model_type, USUAL_ACTIVATION),
+        "its attention has biases": model_type == "gemma" and config.attention_bias,
+        "other layers are without positions than every fourth one": model_type == "smollm3"
+        and config.no_rope_layers
+        != [int((layer + 1) % WITHOUT_POSITIONS != 0) for layer in range(config.num_hidden_layers)],
     }
     for fault, is_there in faults.items():
         if is_there:
@@ -106,6 +117,8 @@ def write_settings(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_dimension_count(head_width)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    if config.model_type == "phi3":
+        writer.add_sliding_window(window or 0)  # llama.cpp assumes one where the file says nothing
 
 
 def arrange(weights: np.ndarray, hf_name: str, config: Any) -> np.ndarray:
@@ -116,6 +129,19 @@ def arrange(weights: np.ndarray, hf_name: str, config: Any) -> np.ndarray:
         heads = config.num_attention_heads if ".q_proj." in hf_name else config.num_key_value_heads
         halves = weights.reshape(heads, 2, len(weights) // heads // 2, *weights.shape[1:])
         return halves.swapaxes(1, 2).reshape(weights.shape)
+    if config.model_type == "gemma" and hf_name.endswith("norm.weight"):
+        return weights + 1  # the model adds it, llama.cpp does not
+    return weights
+
+
+def restore(weights: np.ndarray, hf_name: str, config: Any) -> np.ndarray:
+    """Return the numbers of a tensor in the order of transformers: the opposite of `arrange`, for the types that gguf_reading reads."""
+    if config.model_type in INTERLEAVED and (".q_proj." in hf_name or ".k_proj." in hf_name):
+        heads = config.num_attention_heads if ".q_proj." in hf_name else config.num_key_value_heads
+        pairs = weights.reshape(heads, len(weights) // heads // 2, 2, *weights.shape[1:])
+        return pairs.swapaxes(1, 2).reshape(weights.shape)
+    if config.model_type == "gemma" and hf_name.endswith("norm.weight"):
+        return weights - 1
     return weights
 
 

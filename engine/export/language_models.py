@@ -12,6 +12,7 @@ import torch
 from engine.devices import DevicePlan
 from engine.export.adapter_files import require_loadable, write_adapter
 from engine.export.gguf_files import GGUF_FILE, require_exact, write_gguf
+from engine.export.gguf_reading import READ_HERE, load_written_gguf
 from engine.export.gguf_tokenizer import READ_BY_TRANSFORMERS, GgufTokenizer, name_of_words, read_tokenizer_json
 from engine.export.language_comparison import (
     LIMITS,
@@ -26,7 +27,7 @@ from engine.export.modelfile import modelfile
 from engine.export.readme import describe_export
 from engine.models.base_models import resolve
 from engine.models.chat_template import ChatTemplate
-from engine.models.loading import attach_adapter, load_gguf, load_language_model
+from engine.models.loading import attach_adapter, load_language_model
 from engine.models.text_encoding import load_config, load_gguf_tokenizer, load_tokenizer
 from engine.serve.model_files import SETTINGS, WEIGHTS, ModelInfo, read_settings, require_base_weights
 from engine.storage import MANIFEST, write_folder, write_json
@@ -112,9 +113,10 @@ def load_written(
     """Return the model in an exported folder, and the share of conversations that its tokenizer reads as before, if that is known."""
     if format.startswith("gguf"):
         words = name_of_words(read_tokenizer_json(final_model))
-        tokenizer = load_gguf_tokenizer(folder, GGUF_FILE) if words in READ_BY_TRANSFORMERS else None
-        equal = None if tokenizer is None else share_of_equal_tokens(tokenizer, compared)
-        return load_gguf(folder, GGUF_FILE, load_config(base, info.base_model)).eval(), equal
+        config = load_config(base, info.base_model)
+        is_read = words in READ_BY_TRANSFORMERS and config.model_type not in READ_HERE
+        equal = share_of_equal_tokens(load_gguf_tokenizer(folder, GGUF_FILE), compared) if is_read else None
+        return load_written_gguf(folder, config).eval(), equal
     loaders: dict[str, Callable[[], Any]] = {
         "peft": lambda: attach_adapter(load_language_model(base, info.base_model, PLAN), folder),
         "safetensors": lambda: load_language_model(folder, "the exported model", PLAN),
