@@ -12,6 +12,7 @@ from lists.models import Annotated
 from web.name_fields import NameField, NameKeyField
 from work import paths
 from work.models import Work
+from work.states import State, state_of_status
 
 from .descriptions import MESSAGES, describe_change
 from .reading.options import CHAT_KINDS
@@ -259,3 +260,7 @@ class DataTask(Work):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind}, {self.status})"
+
+    @property
+    def state(self) -> State:
+        return state_of_status(self.status)

@@ -169,9 +169,13 @@ def task_for(user: User, task_id: UUID, *, manage: bool = False) -> DataTask:
     return get_visible(user, tasks, manage=manage, pk=task_id)
 
 
+def visible_tasks(user: User) -> QuerySet[DataTask]:
+    return visible(user, DataTask.objects.all())
+
+
 def running_tasks(user: User) -> QuerySet[DataTask]:
     """Return the unfinished tasks that the person may see."""
-    return visible(user, DataTask.objects.filter(status__in=[Status.PENDING, Status.STARTED]))
+    return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED])
 
 
 def running_on(version: Version, kind: DataTask.Kind) -> DataTask | None:

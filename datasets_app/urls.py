@@ -9,6 +9,7 @@ urlpatterns = [
     path("datasets/new/", upload_views.new, name="new"),
     path("datasets/new/hub/", upload_views.from_hub, name="hub"),
     path("datasets/new/<str:token>/", upload_views.preview, name="preview"),
+    path("datasets/tasks/states/", views.states, name="states"),
     path("datasets/tasks/<uuid:task_id>/", views.task, name="task"),
     path("datasets/tasks/<uuid:task_id>/cancel/", views.cancel, name="cancel"),
     path("datasets/<str:name>/", views.detail, name="detail"),

@@ -1,6 +1,7 @@
 """Pages: list, report, rows and tasks."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -15,7 +16,7 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
-from django_htmx.http import HTMX_STOP_POLLING, HttpResponseClientRedirect
+from django_htmx.http import HTMX_STOP_POLLING, HttpResponseClientRedirect, trigger_client_event
 
 from accounts import removals
 from accounts.http import SignedInRequest
@@ -29,6 +30,7 @@ from datasets_app.review import draft
 from datasets_app.versions.reading_report import reading_report
 from engine.config_sections import SAMPLE_MODEL
 from lists.columns import column_heads
+from lists.polls import requested_tasks
 from lists.queries import lean_address, page_of, read_filters, render_list
 from lists.selectors import tag_choices
 from samples import SAMPLE_LANGUAGE_MODEL
@@ -61,9 +63,30 @@ def dataset_list(request: SignedInRequest) -> HttpResponse:
         "heads": column_heads(COLUMNS, query["sort"] or BY_NAME),
         "lines": [report.summary(version) for version in selectors.newest_versions(page)],
         "tag_names": tag_choices(request.user, Dataset),
-        "tasks": selectors.running_tasks(request.user),
+        **task_lines(selectors.running_tasks(request.user)),
     }
     return render_list(request, "datasets_app/list.html", context, kind="dataset")
+
+
+@login_required
+@require_safe
+def states(request: SignedInRequest) -> HttpResponse:
+    """Return how far tasks (`task`) are, for the poll of the list; the answer polls no more when all have ended.
+
+    When one of them has ended since, the event `datasets-changed` lets the list below load itself again.
+    """
+    tasks = list(selectors.visible_tasks(request.user).filter(pk__in=requested_tasks(request)))
+    context = task_lines(tasks) | {"swap": True}
+    response = render(request, "datasets_app/states.html", context)
+    if len(context["unfinished"]) < len(tasks):
+        trigger_client_event(response, "datasets-changed")
+    return response
+
+
+def task_lines(tasks: Iterable[DataTask]) -> dict[str, Any]:
+    """Return what datasets_app/states.html shows: each task with the address of its result, and whom to ask about again."""
+    lines = [(task, result_url(task)) for task in tasks]
+    return {"task_lines": lines, "unfinished": [task for task, _result in lines if not task.finished]}
 
 
 @login_required

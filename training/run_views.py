@@ -12,10 +12,10 @@ from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HTMX_STOP_POLLING
 
 from accounts.http import SignedInRequest
+from lists.polls import requested_tasks
 
 from . import answers, curve_csv, run_page, selectors, services
 
-MOST_STATES = 100  # runs of one poll
 VIEW = "run-view"  # the element that a click on a tab replaces
 
 
@@ -39,18 +39,9 @@ def run(request: SignedInRequest, task_id: UUID) -> HttpResponse:
 @require_GET
 def states(request: SignedInRequest) -> HttpResponse:
     """Return the status chips of runs (`task`), for the poll of a list. Status 286 ends the polling."""
-    ids = [UUID(text) for text in request.GET.getlist("task")[:MOST_STATES] if is_uuid(text)]
-    tasks = list(selectors.visible_tasks(request.user).filter(pk__in=ids))
+    tasks = list(selectors.visible_tasks(request.user).filter(pk__in=requested_tasks(request)))
     status = 200 if any(not task.finished for task in tasks) else HTMX_STOP_POLLING
     return render(request, "training/states.html", {"tasks": tasks}, status=status)
-
-
-def is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 @login_required

@@ -301,3 +301,19 @@ def test_who_waits_for_a_task_is_taken_to_its_result(browser, member, stored):
     assert "Reading a file: moods</h1>" in page and "Open the result" in page
     poll = browser.get(f"/datasets/tasks/{task.pk}/", headers={"HX-Request": "true"})
     assert poll["HX-Redirect"] == "/datasets/moods/?version=1"
+
+
+def test_list_shows_how_far_tasks_are_and_loads_itself_again_when_one_has_ended(browser, member, stored, stranger):
+    first, second = (DataTask.objects.create(owner=member, kind="noise", name=name) for name in ("moods", "more"))
+    page = browser.get("/datasets/").content.decode()
+    assert 'hx-trigger="datasets-changed from:body"' in page
+    address = re.search(r'hx-get="(/datasets/tasks/states/[^"]+)"', page)[1].replace("&amp;", "&")  # type: ignore[index]
+    answer = browser.get(address)
+    assert "HX-Trigger" not in answer and f"task={first.pk}" in answer.content.decode()
+    DataTask.objects.filter(pk=first.pk).update(status=Status.SUCCESS, result={"name": "moods", "version": 1})
+    answer = browser.get(address)
+    content = answer.content.decode()
+    assert answer["HX-Trigger"] == '{"datasets-changed": {}}' and "/datasets/moods/noise/?version=1" in content
+    assert f"task={first.pk}" not in content and f"task={second.pk}" in content  # of the next poll
+    browser.force_login(stranger)
+    assert "moods" not in browser.get(address).content.decode()

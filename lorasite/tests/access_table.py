@@ -129,6 +129,8 @@ GET    datasets/<str:name>/                        302 404 404 200 200 200
 POST   datasets/<str:name>/                        302 405 405 405 405 405
 GET    datasets/<str:name>/rows/                   302 404 404 200 200 200
 POST   datasets/<str:name>/rows/                   302 405 405 405 405 405
+GET    datasets/tasks/states/                      302 200 200 200 200 200
+POST   datasets/tasks/states/                      302 405 405 405 405 405
 GET    datasets/tasks/<uuid:task_id>/              302 404 404 404 200 200
 POST   datasets/tasks/<uuid:task_id>/              302 405 405 405 405 405
 GET    datasets/tasks/<uuid:task_id>/cancel/       302 405 405 405 405 405
