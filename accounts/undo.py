@@ -1,8 +1,10 @@
 """What takes back the end of a share, the withdrawal of an invitation and the revocation of a token."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import Model
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
@@ -11,6 +13,25 @@ from web.undo import undoes
 
 from . import secrets, services, sharing
 from .models import Invitation, Token, User
+from .permissions import permission_object
+
+
+@dataclass(frozen=True)
+class PreviousShares:
+    """What `restore_shares` needs to share an object as before."""
+
+    kind: str
+    name: str
+    levels: dict[str, str]
+
+
+def change_shares(*, user: User, obj: Any, recipients: list[User | Group], level: str) -> PreviousShares:
+    """Set what each recipient may do with an object (see `sharing.LEVELS`), and return what they could do before."""
+    shared = permission_object(obj)
+    before = PreviousShares(sharing.kind_of(shared), shared.name, levels_of(shared, recipients))
+    for recipient in recipients:
+        sharing.set_access(user=user, obj=shared, to=recipient, level=level)
+    return before
 
 
 def levels_of(obj: Model, recipients: list[User | Group]) -> dict[str, str]:
@@ -28,6 +49,14 @@ def restore_shares(user: User, kind: str, name: str, levels: dict[str, str]) -> 
     obj = sharing.shared_object(user, kind, name)
     for recipient, level in levels.items():
         sharing.set_access(user=user, obj=obj, to=sharing.person_or_group(recipient), level=level)
+    return _("Shared as before.")
+
+
+@undoes("shares")
+@transaction.atomic
+def restore_shares_of_several(user: User, shares: list[dict[str, Any]]) -> str:
+    for share in shares:
+        restore_shares(user, **share)
     return _("Shared as before.")
 
 

@@ -1,5 +1,6 @@
 """Pages of one's own account (signing in, password, tokens, sessions), joining by invitation, and sharing an object."""
 
+from dataclasses import asdict
 from typing import Any
 
 from allauth.account.utils import perform_login
@@ -177,9 +178,7 @@ def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
                 "next_page": page_after_sharing(request, obj),
             }
             return render(request, "accounts/transfer.html", context)
-        before = undo.levels_of(obj, recipients)
-        for recipient in recipients:
-            sharing.set_access(user=request.user, obj=obj, to=recipient, level=level)
+        before = undo.change_shares(user=request.user, obj=obj, recipients=recipients, level=level)
     except InvalidError as error:  # the form stays where it is
         messages.error(request, str(error.message))
         return redirect(page_after_sharing(request, obj))
@@ -188,7 +187,7 @@ def share(request: SignedInRequest, kind: str, name: str) -> HttpResponse:
     if level == "owner":  # who gave it away may have no say any more
         messages.success(request, message)
     else:
-        offer_undo(request, message, "share", kind=kind, name=name, levels=before)
+        offer_undo(request, message, "share", **asdict(before))
     # Whoever gave the object away may not see its page any more.
     if not visible(request.user, type(obj)._default_manager.filter(pk=obj.pk)).exists():
         return redirect("home")

@@ -1,13 +1,13 @@
-"""Do something with all objects that are ticked in a list: tag, cancel, delete them, or take them away as CSV."""
+"""Do something with all objects that are ticked in a list: tag, share, cancel, delete them, or take them away as CSV."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -16,24 +16,27 @@ from accounts.http import SignedInRequest
 from accounts.models import Removal, User
 from accounts.permissions import get_visible, visible
 from accounts.removals import show_removals
+from accounts.sharing import find_recipients
+from accounts.undo import PreviousShares, change_shares
 from web.csv_lines import BOM, csv_line
-from web.errors import LorasiteError
+from web.errors import InvalidError, LorasiteError
+from web.undo import offer_undo
 
 from . import services
 
 MOST = 100  # objects at once
 MOST_REFUSALS = 10  # that are told one by one
 
-Perform = Callable[[User, Any], object]  # what it returns counts if it is a Removal
+Perform = Callable[[User, Any], object]  # what it returns counts if it is a Removal, or PreviousShares
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one object; `refusal` says why nothing did, `removal` how to bring it back."""
+    """What became of one object; `refusal` says why nothing did, `result` is what the action returned."""
 
     name: str
     refusal: LorasiteError | None = None
-    removal: Removal | None = None
+    result: object = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,25 @@ def tag_action(name: str) -> Action:
     return Action(perform, gettext_lazy("%(done)s tagged."), gettext_lazy("%(done)s tagged, %(refused)s not:"))
 
 
+def share_action(to: str, level: str) -> Action:
+    """Raise InvalidError for an unknown recipient, and for a level that only one object at a time is given."""
+    if level not in ("none", "view", "manage"):
+        raise InvalidError(_("Choose none, view or manage."), field="access")
+    recipients = find_recipients(to)
+
+    def perform(user: User, obj: Any) -> PreviousShares:
+        return change_shares(user=user, obj=obj, recipients=recipients, level=level)
+
+    if level == "none":
+        done, partly = (
+            gettext_lazy("%(done)s no longer shared."),
+            gettext_lazy("%(done)s no longer shared, %(refused)s not changed:"),
+        )
+    else:
+        done, partly = gettext_lazy("%(done)s shared."), gettext_lazy("%(done)s shared, %(refused)s not:")
+    return Action(perform, done, partly)
+
+
 def attempt_each(user: User, objects: QuerySet[Any], names: Iterable[str], perform: Perform) -> list[Outcome]:
     """Do something with each object of these names that the person may manage; one that is refused stops no other."""
     outcomes = []
@@ -73,7 +95,7 @@ def attempt_each(user: User, objects: QuerySet[Any], names: Iterable[str], perfo
         except LorasiteError as refusal:
             outcomes.append(Outcome(name, refusal))
         else:
-            outcomes.append(Outcome(name, removal=result if isinstance(result, Removal) else None))
+            outcomes.append(Outcome(name, result=result))
     return outcomes
 
 
@@ -86,13 +108,35 @@ def respond(request: SignedInRequest, bulk: BulkList) -> HttpResponse:
     chosen = request.POST.get("action", "")
     if chosen == "export":
         return csv_file(request.user, bulk, names)
-    action = tag_action(request.POST.get("tag", "")) if chosen == "tag" else bulk.actions.get(chosen)
-    if action is None:
-        messages.error(request, _("Choose what to do with the selected rows. Nothing was changed."))
+    if chosen == "share" and "access" not in request.POST:
+        return share_page(request, bulk, names)
+    try:
+        action = chosen_action(request, bulk)
+    except InvalidError as error:
+        messages.error(request, str(error.message))
         return back_to_list(request, bulk)
     outcomes = attempt_each(request.user, bulk.objects(), names, action.perform)
     report(request, action, outcomes)
     return back_to_list(request, bulk)
+
+
+def chosen_action(request: SignedInRequest, bulk: BulkList) -> Action:
+    """Return what `action` names; raise InvalidError if there is no such action, or if it lacks something."""
+    sent = request.POST
+    match sent.get("action", ""):
+        case "tag":
+            return tag_action(sent.get("tag", ""))
+        case "share":
+            return share_action(sent.get("to", ""), sent["access"])
+        case name if name in bulk.actions:
+            return bulk.actions[name]
+    raise InvalidError(_("Choose what to do with the selected rows. Nothing was changed."))
+
+
+def share_page(request: SignedInRequest, bulk: BulkList, names: list[str]) -> HttpResponse:
+    """Ask with whom the ticked objects are to be shared."""
+    context = {"names": names, "query": request.POST.get("query", ""), "list_page": list_address(request, bulk)}
+    return render(request, "lists/share.html", context)
 
 
 def ticked_names(request: SignedInRequest) -> list[str]:
@@ -101,21 +145,28 @@ def ticked_names(request: SignedInRequest) -> list[str]:
 
 
 def back_to_list(request: SignedInRequest, bulk: BulkList) -> Any:
-    """Redirect to the list as it was searched and sorted."""
+    return redirect(list_address(request, bulk))
+
+
+def list_address(request: SignedInRequest, bulk: BulkList) -> str:
+    """Return the address of the list as it was searched and sorted."""
     query = request.POST.get("query", "")
-    return redirect(reverse(bulk.list_page) + (f"?{query}" if query else ""))
+    return reverse(bulk.list_page) + (f"?{query}" if query else "")
 
 
 def report(request: SignedInRequest, action: Action, outcomes: list[Outcome]) -> None:
-    """Say how many objects it was done with, and of each other one why not; what was deleted can be brought back."""
+    """Say how many objects it was done with, and of each other one why not; deletions and shares can be undone."""
     refused = [outcome for outcome in outcomes if outcome.refusal]
     message = (action.partly if refused else action.done) % {
         "done": len(outcomes) - len(refused),
         "refused": len(refused),
     }
-    removals = [outcome.removal for outcome in outcomes if outcome.removal]
+    removals = [outcome.result for outcome in outcomes if isinstance(outcome.result, Removal)]
+    shares = [asdict(outcome.result) for outcome in outcomes if isinstance(outcome.result, PreviousShares)]
     if removals:
         show_removals(request, removals, message)
+    elif shares:
+        offer_undo(request, message, "shares", shares=shares)
     else:
         messages.add_message(request, messages.WARNING if refused else messages.SUCCESS, message)
     for outcome in refused[:MOST_REFUSALS]:

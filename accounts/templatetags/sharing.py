@@ -19,8 +19,6 @@ def sharing(context: template.RequestContext, obj: Model) -> dict[str, Any]:
     user = context["request"].user
     shared = permission_object(obj)
     may_share = owns(user, shared)
-    others = User.objects.filter(is_active=True).exclude(pk=shared.owner_id)
-    groups = Group.objects.order_by("name") if may_share else []
     return {
         "request": context["request"],
         "csrf_token": context["csrf_token"],
@@ -28,6 +26,18 @@ def sharing(context: template.RequestContext, obj: Model) -> dict[str, Any]:
         "name": shared.name,
         "lines": rules.access_list(shared),
         "may_share": may_share,
-        "people": others.order_by("username").values_list("username", flat=True) if may_share else [],
-        "groups": [(group.name, rules.group_name(group)) for group in groups],
+        **(recipients_but(shared.owner) if may_share else {}),
     }
+
+
+@register.inclusion_tag("parts/recipients.html", takes_context=True)
+def recipients(context: template.RequestContext) -> dict[str, Any]:
+    """Return the context of the part: everybody with whom the reader can share something."""
+    return recipients_but(context["request"].user)
+
+
+def recipients_but(owner: User) -> dict[str, Any]:
+    """Return whom the owner of an object can share it with."""
+    people = User.objects.filter(is_active=True).exclude(pk=owner.pk).order_by("username")
+    groups = [(group.name, rules.group_name(group)) for group in Group.objects.order_by("name")]
+    return {"people": people.values_list("username", flat=True), "groups": groups}

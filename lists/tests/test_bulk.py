@@ -119,3 +119,28 @@ def test_readers_can_export_and_nothing_else(client, viewer, member, address):
         page = client.post(address, {"name": "one", "action": action, "tag": "x"}, follow=True)
         assert ", 1 not:" in said(page)[0]
     assert BULK[address].objects.count() == 1 and not BULK[address].objects.get().tags.exists()
+
+
+@pytest.mark.parametrize("address", BULK)
+def test_several_are_shared_at_once_each_with_its_reason_and_undone_as_one(browser, member, stranger, address):
+    for name in ("one", "two"):
+        belongings(member, name)
+    sent = {"name": ["one", "two", "nothing"], "action": "share", "query": "sort=name"}
+    page = browser.post(address, sent).content.decode()
+    assert "Share 3 items" in page and 'value="person:stranger"' in page and "sort=name" in page
+    done = browser.post(address, sent | {"to": "person:stranger", "access": "view"}, follow=True)
+    assert said(done)[0] == "2 shared, 1 not:" and said(done)[1].startswith("nothing: ")
+    assert names_seen(stranger, address) == {"one", "two"}
+    token = next(iter(done.context["messages"])).extra_tags
+    browser.post("/undo/", {"token": token})
+    assert names_seen(stranger, address) == set()
+
+
+def test_only_owners_share_several_and_none_is_given_away(browser, member, stranger, viewer):
+    shared = belongings(stranger, "theirs").dataset
+    grant_access(shared, to=member, manage=True)
+    sent = {"name": "theirs", "action": "share", "to": "person:viewer"}
+    assert "Only its owner" in said(browser.post("/bulk/datasets/", sent | {"access": "view"}, follow=True))[1]
+    for wrong in ({"access": "owner"}, {"access": "view", "to": "person:nobody"}):
+        assert len(said(browser.post("/bulk/datasets/", sent | wrong, follow=True))) == 1
+    assert names_seen(viewer, "/bulk/datasets/") == set()
