@@ -74,11 +74,11 @@ class PresetPlan:
     seconds: float | None
 
 
-def plan_preset(user: User, name: str, values: Mapping[str, Any]) -> PresetPlan | None:
-    """Return what a preset would do with the other values of the form; None if they are not valid."""
-    version = services.known_version(user, services.dataset_name_of(values))
+def plan_preset(name: str, values: Mapping[str, Any], version: Version | None) -> PresetPlan | None:
+    """Return what a preset would do with the other values of the form, which name this version; None if they are not valid."""
+    settings = presets.own_settings(name, version)
     try:
-        config = services.parse_config(presets.apply_settings(values, presets.own_settings(name, version)), user)
+        config = services.parse_for_version(presets.apply_settings(values, settings), version)
     except LorasiteError:
         return None
     estimate = estimates.find_estimate(config, version) if version else None

@@ -51,6 +51,11 @@ def parse_config(data: Mapping[str, Any] | str, user: User | None = None) -> Run
     version = None
     if user is not None and isinstance(data, Mapping):
         version = known_version(user, dataset_name_of(data))
+    return parse_for_version(data, version)
+
+
+def parse_for_version(data: Mapping[str, Any] | str, version: Version | None) -> RunConfig:
+    """Return a configuration as a RunConfig whose dataset is this version, as far as known; raise Invalid like `parse_config`."""
     if version is not None and isinstance(data, Mapping):
         # Before the configuration is validated, because other settings depend on the task type.
         data = {"task": version.task_type, **data}

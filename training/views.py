@@ -14,6 +14,7 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.models import User
 from accounts.permissions import require_creator, visible
+from datasets_app.models import Version
 from datasets_app.selectors import trainable_versions
 from engine.config import RunConfig
 from engine.config_sections import DataSection
@@ -135,6 +136,7 @@ def show_entered(request: SignedInRequest) -> HttpResponse:
 def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> HttpResponse:
     values = form.configuration()
     plan = plan_run(request.user, values)
+    version = services.known_version(request.user, services.dataset_name_of(values))
     context: dict[str, Any] = {
         **vars(outcome),
         **past_error_of(plan.estimate),
@@ -142,8 +144,8 @@ def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> Ht
         "plan": plan,
         "estimate": outcome.estimate or plan.estimate,
         "sections": form.advanced_sections(unfolded={change.path for change in outcome.changes}),
-        "mismatch": form_mismatch(request, form),
-        "goals": [(name, title, plan_preset(request.user, name, values)) for name, title in presets.TITLES.items()],
+        "mismatch": form_mismatch(form, version),
+        "goals": [(name, title, plan_preset(name, values, version)) for name, title in presets.TITLES.items()],
         "model_presets": presets.model_presets(form.task),
         "sample_runs": presets.sample_runs(request.user),
         "preset": form["preset"].value(),
@@ -215,9 +217,8 @@ def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str
     return config | {"model": config["model"] | {"name": better.name, "revision": better.revision or None}}
 
 
-def form_mismatch(request: SignedInRequest, form: RunForm) -> LanguageMismatch | None:
+def form_mismatch(form: RunForm, version: Version | None) -> LanguageMismatch | None:
     """Return what is wrong between the languages of the data and of the base model that the form has."""
-    version = services.known_version(request.user, form["data.dataset_name"].value() or "")
     return find_language_mismatch(version, form["model.name"].value() or "")
 
 
