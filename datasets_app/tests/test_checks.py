@@ -157,6 +157,7 @@ def test_a_dozen_foreign_rows_are_listed_among_two_thousand():
     assert [e["language"] for e in result.examples] == ["German"] * 4 + ["French"] * 4 + ["Chinese (Traditional)"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "language"),
     [("id", "Indonesian"), ("cy", "Welsh"), ("nb", "Norwegian"), ("uz", "Unknown"), ("gl", "Unknown")],

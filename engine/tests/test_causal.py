@@ -186,6 +186,7 @@ def test_conversations_of_similar_length_share_a_rectangle():
     assert torch.equal(again, x)
 
 
+@pytest.mark.slow
 def test_gradients_of_eight_times_four_conversations_are_those_of_thirty_two(bases, data):
     task = causal_lm.Task(config(), PLAN, bases / "llama", data, None, 1)
     rows = np.arange(32)

@@ -59,6 +59,7 @@ def build_final_model(folder: Path, family: str = "llama", task: str = "causal_l
     return final
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["gguf-f16", "gguf-q8_0"])
 @pytest.mark.parametrize("family", GGUF_FAMILIES)
 def test_gguf_is_read_again_with_the_same_answers(family, format, tmp_path):
@@ -74,6 +75,7 @@ def test_gguf_is_read_again_with_the_same_answers(family, format, tmp_path):
     assert check.sentence in (tmp_path / "out/README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "peft"])
 def test_other_formats_are_read_again_with_the_same_answers_to_random_prompts(format, tmp_path, monkeypatch):
     monkeypatch.setattr("engine.export.language_comparison.MOST_PROMPTS", 12)
@@ -88,6 +90,7 @@ def test_other_formats_are_read_again_with_the_same_answers_to_random_prompts(fo
         ] == chat_tokenizer().convert_tokens_to_ids("<|im_end|>")
 
 
+@pytest.mark.slow
 def test_preferences_are_compared_by_their_chosen_answers(tmp_path):
     final = build_final_model(tmp_path, task="preference")
     rows = [
@@ -106,6 +109,7 @@ def test_preferences_are_compared_by_their_chosen_answers(tmp_path):
     assert json.loads((tmp_path / "out/export.json").read_text())["check"]["texts"] == 4
 
 
+@pytest.mark.slow
 def test_file_that_answers_otherwise_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
     final = build_final_model(tmp_path)
     monkeypatch.setattr("engine.export.gguf_files.INTERLEAVED", ())

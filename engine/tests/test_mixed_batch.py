@@ -66,6 +66,7 @@ def require_equal(actual: list[RowOutput], expected: list[RowOutput]) -> None:
         torch.testing.assert_close(one.features, other.features, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_slices", [0, 1, 2])
 @pytest.mark.parametrize("most_stacked", [128, 3])
 def test_stacked_adapters_answer_as_each_one_does_alone(base, rows, alone, monkeypatch, most_slices, most_stacked):

@@ -116,6 +116,7 @@ def test_loss_is_that_of_the_formula_in_float64(family, tmp_path, data):
     assert task.loss(rows).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_of_eight_times_four_pairs_are_those_of_thirty_two(bases, data):
     task = preference.Task(config(training={"rpo_alpha": 0.5}), PLAN, bases / "llama", data, None, 1)
     shift(task.model)

@@ -24,6 +24,7 @@ def finished(tweets, tmp_path_factory):
     return run(config, tweets, results, dataset_hash="abc"), results
 
 
+@pytest.mark.slow
 def test_stages_come_in_order_and_done_is_last(finished):
     events, _ = finished
     stages = [event.stage for event in events if isinstance(event, StageChanged)]

@@ -39,6 +39,7 @@ def vectorise(train: Split, held_out: Split):
     return vectorizer.fit_transform(train.texts), vectorizer.transform(held_out.texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_weights", [1_000_000, 0], ids=["logistic regression", "ridge regression"])
 def test_linear_micro_f1_is_at_least_that_of_scikit_learn(monkeypatch, most_weights):
     monkeypatch.setattr(multi_label_baseline, "MOST_WEIGHTS", most_weights)
@@ -49,6 +50,7 @@ def test_linear_micro_f1_is_at_least_that_of_scikit_learn(monkeypatch, most_weig
     assert 0.5 < expected - 0.03 < linear_micro_f1(train, held_out) < 1
 
 
+@pytest.mark.slow
 def test_logistic_regression_is_that_of_scikit_learn():
     train, held_out = topics(200, 3), topics(50, 3, seed=1)
     words, held_out_words = vectorise(train, held_out)

@@ -31,6 +31,7 @@ def other(learnt: Experiment) -> Experiment:
     return made
 
 
+@pytest.mark.slow
 def test_list_and_show_tell_people_in_lines_and_programs_in_json(learnt, other):
     lines = run("list", "--user", "member", "--sort=-accuracy").splitlines()
     assert lines[0].split() == ["experiment", "status", "score", "metric", "dataset", "base", "model"]
