@@ -23,6 +23,7 @@ from engine.tasks.answer_writers import TransformersWriter
 from engine.tasks.answers import write_answers
 
 MOST_PROMPTS = 100
+MOST_CANDIDATES = 300  # some of which may be too long for the model
 LONGEST_ANSWER = 64  # tokens that both models write to a prompt
 BATCH = 20  # prompts that are answered at once
 RANDOM_LENGTH = 40  # tokens of a random text
@@ -102,14 +103,15 @@ def choose_conversations(template: ChatTemplate, info: ModelInfo, texts: Sequenc
     else:
         stored = [json.loads(text) for text in texts]
         conversations = [branches_of(each)[0] if isinstance(each, dict) else each for each in stored]
-    tokens = tokenise_conversations(
-        [to_json(each) for each in conversations[:MOST_PROMPTS]], template, info.max_length, {}
-    )
-    if not len(tokens.rows):
+    candidates = [to_json(each) for each in conversations[:MOST_CANDIDATES]]
+    readable = tokenise_conversations(candidates, template, info.max_length, {}).rows.tolist()[:MOST_PROMPTS]
+    conversations = [conversations[row] for row in readable]
+    tokens = tokenise_conversations([to_json(each) for each in conversations], template, info.max_length, {})
+    if not conversations:
         raise ExportRefusedError("There is no conversation that the model can read. Give others to compare answers on.")
     end = info.end_of_turn or min(tokens.end_tokens)
     end_id = int(template.tokenizer.get_vocab()[end])
-    return ComparedConversations([conversations[row] for row in tokens.rows.tolist()], tokens, template, end_id)
+    return ComparedConversations(conversations, tokens, template, end_id)
 
 
 @torch.inference_mode()

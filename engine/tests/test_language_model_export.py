@@ -16,15 +16,16 @@ from engine.export import export_model
 from engine.export.__main__ import main
 from engine.export.gguf_reading import READ_HERE
 from engine.export.gguf_tokenizer import SPLITS, name_of_words
-from engine.export.language_comparison import LanguageModelCheck
+from engine.export.language_comparison import LanguageModelCheck, choose_conversations
 from engine.export.modelfile import modelfile, translate
 from engine.models.base_model_head import Head
 from engine.models.chat_template import ChatTemplate
 from engine.models.loading import add_adapter, load_language_model
+from engine.serve.model_files import read_info
 from engine.training.checkpoint import save_adapter
 from samples import order_preferences, orders
 from testing.chat_templates import CHATML, GEMMA, MISTRAL, TEMPLATES
-from testing.language_models import build_language_model, chat_tokenizer
+from testing.language_models import build_language_model, chat_tokenizer, conversation
 
 PLAN = DevicePlan(torch.device("cpu"), torch.float32, "eager", False, 1)
 TEXTS = [to_json(messages) for messages in orders()["messages"].to_list()[:5]]
@@ -88,6 +89,18 @@ def test_other_formats_are_read_again_with_the_same_answers_to_random_prompts(fo
         assert json.loads((tmp_path / "out/generation_config.json").read_text())[
             "eos_token_id"
         ] == chat_tokenizer().convert_tokens_to_ids("<|im_end|>")
+
+
+def test_conversations_that_the_model_can_not_read_are_made_up_for_by_further_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.export.language_comparison.MOST_PROMPTS", 3)
+    info = read_info(build_final_model(tmp_path))
+    too_long = to_json(conversation("word " * 600, "yes"))
+    compared = choose_conversations(
+        ChatTemplate(chat_tokenizer(), "mine"), info, [too_long, *TEXTS[:2], too_long, *TEXTS[2:]]
+    )
+    assert [to_json(each) for each in compared.conversations] == TEXTS[:3] and len(compared.tokens.lengths) == 3
+    with pytest.raises(ExportRefusedError, match="no conversation that the model can read"):
+        choose_conversations(ChatTemplate(chat_tokenizer(), "mine"), info, [too_long])
 
 
 @pytest.mark.slow
