@@ -328,6 +328,10 @@ class SystemSection(Section):
     baseline: bool = Field(
         True, description=_("Also train a linear model on word counts as a baseline to compare with.")
     )
+    forgetting_check: bool = Field(
+        True,
+        description=_("Also measure the loss of a language model on ordinary sentences before and after training."),
+    )
 
 
 class Configuration(Section):

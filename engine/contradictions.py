@@ -10,6 +10,7 @@ from engine.task_types import LOSSES, METRICS, TaskType, is_language_model
 
 CODE = "contradiction"
 OF_PREFERENCES = frozenset({"training.dpo_beta", "training.label_smoothing", "training.rpo_alpha"})
+OF_LANGUAGE_MODELS = frozenset({"system.forgetting_check"})
 OF_LABELS = frozenset(
     {
         "model.num_labels",
@@ -26,7 +27,7 @@ OF_LABELS = frozenset(
 
 def unused_settings(task: TaskType) -> frozenset[str]:
     """Return the settings that mean nothing for a task type; forms leave them out."""
-    unused = OF_LABELS if is_language_model(task) else frozenset()
+    unused = OF_LABELS if is_language_model(task) else OF_LANGUAGE_MODELS
     return unused if task == "preference" else unused | OF_PREFERENCES
 
 

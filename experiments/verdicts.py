@@ -10,6 +10,7 @@ from engine.intervals import wilson_interval
 from .task_types import METRIC_TITLES, task_type_of
 
 Metrics = dict[str, Any]  # the content of metrics.json
+MUCH_FORGOTTEN = 0.25  # rise of the loss on ordinary sentences: their tokens are then 1.3 times as surprising
 
 
 def verdict(metrics: Metrics) -> str:
@@ -187,7 +188,26 @@ def judge_language_model(metrics: Metrics) -> list[str]:
         sentences.append(sentence % {"share": 100 * evaluation["rouge_l"], "base": base})
     sentence = _("The model predicts %(share).1f%% of the answers' tokens%(base)s.")
     base = describe_base(baseline.get("base_token_accuracy"))
-    return [*sentences, sentence % {"share": 100 * evaluation["token_accuracy"], "base": base}]
+    return [
+        *sentences,
+        sentence % {"share": 100 * evaluation["token_accuracy"], "base": base},
+        *judge_forgetting(metrics),
+    ]
+
+
+def judge_forgetting(metrics: Metrics) -> list[str]:
+    """Say whether the model foresees ordinary sentences worse than its base model; nothing if that was not measured."""
+    forgetting = metrics.get("forgetting")
+    if not forgetting:
+        return []
+    if forgetting["loss"] - forgetting["base_loss"] > MUCH_FORGOTTEN:
+        sentence = _(
+            "Its loss on ordinary sentences rose from %(base).2f to %(loss).2f: it has forgotten much of what the base model could "
+            "write. Train for fewer steps, or with a lower learning rate, if it is to answer other questions too."
+        )
+    else:
+        sentence = _("Its loss on ordinary sentences is %(loss).2f (base model: %(base).2f): little was forgotten.")
+    return [sentence % {"loss": forgetting["loss"], "base": forgetting["base_loss"]}]
 
 
 def judge_preferences(metrics: Metrics) -> list[str]:
@@ -204,6 +224,7 @@ def judge_preferences(metrics: Metrics) -> list[str]:
     return [
         sentence % {"share": 100 * evaluation["preference_accuracy"]},
         likelier % {"share": 100 * evaluation["chosen_likelier"], "base": base},
+        *judge_forgetting(metrics),
     ]
 
 

@@ -120,6 +120,9 @@ FIELD_WORDS = {
     "training.deterministic": FieldWords(_("Deterministic"), _("Turn it on to get the same numbers on the same GPU.")),
     "system.num_threads": FieldWords(_("CPU threads"), _("Lower it to leave cores for other programs.")),
     "system.baseline": FieldWords(_("Train a baseline"), _("Takes seconds, and shows what the model adds.")),
+    "system.forgetting_check": FieldWords(
+        _("Check what is forgotten"), _("Takes seconds, and shows whether the model still writes ordinary sentences.")
+    ),
 }
 # Settings of language models that are called otherwise than those of classifiers.
 OF_CONVERSATIONS = {

@@ -15,6 +15,7 @@ from engine.config import RunConfig
 from engine.data.batches import batches_by_length
 from engine.data.conversation_tokens import ConversationTokens
 from engine.data.conversations import Conversation
+from engine.data.general_texts import VERSION
 from engine.data.labelled_rows import Rows, Split, explain_skipped
 from engine.devices import DevicePlan
 from engine.errors import ChatTemplateError, EvaluationNotFiniteError, TextsTooLongError, TooFewRowsError
@@ -33,6 +34,7 @@ from engine.storage import write_json
 from engine.tasks.answer_writers import AnswerWriter, DecoderWriter, TransformersWriter, sharing_skeleton
 from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS, Answers, load_or_write, write_answers
 from engine.tasks.evaluation_mode import evaluation_mode
+from engine.tasks.forgetting import general_loss, general_tokens
 from engine.training.memory_model import DecoderMemory, DecoderSizes
 from engine.training.saved_language_model import SavedTargets, check_saved_language_model
 from engine.training.saved_model import SavedModelCheck
@@ -194,11 +196,15 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             answers = self._write_answers(self.rows.test, self.test_tokens)
             summary["test"] = self._score(self.test_tokens, "test") | answers.scores()
         tuned = self.answers or self._write_answers(self.rows.eval, self.eval_tokens)
+        general = self._general_loss()
         with self.untrained.restored():
+            base_general = self._general_loss()
             base_scores = self.base_scores()
             base = load_or_write(self._base_answers_key(), self.cache_dir, self._write_evaluation_answers)
         summary["baseline"] = {f"base_{name}": value for name, value in (base_scores | base.scores()).items()}
         summary["answers"] = tuned.beside(base)
+        if general is not None and base_general is not None:
+            summary["forgetting"] = {"texts": VERSION, "base_loss": base_general, "loss": general}
         return summary
 
     def write_some_answers(self) -> float:
@@ -357,6 +363,14 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         return (
             f"{self.hash_base_model()} {precision} {self.data_hash} {self.max_length} {self.eval_tokens.longest_answer}"
         )
+
+    def _general_loss(self) -> float | None:
+        """Return the loss on ordinary sentences, where system.forgetting_check asks for it and the model is long enough for any."""
+        tokens = general_tokens(self.template, self.max_length) if self.config.system.forgetting_check else None
+        if tokens is None or not len(tokens.rows):
+            return None
+        with evaluation_mode(self.model):
+            return general_loss(self.forward, tokens)
 
     def _evaluation_batch_size(self, tokens: Tokens) -> int:
         """Return the configured batch size, or on a CPU the largest of its halves that fits into free memory."""

@@ -130,6 +130,10 @@ def test_verdict_of_a_language_model_names_its_base_model():
     words = LANGUAGE_MODEL | {"eval": {"token_accuracy": 0.97, "rouge_l": 0.95}}
     assert "Answers share 95.0% of their words with the expected ones" in verdict(words)
     assert "(ROUGE-L) (base model: 20.0%)." in verdict(words) and "ROUGE" not in sentences  # JSON says more of JSON
+    kept = verdict(LANGUAGE_MODEL | {"forgetting": {"texts": 1, "base_loss": 3.0, "loss": 3.04}})
+    assert kept.endswith("Its loss on ordinary sentences is 3.04 (base model: 3.00): little was forgotten.")
+    forgotten = verdict(LANGUAGE_MODEL | {"forgetting": {"texts": 1, "base_loss": 3.0, "loss": 4.0}})
+    assert "rose from 3.00 to 4.00: it has forgotten much" in forgotten and "lower learning rate" in forgotten
     plain = LANGUAGE_MODEL | {"eval": {"loss": 0.1, "token_accuracy": 0.97}, "baseline": {}}
     assert verdict(plain) == "The model predicts 97.0% of the answers' tokens."
 

@@ -13,7 +13,7 @@ from accounts.permissions import grant_access
 from datasets_app.models import Version
 from datasets_app.versions.changes import make_version
 from engine.config import RunConfig
-from engine.contradictions import OF_PREFERENCES
+from engine.contradictions import OF_LANGUAGE_MODELS, OF_PREFERENCES
 from engine.names import explain_refusal
 from testing.datasets import store_dataset
 from training.field_words import FIELD_WORDS
@@ -38,7 +38,9 @@ def form_of(page: Any) -> dict[str, str]:
 
 def test_form_has_every_field_of_the_configuration(browser: Client) -> None:
     page = browser.get("/train/")
-    assert {field.path for field in config_fields()} - OF_PREFERENCES <= set(page.context["form"].fields)
+    assert {field.path for field in config_fields()} - OF_PREFERENCES - OF_LANGUAGE_MODELS <= set(
+        page.context["form"].fields
+    )
     assert b"training.learning_rate" in page.content and b"data.validation_rules" in page.content
 
 
@@ -199,7 +201,9 @@ def test_every_setting_has_a_label_in_words_and_its_key_beside_it(browser: Clien
     assert {field.path for field in config_fields()} == set(FIELD_WORDS)
     assert "Batch size of evaluations:</label>" in page and "training.per_device_eval_batch_size</code>" in page
     for path, words in FIELD_WORDS.items():
-        assert "_" not in str(words.title) and (path in OF_PREFERENCES or f'for="id_{path}"' in page)
+        assert "_" not in str(words.title) and (
+            path in OF_PREFERENCES | OF_LANGUAGE_MODELS or f'for="id_{path}"' in page
+        )
 
 
 def test_switch_that_is_off_is_sent_and_one_that_is_on_wins(browser: Client) -> None:
