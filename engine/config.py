@@ -17,17 +17,23 @@ from engine.contradictions import find_contradictions, find_unfit_settings
 from engine.errors import ConfigError, Problem
 from engine.names import explain_refusal, normalise_name
 from engine.presets import task_defaults
+from engine.sentences import Sentence, gettext_noop
 from engine.task_types import METRICS
 
 # What a field allows, where Pydantic's own message says too little.
 ALLOWED_VALUES = {
-    "model.name": (
-        "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
+    "model.name": Sentence(
+        gettext_noop(
+            "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
+        )
     ),
-    "lora.target_modules": "must be empty, all-linear or a list of module names.",
-    "training.class_weights": "must be none, balanced, or a mapping of label names to weights, none of them negative.",
-    "data.validation_rules": (
-        f"must map finding codes ({', '.join(get_args(FindingCode))}) to error, warning or ignore."
+    "lora.target_modules": Sentence(gettext_noop("must be empty, all-linear or a list of module names.")),
+    "training.class_weights": Sentence(
+        gettext_noop("must be none, balanced, or a mapping of label names to weights, none of them negative.")
+    ),
+    "data.validation_rules": Sentence(
+        gettext_noop("must map finding codes ({codes}) to error, warning or ignore."),
+        codes=", ".join(get_args(FindingCode)),
     ),
 }
 
@@ -40,7 +46,15 @@ class RunConfig(Configuration):
         """Validate a mapping. Raises ConfigError with every problem (at most 100), its field and what is allowed."""
         if not isinstance(data, Mapping):
             raise ConfigError(
-                [Problem("", "A configuration must be a mapping of sections, such as model: and lora:.", "type")]
+                [
+                    Problem(
+                        "",
+                        Sentence(
+                            gettext_noop("A configuration must be a mapping of sections, such as model: and lora:.")
+                        ),
+                        "type",
+                    )
+                ]
             )
         try:
             return cls.model_validate(dict(data))

@@ -9,8 +9,27 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.errors import Problem
+from engine.sentences import Sentence, gettext_noop
 
 MOST_PROBLEMS = 100
+# What Pydantic's errors ask for, by their type; of other types its own sentence is shown.
+REQUIREMENTS = {
+    "greater_than": gettext_noop("must be greater than {gt}."),
+    "greater_than_equal": gettext_noop("must be greater than or equal to {ge}."),
+    "less_than": gettext_noop("must be less than {lt}."),
+    "less_than_equal": gettext_noop("must be less than or equal to {le}."),
+    "literal_error": gettext_noop("must be {expected}."),
+    "int_type": gettext_noop("must be a valid integer."),
+    "int_from_float": gettext_noop("must be a valid integer, got a number with a fractional part."),
+    "int_parsing": gettext_noop("must be a valid integer, unable to parse string as an integer."),
+    "float_type": gettext_noop("must be a valid number."),
+    "float_parsing": gettext_noop("must be a valid number, unable to parse string as a number."),
+    "finite_number": gettext_noop("must be a finite number."),
+    "bool_type": gettext_noop("must be true or false."),
+    "bool_parsing": gettext_noop("must be a valid boolean, unable to interpret input."),
+    "number_type": gettext_noop("must be neither true nor false."),
+    "string_type": gettext_noop("must be a valid string."),
+}
 LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
 
 
@@ -61,18 +80,26 @@ def describe_problem(
         name = path[1] if in_section else path[0]
         names = list(section.model_fields if section and in_section else configuration.model_fields)
         similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"Known fields: {', '.join(names)}."
+        hint = Sentence(gettext_noop("Known fields: {names}."), names=", ".join(names))
         if similar:
-            hint = f"Did you mean {field.removesuffix(name)}{similar[0]}?"
-        return Problem(field, f"{field} is not a field of the configuration. {hint}", "unknown_field")
+            hint = Sentence(gettext_noop("Did you mean {name}?"), name=field.removesuffix(name) + similar[0])
+        sentence = Sentence(gettext_noop("{field} is not a field of the configuration. {hint}"), field=field, hint=hint)
+        return Problem(field, sentence, "unknown_field")
 
-    message = allowed_values.get(field)
-    if message is None:
-        message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
-        if message.startswith("Input should be "):
-            message = "must be " + message.removeprefix("Input should be ")
+    message = allowed_values.get(field) or describe_requirement(details)
     value = details["input"]
     if isinstance(value, str | int | float | bool):
         shown = repr(value)
-        message += f" Given: {shown if len(shown) <= LONGEST_SHOWN else f'{shown[:LONGEST_SHOWN]}…'}."
-    return Problem(field, f"{field}: {message}", details["type"])
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
+        message = Sentence(gettext_noop("{requirement} Given: {value}."), requirement=message, value=shown)
+    return Problem(field, Sentence(gettext_noop("{field}: {reason}"), field=field, reason=message), details["type"])
+
+
+def describe_requirement(details: ErrorDetails) -> str:
+    """Return what a value must be, after Pydantic's own error."""
+    if details["type"] in REQUIREMENTS:
+        return Sentence(REQUIREMENTS[details["type"]], **details.get("ctx", {}))
+    message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
+    if message.startswith("Input should be "):
+        message = "must be " + message.removeprefix("Input should be ")
+    return message

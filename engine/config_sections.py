@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from engine.config_problems import ContradictionsError
 from engine.errors import Problem
 from engine.names import LONGEST_NAME
+from engine.sentences import gettext_noop as _
 from engine.task_types import LOSSES, Metric, TaskType
 
 SAMPLE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -39,11 +40,6 @@ FindingCode = Literal[
 Quantization = Literal["load_in_8bit", "load_in_4bit"]
 LabelWeight = Annotated[float, Field(ge=0)]
 LayerName = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-def _(text: str) -> str:
-    """Mark a text for makemessages. Pages translate the descriptions; the engine itself speaks English."""
-    return text
 
 
 def _allow_numbers(schema: dict[str, Any]) -> None:

@@ -6,12 +6,12 @@ from typing import Any, TypedDict
 
 from django.conf import settings
 from django.db import transaction
-from django.utils.translation import gettext as _
 
 from datasets_app.models import Version
 from engine import train
 from engine.config import RunConfig
 from engine.errors import RunInterruptedError
+from engine.sentences import Sentence, gettext_noop
 from engine.training import estimate
 from experiments.services import record_result
 from experiments.task_types import TASK_TYPES, task_type_of
@@ -44,7 +44,7 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
         version = task.experiment.version
         config, paths = engine_inputs(task.experiment.config, version)
         progress = TrainingProgress(task, logging_steps=config.training.logging_steps)
-        task.note("info", _("Attempt {n} starts.").format(n=task.attempt))
+        task.note("info", Sentence(gettext_noop("Attempt {n} starts."), n=task.attempt))
         metrics: dict[str, Any] = {}
         events = train(
             config,
@@ -86,7 +86,7 @@ class TrainingRunner(TaskRunner[Task, dict[str, Any]]):
                 deaths=0,
                 foreseen=estimate_with_usage,
             )
-            task.note("info", _("Done."))
+            task.note("info", Sentence(gettext_noop("Done.")))
 
 
 class TimingRunner(TaskRunner[Timing, dict[str, Any]]):

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.quotas import limit_of
 from notifications.models import Event
 from notifications.services import announce
+from web.sentences import pack, translate_packed
 from work.models import ENDED, PREPARING, QUEUED, Status, Work, WrongStateError
 
 from .wording import MESSAGES, TIMING_MESSAGES
@@ -93,7 +94,8 @@ class Task(Work):
 
     def note(self, level: str, text: str) -> None:
         """Add a line to the run's log, in the database and in logs.txt."""
-        line = LogLine.objects.create(task=self, at=timezone.now(), level=level, text=text[:1000])
+        line = LogLine.of(self, level, text)
+        line.save()
         try:  # logs.txt is a copy for people: a disk that refuses it must not end the run
             self.experiment.folder.mkdir(parents=True, exist_ok=True)
             with open(self.experiment.folder / "logs.txt", "a", encoding="utf-8") as file:
@@ -159,6 +161,17 @@ class LogLine(models.Model):
     at = models.DateTimeField()
     level = models.CharField(max_length=8, default="info")
     text = models.CharField(max_length=1000)
+    sentence = models.JSONField(null=True)  # template and arguments of the text; see engine.sentences
 
     class Meta:
         ordering = ["pk"]
+
+    @classmethod
+    def of(cls, task: Task, level: str, text: str) -> "LogLine":
+        """Return a line that is not stored yet."""
+        return cls(task=task, at=timezone.now(), level=level, text=text[:1000], sentence=pack(text))
+
+    @property
+    def words(self) -> str:
+        """Return the text in the language of the reader."""
+        return translate_packed(self.sentence, self.text)

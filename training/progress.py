@@ -3,10 +3,10 @@
 from dataclasses import asdict
 
 import psutil
-from django.utils import timezone
 
 from engine import events
 from engine.training.results import describe
+from web.sentences import pack
 from work.progress import Progress
 
 from .models import LogLine, Point, Stage, Task
@@ -61,12 +61,12 @@ class TrainingProgress(Progress):
         text = describe(event, self.logging_steps)
         if text:
             level = event.level if isinstance(event, events.Notice) else "info"
-            self.lines.append(LogLine(task=self.task, at=timezone.now(), level=level, text=text[:1000]))
+            self.lines.append(LogLine.of(self.task, level, text))
         self.write_when_due()
 
     def add_notice(self, event: events.Notice) -> None:
         """Take over a notice, unless an earlier attempt has given the same one."""
-        notice = asdict(event) | {"message": event.message[:1000]}
+        notice = asdict(event) | {"message": event.message[:1000], "sentence": pack(event.message)}
         if notice not in self.task.notices:
             self.task.notices = [*self.task.notices, notice]
             self.changes["notices"] = self.task.notices

@@ -28,6 +28,7 @@ from experiments.verdicts import describe_scores
 from experiments.wrong_rows import find_confusion, has_wrong_rows
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
+from web.sentences import translate_packed
 
 from . import answers, curves, selectors
 from .base_models import LANGUAGE_NOTICE, find_language_mismatch
@@ -182,17 +183,20 @@ def answers_token(task: Task) -> str:
 def notices_of(task: Task) -> list[dict[str, str]]:
     """Return the notices of the run, without those that the page tells in other words.
 
-    They are stored in English; the mismatch of languages, and why a run did not learn, are in the reader's.
+    They are in the reader's language, but for those that an earlier release has stored in English.
     """
     experiment = task.experiment
     notices = list(task.notices)
-    notices += [notice for notice in experiment.metrics.get("notices", []) if notice not in notices]
+    stored = {notice["message"] for notice in notices}
+    notices += [notice for notice in experiment.metrics.get("notices", []) if notice["message"] not in stored]
     hidden = results.SHOWN_OTHERWISE if experiment.metrics else ()
     mismatch = None
     if any(notice["code"] == LANGUAGE_NOTICE for notice in notices):
         mismatch = find_language_mismatch(experiment.version, experiment.base_model)
     return [
-        mismatch.as_notice() if mismatch and notice["code"] == LANGUAGE_NOTICE else notice
+        mismatch.as_notice()
+        if mismatch and notice["code"] == LANGUAGE_NOTICE
+        else notice | {"message": translate_packed(notice.get("sentence"), notice["message"])}
         for notice in notices
         if notice["code"] not in hidden
     ]

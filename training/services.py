@@ -29,6 +29,7 @@ from experiments import services as experiments
 from experiments.models import Experiment
 from experiments.selectors import free_name
 from web.errors import InvalidError, NotFoundError
+from web.sentences import translate
 from work import queue
 
 from . import estimates
@@ -72,9 +73,9 @@ def parse_for_version(data: Mapping[str, Any] | str, version: Version | None) ->
 
 
 def explain_problem(problem: Problem, data: object) -> str:
-    """Return what is wrong with a value of a configuration; of the name, which everybody enters, in the reader's language."""
+    """Return what is wrong with a value of a configuration, in the reader's language."""
     name = data.get("experiment_name") if isinstance(data, Mapping) and problem.field == "experiment_name" else None
-    return (isinstance(name, str) and explain_refusal(name, _)) or problem.message
+    return (isinstance(name, str) and explain_refusal(name, _)) or translate(problem.message)
 
 
 def known_version(user: User, name: str) -> Version | None:

@@ -15,6 +15,8 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
+from engine.sentences import Sentence, gettext_noop
+
 from . import queue
 from .models import QUEUED, Status, Work, WrongStateError, task_kinds
 
@@ -126,7 +128,9 @@ def end_dead_attempt(task: Work, deaths: int, changes: dict[str, Any]) -> None:
             "next": str(task.messages.worker_lost_next),
         }
         task.move(Status.FAILURE, frm=running, attempt=task.attempt, ended_at=Now(), error=error, **changes)
-        task.note("error", _("Failed: the worker died {count} times at the same step.").format(count=deaths))
+        task.note(
+            "error", Sentence(gettext_noop("Failed: the worker died {count} times at the same step."), count=deaths)
+        )
     else:
         task.move(Status.PENDING, frm=running, attempt=task.attempt, sent_at=None, stage=QUEUED, **changes)
-        task.note("warning", str(task.messages.worker_gone))
+        task.note("warning", Sentence(str(task.messages.worker_gone)))

@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from engine.errors import EngineError
+from engine.sentences import Sentence
 from web import disk
 from web.errors import LorasiteError, is_panic
 
@@ -158,10 +159,10 @@ def end_stopped(task: Work) -> None:
     """Write that the task was cancelled or, if the worker stops, put it back in the queue."""
     if cancel_requested(task):
         end_attempt(task, Status.CANCELLED)
-        task.note("info", str(task.messages.cancelled))
+        task.note("info", Sentence(str(task.messages.cancelled)))
         return
     put_back(task)
-    task.note("info", str(task.messages.worker_stopping))
+    task.note("info", Sentence(str(task.messages.worker_stopping)))
 
 
 def put_back(task: Work, **changes: Any) -> None:

@@ -27,6 +27,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from accounts.removals import carry_out_due_removals
+from engine.sentences import Sentence
 
 from . import lease, queue, running
 from .models import Status, task_kinds
@@ -136,7 +137,7 @@ class ForkingWorker(Worker):
             if ret_val == signal.SIGKILL:
                 # ru_maxrss is in bytes on macOS, in KiB elsewhere.
                 peak_mib = rusage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-                task.note("error", str(task.messages.process_killed).format(peak=peak_mib))
+                task.note("error", Sentence(str(task.messages.process_killed), peak=peak_mib))
             lease.expire(task)
             take_back_abandoned()
         except DatabaseError as error:

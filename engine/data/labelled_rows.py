@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+from engine.sentences import Sentence, gettext_noop, join
+
 # Names of splits, in lower case, as people and the model hub write them.
 SPLIT_NAMES = {
     "train": "train",
@@ -25,22 +27,22 @@ SPLIT_NAMES = {
 }
 # Why a row takes part in no split, and how logs say it.
 SKIP_REASONS = {
-    "no_text": "without text",
-    "no_label": "without a label",
-    "not_a_number": "whose label is no number",
-    "not_a_list": "whose label is no list of labels",
-    "no_spans": "whose label is no list of spans",
-    "no_messages": "that are no list of messages with text",
-    "unknown_role": "with a message of an unknown role",
-    "no_answer": "without an answer of the assistant",
-    "no_prompt": "without a prompt",
-    "same_answers": "whose chosen and rejected answers are the same",
-    "broken_tool_call": "with a tool call that is no name with arguments in JSON",
-    "template_refused": "that the chat template refuses",
-    "special_token": "with a special token of the base model in a message",
-    "over_long": "that are longer than data.max_length",
-    "unknown_split": "with an unknown split name",
-    "between_splits": "too similar to rows of two splits",
+    "no_text": gettext_noop("without text"),
+    "no_label": gettext_noop("without a label"),
+    "not_a_number": gettext_noop("whose label is no number"),
+    "not_a_list": gettext_noop("whose label is no list of labels"),
+    "no_spans": gettext_noop("whose label is no list of spans"),
+    "no_messages": gettext_noop("that are no list of messages with text"),
+    "unknown_role": gettext_noop("with a message of an unknown role"),
+    "no_answer": gettext_noop("without an answer of the assistant"),
+    "no_prompt": gettext_noop("without a prompt"),
+    "same_answers": gettext_noop("whose chosen and rejected answers are the same"),
+    "broken_tool_call": gettext_noop("with a tool call that is no name with arguments in JSON"),
+    "template_refused": gettext_noop("that the chat template refuses"),
+    "special_token": gettext_noop("with a special token of the base model in a message"),
+    "over_long": gettext_noop("that are longer than data.max_length"),
+    "unknown_split": gettext_noop("with an unknown split name"),
+    "between_splits": gettext_noop("too similar to rows of two splits"),
 }
 
 
@@ -126,4 +128,7 @@ def find_similar_labels(labels: list[str]) -> list[list[str]]:
 
 def explain_skipped(skipped_by_reason: dict[str, int]) -> str:
     """Return the reasons as a phrase, such as "2 without text, 1 with an unknown split name"; empty without any."""
-    return ", ".join(f"{count} {SKIP_REASONS[reason]}" for reason, count in skipped_by_reason.items())
+    return join(
+        Sentence(gettext_noop("{count} {reason}"), count=count, reason=Sentence(SKIP_REASONS[reason]))
+        for reason, count in skipped_by_reason.items()
+    )

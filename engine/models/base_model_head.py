@@ -15,6 +15,7 @@ from torch import nn
 
 from engine.events import Notice
 from engine.models.loaded_weights import missing_paths
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     import numpy as np
@@ -50,22 +51,40 @@ def settle_head(model: PreTrainedModel, labels: Sequence[str], config: dict[str,
         return Head(modules, "new", [])
     for key, in_file, _in_model in loading["mismatched_keys"]:
         if key == f"{output}.weight":
-            message = f"it has {in_file[0]} outputs, and the data have {len(labels)} labels."
-            return Head(modules, "replaced", _notice(f"was replaced by a new one: {message}"))
+            message = Sentence(
+                gettext_noop(
+                    "The base model's own head was replaced by a new one: it has {outputs} outputs, and the data have {labels} labels."
+                ),
+                outputs=in_file[0],
+                labels=len(labels),
+            )
+            return Head(modules, "replaced", _notice(message))
     layer: Any = model.get_submodule(output)
     own_labels = row_names(config, len(labels))
     order = row_order(own_labels, labels)
     if order is None:
         _make_new(layer, model.config)
         names = ", ".join(own_labels[:MOST_NAMES]) + (", …" if len(own_labels) > MOST_NAMES else "")
-        message = f"was replaced by a new one, because its labels ({names}) are not those of the data."
+        message = Sentence(
+            gettext_noop(
+                "The base model's own head was replaced by a new one, because its labels ({names}) are not those of the data."
+            ),
+            names=names,
+        )
         return Head(modules, "replaced", _notice(message))
     if order == list(range(len(labels))):
-        return Head(modules, "kept", _notice("is trained further: its labels are those of the data."))
+        message = Sentence(
+            gettext_noop("The base model's own head is trained further: its labels are those of the data.")
+        )
+        return Head(modules, "kept", _notice(message))
     layer.weight.data = layer.weight.data[order].contiguous()
     if layer.bias is not None:
         layer.bias.data = layer.bias.data[order].contiguous()
-    message = "is trained further: its labels are those of the data, into whose order its rows were put."
+    message = Sentence(
+        gettext_noop(
+            "The base model's own head is trained further: its labels are those of the data, into whose order its rows were put."
+        )
+    )
     return Head(modules, "reordered", _notice(message))
 
 
@@ -120,8 +139,8 @@ def trained_modules(model: PreTrainedModel, output: str | None, new_paths: set[s
     return sorted(modules | ({last} if last in USUAL_OUTPUTS else outer))
 
 
-def _notice(what: str) -> list[Notice]:
-    return [Notice("info", "base_model_head", f"The base model's own head {what}")]
+def _notice(message: str) -> list[Notice]:
+    return [Notice("info", "base_model_head", message)]
 
 
 def _make_new(layer: nn.Linear, config: Any) -> None:

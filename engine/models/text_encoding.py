@@ -17,6 +17,7 @@ import numpy as np
 from engine.errors import BaseModelUnavailableError
 from engine.events import Notice
 from engine.models.weight_files import check_tokenizer
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -84,9 +85,13 @@ class TextEncoding:
         """Return a warning if many of the training texts' tokens are unknown to the tokenizer."""
         if share <= MANY_UNKNOWN:
             return []
-        message = (
-            f"{share:.0%} of the tokens in the training texts are unknown to the tokenizer of {self.name}. "
-            "The model can't tell them apart. Choose a base model for the language of the texts."
+        message = Sentence(
+            gettext_noop(
+                "{share:.0%} of the tokens in the training texts are unknown to the tokenizer of {model}. "
+                "The model can't tell them apart. Choose a base model for the language of the texts."
+            ),
+            share=share,
+            model=self.name,
         )
         return [Notice("warning", "unknown_tokens", message)]
 
@@ -104,9 +109,13 @@ def prepare_encoding(folder: Path, name: str, longest_wanted: int) -> TextEncodi
     max_length = min(longest_wanted, *limits)
     notices = []
     if max_length < longest_wanted:
-        message = (
-            f"Texts are truncated to {max_length:,} tokens instead of data.max_length {longest_wanted:,}: "
-            f"{name} takes no longer ones."
+        message = Sentence(
+            gettext_noop(
+                "Texts are truncated to {limit:,} tokens instead of data.max_length {wanted:,}: {model} takes no longer ones."
+            ),
+            limit=max_length,
+            wanted=longest_wanted,
+            model=name,
         )
         notices.append(Notice("warning", "max_length_lowered", message))
     token_types = has_token_types(config) and "token_type_ids" in tokenizer.model_input_names

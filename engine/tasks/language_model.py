@@ -30,6 +30,7 @@ from engine.models.text_encoding import load_config, load_tokenizer, longest_tex
 from engine.models.untrained import UntrainedModel
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
+from engine.sentences import Sentence, gettext_noop
 from engine.storage import write_json
 from engine.tasks.answer_writers import AnswerWriter, DecoderWriter, TransformersWriter, sharing_skeleton
 from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS, Answers, load_or_write, write_answers
@@ -257,7 +258,13 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         longest = longest_text(load_config(self.base, self.config.model.name))
         if longest is None or wanted <= longest:
             return wanted
-        message = f"Conversations may have {longest:,} tokens instead of data.max_length {wanted:,}: the base model takes no more."
+        message = Sentence(
+            gettext_noop(
+                "Conversations may have {longest:,} tokens instead of data.max_length {wanted:,}: the base model takes no more."
+            ),
+            longest=longest,
+            wanted=wanted,
+        )
         self.notices.append(Notice("warning", "max_length_lowered", message))
         return longest
 
@@ -315,12 +322,17 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         """Tell what a person would not expect of data and base model."""
         skipped = {reason: count for reason, count in self.skipped.items() if reason != "unknown_split"}
         if skipped:
-            message = f"Conversations were left out: {explain_skipped(skipped)}."
+            message = Sentence(
+                gettext_noop("Conversations were left out: {reasons}."), reasons=explain_skipped(skipped)
+            )
             self.notices.append(Notice("warning", "skipped_conversations", message))
         if self.template.is_plain:
-            message = (
-                f"{self.config.model.name} has no chat template, so a plain one is used and saved with the model: "
-                '"User: …", "Assistant: …".'
+            message = Sentence(
+                gettext_noop(
+                    "{model} has no chat template, so a plain one is used and saved with the model: "
+                    '"User: …", "Assistant: …".'
+                ),
+                model=self.config.model.name,
             )
             self.notices.append(Notice("info", "plain_template", message))
 

@@ -32,6 +32,7 @@ from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.models.text_encoding import prepare_encoding, set_padding_id
 from engine.models.weights_hash import hash_base_weights
 from engine.out_of_memory import largest_fitting, release_memory, retry_with_half, trim_heap
+from engine.sentences import Sentence, gettext_noop
 from engine.storage import write_json
 from engine.task_types import HeadKind
 from engine.tasks.evaluation_mode import evaluation_mode
@@ -191,7 +192,12 @@ class TextTask(ABC):
         special_ids = self.tokenizer.all_special_ids
         fault = probe.find_fault(self.model, self.logits, self.train_tokens, plan.dtype, special_ids)
         if fault and plan.dtype != torch.float32:
-            message = f"{self.config.model.name} {fault} in {self.plan.precision}, so it is trained in fp32."
+            message = Sentence(
+                gettext_noop("{model} {fault} in {precision}, so it is trained in fp32."),
+                model=self.config.model.name,
+                fault=fault,
+                precision=self.plan.precision,
+            )
             self.notices.append(Notice("warning", "precision_fallback", message))
             self.model.to("meta")  # both at once may not fit into memory
             release_memory(plan.device)

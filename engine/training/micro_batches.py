@@ -13,6 +13,7 @@ from engine.devices import DevicePlan
 from engine.errors import OutOfMemoryError
 from engine.events import Notice
 from engine.out_of_memory import is_out_of_memory, largest_fitting, release_memory, retry_with_half
+from engine.sentences import Sentence, gettext_noop
 from engine.tasks import Task
 from engine.training.distributed import StepExchange
 
@@ -117,9 +118,12 @@ class MicroBatches:
     def _shrink_to(self, size: int) -> None:
         """Use smaller micro-batches from now on, and tell the person who trains."""
         self.size = size
-        message = (
-            f"A step needs more memory than is free, so its rows are now processed in micro-batches of {size}. "
-            "The batch size and the result stay the same."
+        message = Sentence(
+            gettext_noop(
+                "A step needs more memory than is free, so its rows are now processed in micro-batches of {size}. "
+                "The batch size and the result stay the same."
+            ),
+            size=size,
         )
         self._notices.append(Notice("warning", "out_of_memory", message))
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from engine.data.tokens import Tokens
 from engine.out_of_memory import is_out_of_memory
+from engine.sentences import Sentence, gettext_noop
 
 LONGEST_PROBE = 64  # tokens, so that the check takes no time
 # Largest accepted difference of logits: absolute, and relative to the largest one. bf16 has eight bits for a number.
@@ -64,15 +65,19 @@ def find_fault(
     except Exception as error:  # transformers, torch and PEFT raise errors of all kinds
         if is_out_of_memory(error):
             raise
-        return f"can't compute a batch ({(str(error).splitlines() or [type(error).__name__])[0][:200]})"
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return Sentence(gettext_noop("can't compute a batch ({reason})"), reason=reason)
     finally:
         model.train(was_training)
         model.zero_grad(set_to_none=True)
     absolute, relative = TOLERANCES[dtype]
     if not bool(alone.isfinite().all()):
-        return "gives answers that are not finite numbers"
+        return Sentence(gettext_noop("gives answers that are not finite numbers"))
     if not float(difference) <= absolute + relative * float(alone.abs().max()):
-        return f"answers a text in a batch differently than alone (logits differ by {float(difference):.2g})"
+        return Sentence(
+            gettext_noop("answers a text in a batch differently than alone (logits differ by {difference:.2g})"),
+            difference=float(difference),
+        )
     return None
 
 

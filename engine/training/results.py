@@ -9,6 +9,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.data.labelled_rows import explain_skipped
 from engine.events import Checkpointed, Evaluated, Event, Finished, Notice, Prepared, StageChanged, StepDone
+from engine.sentences import Sentence, gettext_noop, join
 from engine.storage import disk_errors, sweep_drafts, write_json, write_text
 from engine.task_types import METRICS
 
@@ -60,36 +61,65 @@ def describe(event: Event, every: int) -> str | None:
     """
     match event:
         case StageChanged(stage=stage):
-            return f"Stage: {stage}."
+            return Sentence(gettext_noop("Stage: {stage}."), stage=stage)
         case Prepared():
-            skipped = f"{event.skipped_rows} rows skipped"
-            if event.skipped_by_reason:
-                skipped += f" ({explain_skipped(event.skipped_by_reason)})"
-            labels = f", {len(event.labels)} labels" if event.labels else ""
-            return (
-                f"{event.train_rows} training rows, {event.eval_rows} evaluation rows{labels}; "
-                f"{event.truncated_rows} texts truncated, {skipped}. "
-                f"{event.device}, {event.precision}; "
-                f"{event.trainable_parameters:,} of {event.total_parameters:,} parameters are trained. "
-                f"{event.total_steps} steps, starting from step {event.resumed_from_step}."
-            )
+            return describe_prepared(event)
         case StepDone(step=step, total_steps=total) if step % every == 0 or step == total:
-            return (
-                f"Step {step}/{total}: loss {event.loss:.4f}, learning rate {event.learning_rate:.2e}, "
-                f"{event.tokens_per_second:,.0f} tokens/s, {event.eta_seconds:.0f} s left."
+            return Sentence(
+                gettext_noop(
+                    "Step {step}/{total}: loss {loss:.4f}, learning rate {rate:.2e}, {speed:,.0f} tokens/s, {left:.0f} s left."
+                ),
+                step=step,
+                total=total,
+                loss=event.loss,
+                rate=event.learning_rate,
+                speed=event.tokens_per_second,
+                left=event.eta_seconds,
             )
         case Evaluated(step=step, metrics=metrics):
             scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            return f"Evaluation at step {step}: {scores}."
+            return Sentence(gettext_noop("Evaluation at step {step}: {scores}."), step=step, scores=scores)
         case Checkpointed(step=step, kept=kept):
             names = ", ".join(f"{name} {kept_step}" for name, kept_step in kept.items())
-            return f"Checkpoint at step {step}. Kept: {names}."
+            return Sentence(gettext_noop("Checkpoint at step {step}. Kept: {names}."), step=step, names=names)
         case Notice(message=message):
             return message
         case Finished():
             metric = METRICS[event.metrics["task"]][0]
-            score = event.metrics["eval"][metric]
-            name = metric.replace("_", " ")
-            return f"Finished: evaluation {name} {score:.4f}. The final model is saved and was loaded as a check."
+            return Sentence(
+                gettext_noop(
+                    "Finished: evaluation {metric} {score:.4f}. The final model is saved and was loaded as a check."
+                ),
+                metric=metric.replace("_", " "),
+                score=event.metrics["eval"][metric],
+            )
         case _:
             return None
+
+
+def describe_prepared(event: Prepared) -> str:
+    """Return what a run trains on, and where."""
+    skipped: str = Sentence(gettext_noop("{count} rows skipped"), count=event.skipped_rows)
+    if event.skipped_by_reason:
+        reasons = explain_skipped(event.skipped_by_reason)
+        skipped = Sentence(gettext_noop("{skipped} ({reasons})"), skipped=skipped, reasons=reasons)
+    rows: str = Sentence(
+        gettext_noop("{train} training rows, {eval} evaluation rows"), train=event.train_rows, eval=event.eval_rows
+    )
+    if event.labels:
+        rows = join([rows, Sentence(gettext_noop("{count} labels"), count=len(event.labels))])
+    return Sentence(
+        gettext_noop(
+            "{rows}; {truncated} texts truncated, {skipped}. {device}, {precision}; "
+            "{trained:,} of {all:,} parameters are trained. {steps} steps, starting from step {first}."
+        ),
+        rows=rows,
+        truncated=event.truncated_rows,
+        skipped=skipped,
+        device=event.device,
+        precision=event.precision,
+        trained=event.trainable_parameters,
+        all=event.total_parameters,
+        steps=event.total_steps,
+        first=event.resumed_from_step,
+    )

@@ -27,6 +27,7 @@ from engine.models.loading import parameter_counts
 from engine.models.supported_types import check_type
 from engine.models.weight_files import read_config
 from engine.out_of_memory import is_out_of_memory
+from engine.sentences import Sentence, gettext_noop
 from engine.storage import disk_errors, write_folder
 from engine.task_types import head_of
 from engine.training.checkpoint import Checkpoints, load_adapter, save_adapter
@@ -200,7 +201,10 @@ class Run:
         self.results.begin(self.config)
         model = self.config.model
         if base_models.needs_conversion(model.name, self.base_models_dir, model.revision):
-            message = f"{model.name} is converted to safetensors first, which takes about 20 seconds, once."
+            message = Sentence(
+                gettext_noop("{model} is converted to safetensors first, which takes about 20 seconds, once."),
+                model=model.name,
+            )
             yield Notice("info", "converting_base_model", message)
         prepared = self.prepare()
         yield from prepared.notices
@@ -212,7 +216,9 @@ class Run:
         with closing(loop.events()) as events:
             yield from events
         if loop.stopped_early:
-            message = f"Stopped at step {loop.state.step}: the evaluations no longer improve."
+            message = Sentence(
+                gettext_noop("Stopped at step {step}: the evaluations no longer improve."), step=loop.state.step
+            )
             yield Notice("info", "stopped_early", message)
 
         # The final model is the best checkpoint, which the last evaluation may not have seen.
@@ -276,8 +282,8 @@ class Run:
         notices = []
         if damaged:
             names = ", ".join(path.name for path in damaged)
-            message = f"{names} is damaged; the run continues from the checkpoint before it."
-            notices.append(Notice("warning", "checkpoint_damaged", message))
+            damage = gettext_noop("{names} is damaged; the run continues from the checkpoint before it.")
+            notices.append(Notice("warning", "checkpoint_damaged", Sentence(damage, names=names)))
         if newest is None:
             return notices
         saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))
@@ -314,7 +320,10 @@ class Run:
             metrics["baseline"] |= task.baseline()
         except Exception as error:  # MemoryError, and what scikit-learn raises for odd texts
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            message = f"The linear baseline could not be computed, so there is no number for it: {reason}"
+            message = Sentence(
+                gettext_noop("The linear baseline could not be computed, so there is no number for it: {reason}"),
+                reason=reason,
+            )
             yield Notice("warning", "baseline_failed", message)
 
     def _metrics(self, prepared: PreparedRun) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from engine.models.loading import (
 )
 from engine.models.text_encoding import load_tokenizer, set_padding_id
 from engine.out_of_memory import MARGIN, is_out_of_memory
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.encoded import encode
 from engine.serve.errors import ModelUnreadableError, PredictionFailedError
 from engine.serve.model_cache import MIB
@@ -233,9 +234,13 @@ def _program_notices(folder: Path, evaluated: EvaluatedTexts, differing: list[bo
     count = sum(not same or differs for same, differs in zip(same_tokens, differing, strict=True))
     if not count:
         return []
-    message = (
-        f"The program for plain PEFT answers {count} of {len(encoded)} texts otherwise than training and serving do: "
-        "transformers treats special tokens or the length of a text in another way."
+    message = Sentence(
+        gettext_noop(
+            "The program for plain PEFT answers {count} of {texts} texts otherwise than training and serving do: "
+            "transformers treats special tokens or the length of a text in another way."
+        ),
+        count=count,
+        texts=len(encoded),
     )
     return [Notice("warning", "program_differs", message)]
 

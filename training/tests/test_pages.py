@@ -16,9 +16,11 @@ from engine.config import RunConfig
 from engine.contradictions import OF_LANGUAGE_MODELS, OF_PREFERENCES
 from engine.names import explain_refusal
 from testing.datasets import store_dataset
+from training import services
 from training.field_words import FIELD_WORDS
 from training.forms import RunForm, config_fields, form_texts
 from training.models import Point, Status, Task
+from web.errors import InvalidError
 
 pytestmark = pytest.mark.django_db
 
@@ -264,3 +266,13 @@ def test_older_version_of_a_dataset_can_be_chosen(browser: Client, member: Any) 
     page = browser.get("/train/").content.decode()
     assert f'<option value="tweets@1">tweets@1 · {version.rows:,} rows</option>' in page
     assert f'<option value="tweets@2" selected>tweets@2 · {version.rows - 1:,} rows</option>' in page
+
+
+def test_what_is_wrong_with_a_setting_is_said_in_the_language_of_the_reader() -> None:
+    wrong = {"lora": {"r": 0, "use_dora": "maybe"}, "training": {"epochs": 3}, "task": "regression"}
+    with translation.override("zh-hant"), pytest.raises(InvalidError) as caught:
+        services.parse_config(wrong)
+    messages = {problem["field"]: problem["message"] for problem in caught.value.problems}
+    assert messages["lora.r"] == "lora.r: 必須大於或等於 1。目前的值：0。"
+    assert messages["lora.use_dora"].startswith("lora.use_dora: 必須是 true 或 false")
+    assert "可用的欄位：" in messages["training.epochs"] or "您是指" in messages["training.epochs"]

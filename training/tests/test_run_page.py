@@ -9,10 +9,13 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.permissions import grant_access
+from engine.events import Notice, StageChanged
+from engine.sentences import Sentence
 from experiments.models import Experiment
 from testing.belongings import belongings
 from testing.experiments import METRICS, did_not_learn
 from training.models import LogLine, Point, Status, Task
+from training.progress import TrainingProgress
 
 pytestmark = pytest.mark.django_db
 
@@ -280,3 +283,17 @@ def test_hardest_rows_of_a_perfect_model_are_not_called_errors(browser: Client, 
     finish(task, FINISHED | {"worst": [{"text": "a fine day", "label": "good", "predicted": "good"}]})
     page = browser.get(f"/runs/{task.pk}/?tab=errors").content.decode()
     assert "Hardest rows" in page and "All of these were answered right." in page and "right:" in page
+
+
+def test_log_and_notices_are_in_the_language_of_the_reader(browser: Client, task: Task) -> None:
+    message = Sentence("{count} texts were truncated to {limit} tokens.", count=3, limit=128)
+    progress = TrainingProgress(task)
+    progress.add(Notice("info", "truncated", message))
+    progress.add(StageChanged("training"))
+    progress.write()
+    assert list(task.log.values_list("text", flat=True)) == ["Stage: training.", message, "Stage: training."]
+    page = browser.get(f"/runs/{task.pk}/?tab=log", headers={"Accept-Language": "zh-Hant"}).content.decode()
+    assert "階段：training。" in page and page.count("Stage: training.") == 1  # of an earlier release
+    overview = browser.get(f"/runs/{task.pk}/", headers={"Accept-Language": "zh-Hant"}).content.decode()
+    assert "3 筆文字已截斷為 128 個 token。" in overview
+    assert str(message) in browser.get(f"/runs/{task.pk}/").content.decode()

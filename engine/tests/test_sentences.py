@@ -1,0 +1,29 @@
+"""Sentences are English strings that remember what they were made of."""
+
+import copy
+import json
+import pickle
+
+import numpy as np
+
+from engine.sentences import Sentence, join
+
+
+def test_sentence_is_its_english_and_packs_what_it_was_made_of() -> None:
+    inner = Sentence("{count:,} rows", count=np.int64(1200))
+    sentence = Sentence("{rows} of {name}.", rows=inner, name="a {strange} name")
+    assert sentence == "1,200 rows of a {strange} name." and json.dumps(sentence) == f'"{sentence}"'
+    assert json.loads(json.dumps(sentence.pack())) == {
+        "template": "{rows} of {name}.",
+        "arguments": {"rows": {"template": "{count:,} rows", "arguments": {"count": 1200}}, "name": "a {strange} name"},
+    }
+
+
+def test_copies_remember_it_too() -> None:
+    sentence = Sentence("{count} rows of {{}}.", count=2)
+    for copied in (copy.deepcopy(sentence), pickle.loads(pickle.dumps(sentence))):
+        assert copied == "2 rows of {}." and copied.pack() == sentence.pack()
+
+
+def test_parts_are_joined_as_an_enumeration() -> None:
+    assert [join([]), join(["a"]), join(["a", "b", "c"])] == ["", "a", "a, b, c"]
