@@ -65,7 +65,7 @@ def main() -> None:
         return print(markdown())
     outcomes = read_outcomes(options.outcomes)
     from engine import warm_up
-    from engine.models.loading import silence_transformers
+    from engine.models.transformers_output import silence_transformers
 
     started = time.perf_counter()
     warm_up()

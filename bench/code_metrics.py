@@ -57,8 +57,8 @@ def late_imports(functions: list[Function]) -> int:
     return len({n for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)})
 
 
-def import_cycles(root: Path, trees: dict[Path, ast.AST]) -> int:
-    """Count groups of modules that import each other at the top of the file, by Tarjan's strongly connected components."""
+def import_cycles(root: Path, trees: dict[Path, ast.Module]) -> list[list[str]]:
+    """Return the groups of modules that import each other, by Tarjan's strongly connected components."""
     modules = {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in trees}
     edges = {name: set(_imported(trees[path], name, path, modules)) - {name} for name, path in modules.items()}
     order: dict[str, int] = {}
@@ -84,7 +84,7 @@ def import_cycles(root: Path, trees: dict[Path, ast.AST]) -> int:
     for name in edges:
         if name not in order:
             visit(name)
-    return sum(len(group) > 1 for group in groups)
+    return [group for group in groups if len(group) > 1]
 
 
 def _imported(tree: ast.AST, name: str, path: Path, modules: dict[str, Path]) -> Iterator[str]:
@@ -120,7 +120,7 @@ def main(root: Path) -> None:
         "comments": f"{100 * sum(map(comment_lines, trees)) / lines:.1f} % of lines",
         "parameters typed Any": f"{loose} ({100 * loose / parameters:.1f} %)",
         "imports inside functions": sum(map(late_imports, functions.values())),
-        "groups of modules in an import cycle": import_cycles(root, trees),
+        "groups of modules in an import cycle": len(import_cycles(root, trees)),
     }
     for name, value in figures.items():
         print(f"{name:40} {value}")

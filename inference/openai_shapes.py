@@ -4,8 +4,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from engine.serve.text_stream import ToolCall
 from engine.serve.token_logprobs import TokenLogprob
-from engine.serve.tool_calls import ToolCall
 
 
 class Chat:

@@ -45,7 +45,7 @@ def _convert(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from engine.models.loading import silence_transformers
+    from engine.models.transformers_output import silence_transformers
 
     silence_transformers()
     quantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)

@@ -6,8 +6,6 @@ model brings along. Tokenizers are loaded by engine.models.text_encoding. Nothin
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from engine.models.base_model_head import Head, settle_head
 from engine.models.loaded_weights import brief, check_loading, check_values
 from engine.models.module_names import check_module_names, outermost_names, present_names
 from engine.models.supported_types import check_type
+from engine.models.transformers_output import silence_transformers
 from engine.models.weight_files import read_config
 from engine.out_of_memory import is_out_of_memory
 from engine.task_types import HeadKind
@@ -158,20 +157,6 @@ def _base_model_errors(folder: Path, name: str) -> Iterator[None]:
         raise BaseModelUnavailableError(
             f"The base model {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
         ) from error
-
-
-def silence_transformers() -> None:
-    """Hide warnings and progress bars of transformers and PEFT while models are loaded.
-
-    They warn of a head that the base model's files lack. Here that is always so: the head is trained, or the adapter has it.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("peft").setLevel(logging.ERROR)
-    # peft 0.21 reads a transformers attribute that is deprecated; our users can't do anything about it.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 
 def quantization_options(folder: Path, plan: DevicePlan, head: HeadKind = "sequence") -> dict[str, Any]:

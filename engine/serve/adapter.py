@@ -5,6 +5,7 @@ y = x Wᵀ + b + (x a) b'      a = Aᵀ: (in, r)      b' = s Bᵀ: (r, out)     
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,3 +97,11 @@ class ServedAdapter:
         for layer in self.head[:-1]:
             features = layer(features)
         return self.head[-1](features), features
+
+
+class SequenceAdapter(ServedAdapter):
+    """An adapter over a language model, or none. owner: what its sequences share blocks of the cache by, with no other one's."""
+
+    def __init__(self, updates: dict[str, ProjectionUpdate]) -> None:
+        super().__init__(updates, [])
+        self.owner = os.urandom(16)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:  # importing torch takes a second, and a web process may never predict
     from torch import Tensor
 
-    from engine.serve.adapter import ServedAdapter
-    from engine.serve.decoder import SequenceAdapter
+    from engine.serve.adapter import SequenceAdapter, ServedAdapter
     from engine.serve.key_value_cache import CachedSequence
 
 

@@ -6,7 +6,6 @@ from one cache of keys and values.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,6 @@ from engine.serve.batch import DecoderRow
 from engine.serve.cached_attention import NewTokens
 from engine.serve.frozen_linear import AdapterOfRows, CurrentRows, replace_linear_layers
 from engine.serve.key_value_cache import KeyValueCache
-
-
-class SequenceAdapter(ServedAdapter):
-    """An adapter over a language model, or none. owner: what its sequences share blocks of the cache by, with no other one's."""
-
-    def __init__(self, updates: dict[str, Any]) -> None:
-        super().__init__(updates, [])
-        self.owner = os.urandom(16)
 
 
 class SharedDecoder:

@@ -13,13 +13,13 @@ from engine.serve.errors import BusyError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engine.serve.adapter import SequenceAdapter
     from engine.serve.answer_grammar import GrammarState
-    from engine.serve.decoder import SequenceAdapter, SharedDecoder
+    from engine.serve.decoder import SharedDecoder
     from engine.serve.key_value_cache import CachedSequence
-    from engine.serve.text_stream import TextStream
+    from engine.serve.text_stream import TextStream, ToolCall
     from engine.serve.token_logprobs import LogprobReader, TokenLogprob
     from engine.serve.token_sampler import TokenSampler
-    from engine.serve.tool_calls import ToolCall
 
 STEP_TIMEOUT = 60.0  # seconds after which a caller gives up waiting for the next token
 FinishReason = Literal["stop", "length", "tool_calls"]

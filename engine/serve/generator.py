@@ -25,8 +25,9 @@ from engine.serve.tokenizer import tokenizer_key
 
 if TYPE_CHECKING:
     from engine.models.chat_template import ChatTemplate
+    from engine.serve.adapter import SequenceAdapter
     from engine.serve.answer_grammar import AnswerGrammar, GrammarState
-    from engine.serve.decoder import SequenceAdapter, SharedDecoder
+    from engine.serve.decoder import SharedDecoder
     from engine.serve.text_stream import TextStream
     from engine.serve.token_logprobs import LogprobReader
     from engine.serve.tool_calls import Tool, ToolFormat
@@ -277,8 +278,8 @@ def load_language_model(
     """Load the tokenizer in a model's folder and, if it is given, the adapter in another one over its base model."""
     from engine.models.chat_template import ChatTemplate
     from engine.models.text_encoding import load_tokenizer
+    from engine.serve.adapter import SequenceAdapter
     from engine.serve.adapter_loading import load_updates  # deferred: imports torch
-    from engine.serve.decoder import SequenceAdapter
 
     tokenizer = load_tokenizer(folder, source.name)
     template = ChatTemplate(tokenizer, source.name)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-if TYPE_CHECKING:
-    from engine.serve.tool_calls import ToolCall
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool. arguments: as JSON, as OpenAI's API has them."""
+
+    name: str
+    arguments: str
 
 
 class TextStream:

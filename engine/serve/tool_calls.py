@@ -11,21 +11,13 @@ from typing import TYPE_CHECKING, Any
 from engine.data.conversations import UnusableRowError
 from engine.serve.errors import ToolsRefusedError
 from engine.serve.grammars import enclosed_grammar, schema_fault, schema_grammar
-from engine.serve.text_stream import TextStream, overlap
+from engine.serve.text_stream import TextStream, ToolCall, overlap
 
 if TYPE_CHECKING:
     from engine.models.chat_template import ChatTemplate
 
 Tool = dict[str, Any]  # {"type": "function", "function": {name, description, parameters}}
 PROBE = "\ue000 probe"  # what a user says in the conversation that shows the format; stands in no template
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call of a tool. arguments: as JSON, as OpenAI's API has them."""
-
-    name: str
-    arguments: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from engine.config import RunConfig
 from engine.devices import DevicePlan
 from engine.kernels.int8 import can_compile
+from engine.serve.adapter import SequenceAdapter
 from engine.serve.adapter_loading import LoraPair, join_pairs
 from engine.serve.continuous_batching import step_answers
-from engine.serve.decoder import SequenceAdapter, SharedDecoder
+from engine.serve.decoder import SharedDecoder
 from engine.serve.generated_answer import GeneratingAnswer
 from engine.serve.key_value_cache import BLOCK, bytes_per_token
 from engine.serve.text_stream import TextStream

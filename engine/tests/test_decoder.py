@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from engine.models.loading import attach_adapter
+from engine.serve.adapter import SequenceAdapter
 from engine.serve.adapter_loading import can_share_base, load_updates
 from engine.serve.batch import DecoderRow
-from engine.serve.decoder import SequenceAdapter, SharedDecoder
+from engine.serve.decoder import SharedDecoder
 from engine.serve.generator import GenerationRequest, Generator
 from engine.serve.key_value_cache import BLOCK, KeyValueCache
 from testing.language_models import FAMILIES, build_language_model, conversation, make_language_adapter

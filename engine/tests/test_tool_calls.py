@@ -9,7 +9,8 @@ import pytest
 from engine.models.chat_template import ChatTemplate
 from engine.serve.errors import ToolsRefusedError
 from engine.serve.generator import GenerationRequest, Generator
-from engine.serve.tool_calls import ToolCall, ToolCallStream, ToolFormat, find_format
+from engine.serve.text_stream import ToolCall
+from engine.serve.tool_calls import ToolCallStream, ToolFormat, find_format
 from testing.chat_templates import CHATML, HERMES, LLAMA_3, MISTRAL
 from testing.language_models import build_language_model, chat_tokenizer, conversation
 
