@@ -1,11 +1,12 @@
 """What people do in one sitting, in Chromium, from page to page: those journeys of the review that other browser tests do not make."""
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from testing.browser import start_run
+from testing.browser import moods, start_run
 from testing.site import PASSWORD
 
 pytestmark = pytest.mark.browser
@@ -104,3 +105,41 @@ def test_invited_person_sees_what_is_shared_and_an_administrator_what_they_did(
     page.get_by_role("button", name="Close account").click()
     guest.reload()
     expect(guest.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+def test_dirty_file_is_mended_in_one_version_compared_shared_and_deleted_with_others(
+    page: Page, run: str, tmp_path: Path
+) -> None:
+    file = moods(tmp_path / "dirty.csv", rows=60)
+    lines = file.read_text(encoding="utf-8")
+    twice = lines.splitlines()[5]
+    file.write_text(f"{lines}{twice}\n<p>a <b>kind</b> person was here</p>,good\n", encoding="utf-8")
+    page.goto("/datasets/new/")
+    page.locator("input[type=file]").set_input_files(file)
+    page.locator("main form button").first.click()
+    page.get_by_role("button", name="Save").click()
+    expect(page).to_have_url(re.compile("/datasets/dirty/$"))
+    for code in ("exact_duplicate", "markup"):
+        page.locator(f"input[name=codes][value={code}]").check()
+    page.get_by_role("button", name="Preview the selected fixes").click()
+    expect(page.locator("main")).to_contain_text("61 rows would remain")
+    page.get_by_role("button", name="Save as a new version").click()
+    expect(page).to_have_url(re.compile("/datasets/dirty/"))
+    page.goto("/datasets/dirty/compare/?old=1&new=2")
+    expect(page.locator("main")).to_contain_text("person was here")
+
+    page.goto("/datasets/")
+    for name in ("dirty", "moods"):
+        page.get_by_label(f"Select {name}").check()
+    page.get_by_role("button", name="Share", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Share 2 items")
+    page.get_by_role("button", name="Share for viewing").click()
+    expect(page.get_by_text("2 shared.")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Shared as before.")).to_be_visible()
+    page.get_by_label("Select dirty").check()
+    page.get_by_label("Select moods").uncheck()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_label("Select dirty")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_label("Select dirty")).to_be_visible()
