@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from engine.config_sections import LoraSection, TrainingSection
 from engine.task_types import METRICS, TaskType, is_language_model
 from samples import SAMPLE_LANGUAGE_MODEL
 
@@ -23,6 +24,7 @@ FEW_ROWS = 2000
 class Preset:
     """What a goal means.
 
+    is_regularised: single labels are trained with REGULARISED instead of the defaults of the fields.
     epochs: passes over many rows. steps: few rows are passed more often, until there are so many steps, but at most
     most_epochs times. highest_rate: a longer training does better with a lower rate. rows: at most as many are trained on; None
     for all.
@@ -35,6 +37,7 @@ class Preset:
     most_epochs: int
     highest_rate: float = 1.0
     rows: int | None = None
+    is_regularised: bool = False
 
     def epochs_for(self, rows: int, batch: int) -> int:
         """Return the passes over so many training rows."""
@@ -44,7 +47,14 @@ class Preset:
 PRESETS: dict[Goal, Preset] = {
     "quick": Preset(rank=8, target_modules=None, epochs=1, steps=60, most_epochs=3, rows=2000),
     "balanced": Preset(rank=16, target_modules="all-linear", epochs=1, steps=200, most_epochs=5),
-    "best": Preset(rank=16, target_modules="all-linear", epochs=3, steps=400, most_epochs=8, highest_rate=1e-3),
+    "best": Preset(
+        rank=16, target_modules="all-linear", epochs=3, steps=400, most_epochs=8, highest_rate=1e-3, is_regularised=True
+    ),
+}
+# Against learning noise by heart in many passes over few rows. All presets own these fields, so that each undoes another.
+REGULARISED: Settings = {
+    "lora": {"lora_dropout": 0.3},
+    "training": {"lr_scheduler_type": "cosine", "warmup_ratio": 0.2, "label_smoothing_factor": 0.2},
 }
 LEARNING_RATES: dict[TaskType, float] = {
     "sequence_classification": 1e-3,
@@ -67,15 +77,24 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
     batch = SMALL_BATCH if trained_rows < FEW_ROWS else BATCH
     # Neither entities nor answers are learned by query and value alone.
     modules = "all-linear" if task == "token_classification" or is_language_model(task) else preset.target_modules
+    is_regularised = preset.is_regularised and task == "sequence_classification"
+    regularisation = REGULARISED if is_regularised else field_defaults(REGULARISED)
     return {
-        "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules},
+        "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules} | regularisation["lora"],
         "data": {"train_samples": preset.rows, "eval_samples": preset.rows and preset.rows // 4},
         "training": {
             "learning_rate": min(LEARNING_RATES[task], preset.highest_rate),
             "num_train_epochs": preset.epochs_for(trained_rows, batch) if rows else preset.epochs,
             "per_device_train_batch_size": batch,
-        },
+        }
+        | regularisation["training"],
     }
+
+
+def field_defaults(settings: Settings) -> Settings:
+    """Return the same fields with the values that they have where a configuration leaves them out."""
+    fields = {"lora": LoraSection.model_fields, "training": TrainingSection.model_fields}
+    return {section: {name: fields[section][name].default for name in values} for section, values in settings.items()}
 
 
 def task_defaults(task: TaskType) -> Settings:

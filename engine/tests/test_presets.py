@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from engine.config import RunConfig
-from engine.presets import PRESETS, preset_settings, task_defaults
+from engine.presets import PRESETS, REGULARISED, Goal, preset_settings, task_defaults
 from engine.task_types import TaskType
 
 TASKS = get_args(TaskType)
@@ -52,3 +52,23 @@ def test_few_rows_are_passed_more_often_than_many() -> None:
     for rows, epochs in ((40_000, many), (None, many)):
         training = preset_settings("balanced", "regression", rows)["training"]
         assert (training["num_train_epochs"], training["per_device_train_batch_size"]) == (epochs, 32)
+
+
+def config_of(goal: Goal, task: TaskType) -> RunConfig:
+    return RunConfig.parse({"task": task, **preset_settings(goal, task, 400)})
+
+
+def test_best_regularises_single_labels_alone_and_other_goals_undo_it() -> None:
+    best = config_of("best", "sequence_classification")
+    balanced = config_of("balanced", "sequence_classification")
+    entities = config_of("best", "token_classification")
+    assert best.lora.lora_dropout > 0 and best.training.label_smoothing_factor > 0
+    assert best.training.lr_scheduler_type == "cosine" and best.training.warmup_ratio > balanced.training.warmup_ratio
+    usual = RunConfig()
+    for config in (balanced, entities):
+        assert config.lora.lora_dropout == usual.lora.lora_dropout == 0
+        for name in ("lr_scheduler_type", "warmup_ratio", "label_smoothing_factor"):
+            assert getattr(config.training, name) == getattr(usual.training, name)
+    for goal in PRESETS:
+        settings = preset_settings(goal, "sequence_classification")
+        assert all(REGULARISED[section].keys() <= settings[section].keys() for section in REGULARISED)

@@ -51,6 +51,14 @@ def test_preset_sets_what_it_owns_and_keeps_what_was_entered(browser: Client) ->
     assert (values_of(again)["lora.r"], values_of(again)["data.train_samples"]) == ("16", "")
 
 
+def test_balanced_undoes_the_regularisation_of_best(browser: Client) -> None:
+    best = values_of(browser.get("/train/?preset=best&dataset=tweets@1"))
+    assert best["training.label_smoothing_factor"] and best["training.lr_scheduler_type"] == "cosine"
+    page = browser.post("/train/", best | {"do": "preset", "preset": "balanced"})
+    usual = values_of(browser.get("/train/?preset=balanced&dataset=tweets@1"))
+    assert {**values_of(page), "token": ""} == {**usual, "token": ""}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: Goal) -> None:
     tasks: dict[str, TaskType] = {"tweets@1": "sequence_classification", "entities@1": "token_classification"}
