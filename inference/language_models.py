@@ -8,13 +8,16 @@ from django.utils.translation import gettext as _
 
 from accounts.permissions import permission_object
 from engine.errors import EngineError
-from engine.models.base_models import resolve
+from engine.models.base_models import needs_conversion, resolve
 from experiments.models import Experiment, ModelVersion
+from samples.language_model import conversion
 from training.base_models import base_models_dir, list_base_models
 from web.errors import ConflictError, InvalidError, NotFoundError
 
 from .selectors import OFFERED, Model, Models, with_model
+from .services import PreparingError
 
+SECONDS_OF_CONVERSION = 20.0  # after which a caller tries again
 BASE_MODEL_OWNER = "base-model"  # what /v1/models says of models that nobody here has made
 
 
@@ -28,9 +31,11 @@ class LanguageModel:
 
     @property
     def folder(self) -> Path:
-        """Return where its files lie; Conflict if a base model can't be read. The sample is converted first, which takes a while."""
+        """Return where its files lie. Raises ConflictError if a base model can't be read, PreparingError while the sample is converted."""
         if self.source is not None:
             return Model.of(self.source).folder
+        if needs_conversion(self.base_model, base_models_dir()) and conversion.start():
+            raise PreparingError(wait=SECONDS_OF_CONVERSION)
         try:
             return resolve(self.base_model, base_models_dir())
         except EngineError as error:

