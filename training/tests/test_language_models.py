@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 from django.test import Client
 
+from accounts.models import User
 from accounts.permissions import grant_access
+from accounts.quotas import QuotaReachedError
 from datasets_app.checks.text_statistics import count_tokens, save_token_lengths
 from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
@@ -28,6 +30,7 @@ from testing.language_models import build_language_model, chat_tokenizer, conver
 from testing.programs import run_program
 from training import jobs, services
 from training.models import Point, Status, Task, Timing
+from work import running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 TINY = "tiny-llama"
@@ -189,6 +192,35 @@ def test_answers_are_written_for_an_estimate(member, chats, monkeypatch):
     assert estimated and estimated.steps == 4
     measured = Timing.objects.get().result
     assert measured and measured["evaluation_s"] > 0 and written == [6]
+
+
+def test_run_that_is_cancelled_goes_on_from_its_checkpoint(member, chats, monkeypatch):
+    task = submit(member)
+    is_cancelled = running.StopSignal.is_cancelled
+
+    def cancel_after_the_first_step(self):
+        services.cancel(user=member, task=Task.objects.get(pk=task.pk))
+        self.checked_at = 0.0
+        return is_cancelled(self)
+
+    monkeypatch.setattr(running.StopSignal, "is_cancelled", cancel_after_the_first_step)
+    jobs.run(str(task.pk))
+    task.refresh_from_db()
+    assert (task.status, task.step) == (Status.CANCELLED, 1)
+    monkeypatch.undo()
+    services.resume(user=member, task=task)
+    jobs.run(str(task.pk))
+    task.refresh_from_db()
+    assert (task.status, task.step) == (Status.SUCCESS, 4), task.error
+    assert [point["step"] for point in task.experiment.metrics["history"] if "loss" in point] == [1, 2, 3, 4]
+
+
+def test_quota_of_runs_counts_those_of_language_models(member, chats):
+    User.objects.filter(pk=member.pk).update(queued_limit=1)
+    member.refresh_from_db()
+    submit(member)
+    with pytest.raises(QuotaReachedError):
+        services.submit(user=member, config=services.parse_config(tiny_run("second"), member))
 
 
 @pytest.fixture
