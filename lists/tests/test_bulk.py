@@ -144,3 +144,13 @@ def test_only_owners_share_several_and_none_is_given_away(browser, member, stran
     for wrong in ({"access": "owner"}, {"access": "view", "to": "person:nobody"}):
         assert len(said(browser.post("/bulk/datasets/", sent | wrong, follow=True))) == 1
     assert names_seen(viewer, "/bulk/datasets/") == set()
+
+
+def test_share_page_says_what_the_person_can_share(client, member, admin):
+    belongings(member, "one")
+    pages = []
+    for person in (member, admin):
+        client.force_login(person)
+        pages.append(client.post("/bulk/datasets/", {"name": "one", "action": "share"}).content.decode())
+    assert "You can share only what you own." in pages[0] and "you can share anything" not in pages[0]
+    assert "you can share anything" in pages[1] and "only what you own" not in pages[1]
