@@ -86,6 +86,16 @@ def current_entry(request: HttpRequest) -> NavigationEntry | None:
     return max(matches, key=lambda match: match[0])[1] if matches else None
 
 
+def list_entry(request: HttpRequest, user: User) -> NavigationEntry | None:
+    """Return the entry that an address belongs to, also one that does not exist; None if the person may not open it."""
+    open_to_user = (*work_entries(user), *administration_entries(user))
+    entry = current_entry(request)
+    if entry is None:
+        below = (entry for entry in open_to_user if entry is not OVERVIEW and request.path.startswith(entry.href))
+        entry = next(below, None)
+    return entry if entry is not OVERVIEW and entry in open_to_user else None
+
+
 @dataclass(frozen=True)
 class RunningBadge:
     """How many runs are queued or in progress, and where they can be watched."""
