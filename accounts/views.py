@@ -28,6 +28,7 @@ from web.throttles import throttle_posts
 from web.undo import offer_undo
 
 from . import quotas, services, sharing, undo
+from .browsers import browser_name
 from .forms import ForgottenForm, JoinForm, PasswordForm, SignInForm, TokenForm
 from .http import SignedInRequest
 from .permissions import visible
@@ -138,7 +139,14 @@ def sessions(request: SignedInRequest) -> HttpResponse:
         record("session.end", user=request.user, obj=request.user, sessions=len(ended))
         messages.success(request, _("Sessions signed out: %(count)s.") % {"count": len(ended)})
         return redirect("accounts:sessions")
-    rows = [{"session": session, "is_current": session.session_key == this_key} for session in user_sessions]
+    rows = [
+        {
+            "session": session,
+            "browser": browser_name(session.user_agent),
+            "is_current": session.session_key == this_key,
+        }
+        for session in user_sessions
+    ]
     return render(request, "accounts/sessions.html", {"rows": rows})
 
 

@@ -103,3 +103,11 @@ def test_only_admins_do_this(client: Any, member: User, stranger: User, do: str)
     client.force_login(member)
     assert client.post("/people/stranger/", {"do": do}).status_code == 403
     assert User.objects.get(pk=stranger.pk).is_active
+
+
+def test_session_shows_the_browser_and_its_full_text_as_title(member: User) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0"
+    browser = Client(HTTP_USER_AGENT=agent)
+    browser.post("/login/", {"username": "member", "password": "correct-horse-9"})
+    page = browser.get("/account/sessions/").content.decode()
+    assert f'title="{agent}">Firefox on Linux<' in page
