@@ -11,8 +11,7 @@ from datasets_app.reading import hub
 from datasets_app.review import label_errors
 from datasets_app.versions import changes
 from work.models import Status
-from work.progress import Progress
-from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
+from work.running import StageProgress, StopSignal, TaskRunner, end_attempt
 
 from .models import DataTask
 
@@ -24,35 +23,20 @@ def run(task_id: str) -> None:
     DataRunner().run(task_id)
 
 
-class DataProgress(Progress):
-    """Write how far a task is; raise TaskStoppedError when its owner cancels it or the worker stops."""
-
-    def __init__(self, task: DataTask, stop: StopSignal) -> None:
-        super().__init__(task)
-        self.stop = stop
-
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Note the stage (a value of DataTask.Stage), with `done` of `total` steps, and write it when due."""
-        self.changes = {"stage": DataTask.Stage(stage), "step": done, "total_steps": total}
-        self.write_when_due()
-        if self.stop.is_set():
-            raise TaskStoppedError
-
-
 class DataRunner(TaskRunner[DataTask, Finish]):
     """Carry out a task on data; the outcome is the function that stores its result."""
 
     model = DataTask
 
     def perform(self, task: DataTask, stop: StopSignal) -> Finish:
-        return _WORK[DataTask.Kind(task.kind)](task, DataProgress(task, stop))
+        return _WORK[DataTask.Kind(task.kind)](task, StageProgress(task, stop, DataTask.Stage))
 
     def finish(self, task: DataTask, outcome: Finish) -> None:
         with transaction.atomic():
             end_attempt(task, Status.SUCCESS, stage=DataTask.Stage.DONE, result=outcome(), deaths=0)
 
 
-_WORK: dict[DataTask.Kind, Callable[[DataTask, DataProgress], Finish]] = {
+_WORK: dict[DataTask.Kind, Callable[[DataTask, StageProgress], Finish]] = {
     DataTask.Kind.STORE: services.store_pending,
     DataTask.Kind.HUB: hub.fetch_for_task,
     DataTask.Kind.CHANGE: changes.change_for_task,

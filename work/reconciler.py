@@ -6,6 +6,7 @@ each change is one conditional UPDATE.
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -24,15 +25,15 @@ log = logging.getLogger(__name__)
 DEATHS_ALLOWED = 3
 
 
+@dataclass(eq=False)
 class Clock:
     """Detect by this process's monotonic clock that the database's clock was moved, or that the machine slept.
 
     After either, every lease looks expired although its holder is alive and will renew it in a moment.
     """
 
-    def __init__(self) -> None:
-        self.offset: float | None = None  # of the database's clock to ours, in seconds
-        self.trusted_from = float("-inf")
+    offset: float | None = None  # of the database's clock to ours, in seconds
+    trusted_from: float = float("-inf")
 
     def is_trusted(self) -> bool:
         database_time = ContentType.objects.values_list(Now(), flat=True).first()  # a table that is never empty

@@ -7,10 +7,11 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, models
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
@@ -22,6 +23,7 @@ from web.errors import LorasiteError, is_panic
 from . import lease, queue
 from .lease import Heartbeat, LeaseLostError
 from .models import QUEUED, Status, Work, WrongStateError
+from .progress import Progress
 
 log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Work)
@@ -40,13 +42,13 @@ def request_stop(signum: int | None = None, frame: FrameType | None = None) -> N
     stopping.set()
 
 
+@dataclass(eq=False)
 class StopSignal:
     """Whether a running task is to stop: after SIGTERM, and when its owner cancels it."""
 
-    def __init__(self, task: Work, heartbeat: Heartbeat) -> None:
-        self.task = task
-        self.heartbeat = heartbeat
-        self.checked_at = 0.0
+    task: Work
+    heartbeat: Heartbeat
+    checked_at: float = 0.0
 
     def is_set(self) -> bool:
         """Return whether to save and raise TaskStoppedError; raise LeaseLostError if another attempt holds the task.
@@ -68,6 +70,22 @@ class StopSignal:
         except DatabaseError:
             connection.close()  # the next check opens a new one; until then the task goes on
             return False
+
+
+class StageProgress(Progress):
+    """Write how far a task is; raise TaskStoppedError when its owner cancels it or the worker stops. stages: its `Stage`."""
+
+    def __init__(self, task: Work, stop: StopSignal, stages: type[models.TextChoices]) -> None:
+        super().__init__(task)
+        self.stop = stop
+        self.stages = stages
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Note the stage, with `done` of `total` steps, and write it when due."""
+        self.changes = {"stage": self.stages(stage), "step": done, "total_steps": total}
+        self.write_when_due()
+        if self.stop.is_set():
+            raise TaskStoppedError
 
 
 class TaskRunner(ABC, Generic[W, Outcome]):

@@ -15,8 +15,7 @@ from engine.storage import STALE_S, remove_folder, sweep_drafts, write_file
 from engine.task_types import is_language_model
 from work import paths
 from work.models import Status, WrongStateError
-from work.progress import Progress
-from work.running import StopSignal, TaskRunner, TaskStoppedError, end_attempt
+from work.running import StageProgress, StopSignal, TaskRunner, end_attempt
 
 from ..models import ModelExport, ModelVersion
 
@@ -36,21 +35,6 @@ class Exported:
     size: int
 
 
-class ExportProgress(Progress):
-    """Write how far an export is; raise TaskStoppedError when it is cancelled or the worker stops."""
-
-    def __init__(self, task: ModelExport, stop: StopSignal) -> None:
-        super().__init__(task)
-        self.stop = stop
-
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        """Note the stage (a value of ModelExport.Stage), with `done` of `total` texts, and write it when due."""
-        self.changes = {"stage": ModelExport.Stage(stage), "step": done, "total_steps": total}
-        self.write_when_due()
-        if self.stop.is_set():
-            raise TaskStoppedError
-
-
 class ExportRunner(TaskRunner[ModelExport, Exported]):
     """Export a model version to a .zip file."""
 
@@ -59,7 +43,7 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
     def perform(self, task: ModelExport, stop: StopSignal) -> Exported:
         from engine.export.language_comparison import LanguageModelCheck  # heavy: imports torch
 
-        progress = ExportProgress(task, stop)
+        progress = StageProgress(task, stop, ModelExport.Stage)
         version = task.version
         paths.exports_dir().mkdir(parents=True, exist_ok=True)
         sweep_drafts(paths.exports_dir(), older_than_s=STALE_S)
