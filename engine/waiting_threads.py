@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass, field
 
 CHOSEN_BY_USERS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 PERIOD_S = 0.5
@@ -80,12 +81,12 @@ def busy_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+@dataclass(eq=False)
 class IdleTeam:
     """A thread whose OpenMP threads do nothing; while it lives, no thread of OpenMP spins."""
 
-    def __init__(self) -> None:
-        self.thread: threading.Thread | None = None
-        self.ended = threading.Event()
+    thread: threading.Thread | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Start the thread, unless it lives."""

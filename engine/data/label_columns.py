@@ -122,8 +122,11 @@ class LabelLists:
         return labels.sum(axis=0)
 
     def _labels_of(self, cell: str) -> list[str] | None:
-        """Return the names of the labels in a cell; None if it means nothing."""
-        return parse_label_list(cell)
+        """Return the names in a JSON list, without repetitions; None if the cell is no list of names or numbers."""
+        content = _parse_json(cell)
+        if not isinstance(content, list) or not all(isinstance(name, str | int | float) for name in content):
+            return None
+        return list(dict.fromkeys(str(name) for name in content))
 
 
 class Spans(LabelLists):
@@ -169,14 +172,6 @@ LABEL_COLUMNS: dict[TaskType, LabelColumn] = {
     "causal_lm": Conversations(),
     "preference": Conversations(),
 }
-
-
-def parse_label_list(cell: str) -> list[str] | None:
-    """Return the names in a JSON list, without repetitions; None if the cell is no list of names or numbers."""
-    content = _parse_json(cell)
-    if not isinstance(content, list) or not all(isinstance(name, str | int | float) for name in content):
-        return None
-    return list(dict.fromkeys(str(name) for name in content))
 
 
 def parse_spans(cell: str) -> list[tuple[int, int, str]] | None:

@@ -150,22 +150,16 @@ def _band_candidates(words: np.ndarray, offsets: np.ndarray, band: int) -> pl.Da
     return pl.concat([with_first, with_previous]).drop_nulls("earlier").filter(later > pl.col("earlier"))
 
 
-def _gather(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the words of some texts end to end, and how many each has."""
+def _word_lists(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> pl.Series:
+    """Return the words of some texts as a column of lists, without copying them one by one."""
     lengths = np.diff(offsets)[rows]
     new_starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     positions = np.repeat(offsets[rows] - new_starts, lengths) + np.arange(lengths.sum())
-    return words[positions], lengths
-
-
-def _word_lists(words: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> pl.Series:
-    """Return the words of some texts as a column of lists, without copying them one by one."""
-    flat, lengths = _gather(words, offsets, rows)
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     # Built from the buffers, because pyarrow.array imports pandas to see whether it was given something of it.
     arrays = [
         pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-        for kind, values in ((pa.int64(), ends), (pa.uint32(), flat))
+        for kind, values in ((pa.int64(), ends), (pa.uint32(), words[positions]))
     ]
     lists = pl.from_arrow(pa.LargeListArray.from_arrays(*arrays))
     assert isinstance(lists, pl.Series)

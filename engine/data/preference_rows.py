@@ -23,7 +23,8 @@ def preference_reader(records: list[Row], config: DataSection) -> Callable[[Row]
     if pair is None:
         if columns.keys() >= RATED:
             raise _rated_answers_error()
-        if _are_stored(records):
+        first = next((record["text"] for record in records if record.get("text")), None)
+        if isinstance(first, str) and first.startswith('{"prompt"'):  # whole preferences, as the platform stores them
             return _read_stored
         raise ColumnMissingError(
             f"The data have no columns chosen and rejected. Their columns are: {', '.join(columns)}.",
@@ -37,12 +38,6 @@ def preference_reader(records: list[Row], config: DataSection) -> Callable[[Row]
         )
 
     return read
-
-
-def _are_stored(records: list[Row]) -> bool:
-    """Return whether the column `text` has whole preferences as JSON, as the platform stores them."""
-    first = next((record["text"] for record in records if record.get("text")), None)
-    return isinstance(first, str) and first.startswith('{"prompt"')
 
 
 def _read_stored(record: Row) -> Preference:
@@ -65,17 +60,15 @@ def _messages(value: object, role: str) -> list[Any]:
             parsed = json.loads(value)
         except (ValueError, RecursionError):
             parsed = None
-        # An answer may itself be a list in JSON.
-        if isinstance(parsed, list) and parsed and all(map(_is_message, parsed)):
-            return parsed
+        are_messages = isinstance(parsed, list) and all(
+            isinstance(part, Mapping) and ("role" in part or "from" in part) for part in parsed
+        )
+        if parsed and are_messages:  # an answer may itself be a list in JSON
+            return list(parsed)
     if isinstance(value, list):
         return value
     text = "" if value is None else str(value)
     return [{"role": role, "content": text}] if text.strip() else []
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, Mapping) and ("role" in value or "from" in value)
 
 
 def _rated_answers_error() -> DataUnreadableError:

@@ -45,11 +45,6 @@ class PreferenceTokens:
         """Return the tokens that end answers."""
         return self.branches.end_tokens
 
-    @staticmethod
-    def branches_at(preferences: np.ndarray) -> np.ndarray:
-        """Return the indexes of both branches of some preferences: (2 preferences,) int64."""
-        return np.stack([2 * preferences, 2 * preferences + 1], axis=1).ravel()
-
 
 def tokenise_preferences(
     texts: Sequence[str], template: ChatTemplate, max_length: int, skipped: dict[str, int]

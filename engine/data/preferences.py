@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.data.conversations import Conversation, Message, UnusableRowError, read_conversation
+from engine.data.conversations import Conversation, UnusableRowError, read_conversation
 
 Preference = dict[str, Conversation]  # {"prompt", "chosen", "rejected"}
 
@@ -15,31 +15,21 @@ def read_preference(prompt: list[Any], chosen: list[Any], rejected: list[Any]) -
     Raises UnusableRowError.
     """
     if not prompt:
-        prompt = _common_beginning(chosen, rejected)
+        # What both begin with. The last message of each is an answer even if they are the same.
+        most = min(len(chosen), len(rejected)) - 1
+        prompt = chosen[: next((i for i in range(most) if chosen[i] != rejected[i]), max(0, most))]
     if not prompt:
         raise UnusableRowError("no_prompt")
     read = []
     for answer in (chosen, rejected):
         repeats_prompt = len(answer) > len(prompt) and answer[: len(prompt)] == prompt
-        read.append(_read_answer(prompt, answer[len(prompt) :] if repeats_prompt else answer))
+        conversation = read_conversation(answer if repeats_prompt else [*prompt, *answer])
+        if len(conversation) <= len(prompt):
+            raise UnusableRowError("no_answer")
+        read.append(conversation)
     return {"prompt": read[0][: len(prompt)], "chosen": read[0][len(prompt) :], "rejected": read[1][len(prompt) :]}
 
 
 def branches_of(preference: Preference) -> list[Conversation]:
     """Return the conversation with the chosen answer, and that with the rejected one."""
     return [preference["prompt"] + preference["chosen"], preference["prompt"] + preference["rejected"]]
-
-
-def _common_beginning(chosen: list[Any], rejected: list[Any]) -> list[Any]:
-    """Return the messages that both begin with; the last message of each is an answer even if they are the same."""
-    most = min(len(chosen), len(rejected)) - 1
-    same = next((i for i in range(most) if chosen[i] != rejected[i]), max(0, most))
-    return chosen[:same]
-
-
-def _read_answer(prompt: list[Any], answer: list[Any]) -> list[Message]:
-    """Return the conversation of a prompt and an answer. Raises UnusableRowError if the answer has none of the assistant."""
-    read = read_conversation([*prompt, *answer])
-    if len(read) <= len(prompt):
-        raise UnusableRowError("no_answer")
-    return read

@@ -151,12 +151,8 @@ def _answer(
         return answers, encoded.logits(outputs).softmax(-1).numpy()
     if model.info.task == "regression":
         return answers, encoded.logits(outputs).numpy()  # scores are standardised for training
-    return answers, np.array([_probabilities(answer) for answer in answers])
-
-
-def _probabilities(answer: Answer) -> tuple[float, ...]:
-    assert isinstance(answer, Prediction | LabelsPrediction)
-    return answer.probabilities
+    classified = [answer for answer in answers if isinstance(answer, Prediction | LabelsPrediction)]
+    return answers, np.array([answer.probabilities for answer in classified])
 
 
 def _choice(answer: Answer) -> Any:

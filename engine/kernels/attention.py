@@ -51,6 +51,7 @@ class Batch(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class PaddedBatch:
     """Texts in a rectangle, shorter ones with padding: tokens = rows × length.
 
@@ -58,10 +59,9 @@ class PaddedBatch:
     this takes 0.2 ms.
     """
 
-    def __init__(self, rows: int, length: int, mask: Tensor | None) -> None:
-        self.rows = rows
-        self.length = length
-        self.mask = mask
+    rows: int
+    length: int
+    mask: Tensor | None
 
     @classmethod
     def of(cls, attention_mask: Tensor, dtype: torch.dtype) -> PaddedBatch:
@@ -209,7 +209,8 @@ class PackedBatch:
         self.types = texts.tokens[3] if len(texts.tokens) > 3 else None
         self.offsets = texts.offsets
         self.mask: Tensor | None = texts.mask
-        self.rows, self.length = texts.mask.shape[0], texts.mask.shape[-1]
+        self.rows = texts.mask.shape[0]
+        self.length = texts.mask.shape[-1]
         self.flash = flash
 
     def rectangle(self, x: Tensor) -> Tensor:

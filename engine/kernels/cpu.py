@@ -424,7 +424,8 @@ def rotate(y: np.ndarray, x: np.ndarray, cosines: np.ndarray, sines: np.ndarray)
     """Turn the pairs of a head's first and second half by angles: y, x: (width,); cosines, sines: (width / 2,)."""
     half = len(cosines)
     for column in range(half):
-        first, second = bf16_to_float(x[column]), bf16_to_float(x[half + column])
+        first = bf16_to_float(x[column])
+        second = bf16_to_float(x[half + column])
         y[column] = float_to_bf16(first * cosines[column] - second * sines[column])
         y[half + column] = float_to_bf16(second * cosines[column] + first * sines[column])
 

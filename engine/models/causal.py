@@ -108,19 +108,16 @@ class CausalForward:
     def log_probabilities_with_gradients(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probability of a chunk's targets: (targets,), and the gradient of each by its state: (targets, width)."""
         if self.int8_head is not None and self.softcap is None:
-            return self._compiled_log_probabilities(states, targets, self.int8_head)
+            logits = self.int8_head(states)
+            losses = torch.empty(len(states))
+            kernels().cross_entropy(logits, losses, targets, *logits.shape)
+            # The gradient stays bf16: in int8, its many small numbers were lost beside the few large ones.
+            return -losses, (logits @ self.head_weight).neg_()
         with torch.enable_grad():
             states = states.requires_grad_()
             logs = self.log_probabilities_of(states, targets)
             (gradients,) = torch.autograd.grad(logs.sum(), states)
         return logs.detach(), gradients
-
-    def _compiled_log_probabilities(self, states: Tensor, targets: Tensor, head: Int8Weight) -> tuple[Tensor, Tensor]:
-        """The same with logits in int8. Their gradient stays bf16: in int8, its many small numbers were lost beside the few large ones."""
-        logits = head(states)
-        losses = torch.empty(len(states))
-        kernels().cross_entropy(logits, losses, targets, *logits.shape)
-        return -losses, (logits @ self.head_weight).neg_()
 
     def chunks(self, states: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield states and targets in parts whose logits take little memory."""

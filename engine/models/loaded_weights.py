@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,9 @@ def check_loading(model: PreTrainedModel, loading: dict[str, Any], name: str) ->
 def check_values(model: PreTrainedModel, name: str) -> None:
     """Raise BaseModelUnavailableError, with the tensor's name, if a weight is NaN, infinite or absurdly large."""
     embeddings = model.get_input_embeddings()
-    for path, tensor in _numbers(model):
+    for path, tensor in model.named_parameters():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue  # weights of bitsandbytes are no plain numbers
         low, high = (value.item() for value in torch.aminmax(tensor))
         fault = None
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -83,13 +84,6 @@ def brief(error: Exception, folder: Path, name: str) -> str:
         cause = cause.replace(f"{known}/", "").replace(known, name)
     cause = FOLDERS.sub("", cause)
     return cause if len(cause) <= LONGEST_CAUSE else f"{cause[:LONGEST_CAUSE]}…"
-
-
-def _numbers(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the path and the tensor of each weight; those of bitsandbytes are no plain numbers, so they are left out."""
-    for path, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.numel():
-            yield path, parameter
 
 
 def _is_in_body(key: str, body: str) -> bool:

@@ -114,15 +114,9 @@ def _reason_of_settings(model_type: str, config: Mapping[str, Any], is_complete:
         return "transformers computes its attention (alibi) in two ways, so its answers would change when it is served"
     if model_type == "flaubert" and config.get("pre_norm"):
         return "transformers fails to compute it with pre_norm"
-    method = _quantization(config)
-    if method is not None and method not in KNOWN_QUANTIZATIONS:
-        return f"its weights are stored quantized ({method}); use the model that they were made from"
+    quantization = config.get("quantization_config")
+    if isinstance(quantization, Mapping):
+        method = str(quantization.get("quant_method", "unknown"))
+        if method not in KNOWN_QUANTIZATIONS:
+            return f"its weights are stored quantized ({method}); use the model that they were made from"
     return None
-
-
-def _quantization(config: Mapping[str, Any]) -> str | None:
-    """Return how config.json says that the weights are quantized; None if they are not."""
-    settings = config.get("quantization_config")
-    if not isinstance(settings, Mapping):
-        return None
-    return str(settings.get("quant_method", "unknown"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,19 +14,19 @@ from torch import Tensor
 from engine.serve.errors import PredictionFailedError
 
 
+@dataclass(eq=False)
 class AnswerGrammar:
     """Grammars over the tokens of one tokenizer. tokenizer: of transformers."""
 
-    def __init__(self, tokenizer: Any, end_ids: Sequence[int], vocabulary: int) -> None:
-        self.tokenizer = tokenizer
-        self.end_ids = list(end_ids)
-        self.vocabulary = vocabulary
+    tokenizer: Any
+    end_ids: Sequence[int]
+    vocabulary: int
 
     @cached_property
     def _tokens(self) -> Any:
         from llguidance.hf import from_tokenizer
 
-        return from_tokenizer(self.tokenizer, n_vocab=self.vocabulary, eos_token=self.end_ids)
+        return from_tokenizer(self.tokenizer, n_vocab=self.vocabulary, eos_token=list(self.end_ids))
 
     def start(self, grammar: str) -> GrammarState:
         """Return the state of an answer that has not begun."""
@@ -38,12 +39,12 @@ class AnswerGrammar:
         return bytes(self._tokens.decode_bytes([token]))
 
 
+@dataclass(eq=False)
 class GrammarState:
     """How far one answer has come. After its end, only tokens that end the answer are allowed."""
 
-    def __init__(self, matcher: Any, vocabulary: int) -> None:
-        self.matcher = matcher
-        self.vocabulary = vocabulary
+    matcher: Any
+    vocabulary: int
 
     def allowed(self) -> Tensor:
         """Return which tokens may come next: (vocabulary,) bool. Raises PredictionFailedError where the grammar is too much."""

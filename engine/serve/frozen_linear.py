@@ -68,8 +68,12 @@ class FrozenLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + bias with each row's update: (…, out) for x: (…, in), in fp32."""
         flat = x.reshape(-1, self.inputs)
-        few = self.kernels is not None and len(flat) <= self.kernels.MOST_ROWS
-        y = self._multiply_few(flat.contiguous()) if few else self._multiply_many(flat)
+        if self.kernels is not None and len(flat) <= self.kernels.MOST_ROWS:
+            y = self._multiply_few(flat.contiguous())
+        else:
+            y = linear(flat, self.weight.float(), self.bias)
+            for part in self.current.rows.parts:
+                part.add_update(y, flat, self.name)
         return y.view(*x.shape[:-1], self.outputs)
 
     def _multiply_few(self, x: Tensor) -> Tensor:
@@ -88,12 +92,6 @@ class FrozenLinear(nn.Module):
             self.outputs,
             rows.most_ranks,
         )
-        return y
-
-    def _multiply_many(self, x: Tensor) -> Tensor:
-        y = linear(x, self.weight.float(), self.bias)
-        for part in self.current.rows.parts:
-            part.add_update(y, x, self.name)
         return y
 
 

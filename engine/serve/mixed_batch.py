@@ -9,6 +9,7 @@ all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import torch
@@ -51,12 +52,12 @@ class Rectangle:
         return x.index_select(0, self.cell_of_token) if self.is_padded else x
 
 
+@dataclass(eq=False)
 class AdapterSlice:
     """The rows of one adapter."""
 
-    def __init__(self, rows: slice, adapter: ServedAdapter) -> None:
-        self.rows = rows
-        self.adapter = adapter
+    rows: slice
+    adapter: ServedAdapter
 
     def add_update(self, y: Tensor, x: Tensor, projection: str) -> None:
         """Add the adapter's update of a projection to y: (rows, out) of the whole batch, for x: (rows, in)."""

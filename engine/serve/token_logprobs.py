@@ -19,12 +19,12 @@ class TokenLogprob:
     top: tuple[tuple[bytes, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
 class LogprobReader:
     """Reads log-probabilities from logits. token_bytes: returns the bytes of a token id. top: likeliest tokens that are listed."""
 
-    def __init__(self, token_bytes: Callable[[int], bytes], top: int) -> None:
-        self.token_bytes = token_bytes
-        self.top = top
+    token_bytes: Callable[[int], bytes]
+    top: int
 
     def read(self, logits: Tensor, token: int) -> TokenLogprob:
         """Return what the model thought of a token that was chosen, before temperature and grammar. logits: (vocabulary,)."""

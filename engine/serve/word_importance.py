@@ -79,11 +79,12 @@ def measure_word_importance(
         values |= {word: values_of(other) for word, other in zip(batch, answers, strict=True)}
         if time.monotonic() > deadline:
             break
+    scale = answer.deviation if isinstance(answer, ScorePrediction) else 1.0
     explanations = []
     for output in outputs:
         value = values_of(answer)[output]
         weights = {word: value - without[output] for word, without in values.items()}
-        explanations.append(make_explanation(texts, output, value, weights, scale_of(answer)))
+        explanations.append(make_explanation(texts, output, value, weights, scale))
     return explanations
 
 
@@ -130,8 +131,3 @@ def predict_variants(predict: Predict, variants: list[list[str]]) -> Sequence[An
     """Return the answers to texts, or to pairs of texts: (variants, one text or two)."""
     text_pairs = [variant[1] for variant in variants] if len(variants[0]) > 1 else None
     return predict([variant[0] for variant in variants], text_pairs)
-
-
-def scale_of(answer: Answer) -> float:
-    """Return a large change of the value: 1 for a probability, the usual difference for a score."""
-    return answer.deviation if isinstance(answer, ScorePrediction) else 1.0

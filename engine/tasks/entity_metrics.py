@@ -29,7 +29,7 @@ def entity_metrics(
     by. They equal seqeval's in its strict mode. `errors` is explained at `count_errors`.
     """
     guesses, true = set(predicted), set(truth)
-    counts = _count(guesses, true, names)
+    counts = LabelCounts(*(_count_by_label(entities, names) for entities in (guesses & true, guesses, true)))
     micro = counts.micro_scores()
     return {
         "entity_precision": micro["precision"],
@@ -67,12 +67,9 @@ def count_errors(predicted: set[Entity], truth: set[Entity]) -> dict[str, int]:
     return {**counts, "missed": len(missed), "invented": len(invented)}
 
 
-def _count(predicted: set[Entity], truth: set[Entity], names: list[str]) -> LabelCounts:
-    def by_label(entities: set[Entity]) -> np.ndarray:
-        counts = Counter(label for *_, label in entities)
-        return np.array([counts[name] for name in names], dtype=np.int64)
-
-    return LabelCounts(by_label(predicted & truth), by_label(predicted), by_label(truth))
+def _count_by_label(entities: set[Entity], names: list[str]) -> np.ndarray:
+    counts = Counter(label for *_, label in entities)
+    return np.array([counts[name] for name in names], dtype=np.int64)
 
 
 def _overlapping_pairs(missed: set[Entity], invented: set[Entity]) -> Iterator[Pair]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -196,12 +197,17 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         if self.test_tokens is not None and self.rows.test is not None and len(self.test_tokens.rows):
             answers = self._write_answers(self.rows.test, self.test_tokens)
             summary["test"] = self._score(self.test_tokens, "test") | answers.scores()
-        tuned = self.answers or self._write_answers(self.rows.eval, self.eval_tokens)
+        write_evaluation_answers = partial(self._write_answers, self.rows.eval, self.eval_tokens)
+        tuned = self.answers or write_evaluation_answers()
         general = self._general_loss()
         with self.untrained.restored():
             base_general = self._general_loss()
             base_scores = self.base_scores()
-            base = load_or_write(self._base_answers_key(), self.cache_dir, self._write_evaluation_answers)
+            # What the base model's answers depend on: other runs on the same data need not ask it again.
+            precision = self.config.model.quantization or str(self.plan.dtype)
+            longest_answer = self.eval_tokens.longest_answer
+            key = f"{self.hash_base_model()} {precision} {self.data_hash} {self.max_length} {longest_answer}"
+            base = load_or_write(key, self.cache_dir, write_evaluation_answers)
         summary["baseline"] = {f"base_{name}": value for name, value in (base_scores | base.scores()).items()}
         summary["answers"] = tuned.beside(base)
         if general is not None and base_general is not None:
@@ -365,16 +371,6 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             longest = max(1, tokens.longest_answer)
             writer: AnswerWriter = self.decoder_writer or TransformersWriter(self.forward.model, self.end_id)
             return write_answers(writer, self.template, conversations, longest, most)
-
-    def _write_evaluation_answers(self) -> Answers:
-        return self._write_answers(self.rows.eval, self.eval_tokens)
-
-    def _base_answers_key(self) -> str:
-        """Return what the base model's answers depend on: other runs on the same data need not ask it again."""
-        precision = self.config.model.quantization or str(self.plan.dtype)
-        return (
-            f"{self.hash_base_model()} {precision} {self.data_hash} {self.max_length} {self.eval_tokens.longest_answer}"
-        )
 
     def _general_loss(self) -> float | None:
         """Return the loss on ordinary sentences, where system.forgetting_check asks for it and the model is long enough for any."""

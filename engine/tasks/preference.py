@@ -140,7 +140,7 @@ class Task(LanguageModelTask[PreferenceTokens]):
 
     def _answer_log_probabilities(self, tokens: PreferenceTokens, rows: np.ndarray) -> Tensor:
         """Return the log-probabilities of chosen and rejected answers: (pairs, 2)."""
-        branches = tokens.branches_at(rows)
+        branches = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()  # the chosen one, then the rejected one
         logs = self.forward.log_probabilities(PackedConversations.pack(tokens.branches, branches))
         counts = torch.from_numpy(tokens.branches.targets[branches])
         branch_of_target = torch.repeat_interleave(torch.arange(len(branches)), counts).to(logs.device)

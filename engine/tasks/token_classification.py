@@ -146,7 +146,7 @@ class Task(TextTask):
 
     def score(self, logits: np.ndarray, split: Split) -> dict[str, Any]:
         """Return strict scores of the entities. loss: the mean over tokens."""
-        part = self._part(split)
+        part = self.held_out["evaluation" if split is self.rows.eval else "test"]
         loss = float(_token_losses(logits, part.tags).sum()) / max(1, len(part.tags))
         predicted = self._named(find_entities(logits, part.windows).entities)
         return entity_metrics(predicted, self._named(part.entities), self.rows.labels, loss)
@@ -234,9 +234,6 @@ class Task(TextTask):
         label = np.bincount(self.train.entities[:, LABEL], minlength=1).argmax()
         every_token = np.column_stack([rows, part.windows.spans, np.full(len(rows), label)])
         return entity_f1(self._named(every_token), self._named(part.entities))
-
-    def _part(self, split: Split) -> EntitySplit:
-        return self.held_out["evaluation" if split is self.rows.eval else "test"]
 
     def _named(self, entities: np.ndarray) -> list[Entity]:
         """Return entities as the metrics take them."""

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -149,13 +149,13 @@ class _TimedBatch:
     steady_s: float
 
 
+@dataclass(eq=False)
 class _Measurement:
     """Times the parts of a prepared run, from which `estimate_run` adds up a whole one."""
 
-    def __init__(self, prepared: PreparedRun, report_progress: Callable[[int, int], None]) -> None:
-        self.prepared = prepared
-        self.report_progress = report_progress
-        self.started = time.perf_counter()
+    prepared: PreparedRun
+    report_progress: Callable[[int, int], None]
+    started: float = field(default_factory=time.perf_counter)
 
     def measure(self, prepare_s: float, final_model: Path) -> RunMeasurement:
         """Time training, evaluation and saving; the run cannot be used afterwards."""

@@ -37,13 +37,13 @@ class Results:
             (self.folder / "metrics.json").unlink(missing_ok=True)
             (self.artifacts / "wrong_rows.json").unlink(missing_ok=True)
 
-    def keep_wrong_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Write artifacts/wrong_rows.json if there are any. They are no part of metrics.json, which every list of runs reads."""
-        if rows:
-            write_json(self.artifacts / "wrong_rows.json", rows)
+    def finish(self, metrics: dict[str, Any], wrong_rows: list[dict[str, Any]]) -> None:
+        """Write metrics.json. Its presence means that the run has finished, so it is written last.
 
-    def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json. Its presence means that the run has finished, so it is written last."""
+        wrong_rows: written to artifacts/wrong_rows.json. Every list of runs reads metrics.json, so they are no part of it.
+        """
+        if wrong_rows:
+            write_json(self.artifacts / "wrong_rows.json", wrong_rows)
         write_json(self.folder / "metrics.json", metrics)
 
     def log(self, line: str) -> None:

@@ -240,8 +240,7 @@ class Run:
         metrics["result"] = judge(metrics, self.config)
         if not metrics["result"]["learned"]:
             yield Notice("warning", "not_learned", explain(metrics["result"]))
-        self.results.keep_wrong_rows(task.wrong_rows())
-        self.results.finish(metrics)
+        self.results.finish(metrics, task.wrong_rows())
         yield Finished(metrics)
         yield StageChanged("done")
 

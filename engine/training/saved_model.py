@@ -95,10 +95,6 @@ class EvaluatedTexts:
             return self.ids
         return [self.ids[first] for first in np.unique(self.windows.rows, return_index=True)[1]]
 
-    def any_of_text(self, flags: Tensor) -> list[bool]:
-        """Return for each text whether any of its rows of `logits` has a flag. flags: (rows of logits,)."""
-        return [bool(flags[self.logit_rows([i])].any()) for i in range(len(self.texts))]
-
     def served(self, predictor: Predictor, folder: Path, rows: list[int]) -> Tensor:
         """Return the served model's logits of some of the texts, computed together: (rows, outputs)."""
         pairs = None if self.text_pairs is None else [self.text_pairs[i] for i in rows]
@@ -166,7 +162,8 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
     expected = _served_logits(folder, base, plan, evaluated)
     difference = _compare("when it is served", expected, evaluated.logits, tolerance, plan)
     plain = _plain_logits(folder, base, plan, evaluated, served)
-    differing = evaluated.any_of_text(_relative_differences(plain, expected) > FP32_TOLERANCE.most)
+    differs = _relative_differences(plain, expected) > FP32_TOLERANCE.most
+    differing = [bool(differs[evaluated.logit_rows([i])].any()) for i in range(len(evaluated.texts))]
     if all(differing):  # a single text may be odd, which is no reason to refuse a model that is served well
         _compare("in plain PEFT", plain, expected, FP32_TOLERANCE, plan)
     notices = _program_notices(folder, evaluated, differing)
