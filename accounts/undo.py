@@ -5,7 +5,6 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.db import transaction
-from django.db.models import Model
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
@@ -28,19 +27,16 @@ class PreviousShares:
 def change_shares(*, user: User, obj: Any, recipients: list[User | Group], level: str) -> PreviousShares:
     """Set what each recipient may do with an object (see `sharing.LEVELS`), and return what they could do before."""
     shared = permission_object(obj)
-    before = PreviousShares(sharing.kind_of(shared), shared.name, levels_of(shared, recipients))
+    levels = {access.who: access.level for access in sharing.access_list(shared) if access.is_share}
+    levels_before = {reference_to(recipient): levels.get(recipient, "none") for recipient in recipients}
+    before = PreviousShares(sharing.kind_of(shared), shared.name, levels_before)
     for recipient in recipients:
         sharing.set_access(user=user, obj=shared, to=recipient, level=level)
     return before
 
 
-def levels_of(obj: Model, recipients: list[User | Group]) -> dict[str, str]:
-    """Return the level of access that each recipient has now, by the names that `sharing.person_or_group` takes."""
-    levels = {access.who: access.level for access in sharing.access_list(obj) if access.is_share}
-    return {reference_to(recipient): levels.get(recipient, "none") for recipient in recipients}
-
-
 def reference_to(recipient: User | Group) -> str:
+    """Return what `sharing.person_or_group` reads."""
     return f"group:{recipient.name}" if isinstance(recipient, Group) else f"person:{recipient.get_username()}"
 
 

@@ -109,7 +109,10 @@ def edited_text(sent: QueryDict) -> str:
 def put_into_draft(request: SignedInRequest, name: str, row: int, cells: dict[str, str] | None) -> HttpResponse:
     """Keep the change of a row in the draft, and return to the rows."""
     version = managed_version(request, name)
-    rows = f"{reverse('datasets:rows', args=[name])}?{return_query(request, version)}"
+    sent = QueryDict(request.POST.get("query", "")[:2000])  # the search and filters of the rows
+    filters = {key: sent[key] for key in ("q", "label", "split", "page") if sent.get(key)}
+    query = urlencode({"version": version.number, **filters})
+    rows = f"{reverse('datasets:rows', args=[name])}?{query}"
     try:
         kept = draft.put(user=request.user, version=version, row=row, cells=cells)
     except InvalidError as error:
@@ -120,13 +123,6 @@ def put_into_draft(request: SignedInRequest, name: str, row: int, cells: dict[st
     else:
         messages.info(request, _("Row %(row)s stays as it is.") % {"row": row})
     return redirect(f"{rows}#row-{row}")
-
-
-def return_query(request: SignedInRequest, version: Version) -> str:
-    """Return the search and filters of the rows that a form was sent from."""
-    sent = QueryDict(request.POST.get("query", "")[:2000])
-    filters = {key: sent[key] for key in ("q", "label", "split", "page") if sent.get(key)}
-    return urlencode({"version": version.number, **filters})
 
 
 @login_required

@@ -12,7 +12,7 @@ OWN_BEGINNING = BOM + b'"text",label'
 # Spreadsheets run a cell that begins like this. A cell that looks quoted already gets another apostrophe, so that taking
 # one away always restores the text.
 _FORMULA = r"^'*[=+\-@\t\r]"
-_QUOTED = r"^'+[=+\-@\t\r]"
+QUOTED = r"^'+[=+\-@\t\r]"
 
 
 def quote_formulas(column: str) -> "pl.Expr":
@@ -28,11 +28,4 @@ def unquote_formulas(column: str) -> "pl.Expr":
     import polars as pl  # as above
 
     cell = pl.col(column)
-    return pl.when(cell.str.contains(_QUOTED)).then(cell.str.slice(1)).otherwise(cell).alias(column)
-
-
-def count_quoted(frame: "pl.DataFrame", columns: list[str]) -> int:
-    """Return how many cells `unquote_formulas` would change."""
-    import polars as pl  # as above
-
-    return int(sum(frame.select(pl.col(column).str.contains(_QUOTED).sum()).item() for column in columns))
+    return pl.when(cell.str.contains(QUOTED)).then(cell.str.slice(1)).otherwise(cell).alias(column)

@@ -164,7 +164,7 @@ def notes_on(reading: Reading) -> Iterator[str]:
         yield reading_descriptions.describe_note(note)
     label = reading.choice.label
     is_chosen = reading.options.get("label_columns") or reading.table.label
-    if label and not is_chosen and not columns.is_named(label, columns.LABEL_NAMES):
+    if label and not is_chosen and label.lower() not in columns.LABEL_NAMES:
         yield _("The label column was guessed from its content; check that it is the right one.")
 
 

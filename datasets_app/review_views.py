@@ -15,6 +15,7 @@ from datasets_app.review import improvement
 from datasets_app.versions import changes
 from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
+from work.models import Status
 
 from .change_views import managed_version, redirect_to_result
 from .models import DataTask, Suspect, Version
@@ -34,14 +35,15 @@ def review(request: SignedInRequest, name: str) -> HttpResponse:
 
 def _render_review(request: SignedInRequest, version: Version, suspect: Suspect | None) -> HttpResponse:
     dataset = version.dataset
+    searches = version.tasks.filter(kind=DataTask.Kind.NOISE)
     context = {
         "dataset": dataset,
         "version": version,
         "suspect": suspect,
         "label_keys": label_keys(version),
         "counts": selectors.review_counts(version),
-        "searched": version.tasks.filter(kind=DataTask.Kind.NOISE, result__isnull=False).first(),
-        "running": selectors.running_on(version, DataTask.Kind.NOISE),
+        "searched": searches.filter(result__isnull=False).first(),
+        "running": searches.filter(status__in=[Status.PENDING, Status.STARTED]).first(),
         "manages": can_manage(request.user, dataset),
         "last": version.suspects.filter(decided_by=request.user).order_by("-rank").first(),
         "gain": improvement.compare_runs(request.user, version),

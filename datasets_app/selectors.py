@@ -178,11 +178,6 @@ def running_tasks(user: User) -> QuerySet[DataTask]:
     return visible_tasks(user).filter(status__in=[Status.PENDING, Status.STARTED])
 
 
-def running_on(version: Version, kind: DataTask.Kind) -> DataTask | None:
-    """Return the unfinished task of this kind on the version, whoever started it."""
-    return version.tasks.filter(kind=kind, status__in=[Status.PENDING, Status.STARTED]).first()
-
-
 def next_suspect(version: Version, after: int = 0) -> Suspect | None:
     """Return the next undecided suspect behind this rank; after the last one begin again."""
     undecided = version.suspects.filter(decision=None)

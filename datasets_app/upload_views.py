@@ -20,7 +20,7 @@ from accounts.permissions import require_creator
 from datasets_app import preview as upload_preview
 from datasets_app import selectors, services
 from datasets_app.reading import hub, uploads
-from datasets_app.versions.upload_storage import key_of_page, stored_by_page
+from datasets_app.versions.upload_storage import find_stored, key_of_page
 from engine.names import nearest_name
 from web.errors import ConflictError, InvalidError, LorasiteError, NotFoundError
 from web.throttles import throttle_posts
@@ -102,7 +102,7 @@ def preview(request: SignedInRequest, token: str) -> HttpResponse:
     """Step two: show the first rows as they are read, let the person correct the guesses, and store the version."""
     require_creator(request.user)
     stores = request.method == "POST" and "again" not in request.POST
-    if stores and (stored := stored_by_page(request.user, token)):
+    if stores and (stored := find_stored(request.user, *key_of_page(token))):
         return _lead_to(request, stored)  # the button was pressed twice
     pending = uploads.pending_for(request.user, token)
     options, name = _options_of(request)

@@ -14,8 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.http import signed_in_user
-from accounts.models import User
-from lists.bulk import Outcome, attempt_each
+from lists.bulk import attempt_each
 from lists.serializers import AnnotateSerializer, annotate, read_changes
 from web.access import require_admin
 from web.name_fields import NameSerializerField
@@ -119,18 +118,18 @@ class DeleteExperiments(APIView):
         serializer = NamesSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         user = signed_in_user(request)
-        outcomes = attempt_each(user, Experiment.objects.all(), serializer.validated_data["names"], delete)
-        return Response([deletion_result(outcome) for outcome in outcomes])
-
-
-def delete(user: User, experiment: Experiment) -> None:
-    services.delete(user=user, experiment=experiment)
-
-
-def deletion_result(outcome: Outcome) -> dict[str, str]:
-    refusal = outcome.refusal
-    return {
-        "experiment": outcome.name,
-        "code": refusal.code if refusal else "",
-        "detail": str(refusal.message) if refusal else "",
-    }
+        outcomes = attempt_each(
+            user,
+            Experiment.objects.all(),
+            serializer.validated_data["names"],
+            lambda user, experiment: services.delete(user=user, experiment=experiment),
+        )
+        results = [
+            {
+                "experiment": outcome.name,
+                "code": outcome.refusal.code if outcome.refusal else "",
+                "detail": str(outcome.refusal.message) if outcome.refusal else "",
+            }
+            for outcome in outcomes
+        ]
+        return Response(results)

@@ -49,11 +49,6 @@ def labels_content(answer: LabelsPrediction) -> dict[str, Any]:
     }
 
 
-def score_content(answer: ScorePrediction) -> dict[str, Any]:
-    """Return the score."""
-    return {"score": round(answer.score, DIGITS)}
-
-
 def entities_content(answer: EntitiesPrediction) -> dict[str, Any]:
     """Return the entities in their order; start and end count code points."""
     entities = [asdict(entity) for entity in answer.entities]
@@ -71,11 +66,6 @@ def labels_lines(answer: dict[str, Any]) -> list[str]:
     marks = ["✓" if name in answer["labels"] else " " for name in answer["probabilities"]]
     marked = [f"{mark}{line[1:]}" for mark, line in zip(marks, lines, strict=True)]
     return [", ".join(answer["labels"]) or "no label", *marked]
-
-
-def score_lines(answer: dict[str, Any]) -> list[str]:
-    """Return the score."""
-    return [f"{answer['score']:.4g}"]
 
 
 def entities_lines(answer: dict[str, Any]) -> list[str]:
@@ -103,7 +93,11 @@ def _bars(probabilities: dict[str, float]) -> list[str]:
 ANSWER_FORMATS: dict[type[Answer], AnswerFormat] = {
     Prediction: AnswerFormat("sequence_classification", label_content, label_lines),
     LabelsPrediction: AnswerFormat("multi_label_classification", labels_content, labels_lines),
-    ScorePrediction: AnswerFormat("regression", score_content, score_lines),
+    ScorePrediction: AnswerFormat(
+        "regression",
+        lambda answer: {"score": round(answer.score, DIGITS)},
+        lambda answer: [f"{answer['score']:.4g}"],
+    ),
     EntitiesPrediction: AnswerFormat("token_classification", entities_content, entities_lines),
 }
 FORMATS_BY_TASK = {each.task: each for each in ANSWER_FORMATS.values()}

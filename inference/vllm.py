@@ -79,7 +79,10 @@ class Adapters:
             self.loaded.move_to_end(name)
             while len(self.loaded) > MOST_ADAPTERS:
                 oldest, _none = self.loaded.popitem(last=False)
-                unload(oldest)
+                try:
+                    call("/v1/unload_lora_adapter", {"lora_name": oldest}).close()
+                except LorasiteError as error:
+                    log.warning("The vLLM server did not unload an adapter (%s).", error)
         return name
 
     def forget(self, name: str) -> None:
@@ -106,13 +109,6 @@ def load(name: str, model: LanguageModel) -> None:
         if name not in {entry["id"] for entry in listed}:
             message = _("The vLLM server can't load the model %(name)s: %(reason)s")
             raise ConflictError(message % {"name": model.name, "reason": error.message}, field="model") from None
-
-
-def unload(name: str) -> None:
-    try:
-        call("/v1/unload_lora_adapter", {"lora_name": name}).close()
-    except LorasiteError as error:
-        log.warning("The vLLM server did not unload an adapter (%s).", error)
 
 
 def generate(model: LanguageModel, options: CompletionOptions) -> Generator[Piece, None, None]:

@@ -60,22 +60,11 @@ def delete_action(perform: Perform) -> Action:
     return Action(perform, gettext_lazy("%(done)s deleted."), gettext_lazy("%(done)s deleted, %(refused)s not:"))
 
 
-def tag_action(name: str) -> Action:
-    def perform(user: User, obj: Any) -> None:
-        services.add_tag(user=user, obj=obj, name=name)
-
-    return Action(perform, gettext_lazy("%(done)s tagged."), gettext_lazy("%(done)s tagged, %(refused)s not:"))
-
-
 def share_action(to: str, level: str) -> Action:
     """Raise InvalidError for an unknown recipient, and for a level that only one object at a time is given."""
     if level not in ("none", "view", "manage"):
         raise InvalidError(_("Choose none, view or manage."), field="access")
     recipients = find_recipients(to)
-
-    def perform(user: User, obj: Any) -> PreviousShares:
-        return change_shares(user=user, obj=obj, recipients=recipients, level=level)
-
     if level == "none":
         done, partly = (
             gettext_lazy("%(done)s no longer shared."),
@@ -83,7 +72,7 @@ def share_action(to: str, level: str) -> Action:
         )
     else:
         done, partly = gettext_lazy("%(done)s shared."), gettext_lazy("%(done)s shared, %(refused)s not:")
-    return Action(perform, done, partly)
+    return Action(lambda user, obj: change_shares(user=user, obj=obj, recipients=recipients, level=level), done, partly)
 
 
 def attempt_each(user: User, objects: QuerySet[Any], names: Iterable[str], perform: Perform) -> list[Outcome]:
@@ -109,7 +98,8 @@ def respond(request: SignedInRequest, bulk: BulkList) -> HttpResponse:
     if chosen == "export":
         return csv_file(request.user, bulk, names)
     if chosen == "share" and "access" not in request.POST:
-        return share_page(request, bulk, names)
+        context = {"names": names, "query": request.POST.get("query", ""), "list_page": list_address(request, bulk)}
+        return render(request, "lists/share.html", context)
     try:
         action = chosen_action(request, bulk)
     except InvalidError as error:
@@ -125,18 +115,16 @@ def chosen_action(request: SignedInRequest, bulk: BulkList) -> Action:
     sent = request.POST
     match sent.get("action", ""):
         case "tag":
-            return tag_action(sent.get("tag", ""))
+            return Action(
+                lambda user, obj: services.add_tag(user=user, obj=obj, name=sent.get("tag", "")),
+                gettext_lazy("%(done)s tagged."),
+                gettext_lazy("%(done)s tagged, %(refused)s not:"),
+            )
         case "share":
             return share_action(sent.get("to", ""), sent["access"])
         case name if name in bulk.actions:
             return bulk.actions[name]
     raise InvalidError(_("Choose what to do with the selected rows. Nothing was changed."))
-
-
-def share_page(request: SignedInRequest, bulk: BulkList, names: list[str]) -> HttpResponse:
-    """Ask with whom the ticked objects are to be shared."""
-    context = {"names": names, "query": request.POST.get("query", ""), "list_page": list_address(request, bulk)}
-    return render(request, "lists/share.html", context)
 
 
 def ticked_names(request: SignedInRequest) -> list[str]:

@@ -1,5 +1,6 @@
 """What the polls of lists share: which tasks a list asks about."""
 
+from contextlib import suppress
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -9,12 +10,8 @@ MOST_TASKS = 100  # of one poll
 
 def requested_tasks(request: HttpRequest) -> list[UUID]:
     """Return the ids of the tasks that the address of a poll names (`task`)."""
-    return [UUID(text) for text in request.GET.getlist("task")[:MOST_TASKS] if is_uuid(text)]
-
-
-def is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
+    tasks = []
+    for text in request.GET.getlist("task")[:MOST_TASKS]:
+        with suppress(ValueError):  # what is no id names no task
+            tasks.append(UUID(text))
+    return tasks

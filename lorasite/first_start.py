@@ -1,19 +1,9 @@
-"""Fill an empty installation: an admin, sample datasets, and one sample run in the queue."""
+"""The admin of an empty installation."""
 
 import secrets
 
 from accounts.models import Role, User
-from datasets_app.services import load_samples
-from lorasite.env import BASE_DIR, env
-from training.services import parse_config, submit
-
-
-def fill_installation() -> None:
-    """Create the first admin; with SAMPLES, store the sample datasets and submit the sample run in the admin's name."""
-    admin = create_admin()
-    if env.samples:
-        load_samples(owner=admin)
-        submit(user=admin, config=parse_config((BASE_DIR / "config" / "default.yaml").read_text()))
+from lorasite.env import env
 
 
 def create_admin() -> User:

@@ -85,10 +85,13 @@ class BaseModel:
 
     @property
     def languages_read(self) -> str:
-        """Return its languages in the reader's language."""
-        if self.language_count is None:
+        """Return its languages by name if they are few, else how many there are."""
+        count = self.language_count
+        if count is None:
             return ""
-        return describe_languages(self.languages, self.language_count)
+        if 0 < len(self.languages) <= 2:
+            return name_languages(self.languages)
+        return ngettext("%(count)s language", "%(count)s languages", count) % {"count": f"{count:,}"}
 
     @property
     def details(self) -> str:
@@ -101,13 +104,6 @@ class BaseModel:
         if self.shared_serving:
             facts.append(_("shares memory when served"))
         return " · ".join(filter(None, facts))
-
-
-def describe_languages(languages: Collection[str], count: int) -> str:
-    """Return languages by name if they are few, else how many there are."""
-    if 0 < len(languages) <= 2:
-        return name_languages(languages)
-    return ngettext("%(count)s language", "%(count)s languages", count) % {"count": f"{count:,}"}
 
 
 def list_base_models() -> list[BaseModel]:

@@ -18,7 +18,7 @@ from engine.models.local_models import installed_samples
 from engine.presets import PRESETS, Goal, preset_settings
 from engine.task_types import TaskType
 
-from .base_models import BaseModel, find_base_model, list_base_models, usual_base_model
+from .base_models import find_base_model, usual_base_model
 
 USUAL: Goal = "balanced"
 USUAL_TASK: TaskType = "sequence_classification"
@@ -132,8 +132,3 @@ def can_learn(base_model: str, task: TaskType) -> bool:
     """Return whether a base model can learn a task type, or whether that is not known."""
     model = find_base_model(base_model)
     return model is None or model.can_learn(task)
-
-
-def base_models() -> list[BaseModel]:
-    """Return the base models that a run can start from."""
-    return list_base_models()

@@ -90,6 +90,7 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
     evaluations = curves.evaluations_of(experiment.task_type, list(task.points.filter(evaluated)))
     quarter, announcement = curves.announcement(task, request.GET.get("heard", ""))
     diagnosis = remedies.diagnose(experiment.metrics, experiment.config)
+    data_are_at_fault = diagnosis is not None and diagnosis.cause == "data"
     return {
         "task": task,
         "experiment": experiment,
@@ -99,7 +100,7 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
         "figures": run_figures(task, evaluations),
         "verdict": curves.verdict(task, evaluations),
         "diagnosis": diagnosis,
-        "can_search_labels": has_doubtful_labels(experiment, diagnosis),
+        "can_search_labels": data_are_at_fault and experiment.version and experiment.version.has_single_labels,
         "note": selectors.note_for(task),
         "quarter": quarter,
         "announcement": announcement,
@@ -107,12 +108,6 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
         "manages": can_manage(request.user, task),
         **checkpoint_context(experiment, request.GET.get("checkpoint", "best")),
     }
-
-
-def has_doubtful_labels(experiment: Experiment, diagnosis: remedies.Diagnosis | None) -> bool:
-    """Return whether the data are the probable cause, and can be searched for wrong labels."""
-    version = experiment.version
-    return bool(diagnosis and diagnosis.cause == "data" and version and version.has_single_labels)
 
 
 def page_title(task: Task) -> str:
@@ -293,10 +288,6 @@ def files_context(request: SignedInRequest, task: Task) -> Context:
     }
 
 
-def access_context(request: SignedInRequest, task: Task) -> Context:
-    return {}
-
-
 TAB_CONTEXTS: dict[str, Callable[[SignedInRequest, Task], Context]] = {
     OVERVIEW: overview_context,
     "errors": errors_context,
@@ -305,7 +296,7 @@ TAB_CONTEXTS: dict[str, Callable[[SignedInRequest, Task], Context]] = {
     "log": log_context,
     "config": config_context,
     "files": files_context,
-    "access": access_context,
+    "access": lambda request, task: {},
 }
 
 
@@ -326,7 +317,8 @@ def poll_context(request: SignedInRequest, task: Task) -> Context:
         "last_line": parse_whole_number(request.GET.get("line", "")) or 0,
     }
     if tab in (OVERVIEW, "log"):
-        context |= new_log_lines(task, context["last_line"])
+        lines: list[LogLine] = list(task.log.filter(pk__gt=context["last_line"]).order_by("pk")[:LOG_LINES])
+        context |= {"new_lines": lines, "last_line": lines[-1].pk if lines else context["last_line"]}
     if tab == OVERVIEW and points_token(task) != context["points_token"]:
         context |= charts_context(task)
     has_new_answers = tab == "answers" and answers_token(task) != context["points_token"]
@@ -335,8 +327,3 @@ def poll_context(request: SignedInRequest, task: Task) -> Context:
     elif has_new_answers or (task.finished and tab not in ("log", "config")):
         context |= TAB_CONTEXTS[tab](request, task) | {"tab_template": f"training/run/{tab}.html"}
     return context
-
-
-def new_log_lines(task: Task, after: int) -> Context:
-    lines: list[LogLine] = list(task.log.filter(pk__gt=after).order_by("pk")[:LOG_LINES])
-    return {"new_lines": lines, "last_line": lines[-1].pk if lines else after}

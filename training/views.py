@@ -14,7 +14,6 @@ from accounts.http import SignedInRequest
 from accounts.idempotency import KeyUsedError, parse_idempotency_key
 from accounts.models import User
 from accounts.permissions import require_creator, visible
-from datasets_app.models import Version
 from datasets_app.selectors import trainable_versions
 from engine.config import RunConfig
 from engine.config_sections import DataSection
@@ -28,12 +27,11 @@ from web.errors import LorasiteError
 from web.throttles import count_request
 
 from . import estimates, presets, selectors, services
-from .base_models import LanguageMismatch, default_base_model, find_language_mismatch
+from .base_models import default_base_model, find_language_mismatch, list_base_models
 from .copy_as import copies
 from .field_words import with_labels
 from .forms import SECTIONS, RunForm
 from .hub_search import find_base_models
-from .models import Task
 from .plan import plan_preset, plan_run
 
 MOST_VERSIONS = 5  # of a dataset in the form; others are chosen on its page
@@ -81,10 +79,15 @@ def open_form(request: SignedInRequest) -> HttpResponse:
 
 
 def start(request: SignedInRequest) -> HttpResponse:
-    """Submit the run; what is wrong with it is shown beside the fields."""
+    """Submit the run; what is wrong with it is shown beside the fields. The hidden token makes two clicks one run."""
     form = make_form(request, request.POST, initial_config(request))
     try:
-        return redirect("training:run", submit_form(request, form).pk)
+        count_request(request, "train")
+        config = services.parse_config(form.configuration(), request.user)
+        key = parse_idempotency_key(request.POST.get("token", ""))
+        like = visible(request.user, Experiment.objects.filter(name=request.POST.get("like", ""))).first()
+        task = services.submit(user=request.user, config=config, idempotency_key=key, cloned_from=like)
+        return redirect("training:run", task.pk)
     except LorasiteError as error:
         problem = with_labels(error)
     form.add_service_error(problem)
@@ -144,7 +147,7 @@ def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> Ht
         "plan": plan,
         "estimate": outcome.estimate or plan.estimate,
         "sections": form.advanced_sections(unfolded={change.path for change in outcome.changes}),
-        "mismatch": form_mismatch(form, version),
+        "mismatch": find_language_mismatch(version, form["model.name"].value() or ""),
         "goals": [(name, title, plan_preset(name, values, version)) for name, title in presets.TITLES.items()],
         "model_presets": presets.model_presets(form.task),
         "sample_runs": presets.sample_runs(request.user),
@@ -163,7 +166,9 @@ def past_error_of(estimate: estimates.Estimate | None) -> dict[str, Any]:
 def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str, Any]) -> RunForm:
     """Return the form with what was sent, or with a configuration."""
     if sent and sent.get("do") == "better_model":
-        sent = with_better_model(sent)
+        sent = sent.copy()
+        sent["model.name"] = sent.get("better_name", "")
+        sent["model.revision"] = sent.get("better_revision", "")
     if request.method == "GET":
         config = fit_base_model(request, config)
     name = sent.get("data.dataset_name", "") if sent else services.dataset_name_of(config)
@@ -177,7 +182,7 @@ def make_form(request: SignedInRequest, sent: QueryDict | None, config: dict[str
         config=config,
         task=task,
         datasets=version_choices(request.user),
-        models=presets.base_models(),
+        models=list_base_models(),
         task_sentence=sentence,
     )
     # Which preset has filled the form, and for which dataset: another dataset may ask for other settings.
@@ -215,19 +220,6 @@ def fit_base_model(request: SignedInRequest, config: dict[str, Any]) -> dict[str
     if better is None:
         return config
     return config | {"model": config["model"] | {"name": better.name, "revision": better.revision or None}}
-
-
-def form_mismatch(form: RunForm, version: Version | None) -> LanguageMismatch | None:
-    """Return what is wrong between the languages of the data and of the base model that the form has."""
-    return find_language_mismatch(version, form["model.name"].value() or "")
-
-
-def with_better_model(sent: QueryDict) -> QueryDict:
-    """Return what was sent with the base model that the form has suggested."""
-    filled_in = sent.copy()
-    filled_in["model.name"] = sent.get("better_name", "")
-    filled_in["model.revision"] = sent.get("better_revision", "")
-    return filled_in
 
 
 @login_required
@@ -284,15 +276,6 @@ def apply_preset(request: SignedInRequest, do: str) -> tuple[dict[str, Any], lis
         own = {section: config[section] for section in SECTIONS if isinstance(config.get(section), dict)}
     changes = [change for change in remedies.changes_of(entered, own) if change.before != change.after]
     return config, changes if preset else []
-
-
-def submit_form(request: SignedInRequest, form: RunForm) -> Task:
-    """Submit the run that the form describes; its hidden token makes two clicks on Start one run."""
-    count_request(request, "train")
-    config = services.parse_config(form.configuration(), request.user)
-    key = parse_idempotency_key(request.POST.get("token", ""))
-    like = visible(request.user, Experiment.objects.filter(name=request.POST.get("like", ""))).first()
-    return services.submit(user=request.user, config=config, idempotency_key=key, cloned_from=like)
 
 
 @login_required

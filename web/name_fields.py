@@ -1,7 +1,7 @@
 """Model, form and serializer fields of names: each takes a name in any Unicode form and passes it on in that of `engine.names`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.db import models
@@ -13,6 +13,11 @@ from web.requests import StrictCharField
 class PlainColumn(models.CharField):
     """Base of these fields: what they add needs no migration, so migrations have the plain column."""
 
+    usual: ClassVar[dict[str, Any]]  # options of the column unless others are given
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**self.usual, **options})
+
     def deconstruct(self) -> Any:
         name, _path, arguments, options = super().deconstruct()
         return name, "django.db.models.CharField", arguments, options
@@ -21,8 +26,7 @@ class PlainColumn(models.CharField):
 class NameField(PlainColumn):
     """A name. Lookups take any Unicode form of it too."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"max_length": LONGEST_NAME, **options})
+    usual: ClassVar = {"max_length": LONGEST_NAME}
 
     def get_prep_value(self, value: Any) -> Any:
         value = super().get_prep_value(value)
@@ -40,10 +44,8 @@ class NameField(PlainColumn):
 class DerivedField(PlainColumn):
     """What a new row derives from its name, by the function `derive`. A row of an earlier release may have none."""
 
+    usual: ClassVar = {"null": True, "unique": True, "editable": False}
     derive: Callable[[str], str]
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"null": True, "unique": True, "editable": False, **options})
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = super().pre_save(model_instance, add)
@@ -56,19 +58,15 @@ class DerivedField(PlainColumn):
 class NameKeyField(DerivedField):
     """See `engine.names.name_key`. Unique, so that of two requests at once, for Tweets and for tweets, one is refused."""
 
+    usual: ClassVar = {**DerivedField.usual, "max_length": LONGEST_KEY}
     derive = staticmethod(name_key)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"max_length": LONGEST_KEY, **options})
 
 
 class FolderNameField(DerivedField):
     """See `engine.names.folder_name`. It is stored, so that the folder stays whatever becomes of the name."""
 
+    usual: ClassVar = {**DerivedField.usual, "max_length": LONGEST_NAME}
     derive = staticmethod(folder_name)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{"max_length": LONGEST_NAME, **options})
 
 
 class NameFormField(forms.CharField):

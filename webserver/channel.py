@@ -71,7 +71,8 @@ class Channel(HTTPChannel):
     def service(self) -> None:
         """Answer the first request. Runs in a thread of its lane."""
         self.server.loop.serving.channel = self
-        self.rest_may_follow = self.requests[0].ends_early
+        request = self.requests[0]
+        self.rest_may_follow = request.is_incomplete or request.error is not None
         super().service()
         self.answered = True
 

@@ -76,11 +76,6 @@ class Request(HTTPRequestParser):
         self.is_incomplete = False  # answered before all of it has arrived
 
     @property
-    def ends_early(self) -> bool:
-        """Return whether more of this request may follow after its answer."""
-        return self.is_incomplete or self.error is not None
-
-    @property
     def head(self) -> Head:
         return Head(self.command.upper(), self.path, self.headers)
 

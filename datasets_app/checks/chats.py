@@ -10,6 +10,7 @@ import polars as pl
 from datasets_app.checks.checked_rows import CheckedRows, CheckResult, Severity
 from datasets_app.conversations import answers_of, branches, has_same_answers, load, text_of
 from datasets_app.reading.conversation_rows import is_visible
+from datasets_app.reading.options import CHAT_KINDS
 from datasets_app.reading.stored_rows import Rows
 from engine.data.conversations import Conversation, question_of
 
@@ -37,8 +38,10 @@ _FACTS = {
 }
 
 
-def as_said(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows with what is said as their `text`, and with what the checks of conversations need."""
+def as_checks_see(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """Return the rows; those of conversations with what is said as their `text`, and with what their checks need."""
+    if kind not in CHAT_KINDS:
+        return rows
     facts = pl.DataFrame([_facts_of(text) for text in rows["text"]], schema=_FACTS, orient="row")
     return rows.drop("text").hstack(facts)
 

@@ -73,7 +73,7 @@ class Report:
 
 def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     """Run all checks. Texts are checked in slices; comparisons across rows use a few numbers of each."""
-    frame = as_checks_see(rows.frame, rows.kind)
+    frame = chats.as_checks_see(rows.frame, rows.kind)
     is_chat = rows.kind in CHAT_KINDS
     code, limit = ("long_conversation", chats.TOKEN_LIMIT) if is_chat else ("over_token_limit", TOKEN_LIMIT)
     count_tokens = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
@@ -108,11 +108,6 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         languages=survey.counts,
         lengths=histogram(frame["text"]),
     )
-
-
-def as_checks_see(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Return the rows with their texts as people read them: conversations are stored as JSON."""
-    return chats.as_said(rows) if kind in CHAT_KINDS else rows
 
 
 def _compared_texts(frame: pl.DataFrame) -> pl.Series:

@@ -36,11 +36,6 @@ _SYSTEM_NAMES = ("system", "system_prompt", "system prompt", "系統提示", "�
 Roles = Mapping[str, tuple[str, ...]]  # {one of options.ROLES: columns, in their order}
 
 
-def kind_of(roles: Roles) -> str:
-    """Return the kind of the dataset that columns with these roles make."""
-    return "preferences" if "chosen" in roles else "conversations"
-
-
 def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, ...]]:
     """Return the roles that the person gave, else those guessed; nothing if the rows have labels instead.
 
@@ -138,12 +133,7 @@ def _is_textual(table: Table, name: str) -> bool:
 def holds_messages(cells: pl.Series) -> bool:
     """Return whether most of the first cells are lists of messages as JSON, as OpenAI or ShareGPT have them."""
     first = [cell for cell in cells.head(10 * _LOOKED_AT) if cell.strip()][:_LOOKED_AT]
-    return sum(map(is_messages, first)) > len(first) / 2
-
-
-def is_messages(cell: str) -> bool:
-    """Return whether a cell is a list of messages as JSON."""
-    return parse_messages(cell) is not None
+    return sum(parse_messages(cell) is not None for cell in first) > len(first) / 2
 
 
 def parse_messages(cell: str) -> list[dict[str, Any]] | None:

@@ -1,6 +1,6 @@
 """Read an archive whose files or folders are called after labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -54,15 +54,11 @@ def read_class_texts(
     table.split = "split" if has_splits else ""
     if complete and not files[0].is_one_text:
         table.lines = {"blank": blank, "records": len(rows)}
-    table.notes = [*_notes(files, encoding, replaced)]
-    return table
-
-
-def _notes(files: Sequence[DataFile], encoding: str, replaced: int) -> Iterator[dict[str, object]]:
     labels = sorted({file.label for file in files if file.label})
-    yield {"code": "class_folders" if files[0].is_one_text else "class_files", "labels": labels[:20]}
+    table.notes = [{"code": "class_folders" if files[0].is_one_text else "class_files", "labels": labels[:20]}]
     if replaced:
-        yield {"code": "replaced_characters", "count": replaced, "encoding": encoding}
+        table.notes.append({"code": "replaced_characters", "count": replaced, "encoding": encoding})
+    return table
 
 
 def encoding_of_all(files: Sequence[DataFile], scratch: Path) -> str:

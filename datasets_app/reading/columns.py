@@ -88,11 +88,6 @@ def _exactly_named(profiles: Iterable[Profile], names: Sequence[str]) -> str | N
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def is_named(column: str, names: Sequence[str]) -> bool:
-    """Return whether a column has exactly one of the names."""
-    return column.lower() in names
-
-
 def _name_score(name: str, names: Sequence[str]) -> float:
     """Return 1 for the first of the names, a little less for later ones, a third where the column's name contains one."""
     lowered = name.lower()
@@ -210,7 +205,9 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
 def _choose_chat(table: Table, roles: chat_columns.Roles, options: ColumnOptions) -> ColumnChoice:
     split = find_column(table, options.split, "split_column") if options.split else table.split or guess_split(table)
     values = _split_values(table, split, options) if split else {}
-    return ColumnChoice(split=split, split_values=values, kind=chat_columns.kind_of(roles), roles=roles)
+    return ColumnChoice(
+        split=split, split_values=values, kind="preferences" if "chosen" in roles else "conversations", roles=roles
+    )
 
 
 def _split_values(table: Table, split: str, options: ColumnOptions) -> dict[str, str]:

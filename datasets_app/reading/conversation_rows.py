@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from datasets_app.conversations import Stored, clean_json
 from datasets_app.reading.characters import clean
-from datasets_app.reading.chat_columns import Roles, is_messages, parse_messages
+from datasets_app.reading.chat_columns import Roles, parse_messages
 from datasets_app.reading.columns import ColumnChoice
 from datasets_app.reading.stored_rows import Rows, is_invisible
 from datasets_app.reading.table import ROW, Table
@@ -112,8 +112,9 @@ def _system_message(texts: list[str]) -> list[dict[str, Any]]:
 
 def _messages_of(texts: list[str], role: str) -> list[dict[str, Any]]:
     """Return the messages in the cells of a prompt or an answer: a list of messages, or one message with their text."""
-    if len(texts) == 1 and is_messages(texts[0]):
-        return parse_messages(texts[0]) or []
+    messages = parse_messages(texts[0]) if len(texts) == 1 else None
+    if messages is not None:
+        return messages
     text = _join(texts)
     if not text:
         raise UnusableRowError("no_answer" if role == "assistant" else "no_prompt")

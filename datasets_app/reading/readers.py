@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 from django.utils.translation import gettext as _
 
-from datasets_app.formula_quoting import OWN_BEGINNING, count_quoted, unquote_formulas
+from datasets_app.formula_quoting import OWN_BEGINNING, QUOTED, unquote_formulas
 from datasets_app.reading.archives import (
     CHUNK,
     DataFile,
@@ -100,7 +100,9 @@ def read_plain(file: DataFile, scratch: Path, options: FileOptions, scope: ReadS
 
 def unquote_own_export(table: Table) -> None:
     """Take the apostrophes away that our own CSV has before what a spreadsheet would run as a formula."""
-    if count := count_quoted(table.frame, table.columns):
+    quoted = table.frame.select(pl.col(name).str.contains(QUOTED).sum() for name in table.columns)
+    count = sum(quoted.row(0))
+    if count:
         table.frame = table.frame.with_columns(unquote_formulas(name) for name in table.columns)
         table.notes.append({"code": "formula_marks", "count": count})
 

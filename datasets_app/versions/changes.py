@@ -18,6 +18,7 @@ from django.utils.translation import override
 from accounts.models import User
 from datasets_app import descriptions, tasks
 from datasets_app.checks import findings
+from datasets_app.checks.chats import as_checks_see
 from datasets_app.checks.labels import similar_labels
 from datasets_app.conversations import parse_edited, repair_contents, with_summaries
 from datasets_app.models import DataTask, DraftEdit, Suspect, Version
@@ -130,7 +131,9 @@ def codes_in_order(codes: list[str]) -> list[str]:
 def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
     """Repair the texts that have a finding, or leave its rows out; return the frame as it is if it lacks the finding."""
     if code == "similar_labels":
-        return _merge_spellings(frame)
+        groups = similar_labels(count_values(frame["label"]))
+        spellings = {label: group[0] for group in groups for label in group[1:]}  # that of most rows comes first
+        return frame.with_columns(pl.col("label").replace(spellings))
     has_finding = pl.col("row").is_in(rows_with_finding(frame, code, kind))
     if repair := _REPAIRS.get(code):
         if kind in CHAT_KINDS:
@@ -153,18 +156,11 @@ def fix_finding(frame: pl.DataFrame, code: str, kind: str) -> pl.DataFrame:
 def rows_with_finding(frame: pl.DataFrame, code: str, kind: str) -> list[int]:
     """Return the numbers of the rows that have a finding."""
     if code in findings.TEXT_CODES:  # a row alone tells; the checks of all rows take ten times as long
-        slices = (findings.as_checks_see(part, kind) for part in frame.iter_slices(findings.SLICE))
+        slices = (as_checks_see(part, kind) for part in frame.iter_slices(findings.SLICE))
         parts = (findings.text_facts(part).filter(code) for part in slices)
         return [row for part in parts for row in part["row"]]
     results = findings.run_checks(Rows(frame, ColumnChoice(("text",), ("label",)), kind)).results
     return [row for result in results if result.code == code for row in result.rows]
-
-
-def _merge_spellings(frame: pl.DataFrame) -> pl.DataFrame:
-    """Give all labels that look alike the spelling that most of their rows have."""
-    groups = similar_labels(count_values(frame["label"]))
-    spellings = {label: group[0] for group in groups for label in group[1:]}
-    return frame.with_columns(pl.col("label").replace(spellings))
 
 
 def without_markup(text: str) -> str:

@@ -52,7 +52,7 @@ def store_upload(
     # The key comes before the name: what it made may have been given away, and then the name is another person's.
     if idempotency_key:
         digest = digest or upload_fingerprint(pending.file, name, options)
-        if earlier := _find_stored(user, idempotency_key, digest):
+        if earlier := find_stored(user, idempotency_key, digest):
             return earlier
     check_name(user, name)
     if pending.file.stat().st_size <= AT_ONCE and check_slots.acquire(timeout=_WAIT_SECONDS):
@@ -84,12 +84,7 @@ def key_of_page(token: str) -> tuple[str, str]:
     return f"upload:{token}", fingerprint("upload", token)
 
 
-def stored_by_page(user: User, token: str) -> Version | DataTask | None:
-    """Return what the preview page of this upload has stored."""
-    return _find_stored(user, *key_of_page(token))
-
-
-def _find_stored(user: User, key: str, digest: str) -> Version | DataTask | None:
+def find_stored(user: User, key: str, digest: str) -> Version | DataTask | None:
     """Return the version or the task that the key created."""
     for created in (Version.objects.all(), DataTask.objects.all()):
         with suppress(KeyOfOtherModelError):

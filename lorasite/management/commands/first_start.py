@@ -3,8 +3,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from accounts.models import User
-from lorasite.first_start import fill_installation
+from datasets_app.services import load_samples
+from lorasite.env import BASE_DIR, env
+from lorasite.first_start import create_admin
 from lorasite.lost_database import refuse_lost_database, write_marker
+from training.services import parse_config, submit
 
 
 class Command(BaseCommand):
@@ -17,5 +20,8 @@ class Command(BaseCommand):
         if not options["new"]:
             refuse_lost_database()
         if not User.objects.exists():
-            fill_installation()
+            admin = create_admin()
+            if env.samples:
+                load_samples(owner=admin)
+                submit(user=admin, config=parse_config((BASE_DIR / "config" / "default.yaml").read_text()))
         write_marker()
