@@ -56,6 +56,10 @@ class InviteForm(ServiceErrorsMixin):
     role = forms.ChoiceField(label=_("Role"), choices=Role.choices, initial=Role.MEMBER)
 
 
+class RoleForm(ServiceErrorsMixin):
+    role = forms.ChoiceField(label=_("Role"), choices=Role.choices)
+
+
 class JoinForm(ServiceErrorsMixin):
     username = forms.CharField(
         label=_("Username"), max_length=150, widget=forms.TextInput({"autocomplete": "username"})

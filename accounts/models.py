@@ -11,6 +11,7 @@ from django.db import models, transaction
 from django.db.models import Model
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from . import usernames
@@ -22,6 +23,18 @@ class Role(models.TextChoices):
     ADMIN = "admin", _("Admin")
     MEMBER = "member", _("Member")
     VIEWER = "viewer", _("Viewer")
+
+    @property
+    def explanation(self) -> Promise:
+        """What a person with this role can do, in one line."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    Role.ADMIN: _("Sees and manages everything, invites people and sets limits."),
+    Role.MEMBER: _("Adds data, trains models, and shares what they own."),
+    Role.VIEWER: _("Sees what is shared with them and predicts, but creates nothing."),
+}
 
 
 class UserManager(DjangoUserManager["User"]):

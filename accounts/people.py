@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -14,14 +15,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from web.access import require_admin
-from web.errors import LorasiteError, NotFoundError
+from web.errors import InvalidError, LorasiteError, NotFoundError
 from web.undo import offer_undo
 
 from . import quotas, services, sharing, undo
-from .forms import CloseForm, InviteForm, LimitsForm
+from .forms import CloseForm, InviteForm, LimitsForm, RoleForm
 from .http import SignedInRequest
 from .models import Invitation, Role, User
-from .permissions import may_manage_sign_in
+from .permissions import may_manage_role, may_manage_sign_in
 
 PER_PAGE = 50
 
@@ -39,17 +40,33 @@ def people(request: SignedInRequest) -> HttpResponse:
         link = request.build_absolute_uri(reverse("accounts:join", args=[secret]))
         form = InviteForm()
     users = User.objects.prefetch_related("groups").order_by("username")
+    selected_role = request.GET.get("role", "")
+    if selected_role in Role.values:
+        users = with_role(users, Role(selected_role))
     search = request.GET.get("q", "")[:100]
     if search:
         users = users.filter(username__icontains=search) | users.filter(email__icontains=search)
     context = {
         "page": Paginator(users, PER_PAGE).get_page(request.GET.get("page")),
         "q": search,
+        "selected_role": selected_role,
+        "roles": Role,
         "form": form,
         "link": link,
         "invitations": Invitation.objects.filter(expires_at__gt=timezone.now()).select_related("invited_by"),
     }
     return render(request, "accounts/people.html", context, status=400 if form.errors else 200)
+
+
+def with_role(users: QuerySet[User], role: Role) -> QuerySet[User]:
+    """Return the people whose strongest role this is (see User.role)."""
+    members_of = {name: Q(pk__in=User.objects.filter(groups__name=name).values("pk")) for name in Role}
+    admin = Q(is_superuser=True) | members_of[Role.ADMIN]
+    if role == Role.ADMIN:
+        return users.filter(admin)
+    if role == Role.MEMBER:
+        return users.filter(members_of[Role.MEMBER]).exclude(admin)
+    return users.exclude(admin | members_of[Role.MEMBER])
 
 
 @login_required
@@ -82,6 +99,8 @@ def person(request: SignedInRequest, username: str = "", pk: int | None = None) 
     active = User.objects.filter(is_active=True).prefetch_related("groups")
     context |= {
         "person": user,
+        "roles": Role,
+        "may_change_role": user != request.user and may_manage_role(request.user, user),
         "may_sign_in_as": may_manage_sign_in(request.user, user),
         "used": usage,
         "owned": sharing.count_owned_objects(user),
@@ -105,6 +124,12 @@ def perform_action(request: SignedInRequest, person: User, context: dict[str, An
                 return False
             services.set_limits(user=user, person=person, **form.cleaned_data)
             messages.success(request, _("Limits saved."))
+        case "role":
+            role_form = RoleForm(request.POST)
+            if not role_form.is_valid():
+                raise InvalidError(_("Choose a role."), field="role")
+            services.assign_role(user=user, person=person, role=Role(role_form.cleaned_data["role"]))
+            messages.success(request, _("Role changed."))
         case "link":
             context["link"] = request.build_absolute_uri(services.create_reset_link(user=user, person=person))
             return False

@@ -210,6 +210,19 @@ def create_reset_link(*, user: User, person: User) -> str:
 
 
 @transaction.atomic
+def assign_role(*, user: User, person: User, role: Role) -> None:
+    """Give a person another role.
+
+    Raise an error unless `user` may change it (see permissions.require_role_manager). Nobody changes their own, so that an
+    installation never loses its last administrator.
+    """
+    require_role_manager(user, person)
+    if person == user:
+        raise InvalidError(_("You cannot change your own role. Ask another administrator."), field="person")
+    change_role(person, role, before=person.role)
+
+
+@transaction.atomic
 def close_account(*, user: User, person: User, heir: User | None = None) -> int:
     """Close a leaver's account and end its sessions and tokens; return how many objects were handed over to `heir`.
 
