@@ -55,11 +55,6 @@ def entities_content(answer: EntitiesPrediction) -> dict[str, Any]:
     return {"entities": [entity | {"probability": round(entity["probability"], DIGITS)} for entity in entities]}
 
 
-def label_lines(answer: dict[str, Any]) -> list[str]:
-    """Return the label, and a bar for each one's probability."""
-    return [answer["label_name"], *_bars(answer["probabilities"])]
-
-
 def labels_lines(answer: dict[str, Any]) -> list[str]:
     """Return the chosen labels, and a bar for each one's probability; chosen ones are marked."""
     lines = _bars(answer["probabilities"])
@@ -91,7 +86,11 @@ def _bars(probabilities: dict[str, float]) -> list[str]:
 
 
 ANSWER_FORMATS: dict[type[Answer], AnswerFormat] = {
-    Prediction: AnswerFormat("sequence_classification", label_content, label_lines),
+    Prediction: AnswerFormat(
+        "sequence_classification",
+        label_content,
+        lambda answer: [answer["label_name"], *_bars(answer["probabilities"])],
+    ),
     LabelsPrediction: AnswerFormat("multi_label_classification", labels_content, labels_lines),
     ScorePrediction: AnswerFormat(
         "regression",

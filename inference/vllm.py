@@ -159,7 +159,10 @@ def read_pieces(lines: Iterator[bytes]) -> Iterator[Piece]:
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise unavailable() from error
     ended: FinishReason = "length" if reason == "length" else "tool_calls" if calls else "stop"
-    yield Piece("", 0, ended, read_usage(usage or {}), calls=tuple(ToolCall(*call) for call in calls.values()))
+    counts = usage or {}
+    cached = (counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    counted = Usage(counts.get("prompt_tokens", 0), counts.get("completion_tokens", 0), cached)
+    yield Piece("", 0, ended, counted, calls=tuple(ToolCall(*call) for call in calls.values()))
 
 
 def read_logprobs(logprobs: dict[str, Any]) -> tuple[TokenLogprob, ...]:
@@ -184,11 +187,6 @@ def read_logprobs(logprobs: dict[str, Any]) -> tuple[TokenLogprob, ...]:
 
 def token_bytes(entry: dict[str, Any]) -> bytes:
     return bytes(entry["bytes"]) if entry.get("bytes") else str(entry["token"]).encode()
-
-
-def read_usage(usage: dict[str, Any]) -> Usage:
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0), details.get("cached_tokens") or 0)
 
 
 def call(path: str, body: dict[str, Any] | None = None, timeout: float = TIMEOUT) -> Any:

@@ -218,15 +218,6 @@ def errors_context(request: SignedInRequest, task: Task) -> Context:
     }
 
 
-def answers_context(request: SignedInRequest, task: Task) -> Context:
-    """Return what the model writes to held-out prompts, also while the run is in progress."""
-    return {"answers": answers.answers_of(task), "points_token": answers_token(task)}
-
-
-def labels_context(request: SignedInRequest, task: Task) -> Context:
-    return {"labels": results.label_rows(task.experiment.metrics), "task_type": task.experiment.task_type}
-
-
 def log_context(request: SignedInRequest, task: Task) -> Context:
     lines = list(task.log.order_by("-pk")[:LOG_LINES])[::-1]
     count = task.log.count() if len(lines) == LOG_LINES else len(lines)
@@ -291,8 +282,12 @@ def files_context(request: SignedInRequest, task: Task) -> Context:
 TAB_CONTEXTS: dict[str, Callable[[SignedInRequest, Task], Context]] = {
     OVERVIEW: overview_context,
     "errors": errors_context,
-    "labels": labels_context,
-    "answers": answers_context,
+    "labels": lambda request, task: {
+        "labels": results.label_rows(task.experiment.metrics),
+        "task_type": task.experiment.task_type,
+    },
+    # What the model writes to held-out prompts, also while the run is in progress.
+    "answers": lambda request, task: {"answers": answers.answers_of(task), "points_token": answers_token(task)},
     "log": log_context,
     "config": config_context,
     "files": files_context,

@@ -135,7 +135,12 @@ def curve_chart(
         "sentence": sentence,
         "x_label": str(axis_titles()["step"]),
         "y_label": y_label,
-        "axes": [{"key": axis, "title": axis_titles()[axis]} for axis in shared_axes(tracks)],
+        # Those on which every point of every track has a place.
+        "axes": [
+            {"key": axis, "title": title}
+            for axis, title in axis_titles().items()
+            if all(None not in track.places.get(axis, [None]) for track in tracks)
+        ],
         "tracks": places,
         "sources": [track.source for track in tracks],
         "series": [
@@ -162,11 +167,6 @@ def curve_chart(
 def axis_titles() -> dict[str, str]:
     """Return what the axes are called, by their names."""
     return {"step": _("step"), "epoch": _("epoch"), "seconds": _("training time"), "tokens": _("tokens")}
-
-
-def shared_axes(tracks: Sequence[Track]) -> list[str]:
-    """Return the axes on which every point of every track has a place."""
-    return [axis for axis in axis_titles() if all(None not in track.places.get(axis, [None]) for track in tracks)]
 
 
 def round_figure(value: float | None) -> float | None:

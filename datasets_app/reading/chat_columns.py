@@ -56,17 +56,15 @@ def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, .
     if not roles and is_asked_for:
         _require_answers(table, roles, options)
     if options.kind == "conversations" and "chosen" in roles and not options.roles:
-        roles = _with_chosen_answers(roles)
+        if "prompt" in roles:  # the chosen answers make conversations
+            roles = {
+                "answer" if role == "chosen" else role: names for role, names in roles.items() if role != "rejected"
+            }
+        else:
+            roles = {"messages": roles["chosen"]}
     if roles:
         _require_answers(table, roles, options)
     return roles
-
-
-def _with_chosen_answers(roles: Roles) -> dict[str, tuple[str, ...]]:
-    """Return the roles of the conversations that the chosen answers make."""
-    if "prompt" not in roles:
-        return {"messages": roles["chosen"]}
-    return {"answer" if role == "chosen" else role: names for role, names in roles.items() if role != "rejected"}
 
 
 def _require_answers(table: Table, roles: Roles, options: ColumnOptions) -> None:

@@ -123,7 +123,8 @@ def guess_dialect(lines: Sequence[str], delimiter: str, quote: str | None, defau
     (has_classes, evenness, width, share, _is_default), best = max(scored, key=lambda pair: pair[0])
     if has_classes or (share == 1 and width > 1 and len(lines) >= _MANY_LINES):
         return best
-    if holds_json(lines):  # in quoted cells, so each delimiter counts
+    # Most lines have a quoted cell with a JSON list of objects, whose marks are doubled: each delimiter counts.
+    if sum('"[{""' in line for line in lines) * 2 > len(lines):
         return best if width > 1 else Dialect(default, quote, escape, is_padded=padded)
     # Perhaps only the first or the last delimiter of a line counts, because texts hold it too.
     is_even = evenness >= _EVEN and width > 1
@@ -153,11 +154,6 @@ def escapes_with_backslash(lines: Sequence[str], quote: str) -> bool:
     escaped = re.compile(rf"\\{quote}{inside}")
     doubled = re.compile(rf"[^{quote}{re.escape(DELIMITERS)}]{quote}{quote}{inside}")
     return sum(bool(escaped.search(line)) for line in lines) > sum(bool(doubled.search(line)) for line in lines)
-
-
-def holds_json(lines: Sequence[str]) -> bool:
-    """Return whether most lines have a quoted cell with a JSON list of objects, whose marks are doubled."""
-    return sum('"[{""' in line for line in lines) * 2 > len(lines)
 
 
 def is_written_by_r(lines: Sequence[str]) -> bool:

@@ -57,11 +57,7 @@ class RecordReader:
         """Yield the records; blank lines between them are counted and left out."""
         waiting: deque[str] = deque()  # lines that were read ahead
         at = -1  # index of the line
-
-        def next_line() -> str | None:
-            return waiting.popleft() if waiting else next(lines, None)
-
-        while (line := next_line()) is not None:
+        while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
             at += 1
             text = line.rstrip("\r\n")
             if not text or (text.isspace() and self.dialect.delimiter not in text):

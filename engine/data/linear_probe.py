@@ -59,7 +59,9 @@ def held_out_probabilities(
         held_out = folds == fold
         seen = ~held_out
         if held_out.any() and len(np.unique(labels[seen])) > 1:
-            predicted[held_out] = _fit_and_predict(features[seen], labels[seen], features[held_out], label_count)
+            views = [[part.words, part.embeddings] for part in (features[seen], features[held_out])]
+            model = logistic_regression.fit(views[0], labels[seen], label_count, max_iterations=MAX_ITERATIONS)
+            predicted[held_out] = np.exp(model.log_probabilities(views[1]))
         on_done(fold + 1)
     votes = neighbour_votes(standardised, labels, folds, label_count)
     mixed = predicted ** (1 - NEIGHBOUR_SHARE) * (votes + 0.02) ** NEIGHBOUR_SHARE
@@ -82,13 +84,6 @@ def tfidf_of_tokens(tokens: Tokens, min_texts: int = MIN_TEXTS) -> sparse.csr_ma
     counts.sum_duplicates()
     frequent = np.bincount(counts.indices, minlength=len(terms)) >= min_texts
     return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, frequent])
-
-
-def _fit_and_predict(seen: Features, labels: np.ndarray, unseen: Features, label_count: int) -> np.ndarray:
-    """Return (unseen texts, labels) probabilities by a logistic regression that is fitted to the seen texts."""
-    views = [seen.words, seen.embeddings]
-    model = logistic_regression.fit(views, labels, label_count, max_iterations=MAX_ITERATIONS)
-    return np.exp(model.log_probabilities([unseen.words, unseen.embeddings]))
 
 
 def neighbour_votes(vectors: np.ndarray, labels: np.ndarray, folds: np.ndarray, label_count: int) -> np.ndarray:

@@ -33,8 +33,10 @@ def translate(template: ChatTemplate) -> str | None:
     """
     try:
         parts = {role: _parts_of(template, role) for role in ROLES}
-        default = _default_system(template, parts["user"])
         begin = template.tokenizer.bos_token if _begins_with_bos(template) else ""
+        # What the template writes before the first question if there is no system message.
+        before = template.render([_message("user", MARKS[0])]).partition(MARKS[0])[0].removeprefix(begin)
+        default = _without_suffix(before, parts["user"][0])
         prompt = template.render([_message("user", MARKS[0])], add_generation_prompt=True)
         ending = prompt.partition(MARKS[0])[2].removeprefix(parts["user"][1])
         for conversation in _conversations():
@@ -90,13 +92,6 @@ def _parts_of(template: ChatTemplate, role: str) -> tuple[str, str]:
     if role == "assistant":
         return assistant_before, assistant_after
     return _without_prefix(assistant_to_user, assistant_after), user_after
-
-
-def _default_system(template: ChatTemplate, user: tuple[str, str]) -> str:
-    """Return what the template writes before the first question if there is no system message."""
-    begin = template.tokenizer.bos_token if _begins_with_bos(template) else ""
-    before = template.render([_message("user", MARKS[0])]).partition(MARKS[0])[0].removeprefix(begin)
-    return _without_suffix(before, user[0])
 
 
 def _begins_with_bos(template: ChatTemplate) -> bool:

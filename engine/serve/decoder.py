@@ -87,13 +87,11 @@ class SharedDecoder:
         ends = torch.tensor(lengths).cumsum(0) - 1
         is_last = torch.tensor([row.is_last for row in chosen])
         self.current.rows = of_last
-        logits = self._logits(hidden[ends[is_last].to(self.device)]).cpu()
-        logits_of = dict(zip((i for i in order if rows[i].is_last), logits, strict=True))
+        logits: Tensor = self.head(hidden[ends[is_last].to(self.device)]).float()
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        logits_of = dict(zip((i for i in order if rows[i].is_last), logits.cpu(), strict=True))
         return [logits_of[i] for i in range(len(rows)) if rows[i].is_last]
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden).float()
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def _adapters_of(self, adapters: Sequence[ServedAdapter], lengths: Sequence[int]) -> AdapterOfRows:
         """Return whose the rows are; that of the step before if it had the same."""

@@ -32,6 +32,8 @@ def regression_metrics(predicted: np.ndarray, truth: np.ndarray, loss: float) ->
     correlation = pearson(predicted, truth)
     rank_correlation = pearson(_ranks(predicted), _ranks(truth))
     ones = np.ones(len(truth))
+    # R² is 1 minus the share of the squared deviations that is left as squared errors.
+    unexplained = _ratio_interval(squares, spread) if has_spread else None
     return {
         "mae": float(errors.mean()),
         "rmse": float(sqrt(squares.mean())),
@@ -42,7 +44,7 @@ def regression_metrics(predicted: np.ndarray, truth: np.ndarray, loss: float) ->
         "intervals": {
             "mae": _ratio_interval(errors, ones),
             "rmse": _ratio_interval(squares, ones, power=0.5),
-            "r2": _r2_interval(squares, spread) if has_spread else None,
+            "r2": unexplained and [1 - unexplained[1], 1 - unexplained[0]],
             "pearson": _correlation_interval(correlation, len(truth), variance=1.0),
             "spearman": _correlation_interval(
                 # Bonett and Wright, Psychometrika 65, 2000
@@ -118,12 +120,6 @@ def _ratio_interval(parts: np.ndarray, wholes: np.ndarray, power: float = 1.0) -
     half_width = stdtrit(rows - 1, 0.975) * influence.std(ddof=1) / sqrt(rows)
     ratio = parts.sum() / wholes.sum()
     return [float((ratio * exp(sign * half_width)) ** power) for sign in (-1, 1)]
-
-
-def _r2_interval(squares: np.ndarray, spread: np.ndarray) -> list[float] | None:
-    """Return the interval of R², which is 1 minus the share of the squared deviations that is left as squared errors."""
-    unexplained = _ratio_interval(squares, spread)
-    return unexplained and [1 - unexplained[1], 1 - unexplained[0]]
 
 
 def _correlation_interval(correlation: float | None, rows: int, variance: float) -> list[float] | None:
