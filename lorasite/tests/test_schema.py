@@ -13,7 +13,7 @@ from django.conf import settings
 from testing.site import PASSWORD, running_web
 
 ROOT = Path(settings.BASE_DIR)
-SECONDS = 60
+SECONDS = 40
 ROWS = """
 from testing.belongings import belongings
 print(belongings(root, "kept").task.pk)
