@@ -63,6 +63,7 @@ class Conversion:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
+                return True
             return not self.process.poll()  # None while it runs, 0 once the folder is there
 
 

@@ -45,9 +45,7 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
         yield Notice("warning", "unknown_split", message)
 
     share = facts.get("held_out_share")
-    # One row of each label is held out in any case, so that each is evaluated.
-    in_any_case = len(facts["labels"]) / max(1, facts["train_rows"] + facts["eval_rows"])
-    if share is not None and share > MUCH_MORE * facts["eval_fraction"] + in_any_case:
+    if share is not None and share > MUCH_MORE * facts["eval_fraction"] + first_of_each_label(facts):
         message = Sentence(
             gettext_noop(
                 "{share:.0%} of the rows are held out for evaluation instead of {wanted:.0%}: near-duplicates stay on one "
@@ -66,6 +64,11 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
         yield Notice("info", "truncated", message)
 
     yield from entity_notices(facts)
+
+
+def first_of_each_label(facts: Mapping[str, Any]) -> float:
+    """Return the share of the rows that is held out in any case, so that each label is evaluated."""
+    return len(facts["labels"]) / max(1, facts["train_rows"] + facts["eval_rows"])
 
 
 def entity_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
