@@ -253,6 +253,16 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
 
 
 @pytest.fixture(scope="session")
+def language_bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of base models that has the random language model `tiny`."""
+    from testing.language_models import build_language_model
+
+    folder = tmp_path_factory.mktemp("language-bases")
+    build_language_model(folder / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(tweets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a small run on real tweets, which the pytest processes of one run share."""
     from engine import RunConfig, train

@@ -59,18 +59,11 @@ def trained_model(folder: Path, plan: DevicePlan = PLAN, **lora: Any) -> tuple[A
     return skeleton, model.eval()
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bases")
-    build_language_model(folder / "llama")
-    return folder
-
-
 @pytest.fixture
-def task(bases: Path, tmp_path: Path) -> causal_lm.Task:
+def task(language_bases: Path, tmp_path: Path) -> causal_lm.Task:
     splits = ["train"] * 4 + ["eval"] * 20 + ["test"]
     data = write_conversations(tmp_path / "orders.jsonl", orders()["messages"].to_list()[:25], splits)
-    return causal_lm.Task(config(data={"max_length": 256}), PLAN, bases / "llama", data, tmp_path / "cache", 1)
+    return causal_lm.Task(config(data={"max_length": 256}), PLAN, language_bases / "tiny", data, tmp_path / "cache", 1)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -92,8 +85,8 @@ def without_padding(answer: list[int]) -> list[int]:
     return answer[: answer.index(END) + 1] if END in answer else answer
 
 
-def test_answers_wait_for_room_where_the_cache_is_small(bases, monkeypatch):
-    skeleton, model = trained_model(bases / "llama")
+def test_answers_wait_for_room_where_the_cache_is_small(language_bases, monkeypatch):
+    skeleton, model = trained_model(language_bases / "tiny")
     writer = DecoderWriter(skeleton, model, TOKENIZER, END)
     expected = writer(PROMPTS, LIMIT)
     monkeypatch.setattr(answer_writers, "CACHE_BYTES", 1)
@@ -123,12 +116,12 @@ def test_bf16_weights_are_shared_and_answers_are_those_of_fp32(tmp_path, monkeyp
     assert answers == [without_padding(answer) for answer in expected]
 
 
-def test_base_model_of_an_adapter_that_was_subtracted_from_it_is_asked_as_it_was(bases):
-    skeleton, model = trained_model(bases / "llama")
+def test_base_model_of_an_adapter_that_was_subtracted_from_it_is_asked_as_it_was(language_bases):
+    skeleton, model = trained_model(language_bases / "tiny")
     with model.disable_adapter():
         expected = DecoderWriter(skeleton, model, TOKENIZER, END)(PROMPTS, LIMIT)
     settings = config(lora={"init_lora_weights": "pissa"})
-    base = load_language_model(bases / "llama", "mine", PLAN)
+    base = load_language_model(language_bases / "tiny", "mine", PLAN)
     skeleton = sharing_skeleton(base, settings, PLAN)
     model = add_adapter(base, settings.lora, NO_HEAD, "mine", 0, "causal").eval()
     untrained = UntrainedModel(model)
@@ -142,8 +135,8 @@ def test_base_model_of_an_adapter_that_was_subtracted_from_it_is_asked_as_it_was
 
 
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["embed_tokens"]}])
-def test_adapters_that_are_more_than_low_rank_updates_are_left_to_transformers(lora, bases):
-    skeleton, _model = trained_model(bases / "llama", **lora)
+def test_adapters_that_are_more_than_low_rank_updates_are_left_to_transformers(lora, language_bases):
+    skeleton, _model = trained_model(language_bases / "tiny", **lora)
     assert skeleton is None
 
 

@@ -12,7 +12,7 @@ from django.utils.html import escape
 from datasets_app.versions.creation import create_version
 from experiments.models import ModelExport, ModelVersion
 from experiments.registry import card, export_jobs, exports
-from testing.language_models import build_language_model, conversation, write_conversations
+from testing.language_models import conversation, write_conversations
 from testing.registered import register_language_model
 from work.models import Status
 from work.paths import exports_dir
@@ -25,14 +25,6 @@ RESULT = {
     "mean_change": 0.02111,
     "compared_on": "chats@1",
 }
-
-
-@pytest.fixture(scope="session")
-def language_bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of base models: a random language model of two layers."""
-    folder = tmp_path_factory.mktemp("bases")
-    build_language_model(folder / "tiny")
-    return folder
 
 
 @pytest.fixture

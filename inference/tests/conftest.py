@@ -15,7 +15,6 @@ from experiments.registry.labels import label_set
 from inference.generation import generator
 from inference.services import predictor
 from testing.adapters import make_adapter
-from testing.language_models import build_language_model
 from testing.registered import register_language_model
 
 PRICE_THRESHOLDS = {"thresholds": [0.3, 0.5, 0.9], "temperatures": [1.0, 2.0, 1.0]}
@@ -106,24 +105,16 @@ def models(member: Any, fresh_predictor: None, adapters: dict[str, Path]) -> dic
     }
 
 
-@pytest.fixture(scope="session")
-def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny language model `tiny`."""
-    root = tmp_path_factory.mktemp("base-models")
-    build_language_model(root / "tiny")
-    return root
-
-
 @pytest.fixture
-def tiny(base_models: Path, settings: Any) -> Iterator[str]:
+def tiny(language_bases: Path, settings: Any) -> Iterator[str]:
     """The name of a base model on this machine."""
-    settings.BASE_MODELS_DIR = base_models
+    settings.BASE_MODELS_DIR = language_bases
     generator.cache_clear()
     yield "tiny"
     generator.cache_clear()
 
 
 @pytest.fixture
-def registered(tiny: str, base_models: Path, member: Any) -> ModelVersion:
+def registered(tiny: str, language_bases: Path, member: Any) -> ModelVersion:
     """The member's registered language model `assistant`."""
-    return register_language_model(member, "assistant", base_models / tiny)
+    return register_language_model(member, "assistant", language_bases / tiny)
