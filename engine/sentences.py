@@ -6,7 +6,8 @@ The engine speaks English. Whoever shows its sentences to a person can translate
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Integral
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -33,15 +34,20 @@ class Sentence(str):
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
         return (self.template,), self.arguments
 
-    def pack(self) -> dict[str, Any]:
-        """Return template and arguments as JSON has them."""
-        return {"template": self.template, "arguments": {name: _pack(value) for name, value in self.arguments.items()}}
+    def pack(self) -> dict[str, Any] | None:
+        """Return template and arguments as JSON has them; None if it can't have them, because one is no finite number."""
+        arguments = {name: _pack(value) for name, value in self.arguments.items()}
+        return None if None in arguments.values() else {"template": self.template, "arguments": arguments}
 
 
 def _pack(value: object) -> object:
     if isinstance(value, Sentence):
         return value.pack()
-    return int(value) if isinstance(value, Integral) else value  # also the integers of numpy
+    if isinstance(value, Integral):
+        return int(value)  # also the integers of numpy
+    if isinstance(value, Real):
+        return float(value) if isfinite(value) else None
+    return value
 
 
 def join(parts: Iterable[str]) -> str:

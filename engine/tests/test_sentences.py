@@ -5,6 +5,7 @@ import json
 import pickle
 
 import numpy as np
+import pytest
 
 from engine.sentences import Sentence, join
 
@@ -27,3 +28,14 @@ def test_copies_remember_it_too() -> None:
 
 def test_parts_are_joined_as_an_enumeration() -> None:
     assert [join([]), join(["a"]), join(["a", "b", "c"])] == ["", "a", "a, b, c"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf"), np.float32("inf")])
+def test_number_that_json_lacks_leaves_a_sentence_in_english(number):
+    inner = Sentence("loss {loss:.2f}", loss=number)
+    assert inner.pack() is None and Sentence("Stopped: {why}", why=inner).pack() is None
+
+
+def test_numbers_of_numpy_are_packed():
+    packed = Sentence("{count} rows, {share:.1f}", count=np.int64(3), share=np.float32(0.5)).pack()
+    assert json.loads(json.dumps(packed))["arguments"] == {"count": 3, "share": 0.5}
