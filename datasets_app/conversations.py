@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from datasets_app.reading.characters import clean
-from engine.data.conversations import Conversation, UnusableRowError, read_conversation
+from engine.data.conversations import PLAIN_TEXT, Conversation, UnusableRowError, read_conversation, read_stored
 from engine.data.preferences import Preference, branches_of, read_preference
 from web.errors import InvalidError
 
@@ -21,6 +21,7 @@ ROLE_NAMES = {
     "user": gettext_lazy("User"),
     "assistant": gettext_lazy("Assistant"),
     "tool": gettext_lazy("Tool"),
+    PLAIN_TEXT: gettext_lazy("Text"),
 }
 ANSWER_NAMES = {"chosen": gettext_lazy("Chosen answer"), "rejected": gettext_lazy("Rejected answer")}
 Stored = Conversation | Preference
@@ -115,7 +116,9 @@ def with_contents(text: str, contents: dict[int, str]) -> str:
 
 
 def summarise(question: str, answer: str) -> str:
-    """Return the beginnings of what is asked and of what is answered."""
+    """Return the beginnings of what is asked and of what is answered; of a plain text its beginning."""
+    if not answer:
+        return _shorten(" ".join(question.split()), _QUESTION + _ANSWER)
     return f"{_shorten(' '.join(question.split()), _QUESTION)} → {_shorten(' '.join(answer.split()), _ANSWER)}"
 
 
@@ -141,6 +144,7 @@ def parse_edited(text: str, kind: str) -> str:
             "unknown_role": _("A message has an unknown role. The roles are system, user, assistant and tool."),
             "no_answer": _("The conversation needs an answer of the assistant that is not empty."),
             "no_prompt": _("The row needs a prompt."),
+            "no_text": _("The text is empty."),
             "broken_tool_call": _("A tool call is no name with arguments in JSON."),
         }
         raise InvalidError(reasons[error.reason], field="rows.text") from None
@@ -156,7 +160,7 @@ def _parse(text: str) -> Any:
 def _read_stored(value: Any, kind: str) -> Stored:
     """Return the canonical form of what a row of this kind shall store. Raises UnusableRowError."""
     if kind != "preferences":
-        return read_conversation(value)
+        return read_stored(value) if kind == "text" else read_conversation(value)
     parts: list[Any] = [value.get(part) for part in _PARTS] if isinstance(value, dict) else []
     if not parts or not all(isinstance(part, list) for part in parts):
         raise UnusableRowError("no_messages")

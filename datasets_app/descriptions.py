@@ -67,6 +67,7 @@ FINDING_TITLES = {
     "answer_conflict": _("Same prompt, different answers"),
     "prompt_leakage": _("Same prompt in two splits"),
     "long_conversation": _("Long conversations"),
+    "long_text": _("Long texts"),
 }
 _LANGUAGES = {
     "English": _("English"),
@@ -306,6 +307,13 @@ _SENTENCES = {  # what was found and how it affects training
         "training.",
         "%(count)s conversations have more than 1,024 tokens, the default limit of language models. Longer ones are left out of "
         "training.",
+        "n",
+    ),
+    "long_text": ngettext_lazy(
+        "%(count)s text has more than 1,024 tokens, the default limit of language models. It is read in several windows; every "
+        "token is learned.",
+        "%(count)s texts have more than 1,024 tokens, the default limit of language models. They are read in several windows; every "
+        "token is learned.",
         "n",
     ),
 }

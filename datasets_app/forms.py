@@ -65,7 +65,7 @@ class UploadForm(forms.Form):
         label=_("Data file"),
         allow_empty_file=True,  # the reader gives a better error for it
         help_text=_(
-            "CSV, TSV, a spreadsheet, JSON, JSON lines, Parquet, or the export of an annotation tool, also as .gz or .zip. "
+            "CSV, TSV, a spreadsheet, JSON, JSON lines, Parquet, plain text, or the export of an annotation tool, also as .gz or .zip. "
             "Several files are read as splits if they are called train, validation and test."
         ),
     )

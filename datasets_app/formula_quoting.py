@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 BOM = b"\xef\xbb\xbf"  # without it Excel takes UTF-8 for the encoding of the machine
 # Only the first name of our header is in quotation marks. Programs write all names alike, so no other file begins like this,
 # and a file that a spreadsheet has saved again does not either.
-OWN_BEGINNING = BOM + b'"text",label'
+OWN_BEGINNING = BOM + b'"text"'
 # Spreadsheets run a cell that begins like this. A cell that looks quoted already gets another apostrophe, so that taking
 # one away always restores the text.
 _FORMULA = r"^'*[=+\-@\t\r]"

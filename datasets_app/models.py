@@ -28,6 +28,7 @@ USUAL_TASK_TYPES: dict[str, TaskType] = {
     "spans": "token_classification",
     "conversations": "causal_lm",
     "preferences": "preference",
+    "text": "causal_lm",
 }
 
 QUEUE = "data"  # has a worker of its own, so that short work on data never waits behind a long training run
@@ -73,6 +74,7 @@ class Version(models.Model):
         SPANS = "spans", _("labelled spans of text")
         CONVERSATIONS = "conversations", _("conversations")
         PREFERENCES = "preferences", _("preferences")
+        TEXT = "text", _("plain text")
 
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
@@ -120,7 +122,7 @@ class Version(models.Model):
 
     @property
     def is_chat(self) -> bool:
-        """Whether its rows are conversations as JSON, without labels."""
+        """Whether its rows are messages as JSON, without labels: conversations, preferences or plain texts."""
         return self.kind in CHAT_KINDS
 
     @property

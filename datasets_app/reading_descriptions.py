@@ -49,6 +49,13 @@ _NOTES = {
         "This file was downloaded here; the apostrophes before %(count)s cells, which protect spreadsheets, were taken away again.",
         "n",
     ),
+    "documents": ngettext_lazy(
+        "The file is plain text, read as %(count)s document. A line <|endoftext|> or a page break begins the next; without them, "
+        "documents end with a paragraph.",
+        "The file is plain text, read as %(count)s documents. A line <|endoftext|> or a page break begins the next; without them, "
+        "documents end with a paragraph.",
+        "n",
+    ),
     "class_files": _("The label of each text is the name of its file: %(labels)s. Each line is a text."),
     "class_folders": _("The label of each text is the name of its folder: %(labels)s. Each file is a text."),
     "unused_text": _("The column “%(column)s” holds texts, too, and is not used. Several text columns can be joined."),

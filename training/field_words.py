@@ -128,7 +128,10 @@ FIELD_WORDS = {
 OF_CONVERSATIONS = {
     "data.max_length": FieldWords(
         _("Longest conversation (tokens)"),
-        _("Longer conversations are left out, so that no answer is cut. 1,024 tokens are roughly 750 English words."),
+        _(
+            "Longer conversations are left out, so that no answer is cut; plain texts are read in windows of this length. "
+            "1,024 tokens are roughly 750 English words."
+        ),
     ),
     "data.truncation": FieldWords(
         _("Conversations that are too long"), _("truncate leaves them out; refuse ends the run.")

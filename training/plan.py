@@ -100,6 +100,8 @@ def count_steps(config: RunConfig, version: Version | None) -> int:
     rows = version.splits.get("train") or (1 - config.data.eval_fraction) * version.rows
     if config.data.train_samples:
         rows = min(rows, config.data.train_samples)
+    if version.kind == version.Kind.TEXT:
+        rows *= text_statistics.windows_per_text(version, config.model.name, config.data.max_length)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
     return total_steps(training.num_train_epochs, training.max_steps, math.ceil(rows / batch))
 
@@ -124,7 +126,7 @@ def data_warnings(version: Version | None) -> list[PlanWarning]:
 
 def length_warnings(config: RunConfig, version: Version | None) -> list[PlanWarning]:
     """Say how many conversations are left out because they are too long, if their tokens were counted with the base model."""
-    if version is None or not version.is_chat:
+    if version is None or not version.is_chat or version.kind == version.Kind.TEXT:  # plain texts are cut into windows
         return []
     lengths = text_statistics.token_lengths(version, config.model.name)
     over, share = text_statistics.share_over(lengths or {}, config.data.max_length)

@@ -12,7 +12,7 @@ from datasets_app.conversations import answers_of, branches, has_same_answers, l
 from datasets_app.reading.conversation_rows import is_visible
 from datasets_app.reading.options import CHAT_KINDS
 from datasets_app.reading.stored_rows import Rows
-from engine.data.conversations import Conversation, question_of
+from engine.data.conversations import PLAIN_TEXT, Conversation, question_of
 
 TOKEN_LIMIT = 1024  # the default of data.max_length for language models
 TEXT_CODES: dict[str, Severity] = {  # the checks of a single conversation
@@ -20,7 +20,6 @@ TEXT_CODES: dict[str, Severity] = {  # the checks of a single conversation
     "control_characters": "info",
     "encoding": "warning",
     "personal_data": "warning",
-    "long_conversation": "info",
 }
 # How assistants refuse, or say what they are instead of an answer, in English and Chinese. Only the beginning of an answer is
 # compared: an apology later on belongs to it.
@@ -38,6 +37,16 @@ _FACTS = {
 }
 
 
+def long_code(kind: str) -> str:
+    """Return the code of the finding of rows that are longer than TOKEN_LIMIT."""
+    return "long_text" if kind == "text" else "long_conversation"
+
+
+def text_codes(kind: str) -> dict[str, Severity]:
+    """Return the checks of a single row of this kind."""
+    return TEXT_CODES | {long_code(kind): "info"}
+
+
 def as_checks_see(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
     """Return the rows; those of conversations with what is said as their `text`, and with what their checks need."""
     if kind not in CHAT_KINDS:
@@ -48,7 +57,7 @@ def as_checks_see(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 def _facts_of(text: str) -> dict[str, Any]:
     conversation = load(text)
-    spoken = [message for message in conversation if message["role"] in ("user", "assistant")]
+    spoken = [message for message in conversation if message["role"] in ("user", "assistant", PLAIN_TEXT)]
     return {
         "text": text_of(conversation),
         "spoken": "\n".join(message["content"] for message in spoken),
@@ -72,6 +81,8 @@ def is_refusal(answer: str) -> bool:
 def has_roles_out_of_order(conversation: Conversation) -> bool:
     """Return whether chat templates may refuse the order: system first, then user and assistant in turns, tools when called."""
     roles = [message["role"] for message in conversation]
+    if roles == [PLAIN_TEXT]:
+        return False
     if "system" in roles[1:]:
         return True
     talk = roles[1:] if roles[0] == "system" else roles

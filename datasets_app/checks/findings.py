@@ -75,7 +75,7 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     """Run all checks. Texts are checked in slices; comparisons across rows use a few numbers of each."""
     frame = chats.as_checks_see(rows.frame, rows.kind)
     is_chat = rows.kind in CHAT_KINDS
-    code, limit = ("long_conversation", chats.TOKEN_LIMIT) if is_chat else ("over_token_limit", TOKEN_LIMIT)
+    code, limit = (chats.long_code(rows.kind), chats.TOKEN_LIMIT) if is_chat else ("over_token_limit", TOKEN_LIMIT)
     count_tokens = TokenCounter(resolve_base_model(SAMPLE_MODEL), SAMPLE_MODEL)
     parts = []
     token_counts = []
@@ -91,7 +91,8 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
     survey = survey_languages(frame.with_columns(text="spoken") if is_chat else frame)
 
     checked = CheckedRows(frame, facts, survey, rows.kind)
-    results = [result for check in (CHAT_CHECKS if is_chat else CHECKS) for result in check(checked)]
+    checks = PLAIN_TEXT_CHECKS if rows.kind == "text" else CHAT_CHECKS if is_chat else CHECKS
+    results = [result for check in checks for result in check(checked)]
     results += chats.left_out(rows)
     broken_tags = facts.filter(pl.col("row").is_in(rows.broken_tags))
     results += checked.results("broken_tags", "warning", broken_tags)
@@ -197,7 +198,7 @@ def is_taiwan_id(text: str) -> bool:
 
 def check_single_texts(rows: CheckedRows) -> Iterator[CheckResult]:
     """Yield a result for each of TEXT_CODES, or of those of conversations."""
-    for code, severity in (chats.TEXT_CODES if rows.kind in CHAT_KINDS else TEXT_CODES).items():
+    for code, severity in (chats.text_codes(rows.kind) if rows.kind in CHAT_KINDS else TEXT_CODES).items():
         yield from rows.results(code, severity, rows.facts.filter(code))
 
 
@@ -339,4 +340,5 @@ CHECKS: tuple[Callable[[CheckedRows], Iterator[CheckResult]], ...] = (
     mixed_language,
     *KIND_CHECKS,
 )
+PLAIN_TEXT_CHECKS = (check_single_texts, exact_duplicate, near_duplicate, split_leakage, mixed_language)
 CHAT_CHECKS = (check_single_texts, exact_duplicate, mixed_language, *chats.CHAT_CHECKS)

@@ -103,6 +103,14 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
             "%(count)s rows (%(percent)s%%) are longer than %(limit)s tokens. Training with this limit leaves them out.",
             over,
         )
+    beyond_limit = _("left out") if version.is_chat else _("truncated")
+    if version.kind == Version.Kind.TEXT:
+        sentence = ngettext(
+            "%(count)s row (%(percent)s%%) is longer than %(limit)s tokens. It is read in several windows.",
+            "%(count)s rows (%(percent)s%%) are longer than %(limit)s tokens. They are read in several windows.",
+            over,
+        )
+        beyond_limit = _("several windows")
     bins = text_statistics.histogram(lengths, limit)
     within = [b["rows"] if b["to"] <= limit else 0 for b in bins]
     beyond = [b["rows"] if b["to"] > limit else 0 for b in bins]
@@ -110,7 +118,7 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
         _("Tokens per text"),
         sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
         [f"{b['from']}–{b['to']}" for b in bins],
-        {_("complete"): within, _("left out") if version.is_chat else _("truncated"): beyond},
+        {_("complete"): within, beyond_limit: beyond},
         x_label=_("tokens"),
         y_label=_("rows"),
         kind="bar",

@@ -11,6 +11,7 @@ from datasets_app.conversations import load, text_of
 from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine import resolve_base_model
+from engine.config_sections import SAMPLE_MODEL
 from engine.models.supported_types import heads_of
 from engine.models.weight_files import read_config
 
@@ -75,6 +76,13 @@ def share_over(lengths: dict[int, int], limit: int) -> tuple[int, float]:
     return over, over / max(1, total)
 
 
+def windows_per_text(version: Version, model: str, limit: int) -> float:
+    """Return how many windows of `limit` tokens a plain text is cut into on average; about, if another model counted the tokens."""
+    lengths = token_lengths(version, model) or token_lengths(version, SAMPLE_MODEL) or {1: 1}
+    windows = sum(rows * max(1, -(-(length - 1) // (limit - 1))) for length, rows in lengths.items())
+    return windows / sum(lengths.values())
+
+
 def count_tokens(version: Version, model: str, report: ReportProgress = ignore_progress) -> dict[int, int]:
     """Count {tokens of a text: rows} with the base model's own tokenizer. Raises BaseModelUnavailableError, ChatTemplateError."""
     import numpy as np
@@ -85,7 +93,7 @@ def count_tokens(version: Version, model: str, report: ReportProgress = ignore_p
 
     folder = resolve_base_model(model, settings.BASE_MODELS_DIR)
     texts = pl.read_parquet(version.path, columns=["text"])["text"]
-    if version.kind == Version.Kind.CONVERSATIONS and "causal" in heads_of(read_config(folder, model)):
+    if version.task_type == "causal_lm" and "causal" in heads_of(read_config(folder, model)):
         return count_chat_tokens(texts.to_list(), folder, model)
     counter = TokenCounter(folder, model)
     if version.is_chat:

@@ -41,6 +41,8 @@ def choose_roles(table: Table, options: ColumnOptions) -> dict[str, tuple[str, .
 
     Raises InvalidError for a column that does not exist, and for conversations without an answer.
     """
+    if options.kind == "text" or (table.labels_kind == "text" and not options.kind):
+        return {}
     is_asked_for = options.kind in CHAT_KINDS or (not options.kind and bool(options.roles))
     if not is_asked_for and (options.kind or options.text or options.label):
         return {}

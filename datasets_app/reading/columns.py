@@ -19,6 +19,7 @@ from web.errors import InvalidError
 MOST_LABELS = 200
 _FEW_CLASSES = 30  # a column with so few values is a better guess for the label than two columns of yes and no
 _COUNTING = re.compile(r"(?i)([_ -](id|no|nr|num|number|size|count|index|idx|confidence|score)|^(id|index|no))$")
+_LONG_TEXT = 200  # characters on average, from which texts without a label are taken for documents
 _SHORT_TEXT_NAMES = ("title", "headline")
 _NAMING = re.compile(r"(?i)[_ -](name|text|str|string)$")
 
@@ -173,6 +174,8 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
     options = options or ColumnOptions()
     if roles := chat_columns.choose_roles(table, options):
         return _choose_chat(table, roles, options)
+    if options.kind == "text" or (table.labels_kind == "text" and not options.kind):
+        return _choose_plain_texts(table, options)
     texts = tuple(find_column(table, name, "text_column") for name in options.text)
     labels = tuple(find_column(table, name, "label_column") for name in options.label)
     pair = find_column(table, options.text_pair, "text_pair_column") if options.text_pair else None
@@ -180,15 +183,14 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
     guessed = guess(table)
     if not texts:
         texts = tuple(name for name in guessed.texts if name not in labels and name != pair)
-        if not texts:
-            names = [name for name in table.columns if name not in {*table.nested, *table.lists}]
-            profiles = [profile(name, table.frame[name]) for name in names]
-            texts = _best(profiles, _text_score, without={*labels, pair, split})
+        texts = texts or _best_texts(table, {*labels, pair, split})
         pair = pair or (guessed.pair if guessed.pair not in labels else None)
     labels = labels or tuple(name for name in guessed.labels if name not in texts and name != pair)
     split = split or (guessed.split if guessed.split not in (*texts, *labels) else None)
     if not texts:
         raise column_error(table, "text_column", _("No column looks like the text."))
+    if not labels and not options.kind and not pair and _are_long(table, texts):
+        return _choose_plain_texts(table, options)
     if not labels:
         raise column_error(table, "label_column", _("No column looks like the label."))
     if {*texts, pair} & {*labels}:
@@ -200,6 +202,28 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
             raise column_error(table, field_name, message % {"column": name[:80]})
     values = _split_values(table, split, options) if split else {}
     return ColumnChoice(texts, labels, pair, split, values, options.kind, options.merge_labels)
+
+
+def _best_texts(table: Table, without: set[str | None]) -> tuple[str, ...]:
+    """Return the column that looks most like texts; nothing if none does."""
+    names = [name for name in table.columns if name not in {*table.nested, *table.lists}]
+    return _best([profile(name, table.frame[name]) for name in names], _text_score, without=without)
+
+
+def _are_long(table: Table, texts: tuple[str, ...]) -> bool:
+    """Return whether texts without a label are long enough to be documents."""
+    return any(profile(name, table.frame[name]).mean_length >= _LONG_TEXT for name in texts)
+
+
+def _choose_plain_texts(table: Table, options: ColumnOptions) -> ColumnChoice:
+    """Return the columns of texts that a language model learns as a whole."""
+    split = find_column(table, options.split, "split_column") if options.split else table.split or guess_split(table)
+    texts = tuple(find_column(table, name, "text_column") for name in options.text)
+    texts = texts or guess(table).texts or _best_texts(table, {split})
+    if not texts:
+        raise column_error(table, "text_column", _("No column looks like the text."))
+    values = _split_values(table, split, options) if split else {}
+    return ColumnChoice(texts, split=split, split_values=values, kind="text")
 
 
 def _choose_chat(table: Table, roles: chat_columns.Roles, options: ColumnOptions) -> ColumnChoice:

@@ -10,13 +10,13 @@ from django.utils.translation import gettext as _
 
 from datasets_app.conversations import Stored, clean_json
 from datasets_app.reading.characters import clean
-from datasets_app.reading.chat_columns import Roles, parse_messages
+from datasets_app.reading.chat_columns import parse_messages
 from datasets_app.reading.columns import ColumnChoice
 from datasets_app.reading.stored_rows import Rows, is_invisible
-from datasets_app.reading.table import ROW, Table
+from datasets_app.reading.table import ROW, Table, no_rows
 from datasets_app.reading_descriptions import describe_reason
 from datasets_app.versions.canonical import SLICE
-from engine.data.conversations import UnusableRowError, read_conversation
+from engine.data.conversations import UnusableRowError, from_text, read_conversation
 from engine.data.preferences import read_preference
 from web.errors import InvalidError
 
@@ -37,7 +37,7 @@ class _Collected:
 
     def leave_out(self, reason: str, row: int, text: str) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
-        if reason == "other_split":  # wanted so, and no fault
+        if reason in ("other_split", "no_text"):  # wanted so, and no fault; an empty cell shows nothing
             return
         examples = self.examples.setdefault(reason, [])
         if len(examples) < _MOST_EXAMPLES:
@@ -47,7 +47,7 @@ class _Collected:
 def select_conversations(table: Table, choice: ColumnChoice) -> Rows:
     """Return the rows of conversations to store; those that cannot be used are counted by their reason."""
     collected = _Collected()
-    read_messages = _reader(table, choice.roles)
+    read_messages = _reader(table, choice)
     for part in table.frame.select(*choice.columns, ROW).iter_slices(SLICE):
         for cells in part.iter_rows(named=True):
             _add(collected, cells, choice, read_messages)
@@ -73,6 +73,8 @@ def _add(collected: _Collected, cells: Any, choice: ColumnChoice, read_messages:
         messages = read_messages(cells)
         if choice.kind == "preferences":
             stored: Stored = read_preference(*messages)
+        elif choice.kind == "text":
+            stored = from_text(messages)
         else:
             stored = read_conversation(messages)
             collected.cut += isinstance(messages, list) and len(messages) > len(stored)
@@ -83,8 +85,14 @@ def _add(collected: _Collected, cells: Any, choice: ColumnChoice, read_messages:
     return None
 
 
-def _reader(table: Table, roles: Roles) -> Callable[[Cells], Any]:
-    """Return the function that makes the messages of a row's cells; of preferences those of prompt, chosen and rejected."""
+def _reader(table: Table, choice: ColumnChoice) -> Callable[[Cells], Any]:
+    """Return the function that makes the messages of a row's cells; of preferences those of prompt, chosen and rejected.
+
+    Of a plain text it makes the text.
+    """
+    if choice.kind == "text":
+        return lambda cells: "\n".join(cells[name] for name in choice.texts if is_visible(cells[name]))
+    roles = choice.roles
     if columns := roles.get("messages"):
         return lambda cells: parse_messages(cells[columns[0]]) or cells[columns[0]]
     prompts, answers, systems = (roles.get(role, ()) for role in ("prompt", "answer", "system"))
@@ -134,6 +142,8 @@ def refuse_no_conversations(rows: Rows) -> None:
     """Raise InvalidError if no row is a conversation; it says what is wrong with the rows."""
     if not rows.frame.is_empty():
         return
+    if rows.kind == "text":
+        raise no_rows()
     reasons = ", ".join(f"{count} {describe_reason(reason)}" for reason, count in rows.left_out.items())
     message = _(
         "No row is a conversation with an answer. Nothing was stored. Rows left out: %(reasons)s. Check that the right "

@@ -45,7 +45,7 @@ csv.field_size_limit(LONGEST_LINE)
 
 def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope, limit: int) -> Table:
     """Read a CSV or TSV file in UTF-8; what `options` leaves open is guessed."""
-    sample = _first_lines(text)
+    sample = first_lines(text)
     layout = guess_layout(sample, options, "\t" if kind == "tsv" else ",")
     names = _column_names(layout)
     lines = LineCounts(before_header=layout.skipped_lines)
@@ -98,7 +98,7 @@ class LineCounts:
     records: int = 0
 
 
-def _first_lines(text: Path) -> list[str]:
+def first_lines(text: Path) -> list[str]:
     """Return the first whole lines of a file."""
     sample = head_of(text, _SAMPLE_BYTES)
     is_cut = text.stat().st_size > len(sample)

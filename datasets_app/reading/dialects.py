@@ -20,6 +20,8 @@ DELIMITERS = ",\t;|"
 UNMISTAKABLE_DELIMITERS = ("_!_", "::", "\x01", "\x1f")  # texts hardly ever hold them
 RARE_DELIMITERS = "@^~# :"  # tried when none of the others gives even lines
 _EVEN = 0.8  # share of lines with the usual number of cells, from which a delimiter is taken for certain
+_PARAGRAPHS = 0.2  # share of blank lines, from which the others are paragraphs
+_FEW_LINES = 200  # that tell prose from records
 _SAMPLE_RECORDS = 1000
 _MOST_PREAMBLE = 50  # lines before the header
 _FEW_VALUES = 100  # different values of a column that names classes
@@ -198,6 +200,25 @@ def separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
     text = 1 - next(iter(classes))
     lengths = sorted(len(cells[text]) for cells in pairs)
     return lengths[len(lengths) // 2] >= 10 and any(" " in cells[text] or not cells[text].isascii() for cells in pairs)
+
+
+def are_records(lines: Sequence[str]) -> bool:
+    """Return whether lines are the records of a table: cut evenly into cells, or with a column of classes.
+
+    Records have no blank lines between them, as paragraphs have. Few lines tell: where quotation marks of a text do not
+    come in pairs, records would be joined line after line.
+    """
+    lines = lines[:_FEW_LINES]
+    filled = [line for line in lines if line.strip()]
+    if len(lines) - len(filled) >= _PARAGRAPHS * len(lines):
+        return False
+    try:
+        layout = guess_layout(filled, FileOptions(), ",")
+    except InvalidError:  # a header that does not fit
+        return True
+    records = _parse(filled, layout.dialect)
+    even = sum(len(record.cells) == layout.width for record in records)
+    return bool(layout.classes) or (layout.width > 1 and even >= _EVEN * len(records))
 
 
 def _parse(lines: Sequence[str], dialect: Dialect) -> list[Record]:

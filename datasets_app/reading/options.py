@@ -10,7 +10,7 @@ from web.errors import InvalidError
 
 LONGEST_DELIMITER = 8  # characters
 LABEL_KINDS = ("labels", "multi_label", "scores", "spans")
-CHAT_KINDS = ("conversations", "preferences")
+CHAT_KINDS = ("conversations", "preferences", "text")  # whose rows are messages as JSON, without labels
 KINDS = (*LABEL_KINDS, *CHAT_KINDS)  # of datasets that can be stored
 ROLES = (
     "messages",
@@ -32,6 +32,7 @@ class FileOptions:
     header: bool | None = None
     skip_lines: int | None = None  # before the header, or before the first row
     sheet: str = ""
+    prose: bool | None = None  # whether a text file holds documents, and no table
 
     def __post_init__(self) -> None:
         if len(self.delimiter) > LONGEST_DELIMITER or set(self.delimiter) & set('"\r\n'):
@@ -75,6 +76,7 @@ def file_options(fields: Mapping[str, Any]) -> FileOptions:
         header=fields.get("header"),
         skip_lines=int(skip_lines) if skip_lines not in (None, "") else None,
         sheet=fields.get("sheet") or "",
+        prose=fields["kind"] == "text" if fields.get("kind") else None,
     )
 
 

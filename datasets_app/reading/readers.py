@@ -33,6 +33,7 @@ from datasets_app.reading.json_documents import read_json
 from datasets_app.reading.line_formats import line_format, read_line_format
 from datasets_app.reading.options import FileOptions
 from datasets_app.reading.parquet import read_parquet
+from datasets_app.reading.prose import holds_prose, read_prose
 from datasets_app.reading.table import HEAD_BYTES, ROW, ReadScope, Table, no_rows
 from datasets_app.reading.workbooks import is_workbook, sheet_to_csv
 from web.errors import InvalidError
@@ -119,6 +120,8 @@ def _read_text(text: Path, kind: str, options: FileOptions, scope: ReadScope, li
             return read_json(text, "json" if head_of(text).lstrip()[:1] == b"[" else "jsonl", scope, limit)
         except InvalidError:
             pass  # a text may begin with a bracket
+    if kind == "" and not is_named and holds_prose(text, options):
+        return read_prose(text, scope, limit)
     return read_delimited(text, kind or "csv", options, scope, limit)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from datasets_app.formula_quoting import OWN_BEGINNING, quote_formulas
+from datasets_app.formula_quoting import BOM, quote_formulas
 from datasets_app.models import Version
 from datasets_app.selectors import RowFilter, filter_rows
 from web.disk import require_disk_space
@@ -28,7 +28,7 @@ CONTENT_TYPES = {
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
 }
-_CHAT_COLUMNS = {"conversations": ("messages",), "preferences": ("prompt", "chosen", "rejected")}
+_CHAT_COLUMNS = {"conversations": ("messages",), "preferences": ("prompt", "chosen", "rejected"), "text": ("text",)}
 BATCH = 10_000  # rows in memory at a time
 _BYTES_PER_STORED_BYTE = 5  # texts take a fifth of their size in the compressed files of a version
 
@@ -95,7 +95,19 @@ def _batches(version: Version, row_filter: RowFilter) -> "Iterator[pl.DataFrame]
                 chosen = filtered.select(
                     pl.col(f"given {stored}").cast(pl.String).alias(name) for name, stored in columns.items()
                 ).collect()
-                yield _split_preferences(chosen) if version.kind == Version.Kind.PREFERENCES else chosen
+                yield _in_columns(chosen, version.kind)
+
+
+def _in_columns(rows: "pl.DataFrame", kind: str) -> "pl.DataFrame":
+    """Return the rows with what the columns of the file hold: of a preference its parts, of a plain text what it says."""
+    import polars as pl  # as above
+
+    if kind == Version.Kind.PREFERENCES:
+        return _split_preferences(rows)
+    if kind == Version.Kind.TEXT:
+        contents = [json.loads(text)[0]["content"] for text in rows["text"]]
+        return rows.with_columns(pl.Series("text", contents, dtype=pl.String))
+    return rows
 
 
 def _split_preferences(rows: "pl.DataFrame") -> "pl.DataFrame":
@@ -113,11 +125,10 @@ def _split_preferences(rows: "pl.DataFrame") -> "pl.DataFrame":
 def _write_csv(batches: "Iterator[pl.DataFrame]", file: IO[bytes]) -> int:
     columns = next(batches)
     header = [name.encode() for name in columns.columns]
+    if header[0] == b"text":
+        header[0] = b'"text"'  # tells our reader that formulas are quoted
     is_chat = columns.columns[0] != "text"  # a JSON list is no formula
-    if is_chat:
-        file.write(b",".join([b"\xef\xbb\xbf" + header[0], *header[1:]]) + b"\n")
-    else:
-        file.write(b",".join([OWN_BEGINNING, *header[2:]]) + b"\n")  # text and label come first
+    file.write(BOM + b",".join(header) + b"\n")
     total = 0
     for rows in batches:
         quoted = rows if is_chat else rows.with_columns(quote_formulas(name) for name in rows.columns)

@@ -29,7 +29,10 @@ def reading_report(version: Version) -> dict[str, Any]:
         "sheet": source.get("sheet", ""),
         "columns": {
             role: _column(columns[role], has_header=has_header) if columns.get(role) else None
-            for role in (*(ROLES if version.is_chat else ("text", "text_pair", "label")), "split")
+            for role in (
+                *(ROLES if version.is_chat and version.kind != "text" else ("text", "text_pair", "label")),
+                "split",
+            )
         },
         "rows_read": source.get("rows_read", version.rows + skipped),
         "rows_left_out": source.get("left_out", {"no_text": skipped} if skipped else {}),

@@ -17,9 +17,10 @@ from engine.data.conversations import (
     from_prompt,
     from_text,
     question_of,
-    read_conversation,
+    read_stored,
     to_json,
 )
+from engine.data.documents import split_documents
 from engine.data.label_columns import LABEL_COLUMNS
 from engine.data.labelled_rows import Rows, Split
 from engine.data.preference_rows import preference_reader
@@ -29,6 +30,7 @@ from engine.errors import ColumnMissingError, DataUnreadableError
 from engine.task_types import TaskType
 
 LINES = (".jsonl", ".ndjson")
+PLAIN_TEXTS = (".txt", ".md")
 # Columns that are read where the configured ones are missing, in this order.
 USUAL_COLUMNS = ("messages", "conversations", "prompt", "text")
 Row = dict[str, Any]
@@ -69,6 +71,9 @@ def _to_split(frame: pl.DataFrame) -> Split:
 
 def read_records(path: Path) -> list[Row]:
     """Return the rows of a data file by its columns. Raises DataUnreadableError."""
+    if path.suffix.lower() in PLAIN_TEXTS and path.exists():
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        return [{"text": document} for document in split_documents(text)]
     if path.suffix.lower() not in LINES or not path.exists():
         return read_frame(path).to_dicts()
     # Not by polars, which gives all messages of a file the same fields, and refuses content of two types.
@@ -118,7 +123,7 @@ def _reader(records: list[Row], config: DataSection) -> Callable[[Row], Conversa
         raise ColumnMissingError(message, field="data.text_column")
     first = next((record[name] for record in records if record.get(name)), "")
     if not isinstance(first, str) or first.lstrip().startswith("["):
-        return lambda record: read_conversation(record.get(name))
+        return lambda record: read_stored(record.get(name))
     if config.label_column in columns:
         return lambda record: from_prompt(_text(record, name), _text(record, config.label_column))
     return lambda record: from_text(_text(record, name))

@@ -29,7 +29,8 @@ class ConversationTokens:
     """Token ids of many conversations, end to end.
 
     ids: (tokens,) int32; is_target: (tokens,) bool, whether the model learns to write a token; offsets: (conversations + 1,)
-    int64, where each one begins. rows: (conversations,) int64, the row of each; rows without are left out.
+    int64, where each one begins. rows: (conversations,) int64, the row of each; rows without are left out, and a plain text
+    that is cut has several windows, each of which counts as a conversation here.
     end_tokens: the tokens that end answers.
     """
 
@@ -48,6 +49,11 @@ class ConversationTokens:
     def targets(self) -> np.ndarray:
         """Return the tokens of each conversation that are learned: (conversations,) int64."""
         return np.diff(np.concatenate(([0], np.cumsum(self.is_target)))[self.offsets])
+
+    @property
+    def row_count(self) -> int:
+        """Return the number of rows that are kept."""
+        return len(np.unique(self.rows))
 
     @property
     def target_tokens(self) -> int:
@@ -69,8 +75,8 @@ def tokenise_conversations(
 ) -> ConversationTokens:
     """Return the tokens of conversations, each as JSON.
 
-    Those that are too long are left out, as are those that the template refuses; they are counted in `skipped`.
-    Raises ChatTemplateError.
+    Those that are too long are left out, as are those that the template refuses; they are counted in `skipped`. Plain texts that
+    are too long are cut into windows instead. Raises ChatTemplateError.
     """
     kept: list[tuple[int, RenderedConversation]] = []
     for row, text in enumerate(texts):
@@ -82,13 +88,30 @@ def tokenise_conversations(
     encoded = encode([rendered for _row, rendered in kept], template)
     fitting: list[EncodedConversation] = []
     rows: list[int] = []
-    for (row, _rendered), conversation_tokens in zip(kept, encoded, strict=True):
-        if len(conversation_tokens.ids) > max_length:
+    for (row, rendered), conversation_tokens in zip(kept, encoded, strict=True):
+        windows = [conversation_tokens]
+        if rendered.is_plain_text:
+            windows = cut_into_windows(conversation_tokens, max_length)
+        elif len(conversation_tokens.ids) > max_length:
             skipped["over_long"] = skipped.get("over_long", 0) + 1
             continue
-        fitting.append(conversation_tokens)
-        rows.append(row)
+        fitting += windows
+        rows += [row] * len(windows)
     return join(fitting, rows)
+
+
+def cut_into_windows(text: EncodedConversation, max_length: int) -> list[EncodedConversation]:
+    """Return a text in windows of at most `max_length` tokens, such that each of its tokens is learned exactly once.
+
+    A window begins with the last token of the one before, from which its next token is foreseen.
+    """
+    starts = range(0, max(1, len(text.ids) - 1), max_length - 1)
+    windows = []
+    for start in starts:
+        is_target = text.is_target[start : start + max_length].copy()
+        is_target[:1] = False
+        windows.append(EncodedConversation(text.ids[start : start + max_length], is_target, text.end_token))
+    return windows
 
 
 def encode(conversations: Sequence[RenderedConversation], template: ChatTemplate) -> Iterator[EncodedConversation]:

@@ -43,6 +43,15 @@ def read_conversation(value: object) -> Conversation:
     return conversation[: answers[-1] + 1]
 
 
+def read_stored(value: object) -> Conversation:
+    """Return the canonical form of a conversation or a plain text, or of either as JSON. Raises UnusableRowError."""
+    messages = _parse_json(value, "no_messages") if isinstance(value, str) else value
+    first = messages[0] if isinstance(messages, list) and len(messages) == 1 else None
+    if isinstance(first, Mapping) and first.get("role") == PLAIN_TEXT:
+        return from_text(_read_content(first.get("content")))
+    return read_conversation(messages)
+
+
 def read_messages(value: object) -> Conversation:
     """Return the canonical form of a list of messages, whoever has the last word. Raises UnusableRowError."""
     if not isinstance(value, list) or not value or not all(isinstance(message, Mapping) for message in value):

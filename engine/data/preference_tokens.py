@@ -31,6 +31,11 @@ class PreferenceTokens:
         return self.branches.lengths.reshape(-1, 2).sum(axis=1)
 
     @property
+    def row_count(self) -> int:
+        """Return the number of rows that are kept."""
+        return len(self.rows)
+
+    @property
     def target_tokens(self) -> int:
         """Return the number of tokens of all answers."""
         return self.branches.target_tokens

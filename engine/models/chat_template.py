@@ -28,10 +28,14 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """A conversation as the model reads it, and the parts [start, end) of it that the assistant learns to write."""
+    """A conversation as the model reads it, and the parts [start, end) of it that the assistant learns to write.
+
+    is_plain_text: whether it is a text that nobody says to anybody, which may be cut into windows.
+    """
 
     text: str
     spans: list[tuple[int, int]]
+    is_plain_text: bool = False
 
 
 class ChatTemplate:
@@ -117,7 +121,7 @@ class ChatTemplate:
         adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
         begin = self.tokenizer.bos_token if adds_bos else ""
         text = f"{begin}{content}{self.tokenizer.eos_token}"
-        return RenderedConversation(text, [(len(begin), len(text))])
+        return RenderedConversation(text, [(len(begin), len(text))], is_plain_text=True)
 
     def _locate_answer(self, conversation: Conversation, index: int, text: str) -> tuple[int, int]:
         """Return where answer `index` starts and where its content ends in the rendered conversation.

@@ -65,6 +65,10 @@ class LearnedTokens(Protocol):
         """Return the most tokens that are learned of one conversation."""
 
     @property
+    def row_count(self) -> int:
+        """Return the number of rows that are kept."""
+
+    @property
     def end_tokens(self) -> set[str]:
         """Return the tokens that end answers."""
 
@@ -255,7 +259,8 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             self.model.to("meta")  # loading the weights again must not need more memory than training did
             self.untrained.release()
         release_memory(self.plan.device)
-        evaluated = SavedTargets([texts[index] for index in conversations], packed, logs)
+        checked_texts = list(dict.fromkeys(texts[index] for index in conversations))
+        evaluated = SavedTargets(checked_texts, self.max_length, packed, logs)
         return check_saved_language_model(folder, self.base, self.plan, evaluated)
 
     def _lowered_max_length(self) -> int:
@@ -313,8 +318,8 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             "revision": config.model.revision,
             "dataset": config.data.dataset_name,
             "experiment": config.experiment_name,
-            "train_rows": len(self.train_tokens.rows),
-            "eval_rows": len(self.eval_tokens.rows),
+            "train_rows": self.train_tokens.row_count,
+            "eval_rows": self.eval_tokens.row_count,
             "truncated_rows": 0,
             "skipped_rows": sum(self.skipped.values()),
             "skipped_by_reason": self.skipped,

@@ -220,6 +220,17 @@ def test_run_learns_and_keeps_answers_of_base_and_tuned_model(bases, data, tmp_p
 
 
 @pytest.mark.slow
+def test_run_on_plain_texts_learns_to_continue_them(bases, tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("\f".join(f"Day {i}: " + "the sun rose over the sea. " * 8 for i in range(60)), encoding="utf-8")
+    settings = config(data={"max_length": 64}, training={"num_train_epochs": 4})
+    metrics = metrics_of(run(settings, path, tmp_path / "run", base_models_dir=bases))
+    assert metrics["data"]["train_rows"] + metrics["data"]["eval_rows"] == 60 and metrics["data"]["skipped_rows"] == 0
+    assert metrics["eval"]["loss"] < metrics["baseline"]["base_loss"] - 1 and metrics["result"]["learned"]
+    assert metrics["answers"] == [] and metrics["saved_model"]["difference"] < 1e-3
+
+
+@pytest.mark.slow
 def test_resumed_run_ends_as_an_unbroken_one(bases, data, tmp_path):
     settings = config(lora={"lora_dropout": 0.1}, training={"num_train_epochs": 2})
     check_resumed_run(settings, data, tmp_path, stop_at=2, base_models_dir=bases)

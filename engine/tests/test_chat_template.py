@@ -3,9 +3,15 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
-from engine.data.conversation_tokens import ConversationTokens, tokenise_conversations
+from engine.data.conversation_tokens import (
+    ConversationTokens,
+    EncodedConversation,
+    cut_into_windows,
+    tokenise_conversations,
+)
 from engine.data.conversations import UnusableRowError, from_text, to_json
 from engine.errors import ChatTemplateError
 from engine.models.chat_template import ChatTemplate
@@ -156,6 +162,23 @@ def test_too_long_conversations_are_left_out_whole_and_counted():
         CHATML, conversation("Hi", "Hello" * 50), conversation("Hi", "Hello"), max_length=50
     )
     assert tokens.rows.tolist() == [1] and skipped == {"over_long": 1}
+
+
+def test_plain_text_is_cut_into_windows_and_each_of_its_tokens_is_learned_once():
+    whole, tokenizer, _skipped = tokens_of(CHATML, from_text("Once upon a time. " * 30))
+    cut, _tokenizer, skipped = tokens_of(CHATML, from_text("Once upon a time. " * 30), max_length=50)
+    assert skipped == {} and cut.lengths.max() == 50 and cut.row_count == 1 and len(cut.rows) > 5
+    assert cut.ids[cut.is_target].tolist() == whole.ids[1:].tolist()
+    assert cut.ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("length", [49, 50, 51, 99, 100])
+def test_windows_lose_no_token_at_their_edges(length):
+    text = EncodedConversation(np.arange(length, dtype=np.int32), np.arange(length) > 0, "<end>")
+    windows = cut_into_windows(text, 50)
+    assert max(len(each.ids) for each in windows) <= 50 and all(each.is_target.any() for each in windows)
+    learned_ids = np.concatenate([each.ids[each.is_target] for each in windows])
+    assert learned_ids.tolist() == list(range(1, length))
 
 
 def test_template_that_raises_is_no_crash():

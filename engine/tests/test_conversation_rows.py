@@ -10,7 +10,8 @@ import pytest
 from engine.config import RunConfig
 from engine.config_sections import DataSection
 from engine.data.conversation_rows import load_chat_rows
-from engine.data.conversations import question_of, read_conversation
+from engine.data.conversations import from_text, question_of, read_conversation
+from engine.data.documents import split_documents
 from engine.data.labelled_rows import Rows
 from engine.data.rows_ahead import read_rows
 from engine.errors import ColumnMissingError, DataUnreadableError, TooFewRowsError
@@ -52,6 +53,30 @@ def test_shapes_of_rows_become_one_form(row, tmp_path):
 def test_texts_are_plain_texts(tmp_path):
     rows = load(tmp_path, [{"text": f"Once upon {i}"} for i in range(12)])
     assert [{"role": "text", "content": "Once upon 3"}] in all_conversations(rows)
+
+
+def test_stored_plain_texts_are_read(tmp_path):
+    rows = load(tmp_path, [{"text": json.dumps(from_text(f"[{i}] Once upon")), "label": ""} for i in range(12)])
+    assert from_text("[3] Once upon") in all_conversations(rows) and rows.skipped == 0
+
+
+@pytest.mark.parametrize("mark", ["\n<|endoftext|>\n", "\f"])
+def test_marks_divide_a_text_file_into_documents(mark, tmp_path):
+    path = tmp_path / "stories.txt"
+    path.write_text(mark.join(f"Story {i}.\n\nIt is short." for i in range(12)), encoding="utf-8")
+    assert from_text("Story 3.\n\nIt is short.") in all_conversations(load_chat_rows(path, DATA, 1))
+
+
+def test_text_file_without_marks_is_divided_at_paragraphs_and_keeps_every_word():
+    paragraphs = [f"Paragraph {i} " + "goes on and on. " * 20 for i in range(60)]
+    documents = split_documents("\n\n".join(paragraphs))
+    assert len(documents) > 10 and "\n\n".join(documents) == "\n\n".join(paragraphs).strip("\n")
+    assert all(document.startswith("Paragraph") for document in documents)
+
+
+def test_text_file_without_paragraphs_is_divided_at_lines():
+    documents = split_documents("\r\n".join(f"Line {i} is here and says something." for i in range(200)))
+    assert len(documents) > 3 and all(document.startswith("Line") for document in documents)
 
 
 def test_parquet_is_read_too(tmp_path):

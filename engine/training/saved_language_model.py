@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,9 +31,13 @@ TOLERANCES = {torch.float32: FP32_TOLERANCE, torch.bfloat16: Tolerance(1.0, 0.1)
 
 @dataclass(frozen=True, slots=True)
 class SavedTargets:
-    """Held-out conversations as JSON, as they were packed in training, and the log-probabilities of their targets, each (targets,)."""
+    """Held-out conversations as JSON, as they were packed in training, and the log-probabilities of their targets, each (targets,).
+
+    max_length: tokens of the windows that plain texts were cut into; of such a text, some windows may be packed.
+    """
 
     texts: list[str]
+    max_length: int
     packed: list[PackedConversations]
     log_probabilities: list[Tensor]
 
@@ -45,9 +50,9 @@ def check_saved_language_model(folder: Path, base: Path, plan: DevicePlan, evalu
     verify_saved_files(folder)
     template = ChatTemplate(load_tokenizer(folder, "the saved model"), "the saved model")
     skipped: dict[str, int] = {}
-    longest = max(each.ids.shape[1] for each in evaluated.packed)
-    tokens = tokenise_conversations(evaluated.texts, template, longest, skipped)
-    if skipped or tokens.ids.tolist() != [number for each in evaluated.packed for number in each.ids[0].tolist()]:
+    tokens = tokenise_conversations(evaluated.texts, template, evaluated.max_length, skipped)
+    read = {tuple(ids.tolist()) for ids in np.split(tokens.ids, tokens.offsets[1:-1])}
+    if skipped or not read.issuperset(tuple(each.ids[0].tolist()) for each in evaluated.packed):
         raise saved_model_differs(
             "its tokenizer or chat template reads a conversation otherwise than the training did", "model.name"
         )

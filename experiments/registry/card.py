@@ -79,6 +79,8 @@ def first_text(version: ModelVersion) -> str:
             "It writes the assistant's answers in conversations in %(language)s, as people preferred them."
         ),
     }
+    if version.task_type == "causal_lm" and "exact_match" not in version.metrics.get("eval", {}):  # nobody was answered
+        purposes["causal_lm"] = _("It continues texts in %(language)s.")
     purpose = purposes[version.task_type] % {
         "language": version.language or _("the language of its data"),
         "labels": ", ".join(version.labels),
@@ -87,7 +89,7 @@ def first_text(version: ModelVersion) -> str:
         purpose += " " + _("An input is a pair of texts.")
     sentence = _("It was trained on %(dataset)s and reads at most the first %(tokens)s tokens of a text.")
     if version.is_language_model:
-        sentence = _("It was trained on %(dataset)s, with conversations of at most %(tokens)s tokens.")
+        sentence = _("It was trained on %(dataset)s, with conversations or windows of at most %(tokens)s tokens.")
     training = sentence % {
         "dataset": version.dataset_name,
         "tokens": version.config.get("data", {}).get("max_length", 128),
