@@ -1,4 +1,4 @@
-"""Compiled CPU kernels for what lies between the int8 products of a layer: scales, norms, activations, rotary positions, and the loss.
+"""Compiled CPU kernels for what lies between the int8 products of a layer: scales, norms, activations, and the loss.
 
 What: each kernel reads bf16 rows, computes in fp32 and writes the result in one pass over memory. numba compiles it for the vector
 instructions of this machine, and libgomp, which torch brings along, runs it on the threads of torch's own operations.
@@ -15,7 +15,8 @@ bits of floats. GOMP_parallel, which compilers emit for `#pragma omp parallel`, 
 its part of the rows. A thread pool of our own would compete for the cores on which torch's pool keeps spinning. bf16 has no type in
 numba, so the few conversions are written as LLVM instructions.
 
-All kernels are in one file, because numba's cache of compiled code is valid for as long as the file is unchanged.
+numba's cache of compiled code is valid for as long as a kernel's own file is unchanged: engine.kernels.decoding, low_rank and
+causal_attention, whose kernels use helpers of this file, have to be changed with them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,15 +189,16 @@ class Kernel:
 
     def __call__(self, *arguments: Tensor | int | float) -> None:
         """Run the kernel on all threads of torch. Tensors are passed by address, floats as the bits of a double."""
-        packed = (ctypes.c_int64 * len(arguments))()
-        for index, argument in enumerate(arguments):
-            if isinstance(argument, Tensor):
-                packed[index] = argument.data_ptr()
-            elif isinstance(argument, float):
-                packed[index] = struct.unpack("q", struct.pack("d", argument))[0]
-            else:
-                packed[index] = argument
-        LIBGOMP.GOMP_parallel(self._address, packed, torch.get_num_threads(), 0)
+        packed = array("q", [each if type(each) is int else as_integer(each) for each in arguments])
+        LIBGOMP.GOMP_parallel(self._address, ctypes.c_void_p(packed.buffer_info()[0]), torch.get_num_threads(), 0)
+
+
+def as_integer(argument: Tensor | float) -> int:
+    """Return what a kernel gets of an argument that is no integer: a tensor's address, or the bits of a double."""
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    bits: int = struct.unpack("q", struct.pack("d", argument))[0]
+    return bits
 
 
 @Kernel
@@ -406,8 +409,9 @@ def swiglu_gradient(arguments: Arguments) -> None:
     for row in rows_of_this_thread(rows):
         for column in range(width):
             gate = bf16_to_float(gate_up[row, column])
-            gradient = bf16_to_float(dy[row, column]) * sigmoid(gate)
-            slope = ONE + gate * (ONE - sigmoid(gate))
+            share = sigmoid(gate)
+            gradient = bf16_to_float(dy[row, column]) * share
+            slope = ONE + gate * (ONE - share)
             up = bf16_to_float(gate_up[row, width + column])
             gate_up[row, column] = float_to_bf16(gradient * up * slope)
             gate_up[row, width + column] = float_to_bf16(gradient * gate)
@@ -417,90 +421,6 @@ def swiglu_gradient(arguments: Arguments) -> None:
 def bf16_numbers(address: int, first: int, length: int) -> np.ndarray:
     """Return some numbers of a bf16 tensor as their bits, from its `first` one on. Loops over such a part are vectorised."""
     return carray(to_pointer(address + 2 * first), (length,), np.uint16)
-
-
-@njit(inline="always")
-def rotate(y: np.ndarray, x: np.ndarray, cosines: np.ndarray, sines: np.ndarray) -> None:
-    """Turn the pairs of a head's first and second half by angles: y, x: (width,); cosines, sines: (width / 2,)."""
-    half = len(cosines)
-    for column in range(half):
-        first = bf16_to_float(x[column])
-        second = bf16_to_float(x[half + column])
-        y[column] = float_to_bf16(first * cosines[column] - second * sines[column])
-        y[half + column] = float_to_bf16(second * cosines[column] + first * sines[column])
-
-
-@Kernel
-def rotate_heads(arguments: Arguments) -> None:
-    """(by_head, qkv, places, cosines, sines, tokens, heads, shared, width): rotary positions, and a place for each head.
-
-    qkv: (tokens, (heads + 2 × shared) × width) bf16 has query, key and value, of which `shared` heads serve all. by_head: bf16; the
-    query of a token's first head starts at places[token, 0], each next head places[token, 1] behind, key and value places[token, 2]
-    and twice that behind. cosines, sines: (tokens, width / 2) fp32.
-    """
-    tokens, heads, shared, width = arguments[5], arguments[6], arguments[7], arguments[8]
-    places = carray(to_pointer(arguments[2]), (tokens, 3), np.int64)
-    cosines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
-    sines = carray(to_pointer(arguments[4]), (tokens, width // 2), np.float32)
-    for token in rows_of_this_thread(tokens):
-        start, of_head, of_kind = places[token, 0], places[token, 1], places[token, 2]
-        first = token * (heads + 2 * shared) * width
-        for head in range(heads):
-            group = head * shared // heads
-            query = bf16_numbers(arguments[1], first + head * width, width)
-            key = bf16_numbers(arguments[1], first + (heads + group) * width, width)
-            value = bf16_numbers(arguments[1], first + (heads + shared + group) * width, width)
-            to = start + head * of_head
-            rotate(bf16_numbers(arguments[0], to, width), query, cosines[token], sines[token])
-            rotate(bf16_numbers(arguments[0], to + of_kind, width), key, cosines[token], sines[token])
-            placed_value = bf16_numbers(arguments[0], to + 2 * of_kind, width)
-            for column in range(width):
-                placed_value[column] = value[column]
-
-
-@njit(inline="always")
-def add_rotated_back(
-    total: np.ndarray, address: int, first: int, of_head: int, heads: int, cosines: np.ndarray, sines: np.ndarray
-) -> None:
-    """Write the sum of some heads to total: (width,), turned back by angles: (width / 2,)."""
-    half = len(cosines)
-    for head in range(heads):
-        x = bf16_numbers(address, first + head * of_head, 2 * half)
-        for column in range(half):
-            one, other = bf16_to_float(x[column]), bf16_to_float(x[half + column])
-            turned = one * cosines[column] + other * sines[column]
-            turned_other = other * cosines[column] - one * sines[column]
-            if head > 0:
-                turned += bf16_to_float(total[column])
-                turned_other += bf16_to_float(total[half + column])
-            total[column] = float_to_bf16(turned)
-            total[half + column] = float_to_bf16(turned_other)
-
-
-@Kernel
-def unrotate_heads(arguments: Arguments) -> None:
-    """(qkv, by_head, places, cosines, sines, tokens, heads, shared, width): the gradient of what `rotate_heads` reads.
-
-    Heads that share a key and value add their gradients up.
-    """
-    tokens, heads, shared, width = arguments[5], arguments[6], arguments[7], arguments[8]
-    places = carray(to_pointer(arguments[2]), (tokens, 3), np.int64)
-    cosines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
-    sines = carray(to_pointer(arguments[4]), (tokens, width // 2), np.float32)
-    straight, none = np.ones(width // 2, np.float32), np.zeros(width // 2, np.float32)
-    group = heads // shared
-    for token in rows_of_this_thread(tokens):
-        start, of_head, of_kind = places[token, 0], places[token, 1], places[token, 2]
-        first = token * (heads + 2 * shared) * width
-        for head in range(heads):
-            query = bf16_numbers(arguments[0], first + head * width, width)
-            add_rotated_back(query, arguments[1], start + head * of_head, of_head, 1, cosines[token], sines[token])
-        for head in range(shared):
-            key = bf16_numbers(arguments[0], first + (heads + head) * width, width)
-            value = bf16_numbers(arguments[0], first + (heads + shared + head) * width, width)
-            source = start + of_kind + head * group * of_head
-            add_rotated_back(key, arguments[1], source, of_head, group, cosines[token], sines[token])
-            add_rotated_back(value, arguments[1], source + of_kind, of_head, group, straight, none)
 
 
 @Kernel

@@ -8,119 +8,83 @@ compiled, and it keeps only what the gradient needs. Conversations lie end to en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from engine.kernels.attention import attend_heads, attend_heads_backward
 from engine.kernels.int8 import kernels
+from engine.kernels.panels import BLOCK, CACHE_LINE, LANES, PANEL, ROWS, SCRATCH, has_bf16_products, rounded_up
 from engine.kernels.projection import LowRankActivations, ProjectionGroup
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
-LONGEST_BY_HAND = 256  # tokens; of longer ones the attention weights would take more memory than all else
-MOST_PADDING = 1.25  # of a rectangle of conversations, by its tokens
-
-aten = torch.ops.aten
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """Conversations of similar length, shorter ones with padding behind, which causal attention never looks at.
-
-    tokens: (n,) int64, those of the packed batch in here; places: (n,) int64, where in the rectangle they are.
-    start: the first number of its queries, keys and values in the buffer of all rectangles.
-    """
-
-    rows: int
-    length: int
-    tokens: Tensor
-    places: Tensor
-    start: int
-
-    def fill(self, x: Tensor, heads: int) -> Tensor:
-        """Return x: (tokens of the batch, heads × width) by head: (rows × heads, length, width), with zeros for padding."""
-        filled = x.new_zeros(self.rows * self.length, x.shape[1])
-        filled.index_copy_(0, self.places, x.index_select(0, self.tokens))
-        by_head = filled.view(self.rows, self.length, heads, -1).transpose(1, 2)
-        return by_head.reshape(self.rows * heads, self.length, -1)
-
-    def take(self, by_head: Tensor, x: Tensor) -> None:
-        """Write what `fill` returned, computed further, to the rows of x that are the rectangle's."""
-        heads = len(by_head) // self.rows
-        joined = by_head.view(self.rows, heads, self.length, -1).transpose(1, 2).reshape(self.rows * self.length, -1)
-        x.index_copy_(0, self.tokens, joined.index_select(0, self.places))
 
 
 class DecoderBatch:
-    """Where the tokens of packed conversations lie for the attention of all layers, and their rotary positions.
+    """Where packed conversations lie, and the rotary positions of their tokens, for all layers.
 
-    cosines, sines: (tokens, head width / 2) fp32.
+    starts: of each conversation, and the end of the last one. cosines, sines: (tokens, head width / 2) fp32.
     """
 
     def __init__(self, lengths: list[int], heads: int, cosines: Tensor, sines: Tensor) -> None:
         half = cosines.shape[-1] // 2  # the second half says the same again
         self.lengths = lengths
+        self.starts = torch.tensor([0, *lengths]).cumsum(0)
         self.cosines = cosines[0, :, :half].float().contiguous()
         self.sines = sines[0, :, :half].float().contiguous()
         self.heads = heads
         self.width = 2 * half
-        self.rectangles: list[Rectangle] = []
-        self.size = 0  # numbers of queries, keys and values of all rectangles
-        self.places = torch.empty(sum(lengths), 3, dtype=torch.int64)  # see kernels.rotate_heads
-        starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
-        for conversations in _of_similar_length(lengths):
-            self._add_rectangle(conversations, starts)
+        self.longest = max(lengths)
 
-    def _add_rectangle(self, conversations: list[int], starts: list[int]) -> None:
-        rows = len(conversations)
-        length = max(self.lengths[each] for each in conversations)
-        tokens = torch.cat([torch.arange(starts[each], starts[each] + self.lengths[each]) for each in conversations])
-        row = torch.repeat_interleave(torch.tensor([self.lengths[each] for each in conversations]))
-        position = torch.cat([torch.arange(self.lengths[each]) for each in conversations])
-        of_head = length * self.width
-        self.places[tokens, 0] = self.size + row * self.heads * of_head + position * self.width
-        self.places[tokens, 1] = of_head
-        self.places[tokens, 2] = rows * self.heads * of_head
-        self.rectangles.append(Rectangle(rows, length, tokens, row * length + position, self.size))
-        self.size += 3 * rows * self.heads * of_head
+    def attend(self, qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Return the context: (tokens, heads × width), and the logarithms of its sums: (tokens, heads); turn query and key in place."""
+        context = qkv.new_empty(len(qkv), self.heads * self.width)
+        logarithms = torch.empty(len(qkv), self.heads)
+        room = _bytes_forward(self.longest, self.width)
+        causal_attention().attend(
+            context, logarithms, qkv, self.starts, self.cosines, self.sines, torch.zeros(1, dtype=torch.int64),
+            SCRATCH.take(room), room, *self._sizes(qkv), scale,
+        )  # fmt: skip
+        return context, logarithms
 
-    def rotate(self, qkv: Tensor) -> Tensor:
-        """Return query, key and value of all rectangles by head, with rotary positions: (size,)."""
-        by_head = qkv.new_zeros(self.size)
-        kernels().rotate_heads(by_head, qkv, self.places, self.cosines, self.sines, *self._sizes(qkv))
-        return by_head
-
-    def unrotate(self, by_head: Tensor, qkv: Tensor) -> Tensor:
-        """Return the gradient of what `rotate` took, written over `qkv`."""
-        kernels().unrotate_heads(qkv, by_head, self.places, self.cosines, self.sines, *self._sizes(qkv))
-        return qkv
+    def attend_backward(
+        self, dcontext: Tensor, context: Tensor, logarithms: Tensor, qkv: Tensor, scale: float
+    ) -> Tensor:
+        """Return the gradient of what `attend` took; qkv is what it left."""
+        dqkv = torch.empty_like(qkv)
+        room = _bytes_backward(self.longest, self.width)
+        causal_attention().attend_gradient(
+            dqkv, dcontext, context, logarithms, qkv, self.starts, self.cosines, self.sines,
+            torch.zeros(1, dtype=torch.int64), SCRATCH.take(room), room, *self._sizes(qkv), scale,
+        )  # fmt: skip
+        return dqkv
 
     def _sizes(self, qkv: Tensor) -> tuple[int, int, int, int]:
-        """Return tokens, heads, shared heads of key and value, and a head's width."""
-        return len(qkv), self.heads, (qkv.shape[1] // self.width - self.heads) // 2, self.width
-
-    def heads_of(self, by_head: Tensor) -> Iterator[tuple[Rectangle, Tensor]]:
-        """Yield each rectangle with its part of a buffer: (3, rows × heads, length, width)."""
-        for rectangle in self.rectangles:
-            shape = (3, rectangle.rows * self.heads, rectangle.length, self.width)
-            size = 3 * rectangle.rows * self.heads * rectangle.length * self.width
-            yield rectangle, by_head[rectangle.start : rectangle.start + size].view(shape)
+        """Return conversations, heads, shared heads of key and value, and a head's width."""
+        return len(self.lengths), self.heads, (qkv.shape[1] // self.width - self.heads) // 2, self.width
 
 
-def _of_similar_length(lengths: list[int]) -> Iterator[list[int]]:
-    """Yield groups of conversations, by index, of which rectangles have little padding."""
-    group: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
-        real = sum(lengths[each] for each in group) + lengths[index]
-        if group and lengths[group[0]] * (len(group) + 1) > MOST_PADDING * real:
-            yield group
-            group = []
-        group.append(index)
-    yield group
+def causal_attention() -> ModuleType:
+    """Return the compiled kernels of attention."""
+    from engine.kernels import causal_attention as compiled  # deferred: imports numba and compiles
+
+    return compiled
+
+
+def _bytes_forward(length: int, width: int) -> int:
+    """Return the room that a thread needs to attend to conversations that are no longer than this."""
+    columns = rounded_up(length, PANEL)
+    return rounded_up(columns * (4 * width + 6 * ROWS) + 4 * ROWS * width, CACHE_LINE)
+
+
+def _bytes_backward(length: int, width: int) -> int:
+    """Return the room that a thread needs for the gradient."""
+    columns = rounded_up(length, PANEL)
+    return rounded_up(columns * (14 * width + 14 * ROWS + 4 * BLOCK) + (4 * ROWS + 4 * BLOCK) * width, CACHE_LINE)
 
 
 class FusedDecoderLayer:
@@ -145,52 +109,6 @@ class FusedDecoderLayer:
         """Return the layer's output: (tokens, width) for x: (tokens, width)."""
         parameters = [parameter for group in self.groups for parameter in group.parameters]
         return _DecoderLayerFunction.apply(x, self, batch, *parameters)
-
-    def attend(self, qkv: Tensor, batch: DecoderBatch) -> tuple[Tensor, Tensor, list[Any]]:
-        """Return the context: (tokens, heads × width), the rotated heads, and what `attend_backward` needs of each rectangle."""
-        by_head = batch.rotate(qkv)
-        context = qkv.new_empty(len(qkv), batch.heads * batch.width)
-        kept = []
-        for rectangle, heads in batch.heads_of(by_head):
-            of_rectangle, weights = _attend(heads, rectangle, self.scale)
-            rectangle.take(of_rectangle, context)
-            kept.append(weights)
-        return context, by_head, kept
-
-    def attend_backward(self, dcontext: Tensor, by_head: Tensor, kept: list[Any], batch: DecoderBatch) -> Tensor:
-        """Return the gradient of qkv: (tokens, (heads + 2 × shared heads) × width)."""
-        gradients = torch.empty_like(by_head)
-        parts = zip(batch.heads_of(by_head), batch.heads_of(gradients), kept, strict=True)
-        for (rectangle, heads), (_, gradient), weights in parts:
-            _attend_backward(rectangle.fill(dcontext, batch.heads), heads, weights, rectangle, self.scale, gradient)
-        return batch.unrotate(gradients, dcontext.new_empty(len(dcontext), len(self.qkv.weight)))
-
-
-def _attend(heads: Tensor, rectangle: Rectangle, scale: float) -> tuple[Tensor, Any]:
-    """Return the context of a rectangle by head, and what its gradient needs. heads: (3, rows × heads, length, width)."""
-    if rectangle.length <= LONGEST_BY_HAND:
-        mask = torch.full((rectangle.length, rectangle.length), torch.finfo(heads.dtype).min, dtype=heads.dtype).triu(1)
-        return attend_heads(heads, mask, scale)
-    # torch's flash attention on CPUs is eight times slower backward in bf16 than in fp32.
-    query, key, value = heads.float().unflatten(1, (rectangle.rows, -1))
-    context, sums = aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, True, scale=scale)
-    return context.to(heads.dtype).flatten(0, 1), (context, sums)
-
-
-def _attend_backward(
-    dcontext: Tensor, heads: Tensor, kept: Any, rectangle: Rectangle, scale: float, gradients: Tensor
-) -> None:
-    """Write the gradients of a rectangle's query, key and value: (3, rows × heads, length, width)."""
-    if rectangle.length <= LONGEST_BY_HAND:
-        attend_heads_backward(dcontext, heads, kept, scale, gradients)
-        return
-    by_row = heads.float().unflatten(1, (rectangle.rows, -1))
-    dcontext = dcontext.float().unflatten(0, (rectangle.rows, -1))
-    by_row_gradients = aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        dcontext, *by_row, *kept, 0.0, True, scale=scale
-    )
-    for gradient, of_rows in zip(gradients, by_row_gradients, strict=True):
-        gradient.copy_(of_rows.flatten(0, 1))
 
 
 class RmsNorm:
@@ -219,9 +137,9 @@ class _Saved:
     x: Tensor
     attention_input: Tensor
     attention_inverses: Tensor
-    by_head: Tensor
-    attention: list[Any]
+    qkv: Tensor
     context: Tensor
+    logarithms: Tensor
     middle: Tensor
     inner_input: Tensor
     inner_inverses: Tensor
@@ -237,21 +155,19 @@ class _DecoderLayerFunction(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: FusedDecoderLayer, batch: DecoderBatch, *parameters: Tensor) -> Tensor:
         attention_input, attention_inverses = layer.attention_norm(x)
         qkv, qkv_low_rank = layer.qkv.forward(attention_input, training=True)
-        context, by_head, attention = layer.attend(qkv, batch)
-        middle, output_low_rank = layer.output.forward(context, training=True)
-        middle.add_(x)
+        context, logarithms = batch.attend(qkv, layer.scale)
+        middle, output_low_rank = layer.output.forward(context, training=True, residual=x)
         inner_input, inner_inverses = layer.inner_norm(middle)
         gate_up, gate_up_low_rank = layer.gate_up.forward(inner_input, training=True)
         active = gate_up.new_empty(len(x), gate_up.shape[1] // 2)
         kernels().swiglu(active, gate_up, *active.shape)
-        y, down_low_rank = layer.down.forward(active, training=True)
-        y.add_(middle)
+        y, down_low_rank = layer.down.forward(active, training=True, residual=middle)
         low_rank = (qkv_low_rank, output_low_rank, gate_up_low_rank, down_low_rank)
         ctx.layer = layer
         ctx.batch = batch
         # Not save_for_backward, which would keep all of them until the backward pass has ended.
         ctx.saved = _Saved(
-            x, attention_input, attention_inverses, by_head, attention, context, middle,
+            x, attention_input, attention_inverses, qkv, context, logarithms, middle,
             inner_input, inner_inverses, gate_up, active, low_rank,
         )  # fmt: skip
         return y
@@ -274,7 +190,7 @@ class _DecoderLayerFunction(torch.autograd.Function):
         saved.gate_up = saved.inner_input = None
         layer.inner_norm.add_gradient(dx, dinner, saved.middle, saved.inner_inverses)
         dcontext, of_output = layer.output.backward(dx, saved.context, output_low_rank, None, True)
-        dqkv = layer.attend_backward(dcontext, saved.by_head, saved.attention, ctx.batch)
+        dqkv = ctx.batch.attend_backward(dcontext, saved.context, saved.logarithms, saved.qkv, layer.scale)
         needs_dx = ctx.needs_input_grad[0]
         dinput, of_qkv = layer.qkv.backward(dqkv, saved.attention_input, qkv_low_rank, None, needs_dx)
         if needs_dx:
@@ -289,7 +205,7 @@ def fuse_layers(model: nn.Module, is_covered: Callable[[Any], bool]) -> list[tup
     is_covered: whether a linear layer is frozen, plain or with plain LoRA. Evaluations and generation use the model's own layers.
     """
     config: Any = model.config
-    if config.model_type not in MODEL_TYPES or config.hidden_act != "silu":
+    if config.model_type not in MODEL_TYPES or config.hidden_act != "silu" or not has_bf16_products():
         return []
     layers = [layer for layer in model.get_decoder().layers if _is_plain(layer, is_covered)]  # type: ignore[operator]
     latest: list[DecoderBatch] = []  # of this step: all layers get the same lengths
@@ -307,6 +223,7 @@ def _is_plain(layer: Any, is_covered: Callable[[Any], bool]) -> bool:
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
     return (
         getattr(attention, "sliding_window", None) is None
+        and attention.head_dim % LANES == 0
         and all(is_covered(linear) for linear in linears)
         and not any(parameter.requires_grad for norm in norms for parameter in norm.parameters())
         and len({getattr(linear, "base_layer", linear).bias is None for linear in linears[:3]}) == 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.kernels.attention import Batch, PackedBatch, PackedTexts, PaddedBatch, has_flash_attention
 from engine.kernels.layer import FusedLayer
-from engine.kernels.projection import round_adapters
+from engine.kernels.projection import take_over_adapters
 from engine.models.architectures import EncoderArchitecture, activation_name, find_architecture
 
 if TYPE_CHECKING:  # importing transformers and peft takes seconds
@@ -89,8 +89,7 @@ class FusedForward:
         self.body = body
         self.run_head = run_head
         self.all_tokens = all_tokens
-        groups = [group for layer in body.layers for group in layer.groups]
-        self.rounded_adapters = [adapter for group in groups for adapter in group.rounded_adapters]
+        self.groups = [group for layer in body.layers for group in layer.groups]
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the logits. They have gradients for the adapter and the head when the model is in training mode."""
@@ -102,8 +101,8 @@ class FusedForward:
 
     def logits(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return the logits for the first layer's input: (tokens, width)."""
-        round_adapters(self.rounded_adapters)
         training = self.model.training
+        take_over_adapters(self.groups, training)
         for layer in self.body.layers[:-1]:
             hidden = layer(hidden, batch, training)
         last = self.body.layers[-1]

@@ -13,28 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from engine.kernels.decoder import fuse_layers
-from engine.kernels.projection import LoraFactors, LowRankActivations, ProjectionGroup, round_adapters
+from engine.kernels.projection import LowRankActivations, ProjectionGroup, take_over_adapters
 
 
 class AcceleratedLinears:
     """The LoRA layers of a model that our projections have taken over."""
 
     def __init__(self, model: nn.Module, int8: bool) -> None:
-        self.adapters: list[LoraFactors] = []
+        self.groups: list[ProjectionGroup] = []
         self.fused = fuse_layers(model, is_frozen_linear) if int8 else []
         in_layers: set[nn.Module] = set()
         for layer, own in self.fused:
             in_layers.update(own.modules())
-            self.adapters += [adapter for group in layer.groups for adapter in group.rounded_adapters]
+            self.groups += layer.groups
         for module in model.modules():
             if module not in in_layers and is_covered(module):
                 group = ProjectionGroup([module], int8)
-                self.adapters += group.rounded_adapters
+                self.groups.append(group)
                 _replace_forward(module, group)
 
     def begin_step(self) -> None:
         """Take over what the optimiser has changed since the last micro-batch."""
-        round_adapters(self.adapters)
+        take_over_adapters(self.groups, training=True)
 
 
 def is_covered(module: Any) -> bool:

@@ -9,7 +9,8 @@ There are two ways to compute it:
 - Low rank, with dropout or in bf16, whose 8 bits would round the update away: x Wᵀ + (x (s A)ᵀ) Bᵀ. The adapters of a group
   read the same input, so the product with A is one for all of them, and they share one dropout mask.
 
-The products with W can be in int8 in training steps. The gradients of A and B need no gradient of W:
+The products with W can be in int8 in training steps; without dropout, one compiled kernel each way computes all of the group then,
+where the CPU has its instructions (engine.kernels.panels). The gradients of A and B need no gradient of W:
 
     dB = s dyᵀ (x Aᵀ)        dA = s (dy B)ᵀ x
 """
@@ -24,7 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from engine.kernels import panels
 from engine.kernels.int8 import Int8Weight
+from engine.kernels.panels import PanelGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class LoraFactors:
 
     outputs: the layer's outputs among those of the group.
     ranks: the rows of A among those of all adapters of the group.
-    scaled_a, rounded_b: s A and B in the precision of W, as of this step; see `round_adapters`.
+    scaled_a, rounded_b: s A and B in the precision of W, as of this step; see `take_over_adapters`.
     """
 
     outputs: slice
@@ -108,8 +111,6 @@ class ProjectionGroup:
         biases = [base.bias for base in bases if base.bias is not None]
         # Decoders have linear layers without a bias: a bias of zeros costs nothing beside the product.
         self.bias = join_parameters(biases) if biases else self.weight.new_zeros(len(self.weight))
-        self.int8 = Int8Weight(self.weight, self.bias) if int8 else None
-        self.int8_transposed = Int8Weight(self.weight.t()) if int8 else None
         adapted = [module for module in modules if hasattr(module, "lora_A")]  # PEFT's LoRA layers
         dropouts = [getattr(module.lora_dropout["default"], "p", 0.0) for module in adapted]  # Identity has no p
         self.dropout = max(map(float, dropouts), default=0.0)
@@ -132,6 +133,14 @@ class ProjectionGroup:
                 adapter = LoraFactors(outputs, ranks, a, b, scale, self.scaled_a[ranks], rounded_b)
                 self.adapters.append(adapter)
             self.members.append(GroupMember(self.weight[outputs], self.bias[outputs], adapter))
+        self.panels: PanelGroup | None = None
+        self.int8: Int8Weight | None = None
+        self.int8_transposed: Int8Weight | None = None
+        if int8 and panels.available() and not self.dropout and PanelGroup.covers(self.weight, self.adapters):
+            self.panels = PanelGroup(self.weight, self.bias, self.adapters)
+        elif int8:
+            self.int8 = Int8Weight(self.weight, self.bias)
+            self.int8_transposed = Int8Weight(self.weight.t())
         self.can_merge = self.weight.dtype == torch.float32
         self.merged = self.weight
         if self.adapters and self.can_merge:
@@ -147,8 +156,17 @@ class ProjectionGroup:
         """Return A and B of each adapter, in the order of the gradients that `backward` returns."""
         return [parameter for adapter in self.adapters for parameter in (adapter.a, adapter.b)]
 
-    def forward(self, x: Tensor, training: bool) -> tuple[Tensor, LowRankActivations | None]:
-        """Return y: (tokens, out) for x: (tokens, in), and what `backward` needs beside x."""
+    def forward(
+        self, x: Tensor, training: bool, residual: Tensor | None = None
+    ) -> tuple[Tensor, LowRankActivations | None]:
+        """Return y: (tokens, out) for x: (tokens, in), with `residual` added, and what `backward` needs beside x."""
+        if self.panels is not None and training:
+            y, projected = self.panels.forward(x, residual)
+            return y, LowRankActivations(projected, None)
+        y, low_rank = self._forward(x, training)
+        return y if residual is None else y.add_(residual), low_rank
+
+    def _forward(self, x: Tensor, training: bool) -> tuple[Tensor, LowRankActivations | None]:
         dropout = self.dropout if training else 0.0
         if self.adapters and self.can_merge and not dropout:
             for adapter in self.adapters:
@@ -173,6 +191,8 @@ class ProjectionGroup:
 
         dx = dy (W + s B A) + residual, the gradient that reaches x on another path; it is written over `residual`.
         """
+        if self.panels is not None and low_rank is not None:
+            return self.panels.backward(dy, x, low_rank.projected, residual, needs_dx)
         dx = None
         if needs_dx:
             weight = self.merged if low_rank is None else self.weight
@@ -221,11 +241,16 @@ def _onednn_works() -> bool:
     return bool(torch.backends.mkldnn.enabled)
 
 
-def round_adapters(adapters: list[LoraFactors]) -> None:
-    """Update s A and B in the weights' precision after the optimiser has changed A and B.
+def take_over_adapters(groups: list[ProjectionGroup], training: bool) -> None:
+    """Take over what the optimiser has changed of A and B: as panels for training steps, and rounded to the weights' precision.
 
     One call for all layers: torch's foreach operations take one dispatch for all tensors instead of two for each.
     """
+    if training:
+        panels.pack([group.panels for group in groups if group.panels is not None])
+    adapters = [
+        adapter for group in groups if group.panels is None or not training for adapter in group.rounded_adapters
+    ]
     if not adapters:  # torch refuses empty lists
         return
     scaled = [adapter.scaled_a for adapter in adapters]

@@ -1,0 +1,330 @@
+"""Compiled products of a group of linear layers with LoRA: the frozen weight in int8, and its adapters in bf16, in one kernel each way.
+
+    y = x Wᵀ + p Bᵀ + bias + residual        p = x (s A)ᵀ
+    dx = dy W + dp (s A) + residual        dp = dy B        dA = s dpᵀ x        dB = dyᵀ p
+
+Each thread takes some of the rows, a block at a time, so that what it computes on the way stays in its cache: the block is quantised, and
+every tile of the result gets the adapters' part before it is rounded. The threads' sums for dA and dB are added at the end.
+
+These are kernels as in engine.kernels.cpu, which says how they work. numba's cache of them is valid while this file is unchanged,
+also if a helper in that file or in engine.kernels.tiles changes: change all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from numba import carray, njit, types
+
+from engine.kernels.cpu import (
+    LIBGOMP,
+    ONE,
+    OPTIONS,
+    SMALLEST_NORMAL_BF16,
+    ZERO,
+    Arguments,
+    Kernel,
+    _thread_count,
+    _thread_number,
+    bf16_matrix,
+    bf16_numbers,
+    bf16_to_float,
+    float_to_bf16,
+    float_to_byte,
+    float_vector,
+    larger_magnitude,
+    rows_of_this_thread,
+    to_float,
+    to_pointer,
+)
+from engine.kernels.tiles import (
+    PANEL,
+    ROWS,
+    STRIDE,
+    add_bf16_product_3,
+    multiply_tile,
+    pair_rows,
+    rounded_up,
+    write_scaled_product,
+)
+
+llvm.add_symbol("GOMP_barrier", ctypes.cast(LIBGOMP.GOMP_barrier, ctypes.c_void_p).value)
+_wait_for_all_threads: Any = types.ExternalFunction("GOMP_barrier", types.void())
+
+BLOCK = 64  # rows; a block of 3,072 numbers and its bytes fit into a megabyte
+TILE = ROWS * PANEL  # numbers
+ADAPTER_FIELDS = 10  # first output, outputs, first rank, rank, padded rank, scale, Bᵀ, dA, dB, first number of its sums
+# addresses of A and B, rank, padded rank, in, out, ranks of the group, first rank, first output, scale, and addresses of panels
+PACKED_FIELDS = 14
+
+
+@njit(**OPTIONS)
+def quantise_block(x: int, rows: int, width: int, stride: int, quantised: int, row_scales: int) -> None:
+    """Write rows of x: (rows, width) bf16 as bytes, `stride` apart, and their scales; see quantise_rows."""
+    scales = float_vector(row_scales, rows)
+    for row in range(rows):
+        numbers = bf16_numbers(x, row * width, width)
+        largest = SMALLEST_NORMAL_BF16
+        for column in range(width):
+            largest = larger_magnitude(numbers[column], largest)
+        scales[row] = bf16_to_float(largest) * np.float32(1 / 127)
+        inverse = ONE / scales[row]
+        target = carray(to_pointer(quantised + row * stride), (width,), np.uint8)
+        for column in range(width):
+            target[column] = float_to_byte(bf16_to_float(numbers[column]) * inverse + np.float32(128.5))
+
+
+@njit(inline="always")
+def copy_tile(target: int, target_stride: int, source: int, source_stride: int, rows: int, columns: int) -> None:
+    """Copy some rows and columns of bf16; strides are in bytes."""
+    for row in range(rows):
+        to = bf16_numbers(target + row * target_stride, 0, columns)
+        numbers = bf16_numbers(source + row * source_stride, 0, columns)
+        for column in range(columns):
+            to[column] = numbers[column]
+
+
+@njit(**OPTIONS)
+def multiply_block(
+    y: int, residual: int, rows: int, width: int, quantised: int, stride: int, row_scales: int, weight: int, scales: int,
+    corrections: int, bias: int, projected: int, ranks: int, up: int, ranges: int, tile: int,
+) -> None:  # fmt: skip
+    """Write y: (rows, width) bf16 for a quantised block and its product with the adapters' other side: (rows, ranks) bf16."""
+    panels = (width + PANEL - 1) // PANEL
+    pairs = carray(to_pointer(ranges), (panels, 2), np.int64)
+    bf16_numbers(tile, 0, 2 * TILE)[:] = 0
+    edge = tile + 2 * TILE  # a tile that y has only a part of
+    for panel in range(panels):
+        column = panel * PANEL
+        columns = min(PANEL, width - column)
+        first_pair = pairs[panel, 0]
+        for row in range(0, rows, ROWS):
+            count = min(ROWS, rows - row)
+            is_whole = count == ROWS and columns == PANEL
+            target, target_stride = y + 2 * (row * width + column), 2 * width
+            added, added_stride = (tile, 0) if residual == 0 else (residual + 2 * (row * width + column), 2 * width)
+            if not is_whole and residual != 0:
+                copy_tile(edge, 2 * PANEL, added, added_stride, count, columns)
+                added, added_stride = edge, 2 * PANEL
+            write_scaled_product(
+                target if is_whole else edge, target_stride if is_whole else 2 * PANEL, added, added_stride,
+                quantised + row * stride, stride, weight + column * stride, stride // 4, corrections + 4 * column,
+                row_scales + 4 * row, scales + 4 * column, bias + 4 * column, projected + 2 * row * ranks + 4 * first_pair,
+                2 * ranks, count - 1, up + STRIDE * (panel * ranks // 2 + first_pair), pairs[panel, 1],
+            )  # fmt: skip
+            if not is_whole:
+                copy_tile(target, target_stride, edge, 2 * PANEL, count, columns)
+
+
+@njit(**OPTIONS)
+def project_block(
+    projected: int, projected_stride: int, x: int, stride: int, rows: int, inner: int, down: int, ranks: int, tile: int
+) -> None:
+    """Write x times an adapter's panels: (rows, ranks) bf16. x: (rows, inner) bf16; strides are in bytes."""
+    numbers = carray(to_pointer(tile), (TILE,), np.float32)
+    for first_rank in range(0, ranks, PANEL):
+        width = min(PANEL, ranks - first_rank)
+        panel = down + 2 * first_rank * inner
+        for first in range(0, rows, ROWS):
+            last = min(ROWS, rows - first) - 1
+            numbers[:] = ZERO
+            multiply_tile(tile, STRIDE, x + first * stride, stride, last, panel, 4 * width, inner // 2, width)
+            for row in range(last + 1):
+                target = bf16_numbers(projected + (first + row) * projected_stride, first_rank, width)
+                for column in range(width):
+                    target[column] = float_to_bf16(numbers[row * PANEL + column])
+
+
+@njit(**OPTIONS)
+def transpose_block(transposed: int, x: int, stride: int, rows: int, width: int) -> None:
+    """Write x: (rows, width) bf16, its rows `stride` bytes apart, as (width, BLOCK), with zeros behind the rows."""
+    target = bf16_matrix(transposed, width, BLOCK)
+    for column in range(width):
+        for row in range(BLOCK):
+            target[column, row] = bf16_numbers(x + row * stride, 0, width)[column] if row < rows else np.uint16(0)
+
+
+@njit(**OPTIONS)
+def add_outer_product(
+    sums: int, sums_stride: int, transposed: int, ranks: int, x: int, stride: int, rows: int, width: int, strip: int
+) -> None:
+    """Add the product of (ranks, BLOCK), transposed, and x: (rows, width) bf16 to sums: (ranks, width) fp32; strides are in bytes."""
+    pairs = (rows + 1) // 2
+    for first_column in range(0, width, PANEL):
+        columns = min(PANEL, width - first_column)
+        pair_rows(strip, STRIDE, x + 2 * first_column, stride, rows, columns)
+        for rank in range(0, ranks, ROWS):
+            add_bf16_product_3(
+                sums + rank * sums_stride + 4 * first_column, sums_stride, transposed + 2 * rank * BLOCK, 2 * BLOCK, ROWS - 1,
+                strip, STRIDE, pairs,
+            )  # fmt: skip
+
+
+@Kernel
+def project(arguments: Arguments) -> None:
+    """(y, x, projected, residual, weight, scales, corrections, bias, down, up, ranges, scratch, its bytes per thread, rows, in, out,
+    ranks).
+
+    Write y: (rows, out) and projected: (rows, ranks), all bf16. residual: like y, or 0.
+    """
+    rows, width, outputs, ranks = arguments[13], arguments[14], arguments[15], arguments[16]
+    tile = arguments[11] + int(_thread_number()) * arguments[12]
+    row_scales = tile + 8 * TILE
+    quantised = row_scales + 4 * BLOCK
+    stride = rounded_up(width, 4)
+    own = rows_of_this_thread(rows)
+    for first in range(own.start, own.stop, BLOCK):
+        count = min(BLOCK, own.stop - first)
+        x = arguments[1] + 2 * first * width
+        projected = arguments[2] + 2 * first * ranks
+        quantise_block(x, count, width, stride, quantised, row_scales)
+        project_block(projected, 2 * ranks, x, 2 * width, count, width, arguments[8], ranks, tile)
+        residual = arguments[3] + 2 * first * outputs if arguments[3] != 0 else 0
+        multiply_block(
+            arguments[0] + 2 * first * outputs, residual, count, outputs, quantised, stride, row_scales, arguments[4],
+            arguments[5], arguments[6], arguments[7], projected, ranks, arguments[9], arguments[10], tile,
+        )  # fmt: skip
+
+
+@Kernel
+def project_gradient(arguments: Arguments) -> None:
+    """(dx, dy, x, projected, residual, weightᵀ, scales, corrections, bias, down, ranges, adapters, their number, scratch, its bytes per
+    thread, rows, in, out, ranks).
+
+    Write dx: (rows, in) bf16, unless it is 0, and the gradients of the adapters in fp32. adapters: (their number, ADAPTER_FIELDS) int64.
+    """
+    rows, width, outputs, ranks = arguments[15], arguments[16], arguments[17], arguments[18]
+    threads = int(_thread_count())
+    tile = arguments[13] + int(_thread_number()) * arguments[14]
+    strip = tile + 8 * TILE
+    row_scales = strip + 2 * BLOCK * PANEL
+    back = row_scales + 4 * BLOCK  # dp of the block
+    transposed = back + 2 * BLOCK * ranks
+    quantised = transposed + 2 * BLOCK * ranks
+    stride = rounded_up(outputs, 4)
+    sums = quantised + BLOCK * stride
+    padded_width = rounded_up(width, PANEL)
+    adapters = carray(to_pointer(arguments[11]), (arguments[12], ADAPTER_FIELDS), np.int64)
+    all_sums = ranks * padded_width
+    for index in range(arguments[12]):
+        all_sums += adapters[index, 4] * rounded_up(adapters[index, 1], PANEL)
+    float_vector(sums, all_sums)[:] = ZERO
+    own = rows_of_this_thread(rows)
+    for first in range(own.start, own.stop, BLOCK):
+        count = min(BLOCK, own.stop - first)
+        x = arguments[2] + 2 * first * width
+        dy = arguments[1] + 2 * first * outputs
+        for index in range(arguments[12]):
+            own_dy = dy + 2 * adapters[index, 0]
+            own_outputs, own_ranks = adapters[index, 1], adapters[index, 4]
+            own_back = back + 2 * adapters[index, 2]
+            project_block(
+                own_back, 2 * ranks, own_dy, 2 * outputs, count, own_outputs, adapters[index, 6], own_ranks, tile
+            )
+            projected = arguments[3] + 2 * (first * ranks + adapters[index, 2])
+            transpose_block(transposed, projected, 2 * ranks, count, own_ranks)
+            own_sums = sums + 4 * adapters[index, 9]
+            own_stride = 4 * rounded_up(own_outputs, PANEL)
+            add_outer_product(
+                own_sums, own_stride, transposed, own_ranks, own_dy, 2 * outputs, count, own_outputs, strip
+            )
+        transpose_block(transposed, back, 2 * ranks, count, ranks)
+        add_outer_product(sums, 4 * padded_width, transposed, ranks, x, 2 * width, count, width, strip)
+        if arguments[0] != 0:
+            quantise_block(dy, count, outputs, stride, quantised, row_scales)
+            residual = arguments[4] + 2 * first * width if arguments[4] != 0 else 0
+            multiply_block(
+                arguments[0] + 2 * first * width, residual, count, width, quantised, stride, row_scales, arguments[5],
+                arguments[6], arguments[7], arguments[8], back, ranks, arguments[9], arguments[10], tile,
+            )  # fmt: skip
+    _wait_for_all_threads()
+
+    # All threads' sums are the adapters' gradients: dA has the sums' shape, dB that of their transpose.
+    sums -= int(_thread_number()) * arguments[14]
+    for index in range(arguments[12]):
+        rank, own_outputs, scale = adapters[index, 3], adapters[index, 1], to_float(adapters[index, 5])
+        for row in rows_of_this_thread(rank):
+            gradient = float_vector(adapters[index, 7] + 4 * row * width, width)
+            gradient[:] = ZERO
+            for thread in range(threads):
+                start = sums + thread * arguments[14] + 4 * (adapters[index, 2] + row) * padded_width
+                part = float_vector(start, width)
+                for column in range(width):
+                    gradient[column] += scale * part[column]
+        gradients = carray(to_pointer(adapters[index, 8]), (own_outputs, rank), np.float32)
+        padded = rounded_up(own_outputs, PANEL)
+        for output in rows_of_this_thread(own_outputs):
+            for row in range(rank):
+                total = ZERO
+                for thread in range(threads):
+                    start = sums + thread * arguments[14] + 4 * (adapters[index, 9] + row * padded)
+                    total += float_vector(start, padded)[output]
+                gradients[output, row] = total
+
+
+@njit(inline="always")
+def pair_of(source: np.ndarray, place: int, other: int, has_other: bool, scale: np.float32) -> np.uint32:
+    """Return two scaled numbers as bf16 in a lane; the second is zero where there is none."""
+    lane = np.uint32(float_to_bf16(source[place] * scale))
+    if has_other:
+        lane |= np.uint32(float_to_bf16(source[other] * scale)) << np.uint32(16)
+    return lane
+
+
+@njit(**OPTIONS)
+def pack_narrow(
+    panels: int,
+    ranks: int,
+    first: int,
+    x: np.ndarray,
+    rank: int,
+    length: int,
+    rank_stride: int,
+    stride: int,
+    scale: np.float32,
+) -> None:
+    """Write a factor: (rank, length) so that sums go along its length: panels of the ranks, of which it has some from `first` on."""
+    for index in range(rank):
+        panel, lane = divmod(first + index, PANEL)
+        width = min(PANEL, ranks - panel * PANEL)
+        lanes = carray(to_pointer(panels + 2 * panel * PANEL * length), (length // 2, width), np.uint32)
+        for pair in range(length // 2):
+            place = index * rank_stride + 2 * pair * stride
+            lanes[pair, lane] = pair_of(x, place, place + stride, True, scale)
+
+
+@njit(**OPTIONS)
+def pack_wide(
+    panels: int, ranks: int, first: int, first_column: int, x: np.ndarray, rank: int, length: int, rank_stride: int, stride: int,
+    scale: np.float32,
+) -> None:  # fmt: skip
+    """Write a factor: (rank, length) so that sums go along its ranks: panels of the columns, of which it has some."""
+    for column in range(length):
+        panel, lane = divmod(first_column + column, PANEL)
+        lanes = carray(to_pointer(panels + STRIDE * (panel * ranks // 2)), (ranks // 2, PANEL), np.uint32)
+        for pair in range((rank + 1) // 2):
+            place = 2 * pair * rank_stride + column * stride
+            lanes[first // 2 + pair, lane] = pair_of(x, place, place + rank_stride, 2 * pair + 1 < rank, scale)
+
+
+@Kernel
+def pack_adapters(arguments: Arguments) -> None:
+    """(adapters, their number): write A and B of adapters, in fp32, as the panels of bf16 that the products read.
+
+    adapters: (their number, PACKED_FIELDS) int64.
+    """
+    adapters = carray(to_pointer(arguments[0]), (arguments[1], PACKED_FIELDS), np.int64)
+    for index in rows_of_this_thread(arguments[1]):
+        rank, padded, width = adapters[index, 2], adapters[index, 3], adapters[index, 4]
+        outputs, ranks = adapters[index, 5], adapters[index, 6]
+        first_rank, first_output = adapters[index, 7], adapters[index, 8]
+        scale = to_float(adapters[index, 9])
+        a = float_vector(adapters[index, 0], rank * width)
+        b = float_vector(adapters[index, 1], rank * outputs)
+        pack_narrow(adapters[index, 10], ranks, first_rank, a, rank, width, width, 1, scale)
+        pack_wide(adapters[index, 11], ranks, first_rank, 0, a, rank, width, width, 1, scale)
+        pack_wide(adapters[index, 12], ranks, first_rank, first_output, b, rank, outputs, 1, rank, ONE)
+        pack_narrow(adapters[index, 13], padded, 0, b, rank, outputs, 1, rank, ONE)
