@@ -97,6 +97,13 @@ class Task(Protocol):
         """
         ...
 
+    def check_forgetting(self) -> float:
+        """Compute the loss on ordinary sentences once, so that an estimate can time it.
+
+        Return how many times a run computes it; 0 for a task type that does not, or where nobody asks for it.
+        """
+        ...
+
     def shown_answers(self) -> list[dict[str, str]]:
         """Return the first answers of the last `evaluate`: {prompt, expected, written}; none for a task type that writes none."""
         ...

@@ -54,7 +54,7 @@ class Task(LanguageModelTask[ConversationTokens]):
 
     def base_scores(self) -> dict[str, float]:
         """Return the same metrics of the base model."""
-        return self._score(self.eval_tokens, "evaluation")
+        return self.kept_figures("scores", self.eval_tokens, lambda: self._score(self.eval_tokens, "evaluation"))
 
     def answered(self, split: Split, tokens: ConversationTokens) -> list[Conversation]:
         """Return the conversations that are kept."""

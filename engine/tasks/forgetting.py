@@ -13,7 +13,7 @@ from engine.models.chat_template import ChatTemplate
 
 
 def general_tokens(template: ChatTemplate, max_length: int) -> ConversationTokens:
-    """Return the tokens of the texts; those that are longer than the model takes are left out."""
+    """Return the tokens of the texts; those that are longer than the model takes are cut."""
     texts = [to_json([{"role": PLAIN_TEXT, "content": text}]) for text in TEXTS]
     return tokenise_conversations(texts, template, max_length, {})
 

@@ -35,6 +35,7 @@ from engine.sentences import Sentence, gettext_noop
 from engine.storage import write_json
 from engine.tasks.answer_writers import AnswerWriter, DecoderWriter, TransformersWriter, sharing_skeleton
 from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS, Answers, load_or_write, write_answers
+from engine.tasks.base_figures import Figures, figures_path, load_or_compute
 from engine.tasks.evaluation_mode import evaluation_mode
 from engine.tasks.forgetting import general_loss, general_tokens
 from engine.training.memory_model import DecoderMemory, DecoderSizes
@@ -205,7 +206,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         tuned = self.answers or write_evaluation_answers()
         general = self._general_loss()
         with self.untrained.restored():
-            base_general = self._general_loss()
+            base_general = self._base_general_loss()
             base_scores = self.base_scores()
             # What the base model's answers depend on: other runs on the same data need not ask it again.
             precision = self.config.model.quantization or str(self.plan.dtype)
@@ -224,6 +225,19 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         test = min(MOST_ANSWERS, len(self.test_tokens.rows) if self.test_tokens else 0)
         written = len(self._write_answers(self.rows.eval, self.eval_tokens, EARLY_ANSWERS).written)
         return (2 * evaluation - written + test) / written if written else 0.0
+
+    def check_forgetting(self) -> float:
+        """See engine.tasks.Task."""
+        tokens = self._general_tokens()
+        if tokens is None:
+            return 0.0
+        self._general_loss()
+        kept = self._figures_path("general", tokens)
+        return 1.0 if kept and kept.exists() else 2.0
+
+    def _general_tokens(self) -> ConversationTokens | None:
+        """Return ordinary sentences, where system.forgetting_check asks for them."""
+        return general_tokens(self.template, self.max_length) if self.config.system.forgetting_check else None
 
     def shown_answers(self) -> list[dict[str, str]]:
         """See engine.tasks.Task."""
@@ -378,12 +392,31 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             return write_answers(writer, self.template, conversations, longest, most)
 
     def _general_loss(self) -> float | None:
-        """Return the loss on ordinary sentences, where system.forgetting_check asks for it and the model is long enough for any."""
-        tokens = general_tokens(self.template, self.max_length) if self.config.system.forgetting_check else None
-        if tokens is None or not len(tokens.rows):
+        """Return the loss on ordinary sentences, where they are wanted."""
+        tokens = self._general_tokens()
+        if tokens is None:
             return None
         with evaluation_mode(self.model):
             return general_loss(self.forward, tokens)
+
+    def _base_general_loss(self) -> float | None:
+        """Return the same of the base model, from an earlier run if there was one. Called while the model is the base model."""
+        tokens = self._general_tokens()
+        if tokens is None:
+            return None
+        return self.kept_figures("general", tokens, lambda: {"loss": general_loss(self.forward, tokens)})["loss"]
+
+    def kept_figures(self, name: str, tokens: ConversationTokens, compute: Callable[[], Figures]) -> Figures:
+        """Return figures of the base model on some tokens, from an earlier run if there was one; it must be the model now."""
+        path = self._figures_path(name, tokens)
+        with evaluation_mode(self.model):
+            return load_or_compute(path, compute)
+
+    def _figures_path(self, name: str, tokens: ConversationTokens) -> Path | None:
+        precision = self.config.model.quantization or str(self.plan.dtype)
+        return figures_path(
+            self.cache_dir, name, f"{self.hash_base_model()} {precision} {self.plan.device.type}", tokens
+        )
 
     def _evaluation_batch_size(self, tokens: Tokens) -> int:
         """Return the configured batch size, or on a CPU the largest of its halves that fits into free memory."""

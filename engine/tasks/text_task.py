@@ -276,6 +276,10 @@ class TextTask(ABC):
         """Write none: texts get labels or scores."""
         return 0.0
 
+    def check_forgetting(self) -> float:
+        """Return 0: a classifier writes no sentences."""
+        return 0.0
+
     def shown_answers(self) -> list[dict[str, str]]:
         """Return none, for the same reason."""
         return []

@@ -60,12 +60,36 @@ def test_loss_is_that_of_plain_transformers_before_and_after(task):
 def test_check_can_be_turned_off_and_means_nothing_to_classifiers(task):
     assert "forgetting" in task.summary()
     task.config.system.forgetting_check = False
-    assert "forgetting" not in task.summary()
+    assert "forgetting" not in task.summary() and task.check_forgetting() == 0
     assert "system.forgetting_check" in unused_settings("regression")
     assert "system.forgetting_check" not in unused_settings("causal_lm") | unused_settings("preference")
 
 
-def test_texts_that_are_too_long_for_a_model_are_left_out(task):
-    assert not len(general_tokens(ChatTemplate(chat_tokenizer(), "mine"), 5).rows)
-    task.max_length = 5
-    assert "forgetting" not in task.summary()
+def test_figures_of_the_base_model_are_computed_once_for_all_runs_on_the_same_data(task, tmp_path):
+    task.cache_dir = tmp_path / "cache"
+    assert task.check_forgetting() == 2
+    first = task.summary()
+    assert task.check_forgetting() == 1  # the base model's is kept
+    assert task.summary()["baseline"] == first["baseline"]
+    kept = list(task.cache_dir.glob("base-figures-*.json"))
+    assert len(kept) == 2
+    for path in kept:
+        path.write_text('{"loss": 7.0}')
+    again = task.summary()
+    assert again["forgetting"]["base_loss"] == again["baseline"]["base_loss"] == 7.0
+    kept[0].write_text("{")
+    kept[1].write_text("{")
+    assert task.summary()["forgetting"] == first["forgetting"]
+
+
+def test_figures_of_other_data_are_computed_anew(task, tmp_path):
+    task.cache_dir = tmp_path / "cache"
+    of_eval = task.base_scores()
+    task.eval_tokens = task.train_tokens
+    assert task.base_scores() != of_eval and len(list(task.cache_dir.glob("base-figures-*.json"))) == 2
+
+
+def test_texts_that_are_longer_than_a_model_takes_are_cut_and_lose_no_token():
+    template = ChatTemplate(chat_tokenizer(), "mine")
+    whole, cut = general_tokens(template, 10_000), general_tokens(template, 5)
+    assert cut.lengths.max() == 5 and cut.target_tokens == whole.target_tokens

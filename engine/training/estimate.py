@@ -32,7 +32,7 @@ EVALUATE_SECONDS = 4.0  # the same for evaluation batches
 LEAST_LENGTHS = 3  # that are timed in any case: the longest, the shortest and one between them
 LONG_SECONDS = 0.5  # a batch that takes longer is timed twice, others three times
 # Increase this when a step takes another time or memory than before: older measurements are then not used any more.
-ENGINE = 2
+ENGINE = 3
 NO_INFLUENCE: dict[str, Any] = {
     "experiment_name": True,
     "training": {
@@ -171,7 +171,7 @@ class _Measurement:
         positions = list(range(len(eval_batches)))
         evaluations = self._time_some(eval_batches, positions, task.evaluate_batch, EVALUATE_SECONDS)
         scores_s = _mean_seconds(evaluations, len(eval_batches)) * len(eval_batches)
-        answers_s, last_answers_s = self._time_answers()
+        answers_s, last_answers_s = self._time_repeated(task.write_some_answers)
 
         warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
@@ -182,6 +182,7 @@ class _Measurement:
                 end_s += _seconds(task.baseline)
         if answers_s:  # the base model is evaluated beside the tuned one
             end_s += scores_s + last_answers_s
+        end_s += self._time_repeated(task.check_forgetting)[1]
         return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),
@@ -194,12 +195,12 @@ class _Measurement:
             micro_batch=loop.state.micro_batch,
         )
 
-    def _time_answers(self) -> tuple[float, float]:
-        """Return the seconds that answers take in an evaluation during training, and further ones at the end; 0 without answers."""
+    def _time_repeated(self, work: Callable[[], float]) -> tuple[float, float]:
+        """Return the seconds of a part that returns how many times it follows at the end of a run, and those at the end; 0 for never."""
         started = time.perf_counter()
-        further = self.prepared.task.write_some_answers()
-        seconds = time.perf_counter() - started if further else 0.0
-        return seconds, seconds * further
+        times = work()
+        seconds = time.perf_counter() - started if times else 0.0
+        return seconds, seconds * times
 
     def _time_some(
         self,
