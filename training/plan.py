@@ -76,7 +76,7 @@ class PresetPlan:
 
 def plan_preset(name: str, values: Mapping[str, Any], version: Version | None) -> PresetPlan | None:
     """Return what a preset would do with the other values of the form, which name this version; None if they are not valid."""
-    settings = presets.own_settings(name, version)
+    settings = presets.fit_loss(presets.own_settings(name, version), values)
     try:
         config = services.parse_for_version(presets.apply_settings(values, settings), version)
     except LorasiteError:

@@ -96,6 +96,22 @@ def apply_settings(config: Mapping[str, Any], own: Settings) -> dict[str, Any]:
     return {**config, **{section: config.get(section, {}) | values for section, values in own.items()}}
 
 
+def fit_loss(own: Settings, config: Mapping[str, Any]) -> Settings:
+    """Return the settings of a preset without label smoothing where the configuration has a loss that excludes it.
+
+    The loss is not the preset's, so what was chosen stays.
+    """
+    if not loss_excludes_smoothing(own, config):
+        return own
+    return own | {"training": own["training"] | {"label_smoothing_factor": 0.0}}
+
+
+def loss_excludes_smoothing(own: Settings, config: Mapping[str, Any]) -> bool:
+    """Return whether a preset sets label smoothing, and the loss of the configuration excludes that."""
+    sets_smoothing = bool(own.get("training", {}).get("label_smoothing_factor"))
+    return sets_smoothing and config.get("training", {}).get("loss") == "focal"
+
+
 def refit(config: Mapping[str, Any], before: Settings, after: Settings) -> dict[str, Any]:
     """Return a configuration in which what a preset had set for one dataset is what it sets for another one.
 

@@ -45,6 +45,9 @@ class Outcome:
     changes: list[remedies.Change] = field(default_factory=list)
     problem: LorasiteError | None = None
     estimate: estimates.Estimate | None = None
+    leaves_out_smoothing: bool = (
+        False  # the preset's own label smoothing, because the loss that was entered excludes it
+    )
     filled: int = 0  # values that came from YAML
 
 
@@ -127,7 +130,12 @@ def fill_from_preset(request: SignedInRequest) -> HttpResponse:
     """Set what a preset owns and leave the rest (preset), or fit that to another dataset which was chosen (dataset)."""
     do = request.POST["do"]
     config, changes = apply_preset(request, do)
-    return render_form(request, make_form(request, None, config), Outcome(do, changes))
+    outcome = Outcome(do, changes)
+    if do == "preset":
+        version = services.known_version(request.user, services.dataset_name_of(config))
+        own = presets.own_settings(chosen_preset(request), version)
+        outcome.leaves_out_smoothing = presets.loss_excludes_smoothing(own, config)
+    return render_form(request, make_form(request, None, config), outcome)
 
 
 def show_entered(request: SignedInRequest) -> HttpResponse:
@@ -268,7 +276,7 @@ def apply_preset(request: SignedInRequest, do: str) -> tuple[dict[str, Any], lis
     preset = chosen_preset(request)
     version = services.known_version(request.user, services.dataset_name_of(entered))
     if do == "preset" and preset:
-        own = presets.own_settings(preset, version)
+        own = presets.fit_loss(presets.own_settings(preset, version), entered)
         config = presets.apply_settings(entered, own)
     else:
         earlier = services.known_version(request.user, request.POST.get("preset_dataset", ""))

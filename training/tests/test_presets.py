@@ -59,6 +59,16 @@ def test_balanced_undoes_the_regularisation_of_best(browser: Client) -> None:
     assert {**values_of(page), "token": ""} == {**usual, "token": ""}
 
 
+def test_loss_chosen_by_hand_stays_and_excludes_the_smoothing_of_best(browser: Client) -> None:
+    entered = values_of(browser.get("/train/?dataset=tweets@1")) | {"training.loss": "focal"}
+    page = browser.post("/train/", entered | {"do": "preset", "preset": "best"})
+    values = values_of(page)
+    assert (values["training.loss"], float(values["training.label_smoothing_factor"])) == ("focal", 0)
+    assert "excludes the label smoothing of this preset" in page.content.decode()
+    assert [plan for name, _, plan in page.context["goals"] if name == "best"] != [None]
+    assert browser.post("/train/", values | {"do": "start"}).status_code == 302
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: Goal) -> None:
     tasks: dict[str, TaskType] = {"tweets@1": "sequence_classification", "entities@1": "token_classification"}
