@@ -16,6 +16,22 @@ METRICS: dict[str, Any] = {
     "history": [{"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5}, {"step": 2, "eval_accuracy": 0.8, "eval_macro_f1": 0.79}],
 }  # fmt: skip
 
+LANGUAGE_MODEL: dict[str, Any] = {
+    "task": "causal_lm",
+    "labels": [],
+    "data": {"eval_rows": 60, "train_rows": 900, "truncated_rows": 0, "skipped_by_reason": {"over_long": 2}},
+    "eval": {"loss": 0.1, "perplexity": 1.1, "token_accuracy": 0.97, "exact_match": 0.9, "rouge_l": 0.95, "json_valid": 1.0},
+    "baseline": {
+        "base_loss": 2.0, "base_perplexity": 7.4, "base_token_accuracy": 0.5, "base_exact_match": 0.0,
+        "base_rouge_l": 0.2, "base_json_valid": 0.1,
+    },
+    "answers": [{"prompt": "<b>odd</b>", "expected": "{}", "base": "Sure!", "tuned": "{}"}],
+    "history": [
+        {"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5},
+        {"step": 2, "eval_loss": 0.1, "eval_token_accuracy": 0.97, "eval_exact_match": 0.9, "eval_json_valid": 1.0, "answers": ["{}"]},
+    ],
+}  # fmt: skip
+
 
 def did_not_learn(cause: str, **evidence: Any) -> dict[str, Any]:
     """Return METRICS of a run that always predicts the second label, with this probable cause."""

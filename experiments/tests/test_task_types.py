@@ -15,7 +15,7 @@ from experiments.remedies import diagnose
 from experiments.result_charts import describe_calibration, scores_chart
 from experiments.task_types import METRIC_TITLES, TASK_TYPES, key_figures
 from experiments.verdicts import verdict
-from testing.experiments import METRICS, row
+from testing.experiments import LANGUAGE_MODEL, METRICS, row
 
 pytestmark = pytest.mark.django_db
 
@@ -51,21 +51,6 @@ MULTI_LABEL: dict[str, Any] = {
         "after": [{"low": 0, "high": 1, "confidence": 0.5, "accuracy": 0.48, "rows": 200}],
         "coverage": [{"coverage": 0.5, "accuracy": 0.95, "threshold": 0.8}, {"coverage": 1.0, "accuracy": 0.6, "threshold": 0.2}],
     },
-}  # fmt: skip
-LANGUAGE_MODEL: dict[str, Any] = {
-    "task": "causal_lm",
-    "labels": [],
-    "data": {"eval_rows": 60, "train_rows": 900, "truncated_rows": 0, "skipped_by_reason": {"over_long": 2}},
-    "eval": {"loss": 0.1, "perplexity": 1.1, "token_accuracy": 0.97, "exact_match": 0.9, "rouge_l": 0.95, "json_valid": 1.0},
-    "baseline": {
-        "base_loss": 2.0, "base_perplexity": 7.4, "base_token_accuracy": 0.5, "base_exact_match": 0.0,
-        "base_rouge_l": 0.2, "base_json_valid": 0.1,
-    },
-    "answers": [{"prompt": "<b>odd</b>", "expected": "{}", "base": "Sure!", "tuned": "{}"}],
-    "history": [
-        {"step": 1, "loss": 0.9}, {"step": 2, "loss": 0.5},
-        {"step": 2, "eval_loss": 0.1, "eval_token_accuracy": 0.97, "eval_exact_match": 0.9, "eval_json_valid": 1.0, "answers": ["{}"]},
-    ],
 }  # fmt: skip
 BY_TYPE = {
     "sequence_classification": METRICS,

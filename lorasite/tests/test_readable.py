@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,19 +14,24 @@ from testing.site import running_web
 
 pytestmark = pytest.mark.browser
 
-# A person's things, as rows: a checked dataset with two versions, suspects and a draft, runs in each state, a model with an alias.
+# A person's things, as rows: a checked dataset with two versions, suspects and a draft, runs in each state, a model with an alias;
+# conversations and preferences, a language model with its run and an export; an upload that waits for its preview.
 DATA = """
 import json
 from pathlib import Path
 from tempfile import mkdtemp
+import samples
+from django.core.files.uploadedfile import SimpleUploadedFile
 from accounts.models import User
 from accounts.services import invite, make_token
 from datasets_app.models import DataTask
+from datasets_app.reading.uploads import keep_upload
 from datasets_app.services import create_version
 from datasets_app.versions import changes
-from experiments.models import Alias
+from experiments.models import Alias, ModelExport
 from testing.belongings import belongings
-from testing.experiments import METRICS, did_not_learn, row
+from testing.experiments import LANGUAGE_MODEL, METRICS, did_not_learn, row
+from testing.belongings import registered
 from testing.browser import moods
 from training.models import Status, Task
 
@@ -47,10 +53,31 @@ Alias.objects.create(model=mine.model, name="champion", version=mine.model.lates
 done = row(root, "done", accuracy=0.8, macro_f1=0.79, version=version, config={"data": {"dataset_name": "moods@1"}})
 row(root, "x" * 80, accuracy=0.5, macro_f1=0.3, metrics=did_not_learn("learning_rate_too_high"))
 row(root, "failed")
+for name, rows in (("orders", samples.orders()), ("answers", samples.order_preferences())):
+    file = Path(mkdtemp()) / f"{name}.jsonl"
+    rows.head(60).write_ndjson(file)
+    long = file.read_text().splitlines()[0].replace(" takes ", " takes " + "some " * 1500, 1) if name == "orders" else ""
+    file.write_text(file.read_text() + long)
+    create_version(user=root, name=name, file=file, filename=file.name)
+chat = row(root, "chat", metrics=LANGUAGE_MODEL, task_type="causal_lm", score=0.97, config={"task": "causal_lm"})
+Task.objects.filter(experiment=chat).update(status=Status.SUCCESS)
+writer = registered(root, "writer")
+writer.latest.task_type, writer.latest.metrics, writer.latest.labels = "causal_lm", LANGUAGE_MODEL, []
+writer.task_type = "causal_lm"
+writer.save()
+writer.latest.save()
+figures = {"texts": 100, "equal_answers": 0.99, "largest_change": 0.02, "mean_change": 0.001, "compared_on": "orders@1"}
+export = {"version": writer.latest, "author": root}
+ModelExport.objects.create(format="gguf-q8_0", status=Status.SUCCESS, stage="done", size=10**8, result=figures, **export)
+refused = {"code": "export_failed", "message": "This can't be exported.", "kept": "Nothing was stored.", "next": "Choose another format."}
+ModelExport.objects.create(format="peft", status=Status.FAILURE, error=refused, **export)
+upload = keep_upload(user=root, files=[SimpleUploadedFile("answers.jsonl", file.read_bytes())])
 invite(user=root, role=Role.VIEWER)
 make_token(user=root, name="script", scopes=["read"], days=1)
-ids = {name: str(Task.objects.get(experiment__name=name).pk) for name in ("done", "failed", "x" * 80)}
-print(json.dumps({"runs": ids, "task": str(mine.data_task.pk), "person": User.objects.get(username="mei").pk}))
+places = {"task": mine.data_task.pk, "upload": upload.token}
+for place, name in {"done": "done", "failed": "failed", "unlearned": "x" * 80, "chat": "chat"}.items():
+    places[place] = Task.objects.get(experiment__name=name).pk
+print(json.dumps({place: str(value) for place, value in places.items()}))
 """
 PAGES = [
     "/", "/find/?q=moods", "/nowhere/", "/account/", "/account/notifications/", "/account/tokens/", "/account/sessions/",
@@ -58,9 +85,12 @@ PAGES = [
     "/datasets/", "/datasets/new/", "/datasets/moods/", "/datasets/moods/?version=1", "/datasets/moods/rows/?edit=1",
     "/datasets/moods/compare/", "/datasets/moods/draft/?version=1", "/datasets/moods/noise/?version=1",
     "/datasets/moods/fix/?version=1&codes=markup&codes=exact_duplicate", "/datasets/tasks/{task}/",
-    "/train/", "/experiments/", "/experiments/compare?name=done&name=failed",
-    "/models/", "/models/mine/", "/models/register/?experiment=done", "/predict/?model=mine", "/chat/",
+    "/datasets/new/{upload}/", "/datasets/orders/", "/datasets/orders/rows/?edit=1", "/datasets/answers/", "/datasets/answers/rows/?edit=1",
+    "/train/", "/train/?dataset=orders@1", "/experiments/", "/experiments/compare?name=chat", "/experiments/compare?name=done&name=failed",
+    "/models/", "/models/mine/", "/models/writer/", "/models/register/?experiment=done", "/predict/?model=mine", "/chat/",
     *(f"/runs/{{done}}/?tab={tab}" for tab in RUN_TABS), "/runs/{failed}/", "/runs/{unlearned}/",
+    "/runs/{chat}/", "/runs/{chat}/?tab=answers",
+    "POST /sharing/dataset/moods/?access=owner&to=person:mei", "POST /bulk/runs/?action=share&name=done&name=failed",
 ]  # fmt: skip
 WIDE: ViewportSize = {"width": 1440, "height": 800}
 PHONE: ViewportSize = {"width": 320, "height": 800}
@@ -68,15 +98,22 @@ CONTRAST = {
     "runOnly": ["color-contrast", "link-in-text-block"],
     "resultTypes": ["violations"],
 }  # what a theme can change
+SEND = """([address, fields]) => {
+  const form = Object.assign(document.createElement("form"), { method: "post", action: address });
+  const token = document.querySelector("[name=csrfmiddlewaretoken]").value;
+  for (const [name, value] of [["csrfmiddlewaretoken", token], ...fields]) {
+    form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+  }
+  document.body.append(form);
+  form.submit();
+}"""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
     """The address of a site, and the paths of its pages."""
     with running_web(tmp_path_factory.mktemp("site"), more=DATA) as (address, output):
-        ids = json.loads(output)
-        runs: dict[str, str] = ids["runs"]
-        places = {"task": ids["task"], "done": runs["done"], "failed": runs["failed"], "unlearned": runs["x" * 80]}
+        places: dict[str, str] = json.loads(output)
         yield address, [path.format(**places) for path in PAGES]
 
 
@@ -100,19 +137,33 @@ def test_page_is_readable_by_all(page: Page, site: tuple[str, list[str]], langua
     for path in paths:
         page.set_viewport_size(WIDE)
         page.emulate_media(color_scheme="light")
-        page.goto(path)
+        open_page(page, path)
         if page.locator("html").get_attribute("lang") != language:
             problems.append(f"{path}: not in {language}")
         page.evaluate(Axe().axe_script)
-        problems += [f"{path}: {problem}" for problem in problems_of(page)]
+        problems += [f"{path}: {problem}" for problem in problems_of(page, [CONTRAST] if language == "en" else [])]
     assert not problems, "\n".join(problems)
 
 
-def problems_of(page: Page) -> list[str]:
-    """Return what axe finds on a page, wide and on a small phone, light and dark, and whether it is wider than the phone."""
+def open_page(page: Page, path: str) -> None:
+    """Open an address; after POST, send its query as a form does, from the page that is open."""
+    if not path.startswith("POST "):
+        page.goto(path)
+        return
+    address = urlsplit(path.removeprefix("POST "))
+    with page.expect_navigation():
+        page.evaluate(SEND, [address.path, parse_qsl(address.query)])
+
+
+def problems_of(page: Page, other_themes: list[dict[str, Any]]) -> list[str]:
+    """Return what axe finds on a page, wide and light, small and dark, and whether it is wider than the phone.
+
+    other_themes: what axe looks for in the other theme of each width; colours are the same in all languages.
+    """
     broken_rules = {*violations(page)}
     page.emulate_media(color_scheme="dark")
-    broken_rules |= {*violations(page, CONTRAST)}
+    for options in other_themes:
+        broken_rules |= {*violations(page, options)}
     page.set_viewport_size(PHONE)
     page.evaluate(
         "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -120,7 +171,8 @@ def problems_of(page: Page) -> list[str]:
     width = page.evaluate("document.documentElement.scrollWidth")
     broken_rules |= {*violations(page)}
     page.emulate_media(color_scheme="light")
-    broken_rules |= {*violations(page, CONTRAST)}
+    for options in other_themes:
+        broken_rules |= {*violations(page, options)}
     return sorted(broken_rules) + ([f"{width} pixels wide"] if width > PHONE["width"] else [])
 
 

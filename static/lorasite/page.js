@@ -60,10 +60,17 @@ function fitTable(frame) {
   else frame.removeAttribute("tabindex");
 }
 
+// So does a text that is higher than its place.
+function fitWords(words) {
+  if (words.scrollHeight > words.clientHeight + 1) words.tabIndex = 0;
+}
+
 const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => fitTable(target)));
 const watchTables = () => document.querySelectorAll(".table-scroll").forEach((frame) => { fitTable(frame); widths.observe(frame); });
+const watchWords = () => document.querySelectorAll("div.words").forEach(fitWords);
 watchTables();
-document.addEventListener("htmx:afterSwap", watchTables);
+watchWords();
+document.addEventListener("htmx:afterSwap", () => { watchTables(); watchWords(); });
 
 // A tab that nobody sees does not poll, unless somebody waits for its message (notify.js).
 document.addEventListener("htmx:beforeRequest", (event) => {
