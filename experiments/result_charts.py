@@ -33,16 +33,16 @@ def describe_errors(calibration: dict[str, Any]) -> str:
 
 def describe_temperature(calibration: dict[str, Any]) -> str:
     """Return what the model's outputs are divided by, and on which rows that was fitted."""
-    facts = {"rows": calibration["rows"]}
+    facts = {"rows": f"{calibration['rows']:,}"}
     temperature = calibration["temperature"]
     if isinstance(temperature, list):
         sentence = _(
-            "A temperature per label, from %(low).2f to %(high).2f, was fitted on %(rows)d evaluation rows; the reported "
+            "A temperature per label, from %(low).2f to %(high).2f, was fitted on %(rows)s evaluation rows; the reported "
             "errors are cross-fitted: no row is judged by temperatures that were fitted on it."
         )
         return sentence % {**facts, "low": min(temperature), "high": max(temperature)}
     sentence = _(
-        "The temperature %(temperature).2f was fitted on %(rows)d evaluation rows; the reported errors are cross-fitted: no "
+        "The temperature %(temperature).2f was fitted on %(rows)s evaluation rows; the reported errors are cross-fitted: no "
         "row is judged by a temperature that was fitted on it."
     )
     return sentence % {**facts, "temperature": temperature}

@@ -67,47 +67,53 @@ def skipped_sentences(data: dict[str, Any]) -> list[str]:
         reasons = {"no_text_or_label": data.get("skipped_rows", 0)}
     sentences = {
         "no_text_or_label": ngettext_lazy(
-            "%(n)d row without text or label was left out.", "%(n)d rows without text or label were left out.", "n"
+            "%(n)s row without text or label was left out.", "%(n)s rows without text or label were left out.", "count"
         ),
-        "no_text": ngettext_lazy("%(n)d row without text was left out.", "%(n)d rows without text were left out.", "n"),
+        "no_text": ngettext_lazy(
+            "%(n)s row without text was left out.", "%(n)s rows without text were left out.", "count"
+        ),
         "no_label": ngettext_lazy(
-            "%(n)d row without a label was left out.", "%(n)d rows without a label were left out.", "n"
+            "%(n)s row without a label was left out.", "%(n)s rows without a label were left out.", "count"
         ),
         "unknown_split": ngettext_lazy(
-            "%(n)d row with an unknown split name was left out.",
-            "%(n)d rows with an unknown split name were left out.",
-            "n",
+            "%(n)s row with an unknown split name was left out.",
+            "%(n)s rows with an unknown split name were left out.",
+            "count",
         ),
         "between_splits": ngettext_lazy(
-            "%(n)d row was left out because it is nearly the same as training rows and as evaluation rows.",
-            "%(n)d rows were left out because they are nearly the same as training rows and as evaluation rows.",
-            "n",
+            "%(n)s row was left out because it is nearly the same as training rows and as evaluation rows.",
+            "%(n)s rows were left out because they are nearly the same as training rows and as evaluation rows.",
+            "count",
         ),
         "over_long": ngettext_lazy(
-            "%(n)d conversation was longer than the limit and was left out.",
-            "%(n)d conversations were longer than the limit and were left out.",
-            "n",
+            "%(n)s conversation was longer than the limit and was left out.",
+            "%(n)s conversations were longer than the limit and were left out.",
+            "count",
         ),
         "template_refused": ngettext_lazy(
-            "%(n)d conversation was left out because the base model's chat template refuses it.",
-            "%(n)d conversations were left out because the base model's chat template refuses them.",
-            "n",
+            "%(n)s conversation was left out because the base model's chat template refuses it.",
+            "%(n)s conversations were left out because the base model's chat template refuses them.",
+            "count",
         ),
         "special_token": ngettext_lazy(
-            "%(n)d conversation was left out because a message has a special token of the base model.",
-            "%(n)d conversations were left out because a message has a special token of the base model.",
-            "n",
+            "%(n)s conversation was left out because a message has a special token of the base model.",
+            "%(n)s conversations were left out because a message has a special token of the base model.",
+            "count",
         ),
         **dict.fromkeys(
             ("no_messages", "unknown_role", "no_answer", "broken_tool_call"),
             ngettext_lazy(
-                "%(n)d row without a usable conversation was left out.",
-                "%(n)d rows without a usable conversation were left out.",
-                "n",
+                "%(n)s row without a usable conversation was left out.",
+                "%(n)s rows without a usable conversation were left out.",
+                "count",
             ),
         ),
     }
-    return [str(sentences[reason] % {"n": count}) for reason, count in reasons.items() if count and reason in sentences]
+    return [
+        str(sentences[reason] % {"count": count, "n": f"{count:,}"})
+        for reason, count in reasons.items()
+        if count and reason in sentences
+    ]
 
 
 def notices(metrics: dict[str, Any]) -> list[dict[str, str]]:

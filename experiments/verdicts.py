@@ -31,10 +31,10 @@ def judge_classification(metrics: Metrics) -> list[str]:
     rows = sum(map(sum, evaluation["confusion_matrix"]))
     low, high = wilson_interval(accuracy * rows, rows)
     margin = (high - low) / 2
-    reached = _("Right in %(right).1f%% of %(rows)d held-out rows, give or take %(margin).1f points.")
+    reached = _("Right in %(right).1f%% of %(rows)s held-out rows, give or take %(margin).1f points.")
     baseline = metrics.get("baseline", {})
     return [
-        reached % {"right": 100 * accuracy, "rows": rows, "margin": 100 * margin},
+        reached % {"right": 100 * accuracy, "rows": f"{rows:,}", "margin": 100 * margin},
         compare_with_majority(accuracy, low, metrics),
         compare_with_linear(accuracy, baseline.get("linear_accuracy"), margin),
     ]
@@ -58,10 +58,10 @@ def judge_multi_label(metrics: Metrics) -> list[str]:
         right = evaluation["subset_accuracy"]
         low_share, high_share = wilson_interval(right * rows, rows)
         sentence = _(
-            "All labels are right in %(right).1f%% of %(rows)d held-out rows, give or take %(margin).1f points."
+            "All labels are right in %(right).1f%% of %(rows)s held-out rows, give or take %(margin).1f points."
         )
         margin = 100 * (high_share - low_share) / 2
-        sentences.append(sentence % {"right": 100 * right, "rows": rows, "margin": margin})
+        sentences.append(sentence % {"right": 100 * right, "rows": f"{rows:,}", "margin": margin})
     return [*sentences, *compare_f1(metrics, micro_f1, (low, high), "majority_micro_f1", "linear_micro_f1")]
 
 
@@ -73,8 +73,8 @@ def judge_entities(metrics: Metrics) -> list[str]:
     f1 = evaluation["entity_f1"]
     entities = sum(label["support"] for label in evaluation["per_label"].values())
     interval = wilson_interval(f1 * entities, entities)
-    reached = _("Entity F1 is %(score).3f (95%% interval: %(low).3f to %(high).3f) on %(n)d held-out entities.")
-    sentences = [reached % {"score": f1, "low": interval[0], "high": interval[1], "n": entities}]
+    reached = _("Entity F1 is %(score).3f (95%% interval: %(low).3f to %(high).3f) on %(n)s held-out entities.")
+    sentences = [reached % {"score": f1, "low": interval[0], "high": interval[1], "n": f"{entities:,}"}]
     return [*sentences, *compare_f1(metrics, f1, interval, "constant_entity_f1", "dictionary_entity_f1")]
 
 

@@ -221,7 +221,7 @@ def data_to_look_at(user: User) -> Iterable[Attention]:
     for version in versions.only("number", "dataset__name").order_by("-created_at")[:3]:
         href = reverse("datasets:detail", args=[version.dataset.name])
         if version.errors:
-            word = ngettext("%(n)d problem", "%(n)d problems", version.errors) % {"n": version.errors}
+            word = ngettext("%(n)d error", "%(n)d errors", version.errors) % {"n": version.errors}
             yield Attention("error", word, version.dataset.name, href)
         else:
             word = ngettext("%(n)d warning", "%(n)d warnings", version.warnings) % {"n": version.warnings}

@@ -146,7 +146,7 @@ def whole(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    return NONE if value is None else f"{value:.0f}\N{NO-BREAK SPACE}%"
+    return NONE if value is None else f"{value:.0f}%"
 
 
 def mebibytes(value: float | None) -> str:

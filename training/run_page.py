@@ -113,7 +113,7 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
 def page_title(task: Task) -> str:
     """Return the title of the browser's tab: how far the run is, then its state."""
     if task.status == Status.STARTED:
-        return f"{task.percent}\N{NO-BREAK SPACE}% · {task.experiment.name}"
+        return f"{task.percent}% · {task.experiment.name}"
     return f"{task.experiment.name}: {task.experiment.state.title}"
 
 

@@ -33,13 +33,23 @@ def summary(version: Version) -> dict[str, Any]:
         "bars": label_bars(version),
         "more_labels": max(0, len(version.labels) - _MOST_BARS),
         "badges": [
-            {"severity": severity, "word": severity.label, "count": severities.count(severity)}
+            {"severity": severity, "text": count_text(severity, severities.count(severity))}
             for severity in Finding.Severity
             if severity in severities
         ],
         "verdict": verdict(version, severities),
         "verdict_status": next((s for s in ("error", "warning") if s in severities), "success"),
     }
+
+
+def count_text(severity: Finding.Severity, count: int) -> str:
+    """Return how many findings there are of a severity."""
+    texts = {
+        Finding.Severity.ERROR: ngettext("%(n)d error", "%(n)d errors", count),
+        Finding.Severity.WARNING: ngettext("%(n)d warning", "%(n)d warnings", count),
+        Finding.Severity.INFO: ngettext("%(n)d remark", "%(n)d remarks", count),
+    }
+    return texts[severity] % {"n": count}
 
 
 def label_bars(version: Version) -> list[dict[str, Any]]:
@@ -77,7 +87,7 @@ def length_chart(version: Version) -> dict[str, Any]:
     sentence = _("The most common length is %(length)s characters; the longest text has %(longest)s.")
     return chart(
         _("Text length"),
-        sentence % {"length": low if low == high else f"{low}–{high}", "longest": longest},
+        sentence % {"length": low if low == high else f"{low}–{high}", "longest": f"{longest:,}"},
         [f"{b['from']}–{b['to'] - 1}" for b in version.lengths],
         {_("rows"): [b["rows"] for b in version.lengths]},
         x_label=_("characters"),
@@ -111,12 +121,14 @@ def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | No
             over,
         )
         beyond_limit = _("several windows")
+    if not over:
+        sentence = _("No row is longer than %(limit)s tokens.")
     bins = text_statistics.histogram(lengths, limit)
     within = [b["rows"] if b["to"] <= limit else 0 for b in bins]
     beyond = [b["rows"] if b["to"] > limit else 0 for b in bins]
     return chart(
         _("Tokens per text"),
-        sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": limit},
+        sentence % {"count": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": f"{limit:,}"},
         [f"{b['from']}–{b['to']}" for b in bins],
         {_("complete"): within, beyond_limit: beyond},
         x_label=_("tokens"),

@@ -92,7 +92,7 @@ def first_text(version: ModelVersion) -> str:
         sentence = _("It was trained on %(dataset)s, with conversations or windows of at most %(tokens)s tokens.")
     training = sentence % {
         "dataset": version.dataset_name,
-        "tokens": version.config.get("data", {}).get("max_length", 128),
+        "tokens": f"{version.config.get('data', {}).get('max_length', 128):,}",
     }
     to_do = _("Write here what the model is for, what it must not be used for, and for whom it may work badly.")
     # xgettext does not find strings inside of f-strings.
@@ -222,6 +222,6 @@ def calibration_sentences(version: ModelVersion) -> list[str]:
         sentence = _("Answers with a probability of at least %(threshold).1f%% are called confident.")
         sentences.append(sentence % {"threshold": 100 * calibration["confident_from"]})
     if version.metrics.get("thresholds"):
-        sentence = _("The threshold of each label was chosen on the same %(rows)d evaluation rows.")
-        sentences.append(sentence % {"rows": calibration["rows"]})
+        sentence = _("The threshold of each label was chosen on the same %(rows)s evaluation rows.")
+        sentences.append(sentence % {"rows": f"{calibration['rows']:,}"})
     return sentences

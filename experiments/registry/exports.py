@@ -64,14 +64,14 @@ def describe_comparison(result: dict[str, Any]) -> str:
     if result.get("mean_change") is not None:
         figures = describe_answers(result, change)
     elif result["equal_answers"] is None:
-        sentence = _("Scores of %(texts)d texts changed by at most %(change)s standard deviations.")
-        figures = sentence % {"texts": result["texts"], "change": change}
+        sentence = _("Scores of %(texts)s texts changed by at most %(change)s standard deviations.")
+        figures = sentence % {"texts": f"{result['texts']:,}", "change": change}
     else:
         sentence = _(
-            "%(share).2f%% of %(texts)d texts get the same answer; no probability changed by more than %(change)s."
+            "%(share).2f%% of %(texts)s texts get the same answer; no probability changed by more than %(change)s."
         )
         share = math.floor(1e4 * result["equal_answers"]) / 1e2
-        figures = sentence % {"share": share, "texts": result["texts"], "change": change}
+        figures = sentence % {"share": share, "texts": f"{result['texts']:,}", "change": change}
     if result["compared_on"]:
         return f"{figures} " + _("Compared on held-out rows of %(dataset)s.") % {"dataset": result["compared_on"]}
     return f"{figures} " + _("Compared on random texts, because the rows of the run are gone.")
@@ -80,10 +80,10 @@ def describe_comparison(result: dict[str, Any]) -> str:
 def describe_answers(result: dict[str, Any], largest_change: str) -> str:
     """Return the figures of a language model's export as sentences. largest_change: as text."""
     sentence = _(
-        "Log-probabilities of expected tokens changed by %(mean)s on average and by at most %(change)s, on %(texts)d prompts."
+        "Log-probabilities of expected tokens changed by %(mean)s on average and by at most %(change)s, on %(texts)s prompts."
     )
     mean = f"{math.ceil(1e4 * result['mean_change']) / 1e4:g}"
-    figures = sentence % {"mean": mean, "change": largest_change, "texts": result["texts"]}
+    figures = sentence % {"mean": mean, "change": largest_change, "texts": f"{result['texts']:,}"}
     if result["equal_answers"] is None:
         return figures
     share = math.floor(1e3 * result["equal_answers"]) / 10

@@ -2,15 +2,21 @@
 
 import html
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from datasets_app.models import Version
+from datasets_app.checks.report import count_text
+from datasets_app.models import Finding, Version
+from experiments.results import skipped_sentences
+from experiments.verdicts import verdict
 from testing.belongings import belongings
+from testing.experiments import METRICS
 from training.models import Status, Task
 
 pytestmark = pytest.mark.django_db
@@ -129,3 +135,29 @@ def test_large_numbers_have_separators_in_both_languages(client: Any, member: An
     client.force_login(member)
     for path in ("/datasets/", "/datasets/mine/"):
         assert "38,158" in client.get(path, headers={"Accept-Language": language}).content.decode()
+
+
+def test_sentences_about_large_numbers_have_separators_too() -> None:
+    evaluation = METRICS["eval"] | {"confusion_matrix": [[800, 200], [200, 800]]}
+    assert "80.0% of 2,000 held-out rows" in verdict(METRICS | {"eval": evaluation})
+    assert skipped_sentences({"skipped_by_reason": {"over_long": 1200}})[0].startswith("1,200 conversations were")
+
+
+def test_no_percent_sign_begins_a_line() -> None:
+    for path in (Path(settings.BASE_DIR) / "templates").rglob("*.html"):
+        assert not re.search(r"\}\}( |&nbsp;)%", path.read_text(encoding="utf-8")), path
+
+
+def test_counted_findings_have_plurals() -> None:
+    severity = Finding.Severity
+    assert [count_text(severity.WARNING, n) for n in (1, 5)] == ["1 warning", "5 warnings"]
+    assert count_text(severity.ERROR, 2) == "2 errors" and count_text(severity.INFO, 2) == "2 remarks"
+
+
+def test_parts_of_a_dataset_page_are_one_click_away(client: Any, member: Any) -> None:
+    belongings(member)
+    client.force_login(member)
+    page = client.get("/datasets/mine/").content.decode()
+    parts = re.findall(r'<a href="#([\w-]+)"', page[page.index('<nav class="tabs"') :])
+    assert parts == ["labels-title", "findings-title", "tokens-title", "versions-title", "sharing-title"]
+    assert all(f'id="{part}"' in page for part in parts)

@@ -25,6 +25,7 @@ function options(spec) {
   const isScatter = spec.type === "scatter";
   const axis = (title) => ({ title: { display: true, text: title, color: text }, ticks: { color: text, maxTicksLimit: 8 }, grid: { color: grid }, stacked: !!spec.stacked });
   const numbers = { callback: (value) => formatValue(value) };
+  const lines = { color: text, usePointStyle: true, pointStyle: "line", pointStyleWidth: 28 }; // with their dashes, as they are drawn
   const y = axis(spec.y_label);
   const x = axis(spec.x_label);
   Object.assign(y.ticks, numbers);
@@ -32,7 +33,7 @@ function options(spec) {
   return {
     animation: false, maintainAspectRatio: false,
     interaction: isScatter ? { mode: "nearest", intersect: false } : { mode: "index", intersect: false },
-    plugins: { legend: { display: spec.series.length > 1, labels: { color: text } } },
+    plugins: { legend: { display: spec.series.length > 1, labels: spec.type === "bar" ? { color: text } : lines } },
     scales: { x, y: { ...y, beginAtZero: spec.type === "bar" } },
   };
 }
