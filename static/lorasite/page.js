@@ -52,25 +52,18 @@ document.addEventListener("click", (event) => {
   else switchTheme();
 });
 
-// A table that is wider than its place scrolls, also by keyboard; the head of any other stays in sight.
-function fitTable(frame) {
-  const scrolls = frame.scrollWidth > frame.clientWidth + 1;
+// What does not fit into its place scrolls, also by keyboard: wide tables, high texts. The head of any other table stays in sight.
+function fit(frame) {
+  const scrolls = frame.scrollWidth > frame.clientWidth + 1 || frame.scrollHeight > frame.clientHeight + 1;
   frame.classList.toggle("fits", !scrolls);
   if (scrolls) frame.tabIndex = 0;
   else frame.removeAttribute("tabindex");
 }
 
-// So does a text that is higher than its place.
-function fitWords(words) {
-  if (words.scrollHeight > words.clientHeight + 1) words.tabIndex = 0;
-}
-
-const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => fitTable(target)));
-const watchTables = () => document.querySelectorAll(".table-scroll").forEach((frame) => { fitTable(frame); widths.observe(frame); });
-const watchWords = () => document.querySelectorAll("div.words").forEach(fitWords);
-watchTables();
-watchWords();
-document.addEventListener("htmx:afterSwap", () => { watchTables(); watchWords(); });
+const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => fit(target)));
+const watchSizes = () => document.querySelectorAll(".table-scroll, div.words").forEach((frame) => { fit(frame); sizes.observe(frame); });
+watchSizes();
+document.addEventListener("htmx:afterSwap", watchSizes);
 
 // A tab that nobody sees does not poll, unless somebody waits for its message (notify.js).
 document.addEventListener("htmx:beforeRequest", (event) => {
