@@ -23,6 +23,7 @@ from engine.config_sections import SAMPLE_MODEL
 from engine.errors import EngineError
 from web.errors import ConflictError, InvalidError
 from web.requests import parse_whole_number
+from web.sentences import translate
 
 from .models import DataTask, Version
 
@@ -186,7 +187,7 @@ def tokens(request: SignedInRequest, name: str) -> HttpResponse:
         try:
             task = services.count_tokens(user=request.user, version=version, model=model)
         except EngineError as error:
-            messages.error(request, str(error))
+            messages.error(request, translate(error.message))
             return redirect(f"{report}?version={version.number}")
         if task:
             return redirect("datasets:task", task.pk)

@@ -180,7 +180,7 @@ class DataTaskSerializer(serializers.ModelSerializer[DataTask]):
     task_id = serializers.UUIDField(source="pk")
     status = serializers.ChoiceField(choices=Status.choices)
     result = serializers.DictField(allow_null=True)
-    error = serializers.DictField(allow_null=True)
+    error = serializers.DictField(source="explained_error", allow_null=True)
     url = serializers.SerializerMethodField()
 
     class Meta:

@@ -27,6 +27,7 @@ from engine.config import RunConfig
 from engine.config_sections import ModelSection, Quantization
 from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.kernels import int8
+from engine.sentences import Sentence, gettext_noop
 from engine.training.distributed import ALONE, World
 
 
@@ -69,9 +70,11 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
     int8_available = on_cpu and int8.available()
     precision = config.training.precision
     if precision == "int8" and not int8_available:
-        message = (
-            "training.precision int8 needs a CPU with VNNI instructions, under Linux. "
-            "Remove it: auto chooses the fastest precision of this machine."
+        message = Sentence(
+            gettext_noop(
+                "training.precision int8 needs a CPU with VNNI instructions, under Linux. Remove it: auto chooses the "
+                "fastest precision of this machine."
+            )
         )
         raise ConfigError([Problem("training.precision", message, "needs_vnni")])
     if precision != "auto":
@@ -101,14 +104,21 @@ def refuse_quantization(model: ModelSection, device: torch.device) -> None:
         return
     field = f"model.{model.quantization}"
     if device.type != "cuda":
-        message = (
-            f"{field} needs an NVIDIA GPU, and this run would train on {device.type}. "
-            "Remove it, or train on a machine with one."
+        message = Sentence(
+            gettext_noop(
+                "{field} needs an NVIDIA GPU, and this run would train on {device}. Remove it, or train on a machine with "
+                "one."
+            ),
+            field=field,
+            device=device.type,
         )
         raise ConfigError([Problem(field, message, "needs_cuda")])
     if find_spec("bitsandbytes") is None:
-        message = (
-            f"{field} needs the package bitsandbytes, which is not installed: pip install -r requirements-cuda.txt"
+        message = Sentence(
+            gettext_noop(
+                "{field} needs the package bitsandbytes, which is not installed: pip install -r requirements-cuda.txt"
+            ),
+            field=field,
         )
         raise ConfigError([Problem(field, message, "needs_bitsandbytes")])
 
@@ -122,8 +132,13 @@ def device_of_process(device: torch.device, world: World) -> torch.device:
         return device
     if device.type != "cuda" or world.local_rank >= torch.cuda.device_count():
         raise DeviceUnavailableError(
-            f"torchrun started more processes than this machine has GPUs ({torch.cuda.device_count()} with CUDA). "
-            "Start at most one process per GPU, or set training.device to cpu.",
+            Sentence(
+                gettext_noop(
+                    "torchrun started more processes than this machine has GPUs ({gpus} with CUDA). Start at most one "
+                    "process per GPU, or set training.device to cpu."
+                ),
+                gpus=torch.cuda.device_count(),
+            ),
             field="training.device",
         )
     torch.cuda.set_device(world.local_rank)
@@ -176,7 +191,11 @@ def find_device(name: str) -> torch.device:
         return torch.device(present[0])
     if name not in present:
         raise DeviceUnavailableError(
-            f"This machine has no {name.upper()} device. Choose auto or one of: {', '.join(present)}.",
+            Sentence(
+                gettext_noop("This machine has no {device} device. Choose auto or one of: {present}."),
+                device=name.upper(),
+                present=", ".join(present),
+            ),
             field="training.device",
         )
     return torch.device(name)

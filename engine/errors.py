@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from engine.sentences import join_sentences
+
 
 class EngineError(Exception):
     """Base of all errors of the engine; `facts` are further details, ready for JSON."""
@@ -17,6 +19,7 @@ class EngineError(Exception):
 
     def __init__(self, message: str, *, field: str | None = None, **facts: Any) -> None:
         super().__init__(message)
+        self.message = message  # a `Sentence` wherever it can be said in another language
         self.field = field
         self.facts: dict[str, Any] = facts
 
@@ -37,7 +40,7 @@ class ConfigError(EngineError):
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(
-            " ".join(problem.message for problem in problems),
+            join_sentences(problem.message for problem in problems),
             field=problems[0].field if problems else None,
             problems=[(problem.field, problem.message, problem.code) for problem in problems],
         )

@@ -47,7 +47,15 @@ def _pack(value: object) -> object:
         return int(value)  # also the integers of numpy
     if isinstance(value, Real):
         return float(value) if isfinite(value) else None
-    return value
+    return value if value is None else str(value)
+
+
+def join_sentences(sentences: Iterable[str]) -> str:
+    """Return sentences one after the other; empty without any."""
+    text = ""
+    for sentence in sentences:
+        text = Sentence(gettext_noop("{sentences} {next}"), sentences=text, next=sentence) if text else sentence
+    return text
 
 
 def join(parts: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from engine.errors import CheckpointDamagedError, DiskError, DiskFullError, DiskRefusedError, FolderGoneError
+from engine.sentences import Sentence, gettext_noop
 
 DRAFT = ".draft-"
 MANIFEST = "manifest.json"
@@ -97,9 +98,13 @@ def verify_folder(folder: Path) -> None:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         actual = _hashes(folder)
     except (OSError, ValueError) as error:
-        raise CheckpointDamagedError(f"{folder.name} has no readable manifest.", path=str(folder)) from error
+        raise CheckpointDamagedError(
+            Sentence(gettext_noop("{name} has no readable manifest."), name=folder.name), path=str(folder)
+        ) from error
     if expected != actual:
-        raise CheckpointDamagedError(f"{folder.name} does not hold what was written.", path=str(folder))
+        raise CheckpointDamagedError(
+            Sentence(gettext_noop("{name} does not hold what was written."), name=folder.name), path=str(folder)
+        )
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -219,20 +224,38 @@ def to_disk_error(error: OSError | SafetensorError, target: Path) -> DiskError:
         while not removed.parent.is_dir():
             removed = removed.parent
         return FolderGoneError(
-            f"{removed.name} was removed from the disk while the run went on, and what it held is gone. "
-            "Resume the run: it goes on from the newest checkpoint that is left, or from its first step.",
+            Sentence(
+                gettext_noop(
+                    "{name} was removed from the disk while the run went on, and what it held is gone. Resume the run: it "
+                    "goes on from the newest checkpoint that is left, or from its first step."
+                ),
+                name=removed.name,
+            ),
             path=str(target),
         )
     if number in FULL:
-        cause = "the disk is full" if number != errno.EFBIG else f"the disk refused it ({os.strerror(number)})"
+        is_too_large = number == errno.EFBIG
+        cause = gettext_noop("the disk refused it ({reason})") if is_too_large else gettext_noop("the disk is full")
         return DiskFullError(
-            f"{target.name} could not be written: {cause}. What was saved earlier is kept. "
-            "Free some space and try again; a training run resumes from its last checkpoint.",
+            Sentence(
+                gettext_noop(
+                    "{name} could not be written: {cause}. What was saved earlier is kept. Free some space and try again; a "
+                    "training run resumes from its last checkpoint."
+                ),
+                name=target.name,
+                cause=Sentence(cause, reason=os.strerror(number)),
+            ),
             path=str(target),
         )
     return DiskRefusedError(
-        f"{place.name} could not be written or read: the disk refused it ({os.strerror(number)}). Earlier checkpoints "
-        "are kept. See that its folder is there and may be written to, then resume the run.",
+        Sentence(
+            gettext_noop(
+                "{name} could not be written or read: the disk refused it ({reason}). Earlier checkpoints are kept. See "
+                "that its folder is there and may be written to, then resume the run."
+            ),
+            name=place.name,
+            reason=os.strerror(number),
+        ),
         path=str(place),
     )
 

@@ -13,6 +13,7 @@ from experiments.models import Experiment, ModelVersion
 from samples.language_model import conversion
 from training.base_models import base_models_dir, list_base_models
 from web.errors import ConflictError, InvalidError, NotFoundError
+from web.sentences import translate
 
 from .selectors import OFFERED, Model, Models, with_model
 from .services import PreparingError
@@ -39,7 +40,7 @@ class LanguageModel:
         try:
             return resolve(self.base_model, base_models_dir())
         except EngineError as error:
-            raise ConflictError(str(error), field="model") from None
+            raise ConflictError(translate(error.message), field="model") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from experiments.models import Measurement, ModelVersion, RegisteredModel
 from experiments.registry.labels import folded
 from experiments.registry.selectors import fitting
 from web.errors import InvalidError, LorasiteError, NotFoundError
+from web.sentences import translate
 
 from .selectors import Model
 from .services import TEXTS_LIMIT, predict_texts, reads_pairs
@@ -149,7 +150,7 @@ def held_out(data: Version, most: int) -> Sample:
     try:
         rows = load_rows(data.path, DataSection().model_copy(update=data.run_columns), SEED, data.task_type)
     except EngineError as error:
-        raise InvalidError(str(error), field="dataset") from None
+        raise InvalidError(translate(error.message), field="dataset") from None
     split = rows.test or rows.eval
     chosen = np.random.default_rng(SEED).permutation(len(split))[:most].tolist()
     return Sample(

@@ -202,7 +202,9 @@ def runs_to_look_at(user: User) -> Iterable[Attention]:
     failed = Task.objects.filter(owner=user, status=Status.FAILURE, created_at__gte=since).select_related("experiment")
     for task in without_removed(failed).defer(*LARGE).order_by("-created_at")[:3]:
         href = reverse("training:run", args=[task.pk])
-        yield Attention("error", _("failed"), task.experiment.name, href, (task.error or {}).get("message", ""))
+        yield Attention(
+            "error", _("failed"), task.experiment.name, href, (task.explained_error or {}).get("message", "")
+        )
     unlearned = Experiment.objects.filter(owner=user, learned=False, created_at__gte=since).select_related("task")
     for experiment in without_removed(unlearned).defer("config", "metrics").order_by("-created_at")[:3]:
         href = reverse("training:run", args=[experiment.task.pk])

@@ -71,7 +71,7 @@ class TaskSerializer(serializers.ModelSerializer):
     status = serializers.ChoiceField(choices=Status.choices)
     progress = ProgressSerializer(source="*")
     result = TaskResultSerializer(source="*", allow_null=True)
-    error = TaskErrorSerializer(allow_null=True)
+    error = TaskErrorSerializer(source="explained_error", allow_null=True)
     experiment = serializers.CharField(source="experiment.name")
     notices = NoticeSerializer(many=True, help_text="What the engine noticed about data, base model and training.")
     note = serializers.SerializerMethodField(help_text="What a person should know about the state, as a sentence.")

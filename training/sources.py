@@ -18,6 +18,7 @@ from engine.models.supported_types import check_type
 from engine.models.weight_files import check_folder, read_config
 from engine.task_types import TaskType, head_of
 from web.errors import InvalidError
+from web.sentences import translate
 from work.paths import hub_cache_dir
 
 HUB_TIMEOUT_S = 3.0
@@ -103,7 +104,7 @@ def invalid_base_model() -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        raise InvalidError(str(error), field="model.name", reason=error.code) from error
+        raise InvalidError(translate(error.message), field="model.name", reason=error.code) from error
 
 
 def unavailable(sentence: str, model: ModelSection) -> InvalidError:

@@ -13,9 +13,9 @@ def translate(message: str) -> str:
 
 
 def translate_packed(packed: dict[str, Any] | None, english: str) -> str:
-    """Return a stored sentence in the reader's language. One that was stored without its template stays English."""
+    """Return a stored sentence in the reader's language. One that was stored without its template stays English if it had arguments."""
     if not packed:
-        return english
+        return gettext(english) if english else ""
     arguments = {name: _translate_value(value) for name, value in packed["arguments"].items()}
     return gettext(packed["template"]).format(**arguments)
 

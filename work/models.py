@@ -14,6 +14,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from web.errors import ConflictError
+from web.sentences import translate_packed
 
 log = logging.getLogger(__name__)
 Translated: TypeAlias = str | Promise
@@ -81,7 +82,9 @@ class Work(models.Model):
     eta_seconds = models.FloatField(null=True)
 
     result = models.JSONField(null=True)
-    error = models.JSONField(null=True)  # {code, message, kept, next}
+    error = models.JSONField(
+        null=True
+    )  # {code, message, kept, next}; `sentence` is the message as engine.sentences packs it
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -105,6 +108,15 @@ class Work(models.Model):
     @property
     def finished(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def explained_error(self) -> dict[str, Any] | None:
+        """Return `error` in the language of the reader, as pages and the API show it; None without one."""
+        if self.error is None:
+            return None
+        details = {name: value for name, value in self.error.items() if name != "sentence"}
+        details["message"] = translate_packed(self.error.get("sentence"), details["message"])
+        return details | {name: translate_packed(None, details.get(name, "")) for name in ("kept", "next")}
 
     @property
     def can_resume(self) -> bool:

@@ -14,7 +14,6 @@ from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.db.models.functions import Now
-from django.utils.translation import gettext as _
 
 from engine.sentences import Sentence, gettext_noop
 
@@ -120,11 +119,15 @@ def end_dead_attempt(task: Work, deaths: int, changes: dict[str, Any]) -> None:
     if task.cancel_requested:
         task.move(Status.CANCELLED, frm=running, attempt=task.attempt, ended_at=Now(), **changes)
     elif deaths >= DEATHS_ALLOWED:
+        message = Sentence(
+            gettext_noop("The worker died {count} times near step {step}, so this task will not be retried."),
+            count=deaths,
+            step=task.step,
+        )
         error = {
             "code": "worker_lost",
-            "message": _("The worker died {count} times near step {step}, so this task will not be retried.").format(
-                count=deaths, step=task.step
-            ),
+            "message": message,
+            "sentence": message.pack(),
             "kept": str(task.messages.worker_lost_kept),
             "next": str(task.messages.worker_lost_next),
         }

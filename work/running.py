@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, connection, models
 from django.db.models.functions import Now
-from django.utils.translation import gettext as _
 
 from engine.errors import EngineError
-from engine.sentences import Sentence
+from engine.sentences import Sentence, gettext_noop
 from web import disk
 from web.errors import LorasiteError, is_panic
+from web.sentences import pack
 
 from . import lease, queue
 from .lease import Heartbeat, LeaseLostError
@@ -199,7 +199,7 @@ def put_back(task: Work, **changes: Any) -> None:
 
 def end_failed(task: Work, error: dict[str, Any]) -> None:
     """Write that the task failed, and tell its owner; `error` is as in `Work.error`."""
-    end_attempt(task, Status.FAILURE, error=error)
+    end_attempt(task, Status.FAILURE, error=error | {"sentence": pack(error["message"])})
     task.note("error", error["message"])
 
 
@@ -211,11 +211,11 @@ def known_error(task: Work, error: LorasiteError | EngineError) -> dict[str, Any
     """Return `Work.error` for an error that has a sentence, a code and perhaps the name of the field at fault."""
     details = {
         "code": error.code,
-        "message": str(error),
+        "message": error.message if isinstance(error, EngineError) else str(error),
         "kept": str(task.messages.error_kept_by_code.get(error.code, task.messages.error_kept)),
         "next": str(task.messages.known_error_next),
     }
-    fields = [getattr(error, "field", None), *(problem["field"] for problem in getattr(error, "problems", []))]
+    fields = [error.field] if isinstance(error, EngineError) else [problem["field"] for problem in error.problems]
     named_fields = [field for field in fields if field]
     if named_fields:
         details["field"] = named_fields[0]
@@ -226,7 +226,7 @@ def unexpected_error(task: Work, number: str) -> dict[str, Any]:
     """Return `Work.error` for an error in our code; `number` leads to its traceback in the server's log."""
     return {
         "code": "unexpected",
-        "message": _("An unexpected error occurred (error {number}).").format(number=number),
+        "message": Sentence(gettext_noop("An unexpected error occurred (error {number})."), number=number),
         "kept": str(task.messages.error_kept),
         "next": str(task.messages.unexpected_error_next),
         "id": number,

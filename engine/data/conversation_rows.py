@@ -27,6 +27,7 @@ from engine.data.preference_rows import preference_reader
 from engine.data.preferences import Preference
 from engine.data.rows import assign_splits, read_frame, sample_rows, too_few_rows_error
 from engine.errors import ColumnMissingError, DataUnreadableError
+from engine.sentences import Sentence, gettext_noop
 from engine.task_types import TaskType
 
 LINES = (".jsonl", ".ndjson")
@@ -87,7 +88,11 @@ def read_records(path: Path) -> list[Row]:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            message = f"{path.name} cannot be read as JSONL: line {number} holds no JSON object."
+            message = Sentence(
+                gettext_noop("{name} cannot be read as JSONL: line {number} holds no JSON object."),
+                name=path.name,
+                number=number,
+            )
             raise DataUnreadableError(message, field="data.dataset_name")
         records.append(record)
     return records
@@ -119,7 +124,11 @@ def _reader(records: list[Row], config: DataSection) -> Callable[[Row], Conversa
     columns = {name: None for record in records for name in record}
     name = next((name for name in (config.text_column, *USUAL_COLUMNS) if name in columns), None)
     if name is None:
-        message = f"The data have no column {config.text_column}. Their columns are: {', '.join(columns)}."
+        message = Sentence(
+            gettext_noop("The data have no column {column}. Their columns are: {columns}."),
+            column=config.text_column,
+            columns=", ".join(columns),
+        )
         raise ColumnMissingError(message, field="data.text_column")
     first = next((record[name] for record in records if record.get(name)), "")
     if not isinstance(first, str) or first.lstrip().startswith("["):

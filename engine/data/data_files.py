@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from engine.errors import DataUnreadableError
+from engine.sentences import Sentence, gettext_noop
 from engine.storage import write_file
 
 CHAT_SAMPLES = ("orders", "order-preferences")  # the sample datasets of conversations and of preferences
@@ -17,8 +18,13 @@ def check_data_name(name: str) -> None:
 
     if not Path(name).is_file() and name not in SAMPLES and name not in CHAT_SAMPLES:
         raise DataUnreadableError(
-            f"There is no data file and no sample dataset named {name}. Samples: {', '.join([*SAMPLES, *CHAT_SAMPLES])}. "
-            "Give a file with --data.",
+            Sentence(
+                gettext_noop(
+                    "There is no data file and no sample dataset named {name}. Samples: {samples}. Give a file with --data."
+                ),
+                name=name,
+                samples=", ".join([*SAMPLES, *CHAT_SAMPLES]),
+            ),
             field="data.dataset_name",
         )
 

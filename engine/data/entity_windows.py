@@ -19,6 +19,7 @@ import numpy as np
 from engine.data.token_cache import Arrays, hash_texts, load_or_compute
 from engine.data.tokens import Tokens
 from engine.errors import BaseModelUnavailableError
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:  # heavy to import
     from tokenizers import Encoding, Tokenizer
@@ -83,8 +84,13 @@ def tokenizer_with_places(tokenizer: PreTrainedTokenizerBase, name: str) -> Toke
 
     if not tokenizer.is_fast:
         raise BaseModelUnavailableError(
-            f"The tokenizer of {name} does not tell where in a text its tokens stand, so the model can't learn entities. "
-            "Choose a base model whose folder has a tokenizer.json.",
+            Sentence(
+                gettext_noop(
+                    "The tokenizer of {name} does not tell where in a text its tokens stand, so the model can't learn "
+                    "entities. Choose a base model whose folder has a tokenizer.json."
+                ),
+                name=name,
+            ),
             field="model.name",
         )
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

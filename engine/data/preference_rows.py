@@ -10,6 +10,7 @@ from engine.config_sections import DataSection
 from engine.data.conversations import UnusableRowError
 from engine.data.preferences import Preference, read_preference
 from engine.errors import ColumnMissingError, DataUnreadableError
+from engine.sentences import Sentence, gettext_noop
 
 Row = dict[str, Any]
 ANSWER_COLUMNS = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
@@ -27,7 +28,10 @@ def preference_reader(records: list[Row], config: DataSection) -> Callable[[Row]
         if isinstance(first, str) and first.startswith('{"prompt"'):  # whole preferences, as the platform stores them
             return _read_stored
         raise ColumnMissingError(
-            f"The data have no columns chosen and rejected. Their columns are: {', '.join(columns)}.",
+            Sentence(
+                gettext_noop("The data have no columns chosen and rejected. Their columns are: {columns}."),
+                columns=", ".join(columns),
+            ),
             field="data.dataset_name",
         )
 
@@ -73,9 +77,13 @@ def _messages(value: object, role: str) -> list[Any]:
 
 def _rated_answers_error() -> DataUnreadableError:
     return DataUnreadableError(
-        "The data have single answers that are rated good or bad (prompt, completion, label: KTO), and preference training "
-        "compares two answers. For each prompt, put a good answer in a column chosen and a bad one in a column rejected, and "
-        "leave out prompts that have only one of both. Or remove the bad answers and the column label, and train with task "
-        "causal_lm.",
+        Sentence(
+            gettext_noop(
+                "The data have single answers that are rated good or bad (prompt, completion, label: KTO), and preference "
+                "training compares two answers. For each prompt, put a good answer in a column chosen and a bad one in a "
+                "column rejected, and leave out prompts that have only one of both. Or remove the bad answers and the "
+                "column label, and train with task causal_lm."
+            )
+        ),
         field="data.dataset_name",
     )

@@ -13,6 +13,7 @@ from engine.data import splits
 from engine.data.label_columns import LABEL_COLUMNS, LabelColumn, as_json
 from engine.data.labelled_rows import SPLIT_NAMES, Rows, Split, explain_skipped
 from engine.errors import ColumnMissingError, DataUnreadableError, EngineError, SingleLabelError, TooFewRowsError
+from engine.sentences import Sentence, gettext_noop, join_sentences
 from engine.task_types import TaskType
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
@@ -41,7 +42,11 @@ def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequ
     try:
         frame = read_columns(path, config, task)
     except pl.exceptions.PanicException as error:  # a BaseException; polars raises it for a date out of range
-        message = f"{path.name} has a value that cannot be read: {error}. Correct it, or choose another dataset."
+        message = Sentence(
+            gettext_noop("{name} has a value that cannot be read: {error}. Correct it, or choose another dataset."),
+            name=path.name,
+            error=error,
+        )
         raise DataUnreadableError(message, field="data.dataset_name") from error
     for column in ("text", "text_pair"):
         if column in frame.columns:
@@ -61,11 +66,16 @@ def load_rows(path: Path, config: DataSection, seed: int, task: TaskType = "sequ
     held_out = sample_rows(in_evaluation, config.eval_samples, seed)
     test = frame.filter(split="test")
     if len(train) < 2 or not len(held_out):
-        cause = "Near-duplicates stay together in one split. Add other rows, or a split column."
+        cause = Sentence(gettext_noop("Near-duplicates stay together in one split. Add other rows, or a split column."))
         if names_eval_rows:
-            cause = f"The column {config.split_column} names the splits. Name more rows train there, or remove it."
+            cause = Sentence(
+                gettext_noop("The column {column} names the splits. Name more rows train there, or remove it."),
+                column=config.split_column,
+            )
         elif every_label_once:
-            cause = "Every row has a label of its own. Check the label column: a label needs several rows."
+            cause = Sentence(
+                gettext_noop("Every row has a label of its own. Check the label column: a label needs several rows.")
+            )
         raise too_few_rows_error(len(train), len(held_out), cause, skipped)
     train_labels = label_column.names(train["label"])
     if len(train_labels) < label_column.fewest_labels:
@@ -96,7 +106,11 @@ def read_columns(path: Path, config: DataSection, task: TaskType = "sequence_cla
         needed["text_pair_column"] = config.text_pair_column
     for field, name in needed.items():
         if name not in frame.columns:
-            message = f"The data have no column {name}. Their columns are: {', '.join(frame.columns)}."
+            message = Sentence(
+                gettext_noop("The data have no column {name}. Their columns are: {columns}."),
+                name=name,
+                columns=", ".join(frame.columns),
+            )
             raise ColumnMissingError(message, field=f"data.{field}")
     if task in LISTS_AS_LABELS and frame.schema[config.label_column].is_nested():
         frame = frame.with_columns(as_json(frame[config.label_column]))
@@ -113,24 +127,38 @@ def read_columns(path: Path, config: DataSection, task: TaskType = "sequence_cla
     try:
         return frame.select(columns)
     except pl.exceptions.PolarsError as error:
-        message = f"{path.name} has values that cannot be read as text. Choose other columns, or turn them into text."
+        message = Sentence(
+            gettext_noop(
+                "{name} has values that cannot be read as text. Choose other columns, or turn them into text."
+            ),
+            name=path.name,
+        )
         raise DataUnreadableError(message, field="data.dataset_name") from error
 
 
 def read_frame(path: Path) -> pl.DataFrame:
     """Read a data file by the format that its name promises, with all of its columns. Raises DataUnreadableError."""
     if not path.exists():
-        message = f"The data file {path.name} does not exist. Choose another dataset."
+        message = Sentence(gettext_noop("The data file {name} does not exist. Choose another dataset."), name=path.name)
         raise DataUnreadableError(message, field="data.dataset_name")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        message = f"{path.name} has an unknown format. Known formats: {', '.join(READERS)}."
+        message = Sentence(
+            gettext_noop("{name} has an unknown format. Known formats: {formats}."),
+            name=path.name,
+            formats=", ".join(READERS),
+        )
         raise DataUnreadableError(message, field="data.dataset_name")
     try:
         return reader(path)
     except (pl.exceptions.PolarsError, OSError, UnicodeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        message = f"{path.name} cannot be read as {path.suffix[1:].upper()}: {reason}"
+        message = Sentence(
+            gettext_noop("{name} cannot be read as {format}: {reason}"),
+            name=path.name,
+            format=path.suffix[1:].upper(),
+            reason=reason,
+        )
         raise DataUnreadableError(message, field="data.dataset_name") from error
 
 
@@ -167,9 +195,12 @@ def _as_text(frame: pl.DataFrame, name: str, field: str) -> pl.Expr:
     """Return a column as text; a number that is NaN counts as missing. Raises DataUnreadableError for lists and structs."""
     kind = frame.schema[name]
     if kind.is_nested() or kind == pl.Object:
-        message = (
-            f"The column {name} holds lists or structs, but each row needs one value there. "
-            "Choose another column, or turn its values into text."
+        message = Sentence(
+            gettext_noop(
+                "The column {name} holds lists or structs, but each row needs one value there. Choose another column, or "
+                "turn its values into text."
+            ),
+            name=name,
         )
         raise DataUnreadableError(message, field=field)
     column = pl.col(name)
@@ -199,27 +230,43 @@ def _to_split(frame: pl.DataFrame, labels: list[str], label_column: LabelColumn)
 
 
 def too_few_rows_error(train_rows: int, eval_rows: int, cause: str, skipped: dict[str, int]) -> TooFewRowsError:
-    message = (
-        f"{train_rows} rows are left for training and {eval_rows} for evaluation; at least 2 and 1 are needed. {cause}"
+    message = Sentence(
+        gettext_noop(
+            "{train_rows} rows are left for training and {eval_rows} for evaluation; at least 2 and 1 are needed. "
+            "{cause}"
+        ),
+        train_rows=train_rows,
+        eval_rows=eval_rows,
+        cause=cause,
     )
-    if skipped:
-        message += f" Rows left out: {explain_skipped(skipped)}."
+    sentences = [message, *left_out_sentences(skipped)]
     if "unknown_split" in skipped:
-        message += f" Known split names: {', '.join(SPLIT_NAMES)}."
-    return TooFewRowsError(message, field="data.dataset_name")
+        sentences.append(Sentence(gettext_noop("Known split names: {names}."), names=", ".join(SPLIT_NAMES)))
+    return TooFewRowsError(join_sentences(sentences), field="data.dataset_name")
+
+
+def left_out_sentences(skipped: dict[str, int]) -> list[Sentence]:
+    """Return a sentence on the rows that were left out, by reason; nothing if there are none."""
+    return [Sentence(gettext_noop("Rows left out: {reasons}."), reasons=explain_skipped(skipped))] if skipped else []
 
 
 def _too_few_labels_error(labels: list[str], no_rows: bool, task: TaskType, skipped: dict[str, int]) -> EngineError:
     """Return the error for rows that hold fewer labels than the task type needs."""
-    content = f"only the label {labels[0]}" if labels else "no label"
+    content = (
+        Sentence(gettext_noop("only the label {label}"), label=labels[0])
+        if labels
+        else Sentence(gettext_noop("no label"))
+    )
     if no_rows:
-        content = "no row with a text and a label"
-    remedy = "a classifier needs at least two labels"
+        content = Sentence(gettext_noop("no row with a text and a label"))
+    remedy = Sentence(gettext_noop("a classifier needs at least two labels"))
     if task == "token_classification":
-        remedy = "entities need at least one label"
+        remedy = Sentence(gettext_noop("entities need at least one label"))
     elif task == "regression":
-        remedy = "a regression needs a number in each row"
-    message = f"The training rows hold {content}; {remedy}. Check the label column."
-    if skipped:
-        message += f" Rows left out: {explain_skipped(skipped)}."
-    return SingleLabelError(message, field="data.label_column")
+        remedy = Sentence(gettext_noop("a regression needs a number in each row"))
+    message = Sentence(
+        gettext_noop("The training rows hold {content}; {remedy}. Check the label column."),
+        content=content,
+        remedy=remedy,
+    )
+    return SingleLabelError(join_sentences([message, *left_out_sentences(skipped)]), field="data.label_column")

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from engine.errors import BaseModelUnavailableError
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,13 +29,15 @@ def _load_fast_tokenizer(base: Path, name: str) -> Tokenizer:
             return Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises plain Exception
             raise BaseModelUnavailableError(
-                f"The tokenizer.json of {name} can't be read.", field="model.name"
+                Sentence(gettext_noop("The tokenizer.json of {name} can't be read."), name=name), field="model.name"
             ) from error
     from engine.models.text_encoding import load_tokenizer
 
     tokenizer = load_tokenizer(base, name)
     if not tokenizer.is_fast:
-        raise BaseModelUnavailableError(f"The base model {name} has no fast tokenizer.", field="model.name")
+        raise BaseModelUnavailableError(
+            Sentence(gettext_noop("The base model {name} has no fast tokenizer."), name=name), field="model.name"
+        )
     return tokenizer.backend_tokenizer
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.errors import ExportRefusedError
 from engine.models.untrained import SUBTRACTED
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.model_files import SETTINGS, WEIGHTS
 
 WITHOUT_ADAPTERS = ("gpt2",)  # types whose adapters vLLM does not load
@@ -18,19 +19,24 @@ WITHOUT_ADAPTERS = ("gpt2",)  # types whose adapters vLLM does not load
 def require_loadable(settings: Mapping[str, Any], model_type: str) -> None:
     """Raise ExportRefusedError for an adapter that vLLM does not load. settings: of PEFT."""
     faults = {
-        f"it loads no adapters for models of the type {model_type}": model_type in WITHOUT_ADAPTERS,
-        "it does not load DoRA (lora.use_dora)": bool(settings.get("use_dora")),
-        "it does not load modules that were trained in full (lora.modules_to_save)": bool(
+        gettext_noop("it loads no adapters for models of the type {model_type}"): model_type in WITHOUT_ADAPTERS,
+        gettext_noop("it does not load DoRA (lora.use_dora)"): bool(settings.get("use_dora")),
+        gettext_noop("it does not load modules that were trained in full (lora.modules_to_save)"): bool(
             settings.get("modules_to_save")
         ),
-        "it does not load trained biases (lora.bias)": settings.get("bias", "none") != "none",
-        "its initial adapter was subtracted from the base model's weights (lora.init_lora_weights)": str(
+        gettext_noop("it does not load trained biases (lora.bias)"): settings.get("bias", "none") != "none",
+        gettext_noop("its initial adapter was subtracted from the base model's weights (lora.init_lora_weights)"): str(
             settings.get("init_lora_weights")
         ).startswith(SUBTRACTED),
     }
     for fault, is_there in faults.items():
         if is_there:
-            raise ExportRefusedError(f"vLLM can't serve this adapter: {fault}. Export to safetensors instead.")
+            raise ExportRefusedError(
+                Sentence(
+                    gettext_noop("vLLM can't serve this adapter: {fault}. Export to safetensors instead."),
+                    fault=Sentence(fault, model_type=model_type),
+                )
+            )
 
 
 def write_adapter(final_model: Path, folder: Path) -> None:

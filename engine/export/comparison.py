@@ -14,6 +14,7 @@ import torch
 from engine.errors import ExportDiffersError, ExportRefusedError
 from engine.export import ignore_progress
 from engine.models.text_encoding import load_tokenizer
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.answers import Answer, EntitiesPrediction, LabelsPrediction, Prediction
 from engine.serve.batch import RowOutput
 from engine.serve.model_files import ModelInfo
@@ -48,13 +49,22 @@ class ExportCheck:
     def sentence(self) -> str:
         """Return the figures as a sentence."""
         if self.equal_answers is None:
-            return (
-                f"Scores of {self.texts:,} texts changed by at most {self.largest_change:.2g} standard deviations of "
-                "the training scores."
+            return Sentence(
+                gettext_noop(
+                    "Scores of {texts:,} texts changed by at most {largest_change:.2g} standard deviations of the training "
+                    "scores."
+                ),
+                texts=self.texts,
+                largest_change=self.largest_change,
             )
-        return (
-            f"{self.equal_answers:.2%} of {self.texts:,} texts have the same labels, and no probability changed by more "
-            f"than {self.largest_change:.2g}."
+        return Sentence(
+            gettext_noop(
+                "{equal_answers:.2%} of {texts:,} texts have the same labels, and no probability changed by more than "
+                "{largest_change:.2g}."
+            ),
+            equal_answers=self.equal_answers,
+            texts=self.texts,
+            largest_change=self.largest_change,
         )
 
 
@@ -74,10 +84,16 @@ def choose_texts(
         chosen = random_texts(load_tokenizer(folder, "the model"), info.max_length, TEXT_OF_TWO * RANDOM_TEXTS)
         return ComparedTexts(chosen[:RANDOM_TEXTS], chosen[RANDOM_TEXTS:] if info.text_pairs else None)
     if not texts:
-        raise ExportRefusedError("There is no text to compare answers on. Give at least one, or none at all.")
+        raise ExportRefusedError(
+            Sentence(gettext_noop("There is no text to compare answers on. Give at least one, or none at all."))
+        )
     if info.text_pairs != (text_pairs is not None) or (text_pairs is not None and len(text_pairs) != len(texts)):
-        wanted = "pairs of texts" if info.text_pairs else "single texts"
-        raise ExportRefusedError(f"The model was trained on {wanted}. Give such texts to compare answers on.")
+        wanted = Sentence(gettext_noop("pairs of texts")) if info.text_pairs else Sentence(gettext_noop("single texts"))
+        raise ExportRefusedError(
+            Sentence(
+                gettext_noop("The model was trained on {wanted}. Give such texts to compare answers on."), wanted=wanted
+            )
+        )
     return ComparedTexts(list(texts), None if text_pairs is None else list(text_pairs))
 
 
@@ -121,8 +137,15 @@ def require_equal(check: ExportCheck) -> None:
     if check.largest_change <= LARGEST_CHANGE and not too_many:
         return
     raise ExportDiffersError(
-        f"The exported files do not answer as the model does, so they were removed. {check.sentence} Allowed are "
-        f"{SMALLEST_SHARE:.1%} and {LARGEST_CHANGE:g}. Export to another format, or use the adapter with PEFT.",
+        Sentence(
+            gettext_noop(
+                "The exported files do not answer as the model does, so they were removed. {figures} Allowed are "
+                "{share:.1%} and {change:g}. Export to another format, or use the adapter with PEFT."
+            ),
+            figures=check.sentence,
+            share=SMALLEST_SHARE,
+            change=LARGEST_CHANGE,
+        ),
         equal_answers=check.equal_answers,
         largest_change=check.largest_change,
     )

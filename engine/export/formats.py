@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.errors import ExportRefusedError
+from engine.sentences import Sentence, gettext_noop
 from engine.task_types import TaskType, is_language_model
 
 if TYPE_CHECKING:
@@ -23,5 +24,10 @@ def require_format(task: TaskType, format: Format) -> None:
     """Raise ExportRefusedError unless a model of the task type can be exported to a format."""
     if format not in formats_of(task):
         raise ExportRefusedError(
-            f"A model of the task type {task} can't be exported to {format}. Choose one of {', '.join(formats_of(task))}."
+            Sentence(
+                gettext_noop("A model of the task type {task} can't be exported to {format}. Choose one of {formats}."),
+                task=task,
+                format=format,
+                formats=", ".join(formats_of(task)),
+            )
         )

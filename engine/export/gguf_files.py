@@ -12,6 +12,7 @@ from gguf.quants import quantize
 
 from engine.errors import ExportRefusedError
 from engine.export.gguf_tokenizer import GgufTokenizer
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,25 +44,34 @@ def require_exact(config: Any) -> None:
     model_type = config.model_type
     if model_type not in ARCHITECTURES:
         raise ExportRefusedError(
-            f"Models of the type {model_type} can't be exported to GGUF: the types that can are "
-            f"{', '.join(sorted(ARCHITECTURES))}. Export to safetensors or peft."
+            Sentence(
+                gettext_noop(
+                    "Models of the type {model_type} can't be exported to GGUF: the types that can are {types}. Export to "
+                    "safetensors or peft."
+                ),
+                model_type=model_type,
+                types=", ".join(sorted(ARCHITECTURES)),
+            )
         )
     rope = getattr(config, "rope_parameters", None) or {}
     activation = getattr(config, "activation_function", None) or config.hidden_act
     faults = {
-        f"its positions are scaled ({rope.get('rope_type')})": rope.get("rope_type", "default") != "default",
-        "only a part of each head has positions": rope.get("partial_rotary_factor", 1) != 1,
-        "its feed-forward layers have biases": bool(getattr(config, "mlp_bias", False)),
-        "its activation is another": activation != ACTIVATIONS.get(model_type, USUAL_ACTIVATION),
-        "its attention has biases": model_type == "gemma" and config.attention_bias,
-        "other layers are without positions than every fourth one": model_type == "smollm3"
+        gettext_noop("its positions are scaled ({rope_type})"): rope.get("rope_type", "default") != "default",
+        gettext_noop("only a part of each head has positions"): rope.get("partial_rotary_factor", 1) != 1,
+        gettext_noop("its feed-forward layers have biases"): bool(getattr(config, "mlp_bias", False)),
+        gettext_noop("its activation is another"): activation != ACTIVATIONS.get(model_type, USUAL_ACTIVATION),
+        gettext_noop("its attention has biases"): model_type == "gemma" and config.attention_bias,
+        gettext_noop("other layers are without positions than every fourth one"): model_type == "smollm3"
         and config.no_rope_layers
         != [int((layer + 1) % WITHOUT_POSITIONS != 0) for layer in range(config.num_hidden_layers)],
     }
     for fault, is_there in faults.items():
         if is_there:
             raise ExportRefusedError(
-                f"The base model can't be exported to GGUF: {fault}. Export to safetensors or peft."
+                Sentence(
+                    gettext_noop("The base model can't be exported to GGUF: {fault}. Export to safetensors or peft."),
+                    fault=Sentence(fault, rope_type=rope.get("rope_type")),
+                )
             )
 
 
@@ -86,7 +96,12 @@ def write_gguf(model: PreTrainedModel, path: Path, name: str, tokenizer: GgufTok
             gguf_name = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
             if gguf_name is None:
                 raise ExportRefusedError(
-                    f"The base model has a weight that has no place in GGUF ({hf_name}). Export to safetensors or peft."
+                    Sentence(
+                        gettext_noop(
+                            "The base model has a weight that has no place in GGUF ({weight}). Export to safetensors or peft."
+                        ),
+                        weight=hf_name,
+                    )
                 )
             add_tensor(writer, gguf_name, arrange(tensor.float().cpu().numpy(), hf_name, config), format)
         writer.write_header_to_file()

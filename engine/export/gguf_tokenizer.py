@@ -11,6 +11,7 @@ from gguf import GGUFWriter, TokenType
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import ExportRefusedError
+from engine.sentences import Sentence, gettext_noop
 
 # The patterns that cut a text into words, by llama.cpp's name of what uses them.
 SPLITS = {
@@ -104,6 +105,10 @@ def name_of_words(content: dict[str, Any]) -> str:
         if len(steps) == 2 and pattern in SPLITS and not use_regex:
             return SPLITS[pattern]
     raise ExportRefusedError(
-        "The base model's tokenizer can't be written to GGUF exactly: only byte-level ones of GPT-2, Llama 3, Qwen 2 and SmolLM can. "
-        "Export to safetensors or peft."
+        Sentence(
+            gettext_noop(
+                "The base model's tokenizer can't be written to GGUF exactly: only byte-level ones of GPT-2, Llama 3, "
+                "Qwen 2 and SmolLM can. Export to safetensors or peft."
+            )
+        )
     )

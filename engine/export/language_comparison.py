@@ -18,6 +18,7 @@ from engine.errors import ExportDiffersError, ExportRefusedError
 from engine.export.comparison import ExportCheck, random_texts
 from engine.models.causal import PackedConversations
 from engine.models.chat_template import ChatTemplate
+from engine.sentences import Sentence, gettext_noop, join_sentences
 from engine.serve.model_files import ModelInfo
 from engine.tasks.answer_writers import TransformersWriter
 from engine.tasks.answers import write_answers
@@ -60,13 +61,19 @@ class LanguageModelCheck(ExportCheck):
     @property
     def sentence(self) -> str:
         """Return the figures as a sentence."""
-        equal = (
-            "" if self.equal_answers is None else f"{self.equal_answers:.1%} of the greedy answers are the same, and "
+        changes = Sentence(
+            gettext_noop(
+                "On {texts:,} held-out prompts, log-probabilities of expected tokens changed by {mean:.2g} on average and by "
+                "{largest:.2g} at most."
+            ),
+            texts=self.texts,
+            mean=self.mean_change,
+            largest=self.largest_change,
         )
-        return (
-            f"On {self.texts:,} held-out prompts, {equal}log-probabilities of expected tokens changed by {self.mean_change:.2g} on "
-            f"average and by {self.largest_change:.2g} at most."
-        )
+        if self.equal_answers is None:
+            return changes
+        equal = Sentence(gettext_noop("{share:.1%} of the greedy answers are the same."), share=self.equal_answers)
+        return join_sentences([changes, equal])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,11 @@ def choose_conversations(template: ChatTemplate, info: ModelInfo, texts: Sequenc
     conversations = [conversations[row] for row in readable]
     tokens = tokenise_conversations([to_json(each) for each in conversations], template, info.max_length, {})
     if not conversations:
-        raise ExportRefusedError("There is no conversation that the model can read. Give others to compare answers on.")
+        raise ExportRefusedError(
+            Sentence(
+                gettext_noop("There is no conversation that the model can read. Give others to compare answers on.")
+            )
+        )
     end = info.end_of_turn or min(tokens.end_tokens)
     end_id = int(template.tokenizer.get_vocab()[end])
     return ComparedConversations(conversations, tokens, template, end_id)
@@ -162,12 +173,20 @@ def require_close(check: LanguageModelCheck) -> None:
         and check.equal_tokens in (None, 1.0)
     ):
         return
-    tokens = (
-        "" if check.equal_tokens in (None, 1.0) else f" {check.equal_tokens:.1%} of them are read as the same tokens."
-    )
+    figures = [check.sentence]
+    if check.equal_tokens not in (None, 1.0):
+        tokens = Sentence(gettext_noop("{share:.1%} of them are read as the same tokens."), share=check.equal_tokens)
+        figures.append(tokens)
     raise ExportDiffersError(
-        f"The exported files do not answer as the model does, so they were removed. {check.sentence}{tokens} Allowed are "
-        f"{limits.mean:g} and {limits.largest:g}. Export to another format, or use the adapter with PEFT.",
+        Sentence(
+            gettext_noop(
+                "The exported files do not answer as the model does, so they were removed. {figures} Allowed are "
+                "{mean:g} and {largest:g}. Export to another format, or use the adapter with PEFT."
+            ),
+            figures=join_sentences(figures),
+            mean=limits.mean,
+            largest=limits.largest,
+        ),
         equal_answers=check.equal_answers,
         largest_change=check.largest_change,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ExportFailedError
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,7 +64,13 @@ def write_onnx(model: PreTrainedModel, folder: Path, token_types: bool) -> None:
         cause = error.__cause__ or error
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise ExportFailedError(
-            f"The architecture {model.config.model_type} can't be written as ONNX ({reason[:200]}). Export it as safetensors."
+            Sentence(
+                gettext_noop(
+                    "The architecture {model_type} can't be written as ONNX ({reason}). Export it as safetensors."
+                ),
+                model_type=model.config.model_type,
+                reason=reason[:200],
+            )
         ) from error
     assert program is not None
     program.save(folder / ONNX_FILE, external_data=size > LARGEST_FILE)

@@ -25,6 +25,7 @@ from engine.export.packages import INSTALL, ONNX_PACKAGES, missing_packages
 from engine.export.readme import describe_export, write_readme
 from engine.models.base_models import resolve
 from engine.models.loaded_weights import brief
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.errors import ModelUnreadableError
 from engine.serve.merged_model import merge_adapter
 from engine.serve.model_cache import MIB
@@ -100,17 +101,34 @@ def require_packages(format: Format) -> None:
     missing = missing_packages(format)
     if missing:
         raise ExportRefusedError(
-            f"Exporting to {format} needs packages that are not installed: {', '.join(missing)}. Install them with "
-            f"`{INSTALL}`, or export to safetensors."
+            Sentence(
+                gettext_noop(
+                    "Exporting to {format} needs packages that are not installed: {packages}. Install them with `{command}`, or "
+                    "export to safetensors."
+                ),
+                format=format,
+                packages=", ".join(missing),
+                command=INSTALL,
+            )
         )
 
 
 def require_free(target: Path) -> None:
     """Raise ExportRefusedError unless the target can become a new folder."""
     if target.exists() or target.is_symlink():
-        raise ExportRefusedError(f"{target} exists already and was left as it is. Choose another folder, or remove it.")
+        raise ExportRefusedError(
+            Sentence(
+                gettext_noop("{target} exists already and was left as it is. Choose another folder, or remove it."),
+                target=str(target),
+            )
+        )
     if not target.parent.is_dir():
-        raise ExportRefusedError(f"The folder {target.parent} does not exist. Make it, or choose another target.")
+        raise ExportRefusedError(
+            Sentence(
+                gettext_noop("The folder {folder} does not exist. Make it, or choose another target."),
+                folder=str(target.parent),
+            )
+        )
 
 
 def merge(final_model: Path, base_models_dir: Path | None, served: LoadedModel) -> PreTrainedModel:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
 from engine.models.weight_files import check_folder, check_weights, read_config
+from engine.sentences import Sentence, gettext_noop
 
 HUB_TIMEOUT_S = 2.5
 FILE_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -68,7 +69,13 @@ def check_safe(folder: Path, name: str) -> None:
     config = read_config(folder, name)
     if str(config.get("model_type")) not in CONFIG_MAPPING:
         raise BaseModelUnsafeError(
-            f"The base model {name} has the unknown type {config.get('model_type')!r}. Choose a model that transformers supports.",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} has the unknown type {type}. Choose a model that transformers supports."
+                ),
+                name=name,
+                type=repr(config.get("model_type")),
+            ),
             field="model.name",
         )
     check_weights(folder, name)
@@ -116,20 +123,35 @@ def download(name: str, revision: str | None) -> Path:
 
     if not can_download():
         raise BaseModelUnavailableError(
-            f"The base model {name} is not on this machine and the model hub can't be reached. Put its folder under "
-            "BASE_MODELS_DIR, choose a model that is here, or try again when the hub is reachable.",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} is not on this machine and the model hub can't be reached. Put its folder under "
+                    "BASE_MODELS_DIR, choose a model that is here, or try again when the hub is reachable."
+                ),
+                name=name,
+            ),
             field="model.name",
         )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILE_PATTERNS))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise BaseModelUnavailableError(
-            f"The model hub has no model {name}{f' at {revision}' if revision else ''}, or it is private. Check the name.",
+            Sentence(
+                gettext_noop("The model hub has no model {name}{revision}, or it is private. Check the name."),
+                name=name,
+                revision=Sentence(gettext_noop(" at {revision}"), revision=revision) if revision else "",
+            ),
             field="model.name",
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise BaseModelUnavailableError(
-            f"The base model {name} could not be downloaded from the model hub ({type(error).__name__}). Try again later.",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} could not be downloaded from the model hub ({error}). Try again later."
+                ),
+                name=name,
+                error=type(error).__name__,
+            ),
             field="model.name",
         ) from error
 

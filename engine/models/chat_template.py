@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.conversations import PLAIN_TEXT, Conversation, Message, UnusableRowError
 from engine.errors import ChatTemplateError
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -50,8 +51,13 @@ class ChatTemplate:
         self.is_plain = tokenizer.chat_template is None
         if tokenizer.eos_token_id is None:
             raise ChatTemplateError(
-                f"The tokenizer of {name} has no end-of-text token, so the model could not learn to stop. "
-                "Set eos_token in its tokenizer_config.json, or choose another base model.",
+                Sentence(
+                    gettext_noop(
+                        "The tokenizer of {name} has no end-of-text token, so the model could not learn to stop. Set eos_token in "
+                        "its tokenizer_config.json, or choose another base model."
+                    ),
+                    name=name,
+                ),
                 field="model.name",
             )
         if self.is_plain:
@@ -100,14 +106,18 @@ class ChatTemplate:
         for index in answers:
             start, content_end = self._locate_answer(conversation, index, text)
             if not text[start:content_end].strip():
-                raise self._error("hides answers")
+                raise self._error(Sentence(gettext_noop("hides answers")))
             match = self.end_of_turn.match(text, content_end)
             if match is None:
-                raise self._error("puts no end-of-turn token after an answer, so the model would never stop")
+                raise self._error(
+                    Sentence(gettext_noop("puts no end-of-turn token after an answer, so the model would never stop"))
+                )
             spans.append((start, match.end()))
             ends.add(match[1])
         if len(ends) > 1:
-            raise self._error(f"ends answers in different ways ({', '.join(sorted(ends))})")
+            raise self._error(
+                Sentence(gettext_noop("ends answers in different ways ({ends})"), ends=", ".join(sorted(ends)))
+            )
         return RenderedConversation(text, spans)
 
     def end_token(self, rendered: RenderedConversation) -> str:
@@ -138,13 +148,13 @@ class ChatTemplate:
             turn = (self._try_to_render(conversation[: index + 1]) or "").rstrip()
             last = max((match.start() for match in self.special.finditer(turn)), default=-1)
             if prompt is None or last < len(prompt) or not text.startswith(turn) or not text.startswith(prompt):
-                raise self._error("does not show where an answer ends")
+                raise self._error(Sentence(gettext_noop("does not show where an answer ends")))
             return len(prompt), last
         end = len(text) - len(after)
         if prompt is not None and text.startswith(prompt) and len(prompt) <= end:
             return len(prompt), end
         if not text.startswith(before):
-            raise self._error("does not show where an answer begins")
+            raise self._error(Sentence(gettext_noop("does not show where an answer begins")))
         return len(before), end
 
     def _try_to_render(self, messages: Conversation, **options: Any) -> str | None:
@@ -156,6 +166,12 @@ class ChatTemplate:
 
     def _error(self, fault: str) -> ChatTemplateError:
         return ChatTemplateError(
-            f"The chat template of {self.name} {fault}. Correct it in the base model's files, or choose another base model.",
+            Sentence(
+                gettext_noop(
+                    "The chat template of {name} {fault}. Correct it in the base model's files, or choose another base model."
+                ),
+                name=self.name,
+                fault=fault,
+            ),
             field="model.name",
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.errors import BaseModelUnavailableError
+from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
@@ -36,10 +37,17 @@ def check_loading(model: PreTrainedModel, loading: dict[str, Any], name: str) ->
     body = f"{model.base_model_prefix}."
     missing = sorted(key for key in loading["missing_keys"] if _is_in_body(key, body))
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        more = Sentence(gettext_noop(" and {count} more"), count=len(missing) - 1) if len(missing) > 1 else ""
         raise BaseModelUnavailableError(
-            f"The base model {name} lacks weights that its config.json asks for: {missing[0]}{more}. They would be random. "
-            "Download the model again, or choose the config.json that belongs to its weights.",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} lacks weights that its config.json asks for: {missing}{more}. They would be "
+                    "random. Download the model again, or choose the config.json that belongs to its weights."
+                ),
+                name=name,
+                missing=missing[0],
+                more=more,
+            ),
             field="model.name",
             tensors=missing[:20],
         )
@@ -47,8 +55,16 @@ def check_loading(model: PreTrainedModel, loading: dict[str, Any], name: str) ->
     if mismatched:
         key, in_file, in_model = mismatched[0]
         raise BaseModelUnavailableError(
-            f"The base model {name} does not fit its config.json: {key} has the shape {_shape(in_file)} in its files, "
-            f"but config.json asks for {_shape(in_model)}. Choose the config.json that belongs to its weights.",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} does not fit its config.json: {key} has the shape {in_file} in its files, but "
+                    "config.json asks for {in_model}. Choose the config.json that belongs to its weights."
+                ),
+                name=name,
+                key=key,
+                in_file=_shape(in_file),
+                in_model=_shape(in_model),
+            ),
             field="model.name",
             tensors=[entry[0] for entry in mismatched[:20]],
         )
@@ -63,14 +79,23 @@ def check_values(model: PreTrainedModel, name: str) -> None:
         low, high = (value.item() for value in torch.aminmax(tensor))
         fault = None
         if not (math.isfinite(low) and math.isfinite(high)):
-            fault = "has values that are not finite"
+            fault = Sentence(gettext_noop("has values that are not finite"))
         elif max(-low, high) > LARGEST_WEIGHT:
-            fault = f"has values up to {max(-low, high):.1e}, which no trained model has"
+            fault = Sentence(
+                gettext_noop("has values up to {value:.1e}, which no trained model has"), value=max(-low, high)
+            )
         elif low == high and tensor.numel() > 1 and embeddings is not None and tensor is embeddings.weight:
-            fault = f"has the value {low:g} everywhere, so all words are the same"
+            fault = Sentence(gettext_noop("has the value {low:g} everywhere, so all words are the same"), low=low)
         if fault:
             raise BaseModelUnavailableError(
-                f"The base model {name} can't be used: {path} {fault}. Download the model again, or choose another one.",
+                Sentence(
+                    gettext_noop(
+                        "The base model {name} can't be used: {path} {fault}. Download the model again, or choose another one."
+                    ),
+                    name=name,
+                    path=path,
+                    fault=fault,
+                ),
                 field="model.name",
                 tensors=[path],
             )

@@ -24,6 +24,7 @@ from engine.models.supported_types import check_type
 from engine.models.transformers_output import silence_transformers
 from engine.models.weight_files import read_config
 from engine.out_of_memory import is_out_of_memory
+from engine.sentences import Sentence, gettext_noop
 from engine.task_types import HeadKind
 
 # Importing transformers and peft takes seconds, so functions do it when they are called.
@@ -155,7 +156,12 @@ def _base_model_errors(folder: Path, name: str) -> Iterator[None]:
         if is_out_of_memory(error) or "memory" in str(error):
             raise
         raise BaseModelUnavailableError(
-            f"The base model {name} can't be loaded: {brief(error, folder, name)}", field="model.name"
+            Sentence(
+                gettext_noop("The base model {name} can't be loaded: {error}"),
+                name=name,
+                error=brief(error, folder, name),
+            ),
+            field="model.name",
         ) from error
 
 
@@ -215,7 +221,7 @@ def add_adapter(
     try:
         adapted: Any = get_peft_model(model, lora)
     except ValueError as error:
-        message = f"lora.target_modules: {str(error).splitlines()[0]}"
+        message = Sentence(gettext_noop("lora.target_modules: {reason}"), reason=str(error).splitlines()[0])
         raise ConfigError([Problem("lora.target_modules", message, "target_modules")]) from error
     peft_config = adapted.peft_config["default"]
     peft_config.base_model_name_or_path = base_model

@@ -9,6 +9,7 @@ from torch import nn
 
 from engine.config_sections import LoraSection
 from engine.errors import ConfigError, Problem
+from engine.sentences import Sentence, gettext_noop, join_sentences
 
 MOST_NAMES = 12  # of known modules in an error
 
@@ -22,10 +23,14 @@ def check_module_names(model: nn.Module, config: LoraSection) -> None:
     layers = {int(part) for path in paths for part in path.split(".") if part.isdigit()}
     unknown = sorted(set(config.layers_to_transform or []) - layers)
     if unknown:
-        message = f"lora.layers_to_transform: the base model has no layer {unknown[0]}."
+        field = "lora.layers_to_transform"
+        sentences = [
+            Sentence(gettext_noop("{field}: the base model has no layer {layer}."), field=field, layer=unknown[0])
+        ]
         if layers:
-            message += f" Its layers are {min(layers)} to {max(layers)}."
-        problems.append(Problem("lora.layers_to_transform", message, "unknown_layer"))
+            span = {"first": min(layers), "last": max(layers)}
+            sentences.append(Sentence(gettext_noop("Its layers are {first} to {last}."), **span))
+        problems.append(Problem(field, join_sentences(sentences), "unknown_layer"))
     if problems:
         raise ConfigError(problems)
 
@@ -58,6 +63,9 @@ def _unknown_names(field: str, names: list[str], paths: list[str]) -> list[Probl
             continue
         similar = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         shown = ", ".join(known[:MOST_NAMES]) + (", …" if len(known) > MOST_NAMES else "")
-        hint = f"Did you mean {similar[0]}?" if similar else f"Its modules with weights are {shown}."
-        problems.append(Problem(field, f"{field}: the base model has no module {name}. {hint}", "unknown_module"))
+        message = Sentence(gettext_noop("{field}: the base model has no module {name}."), field=field, name=name)
+        hint = Sentence(gettext_noop("Its modules with weights are {names}."), names=shown)
+        if similar:
+            hint = Sentence(gettext_noop("Did you mean {name}?"), name=similar[0])
+        problems.append(Problem(field, join_sentences([message, hint]), "unknown_module"))
     return problems

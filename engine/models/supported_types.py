@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import BaseModelUnavailableError
+from engine.sentences import Sentence, gettext_noop
 from engine.task_types import HeadKind
 
 # Model types, as config.json names them: those that can be trained with both kinds of heads, and with one of them only.
@@ -34,41 +35,48 @@ TRAINABLE: dict[HeadKind, frozenset[str]] = {
     "causal": frozenset(GENERATING.split()),
 }
 
-READS_PADDING = "it mixes a text with its padding, so a text would get other answers beside longer ones"
-SHARES_LAYERS = "several of its layers share their weights, so an adapter for each can't be merged into them"
-READS_ONE_LATE = "transformers takes its answers from a decoder that is one token late"
+READS_PADDING = gettext_noop("it mixes a text with its padding, so a text would get other answers beside longer ones")
+SHARES_LAYERS = gettext_noop(
+    "several of its layers share their weights, so an adapter for each can't be merged into them"
+)
+READS_ONE_LATE = gettext_noop("transformers takes its answers from a decoder that is one token late")
 # Types that have a head, and why they can't be trained with it.
 REFUSED: dict[str, str] = {
-    "axk2": "the tokens that its attention selects depend on the padding, so a text would get other answers beside longer ones",
-    "bros": "it needs the place of each word on a page, which texts alone don't have",
-    "canine": "it reads characters in groups and fails on short texts",
+    "axk2": gettext_noop(
+        "the tokens that its attention selects depend on the padding, so a text would get other answers beside longer ones"
+    ),
+    "bros": gettext_noop("it needs the place of each word on a page, which texts alone don't have"),
+    "canine": gettext_noop("it reads characters in groups and fails on short texts"),
     "convbert": READS_PADDING,
     "fnet": READS_PADDING,
     "funnel": READS_PADDING,
-    "ibert": "its linear layers are of a kind that LoRA can't adapt",
-    "layoutlmv2": "it needs the image of a page, which texts alone don't have",
-    "mra": "its attention needs a CUDA kernel that transformers does not bring along",
+    "ibert": gettext_noop("its linear layers are of a kind that LoRA can't adapt"),
+    "layoutlmv2": gettext_noop("it needs the image of a page, which texts alone don't have"),
+    "mra": gettext_noop("its attention needs a CUDA kernel that transformers does not bring along"),
     "nystromformer": READS_PADDING,
-    "perceiver": "transformers makes part of its decoder anew, which LoRA would leave random",
-    "qwen3_asr": "it needs speech, which texts don't have",
-    "reformer": "it trains on texts of one fixed length only",
+    "perceiver": gettext_noop("transformers makes part of its decoder anew, which LoRA would leave random"),
+    "qwen3_asr": gettext_noop("it needs speech, which texts don't have"),
+    "reformer": gettext_noop("it trains on texts of one fixed length only"),
     "t5gemma": READS_ONE_LATE,
     "t5gemma2": READS_ONE_LATE,
-    "tapas": "it needs tables, which texts alone don't have",
+    "tapas": gettext_noop("it needs tables, which texts alone don't have"),
     "yoso": READS_PADDING,
     "zamba": SHARES_LAYERS,
     "zamba2": SHARES_LAYERS,
 }
-HEAD_NAMES: dict[HeadKind, str] = {"sequence": "sequence classification", "token": "token classification"}
+HEAD_NAMES: dict[HeadKind, str] = {
+    "sequence": gettext_noop("sequence classification"),
+    "token": gettext_noop("token classification"),
+}
 ABILITIES: dict[HeadKind, str] = {
-    "sequence": "classify texts",
-    "token": "find entities",
-    "causal": "be trained as a language model",
+    "sequence": gettext_noop("classify texts"),
+    "token": gettext_noop("find entities"),
+    "causal": gettext_noop("be trained as a language model"),
 }
 ADVICE: dict[HeadKind, str] = {
-    "sequence": "Choose a text model such as BERT, RoBERTa or Qwen.",
-    "token": "Choose a text model such as BERT, RoBERTa or Qwen.",
-    "causal": "Choose a language model such as SmolLM2, Qwen or Llama.",
+    "sequence": gettext_noop("Choose a text model such as BERT, RoBERTa or Qwen."),
+    "token": gettext_noop("Choose a text model such as BERT, RoBERTa or Qwen."),
+    "causal": gettext_noop("Choose a language model such as SmolLM2, Qwen or Llama."),
 }
 # Frozen weights that are stored so are trained and served like any others.
 KNOWN_QUANTIZATIONS = {"bitsandbytes", "mxfp4"}
@@ -82,7 +90,13 @@ def check_type(config: Mapping[str, Any], name: str, head: HeadKind, is_complete
     reason = find_reason(config, head, is_complete)
     if reason is not None:
         raise BaseModelUnavailableError(
-            f"The base model {name} can't {ABILITIES[head]}: {reason}. {ADVICE[head]}",
+            Sentence(
+                gettext_noop("The base model {name} can't {ability}: {reason}. {advice}"),
+                name=name,
+                ability=Sentence(ABILITIES[head]),
+                reason=reason,
+                advice=Sentence(ADVICE[head]),
+            ),
             field="model.name",
         )
 
@@ -91,11 +105,23 @@ def find_reason(config: Mapping[str, Any], head: HeadKind, is_complete: bool = T
     """Return why a model can't be trained with this kind of head, as a part of a sentence; None if it can."""
     model_type = str(config.get("model_type"))
     if model_type in REFUSED:
-        return f"its type is {model_type}, and {REFUSED[model_type]}"
+        return Sentence(
+            gettext_noop("its type is {model_type}, and {fault}"),
+            model_type=model_type,
+            fault=Sentence(REFUSED[model_type]),
+        )
     if head == "causal" and model_type not in TRAINABLE[head]:
-        return f"its type is {model_type}, and those that are covered are {', '.join(sorted(TRAINABLE[head]))}"
+        return Sentence(
+            gettext_noop("its type is {model_type}, and those that are covered are {types}"),
+            model_type=model_type,
+            types=", ".join(sorted(TRAINABLE[head])),
+        )
     if model_type not in TRAINABLE[head]:
-        return f"transformers has no {HEAD_NAMES[head]} for its type, {model_type}"
+        return Sentence(
+            gettext_noop("transformers has no {head} for its type, {model_type}"),
+            head=Sentence(HEAD_NAMES[head]),
+            model_type=model_type,
+        )
     return _reason_of_settings(model_type, config, is_complete)
 
 
@@ -109,14 +135,23 @@ def heads_of(config: Mapping[str, Any], is_complete: bool = True) -> tuple[HeadK
 def _reason_of_settings(model_type: str, config: Mapping[str, Any], is_complete: bool) -> str | None:
     """Return why a model of a type that can be trained can't; None if it can."""
     if model_type == "xmod" and is_complete and config.get("default_language") is None:
-        return "its config.json has no default_language, by which it chooses the language of texts"
+        return Sentence(
+            gettext_noop("its config.json has no default_language, by which it chooses the language of texts")
+        )
     if model_type == "falcon" and config.get("alibi"):
-        return "transformers computes its attention (alibi) in two ways, so its answers would change when it is served"
+        return Sentence(
+            gettext_noop(
+                "transformers computes its attention (alibi) in two ways, so its answers would change when it is served"
+            )
+        )
     if model_type == "flaubert" and config.get("pre_norm"):
-        return "transformers fails to compute it with pre_norm"
+        return Sentence(gettext_noop("transformers fails to compute it with pre_norm"))
     quantization = config.get("quantization_config")
     if isinstance(quantization, Mapping):
         method = str(quantization.get("quant_method", "unknown"))
         if method not in KNOWN_QUANTIZATIONS:
-            return f"its weights are stored quantized ({method}); use the model that they were made from"
+            return Sentence(
+                gettext_noop("its weights are stored quantized ({method}); use the model that they were made from"),
+                method=method,
+            )
     return None

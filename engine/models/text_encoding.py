@@ -194,7 +194,12 @@ def load_config(folder: Path, name: str) -> PretrainedConfig:
     except Exception as error:  # the classes of configurations check their values, and raise errors of their own
         reason = " ".join(str(error).split()).replace(str(folder), name)[:200]
         raise BaseModelUnavailableError(
-            f"The config.json of {name} can't be read by transformers: {reason}", field="model.name"
+            Sentence(
+                gettext_noop("The config.json of {name} can't be read by transformers: {reason}"),
+                name=name,
+                reason=reason,
+            ),
+            field="model.name",
         ) from error
 
 
@@ -203,8 +208,13 @@ def _padding_id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise BaseModelUnavailableError(
-                f"The tokenizer of {name} has neither a padding token nor an end-of-text token, so its texts can't be "
-                "put into batches. Set pad_token in its tokenizer_config.json, or choose another base model.",
+                Sentence(
+                    gettext_noop(
+                        "The tokenizer of {name} has neither a padding token nor an end-of-text token, so its texts can't be put "
+                        "into batches. Set pad_token in its tokenizer_config.json, or choose another base model."
+                    ),
+                    name=name,
+                ),
                 field="model.name",
             )
         tokenizer.pad_token = tokenizer.eos_token
@@ -224,8 +234,15 @@ def _refuse_ids_without_embedding(tokenizer: PreTrainedTokenizerBase, config: Pr
     largest = max(set(tokenizer.get_vocab().values()) - special | used)
     if largest >= rows:
         raise BaseModelUnavailableError(
-            f"The tokenizer of {name} does not fit its model: it has token ids up to {largest:,}, "
-            f"and the model has {rows:,} embeddings. Resize the model's embeddings, or choose another base model.",
+            Sentence(
+                gettext_noop(
+                    "The tokenizer of {name} does not fit its model: it has token ids up to {largest:,}, and the model has "
+                    "{rows:,} embeddings. Resize the model's embeddings, or choose another base model."
+                ),
+                name=name,
+                largest=largest,
+                rows=rows,
+            ),
             field="model.name",
         )
 
@@ -234,12 +251,16 @@ def _loading_fault(folder: Path, name: str, error: Exception) -> str:
     """Return a sentence for a person about a tokenizer that can't be loaded."""
     package = _missing_package(folder, error)
     if package:
-        return (
-            f"The tokenizer of {name} needs the package {package}, which is not installed. Install it, or save the "
-            "tokenizer as tokenizer.json where the package is, and put that file into the base model's folder."
+        return Sentence(
+            gettext_noop(
+                "The tokenizer of {name} needs the package {package}, which is not installed. Install it, or save the "
+                "tokenizer as tokenizer.json where the package is, and put that file into the base model's folder."
+            ),
+            name=name,
+            package=package,
         )
     reason = (str(error).splitlines() or [type(error).__name__])[0].replace(str(folder), name)
-    return f"The tokenizer of {name} can't be loaded: {reason[:300]}"
+    return Sentence(gettext_noop("The tokenizer of {name} can't be loaded: {reason}"), name=name, reason=reason[:300])
 
 
 def _missing_package(folder: Path, error: Exception) -> str | None:

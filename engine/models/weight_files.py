@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.errors import BaseModelUnavailableError, BaseModelUnsafeError
 from engine.models.recommended import find_recommended
+from engine.sentences import Sentence, gettext_noop
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -22,7 +23,7 @@ VOCABULARY_FILES = ("tokenizer.json", "*vocab*", "*.model", "dict.txt", "*.tikto
 # Tokenizers that read bytes or characters have no vocabulary.
 TYPES_WITHOUT_VOCABULARY = {"canine", "perceiver"}
 TOKENIZERS_WITHOUT_VOCABULARY = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}
-DOWNLOAD_AGAIN = "Download the model again, with all of its files."
+DOWNLOAD_AGAIN = gettext_noop("Download the model again, with all of its files.")
 
 
 def check_folder(folder: Path, name: str) -> None:
@@ -40,10 +41,15 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unavailable(name, "has no readable config.json.") from error
+        raise _unavailable(name, Sentence(gettext_noop("has no readable config.json."))) from error
     if not isinstance(config, dict) or "auto_map" in json.dumps(config):
         raise BaseModelUnsafeError(
-            f"The base model {name} needs code of its own (auto_map), which is never run. Choose another model.",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} needs code of its own (auto_map), which is never run. Choose another model."
+                ),
+                name=name,
+            ),
             field="model.name",
         )
     return config
@@ -58,9 +64,24 @@ def check_weights(folder: Path, name: str) -> None:
         try:
             fault = find_fault(path)
         except OSError as error:
-            raise _unavailable(name, f"can't be used: {path.name} can't be read ({error.strerror}).") from error
+            raise _unavailable(
+                name,
+                Sentence(
+                    gettext_noop("can't be used: {name} can't be read ({strerror})."),
+                    name=path.name,
+                    strerror=error.strerror,
+                ),
+            ) from error
         if fault:
-            raise _unavailable(name, f"can't be used: {path.name} is {fault}. {DOWNLOAD_AGAIN}")
+            raise _unavailable(
+                name,
+                Sentence(
+                    gettext_noop("can't be used: {name} is {fault}. {advice}"),
+                    name=path.name,
+                    fault=fault,
+                    advice=Sentence(DOWNLOAD_AGAIN),
+                ),
+            )
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
@@ -72,19 +93,40 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if not others:
         recommended = find_recommended(name)
-        advice = "Convert them to safetensors first."
+        advice = Sentence(gettext_noop("Convert them to safetensors first."))
         if recommended and recommended.revision:
-            advice = f"Set model.revision to {recommended.revision}, which has the same weights as safetensors."
+            advice = Sentence(
+                gettext_noop("Set model.revision to {revision}, which has the same weights as safetensors."),
+                revision=recommended.revision,
+            )
         raise BaseModelUnsafeError(
-            f"The base model {name} has no safetensors weights. Pickled weights are refused, because they can run code. "
-            f"{advice}",
+            Sentence(
+                gettext_noop(
+                    "The base model {name} has no safetensors weights. Pickled weights are refused, because they can run "
+                    "code. {advice}"
+                ),
+                name=name,
+                advice=advice,
+            ),
             field="model.name",
         )
     if others == [ADAPTER]:
-        raise _unavailable(name, "is an adapter only. Enter the base model that the adapter was trained for.")
+        raise _unavailable(
+            name, Sentence(gettext_noop("is an adapter only. Enter the base model that the adapter was trained for."))
+        )
     if any("-of-" in other for other in others):
-        raise _unavailable(name, f"is in parts, but lacks {INDEX}, which says what each part holds. {DOWNLOAD_AGAIN}")
-    raise _unavailable(name, f"has no {WEIGHTS}. {DOWNLOAD_AGAIN}")
+        raise _unavailable(
+            name,
+            Sentence(
+                gettext_noop("is in parts, but lacks {index}, which says what each part holds. {advice}"),
+                index=INDEX,
+                advice=Sentence(DOWNLOAD_AGAIN),
+            ),
+        )
+    raise _unavailable(
+        name,
+        Sentence(gettext_noop("has no {weights}. {advice}"), weights=WEIGHTS, advice=Sentence(DOWNLOAD_AGAIN)),
+    )
 
 
 def _parts(folder: Path, name: str) -> list[Path]:
@@ -93,13 +135,36 @@ def _parts(folder: Path, name: str) -> list[Path]:
         parts = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
         leads_out = any(PurePosixPath(part).is_absolute() or ".." in PurePosixPath(part).parts for part in parts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unavailable(name, f"has no readable {INDEX}. {DOWNLOAD_AGAIN}") from error
+        raise _unavailable(
+            name,
+            Sentence(gettext_noop("has no readable {index}. {advice}"), index=INDEX, advice=Sentence(DOWNLOAD_AGAIN)),
+        ) from error
     if leads_out or not parts:
-        raise _unavailable(name, f"has an {INDEX} that does not list the files of this folder. {DOWNLOAD_AGAIN}")
+        raise _unavailable(
+            name,
+            Sentence(
+                gettext_noop("has an {index} that does not list the files of this folder. {advice}"),
+                index=INDEX,
+                advice=Sentence(DOWNLOAD_AGAIN),
+            ),
+        )
     missing = [part for part in parts if not (folder / part).is_file()]
     if missing:
-        count = f"{len(missing)} of its {len(parts)} parts: {missing[0]}"
-        raise _unavailable(name, f"lacks {count}{' and more' if len(missing) > 1 else ''}. {DOWNLOAD_AGAIN}")
+        count = Sentence(
+            gettext_noop("{missing} of its {parts} parts: {first}"),
+            missing=len(missing),
+            parts=len(parts),
+            first=missing[0],
+        )
+        raise _unavailable(
+            name,
+            Sentence(
+                gettext_noop("lacks {count}{more}. {advice}"),
+                count=count,
+                more=Sentence(gettext_noop(" and more")) if len(missing) > 1 else "",
+                advice=Sentence(DOWNLOAD_AGAIN),
+            ),
+        )
     return [folder / part for part in parts]
 
 
@@ -109,24 +174,33 @@ def find_fault(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
         if not start:
-            return "empty (0 bytes)"
+            return Sentence(gettext_noop("empty (0 bytes)"))
         if start == LFS_POINTER:
-            return f"a git-LFS pointer ({size} bytes) and not the weights themselves; git lfs pull fetches them"
+            return Sentence(
+                gettext_noop(
+                    "a git-LFS pointer ({size} bytes) and not the weights themselves; git lfs pull fetches them"
+                ),
+                size=size,
+            )
         length = int.from_bytes(start[:8], "little")
         if length > MOST_HEADER_BYTES or start[8:9] not in (b"{", b""):
-            return f"not a safetensors file ({size:,} bytes)"
+            return Sentence(gettext_noop("not a safetensors file ({size:,} bytes)"), size=size)
         file.seek(8)
         header = file.read(length)
     if len(header) < length:
-        return f"cut off ({size:,} bytes)"
+        return Sentence(gettext_noop("cut off ({size:,} bytes)"), size=size)
     try:
         ends = [entry["data_offsets"][1] for key, entry in json.loads(header).items() if key != "__metadata__"]
         expected = 8 + length + max(ends, default=0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return f"not a safetensors file ({size:,} bytes)"
+        return Sentence(gettext_noop("not a safetensors file ({size:,} bytes)"), size=size)
     if size < expected:
-        return f"cut off ({size:,} of {expected:,} bytes)"
-    return None if size == expected else f"damaged ({size:,} bytes, where its header says {expected:,})"
+        return Sentence(gettext_noop("cut off ({size:,} of {expected:,} bytes)"), size=size, expected=expected)
+    if size == expected:
+        return None
+    return Sentence(
+        gettext_noop("damaged ({size:,} bytes, where its header says {expected:,})"), size=size, expected=expected
+    )
 
 
 def count_parameters(folder: Path, name: str) -> int:
@@ -155,16 +229,28 @@ def check_tokenizer(folder: Path, name: str) -> None:
     if not files and not _needs_no_vocabulary(folder):
         raise _unavailable(
             name,
-            "has no tokenizer: its folder lacks tokenizer.json, and the older vocab.txt, vocab.json or *.model. "
-            "Save the tokenizer into the same folder as the model.",
+            Sentence(
+                gettext_noop(
+                    "has no tokenizer: its folder lacks tokenizer.json, and the older vocab.txt, vocab.json or *.model. Save "
+                    "the tokenizer into the same folder as the model."
+                )
+            ),
         )
     for path in files:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(len(LFS_POINTER))
         if size == 0 or start == LFS_POINTER:
-            fault = f"a git-LFS pointer ({size} bytes)" if size else "empty (0 bytes)"
-            raise _unavailable(name, f"can't be used: {path.name} is {fault}. {DOWNLOAD_AGAIN}")
+            fault = gettext_noop("a git-LFS pointer ({size} bytes)") if size else gettext_noop("empty (0 bytes)")
+            raise _unavailable(
+                name,
+                Sentence(
+                    gettext_noop("can't be used: {name} is {fault}. {advice}"),
+                    name=path.name,
+                    fault=Sentence(fault, size=size),
+                    advice=Sentence(DOWNLOAD_AGAIN),
+                ),
+            )
 
 
 def _needs_no_vocabulary(folder: Path) -> bool:
@@ -181,4 +267,6 @@ def _needs_no_vocabulary(folder: Path) -> bool:
 
 def _unavailable(name: str, fault: str) -> BaseModelUnavailableError:
     """Return the error for a base model; `fault` goes on where its name ends."""
-    return BaseModelUnavailableError(f"The base model {name} {fault}", field="model.name")
+    return BaseModelUnavailableError(
+        Sentence(gettext_noop("The base model {name} {fault}"), name=name, fault=fault), field="model.name"
+    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from engine.errors import ConfigError, Problem
+from engine.sentences import Sentence, gettext_noop
 
 FIELD = "training.class_weights"
 MOST_SHOWN = 10  # labels in a message
@@ -34,13 +35,27 @@ def weights_by_label(setting: Mapping[str, float], labels: list[str]) -> list[fl
     Raises ConfigError for names that the data do not have, and if all weights are 0.
     """
     problems = [
-        Problem(FIELD, f"{FIELD}: the data have no label {name!r}. {_hint(name, labels)}", "unknown_label")
+        Problem(
+            FIELD,
+            Sentence(
+                gettext_noop("{field}: the data have no label {name!r}. {hint}"),
+                field=FIELD,
+                name=name,
+                hint=_hint(name, labels),
+            ),
+            "unknown_label",
+        )
         for name in setting
         if name not in labels
     ]
     weights = [setting.get(label, 1.0) for label in labels]
     if not problems and not any(weights):
-        message = f"{FIELD}: all weights are 0, so there is nothing to learn. Give at least one label a weight above 0."
+        message = Sentence(
+            gettext_noop(
+                "{field}: all weights are 0, so there is nothing to learn. Give at least one label a weight above 0."
+            ),
+            field=FIELD,
+        )
         problems.append(Problem(FIELD, message, "all_zero"))
     if problems:
         raise ConfigError(problems)
@@ -52,6 +67,10 @@ def _hint(name: str, labels: list[str]) -> str:
     label_of_folded = {label.casefold(): label for label in reversed(labels)}
     similar = difflib.get_close_matches(name.casefold(), label_of_folded, n=1)
     if similar:
-        return f"Did you mean {label_of_folded[similar[0]]!r}?"
+        return Sentence(gettext_noop("Did you mean {label!r}?"), label=label_of_folded[similar[0]])
     rest = len(labels) - MOST_SHOWN
-    return f"Labels: {', '.join(labels[:MOST_SHOWN])}{f' and {rest} more' if rest > 0 else ''}."
+    return Sentence(
+        gettext_noop("Labels: {labels}{more}."),
+        labels=", ".join(labels[:MOST_SHOWN]),
+        more=Sentence(gettext_noop(" and {count} more"), count=rest) if rest > 0 else "",
+    )

@@ -190,7 +190,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
 
     def evaluate(self, is_last: bool = True) -> dict[str, Any]:
         """Return the metrics of the evaluation rows, and how good answers to their prompts are: before the last time, to a few."""
-        scores = self._score(self.eval_tokens, "evaluation")
+        scores = self._score(self.eval_tokens, gettext_noop("evaluation"))
         needs_all = is_last or self.config.training.metric_for_best_model in METRICS_OF_ANSWERS
         most = MOST_ANSWERS if needs_all else EARLY_ANSWERS
         self.answers = self._write_answers(self.rows.eval, self.eval_tokens, most)
@@ -201,7 +201,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         summary: dict[str, Any] = {"labels": []}
         if self.test_tokens is not None and self.rows.test is not None and len(self.test_tokens.rows):
             answers = self._write_answers(self.rows.test, self.test_tokens)
-            summary["test"] = self._score(self.test_tokens, "test") | answers.scores()
+            summary["test"] = self._score(self.test_tokens, gettext_noop("test")) | answers.scores()
         write_evaluation_answers = partial(self._write_answers, self.rows.eval, self.eval_tokens)
         tuned = self.answers or write_evaluation_answers()
         general = self._general_loss()
@@ -298,8 +298,14 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         over_long = self.skipped.get("over_long", 0)
         if over_long and self.config.data.truncation == "refuse":
             raise TextsTooLongError(
-                f"{over_long} conversations are longer than {self.max_length} tokens, and data.truncation is refuse. "
-                "Raise data.max_length, or set data.truncation to truncate to leave them out.",
+                Sentence(
+                    gettext_noop(
+                        "{over_long} conversations are longer than {max_length} tokens, and data.truncation is refuse. Raise "
+                        "data.max_length, or set data.truncation to truncate to leave them out."
+                    ),
+                    over_long=over_long,
+                    max_length=self.max_length,
+                ),
                 field="data.max_length",
                 rows=over_long,
             )
@@ -307,8 +313,15 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         held_out = len(self.eval_tokens.rows)
         if train < 2 or not held_out:
             raise TooFewRowsError(
-                f"{train} conversations are left for training and {held_out} for evaluation; at least 2 and 1 are needed. "
-                f"Rows left out: {explain_skipped(self.skipped)}. Raise data.max_length, or correct the data.",
+                Sentence(
+                    gettext_noop(
+                        "{train} conversations are left for training and {held_out} for evaluation; at least 2 and 1 are needed. "
+                        "Rows left out: {skipped}. Raise data.max_length, or correct the data."
+                    ),
+                    train=train,
+                    held_out=held_out,
+                    skipped=explain_skipped(self.skipped),
+                ),
                 field="data.dataset_name",
             )
 
@@ -317,8 +330,13 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         ends = sorted(self.train_tokens.end_tokens | self.eval_tokens.end_tokens)
         if len(ends) > 1:
             raise ChatTemplateError(
-                f"Answers end in different ways ({', '.join(ends)}): the data have conversations and plain texts. "
-                "Train on one of both.",
+                Sentence(
+                    gettext_noop(
+                        "Answers end in different ways ({ends}): the data have conversations and plain texts. Train on one of "
+                        "both."
+                    ),
+                    ends=", ".join(ends),
+                ),
                 field="data.dataset_name",
             )
         return int(self.tokenizer.get_vocab()[ends[0]])
@@ -377,8 +395,11 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             sums = retry_with_half(own_sums, size, self.plan.device, smaller=lambda _: None)
             all_sums: list[float] = world.all_reduce(sums.to(self.plan.device)).cpu().tolist()
         if not np.isfinite(all_sums[0]):
-            message = (
-                f"The model's output is not finite for some {name} rows. Lower training.learning_rate and start again."
+            message = Sentence(
+                gettext_noop(
+                    "The model's output is not finite for some {name} rows. Lower training.learning_rate and start again."
+                ),
+                name=Sentence(name),
             )
             raise EvaluationNotFiniteError(message, field="training.learning_rate")
         return self.scores(all_sums)

@@ -9,6 +9,7 @@ from scipy.special import log_softmax, softmax
 
 from engine.data.labelled_rows import Split
 from engine.errors import EvaluationNotFiniteError
+from engine.sentences import Sentence, gettext_noop
 
 WORST_ROWS = 20
 WRONG_ROWS = 50  # kept of each pair of a true and a predicted label
@@ -64,9 +65,17 @@ def refuse_not_finite(logits: np.ndarray, texts: list[str], split: str) -> None:
     if not len(rows):
         return
     raise EvaluationNotFiniteError(
-        f"The model's output is not a finite number for {len(rows)} of {len(logits)} {split} rows, "
-        f'the first of which begins "{texts[rows[0]][:LONGEST_SHOWN]}". The checkpoints are kept. '
-        "Remove such rows, set training.precision to fp32, or choose another base model.",
+        Sentence(
+            gettext_noop(
+                "The model's output is not a finite number for {rows} of {total} {split} rows, the first of which begins "
+                '"{text}". The checkpoints are kept. Remove such rows, set training.precision to fp32, or choose another '
+                "base model."
+            ),
+            rows=len(rows),
+            total=len(logits),
+            split=Sentence(split),
+            text=texts[rows[0]][:LONGEST_SHOWN],
+        ),
         field="model.name",
         rows=len(rows),
     )

@@ -206,7 +206,11 @@ class TextTask(ABC):
             fault = probe.find_fault(self.model, self.logits, self.train_tokens, torch.float32, special_ids)
         if fault:
             raise BaseModelUnavailableError(
-                f"The base model {self.config.model.name} {fault}, so it can't be trained. Choose another base model.",
+                Sentence(
+                    gettext_noop("The base model {name} {fault}, so it can't be trained. Choose another base model."),
+                    name=self.config.model.name,
+                    fault=fault,
+                ),
                 field="model.name",
             )
 
@@ -260,7 +264,7 @@ class TextTask(ABC):
     def evaluate(self, is_last: bool = True) -> dict[str, Any]:
         """Return the metrics on the evaluation rows; their logits are kept for `summary`."""
         self.eval_logits = self._all_logits(self.eval_tokens)
-        self.refuse_not_finite(self.eval_logits, self.rows.eval, "evaluation")
+        self.refuse_not_finite(self.eval_logits, self.rows.eval, gettext_noop("evaluation"))
         return self.score(self.eval_logits, self.rows.eval)
 
     def summary(self) -> dict[str, Any]:
@@ -268,7 +272,7 @@ class TextTask(ABC):
         summary: dict[str, Any] = {"labels": self.rows.labels, **self.describe(self.eval_logits)}
         if self.rows.test and self.test_tokens:
             logits = self._all_logits(self.test_tokens)
-            self.refuse_not_finite(logits, self.rows.test, "test")
+            self.refuse_not_finite(logits, self.rows.test, gettext_noop("test"))
             summary["test"] = self.score(logits, self.rows.test)
         return summary
 
@@ -376,13 +380,23 @@ class TextTask(ABC):
         """Return the facts about the data; raise ConfigError or TextsTooLongError if they contradict the configuration."""
         num_labels = self.config.model.num_labels
         if num_labels is not None and num_labels != len(self.rows.labels):
-            message = f"model.num_labels is {num_labels}, but the data have {len(self.rows.labels)} labels. Remove it."
+            message = Sentence(
+                gettext_noop("model.num_labels is {num_labels}, but the data have {labels} labels. Remove it."),
+                num_labels=num_labels,
+                labels=len(self.rows.labels),
+            )
             raise ConfigError([Problem("model.num_labels", message, "num_labels")])
         truncated = self.train_tokens.truncated + self.eval_tokens.truncated
         if truncated and self.config.data.truncation == "refuse":
             raise TextsTooLongError(
-                f"{truncated} texts are longer than {self.max_length} tokens, and data.truncation is refuse. "
-                "Raise data.max_length, shorten the texts, or set data.truncation to truncate.",
+                Sentence(
+                    gettext_noop(
+                        "{truncated} texts are longer than {max_length} tokens, and data.truncation is refuse. Raise "
+                        "data.max_length, shorten the texts, or set data.truncation to truncate."
+                    ),
+                    truncated=truncated,
+                    max_length=self.max_length,
+                ),
                 field="data.max_length",
                 rows=truncated,
             )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from engine.errors import CheckpointDamagedError
+from engine.sentences import Sentence, gettext_noop
 from engine.storage import remove_folder, sweep_drafts, verify_folder, write_folder, write_json
 from engine.task_types import LOWER_IS_BETTER, Metric
 
@@ -193,4 +194,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     tensors = load_file(folder / "adapter_model.safetensors")
     result: Any = set_peft_model_state_dict(cast(PeftModel, model), tensors)
     if result.unexpected_keys:
-        raise CheckpointDamagedError(f"{folder.name} belongs to another model.", keys=result.unexpected_keys[:5])
+        raise CheckpointDamagedError(
+            Sentence(gettext_noop("{name} belongs to another model."), name=folder.name),
+            keys=result.unexpected_keys[:5],
+        )

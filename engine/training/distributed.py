@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import ProcessesDifferError, ProcessLostError
+from engine.sentences import Sentence, gettext_noop
 
 
 class StepExchange(NamedTuple):
@@ -86,8 +87,12 @@ class World:
                 dist.all_reduce(tensor)
             except RuntimeError as error:
                 raise ProcessLostError(
-                    "Another process of this run ended, so this one stops too; that process's own message says why. "
-                    "Saved checkpoints are kept. Start the run again to resume from the last one."
+                    Sentence(
+                        gettext_noop(
+                            "Another process of this run ended, so this one stops too; that process's own message says why. Saved "
+                            "checkpoints are kept. Start the run again to resume from the last one."
+                        )
+                    )
                 ) from error
         return tensor
 
@@ -127,8 +132,12 @@ class World:
         digests[self.rank] = int.from_bytes(digest.digest()[:7])
         if len(set(self.all_reduce(digests).tolist())) > 1:
             raise ProcessesDifferError(
-                "The processes of this run found different data, settings or checkpoints, so nothing was trained. "
-                "Give all of them the same files and the same results folder."
+                Sentence(
+                    gettext_noop(
+                        "The processes of this run found different data, settings or checkpoints, so nothing was trained. Give "
+                        "all of them the same files and the same results folder."
+                    )
+                )
             )
 
 

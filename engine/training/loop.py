@@ -19,6 +19,7 @@ from engine.data.batches import BatchSchedule
 from engine.devices import DevicePlan
 from engine.errors import EvaluationNotFiniteError, LossNotFiniteError, RunInterruptedError
 from engine.events import Checkpointed, Evaluated, Event, StageChanged, StepDone
+from engine.sentences import Sentence, gettext_noop
 from engine.task_types import LOWER_IS_BETTER, METRICS
 from engine.tasks import Task
 from engine.training.checkpoint import Checkpoints, State
@@ -120,8 +121,14 @@ class Loop:
             # Stop: on request, because the scores no longer improve, or because all steps are done.
             if stopping and not is_last:
                 raise RunInterruptedError(
-                    f"The run was stopped at step {state.step} of {self.total_steps}. "
-                    "A checkpoint is saved; resume the run to continue from it.",
+                    Sentence(
+                        gettext_noop(
+                            "The run was stopped at step {step} of {total_steps}. A checkpoint is saved; resume the run to continue "
+                            "from it."
+                        ),
+                        step=state.step,
+                        total_steps=self.total_steps,
+                    ),
                     step=state.step,
                 )
             if self.stopped_early:
@@ -239,7 +246,7 @@ class Loop:
             self.metrics = self.task.evaluate(is_last=state.step >= self.total_steps)
         except EvaluationNotFiniteError as error:
             yield self.save()  # of the steps since the last checkpoint
-            message = f"Evaluation at step {state.step}: {error}"
+            message = Sentence(gettext_noop("Evaluation at step {step}: {error}"), step=state.step, error=error.message)
             raise EvaluationNotFiniteError(message, field=error.field, step=state.step, **error.facts) from error
         scores: dict[str, float] = {
             name: self.metrics[name] for name in METRICS[self.config.task] if self.metrics.get(name) is not None
@@ -284,14 +291,23 @@ def _not_finite_error(steps_before: int, precision: str) -> LossNotFiniteError:
     """Return the error for a loss or gradient that is not finite in the step after `steps_before`."""
     if steps_before:
         field = "training.learning_rate"
-        message = (
-            f"The loss was no longer a finite number at step {steps_before + 1}. Earlier checkpoints are kept. "
-            "Lower training.learning_rate and start again."
+        message = Sentence(
+            gettext_noop(
+                "The loss was no longer a finite number at step {step}. Earlier checkpoints are kept. Lower "
+                "training.learning_rate and start again."
+            ),
+            step=steps_before + 1,
         )
     else:  # nothing was learned yet, so the learning rate is not the cause
         field = "model.name" if precision == "fp32" else "training.precision"
-        remedy = "Choose another base model" if precision == "fp32" else "Set training.precision to fp32"
-        message = f"The loss was not a finite number at the first step, before anything was changed. {remedy}."
+        is_fp32 = precision == "fp32"
+        remedy = (
+            gettext_noop("Choose another base model") if is_fp32 else gettext_noop("Set training.precision to fp32")
+        )
+        message = Sentence(
+            gettext_noop("The loss was not a finite number at the first step, before anything was changed. {remedy}."),
+            remedy=Sentence(remedy),
+        )
     return LossNotFiniteError(message, field=field, step=steps_before + 1)
 
 

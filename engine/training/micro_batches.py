@@ -148,11 +148,17 @@ class MicroBatches:
                 length //= 2
             finally:
                 self._clear_gradients()
-        advice = f"Set data.max_length to {fitting_length}, or choose" if fitting_length else "Choose"
+        kept = gettext_noop("The last checkpoint is kept.") if step else gettext_noop("Nothing was trained.")
+        advice = gettext_noop("Choose a smaller base model, or a smaller lora.r.")
+        if fitting_length:
+            advice = gettext_noop("Set data.max_length to {fits}, or choose a smaller base model, or a smaller lora.r.")
         return OutOfMemoryError(
-            f"One row of {longest} tokens does not fit into this machine's memory. "
-            f"{'The last checkpoint is kept.' if step else 'Nothing was trained.'} "
-            f"{advice} a smaller base model, or a smaller lora.r.",
+            Sentence(
+                gettext_noop("One row of {longest} tokens does not fit into this machine's memory. {kept} {advice}"),
+                longest=longest,
+                kept=Sentence(kept),
+                advice=Sentence(advice, fits=fitting_length),
+            ),
             field="data.max_length" if fitting_length else "model.name",
             fits=fitting_length,
         )

@@ -61,7 +61,8 @@ def describe(event: Event, every: int) -> str | None:
     """
     match event:
         case StageChanged(stage=stage):
-            return Sentence(gettext_noop("Stage: {stage}."), stage=stage)
+            # The pages know the names of the stages.
+            return Sentence(gettext_noop("Stage: {stage}."), stage=Sentence(stage))
         case Prepared():
             return describe_prepared(event)
         case StepDone(step=step, total_steps=total) if step % every == 0 or step == total:

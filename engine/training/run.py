@@ -287,22 +287,32 @@ class Run:
             return notices
         saved = json.loads((newest / "state.json").read_text(encoding="utf-8"))
         if saved["fingerprint"] != loop.state.fingerprint:
-            message = (
-                f"experiment_name: {self.config.experiment_name} holds a run with other settings or texts. "
-                "Choose another name, or delete that experiment first."
+            message = Sentence(
+                gettext_noop(
+                    "experiment_name: {experiment_name} holds a run with other settings or texts. Choose another name, or "
+                    "delete that experiment first."
+                ),
+                experiment_name=self.config.experiment_name,
             )
             raise ConfigError([Problem("experiment_name", message, "other_settings")])
         if not loop.task.matches_data(saved.get("data_hash", "")):
-            message = (
-                f"data.dataset_name: the rows or labels have changed since {self.config.experiment_name} was stopped. "
-                "Its checkpoints are kept. Restore the data to resume it, or choose another experiment_name."
+            message = Sentence(
+                gettext_noop(
+                    "data.dataset_name: the rows or labels have changed since {experiment_name} was stopped. Its checkpoints "
+                    "are kept. Restore the data to resume it, or choose another experiment_name."
+                ),
+                experiment_name=self.config.experiment_name,
             )
             raise ConfigError([Problem("data.dataset_name", message, "other_data")])
         base_model_hash = saved.get("base_model_hash", "")
         if base_model_hash and base_model_hash != loop.task.hash_base_model():
-            message = (
-                f"model.name: the weights of {self.config.model.name} have changed since {self.config.experiment_name} was "
-                "stopped. Its checkpoints are kept. Restore the base model to resume it, or choose another experiment_name."
+            message = Sentence(
+                gettext_noop(
+                    "model.name: the weights of {name} have changed since {experiment_name} was stopped. Its checkpoints are "
+                    "kept. Restore the base model to resume it, or choose another experiment_name."
+                ),
+                name=self.config.model.name,
+                experiment_name=self.config.experiment_name,
             )
             raise ConfigError([Problem("model.name", message, "other_base_model")])
         loop.resume(newest)
@@ -373,8 +383,13 @@ class Run:
 def _out_of_memory_error(config: RunConfig) -> OutOfMemoryError:
     """Return the error for memory that ran out where no smaller micro-batch helps: while loading, evaluating or saving."""
     return OutOfMemoryError(
-        f"Memory ran out; {free_bytes() / 2**20:,.0f} MiB are free now. Saved checkpoints are kept. "
-        f"Close other programs, or choose a smaller base model than {config.model.name} or a smaller "
-        "training.per_device_eval_batch_size.",
+        Sentence(
+            gettext_noop(
+                "Memory ran out; {free:,.0f} MiB are free now. Saved checkpoints are kept. Close other programs, or "
+                "choose a smaller base model than {name} or a smaller training.per_device_eval_batch_size."
+            ),
+            free=free_bytes() / 2**20,
+            name=config.model.name,
+        ),
         field="model.name",
     )

@@ -16,6 +16,7 @@ from engine.models.causal import PackedConversations
 from engine.models.chat_template import ChatTemplate
 from engine.models.loading import attach_adapter, load_language_model
 from engine.models.text_encoding import load_tokenizer
+from engine.sentences import Sentence, gettext_noop
 from engine.training.saved_model import (
     FP32_TOLERANCE,
     SavedModelCheck,
@@ -54,7 +55,10 @@ def check_saved_language_model(folder: Path, base: Path, plan: DevicePlan, evalu
     read = {tuple(ids.tolist()) for ids in np.split(tokens.ids, tokens.offsets[1:-1])}
     if skipped or not read.issuperset(tuple(each.ids[0].tolist()) for each in evaluated.packed):
         raise saved_model_differs(
-            "its tokenizer or chat template reads a conversation otherwise than the training did", "model.name"
+            Sentence(
+                gettext_noop("its tokenizer or chat template reads a conversation otherwise than the training did")
+            ),
+            "model.name",
         )
     model = attach_adapter(load_language_model(base, "the base model", plan), folder).to(plan.device).eval()
     differences = []
@@ -68,6 +72,8 @@ def check_saved_language_model(folder: Path, base: Path, plan: DevicePlan, evalu
     if exceeds(of_all_targets, TOLERANCES[plan.dtype]):
         field = "model.name" if plan.precision == "fp32" else "training.precision"
         raise saved_model_differs(
-            f"in plain PEFT, its log-probabilities are up to {largest:.3g} off", field, difference=largest
+            Sentence(gettext_noop("in plain PEFT, its log-probabilities are up to {largest:.3g} off"), largest=largest),
+            field,
+            difference=largest,
         )
     return SavedModelCheck(len(evaluated.texts), largest, served=False)

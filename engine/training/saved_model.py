@@ -42,6 +42,7 @@ from engine.serve.tokenizer import ServedTokenizer
 from engine.storage import verify_folder
 
 ROWS = 8
+IN_PEFT = gettext_noop("in plain PEFT")
 
 
 class Tolerance(NamedTuple):
@@ -139,7 +140,9 @@ def spread_by_length(rows: np.ndarray, lengths: np.ndarray, texts: Sequence[str]
     rows: of texts with finite logits; lengths: tokens of all texts. Raises SavedModelDiffersError if there is none.
     """
     if not len(rows):
-        raise saved_model_differs("the evaluation gave no finite output for any text", "training.learning_rate")
+        raise saved_model_differs(
+            Sentence(gettext_noop("the evaluation gave no finite output for any text")), "training.learning_rate"
+        )
     # Of texts with as many tokens, the one with the most characters was truncated.
     by_length = sorted(rows.tolist(), key=lambda row: (lengths[row], len(texts[row])))
     return list(dict.fromkeys([by_length[0], by_length[-1], *rows.tolist()]))[:ROWS]
@@ -157,15 +160,15 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
     served = _fits_as_served(folder, base, plan)
     if not served:
         plain = _plain_logits(folder, base, plan, evaluated, served)
-        difference = _compare("in plain PEFT", plain, evaluated.logits, tolerance, plan)
+        difference = _compare(IN_PEFT, plain, evaluated.logits, tolerance, plan)
         return SavedModelCheck(len(evaluated.texts), difference, served, [])
     expected = _served_logits(folder, base, plan, evaluated)
-    difference = _compare("when it is served", expected, evaluated.logits, tolerance, plan)
+    difference = _compare(gettext_noop("when it is served"), expected, evaluated.logits, tolerance, plan)
     plain = _plain_logits(folder, base, plan, evaluated, served)
     differs = _relative_differences(plain, expected) > FP32_TOLERANCE.most
     differing = [bool(differs[evaluated.logit_rows([i])].any()) for i in range(len(evaluated.texts))]
     if all(differing):  # a single text may be odd, which is no reason to refuse a model that is served well
-        _compare("in plain PEFT", plain, expected, FP32_TOLERANCE, plan)
+        _compare(IN_PEFT, plain, expected, FP32_TOLERANCE, plan)
     notices = _program_notices(folder, evaluated, differing)
     return SavedModelCheck(len(evaluated.texts), difference, served, notices)
 
@@ -175,8 +178,11 @@ def verify_saved_files(folder: Path) -> None:
     try:
         verify_folder(folder)
     except CheckpointDamagedError as error:
-        message = (
-            f"The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again."
+        message = Sentence(
+            gettext_noop(
+                "The saved model was not registered: {error} The checkpoints are kept; resume the run to save it again."
+            ),
+            error=error.message,
         )
         raise CheckpointDamagedError(message, **error.facts) from error
 
@@ -198,7 +204,11 @@ def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
     if len(rows) != len(evaluated.ids):
         difference = f"{len(rows)} windows instead of {len(evaluated.ids)}"
         raise saved_model_differs(
-            f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name"
+            Sentence(
+                gettext_noop("its tokenizer reads a text otherwise than the training did ({difference})"),
+                difference=difference,
+            ),
+            "model.name",
         )
     for row, expected, types in zip(rows, evaluated.ids, evaluated.types, strict=True):
         ids = row.ids
@@ -213,7 +223,11 @@ def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:
             if position is not None:
                 difference = f"another token at position {position + 1} of {len(ids)}"
         raise saved_model_differs(
-            f"its tokenizer reads a text otherwise than the training did ({difference})", "model.name"
+            Sentence(
+                gettext_noop("its tokenizer reads a text otherwise than the training did ({difference})"),
+                difference=difference,
+            ),
+            "model.name",
         )
 
 
@@ -255,9 +269,15 @@ def _served_logits(folder: Path, base: Path, plan: DevicePlan, evaluated: Evalua
     except (ModelUnreadableError, PredictionFailedError) as error:
         if error.__cause__ is not None and is_out_of_memory(error.__cause__):
             raise error.__cause__ from None
-        raise saved_model_differs(f"it can't be served: {error}", "model.name") from error
+        raise saved_model_differs(
+            Sentence(gettext_noop("it can't be served: {error}"), error=error.message), "model.name"
+        ) from error
     _compare(
-        "when a text is served beside a longer one", together, alone[evaluated.logit_rows(pair)], FP32_TOLERANCE, plan
+        gettext_noop("when a text is served beside a longer one"),
+        together,
+        alone[evaluated.logit_rows(pair)],
+        FP32_TOLERANCE,
+        plan,
     )
     return alone
 
@@ -291,7 +311,13 @@ def _compare(where: str, actual: Tensor, expected: Tensor, tolerance: Tolerance,
     largest = float((actual - expected).abs().max())
     if exceeds(_relative_differences(actual, expected), tolerance):
         field = "model.name" if plan.precision == "fp32" else "training.precision"
-        raise saved_model_differs(f"{where}, its logits are up to {largest:.3g} off", field, difference=largest)
+        raise saved_model_differs(
+            Sentence(
+                gettext_noop("{where}, its logits are up to {largest:.3g} off"), where=Sentence(where), largest=largest
+            ),
+            field,
+            difference=largest,
+        )
     return largest
 
 
@@ -308,10 +334,19 @@ def exceeds(differences: Tensor, tolerance: Tolerance) -> bool:
 
 def saved_model_differs(reason: str, field: str, **facts: Any) -> EngineError:
     """Return the error for a saved model that is not the evaluated one, though its files are as they were written."""
-    remedy = "Set training.precision to fp32" if field == "training.precision" else "Choose another base model"
+    is_precision = field == "training.precision"
+    remedy = (
+        gettext_noop("Set training.precision to fp32") if is_precision else gettext_noop("Choose another base model")
+    )
     return SavedModelDiffersError(
-        f"The saved model does not answer as its evaluation did, so it was not registered: {reason}. "
-        f"The checkpoints are kept, but a resumed run would end in the same way. {remedy} and train again.",
+        Sentence(
+            gettext_noop(
+                "The saved model does not answer as its evaluation did, so it was not registered: {reason}. The "
+                "checkpoints are kept, but a resumed run would end in the same way. {remedy} and train again."
+            ),
+            reason=reason,
+            remedy=Sentence(remedy),
+        ),
         field=field,
         **facts,
     )

@@ -7,6 +7,7 @@ from engine.errors import DiskFullError, EngineError
 from engine.storage import MANIFEST, STALE_S, link_or_copy, sweep_drafts, verify_folder, write_folder
 from web import disk
 from web.errors import ConflictError
+from web.sentences import translate
 
 from ..models import Experiment
 
@@ -48,5 +49,5 @@ def store_model_files(experiment: Experiment, checkpoint: str, target: Path) -> 
     except DiskFullError as error:
         raise disk.InsufficientStorageError from error
     except EngineError as error:
-        raise ConflictError(str(error)) from None
+        raise ConflictError(translate(error.message)) from None
     return sum(path.stat().st_size for path in target.iterdir())

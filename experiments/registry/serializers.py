@@ -96,7 +96,7 @@ class ExportSerializer(serializers.Serializer[Any]):
     author = serializers.CharField(source="export.author.username", default="", allow_blank=True)
     size = serializers.IntegerField(source="export.size", default=0, help_text="Bytes of the .zip file.")
     result = ExportResultSerializer(source="export.result", default=None, allow_null=True)
-    error = serializers.DictField(source="export.error", default=None, allow_null=True)
+    error = serializers.DictField(source="export.explained_error", default=None, allow_null=True)
     url = serializers.SerializerMethodField()
 
     def get_url(self, state: FormatState) -> str:

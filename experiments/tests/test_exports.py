@@ -233,5 +233,5 @@ def test_answers_are_compared_on_random_texts_where_the_rows_are_gone(registered
     sentence = "Scores of 200 texts changed by at most 0.0001 standard deviations. Compared on random texts"
     assert exports.describe_comparison(result).startswith(sentence)
     result = {"texts": 30_000, "equal_answers": 0.99998, "largest_change": 0.08341, "compared_on": "tweets@1"}
-    sentence = "99.99% of 30000 texts get the same answer; no probability changed by more than 0.0835."
+    sentence = "99.99% of 30,000 texts get the same answer; no probability changed by more than 0.0835."
     assert exports.describe_comparison(result) == f"{sentence} Compared on held-out rows of tweets@1."

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
+from django.utils.translation import override
 
 from accounts.permissions import grant_access
+from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.events import Notice, StageChanged
 from engine.sentences import Sentence
 from experiments.models import Experiment
@@ -16,6 +18,8 @@ from testing.belongings import belongings
 from testing.experiments import METRICS, did_not_learn
 from training.models import LogLine, Point, Status, Task
 from training.progress import TrainingProgress
+from web.sentences import pack
+from work.running import end_failed, known_error, unexpected_error
 
 pytestmark = pytest.mark.django_db
 
@@ -293,7 +297,40 @@ def test_log_and_notices_are_in_the_language_of_the_reader(browser: Client, task
     progress.write()
     assert list(task.log.values_list("text", flat=True)) == ["Stage: training.", message, "Stage: training."]
     page = browser.get(f"/runs/{task.pk}/?tab=log", headers={"Accept-Language": "zh-Hant"}).content.decode()
-    assert "階段：training。" in page and page.count("Stage: training.") == 1  # of an earlier release
+    assert "階段：訓練中。" in page and page.count("Stage: training.") == 1  # of an earlier release
     overview = browser.get(f"/runs/{task.pk}/", headers={"Accept-Language": "zh-Hant"}).content.decode()
     assert "3 筆文字已截斷為 128 個 token。" in overview
     assert str(message) in browser.get(f"/runs/{task.pk}/").content.decode()
+
+
+def test_error_that_ended_a_run_is_in_the_language_of_the_reader(browser: Client, task: Task) -> None:
+    wrong = Sentence(
+        "This machine has no {device} device. Choose auto or one of: {present}.", device="CUDA", present="cpu"
+    )
+    Task.objects.filter(pk=task.pk).update(status=Status.STARTED)
+    task.refresh_from_db()
+    end_failed(task, known_error(task, DeviceUnavailableError(wrong, field="training.device")))
+    chinese = {"Accept-Language": "zh-Hant"}
+    page = browser.get(f"/runs/{task.pk}/", headers=chinese).content.decode()
+    assert page.count("這台機器沒有 CUDA 裝置。") == 2  # above the tabs, and in the log
+    error = browser.get(f"/api/task/{task.pk}", headers=chinese).json()["error"]
+    assert error["message"].startswith("這台機器沒有") and error["kept"] == in_chinese(task.messages.error_kept)
+    assert browser.get(f"/api/task/{task.pk}").json()["error"]["message"] == wrong and "sentence" not in error
+
+
+def test_several_problems_and_unexpected_errors_are_translated_too(task: Task) -> None:
+    several = ConfigError([Problem("data", Sentence("no label"), ""), Problem("", Sentence("find entities"), "")])
+    assert known_error(task, several)["field"] == "data"
+    messages = {
+        "沒有標籤找出實體": known_error(task, several),
+        "發生未預期的錯誤（錯誤編號 12ab）。": unexpected_error(task, "12ab"),
+    }
+    for message, error in messages.items():
+        task.error = error | {"sentence": pack(error["message"])}
+        with override("zh-hant"):
+            assert (task.explained_error or {})["message"] == message
+
+
+def in_chinese(message: object) -> str:
+    with override("zh-hant"):
+        return str(message)

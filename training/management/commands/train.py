@@ -33,7 +33,7 @@ class Command(JsonOrTextCommand):
         task = services.submit(user=user, config=config)
         early_notices = list(task.notices)  # before the engine adds its own, which the log has
         if options["wait"] and not self.watch(task):
-            raise CommandError((task.error or {}).get("message", task.get_status_display()))
+            raise CommandError((task.explained_error or {}).get("message", task.get_status_display()))
         lines = [f"{task.experiment.name}: task {task.pk} ({task.get_status_display()})"]
         lines += [notice["message"] for notice in early_notices]
         if options["wait"]:
