@@ -64,4 +64,4 @@ def test_errors_that_end_a_task_can_be_said_in_another_language() -> None:
                 text = node.args[1 if node.func.id == "Problem" else 0]
             elif isinstance(node, ast.Assign | ast.AugAssign) and "message" in ast.unparse(node).split(" ", 1)[0]:
                 text = node.value
-            assert not isinstance(text, ast.JoinedStr), f"{path.name}:{node.lineno}"
+            assert not isinstance(text, ast.JoinedStr), f"{path.name}: {ast.unparse(node)}"

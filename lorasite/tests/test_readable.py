@@ -137,7 +137,9 @@ def test_page_is_readable_by_all(page: Page, site: tuple[str, list[str]], langua
     for path in paths:
         page.set_viewport_size(WIDE)
         page.emulate_media(color_scheme="light")
-        open_page(page, path)
+        status = open_page(page, path)
+        if status != (404 if path == "/nowhere/" else 200):
+            problems.append(f"{path}: status {status}")
         if page.locator("html").get_attribute("lang") != language:
             problems.append(f"{path}: not in {language}")
         page.evaluate(Axe().axe_script)
@@ -145,14 +147,16 @@ def test_page_is_readable_by_all(page: Page, site: tuple[str, list[str]], langua
     assert not problems, "\n".join(problems)
 
 
-def open_page(page: Page, path: str) -> None:
-    """Open an address; after POST, send its query as a form does, from the page that is open."""
+def open_page(page: Page, path: str) -> int:
+    """Open an address; after POST, send its query as a form does, from the page that is open. Return the status."""
     if not path.startswith("POST "):
-        page.goto(path)
-        return
-    address = urlsplit(path.removeprefix("POST "))
-    with page.expect_navigation():
-        page.evaluate(SEND, [address.path, parse_qsl(address.query)])
+        response = page.goto(path)
+    else:
+        address = urlsplit(path.removeprefix("POST "))
+        with page.expect_navigation() as navigation:
+            page.evaluate(SEND, [address.path, parse_qsl(address.query)])
+        response = navigation.value
+    return response.status if response else 0
 
 
 def problems_of(page: Page, other_themes: list[dict[str, Any]]) -> list[str]:
