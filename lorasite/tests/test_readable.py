@@ -59,8 +59,9 @@ for name, rows in (("orders", samples.orders()), ("answers", samples.order_prefe
     long = file.read_text().splitlines()[0].replace(" takes ", " takes " + "some " * 1500, 1) if name == "orders" else ""
     file.write_text(file.read_text() + long)
     create_version(user=root, name=name, file=file, filename=file.name)
-chat = row(root, "chat", metrics=LANGUAGE_MODEL, task_type="causal_lm", score=0.97, config={"task": "causal_lm"})
-Task.objects.filter(experiment=chat).update(status=Status.SUCCESS)
+for name in ("chat", "chat-2"):
+    row(root, name, metrics=LANGUAGE_MODEL, task_type="causal_lm", score=0.97, config={"task": "causal_lm"})
+Task.objects.filter(experiment__task_type="causal_lm").update(status=Status.SUCCESS)
 writer = registered(root, "writer")
 writer.latest.task_type, writer.latest.metrics, writer.latest.labels = "causal_lm", LANGUAGE_MODEL, []
 writer.task_type = "causal_lm"
@@ -86,7 +87,8 @@ PAGES = [
     "/datasets/moods/compare/", "/datasets/moods/draft/?version=1", "/datasets/moods/noise/?version=1",
     "/datasets/moods/fix/?version=1&codes=markup&codes=exact_duplicate", "/datasets/tasks/{task}/",
     "/datasets/new/{upload}/", "/datasets/orders/", "/datasets/orders/rows/?edit=1", "/datasets/answers/", "/datasets/answers/rows/?edit=1",
-    "/train/", "/train/?dataset=orders@1", "/experiments/", "/experiments/compare?name=chat", "/experiments/compare?name=done&name=failed",
+    "/train/", "/train/?dataset=orders@1", "/experiments/",
+    "/experiments/compare?name=chat&name=chat-2", "/experiments/compare?name=done&name=failed",
     "/models/", "/models/mine/", "/models/writer/", "/models/register/?experiment=done", "/predict/?model=mine", "/chat/",
     *(f"/runs/{{done}}/?tab={tab}" for tab in RUN_TABS), "/runs/{failed}/", "/runs/{unlearned}/",
     "/runs/{chat}/", "/runs/{chat}/?tab=answers",
