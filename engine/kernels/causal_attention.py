@@ -9,8 +9,7 @@ backward pass, from the logarithm of each row's sum, so nothing is kept that gro
 qkv: (tokens, (heads + 2 × shared) × width) bf16 has query, key and value, of which `shared` heads serve all. Rows of P are computed 8 at
 a time, up to the last token that any of them sees.
 
-These are kernels as in engine.kernels.cpu, which says how they work. numba's cache of them is valid while this file is unchanged,
-also if a helper in that file or in engine.kernels.tiles changes: change all of them.
+These are kernels as in engine.kernels.compiled, which says how they work and when they are compiled again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from engine.kernels.cpu import (
+from engine.kernels.compiled import (
     ONE,
     OPTIONS,
     ZERO,

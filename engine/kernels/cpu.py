@@ -1,129 +1,43 @@
 """Compiled CPU kernels for what lies between the int8 products of a layer: scales, norms, activations, and the loss.
 
-What: each kernel reads bf16 rows, computes in fp32 and writes the result in one pass over memory. numba compiles it for the vector
-instructions of this machine, and libgomp, which torch brings along, runs it on the threads of torch's own operations.
+What: each kernel reads bf16 rows, computes in fp32 and writes the result in one pass over memory; engine.kernels.compiled says how they
+work.
 
 Why: they make int8 products worth their while. A training step is memory-bound outside of its products, and torch would need five
 passes to scale rows and two for add and norm. Quantising 1,072 tokens of width 1,536 takes 0.08 ms. With them the engine trains 6.4
 times as fast as the Hugging Face Trainer; with bf16 products and torch's operations, 4.6 times (docs/performance.md).
 
-How to turn them off: `training.precision: bf16`. Nothing but that speed is lost. Nothing else imports this file; engine.kernels.int8
-does so only where `available()` is true, and the evaluations of such a run do without it too.
-
-How it works: a kernel is a C function of one argument, an array of 64-bit integers that holds addresses of tensors, sizes, and the
-bits of floats. GOMP_parallel, which compilers emit for `#pragma omp parallel`, calls it once on every thread, and each thread takes
-its part of the rows. A thread pool of our own would compete for the cores on which torch's pool keeps spinning. bf16 has no type in
-numba, so the few conversions are written as LLVM instructions.
-
-numba's cache of compiled code is valid for as long as a kernel's own file is unchanged: engine.kernels.decoding, low_rank and
-causal_attention, whose kernels use helpers of this file, have to be changed with them.
+How to turn them off: `training.precision: bf16`. Nothing but that speed is lost. engine.kernels.int8 imports this file only where
+`available()` is true, and the evaluations of such a run do without it too.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import struct
-from array import array
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-
-import llvmlite.binding as llvm
 import numpy as np
-import torch
-from llvmlite import ir
-from llvmlite.ir import IRBuilder, Value
-from numba import carray, cfunc, extending, njit, types
-from numba.core.types import Type
-from numba.core.typing import Context
-from torch import Tensor
+from numba import carray, njit
 
-# Fast-math without the promise that no number is NaN or infinite, so that a loss that diverges is seen. The error model
-# makes a division by zero infinite instead of an exception, which would keep loops from being vectorised.
-OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}, "error_model": "numpy"}
-KERNEL_SIGNATURE = types.void(types.CPointer(types.int64))
-LIBGOMP = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libgomp.so.1"))
+from engine.kernels.compiled import (
+    HALF,
+    ONE,
+    OPTIONS,
+    SMALLEST_NORMAL_BF16,
+    ZERO,
+    Arguments,
+    Kernel,
+    bf16_matrix,
+    bf16_numbers,
+    bf16_to_float,
+    exponential,
+    float_to_bf16,
+    float_to_byte,
+    float_vector,
+    larger_magnitude,
+    rows_of_this_thread,
+    to_float,
+    to_pointer,
+)
 
-F32, I8, I16, I32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
-ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
-SMALLEST_NORMAL_BF16 = np.uint16(0x0080)  # its bits
 INVERSE_SQRT_2PI = np.float32(0.3989422804014327)
-
-for _name in ("omp_get_thread_num", "omp_get_num_threads"):
-    llvm.add_symbol(_name, ctypes.cast(getattr(LIBGOMP, _name), ctypes.c_void_p).value)
-_thread_number: Any = types.ExternalFunction("omp_get_thread_num", types.int32())
-_thread_count: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
-
-Arguments = Sequence[int]  # what a kernel sees of its array of 64-bit integers
-
-
-def instruction(result: Type, *arguments: Type) -> Callable[[Callable[..., Value]], Any]:
-    """Make LLVM instructions callable from kernels. Decorates a function that emits them.
-
-    result, arguments: numba's types of what the function returns and takes beside the LLVM builder.
-    """
-
-    def decorate(emit: Callable[..., Value]) -> Any:
-        # numba reads the signature, through `wraps`, and takes the first parameter for its typing context.
-        @functools.wraps(emit)
-        def define(_context: Context, *_types: Type) -> Any:
-            return result(*arguments), lambda _context, builder, _signature, values: emit(builder, *values)
-
-        return extending.intrinsic(define)
-
-    return decorate
-
-
-@instruction(types.voidptr, types.int64)
-def to_pointer(builder: IRBuilder, address: Value) -> Value:
-    """Convert a kernel's argument to an address: int64 → void *."""
-    return builder.inttoptr(address, ir.IntType(8).as_pointer())
-
-
-@instruction(types.float32, types.int64)
-def to_float(builder: IRBuilder, bits: Value) -> Value:
-    """Convert a kernel's argument, the bits of a double, to float32."""
-    return builder.fptrunc(builder.bitcast(bits, ir.DoubleType()), F32)
-
-
-@instruction(types.float32, types.uint16)
-def bf16_to_float(builder: IRBuilder, bits: Value) -> Value:
-    """Convert the bits of a bf16, which is the upper half of a float32, to float32."""
-    return builder.bitcast(builder.shl(builder.zext(bits, I32), I32(16)), F32)
-
-
-@instruction(types.uint16, types.float32)
-def float_to_bf16(builder: IRBuilder, number: Value) -> Value:
-    """Convert a float32 to the bits of the nearest bf16; of two that are equally near, the even one, as torch does."""
-    bits = builder.bitcast(number, I32)
-    odd = builder.and_(builder.lshr(bits, I32(16)), I32(1))
-    return builder.trunc(builder.lshr(builder.add(builder.add(bits, odd), I32(0x7FFF)), I32(16)), I16)
-
-
-@instruction(types.uint16, types.uint16, types.uint16)
-def larger_magnitude(builder: IRBuilder, bits: Value, largest: Value) -> Value:
-    """Return max(|x|, largest) of bf16 bits, which sort as the magnitudes do."""
-    magnitude = builder.and_(bits, I16(0x7FFF))
-    return builder.select(builder.icmp_unsigned(">", magnitude, largest), magnitude, largest)
-
-
-@instruction(types.uint8, types.float32)
-def float_to_byte(builder: IRBuilder, number: Value) -> Value:
-    """Return the integer part of a float32 from 0 to 255."""
-    return builder.trunc(builder.fptosi(number, I32), I8)
-
-
-@instruction(types.float32, types.float32)
-def round_to_integer(builder: IRBuilder, number: Value) -> Value:
-    """Round a float32 to the nearest integer, as float32."""
-    return builder.call(builder.module.declare_intrinsic("llvm.nearbyint", [F32]), [number])
-
-
-@instruction(types.float32, types.float32)
-def power_of_two(builder: IRBuilder, exponent: Value) -> Value:
-    """Return 2ⁿ for an integer n from -126 to 127, as float32: n goes straight into the exponent's bits."""
-    return builder.bitcast(builder.shl(builder.add(builder.fptosi(exponent, I32), I32(127)), I32(23)), F32)
 
 
 @njit(inline="always")
@@ -136,69 +50,6 @@ def normal_tail(x: np.float32, density: np.float32) -> np.float32:
     series = series * t + np.float32(-0.284496736)
     series = series * t + np.float32(0.254829592)
     return HALF * series * t * density
-
-
-@njit(inline="always")
-def exponential(x: np.float32) -> np.float32:
-    """eˣ for x ≤ 0, zero below -87; relative error below 1e-6.
-
-    eˣ = 2ⁿ · e^rest with n = round(x / ln 2), and e^rest by its Taylor series, as |rest| ≤ ln 2 / 2.
-    """
-    in_range = x > np.float32(-87)
-    x = x if in_range else ZERO
-    n = round_to_integer(x * np.float32(1.4426950408889634))
-    # ln 2 in two parts, of which the first has few bits, so that n times it is exact (Cody and Waite).
-    rest = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
-    series = np.float32(1 / 720)
-    series = series * rest + np.float32(1 / 120)
-    series = series * rest + np.float32(1 / 24)
-    series = series * rest + np.float32(1 / 6)
-    series = series * rest + HALF
-    series = series * rest + ONE
-    return (series * rest + ONE) * power_of_two(n) if in_range else ZERO
-
-
-@njit(inline="always")
-def bf16_matrix(address: int, rows: int, width: int) -> np.ndarray:
-    """Return a bf16 tensor (rows, width) as its bits."""
-    return carray(to_pointer(address), (rows, width), np.uint16)
-
-
-@njit(inline="always")
-def float_vector(address: int, length: int) -> np.ndarray:
-    """Return a float32 tensor (length,)."""
-    return carray(to_pointer(address), (length,), np.float32)
-
-
-@njit(inline="always")
-def rows_of_this_thread(rows: int) -> range:
-    """Return the rows that this thread computes: an equal share, beside each other."""
-    thread, threads = np.int64(_thread_number()), np.int64(_thread_count())
-    return range(rows * thread // threads, rows * (thread + 1) // threads)
-
-
-class Kernel:
-    """A compiled function, called with contiguous tensors, integers and floats."""
-
-    def __init__(self, function: Callable[[Arguments], None]) -> None:
-        try:
-            self._compiled = cfunc(KERNEL_SIGNATURE, cache=True, **OPTIONS)(function)
-        except RuntimeError:  # numba found no folder to keep compiled code in
-            self._compiled = cfunc(KERNEL_SIGNATURE, **OPTIONS)(function)
-        self._address = ctypes.c_void_p(self._compiled.address)
-
-    def __call__(self, *arguments: Tensor | int | float) -> None:
-        """Run the kernel on all threads of torch. Tensors are passed by address, floats as the bits of a double."""
-        packed = array("q", [each if type(each) is int else as_integer(each) for each in arguments])
-        LIBGOMP.GOMP_parallel(self._address, ctypes.c_void_p(packed.buffer_info()[0]), torch.get_num_threads(), 0)
-
-
-def as_integer(argument: Tensor | float) -> int:
-    """Return what a kernel gets of an argument that is no integer: a tensor's address, or the bits of a double."""
-    if isinstance(argument, Tensor):
-        return argument.data_ptr()
-    bits: int = struct.unpack("q", struct.pack("d", argument))[0]
-    return bits
 
 
 @Kernel
@@ -385,42 +236,53 @@ def sigmoid(x: np.float32) -> np.float32:
     return (ONE if x > ZERO else small) / (ONE + small)
 
 
+@njit(**OPTIONS)
+def swiglu_rows(y: int, gate_up: int, rows: int, width: int) -> None:
+    """y ← gate · sigmoid(gate) · up; gate_up: (rows, 2 × width) has both side by side."""
+    for row in range(rows):
+        active = bf16_numbers(y, row * width, width)
+        gates = bf16_numbers(gate_up, 2 * row * width, width)
+        ups = bf16_numbers(gate_up, (2 * row + 1) * width, width)
+        for column in range(width):
+            gate = bf16_to_float(gates[column])
+            active[column] = float_to_bf16(gate * sigmoid(gate) * bf16_to_float(ups[column]))
+
+
+@njit(**OPTIONS)
+def swiglu_gradient_rows(gate_up: int, dy: int, rows: int, width: int) -> None:
+    """Overwrite gate_up by its gradient, with s = sigmoid(gate):
+
+    gate ← dy · up · s · (1 + gate · (1 - s))        up ← dy · gate · s
+    """
+    for row in range(rows):
+        gradients = bf16_numbers(dy, row * width, width)
+        gates = bf16_numbers(gate_up, 2 * row * width, width)
+        ups = bf16_numbers(gate_up, (2 * row + 1) * width, width)
+        for column in range(width):
+            gate = bf16_to_float(gates[column])
+            share = sigmoid(gate)
+            gradient = bf16_to_float(gradients[column]) * share
+            slope = ONE + gate * (ONE - share)
+            gates[column] = float_to_bf16(gradient * bf16_to_float(ups[column]) * slope)
+            ups[column] = float_to_bf16(gradient * gate)
+
+
 @Kernel
 def swiglu(arguments: Arguments) -> None:
-    """(y, gate_up, rows, width): y ← gate · sigmoid(gate) · up; gate_up: (rows, 2 × width) has both side by side."""
-    rows, width = arguments[2], arguments[3]
-    y = bf16_matrix(arguments[0], rows, width)
-    gate_up = bf16_matrix(arguments[1], rows, 2 * width)
-    for row in rows_of_this_thread(rows):
-        for column in range(width):
-            gate = bf16_to_float(gate_up[row, column])
-            y[row, column] = float_to_bf16(gate * sigmoid(gate) * bf16_to_float(gate_up[row, width + column]))
+    """(y, gate_up, rows, width): see swiglu_rows; all bf16."""
+    width = arguments[3]
+    own = rows_of_this_thread(arguments[2])
+    first = own.start
+    swiglu_rows(arguments[0] + 2 * first * width, arguments[1] + 4 * first * width, own.stop - first, width)
 
 
 @Kernel
 def swiglu_gradient(arguments: Arguments) -> None:
-    """(gate_up, dy, rows, width): overwrite gate_up by its gradient, with s = sigmoid(gate):
-
-    gate ← dy · up · s · (1 + gate · (1 - s))        up ← dy · gate · s
-    """
-    rows, width = arguments[2], arguments[3]
-    gate_up = bf16_matrix(arguments[0], rows, 2 * width)
-    dy = bf16_matrix(arguments[1], rows, width)
-    for row in rows_of_this_thread(rows):
-        for column in range(width):
-            gate = bf16_to_float(gate_up[row, column])
-            share = sigmoid(gate)
-            gradient = bf16_to_float(dy[row, column]) * share
-            slope = ONE + gate * (ONE - share)
-            up = bf16_to_float(gate_up[row, width + column])
-            gate_up[row, column] = float_to_bf16(gradient * up * slope)
-            gate_up[row, width + column] = float_to_bf16(gradient * gate)
-
-
-@njit(inline="always")
-def bf16_numbers(address: int, first: int, length: int) -> np.ndarray:
-    """Return some numbers of a bf16 tensor as their bits, from its `first` one on. Loops over such a part are vectorised."""
-    return carray(to_pointer(address + 2 * first), (length,), np.uint16)
+    """(gate_up, dy, rows, width): see swiglu_gradient_rows; all bf16."""
+    width = arguments[3]
+    own = rows_of_this_thread(arguments[2])
+    first = own.start
+    swiglu_gradient_rows(arguments[0] + 4 * first * width, arguments[1] + 2 * first * width, own.stop - first, width)
 
 
 @Kernel

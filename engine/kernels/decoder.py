@@ -158,9 +158,7 @@ class _DecoderLayerFunction(torch.autograd.Function):
         context, logarithms = batch.attend(qkv, layer.scale)
         middle, output_low_rank = layer.output.forward(context, training=True, residual=x)
         inner_input, inner_inverses = layer.inner_norm(middle)
-        gate_up, gate_up_low_rank = layer.gate_up.forward(inner_input, training=True)
-        active = gate_up.new_empty(len(x), gate_up.shape[1] // 2)
-        kernels().swiglu(active, gate_up, *active.shape)
+        gate_up, active, gate_up_low_rank = layer.gate_up.forward_swiglu(inner_input)
         y, down_low_rank = layer.down.forward(active, training=True, residual=middle)
         low_rank = (qkv_low_rank, output_low_rank, gate_up_low_rank, down_low_rank)
         ctx.layer = layer
@@ -183,10 +181,8 @@ class _DecoderLayerFunction(torch.autograd.Function):
         dx = dy.contiguous().clone()
         dactive, of_down = layer.down.backward(dx, saved.active, down_low_rank, None, True)
         saved.active = None  # tensors are freed as early as possible: this is where memory is highest
-        dgate_up = saved.gate_up
-        kernels().swiglu_gradient(dgate_up, dactive, *dactive.shape)
-        dinner, of_gate_up = layer.gate_up.backward(dgate_up, saved.inner_input, gate_up_low_rank, None, True)
-        del dgate_up, dactive
+        dinner, of_gate_up = layer.gate_up.backward_swiglu(dactive, saved.gate_up, saved.inner_input, gate_up_low_rank)
+        del dactive
         saved.gate_up = saved.inner_input = None
         layer.inner_norm.add_gradient(dx, dinner, saved.middle, saved.inner_inverses)
         dcontext, of_output = layer.output.backward(dx, saved.context, output_low_rank, None, True)

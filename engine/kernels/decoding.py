@@ -3,8 +3,7 @@
 A step reads every weight once, for few rows, so it takes as long as memory does. Weights that bf16 holds without loss, as most
 are published, are read in bf16 and computed in fp32: half of the bytes, and the numbers of fp32.
 
-These are kernels as in engine.kernels.cpu, which says how they work. numba's cache of them is valid while this file is unchanged,
-also if a helper in that file changes: change both.
+These are kernels as in engine.kernels.compiled, which says how they work and when they are compiled again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from numba import carray, njit
 from torch import Tensor
 
-from engine.kernels.cpu import (
+from engine.kernels.compiled import (
     OPTIONS,
     ZERO,
     Arguments,

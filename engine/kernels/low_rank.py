@@ -6,8 +6,7 @@
 Each thread takes some of the rows, a block at a time, so that what it computes on the way stays in its cache: the block is quantised, and
 every tile of the result gets the adapters' part before it is rounded. The threads' sums for dA and dB are added at the end.
 
-These are kernels as in engine.kernels.cpu, which says how they work. numba's cache of them is valid while this file is unchanged,
-also if a helper in that file or in engine.kernels.tiles changes: change all of them.
+These are kernels as in engine.kernels.compiled, which says how they work and when they are compiled again.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba import carray, njit, types
 
-from engine.kernels.cpu import (
+from engine.kernels.compiled import (
     LIBGOMP,
     ONE,
     OPTIONS,
@@ -40,6 +39,7 @@ from engine.kernels.cpu import (
     to_float,
     to_pointer,
 )
+from engine.kernels.cpu import swiglu_gradient_rows, swiglu_rows
 from engine.kernels.tiles import (
     PANEL,
     ROWS,
@@ -166,9 +166,9 @@ def add_outer_product(
 @Kernel
 def project(arguments: Arguments) -> None:
     """(y, x, projected, residual, weight, scales, corrections, bias, down, up, ranges, scratch, its bytes per thread, rows, in, out,
-    ranks).
+    ranks, active).
 
-    Write y: (rows, out) and projected: (rows, ranks), all bf16. residual: like y, or 0.
+    Write y: (rows, out) and projected: (rows, ranks), all bf16. residual: like y, or 0. active: (rows, out / 2) gets SwiGLU of y, or is 0.
     """
     rows, width, outputs, ranks = arguments[13], arguments[14], arguments[15], arguments[16]
     tile = arguments[11] + int(_thread_number()) * arguments[12]
@@ -187,14 +187,17 @@ def project(arguments: Arguments) -> None:
             arguments[0] + 2 * first * outputs, residual, count, outputs, quantised, stride, row_scales, arguments[4],
             arguments[5], arguments[6], arguments[7], projected, ranks, arguments[9], arguments[10], tile,
         )  # fmt: skip
+        if arguments[17] != 0:
+            swiglu_rows(arguments[17] + first * outputs, arguments[0] + 2 * first * outputs, count, outputs // 2)
 
 
 @Kernel
 def project_gradient(arguments: Arguments) -> None:
     """(dx, dy, x, projected, residual, weightᵀ, scales, corrections, bias, down, ranges, adapters, their number, scratch, its bytes per
-    thread, rows, in, out, ranks).
+    thread, rows, in, out, ranks, dactive).
 
     Write dx: (rows, in) bf16, unless it is 0, and the gradients of the adapters in fp32. adapters: (their number, ADAPTER_FIELDS) int64.
+    dactive: (rows, out / 2), the gradient of SwiGLU of what dy is, which is overwritten by its own gradient first; or 0.
     """
     rows, width, outputs, ranks = arguments[15], arguments[16], arguments[17], arguments[18]
     threads = int(_thread_count())
@@ -217,6 +220,8 @@ def project_gradient(arguments: Arguments) -> None:
         count = min(BLOCK, own.stop - first)
         x = arguments[2] + 2 * first * width
         dy = arguments[1] + 2 * first * outputs
+        if arguments[19] != 0:
+            swiglu_gradient_rows(dy, arguments[19] + first * outputs, count, outputs // 2)
         for index in range(arguments[12]):
             own_dy = dy + 2 * adapters[index, 0]
             own_outputs, own_ranks = adapters[index, 1], adapters[index, 4]
@@ -287,13 +292,17 @@ def pack_narrow(
     scale: np.float32,
 ) -> None:
     """Write a factor: (rank, length) so that sums go along its length: panels of the ranks, of which it has some from `first` on."""
-    for index in range(rank):
-        panel, lane = divmod(first + index, PANEL)
+    start = first
+    while start < first + rank:  # the ranks of one panel at a time
+        panel, lane = divmod(start, PANEL)
         width = min(PANEL, ranks - panel * PANEL)
+        count = min(width - lane, first + rank - start)
         lanes = carray(to_pointer(panels + 2 * panel * PANEL * length), (length // 2, width), np.uint32)
         for pair in range(length // 2):
-            place = index * rank_stride + 2 * pair * stride
-            lanes[pair, lane] = pair_of(x, place, place + stride, True, scale)
+            for index in range(count):
+                place = (start - first + index) * rank_stride + 2 * pair * stride
+                lanes[pair, lane + index] = pair_of(x, place, place + stride, True, scale)
+        start += count
 
 
 @njit(**OPTIONS)
@@ -302,12 +311,17 @@ def pack_wide(
     scale: np.float32,
 ) -> None:  # fmt: skip
     """Write a factor: (rank, length) so that sums go along its ranks: panels of the columns, of which it has some."""
-    for column in range(length):
+    column = 0
+    while column < length:  # the columns of one panel at a time
         panel, lane = divmod(first_column + column, PANEL)
+        count = min(PANEL - lane, length - column)
         lanes = carray(to_pointer(panels + STRIDE * (panel * ranks // 2)), (ranks // 2, PANEL), np.uint32)
         for pair in range((rank + 1) // 2):
-            place = 2 * pair * rank_stride + column * stride
-            lanes[first // 2 + pair, lane] = pair_of(x, place, place + rank_stride, 2 * pair + 1 < rank, scale)
+            has_other = 2 * pair + 1 < rank
+            for index in range(count):
+                place = 2 * pair * rank_stride + (column + index) * stride
+                lanes[first // 2 + pair, lane + index] = pair_of(x, place, place + rank_stride, has_other, scale)
+        column += count
 
 
 @Kernel

@@ -131,22 +131,31 @@ class PanelGroup:
             adapter.outputs.start % 2 == 0 and len(adapter.b) % 2 == 0 for adapter in adapters
         )
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return y: (tokens, out) for x: (tokens, in), and what `backward` needs beside x."""
+    def forward(self, x: Tensor, residual: Tensor | None = None, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return y: (tokens, out) for x: (tokens, in), and what `backward` needs beside x. active: gets SwiGLU of y."""
         y = x.new_empty(len(x), self.outputs)
         projected = x.new_empty(len(x), self.ranks)
         weight = self.weight
         kernels().project(
             y, x, projected, 0 if residual is None else residual, weight.panels, weight.scales, weight.corrections, weight.bias,
             self.down, self.wide_up, self.ranks_of_panels, SCRATCH.take(self.scratch_bytes), self.scratch_bytes,
-            len(x), self.width, self.outputs, self.ranks,
+            len(x), self.width, self.outputs, self.ranks, 0 if active is None else active,
         )  # fmt: skip
         return y, projected
 
     def backward(
-        self, dy: Tensor, x: Tensor, projected: Tensor, residual: Tensor | None, needs_dx: bool
+        self,
+        dy: Tensor,
+        x: Tensor,
+        projected: Tensor,
+        residual: Tensor | None,
+        needs_dx: bool,
+        dactive: Tensor | None = None,
     ) -> tuple[Tensor | None, list[Tensor]]:
-        """Return dx: (tokens, in), written over the residual if there is one, and the gradients of each A and B."""
+        """Return dx: (tokens, in), written over the residual if there is one, and the gradients of each A and B.
+
+        dactive: the gradient of SwiGLU of y, which is passed as dy and overwritten by its gradient.
+        """
         dx = None
         if needs_dx:
             dx = torch.empty_like(x) if residual is None else residual
@@ -159,6 +168,7 @@ class PanelGroup:
             0 if dx is None else dx, dy, x, projected, 0 if residual is None else residual, weight.panels, weight.scales,
             weight.corrections, weight.bias, self.wide_down, self.all_ranks, self.table.ctypes.data, len(self.table),
             SCRATCH.take(self.scratch_bytes), self.scratch_bytes, len(x), self.width, self.outputs, self.ranks,
+            0 if dactive is None else dactive,
         )  # fmt: skip
         return dx, gradients
 

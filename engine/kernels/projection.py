@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from engine.kernels import panels
-from engine.kernels.int8 import Int8Weight
+from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.panels import PanelGroup
 
 
@@ -165,6 +165,25 @@ class ProjectionGroup:
             return y, LowRankActivations(projected, None)
         y, low_rank = self._forward(x, training)
         return y if residual is None else y.add_(residual), low_rank
+
+    def forward_swiglu(self, x: Tensor) -> tuple[Tensor, Tensor, LowRankActivations | None]:
+        """Return gate and up side by side: (tokens, out), SwiGLU of them: (tokens, out / 2), and what `backward_swiglu` needs."""
+        active = x.new_empty(len(x), len(self.weight) // 2)
+        if self.panels is not None:
+            gate_up, projected = self.panels.forward(x, active=active)
+            return gate_up, active, LowRankActivations(projected, None)
+        gate_up, low_rank = self._forward(x, training=True)
+        kernels().swiglu(active, gate_up, *active.shape)
+        return gate_up, active, low_rank
+
+    def backward_swiglu(
+        self, dactive: Tensor, gate_up: Tensor, x: Tensor, low_rank: LowRankActivations | None
+    ) -> tuple[Any, list[Tensor]]:
+        """Return what `backward` does, for the gradient of SwiGLU; gate_up is overwritten by its gradient."""
+        if self.panels is not None and low_rank is not None:
+            return self.panels.backward(gate_up, x, low_rank.projected, None, True, dactive)
+        kernels().swiglu_gradient(gate_up, dactive, *dactive.shape)
+        return self.backward(gate_up, x, low_rank, None, needs_dx=True)
 
     def _forward(self, x: Tensor, training: bool) -> tuple[Tensor, LowRankActivations | None]:
         dropout = self.dropout if training else 0.0

@@ -17,7 +17,7 @@ from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value
 from numba import carray, njit, types
 
-from engine.kernels.cpu import F32, I8, I16, I32, OPTIONS, bf16_numbers, instruction, to_pointer
+from engine.kernels.compiled import F32, I8, I16, I32, OPTIONS, bf16_numbers, instruction, to_pointer
 
 ROWS = 8
 LANES = 16  # of a register
