@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 from django.db import DatabaseError, transaction
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.models import Entry
@@ -23,6 +23,7 @@ def frame(rows):
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(pairs, st.randoms())
 def test_order_of_rows_does_not_change_the_hash(rows, random):
     shuffled = [*rows]
@@ -30,6 +31,7 @@ def test_order_of_rows_does_not_change_the_hash(rows, random):
     assert canonical.hash_rows(frame(rows)) == canonical.hash_rows(frame(shuffled))
 
 
+@settings(deadline=None)
 @given(pairs, pairs)
 def test_different_rows_have_different_hashes(one, other):
     assert (canonical.hash_rows(frame(one)) == canonical.hash_rows(frame(other))) == (sorted(one) == sorted(other))
