@@ -32,12 +32,14 @@ logs-local: setup ## Follow the newest run's log (exp=NAME for another)
 	@$(MANAGE) logs_local $(exp) --follow
 # Each process of a test, hundreds in all, would otherwise compile our code again where the environment forbids .pyc files.
 test test-fast test-v: export PYTHONDONTWRITEBYTECODE =
+# Two processes of tests share the cores: more threads would wait for each other. Runs on the site set their number themselves.
+test test-fast test-v: export OMP_NUM_THREADS = 1
 # Each test makes folders and removes them, which takes a disk milliseconds each and memory none: a tenth of the time of the quick ones.
 test test-fast test-v: export TMPDIR := $(shell free=$$(df --output=avail /dev/shm 2>/dev/null | tail -n 1); [ "$${free:-0}" -gt 2000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 test: $(VENV)/installed-dev ## Run the whole test suite (options='…' for pytest)
 	@$(BIN)/pytest -n 2 --dist worksteal $(options)
-test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing slow
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not browser and not process and not slow" $(options)
+test-fast: $(VENV)/installed-dev ## The quick tests: no browser, no other processes, nothing above an eighth of a second
+	@$(BIN)/pytest -n 2 --dist worksteal -m "not browser and not process and not slow and not medium" $(options)
 test-v: $(VENV)/installed-dev ## The same, a line per test
 	@$(BIN)/pytest -v
 serve: setup ## Serve trained models over HTTP (exp=NAME for one) at port 8100

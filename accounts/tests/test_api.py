@@ -19,6 +19,7 @@ def tokens(member: User) -> dict[str, Any]:
     return dict(post("/api/login", {"username": "member", "password": PASSWORD}).json())
 
 
+@pytest.mark.medium
 def test_login_returns_tokens_user_and_role(member: User, tokens: dict[str, Any]) -> None:
     assert tokens.keys() == {"access", "refresh", "user_id", "role"}
     assert (tokens["user_id"], tokens["role"]) == (member.pk, "member")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from django.conf import settings
 from django.http import HttpRequest
 from django.test import Client
@@ -28,6 +29,7 @@ def guess(times: int) -> None:
         assert page(f"guess-{n}") == 200
 
 
+@pytest.mark.medium
 def test_after_many_wrong_passwords_even_the_right_one_waits_on_page_and_api(member: User) -> None:
     guess(TRIES)
     assert page(RIGHT) == 429
@@ -35,24 +37,28 @@ def test_after_many_wrong_passwords_even_the_right_one_waits_on_page_and_api(mem
     assert refused.status_code == 429 and refused.json()["code"] == "too_many_tries" and refused["Retry-After"] == "300"
 
 
+@pytest.mark.medium
 def test_guesses_over_the_api_count_too(member: User) -> None:
     guess(TRIES - 1)
     assert api("guess").status_code == 401
     assert page(RIGHT) == 429
 
 
+@pytest.mark.medium
 def test_others_and_the_person_from_elsewhere_can_still_sign_in(member: User, stranger: User) -> None:
     guess(TRIES)
     assert page(RIGHT, username="stranger") == 302
     assert page(RIGHT, address="192.0.2.2") == 302
 
 
+@pytest.mark.medium
 def test_correct_password_resets_the_count(member: User) -> None:
     for _round in range(3):
         guess(TRIES - 1)
         assert page(RIGHT) == 302
 
 
+@pytest.mark.medium
 def test_addresses_of_one_ipv6_network_are_counted_as_one(member: User) -> None:
     """Whoever has an IPv6 address has 2**64 of them."""
     for n in range(TRIES):

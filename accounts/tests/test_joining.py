@@ -25,6 +25,7 @@ def test_nobody_signs_up_without_an_invitation(client: Any, db: None) -> None:
         assert client.get(path).status_code == 404
 
 
+@pytest.mark.medium
 def test_invitation_makes_one_account_with_its_role(client: Any, admin: User) -> None:
     link, browser = invited(client, admin), Client()
     secret = link.split("/")[2]
@@ -77,6 +78,7 @@ def signed_in() -> Client:
     return browser
 
 
+@pytest.mark.medium
 def test_sessions_are_listed_and_ended_one_by_one_and_all(member: User) -> None:
     here, there, elsewhere = signed_in(), signed_in(), signed_in()
     page = here.get("/account/sessions/").content.decode()

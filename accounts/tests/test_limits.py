@@ -51,6 +51,7 @@ def test_too_many_requests_are_refused_with_the_time_to_wait(
         assert 0 < int(answers[-1]["Retry-After"]) <= 60 and answers[-1]["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("path", ["/train/", "/predict/", "/datasets/new/"])
 def test_posts_to_pages_are_counted_and_reads_are_not(counted: None, client: Any, member: User, path: str) -> None:
     client.force_login(member)
@@ -115,6 +116,7 @@ def run(user: User, name: str) -> Task:
     return submit(user=user, config=parse_config({"experiment_name": name, "data": {"dataset_name": "tweets"}}))
 
 
+@pytest.mark.medium
 def test_queue_quota_says_the_number_and_what_to_do(api: Callable[..., Any], member: User, dataset: Any) -> None:
     User.objects.filter(pk=member.pk).update(queued_limit=1)
     member.refresh_from_db()

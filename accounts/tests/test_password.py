@@ -31,6 +31,7 @@ def test_the_roles_are_there_from_the_start(db: None) -> None:
     assert set(Group.objects.values_list("name", flat=True)) >= set(Role.values)
 
 
+@pytest.mark.medium
 def test_change_keeps_this_session_and_ends_the_others(member: User) -> None:
     (here, _tokens), (there, tokens) = signed_in("member"), signed_in("member")
     assert me(tokens["access"]) == 200

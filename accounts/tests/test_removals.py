@@ -52,6 +52,7 @@ def test_deleted_object_is_hidden_from_everybody_but_still_there(
     assert exists(mine, kind)
 
 
+@pytest.mark.medium
 def test_run_of_a_deleted_experiment_is_hidden_too(client: Any, member: User, mine: Belongings) -> None:
     client.force_login(member)
     Task.objects.update(status=Status.FAILURE)
@@ -151,6 +152,7 @@ def second(member: User, mine: Belongings) -> ModelVersion:
     return version
 
 
+@pytest.mark.medium
 def test_deleted_model_version_is_hidden_and_comes_back_with_its_alias(
     client: Any, api: Any, member: User, admin: User, second: ModelVersion
 ) -> None:

@@ -75,6 +75,7 @@ CHANGES: dict[str, Callable[[User, User], Any]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("change", CHANGES)
 def test_invitations_and_links_end_when_their_maker_is_demoted(root: User, member: User, change: str) -> None:
     maker = make_user("adm2", "admin")
@@ -108,6 +109,7 @@ def test_invitation_gives_nothing_that_its_maker_could_not_give_today(root: User
     assert Client().get(link).status_code == 404 and not joins(link)
 
 
+@pytest.mark.medium
 def test_other_changes_of_an_administrator_keep_the_invitations(root: User, member: User) -> None:
     maker = make_user("adm2", "admin")
     link, reset = invited(maker, "viewer"), reset_for(member, by=maker)
@@ -128,6 +130,7 @@ def test_link_ends_when_the_role_of_its_person_changes(root: User, admin: User, 
     assert not opens(reset) and not opens(mailed)
 
 
+@pytest.mark.medium
 def test_open_sessions_have_the_new_role_with_the_next_request(root: User) -> None:
     person = make_user("adm2", "admin")
     browser = signed_in(person)
@@ -148,6 +151,7 @@ def test_open_sessions_have_the_new_role_with_the_next_request(root: User) -> No
     assert not User.objects.get(pk=person.pk).is_staff and browser.get("/account/").status_code == 200
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("victim", ["root", "adm3"])
 def test_administrator_cannot_take_over_another_administrator(root: User, member: User, victim: str) -> None:
     attacker, person = make_user("adm2", "admin"), root if victim == "root" else make_user("adm3", "admin")

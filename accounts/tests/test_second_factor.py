@@ -60,6 +60,7 @@ def protected(member: User, settings: Any) -> str:
     return secret
 
 
+@pytest.mark.medium
 def test_page_asks_for_the_code_after_the_password(protected: str) -> None:
     browser = Client()
     response = browser.post("/login/", LOGIN)
@@ -84,6 +85,7 @@ def test_api_requires_the_code_too(protected: str) -> None:
     assert sign_in(code=code(protected)).status_code == 401  # a code works once
 
 
+@pytest.mark.medium
 def test_recovery_code_works_once(protected: str, member: User) -> None:
     codes = Authenticator.objects.get(user=member, type=Authenticator.Type.RECOVERY_CODES).wrap().get_unused_codes()
     signs_in = [APIClient().post("/api/login", LOGIN | {"code": codes[0]}, format="json").status_code for _ in "12"]
@@ -94,6 +96,7 @@ def test_secret_is_encrypted_in_the_database(protected: str) -> None:
     assert protected not in str(list(Authenticator.objects.values()))
 
 
+@pytest.mark.medium
 def test_factor_stays_when_the_installation_no_longer_offers_one(protected: str, settings: Any) -> None:
     settings.SECOND_FACTOR = False
     browser = Client()
@@ -103,6 +106,7 @@ def test_factor_stays_when_the_installation_no_longer_offers_one(protected: str,
     assert browser.get("/account/second-factor/totp/activate/").status_code == 404
 
 
+@pytest.mark.medium
 def test_wrong_codes_are_limited(protected: str) -> None:
     browser = Client()
     browser.post("/login/", LOGIN)
@@ -111,6 +115,7 @@ def test_wrong_codes_are_limited(protected: str) -> None:
     assert any("Too many" in t.content.decode() or t.status_code == 429 for t in tries)
 
 
+@pytest.mark.medium
 def test_admin_removes_a_lost_factor_and_it_is_audited(protected: str, admin: User, client: Any) -> None:
     client.force_login(admin)
     client.post("/people/member/", {"do": "second_factor"})
@@ -130,6 +135,7 @@ def by_page(given: str) -> bool:
     return browser.get("/").status_code == 200
 
 
+@pytest.mark.medium
 def test_code_works_once_even_when_every_process_has_forgotten_it(protected: str) -> None:
     """A restart empties a process's memory, and allauth's own note of the code ends before the code does."""
     used = code(protected)
@@ -147,6 +153,7 @@ def test_code_that_set_the_app_up_does_not_sign_in(member: User, settings: Any) 
     assert sign_in(used).status_code == 401
 
 
+@pytest.mark.medium
 def test_of_two_who_send_one_code_at_the_same_moment_one_gets_in(transactional_db: None, protected: str) -> None:
     recovery = Authenticator.objects.get(type=Authenticator.Type.RECOVERY_CODES).wrap().get_unused_codes()[0]
     for given in (code(protected), recovery):
@@ -162,6 +169,7 @@ def test_of_two_who_send_one_code_at_the_same_moment_one_gets_in(transactional_d
             assert sorted(pool.map(send, range(4))) == [200, 401, 401, 401]
 
 
+@pytest.mark.medium
 def test_wrong_codes_over_the_api_and_on_the_page_count_together(protected: str) -> None:
     assert [sign_in(f"00000{n}").status_code for n in range(5)] == [401] * 5
     refused = sign_in(code(protected))

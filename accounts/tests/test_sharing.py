@@ -128,6 +128,7 @@ def test_shares_go_with_the_object(owned: Belongings, member: User, stranger: Us
     assert not UserObjectPermission.objects.exists() and not GroupObjectPermission.objects.exists()
 
 
+@pytest.mark.medium
 def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, stranger: User) -> None:
     client.force_login(member)
     page = client.get("/datasets/mine/").content.decode()

@@ -80,6 +80,7 @@ def sign_in(sub: str) -> tuple[Client, Any]:
     return browser, browser.get(back.partition("//testserver")[2], follow=True)
 
 
+@pytest.mark.medium
 def test_existing_person_is_signed_in_and_it_is_audited(single_sign_on: str, member: User) -> None:
     assert "Acme sign-on" in Client().get("/login/").content.decode()
     browser, _answer = sign_in("7")
@@ -89,6 +90,7 @@ def test_existing_person_is_signed_in_and_it_is_audited(single_sign_on: str, mem
     assert Entry.objects.filter(action="user.login", username="member").count() == 2
 
 
+@pytest.mark.medium
 def test_password_ends_when_the_provider_is_first_to_prove_the_address(single_sign_on: str, member: User) -> None:
     """Whoever set it may have claimed somebody else's address, and waited for them."""
     thief = Client()
@@ -119,6 +121,7 @@ def test_unknown_person_becomes_a_viewer_where_the_installation_allows_it(
     assert User.objects.get().role == Role.VIEWER and Entry.objects.filter(action="user.join").exists()
 
 
+@pytest.mark.medium
 def test_closed_account_stays_closed(single_sign_on: str, member: User) -> None:
     sign_in("7")
     User.objects.update(is_active=False)
@@ -140,6 +143,7 @@ def test_unreachable_provider_is_reported(settings: Any, member: User) -> None:
     assert answer.status_code == 503 and "does not answer" in answer.content.decode()
 
 
+@pytest.mark.medium
 def test_without_a_provider_its_pages_are_missing(client: Any, member: User) -> None:
     assert client.post("/sso/oidc/login/").status_code == 404
     assert "/sso/" not in client.get("/login/").content.decode()

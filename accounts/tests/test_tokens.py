@@ -136,6 +136,7 @@ def test_changed_password_ends_everything_however_it_was_changed(in_hand: Callab
     assert in_hand()["refresh"] == 401 and not Token.objects.exists()
 
 
+@pytest.mark.medium
 def test_person_removed_from_a_group_loses_access_with_every_token(
     in_hand: Callable[..., Any], member: User, stranger: User
 ) -> None:

@@ -49,6 +49,7 @@ def test_new_share_is_taken_back_and_others_stay(client: Any, member: User, view
     assert levels(dataset) == {"stranger": "view"}
 
 
+@pytest.mark.medium
 def test_nobody_else_can_use_the_button(client: Any, member: User, viewer: User, admin: User) -> None:
     dataset = belongings(member).dataset
     client.force_login(member)
@@ -79,6 +80,7 @@ def test_forged_token_does_nothing(client: Any, member: User, token: str) -> Non
     assert client.post("/undo/", {"token": token}).status_code == 409
 
 
+@pytest.mark.medium
 def test_button_stops_working_after_a_while(client: Any, member: User, viewer: User, monkeypatch: Any) -> None:
     dataset = belongings(member).dataset
     client.force_login(member)

@@ -104,6 +104,7 @@ def test_sign_in_ignores_case_while_the_name_is_unambiguous(root: User) -> None:
     assert signed_in["user_id"] == double.pk
 
 
+@pytest.mark.medium
 def test_spellings_of_one_name_share_one_count_of_wrong_passwords(root: User, settings: Any) -> None:
     spellings = ["root", "Root", "ROOT", "rOOt", CYRILLIC]
     for n in range(settings.AXES_FAILURE_LIMIT):
@@ -111,6 +112,7 @@ def test_spellings_of_one_name_share_one_count_of_wrong_passwords(root: User, se
     assert Client().post("/login/", {"username": "root", "password": PASSWORD}).status_code == 429
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["..", "everyone", "Root", CYRILLIC])
 def test_account_with_an_old_name_against_the_rules_still_works(root: User, name: str, client: Any) -> None:
     user = old(name)

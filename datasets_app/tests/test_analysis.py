@@ -50,6 +50,7 @@ def test_no_bin_of_the_histogram_straddles_the_limit(lengths, limit):
     assert all(b["to"] <= limit or b["from"] > limit for b in bins)
 
 
+@pytest.mark.medium
 def test_report_shows_tokens_languages_and_words(client, member, stored):
     client.force_login(member)
     page = client.get("/datasets/moods/?max_length=16").content.decode()
@@ -57,6 +58,7 @@ def test_report_shows_tokens_languages_and_words(client, member, stored):
     assert "English" in page and "q=lovely" in page and "q=awful" in page
 
 
+@pytest.mark.medium
 def test_tokens_are_counted_with_the_chosen_model(client, member, stored, own_model):
     client.force_login(member)
     assert "not counted yet" in client.get("/datasets/moods/?model=mine").content.decode()
@@ -74,6 +76,7 @@ def test_unavailable_model_is_reported(client, member, stored, monkeypatch):
     assert "is not on this machine" in answer.content.decode()
 
 
+@pytest.mark.medium
 @pytest.mark.django_db(transaction=True)
 def test_many_rows_are_counted_by_the_queue(client, member, stored, own_model, monkeypatch, run_worker):
     monkeypatch.setattr(text_statistics, "AT_ONCE", 10)

@@ -13,6 +13,7 @@ def upload(client, content, name="moods", filename="moods.csv", **fields):
     return client.post("/api/datasets", data, format="multipart")
 
 
+@pytest.mark.medium
 def test_upload_answers_what_was_stored(api, member, good_csv):
     answer = upload(api(member), good_csv, text_column="comment", label_column="mood")
     assert answer.status_code == 201
@@ -90,6 +91,7 @@ def test_owner_deletes(api, member, stored):
     assert api(member).get("/api/datasets/moods").status_code == 404
 
 
+@pytest.mark.medium
 def test_upload_takes_what_a_person_says_about_the_file(api, member):
     rows = "".join(f"title {i};body {i};{'ab'[i % 2]};{'PQ'[i % 2]}\n" for i in range(8))
     fields = {"text_columns": ["1", "2"], "label_column": "3", "split_column": "4", "header": "false", "delimiter": ";"}
@@ -103,6 +105,7 @@ def test_upload_takes_what_a_person_says_about_the_file(api, member):
     assert listed[1]["text"] == "title 1\nbody 1" and listed[1]["split"] == "eval"
 
 
+@pytest.mark.medium
 def test_empty_quote_keeps_the_marks(api, member):
     content = b'text,label\n"one",a\n"two",b\n"three",a\n"four",b\n'
     upload(api(member), content, quote="")
@@ -111,6 +114,7 @@ def test_empty_quote_keeps_the_marks(api, member):
     assert api(member).get("/api/datasets/plain/rows").json()["results"][0]["text"] == "one"
 
 
+@pytest.mark.medium
 def test_several_files_are_splits(api, member):
     files = [
         SimpleUploadedFile("train.csv", b"text,label\n" + b"one,a\ntwo,b\n" * 9),

@@ -51,6 +51,7 @@ def test_kind_is_that_of_the_file_inside(file):
     assert read(file(zipped(("a.jsonl", b'{"text": "a", "label": "x"}\n')))).kind == "jsonl"
 
 
+@pytest.mark.medium
 def test_bomb_is_refused_by_the_size_in_its_directory(file):
     with pytest.raises(FileTooLargeError):
         read(file(zipped(("a.csv", bytes(50 << 20)))))

@@ -47,6 +47,7 @@ def fixed(member, version, code) -> list[tuple[int, str, str]]:
     return pl.read_parquet(made.path).select("row", "text", "label").rows()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("code", "row", "text"),
     [
@@ -60,6 +61,7 @@ def test_text_is_repaired_and_keeps_its_row(member, dirty, code, row, text):
     assert [t for r, t, _ in fixed(member, dirty, code) if r == row] == [text]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("code", "left_out"), [("exact_duplicate", [44, 46]), ("too_short", [50]), ("label_conflict", [47])]
 )
@@ -68,6 +70,7 @@ def test_rows_are_left_out_and_the_others_keep_their_numbers(member, dirty, code
     assert set(range(1, 51)) - {r for r, _, _ in rows} == set(left_out)
 
 
+@pytest.mark.medium
 def test_fixed_version_is_not_modified(member, dirty):
     before = dirty.path.read_bytes()
     changes.make_version(user=member, version=dirty, change={"did": "fix", "code": "markup"})
@@ -99,6 +102,7 @@ def test_invalid_edit_is_refused_and_makes_no_version(member, dirty, rows, error
     assert Version.objects.count() == 1
 
 
+@pytest.mark.medium
 def test_label_is_renamed(member, dirty):
     made = make(member, dirty, did="rename", label="bad", to="poor")
     assert set(made.labels) == {"good", "poor"}
@@ -116,6 +120,7 @@ def spelled(member, file):
     return store_dataset(member, "spelled", file(content, "spelled.csv"))
 
 
+@pytest.mark.medium
 def test_labels_that_look_alike_are_merged_in_one_version(member, spelled):
     assert "look alike" in spelled.findings.get(code="similar_labels").message
     made = make(member, spelled, did="fix", code="similar_labels")
@@ -123,11 +128,13 @@ def test_labels_that_look_alike_are_merged_in_one_version(member, spelled):
     assert made.number == 2 and made.change["count"] == 36 and not made.findings.filter(code="similar_labels").exists()
 
 
+@pytest.mark.medium
 def test_rows_without_a_label_are_dropped(member, spelled):
     made = make(member, spelled, did="fix", code="no_label")
     assert made.rows == 60 and not {"NULL", "N/A", "-", "nan"} & set(made.labels)
 
 
+@pytest.mark.medium
 def test_several_labels_are_renamed_at_once(api, member, spelled):
     change = {"did": "rename", "labels": ["Good", "good.", "GOOD"], "to": "fine"}
     answer = api(member).post("/api/datasets/spelled/changes", change, format="json")
@@ -137,6 +144,7 @@ def test_several_labels_are_renamed_at_once(api, member, spelled):
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "label"
 
 
+@pytest.mark.medium
 def test_report_offers_to_merge_labels_that_look_alike(client, member, spelled):
     client.force_login(member)
     page = client.get("/datasets/spelled/").content.decode()
@@ -145,6 +153,7 @@ def test_report_offers_to_merge_labels_that_look_alike(client, member, spelled):
     assert "Version 2 was made" in answer.content.decode()
 
 
+@pytest.mark.medium
 def test_merge_adds_only_new_rows(member, dirty, file):
     other = services.create_version(
         user=member, name="more", file=file('text,label\n"x",bad\nsomething new,good\n'), filename="a.csv"
@@ -154,6 +163,7 @@ def test_merge_adds_only_new_rows(member, dirty, file):
     assert "more@1" in made.note
 
 
+@pytest.mark.medium
 def test_difference_is_shown_by_row_and_label(member, dirty):
     rows = {"41": {"text": "a fine day", "label": "good"}, "42": {"label": "good"}, "50": None}
     made = make(member, dirty, did="edit", rows=rows)
@@ -164,6 +174,7 @@ def test_difference_is_shown_by_row_and_label(member, dirty):
     assert difference["unchanged"] == 47
 
 
+@pytest.mark.medium
 def test_difference_of_two_uploads_is_matched_by_text(member, file):
     one = services.create_version(user=member, name="n", file=file("text,label\na b c,x\nd e f,y\n"), filename="a.csv")
     two = services.create_version(
@@ -176,6 +187,7 @@ def test_difference_of_two_uploads_is_matched_by_text(member, file):
 SEVERAL = ["exact_duplicate", "markup", "too_short", "rare_label"]
 
 
+@pytest.mark.medium
 def test_several_fixes_are_one_version_in_the_order_that_repairs_first(api, member, dirty):
     answer = api(member).post("/api/datasets/dirty/changes", {"did": "fix", "codes": SEVERAL}, format="json")
     assert answer.status_code == 201
@@ -186,6 +198,7 @@ def test_several_fixes_are_one_version_in_the_order_that_repairs_first(api, memb
     assert "Exact duplicates”, “HTML in the text”" in made.note
 
 
+@pytest.mark.medium
 def test_texts_that_become_equal_by_a_repair_are_duplicates_for_the_next_fix(member, file):
     lines = [f"the clean row number {i} says {i * i},{'good' if i % 2 else 'bad'}" for i in range(30)]
     twins = ["<p>said in the same words</p>,good", "<b>said in the same words</b>,good"]
@@ -200,6 +213,7 @@ def test_fix_of_nothing_is_refused_with_the_field(api, member, dirty, change):
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] in ("code", "codes")
 
 
+@pytest.mark.medium
 def test_preview_shows_each_fix_and_stores_nothing(client, member, dirty):
     client.force_login(member)
     report = client.get("/datasets/dirty/").content.decode()
@@ -225,6 +239,7 @@ def test_large_version_is_fixed_without_a_preview(client, member, dirty, monkeyp
     assert "too large for a preview" in page and "Save as a new version" in page
 
 
+@pytest.mark.medium
 def test_labels_are_renamed_and_merged_on_the_page(client, member, spelled):
     client.force_login(member)
     assert "Rename or merge labels" in client.get("/datasets/spelled/").content.decode()
@@ -235,6 +250,7 @@ def test_labels_are_renamed_and_merged_on_the_page(client, member, spelled):
     assert "Select at least one label" in answer.content.decode() and spelled.dataset.versions.count() == 2
 
 
+@pytest.mark.medium
 def test_fix_says_how_many_rows_it_removed_and_how_many_it_changed(member, dirty):
     made = make(member, dirty, did="fix", codes=["markup", "too_short", "exact_duplicate"])
     assert made.note.endswith("1 row changed, 3 rows removed")
@@ -244,6 +260,7 @@ def test_fix_says_how_many_rows_it_removed_and_how_many_it_changed(member, dirty
     assert made.described == "cleaned by hand"
 
 
+@pytest.mark.medium
 def test_version_with_the_rows_of_another_is_refused(client, member, dirty):
     make(member, dirty, did="fix", code="markup")
     client.force_login(member)
@@ -251,6 +268,7 @@ def test_version_with_the_rows_of_another_is_refused(client, member, dirty):
     assert "Version 2 has exactly these rows already." in page and dirty.dataset.versions.count() == 2
 
 
+@pytest.mark.medium
 def test_tie_between_labels_is_named_before_its_rows_are_removed(client, member, dirty):
     client.force_login(member)
     for address in ("/datasets/dirty/", "/datasets/dirty/fix/?version=1&codes=label_conflict"):
@@ -264,6 +282,7 @@ def test_findings_are_counted_with_their_unit(client, member, spelled):
     assert descriptions.describe_count("label_imbalance", 241) == "largest label: 241 rows"
 
 
+@pytest.mark.medium
 def test_comparison_lists_each_step_marks_characters_and_says_what_removed_a_row(client, member, dirty):
     second = make(member, dirty, did="edit", rows={"41": {"text": "a fine day in the old village", "label": "good"}})
     make(member, second, did="fix", code="too_short")

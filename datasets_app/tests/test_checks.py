@@ -134,6 +134,7 @@ def test_simplified_chinese_is_found_among_traditional():
     assert {e["language"] for e in report["mixed_language"].examples} == {"Chinese (Simplified)"}
 
 
+@pytest.mark.medium
 def test_a_dozen_foreign_rows_are_listed_among_two_thousand():
     english = [
         (

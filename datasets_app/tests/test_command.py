@@ -13,6 +13,7 @@ def run(*arguments):
     return out.getvalue()
 
 
+@pytest.mark.medium
 def test_import_and_list_can_answer_in_json(member, file, good_csv):
     path = file(good_csv, "moods.csv")
     assert json.loads(run("import", "moods", path, "--user", "member", "--json"))["rows"] == 400

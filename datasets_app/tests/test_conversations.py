@@ -220,6 +220,7 @@ def test_pages_show_turns_and_offer_a_run(client: Any, member: Any, faq: Version
     assert "Find a model for it" not in report and "Wrong labels" not in report
 
 
+@pytest.mark.medium
 def test_edited_message_makes_a_version_that_diff_shows(client: Any, member: Any, faq: Version) -> None:
     client.force_login(member)
     stored = pl.read_parquet(faq.path)["text"][0]
@@ -248,6 +249,7 @@ def test_edit_that_is_no_conversation_is_refused(faq: Version, member: Any, text
         changes.make_version(user=member, version=faq, change={"did": "edit", "rows": {"1": {"text": text}}})
 
 
+@pytest.mark.medium
 def test_api_answers_kind_columns_and_rows(api: Any, member: Any) -> None:
     data = {
         "name": "faq",
@@ -265,6 +267,7 @@ def test_api_answers_kind_columns_and_rows(api: Any, member: Any) -> None:
     assert wrong.status_code == 400 and wrong.json()["errors"][0]["field"] == "column_roles"
 
 
+@pytest.mark.medium
 def test_preview_shows_conversations_and_takes_the_roles_of_columns(client: Any, member: Any) -> None:
     client.force_login(member)
     upload = SimpleUploadedFile("faq.csv", csv_of(["question", "answer"], PAIRS))
@@ -286,6 +289,7 @@ def test_command_takes_the_roles_of_columns(member: Any, file: Callable[..., Pat
     assert answer["kind"] == "conversations" and answer["read"]["columns"]["answer"] == "reply"
 
 
+@pytest.mark.medium
 def test_run_on_conversations_starts_at_every_door(api: Any, client: Any, member: Any, faq: Version) -> None:
     config = {"experiment_name": "one", "data": {"dataset_name": "faq"}}
     answer = api(member).post("/api/train/validate", config, format="json").json()
@@ -339,6 +343,7 @@ def test_refusals_are_told_from_apologies(answer: str, refuses: bool) -> None:
     assert is_refusal(answer) is refuses
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("code", list(CHECKED))
 def test_fault_of_a_conversation_is_fixed_in_a_new_version(member: Any, file: Callable[..., Path], code: str) -> None:
     version = store_dataset(
@@ -373,6 +378,7 @@ def conversation_of(roles: str) -> list[dict[str, Any]]:
     return messages
 
 
+@pytest.mark.medium
 def test_same_prompt_with_different_answers_and_in_two_splits_is_found(member: Any, file: Callable[..., Path]) -> None:
     rows = [
         {"question": "How far is it to the town from here?", "answer": "It is two miles.", "split": "train"},

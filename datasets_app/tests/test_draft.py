@@ -23,6 +23,7 @@ def send(client, row, back="", **cells):
     return client.post("/datasets/moods/edit/", values, follow=True)
 
 
+@pytest.mark.medium
 def test_edits_of_several_rows_become_one_version(client, member, version):
     client.force_login(member)
     text = "number 3 of the rows says 9"
@@ -43,6 +44,7 @@ def test_edits_of_several_rows_become_one_version(client, member, version):
     assert rows[3] == [text, "bad"] and 4 not in rows and rows[5] == ["a new text", "good"]
 
 
+@pytest.mark.medium
 def test_row_is_taken_out_and_the_draft_discarded(client, member, version):
     client.force_login(member)
     for row in (1, 2, 3):
@@ -116,6 +118,7 @@ def test_draft_of_a_large_version_stays_until_its_task_has_made_the_version(memb
     assert [line.row for line in draft.list_rows(member, version)] == [2]
 
 
+@pytest.mark.medium
 def test_edit_without_the_draft_makes_a_version_at_once(client, member, version):
     client.force_login(member)
     answer = client.post(

@@ -49,6 +49,7 @@ def content_of(response: Any) -> bytes:
     return b"".join(response.streaming_content)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
 def test_file_that_is_uploaded_again_gives_the_same_version(
     api: Any, member: Any, file: Any, hard: Any, file_format: str
@@ -68,6 +69,7 @@ def test_csv_that_is_uploaded_again_gives_the_same_version_and_says_so(
     assert {"code": "formula_marks", "count": quoted} in again.source["notes"]
 
 
+@pytest.mark.medium
 def test_apostrophes_of_other_files_stay(api: Any, member: Any, file: Any, hard: Any) -> None:
     content = content_of(api(member).get("/api/datasets/hard/download"))
     other = content.replace(b'"text",label', b"text,label", 1)  # as a spreadsheet saves it
@@ -134,6 +136,7 @@ def test_command_writes_a_new_file(stored: Any, tmp_path: Any, capsys: Any) -> N
         call_command("datasets", "export", "moods", *options)
 
 
+@pytest.mark.medium
 def test_pages_link_to_the_download(client: Any, member: Any, stored: Any) -> None:
     client.force_login(member)
     for page in ("/datasets/", "/datasets/moods/", "/datasets/moods/rows/?label=good&page=1"):

@@ -75,6 +75,7 @@ def test_splits_names_of_labels_and_revision_are_kept(member, shelf):
     assert version.source["skipped"] == 80 - version.rows > 0
 
 
+@pytest.mark.medium
 def test_cached_file_is_whole_or_not_there(shelf, tmp_path, monkeypatch):
     target = tmp_path / "cache" / "reviews.parquet"
 

@@ -54,6 +54,7 @@ def test_wrong_labels_are_found_reviewed_and_corrected(client, member, flipped, 
     assert set(before.filter(before["label"] != after["label"])["row"]) == wrong
 
 
+@pytest.mark.medium
 def test_decision_can_be_undone_and_row_dropped(client, member, flipped):
     version, _ = flipped
     suspect = version.suspects.create(
@@ -89,6 +90,7 @@ def test_key_means_the_same_label_at_every_suspect(client, member, stored):
             assert f'value="{label}" data-press="{key}"' in page
 
 
+@pytest.mark.medium
 def test_corrected_version_is_opened_and_is_made_only_once(client, member, stored):
     row = pl.read_parquet(stored.path).row(0, named=True)
     other = {"good": "bad", "bad": "good"}[row["label"]]
@@ -105,6 +107,7 @@ def test_corrected_version_is_opened_and_is_made_only_once(client, member, store
     assert "Version 2 has exactly these rows already." in again and stored.dataset.versions.count() == 2
 
 
+@pytest.mark.medium
 def test_improvement_is_shown_compared_with_the_earlier_run(client, member, flipped):
     version, _ = flipped
     version.suspects.create(

@@ -30,6 +30,7 @@ def test_empty_list_says_what_to_do(browser):
     assert "There are no datasets yet" in browser.get("/datasets/").content.decode()
 
 
+@pytest.mark.medium
 def test_file_goes_through_preview_to_a_stored_version(browser, good_csv, settings):
     address = send(browser, good_csv).url
     page = browser.get(address).content.decode()
@@ -109,6 +110,7 @@ def test_pages_of_a_dataset_are_404_to_a_stranger(client, stored, stranger):
     assert Dataset.objects.exists()
 
 
+@pytest.mark.medium
 def test_report_shows_findings_with_rows_and_leads_to_training(browser, member, file):
     from datasets_app.services import create_version
 
@@ -146,6 +148,7 @@ def test_rows_are_filtered_by_split(client, member, stored):
     assert client.get("/datasets/moods/rows/?split=nothing").status_code == 200
 
 
+@pytest.mark.medium
 def test_broken_lines_are_downloaded(client, member, file):
     from datasets_app.services import create_version
 
@@ -170,6 +173,7 @@ def rows_of(*pairs):
     return ("text,label,fold\n" + "".join(f"{text},{label},{fold}\n" for text, label, fold in pairs)).encode()
 
 
+@pytest.mark.medium
 def test_file_with_a_header_that_does_not_fit_leads_to_the_settings(browser):
     content = b"a,b,c,d,e\n" + b"".join(b"a text about %d,%s\n" % (i, b"xy"[i % 2 :][:1]) for i in range(9))
     address = send(browser, content).url
@@ -179,6 +183,7 @@ def test_file_with_a_header_that_does_not_fit_leads_to_the_settings(browser):
     assert answer.url == "/datasets/rows/" and Dataset.objects.get().latest.rows == 9
 
 
+@pytest.mark.medium
 def test_values_of_the_split_column_are_explained_on_the_page(browser):
     address = send(browser, rows_of(*((f"a long text {i}", "ab"[i % 2], "PQ"[i % 2]) for i in range(12)))).url
     roles = {"column_0": "text", "role_0": "text", "column_1": "label", "role_1": "label"}
@@ -196,6 +201,7 @@ def test_label_names_without_a_header_are_read_as_rows(browser):
     assert "columns are called by their number" in page and "column 2" in page and "good · 8" in page
 
 
+@pytest.mark.medium
 def test_pressing_the_button_twice_stores_once(browser, good_csv):
     address = send(browser, good_csv).url
     form = {**FORM, "name": "moods"}
@@ -210,6 +216,7 @@ def test_same_rows_are_no_new_version(browser, good_csv):
     assert Dataset.objects.get().versions.count() == 1
 
 
+@pytest.mark.medium
 def test_existing_name_is_said_beside_the_form_and_its_columns_are_taken(browser, file, member):
     from datasets_app.services import create_version
 
@@ -223,6 +230,7 @@ def test_existing_name_is_said_beside_the_form_and_its_columns_are_taken(browser
     assert '<option value="text" selected>' in page[title:body] and 'value="text" selected' not in page[body:]
 
 
+@pytest.mark.medium
 def test_several_files_are_splits(browser):
     files = [
         SimpleUploadedFile("train.csv", b"text,label\n" + b"one,a\ntwo,b\n" * 9),
@@ -251,6 +259,7 @@ def test_failure_in_the_queue_leads_back_to_the_preview(browser, member, run_wor
     assert 'value="later"' in browser.get(f"{address}?task={task.pk}").content.decode()
 
 
+@pytest.mark.medium
 def test_labels_that_look_alike_are_merged_in_the_preview(browser):
     labels = ["Good", "Good", "good.", "bad"]
     content = ("text,label\n" + "".join(f"a long enough text {i},{labels[i % 4]}\n" for i in range(16))).encode()
@@ -263,6 +272,7 @@ def test_labels_that_look_alike_are_merged_in_the_preview(browser):
     assert Dataset.objects.get().latest.labels == {"Good": 12, "bad": 4}
 
 
+@pytest.mark.medium
 def test_page_of_several_labels_offers_training_but_no_search_for_wrong_labels(browser):
     rows = "".join(f"a long enough text {i},{i % 2},{int(i % 3 == 0)}\n" for i in range(12))
     browser.post(send(browser, f"text,angry,glad\n{rows}".encode()).url, {"name": "feelings"})

@@ -84,6 +84,7 @@ def pairs(member: Any, file: Callable[..., Path]) -> Version:
     return store_dataset(member, "pairs", file(csv_of(["prompt", "chosen", "rejected"], rows), "pairs.csv"))
 
 
+@pytest.mark.medium
 def test_equal_answers_are_found_and_rows_without_an_answer_left_out(member: Any, pairs: Version) -> None:
     rows_by_code = {finding.code: [example["row"] for example in finding.examples] for finding in pairs.findings.all()}
     assert rows_by_code == {"no_answer": [5], "same_answers": [4]}
@@ -91,6 +92,7 @@ def test_equal_answers_are_found_and_rows_without_an_answer_left_out(member: Any
     assert isinstance(made, Version) and made.rows == 3 and not made.findings.exists()
 
 
+@pytest.mark.medium
 def test_personal_data_are_replaced_in_both_answers(member: Any, file: Callable[..., Path]) -> None:
     rows = [*ROWS, ("Whom do I ask?", "Ask jane@example.org.", "Ask joe@example.org.")]
     version = store_dataset(member, "pairs", file(csv_of(["prompt", "chosen", "rejected"], rows), "mail.csv"))
@@ -112,6 +114,7 @@ def test_download_that_is_uploaded_again_is_the_same_version(
         assert json.loads(content.splitlines()[0]) == STORED[0]
 
 
+@pytest.mark.medium
 def test_answers_are_shown_and_edited_apart(client: Any, member: Any, pairs: Version) -> None:
     client.force_login(member)
     page = client.get("/datasets/pairs/rows/?edit=1&q=station").content.decode()

@@ -153,6 +153,7 @@ def test_file_over_the_limit_is_413(file):
     assert caught.value.status == 413
 
 
+@pytest.mark.medium
 def test_gzip_bomb_is_stopped_at_the_limit(file):
     with pytest.raises(FileTooLargeError):
         readers.read(file(gzip.compress(bytes(50 << 20), mtime=0)), "a.csv.gz", limit=LIMIT)

@@ -31,12 +31,14 @@ def test_order_of_rows_does_not_change_the_hash(rows, random):
     assert canonical.hash_rows(frame(rows)) == canonical.hash_rows(frame(shuffled))
 
 
+@pytest.mark.medium
 @settings(deadline=None)
 @given(pairs, pairs)
 def test_different_rows_have_different_hashes(one, other):
     assert (canonical.hash_rows(frame(one)) == canonical.hash_rows(frame(other))) == (sorted(one) == sorted(other))
 
 
+@pytest.mark.medium
 def test_line_endings_do_not_change_the_hash(member, file):
     text = 'text,label\n"two\nlines",a\nother,b\n'
     one = services.create_version(user=member, name="one", file=file(text), filename="a.csv")
@@ -53,6 +55,7 @@ def test_stored_version_describes_its_rows(stored):
     assert Entry.objects.filter(action="dataset.store", object_id="moods@1").exists()
 
 
+@pytest.mark.medium
 def test_rows_without_text_or_label_are_left_out_and_counted(member, file):
     content = "text,label\ngood one,a\n  ,a\nno label,\nbad one,b\n"
     version = services.create_version(user=member, name="holes", file=file(content), filename="a.csv")
@@ -101,6 +104,7 @@ def test_unknown_references_list_what_exists(stored, member, stranger):
         selectors.version_for(stranger, "moods")
 
 
+@pytest.mark.medium
 def test_deletion_removes_the_file_unless_another_version_has_the_same_rows(
     stored, member, file, good_csv, django_capture_on_commit_callbacks
 ):
@@ -113,6 +117,7 @@ def test_deletion_removes_the_file_unless_another_version_has_the_same_rows(
     assert not other.path.exists() and not Dataset.objects.exists()
 
 
+@pytest.mark.medium
 def test_dataset_with_several_versions_can_be_deleted(stored, member, file, good_csv):
     services.create_version(user=member, name="moods", file=file(good_csv + b"\nmore,good"), filename="a.csv")
     services.delete(user=member, dataset=stored.dataset)

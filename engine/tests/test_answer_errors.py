@@ -59,6 +59,7 @@ def panic(*arguments: object) -> None:
     raise PanicError("called unwrap on None")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("owner", "name", "fault", "reason"),
     [

@@ -66,6 +66,7 @@ def task(language_bases: Path, tmp_path: Path) -> causal_lm.Task:
     return causal_lm.Task(config(data={"max_length": 256}), PLAN, language_bases / "tiny", data, tmp_path / "cache", 1)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_decoder_writes_the_answers_of_transformers_with_adapter_and_without(family, tmp_path, monkeypatch):
     monkeypatch.setattr(answer_writers, "PLACES", 3)
@@ -85,6 +86,7 @@ def without_padding(answer: list[int]) -> list[int]:
     return answer[: answer.index(END) + 1] if END in answer else answer
 
 
+@pytest.mark.medium
 def test_answers_wait_for_room_where_the_cache_is_small(language_bases, monkeypatch):
     skeleton, model = trained_model(language_bases / "tiny")
     writer = DecoderWriter(skeleton, model, TOKENIZER, END)
@@ -93,6 +95,7 @@ def test_answers_wait_for_room_where_the_cache_is_small(language_bases, monkeypa
     assert writer(PROMPTS, LIMIT) == expected
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(not can_compile(), reason="without compiled kernels, transformers writes in bf16")
 def test_bf16_weights_are_shared_and_answers_are_those_of_fp32(tmp_path, monkeypatch):
     base = build_language_model(tmp_path / "qwen2", "qwen2")
@@ -116,6 +119,7 @@ def test_bf16_weights_are_shared_and_answers_are_those_of_fp32(tmp_path, monkeyp
     assert answers == [without_padding(answer) for answer in expected]
 
 
+@pytest.mark.medium
 def test_base_model_of_an_adapter_that_was_subtracted_from_it_is_asked_as_it_was(language_bases):
     skeleton, model = trained_model(language_bases / "tiny")
     with model.disable_adapter():
@@ -140,6 +144,7 @@ def test_adapters_that_are_more_than_low_rank_updates_are_left_to_transformers(l
     assert skeleton is None
 
 
+@pytest.mark.medium
 def test_evaluations_before_the_last_ask_less(task):
     task.evaluate(is_last=False)
     assert task.answers is not None and len(task.answers.written) == 16
@@ -150,6 +155,7 @@ def test_evaluations_before_the_last_ask_less(task):
     assert len(task.answers.written) == 20
 
 
+@pytest.mark.medium
 def test_base_model_is_asked_once_for_all_attempts_on_the_same_data(task, monkeypatch):
     task.evaluate()
     first = task.summary()
@@ -175,6 +181,7 @@ def test_damaged_file_of_answers_is_written_anew(tmp_path):
     assert load_or_write("other", None, lambda: answers) == answers
 
 
+@pytest.mark.medium
 def test_trained_weights_are_not_kept_by_the_writer_when_the_saved_model_is_checked(task, tmp_path):
     assert task.decoder_writer is not None
 

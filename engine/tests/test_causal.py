@@ -126,6 +126,7 @@ def test_chunked_loss_has_the_gradients_of_the_plain_one(lora, bases, tmp_path, 
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI")
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_int8_products_have_about_the_loss_and_gradients_of_bf16(bases, dropout):
@@ -147,6 +148,7 @@ def test_int8_products_have_about_the_loss_and_gradients_of_bf16(bases, dropout)
         assert torch.nn.functional.cosine_similarity(plain, gradient, dim=0) > 0.97
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(not panels.has_bf16_products(), reason="needs a CPU with AVX-512 BF16")
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_fused_decoder_layers_have_the_gradients_of_layers_of_transformers(family, tmp_path, monkeypatch):

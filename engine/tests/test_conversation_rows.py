@@ -139,6 +139,7 @@ def test_files_that_hold_no_conversations_are_refused_in_words(tmp_path):
         load_chat_rows(tmp_path / "none.jsonl", DATA, 1)
 
 
+@pytest.mark.medium
 def test_sample_orders_are_found_by_name(tmp_path):
     rows = read_rows("orders", DATA, "causal_lm", 1, tmp_path)
     assert [len(split or ()) for split in (rows.train, rows.eval, rows.test)] == [1600, 200, 200]

@@ -70,6 +70,7 @@ def greedy_together(
     ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_common_steps_give_the_logits_and_tokens_of_plain_peft(family, tmp_path):
     base = build_language_model(tmp_path / family, family)
@@ -98,6 +99,7 @@ def test_adapters_change_what_a_model_writes(tmp_path):
     assert (plain[0] - changed[0]).abs().max() > 0.1
 
 
+@pytest.mark.medium
 def test_bf16_weights_give_the_numbers_of_fp32_in_few_and_in_many_rows(tmp_path):
     from transformers import AutoModelForCausalLM
 
@@ -115,6 +117,7 @@ def test_bf16_weights_give_the_numbers_of_fp32_in_few_and_in_many_rows(tmp_path)
         assert tokens == expected_tokens
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}])
 def test_adapter_that_can_not_share_is_merged_and_answers_the_same(lora, tmp_path):
     base = build_language_model(tmp_path / "qwen2", "qwen2")

@@ -18,6 +18,7 @@ def in_fp32(monkeypatch):
     monkeypatch.setattr(devices, "cpu_has_bf16", lambda: False)
 
 
+@pytest.mark.medium
 def test_embeddings_are_the_means_of_transformers_hidden_states(in_fp32):
     _, embeddings = embed(TEXTS, base=base_model_path(), name=SAMPLE_BASE_MODEL)
     tokenizer, model = (kind.from_pretrained(base_model_path()) for kind in (AutoTokenizer, AutoModel))
@@ -28,6 +29,7 @@ def test_embeddings_are_the_means_of_transformers_hidden_states(in_fp32):
     assert np.allclose(embeddings, expected, atol=1e-4)
 
 
+@pytest.mark.medium
 def test_embeddings_do_not_depend_on_the_batch(in_fp32, monkeypatch):
     _, together = embed(TEXTS, base=base_model_path(), name=SAMPLE_BASE_MODEL)
     monkeypatch.setattr("engine.data.embeddings.MOST_ROWS", 1)
@@ -36,6 +38,7 @@ def test_embeddings_do_not_depend_on_the_batch(in_fp32, monkeypatch):
     assert np.allclose(together, alone, atol=1e-4) and counts == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.medium
 def test_tfidf_rows_are_unit_vectors_and_equal_for_equal_texts():
     tokens, _ = embed(TEXTS, base=base_model_path(), name=SAMPLE_BASE_MODEL)
     tfidf = tfidf_of_tokens(tokens).toarray()

@@ -234,6 +234,7 @@ def test_ids_are_those_of_the_tokenizer_for_texts_of_one_window(tokenizer):
     assert ids == [encoding.ids for encoding in tokenizer.encode_batch(texts)]
 
 
+@pytest.mark.medium
 def test_special_token_in_a_text_is_read_as_the_tokenizer_of_transformers_reads_it():
     for split in (True, False):
         loaded = AutoTokenizer.from_pretrained(base_model_path(), split_special_tokens=split)
@@ -269,6 +270,7 @@ def test_texts_whose_windows_are_cached_are_not_tokenised_again(tmp_path):
     assert np.array_equal(cut_into_windows(["John Smith"], tokenizer, 9, tmp_path).ids, other.ids)
 
 
+@pytest.mark.medium
 def test_cached_windows_of_other_texts_lengths_or_tokenizers_are_not_taken(tmp_path):
     texts = ["[SEP] John Smith lives in Taipei"]
     plain = sample_wordpiece()

@@ -227,6 +227,7 @@ def test_random_texts_are_short_long_and_always_the_same(bases):
     assert min(lengths) <= 4 and max(lengths) > 40 and texts == random_texts(tokenizer, 40, 200)
 
 
+@pytest.mark.medium
 def test_export_reports_its_progress_and_ends_when_it_is_told_to(bases, tmp_path):
     final_model = make_model(bases, "sequence_classification")
     reports: list[tuple[str, int, int]] = []
@@ -299,6 +300,7 @@ def test_texts_that_do_not_fit_the_model_are_refused(bases, tmp_path):
         export_model(final_model, tmp_path / "out", "safetensors", base_models_dir=bases, texts=[])
 
 
+@pytest.mark.medium
 def test_command_prints_the_figures_or_the_reason(bases, tmp_path, capsys):
     final_model = make_model(bases, "sequence_classification", text_pairs=True)
     (tmp_path / "pairs.tsv").write_text("the train\twas late\nthanks\tagain\n\n")

@@ -52,6 +52,7 @@ def with_adapter(model: nn.Module) -> set[str]:
     return {name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
+@pytest.mark.medium
 def test_default_targets_are_query_and_value_and_all_linear_is_each_layer_but_the_heads() -> None:
     assert with_adapter(adapted()) == {"query", "value"}
     everywhere = adapted(target_modules="all-linear")
@@ -62,6 +63,7 @@ def test_default_targets_are_query_and_value_and_all_linear_is_each_layer_but_th
     assert outside == ["base_model.model.bert.pooler.dense"] and not hasattr(everywhere.classifier, "lora_A")
 
 
+@pytest.mark.medium
 def test_scale_is_alpha_over_r_and_over_its_root_with_rslora() -> None:
     for rslora, scale in ((False, 16 / 4), (True, 16 / math.sqrt(4))):
         model = adapted(r=4, lora_alpha=16, use_rslora=rslora)
@@ -69,12 +71,14 @@ def test_scale_is_alpha_over_r_and_over_its_root_with_rslora() -> None:
         assert scales == {scale}
 
 
+@pytest.mark.medium
 def test_dora_learns_a_magnitude_for_each_row_of_a_weight() -> None:
     magnitudes = [p for name, p in adapted(use_dora=True).named_parameters() if "magnitude" in name]
     assert len(magnitudes) == 12 and all(p.requires_grad and p.shape == (384,) for p in magnitudes)
     assert not [name for name, _ in adapted().named_parameters() if "magnitude" in name]
 
 
+@pytest.mark.medium
 def test_pissa_starts_from_the_strongest_directions_and_the_same_weight_in_sum() -> None:
     plain, pissa = (adapted(r=4, layers_to_transform=[0], init_lora_weights=start) for start in ("default", "pissa"))
     name = "base_model.model.bert.encoder.layer.0.attention.self.query"

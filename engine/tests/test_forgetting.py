@@ -39,6 +39,7 @@ def test_texts_have_a_version_of_their_own():
     assert (VERSION, hashlib.sha256("\n".join(TEXTS).encode()).hexdigest()[:12]) == (1, "db63416f94c6")
 
 
+@pytest.mark.medium
 def test_loss_is_that_of_plain_transformers_before_and_after(task):
     for name, parameter in task.model.named_parameters():
         if "lora_B" in name:
@@ -57,6 +58,7 @@ def test_loss_is_that_of_plain_transformers_before_and_after(task):
     assert math.isfinite(forgetting["loss"])
 
 
+@pytest.mark.medium
 def test_check_can_be_turned_off_and_means_nothing_to_classifiers(task):
     assert "forgetting" in task.summary()
     task.config.system.forgetting_check = False

@@ -55,6 +55,7 @@ def text_of(pieces: list[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
+@pytest.mark.medium
 def test_greedy_answer_is_that_of_transformers(generator, base):
     from transformers import AutoModelForCausalLM
 
@@ -182,6 +183,7 @@ def test_model_that_can_not_be_read_says_why(generator, base, tmp_path):
         write(generator, tmp_path)
 
 
+@pytest.mark.medium
 def test_models_that_are_asked_for_at_once_are_all_loaded(tmp_path, base):
     folders = [Path(shutil.copytree(base, tmp_path / str(number))) for number in range(4)]
     generator = Generator(patience=5)
@@ -190,6 +192,7 @@ def test_models_that_are_asked_for_at_once_are_all_loaded(tmp_path, base):
     assert len(answers) == 1
 
 
+@pytest.mark.medium
 def test_seed_gives_the_same_answer_beside_others(generator, base):
     options: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 30}
     alone = [text_of(write(generator, base, seed=seed, **options)) for seed in range(4)]
@@ -198,6 +201,7 @@ def test_seed_gives_the_same_answer_beside_others(generator, base):
     assert together == alone
 
 
+@pytest.mark.medium
 def test_conversation_goes_on_without_reading_its_beginning_again_and_only_with_its_own_adapter(base, tmp_path):
     shutil.copytree(base, tmp_path / "llama")
     adapters = [make_language_adapter(tmp_path / str(seed), tmp_path / "llama", seed) for seed in (1, 2)]
@@ -210,6 +214,7 @@ def test_conversation_goes_on_without_reading_its_beginning_again_and_only_with_
     assert cached[0] >= 32 and cached[1] == 0
 
 
+@pytest.mark.medium
 def test_output_that_is_not_finite_fails_its_own_answer_alone(base, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -226,6 +231,7 @@ def test_output_that_is_not_finite_fails_its_own_answer_alone(base, tmp_path):
     assert beside.result() == alone
 
 
+@pytest.mark.medium
 def test_long_prompt_is_read_in_parts_while_another_answer_goes_on(base):
     generator = Generator(patience=5)
     batching = generator.batching

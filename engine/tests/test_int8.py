@@ -83,6 +83,7 @@ def test_nan_stays_nan():
     assert y[1].isnan().all()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_step_has_nearly_the_gradients_of_fp32_and_evaluation_uses_the_bf16_weights(dropout):
     model = adapted("bert", "all-linear", lora_dropout=dropout).train()

@@ -149,6 +149,7 @@ def test_what_can_not_be_said_exactly_is_refused_in_words(family, format, lora, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.medium
 def test_norms_of_gemma_are_written_with_the_one_that_the_model_adds(tmp_path):
     final = build_final_model(tmp_path, "gemma")
     export_model(final, tmp_path / "out", "gguf-f16", base_models_dir=tmp_path / "bases", texts=TEXTS[:2])

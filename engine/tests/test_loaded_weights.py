@@ -85,6 +85,7 @@ def test_model_of_images_is_refused_in_one_line(base: Path) -> None:
     assert "no sequence classification for its type, vit." in sentence and len(sentence) < 250
 
 
+@pytest.mark.medium
 def test_run_ends_before_its_first_step(base: Path, tweets: Path, tmp_path: Path) -> None:
     change(base, lambda tensors: tensors.pop("bert.encoder.layer.1.attention.self.query.bias"))
     with pytest.raises(BaseModelUnavailableError, match=r"layer\.1\.attention\.self\.query\.bias"):

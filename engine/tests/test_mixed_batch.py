@@ -95,6 +95,7 @@ def operations(base: SharedBaseModel, rows: list[BatchRow]) -> list[str]:
     return sorted(mode.names)
 
 
+@pytest.mark.medium
 def test_stack_takes_as_many_operations_for_many_adapters_as_for_two(base, rows, monkeypatch):
     """Each operation on a GPU takes the CPU about 35 µs to start."""
     monkeypatch.setattr(base, "most_slices", 0)
@@ -103,6 +104,7 @@ def test_stack_takes_as_many_operations_for_many_adapters_as_for_two(base, rows,
     assert operations(base, three_adapters) == operations(base, two_adapters)
 
 
+@pytest.mark.medium
 def test_batch_waits_for_a_gpu_only_for_its_outputs(base, rows, monkeypatch):
     monkeypatch.setattr(base, "most_slices", 0)
     waits = ("nonzero", "_local_scalar_dense", "masked_select", "aten.index.Tensor")  # of numbers or of booleans

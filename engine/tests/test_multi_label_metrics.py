@@ -85,6 +85,7 @@ def test_rows_without_any_label_give_zeros_and_not_nan():
     assert metrics["macro_average_precision"] is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(4))
 def test_no_useful_threshold_has_a_better_f1_than_the_chosen_one(seed):
     logits, truth = sample(60, 5, seed)

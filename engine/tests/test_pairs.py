@@ -37,6 +37,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("max_length", [7, 12, 25])
 def test_served_pairs_have_the_tokens_of_training(folder, side, max_length):

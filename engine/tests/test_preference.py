@@ -97,6 +97,7 @@ def plain_log_probability(model: Any, task: preference.Task, branch: int) -> flo
     return float(sum(logs[place - 1, ids[place]] for place in places.tolist()))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_loss_is_that_of_the_formula_in_float64(family, tmp_path, data):
     build_language_model(tmp_path / family, family)
@@ -133,6 +134,7 @@ def test_gradients_of_eight_times_four_pairs_are_those_of_thirty_two(bases, data
         assert torch.allclose(whole, divided, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.medium
 def test_gradient_is_that_of_the_loss_without_chunks(bases, data, monkeypatch):
     task = preference.Task(config(), PLAN, bases / "llama", data, None, 1)
     shift(task.model)
@@ -150,6 +152,7 @@ def test_gradient_is_that_of_the_loss_without_chunks(bases, data, monkeypatch):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "lora",
     [
@@ -174,6 +177,7 @@ def test_reference_is_the_base_model_whatever_has_been_trained_since(lora, tmp_p
     assert all(map(torch.equal, trained, task.model.parameters()))  # it goes on from where it was
 
 
+@pytest.mark.medium
 def test_reference_is_computed_once_and_kept_for_the_next_run(bases, data, tmp_path, monkeypatch):
     first = preference.Task(config(), PLAN, bases / "llama", data, tmp_path, 1)
     computed = first.references[id(first.train_tokens)].of(np.array([4, 2]))
@@ -187,6 +191,7 @@ def test_reference_is_computed_once_and_kept_for_the_next_run(bases, data, tmp_p
     assert (third.references[id(third.train_tokens)].of(np.array([4])) == computed[:1]).all()
 
 
+@pytest.mark.medium
 def test_evaluation_computes_the_reference_without_turning_dropout_on(bases, data):
     settings = config(lora={"lora_dropout": 0.5})
     task = preference.Task(settings, PLAN, bases / "llama", data, None, 1)

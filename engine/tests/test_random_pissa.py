@@ -38,6 +38,7 @@ def test_randomised_pissa_is_saved_as_plain_lora_that_answers_as_it_was_trained(
     assert torch.equal(*logits) and metrics_of(events)["train"]["steps"] == 2
 
 
+@pytest.mark.medium
 def test_converted_pissa_is_the_trained_model(bases: Path, tmp_path: Path) -> None:
     model = adapted(bases / "tiny", init_lora_weights="pissa_niter_16", r=4).eval()
     initial = initial_pairs(model)

@@ -115,6 +115,7 @@ def test_sample_has_the_size_and_the_length_of_the_table(tmp_path):
     assert facts.parameters == pytest.approx(1e6 * sample.parameters_m, rel=0.01)
 
 
+@pytest.mark.medium
 def test_listing_imports_neither_torch_nor_transformers():
     code = "import sys, engine.models.local_models as m; m.list_local_models(None); print({'torch', 'transformers'} & {*sys.modules})"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -32,6 +32,7 @@ def test_stages_come_in_order_and_done_is_last(finished):
     assert isinstance(events[-2], Finished)
 
 
+@pytest.mark.medium
 def test_every_step_has_one_event_with_its_tokens_without_padding(finished):
     events, _ = finished
     steps = [event for event in events if isinstance(event, StepDone)]
@@ -88,6 +89,7 @@ def test_only_best_last_and_fastest_checkpoints_are_kept(finished):
     )
 
 
+@pytest.mark.medium
 def test_final_model_gives_the_same_metrics_in_plain_peft(finished, tweets):
     events, results = finished
     final = results / "artifacts/final_model"
@@ -192,6 +194,7 @@ def test_loss_that_is_not_finite_stops_the_run_with_an_error(tweets, tmp_path, m
     assert not (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("precision", "field"), [("fp32", "model.name"), ("bf16", "training.precision")])
 def test_loss_that_is_not_finite_from_the_start_does_not_blame_the_learning_rate(
     tweets, bases, tmp_path, monkeypatch, precision, field

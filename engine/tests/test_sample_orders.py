@@ -10,6 +10,7 @@ from samples import SAMPLE_LANGUAGE_MODEL, language_model, orders
 from samples.orders import FIRST_NAMES, GOODS, LAST_NAMES, PHRASES, TEST_PHRASES
 
 
+@pytest.mark.medium
 def test_orders_are_the_same_at_each_call_and_no_text_comes_twice():
     frame = orders()
     assert frame.equals(orders())
@@ -17,6 +18,7 @@ def test_orders_are_the_same_at_each_call_and_no_text_comes_twice():
     assert len(set(texts)) == len(texts) == 2000
 
 
+@pytest.mark.medium
 def test_each_answer_is_the_order_in_its_text():
     for messages in orders()["messages"].to_list():
         text = messages[1]["content"].casefold()
@@ -25,6 +27,7 @@ def test_each_answer_is_the_order_in_its_text():
         assert f"{order['unit_price']:.2f}" in text
 
 
+@pytest.mark.medium
 def test_phrases_of_test_rows_occur_in_no_other_row():
     assert not set(PHRASES) & set(TEST_PHRASES)
     frame = orders()

@@ -81,6 +81,7 @@ def test_adapters_share_one_base_model_unless_they_would_change_it(adapters):
     assert sum(isinstance(value, SharedBaseModel) for value in predictor.cache.values()) == 1
 
 
+@pytest.mark.medium
 def test_tenants_in_one_batch_get_the_answers_that_they_get_alone(adapters):
     """S16: texts of five adapters, of two and three labels, in one forward pass, in any order."""
     predictor = Predictor()

@@ -73,6 +73,7 @@ def test_checking_a_type_imports_neither_torch_nor_transformers():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
 
 
+@pytest.mark.medium
 def test_run_of_a_refused_type_ends_before_its_rows_are_read(tmp_path: Path):
     build_tiny(tmp_path / "bases/funnel", "funnel")
     with pytest.raises(BaseModelUnavailableError, match="its type is funnel, and it mixes a text with its padding"):

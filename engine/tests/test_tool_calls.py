@@ -105,6 +105,7 @@ def request(base: Path, **options: Any) -> GenerationRequest:
     return GenerationRequest(base, conversation("What is tea?"), 200, temperature=0.0, tools=(TOOL,), **options)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["", "price_of"])
 def test_answer_that_has_to_call_a_tool_calls_it_with_arguments_that_fit(name, base):
     *_pieces, last = Generator(patience=5).generate(request(base, required_tool=name))

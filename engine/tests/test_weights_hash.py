@@ -34,6 +34,7 @@ def change_one_value(base: Path) -> None:
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.medium
 def test_model_over_other_base_weights_is_refused_with_what_to_do(base, model):
     Predictor(base.parent).predict(model, ["a fine day"])
     change_one_value(base)
@@ -43,6 +44,7 @@ def test_model_over_other_base_weights_is_refused_with_what_to_do(base, model):
         Predictor(base.parent).predict(model, ["a fine day"])
 
 
+@pytest.mark.medium
 def test_model_of_a_release_without_the_hash_is_served(base, model):
     info = json.loads((model / "lorasite.json").read_text())
     del info["base_model_hash"]

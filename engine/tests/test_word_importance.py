@@ -138,6 +138,7 @@ def test_gradients_of_every_architecture_sum_up_to_the_answer(small_bases, tmp_p
     assert explanations[0].words[-2].weight is None  # the end of a text that is too long is not read
 
 
+@pytest.mark.medium
 def test_tokens_are_found_in_both_texts_of_a_pair(tmp_path):
     folder = make_adapter(tmp_path / "model", ["a", "b"], 1, text_pairs=True)
     tokenizer = ServedTokenizer(folder)

@@ -46,6 +46,7 @@ def test_list_and_show_tell_people_in_lines_and_programs_in_json(learnt, other):
     )
 
 
+@pytest.mark.medium
 def test_compare_gives_measures_and_the_settings_that_differ(learnt, other):
     comparison = json.loads(run("compare", "small", "other", "--user", "member", "--json"))
     assert comparison["measures"]["Accuracy"] == [learnt.accuracy, 0.1] and comparison["settings"] == {

@@ -91,6 +91,7 @@ def test_worker_exports_a_model_that_answers_as_the_served_one(
     assert (shown["format"], shown["result"]) == (format, result)
 
 
+@pytest.mark.medium
 def test_same_export_is_made_once(registered, member, api):
     first, again = (
         api(member).post("/api/models/mood/exports", {"format": "onnx"}, format="json").json() for _ in range(2)
@@ -99,6 +100,7 @@ def test_same_export_is_made_once(registered, member, api):
     assert Entry.objects.filter(action="model.export").count() == 1
 
 
+@pytest.mark.medium
 def test_failed_export_starts_again_and_page_says_why_it_failed(registered, member, browser):
     export = request(member, registered)
     error = {"code": "x", "message": "The base model is gone.", "kept": "Nothing was stored.", "next": "Export again."}
@@ -110,6 +112,7 @@ def test_failed_export_starts_again_and_page_says_why_it_failed(registered, memb
     assert export.status == Status.PENDING and export.error is None
 
 
+@pytest.mark.medium
 def test_export_without_its_packages_says_which_are_missing(registered, member, api, browser, monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
     answer = api(member).post("/api/models/mood/exports", {"format": "onnx"}, format="json")
@@ -122,6 +125,7 @@ def test_export_without_its_packages_says_which_are_missing(registered, member, 
     assert page.count("pip install -r requirements-export.txt") == 2 and 'value="safetensors"' in page
 
 
+@pytest.mark.medium
 def test_page_polls_while_an_export_is_on_its_way(registered, member, browser, api):
     export = request(member, registered)
     answer = api(member).get(f"{FORMAT_ADDRESS}/archive")
@@ -137,6 +141,7 @@ def test_page_polls_while_an_export_is_on_its_way(registered, member, browser, a
     assert browser.get("/models/mood@1/exports/").status_code == 302
 
 
+@pytest.mark.medium
 def test_whoever_sees_a_model_exports_and_downloads_it_but_does_not_delete_another_ones_export(
     exported, member, stranger, viewer, api
 ):

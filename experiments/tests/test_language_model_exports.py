@@ -38,6 +38,7 @@ def assistant(member: Any, tmp_path: Path, settings: Any, language_bases: Path) 
     return register_language_model(member, "assistant", language_bases / "tiny", data)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("format", "file"),
     [
@@ -66,6 +67,7 @@ def test_language_model_is_exported_and_compared_on_its_held_out_prompts(format,
     assert f"**{format}:** {sentence}" in card.readme(assistant)
 
 
+@pytest.mark.medium
 def test_page_offers_the_formats_of_language_models_in_both_languages(assistant, browser, api, member):
     page = browser.get("/models/assistant/").content.decode()
     for format in ("safetensors", "gguf-f16", "gguf-q8_0", "peft"):
@@ -78,6 +80,7 @@ def test_page_offers_the_formats_of_language_models_in_both_languages(assistant,
     assert answer.status_code == 400 and "safetensors, gguf-f16, gguf-q8_0, peft" in answer.json()["detail"]
 
 
+@pytest.mark.medium
 def test_export_that_answers_otherwise_fails_in_words_and_stores_nothing(assistant, member, api, monkeypatch):
     monkeypatch.setattr("engine.export.gguf_files.INTERLEAVED", ())  # positions in the wrong order
     export = exports.request_export(user=member, version=assistant, format="gguf-f16").export
@@ -88,6 +91,7 @@ def test_export_that_answers_otherwise_fails_in_words_and_stores_nothing(assista
     assert "On 6 held-out prompts" in export.error["message"] and not list(exports_dir().iterdir())
 
 
+@pytest.mark.medium
 def test_what_a_format_can_not_hold_is_refused_in_words(assistant, member):
     settings = assistant.folder / "adapter_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"use_dora": True}))

@@ -111,6 +111,7 @@ def test_best_score_is_marked_only_among_runs_with_the_same_evaluation_rows(brow
     assert [line["experiment"].name for line in lines if line["cells"][0]["best"]] == ["better"]
 
 
+@pytest.mark.medium
 def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, member, django_assert_max_num_queries):
     for i in range(60):
         row(member, f"run-{i}", accuracy=0.5)

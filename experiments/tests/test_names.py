@@ -64,6 +64,7 @@ def test_names_that_are_addresses_are_refused(api, member, tweets_csv, name):
     assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "experiment_name"
 
 
+@pytest.mark.medium
 def test_page_says_beside_the_field_that_a_name_is_an_address(browser, member, tweets_csv):
     store_dataset(member, "tweets", tweets_csv)
     page = browser.post("/train/", {"experiment_name": "mine", "data.dataset_name": "tweets"})
@@ -116,6 +117,7 @@ def decompose(name):
     return unicodedata.normalize("NFD", name)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["客服工單", "고객문의", "résumé"])
 def test_objects_are_found_by_any_form_of_their_name(api, client, member, name):
     owned, files = belongings(member, name), api(member)

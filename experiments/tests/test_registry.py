@@ -40,6 +40,7 @@ def test_version_holds_what_is_known_of_its_run(registered, learnt):
     assert (entry.username, entry.object_id) == ("member", "mood@1")
 
 
+@pytest.mark.medium
 @pytest.mark.django_db(transaction=True)
 def test_deleted_experiment_breaks_no_model(registered, learnt, member, api):
     before = api(member).post("/api/predict", {"text": "a fine day", "model": "mood"}, format="json").json()
@@ -52,6 +53,7 @@ def test_deleted_experiment_breaks_no_model(registered, learnt, member, api):
     assert registered.experiment is None and registered.experiment_name == "small"
 
 
+@pytest.mark.medium
 def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, member, api, tmp_path):
     import torch
     from huggingface_hub import ModelCard
@@ -81,6 +83,7 @@ def test_archive_loads_in_plain_peft_and_its_card_is_a_model_card(registered, me
     assert "| negative |" in hub.text and "Use it in plain PEFT" in hub.text
 
 
+@pytest.mark.medium
 def test_next_version_keeps_the_text_and_becomes_the_newest(registered, learnt, member):
     services.describe(user=member, version=registered, text="Ours.", summary="Moods.", licence={"dataset": "cc-by-4.0"})
     second = services.register(user=member, experiment=learnt, name="mood", note="again", checkpoint="last")
@@ -90,6 +93,7 @@ def test_next_version_keeps_the_text_and_becomes_the_newest(registered, learnt, 
     assert registered.licence == {"base_model": "", "dataset": "cc-by-4.0"}
 
 
+@pytest.mark.medium
 def test_other_checkpoint_brings_its_own_adapter(learnt, member):
     """The fixture's run keeps one checkpoint under three names; here the last one is another file."""
     last = learnt.folder / "artifacts/checkpoints/checkpoint-99"
@@ -154,6 +158,7 @@ def test_damaged_run_is_not_registered(learnt, member):
         services.register(user=member, experiment=learnt, name="mood")
 
 
+@pytest.mark.medium
 def test_alias_is_moved_from_version_to_version(registered, learnt, member, api):
     second = services.register(user=member, experiment=learnt, name="mood")
     client = api(member)
@@ -169,6 +174,7 @@ def test_alias_is_moved_from_version_to_version(registered, learnt, member, api)
         selectors.version_for(member, "mood@champion")
 
 
+@pytest.mark.medium
 def test_stranger_learns_nothing_and_a_reader_changes_nothing(registered, member, stranger, api):
     reading = ("/api/models/mood", "/api/models/mood@1", "/api/models/mood/archive", "/api/models/nothing")
     assert {api(stranger).get(path).status_code for path in reading} == {404}
@@ -187,6 +193,7 @@ def test_what_is_shared_with_everyone_is_seen_by_every_role(registered, member, 
     assert [selectors.model_for(person, "mood").pk for person in (stranger, viewer)] == [registered.model.pk] * 2
 
 
+@pytest.mark.medium
 @pytest.mark.django_db(transaction=True)
 def test_deletion_removes_rows_and_files(registered, learnt, member, api):
     services.register(user=member, experiment=learnt, name="mood")
@@ -199,6 +206,7 @@ def test_deletion_removes_rows_and_files(registered, learnt, member, api):
     assert learnt.final_model.exists()
 
 
+@pytest.mark.medium
 @pytest.mark.django_db(transaction=True)
 def test_model_whose_deletion_is_rolled_back_keeps_its_files(registered, member):
     services.register(user=member, experiment=registered.experiment, name="mood")
@@ -272,6 +280,7 @@ def test_card_shows_markdown_on_the_page(browser, registered, member):
     assert "<h2>Use</h2>" in page and "<td><strong>1</strong></td>" in page and "&lt;b&gt;x" in page
 
 
+@pytest.mark.medium
 def test_page_of_a_model_says_what_who_and_how_good(browser, registered, learnt):
     content = browser.get("/models/mood/").content.decode()
     assert "Tells the mood of a tweet." in content and "held-out rows" in content and "English" in content
@@ -280,6 +289,7 @@ def test_page_of_a_model_says_what_who_and_how_good(browser, registered, learnt)
     assert 'href="/models/mood/"' in browser.get("/experiments/small/", follow=True).content.decode()
 
 
+@pytest.mark.medium
 def test_older_version_says_that_there_is_a_newer_one(browser, registered, learnt, member):
     services.register(user=member, experiment=learnt, name="mood")
     assert "See version 2, the newest" in browser.get("/models/mood/?version=1").content.decode()
@@ -287,6 +297,7 @@ def test_older_version_says_that_there_is_a_newer_one(browser, registered, learn
     assert browser.get("/models/mood/?version=7").status_code == 404
 
 
+@pytest.mark.medium
 def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
     form = browser.get("/models/register/?experiment=small")
     assert 'value="small"' in form.content.decode() and "best: step" in form.content.decode()
@@ -314,6 +325,7 @@ def test_model_is_registered_described_and_deleted_on_pages(browser, learnt):
     }
 
 
+@pytest.mark.medium
 def test_experiment_page_shows_its_checkpoints_and_what_another_one_reached(browser, learnt):
     page = browser.get("/experiments/small/?tab=files", follow=True)
     assert (
@@ -332,6 +344,7 @@ def test_texts_that_were_cut_are_told(browser, learnt):
     )
 
 
+@pytest.mark.medium
 def test_list_asks_the_database_as_often_for_many_models_as_for_one(
     browser, registered, member, django_assert_max_num_queries
 ):
@@ -358,6 +371,7 @@ def test_registration_sent_twice_with_a_key_is_one_version(learnt, member, api):
     assert client.post("/api/models", body | {"nmae": "x"}, format="json").status_code == 400
 
 
+@pytest.mark.medium
 def test_models_are_shared_and_read_page_by_page_like_everything_else(
     registered, learnt, member, stranger, api, browser
 ):
@@ -383,6 +397,7 @@ def browser(client, member):
     return client
 
 
+@pytest.mark.medium
 def test_register_form_offers_the_model_with_these_labels_beside_its_champion(browser, registered, learnt, member):
     services.set_alias(user=member, version=registered, name="champion")
     page = browser.get("/models/register/?experiment=small").content.decode()
@@ -398,6 +413,7 @@ def test_register_form_offers_the_model_with_these_labels_beside_its_champion(br
     assert registered.model.versions.count() == 2
 
 
+@pytest.mark.medium
 def test_register_form_offers_a_new_model_under_a_free_name(browser, registered, learnt):
     page = browser.get("/models/register/?experiment=small&target=").content.decode()
     assert 'name="name" required value="small"' in page and "the version in use" not in page
@@ -405,6 +421,7 @@ def test_register_form_offers_a_new_model_under_a_free_name(browser, registered,
     assert RegisteredModel.objects.filter(name="other").exists()
 
 
+@pytest.mark.medium
 def test_moved_alias_is_said_and_undone_on_the_same_place(browser, registered, learnt, member):
     services.set_alias(user=member, version=registered, name="champion")
     services.register(user=member, experiment=learnt, name="mood")

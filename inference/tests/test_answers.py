@@ -62,6 +62,7 @@ def test_pairs_are_answered_as_plain_peft_does_alone_and_in_a_list(models, post)
     assert [answer["truncated"] for answer in alone] == [False, True]
 
 
+@pytest.mark.medium
 def test_list_takes_strings_and_objects_beside_each_other(models, post):
     answers = post({"texts": ["a day", {"text": "a night"}], "model": "score"}).json()
     assert len(answers) == 2 and answers[0]["score"] != answers[1]["score"]
@@ -120,6 +121,7 @@ def test_answers_and_requests_are_those_of_the_schema(models, api, member):
                 jsonschema_rs.validate(request_schema, body)
 
 
+@pytest.mark.medium
 def test_calibrated_model_that_is_never_sure_enough_is_not_confident(models, post):
     path: Path = models["single"].folder / "lorasite.json"
     info = json.loads(path.read_text())
@@ -158,6 +160,7 @@ def test_every_chosen_label_is_explained_or_the_one_that_is_named(models, post, 
     assert target["label"] == "staff" and target["value"] == pytest.approx(answer["probabilities"]["staff"], abs=1e-3)
 
 
+@pytest.mark.medium
 def test_score_is_explained_in_its_unit(models, post):
     texts = ["a fine day", "a  day"]
     whole, without = (post({"text": text, "model": "score"}).json()["score"] for text in texts)
@@ -189,6 +192,7 @@ def test_answer_is_explained_only_on_request(models, post):
     assert "explanation" not in post({"text": "a", "model": "single", "explain": False}).json()
 
 
+@pytest.mark.medium
 def test_model_of_one_label_answers_requests_that_name_none(models, post, member):
     """Programs that name no model expect one label; a better score of another task type does not count."""
     for name, score, accuracy in (
@@ -206,6 +210,7 @@ def test_model_of_one_label_answers_requests_that_name_none(models, post, member
     assert post({"text": "a day"}).json()["model"] == "score@1"
 
 
+@pytest.mark.medium
 def test_experiment_without_an_accuracy_answers(models, post, member):
     run = Experiment.objects.create(
         name="run", owner=member, dataset_name="d@1", base_model="b", task_type="regression", score=0.4, eval_loss=0.3

@@ -29,6 +29,7 @@ def asked_again(context: Any) -> dict[str, str]:
     return {"exchanges": context["chat"].exchanges_json}
 
 
+@pytest.mark.medium
 def test_conversation_goes_on_in_the_page_alone(tiny: str, browser: Client) -> None:
     first = say(browser, "two boxes of tea")
     second = say(browser, "and one of coffee", **asked_again(first))
@@ -41,6 +42,7 @@ def test_conversation_goes_on_in_the_page_alone(tiny: str, browser: Client) -> N
     assert [copy["title"] for copy in second["copies"]] == ["curl", "Python", "OpenAI Python"]
 
 
+@pytest.mark.medium
 def test_base_and_tuned_model_answer_side_by_side(registered: ModelVersion, browser: Client) -> None:
     answers = say(browser, "two boxes", model="assistant", second="tiny")["chat"].exchanges[0].answers
     assert [answer.model for answer in answers] == ["assistant", "tiny"]
@@ -90,6 +92,7 @@ def test_conversation_that_was_tampered_with_is_refused(tiny: str, browser: Clie
     assert "Start a new one." in page.content.decode()
 
 
+@pytest.mark.medium
 def test_stream_of_each_column_says_what_the_page_would(registered: ModelVersion, browser: Client) -> None:
     form = SETTINGS | {"model": "assistant", "second": "tiny", "message": "two boxes"}
     whole = browser.post("/chat/", form).context["chat"].exchanges[0].answers

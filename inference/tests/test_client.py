@@ -18,6 +18,7 @@ def lorasite(live_server, member) -> Lorasite:
     return Lorasite(live_server.url, str(RefreshToken.for_user(member).access_token))
 
 
+@pytest.mark.medium
 def test_each_task_type_has_typed_answers(models, lorasite):
     single = lorasite.predict("a fine day", "single")
     assert single["label_name"] in single["probabilities"] and single["confident"] is None
@@ -41,6 +42,7 @@ def test_base_models_are_listed_with_what_is_known_of_them(lorasite):
     assert sample["name"] not in {model["name"] for model in lorasite.base_models(language="Chinese")}
 
 
+@pytest.mark.medium
 def test_pairs_are_sent_alone_and_in_a_list(models, lorasite):
     alone = lorasite.predict(PAIR["text"], "pairs", text_pair=PAIR["text_pair"])
     first, second = lorasite.predict_all([PAIR, {"text": "no", "text_pair": "yes"}], "pairs")

@@ -49,6 +49,7 @@ def test_model_is_registered_found_named_shared_and_recommended(learnt: Experime
     assert Entry.objects.filter(action="share", object_id="mood").exists()
 
 
+@pytest.mark.medium
 def test_everyone_is_everybody_with_an_account_and_can_be_ended(learnt: Experiment, stranger: Any, viewer: Any) -> None:
     run("models", "register", "small", "mood")
     night = Group.objects.create(name="night shift")
@@ -79,6 +80,7 @@ def test_refused_prediction_has_an_exit_status(learnt: Experiment, text: str, mo
     assert refused.value.returncode == status
 
 
+@pytest.mark.medium
 def test_every_task_type_is_printed_and_pairs_are_read(models: Any) -> None:
     pair = ("--text", "Is it clean?", "--text-pair", "It was spotless.")
     assert run("predict", "--model", "pairs", *pair).startswith(("no, predicted by pairs", "yes, predicted by pairs"))

@@ -172,6 +172,7 @@ def test_broken_bodies_get_errors_in_the_same_shape(
     assert response.status_code == status and set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.medium
 def test_callers_without_access_learn_nothing(
     api: Callable[..., Any], member: Any, stranger: Any, registered: ModelVersion
 ) -> None:
@@ -204,6 +205,7 @@ def test_classifier_is_refused_with_the_address_for_it(api: Callable[..., Any], 
     assert response.status_code == 400 and "/api/predict" in response.json()["error"]["message"]
 
 
+@pytest.mark.medium
 def test_audit_log_has_the_model_and_no_text(api: Callable[..., Any], member: Any, registered: ModelVersion) -> None:
     chat(api(member), model="assistant")
     entry = Entry.objects.get(action="model.generate")

@@ -17,6 +17,7 @@ ORDER = {
 }
 
 
+@pytest.mark.medium
 def test_answer_is_held_to_the_schema(api: Callable[..., Any], member: Any, tiny: str) -> None:
     choice = chat(api(member), **json_schema(ORDER), max_tokens=300).json()["choices"][0]
     assert choice["finish_reason"] == "stop"
@@ -24,6 +25,7 @@ def test_answer_is_held_to_the_schema(api: Callable[..., Any], member: Any, tiny
     assert order.keys() == {"quantity", "unit"} and order["quantity"] in (1, 2) and order["unit"] in ("box", "bag")
 
 
+@pytest.mark.medium
 def test_each_token_of_a_chat_has_its_log_probability_beside_the_likeliest_ones(
     api: Callable[..., Any], member: Any, tiny: str
 ) -> None:

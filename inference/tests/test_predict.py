@@ -35,6 +35,7 @@ def post_predict(api: Any, user: Any, **body: Any) -> Any:
     return api(user).post("/api/predict", body, format="json")
 
 
+@pytest.mark.medium
 def test_answer_has_the_shape_of_the_specification(api, member, model):
     answer = post_predict(api, member, text="What a lovely day!", model="small").json()
     assert {name: type(answer[name]) for name in SHAPE} == SHAPE
@@ -80,11 +81,13 @@ def test_list_of_texts_gives_a_list_in_their_order(api, member, model, sentences
         assert one["label"] == other["label"] and one["probability"] == pytest.approx(other["probability"], abs=2e-4)
 
 
+@pytest.mark.medium
 def test_language_of_the_text_is_told(api, member, model):
     answers = post_predict(api, member, texts=["房間很乾淨,服務也很好。", "The room was clean."], model="small").json()
     assert [answer["language"] for answer in answers] == ["Chinese", "English"]
 
 
+@pytest.mark.medium
 def test_long_text_is_cut_and_said_to_be(api, member, model):
     assert post_predict(api, member, text="very " * 100, model="small").json()["truncated"] is True
 
@@ -101,11 +104,13 @@ def test_model_is_not_found_for_a_stranger(api, stranger, model):
     assert post_predict(api, stranger, text="a day", model="small").status_code == 404
 
 
+@pytest.mark.medium
 def test_without_a_name_the_best_visible_model_answers(api, member, stranger, model):
     assert post_predict(api, member, text="a day").json()["model"] == "small"
     assert post_predict(api, stranger, text="a day").status_code == 409
 
 
+@pytest.mark.medium
 def test_model_whose_files_are_gone_is_told_in_words(api, member, model):
     assert post_predict(api, member, text="a day", model="small").status_code == 200
     shutil.rmtree(model.final_model)
@@ -137,6 +142,7 @@ def test_fault_while_answering_is_told_in_words(api, member, model, monkeypatch)
     assert answer.json()["errors"][0]["field"] == "model"
 
 
+@pytest.mark.medium
 def test_model_that_was_trained_anew_is_not_answered_from_memory(api, member, model):
     before = post_predict(api, member, text="a day", model="small").json()
     weights = model.final_model / "adapter_model.safetensors"
@@ -146,6 +152,7 @@ def test_model_that_was_trained_anew_is_not_answered_from_memory(api, member, mo
     assert post_predict(api, member, text="a day", model="small").json()["probabilities"] != before["probabilities"]
 
 
+@pytest.mark.medium
 def test_page_shows_every_label_and_the_words_that_mattered(browser, model):
     page = browser.post("/predict/", {"model": "small", "text": "What a lovely day!"})
     (answer,) = page.context["answers"]
@@ -156,11 +163,13 @@ def test_page_shows_every_label_and_the_words_that_mattered(browser, model):
     assert explained.label == answer["label_name"] and "Word importance" in content
 
 
+@pytest.mark.medium
 def test_two_models_stand_side_by_side(browser, model):
     page = browser.post("/predict/", {"model": "small", "second": "small", "text": "What a lovely day!"})
     assert len(page.context["answers"]) == 2
 
 
+@pytest.mark.medium
 def test_copies_ask_the_same(browser, model):
     page = browser.post("/predict/", {"model": "small", "text": "it's a day"})
     codes = {copy["title"]: copy["code"] for copy in page.context["copies"]}

@@ -32,6 +32,7 @@ def text_of(page: Any) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page.content.decode()).split())
 
 
+@pytest.mark.medium
 def test_second_text_is_asked_for_where_the_model_reads_pairs(models, browser):
     for name, reads_pairs in (("single", False), ("pairs", True), ("multi", False), ("pair-score", True)):
         page = browser.get(f"/predict/?model={name}").content.decode()
@@ -40,6 +41,7 @@ def test_second_text_is_asked_for_where_the_model_reads_pairs(models, browser):
     assert 'name="text_pair"' not in browser.get("/predict/?model=nothing").content.decode()
 
 
+@pytest.mark.medium
 def test_pair_is_answered_explained_and_kept_in_the_form(models, browser):
     page = browser.post("/predict/", PAIR | {"model": "pairs"})
     (answer,) = page.context["answers"]
@@ -51,16 +53,19 @@ def test_pair_is_answered_explained_and_kept_in_the_form(models, browser):
     assert "--text-pair 'It was spotless.'" in codes["manage.py"] and "text_pair: It was spotless." in codes["YAML"]
 
 
+@pytest.mark.medium
 def test_missing_second_text_is_reported_beside_its_field(models, browser):
     page = browser.post("/predict/", {"text": "a day", "text_pair": "", "model": "pairs"})
     assert "reads two texts at once" in text_of(page) and 'name="text_pair"' in page.content.decode()
 
 
+@pytest.mark.medium
 def test_models_of_single_texts_and_of_pairs_are_compared(models, browser):
     page = browser.post("/predict/", PAIR | {"model": "single", "second": "pair-score"})
     assert [answer["task"] for answer in page.context["answers"]] == ["sequence_classification", "regression"]
 
 
+@pytest.mark.medium
 def test_labels_stand_with_their_probabilities_and_thresholds(models, browser):
     page = browser.post("/predict/", {"text": "a fine day", "model": "multi"})
     (answer,) = page.context["answers"]
@@ -73,6 +78,7 @@ def test_labels_stand_with_their_probabilities_and_thresholds(models, browser):
     )
 
 
+@pytest.mark.medium
 def test_text_without_any_label_says_so_and_explains_the_likeliest_one(models, browser):
     change_answers(models["multi"], thresholds=[1.0, 1.0, 1.0])
     page = browser.post("/predict/", {"text": "a fine day", "model": "multi"})
@@ -92,6 +98,7 @@ def test_score_is_shown_and_explained_in_the_unit_of_the_data(models, browser):
     assert '<option value="integrated_gradients" selected>' in page.content.decode()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["single", "multi"])
 def test_answer_that_is_not_confident_says_what_that_means(models, browser, name):
     change_answers(models[name], confident_from=0.9999)
@@ -99,6 +106,7 @@ def test_answer_that_is_not_confident_says_what_that_means(models, browser, name
     assert "not sure" in text and "90% of" in text and "held-out rows" in text
 
 
+@pytest.mark.medium
 def test_confident_answer_raises_no_doubt(models, browser, monkeypatch):
     monkeypatch.setattr("inference.services.SURE", 1.1)
     change_answers(models["single"], confident_from=0.01)
@@ -106,6 +114,7 @@ def test_confident_answer_raises_no_doubt(models, browser, monkeypatch):
     assert "not sure" not in text and "unsure" not in text
 
 
+@pytest.mark.medium
 def test_answer_stays_where_it_cannot_be_explained(models, browser, monkeypatch):
     def fail(*arguments: Any) -> Any:
         raise LookupError("the tokenizer does not tell where its tokens lie")
@@ -115,6 +124,7 @@ def test_answer_stays_where_it_cannot_be_explained(models, browser, monkeypatch)
     assert "predicted by single" in text and "choose leave_one_out" in text
 
 
+@pytest.mark.medium
 def test_labels_are_ranked_in_percent_and_those_after_the_fifth_are_folded(member, browser, fresh_predictor):
     labels = [f"label-{i}" for i in range(8)]
     register_adapter(member, "eight", labels)
@@ -126,11 +136,13 @@ def test_labels_are_ranked_in_percent_and_those_after_the_fifth_are_folded(membe
     assert f"{percents[4]:.1f}%</span>" in shown and shown.count("<meter") == 5 and folded.count("<meter") == 3
 
 
+@pytest.mark.medium
 def test_answer_has_the_focus(models, browser):
     assert "autofocus" in browser.post("/predict/", {"text": "a day", "model": "single"}).content.decode()
     assert "autofocus" not in browser.get("/predict/?model=single").content.decode()
 
 
+@pytest.mark.medium
 def test_name_of_a_model_means_its_champion_on_the_page(models, browser):
     first = models["single"]
     Alias.objects.create(model=first.model, name="champion", version=first)

@@ -101,6 +101,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(good, learnt, member, 
     assert other.rows == 0 and "can't be loaded" in other.reason and Measurement.objects.count() == 1
 
 
+@pytest.mark.medium
 def test_time_is_bounded_and_what_was_not_measured_is_told_and_not_kept(good, learnt, member):
     (measured,) = recommend(user=member, data=learnt.version, seconds=0).models
     assert measured.rows == 0 and measured.accuracy is None and "no time left" in measured.reason
@@ -129,6 +130,7 @@ def test_labels_fit_in_any_case_and_order(good, learnt, member, tmp_path):
     assert measured.version == good and measured.right > 0
 
 
+@pytest.mark.medium
 def test_start_is_the_best_run_on_the_most_similar_data(learnt, member, stranger, tmp_path):
     frame = pl.read_parquet(learnt.version.path).select("text", "label")
     frame.head(200).write_csv(tmp_path / "part.csv")
@@ -272,6 +274,7 @@ def test_labelled_spans_are_not_measured_and_nothing_fails(member, tmp_path):
     assert recommendation.models == [] and recommendation.start is None
 
 
+@pytest.mark.medium
 def test_start_is_a_run_of_the_same_task_type(learnt, member, tmp_path):
     """Numbers may be labels or scores: a run of the one is no start for the other."""
     data = store(member, tmp_path, "several", several_labels(), kind="multi_label")

@@ -146,6 +146,7 @@ def test_base_model_is_asked_under_its_own_name(
     assert [body["model"] for _path, body in server.requests] == ["tiny"]
 
 
+@pytest.mark.medium
 def test_server_that_was_restarted_gets_the_adapter_again(
     server: Server, api: Callable[..., Any], member: Any, registered: ModelVersion
 ) -> None:

@@ -41,6 +41,7 @@ def test_tag_is_added_found_by_a_click_and_removed(browser, member, kept, kind, 
     assert [entry.action for entry in Entry.objects.order_by("pk")][-2:] == ["tag.add", "tag.remove"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("kind", "address", "api_address"), KINDS)
 def test_api_has_tags_and_note_and_changes_what_is_sent(api, member, kept, kind, address, api_address):
     client = api(member)
@@ -69,6 +70,7 @@ def test_refused_tag_is_explained_where_it_was_entered(browser, kept, tag):
     assert not Tag.objects.exists()
 
 
+@pytest.mark.medium
 def test_number_of_tags_and_length_of_notes_are_limited(browser, kept):
     for i in range(MOST_TAGS + 1):
         browser.post("/tags/model/ours/", {"tag": f"t{i}"})
@@ -89,6 +91,7 @@ def test_note_is_saved_in_place_and_shown_as_text(browser, kept):
     assert Entry.objects.filter(action="note.change").count() == 1
 
 
+@pytest.mark.medium
 def test_readers_see_tags_and_notes_and_change_none(client, viewer, member, kept, api):
     grant_access(kept.dataset, to=viewer)
     api(member).patch("/api/datasets/ours", {"tags": ["prod"], "note": "Read me."}, format="json")
@@ -118,6 +121,7 @@ def test_tags_go_with_their_object(kept):
     assert not Tag.objects.exists()
 
 
+@pytest.mark.medium
 def test_lists_read_the_tags_of_all_rows_at_once(browser, member, django_assert_max_num_queries):
     for i in range(20):
         thing = belongings(member, f"thing-{i}")

@@ -27,6 +27,7 @@ def names_seen(user: Any, address: str) -> set[str]:
     return set(visible(user, BULK[address].objects.all()).values_list("name", flat=True))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("address", BULK)
 def test_deletion_says_what_was_refused_and_why_and_is_undone_as_one(browser, member, stranger, address):
     for name in ("one", "two"):

@@ -93,6 +93,7 @@ def test_search_without_a_match_says_so_and_leads_back(browser, member):
         assert words in page and f'href="{address}">Show all' in page and 'value="nothing"' in page
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("address", LISTS)
 def test_lists_ask_the_database_as_often_for_many_rows_as_for_one(
     browser, member, address, django_assert_max_num_queries

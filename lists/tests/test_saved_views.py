@@ -10,6 +10,7 @@ from testing.belongings import belongings
 LISTS = {"dataset": "/datasets/", "experiment": "/experiments/", "model": "/models/"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("kind", "address"), LISTS.items())
 def test_view_is_saved_shown_above_its_list_and_removed(browser, member, kind, address):
     belongings(member, "mine")
@@ -47,6 +48,7 @@ def test_view_that_cannot_be_saved_is_refused_with_the_reason(browser, member, n
     assert SavedView.objects.count() == 1
 
 
+@pytest.mark.medium
 def test_number_of_views_is_limited(browser):
     for i in range(MOST_VIEWS + 1):
         browser.post("/views/model/", {"name": f"view {i}", "query": "owner=me"})

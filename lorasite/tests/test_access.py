@@ -54,6 +54,7 @@ def areas() -> dict[str, list[tuple[str, str, list[int]]]]:
     return grouped
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "area", [pytest.param(area, marks=pytest.mark.slow if area in SLOW_AREAS else ()) for area in areas()]
 )
@@ -83,6 +84,7 @@ def test_pages_refuse_a_post_from_another_site(people: dict[str, Any], arguments
     assert len(addresses) > 60 and statuses == dict.fromkeys(addresses, 403)
 
 
+@pytest.mark.medium
 def test_the_api_refuses_a_cookie_sent_by_another_site(people: dict[str, Any], arguments: dict[str, str]) -> None:
     browser = APIClient(enforce_csrf_checks=True)
     browser.force_login(people["admin"])
@@ -132,6 +134,7 @@ LISTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("path", LISTS)
 def test_no_list_names_what_is_not_shared(people: dict[str, Any], arguments: dict[str, str], path: str) -> None:
     seen = {n: client_of(p, api=path.startswith("/api/")).get(path).content.decode() for n, p in people.items() if p}
@@ -147,6 +150,7 @@ def test_every_page_is_in_the_table_with_get_and_post() -> None:
     }
 
 
+@pytest.mark.medium
 def test_every_operation_of_the_api_is_in_the_table() -> None:
     listed = {(m, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", "/" + a.partition("?")[0])) for m, a, _codes in lines(API)}
     schema = SchemaGenerator().get_schema(request=None, public=True)["paths"]

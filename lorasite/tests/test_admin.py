@@ -61,6 +61,7 @@ def test_every_list_and_page_opens_for_an_admin(browser: Any, owned: Belongings)
         assert "default-src 'self'" in answer["Content-Security-Policy"]
 
 
+@pytest.mark.medium
 def test_every_list_can_be_searched(browser: Any, owned: Belongings) -> None:
     for model in MODELS:
         assert browser.get(address(model, "changelist"), {"q": "mine"}).status_code == 200, model
@@ -83,6 +84,7 @@ def test_everybody_else_is_refused(client: Any, owned: Belongings, viewer: Any, 
         assert client.get(path).status_code == 403, path
 
 
+@pytest.mark.medium
 def test_anonymous_comes_to_the_one_sign_in(client: Any, owned: Belongings) -> None:
     for path in pages():
         assert client.get(path, follow=True).redirect_chain[-1][0] == f"/login/?next={path}"
@@ -141,6 +143,7 @@ def test_champion_is_set_through_the_service(browser: Any, owned: Belongings) ->
     assert (entry.username, entry.object_id) == ("admin", "mine@1")
 
 
+@pytest.mark.medium
 def test_queues_and_workers_of_rq_are_shown_beside_the_database(
     browser: Any, redis_server: str, owned: Belongings
 ) -> None:

@@ -168,6 +168,7 @@ def submit(client: Any) -> Any:
     return client.post("/api/train", body, format="json", headers={"Idempotency-Key": "k"})
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("make", [upload, submit, register])
 def test_key_reveals_nothing_about_an_object_that_was_handed_over_since(
     api: Callable[..., Any], member: User, stranger: User, learnt: Experiment, make: Callable[..., Any]
@@ -201,6 +202,7 @@ def test_refused_request_leaves_its_key_free(api: Callable[..., Any], member: Us
     assert upload(client, "k").status_code == 201
 
 
+@pytest.mark.medium
 def test_keys_of_two_people_are_two_keys(api: Callable[..., Any], member: User, stranger: User) -> None:
     assert upload(api(member), "k").status_code == 201
     assert upload(api(stranger), "k", name="theirs").status_code == 201

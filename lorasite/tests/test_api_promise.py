@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PROMISED = Path(__file__).with_name("api_v1.txt")
 
 
@@ -49,6 +51,7 @@ def field_names(schema: dict[str, Any], parts: dict[str, Any], depth: int = 3) -
         yield from (f"{name}.{field}" for field in field_names(inner, parts, depth - 1))
 
 
+@pytest.mark.medium
 def test_api_still_has_everything_that_was_promised() -> None:
     assert set(PROMISED.read_text(encoding="utf-8").splitlines()) - promises() == set()
 

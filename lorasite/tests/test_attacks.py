@@ -95,6 +95,7 @@ def test_folder_of_this_machine_is_no_data_set_of_the_hub(tmp_path: Path, monkey
 # Numbers that Python or a database can't hold, and NULs, where a form or a query has them.
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", ["9" * 5000, "9" * 19, "\u00b2", "-1"], ids=["5000 digits", "19 digits", "²", "-1"])
 def test_invalid_number_breaks_no_page_and_no_operation(
     api: Callable[..., Any], client: Any, member: User, number: str
@@ -291,6 +292,7 @@ def test_upload_is_refused_by_its_announced_size_before_it_is_read(
 # S15: planted secrets.
 
 
+@pytest.mark.medium
 def test_planted_secrets_are_in_no_log_no_error_no_entry_and_no_page(
     client: Any, admin: User, member: User, settings: Any, caplog: Any, redis_server: str
 ) -> None:

@@ -85,6 +85,7 @@ def test_every_pod_meets_the_restricted_profile_and_writes_only_to_volumes(overl
             assert container["resources"]["requests"].keys() >= {"cpu", "memory"} and container["resources"]["limits"]
 
 
+@pytest.mark.medium
 @overlays
 def test_every_server_is_probed_and_every_worker_has_its_grace(overlay: str) -> None:
     for name, pod in pods(overlay):

@@ -98,6 +98,7 @@ def test_data_with_warnings_need_a_look_until_they_are_trained_on(client: Any, m
     assert ("mine", "1 warning") in [(item.name, item.word) for item in client.get("/").context["attention"]]
 
 
+@pytest.mark.medium
 def test_full_disk_is_for_those_who_can_make_room_and_those_who_have_to_know(
     client: Any, member: Any, admin: Any, viewer: Any, settings: Any
 ) -> None:
@@ -108,6 +109,7 @@ def test_full_disk_is_for_those_who_can_make_room_and_those_who_have_to_know(
     assert "Disk full" not in text_of(client, viewer)
 
 
+@pytest.mark.medium
 def test_champion_has_a_box_that_asks_it(client: Any, member: Any, viewer: Any) -> None:
     champion, other = belongings(member, "champ").model, belongings(member, "other").model
     Alias.objects.create(model=champion, version=champion.versions.get(), name="champion")
@@ -123,6 +125,7 @@ def client_models(client: Any, person: Any) -> list[Any]:
     return list(client.get("/").context["models"])
 
 
+@pytest.mark.medium
 def test_only_administrators_see_the_installation(client: Any, admin: Any, member: Any) -> None:
     assert "installation-title" in text_of(client, admin)
     assert "installation-title" not in text_of(client, member)
@@ -134,6 +137,7 @@ def test_poll_renders_the_runs_alone(client: Any, member: Any) -> None:
     assert part.content.decode().lstrip().startswith('<section id="runs"') and "HX-Request" in part["Vary"]
 
 
+@pytest.mark.medium
 def test_overview_needs_as_many_queries_for_many_objects_as_for_few(client: Any, member: Any) -> None:
     def queries() -> int:
         client.get("/")

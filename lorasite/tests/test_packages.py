@@ -61,6 +61,7 @@ def test_every_package_is_pinned_to_one_version() -> None:
     assert [r.name for r in pinned() if not re.fullmatch(r"==[\w.]+", str(r.specifier))] == []
 
 
+@pytest.mark.medium
 def test_every_package_is_licensed_for_this_use() -> None:
     licences = {name: licence(name) for name in closure() if name not in READ}
     refused = {n: text for n, text in licences.items() if not ALLOWED.search(text) or re.search(r"\bA?GPL", text)}

@@ -21,6 +21,7 @@ def test_page_sends_a_stranger_to_the_sign_in(client: Any, db: None, path: str) 
     assert client.get(path)["Location"].startswith("/login/")
 
 
+@pytest.mark.medium
 def test_submitted_form_becomes_one_run_whose_page_is_for_its_owner(
     client: Any, member: Any, stranger: Any, tweets_csv: Path
 ) -> None:

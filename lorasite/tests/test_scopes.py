@@ -43,6 +43,7 @@ def test_every_view_of_the_api_checks_the_scopes_of_a_token() -> None:
     assert len(api) > 30 and {address for address, view in api.items() if not asks_scopes(view)} == OPEN
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("scope", ["read", "write", "predict", "admin"])
 def test_token_opens_what_its_scope_names_and_nothing_else(
     people: dict[str, Any], arguments: dict[str, str], scope: str

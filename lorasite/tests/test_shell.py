@@ -60,6 +60,7 @@ def test_page_outside_the_navigation_marks_nothing(client: Any, member: Any) -> 
         assert CURRENT.findall(client.get(path).content.decode()) == []
 
 
+@pytest.mark.medium
 def test_navigation_has_only_what_the_person_may_open(client: Any, admin: Any, member: Any, viewer: Any) -> None:
     expected = {
         viewer: {"/", "/datasets/", "/experiments/", "/models/", "/predict/", "/chat/"},
@@ -116,6 +117,7 @@ def test_part_of_a_page_does_not_pay_for_the_frame(client: Any, member: Any) -> 
     assert not [query["sql"] for query in queries if "IN ('PENDING', 'STARTED')" in query["sql"]]
 
 
+@pytest.mark.medium
 def test_admin_console_has_landmarks_a_way_back_and_iso_dates(client: Any, admin: Any, member: Any) -> None:
     client.force_login(admin)
     for language in ("en", "zh-hant"):

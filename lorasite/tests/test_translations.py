@@ -64,6 +64,7 @@ def test_compiled_catalogue_is_that_of_the_text(tmp_path: Path) -> None:
     assert (ROOT / CATALOGUE).with_suffix(".mo").read_bytes() == compiled.read_bytes(), "Run `make messages`."
 
 
+@pytest.mark.medium
 @pytest.mark.django_db
 def test_pages_speak_chinese(client: Client, admin: Any) -> None:
     client.post("/login/", {"username": "nobody", "password": "wrong"})  # an entry that says refused

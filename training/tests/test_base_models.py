@@ -145,6 +145,7 @@ def test_models_on_this_machine_come_first_and_once(folders: Path) -> None:
     assert listed[2].licence == "mit" and listed[1].longest_text == 512 and listed[1].language_count is None
 
 
+@pytest.mark.medium
 def test_card_in_a_folder_says_languages_and_licence(folders: Path, chinese: Any, tweets_csv: Path) -> None:
     put_folder(folders, "ours")
     put_folder(folders, "mixed")
@@ -251,6 +252,7 @@ def test_data_in_another_language_are_a_notice_and_no_error(api: Any, member: An
     assert Task.objects.get().experiment.config["model"]["name"] == SAMPLE_MODEL
 
 
+@pytest.mark.medium
 def test_page_of_a_run_shows_the_notice_of_its_languages(client: Client, member: Any, chinese: Any) -> None:
     config = services.parse_config({"data": {"dataset_name": "reviews"}}, member)
     task = services.submit(user=member, config=config)
@@ -280,6 +282,7 @@ def test_command_says_that_the_base_model_does_not_read_the_data(
     assert "The data reviews@1 are in Chinese" in capsys.readouterr().out
 
 
+@pytest.mark.medium
 def test_form_starts_with_a_base_model_of_this_machine_that_reads_the_data(
     client: Client, member: Any, chinese: Any, tweets_csv: Path, folders: Path
 ) -> None:
@@ -294,6 +297,7 @@ def test_form_starts_with_a_base_model_of_this_machine_that_reads_the_data(
     assert roberta.context["mismatch"].better.name == "bert-base-chinese"
 
 
+@pytest.mark.medium
 def test_form_offers_a_better_base_model_and_fills_it_in(client: Client, member: Any, chinese: Any) -> None:
     client.force_login(member)
     page = client.get("/train/?dataset=reviews@1")

@@ -47,6 +47,7 @@ def test_point_holds_the_mean_loss_and_its_place_on_every_axis(task: Task) -> No
     assert point.accuracy == 0.8
 
 
+@pytest.mark.medium
 def test_long_run_is_drawn_from_few_points_with_the_last_one_and_all_evaluations(task: Task) -> None:
     add_points(task, range(1, 5001), every_evaluation=1234)
     steps = [point.step for point in selectors.points_to_draw(task)]

@@ -60,6 +60,7 @@ def test_form_shows_the_estimate_once_it_is_measured(
     assert not Task.objects.exists()
 
 
+@pytest.mark.medium
 def test_poll_gets_the_panel_alone_which_also_shows_mistakes(client: Client, member: Any, dataset: Any) -> None:
     client.force_login(member)
     fields = form_of(client.get("/train/?dataset=tweets")) | {"do": "estimate"}
@@ -69,6 +70,7 @@ def test_poll_gets_the_panel_alone_which_also_shows_mistakes(client: Client, mem
         assert answer.status_code == 200 and expected in page and page.strip().startswith('<div id="estimate"')
 
 
+@pytest.mark.medium
 def test_failed_measurement_gives_the_reason_and_is_repeated_only_on_request(
     estimate: Any, run_worker: Callable[[], None]
 ) -> None:

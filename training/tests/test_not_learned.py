@@ -50,6 +50,7 @@ def task(member: Any) -> Task:
     return task
 
 
+@pytest.mark.medium
 def test_run_page_says_why_and_its_button_fills_the_form(browser: Client, task: Task) -> None:
     page = browser.get(f"/runs/{task.pk}/").content.decode()
     assert "The run finished, but the model did not learn." in page and "the learning rate (1) is too high" in page
@@ -64,6 +65,7 @@ def test_run_page_says_why_and_its_button_fills_the_form(browser: Client, task: 
     assert changed == (0.0005, 1.0) and again.config["training"] == task.experiment.config["training"]
 
 
+@pytest.mark.medium
 def test_form_unfolds_the_section_of_what_was_changed(browser: Client, task: Task) -> None:
     Experiment.objects.update(metrics=did_not_learn("precision"))
     form = browser.get("/train/?like=mine&remedy=1")
@@ -73,6 +75,7 @@ def test_form_unfolds_the_section_of_what_was_changed(browser: Client, task: Tas
     assert form_of(unchanged)["training.precision"] == "auto" and unchanged.context["changes"] == []
 
 
+@pytest.mark.medium
 def test_remedy_of_a_run_that_learned_changes_nothing(browser: Client, task: Task) -> None:
     Experiment.objects.update(metrics=METRICS, learned=None)
     form = browser.get("/train/?like=mine&remedy=1")

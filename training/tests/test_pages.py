@@ -38,6 +38,7 @@ def form_of(page: Any) -> dict[str, str]:
     return {field.html_name: field.value() or "" for field in form} | {"do": "start"}
 
 
+@pytest.mark.medium
 def test_form_has_every_field_of_the_configuration(browser: Client) -> None:
     page = browser.get("/train/")
     assert {field.path for field in config_fields()} - OF_PREFERENCES - OF_LANGUAGE_MODELS <= set(
@@ -46,6 +47,7 @@ def test_form_has_every_field_of_the_configuration(browser: Client) -> None:
     assert b"training.learning_rate" in page.content and b"data.validation_rules" in page.content
 
 
+@pytest.mark.medium
 def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> None:
     shown = form_of(browser.get("/train/?preset=quick&dataset=tweets@1"))
     answer = browser.post("/train/", shown)
@@ -55,6 +57,7 @@ def test_form_as_shown_is_a_run_of_the_same_configuration(browser: Client) -> No
     assert task.experiment.config["lora"]["r"] == 8
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
@@ -78,6 +81,7 @@ def test_wrong_value_is_told_beside_its_field_and_nothing_is_queued(
     assert not Task.objects.exists()
 
 
+@pytest.mark.medium
 def test_name_is_refused_in_the_language_of_the_reader(browser: Client) -> None:
     form = form_of(browser.get("/train/?dataset=tweets@1")) | {"experiment_name": "客服 甲"}
     page = browser.post("/train/", form, headers={"Accept-Language": "zh-Hant"})
@@ -85,12 +89,14 @@ def test_name_is_refused_in_the_language_of_the_reader(browser: Client) -> None:
         assert page.context["form"].errors["experiment_name"] == [explain_refusal("客服 甲", gettext)]
 
 
+@pytest.mark.medium
 def test_two_submits_of_one_form_are_one_run(browser: Client) -> None:
     shown = form_of(browser.get("/train/?dataset=tweets@1"))
     first, second = browser.post("/train/", shown), browser.post("/train/", shown)
     assert first["Location"] == second["Location"] and Task.objects.count() == 1
 
 
+@pytest.mark.medium
 def test_yaml_fills_the_form_and_a_broken_one_says_the_line(browser: Client) -> None:
     filled = browser.post("/train/", {"do": "read", "yaml": "lora: {r: 4}\ntraining: {warmup_ratio: 0.2}"})
     assert filled.context["form"]["lora.r"].value() == "4"
@@ -101,6 +107,7 @@ def test_yaml_fills_the_form_and_a_broken_one_says_the_line(browser: Client) -> 
     assert "lora.rank is not a field" in unknown.content.decode()
 
 
+@pytest.mark.medium
 def test_copies_follow_the_form(browser: Client) -> None:
     shown = form_of(browser.get("/train/?dataset=tweets@1"))
     page = browser.post("/train/", shown | {"do": "show", "training.seed": "7"})
@@ -110,6 +117,7 @@ def test_copies_follow_the_form(browser: Client) -> None:
     assert not Task.objects.exists()
 
 
+@pytest.mark.medium
 def test_like_starts_from_an_earlier_run(browser: Client) -> None:
     browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | {"lora.r": "3"})
     name = Task.objects.get().experiment.name
@@ -141,6 +149,7 @@ def task(browser: Client) -> Task:
     return Task.objects.get()
 
 
+@pytest.mark.medium
 def test_poll_answers_the_part_that_changes_and_ends_with_286(browser: Client, task: Task) -> None:
     page, poll = browser.get(f"/runs/{task.pk}/"), browser.get(f"/runs/{task.pk}/", HTTP_HX_REQUEST="true")
     assert b"<html" in page.content and b"<html" not in poll.content
@@ -150,6 +159,7 @@ def test_poll_answers_the_part_that_changes_and_ends_with_286(browser: Client, t
     assert last.status_code == 286 and b'hx-trigger="every 1s"' not in last.content and b"Resume" in last.content
 
 
+@pytest.mark.medium
 def test_run_once_more_is_a_new_one_where_the_first_was_given_away(
     client: Client, member: Any, stranger: Any, submit: Any
 ) -> None:
@@ -163,6 +173,7 @@ def test_run_once_more_is_a_new_one_where_the_first_was_given_away(
     assert other != first and client.get(other).status_code == 200
 
 
+@pytest.mark.medium
 def test_screen_reader_hears_a_quarter_once(browser: Client, task: Task) -> None:
     Task.objects.filter(pk=task.pk).update(status=Status.STARTED, step=30, total_steps=100)
 
@@ -173,6 +184,7 @@ def test_screen_reader_hears_a_quarter_once(browser: Client, task: Task) -> None
     assert "25% done." not in poll(1)
 
 
+@pytest.mark.medium
 def test_run_is_compared_with_always_saying_the_commonest_label(browser: Client, task: Task) -> None:
     Task.objects.filter(pk=task.pk).update(status=Status.STARTED)
     for step, accuracy in ((10, 0.4), (20, 0.73)):
@@ -181,6 +193,7 @@ def test_run_is_compared_with_always_saying_the_commonest_label(browser: Client,
     assert "40 points above the majority-class baseline, still improving." in page  # 100 rows of each
 
 
+@pytest.mark.medium
 def test_cancel_and_resume_by_hand(browser: Client, task: Task) -> None:
     browser.post(f"/runs/{task.pk}/cancel/")
     task.refresh_from_db()
@@ -190,6 +203,7 @@ def test_cancel_and_resume_by_hand(browser: Client, task: Task) -> None:
     assert task.status == Status.PENDING
 
 
+@pytest.mark.medium
 def test_reader_of_a_shared_run_sees_it_without_its_buttons(browser: Client, task: Task, viewer: Any) -> None:
     grant_access(task, to=viewer)
     browser.force_login(viewer)
@@ -198,6 +212,7 @@ def test_reader_of_a_shared_run_sees_it_without_its_buttons(browser: Client, tas
     assert browser.post(f"/runs/{task.pk}/cancel/").status_code == 403
 
 
+@pytest.mark.medium
 def test_every_setting_has_a_label_in_words_and_its_key_beside_it(browser: Client) -> None:
     page = browser.get("/train/").content.decode()
     assert {field.path for field in config_fields()} == set(FIELD_WORDS)
@@ -208,6 +223,7 @@ def test_every_setting_has_a_label_in_words_and_its_key_beside_it(browser: Clien
         )
 
 
+@pytest.mark.medium
 def test_switch_that_is_off_is_sent_and_one_that_is_on_wins(browser: Client) -> None:
     page = browser.get("/train/").content.decode()
     assert 'name="system.baseline" value="false"' in page and 'role="switch"' in page
@@ -219,6 +235,7 @@ def test_switch_that_is_off_is_sent_and_one_that_is_on_wins(browser: Client) -> 
     assert 'id="id_lora.use_dora" checked' in shown and 'id="id_system.baseline" checked' not in shown
 
 
+@pytest.mark.medium
 def test_errors_are_counted_in_a_banner_with_links_that_has_the_focus(browser: Client) -> None:
     wrong = {"lora.r": "0", "training.learning_rate": "-1"}
     page = browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")) | wrong).content.decode()
@@ -228,6 +245,7 @@ def test_errors_are_counted_in_a_banner_with_links_that_has_the_focus(browser: C
     assert "lora.r: " not in page
 
 
+@pytest.mark.medium
 def test_yaml_says_how_many_values_it_filled_in_and_an_error_has_the_focus(browser: Client) -> None:
     filled = browser.post("/train/", {"do": "read", "yaml": "lora: {r: 4, lora_alpha: 8}\ntraining: {seed: 3}"})
     assert "Filled in 3 values from the YAML." in filled.content.decode()
@@ -247,6 +265,7 @@ def test_presets_say_what_they_change_and_how_long_it_takes(browser: Client) -> 
     assert "all rows" in page.partition('id="preset-best"')[2].partition("</li>")[0]
 
 
+@pytest.mark.medium
 def test_config_tab_shows_what_differs_from_the_run_it_was_cloned_from(browser: Client) -> None:
     browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")))
     first = Task.objects.get().experiment
@@ -260,6 +279,7 @@ def test_config_tab_shows_what_differs_from_the_run_it_was_cloned_from(browser: 
     assert "Changed from the defaults" in browser.get(f"/runs/{second.pk}/?tab=config").content.decode()
 
 
+@pytest.mark.medium
 def test_older_version_of_a_dataset_can_be_chosen(browser: Client, member: Any) -> None:
     version = Version.objects.get()
     make_version(user=member, version=version, change={"did": "edit", "rows": {"1": None}})

@@ -96,6 +96,7 @@ def test_sample_base_model_is_on_this_machine(member: Any, version: Any) -> None
     assert plan_run(member, values()).warnings == []
 
 
+@pytest.mark.medium
 def test_form_has_three_blocks_and_its_card_follows_a_change(client: Any, member: Any, version: Any) -> None:
     client.force_login(member)
     page = client.get("/train/?dataset=mine@1").content.decode()
@@ -110,6 +111,7 @@ def test_form_has_three_blocks_and_its_card_follows_a_change(client: Any, member
     assert "1 setting needs fixing." in refused.content.decode()
 
 
+@pytest.mark.medium
 def test_form_starts_with_a_dataset_that_is_there(client: Any, member: Any, version: Any) -> None:
     client.force_login(member)
     page = client.get("/train/").content.decode()

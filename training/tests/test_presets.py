@@ -32,6 +32,7 @@ def values_of(page: Any) -> dict[str, str]:
     return {field.html_name: field.value() or "" for field in page.context["form"]}
 
 
+@pytest.mark.medium
 def test_preset_sets_what_it_owns_and_keeps_what_was_entered(browser: Client) -> None:
     entered = form_of(browser.get("/train/?dataset=tweets@1")) | {
         "experiment_name": "mine",
@@ -51,6 +52,7 @@ def test_preset_sets_what_it_owns_and_keeps_what_was_entered(browser: Client) ->
     assert (values_of(again)["lora.r"], values_of(again)["data.train_samples"]) == ("16", "")
 
 
+@pytest.mark.medium
 def test_balanced_undoes_the_regularisation_of_best(browser: Client) -> None:
     best = values_of(browser.get("/train/?preset=best&dataset=tweets@1"))
     assert best["training.label_smoothing_factor"] and best["training.lr_scheduler_type"] == "cosine"
@@ -59,6 +61,7 @@ def test_balanced_undoes_the_regularisation_of_best(browser: Client) -> None:
     assert {**values_of(page), "token": ""} == {**usual, "token": ""}
 
 
+@pytest.mark.medium
 def test_loss_chosen_by_hand_stays_and_excludes_the_smoothing_of_best(browser: Client) -> None:
     entered = values_of(browser.get("/train/?dataset=tweets@1")) | {"training.loss": "focal"}
     page = browser.post("/train/", entered | {"do": "preset", "preset": "best"})
@@ -69,6 +72,7 @@ def test_loss_chosen_by_hand_stays_and_excludes_the_smoothing_of_best(browser: C
     assert browser.post("/train/", values | {"do": "start"}).status_code == 302
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: Goal) -> None:
     tasks: dict[str, TaskType] = {"tweets@1": "sequence_classification", "entities@1": "token_classification"}
@@ -78,6 +82,7 @@ def test_preset_fits_the_task_type_of_the_dataset(browser: Client, name: Goal) -
         assert float(values["training.learning_rate"]) == expected
 
 
+@pytest.mark.medium
 def test_base_model_of_a_preset_comes_without_settings_for_single_labels(browser: Client) -> None:
     before = values_of(browser.get("/train/?dataset=entities@1"))
     after = values_of(browser.post("/train/", before | {"do": "preset", "preset": "roberta"}))
@@ -97,6 +102,7 @@ def test_another_dataset_changes_what_the_preset_had_set_but_not_what_was_change
     assert {**back, "token": ""} == {**entered, "token": ""}
 
 
+@pytest.mark.medium
 def test_settings_of_an_earlier_run_stay_on_another_dataset(browser: Client) -> None:
     browser.post("/train/", form_of(browser.get("/train/?dataset=tweets@1")))
     like = values_of(browser.get(f"/train/?like={Task.objects.get().experiment.name}"))
@@ -104,6 +110,7 @@ def test_settings_of_an_earlier_run_stay_on_another_dataset(browser: Client) -> 
     assert values["training.learning_rate"] == like["training.learning_rate"]
 
 
+@pytest.mark.medium
 def test_empty_field_shows_the_default_of_the_task_type(browser: Client) -> None:
     for dataset, rate, modules in (("tweets@1", "0.0005", None), ("entities@1", "0.002", "all-linear")):
         form = browser.get(f"/train/?dataset={dataset}").context["form"]
@@ -111,6 +118,7 @@ def test_empty_field_shows_the_default_of_the_task_type(browser: Client) -> None
         assert form.fields["lora.target_modules"].widget.attrs.get("placeholder") == modules
 
 
+@pytest.mark.medium
 def test_query_and_value_alone_can_be_chosen_where_they_are_not_the_default(browser: Client) -> None:
     entered = form_of(browser.get("/train/?dataset=entities@1")) | {"lora.target_modules": "null"}
     browser.post("/train/", entered)

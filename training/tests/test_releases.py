@@ -65,6 +65,7 @@ def test_job_for_a_worker_of_the_last_release_is_an_id_as_json(submit, redis_ser
     assert same == wanted | {name: same[name] for name in ("created_at", "enqueued_at")}
 
 
+@pytest.mark.medium
 def test_every_column_that_the_last_release_knows_is_there_and_new_ones_can_be_left_out():
     old = released()
     for model in apps.get_models():

@@ -152,6 +152,7 @@ def test_last_poll_brings_buttons_details_and_results(browser: Client, task: Tas
     assert 'id="tab" hx-swap-oob="true"' in errors and "Confusion matrix" in errors
 
 
+@pytest.mark.medium
 def test_title_says_how_far_the_run_is_and_then_its_state(browser: Client, task: Task) -> None:
     assert browser.get(f"/runs/{task.pk}/").context["title"] == "50% · mine"
     assert "<title>50" in poll(browser, task).content.decode()
@@ -214,6 +215,7 @@ def test_figures_of_a_finished_run_are_averages_and_peaks_that_the_list_has_too(
     assert "0.8000" in listed and "Training time (s)" in listed and re.search(r">95\s*</td>", listed)
 
 
+@pytest.mark.medium
 def test_run_in_progress_has_as_many_figures_as_after_its_end(browser: Client, task: Task) -> None:
     """So that nothing below them moves when it ends."""
     before = browser.get(f"/runs/{task.pk}/")
@@ -261,6 +263,7 @@ def test_access_is_changed_without_leaving_its_tab(browser: Client, task: Task, 
     assert elsewhere["Location"] == "/experiments/mine/"
 
 
+@pytest.mark.medium
 def test_reader_sees_every_tab_but_no_action(client: Client, task: Task, viewer: Any) -> None:
     finish(task)
     grant_access(task, to=viewer)

@@ -57,6 +57,7 @@ def config_for(version: Version, **sections: Any) -> dict[str, Any]:
     return config | sections
 
 
+@pytest.mark.medium
 def test_task_left_out_is_what_the_data_ask_for(api, member, store):
     expected = {
         "labels": store("single", rows_of(["good", "bad"]), kind="labels"),
@@ -133,6 +134,7 @@ def test_name_of_a_second_column_that_is_no_name_is_refused(column, member, stor
     assert [problem["field"] for problem in caught.value.problems] == ["data.text_pair_column"]
 
 
+@pytest.mark.medium
 def test_spans_of_one_label_are_learned_as_entities(member, store):
     spans = json.dumps([{"start": 0, "end": 4, "label": "word"}])
     version = store("marked", [row | {"label": spans} for row in rows_of(["good"])], kind="spans")
@@ -144,6 +146,7 @@ def held_out(version: Version, share: float = 0.1) -> pl.DataFrame:
     return pl.read_parquet(version.path).filter(is_held_out(share))
 
 
+@pytest.mark.medium
 def test_scores_lists_and_pairs_are_held_out_like_single_labels(store):
     numbers = sorted(map(float, held_out(store("numbers", score_rows(200), kind="scores"))["label"]))
     assert 10 <= len(numbers) <= 30 and numbers[0] < 5 and numbers[-1] > 23
@@ -152,6 +155,7 @@ def test_scores_lists_and_pairs_are_held_out_like_single_labels(store):
     assert {label for cell in several["label"] for label in json.loads(cell)} == {"late", "loud", "dear"}
 
 
+@pytest.mark.medium
 def test_rows_keep_their_places_in_the_next_version(store):
     pairs = [row | {"label": row["label"] / 3, "second": f"answer {row['label']:.3f}"} for row in score_rows(200)]
     options = {"kind": "scores", "text_pair_column": "second"}
@@ -204,6 +208,7 @@ def test_form_like_an_earlier_run_fits_another_kind_of_data(browser, store):
     assert Task.objects.latest("created_at").experiment.task_type == "sequence_classification"
 
 
+@pytest.mark.medium
 def test_task_that_does_not_fit_is_told_beside_its_field(browser, store):
     store("numbers", score_rows(), kind="scores")
     shown = form_of(browser.get("/train/?dataset=numbers@1"))
@@ -212,6 +217,7 @@ def test_task_that_does_not_fit_is_told_beside_its_field(browser, store):
     assert not Task.objects.exists()
 
 
+@pytest.mark.medium
 def test_yaml_of_an_explicit_task_keeps_it_in_the_form(browser, store):
     store("stars", rows_of(["1", "2", "4.5"]), kind="labels")
     yaml = "task: regression\ndata: {dataset_name: stars@1}\ntraining: {metric_for_best_model: mae}"
@@ -219,6 +225,7 @@ def test_yaml_of_an_explicit_task_keeps_it_in_the_form(browser, store):
     assert (form["task"].value(), form["training.metric_for_best_model"].value()) == ("regression", "mae")
 
 
+@pytest.mark.medium
 def test_pages_of_a_run_in_progress_show_the_metrics_of_its_type(browser, store):
     store("numbers", score_rows(), kind="scores")
     browser.post("/train/", form_of(browser.get("/train/?dataset=numbers@1")))

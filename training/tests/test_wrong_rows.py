@@ -45,6 +45,7 @@ def links(page: str, title: str) -> list[str]:
     return [html.unescape(link) for link in re.findall(rf'<a href="([^"]+)">{title}</a>', page)]
 
 
+@pytest.mark.medium
 def test_cell_lists_its_rows_and_a_row_leads_to_the_form_of_its_label(
     client: Any, member: Any, owned: Belongings
 ) -> None:

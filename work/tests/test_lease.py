@@ -73,6 +73,7 @@ def test_third_death_at_the_same_step_fails_the_task(started):
     assert "3 times near step 7" in started.error["message"]
 
 
+@pytest.mark.medium
 def test_deaths_at_later_steps_do_not_add_up(started):
     for step in (10, 20, 30, 40):
         run_out(started, step=step)

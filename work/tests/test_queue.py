@@ -63,6 +63,7 @@ def test_submit_without_redis_is_accepted_at_once_and_sent_later(submit, api, me
     assert waiting_ids(there) == [f"{task.pk}-0"]
 
 
+@pytest.mark.medium
 def test_emptied_redis_gets_each_waiting_task_once(submit, redis_server):
     tasks = [submit(tiny(f"run-{n}")) for n in range(3)]
     for task in tasks:
