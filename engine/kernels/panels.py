@@ -6,7 +6,6 @@ import os
 import struct
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.kernels.int8 import LARGEST, MIDDLE, can_compile
-
-if TYPE_CHECKING:
-    from engine.kernels.projection import LoraFactors
+from engine.kernels.lora_factors import LoraFactors
 
 LANES, PANEL, ROWS, BLOCK = 16, 48, 8, 64  # see engine.kernels.tiles and low_rank
 CACHE_LINE = 64  # bytes

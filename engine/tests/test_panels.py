@@ -7,7 +7,7 @@ import torch
 
 from engine.kernels import panels
 from engine.kernels.decoder import DecoderBatch
-from engine.kernels.projection import LoraFactors
+from engine.kernels.lora_factors import LoraFactors
 
 NEEDS_VNNI = pytest.mark.skipif(
     not panels.available(), reason="needs a CPU with VNNI and AVX-512 BF16, and none with AMX"
