@@ -1,5 +1,6 @@
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin, TabularInline
@@ -30,6 +31,10 @@ class ExperimentAdmin(ReadOnly, ModelAdmin):
     list_select_related = ["owner", "task"]
     search_fields = ["name", "dataset_name", "base_model", "owner__username"]
     date_hierarchy = "created_at"
+    list_per_page = 25
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Experiment]:
+        return super().get_queryset(request).defer("metrics", "config")
 
     @admin.display(description="status", ordering="task__status")
     def state(self, experiment: Experiment) -> str:

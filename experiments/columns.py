@@ -22,6 +22,13 @@ class Column(lists.columns.Column):
     best: Best | None = None  # None where no value is better than another
     of_machine: bool = False  # depends on the machine as much as on the run: no best unless the list is sorted by it
 
+    @property
+    def kind(self) -> str:
+        """Return how the list shows its values: score, number, status, created or text."""
+        if self.key in ("score", "status", "created"):
+            return self.key
+        return "number" if self.is_number else "text"
+
     def value(self, experiment: Experiment) -> Any:
         if self.key == "task_type":
             return TASK_TYPES[experiment.task_type].title
@@ -80,6 +87,8 @@ def table_lines(
 def measure_cells(column: Column, experiments: list[Experiment], sort: str = "") -> list[dict[str, Any]]:
     """Return a cell per experiment, the best ones marked among those that were evaluated on the same rows."""
     values = [column.value(each) for each in experiments]
+    if not column.best:
+        return make_cells(column, values, [None] * len(values))
     if not column.of_machine:
         return make_cells(column, values, [evaluation_set(each) for each in experiments])
     cells = make_cells(column, values, [None] * len(values))
@@ -99,10 +108,12 @@ def make_cells(column: Column, values: list[Any], groups: Sequence[Hashable]) ->
     best = {
         group: column.best(present) for group, present in values_by_group.items() if column.best and len(present) > 1
     }
+    kind = column.kind
     title = str(column.title)  # translated once, and not for each cell of a long list
     return [
         {
             "column": column,
+            "kind": kind,
             "title": title,
             "value": value,
             "margin": None,

@@ -79,6 +79,10 @@ class Experiment(ScoreNames, Annotated):
 
     class Meta:
         ordering = ["-created_at"]
+        # What the list is searched by: without it SQLite reads the metrics of all rows, too.
+        indexes = [
+            models.Index(fields=["name_key", "name", "dataset_name", "base_model"], name="experiment_search"),
+        ]
 
     def __str__(self) -> str:
         return self.name

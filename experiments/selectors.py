@@ -82,7 +82,8 @@ def free_name(wanted: str) -> str:
     """Return `wanted`, or the first of wanted-2, wanted-3, … that no experiment has, nor one that counts as the same."""
     stem = shorten_name(re.sub(r"-[0-9]+$", "", wanted), room=6)  # for the number
     similar = Q(name_key__startswith=name_key(stem)) | Q(name_key=None, name__istartswith=stem)
-    taken = {name_key(name) for name in Experiment.objects.filter(similar).values_list("name", flat=True)}
+    keys = Experiment.objects.filter(similar).values_list("name_key", "name")
+    taken = {key or name_key(name) for key, name in keys}  # to compute the keys of 10,000 names takes 50 ms
     name = shorten_name(wanted)
     number = 2
     while name_key(name) in taken:

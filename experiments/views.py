@@ -18,7 +18,7 @@ from .answers import answer_rows
 from .evaluation_sets import share_evaluation_rows
 from .selectors import experiments_named, get_experiment
 
-PER_PAGE = 50
+PER_PAGE = 40  # more would take over 100 ms
 
 
 @login_required

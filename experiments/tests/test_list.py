@@ -116,8 +116,8 @@ def test_list_asks_the_database_as_often_for_many_rows_as_for_one(browser, membe
     for i in range(60):
         row(member, f"run-{i}", accuracy=0.5)
     with django_assert_max_num_queries(15):
-        assert len(names(browser.get("/experiments/"))) == 50
-    assert len(names(browser.get("/experiments/?page=2"))) == 10
+        assert len(names(browser.get("/experiments/"))) == 40
+    assert len(names(browser.get("/experiments/?page=2"))) == 20
 
 
 def test_empty_list_and_empty_search_say_different_things(browser, member):
