@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, Playwright, expect
+from playwright.sync_api import Browser, Page, Playwright, StorageState, expect
 
 from testing.site import PASSWORD
 
@@ -51,6 +51,18 @@ def sign_in(page: Page) -> None:
     page.get_by_label("Username").fill("root")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
+
+
+def session_of(chromium: Browser, address: str) -> StorageState:
+    """Sign in, and return the cookies with which further pages are signed in."""
+    page = chromium.new_page(base_url=address, locale="en")
+    page.goto("/login/")
+    sign_in(page)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.wait_for_url(f"{address}/")
+    cookies = page.context.storage_state()
+    page.close()
+    return cookies
 
 
 def watch_layout(page: Page) -> None:

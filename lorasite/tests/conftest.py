@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, StorageState, sync_playwright
 
 from accounts.models import Role
 from accounts.permissions import grant_access
@@ -14,7 +14,7 @@ from accounts.services import invite, make_token
 from datasets_app.reading import uploads
 from experiments.models import ModelExport, ModelVersion
 from testing.belongings import belongings
-from testing.browser import launch, moods, sign_in, upload
+from testing.browser import launch, moods, session_of, upload
 from testing.people import make_user
 from testing.site import running_site
 from training.models import Status, Task
@@ -73,15 +73,19 @@ def chromium(play: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
+@pytest.fixture(scope="module")
+def session(address: str, chromium: Browser) -> StorageState:
+    """The cookies of a signed-in administrator: passwords are made to take a quarter of a second."""
+    return session_of(chromium, address)
+
+
 @pytest.fixture
-def page(address: str, chromium: Browser) -> Iterator[Page]:
+def page(address: str, chromium: Browser, session: StorageState) -> Iterator[Page]:
     """A signed-in page; any error in the browser's console fails the test (a broken CSP shows there)."""
-    context = chromium.new_context(base_url=address, locale="en")
+    context = chromium.new_context(base_url=address, locale="en", storage_state=session)
     page, complaints = context.new_page(), []
     page.on("console", lambda entry: complaints.append(entry.text) if entry.type == "error" else None)
-    page.goto("/login/")
-    sign_in(page)
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.goto("/")
     yield page
     context.close()
     # A form that was sent back, a session that ended, a server that is away.
@@ -90,11 +94,9 @@ def page(address: str, chromium: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def run(address: str, chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+def run(address: str, chromium: Browser, session: StorageState, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of a run that was submitted in the browser; its page was closed at once."""
-    page = chromium.new_page(base_url=address, locale="en")
-    page.goto("/login/")
-    sign_in(page)
+    page = chromium.new_page(base_url=address, locale="en", storage_state=session)
     upload(page, moods(tmp_path_factory.mktemp("file") / "moods.csv"))
     page.get_by_role("link", name="Train on this version").click()
     page.get_by_label("Experiment").fill("by-hand")

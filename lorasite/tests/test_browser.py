@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright, expect
+from playwright.sync_api import Browser, Page, Playwright, StorageState, expect
 
 from testing.browser import QUIET, RUN_TABS, end_session, moods, sign_in, start_run, watch_layout
 
@@ -170,11 +170,9 @@ def test_form_that_was_sent_after_its_session_is_filled_again(page: Page, run: s
     expect(page.get_by_label("Epochs")).not_to_have_value("17")  # once
 
 
-def test_times_are_those_of_the_readers_clock(address: str, chromium: Browser, run: str) -> None:
-    context = chromium.new_context(base_url=address, locale="en", timezone_id="Asia/Taipei")
+def test_times_are_those_of_the_readers_clock(address: str, chromium: Browser, session: StorageState, run: str) -> None:
+    context = chromium.new_context(base_url=address, locale="en", timezone_id="Asia/Taipei", storage_state=session)
     page = context.new_page()
-    page.goto("/login/")
-    sign_in(page)
     page.goto("/audit/")
     time = page.locator("tbody time").first
     utc = datetime.fromisoformat(str(time.get_attribute("datetime")))
@@ -259,13 +257,16 @@ def test_first_visit_is_small_and_no_file_is_asked_for_twice(address: str, chrom
     context.close()
 
 
-def test_menu_of_a_phone_opens_without_scripts(address: str, chromium: Browser) -> None:
+def test_menu_of_a_phone_opens_without_scripts(address: str, chromium: Browser, session: StorageState) -> None:
     context = chromium.new_context(
-        base_url=address, locale="en", viewport={"width": 390, "height": 760}, java_script_enabled=False
+        base_url=address,
+        locale="en",
+        viewport={"width": 390, "height": 760},
+        java_script_enabled=False,
+        storage_state=session,
     )
     page = context.new_page()
-    page.goto("/login/")
-    sign_in(page)
+    page.goto("/")
     bar = page.get_by_role("navigation", name="Most used")
     expect(bar.get_by_role("link")).to_have_count(5)
     expect(bar.get_by_role("link", name="Overview")).to_have_attribute("aria-current", "page")

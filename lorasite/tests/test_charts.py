@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, StorageState, expect, sync_playwright
 
-from testing.browser import launch
-from testing.site import PASSWORD, database_of, running_web
+from testing.browser import launch, session_of
+from testing.site import database_of, running_web
 
 pytestmark = pytest.mark.browser
 
@@ -103,10 +103,15 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def session(site: tuple[str, dict[str, str]], chromium: Browser) -> StorageState:
+    return session_of(chromium, site[0])
+
+
 @pytest.fixture
-def page(site: tuple[str, dict[str, str]], chromium: Browser) -> Iterator[Page]:
+def page(site: tuple[str, dict[str, str]], chromium: Browser, session: StorageState) -> Iterator[Page]:
     """A signed-in page; any error in the browser's console fails the test (a broken CSP shows there)."""
-    yield from open_page(chromium, site[0])
+    yield from open_page(chromium, site[0], storage_state=session)
 
 
 def open_page(chromium: Browser, address: str, **options: Any) -> Iterator[Page]:
@@ -115,11 +120,7 @@ def open_page(chromium: Browser, address: str, **options: Any) -> Iterator[Page]
     errors: list[str] = []
     page.on("console", lambda entry: errors.append(entry.text) if entry.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto("/login/")
-    page.locator("input[name=username]").fill("root")
-    page.locator("input[name=password]").fill(PASSWORD)
-    page.locator("main form button").first.click()
-    page.wait_for_url("**/")
+    page.goto("/")
     yield page
     context.close()
     assert not errors
@@ -424,8 +425,10 @@ def test_chart_is_downloaded_as_picture_and_table(page: Page, site: tuple[str, d
     assert text[0] == "series,step,epoch,seconds,tokens,Loss" and len(text) == 121
 
 
-def test_touch_zooms_with_two_fingers(site: tuple[str, dict[str, str]], chromium: Browser) -> None:
-    pages = open_page(chromium, site[0], has_touch=True)
+def test_touch_zooms_with_two_fingers(
+    site: tuple[str, dict[str, str]], chromium: Browser, session: StorageState
+) -> None:
+    pages = open_page(chromium, site[0], has_touch=True, storage_state=session)
     page = next(pages)
     open_run(page, site, "done")
     page.locator("#loss").scroll_into_view_if_needed()
