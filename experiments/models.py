@@ -11,7 +11,6 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Removal
-from datasets_app.models import QUEUE as DATA_QUEUE
 from engine.names import folder_name
 from engine.storage import sweep_drafts_of
 from lists.models import Annotated
@@ -22,6 +21,9 @@ from work.models import PREPARING, QUEUED, Status, Work
 from .export_messages import MESSAGES
 from .states import State, state_of
 from .task_types import METRIC_TITLES, TASK_TYPES, USUAL, WRITING
+
+# With a worker of its own: an export takes minutes. Checks of data should not wait for it, and it should not wait for a run.
+EXPORT_QUEUE = "exports"
 
 
 class ScoreNames:
@@ -238,7 +240,7 @@ class ModelExport(Work):
     stage = models.CharField(max_length=10, choices=Stage.choices, default=Stage.QUEUED)
     size = models.PositiveBigIntegerField(default=0)  # bytes of the .zip file
 
-    queue = models.Value(DATA_QUEUE)  # so that it never waits behind a long training run
+    queue = models.Value(EXPORT_QUEUE)
     job = "experiments.registry.export_jobs.run"  # waits in Redis by this name, also across releases
     messages = MESSAGES
 

@@ -307,7 +307,7 @@ REDIS_URL = env.redis_url or f"unix://{env.redis_socket}"
 # Training runs wait in the queue of their device kind, all other work in `data`. work.queue opens them through django-rq.
 RQ_QUEUES = {
     name: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1, "SERIALIZER": "rq.serializers.JSONSerializer"}
-    for name in ("cpu", "cuda", "mps", "data")
+    for name in ("cpu", "cuda", "mps", "data", "exports")
 }
 RQ = {"COMMIT_MODE": "auto"}  # work.queue sends after the commit itself, and needs to know whether Redis took the job
 RQ_SHOW_ADMIN_LINK = (

@@ -15,6 +15,7 @@ from django.db.models import Count, Min, Q, Sum, Value
 from django.db.models.functions import Coalesce, Now
 
 from datasets_app.models import QUEUE as DATA_QUEUE
+from experiments.models import EXPORT_QUEUE
 from training.models import Task
 from work import queue
 from work.models import Status, Work, task_kinds
@@ -80,7 +81,7 @@ def queues() -> list[QueueState]:
     for kind in task_kinds():
         for row in _count_unfinished(kind):
             unfinished.setdefault(row["waits_in"], []).append(row)
-    shown = {*queue.device_kinds(), DATA_QUEUE, *workers_by_queue, *unfinished}
+    shown = {*queue.device_kinds(), DATA_QUEUE, EXPORT_QUEUE, *workers_by_queue, *unfinished}
     states = []
     for name in settings.RQ_QUEUES:
         if name not in shown:

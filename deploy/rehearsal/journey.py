@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 TREE = Path(__file__).resolve().parents[2]
-OURS = {"web": 30, "worker": 45, "worker-data": 45, "inference": 30}  # seconds in which each ends
+OURS = {"web": 30, "worker": 45, "worker-data": 45, "worker-exports": 45, "inference": 30}  # seconds in which each ends
 # without systemd Podman can't run health checks at intervals, so this script runs them
 ENVIRONMENT = os.environ | {"DISABLE_HC_SYSTEMD": "true", "SAMPLES": "false"}
 WEB, INFERENCE, PROMETHEUS = "http://127.0.0.1:8000", "http://127.0.0.1:8100", "http://127.0.0.1:9090"

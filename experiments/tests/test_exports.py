@@ -7,12 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db.models.functions import Now
 from django.utils.html import escape
 
 from accounts.permissions import grant_access
 from accounts.quotas import MIB, usage_of
 from audit.models import Entry
+from datasets_app.models import DataTask
 from engine.export import packages
 from experiments.models import Experiment, ModelExport, ModelVersion
 from experiments.registry import card, export_jobs, exports, services
@@ -98,6 +100,11 @@ def test_same_export_is_made_once(registered, member, api):
     )
     assert first["task_id"] == again["task_id"] and ModelExport.objects.count() == 1
     assert Entry.objects.filter(action="model.export").count() == 1
+
+
+def test_export_never_holds_the_worker_that_checks_data(registered, member):
+    queues = {queue.queue_name for queue in (request(member, registered), DataTask())}
+    assert queues == {"data", "exports"} <= settings.RQ_QUEUES.keys()
 
 
 @pytest.mark.medium

@@ -14,7 +14,7 @@ from lorasite.env import BASE_DIR as ROOT
 from lorasite.env import Env
 
 BIN = Path(sys.executable).parent
-OURS = ("migrate", "web", "worker", "worker-data", "worker-gpu", "inference")
+OURS = ("migrate", "web", "worker", "worker-data", "worker-exports", "worker-gpu", "inference")
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,13 @@ def start(folder: Path, port: int, **environment: str) -> subprocess.CompletedPr
 def children() -> dict[str, psutil.Process]:
     """Return the site's processes by kind. The supervisor is this test's only child that runs `start`."""
     supervisor = next(p for p in psutil.Process().children() if "start" in p.cmdline())
-    kinds = {"redis": "valkey", "data worker": "--data", "worker": "worker", "web": "start"}
+    kinds = {
+        "redis": "valkey",
+        "data worker": "--data",
+        "export worker": "--exports",
+        "worker": "worker",
+        "web": "start",
+    }
     processes = {"supervisor": supervisor}
     for child in supervisor.children():
         line = " ".join(child.cmdline())
@@ -71,7 +77,7 @@ def sign_in(address: str) -> str:
 
 def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     with running_site(tmp_path):
-        tree = eventually(lambda: len(processes := children()) == 5 and processes)
+        tree = eventually(lambda: len(processes := children()) == 6 and processes)
         tree["supervisor"].send_signal(signal.SIGINT)
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
@@ -81,15 +87,15 @@ def test_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells children of their parent's death")
     with running_site(tmp_path):
-        tree = eventually(lambda: len(processes := children()) == 5 and processes)
+        tree = eventually(lambda: len(processes := children()) == 6 and processes)
         tree["supervisor"].kill()
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
 
 
 def test_dead_child_is_started_again(site: str) -> None:
-    for kind in ("redis", "worker", "data worker", "web"):
-        first = eventually(lambda: children()[kind] if len(children()) == 5 else None)  # noqa: B023  # called at once
+    for kind in ("redis", "worker", "data worker", "export worker", "web"):
+        first = eventually(lambda: children()[kind] if len(children()) == 6 else None)  # noqa: B023  # called at once
         first.kill()
         eventually(lambda: (again := children().get(kind)) and again.pid != first.pid)  # noqa: B023
         eventually(lambda: sign_in(site))

@@ -56,7 +56,11 @@ class Command(BaseCommand):
         if not options["new"]:
             refuse_lost_database()
         redis = None if env.redis_url else Child("redis", run_redis, repair=reset_redis)
-        workers = [Child("worker", run_worker), Child("data worker", partial(run_worker, "--data"))]
+        workers = [
+            Child("worker", run_worker),
+            Child("data worker", partial(run_worker, "--data")),
+            Child("export worker", partial(run_worker, "--exports")),
+        ]
         supervisor = Supervisor(*([redis] if redis else []), *workers, Child("web", serve))
         if redis:
             start_redis(supervisor, redis)
