@@ -65,14 +65,53 @@ def chat_tokenizer(template: str | None = CHATML, **options: Any) -> Any:
     return tokenizer
 
 
+def piece_tokenizer(adds_space: bool = True, strips: bool = False) -> Any:
+    """Return a tokenizer as SentencePiece makes them: pieces, bytes for other characters, and perhaps a space before each text.
+
+    strips: whether spaces behind special tokens are lost, as those of Phi-3 are.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "<pad>", *SPECIAL_TOKENS]
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    texts = [message["content"] for row in orders()["messages"].to_list()[:200] for message in row]
+    trained.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, show_progress=False))
+    learned = json.loads(trained.to_str())["model"]
+    made = list(dict.fromkeys(left + right for left, right in learned["merges"]))
+    characters = [token for token in learned["vocab"] if len(token) == 1]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *characters, *made]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    splits = [(token[:at], token[at:]) for token in made for at in range(1, len(token))]
+    merges = [(left, right) for left, right in splits if left in vocab and right in vocab]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    spaces = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if adds_space else spaces
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            *([decoders.Strip(" ", 1, 0)] if adds_space else []),
+        ]
+    )
+    kept = ("<unk>", "<s>", "<|endoftext|>")
+    tokenizer.add_special_tokens([AddedToken(token, rstrip=strips and token not in kept) for token in special])
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+    fast.chat_template = CHATML
+    return fast
+
+
 def build_language_model(
-    folder: Path, model_type: str = "llama", template: str | None = CHATML, **settings: Any
+    folder: Path, model_type: str = "llama", template: str | None = CHATML, tokenizer: Any = None, **settings: Any
 ) -> Path:
     """Write a tiny language model with random weights and its tokenizer; return the folder. settings: of config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = chat_tokenizer(template)
+    tokenizer = tokenizer or chat_tokenizer(template)
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         model_type,

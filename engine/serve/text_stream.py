@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -25,12 +26,13 @@ class TextStream:
         self.stop = [text for text in stop if text]
         self.stopped = False
         self.calls: tuple[ToolCall, ...] = ()  # of tools; known once the text has ended
-        self._decoder: Any = DecodeStream(skip_special_tokens=True)
+        self._new_decoder: Callable[[], Any] = partial(DecodeStream, skip_special_tokens=True)
+        self._decoder = self._new_decoder()
         self._held = ""  # may turn out to be the beginning of a stop string
 
     def add(self, token: int) -> str:
         """Return the text that can be shown after one more token. Sets `stopped` if a stop string is complete."""
-        self._held += self._decoder.step(self.tokenizer, token) or ""
+        self._held += self._decode(token)
         places = [place for text in self.stop if (place := self._held.find(text)) >= 0]
         if places:
             self.stopped = True
@@ -40,6 +42,14 @@ class TextStream:
         end = len(self._held) - held_back
         shown, self._held = self._held[:end], self._held[end:]
         return shown
+
+    def _decode(self, token: int) -> str:
+        """Return the text that one more token completes; without bytes before it that make no character."""
+        try:
+            return self._decoder.step(self.tokenizer, token) or ""
+        except Exception:  # the library gives up where such bytes change what it has shown of them
+            self._decoder = self._new_decoder()
+            return self._decoder.step(self.tokenizer, token) or ""
 
     def end(self) -> str:
         """Return what was held back, once no token follows. Half of a character is dropped."""

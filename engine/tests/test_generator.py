@@ -21,7 +21,13 @@ from engine.serve.errors import (
 )
 from engine.serve.generator import GenerationRequest, Generator, Piece
 from engine.serve.text_stream import TextStream
-from testing.language_models import build_language_model, chat_tokenizer, conversation, make_language_adapter
+from testing.language_models import (
+    build_language_model,
+    chat_tokenizer,
+    conversation,
+    make_language_adapter,
+    piece_tokenizer,
+)
 
 QUESTION = conversation("How many apples do you want?")
 
@@ -83,6 +89,13 @@ def test_answer_ends_before_a_stop_string_of_which_nothing_shows(generator, base
     pieces = write(generator, base, stop=(stop, "never"))
     assert text_of(pieces) == whole[: whole.index(stop)]
     assert pieces[-1].finish_reason == "stop"
+
+
+def test_bytes_that_make_no_character_do_not_end_an_answer():
+    tokenizer = piece_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids(["it", "<0xD6>", "<0xA3>", "<0xF1>", "it", "▁", "it"])
+    stream = TextStream(tokenizer.backend_tokenizer, ())
+    assert "".join(map(stream.add, ids)).endswith("it it")
 
 
 def test_text_comes_in_whole_characters_and_without_the_beginning_of_a_stop_string():
