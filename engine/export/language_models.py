@@ -13,7 +13,14 @@ from engine.devices import DevicePlan
 from engine.export.adapter_files import require_loadable, write_adapter
 from engine.export.gguf_files import GGUF_FILE, require_exact, write_gguf
 from engine.export.gguf_reading import READ_HERE, load_written_gguf
-from engine.export.gguf_tokenizer import READ_BY_TRANSFORMERS, GgufTokenizer, name_of_words, read_tokenizer_json
+from engine.export.gguf_tokenizer import (
+    PIECES,
+    READ_BY_TRANSFORMERS,
+    GgufTokenizer,
+    is_called_phi3,
+    name_of_words,
+    read_tokenizer_json,
+)
 from engine.export.language_comparison import (
     LIMITS,
     ComparedConversations,
@@ -61,7 +68,7 @@ def write_language_model(
         require_loadable(settings, config.model_type)
     if format.startswith("gguf"):
         require_exact(config)
-        GgufTokenizer.describe(tokenizer, final_model, config.vocab_size, compared.end_id)
+        GgufTokenizer.describe(tokenizer, final_model, info.base_model, config.vocab_size, compared.end_id)
 
     tuned = attach_adapter(load_language_model(base, info.base_model, PLAN), final_model).eval()
     expected = measure(tuned, compared, lambda done, total: report_progress("comparing", done, 2 * total))
@@ -93,8 +100,12 @@ def write_files(
     """Write the weights in a format; tokenizer and lorasite.json are copied, but for GGUF, which has the tokenizer inside."""
     if format.startswith("gguf"):
         config = merged.config
-        tokenizer = GgufTokenizer.describe(compared.template.tokenizer, final_model, config.vocab_size, compared.end_id)
-        write_gguf(merged, folder / GGUF_FILE, info.base_model, tokenizer, format)
+        tokenizer = GgufTokenizer.describe(
+            compared.template.tokenizer, final_model, info.base_model, config.vocab_size, compared.end_id
+        )
+        # Of what is called Phi-3, llama.cpp expects the special tokens of Phi-3, which byte-level tokenizers lack.
+        hides_name = is_called_phi3(info.base_model) and tokenizer.words != PIECES
+        write_gguf(merged, folder / GGUF_FILE, "model" if hides_name else info.base_model, tokenizer, format)
         end_token = tokenizer.tokens[compared.end_id]
         (folder / "Modelfile").write_text(modelfile(compared.template, end_token, GGUF_FILE), encoding="utf-8")
         return
@@ -112,7 +123,7 @@ def load_written(
 ) -> tuple[Any, float | None]:
     """Return the model in an exported folder, and the share of conversations that its tokenizer reads as before, if that is known."""
     if format.startswith("gguf"):
-        words = name_of_words(read_tokenizer_json(final_model))
+        words = name_of_words(read_tokenizer_json(final_model), info.base_model)
         config = load_config(base, info.base_model)
         is_read = words in READ_BY_TRANSFORMERS and config.model_type not in READ_HERE
         equal = share_of_equal_tokens(load_gguf_tokenizer(folder, GGUF_FILE), compared) if is_read else None

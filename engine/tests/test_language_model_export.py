@@ -1,12 +1,14 @@
 """Language models taken elsewhere: each format is loaded again and gives held-out answers the probabilities of the trained model."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import gguf
 import pytest
 import torch
+from gguf import TokenType
 
 from engine.config_sections import LoraSection
 from engine.data.conversations import to_json
@@ -15,7 +17,7 @@ from engine.errors import ExportDiffersError, ExportRefusedError
 from engine.export import export_model
 from engine.export.__main__ import main
 from engine.export.gguf_reading import READ_HERE
-from engine.export.gguf_tokenizer import SPLITS, name_of_words
+from engine.export.gguf_tokenizer import SPLITS, GgufTokenizer, name_of_words
 from engine.export.language_comparison import LanguageModelCheck, choose_conversations
 from engine.export.modelfile import modelfile, translate
 from engine.models.base_model_head import Head
@@ -25,7 +27,7 @@ from engine.serve.model_files import read_info
 from engine.training.checkpoint import save_adapter
 from samples import order_preferences, orders
 from testing.chat_templates import CHATML, GEMMA, MISTRAL, TEMPLATES
-from testing.language_models import build_language_model, chat_tokenizer, conversation
+from testing.language_models import build_language_model, chat_tokenizer, conversation, piece_tokenizer
 
 PLAN = DevicePlan(torch.device("cpu"), torch.float32, "eager", False, 1)
 TEXTS = [to_json(messages) for messages in orders()["messages"].to_list()[:5]]
@@ -33,9 +35,19 @@ GGUF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "phi3", "gemma", 
 FOUR_LAYERS: dict[str, dict[str, Any]] = {"smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}}
 
 
-def build_final_model(folder: Path, family: str = "llama", task: str = "causal_lm", **lora: Any) -> Path:
+def build_final_model(
+    folder: Path,
+    family: str = "llama",
+    task: str = "causal_lm",
+    base_name: str = "tiny",
+    tokenizer: Any = None,
+    **lora: Any,
+) -> Path:
     """Write a base model under `bases`, and a final model with an adapter that changes something; return its folder."""
-    base = build_language_model(folder / "bases" / "tiny", family, **FOUR_LAYERS.get(family, {}))
+    tokenizer = tokenizer or chat_tokenizer()
+    base = build_language_model(
+        folder / "bases" / base_name, family, tokenizer=tokenizer, **FOUR_LAYERS.get(family, {})
+    )
     config = json.loads((base / "config.json").read_text())
     if config.get("sliding_window"):
         (base / "config.json").write_text(json.dumps(config | {"sliding_window": None}))
@@ -47,11 +59,11 @@ def build_final_model(folder: Path, family: str = "llama", task: str = "causal_l
     final = folder / "final_model"
     final.mkdir()
     save_adapter(model, final)
-    chat_tokenizer().save_pretrained(final)
+    tokenizer.save_pretrained(final)
     facts: dict[str, Any] = {
         "task": task,
         "labels": [],
-        "base_model": "tiny",
+        "base_model": base_name,
         "revision": None,
         "max_length": 500,
         "end_of_turn": "<|im_end|>",
@@ -74,6 +86,18 @@ def test_gguf_is_read_again_with_the_same_answers(family, format, tmp_path):
     report = json.loads((tmp_path / "out/export.json").read_text())
     assert report["check"]["largest_change"] == check.largest_change and report["limits"]["mean"] > 0
     assert check.sentence in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "written_name"), [("pieces", "phi-3"), ("bytes", "model")])
+def test_file_of_phi_3_has_its_name_only_with_the_tokens_that_llama_cpp_expects_then(words, written_name, tmp_path):
+    tokenizer = piece_tokenizer(strips=True) if words == "pieces" else chat_tokenizer()
+    final = build_final_model(tmp_path, "phi3", base_name="phi-3", tokenizer=tokenizer)
+    export_model(final, tmp_path / "out", "gguf-f16", base_models_dir=tmp_path / "bases", texts=TEXTS[:2])
+    fields = gguf.GGUFReader(tmp_path / "out/model.gguf").fields
+    assert fields["general.name"].contents() == written_name
+    assert fields["tokenizer.ggml.model"].contents() == ("llama" if words == "pieces" else "gpt2")
+    assert ("tokenizer.ggml.scores" in fields) == (words == "pieces")
 
 
 @pytest.mark.slow
@@ -185,20 +209,79 @@ def test_tokenizers_are_named_by_how_they_cut_words():
         }
 
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    assert name_of_words(content(byte_level)) == "gpt-2"
-    assert name_of_words(content({"type": "Digits", "individual_digits": True}, byte_level)) == "smollm"
+    assert name_of_words(content(byte_level), "tiny") == "gpt-2"
+    assert name_of_words(content({"type": "Digits", "individual_digits": True}, byte_level), "tiny") == "smollm"
     for pattern, name in SPLITS.items():
         split = {"type": "Split", "pattern": {"Regex": pattern}}
-        assert name_of_words(content(split, byte_level | {"use_regex": False})) == name
+        assert name_of_words(content(split, byte_level | {"use_regex": False}), "tiny") == name
         with pytest.raises(ExportRefusedError, match="tokenizer can't be written to GGUF exactly"):
-            name_of_words(content(split, byte_level))
+            name_of_words(content(split, byte_level), "tiny")
     for other in (
         content(byte_level, kind="Unigram"),
         content({"type": "Metaspace"}),
         content(byte_level, normalizer={"type": "Lowercase"}),
     ):
         with pytest.raises(ExportRefusedError, match="tokenizer can't be written to GGUF exactly"):
-            name_of_words(other)
+            name_of_words(other, "tiny")
+
+
+HARD_TEXTS = (
+    " two  spaces ",
+    "a\n\nb\tc",
+    "這是繁體中文，有標點。",
+    "👩‍👩‍👧 🎉",
+    "two boxes of tea for Mei, 3.50 each",
+    "naïve ▁",
+    "x" * 40,
+)
+
+
+@pytest.mark.parametrize("adds_space", [True, False])
+def test_merging_by_the_scores_of_pieces_gives_the_tokens_of_the_tokenizer(adds_space, tmp_path):
+    tokenizer = piece_tokenizer(adds_space)
+    tokenizer.save_pretrained(tmp_path)
+    described = GgufTokenizer.describe(tokenizer, tmp_path, "tiny", len(tokenizer) + 3, tokenizer.eos_token_id)
+    assert described.words == "llama" and described.adds_space == adds_space
+    assert described.types.count(TokenType.BYTE) == 256 and described.types[1] == TokenType.CONTROL
+    for text in HARD_TEXTS:
+        assert merge_by_scores(described, text) == tokenizer(text, add_special_tokens=False)["input_ids"], text
+
+
+def merge_by_scores(described: GgufTokenizer, text: str) -> list[int]:
+    """Return the tokens of a text as llama.cpp finds them: the leftmost of the pairs with the highest score is merged first."""
+    ids = {token: number for number, token in enumerate(described.tokens)}
+    pieces = list(((" " if described.adds_space else "") + text).replace(" ", "▁"))
+    while True:
+        pairs = [left + right for left, right in pairwise(pieces)]
+        known = [(described.scores[ids[pair]], -at) for at, pair in enumerate(pairs) if pair in ids]
+        if not known:
+            break
+        at = -max(known)[1]
+        pieces[at : at + 2] = [pairs[at]]
+    found: list[int] = []
+    for piece in pieces:
+        found += [ids[piece]] if piece in ids else [ids[f"<0x{byte:02X}>"] for byte in piece.encode()]
+    return found
+
+
+def test_pieces_that_llama_cpp_would_find_otherwise_are_refused():
+    content = json.loads(piece_tokenizer().backend_tokenizer.to_str())
+    assert name_of_words(content, "tiny") == "llama"
+    stripping = json.loads(piece_tokenizer(strips=True).backend_tokenizer.to_str())
+    assert name_of_words(stripping, "microsoft/Phi-3-mini-4k-instruct") == "llama"
+    model = content["model"]
+    without_byte = {token: number for token, number in model["vocab"].items() if token != "<0x0A>"}
+    for name, other in (
+        ("tiny", stripping),
+        ("phi-3", content),
+        ("tiny", content | {"pre_tokenizer": {"type": "Metaspace"}}),
+        ("tiny", content | {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}}),
+        ("tiny", content | {"model": model | {"vocab": without_byte}}),
+        ("tiny", content | {"model": model | {"merges": model["merges"][1:]}}),
+        ("tiny", content | {"model": model | {"merges": model["merges"][::2] + model["merges"][1::2]}}),
+    ):
+        with pytest.raises(ExportRefusedError, match="tokenizer can't be written to GGUF exactly"):
+            name_of_words(other, name)
 
 
 def test_chat_template_is_said_in_the_language_of_ollama_where_that_is_exact():
