@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -68,6 +69,7 @@ class DecoderBatch:
         return len(self.lengths), self.heads, (qkv.shape[1] // self.width - self.heads) // 2, self.width
 
 
+@cache
 def causal_attention() -> ModuleType:
     """Return the compiled kernels of attention."""
     from engine.kernels import causal_attention as compiled  # deferred: imports numba and compiles

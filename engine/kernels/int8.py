@@ -39,6 +39,7 @@ def available() -> bool:
     return can_compile() and has_vnni is not None and bool(has_vnni())
 
 
+@cache
 def kernels() -> ModuleType:
     """Return the compiled kernels. Loading them takes a second; the first start on a machine takes four to compile."""
     from engine.kernels import cpu  # deferred: imports numba and compiles

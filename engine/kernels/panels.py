@@ -41,6 +41,7 @@ def available() -> bool:
     return bool(features.get("avx512vnni") and not features.get("amx-int8"))
 
 
+@cache
 def kernels() -> ModuleType:
     """Return the compiled kernels."""
     from engine.kernels import low_rank  # deferred: imports numba and compiles
@@ -68,6 +69,8 @@ class PanelWeight:
         self.bias = torch.zeros(outputs + missing) if bias is None else pad(bias.float(), (0, missing))
         by_panel = padded.view(-1, PANEL, padded.shape[1] // 4, 4)
         self.panels = by_panel.transpose(1, 2).contiguous()
+        parts = (self.panels, self.scales, self.corrections, self.bias)
+        self.addresses = tuple(part.data_ptr() for part in parts)  # in the order of the kernels' arguments
 
 
 class PanelGroup:
@@ -118,6 +121,8 @@ class PanelGroup:
                 first_output, own_outputs, first_rank, len(adapter.a), ranks, scale, self.up[index].data_ptr(), 0, 0, sums
             )  # fmt: skip
             sums += ranks * rounded_up(own_outputs, PANEL)
+        self.addresses_forward = [each.data_ptr() for each in (self.down, self.wide_up, self.ranks_of_panels)]
+        self.addresses_backward = [self.wide_down.data_ptr(), self.all_ranks.data_ptr(), self.table.ctypes.data]
         widest = max(rounded_up(self.width, 4), rounded_up(self.outputs, 4))
         self.scratch_bytes = rounded_up(BYTES_OF_TILES + 4 * BLOCK * self.ranks + BLOCK * widest + 4 * sums, CACHE_LINE)
 
@@ -132,10 +137,9 @@ class PanelGroup:
         """Return y: (tokens, out) for x: (tokens, in), and what `backward` needs beside x. active: gets SwiGLU of y."""
         y = x.new_empty(len(x), self.outputs)
         projected = x.new_empty(len(x), self.ranks)
-        weight = self.weight
         kernels().project(
-            y, x, projected, 0 if residual is None else residual, weight.panels, weight.scales, weight.corrections, weight.bias,
-            self.down, self.wide_up, self.ranks_of_panels, SCRATCH.take(self.scratch_bytes), self.scratch_bytes,
+            y, x, projected, 0 if residual is None else residual, *self.weight.addresses, *self.addresses_forward,
+            SCRATCH.take(self.scratch_bytes), self.scratch_bytes,
             len(x), self.width, self.outputs, self.ranks, 0 if active is None else active,
         )  # fmt: skip
         return y, projected
@@ -160,11 +164,10 @@ class PanelGroup:
         for index, adapter in enumerate(self.adapters):
             gradients += [torch.empty_like(adapter.a), torch.empty_like(adapter.b)]
             self.table[index, 7:9] = gradients[-2].data_ptr(), gradients[-1].data_ptr()
-        weight = self.transposed
         kernels().project_gradient(
-            0 if dx is None else dx, dy, x, projected, 0 if residual is None else residual, weight.panels, weight.scales,
-            weight.corrections, weight.bias, self.wide_down, self.all_ranks, self.table.ctypes.data, len(self.table),
-            SCRATCH.take(self.scratch_bytes), self.scratch_bytes, len(x), self.width, self.outputs, self.ranks,
+            0 if dx is None else dx, dy, x, projected, 0 if residual is None else residual, *self.transposed.addresses,
+            *self.addresses_backward, len(self.adapters), SCRATCH.take(self.scratch_bytes), self.scratch_bytes,
+            len(x), self.width, self.outputs, self.ranks,
             0 if dactive is None else dactive,
         )  # fmt: skip
         return dx, gradients
