@@ -176,13 +176,13 @@ class _Measurement:
         warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
         save_s = _seconds(loop.save)
-        end_s = _seconds(lambda: self.prepared.save_final_model(final_model))
+        forgetting_s = self._time_repeated(task.check_forgetting)[1]  # before the final model takes the weights' place
+        end_s = forgetting_s + _seconds(lambda: self.prepared.save_final_model(final_model))
         if self.prepared.loop.config.system.baseline:
             with suppress(Exception):  # a run goes on without the baseline too
                 end_s += _seconds(task.baseline)
         if answers_s:  # the base model is evaluated beside the tuned one
             end_s += scores_s + last_answers_s
-        end_s += self._time_repeated(task.check_forgetting)[1]
         return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),
