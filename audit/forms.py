@@ -11,7 +11,9 @@ class FilterForm(ServiceErrorsMixin):
 
     user = forms.CharField(label=_("Person"), required=False)
     action = forms.CharField(
-        label=_("Action"), required=False, widget=forms.TextInput(attrs={"placeholder": "task.submit"})
+        label=_("Action"),
+        required=False,
+        widget=forms.TextInput(attrs={"placeholder": "task.submit", "list": "audit-actions"}),
     )
     result = forms.ChoiceField(
         label=_("Result"), required=False, choices=[("", _("any")), ("ok", _("done")), ("refused", _("refused"))]

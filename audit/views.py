@@ -13,6 +13,7 @@ from . import export, services
 from .forms import FilterForm
 from .models import Entry
 from .selectors import search
+from .words import ACTIONS
 
 PER_PAGE = 50
 
@@ -32,6 +33,7 @@ def index(request: HttpRequest) -> HttpResponse:
         status = error.status
     context = {
         "form": form,
+        "actions": ACTIONS.items(),
         "page": Paginator(entries, PER_PAGE).get_page(request.GET.get("page")),
         "verdict": services.verify() if "verify" in request.GET else None,
     }

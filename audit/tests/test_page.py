@@ -1,18 +1,23 @@
 """The audit page, its CSV, the command and the API: for admins, filtered the same way."""
 
 import csv
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from audit.models import Entry
 from audit.services import record
+from audit.words import ACTIONS
+from testing.belongings import belongings
 
 
 @pytest.fixture
@@ -124,3 +129,41 @@ def test_command_exports_the_same_and_is_audited(log: None) -> None:
     assert Entry.objects.filter(action="audit.export").count() == 1
     with pytest.raises(CommandError, match="Write a date"):
         call_command("audit", "export", since="yesterday")
+
+
+def test_page_says_actions_in_words_and_leads_to_their_objects(browser: Any, member: Any) -> None:
+    mine = belongings(member)
+    Entry._base_manager.all().delete()
+    for action, obj in (
+        ("dataset.store", mine.version),
+        ("task.submit", mine.task),
+        ("share", mine.model),
+        ("user.join", member),
+    ):
+        record(action, user=member, obj=obj)
+    record("odd.action", user=member)
+    page = browser.get("/audit/").content.decode()
+    links = re.findall(r'<a href="([^"]+)">(?:mine|mine@1|member)</a>', page)
+    assert links == ["/people/member/", "/models/mine/", "/experiments/mine/", "/datasets/mine/"]
+    assert '<td class="action" title="task.submit">Started a run</td>' in page and ">odd.action</td>" in page
+    assert "開始訓練" in browser.get("/audit/", headers={"Accept-Language": "zh-Hant"}).content.decode()
+
+
+def test_every_action_has_words() -> None:
+    root = Path(settings.BASE_DIR)
+    apps = (
+        "accounts",
+        "audit",
+        "datasets_app",
+        "experiments",
+        "inference",
+        "lists",
+        "monitoring",
+        "notifications",
+        "training",
+    )
+    sources = [path for app in apps for path in (root / app).rglob("*.py") if "tests" not in path.parts]
+    recorded = {
+        name for path in sources for name in re.findall(r'\brecord\(\s*"([\w.]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(recorded) > 40 and recorded - ACTIONS.keys() == set()
