@@ -5,15 +5,14 @@ GOMP_parallel, which compilers emit for `#pragma omp parallel`, calls it once on
 rows. A thread pool of our own would compete for the cores on which torch's pool keeps spinning. numba compiles it for the vector
 instructions of this machine, and libgomp, which torch brings along, runs it on the threads of torch's own operations. bf16 has no type
 in numba, so the few conversions are written as LLVM instructions.
-
-numba's cache of compiled code is valid for as long as a kernel's own file is unchanged: where a helper of this file or of
-engine.kernels.tiles changes, all files with kernels have to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import hashlib
 import struct
 from array import array
 from collections.abc import Callable, Sequence
@@ -25,7 +24,10 @@ import numpy as np
 import torch
 from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value
-from numba import carray, cfunc, extending, njit, types
+from numba import carray, extending, njit, types
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
 from numba.core.types import Type
 from numba.core.typing import Context
 from torch import Tensor
@@ -34,6 +36,7 @@ from torch import Tensor
 # makes a division by zero infinite instead of an exception, which would keep loops from being vectorised.
 OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}, "error_model": "numpy"}
 KERNEL_SIGNATURE = types.void(types.CPointer(types.int64))
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 LIBGOMP = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libgomp.so.1"))
 
 F32, I8, I16, I32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
@@ -161,14 +164,24 @@ def rows_of_this_thread(rows: int) -> range:
     return range(rows * thread // threads, rows * (thread + 1) // threads)
 
 
+class KernelCache(FunctionCache):
+    """What numba keeps of compiled code, until any file of the kernels changes: they are made of each other's functions.
+
+    numba itself looks at the file of the kernel alone.
+    """
+
+    def _index_key(self, *what: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(*what), SOURCES)
+
+
 class Kernel:
     """A compiled function, called with contiguous tensors, integers and floats."""
 
     def __init__(self, function: Callable[[Arguments], None]) -> None:
-        try:
-            self._compiled = cfunc(KERNEL_SIGNATURE, cache=True, **OPTIONS)(function)
-        except RuntimeError:  # numba found no folder to keep compiled code in
-            self._compiled = cfunc(KERNEL_SIGNATURE, **OPTIONS)(function)
+        self._compiled = CFunc(function, normalize_signature(KERNEL_SIGNATURE), locals={}, options=OPTIONS)
+        with contextlib.suppress(RuntimeError):  # numba found no folder to keep compiled code in
+            self._compiled._cache = KernelCache(function)
+        self._compiled.compile()
         self._address = ctypes.c_void_p(self._compiled.address)
 
     def __call__(self, *arguments: Tensor | int | float) -> None:
