@@ -235,7 +235,9 @@ def more_epochs(metrics: Settings, config: Settings) -> Remedy:
     training = config.get("training", {})
     steps = metrics.get("train", {}).get("steps", 0)
     rows_per_step = training.get("per_device_train_batch_size", 32) * training.get("gradient_accumulation_steps", 1)
-    steps_per_epoch = max(1, ceil(metrics.get("data", {}).get("train_rows", 0) / rows_per_step))
+    data = metrics.get("data", {})
+    rows = data.get("windows") or data.get("train_rows", 0)  # long texts are learned window by window
+    steps_per_epoch = max(1, ceil(rows / rows_per_step))
     epochs = ceil(max(3 * steps, ENOUGH_STEPS) / steps_per_epoch)
     changes: dict[str, object] = {"num_train_epochs": min(epochs, 1000)}
     if training.get("max_steps"):

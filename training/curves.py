@@ -124,7 +124,7 @@ def first_evaluation_step(task: Task) -> int | None:
         step = training["eval_steps"]
     elif strategy == "epoch" and task.facts.get("train_rows"):
         batch = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"]
-        step = ceil(task.facts["train_rows"] / batch)
+        step = ceil((task.facts.get("windows") or task.facts["train_rows"]) / batch)
     return min(step, int(task.total_steps))
 
 

@@ -352,6 +352,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             "experiment": config.experiment_name,
             "train_rows": self.train_tokens.row_count,
             "eval_rows": self.eval_tokens.row_count,
+            "windows": len(self.lengths),
             "truncated_rows": 0,
             "skipped_rows": sum(self.skipped.values()),
             "skipped_by_reason": self.skipped,

@@ -62,6 +62,13 @@ def test_each_cause_has_a_remedy_that_is_a_valid_configuration(
     )
 
 
+def test_more_epochs_are_counted_in_windows_where_texts_are_cut_into_them() -> None:
+    metrics = did_not_learn("too_few_steps")
+    metrics["data"]["windows"] = 8 * metrics["data"]["train_rows"]
+    diagnosis = diagnose(metrics, config())
+    assert diagnosis and diagnosis.remedy == {"training": {"num_train_epochs": 7}}  # 100 steps of 16 in each
+
+
 def test_texts_that_are_not_english_get_a_multilingual_base_model() -> None:
     metrics = did_not_learn("unknown_tokens") | {"worst": [{"text": "这家酒店的房间很干净"}]}
     diagnosis = diagnose(metrics, config())
