@@ -1,6 +1,7 @@
 """Kernels that numba compiles."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
@@ -25,5 +26,5 @@ def test_compiled_kernels_are_kept_until_a_file_that_they_are_made_of_changes(mo
     Kernel(fill)(numbers, 5)
     assert numbers.tolist() == [1] * 5
     assert Kernel(fill)._compiled.cache_hits == 1
-    monkeypatch.setattr(compiled, "SOURCES", "of another release")
+    monkeypatch.setattr(compiled, "SOURCES", uuid4().hex)  # of a release that nobody has compiled
     assert Kernel(fill)._compiled.cache_hits == 0
