@@ -174,13 +174,18 @@ class KernelCache(FunctionCache):
         return (*super()._index_key(*what), SOURCES)
 
 
+class CachedFunction(CFunc):
+    def enable_caching(self) -> None:
+        self._cache = KernelCache(self.__wrapped__)
+
+
 class Kernel:
     """A compiled function, called with contiguous tensors, integers and floats."""
 
     def __init__(self, function: Callable[[Arguments], None]) -> None:
-        self._compiled = CFunc(function, normalize_signature(KERNEL_SIGNATURE), locals={}, options=OPTIONS)
+        self._compiled = CachedFunction(function, normalize_signature(KERNEL_SIGNATURE), locals={}, options=OPTIONS)
         with contextlib.suppress(RuntimeError):  # numba found no folder to keep compiled code in
-            self._compiled._cache = KernelCache(function)
+            self._compiled.enable_caching()
         self._compiled.compile()
         self._address = ctypes.c_void_p(self._compiled.address)
 
