@@ -245,7 +245,7 @@ def run_worker(redis_server: str, transactional_db: None) -> Callable[[], None]:
 
     def run() -> None:
         with queue.connect() as connection:
-            names = [queue.device_kind(), "data"]
+            names = [queue.device_kind(), "data", "exports"]
             worker = SimpleWorker(names, connection=connection, serializer=JSONSerializer)
             worker.work(burst=True, logging_level="WARNING")
 

@@ -128,10 +128,11 @@ class PanelGroup:
 
     @staticmethod
     def covers(weight: Tensor, adapters: list[LoraFactors]) -> bool:
-        """Return whether all sizes are even, as pairs of numbers are multiplied."""
-        return weight.shape[1] % 2 == 0 and all(
+        """Return whether there are adapters, for which the kernels are made, and all sizes are even: pairs are multiplied."""
+        has_even_sizes = weight.shape[1] % 2 == 0 and all(
             adapter.outputs.start % 2 == 0 and len(adapter.b) % 2 == 0 for adapter in adapters
         )
+        return bool(adapters) and has_even_sizes
 
     def forward(self, x: Tensor, residual: Tensor | None = None, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return y: (tokens, out) for x: (tokens, in), and what `backward` needs beside x. active: gets SwiGLU of y."""

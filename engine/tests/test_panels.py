@@ -24,8 +24,10 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def group_of(outputs: list[int], width: int, rank: int) -> tuple[panels.PanelGroup, torch.Tensor, torch.Tensor]:
-    """Return a group with an adapter for each of its layers, its bias, and its weights as one matrix in fp32."""
+def group_of(
+    outputs: list[int], width: int, rank: int, adapted: list[int] | None = None
+) -> tuple[panels.PanelGroup, torch.Tensor, torch.Tensor]:
+    """Return a group with an adapter for each of its layers, or those of `adapted`, its bias, and its weights as one matrix in fp32."""
     torch.manual_seed(0)
     weight = (torch.randn(sum(outputs), width) / 8).bfloat16()
     bias = torch.randn(sum(outputs))
@@ -33,12 +35,14 @@ def group_of(outputs: list[int], width: int, rank: int) -> tuple[panels.PanelGro
     merged = weight.float()
     first = 0
     for index, own in enumerate(outputs):
-        a, b = (torch.nn.Parameter(torch.randn(shape) / 8) for shape in ((rank, width), (own, rank)))
         place = slice(first, first + own)
-        ranks = slice(index * rank, (index + 1) * rank)
+        first += own
+        if adapted is not None and index not in adapted:
+            continue
+        a, b = (torch.nn.Parameter(torch.randn(shape) / 8) for shape in ((rank, width), (own, rank)))
+        ranks = slice(len(adapters) * rank, (len(adapters) + 1) * rank)
         adapters.append(LoraFactors(place, ranks, a, b, SCALE, torch.empty(0), torch.empty(0)))
         merged[place] += SCALE * (b @ a).detach()
-        first += own
     group = panels.PanelGroup(weight, bias, adapters)
     panels.pack([group])
     return group, bias, merged
@@ -50,11 +54,16 @@ def error_of(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 @NEEDS_VNNI
 @pytest.mark.parametrize(
-    ("outputs", "width", "rows", "rank"),
-    [([96, 48, 48], 96, 130, 16), ([10, 6], 18, 5, 3), ([100], 50, 71, 40), ([64, 64], 64, 1, 20)],
-)
-def test_products_of_a_group_and_their_gradients_are_those_of_merged_weights(threads, outputs, width, rows, rank):
-    group, bias, merged = group_of(outputs, width, rank)
+    ("outputs", "width", "rows", "rank", "adapted"),
+    [
+        ([96, 48, 48], 96, 130, 16, None), ([10, 6], 18, 5, 3, None), ([100], 50, 71, 40, None), ([64, 64], 64, 1, 20, None),
+        ([384, 384, 384], 384, 70, 8, [0, 2]), ([30, 20, 40], 36, 70, 4, [1]),
+    ],
+)  # fmt: skip
+def test_products_of_a_group_and_their_gradients_are_those_of_merged_weights(
+    threads, outputs, width, rows, rank, adapted
+):
+    group, bias, merged = group_of(outputs, width, rank, adapted)
     x, residual_of_x = torch.randn(2, rows, width).bfloat16()
     dy, residual = torch.randn(2, rows, sum(outputs)).bfloat16()
     y, projected = group.forward(x, residual)
@@ -86,10 +95,11 @@ def test_row_that_is_not_finite_leaves_the_others_alone():
 
 
 @NEEDS_VNNI
-def test_groups_of_odd_sizes_are_left_to_other_kernels():
-    weight = torch.zeros(6, 7)
-    assert not panels.PanelGroup.covers(weight, [])
-    assert panels.PanelGroup.covers(torch.zeros(7, 6), [])
+def test_groups_of_odd_sizes_or_without_adapters_are_left_to_other_kernels():
+    group, _, merged = group_of([6, 8], 10, 2)
+    assert panels.PanelGroup.covers(merged, group.adapters)
+    assert not panels.PanelGroup.covers(merged, [])
+    assert not panels.PanelGroup.covers(torch.zeros(14, 7), group.adapters)
 
 
 def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:

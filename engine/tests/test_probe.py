@@ -71,6 +71,19 @@ def test_model_that_lacks_an_operation_in_bf16_is_trained_in_fp32_with_a_notice(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "lora",
+    [{}, {"target_modules": "all-linear"}, {"target_modules": "all-linear", "lora_dropout": 0.0}, {"use_dora": True}],
+    ids=["query and value", "all linear", "all linear, no dropout", "DoRA"],
+)
+def test_sample_model_is_trained_in_the_planned_precision(tweets, tmp_path, lora):
+    """An error of our own kernels must not be hidden by the fall back to fp32."""
+    config = small(lora={"layers_to_transform": None} | lora, training={"max_steps": 1, "eval_strategy": "no"})
+    events = run(config, tweets, tmp_path / "run")
+    assert "precision_fallback" not in [event.code for event in events if isinstance(event, Notice)]
+
+
+@pytest.mark.slow
 def test_model_that_reads_the_last_position_is_evaluated_and_served_as_its_texts_alone(tweets, tmp_path):
     save_bert_like(tmp_path / "bases" / "xlnet", XLNetConfig(**XLNET))
     events = run(one_step("xlnet"), tweets, tmp_path / "run", base_models_dir=tmp_path / "bases")
