@@ -41,7 +41,7 @@ def available() -> bool:
 
 @cache
 def kernels() -> ModuleType:
-    """Return the compiled kernels. Loading them takes a second; the first start on a machine takes four to compile."""
+    """Return the compiled kernels. Loading them takes a second; the first start on a machine takes three to compile."""
     from engine.kernels import cpu  # deferred: imports numba and compiles
 
     return cpu
