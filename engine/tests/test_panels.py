@@ -31,7 +31,7 @@ def group_of(
     torch.manual_seed(0)
     weight = (torch.randn(sum(outputs), width) / 8).bfloat16()
     bias = torch.randn(sum(outputs))
-    adapters = []
+    adapters: list[LoraFactors] = []
     merged = weight.float()
     first = 0
     for index, own in enumerate(outputs):
