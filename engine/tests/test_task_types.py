@@ -150,6 +150,7 @@ def test_scores_are_learned_in_the_unit_of_the_data(data, tmp_path):
             "data": {"max_length": 32, "eval_fraction": 0.3},
             "lora": {"target_modules": "all-linear"},
             "training": training,
+            "system": {"num_threads": 1},  # two processes of tests share the cores
         }
     )
     metrics = metrics_of(run(run_config, data("regression"), tmp_path))

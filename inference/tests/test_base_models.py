@@ -47,7 +47,7 @@ def preset(name: str) -> dict[str, Any]:
     """config/<name>.yaml as it is, with less to do."""
     config = yaml.safe_load((Path(settings.BASE_DIR) / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
     config["training"] |= {"max_steps": 6, "learning_rate": 0.01}
-    return config | {"system": {"baseline": False}}
+    return config | {"system": {"baseline": False, "num_threads": 1}}  # two processes of tests share the cores
 
 
 def plain_peft(experiment: Experiment, texts: list[str]) -> Any:
@@ -102,7 +102,7 @@ def test_run_on_chinese_reviews_beats_the_majority_class_and_answers_in_chinese(
     config["lora"] |= {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
     config["data"] |= {"max_length": 64, "eval_samples": 300}
     config["training"] |= {"max_steps": 600, "learning_rate": 0.001, "eval_strategy": "no"}
-    submit(user=member, config=parse_config(config | {"system": {"baseline": True}}))
+    submit(user=member, config=parse_config(config | {"system": {"baseline": True, "num_threads": 1}}))
     run_worker()
     experiment = Experiment.objects.get()
     assert experiment.task.status == "SUCCESS", experiment.task.error
