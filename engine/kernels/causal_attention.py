@@ -19,26 +19,28 @@ from numba import carray, njit
 
 from engine.kernels.compiled import (
     ONE,
-    OPTIONS,
     ZERO,
     Arguments,
     Kernel,
-    _thread_number,
     bf16_matrix,
     bf16_numbers,
     bf16_to_float,
     exponential,
     float_to_bf16,
     float_vector,
+    thread_number,
     to_float,
     to_pointer,
 )
-from engine.kernels.tiles import LANES, PANEL, ROWS, multiply_tile, pair_rows, rounded_up, take_number, transpose_tile
+from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS
+from engine.kernels.tiles import multiply_tile, pair_rows, rounded_up, take_number, transpose_tile
 
-BLOCK = 64  # rows whose gradients of keys and values are added at once
+# What both kernels get first, in this order: qkv, starts of each conversation and the end of the last one, cosines and sines: (tokens,
+# width / 2) fp32, a counter that is 0, scratch and its bytes per thread, the number of conversations, heads, shared, width, scale, and the
+# context: (tokens, heads × width) bf16 with the logarithms: (tokens, heads) fp32 of its sums.
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def turn(x: int, cosines: np.ndarray, sines: np.ndarray) -> None:
     """Turn the pairs of a head's first and second half by angles, in place: (2 × half,) bf16; cosines, sines: (half,)."""
     half = len(cosines)
@@ -51,7 +53,7 @@ def turn(x: int, cosines: np.ndarray, sines: np.ndarray) -> None:
         seconds[column] = float_to_bf16(second * cosines[column] + first * sines[column])
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def write_turned_back(target: int, x: int, cosines: np.ndarray, sines: np.ndarray) -> None:
     """Write a head: (2 × half,) fp32, turned back by angles, as bf16."""
     half = len(cosines)
@@ -63,7 +65,7 @@ def write_turned_back(target: int, x: int, cosines: np.ndarray, sines: np.ndarra
         to_seconds[column] = float_to_bf16(second * cosines[column] - first * sines[column])
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def transpose_lanes(target: int, target_stride: int, x: int, stride: int, rows: int, lanes: int) -> None:
     """Write rows of 32-bit lanes as columns; strides are in bytes. The target has room for rows up to a multiple of 4."""
     for row in range(0, rows, 4):
@@ -77,104 +79,160 @@ def transpose_lanes(target: int, target_stride: int, x: int, stride: int, rows: 
                 numbers[each] = carray(to_pointer(x + (row + each) * stride), (lanes,), np.uint32)[lane]
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def clear(numbers: int, length: int) -> None:
     """Set fp32 numbers to zero."""
     float_vector(numbers, length)[:] = ZERO
 
 
+@njit(inline="always")
+def turn_rows(x: int, stride: int, cosines: np.ndarray, sines: np.ndarray) -> None:
+    """Turn a head's rows, `stride` bytes apart, by the angles of their positions; see `turn`."""
+    for row in range(len(cosines)):
+        turn(x + row * stride, cosines[row], sines[row])
+
+
+@njit(inline="always")
+def write_rounded(target: int, numbers: np.ndarray, factor: np.float32) -> None:
+    """Write fp32 numbers times a factor as bf16."""
+    rounded = bf16_numbers(target, 0, len(numbers))
+    for column in range(len(numbers)):
+        rounded[column] = float_to_bf16(numbers[column] * factor)
+
+
+@njit(inline="always")
+def write_exponentials(
+    weights: np.ndarray, scores: np.ndarray, seen: int, scale: np.float32
+) -> tuple[np.float32, np.float32]:
+    """Write the numerators of a row's softmax for what it sees, as bf16; return its denominator and the logarithm of the sum."""
+    largest = scores[0]
+    for column in range(seen):
+        largest = max(largest, scores[column])
+    total = ZERO
+    for column in range(seen):
+        number = exponential((scores[column] - largest) * scale)
+        total += number
+        weights[column] = float_to_bf16(number)
+    return total, largest * scale + np.log(total)
+
+
+@njit(inline="always")
+def write_score_gradients(
+    weights: np.ndarray, dscores: np.ndarray, scores: np.ndarray, slopes: np.ndarray, logarithm: np.float32, along: np.float32,
+    seen: int, scale: np.float32,
+) -> None:  # fmt: skip
+    """Write a row of P and of dS as bf16, for what it sees. slopes: dC Vᵀ; along: Σ dC C."""
+    for column in range(seen):
+        weight = exponential(scores[column] * scale - logarithm)
+        weights[column] = float_to_bf16(weight)
+        dscores[column] = float_to_bf16(weight * (slopes[column] - along) * scale)
+
+
+@njit(inline="always")
+def sum_of_products(x: int, other: int, width: int) -> np.float32:
+    """Return the product of two rows of bf16."""
+    numbers, others = bf16_numbers(x, 0, width), bf16_numbers(other, 0, width)
+    total = ZERO
+    for column in range(width):
+        total += bf16_to_float(numbers[column]) * bf16_to_float(others[column])
+    return total
+
+
+@njit(inline="always")
+def transpose_tile_rows(target: int, x: int, columns: int, wide: int, lanes: int) -> None:
+    """Write a tile's rows of bf16, of which `wide` columns count, as columns of a block: (columns, BLOCK). lanes: room."""
+    pair_rows(lanes, 4 * columns, x, 2 * columns, ROWS, wide)
+    transpose_lanes(target, 2 * BLOCK, lanes, 4 * columns, ROWS // 2, wide)
+
+
+@njit(inline="always")
+def add_to_keys(sums: int, transposed: int, paired: int, block: int, rows: int, width: int) -> None:
+    """Add a block's part to the gradients of keys, or of values: (keys, width) fp32, for the keys that its rows see."""
+    for first_key in range(0, block + rows, ROWS):
+        pair = max(0, first_key - block) // 2  # rows before it do not see the key
+        multiply_tile(
+            sums + 4 * first_key * width, 4 * width, transposed + 2 * (first_key * BLOCK + 2 * pair), 2 * BLOCK, ROWS - 1,
+            paired + 4 * pair * width, 4 * width, (rows + 1) // 2 - pair, width,
+        )  # fmt: skip
+
+
 @Kernel
 def attend(arguments: Arguments) -> None:
-    """(context, logarithms, qkv, starts, cosines, sines, counter, scratch, its bytes per thread, conversations, heads, shared, width,
-    scale).
-
-    Turn query and key in place, and write context: (tokens, heads × width) bf16 and logarithms: (tokens, heads) fp32. starts: of each
-    conversation and the end of the last one; cosines, sines: (tokens, width / 2) fp32; counter: an int64 that is 0.
-    """
-    conversations, heads, shared, width = arguments[9], arguments[10], arguments[11], arguments[12]
-    scale = to_float(arguments[13])
-    starts = carray(to_pointer(arguments[3]), (conversations + 1,), np.int64)
+    """(what both kernels get): turn query and key in place, and write the context and the logarithms."""
+    conversations, heads, shared, width = arguments[7], arguments[8], arguments[9], arguments[10]
+    scale = to_float(arguments[11])
+    starts = carray(to_pointer(arguments[1]), (conversations + 1,), np.int64)
     tokens = starts[conversations]
-    logarithms = carray(to_pointer(arguments[1]), (tokens, heads), np.float32)
-    cosines = carray(to_pointer(arguments[4]), (tokens, width // 2), np.float32)
-    sines = carray(to_pointer(arguments[5]), (tokens, width // 2), np.float32)
+    all_cosines = carray(to_pointer(arguments[2]), (tokens, width // 2), np.float32)
+    all_sines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
+    logarithms = carray(to_pointer(arguments[13]), (tokens, heads), np.float32)
     stride, context_stride, group = 2 * (heads + 2 * shared) * width, 2 * heads * width, heads // shared
-    keys = arguments[7] + int(_thread_number()) * arguments[8]
-    unit = int(take_number(arguments[6]))
+    keys = arguments[5] + int(thread_number()) * arguments[6]
+    unit = int(take_number(arguments[4]))
     while unit < conversations * shared:
         start = int(starts[unit // shared])
         length = int(starts[unit // shared + 1]) - start
+        cosines, sines = all_cosines[start : start + length], all_sines[start : start + length]
         own = unit % shared
         columns = rounded_up(length, PANEL)
         values = keys + 2 * width * columns
         scores = values + 2 * width * columns
         weights = scores + 4 * ROWS * columns
         sums = weights + 2 * ROWS * columns
-        key = arguments[2] + start * stride + 2 * (heads + own) * width
-        for row in range(length):
-            turn(key + row * stride, cosines[start + row], sines[start + row])
+        key = arguments[0] + start * stride + 2 * (heads + own) * width
+        turn_rows(key, stride, cosines, sines)
         transpose_lanes(keys, 4 * columns, key, stride, length, width // 2)
         pair_rows(values, 4 * width, key + 2 * shared * width, stride, length, width)
-        by_row = carray(to_pointer(scores), (ROWS, columns), np.float32)
-        by_row_weights = bf16_matrix(weights, ROWS, columns)
+        scores_by_row = carray(to_pointer(scores), (ROWS, columns), np.float32)
+        weights_by_row = bf16_matrix(weights, ROWS, columns)
         contexts = carray(to_pointer(sums), (ROWS, width), np.float32)
+        totals = np.zeros(ROWS, np.float32)
         for head in range(own * group, (own + 1) * group):
-            query = arguments[2] + start * stride + 2 * head * width
-            for row in range(length):
-                turn(query + row * stride, cosines[start + row], sines[start + row])
+            query = arguments[0] + start * stride + 2 * head * width
+            context = arguments[12] + start * context_stride + 2 * head * width
+            turn_rows(query, stride, cosines, sines)
             for first in range(0, length, ROWS):
                 last = min(ROWS, length - first) - 1
-                seen = first + last + 1
+                seen = first + last + 1  # by the last row
                 clear(scores, ROWS * columns)
                 multiply_tile(
                     scores, 4 * columns, query + first * stride, stride, last, keys, 4 * columns, width // 2, rounded_up(seen, 16)
                 )  # fmt: skip
-                totals = np.zeros(ROWS, np.float32)
                 for row in range(last + 1):
-                    own_scores, own_weights = by_row[row], by_row_weights[row]
-                    largest = own_scores[0]
-                    for column in range(first + row + 1):
-                        largest = max(largest, own_scores[column])
-                    total = ZERO
-                    for column in range(first + row + 1):
-                        number = exponential((own_scores[column] - largest) * scale)
-                        total += number
-                        own_weights[column] = float_to_bf16(number)
-                    own_weights[first + row + 1 : seen + 1] = 0
-                    totals[row] = ONE / total
-                    logarithms[start + first + row, head] = largest * scale + np.log(total)
+                    own_seen = first + row + 1
+                    totals[row], logarithms[start + first + row, head] = write_exponentials(
+                        weights_by_row[row], scores_by_row[row], own_seen, scale
+                    )
+                    weights_by_row[row][own_seen : seen + 1] = 0
                 clear(sums, ROWS * width)
                 multiply_tile(
                     sums, 4 * width, weights, 2 * columns, last, values, 4 * width, (seen + 1) // 2, width
                 )  # fmt: skip
                 for row in range(last + 1):
-                    place = arguments[0] + (start + first + row) * context_stride + 2 * head * width
-                    target = bf16_numbers(place, 0, width)
-                    for column in range(width):
-                        target[column] = float_to_bf16(contexts[row, column] * totals[row])
-        unit = int(take_number(arguments[6]))
+                    write_rounded(context + (first + row) * context_stride, contexts[row], ONE / totals[row])
+        unit = int(take_number(arguments[4]))
 
 
 @Kernel
 def attend_gradient(arguments: Arguments) -> None:
-    """(dqkv, dcontext, context, logarithms, qkv, starts, cosines, sines, counter, scratch, its bytes per thread, conversations, heads,
-    shared, width, scale).
+    """(what both kernels get, dcontext, dqkv): write the gradient of what `attend` got as qkv: like it, bf16.
 
-    Write the gradient of what `attend` got as qkv: like it, bf16. qkv: with query and key turned; dcontext: like the context.
+    qkv: with query and key turned; dcontext: like the context.
     """
-    conversations, heads, shared, width = arguments[11], arguments[12], arguments[13], arguments[14]
-    scale = to_float(arguments[15])
-    starts = carray(to_pointer(arguments[5]), (conversations + 1,), np.int64)
+    conversations, heads, shared, width = arguments[7], arguments[8], arguments[9], arguments[10]
+    scale = to_float(arguments[11])
+    starts = carray(to_pointer(arguments[1]), (conversations + 1,), np.int64)
     tokens = starts[conversations]
-    logarithms = carray(to_pointer(arguments[3]), (tokens, heads), np.float32)
-    cosines = carray(to_pointer(arguments[6]), (tokens, width // 2), np.float32)
-    sines = carray(to_pointer(arguments[7]), (tokens, width // 2), np.float32)
+    all_cosines = carray(to_pointer(arguments[2]), (tokens, width // 2), np.float32)
+    all_sines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
+    logarithms = carray(to_pointer(arguments[13]), (tokens, heads), np.float32)
     stride, context_stride, group = 2 * (heads + 2 * shared) * width, 2 * heads * width, heads // shared
-    keys = arguments[9] + int(_thread_number()) * arguments[10]
-    unit = int(take_number(arguments[8]))
+    keys = arguments[5] + int(thread_number()) * arguments[6]
+    unit = int(take_number(arguments[4]))
     while unit < conversations * shared:
         start = int(starts[unit // shared])
         length = int(starts[unit // shared + 1]) - start
+        cosines, sines = all_cosines[start : start + length], all_sines[start : start + length]
         own = unit % shared
         columns = rounded_up(length, PANEL)
         values = keys + 2 * width * columns
@@ -191,82 +249,58 @@ def attend_gradient(arguments: Arguments) -> None:
         paired_gradients = paired_queries + 2 * BLOCK * width
         transposed_weights = paired_gradients + 2 * BLOCK * width
         transposed_dscores = transposed_weights + 2 * BLOCK * columns
-        key = arguments[4] + start * stride + 2 * (heads + own) * width
-        value = key + 2 * shared * width
+        key = arguments[0] + start * stride + 2 * (heads + own) * width
         transpose_lanes(keys, 4 * columns, key, stride, length, width // 2)
-        transpose_lanes(values, 4 * columns, value, stride, length, width // 2)
+        transpose_lanes(values, 4 * columns, key + 2 * shared * width, stride, length, width // 2)
         pair_rows(paired_keys, 4 * width, key, stride, length, width)
-        clear(dkeys, 2 * width * columns)
-        by_row = carray(to_pointer(scores), (ROWS, columns), np.float32)
+        clear(dkeys, 2 * width * columns)  # and dvalues behind them
+        scores_by_row = carray(to_pointer(scores), (ROWS, columns), np.float32)
         slopes_by_row = carray(to_pointer(slopes), (ROWS, columns), np.float32)
         dscores_by_row = bf16_matrix(dscores, ROWS, columns)
         weights_by_row = bf16_matrix(weights, ROWS, columns)
         for head in range(own * group, (own + 1) * group):
-            query = arguments[4] + start * stride + 2 * head * width
-            dquery = arguments[0] + start * stride + 2 * head * width
-            gradient = arguments[1] + start * context_stride + 2 * head * width
-            result = arguments[2] + start * context_stride + 2 * head * width
+            query = arguments[0] + start * stride + 2 * head * width
+            dquery = arguments[15] + start * stride + 2 * head * width
+            context = arguments[12] + start * context_stride + 2 * head * width
+            gradient = arguments[14] + start * context_stride + 2 * head * width
             for block in range(0, length, BLOCK):
                 rows = min(BLOCK, length - block)
                 for first in range(block, block + rows, ROWS):
                     last = min(ROWS, length - first) - 1
-                    seen = first + last + 1
+                    seen = first + last + 1  # by the last row
                     wide = rounded_up(seen, 16)
-                    clear(scores, 3 * ROWS * columns)
+                    place = first * context_stride
+                    clear(scores, 3 * ROWS * columns)  # and slopes, dscores and weights behind them
                     multiply_tile(
                         scores, 4 * columns, query + first * stride, stride, last, keys, 4 * columns, width // 2, wide
                     )  # fmt: skip
                     multiply_tile(
-                        slopes, 4 * columns, gradient + first * context_stride, context_stride, last, values, 4 * columns,
-                        width // 2, wide,
+                        slopes, 4 * columns, gradient + place, context_stride, last, values, 4 * columns, width // 2, wide
                     )  # fmt: skip
                     for row in range(last + 1):
-                        numbers = bf16_numbers(gradient + (first + row) * context_stride, 0, width)
-                        others = bf16_numbers(result + (first + row) * context_stride, 0, width)
-                        along = ZERO
-                        for column in range(width):
-                            along += bf16_to_float(numbers[column]) * bf16_to_float(others[column])
-                        logarithm = logarithms[start + first + row, head]
-                        own_scores, own_slopes = by_row[row], slopes_by_row[row]
-                        own_dscores, own_weights = dscores_by_row[row], weights_by_row[row]
-                        for column in range(first + row + 1):
-                            weight = exponential(own_scores[column] * scale - logarithm)
-                            own_weights[column] = float_to_bf16(weight)
-                            own_dscores[column] = float_to_bf16(weight * (own_slopes[column] - along) * scale)
+                        own_place = place + row * context_stride
+                        write_score_gradients(
+                            weights_by_row[row], dscores_by_row[row], scores_by_row[row], slopes_by_row[row],
+                            logarithms[start + first + row, head],
+                            sum_of_products(gradient + own_place, context + own_place, width), first + row + 1, scale,
+                        )  # fmt: skip
                     to = 2 * (first - block)
-                    pair_rows(lanes, 4 * columns, weights, 2 * columns, ROWS, wide)
-                    transpose_lanes(transposed_weights + to, 2 * BLOCK, lanes, 4 * columns, ROWS // 2, wide)
-                    pair_rows(lanes, 4 * columns, dscores, 2 * columns, ROWS, wide)
-                    transpose_lanes(transposed_dscores + to, 2 * BLOCK, lanes, 4 * columns, ROWS // 2, wide)
+                    transpose_tile_rows(transposed_weights + to, weights, columns, wide, lanes)
+                    transpose_tile_rows(transposed_dscores + to, dscores, columns, wide, lanes)
                     clear(dqueries, ROWS * width)
                     multiply_tile(
                         dqueries, 4 * width, dscores, 2 * columns, last, paired_keys, 4 * width, (seen + 1) // 2, width
                     )  # fmt: skip
                     for row in range(last + 1):
-                        place = start + first + row
-                        write_turned_back(
-                            dquery + (first + row) * stride, dqueries + 4 * row * width, cosines[place], sines[place]
-                        )  # fmt: skip
+                        target = dquery + (first + row) * stride
+                        write_turned_back(target, dqueries + 4 * row * width, cosines[first + row], sines[first + row])
                 pair_rows(paired_queries, 4 * width, query + block * stride, stride, rows, width)
                 pair_rows(paired_gradients, 4 * width, gradient + block * context_stride, context_stride, rows, width)
-                for first_key in range(0, block + rows, ROWS):
-                    pair = max(0, first_key - block) // 2  # rows before it do not see the key
-                    steps = (rows + 1) // 2 - pair
-                    place = 2 * (first_key * BLOCK + 2 * pair)
-                    multiply_tile(
-                        dvalues + 4 * first_key * width, 4 * width, transposed_weights + place, 2 * BLOCK, ROWS - 1,
-                        paired_gradients + 4 * pair * width, 4 * width, steps, width,
-                    )  # fmt: skip
-                    multiply_tile(
-                        dkeys + 4 * first_key * width, 4 * width, transposed_dscores + place, 2 * BLOCK, ROWS - 1,
-                        paired_queries + 4 * pair * width, 4 * width, steps, width,
-                    )  # fmt: skip
-        dkey = arguments[0] + start * stride + 2 * (heads + own) * width
+                add_to_keys(dvalues, transposed_weights, paired_gradients, block, rows, width)
+                add_to_keys(dkeys, transposed_dscores, paired_queries, block, rows, width)
+        dkey = arguments[15] + start * stride + 2 * (heads + own) * width
         for row in range(length):
-            place = dkey + row * stride
-            write_turned_back(place, dkeys + 4 * row * width, cosines[start + row], sines[start + row])
-            target = bf16_numbers(place + 2 * shared * width, 0, width)
-            numbers = float_vector(dvalues + 4 * row * width, width)
-            for column in range(width):
-                target[column] = float_to_bf16(numbers[column])
-        unit = int(take_number(arguments[8]))
+            write_turned_back(dkey + row * stride, dkeys + 4 * row * width, cosines[row], sines[row])
+            dvalue = dkey + row * stride + 2 * shared * width
+            write_rounded(dvalue, float_vector(dvalues + 4 * row * width, width), ONE)
+        unit = int(take_number(arguments[4]))

@@ -5,6 +5,9 @@ GOMP_parallel, which compilers emit for `#pragma omp parallel`, calls it once on
 rows. A thread pool of our own would compete for the cores on which torch's pool keeps spinning. numba compiles it for the vector
 instructions of this machine, and libgomp, which torch brings along, runs it on the threads of torch's own operations. bf16 has no type
 in numba, so the few conversions are written as LLVM instructions.
+
+Functions that kernels call are inlined. The process that compiles a kernel would link another copy of them than those that read the cache
+later, and the last bits of the results would differ: a run would not resume to the same bytes.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ SMALLEST_NORMAL_BF16 = np.uint16(0x0080)  # its bits
 
 for _name in ("omp_get_thread_num", "omp_get_num_threads"):
     llvm.add_symbol(_name, ctypes.cast(getattr(LIBGOMP, _name), ctypes.c_void_p).value)
-_thread_number: Any = types.ExternalFunction("omp_get_thread_num", types.int32())
-_thread_count: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
+thread_number: Any = types.ExternalFunction("omp_get_thread_num", types.int32())
+thread_count: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
 
 Arguments = Sequence[int]  # what a kernel sees of its array of 64-bit integers
 
@@ -160,7 +163,7 @@ def float_vector(address: int, length: int) -> np.ndarray:
 @njit(inline="always")
 def rows_of_this_thread(rows: int) -> range:
     """Return the rows that this thread computes: an equal share, beside each other."""
-    thread, threads = np.int64(_thread_number()), np.int64(_thread_count())
+    thread, threads = np.int64(thread_number()), np.int64(thread_count())
     return range(rows * thread // threads, rows * (thread + 1) // threads)
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from engine.kernels.int8 import kernels
-from engine.kernels.panels import BLOCK, CACHE_LINE, LANES, PANEL, ROWS, SCRATCH, has_bf16_products, rounded_up
+from engine.kernels.panels import CACHE_LINE, SCRATCH, has_bf16_products
 from engine.kernels.projection import LowRankActivations, ProjectionGroup
+from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS, rounded_up
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 
@@ -46,10 +47,7 @@ class DecoderBatch:
         context = qkv.new_empty(len(qkv), self.heads * self.width)
         logarithms = torch.empty(len(qkv), self.heads)
         room = _bytes_forward(self.longest, self.width)
-        causal_attention().attend(
-            context, logarithms, qkv, self.starts, self.cosines, self.sines, torch.zeros(1, dtype=torch.int64),
-            SCRATCH.take(room), room, *self._sizes(qkv), scale,
-        )  # fmt: skip
+        causal_attention().attend(*self._arguments(qkv, scale, room), context, logarithms)
         return context, logarithms
 
     def attend_backward(
@@ -58,15 +56,17 @@ class DecoderBatch:
         """Return the gradient of what `attend` took; qkv is what it left."""
         dqkv = torch.empty_like(qkv)
         room = _bytes_backward(self.longest, self.width)
-        causal_attention().attend_gradient(
-            dqkv, dcontext, context, logarithms, qkv, self.starts, self.cosines, self.sines,
-            torch.zeros(1, dtype=torch.int64), SCRATCH.take(room), room, *self._sizes(qkv), scale,
-        )  # fmt: skip
+        causal_attention().attend_gradient(*self._arguments(qkv, scale, room), context, logarithms, dcontext, dqkv)
         return dqkv
 
-    def _sizes(self, qkv: Tensor) -> tuple[int, int, int, int]:
-        """Return conversations, heads, shared heads of key and value, and a head's width."""
-        return len(self.lengths), self.heads, (qkv.shape[1] // self.width - self.heads) // 2, self.width
+    def _arguments(self, qkv: Tensor, scale: float, room: int) -> tuple[Tensor | int | float, ...]:
+        """Return what both kernels get first. room: bytes that each thread needs."""
+        shared = (qkv.shape[1] // self.width - self.heads) // 2  # heads of key and value
+        counter = torch.zeros(1, dtype=torch.int64)
+        return (
+            qkv, self.starts, self.cosines, self.sines, counter, SCRATCH.take(room), room,
+            len(self.lengths), self.heads, shared, self.width, scale,
+        )  # fmt: skip
 
 
 @cache

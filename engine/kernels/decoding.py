@@ -16,17 +16,16 @@ from numba import carray, njit
 from torch import Tensor
 
 from engine.kernels.compiled import (
-    OPTIONS,
     ZERO,
     Arguments,
     Kernel,
-    _thread_count,
-    _thread_number,
     bf16_matrix,
     bf16_to_float,
     exponential,
     float_vector,
     rows_of_this_thread,
+    thread_count,
+    thread_number,
     to_float,
     to_pointer,
 )
@@ -45,7 +44,7 @@ def float_matrix(address: int, rows: int, width: int) -> np.ndarray:
     return carray(to_pointer(address), (rows, width), np.float32)
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def dot(x: np.ndarray, other: np.ndarray, row: int, index: int) -> np.float32:
     """Return the product of a row of x with a row of another matrix."""
     total = ZERO
@@ -54,7 +53,7 @@ def dot(x: np.ndarray, other: np.ndarray, row: int, index: int) -> np.float32:
     return total
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def multiply_one(x: np.ndarray, weight: np.ndarray, row: int, output: int) -> np.float32:
     """Return the product of a row of x with a row of the weight."""
     total = ZERO
@@ -63,7 +62,7 @@ def multiply_one(x: np.ndarray, weight: np.ndarray, row: int, output: int) -> np
     return total
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def multiply_four(
     x: np.ndarray, weight: np.ndarray, row: int, output: int
 ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
@@ -110,8 +109,8 @@ def multiply(arguments: Arguments) -> None:
                 y[row, output] += bias[output]
     if arguments[5] != 0:
         adapters = carray(to_pointer(arguments[5]), (rows, 3), np.int64)
-        scratch = carray(to_pointer(arguments[4]), (int(_thread_count()), ranks), np.float32)
-        projected = scratch[np.int64(_thread_number())]
+        scratch = carray(to_pointer(arguments[4]), (int(thread_count()), ranks), np.float32)
+        projected = scratch[np.int64(thread_number())]
         for row in range(rows):
             rank = adapters[row, 2]
             if rank == 0:
@@ -138,8 +137,8 @@ def attend(arguments: Arguments) -> None:
     context = float_matrix(arguments[0], rows * heads, width)
     query = float_matrix(arguments[1], rows * heads, width)
     places = carray(to_pointer(arguments[4]), (rows, 2), np.int64)
-    scratch = carray(to_pointer(arguments[5]), (int(_thread_count()), longest), np.float32)
-    scores = scratch[np.int64(_thread_number())]
+    scratch = carray(to_pointer(arguments[5]), (int(thread_count()), longest), np.float32)
+    scores = scratch[np.int64(thread_number())]
     stride = key_heads * width
     for index in rows_of_this_thread(rows * heads):
         row, head = index // heads, index % heads

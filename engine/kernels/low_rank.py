@@ -21,13 +21,10 @@ from numba import carray, njit, types
 from engine.kernels.compiled import (
     LIBGOMP,
     ONE,
-    OPTIONS,
     SMALLEST_NORMAL_BF16,
     ZERO,
     Arguments,
     Kernel,
-    _thread_count,
-    _thread_number,
     bf16_matrix,
     bf16_numbers,
     bf16_to_float,
@@ -36,32 +33,25 @@ from engine.kernels.compiled import (
     float_vector,
     larger_magnitude,
     rows_of_this_thread,
+    thread_count,
+    thread_number,
     to_float,
     to_pointer,
 )
 from engine.kernels.cpu import swiglu_gradient_rows, swiglu_rows
-from engine.kernels.tiles import (
-    PANEL,
-    ROWS,
-    STRIDE,
-    add_bf16_product_3,
-    multiply_tile,
-    pair_rows,
-    rounded_up,
-    write_scaled_product,
-)
+from engine.kernels.tile_sizes import BLOCK, PANEL, ROWS
+from engine.kernels.tiles import STRIDE, add_bf16_product_3, multiply_tile, pair_rows, rounded_up, write_scaled_product
 
 llvm.add_symbol("GOMP_barrier", ctypes.cast(LIBGOMP.GOMP_barrier, ctypes.c_void_p).value)
 _wait_for_all_threads: Any = types.ExternalFunction("GOMP_barrier", types.void())
 
-BLOCK = 64  # rows; a block of 3,072 numbers and its bytes fit into a megabyte
 TILE = ROWS * PANEL  # numbers
 ADAPTER_FIELDS = 10  # first output, outputs, first rank, rank, padded rank, scale, Bᵀ, dA, dB, first number of its sums
 # addresses of A and B, rank, padded rank, in, out, ranks of the group, first rank, first output, scale, and addresses of panels
 PACKED_FIELDS = 14
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def quantise_block(x: int, rows: int, width: int, stride: int, quantised: int, row_scales: int) -> None:
     """Write rows of x: (rows, width) bf16 as bytes, `stride` apart, and their scales; see quantise_rows."""
     scales = float_vector(row_scales, rows)
@@ -87,7 +77,7 @@ def copy_tile(target: int, target_stride: int, source: int, source_stride: int, 
             to[column] = numbers[column]
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def multiply_block(
     y: int, residual: int, rows: int, width: int, quantised: int, stride: int, row_scales: int, weight: int, scales: int,
     corrections: int, bias: int, projected: int, ranks: int, up: int, ranges: int, tile: int,
@@ -119,7 +109,7 @@ def multiply_block(
                 copy_tile(target, target_stride, edge, 2 * PANEL, count, columns)
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def project_block(
     projected: int, projected_stride: int, x: int, stride: int, rows: int, inner: int, down: int, ranks: int, tile: int
 ) -> None:
@@ -138,7 +128,7 @@ def project_block(
                     target[column] = float_to_bf16(numbers[row * PANEL + column])
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def transpose_block(transposed: int, x: int, stride: int, rows: int, width: int) -> None:
     """Write x: (rows, width) bf16, its rows `stride` bytes apart, as (width, BLOCK), with zeros behind the rows."""
     target = bf16_matrix(transposed, width, BLOCK)
@@ -147,7 +137,7 @@ def transpose_block(transposed: int, x: int, stride: int, rows: int, width: int)
             target[column, row] = bf16_numbers(x + row * stride, 0, width)[column] if row < rows else np.uint16(0)
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def add_outer_product(
     sums: int, sums_stride: int, transposed: int, ranks: int, x: int, stride: int, rows: int, width: int, strip: int
 ) -> None:
@@ -171,7 +161,7 @@ def project(arguments: Arguments) -> None:
     Write y: (rows, out) and projected: (rows, ranks), all bf16. residual: like y, or 0. active: (rows, out / 2) gets SwiGLU of y, or is 0.
     """
     rows, width, outputs, ranks = arguments[13], arguments[14], arguments[15], arguments[16]
-    tile = arguments[11] + int(_thread_number()) * arguments[12]
+    tile = arguments[11] + int(thread_number()) * arguments[12]
     row_scales = tile + 8 * TILE
     quantised = row_scales + 4 * BLOCK
     stride = rounded_up(width, 4)
@@ -200,8 +190,8 @@ def project_gradient(arguments: Arguments) -> None:
     dactive: (rows, out / 2), the gradient of SwiGLU of what dy is, which is overwritten by its own gradient first; or 0.
     """
     rows, width, outputs, ranks = arguments[15], arguments[16], arguments[17], arguments[18]
-    threads = int(_thread_count())
-    tile = arguments[13] + int(_thread_number()) * arguments[14]
+    threads = int(thread_count())
+    tile = arguments[13] + int(thread_number()) * arguments[14]
     strip = tile + 8 * TILE
     row_scales = strip + 2 * BLOCK * PANEL
     back = row_scales + 4 * BLOCK  # dp of the block
@@ -248,7 +238,7 @@ def project_gradient(arguments: Arguments) -> None:
     _wait_for_all_threads()
 
     # All threads' sums are the adapters' gradients: dA has the sums' shape, dB that of their transpose.
-    sums -= int(_thread_number()) * arguments[14]
+    sums -= int(thread_number()) * arguments[14]
     for index in range(arguments[12]):
         rank, own_outputs, scale = adapters[index, 3], adapters[index, 1], to_float(adapters[index, 5])
         for row in rows_of_this_thread(rank):
@@ -279,7 +269,7 @@ def pair_of(source: np.ndarray, place: int, other: int, has_other: bool, scale: 
     return lane
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def pack_narrow(
     panels: int,
     ranks: int,
@@ -305,7 +295,7 @@ def pack_narrow(
         start += count
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def pack_wide(
     panels: int, ranks: int, first: int, first_column: int, x: np.ndarray, rank: int, length: int, rank_stride: int, stride: int,
     scale: np.float32,

@@ -14,8 +14,8 @@ from torch.nn.functional import pad
 
 from engine.kernels.int8 import LARGEST, MIDDLE, can_compile
 from engine.kernels.lora_factors import LoraFactors
+from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS, rounded_up
 
-LANES, PANEL, ROWS, BLOCK = 16, 48, 8, 64  # see engine.kernels.tiles and low_rank
 CACHE_LINE = 64  # bytes
 BYTES_OF_TILES = 2 * 4 * ROWS * PANEL + 2 * BLOCK * PANEL + 4 * BLOCK  # two tiles, a strip, the scales of a block
 
@@ -47,11 +47,6 @@ def kernels() -> ModuleType:
     from engine.kernels import low_rank  # deferred: imports numba and compiles
 
     return low_rank
-
-
-def rounded_up(number: int, unit: int) -> int:
-    """Return the smallest multiple of a unit that is not below a number."""
-    return -(-number // unit) * unit
 
 
 class PanelWeight:

@@ -17,13 +17,13 @@ from llvmlite import ir
 from llvmlite.ir import IRBuilder, Value
 from numba import carray, njit, types
 
-from engine.kernels.compiled import F32, I8, I16, I32, OPTIONS, bf16_numbers, instruction, to_pointer
+from engine.kernels import tile_sizes
+from engine.kernels.compiled import F32, I8, I16, I32, bf16_numbers, instruction, to_pointer
+from engine.kernels.tile_sizes import LANES, PANEL, ROWS
 
-ROWS = 8
-LANES = 16  # of a register
-REGISTERS = 3  # of a row
-PANEL = REGISTERS * LANES  # columns
+REGISTERS = PANEL // LANES  # of a row
 STRIDE = 4 * PANEL  # bytes of a panel's step
+rounded_up = njit(inline="always")(tile_sizes.rounded_up)
 
 llvm.initialize_native_asmparser()
 I64 = ir.IntType(64)
@@ -190,7 +190,7 @@ def take_number(builder: IRBuilder, counter: Value) -> Value:
     return builder.atomic_rmw("add", place(builder, counter, 0, I64), I64(1), "monotonic")
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def multiply_tile(
     c: int, c_stride: int, a: int, a_stride: int, last: int, b: int, b_stride: int, steps: int, columns: int
 ) -> None:
@@ -208,7 +208,7 @@ def multiply_tile(
         first += width
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def pair_rows(lanes: int, lanes_stride: int, x: int, stride: int, rows: int, columns: int) -> None:
     """Write rows of bf16, two in a lane, so that sums go along the rows; a missing second row is zero. Strides are in bytes."""
     for pair in range((rows + 1) // 2):
@@ -221,9 +221,3 @@ def pair_rows(lanes: int, lanes_stride: int, x: int, stride: int, rows: int, col
         else:
             for column in range(columns):
                 target[column] = np.uint32(upper[column])
-
-
-@njit(inline="always")
-def rounded_up(number: int, unit: int) -> int:
-    """Return the smallest multiple of a unit that is not below a number."""
-    return (number + unit - 1) // unit * unit
