@@ -19,7 +19,6 @@ from numba import carray, njit
 from engine.kernels.compiled import (
     HALF,
     ONE,
-    OPTIONS,
     SMALLEST_NORMAL_BF16,
     ZERO,
     Arguments,
@@ -236,7 +235,7 @@ def sigmoid(x: np.float32) -> np.float32:
     return (ONE if x > ZERO else small) / (ONE + small)
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def swiglu_rows(y: int, gate_up: int, rows: int, width: int) -> None:
     """y ← gate · sigmoid(gate) · up; gate_up: (rows, 2 × width) has both side by side."""
     for row in range(rows):
@@ -248,7 +247,7 @@ def swiglu_rows(y: int, gate_up: int, rows: int, width: int) -> None:
             active[column] = float_to_bf16(gate * sigmoid(gate) * bf16_to_float(ups[column]))
 
 
-@njit(**OPTIONS)
+@njit(inline="always")
 def swiglu_gradient_rows(gate_up: int, dy: int, rows: int, width: int) -> None:
     """Overwrite gate_up by its gradient, with s = sigmoid(gate):
 

@@ -1,10 +1,12 @@
 """Kernels that numba compiles."""
 
+from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import torch
+from numba.core.dispatcher import Dispatcher
 
 from engine.kernels.int8 import can_compile
 
@@ -13,6 +15,11 @@ if not can_compile():
 
 from engine.kernels import compiled
 from engine.kernels.compiled import ONE, Arguments, Kernel, float_vector, rows_of_this_thread
+from engine.kernels.panels import has_bf16_products
+
+KERNEL_MODULES = ["compiled", "cpu", "decoding"]
+if has_bf16_products():
+    KERNEL_MODULES += ["tiles", "low_rank", "causal_attention"]
 
 
 def fill(arguments: Arguments) -> None:
@@ -28,3 +35,12 @@ def test_compiled_kernels_are_kept_until_a_file_that_they_are_made_of_changes(mo
     assert Kernel(fill)._compiled.cache_hits == 1
     monkeypatch.setattr(compiled, "SOURCES", uuid4().hex)  # of a release that nobody has compiled
     assert Kernel(fill)._compiled.cache_hits == 0
+
+
+@pytest.mark.slow
+def test_functions_that_kernels_call_are_inlined() -> None:
+    """Otherwise code that was just compiled and code from the cache may differ in the last bits of their results."""
+    functions = [value for name in KERNEL_MODULES for value in vars(import_module(f"engine.kernels.{name}")).values()]
+    helpers = [function for function in functions if isinstance(function, Dispatcher)]
+    assert helpers
+    assert {function.__name__ for function in helpers if function.targetoptions.get("inline") != "always"} == set()

@@ -57,7 +57,7 @@ def error_of(actual: torch.Tensor, expected: torch.Tensor) -> float:
     ("outputs", "width", "rows", "rank", "adapted"),
     [
         ([96, 48, 48], 96, 130, 16, None), ([10, 6], 18, 5, 3, None), ([100], 50, 71, 40, None), ([64, 64], 64, 1, 20, None),
-        ([384, 384, 384], 384, 70, 8, [0, 2]), ([30, 20, 40], 36, 70, 4, [1]),
+        ([384, 384, 384], 384, 70, 8, [0, 2]), ([130], 1030, 70, 256, None), ([30, 20, 40], 36, 70, 4, [1]),
     ],
 )  # fmt: skip
 def test_products_of_a_group_and_their_gradients_are_those_of_merged_weights(
