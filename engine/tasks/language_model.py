@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -38,40 +38,13 @@ from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS
 from engine.tasks.base_figures import Figures, figures_path, load_or_compute
 from engine.tasks.evaluation_mode import evaluation_mode
 from engine.tasks.forgetting import general_loss, general_tokens
+from engine.tasks.learned_tokens import LearnedTokens
 from engine.training.memory_model import DecoderMemory, DecoderSizes
 from engine.training.saved_language_model import SavedTargets, check_saved_language_model
 from engine.training.saved_model import SavedModelCheck
 
 NO_HEAD = Head(modules=[], origin="kept", notices=[])  # a language model brings its own, which stays frozen
 CHECKED = 8  # conversations that the saved model is compared on
-
-
-class LearnedTokens(Protocol):
-    """The tokens of a split, row by row."""
-
-    @property
-    def rows(self) -> np.ndarray:
-        """Return the row of the split that each one comes from: (rows that are kept,) int64."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Return the tokens of each row: (rows that are kept,) int64."""
-
-    @property
-    def target_tokens(self) -> int:
-        """Return the number of tokens that are learned."""
-
-    @property
-    def longest_answer(self) -> int:
-        """Return the most tokens that are learned of one conversation."""
-
-    @property
-    def row_count(self) -> int:
-        """Return the number of rows that are kept."""
-
-    @property
-    def end_tokens(self) -> set[str]:
-        """Return the tokens that end answers."""
 
 
 Tokens = TypeVar("Tokens", bound=LearnedTokens)
