@@ -24,29 +24,12 @@ sys.path.insert(0, str(ROOT))
 LIBRARY = "node_modules/node-llama-cpp/dist/index.js"
 FORMATS = ("gguf-f16", "gguf-q8_0")
 HARD_TEXTS = (
-    *(
-        "",
-        " ",
-        "  two  spaces ",
-        "a\n\n\nb\r\nc\td",
-        "end \n",
-        " \n x",
-        "x" * 70,
-        "3.14159 and 2,000,000",
-        "don't WE'LL",
-    ),
-    *(
-        "這是繁體中文，有標點。",
-        "混合 mixed 文字 123",
-        "日本語のテキスト",
-        "한국어",
-        "👩‍👩‍👧 🎉🏽 ✨",
-        "naïve café ﬁ Å",
-        "a\u200bb\u00a0c\u3000d",
-    ),
-    *("def f(x):\n    return x ** 2  # ok\n", "<b>html</b> &amp;", '{"a": [1, 2]}', "\ud7ff\u0301\u0302", "Ⅷ ½ ² ٣"),
-    *("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>  two spaces", "Hi <s> there</s>  x"),
-)
+    "", " ", "  two  spaces ", "a\n\n\nb\r\nc\td", "end \n", " \n x", "x" * 70, "3.14159 and 2,000,000",
+    "don't WE'LL", "這是繁體中文，有標點。", "混合 mixed 文字 123", "日本語のテキスト", "한국어", "👩‍👩‍👧 🎉🏽 ✨", "naïve café ﬁ Å",
+    "a\u200bb\u00a0c\u3000d", "def f(x):\n    return x ** 2  # ok\n", "<b>html</b> &amp;", '{"a": [1, 2]}',
+    "\ud7ff\u0301\u0302", "Ⅷ ½ ² ٣", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_end|>  two spaces", "Hi <s> there</s>  x",
+)  # fmt: skip
 # Of tiny models that differ from those of our tests: attention of all earlier tokens, and every fourth layer without positions.
 SETTINGS: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
@@ -142,10 +125,10 @@ def compare(node: Path, compared: Compared, file: Path) -> str:
     tokenizer = load_tokenizer(compared.final_model, "the model")
     template = ChatTemplate(tokenizer, "the model")
     prompts = [template.prompt(conversation) for conversation in compared.conversations]
-    asked = {"model": str(file), "texts": HARD_TEXTS, "prompts": prompts, "limit": compared.limit}
-    told = ask_llama_cpp(node, asked)
+    request = {"model": str(file), "texts": HARD_TEXTS, "prompts": prompts, "limit": compared.limit}
+    response = ask_llama_cpp(node, request)
     expected = tokenizer([*HARD_TEXTS, *prompts], add_special_tokens=False)["input_ids"]
-    read = [*told["texts"], *(answer["ids"] for answer in told["answers"])]
+    read = [*response["texts"], *(answer["ids"] for answer in response["answers"])]
     for text, ours, theirs in zip([*HARD_TEXTS, *prompts], expected, read, strict=True):
         if ours != theirs:
             print("  other tokens:", *map(tokenizer.convert_ids_to_tokens, (ours, theirs)), repr(text))
@@ -153,12 +136,12 @@ def compare(node: Path, compared: Compared, file: Path) -> str:
     words = AnswerGrammar(tokenizer, [int(tokenizer.eos_token_id)], len(tokenizer))
     margins = [
         margin(serve(compared, conversation), [words.token_bytes(token) for token in answer["written"]])
-        for conversation, answer in zip(compared.conversations, told["answers"], strict=True)
+        for conversation, answer in zip(compared.conversations, response["answers"], strict=True)
     ]
     differing = [each for each in margins if each is not None and each < float("inf")]
     other_ends = margins.count(float("inf"))
-    ended = sum(answer["ended"] for answer in told["answers"])
-    release = told["release"]["release"]
+    ended = sum(answer["ended"] for answer in response["answers"])
+    release = response["release"]["release"]
     return (
         f"llama.cpp {release}: same tokens of {sum(same_tokens)} of {len(same_tokens)} texts; same answers to "
         f"{margins.count(None)} of {len(margins)} prompts, {other_ends} ended at another token, {ended} by themselves; "
@@ -174,9 +157,9 @@ def margin(served: list[Any], written: list[bytes]) -> float | None:
     return None if len(served) == len(written) else float("inf")  # one of both has ended here
 
 
-def ask_llama_cpp(node: Path, asked: dict[str, Any]) -> Any:
+def ask_llama_cpp(node: Path, request: dict[str, Any]) -> Any:
     """Return what llama_cpp.mjs writes."""
-    content = json.dumps(asked | {"library": str((node / LIBRARY).resolve())})
+    content = json.dumps(request | {"library": str((node / LIBRARY).resolve())})
     script = str(Path(__file__).with_suffix(".mjs"))
     process = subprocess.run(["node", script], input=content, capture_output=True, text=True)
     if process.returncode:
