@@ -187,6 +187,8 @@ def judge_language_model(metrics: Metrics) -> list[str]:
         base = describe_base(baseline.get("base_rouge_l"))
         sentences.append(sentence % {"share": 100 * evaluation["rouge_l"], "base": base})
     sentence = _("The model predicts %(share).1f%% of the answers' tokens%(base)s.")
+    if not sentences:  # plain texts have no answers
+        sentence = _("The model predicts %(share).1f%% of the tokens that it is trained to write%(base)s.")
     base = describe_base(baseline.get("base_token_accuracy"))
     return [
         *sentences,

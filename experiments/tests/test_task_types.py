@@ -120,7 +120,7 @@ def test_verdict_of_a_language_model_names_its_base_model():
     forgotten = verdict(LANGUAGE_MODEL | {"forgetting": {"texts": 1, "base_loss": 3.0, "loss": 4.0}})
     assert "rose from 3.00 to 4.00: it has forgotten much" in forgotten and "lower learning rate" in forgotten
     plain = LANGUAGE_MODEL | {"eval": {"loss": 0.1, "token_accuracy": 0.97}, "baseline": {}}
-    assert verdict(plain) == "The model predicts 97.0% of the answers' tokens."
+    assert verdict(plain) == "The model predicts 97.0% of the tokens that it is trained to write."
 
 
 @pytest.mark.parametrize(
