@@ -113,15 +113,7 @@ def version_of(dataset: Dataset, number: object) -> Version:
 def version_for(user: User, reference: str) -> Version:
     """Return the version that "name" (the newest) or "name@3" refers to; raise InvalidError with what exists instead."""
     name, at, number = str(reference).partition("@")
-    dataset = visible(user, Dataset.objects.all()).filter(name=name).first()
-    if dataset is None:
-        names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
-        similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-        message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
-        if not names:
-            message = _("There is no dataset “%(name)s”; you have none yet. Upload one first.")
-        raise InvalidError(message % {"name": name[:80], "near": ", ".join(similar)}, field="data.dataset_name")
-    versions = dataset.versions.select_related("dataset")
+    versions = visible(user, Version.objects.select_related("dataset").filter(dataset__name=name))
     if at:
         # A database column holds no number beyond nine digits.
         wanted = parse_whole_number(number) if len(number) < 10 else None
@@ -130,10 +122,22 @@ def version_for(user: User, reference: str) -> Version:
         version = versions.first()
     if version is None:
         numbers = ", ".join(str(n) for n in versions.values_list("number", flat=True)[:20])
+        if not numbers:
+            raise no_such_dataset(user, name)
         message = _("The dataset “%(name)s” has no version “%(number)s”; it has %(numbers)s.")
         facts = {"name": name, "number": number[:20], "numbers": numbers}
         raise InvalidError(message % facts, field="data.dataset_name")
     return version
+
+
+def no_such_dataset(user: User, name: str) -> InvalidError:
+    """Return the error that names datasets with similar names which the person may see."""
+    names = list(visible(user, Dataset.objects.all()).values_list("name", flat=True))
+    similar = get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
+    message = _("There is no dataset “%(name)s” that you can see. You have: %(near)s.")
+    if not names:
+        message = _("There is no dataset “%(name)s”; you have none yet. Upload one first.")
+    return InvalidError(message % {"name": name[:80], "near": ", ".join(similar)}, field="data.dataset_name")
 
 
 def require_single_labels(version: Version) -> None:

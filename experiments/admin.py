@@ -30,7 +30,6 @@ class ExperimentAdmin(ReadOnly, ModelAdmin):
     list_filter = ["task__status", "task_type", "base_model", "created_at"]
     list_select_related = ["owner", "task"]
     search_fields = ["name", "dataset_name", "base_model", "owner__username"]
-    date_hierarchy = "created_at"
     list_per_page = 25
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Experiment]:

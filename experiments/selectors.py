@@ -15,6 +15,7 @@ from engine.names import name_key, normalise_name, shorten_name
 from lists.queries import require_one_of, search_words, sort_rows
 from lists.selectors import of_owner, tag_choices, with_tag
 from web.errors import NotFoundError
+from web.names import named_alike
 
 from .columns import COLUMNS, DEFAULT, NEWEST_FIRST, SORTABLE, Column
 from .curves import Scores, find_best
@@ -79,17 +80,29 @@ def choices(user: User) -> dict[str, list[str]]:
 
 
 def free_name(wanted: str) -> str:
-    """Return `wanted`, or the first of wanted-2, wanted-3, … that no experiment has, nor one that counts as the same."""
-    stem = shorten_name(re.sub(r"-[0-9]+$", "", wanted), room=6)  # for the number
-    similar = Q(name_key__startswith=name_key(stem)) | Q(name_key=None, name__istartswith=stem)
-    keys = Experiment.objects.filter(similar).values_list("name_key", "name")
-    taken = {key or name_key(name) for key, name in keys}  # to compute the keys of 10,000 names takes 50 ms
+    """Return `wanted`, or one of wanted-2, wanted-3, … that no experiment has, nor one that counts as the same.
+
+    Its number follows one that is taken. It is found in a few short queries, as to read 10,000 names takes 30 ms.
+    """
     name = shorten_name(wanted)
-    number = 2
-    while name_key(name) in taken:
-        name = f"{stem}-{number}"
-        number += 1
-    return name
+    if not is_taken(name):
+        return name
+    stem = shorten_name(re.sub(r"-[0-9]+$", "", wanted), room=6)  # for the number
+    taken, free = 1, 2
+    while is_taken(f"{stem}-{free}"):
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        if is_taken(f"{stem}-{middle}"):
+            taken = middle
+        else:
+            free = middle
+    return f"{stem}-{free}"
+
+
+def is_taken(name: str) -> bool:
+    """Return whether an experiment has this name, or one that counts as the same."""
+    return Experiment.objects.filter(named_alike(name)).exists()
 
 
 def search(

@@ -24,7 +24,7 @@ from work.paths import remove_on_commit
 from .margins import margin_in
 from .models import Experiment, RegisteredModel
 from .names import RESERVED_EXPERIMENTS
-from .selectors import files, free_name
+from .selectors import files, free_name, is_taken
 from .task_types import USUAL, score_of, task_type_of
 
 
@@ -75,7 +75,7 @@ def create(
 def check_name(name: str) -> None:
     """Raise InvalidError or NameTakenError unless an experiment may have this name."""
     require_valid_name(name, field="experiment_name", reserved=RESERVED_EXPERIMENTS)
-    if Experiment.objects.filter(named_alike(name)).exists():
+    if is_taken(name):
         raise name_taken(name)
 
 

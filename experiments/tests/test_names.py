@@ -181,6 +181,20 @@ def test_experiment_lies_in_a_folder_of_ascii_letters(member, settings):
     assert row(member, "Plain_1").folder == settings.RESULTS_DIR / "Plain_1"
 
 
+def test_free_name_has_the_number_after_those_that_are_taken(member):
+    for number in range(2, 24):
+        assert services.free_name("run-1") == ("run-1" if number == 2 else f"run-{number - 1}")
+        row(member, "run-1" if number == 2 else f"run-{number - 1}")
+
+
+def test_free_name_among_many_takes_a_few_queries_and_reads_no_names(member, django_assert_max_num_queries):
+    names = ["run-1", *(f"run-{number}" for number in range(2, 301))]
+    Experiment.objects.bulk_create(Experiment(name=name, owner=member) for name in names)
+    with django_assert_max_num_queries(20) as queries:
+        assert services.free_name("run-1") == "run-301"
+    assert all(query["sql"].startswith("SELECT 1 ") for query in queries)
+
+
 def test_free_name_of_the_longest_name_is_an_allowed_one(member):
     for name in ("客" * 80, "𠮷" * 60, "x" * 80):
         row(member, name)

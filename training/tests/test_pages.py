@@ -216,7 +216,7 @@ def test_reader_of_a_shared_run_sees_it_without_its_buttons(browser: Client, tas
 def test_every_setting_has_a_label_in_words_and_its_key_beside_it(browser: Client) -> None:
     page = browser.get("/train/").content.decode()
     assert {field.path for field in config_fields()} == set(FIELD_WORDS)
-    assert "Batch size of evaluations:</label>" in page and "training.per_device_eval_batch_size</code>" in page
+    assert "Batch size of evaluations</label>" in page and "training.per_device_eval_batch_size</code>" in page
     for path, words in FIELD_WORDS.items():
         assert "_" not in str(words.title) and (
             path in OF_PREFERENCES | OF_LANGUAGE_MODELS or f'for="id_{path}"' in page
