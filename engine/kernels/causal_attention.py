@@ -6,13 +6,17 @@
 A thread takes the heads that share a key and value in one conversation, the next as soon as it has finished. P is computed again in the
 backward pass, from the logarithm of each row's sum, so nothing is kept that grows with the square of a length.
 
-qkv: (tokens, (heads + 2 × shared) × width) bf16 has query, key and value, of which `shared` heads serve all. Rows of P are computed 8 at
-a time, up to the last token that any of them sees.
+qkv: (tokens, (heads + 2 × shared) × width) bf16 has query, key and value, of which `shared` heads serve all; the context is (tokens,
+heads × width) bf16, and logarithms: (tokens, heads) fp32 are those of its sums. starts has the first token of each conversation and the end
+of the last one; cosines and sines are (tokens, width / 2) fp32. Rows of P are computed 8 at a time, up to the last token that any of them
+sees.
 
 These are kernels as in engine.kernels.compiled, which says how they work and when they are compiled again.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import carray, njit
@@ -20,7 +24,6 @@ from numba import carray, njit
 from engine.kernels.compiled import (
     ONE,
     ZERO,
-    Arguments,
     Kernel,
     bf16_matrix,
     bf16_numbers,
@@ -31,13 +34,10 @@ from engine.kernels.compiled import (
     thread_number,
     to_float,
     to_pointer,
+    unpack,
 )
 from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS
 from engine.kernels.tiles import multiply_tile, pair_rows, rounded_up, take_number, transpose_tile
-
-# What both kernels get first, in this order: qkv, starts of each conversation and the end of the last one, cosines and sines: (tokens,
-# width / 2) fp32, a counter that is 0, scratch and its bytes per thread, the number of conversations, heads, shared, width, scale, and the
-# context: (tokens, heads × width) bf16 with the logarithms: (tokens, heads) fp32 of its sums.
 
 
 @njit(inline="always")
@@ -156,151 +156,257 @@ def add_to_keys(sums: int, transposed: int, paired: int, block: int, rows: int, 
         )  # fmt: skip
 
 
-@Kernel
-def attend(arguments: Arguments) -> None:
-    """(what both kernels get): turn query and key in place, and write the context and the logarithms."""
-    conversations, heads, shared, width = arguments[7], arguments[8], arguments[9], arguments[10]
-    scale = to_float(arguments[11])
-    starts = carray(to_pointer(arguments[1]), (conversations + 1,), np.int64)
-    tokens = starts[conversations]
-    all_cosines = carray(to_pointer(arguments[2]), (tokens, width // 2), np.float32)
-    all_sines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
-    logarithms = carray(to_pointer(arguments[13]), (tokens, heads), np.float32)
-    stride, context_stride, group = 2 * (heads + 2 * shared) * width, 2 * heads * width, heads // shared
-    keys = arguments[5] + int(thread_number()) * arguments[6]
-    unit = int(take_number(arguments[4]))
-    while unit < conversations * shared:
-        start = int(starts[unit // shared])
-        length = int(starts[unit // shared + 1]) - start
-        cosines, sines = all_cosines[start : start + length], all_sines[start : start + length]
-        own = unit % shared
-        columns = rounded_up(length, PANEL)
-        values = keys + 2 * width * columns
-        scores = values + 2 * width * columns
-        weights = scores + 4 * ROWS * columns
-        sums = weights + 2 * ROWS * columns
-        key = arguments[0] + start * stride + 2 * (heads + own) * width
-        turn_rows(key, stride, cosines, sines)
-        transpose_lanes(keys, 4 * columns, key, stride, length, width // 2)
-        pair_rows(values, 4 * width, key + 2 * shared * width, stride, length, width)
-        scores_by_row = carray(to_pointer(scores), (ROWS, columns), np.float32)
-        weights_by_row = bf16_matrix(weights, ROWS, columns)
-        contexts = carray(to_pointer(sums), (ROWS, width), np.float32)
-        totals = np.zeros(ROWS, np.float32)
-        for head in range(own * group, (own + 1) * group):
-            query = arguments[0] + start * stride + 2 * head * width
-            context = arguments[12] + start * context_stride + 2 * head * width
-            turn_rows(query, stride, cosines, sines)
-            for first in range(0, length, ROWS):
-                last = min(ROWS, length - first) - 1
-                seen = first + last + 1  # by the last row
-                clear(scores, ROWS * columns)
-                multiply_tile(
-                    scores, 4 * columns, query + first * stride, stride, last, keys, 4 * columns, width // 2, rounded_up(seen, 16)
-                )  # fmt: skip
-                for row in range(last + 1):
-                    own_seen = first + row + 1
-                    totals[row], logarithms[start + first + row, head] = write_exponentials(
-                        weights_by_row[row], scores_by_row[row], own_seen, scale
-                    )
-                    weights_by_row[row][own_seen : seen + 1] = 0
-                clear(sums, ROWS * width)
-                multiply_tile(
-                    sums, 4 * width, weights, 2 * columns, last, values, 4 * width, (seen + 1) // 2, width
-                )  # fmt: skip
-                for row in range(last + 1):
-                    write_rounded(context + (first + row) * context_stride, contexts[row], ONE / totals[row])
-        unit = int(take_number(arguments[4]))
+class Call(NamedTuple):
+    """What both kernels get first; addresses, where nothing else is said."""
+
+    qkv: int
+    starts: int
+    cosines: int
+    sines: int
+    counter: int  # of a number that is 0
+    scratch: int
+    scratch_bytes: int  # for each thread
+    conversations: int  # numbers
+    heads: int
+    shared: int
+    width: int
+    scale: int  # the bits of a float
+    contexts: int
+    logarithms: int
+
+
+class Unit(NamedTuple):
+    """The heads that share a key and value in one conversation."""
+
+    start: int  # token
+    length: int  # tokens
+    columns: int  # of P: the length, rounded up to whole panels
+    first_head: int
+    last_head: int  # the first one that is not of the unit
+    key: int  # address of its first row; those of values are `shared` heads behind it
+    cosines: np.ndarray  # (length, width / 2)
+    sines: np.ndarray
+    logarithms: np.ndarray  # (length, all heads)
+
+
+CALL_FIELDS = len(Call._fields)
+
+
+@njit(inline="always")
+def unit_of(call: Call, number: int, stride: int) -> Unit:
+    """Return a unit by its number. stride: bytes from a token of qkv to the next."""
+    starts = carray(to_pointer(call.starts), (call.conversations + 1,), np.int64)
+    conversation, own = number // call.shared, number % call.shared
+    start, end = int(starts[conversation]), int(starts[conversation + 1])
+    shape, group = (starts[call.conversations], call.width // 2), call.heads // call.shared
+    logarithms = carray(to_pointer(call.logarithms), (shape[0], call.heads), np.float32)
+    return Unit(
+        start,
+        end - start,
+        rounded_up(end - start, PANEL),
+        own * group,
+        (own + 1) * group,
+        call.qkv + start * stride + 2 * (call.heads + own) * call.width,
+        carray(to_pointer(call.cosines), shape, np.float32)[start:end],
+        carray(to_pointer(call.sines), shape, np.float32)[start:end],
+        logarithms[start:end],
+    )
+
+
+class Room(NamedTuple):
+    """Addresses of what a thread keeps of a unit in `attend`, in the order in which they lie."""
+
+    keys: int  # panels for products with queries: (width / 2, columns) pairs
+    values: int  # panels for products with P: (columns / 2, width) pairs
+    scores: int  # (ROWS, columns) fp32
+    weights: int  # (ROWS, columns) bf16
+    sums: int  # (ROWS, width) fp32
+
+
+@njit(inline="always")
+def room_of(scratch: int, columns: int, width: int) -> Room:
+    """Return where a thread keeps what; engine.kernels.decoder says how much it is."""
+    values = scratch + 2 * width * columns
+    scores = values + 2 * width * columns
+    weights = scores + 4 * ROWS * columns
+    return Room(scratch, values, scores, weights, weights + 2 * ROWS * columns)
+
+
+@njit(inline="always")
+def attend_tile(
+    unit: Unit, room: Room, first: int, head: int, query: int, stride: int, context: int, context_stride: int, width: int,
+    scale: np.float32,
+) -> None:  # fmt: skip
+    """Write the context of up to ROWS tokens of a head, from the unit's `first` one on, and the logarithms of their sums."""
+    columns = unit.columns
+    last = min(ROWS, unit.length - first) - 1
+    seen = first + last + 1  # by the last row
+    scores = carray(to_pointer(room.scores), (ROWS, columns), np.float32)
+    weights = bf16_matrix(room.weights, ROWS, columns)
+    sums = carray(to_pointer(room.sums), (ROWS, width), np.float32)
+    totals = np.zeros(ROWS, np.float32)
+    clear(room.scores, ROWS * columns)
+    multiply_tile(
+        room.scores, 4 * columns, query + first * stride, stride, last, room.keys, 4 * columns, width // 2, rounded_up(seen, 16)
+    )  # fmt: skip
+    for row in range(last + 1):
+        own_seen = first + row + 1
+        totals[row], unit.logarithms[first + row, head] = write_exponentials(weights[row], scores[row], own_seen, scale)
+        weights[row][own_seen : seen + 1] = 0
+    clear(room.sums, ROWS * width)
+    multiply_tile(room.sums, 4 * width, room.weights, 2 * columns, last, room.values, 4 * width, (seen + 1) // 2, width)
+    for row in range(last + 1):
+        write_rounded(context + (first + row) * context_stride, sums[row], ONE / totals[row])
 
 
 @Kernel
-def attend_gradient(arguments: Arguments) -> None:
-    """(what both kernels get, dcontext, dqkv): write the gradient of what `attend` got as qkv: like it, bf16.
+def attend(arguments: int) -> None:
+    """Turn query and key in place, and write the context and the logarithms."""
+    call = Call(*unpack(arguments, CALL_FIELDS))
+    width, scale = call.width, to_float(call.scale)
+    stride, context_stride = 2 * (call.heads + 2 * call.shared) * width, 2 * call.heads * width
+    scratch = call.scratch + int(thread_number()) * call.scratch_bytes
+    number = int(take_number(call.counter))
+    while number < call.conversations * call.shared:
+        unit = unit_of(call, number, stride)
+        room = room_of(scratch, unit.columns, width)
+        turn_rows(unit.key, stride, unit.cosines, unit.sines)
+        transpose_lanes(room.keys, 4 * unit.columns, unit.key, stride, unit.length, width // 2)
+        pair_rows(room.values, 4 * width, unit.key + 2 * call.shared * width, stride, unit.length, width)
+        for head in range(unit.first_head, unit.last_head):
+            query = call.qkv + unit.start * stride + 2 * head * width
+            context = call.contexts + unit.start * context_stride + 2 * head * width
+            turn_rows(query, stride, unit.cosines, unit.sines)
+            for first in range(0, unit.length, ROWS):
+                attend_tile(unit, room, first, head, query, stride, context, context_stride, width, scale)
+        number = int(take_number(call.counter))
 
-    qkv: with query and key turned; dcontext: like the context.
-    """
-    conversations, heads, shared, width = arguments[7], arguments[8], arguments[9], arguments[10]
-    scale = to_float(arguments[11])
-    starts = carray(to_pointer(arguments[1]), (conversations + 1,), np.int64)
-    tokens = starts[conversations]
-    all_cosines = carray(to_pointer(arguments[2]), (tokens, width // 2), np.float32)
-    all_sines = carray(to_pointer(arguments[3]), (tokens, width // 2), np.float32)
-    logarithms = carray(to_pointer(arguments[13]), (tokens, heads), np.float32)
-    stride, context_stride, group = 2 * (heads + 2 * shared) * width, 2 * heads * width, heads // shared
-    keys = arguments[5] + int(thread_number()) * arguments[6]
-    unit = int(take_number(arguments[4]))
-    while unit < conversations * shared:
-        start = int(starts[unit // shared])
-        length = int(starts[unit // shared + 1]) - start
-        cosines, sines = all_cosines[start : start + length], all_sines[start : start + length]
-        own = unit % shared
-        columns = rounded_up(length, PANEL)
-        values = keys + 2 * width * columns
-        paired_keys = values + 2 * width * columns
-        dkeys = paired_keys + 2 * width * columns
-        dvalues = dkeys + 4 * width * columns
-        scores = dvalues + 4 * width * columns
-        slopes = scores + 4 * ROWS * columns
-        dscores = slopes + 4 * ROWS * columns
-        weights = dscores + 2 * ROWS * columns
-        lanes = weights + 2 * ROWS * columns
-        dqueries = lanes + 2 * ROWS * columns
-        paired_queries = dqueries + 4 * ROWS * width
-        paired_gradients = paired_queries + 2 * BLOCK * width
-        transposed_weights = paired_gradients + 2 * BLOCK * width
-        transposed_dscores = transposed_weights + 2 * BLOCK * columns
-        key = arguments[0] + start * stride + 2 * (heads + own) * width
-        transpose_lanes(keys, 4 * columns, key, stride, length, width // 2)
-        transpose_lanes(values, 4 * columns, key + 2 * shared * width, stride, length, width // 2)
-        pair_rows(paired_keys, 4 * width, key, stride, length, width)
-        clear(dkeys, 2 * width * columns)  # and dvalues behind them
-        scores_by_row = carray(to_pointer(scores), (ROWS, columns), np.float32)
-        slopes_by_row = carray(to_pointer(slopes), (ROWS, columns), np.float32)
-        dscores_by_row = bf16_matrix(dscores, ROWS, columns)
-        weights_by_row = bf16_matrix(weights, ROWS, columns)
-        for head in range(own * group, (own + 1) * group):
-            query = arguments[0] + start * stride + 2 * head * width
-            dquery = arguments[15] + start * stride + 2 * head * width
-            context = arguments[12] + start * context_stride + 2 * head * width
-            gradient = arguments[14] + start * context_stride + 2 * head * width
-            for block in range(0, length, BLOCK):
-                rows = min(BLOCK, length - block)
+
+class GradientRoom(NamedTuple):
+    """Addresses of what a thread keeps of a unit in `attend_gradient`, in the order in which they lie."""
+
+    keys: int  # panels for products with queries, as in Room
+    values: int  # the same of values, for products with the context's gradient
+    paired_keys: int  # panels for products with dS
+    dkeys: int  # (columns, width) fp32
+    dvalues: int
+    scores: int  # (ROWS, columns) fp32
+    slopes: int  # dC Vᵀ, like the scores
+    dscores: int  # dS: (ROWS, columns) bf16
+    weights: int  # P, like dS
+    lanes: int  # room to transpose a tile
+    dqueries: int  # (ROWS, width) fp32
+    paired_queries: int  # panels of a block of queries, and of the context's gradient
+    paired_gradients: int
+    transposed_weights: int  # (columns, BLOCK) bf16
+    transposed_dscores: int
+
+
+@njit(inline="always")
+def gradient_room_of(scratch: int, columns: int, width: int) -> GradientRoom:
+    """Return where a thread keeps what; engine.kernels.decoder says how much it is."""
+    values = scratch + 2 * width * columns
+    paired_keys = values + 2 * width * columns
+    dkeys = paired_keys + 2 * width * columns
+    dvalues = dkeys + 4 * width * columns
+    scores = dvalues + 4 * width * columns
+    slopes = scores + 4 * ROWS * columns
+    dscores = slopes + 4 * ROWS * columns
+    weights = dscores + 2 * ROWS * columns
+    lanes = weights + 2 * ROWS * columns
+    dqueries = lanes + 2 * ROWS * columns
+    paired_queries = dqueries + 4 * ROWS * width
+    paired_gradients = paired_queries + 2 * BLOCK * width
+    transposed_weights = paired_gradients + 2 * BLOCK * width
+    transposed_dscores = transposed_weights + 2 * BLOCK * columns
+    return GradientRoom(
+        scratch, values, paired_keys, dkeys, dvalues, scores, slopes, dscores, weights, lanes, dqueries, paired_queries,
+        paired_gradients, transposed_weights, transposed_dscores,
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def differentiate_tile(
+    unit: Unit, room: GradientRoom, first: int, head: int, query: int, dquery: int, stride: int, context: int, gradient: int,
+    context_stride: int, width: int, scale: np.float32,
+) -> None:  # fmt: skip
+    """Write the gradient of up to ROWS queries of a head, and what those of keys and values need of them: P and dS, transposed."""
+    columns = unit.columns
+    last = min(ROWS, unit.length - first) - 1
+    seen = first + last + 1  # by the last row
+    wide = rounded_up(seen, 16)
+    scores = carray(to_pointer(room.scores), (ROWS, columns), np.float32)
+    slopes = carray(to_pointer(room.slopes), (ROWS, columns), np.float32)
+    dscores = bf16_matrix(room.dscores, ROWS, columns)
+    weights = bf16_matrix(room.weights, ROWS, columns)
+    clear(room.scores, 3 * ROWS * columns)  # and slopes, dscores and weights behind them
+    multiply_tile(
+        room.scores, 4 * columns, query + first * stride, stride, last, room.keys, 4 * columns, width // 2, wide
+    )
+    multiply_tile(
+        room.slopes, 4 * columns, gradient + first * context_stride, context_stride, last, room.values, 4 * columns,
+        width // 2, wide,
+    )  # fmt: skip
+    for row in range(last + 1):
+        place = (first + row) * context_stride
+        along = sum_of_products(gradient + place, context + place, width)
+        write_score_gradients(
+            weights[row], dscores[row], scores[row], slopes[row], unit.logarithms[first + row, head], along, first + row + 1, scale
+        )  # fmt: skip
+    to = 2 * (first % BLOCK)
+    transpose_tile_rows(room.transposed_weights + to, room.weights, columns, wide, room.lanes)
+    transpose_tile_rows(room.transposed_dscores + to, room.dscores, columns, wide, room.lanes)
+    clear(room.dqueries, ROWS * width)
+    multiply_tile(
+        room.dqueries, 4 * width, room.dscores, 2 * columns, last, room.paired_keys, 4 * width, (seen + 1) // 2, width
+    )
+    for row in range(last + 1):
+        target = dquery + (first + row) * stride
+        write_turned_back(target, room.dqueries + 4 * row * width, unit.cosines[first + row], unit.sines[first + row])
+
+
+@njit(inline="always")
+def write_key_gradients(unit: Unit, room: GradientRoom, dkey: int, dvalue: int, stride: int, width: int) -> None:
+    """Write the gradients of a unit's keys, turned back, and of its values."""
+    for row in range(unit.length):
+        write_turned_back(dkey + row * stride, room.dkeys + 4 * row * width, unit.cosines[row], unit.sines[row])
+        write_rounded(dvalue + row * stride, float_vector(room.dvalues + 4 * row * width, width), ONE)
+
+
+@Kernel
+def attend_gradient(arguments: int) -> None:
+    """Write the gradient of what `attend` got as qkv. Here qkv has query and key turned; dcontexts is like the contexts."""
+    call = Call(*unpack(arguments, CALL_FIELDS))
+    dcontexts, dqkv = unpack(arguments + 8 * CALL_FIELDS, 2)
+    width, scale = call.width, to_float(call.scale)
+    to_values = 2 * call.shared * width  # bytes from a key to its value
+    stride, context_stride = 2 * (call.heads + 2 * call.shared) * width, 2 * call.heads * width
+    scratch = call.scratch + int(thread_number()) * call.scratch_bytes
+    number = int(take_number(call.counter))
+    while number < call.conversations * call.shared:
+        unit = unit_of(call, number, stride)
+        room = gradient_room_of(scratch, unit.columns, width)
+        transpose_lanes(room.keys, 4 * unit.columns, unit.key, stride, unit.length, width // 2)
+        transpose_lanes(room.values, 4 * unit.columns, unit.key + to_values, stride, unit.length, width // 2)
+        pair_rows(room.paired_keys, 4 * width, unit.key, stride, unit.length, width)
+        clear(room.dkeys, 2 * width * unit.columns)  # and dvalues behind them
+        for head in range(unit.first_head, unit.last_head):
+            place = unit.start * stride + 2 * head * width
+            query, dquery = call.qkv + place, dqkv + place
+            context_place = unit.start * context_stride + 2 * head * width
+            context, gradient = call.contexts + context_place, dcontexts + context_place
+            for block in range(0, unit.length, BLOCK):
+                rows = min(BLOCK, unit.length - block)
                 for first in range(block, block + rows, ROWS):
-                    last = min(ROWS, length - first) - 1
-                    seen = first + last + 1  # by the last row
-                    wide = rounded_up(seen, 16)
-                    place = first * context_stride
-                    clear(scores, 3 * ROWS * columns)  # and slopes, dscores and weights behind them
-                    multiply_tile(
-                        scores, 4 * columns, query + first * stride, stride, last, keys, 4 * columns, width // 2, wide
+                    differentiate_tile(
+                        unit, room, first, head, query, dquery, stride, context, gradient, context_stride, width, scale
                     )  # fmt: skip
-                    multiply_tile(
-                        slopes, 4 * columns, gradient + place, context_stride, last, values, 4 * columns, width // 2, wide
-                    )  # fmt: skip
-                    for row in range(last + 1):
-                        own_place = place + row * context_stride
-                        write_score_gradients(
-                            weights_by_row[row], dscores_by_row[row], scores_by_row[row], slopes_by_row[row],
-                            logarithms[start + first + row, head],
-                            sum_of_products(gradient + own_place, context + own_place, width), first + row + 1, scale,
-                        )  # fmt: skip
-                    to = 2 * (first - block)
-                    transpose_tile_rows(transposed_weights + to, weights, columns, wide, lanes)
-                    transpose_tile_rows(transposed_dscores + to, dscores, columns, wide, lanes)
-                    clear(dqueries, ROWS * width)
-                    multiply_tile(
-                        dqueries, 4 * width, dscores, 2 * columns, last, paired_keys, 4 * width, (seen + 1) // 2, width
-                    )  # fmt: skip
-                    for row in range(last + 1):
-                        target = dquery + (first + row) * stride
-                        write_turned_back(target, dqueries + 4 * row * width, cosines[first + row], sines[first + row])
-                pair_rows(paired_queries, 4 * width, query + block * stride, stride, rows, width)
-                pair_rows(paired_gradients, 4 * width, gradient + block * context_stride, context_stride, rows, width)
-                add_to_keys(dvalues, transposed_weights, paired_gradients, block, rows, width)
-                add_to_keys(dkeys, transposed_dscores, paired_queries, block, rows, width)
-        dkey = arguments[15] + start * stride + 2 * (heads + own) * width
-        for row in range(length):
-            write_turned_back(dkey + row * stride, dkeys + 4 * row * width, cosines[row], sines[row])
-            dvalue = dkey + row * stride + 2 * shared * width
-            write_rounded(dvalue, float_vector(dvalues + 4 * row * width, width), ONE)
-        unit = int(take_number(arguments[4]))
+                pair_rows(room.paired_queries, 4 * width, query + block * stride, stride, rows, width)
+                pair_rows(
+                    room.paired_gradients, 4 * width, gradient + block * context_stride, context_stride, rows, width
+                )
+                add_to_keys(room.dvalues, room.transposed_weights, room.paired_gradients, block, rows, width)
+                add_to_keys(room.dkeys, room.transposed_dscores, room.paired_queries, block, rows, width)
+        dkey = unit.key - call.qkv + dqkv
+        write_key_gradients(unit, room, dkey, dkey + to_values, stride, width)
+        number = int(take_number(call.counter))

@@ -1,10 +1,10 @@
 """What compiled CPU kernels are made of: how they are compiled and called, and the conversions that they need.
 
-A kernel is a C function of one argument, an array of 64-bit integers that holds addresses of tensors, sizes, and the bits of floats.
-GOMP_parallel, which compilers emit for `#pragma omp parallel`, calls it once on every thread, and each thread takes its part of the
-rows. A thread pool of our own would compete for the cores on which torch's pool keeps spinning. numba compiles it for the vector
-instructions of this machine, and libgomp, which torch brings along, runs it on the threads of torch's own operations. bf16 has no type
-in numba, so the few conversions are written as LLVM instructions.
+A kernel is a C function of one argument, the address of 64-bit integers: addresses of tensors, sizes, and the bits of floats. Its first
+statement names them, in the order in which callers pass them. GOMP_parallel, which compilers emit for `#pragma omp parallel`, calls it
+once on every thread, and each thread takes its part of the rows. A thread pool of our own would compete for the cores on which torch's
+pool keeps spinning. numba compiles it for the vector instructions of this machine, and libgomp, which torch brings along, runs it on the
+threads of torch's own operations. bf16 has no type in numba, so the few conversions are written as LLVM instructions.
 
 Functions that kernels call are inlined. The process that compiles a kernel would link another copy of them than those that read the cache
 later, and the last bits of the results would differ: a run would not resume to the same bytes.
@@ -18,7 +18,7 @@ import functools
 import hashlib
 import struct
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from llvmlite.ir import IRBuilder, Value
 from numba import carray, extending, njit, types
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.cgutils import pack_array
 from numba.core.sigutils import normalize_signature
 from numba.core.types import Type
 from numba.core.typing import Context
@@ -38,20 +39,19 @@ from torch import Tensor
 # Fast-math without the promise that no number is NaN or infinite, so that a loss that diverges is seen. The error model
 # makes a division by zero infinite instead of an exception, which would keep loops from being vectorised.
 OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}, "error_model": "numpy"}
-KERNEL_SIGNATURE = types.void(types.CPointer(types.int64))
+KERNEL_SIGNATURE = types.void(types.int64)
 SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 LIBGOMP = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libgomp.so.1"))
 
-F32, I8, I16, I32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
+F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 SMALLEST_NORMAL_BF16 = np.uint16(0x0080)  # its bits
 
 for _name in ("omp_get_thread_num", "omp_get_num_threads"):
     llvm.add_symbol(_name, ctypes.cast(getattr(LIBGOMP, _name), ctypes.c_void_p).value)
+intrinsic: Any = extending.intrinsic  # typed for numba's compiler, not for kernels that call it
 thread_number: Any = types.ExternalFunction("omp_get_thread_num", types.int32())
 thread_count: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
-
-Arguments = Sequence[int]  # what a kernel sees of its array of 64-bit integers
 
 
 def instruction(result: Type, *arguments: Type) -> Callable[[Callable[..., Value]], Any]:
@@ -69,6 +69,20 @@ def instruction(result: Type, *arguments: Type) -> Callable[[Callable[..., Value
         return extending.intrinsic(define)
 
     return decorate
+
+
+@intrinsic
+def unpack(_context: Context, address: Type, count: Any) -> Any:
+    """Return a number of 64-bit integers that lie at an address, as a tuple. The number is a constant: types depend on it."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    integers = types.UniTuple(types.int64, count.literal_value)
+
+    def emit(_context: Any, builder: IRBuilder, _signature: Any, values: list[Value]) -> Value:
+        first = builder.inttoptr(values[0], I64.as_pointer())
+        return pack_array(builder, [builder.load(builder.gep(first, [I64(index)])) for index in range(len(integers))])
+
+    return integers(address, count), emit
 
 
 @instruction(types.voidptr, types.int64)
@@ -185,7 +199,7 @@ class CachedFunction(CFunc):
 class Kernel:
     """A compiled function, called with contiguous tensors, integers and floats."""
 
-    def __init__(self, function: Callable[[Arguments], None]) -> None:
+    def __init__(self, function: Callable[[int], None]) -> None:
         self._compiled = CachedFunction(function, normalize_signature(KERNEL_SIGNATURE), locals={}, options=OPTIONS)
         with contextlib.suppress(RuntimeError):  # numba found no folder to keep compiled code in
             self._compiled.enable_caching()

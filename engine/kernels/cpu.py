@@ -21,7 +21,6 @@ from engine.kernels.compiled import (
     ONE,
     SMALLEST_NORMAL_BF16,
     ZERO,
-    Arguments,
     Kernel,
     bf16_matrix,
     bf16_numbers,
@@ -34,6 +33,7 @@ from engine.kernels.compiled import (
     rows_of_this_thread,
     to_float,
     to_pointer,
+    unpack,
 )
 
 INVERSE_SQRT_2PI = np.float32(0.3989422804014327)
@@ -52,15 +52,15 @@ def normal_tail(x: np.float32, density: np.float32) -> np.float32:
 
 
 @Kernel
-def quantise_rows(arguments: Arguments) -> None:
-    """(x, quantised, scales, rows, width): write x: (rows, width) bf16 as bytes, and each row's scale: (rows,).
+def quantise_rows(arguments: int) -> None:
+    """Write x: (rows, width) bf16 as bytes, and each row's scale: (rows,) fp32.
 
     scale = max |x| of the row / 127        quantised = round(x / scale) + 128
     """
-    rows, width = arguments[3], arguments[4]
-    x = bf16_matrix(arguments[0], rows, width)
-    quantised = carray(to_pointer(arguments[1]), (rows, width), np.uint8)
-    scales = float_vector(arguments[2], rows)
+    x_at, quantised_at, scales_at, rows, width = unpack(arguments, 5)
+    x = bf16_matrix(x_at, rows, width)
+    quantised = carray(to_pointer(quantised_at), (rows, width), np.uint8)
+    scales = float_vector(scales_at, rows)
     for row in rows_of_this_thread(rows):
         largest = SMALLEST_NORMAL_BF16  # not zero: the scale of an empty row is divided by
         for column in range(width):
@@ -74,12 +74,12 @@ def quantise_rows(arguments: Arguments) -> None:
 
 
 @Kernel
-def scale_rows(arguments: Arguments) -> None:
-    """(y, scales, bias, rows, width): y ← y · scale of its row + bias, in place. y: bf16; bias: (width,) fp32."""
-    rows, width = arguments[3], arguments[4]
-    y = bf16_matrix(arguments[0], rows, width)
-    scales = float_vector(arguments[1], rows)
-    bias = float_vector(arguments[2], width)
+def scale_rows(arguments: int) -> None:
+    """y ← y · scale of its row + bias, in place. y: (rows, width) bf16; scales: (rows,) and bias: (width,) fp32."""
+    y_at, scales_at, bias_at, rows, width = unpack(arguments, 5)
+    y = bf16_matrix(y_at, rows, width)
+    scales = float_vector(scales_at, rows)
+    bias = float_vector(bias_at, width)
     for row in rows_of_this_thread(rows):
         scale = scales[row]
         for column in range(width):
@@ -87,12 +87,12 @@ def scale_rows(arguments: Arguments) -> None:
 
 
 @Kernel
-def add_scaled_rows(arguments: Arguments) -> None:
-    """(total, y, scales, rows, width): total ← total + y · scale of its row, in place; total, y: bf16."""
-    rows, width = arguments[3], arguments[4]
-    total = bf16_matrix(arguments[0], rows, width)
-    y = bf16_matrix(arguments[1], rows, width)
-    scales = float_vector(arguments[2], rows)
+def add_scaled_rows(arguments: int) -> None:
+    """total ← total + y · scale of its row, in place. total, y: (rows, width) bf16; scales: (rows,) fp32."""
+    total_at, y_at, scales_at, rows, width = unpack(arguments, 5)
+    total = bf16_matrix(total_at, rows, width)
+    y = bf16_matrix(y_at, rows, width)
+    scales = float_vector(scales_at, rows)
     for row in rows_of_this_thread(rows):
         scale = scales[row]
         for column in range(width):
@@ -101,20 +101,23 @@ def add_scaled_rows(arguments: Arguments) -> None:
 
 
 @Kernel
-def add_norm(arguments: Arguments) -> None:
-    """(total, x, y, means, inverses, gains, shifts, rows, width, ε): residual addition and layer norm.
+def add_norm(arguments: int) -> None:
+    """Residual addition and layer norm. total, x, y: (rows, width) bf16; all else fp32.
 
     total ← total + x        mean, var: of each row of total        inverse = 1 / √(var + ε)
     y ← (total - mean) · inverse · gain + shift
     """
-    rows, width, epsilon = arguments[7], arguments[8], to_float(arguments[9])
-    total = bf16_matrix(arguments[0], rows, width)
-    x = bf16_matrix(arguments[1], rows, width)
-    y = bf16_matrix(arguments[2], rows, width)
-    means = float_vector(arguments[3], rows)
-    inverses = float_vector(arguments[4], rows)
-    gains = float_vector(arguments[5], width)
-    shifts = float_vector(arguments[6], width)
+    (
+        total_at, x_at, y_at, means_at, inverses_at, gains_at, shifts_at, rows, width, epsilon_bits,
+    ) = unpack(arguments, 10)  # fmt: skip
+    total = bf16_matrix(total_at, rows, width)
+    x = bf16_matrix(x_at, rows, width)
+    y = bf16_matrix(y_at, rows, width)
+    means = float_vector(means_at, rows)
+    inverses = float_vector(inverses_at, rows)
+    gains = float_vector(gains_at, width)
+    shifts = float_vector(shifts_at, width)
+    epsilon = to_float(epsilon_bits)
     inverse_width = ONE / np.float32(width)
     for row in rows_of_this_thread(rows):
         mean = ZERO
@@ -135,20 +138,20 @@ def add_norm(arguments: Arguments) -> None:
 
 
 @Kernel
-def norm_backward(arguments: Arguments) -> None:
-    """(dx, dy, x, means, inverses, gains, rows, width): the gradient of a layer norm's input x.
+def norm_backward(arguments: int) -> None:
+    """Write dx, the gradient of a layer norm's input x: (rows, width) bf16 like dy; all else fp32.
 
     With g = dy · gain, c = x - mean, and averages over the row:
 
         dx = inverse · (g - average(g) - c · inverse² · average(g · c))
     """
-    rows, width = arguments[6], arguments[7]
-    dx = bf16_matrix(arguments[0], rows, width)
-    dy = bf16_matrix(arguments[1], rows, width)
-    x = bf16_matrix(arguments[2], rows, width)
-    means = float_vector(arguments[3], rows)
-    inverses = float_vector(arguments[4], rows)
-    gains = float_vector(arguments[5], width)
+    dx_at, dy_at, x_at, means_at, inverses_at, gains_at, rows, width = unpack(arguments, 8)
+    dx = bf16_matrix(dx_at, rows, width)
+    dy = bf16_matrix(dy_at, rows, width)
+    x = bf16_matrix(x_at, rows, width)
+    means = float_vector(means_at, rows)
+    inverses = float_vector(inverses_at, rows)
+    gains = float_vector(gains_at, width)
     inverse_width = ONE / np.float32(width)
     for row in rows_of_this_thread(rows):
         mean = means[row]
@@ -167,14 +170,14 @@ def norm_backward(arguments: Arguments) -> None:
 
 
 @Kernel
-def gelu_with_slope(arguments: Arguments) -> None:
-    """(y, x, rows, width): GELU and its slope, which is all that the backward pass needs. With a normal X:
+def gelu_with_slope(arguments: int) -> None:
+    """GELU of x: (rows, width) bf16, and its slope, which is all that the backward pass needs. With a normal X:
 
     y ← x · P(X < x)        x ← P(X < x) + x · e^(-x²/2) / √(2π)
     """
-    rows, width = arguments[2], arguments[3]
-    y = bf16_matrix(arguments[0], rows, width)
-    x = bf16_matrix(arguments[1], rows, width)
+    y_at, x_at, rows, width = unpack(arguments, 4)
+    y = bf16_matrix(y_at, rows, width)
+    x = bf16_matrix(x_at, rows, width)
     for row in rows_of_this_thread(rows):
         for column in range(width):
             number = bf16_to_float(x[row, column])
@@ -186,13 +189,14 @@ def gelu_with_slope(arguments: Arguments) -> None:
 
 
 @Kernel
-def rms_norm(arguments: Arguments) -> None:
-    """(y, x, inverses, gains, rows, width, ε): y ← x · inverse · gain, with inverse = 1 / √(average of x² over the row + ε)."""
-    rows, width, epsilon = arguments[4], arguments[5], to_float(arguments[6])
-    y = bf16_matrix(arguments[0], rows, width)
-    x = bf16_matrix(arguments[1], rows, width)
-    inverses = float_vector(arguments[2], rows)
-    gains = float_vector(arguments[3], width)
+def rms_norm(arguments: int) -> None:
+    """y ← x · inverse · gain, with inverse = 1 / √(average of x² over the row + ε). x, y: (rows, width) bf16; all else fp32."""
+    y_at, x_at, inverses_at, gains_at, rows, width, epsilon_bits = unpack(arguments, 7)
+    y = bf16_matrix(y_at, rows, width)
+    x = bf16_matrix(x_at, rows, width)
+    inverses = float_vector(inverses_at, rows)
+    gains = float_vector(gains_at, width)
+    epsilon = to_float(epsilon_bits)
     for row in rows_of_this_thread(rows):
         squares = ZERO
         for column in range(width):
@@ -205,17 +209,17 @@ def rms_norm(arguments: Arguments) -> None:
 
 
 @Kernel
-def add_rms_norm_gradient(arguments: Arguments) -> None:
-    """(dx, dy, x, inverses, gains, rows, width): dx ← dx + gradient of the norm's input x, with g = dy · gain:
+def add_rms_norm_gradient(arguments: int) -> None:
+    """dx ← dx + gradient of the norm's input x: (rows, width) bf16, with g = dy · gain:
 
     inverse · (g - x · inverse² · average of g · x over the row)
     """
-    rows, width = arguments[5], arguments[6]
-    dx = bf16_matrix(arguments[0], rows, width)
-    dy = bf16_matrix(arguments[1], rows, width)
-    x = bf16_matrix(arguments[2], rows, width)
-    inverses = float_vector(arguments[3], rows)
-    gains = float_vector(arguments[4], width)
+    dx_at, dy_at, x_at, inverses_at, gains_at, rows, width = unpack(arguments, 7)
+    dx = bf16_matrix(dx_at, rows, width)
+    dy = bf16_matrix(dy_at, rows, width)
+    x = bf16_matrix(x_at, rows, width)
+    inverses = float_vector(inverses_at, rows)
+    gains = float_vector(gains_at, width)
     for row in rows_of_this_thread(rows):
         inverse = inverses[row]
         along = ZERO
@@ -267,33 +271,31 @@ def swiglu_gradient_rows(gate_up: int, dy: int, rows: int, width: int) -> None:
 
 
 @Kernel
-def swiglu(arguments: Arguments) -> None:
-    """(y, gate_up, rows, width): see swiglu_rows; all bf16."""
-    width = arguments[3]
-    own = rows_of_this_thread(arguments[2])
-    first = own.start
-    swiglu_rows(arguments[0] + 2 * first * width, arguments[1] + 4 * first * width, own.stop - first, width)
+def swiglu(arguments: int) -> None:
+    """See swiglu_rows; all bf16."""
+    y, gate_up, rows, width = unpack(arguments, 4)
+    own = rows_of_this_thread(rows)
+    swiglu_rows(y + 2 * own.start * width, gate_up + 4 * own.start * width, own.stop - own.start, width)
 
 
 @Kernel
-def swiglu_gradient(arguments: Arguments) -> None:
-    """(gate_up, dy, rows, width): see swiglu_gradient_rows; all bf16."""
-    width = arguments[3]
-    own = rows_of_this_thread(arguments[2])
-    first = own.start
-    swiglu_gradient_rows(arguments[0] + 4 * first * width, arguments[1] + 2 * first * width, own.stop - first, width)
+def swiglu_gradient(arguments: int) -> None:
+    """See swiglu_gradient_rows; all bf16."""
+    gate_up, dy, rows, width = unpack(arguments, 4)
+    own = rows_of_this_thread(rows)
+    swiglu_gradient_rows(gate_up + 4 * own.start * width, dy + 2 * own.start * width, own.stop - own.start, width)
 
 
 @Kernel
-def cross_entropy(arguments: Arguments) -> None:
-    """(logits, losses, targets, rows, width): each row's loss in fp32; logits: (rows, width) bf16 become their gradient.
+def cross_entropy(arguments: int) -> None:
+    """Write each row's loss in fp32; logits: (rows, width) bf16 become their gradient. targets: (rows,) int64.
 
     loss = log Σ e^logits - logit of the target        logits ← softmax(logits) - (1 at the target)
     """
-    rows, width = arguments[3], arguments[4]
-    logits = bf16_matrix(arguments[0], rows, width)
-    losses = float_vector(arguments[1], rows)
-    targets = carray(to_pointer(arguments[2]), (rows,), np.int64)
+    logits_at, losses_at, targets_at, rows, width = unpack(arguments, 5)
+    logits = bf16_matrix(logits_at, rows, width)
+    losses = float_vector(losses_at, rows)
+    targets = carray(to_pointer(targets_at), (rows,), np.int64)
     for row in rows_of_this_thread(rows):
         largest = bf16_to_float(logits[row, 0])
         for column in range(width):

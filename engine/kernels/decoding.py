@@ -17,7 +17,6 @@ from torch import Tensor
 
 from engine.kernels.compiled import (
     ZERO,
-    Arguments,
     Kernel,
     bf16_matrix,
     bf16_to_float,
@@ -28,6 +27,7 @@ from engine.kernels.compiled import (
     thread_number,
     to_float,
     to_pointer,
+    unpack,
 )
 
 MOST_ROWS = 16  # from more on, torch's products are faster
@@ -78,16 +78,16 @@ def multiply_four(
 
 
 @Kernel
-def multiply(arguments: Arguments) -> None:
-    """(y, x, weight, bias, low_rank, adapters, rows, in, out, ranks): y ← x Wᵀ + bias + (x a) b.
+def multiply(arguments: int) -> None:
+    """y ← x Wᵀ + bias + (x a) b.
 
     y: (rows, out); x: (rows, in); weight: (out, in) bf16; bias: (out,) or 0. adapters: of each row, the addresses of aᵀ: (rank, in) and
-    b: (rank, out) and the rank, which is 0 without an adapter: (rows, 3) int64, or 0. low_rank: scratch, (threads, ranks).
+    b: (rank, out) and the rank, which is 0 without an adapter: (rows, 3) int64, or 0. scratch: (threads, ranks) fp32.
     """
-    rows, inputs, outputs, ranks = arguments[6], arguments[7], arguments[8], arguments[9]
-    y = float_matrix(arguments[0], rows, outputs)
-    x = float_matrix(arguments[1], rows, inputs)
-    weight = bf16_matrix(arguments[2], outputs, inputs)
+    y_at, x_at, weight_at, bias_at, scratch_at, adapters_at, rows, inputs, outputs, ranks = unpack(arguments, 10)
+    y = float_matrix(y_at, rows, outputs)
+    x = float_matrix(x_at, rows, inputs)
+    weight = bf16_matrix(weight_at, outputs, inputs)
     own_outputs = rows_of_this_thread(outputs)
     first, last = own_outputs.start, own_outputs.stop
     for output in own_outputs:
@@ -102,14 +102,14 @@ def multiply(arguments: Arguments) -> None:
         while row < rows:
             y[row, output] = multiply_one(x, weight, row, output)
             row += 1
-    if arguments[3] != 0:
-        bias = float_vector(arguments[3], outputs)
+    if bias_at != 0:
+        bias = float_vector(bias_at, outputs)
         for row in range(rows):
             for output in range(first, last):
                 y[row, output] += bias[output]
-    if arguments[5] != 0:
-        adapters = carray(to_pointer(arguments[5]), (rows, 3), np.int64)
-        scratch = carray(to_pointer(arguments[4]), (int(thread_count()), ranks), np.float32)
+    if adapters_at != 0:
+        adapters = carray(to_pointer(adapters_at), (rows, 3), np.int64)
+        scratch = float_matrix(scratch_at, int(thread_count()), ranks)
         projected = scratch[np.int64(thread_number())]
         for row in range(rows):
             rank = adapters[row, 2]
@@ -126,19 +126,20 @@ def multiply(arguments: Arguments) -> None:
 
 
 @Kernel
-def attend(arguments: Arguments) -> None:
-    """(context, query, keys, values, places, scores, rows, heads, key heads, width, longest, window, scale): attention of one token a row.
+def attend(arguments: int) -> None:
+    """Attention of one token a row.
 
     context, query: (rows, heads, width); keys, values: (slots, key heads, width). places: of each row, the address of the slots of
-    its tokens, int32, and their number: (rows, 2) int64. A row sees its last `window` tokens. scores: scratch, (threads, longest).
+    its tokens, int32, and their number: (rows, 2) int64. A row sees its last `window` tokens. scratch: (threads, longest) fp32.
     """
-    rows, heads, key_heads, width = arguments[6], arguments[7], arguments[8], arguments[9]
-    longest, window, scale = arguments[10], arguments[11], to_float(arguments[12])
-    context = float_matrix(arguments[0], rows * heads, width)
-    query = float_matrix(arguments[1], rows * heads, width)
-    places = carray(to_pointer(arguments[4]), (rows, 2), np.int64)
-    scratch = carray(to_pointer(arguments[5]), (int(thread_count()), longest), np.float32)
-    scores = scratch[np.int64(thread_number())]
+    (
+        context_at, query_at, keys, values, places_at, scratch_at, rows, heads, key_heads, width, longest, window, scale_bits,
+    ) = unpack(arguments, 13)  # fmt: skip
+    context = float_matrix(context_at, rows * heads, width)
+    query = float_matrix(query_at, rows * heads, width)
+    places = carray(to_pointer(places_at), (rows, 2), np.int64)
+    scores = float_matrix(scratch_at, int(thread_count()), longest)[np.int64(thread_number())]
+    scale = to_float(scale_bits)
     stride = key_heads * width
     for index in rows_of_this_thread(rows * heads):
         row, head = index // heads, index % heads
@@ -148,7 +149,7 @@ def attend(arguments: Arguments) -> None:
         slots = carray(to_pointer(places[row, 0]), (length,), np.int32)
         largest = np.float32(-np.inf)
         for token in range(start, length):
-            key = float_vector(arguments[2] + 4 * (int(slots[token]) * stride + offset), width)
+            key = float_vector(keys + 4 * (int(slots[token]) * stride + offset), width)
             score = ZERO
             for column in range(width):
                 score += query[index, column] * key[column]
@@ -161,7 +162,7 @@ def attend(arguments: Arguments) -> None:
         for token in range(start, length):
             share = exponential(scores[token] - largest)
             total += share
-            value = float_vector(arguments[3] + 4 * (int(slots[token]) * stride + offset), width)
+            value = float_vector(values + 4 * (int(slots[token]) * stride + offset), width)
             for column in range(width):
                 context[index, column] += share * value[column]
         inverse = np.float32(1) / total

@@ -18,12 +18,12 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba import carray, njit, types
 
+from engine.kernels.adapter_tables import ADAPTER, FACTORS
 from engine.kernels.compiled import (
     LIBGOMP,
     ONE,
     SMALLEST_NORMAL_BF16,
     ZERO,
-    Arguments,
     Kernel,
     bf16_matrix,
     bf16_numbers,
@@ -35,8 +35,8 @@ from engine.kernels.compiled import (
     rows_of_this_thread,
     thread_count,
     thread_number,
-    to_float,
     to_pointer,
+    unpack,
 )
 from engine.kernels.cpu import swiglu_gradient_rows, swiglu_rows
 from engine.kernels.tile_sizes import BLOCK, PANEL, ROWS
@@ -46,9 +46,6 @@ llvm.add_symbol("GOMP_barrier", ctypes.cast(LIBGOMP.GOMP_barrier, ctypes.c_void_
 _wait_for_all_threads: Any = types.ExternalFunction("GOMP_barrier", types.void())
 
 TILE = ROWS * PANEL  # numbers
-ADAPTER_FIELDS = 10  # first output, outputs, first rank, rank, padded rank, scale, Bᵀ, dA, dB, first number of its sums
-# addresses of A and B, rank, padded rank, in, out, ranks of the group, first rank, first output, scale, and addresses of panels
-PACKED_FIELDS = 14
 
 
 @njit(inline="always")
@@ -153,45 +150,78 @@ def add_outer_product(
             )  # fmt: skip
 
 
-@Kernel
-def project(arguments: Arguments) -> None:
-    """(y, x, projected, residual, weight, scales, corrections, bias, down, up, ranges, scratch, its bytes per thread, rows, in, out,
-    ranks, active).
+@njit(inline="always")
+def add_down_gradient(adapter: np.record, sums: int, threads: int, scratch_bytes: int, width: int) -> None:
+    """Write this thread's rows of dA: the sum of what all threads have in `sums`, `scratch_bytes` apart."""
+    scale, padded_width = np.float32(adapter.scale), rounded_up(width, PANEL)
+    for row in rows_of_this_thread(adapter.rank):
+        gradient = float_vector(adapter.da + 4 * row * width, width)
+        gradient[:] = ZERO
+        for thread in range(threads):
+            start = sums + thread * scratch_bytes + 4 * (adapter.first_rank + row) * padded_width
+            part = float_vector(start, width)
+            for column in range(width):
+                gradient[column] += scale * part[column]
 
-    Write y: (rows, out) and projected: (rows, ranks), all bf16. residual: like y, or 0. active: (rows, out / 2) gets SwiGLU of y, or is 0.
+
+@njit(inline="always")
+def add_up_gradient(adapter: np.record, sums: int, threads: int, scratch_bytes: int) -> None:
+    """Write this thread's rows of dB: the transposed sum of what all threads have in `sums`, `scratch_bytes` apart."""
+    gradients = carray(to_pointer(adapter.db), (adapter.outputs, adapter.rank), np.float32)
+    padded = rounded_up(adapter.outputs, PANEL)
+    for output in rows_of_this_thread(adapter.outputs):
+        for row in range(adapter.rank):
+            total = ZERO
+            for thread in range(threads):
+                start = sums + thread * scratch_bytes + 4 * (adapter.first_sum + row * padded)
+                total += float_vector(start, padded)[output]
+            gradients[output, row] = total
+
+
+@Kernel
+def project(arguments: int) -> None:
+    """Write y: (rows, outputs) and projected: (rows, ranks) for x: (rows, width), all bf16.
+
+    residual: like y, or 0. active: (rows, outputs / 2) gets SwiGLU of y, or is 0. scratch: scratch_bytes for each thread.
     """
-    rows, width, outputs, ranks = arguments[13], arguments[14], arguments[15], arguments[16]
-    tile = arguments[11] + int(thread_number()) * arguments[12]
+    (
+        y, x, projected, residual, weight, scales, corrections, bias, down, up, ranges, scratch, scratch_bytes,
+        rows, width, outputs, ranks, active,
+    ) = unpack(arguments, 18)  # fmt: skip
+    tile = scratch + int(thread_number()) * scratch_bytes
     row_scales = tile + 8 * TILE
     quantised = row_scales + 4 * BLOCK
     stride = rounded_up(width, 4)
     own = rows_of_this_thread(rows)
     for first in range(own.start, own.stop, BLOCK):
         count = min(BLOCK, own.stop - first)
-        x = arguments[1] + 2 * first * width
-        projected = arguments[2] + 2 * first * ranks
-        quantise_block(x, count, width, stride, quantised, row_scales)
-        project_block(projected, 2 * ranks, x, 2 * width, count, width, arguments[8], ranks, tile)
-        residual = arguments[3] + 2 * first * outputs if arguments[3] != 0 else 0
+        own_x = x + 2 * first * width
+        own_y = y + 2 * first * outputs
+        own_projected = projected + 2 * first * ranks
+        quantise_block(own_x, count, width, stride, quantised, row_scales)
+        project_block(own_projected, 2 * ranks, own_x, 2 * width, count, width, down, ranks, tile)
+        own_residual = residual + 2 * first * outputs if residual != 0 else 0
         multiply_block(
-            arguments[0] + 2 * first * outputs, residual, count, outputs, quantised, stride, row_scales, arguments[4],
-            arguments[5], arguments[6], arguments[7], projected, ranks, arguments[9], arguments[10], tile,
+            own_y, own_residual, count, outputs, quantised, stride, row_scales, weight, scales, corrections, bias,
+            own_projected, ranks, up, ranges, tile,
         )  # fmt: skip
-        if arguments[17] != 0:
-            swiglu_rows(arguments[17] + first * outputs, arguments[0] + 2 * first * outputs, count, outputs // 2)
+        if active != 0:
+            swiglu_rows(active + first * outputs, own_y, count, outputs // 2)
 
 
 @Kernel
-def project_gradient(arguments: Arguments) -> None:
-    """(dx, dy, x, projected, residual, weightᵀ, scales, corrections, bias, down, ranges, adapters, their number, scratch, its bytes per
-    thread, rows, in, out, ranks, dactive).
+def project_gradient(arguments: int) -> None:
+    """Write dx: (rows, width) bf16, unless it is 0, and the gradients of the adapters in fp32, for dy: (rows, outputs) bf16.
 
-    Write dx: (rows, in) bf16, unless it is 0, and the gradients of the adapters in fp32. adapters: (their number, ADAPTER_FIELDS) int64.
-    dactive: (rows, out / 2), the gradient of SwiGLU of what dy is, which is overwritten by its own gradient first; or 0.
+    residual: like dx, or 0. weight and what follows it: of the transposed weight. adapters: a table of ADAPTER.
+    dactive: (rows, outputs / 2), the gradient of SwiGLU of what dy is, which is overwritten by its own gradient first; or 0.
     """
-    rows, width, outputs, ranks = arguments[15], arguments[16], arguments[17], arguments[18]
-    threads = int(thread_count())
-    tile = arguments[13] + int(thread_number()) * arguments[14]
+    (
+        dx, dy, x, projected, residual, weight, scales, corrections, bias, down, ranges, adapters_at, adapter_count,
+        scratch, scratch_bytes, rows, width, outputs, ranks, dactive,
+    ) = unpack(arguments, 20)  # fmt: skip
+    thread, threads = int(thread_number()), int(thread_count())
+    tile = scratch + thread * scratch_bytes
     strip = tile + 8 * TILE
     row_scales = strip + 2 * BLOCK * PANEL
     back = row_scales + 4 * BLOCK  # dp of the block
@@ -200,64 +230,48 @@ def project_gradient(arguments: Arguments) -> None:
     stride = rounded_up(outputs, 4)
     sums = quantised + BLOCK * stride
     padded_width = rounded_up(width, PANEL)
-    adapters = carray(to_pointer(arguments[11]), (arguments[12], ADAPTER_FIELDS), np.int64)
+    adapters = carray(to_pointer(adapters_at), (adapter_count,), ADAPTER)
     all_sums = ranks * padded_width
-    for index in range(arguments[12]):
-        all_sums += adapters[index, 4] * rounded_up(adapters[index, 1], PANEL)
+    for index in range(adapter_count):
+        all_sums += adapters[index].padded_rank * rounded_up(adapters[index].outputs, PANEL)
     float_vector(sums, all_sums)[:] = ZERO
     own = rows_of_this_thread(rows)
     for first in range(own.start, own.stop, BLOCK):
         count = min(BLOCK, own.stop - first)
-        x = arguments[2] + 2 * first * width
-        dy = arguments[1] + 2 * first * outputs
-        if arguments[19] != 0:
-            swiglu_gradient_rows(dy, arguments[19] + first * outputs, count, outputs // 2)
-        for index in range(arguments[12]):
-            own_dy = dy + 2 * adapters[index, 0]
-            own_outputs, own_ranks = adapters[index, 1], adapters[index, 4]
-            own_back = back + 2 * adapters[index, 2]
-            project_block(
-                own_back, 2 * ranks, own_dy, 2 * outputs, count, own_outputs, adapters[index, 6], own_ranks, tile
-            )
-            projected = arguments[3] + 2 * (first * ranks + adapters[index, 2])
-            transpose_block(transposed, projected, 2 * ranks, count, own_ranks)
-            own_sums = sums + 4 * adapters[index, 9]
+        block_x = x + 2 * first * width
+        block_dy = dy + 2 * first * outputs
+        if dactive != 0:
+            swiglu_gradient_rows(block_dy, dactive + first * outputs, count, outputs // 2)
+        for index in range(adapter_count):
+            adapter = adapters[index]
+            own_outputs, own_ranks = adapter.outputs, adapter.padded_rank
+            own_dy = block_dy + 2 * adapter.first_output
+            own_back = back + 2 * adapter.first_rank
+            project_block(own_back, 2 * ranks, own_dy, 2 * outputs, count, own_outputs, adapter.up, own_ranks, tile)
+            own_projected = projected + 2 * (first * ranks + adapter.first_rank)
+            transpose_block(transposed, own_projected, 2 * ranks, count, own_ranks)
+            own_sums = sums + 4 * adapter.first_sum
             own_stride = 4 * rounded_up(own_outputs, PANEL)
             add_outer_product(
                 own_sums, own_stride, transposed, own_ranks, own_dy, 2 * outputs, count, own_outputs, strip
             )
         transpose_block(transposed, back, 2 * ranks, count, ranks)
-        add_outer_product(sums, 4 * padded_width, transposed, ranks, x, 2 * width, count, width, strip)
-        if arguments[0] != 0:
-            quantise_block(dy, count, outputs, stride, quantised, row_scales)
-            residual = arguments[4] + 2 * first * width if arguments[4] != 0 else 0
+        add_outer_product(sums, 4 * padded_width, transposed, ranks, block_x, 2 * width, count, width, strip)
+        if dx != 0:
+            quantise_block(block_dy, count, outputs, stride, quantised, row_scales)
+            own_residual = residual + 2 * first * width if residual != 0 else 0
             multiply_block(
-                arguments[0] + 2 * first * width, residual, count, width, quantised, stride, row_scales, arguments[5],
-                arguments[6], arguments[7], arguments[8], back, ranks, arguments[9], arguments[10], tile,
+                dx + 2 * first * width, own_residual, count, width, quantised, stride, row_scales, weight, scales,
+                corrections, bias, back, ranks, down, ranges, tile,
             )  # fmt: skip
     _wait_for_all_threads()
 
     # All threads' sums are the adapters' gradients: dA has the sums' shape, dB that of their transpose.
-    sums -= int(thread_number()) * arguments[14]
-    for index in range(arguments[12]):
-        rank, own_outputs, scale = adapters[index, 3], adapters[index, 1], to_float(adapters[index, 5])
-        for row in rows_of_this_thread(rank):
-            gradient = float_vector(adapters[index, 7] + 4 * row * width, width)
-            gradient[:] = ZERO
-            for thread in range(threads):
-                start = sums + thread * arguments[14] + 4 * (adapters[index, 2] + row) * padded_width
-                part = float_vector(start, width)
-                for column in range(width):
-                    gradient[column] += scale * part[column]
-        gradients = carray(to_pointer(adapters[index, 8]), (own_outputs, rank), np.float32)
-        padded = rounded_up(own_outputs, PANEL)
-        for output in rows_of_this_thread(own_outputs):
-            for row in range(rank):
-                total = ZERO
-                for thread in range(threads):
-                    start = sums + thread * arguments[14] + 4 * (adapters[index, 9] + row * padded)
-                    total += float_vector(start, padded)[output]
-                gradients[output, row] = total
+    first_sums = sums - thread * scratch_bytes
+    for index in range(adapter_count):
+        adapter = adapters[index]
+        add_down_gradient(adapter, first_sums, threads, scratch_bytes, width)
+        add_up_gradient(adapter, first_sums, threads, scratch_bytes)
 
 
 @njit(inline="always")
@@ -315,20 +329,17 @@ def pack_wide(
 
 
 @Kernel
-def pack_adapters(arguments: Arguments) -> None:
-    """(adapters, their number): write A and B of adapters, in fp32, as the panels of bf16 that the products read.
-
-    adapters: (their number, PACKED_FIELDS) int64.
-    """
-    adapters = carray(to_pointer(arguments[0]), (arguments[1], PACKED_FIELDS), np.int64)
-    for index in rows_of_this_thread(arguments[1]):
-        rank, padded, width = adapters[index, 2], adapters[index, 3], adapters[index, 4]
-        outputs, ranks = adapters[index, 5], adapters[index, 6]
-        first_rank, first_output = adapters[index, 7], adapters[index, 8]
-        scale = to_float(adapters[index, 9])
-        a = float_vector(adapters[index, 0], rank * width)
-        b = float_vector(adapters[index, 1], rank * outputs)
-        pack_narrow(adapters[index, 10], ranks, first_rank, a, rank, width, width, 1, scale)
-        pack_wide(adapters[index, 11], ranks, first_rank, 0, a, rank, width, width, 1, scale)
-        pack_wide(adapters[index, 12], ranks, first_rank, first_output, b, rank, outputs, 1, rank, ONE)
-        pack_narrow(adapters[index, 13], padded, 0, b, rank, outputs, 1, rank, ONE)
+def pack_adapters(arguments: int) -> None:
+    """Write A and B of adapters as the panels of bf16 that the products read. adapters: a table of FACTORS."""
+    adapters_at, count = unpack(arguments, 2)
+    adapters = carray(to_pointer(adapters_at), (count,), FACTORS)
+    for index in rows_of_this_thread(count):
+        each = adapters[index]
+        rank, width, outputs, ranks = each.rank, each.width, each.outputs, each.ranks
+        scale = np.float32(each.scale)
+        a = float_vector(each.a, rank * width)
+        b = float_vector(each.b, rank * outputs)
+        pack_narrow(each.down, ranks, each.first_rank, a, rank, width, width, 1, scale)
+        pack_wide(each.wide_down, ranks, each.first_rank, 0, a, rank, width, width, 1, scale)
+        pack_wide(each.wide_up, ranks, each.first_rank, each.first_output, b, rank, outputs, 1, rank, ONE)
+        pack_narrow(each.up, each.padded_rank, 0, b, rank, outputs, 1, rank, ONE)

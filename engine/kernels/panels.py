@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from functools import cache
 from types import ModuleType
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from engine.kernels.adapter_tables import ADAPTER, FACTORS
 from engine.kernels.int8 import LARGEST, MIDDLE, can_compile
 from engine.kernels.lora_factors import LoraFactors
 from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS, rounded_up
@@ -78,48 +78,64 @@ class PanelGroup:
         self.transposed = PanelWeight(weight.t())
         self.padded_ranks = [rounded_up(len(adapter.a), LANES) for adapter in adapters]
         self.ranks = sum(self.padded_ranks)
-        first_ranks = np.cumsum([0, *self.padded_ranks[:-1]])
+        padded_width, padded_outputs = rounded_up(self.width, PANEL), rounded_up(self.outputs, PANEL)
 
-        # Panels of A and B, written by `pack`; those of B have no adapters' sums but their own.
+        # Panels of A and B, written by `pack`; `up` has those of each B alone.
         self.down = torch.zeros(self.ranks * self.width, dtype=torch.bfloat16)
-        self.wide_down = torch.zeros(rounded_up(self.width, PANEL) * self.ranks, dtype=torch.bfloat16)
-        self.wide_up = torch.zeros(rounded_up(self.outputs, PANEL) * self.ranks, dtype=torch.bfloat16)
+        self.wide_down = torch.zeros(padded_width * self.ranks, dtype=torch.bfloat16)
+        self.wide_up = torch.zeros(padded_outputs * self.ranks, dtype=torch.bfloat16)
         self.up = [
             torch.zeros(ranks * len(adapter.b), dtype=torch.bfloat16)
             for ranks, adapter in zip(self.padded_ranks, adapters, strict=True)
         ]
-        self.all_ranks = torch.tensor([[0, self.ranks // 2]] * (rounded_up(self.width, PANEL) // PANEL))
-        self.ranks_of_panels = torch.zeros(rounded_up(self.outputs, PANEL) // PANEL, 2, dtype=torch.int64)
-        for panel in range(len(self.ranks_of_panels)):
-            own = [
-                index
-                for index, adapter in enumerate(adapters)
-                if adapter.outputs.start < (panel + 1) * PANEL and adapter.outputs.stop > panel * PANEL
-            ]
-            if own:
-                start = int(first_ranks[own[0]])
-                stop = int(first_ranks[own[-1]]) + self.padded_ranks[own[-1]]
-                self.ranks_of_panels[panel] = torch.tensor([start // 2, (stop - start) // 2])
+        self.all_ranks = torch.tensor([[0, self.ranks // 2]] * (padded_width // PANEL))
+        self.ranks_of_panels = self._ranks_of_panels(padded_outputs // PANEL)
 
-        # The tables of low_rank; addresses that change are set with each use.
-        self.packed = np.zeros((len(adapters), 14), dtype=np.int64)
-        self.table = np.zeros((len(adapters), 10), dtype=np.int64)
-        sums = self.ranks * rounded_up(self.width, PANEL)
-        for index, (adapter, ranks) in enumerate(zip(adapters, self.padded_ranks, strict=True)):
-            scale = struct.unpack("q", struct.pack("d", adapter.scale))[0]
-            first_rank, first_output, own_outputs = int(first_ranks[index]), adapter.outputs.start, len(adapter.b)
-            self.packed[index, 2:] = (
-                len(adapter.a), ranks, self.width, own_outputs, self.ranks, first_rank, first_output, scale,
-                self.down.data_ptr(), self.wide_down.data_ptr(), self.wide_up.data_ptr(), self.up[index].data_ptr(),
-            )  # fmt: skip
-            self.table[index] = (
-                first_output, own_outputs, first_rank, len(adapter.a), ranks, scale, self.up[index].data_ptr(), 0, 0, sums
-            )  # fmt: skip
-            sums += ranks * rounded_up(own_outputs, PANEL)
+        # A thread's sums: dA of all adapters, then dB of each.
+        outputs_of_sums = [rounded_up(len(adapter.b), PANEL) for adapter in adapters]
+        sizes = [ranks * outputs for ranks, outputs in zip(self.padded_ranks, outputs_of_sums, strict=True)]
+        first_sums = np.cumsum([self.ranks * padded_width, *sizes])
+        self.table = self._table(ADAPTER)
+        self.table["first_sum"] = first_sums[:-1]
+        self.factors = self._table(FACTORS)
+        self.factors["width"] = self.width
+        self.factors["ranks"] = self.ranks
+        self.factors["down"] = self.down.data_ptr()
+        self.factors["wide_down"] = self.wide_down.data_ptr()
+        self.factors["wide_up"] = self.wide_up.data_ptr()
+
         self.addresses_forward = [each.data_ptr() for each in (self.down, self.wide_up, self.ranks_of_panels)]
         self.addresses_backward = [self.wide_down.data_ptr(), self.all_ranks.data_ptr(), self.table.ctypes.data]
-        widest = max(rounded_up(self.width, 4), rounded_up(self.outputs, 4))
-        self.scratch_bytes = rounded_up(BYTES_OF_TILES + 4 * BLOCK * self.ranks + BLOCK * widest + 4 * sums, CACHE_LINE)
+        bytes_of_block = BLOCK * rounded_up(max(self.width, self.outputs), 4) + 4 * BLOCK * self.ranks
+        self.scratch_bytes = rounded_up(BYTES_OF_TILES + bytes_of_block + 4 * int(first_sums[-1]), CACHE_LINE)
+
+    def _ranks_of_panels(self, panels: int) -> Tensor:
+        """Return the first pair of ranks that each panel of outputs needs, and their number: (panels, 2)."""
+        pairs = torch.zeros(panels, 2, dtype=torch.int64)
+        ends = np.cumsum(self.padded_ranks)
+        for panel in range(panels):
+            start, stop = panel * PANEL, (panel + 1) * PANEL
+            own = [
+                index
+                for index, adapter in enumerate(self.adapters)
+                if adapter.outputs.start < stop and adapter.outputs.stop > start
+            ]
+            if own:
+                first_rank = int(ends[own[0]]) - self.padded_ranks[own[0]]
+                pairs[panel] = torch.tensor([first_rank // 2, (int(ends[own[-1]]) - first_rank) // 2])
+        return pairs
+
+    def _table(self, row: np.dtype[np.void]) -> np.ndarray:
+        """Return a table of the adapters for the kernels. What changes (a, b, da, db) is set with each use."""
+        table = np.zeros(len(self.adapters), dtype=row)
+        table["first_output"] = [adapter.outputs.start for adapter in self.adapters]
+        table["outputs"] = [len(adapter.b) for adapter in self.adapters]
+        table["first_rank"] = np.cumsum([0, *self.padded_ranks[:-1]])
+        table["rank"] = [len(adapter.a) for adapter in self.adapters]
+        table["padded_rank"] = self.padded_ranks
+        table["up"] = [panels.data_ptr() for panels in self.up]
+        table["scale"] = [adapter.scale for adapter in self.adapters]
+        return table
 
     @staticmethod
     def covers(weight: Tensor, adapters: list[LoraFactors]) -> bool:
@@ -157,9 +173,10 @@ class PanelGroup:
         if needs_dx:
             dx = torch.empty_like(x) if residual is None else residual
         gradients: list[Tensor] = []
-        for index, adapter in enumerate(self.adapters):
+        for adapter in self.adapters:
             gradients += [torch.empty_like(adapter.a), torch.empty_like(adapter.b)]
-            self.table[index, 7:9] = gradients[-2].data_ptr(), gradients[-1].data_ptr()
+        self.table["da"] = [gradient.data_ptr() for gradient in gradients[::2]]
+        self.table["db"] = [gradient.data_ptr() for gradient in gradients[1::2]]
         kernels().project_gradient(
             0 if dx is None else dx, dy, x, projected, 0 if residual is None else residual, *self.transposed.addresses,
             *self.addresses_backward, len(self.adapters), SCRATCH.take(self.scratch_bytes), self.scratch_bytes,
@@ -171,14 +188,13 @@ class PanelGroup:
 
 def pack(groups: list[PanelGroup]) -> None:
     """Write the panels of all adapters after the optimiser has changed A and B."""
-    tables = []
+    if not groups:
+        return
     for group in groups:
-        group.packed[:, 0] = [adapter.a.data_ptr() for adapter in group.adapters]
-        group.packed[:, 1] = [adapter.b.data_ptr() for adapter in group.adapters]
-        tables.append(group.packed)
-    table = torch.from_numpy(np.concatenate(tables)) if tables else torch.empty(0)
-    if len(table):
-        kernels().pack_adapters(table, len(table))
+        group.factors["a"] = [adapter.a.data_ptr() for adapter in group.adapters]
+        group.factors["b"] = [adapter.b.data_ptr() for adapter in group.adapters]
+    table = np.concatenate([group.factors for group in groups])
+    kernels().pack_adapters(table.ctypes.data, len(table))
 
 
 class Scratch:

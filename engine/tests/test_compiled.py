@@ -14,7 +14,7 @@ if not can_compile():
     pytest.skip("the kernels cannot be compiled here", allow_module_level=True)
 
 from engine.kernels import compiled
-from engine.kernels.compiled import ONE, Arguments, Kernel, float_vector, rows_of_this_thread
+from engine.kernels.compiled import ONE, Kernel, float_vector, rows_of_this_thread, unpack
 from engine.kernels.panels import has_bf16_products
 
 KERNEL_MODULES = ["compiled", "cpu", "decoding"]
@@ -22,9 +22,10 @@ if has_bf16_products():
     KERNEL_MODULES += ["tiles", "low_rank", "causal_attention"]
 
 
-def fill(arguments: Arguments) -> None:
-    numbers = float_vector(arguments[0], arguments[1])
-    for index in rows_of_this_thread(arguments[1]):
+def fill(arguments: int) -> None:
+    numbers_at, count = unpack(arguments, 2)
+    numbers = float_vector(numbers_at, count)
+    for index in rows_of_this_thread(count):
         numbers[index] = ONE
 
 
@@ -43,4 +44,6 @@ def test_functions_that_kernels_call_are_inlined() -> None:
     functions = [value for name in KERNEL_MODULES for value in vars(import_module(f"engine.kernels.{name}")).values()]
     helpers = [function for function in functions if isinstance(function, Dispatcher)]
     assert helpers
-    assert {function.__name__ for function in helpers if function.targetoptions.get("inline") != "always"} == set()
+    assert {
+        function.py_func.__name__ for function in helpers if function.targetoptions.get("inline") != "always"
+    } == set()
