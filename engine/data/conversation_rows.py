@@ -56,7 +56,7 @@ def load_chat_rows(path: Path, config: DataSection, seed: int, task: TaskType = 
     held_out = sample_rows(frame.filter(split="eval"), config.eval_samples, seed)
     test = frame.filter(split="test")
     if len(train) < 2 or not len(held_out):
-        raise too_few_rows_error(len(train), len(held_out), "Add conversations.", skipped)
+        raise too_few_rows_error(len(train), len(held_out), Sentence(gettext_noop("Add conversations.")), skipped)
     return Rows(
         labels=[],
         train=_to_split(train),

@@ -49,6 +49,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.name = name
         self.is_plain = tokenizer.chat_template is None
+        self.refusal = ""  # what the template said of the last conversation that it refused
         if tokenizer.eos_token_id is None:
             raise ChatTemplateError(
                 Sentence(
@@ -99,7 +100,11 @@ class ChatTemplate:
             raise UnusableRowError("special_token")
         if conversation[0]["role"] == PLAIN_TEXT:
             return self._render_text(conversation[0]["content"])
-        text = self.render(conversation)
+        try:
+            text = self.render(conversation)
+        except UnusableRowError as error:
+            self.refusal = str(error.__cause__)[:200]
+            raise
         answers = [index for index in range(first, len(conversation)) if conversation[index]["role"] == "assistant"]
         spans = []
         ends = set()

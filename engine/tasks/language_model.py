@@ -284,6 +284,18 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             )
         train = len(self.train_tokens.rows)
         held_out = len(self.eval_tokens.rows)
+        if not train and not held_out and self.template.refusal:
+            raise ChatTemplateError(
+                Sentence(
+                    gettext_noop(
+                        "The chat template of {name} refuses all conversations: {reason}. Correct it in the base model's files, "
+                        "or choose another base model."
+                    ),
+                    name=self.config.model.name,
+                    reason=self.template.refusal.rstrip("."),
+                ),
+                field="model.name",
+            )
         if train < 2 or not held_out:
             raise TooFewRowsError(
                 Sentence(

@@ -10,17 +10,19 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from engine import RunConfig
+from engine import RunConfig, train
 from engine.config_sections import LoraSection
 from engine.data.conversation_tokens import ConversationTokens, tokenise_conversations
 from engine.data.conversations import to_json
 from engine.devices import DevicePlan
 from engine.errors import (
     BaseModelUnavailableError,
+    ChatTemplateError,
     CheckpointDamagedError,
     ConfigError,
     TextsTooLongError,
 )
+from engine.events import StepDone
 from engine.kernels import int8, linear, panels
 from engine.kernels.decoder import fuse_layers
 from engine.models.base_model_head import Head
@@ -33,6 +35,7 @@ from engine.tasks.answers import Answers
 from engine.tests.conftest import check_divided_run, check_resumed_run, metrics_of, run
 from engine.training.estimate import estimate_run, measure_run
 from samples import orders
+from testing.chat_templates import CHATML, NO_END
 from testing.language_models import FAMILIES, build_language_model, chat_tokenizer, conversation, write_conversations
 
 PLAN = DevicePlan(torch.device("cpu"), torch.float32, "eager", False, 1)
@@ -256,6 +259,24 @@ def test_conversations_that_are_too_long_are_left_out_with_a_notice_or_refused(b
     with pytest.raises(TextsTooLongError, match=r"data\.truncation is refuse") as refused:
         run(config(data={"max_length": 105, "truncation": "refuse"}), data, tmp_path / "refused", base_models_dir=bases)
     assert refused.value.field == "data.max_length"
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "words"),
+    [
+        (NO_END, {}, "would never stop"),
+        ("{{ messages[0].content.nothing.at_all() }}", {}, "refuses all conversations: .*no attribute 'nothing'"),
+        ("{% for message in messages %}", {}, "refuses all conversations: "),
+        (CHATML, {"eos_token": None}, "no end-of-text token"),
+    ],
+)
+def test_base_model_that_can_not_be_taught_is_refused_before_the_first_step(template, tokens, words, data, tmp_path):
+    build_language_model(tmp_path / "llama", tokenizer=chat_tokenizer(template, **tokens))
+    events: list[Any] = []
+    with pytest.raises(ChatTemplateError, match=words) as refused:
+        events += train(config(), data_file=data, results=tmp_path / "run", base_models_dir=tmp_path)
+    assert refused.value.field == "model.name" and not any(isinstance(event, StepDone) for event in events)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
 def test_all_settings_without_meaning_are_refused_at_once():
