@@ -29,6 +29,14 @@ REQUIREMENTS = {
     "bool_parsing": gettext_noop("must be a valid boolean, unable to interpret input."),
     "number_type": gettext_noop("must be neither true nor false."),
     "string_type": gettext_noop("must be a valid string."),
+    "missing": gettext_noop("is required."),
+    "dict_type": gettext_noop("must be an object."),
+    "list_type": gettext_noop("must be a list."),
+    "model_type": gettext_noop("must be an object."),
+    "string_too_long": gettext_noop("must have a length of at most {max_length}."),
+    "string_too_short": gettext_noop("must have a length of at least {min_length}."),
+    "too_long": gettext_noop("must have a length of at most {max_length}."),
+    "too_short": gettext_noop("must have a length of at least {min_length}."),
 }
 LONGEST_SHOWN = 200  # characters of a given value in an error; names have 200 at most
 

@@ -7,10 +7,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from engine.config_problems import describe_requirement
 from engine.data.conversations import Conversation, UnusableRowError, read_messages
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.grammars import OBJECT, schema_fault
 from web.errors import InvalidError
 from web.schema import SOME_TEXT
+from web.sentences import translate
 
 from .services import ContextLengthError
 
@@ -29,6 +32,7 @@ FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=STOP_LIMIT)]
 # Fields of which only the value that changes nothing is accepted, and what to do instead.
 HINTS = {
+    "model": gettext_lazy("Give the name of one model, as text. To ask several models, send a request to each."),
     "n": gettext_lazy("Each request gets one answer: leave out n, and send the request several times."),
     "response_format": gettext_lazy(
         'Give {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": {"name": …, "schema": {…}}}.'
@@ -278,10 +282,13 @@ def parse(kind: type[R], data: object) -> R:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        details = error.errors(include_url=False, include_input=False)[0]
     path = [str(part)[:80] for part in details["loc"]]
     field = ".".join(path[:3] if path[:1] == ["messages"] else path[:1])
-    message: Any = HINTS.get(field) or details["msg"]
+    message: Any = HINTS.get(field)
+    if message is None:
+        requirement = describe_requirement(details)
+        message = translate(Sentence(gettext_noop("{field}: {reason}"), field=field or "body", reason=requirement))
     if details["type"] == "extra_forbidden":
         known = {"known": ", ".join(kind.model_fields)}
         message = _("Unknown field, or one that is not supported. Known fields: %(known)s.") % known

@@ -25,6 +25,7 @@ from engine.serve.errors import (
 from engine.serve.model_files import read_info
 from engine.serve.predictor import Predictor, TimedPredictions
 from web.errors import ConflictError, InvalidError, LorasiteError
+from web.sentences import translate
 
 from . import metrics
 from .answers import format_content
@@ -174,11 +175,13 @@ def engine_errors(name: str, prompt_field: str = "prompt") -> Iterator[None]:
     try:
         yield
     except ModelUnreadableError as error:
-        message = _("The model %(name)s can't be loaded: %(reason)s") % {"name": name, "reason": error}
-        raise ConflictError(message, field="model") from None
+        message = _("The model %(name)s can't be loaded: %(reason)s")
+        reason = translate(error.message)
+        raise ConflictError(message % {"name": name, "reason": reason}, field="model") from None
     except PredictionFailedError as error:
-        message = _("The model %(name)s can't answer: %(reason)s") % {"name": name, "reason": error}
-        raise ConflictError(message, field="model") from None
+        message = _("The model %(name)s can't answer: %(reason)s")
+        reason = translate(error.message)
+        raise ConflictError(message % {"name": name, "reason": reason}, field="model") from None
     except WrongInputError as error:
         message = _("The model %(name)s reads one text. Leave out the second one (text_pair).")
         if error.wants_pairs:
@@ -191,9 +194,9 @@ def engine_errors(name: str, prompt_field: str = "prompt") -> Iterator[None]:
         numbers = {name: f"{error.facts[name]:,}" for name in ("tokens", "limit")}
         raise ContextLengthError(message % numbers, field=prompt_field) from None
     except PromptRefusedError as error:
-        raise InvalidError(str(error), field=prompt_field) from None
+        raise InvalidError(translate(error.message), field=prompt_field) from None
     except ToolsRefusedError as error:
-        raise InvalidError(str(error), field="tools") from None
+        raise InvalidError(translate(error.message), field="tools") from None
     except BusyError as error:
         raise OverloadedError(wait=error.wait) from None
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.errors import PredictionFailedError
 
 
@@ -49,9 +50,8 @@ class GrammarState:
     def allowed(self) -> Tensor:
         """Return which tokens may come next: (vocabulary,) bool. Raises PredictionFailedError where the grammar is too much."""
         if self.matcher.is_error():
-            raise PredictionFailedError(
-                f"its answer can't be held to what was asked for ({self.matcher.get_error()[:200]})"
-            )
+            message = gettext_noop("its answer can't be held to what was asked for ({reason})")
+            raise PredictionFailedError(Sentence(message, reason=self.matcher.get_error()[:200]))
         bits = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.uint8)
         return torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self.vocabulary].astype(bool))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.conversations import ROLES, Message, UnusableRowError
 from engine.models.base_models import resolve
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.continuous_batching import ContinuousBatching
 from engine.serve.errors import ModelUnreadableError, PromptRefusedError, PromptTooLongError, ToolsRefusedError
 from engine.serve.generated_answer import AnswerStream, FinishReason, GeneratingAnswer, Piece, Usage
@@ -95,7 +96,9 @@ class LoadedLanguageModel:
         else:
             return self._checked(prompt)  # type: ignore[arg-type]
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise PromptRefusedError("The prompt contains invalid Unicode (an unpaired surrogate).")
+            raise PromptRefusedError(
+                Sentence(gettext_noop("The prompt contains invalid Unicode (an unpaired surrogate)."))
+            )
         with self._lock, answer_errors():
             ids: list[int] = self.template.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
         return self._checked(ids)
@@ -126,28 +129,32 @@ class LoadedLanguageModel:
 
     def _checked(self, ids: list[int]) -> list[int]:
         if not ids:
-            raise PromptRefusedError("The prompt is empty.")
+            raise PromptRefusedError(Sentence(gettext_noop("The prompt is empty.")))
         if any(not 0 <= number < self.decoder.vocabulary for number in ids):
-            raise PromptRefusedError(f"The prompt has token ids outside of 0 to {self.decoder.vocabulary - 1:,}.")
+            message = gettext_noop("The prompt has token ids outside of 0 to {last:,}.")
+            raise PromptRefusedError(Sentence(message, last=self.decoder.vocabulary - 1))
         return ids
 
     def _render(self, messages: list[Message], tools: tuple[Tool, ...]) -> str:
         """Return messages as the model reads them, up to where its answer begins."""
         if special := self.template.special.search(json.dumps(tools, ensure_ascii=False)):
-            raise ToolsRefusedError(f"A tool contains {special[0]}, which controls this model. Remove it.")
+            in_tool = gettext_noop("A tool contains {token}, which controls this model. Remove it.")
+            raise ToolsRefusedError(Sentence(in_tool, token=special[0]))
         for message in messages:
             if message.get("role") not in ROLES.values():
-                raise PromptRefusedError(f"A message has the role {str(message.get('role'))[:40]!r}, which is unknown.")
+                unknown = gettext_noop("A message has the role {role}, which is unknown.")
+                raise PromptRefusedError(Sentence(unknown, role=repr(str(message.get("role"))[:40])))
             written = f"{message.get('content') or ''}{json.dumps(message.get('tool_calls'), ensure_ascii=False)}"
             special = self.template.special.search(written)
             if special is not None:
-                raise PromptRefusedError(f"A message contains {special[0]}, which controls this model. Remove it.")
+                controls = gettext_noop("A message contains {token}, which controls this model. Remove it.")
+                raise PromptRefusedError(Sentence(controls, token=special[0]))
         try:
             with self._lock:
                 return self.template.render(messages, add_generation_prompt=True, tools=tools)
         except UnusableRowError as error:
-            reason = str(error.__cause__)[:200]
-            raise PromptRefusedError(f"The model's chat template refuses these messages: {reason}") from error
+            refused = gettext_noop("The model's chat template refuses these messages: {reason}")
+            raise PromptRefusedError(Sentence(refused, reason=str(error.__cause__)[:200])) from error
 
 
 class Generator:
@@ -233,7 +240,9 @@ class Generator:
         if has_adapter:
             info = read_info(folder)
             if info.head != "causal":
-                raise ModelUnreadableError("it was trained to classify texts, not to write them")
+                raise ModelUnreadableError(
+                    Sentence(gettext_noop("it was trained to classify texts, not to write them"))
+                )
             base = resolve(info.base_model, self.base_models_dir, info.revision)
             require_base_weights(info, base)
             name, end_of_turn = info.base_model, info.end_of_turn

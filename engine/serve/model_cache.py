@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from threading import Condition, RLock
 from typing import Any
 
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.errors import BusyError, ModelTooLargeError
 
 MIB = 2**20
@@ -97,10 +98,10 @@ class ModelCache:
     def require_room(self, size: int) -> None:
         """Raise ModelTooLargeError if so many bytes are more than all entries together may take."""
         if size > self.limit:
-            raise ModelTooLargeError(
-                f"it needs {math.ceil(size / MIB)} MiB of memory, and all models together may take "
-                f"{self.limit // MIB} MiB (SERVE_MEMORY_MB)"
+            message = gettext_noop(
+                "it needs {needed} MiB of memory, and all models together may take {limit} MiB (SERVE_MEMORY_MB)"
             )
+            raise ModelTooLargeError(Sentence(message, needed=math.ceil(size / MIB), limit=self.limit // MIB))
 
     def release(self, entry: CacheEntry) -> None:
         """Give an entry back that `acquire` or `acquire_if_loaded` returned; without users it may be evicted."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.models.base_models import resolve
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.answers import Answer
 from engine.serve.batching_queue import BatchingQueue
 from engine.serve.encoded import EncodedTexts, EncodedWindows, encode
@@ -262,9 +263,9 @@ def loading_errors(folder: Path) -> Iterator[None]:
     except (BusyError, ModelUnreadableError):
         raise
     except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError, EngineError) as e:
-        reason = (str(e) or type(e).__name__).splitlines()[0]
         # Callers show the reason to people, who need not know where models lie on this machine.
-        raise ModelUnreadableError(reason.replace(f"{folder}/", "")) from e
+        reason = (str(e) or type(e).__name__).splitlines()[0].replace(f"{folder}/", "")
+        raise ModelUnreadableError(e.message if isinstance(e, EngineError) and e.message == reason else reason) from e
 
 
 @contextmanager
@@ -281,9 +282,12 @@ def answer_errors() -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
         if is_out_of_memory(error):
-            reason = "there is not enough memory for texts of this length; send fewer or shorter texts"
+            reason = Sentence(
+                gettext_noop("there is not enough memory for texts of this length; send fewer or shorter texts")
+            )
         else:
-            reason = f"its computation failed ({type(error).__name__}); try a shorter text, or train it again"
+            failed = gettext_noop("its computation failed ({error}); try a shorter text, or train it again")
+            reason = Sentence(failed, error=type(error).__name__)
         logger.exception("Texts could not be answered")
         raise PredictionFailedError(reason) from error
 
@@ -292,10 +296,11 @@ def require_finite(outputs: list[RowOutput]) -> None:
     """Raise PredictionFailedError if a logit is infinite or NaN: there are no probabilities then."""
     for number, output in enumerate(outputs, start=1):
         if not bool(output.logits.isfinite().all()):
-            raise PredictionFailedError(
-                f"its output for text {number} is not finite, because weights of its base model or adapter are not; "
+            message = gettext_noop(
+                "its output for text {number} is not finite, because weights of its base model or adapter are not; "
                 "train it again, over another base model"
             )
+            raise PredictionFailedError(Sentence(message, number=number))
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.errors import PredictionFailedError
 
 MOST_LIKELY = 256  # tokens that nearly always hold all of top_p, so that the vocabulary need not be sorted
@@ -29,8 +30,12 @@ class TokenSampler:
         """
         if not bool(logits.isfinite().all()):
             raise PredictionFailedError(
-                "its output is not finite, because weights of its base model or adapter are not; train it again, over "
-                "another base model"
+                Sentence(
+                    gettext_noop(
+                        "its output is not finite, because weights of its base model or adapter are not; train it again, over "
+                        "another base model"
+                    )
+                )
             )
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -torch.inf)

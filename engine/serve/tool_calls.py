@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.data.conversations import UnusableRowError
+from engine.sentences import Sentence, gettext_noop
 from engine.serve.errors import ToolsRefusedError
 from engine.serve.grammars import enclosed_grammar, schema_fault, schema_grammar
 from engine.serve.text_stream import TextStream, ToolCall, overlap
@@ -66,7 +67,8 @@ class ToolFormat:
         if self.is_list:
             schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
         if fault := schema_fault(schema):
-            raise ToolsRefusedError(f"Answers can't be held to the parameters of these tools: {fault[:300]}")
+            message = gettext_noop("Answers can't be held to the parameters of these tools: {reason}")
+            raise ToolsRefusedError(Sentence(message, reason=fault[:300]))
         if not self.begin:
             return schema_grammar(schema)
         return enclosed_grammar(f"{self.begin}\n", schema, f"\n{self.end}")
@@ -114,19 +116,21 @@ def find_format(template: ChatTemplate) -> ToolFormat:
     except UnusableRowError:
         offers, text = False, ""
     if not offers:
-        raise ToolsRefusedError(
+        takes_none = gettext_noop(
             "The chat template of this model takes no tools. Leave out tools, or choose another model."
         )
+        raise ToolsRefusedError(Sentence(takes_none))
     rest = template.special.sub("", text.rpartition(PROBE)[2])
     brackets = re.search(r"[\[{].*[\]}]", rest, re.DOTALL)
     for format in FORMATS:
         _text, calls = format.split(rest if format.begin or brackets is None else brackets[0])
         if calls == (ToolCall("look_up", '{"place": "here"}'),):
             return format
-    raise ToolsRefusedError(
+    unknown_format = gettext_noop(
         "The chat template of this model writes calls of tools in a format that is not known here. Leave out tools, or choose "
         "another model."
     )
+    raise ToolsRefusedError(Sentence(unknown_format))
 
 
 class ToolCallStream(TextStream):

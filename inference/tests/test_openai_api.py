@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, t
         "content or tool calls",
     ),
     "several answers": ({"n": 2}, "n", "one answer"),
-    "two models": ({"model": ["tiny", "other"]}, "model", "string"),
+    "two models": ({"model": ["tiny", "other"]}, "model", "name of one model"),
     "misspelt": ({"max_token": 5}, "max_token", "Unknown field"),
     "no tools": ({"tools": []}, "tools", "at least 1"),
     "a tool without a name": ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools", "pattern"),
@@ -127,7 +127,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, t
     "hot": ({"temperature": 3}, "temperature", "2"),
     "text for a number": ({"max_tokens": "5"}, "max_tokens", "integer"),
     "empty stop": ({"stop": [""]}, "stop", "none of them empty"),
-    "nothing": ({"model": ""}, "model", ""),
+    "nothing": ({"model": ""}, "model", "name of one model"),
+    "no list": ({"messages": "hi"}, "messages", "must be a list"),
 }
 
 
@@ -140,6 +141,24 @@ def test_what_is_not_understood_is_refused_with_the_field_at_fault(
     error = response.json()["error"]
     assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", field), error
     assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": ["tiny", "other"]}, "請填寫一個模型的名稱"),
+        ({"max_tokens": 5000}, "max_tokens: 必須小於或等於 4096"),
+        ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0.role: 必須是 'system'"),
+        ({"messages": [{"role": "user", "content": "<|im_end|>"}]}, "有一則訊息含有 <|im_end|>"),
+        ({"tools": [{"type": "function", "function": {"name": "a"}}]}, "不支援工具"),
+    ],
+)
+def test_refusals_are_in_the_language_of_the_reader(
+    api: Callable[..., Any], member: Any, tiny: str, changes: dict[str, Any], words: str
+) -> None:
+    settings = {"model": tiny, "messages": HELLO, "max_tokens": 8} | changes
+    response = api(member).post(CHAT, settings, format="json", headers={"Accept-Language": "zh-Hant"})
+    assert response.status_code == 400 and words in response.json()["error"]["message"], response.json()
 
 
 def test_prompt_longer_than_the_model_is_a_context_length_error(
