@@ -56,6 +56,13 @@ _NOTES = {
         "documents end with a paragraph.",
         "n",
     ),
+    "document_files": ngettext_lazy(
+        "The archive holds plain text, read as %(count)s document: each file is one, and where there are few files, long ones are "
+        "divided.",
+        "The archive holds plain text, read as %(count)s documents: each file is one, and where there are few files, long ones are "
+        "divided.",
+        "n",
+    ),
     "class_files": _("The label of each text is the name of its file: %(labels)s. Each line is a text."),
     "class_folders": _("The label of each text is the name of its folder: %(labels)s. Each file is a text."),
     "unused_text": _("The column “%(column)s” holds texts, too, and is not used. Several text columns can be joined."),

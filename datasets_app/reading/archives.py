@@ -39,6 +39,10 @@ _DAMAGE = (  # what the libraries raise for damaged archives
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
     *(NotImplementedError, RuntimeError, ValueError),
 )
+_ABOUT_DATA = ("readme", "license", "licence", "citation", "dataset_info", "classes.")  # beginnings of names
+_DOCUMENT_SUFFIXES = (".txt", ".text", ".md", ".markdown")
+_FEWEST_BYTES = 500  # of files that are taken for documents unless a person says so
+_LABELS = re.compile(r".*(labels?|class(es)?|categor(y|ies))")  # names of files beside texts with the label of each
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
@@ -88,11 +92,13 @@ class DataFile:
     split: str | None = None
     label: str | None = None  # where files or folders of an archive are called after labels
     is_one_text: bool = False  # of such a file: else each line is a text
+    is_document: bool = False  # one of several plain texts without labels
 
 
-def unpack(file: Path, filename: str, into: Path, *, limit: int) -> list[DataFile]:
-    """Return the data files: one, or those of an archive that are its splits.
+def unpack(file: Path, filename: str, into: Path, *, limit: int, prose: bool | None = None) -> list[DataFile]:
+    """Return the data files: one, or those of an archive that are its splits or its documents.
 
+    prose: whether a person says that the texts are documents; None if nobody says so.
     Raises FileTooLargeError over `limit` bytes, packed or unpacked, and InvalidError for an archive that is damaged or empty,
     or that holds another archive.
     """
@@ -114,10 +120,11 @@ def unpack(file: Path, filename: str, into: Path, *, limit: int) -> list[DataFil
 
     try:
         with open_zip(file) as archive:
-            entries = choose_entries(archive, size)
+            entries = choose_entries(archive, size, prose)
             if sum(entry.file_size for entry in entries) > limit:
                 raise too_large(limit)
             classes = _classes_of(entries)
+            are_documents = len(entries) > 1 and not all(split_of_name(entry.filename) for entry in entries)
             unpacked = []
             left = limit
             for number, entry in enumerate(entries):
@@ -128,9 +135,10 @@ def unpack(file: Path, filename: str, into: Path, *, limit: int) -> list[DataFil
                 if named:
                     unpacked.append(DataFile(target, entry.filename, named.split, named.label, named.is_one_text))
                     continue
-                refuse_nested(target)
-                split = split_of_name(entry.filename) if len(entries) > 1 else None
-                unpacked.append(DataFile(target, entry.filename, split))
+                if not are_documents or entry.file_size:  # an empty note is no fault
+                    refuse_nested(target)
+                split = split_of_name(entry.filename) if len(entries) > 1 and not are_documents else None
+                unpacked.append(DataFile(target, entry.filename, split, is_document=are_documents))
             return unpacked
     except _DAMAGE as error:
         if isinstance(error, InvalidError | OSError) and not isinstance(error, zipfile.BadZipFile):
@@ -195,26 +203,32 @@ def zip_names(file: Path) -> list[str]:
         return []
 
 
-def choose_entries(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
+def choose_entries(archive: zipfile.ZipFile, size: int, prose: bool | None = None) -> list[zipfile.ZipInfo]:
     """Return the data files of an archive of `size` bytes; raise InvalidError or BadZipFile for anything unusual.
 
-    One data file, or several that are called after splits or labels; beside them, notes such as README.md are left.
+    One data file, or several that are called after splits or labels, beside which notes such as README.md are left; or documents,
+    unless a person says that they are none (`prose`).
     """
     entries = []
     for entry in archive.infolist():
         is_hidden = entry.filename.startswith("__MACOSX/") or entry.filename.rpartition("/")[2].startswith(".")
         if not entry.is_dir() and not is_hidden:  # macOS and others add hidden files
             entries.append(entry)
+    documents = _documents_among(entries, prose)
     if len(entries) > 1:
         entries = [entry for entry in entries if not _is_about_data(entry.filename)] or entries
+    if len(documents) > 3 * len(entries):  # a folder of Markdown, and some text files in it
+        entries = documents
     splits = [split_of_name(entry.filename) for entry in entries]
     if classes := _classes_of(entries):
         entries = [entry for entry in entries if entry.filename in classes]
+    elif len(entries) > 1 and not all(splits) and documents:
+        entries = documents
     elif not entries or (len(entries) > 1 and not all(splits)):
         names = ", ".join(f"“{entry.filename[:60]}”" for entry in entries[:5])
         message = _(
             "A ZIP archive must hold one data file, or one for each split with the name of the split (train.csv, test.csv), or "
-            "texts in files or folders that are called after their labels (neg.txt, pos.txt); "
+            "texts in files or folders that are called after their labels (neg.txt, pos.txt), or documents (.txt, .md); "
             "this one holds %(count)s: %(names)s. Nothing was stored."
         )
         raise InvalidError(message % {"count": len(entries), "names": names}, field="file")
@@ -241,11 +255,27 @@ def _classes_of(entries: list[zipfile.ZipInfo]) -> dict[str, ClassFile]:
     return class_files(names) if len(names) > 1 and not is_by_split else {}
 
 
+def _documents_among(entries: list[zipfile.ZipInfo], prose: bool | None) -> list[zipfile.ZipInfo]:
+    """Return the files of an archive that are plain texts, without README and the like; none if others or labels are among them.
+
+    prose: what a person says of them; else they have to be long enough.
+    """
+    documents = [entry for entry in entries if not _file_name(entry.filename).startswith(_ABOUT_DATA)]
+    paths = [Path(entry.filename.lower()) for entry in documents]
+    are_texts = all(path.suffix in _DOCUMENT_SUFFIXES and not _LABELS.fullmatch(path.stem) for path in paths)
+    is_prose = sum(entry.file_size for entry in documents) >= _FEWEST_BYTES if prose is None else prose
+    return documents if are_texts and is_prose else []
+
+
+def _file_name(name: str) -> str:
+    """Return the name of an entry without its folders, in lower case."""
+    return name.rpartition("/")[2].lower()
+
+
 def _is_about_data(name: str) -> bool:
     """Return whether a file of an archive tells about the data, as README.md does."""
-    file = name.rpartition("/")[2].lower()
-    about = file.startswith(("readme", "license", "licence", "citation", "dataset_info", "classes."))
-    return about or file.endswith((".md", ".py", ".pdf", ".html", ".yml", ".yaml"))
+    file = _file_name(name)
+    return file.startswith(_ABOUT_DATA) or file.endswith((".md", ".py", ".pdf", ".html", ".yml", ".yaml"))
 
 
 def _damaged_zip() -> InvalidError:

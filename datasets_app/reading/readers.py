@@ -33,7 +33,7 @@ from datasets_app.reading.json_documents import read_json
 from datasets_app.reading.line_formats import line_format, read_line_format
 from datasets_app.reading.options import FileOptions
 from datasets_app.reading.parquet import read_parquet
-from datasets_app.reading.prose import holds_prose, read_prose
+from datasets_app.reading.prose import hold_documents, holds_prose, read_documents, read_prose
 from datasets_app.reading.table import HEAD_BYTES, ROW, ReadScope, Table, no_rows
 from datasets_app.reading.workbooks import is_workbook, sheet_to_csv
 from web.errors import InvalidError
@@ -61,9 +61,13 @@ def read(
     scope = ReadScope(head, tuple(only))
     with tempfile.TemporaryDirectory(prefix="reading-", dir=scratch) as folder:
         is_plain = is_workbook(file)  # a workbook is a ZIP archive, too
-        files = [DataFile(file, filename)] if is_plain else unpack(file, filename, Path(folder), limit=limit)
-        if files[0].label is not None:
-            table = read_class_texts(files, Path(folder), options, scope, limit)
+        files = [DataFile(file, filename)]
+        if not is_plain:
+            files = unpack(file, filename, Path(folder), limit=limit, prose=options.prose)
+        are_documents = hold_documents(files, options)
+        if are_documents or files[0].label is not None:
+            read_texts = read_documents if are_documents else read_class_texts
+            table = read_texts(files, Path(folder), options, scope, limit)
             left = sorted({*zip_names(file)} - {part.name for part in files})
             if left := [name for name in left if not name.endswith("/")]:
                 table.notes.append({"code": "other_files", "count": len(left), "files": left[:5]})

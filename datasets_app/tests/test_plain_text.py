@@ -17,6 +17,7 @@ from datasets_app.reading.columns import choose_columns
 from datasets_app.reading.options import ColumnOptions, FileOptions
 from datasets_app.reading.readers import read
 from datasets_app.reading.rows import select_rows
+from datasets_app.tests.real_files import archive
 from datasets_app.tests.test_conversations import csv_of
 from datasets_app.versions import changes
 from engine.config_sections import SAMPLE_MODEL
@@ -99,6 +100,37 @@ def test_labels_of_a_table_are_left_when_a_person_wants_its_texts(tmp_path):
     table = csv_of(["text", "label"], [(text, "sea" if i % 2 else "land") for i, text in enumerate(PARAGRAPHS)])
     assert rows_of(table, "a.csv", tmp_path).kind == "labels"
     assert contents(rows_of(table, "a.csv", tmp_path, kind="text", text=("text",), label=("label",))) == PARAGRAPHS
+
+
+NOTES = {f"notes/{number}/day {number}.md": text.encode() for number, text in enumerate(PARAGRAPHS)}
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        (NOTES, 24),
+        (NOTES | {"README.md": b"# About", "notes/test drive.txt": b"We drove on.", "notes/empty.md": b""}, 25),
+        ({"emma.txt": BOOK, "odyssey.txt": BOOK}, 24),  # names that could be labels
+    ],
+)
+def test_archive_of_plain_texts_has_a_document_in_each_file(files, count, tmp_path):
+    documents = contents(rows_of(archive(**files), "notes.zip", tmp_path))
+    assert len(documents) == count and not any("About" in document for document in documents)
+    assert set(" ".join(documents).split()) == set(
+        b" ".join(content for name, content in files.items() if name != "README.md").decode().split()
+    )
+
+
+def test_person_decides_whether_an_archive_holds_documents_or_labels(tmp_path):
+    by_label = archive(**{f"{label}/{i}.txt": PARAGRAPHS[i].encode() for i in range(6) for label in ("sea", "land")})
+    assert rows_of(by_label, "a.zip", tmp_path).kind == "labels"
+    assert len(contents(rows_of(by_label, "a.zip", tmp_path, kind="text"))) == 12
+    lines = archive(**{f"{label}.txt": b"Cold fish\nA long wait\n" for label in ("bad", "poor")})
+    assert rows_of(lines, "a.zip", tmp_path).kind == "labels"
+    with pytest.raises(InvalidError, match="or documents"):
+        rows_of(archive(**NOTES), "a.zip", tmp_path, kind="labels")
+    with pytest.raises(InvalidError, match="looks like a PDF"):
+        rows_of(archive(**NOTES | {"a.txt": b"%PDF-1.7"}), "a.zip", tmp_path)
 
 
 def test_empty_documents_are_left_out_and_counted(tmp_path):
