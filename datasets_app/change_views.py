@@ -16,6 +16,7 @@ from accounts.http import SignedInRequest
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
 from datasets_app.conversations import with_contents, with_summaries
+from datasets_app.report_page import FINDINGS, tab_address
 from datasets_app.review import draft
 from datasets_app.versions import changes, diff
 from datasets_app.versions.text_marks import mark_changes
@@ -47,7 +48,7 @@ def preview_fixes(request: SignedInRequest, name: str) -> HttpResponse:
     codes = request.GET.getlist("codes")
     if not changes.codes_in_order(codes):
         messages.info(request, _("Select the findings to fix first."))
-        return redirect(f"{reverse('datasets:detail', args=[name])}?version={version.number}#findings-title")
+        return redirect(tab_address(version, FINDINGS))
     context: dict[str, Any] = {"dataset": dataset, "version": version, "codes": codes}
     try:
         context |= describe_effects(version, changes.preview_fixes(version, codes))
@@ -164,7 +165,8 @@ def redirect_to_result(request: SignedInRequest, made: Version | DataTask) -> Ht
         return redirect("datasets:task", made.pk)
     message = _("Version %(number)s was made: %(what)s.")
     messages.success(request, message % {"number": made.number, "what": descriptions.describe_change(made.change)})
-    return redirect("datasets:detail", made.dataset.name)
+    address = reverse("datasets:detail", args=[made.dataset.name])
+    return redirect(f"{address}?tab={FINDINGS}" if made.change["did"] == "fix" else address)
 
 
 def managed_version(request: SignedInRequest, name: str) -> Version:

@@ -20,31 +20,21 @@ from django_htmx.http import HTMX_STOP_POLLING, HttpResponseClientRedirect, trig
 
 from accounts import removals
 from accounts.http import SignedInRequest
-from accounts.permissions import can_manage
-from datasets_app import selectors, services
+from datasets_app import report_page, selectors, services
 from datasets_app.checks import report
 from datasets_app.conversations import turns_of
 from datasets_app.reading.uploads import pending_for
-from datasets_app.reading_descriptions import describe_reason
-from datasets_app.review import draft
-from datasets_app.versions.reading_report import reading_report
-from engine.config_sections import SAMPLE_MODEL
 from lists.columns import column_heads
 from lists.polls import requested_tasks
 from lists.queries import lean_address, page_of, read_filters, render_list
 from lists.selectors import tag_choices
-from samples import SAMPLE_LANGUAGE_MODEL
 from web.errors import ConflictError, NotFoundError
 from web.requests import parse_whole_number
-from work.models import ENDED, Status
+from work.models import Status
 
-from .forms import ROLES
 from .list_columns import BY_NAME, COLUMNS
 from .models import Dataset, DataTask, Version
 
-TOKEN_LIMIT = 128  # the default of data.max_length
-CHAT_TOKEN_LIMIT = 1024  # the same for language models
-MOST_TOKENS = 8192
 ROWS_PER_PAGE = 50
 DATASETS_PER_PAGE = 25
 
@@ -92,53 +82,16 @@ def task_lines(tasks: Iterable[DataTask]) -> dict[str, Any]:
 @login_required
 @require_safe
 def detail(request: SignedInRequest, name: str) -> HttpResponse:
-    """Show the validation report of a version."""
-    dataset = selectors.dataset_for(request.user, name)
-    version = selectors.version_of(dataset, request.GET.get("version"))
-    usual = SAMPLE_LANGUAGE_MODEL if SAMPLE_LANGUAGE_MODEL in version.tokens else SAMPLE_MODEL
-    model = request.GET.get("model") or usual
-    limit = parse_whole_number(request.GET.get("max_length", ""))
-    if limit is None or limit > 999_999:
-        limit = CHAT_TOKEN_LIMIT if version.is_chat else TOKEN_LIMIT
-    limit = min(MOST_TOKENS, max(8, limit))
-    findings = report.findings(version)
-    context = {
-        **report.summary(version),
-        "lengths": report.length_chart(version),
-        "findings": findings,
-        "drafted": draft.count(request.user, version),
-        "fixable": any(finding["fix"] for finding in findings),
-        "manages": can_manage(request.user, dataset),
-        "running": version.tasks.exclude(status__in=ENDED).first(),
-        "model": model[:200],
-        "max_length": limit,
-        "tokens": report.token_chart(version, model, limit),
-        "counted": [*version.tokens],
-        "languages": report.languages(version),
-        **_reading_context(version),
-    }
-    return render(request, "datasets_app/detail.html", context)
-
-
-def _reading_context(version: Version) -> dict[str, Any]:
-    """Return how the version's file was read, in words."""
-    read = reading_report(version)
-    roles = dict(ROLES)
-    columns = []
-    for role, column in read["columns"].items():
-        if column:
-            names = column if isinstance(column, list) else [column]
-            columns.append((str(roles[role]), ", ".join(map(str, names))))
-    left_out = [(describe_reason(reason), count) for reason, count in read["rows_left_out"].items()]
-    return {"read": read, "read_columns": columns, "read_left_out": left_out}
+    """Show the validation report of a version, one tab of it (`tab`)."""
+    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
+    return render(request, "datasets_app/detail.html", report_page.page_context(request, version))
 
 
 @login_required
 @require_safe
 def rows(request: SignedInRequest, name: str) -> HttpResponse:
-    """Search and filter the rows of a version."""
-    dataset = selectors.dataset_for(request.user, name)
-    version = selectors.version_of(dataset, request.GET.get("version"))
+    """Search and filter the rows of a version, as a tab of the dataset's page."""
+    version = selectors.version_of(selectors.dataset_for(request.user, name), request.GET.get("version"))
     label = request.GET.get("label", "")
     text = request.GET.get("q", "")[:200]
     split = request.GET.get("split", "")
@@ -156,13 +109,10 @@ def rows(request: SignedInRequest, name: str) -> HttpResponse:
         else:
             row["shown_label"] = shown_label(row, version.kind)
     context = {
-        "dataset": dataset,
-        "version": version,
+        **report_page.head_context(request, version, report_page.ROWS),
         "rows": page_rows,
         "page": Paginator(range(total), ROWS_PER_PAGE).get_page(number),
         "total": total,
-        "manages": can_manage(request.user, dataset),
-        "drafted": draft.count(request.user, version),
         "editing": editing,
         "label": label,
         "q": text,

@@ -20,6 +20,7 @@ from accounts.models import User
 from accounts.permissions import visible, without_removed
 from audit.models import Entry
 from datasets_app.models import Dataset, Finding, Version
+from datasets_app.report_page import FINDINGS, tab_address
 from experiments.models import Experiment, ModelVersion, RegisteredModel
 from experiments.registry.selectors import models_for
 from experiments.selectors import scores_so_far
@@ -221,7 +222,7 @@ def data_to_look_at(user: User) -> Iterable[Attention]:
         warnings=Count("findings", filter=Q(findings__severity=severity.WARNING), distinct=True),
     ).filter(Q(errors__gt=0) | Q(warnings__gt=0, experiments=None))
     for version in versions.only("number", "dataset__name").order_by("-created_at")[:3]:
-        href = reverse("datasets:detail", args=[version.dataset.name])
+        href = tab_address(version, FINDINGS)
         if version.errors:
             word = ngettext("%(n)d error", "%(n)d errors", version.errors) % {"n": version.errors}
             yield Attention("error", word, version.dataset.name, href)

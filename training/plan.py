@@ -15,6 +15,7 @@ from accounts.models import User
 from datasets_app import descriptions
 from datasets_app.checks import text_statistics
 from datasets_app.models import Finding, Version
+from datasets_app.report_page import FINDINGS, tab_address
 from engine.config import RunConfig
 from engine.data.batches import total_steps
 from engine.models.base_models import find_cached, is_offline
@@ -118,10 +119,7 @@ def data_warnings(version: Version | None) -> list[PlanWarning]:
     sentence = ngettext(
         "The data has %(n)s warning: %(titles)s.", "The data has %(n)s warnings: %(titles)s.", len(codes)
     )
-    page = reverse("datasets:detail", args=[version.dataset.name])
-    return [
-        PlanWarning(sentence % {"n": len(codes), "titles": titles}, f"{page}?version={version.number}#findings-title")
-    ]
+    return [PlanWarning(sentence % {"n": len(codes), "titles": titles}, tab_address(version, FINDINGS))]
 
 
 def length_warnings(config: RunConfig, version: Version | None) -> list[PlanWarning]:

@@ -131,10 +131,14 @@ def test_shares_go_with_the_object(owned: Belongings, member: User, stranger: Us
 @pytest.mark.medium
 def test_page_shares_and_ends_it(client: Any, owned: Belongings, member: User, stranger: User) -> None:
     client.force_login(member)
-    page = client.get("/datasets/mine/").content.decode()
+    page = client.get("/datasets/mine/?tab=access").content.decode()
     assert "Share or transfer" in page and ">stranger</option>" in page
-    shared = client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "view"}, follow=True)
-    assert shared.redirect_chain[0][0] == "/datasets/mine/" and "Shared with this person" in shared.content.decode()
+    sent = {"to": "stranger", "access": "view", "page": "/datasets/mine/?tab=access"}
+    shared = client.post("/sharing/dataset/mine/", sent, follow=True)
+    assert (
+        shared.redirect_chain[0][0] == "/datasets/mine/?tab=access"
+        and "Shared with this person" in shared.content.decode()
+    )
     client.post("/sharing/dataset/mine/", {"to": "stranger", "access": "none"})
     assert sees(stranger) == set()
     client.post("/sharing/experiment/mine/", {"to": "group:viewer", "access": "manage"})

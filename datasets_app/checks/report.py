@@ -17,7 +17,7 @@ _EXTRA_TEXTS: dict[str, Callable[[Any], str]] = {  # what an example's further f
     "like_row": lambda value: _("like row %(row)s") % {"row": value},
     "split": lambda value: _("in %(split)s") % {"split": value},
     "language": lambda value: descriptions.language_name(value) if value else _("unknown"),
-    "rows": lambda value: _("%(rows)s rows") % {"rows": value},
+    "rows": lambda value: ngettext("%(count)s row", "%(count)s rows", value) % {"count": f"{value:,}"},
     "labels": lambda value: _("merges %(labels)s") % {"labels": descriptions.quoted(value)},
     "always_with": lambda value: _("always with %(labels)s") % {"labels": value},
     "predicted": lambda value: _("predicted: %(label)s") % {"label": value},
@@ -67,7 +67,7 @@ def label_bars(version: Version) -> list[dict[str, Any]]:
 def verdict(version: Version, severities: list[str]) -> str:
     """Return one sentence: whether the version is ready to be trained on."""
     if "error" in severities:
-        return _("Not ready to train: fix the errors below first.")
+        return _("Not ready to train: fix the errors first.")
     if "warning" in severities:
         warnings = severities.count("warning")
         sentence = ngettext(

@@ -147,7 +147,7 @@ def test_several_labels_are_renamed_at_once(api, member, spelled):
 @pytest.mark.medium
 def test_report_offers_to_merge_labels_that_look_alike(client, member, spelled):
     client.force_login(member)
-    page = client.get("/datasets/spelled/").content.decode()
+    page = client.get("/datasets/spelled/?tab=findings").content.decode()
     assert "labels look alike" in page and "Merge the labels that look alike" in page
     answer = client.post("/datasets/spelled/fix/", {"version": 1, "code": "similar_labels"}, follow=True)
     assert "Version 2 was made" in answer.content.decode()
@@ -216,7 +216,7 @@ def test_fix_of_nothing_is_refused_with_the_field(api, member, dirty, change):
 @pytest.mark.medium
 def test_preview_shows_each_fix_and_stores_nothing(client, member, dirty):
     client.force_login(member)
-    report = client.get("/datasets/dirty/").content.decode()
+    report = client.get("/datasets/dirty/?tab=findings").content.decode()
     assert 'name="codes" value="markup"' in report and "Preview the selected fixes" in report
     page = client.get("/datasets/dirty/fix/?version=1&codes=markup&codes=exact_duplicate").content.decode()
     assert "a fine day in the old town" in page and "1 row changed · 0 rows removed" in page
@@ -224,6 +224,7 @@ def test_preview_shows_each_fix_and_stores_nothing(client, member, dirty):
     assert Version.objects.count() == 1
     answer = client.post("/datasets/dirty/fix/", {"version": 1, "codes": ["markup", "exact_duplicate"]}, follow=True)
     assert "Version 2 was made" in answer.content.decode() and Version.objects.get(number=2).rows == 48
+    assert answer.redirect_chain == [("/datasets/dirty/?tab=findings", 302)]  # where the other findings are
 
 
 def test_preview_of_nothing_leads_back_to_the_findings(client, member, dirty):
@@ -271,13 +272,13 @@ def test_version_with_the_rows_of_another_is_refused(client, member, dirty):
 @pytest.mark.medium
 def test_tie_between_labels_is_named_before_its_rows_are_removed(client, member, dirty):
     client.force_login(member)
-    for address in ("/datasets/dirty/", "/datasets/dirty/fix/?version=1&codes=label_conflict"):
+    for address in ("/datasets/dirty/?tab=findings", "/datasets/dirty/fix/?version=1&codes=label_conflict"):
         assert "all rows of the text are removed" in client.get(address).content.decode()
 
 
 def test_findings_are_counted_with_their_unit(client, member, spelled):
     client.force_login(member)
-    page = client.get("/datasets/spelled/").content.decode()
+    page = client.get("/datasets/spelled/?tab=findings").content.decode()
     assert '<span class="muted">4 rows</span>' in page and " labels</span>" in page
     assert descriptions.describe_count("label_imbalance", 241) == "largest label: 241 rows"
 

@@ -279,7 +279,7 @@ def test_preview_shows_conversations_and_takes_the_roles_of_columns(client: Any,
     client.post(address, form)
     version = Version.objects.get()
     assert conversations(pl.read_parquet(version.path))[0][0]["content"] == ANSWERS[0]
-    assert "prompt: answer" in client.get("/datasets/faq/").content.decode()
+    assert "prompt: answer" in client.get("/datasets/faq/?tab=versions").content.decode()
 
 
 def test_command_takes_the_roles_of_columns(member: Any, file: Callable[..., Path], capsys: Any) -> None:

@@ -121,7 +121,9 @@ def test_report_shows_findings_with_rows_and_leads_to_training(browser, member, 
     )
     create_version(user=member, name="odd", file=file(content), filename="a.csv")
     page = browser.get("/datasets/odd/").content.decode()
-    assert "Not ready" in page and "Rare labels" in page and "/train/?dataset=odd%401" in page
+    assert "Not ready" in page and "/train/?dataset=odd%401" in page
+    page += browser.get("/datasets/odd/?tab=findings").content.decode()
+    assert page.count("View the findings") == 1 and "Rare labels" in page and ">1 row</td>" in page
     assert "<script>x" not in page
     assert "1 error" in re.sub(r"\s+", " ", browser.get("/datasets/").content.decode())
 
@@ -155,7 +157,7 @@ def test_broken_lines_are_downloaded(client, member, file):
     content = "text,label\none,a\nonly one field\nx,y,z\nthree,b\n"
     create_version(user=member, name="holes", file=file(content), filename="a.csv")
     client.force_login(member)
-    assert "/datasets/holes/broken/?version=1" in client.get("/datasets/holes/").content.decode()
+    assert "/datasets/holes/broken/?version=1" in client.get("/datasets/holes/?tab=versions").content.decode()
     answer = client.get("/datasets/holes/broken/?version=1")
     assert answer.content.decode() == "2\tonly one field\n3\tx,y,z\n"
     assert "attachment" in answer["Content-Disposition"]

@@ -119,6 +119,8 @@ def test_dirty_file_is_mended_in_one_version_compared_shared_and_deleted_with_ot
     page.locator("main form button").first.click()
     page.get_by_role("button", name="Save").click()
     expect(page).to_have_url(re.compile("/datasets/dirty/$"))
+    page.goto("/datasets/dirty/?version=1#findings-title")  # an address of a release without tabs
+    expect(page).to_have_url(re.compile("tab=findings$"))
     for code in ("exact_duplicate", "markup"):
         page.locator(f"input[name=codes][value={code}]").check()
     page.get_by_role("button", name="Preview the selected fixes").click()

@@ -83,7 +83,8 @@ print(json.dumps({place: str(value) for place, value in places.items()}))
 PAGES = [
     "/", "/find/?q=moods", "/nowhere/", "/account/", "/account/notifications/", "/account/tokens/", "/account/sessions/",
     "/account/password/", "/account/second-factor/", "/people/", "/people/mei/", "/audit/", "/system/",
-    "/datasets/", "/datasets/new/", "/datasets/moods/", "/datasets/moods/?version=1", "/datasets/moods/rows/?edit=1",
+    "/datasets/", "/datasets/new/", "/datasets/moods/", "/datasets/moods/?version=1&tab=findings", "/datasets/moods/rows/?edit=1",
+    "/datasets/moods/?tab=versions", "/datasets/orders/?tab=access",
     "/datasets/moods/compare/", "/datasets/moods/draft/?version=1", "/datasets/moods/noise/?version=1",
     "/datasets/moods/fix/?version=1&codes=markup&codes=exact_duplicate", "/datasets/tasks/{task}/",
     "/datasets/new/{upload}/", "/datasets/orders/", "/datasets/orders/rows/?edit=1", "/datasets/answers/", "/datasets/answers/rows/?edit=1",

@@ -156,10 +156,25 @@ def test_counted_findings_have_plurals() -> None:
     assert count_text(severity.ERROR, 2) == "2 errors" and count_text(severity.INFO, 2) == "2 remarks"
 
 
-def test_parts_of_a_dataset_page_are_one_click_away(client: Any, member: Any) -> None:
+def test_tabs_of_a_dataset_lead_to_its_parts_and_the_verdict_stays_above_them(client: Any, member: Any) -> None:
+    belongings(member)
+    client.force_login(member)
+    address = "/datasets/mine/"
+    parts = {"Overview": "labels-title", "Findings": "findings-title", "Rows": 'id="row-1"'}
+    for title, part in (parts | {"Versions": "versions-title", "Access": "sharing-title"}).items():
+        page = client.get(address).content.decode()
+        head, _nav, rest = page.partition('<nav class="tabs"')
+        assert "Train on this version" in head and 'class="verdict"' in head
+        links = re.findall(r'<a[^>]* href="([^"]+)"([^>]*)>(\w+)', rest[: rest.index("</nav>")])
+        address = next(href for href, _current, name in links if name == title).replace("&amp;", "&")
+        tab = client.get(address).content.decode()
+        assert re.search(rf'aria-current="page">{title}', tab) and part in tab[tab.index('<nav class="tabs"') :]
+
+
+def test_addresses_of_parts_of_a_dataset_without_tabs_find_the_tab(client: Any, member: Any) -> None:
     belongings(member)
     client.force_login(member)
     page = client.get("/datasets/mine/").content.decode()
-    parts = re.findall(r'<a href="#([\w-]+)"', page[page.index('<nav class="tabs"') :])
-    assert parts == ["labels-title", "findings-title", "tokens-title", "versions-title", "sharing-title"]
-    assert all(f'id="{part}"' in page for part in parts)
+    for anchor, tab in (("findings-title", "findings"), ("versions-title", "versions"), ("sharing-title", "access")):
+        assert re.search(rf'<a id="{anchor}"[^>]* href="/datasets/mine/\?version=1&amp;tab={tab}"', page)
+    assert client.get("/datasets/mine/?tab=nothing").status_code == 200

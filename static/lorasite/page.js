@@ -37,6 +37,10 @@ showTimes();
 setInterval(showTimes, 60_000);
 document.addEventListener("htmx:afterSwap", showTimes);
 
+// Addresses of earlier releases name a part of a page that is a tab today.
+const tabOfAnchor = document.querySelector(`.tabs a[id="${CSS.escape(location.hash.slice(1))}"]`);
+if (tabOfAnchor) location.replace(tabOfAnchor.href);
+
 async function copy(button) {
   const text = document.querySelector(button.dataset.copy).textContent;
   await navigator.clipboard.writeText(text);
