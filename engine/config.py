@@ -27,6 +27,9 @@ ALLOWED_VALUES = {
             "must be a hub id such as distilbert-base-uncased or the name of a folder under BASE_MODELS_DIR, never a path."
         )
     ),
+    "model.revision": Sentence(
+        gettext_noop("must be a branch, tag or commit: letters, digits, hyphens, underscores and dots.")
+    ),
     "lora.target_modules": Sentence(gettext_noop("must be empty, all-linear or a list of module names.")),
     "training.class_weights": Sentence(
         gettext_noop("must be none, balanced, or a mapping of label names to weights, none of them negative.")
@@ -68,7 +71,7 @@ class RunConfig(Configuration):
         try:
             data = safe_yaml.read(text)
         except safe_yaml.NotYamlError as error:
-            raise ConfigError([Problem("", str(error), "yaml")]) from None
+            raise ConfigError([Problem("", error.message, "yaml")]) from None
         return cls.parse({} if data is None else data)
 
     def concise(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,9 +20,13 @@ REQUIREMENTS = {
     "less_than": gettext_noop("must be less than {lt}."),
     "less_than_equal": gettext_noop("must be less than or equal to {le}."),
     "literal_error": gettext_noop("must be {expected}."),
+    "string_pattern_mismatch": gettext_noop("must match the pattern {pattern}."),
+    "string_unicode": gettext_noop("must be valid Unicode, without unpaired surrogates."),
+    "invalid_key": gettext_noop("must be a name, written as text."),
     "int_type": gettext_noop("must be a valid integer."),
     "int_from_float": gettext_noop("must be a valid integer, got a number with a fractional part."),
     "int_parsing": gettext_noop("must be a valid integer, unable to parse string as an integer."),
+    "int_parsing_size": gettext_noop("must be an integer with fewer digits."),
     "float_type": gettext_noop("must be a valid number."),
     "float_parsing": gettext_noop("must be a valid number, unable to parse string as a number."),
     "finite_number": gettext_noop("must be a finite number."),
@@ -96,7 +101,7 @@ def describe_problem(
 
     message = allowed_values.get(field) or describe_requirement(details)
     value = details["input"]
-    if isinstance(value, str | int | float | bool):
+    if isinstance(value, str | int | float | bool) and "refusal" not in details.get("ctx", {}):
         shown = repr(value)
         shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
         message = Sentence(gettext_noop("{requirement} Given: {value}."), requirement=message, value=shown)
@@ -105,9 +110,20 @@ def describe_problem(
 
 def describe_requirement(details: ErrorDetails) -> str:
     """Return what a value must be, after Pydantic's own error."""
+    context = dict(details.get("ctx", {}))
+    if "refusal" in context:
+        return cast(str, context["refusal"])  # a Sentence
+    if "expected" in context:
+        context["expected"] = list_choices(context["expected"])
     if details["type"] in REQUIREMENTS:
-        return Sentence(REQUIREMENTS[details["type"]], **details.get("ctx", {}))
+        return Sentence(REQUIREMENTS[details["type"]], **context)
     message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
     if message.startswith("Input should be "):
         message = "must be " + message.removeprefix("Input should be ")
     return message
+
+
+def list_choices(expected: str) -> str:
+    """Return the choices that Pydantic names, such as 'a', 'b' or 'c', so that they can be said in another language."""
+    choices, either, last = expected.rpartition(" or ")
+    return Sentence(gettext_noop("{choices} or {last}"), choices=choices, last=last) if either else expected

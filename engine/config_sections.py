@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from engine.config_problems import ContradictionsError
 from engine.errors import Problem
 from engine.names import LONGEST_NAME
+from engine.sentences import Sentence
 from engine.sentences import gettext_noop as _
 from engine.task_types import LOSSES, Metric, TaskType
 
@@ -304,13 +305,15 @@ class TrainingSection(Section):
         if not isinstance(value, dict):
             return value
         if any(isinstance(name, bool) for name in value):
-            message = (
-                "training.class_weights: YAML reads yes, no, on and off as true and false. Put such labels in quotes."
+            message = Sentence(
+                _(
+                    "training.class_weights: YAML reads yes, no, on and off as true and false. Put such labels in quotes."
+                )
             )
             raise ContradictionsError([Problem("training.class_weights", message, "label_name")])
         names = [str(name) if isinstance(name, int | float | date) else name for name in value]
         if len(set(names)) < len(names):
-            message = "training.class_weights names a label twice. Remove one of its weights."
+            message = Sentence(_("training.class_weights names a label twice. Remove one of its weights."))
             raise ContradictionsError([Problem("training.class_weights", message, "label_name")])
         return dict(zip(names, value.values(), strict=True))
 

@@ -8,14 +8,8 @@ follow one rule. A name is stored in Unicode's composed form (NFC), `name_key` t
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable
-from typing import NamedTuple
 
-
-def gettext_noop(text: str) -> str:
-    """Mark a text for makemessages. Pages translate it; the engine itself speaks English."""
-    return text
-
+from engine.sentences import Sentence, gettext_noop, join_sentences
 
 LONGEST_NAME = 80  # characters
 LARGEST_NAME = 240  # bytes in UTF-8: file systems hold 255 in the name of a file, which has an ending too
@@ -28,26 +22,18 @@ INVISIBLE = re.compile(
 )
 
 EMPTY = gettext_noop("Enter a name.")
-TOO_LONG = gettext_noop("A name has at most %(characters)s characters and %(bytes)s bytes in UTF-8.")
+TOO_LONG = gettext_noop("A name has at most {characters} characters and {bytes} bytes in UTF-8.")
 SPACE = gettext_noop(
     "A name cannot contain spaces. Use letters and digits of any script, hyphens, underscores and dots."
 )
 CHARACTER = gettext_noop(
-    "A name cannot contain %(character)s. Use letters and digits of any script, hyphens, underscores and dots."
+    "A name cannot contain {character}. Use letters and digits of any script, hyphens, underscores and dots."
 )
 START = gettext_noop("A name starts with a letter or a digit.")
 DOTS = gettext_noop("A name has no two dots in a row and does not end with a dot.")
-MARKS = gettext_noop("A letter of a name has at most %(marks)s marks.")
-NEAREST = gettext_noop("“%(name)s” can be used.")
-QUOTED = gettext_noop("“%(character)s”")
-
-
-class NameProblem(NamedTuple):
-    """Why a name is refused: a sentence in English, the numbers to fill in, and the character at fault if one is."""
-
-    message: str
-    numbers: dict[str, int] = {}
-    character: str = ""
+MARKS = gettext_noop("A letter of a name has at most {marks} marks.")
+NEAREST = gettext_noop("“{name}” can be used.")
+QUOTED = gettext_noop("“{character}”")
 
 
 def normalise_name(name: str) -> str:
@@ -61,36 +47,33 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", folded)
 
 
-def explain_refusal(name: str, translate: Callable[[str], str] = str) -> str:
-    """Return why a name is refused and which one nearest to it is not; empty if it is allowed."""
+def explain_refusal(name: str) -> str:
+    """Return why a name is refused and which one nearest to it is not, as a Sentence; empty if it is allowed."""
     problem = find_problem(name)
     if problem is None:
         return ""
-    character = describe_character(problem.character, translate) if problem.character else ""
-    sentences = [translate(problem.message) % {**problem.numbers, "character": character}]
-    if nearest := nearest_name(name):
-        sentences.append(translate(NEAREST) % {"name": nearest})
-    return " ".join(sentences)
+    nearest = nearest_name(name)
+    return join_sentences([problem, Sentence(NEAREST, name=nearest)] if nearest else [problem])
 
 
-def find_problem(name: str) -> NameProblem | None:
+def find_problem(name: str) -> Sentence | None:
     """Return why a new experiment, dataset or registered model may not have this name, as far as its characters go."""
     name = normalise_name(name)
     if not name:
-        return NameProblem(EMPTY)
+        return Sentence(EMPTY)
     if len(name) > LONGEST_NAME or len(name.encode("utf-8", "surrogatepass")) > LARGEST_NAME:
-        return NameProblem(TOO_LONG, {"characters": LONGEST_NAME, "bytes": LARGEST_NAME})
+        return Sentence(TOO_LONG, characters=LONGEST_NAME, bytes=LARGEST_NAME)
     for character in name:
         if character == " ":
-            return NameProblem(SPACE)
+            return Sentence(SPACE)
         if not is_allowed(character):
-            return NameProblem(CHARACTER, character=character)
+            return Sentence(CHARACTER, character=describe_character(character))
     if unicodedata.category(name[0])[0] not in "LN":
-        return NameProblem(START)
+        return Sentence(START)
     if ".." in name or name.endswith("."):  # they lead out of folders, and Windows drops the last one
-        return NameProblem(DOTS)
+        return Sentence(DOTS)
     if limit_marks(name) != name:
-        return NameProblem(MARKS, {"marks": MOST_MARKS})
+        return Sentence(MARKS, marks=MOST_MARKS)
     return None
 
 
@@ -105,11 +88,11 @@ def is_of_words(character: str) -> bool:
     return (category[0] in "LN" or category in ("Mn", "Mc")) and not INVISIBLE.match(character)
 
 
-def describe_character(character: str, translate: Callable[[str], str]) -> str:
+def describe_character(character: str) -> str:
     """Return a character in quotation marks, or its number and its name in Unicode if it cannot be seen."""
     if unicodedata.category(character)[0] in "CMZ" or INVISIBLE.match(character):
         return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
-    return translate(QUOTED) % {"character": character}
+    return Sentence(QUOTED, character=character)
 
 
 def limit_marks(name: str) -> str:

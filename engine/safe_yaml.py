@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
+from engine.sentences import Sentence, gettext_noop, join_sentences
+
 LIMIT = 64 * 1024  # bytes; a configuration with every field written out has 2 KiB
 DEPTH = 20  # a configuration needs 4; parsers recurse, and libyaml's has no limit of its own
 ALIASES = 100  # with ENTRIES they bound `<<`, which copies what it merges, level by level
@@ -24,12 +26,14 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is 10 time
 class NotYamlError(Exception):
     """The text is not YAML within our limits; `line` counts from 1 and is None where the parser names no line."""
 
-    def __init__(self, message: str, line: int | None = None) -> None:
-        super().__init__(f"{message} Look at line {line}." if line else message)
+    def __init__(self, message: Sentence, line: int | None = None) -> None:
+        where = [Sentence(gettext_noop("Look at line {line}."), line=line)] if line else []
+        self.message = join_sentences([message, *where])
+        super().__init__(self.message)
         self.line = line
 
 
-def _error_at(node: yaml.Node | yaml.Event, message: str) -> NotYamlError:
+def _error_at(node: yaml.Node | yaml.Event, message: Sentence) -> NotYamlError:
     return NotYamlError(message, node.start_mark.line + 1 if node.start_mark else None)
 
 
@@ -43,7 +47,9 @@ class _Loader(_Base):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
-            raise _error_at(node, f"A number has more than {LONGEST_NUMBER} characters.")
+            raise _error_at(
+                node, Sentence(gettext_noop("A number has more than {most} characters."), most=LONGEST_NUMBER)
+            )
         try:
             return super().construct_object(node, deep)
         except VALUE_ERRORS as error:
@@ -52,7 +58,7 @@ class _Loader(_Base):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
         if len(node.value) > ENTRIES:
-            raise _error_at(node, f"A mapping has more than {ENTRIES} entries.")
+            raise _error_at(node, Sentence(gettext_noop("A mapping has more than {most} entries."), most=ENTRIES))
 
 
 def read(text: str) -> Any:
@@ -74,15 +80,22 @@ def read(text: str) -> Any:
             elif isinstance(event, yaml.AliasEvent):
                 aliases += 1
             if depth > DEPTH:
-                raise _error_at(event, f"The configuration is nested more than {DEPTH} levels deep.")
+                raise _error_at(
+                    event,
+                    Sentence(gettext_noop("The configuration is nested more than {most} levels deep."), most=DEPTH),
+                )
             if aliases > ALIASES:
-                raise _error_at(event, f"The configuration has more than {ALIASES} aliases.")
+                raise _error_at(
+                    event, Sentence(gettext_noop("The configuration has more than {most} aliases."), most=ALIASES)
+                )
         return yaml.load(content, Loader=_Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         position = getattr(error, "problem_mark", None)
-        raise NotYamlError("The configuration is not valid YAML.", position.line + 1 if position else None) from error
+        raise NotYamlError(
+            Sentence(gettext_noop("The configuration is not valid YAML.")), position.line + 1 if position else None
+        ) from error
     except RecursionError as error:
-        raise NotYamlError("The configuration refers to itself.") from error
+        raise NotYamlError(Sentence(gettext_noop("The configuration refers to itself."))) from error
 
 
 def text_of(path: Path) -> str:
@@ -98,4 +111,9 @@ def text_of(path: Path) -> str:
 
 def _refuse_large(content: bytes) -> None:
     if len(content) > LIMIT:
-        raise NotYamlError(f"The configuration is larger than {LIMIT // 1024} KiB. Leave out what is not needed.")
+        raise NotYamlError(
+            Sentence(
+                gettext_noop("The configuration is larger than {most} KiB. Leave out what is not needed."),
+                most=LIMIT // 1024,
+            )
+        )

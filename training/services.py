@@ -21,8 +21,7 @@ from datasets_app.selectors import version_for
 from engine import safe_yaml
 from engine.config import RunConfig
 from engine.config_sections import DataSection
-from engine.errors import ConfigError, Problem
-from engine.names import explain_refusal
+from engine.errors import ConfigError
 from engine.safe_yaml import NotYamlError
 from engine.task_types import METRICS, TaskType
 from experiments import services as experiments
@@ -63,19 +62,13 @@ def parse_for_version(data: Mapping[str, Any] | str, version: Version | None) ->
     try:
         config = RunConfig.from_yaml(data) if isinstance(data, str) else RunConfig.parse(data)
     except ConfigError as error:
-        problems = [{"field": p.field, "message": explain_problem(p, data), "code": p.code} for p in error.problems]
+        problems = [{"field": p.field, "message": translate(p.message), "code": p.code} for p in error.problems]
         raise InvalidError(
             _("Some values of the configuration are invalid; nothing was queued."), problems=problems
         ) from None
     if version is not None:
         config.data = config.data.model_copy(update={"text_pair_column": version.run_columns["text_pair_column"]})
     return config
-
-
-def explain_problem(problem: Problem, data: object) -> str:
-    """Return what is wrong with a value of a configuration, in the reader's language."""
-    name = data.get("experiment_name") if isinstance(data, Mapping) and problem.field == "experiment_name" else None
-    return (isinstance(name, str) and explain_refusal(name, _)) or translate(problem.message)
 
 
 def known_version(user: User, name: str) -> Version | None:

@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 
 from engine.names import explain_refusal, name_key, nearest_name
 from web.errors import InvalidError
+from web.sentences import translate
 
 
 def require_valid_name(name: str, *, field: str, reserved: Collection[str]) -> None:
@@ -14,8 +15,8 @@ def require_valid_name(name: str, *, field: str, reserved: Collection[str]) -> N
 
     `field` is the field of the form or the API at fault; `reserved` are addresses of pages, in lower case.
     """
-    if refusal := explain_refusal(name, _):
-        raise InvalidError(refusal, field=field, suggestion=nearest_name(name))
+    if refusal := explain_refusal(name):
+        raise InvalidError(translate(refusal), field=field, suggestion=nearest_name(name))
     if name_key(name) in reserved:
         message = _("The name “%(name)s” is reserved for a page. Choose another.")
         raise InvalidError(message % {"name": name}, field=field)

@@ -6,7 +6,6 @@ import pytest
 from django.http import QueryDict
 from django.test import Client
 from django.utils import translation
-from django.utils.translation import gettext
 
 from accounts import sharing
 from accounts.permissions import grant_access
@@ -21,6 +20,7 @@ from training.field_words import FIELD_WORDS
 from training.forms import RunForm, config_fields, form_texts
 from training.models import Point, Status, Task
 from web.errors import InvalidError
+from web.sentences import translate
 
 pytestmark = pytest.mark.django_db
 
@@ -86,7 +86,7 @@ def test_name_is_refused_in_the_language_of_the_reader(browser: Client) -> None:
     form = form_of(browser.get("/train/?dataset=tweets@1")) | {"experiment_name": "客服 甲"}
     page = browser.post("/train/", form, headers={"Accept-Language": "zh-Hant"})
     with translation.override("zh-hant"):
-        assert page.context["form"].errors["experiment_name"] == [explain_refusal("客服 甲", gettext)]
+        assert page.context["form"].errors["experiment_name"] == [translate(explain_refusal("客服 甲"))]
 
 
 @pytest.mark.medium
