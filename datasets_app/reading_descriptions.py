@@ -66,6 +66,7 @@ _NOTES = {
     "class_files": _("The label of each text is the name of its file: %(labels)s. Each line is a text."),
     "class_folders": _("The label of each text is the name of its folder: %(labels)s. Each file is a text."),
     "unused_text": _("The column “%(column)s” holds texts, too, and is not used. Several text columns can be joined."),
+    "label_names": _("Labels are the names in “%(names)s”, one for each number in “%(column)s”."),
     "unused_split": _("The column “%(column)s” is called like a split, but its values are no splits; it is not used."),
     "several_labels": _("Rows have several labels each: this is multi-label data."),
     "several_in_cell": _("Cells of “%(column)s” hold several labels each: this is multi-label data."),

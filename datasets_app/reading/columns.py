@@ -12,7 +12,7 @@ from datasets_app.reading import chat_columns
 from datasets_app.reading.column_profiles import YES, YES_NO, Profile, profile
 from datasets_app.reading.names import LABEL_NAMES, PAIR_NAMES, SPLIT_COLUMN_NAMES, TEXT_NAMES
 from datasets_app.reading.options import ColumnOptions
-from datasets_app.reading.table import Table, column_error, find_column
+from datasets_app.reading.table import HEAD_ROWS, Table, column_error, find_column
 from engine.data.labelled_rows import SPLIT_NAMES
 from web.errors import InvalidError
 
@@ -73,8 +73,28 @@ def guess(table: Table) -> ColumnChoice:
         sure_label = table.label or _exactly_named(profiles, LABEL_NAMES)
         texts = _best(profiles, _text_score, without={*lists, sure_label})
     used = {*texts, pair[1] if pair else None}
-    labels = (table.label,) if table.label else guess_labels([p for p in profiles if p.name not in used], lists)
+    if table.label:
+        labels: tuple[str, ...] = (table.label,)
+    else:
+        others = [p for p in profiles if p.name not in used]
+        labels = guess_labels(others, lists)
+        labels = _names_of_numbers(table, others, labels) or labels
     return ColumnChoice(texts, labels, pair[1] if pair else None, split)
+
+
+def _names_of_numbers(table: Table, profiles: Iterable[Profile], labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the column with a name for each number of the label's column, as `label_text` beside `label`; nothing without one."""
+    label = next((p for p in profiles if (p.name,) == labels), None)
+    if label is None or label.numbers < 1 or label.decimals:
+        return ()
+    return tuple(p.name for p in profiles if p.numbers == 0 and p.words < 4 and _are_one_to_one(table, label, p))[:1]
+
+
+def _are_one_to_one(table: Table, one: Profile, other: Profile) -> bool:
+    """Return whether each of a few values of a column stands beside a value of its own in another column, and this often."""
+    if one.different != other.different or not 2 <= one.different <= min(MOST_LABELS, one.filled // 4):
+        return False
+    return table.frame.head(HEAD_ROWS).select(one.name, other.name).n_unique() == one.different
 
 
 def _best(profiles: Iterable[Profile], score: Any, without: Iterable[str | None] = ()) -> tuple[str, ...]:
@@ -250,11 +270,15 @@ def _split_values(table: Table, split: str, options: ColumnOptions) -> dict[str,
 
 
 def notes_on_choice(table: Table, choice: ColumnChoice) -> Iterator[dict[str, Any]]:
-    """Yield what was left unused and looks as if it mattered: other texts, a split."""
+    """Yield what was left unused and looks as if it mattered: other texts, a split, numbers that the labels stand for."""
+    label = profile(choice.label, table.frame[choice.label]) if len(choice.labels) == 1 and choice.label else None
     for name in table.columns:
         if name in choice.columns or name in table.nested or name in table.lists:
             continue
-        if profile(name, table.frame[name]).is_textual:
+        unused = profile(name, table.frame[name])
+        if unused.is_textual:
             yield {"code": "unused_text", "column": name}
+        elif label and unused.numbers == 1 and not label.numbers and _are_one_to_one(table, unused, label):
+            yield {"code": "label_names", "column": name, "names": label.name}
         elif name.lower() in SPLIT_COLUMN_NAMES:
             yield {"code": "unused_split", "column": name}

@@ -68,6 +68,7 @@ def read_delimited(text: Path, kind: str, options: FileOptions, scope: ReadScope
     if frame.is_empty() and not broken.lines:
         raise no_rows()
     frame, ran_on = join_overflow(frame, layout, scope)
+    frame = drop_padding(frame)
     table = table_of(frame, kind, broken)
     table.delimiter = layout.dialect.delimiter
     table.quote = layout.dialect.quote
@@ -334,6 +335,14 @@ class CarefulReader:
             if name in self.chosen:
                 series.append(pl.Series(name, [clean(cells[i]) for _, cells in rows], pl.String))
         return pl.DataFrame([*series, pl.Series(ROW, [number for number, _ in rows], pl.UInt32)])
+
+
+def drop_padding(frame: pl.DataFrame) -> pl.DataFrame:
+    """Take away the space with which every cell of a column begins: it belongs to the delimiter, as in “bad, Cold fish”."""
+    is_padded = pl.col(pl.String).str.starts_with(" ") | (pl.col(pl.String) == "")
+    flags = frame.select(is_padded.all() & (pl.col(pl.String) != "").any()).row(0, named=True) if frame.height else {}
+    padded = [name for name, flag in flags.items() if flag]
+    return frame.with_columns(pl.col(padded).str.strip_chars_start(" ")) if padded else frame
 
 
 def _first_nameless(layout: Layout) -> int:

@@ -272,7 +272,11 @@ def _count_sparse(records: Sequence[Record], width: int) -> int:
     if width < 3 or not first_full or filled[first_full] < width:
         return 0
     below = [record.cells for record in records[first_full + 1 :] if len(record.cells) == width]
-    return first_full if is_header(records[first_full].cells, below, by_name_only=True) else 0
+    # Cells are filled where the lines above have none: these name nothing.
+    nameless = [i for i in range(width) if not any(record.cells[i : i + 1] > [""] for record in records[:first_full])]
+    is_filled = [bool(cells[i].strip()) for cells in below for i in nameless]
+    is_title = sum(is_filled) > len(is_filled) / 2
+    return first_full if is_title or is_header(records[first_full].cells, below, by_name_only=True) else 0
 
 
 def is_header(first: Sequence[str], rows: Sequence[Sequence[str]], *, by_name_only: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""Read JSON documents and JSON lines into a table of strings, in whatever shape the records stand in the document."""
+"""Read JSON documents, JSON lines and objects one behind another into a table of strings, in whatever shape the records stand."""
 
 import io
 import json
@@ -37,28 +37,44 @@ _WHITE_SPACE = frozenset(" \t\r\n")  # of JSON
 _PEEKED = 50  # records by which an export is recognised
 _MOST_EXAMPLES = 5
 _NAMES_OF_ROWS = ("rows", "data", "examples", "records", "items", "results")
+_NAMES_OF_INTENTS = ("tag", "intent", "name", "label")
+_TEXTS_OF_INTENTS = ("patterns", "examples", "utterances", "texts", "text")
 _DEEPEST = 4  # levels of objects whose fields become columns
 
 
 def read_json(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
-    """Read a JSON document, or JSON lines; a document that is none is tried as lines if it looks like them."""
-    if kind == "json":
-        head = head_of(text).lstrip(b"\xef\xbb\xbf \t\r\n")
+    """Read a JSON document, JSON lines, or objects one behind another, whatever the file is called."""
+    head = head_of(text).decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    is_list = head[:1] == "[" and (kind == "json" or re.match(r"\[\s*\{", head))
+    values = _values_in_a_row(head)
+    with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as file:
         try:
-            if head[:1] == b"[":
-                with open(text, encoding="utf-8-sig", errors="replace") as document:
-                    return table_of_items(_JsonStream(document).list_items(), "json", scope, limit)
-            return table_of_items(
-                document_items(json.loads(text.read_text(encoding="utf-8-sig", errors="replace"))), "json", scope, limit
-            )
+            if is_list:
+                return table_of_items(_JsonStream(file).list_items(), "json", scope, limit)
+            if values == "anywhere":
+                return table_of_items(_JsonStream(file).objects(), "jsonl", scope, limit)
+            if kind == "json" and values != "lines":
+                return table_of_items(document_items(json.load(file)), "json", scope, limit)
         except RecursionError:
             raise InvalidError(_("This JSON file is nested too deeply. Nothing was stored."), field="file") from None
         except ValueError as error:
-            if head[:1] != b"{" or head.count(b"\n{") == 0:
+            if is_list or "\n{" not in head:
                 message = _("This is not valid JSON: %(why)s. Nothing was stored.")
                 raise InvalidError(message % {"why": str(error)[:120]}, field="file") from None
-    with open(text, encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-        return table_of_items(items_of_lines(lines), "jsonl", scope, limit)
+            file.seek(0)
+        return table_of_items(items_of_lines(file), "jsonl", scope, limit)
+
+
+def _values_in_a_row(head: str) -> str:
+    """Return how the first two values of a file follow each other: in lines, anywhere, or not at all."""
+    try:
+        _value, end = json.JSONDecoder().raw_decode(head)
+    except (ValueError, RecursionError):
+        return ""
+    between, brace, _rest = head[end:].partition("{")
+    if not brace or between.strip(" \t\r\n,"):
+        return ""
+    return "lines" if "\n" in between and "\n" not in head[:end] else "anywhere"
 
 
 class _JsonStream:
@@ -79,6 +95,13 @@ class _JsonStream:
             yield self.parse_value()
         if self.peek():
             raise ValueError("there is something behind the list")
+
+    def objects(self) -> Iterator[Any]:
+        """Yield values that stand one behind another, with commas or white space between them."""
+        while self.peek():
+            yield self.parse_value()
+            if self.peek() == ",":
+                self.expect(",")
 
     def expect(self, characters: str) -> str:
         """Consume and return the next character; raise ValueError if it is not one of these."""
@@ -131,7 +154,7 @@ def items_of_lines(lines: io.TextIOWrapper) -> Iterator[Any]:
         if len(line) == LONGEST_LINE and not line.endswith("\n"):
             raise line_too_long()
         try:
-            value = json.loads(line)
+            value = json.loads(line.rstrip().removesuffix(","))
         except (ValueError, RecursionError):
             value = line.rstrip()
         yield value
@@ -148,6 +171,8 @@ def document_items(document: Any) -> Iterable[Any]:
         raise _unknown_shape()
     if isinstance(rasa := document.get("rasa_nlu_data"), dict):
         return [{"text": e.get("text"), "intent": e.get("intent")} for e in rasa.get("common_examples") or []]
+    if isinstance(intents := document.get("intents"), list):
+        return items_of_intents(intents)
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):  # pandas, orient="split"
         return [dict(zip(map(str, document["columns"]), row, strict=False)) for row in document["data"]]
     values = [*document.values()]
@@ -184,6 +209,17 @@ def items_by_split(document: dict[str, list[Any]]) -> Iterator[Any]:
         for row in rows:
             fields = _with_numbers(row)
             yield {**fields, "split": split_of_name(name)} if isinstance(fields, dict) else fields
+
+
+def items_of_intents(intents: list[Any]) -> Iterator[Any]:
+    """Yield the records of [{"tag": label, "patterns": [text, …], "responses": […]}], as tutorials of chat bots have them."""
+    for intent in intents:
+        if not isinstance(intent, dict):
+            yield intent  # counted as broken
+            continue
+        label = next((intent[key] for key in _NAMES_OF_INTENTS if key in intent), None)
+        texts: list[Any] = next((intent[key] for key in _TEXTS_OF_INTENTS if isinstance(intent.get(key), list)), [])
+        yield from ({"text": text, "intent": label} for text in texts)
 
 
 def _is_snips(item: Any) -> bool:

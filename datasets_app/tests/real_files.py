@@ -10,32 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _WORDS = [
-    "river",
-    "stone",
-    "the",
-    "a",
-    "of",
-    "garden",
-    "old",
-    "music",
-    "never,",
-    "and",
-    "always",
-    "house",
-    "said",
-    "12",
-    "people",
-    "night;",
-    "when",
-    "they",
-    "came",
-    "back",
-    "to",
-    "light",
-    "water,",
-    "with",
-    "bread",
-]
+    "river", "stone", "the", "a", "of", "garden", "old", "music", "never,", "and", "always", "house", "said", "12",
+    "people", "night;", "when", "they", "came", "back", "to", "light", "water,", "with", "bread",
+]  # fmt: skip
 _random = random.Random(3)
 TEXTS = [" ".join(_random.choice(_WORDS) for _ in range(_random.randint(5, 14))) for _ in range(48)]
 PLAIN = [text.replace(",", "").replace(";", "") for text in TEXTS]
@@ -326,6 +303,13 @@ REAL_FILES = {
         ),
         [(f"{t} in Berlin", x) for t, x in pairs(8, PLAIN)],
     ),
+    "title with empty cells": RealFile(
+        "a.csv", lines(["Survey of May,,", "no,remark,verdict", *(f"{i},{line}" for i, line in enumerate(QUOTED))]), pairs(),
+        notes={"skipped_lines"},
+    ),
+    "label, colon and text": RealFile(
+        "a.txt", lines(f"{x}: {t}" for t, x in pairs(24)), pairs(24), notes={"no_header"}
+    ),
     "fastText": RealFile("a.txt", lines(f"__label__{x} {t}" for t, x in pairs()), pairs()),
     "CoNLL": RealFile(
         "a.conll",
@@ -349,6 +333,27 @@ REAL_FILES = {
     ),
     "pandas, split": RealFile(
         "a.json", document({"columns": ["text", "label"], "index": [*range(8)], "data": [list(p) for p in pairs()]}), pairs()
+    ),
+    "objects one behind another": RealFile(
+        "a.json", b"".join(document({"text": t, "label": x}) for t, x in pairs()), pairs()
+    ),
+    "objects over several lines": RealFile(
+        "a.jsonl", "\n".join(json.dumps({"text": t, "label": x}, indent=2) for t, x in pairs()).encode(), pairs()
+    ),
+    "JSON lines with commas": RealFile(
+        "a.jsonl", b",\n".join(document({"text": t, "label": x}) for t, x in pairs()), pairs()
+    ),
+    "JSON list in a .jsonl": RealFile("a.jsonl", document([{"text": t, "label": x} for t, x in pairs()]), pairs()),
+    "intents of a chat bot": RealFile(
+        "intents.json",
+        document({"intents": [{"tag": x, "patterns": [t], "responses": ["Yes", "No"]} for t, x in pairs()]}),
+        pairs(),
+    ),
+    "numbers beside names": RealFile(
+        "a.jsonl",
+        records({"text": t, "label": LABELS.index(x), "label_text": x} for t, x in pairs()),
+        pairs(),
+        notes={"label_names"},
     ),
     "list of pairs": RealFile("a.json", document([list(p) for p in pairs()]), pairs(), notes={"no_header"}),
     # several files
