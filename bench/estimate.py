@@ -2,6 +2,8 @@
 
     python bench/estimate.py             the sample base model and a small BERT of other sizes: some minutes on two cores
     python bench/estimate.py --bert-base a randomly initialised bert-base as well
+    python bench/estimate.py --orders    instead the sample language model on the sample orders, twice: the second run finds what
+                                         the base model has computed for the first one
 
 Prints what was foreseen, what it took, and how far off that was. Both start from imported libraries, as in a worker.
 """
@@ -20,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+ORDERS = ROOT / "config/language_models/orders.yaml"
 SAMPLE = "sentence-transformers/all-MiniLM-L6-v2"
 LENGTHS, BATCHES = (32, 128), (8, 32)
 
@@ -27,6 +30,7 @@ LENGTHS, BATCHES = (32, 128), (8, 32)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bert-base", action="store_true", help="a further base model")
+    parser.add_argument("--orders", action="store_true", help="the sample language model instead")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--worker", choices=["foresee", "train"], help=argparse.SUPPRESS)
     parser.add_argument("--setup", help=argparse.SUPPRESS)
@@ -35,7 +39,30 @@ def main() -> None:
         setup = json.loads(options.setup)
         return print(json.dumps(foresee(setup) if options.worker == "foresee" else run(setup)))
     with tempfile.TemporaryDirectory() as folder:
-        grid(Path(folder), options)
+        if options.orders:
+            orders(Path(folder))
+        else:
+            grid(Path(folder), options)
+
+
+def orders(folder: Path) -> None:
+    """Compare two runs of the language model's preset with the estimates before each."""
+    from engine import resolve_base_model
+    from samples import SAMPLE_LANGUAGE_MODEL
+
+    resolve_base_model(SAMPLE_LANGUAGE_MODEL)  # converted once for all runs
+    for number in (1, 2):
+        setup = {"folder": str(folder), "preset": str(ORDERS), "name": f"run-{number}"}
+        foreseen, took = asked("foresee", setup), asked("train", setup)
+        print(
+            f"run {number}: {told(foreseen)}; took {told(took)}, time off by {foreseen['seconds'] / took['seconds'] - 1:+.0%}, "
+            f"memory by {foreseen['memory_mb'] / took['memory_mb'] - 1:+.0%}",
+            flush=True,
+        )
+
+
+def told(one: dict[str, float]) -> str:
+    return f"{one['seconds']:6.1f} s {one['memory_mb']:6.0f} MiB"
 
 
 def grid(folder: Path, options: argparse.Namespace) -> None:
@@ -55,9 +82,8 @@ def line(folder: Path, name: str, length: int, batch: int, rows: int) -> tuple[f
     setup = {"folder": str(folder), "name": name, "length": length, "batch": batch, "rows": rows}
     foreseen, took = asked("foresee", setup), asked("train", setup)
     off = {key: foreseen[key] / took[key] - 1 for key in took}
-    told = [f"{one['seconds']:6.1f} s {one['memory_mb']:6.0f} MiB" for one in (foreseen, took)]
     print(
-        f"{name:38} {length:6} {batch:5} {told[0]:>19} {told[1]:>19} {off['seconds']:+6.0%} {off['memory_mb']:+6.0%}",
+        f"{name:38} {length:6} {batch:5} {told(foreseen):>19} {told(took):>19} {off['seconds']:+6.0%} {off['memory_mb']:+6.0%}",
         flush=True,
     )
     return off["seconds"], off["memory_mb"]
@@ -92,7 +118,7 @@ def foresee(setup: dict[str, Any]) -> dict[str, float]:
 
     warm_up()
     config, where = configured(setup)
-    estimate = estimate_run(config, measure_run(config, **where))
+    estimate = estimate_run(config, measure_run(config, **where), where["cache_dir"])
     return {"seconds": estimate.seconds, "memory_mb": estimate.memory_mb}
 
 
@@ -110,8 +136,14 @@ def run(setup: dict[str, Any]) -> dict[str, float]:
 
 def configured(setup: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from engine import RunConfig
+    from engine.data.data_files import find_data_file
 
     folder = Path(setup["folder"])
+    if "preset" in setup:
+        config = RunConfig.from_yaml(Path(setup["preset"]).read_text(encoding="utf-8"))
+        config = config.model_copy(update={"experiment_name": setup["name"]})
+        data_file = find_data_file(config.data.dataset_name, folder / "cache")
+        return config, {"data_file": data_file, "cache_dir": folder / "cache"}
     config = {
         "experiment_name": f"{setup['name'].rpartition('/')[2]}-{setup['length']}-{setup['batch']}",
         "model": {"name": setup["name"]},

@@ -18,6 +18,7 @@ from engine.config import RunConfig
 from engine.training.estimate import RunEstimate, RunMeasurement, estimate_run, settings_with_influence
 from web.errors import ConflictError
 from work import queue
+from work.paths import token_cache_dir
 
 from .models import ENDED, Status, Task, Timing
 
@@ -49,7 +50,12 @@ def request_estimate(user: User, config: RunConfig, version: Version | None, *, 
         timing = queue_measurement(user, config, version)
     if not timing.result:
         return Estimate(timing, None)
-    return Estimate(timing, estimate_run(config, RunMeasurement(**timing.result)))
+    return Estimate(timing, forecast(config, timing.result))
+
+
+def forecast(config: RunConfig, measured: dict[str, Any]) -> RunEstimate:
+    """Return the estimate by a stored measurement, without what the base model need not compute again."""
+    return estimate_run(config, RunMeasurement(**measured), token_cache_dir())
 
 
 def find_estimate(config: RunConfig, version: Version | None) -> Estimate | None:
@@ -57,7 +63,7 @@ def find_estimate(config: RunConfig, version: Version | None) -> Estimate | None
     timing = Timing.objects.filter(key=cache_key(config, version)).first()
     if timing is None:
         return None
-    return Estimate(timing, estimate_run(config, RunMeasurement(**timing.result)) if timing.result else None)
+    return Estimate(timing, forecast(config, timing.result) if timing.result else None)
 
 
 def stored_estimate(config: RunConfig, version: Version | None) -> dict[str, float] | None:
@@ -65,7 +71,7 @@ def stored_estimate(config: RunConfig, version: Version | None) -> dict[str, flo
     timing = Timing.objects.filter(key=cache_key(config, version), status=Status.SUCCESS).first()
     if timing is None or not timing.result:
         return None
-    estimated = estimate_run(config, RunMeasurement(**timing.result))
+    estimated = forecast(config, timing.result)
     return {"seconds": estimated.seconds, "memory_mb": estimated.memory_mb}
 
 

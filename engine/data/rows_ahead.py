@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,21 @@ class RowsAhead:
 
 def read_rows(name: str, config: DataSection, task: TaskType, seed: int, cache: Path) -> Rows:
     """Return the rows of a data file or a sample dataset; see engine.data.rows.load_rows for the errors."""
-    # Deferred: they import polars, which the process that waits does not need.
+    return rows_of(find_data_file(name, cache), config, task, seed)
+
+
+def rows_of(source: Path | Rows | Callable[[], Rows], config: DataSection, task: TaskType, seed: int) -> Rows:
+    """Return the rows of a run from what it was given: a data file, rows, or what returns them."""
+    if isinstance(source, Rows):
+        return source
+    if callable(source):
+        return source()
+    # Deferred: they import polars, which neither rows in memory nor the process that waits needs.
     from engine.data.conversation_rows import load_chat_rows
     from engine.data.rows import load_rows
 
-    path = find_data_file(name, cache)
     load = load_chat_rows if is_language_model(task) else load_rows
-    return load(path, config, seed, task)
+    return load(source, config, seed, task)
 
 
 def rows_to_json(rows: Rows) -> dict[str, Any]:

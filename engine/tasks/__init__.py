@@ -15,6 +15,7 @@ from engine.config import RunConfig
 from engine.data.labelled_rows import Rows
 from engine.devices import DevicePlan
 from engine.events import Notice
+from engine.tasks.repeats import Repeats
 from engine.training.saved_model import SavedModelCheck
 
 
@@ -90,17 +91,21 @@ class Task(Protocol):
         """Do what `evaluate` does with one batch, so that an estimate can time it; the result is ignored."""
         ...
 
-    def write_some_answers(self) -> float:
+    def write_some_answers(self) -> Repeats:
         """Write as many answers to held-out prompts as an evaluation during training does, so that an estimate can time it.
 
-        Return how many times as many follow at the end of a run; 0 for a task type that writes none.
+        Return how many times as many follow at the end of a run.
         """
         ...
 
-    def check_forgetting(self) -> float:
-        """Compute the loss on ordinary sentences once, so that an estimate can time it.
+    def check_forgetting(self) -> Repeats:
+        """Compute the loss on ordinary sentences once, so that an estimate can time it; return how often a run does."""
+        ...
 
-        Return how many times a run computes it; 0 for a task type that does not, or where nobody asks for it.
+    def base_model_files(self) -> dict[str, Path | None]:
+        """Return where scores, answers and loss on ordinary sentences ("scores", "answers", "general") of the base model are kept.
+
+        Only what a run computes is among them; a path is None where nothing is kept.
         """
         ...
 

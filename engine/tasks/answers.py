@@ -33,6 +33,18 @@ class Answers:
     expected: list[str]
     written: list[str]
 
+    @classmethod
+    def load_or_write(cls, path: Path | None, write: Callable[[], Answers]) -> Answers:
+        """Return the answers in a file, or write and keep them. Raises DiskError."""
+        if path is None:
+            return write()
+        with suppress(OSError, ValueError, TypeError):  # a damaged file is as good as none
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        answers = write()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(answers))
+        return answers
+
     def scores(self) -> dict[str, float]:
         """Return the share of answers that are those of the data, their mean ROUGE-L, and for JSON the shares that are valid and right."""
         if not self.written:
@@ -105,14 +117,6 @@ def write_answers(
     return Answers(questions, [each[-1]["content"] for each in chosen], written)
 
 
-def load_or_write(key: str, cache: Path | None, write: Callable[[], Answers]) -> Answers:
-    """Return the answers that a cache folder has for what they depend on, or write and keep them. Raises DiskError."""
-    if cache is None:
-        return write()
-    path = cache / f"answers-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError, TypeError):  # a damaged file is as good as none
-        return Answers(**json.loads(path.read_text(encoding="utf-8")))
-    answers = write()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asdict(answers))
-    return answers
+def answers_path(cache: Path | None, key: str) -> Path | None:
+    """Return the file of a cache folder that keeps answers by all that they depend on; None without a folder."""
+    return None if cache is None else cache / f"answers-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,6 +56,10 @@ class Task(LanguageModelTask[ConversationTokens]):
     def base_scores(self) -> dict[str, float]:
         """Return the same metrics of the base model."""
         return self.kept_figures("scores", self.eval_tokens, lambda: self._score(self.eval_tokens, "evaluation"))
+
+    def scores_path(self) -> Path | None:
+        """Return the file that keeps them."""
+        return self.figures_path("scores", self.eval_tokens)
 
     def answered(self, split: Split, tokens: ConversationTokens) -> list[Conversation]:
         """Return the conversations that are kept."""

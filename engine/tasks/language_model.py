@@ -18,6 +18,7 @@ from engine.data.conversation_tokens import ConversationTokens
 from engine.data.conversations import Conversation
 from engine.data.general_texts import VERSION
 from engine.data.labelled_rows import Rows, Split, explain_skipped
+from engine.data.rows_ahead import rows_of
 from engine.devices import DevicePlan
 from engine.errors import ChatTemplateError, EvaluationNotFiniteError, TextsTooLongError, TooFewRowsError
 from engine.events import Notice
@@ -34,11 +35,12 @@ from engine.out_of_memory import largest_fitting, release_memory, retry_with_hal
 from engine.sentences import Sentence, gettext_noop
 from engine.storage import write_json
 from engine.tasks.answer_writers import AnswerWriter, DecoderWriter, TransformersWriter, sharing_skeleton
-from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS, Answers, load_or_write, write_answers
+from engine.tasks.answers import EARLY_ANSWERS, METRICS_OF_ANSWERS, MOST_ANSWERS, Answers, answers_path, write_answers
 from engine.tasks.base_figures import Figures, figures_path, load_or_compute
 from engine.tasks.evaluation_mode import evaluation_mode
 from engine.tasks.forgetting import general_loss, general_tokens
 from engine.tasks.learned_tokens import LearnedTokens
+from engine.tasks.repeats import NEVER, Repeats
 from engine.training.memory_model import DecoderMemory, DecoderSizes
 from engine.training.saved_language_model import SavedTargets, check_saved_language_model
 from engine.training.saved_model import SavedModelCheck
@@ -68,8 +70,9 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         self.cache_dir = cache_dir
         self.base = base
         self.plan = replace(plan, fused_encoder=False, int8=plan.int8 and not config.lora.use_dora)
-        self.rows = _load_rows(data_file, config, seed)
+        self.rows = rows_of(data_file, config.data, config.task, seed)
         self.data_hash = self.rows.digest()
+        self.base_precision = config.model.quantization or str(self.plan.dtype)
 
         # Tokens: too long conversations and those that the template refuses are left out, in each split.
         name = config.model.name
@@ -121,6 +124,10 @@ class LanguageModelTask(ABC, Generic[Tokens]):
     @abstractmethod
     def base_scores(self) -> dict[str, float]:
         """Return the metrics of the base model on the evaluation rows. Called while the model is the base model."""
+
+    @abstractmethod
+    def scores_path(self) -> Path | None:
+        """Return the file that keeps what takes long in the base model's scores; None without a cache folder."""
 
     @abstractmethod
     def answered(self, split: Split, tokens: Tokens) -> list[Conversation]:
@@ -181,32 +188,35 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         with self.untrained.restored():
             base_general = self._base_general_loss()
             base_scores = self.base_scores()
-            # What the base model's answers depend on: other runs on the same data need not ask it again.
-            precision = self.config.model.quantization or str(self.plan.dtype)
-            longest_answer = self.eval_tokens.longest_answer
-            key = f"{self.hash_base_model()} {precision} {self.data_hash} {self.max_length} {longest_answer}"
-            base = load_or_write(key, self.cache_dir, write_evaluation_answers)
+            base = Answers.load_or_write(self._answers_path(), write_evaluation_answers)
         summary["baseline"] = {f"base_{name}": value for name, value in (base_scores | base.scores()).items()}
         summary["answers"] = tuned.beside(base)
         if general is not None and base_general is not None:
             summary["forgetting"] = {"texts": VERSION, "base_loss": base_general, "loss": general}
         return summary
 
-    def write_some_answers(self) -> float:
+    def write_some_answers(self) -> Repeats:
         """See engine.tasks.Task."""
         evaluation = min(MOST_ANSWERS, len(self.eval_tokens.rows))
         test = min(MOST_ANSWERS, len(self.test_tokens.rows) if self.test_tokens else 0)
         written = len(self._write_answers(self.rows.eval, self.eval_tokens, EARLY_ANSWERS).written)
-        return (2 * evaluation - written + test) / written if written else 0.0
+        return Repeats((evaluation - written + test) / written, evaluation / written) if written else NEVER
 
-    def check_forgetting(self) -> float:
+    def check_forgetting(self) -> Repeats:
         """See engine.tasks.Task."""
-        tokens = self._general_tokens()
-        if tokens is None:
-            return 0.0
-        self._general_loss()
-        kept = self._figures_path("general", tokens)
-        return 1.0 if kept and kept.exists() else 2.0
+        return NEVER if self._general_loss() is None else Repeats(1.0, 1.0)
+
+    def base_model_files(self) -> dict[str, Path | None]:
+        """See engine.tasks.Task."""
+        general = self._general_tokens()
+        files = {"scores": self.scores_path(), "answers": self._answers_path()}
+        return files if general is None else files | {"general": self.figures_path("general", general)}
+
+    def _answers_path(self) -> Path | None:
+        """Return the file that keeps the base model's answers, by all that they depend on, for other runs on the same data."""
+        model = f"{self.hash_base_model()} {self.base_precision}"
+        longest = self.eval_tokens.longest_answer
+        return answers_path(self.cache_dir, f"{model} {self.data_hash} {self.max_length} {longest}")
 
     def _general_tokens(self) -> ConversationTokens | None:
         """Return ordinary sentences, where system.forgetting_check asks for them."""
@@ -415,15 +425,14 @@ class LanguageModelTask(ABC, Generic[Tokens]):
 
     def kept_figures(self, name: str, tokens: ConversationTokens, compute: Callable[[], Figures]) -> Figures:
         """Return figures of the base model on some tokens, from an earlier run if there was one; it must be the model now."""
-        path = self._figures_path(name, tokens)
+        path = self.figures_path(name, tokens)
         with evaluation_mode(self.model):
             return load_or_compute(path, compute)
 
-    def _figures_path(self, name: str, tokens: ConversationTokens) -> Path | None:
-        precision = self.config.model.quantization or str(self.plan.dtype)
-        return figures_path(
-            self.cache_dir, name, f"{self.hash_base_model()} {precision} {self.plan.device.type}", tokens
-        )
+    def figures_path(self, name: str, tokens: ConversationTokens) -> Path | None:
+        """Return the file that keeps figures of the base model on some tokens; None without a cache folder."""
+        model = f"{self.hash_base_model()} {self.base_precision} {self.plan.device.type}"
+        return figures_path(self.cache_dir, name, model, tokens)
 
     def _evaluation_batch_size(self, tokens: Tokens) -> int:
         """Return the configured batch size, or on a CPU the largest of its halves that fits into free memory."""
@@ -432,14 +441,3 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             return size
         longest = int(tokens.lengths.max(initial=1))
         return largest_fitting(size, lambda rows: self.memory.evaluation(rows, longest))
-
-
-def _load_rows(data_file: Path | Rows | Callable[[], Rows], config: RunConfig, seed: int) -> Rows:
-    """Return the rows of a run from whatever it was given."""
-    if isinstance(data_file, Rows):
-        return data_file
-    if callable(data_file):
-        return data_file()
-    from engine.data.conversation_rows import load_chat_rows  # deferred: imports polars
-
-    return load_chat_rows(data_file, config.data, seed, config.task)

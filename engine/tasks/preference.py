@@ -99,6 +99,10 @@ class Task(LanguageModelTask[PreferenceTokens]):
         self._save_references()
         return summary
 
+    def scores_path(self) -> Path | None:
+        """Return the file of the reference of evaluation rows, from which the base model's scores follow."""
+        return self.references[id(self.eval_tokens)].path
+
     def answered(self, split: Split, tokens: PreferenceTokens) -> list[Conversation]:
         """Return the prompts with their chosen answers."""
         return [branches_of(json.loads(split.texts[row]))[0] for row in tokens.rows.tolist()]

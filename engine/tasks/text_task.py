@@ -18,6 +18,7 @@ import torch
 from engine.config import RunConfig
 from engine.data.batches import batches_by_length
 from engine.data.labelled_rows import Rows, Split, find_similar_labels, were_sorted_alike
+from engine.data.rows_ahead import rows_of
 from engine.data.tokens import Tokens, tokenise
 from engine.devices import DevicePlan
 from engine.errors import BaseModelUnavailableError, ConfigError, Problem, TextsTooLongError
@@ -37,6 +38,7 @@ from engine.storage import write_json
 from engine.task_types import HeadKind
 from engine.tasks.evaluation_mode import evaluation_mode
 from engine.tasks.metrics import refuse_not_finite
+from engine.tasks.repeats import NEVER, Repeats
 from engine.training import probe
 from engine.training.cuda_graphs import CudaGraphs
 from engine.training.memory_model import ActivationMemory, EncoderSizes
@@ -68,14 +70,7 @@ class TextTask(ABC):
         self.base = base
 
         # Data: rows and their tokens.
-        if isinstance(data_file, Rows):
-            self.rows = data_file
-        elif callable(data_file):
-            self.rows = data_file()
-        else:
-            from engine.data.rows import load_rows  # deferred: imports polars, which rows in memory do not need
-
-            self.rows = load_rows(data_file, config.data, seed, config.task)
+        self.rows = rows_of(data_file, config.data, config.task, seed)
         self.encoding = prepare_encoding(base, config.model.name, config.data.max_length)
         self.tokenizer = self.encoding.tokenizer
         self.max_length = self.encoding.max_length
@@ -276,13 +271,17 @@ class TextTask(ABC):
             summary["test"] = self.score(logits, self.rows.test)
         return summary
 
-    def write_some_answers(self) -> float:
+    def write_some_answers(self) -> Repeats:
         """Write none: texts get labels or scores."""
-        return 0.0
+        return NEVER
 
-    def check_forgetting(self) -> float:
-        """Return 0: a classifier writes no sentences."""
-        return 0.0
+    def check_forgetting(self) -> Repeats:
+        """Check nothing: a classifier writes no sentences."""
+        return NEVER
+
+    def base_model_files(self) -> dict[str, Path | None]:
+        """Return none: the base model of a classifier has no scores."""
+        return {}
 
     def shown_answers(self) -> list[dict[str, str]]:
         """Return none, for the same reason."""

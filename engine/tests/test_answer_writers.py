@@ -18,7 +18,7 @@ from engine.serve.decoder import SharedDecoder
 from engine.storage import write_folder
 from engine.tasks import answer_writers, causal_lm
 from engine.tasks.answer_writers import DecoderWriter, TransformersWriter, sharing_skeleton
-from engine.tasks.answers import Answers, load_or_write
+from engine.tasks.answers import Answers, answers_path
 from engine.tasks.language_model import NO_HEAD
 from engine.training.checkpoint import save_adapter
 from samples import orders
@@ -172,13 +172,14 @@ def test_base_model_is_asked_once_for_all_attempts_on_the_same_data(task, monkey
 
 def test_damaged_file_of_answers_is_written_anew(tmp_path):
     answers = Answers(["a"], ["b"], ["c"])
-    load_or_write("key", tmp_path, lambda: answers)
+    path = answers_path(tmp_path, "key")
+    Answers.load_or_write(path, lambda: answers)
     (file,) = tmp_path.glob("answers-*")
     for content in ("", "[]", '{"prompts": []}'):
         file.write_text(content)
-        assert load_or_write("key", tmp_path, lambda: answers) == answers
-    assert load_or_write("key", tmp_path, lambda: pytest.fail("it is there")) == answers
-    assert load_or_write("other", None, lambda: answers) == answers
+        assert Answers.load_or_write(path, lambda: answers) == answers
+    assert Answers.load_or_write(path, lambda: pytest.fail("it is there")) == answers
+    assert Answers.load_or_write(None, lambda: answers) == answers
 
 
 @pytest.mark.medium

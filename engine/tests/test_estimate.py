@@ -34,6 +34,15 @@ def test_time_is_the_sum_of_its_parts(training: dict[str, object], steps: int, s
     assert estimate.seconds == pytest.approx(seconds)
 
 
+def test_what_the_base_model_has_computed_for_earlier_runs_takes_no_time(tmp_path) -> None:
+    measured = replace(MEASURED, base_s={"answers-a.json": 30.0, "base-figures-b.json": 4.0})
+    without = estimate_run(config(max_steps=3), MEASURED).seconds
+    assert estimate_run(config(max_steps=3), measured, tmp_path).seconds == without + 34
+    (tmp_path / "answers-a.json").write_text("{}")
+    assert estimate_run(config(max_steps=3), measured, tmp_path).seconds == without + 4
+    assert estimate_run(config(max_steps=3), measured).seconds == without + 34
+
+
 def test_only_settings_with_an_influence_need_their_own_measurement() -> None:
     same = [config(num_train_epochs=n, learning_rate=n / 100, seed=n, eval_strategy="no") for n in (1, 2)]
     other = [config(per_device_train_batch_size=4), RunConfig.parse({"data": {"max_length": 40}})]

@@ -17,6 +17,7 @@ from engine.models.chat_template import ChatTemplate
 from engine.models.loading import load_language_model
 from engine.tasks import causal_lm
 from engine.tasks.forgetting import general_tokens
+from engine.tasks.repeats import NEVER
 from samples import orders
 from testing.language_models import build_language_model, chat_tokenizer, write_conversations
 
@@ -62,16 +63,17 @@ def test_loss_is_that_of_plain_transformers_before_and_after(task):
 def test_check_can_be_turned_off_and_means_nothing_to_classifiers(task):
     assert "forgetting" in task.summary()
     task.config.system.forgetting_check = False
-    assert "forgetting" not in task.summary() and task.check_forgetting() == 0
+    assert "forgetting" not in task.summary() and task.check_forgetting() == NEVER
     assert "system.forgetting_check" in unused_settings("regression")
     assert "system.forgetting_check" not in unused_settings("causal_lm") | unused_settings("preference")
 
 
 def test_figures_of_the_base_model_are_computed_once_for_all_runs_on_the_same_data(task, tmp_path):
     task.cache_dir = tmp_path / "cache"
-    assert task.check_forgetting() == 2
+    files = {name: path for name, path in task.base_model_files().items() if path}
+    assert files.keys() == {"scores", "answers", "general"} and not any(path.exists() for path in files.values())
     first = task.summary()
-    assert task.check_forgetting() == 1  # the base model's is kept
+    assert all(path.is_file() for path in files.values())
     assert task.summary()["baseline"] == first["baseline"]
     kept = list(task.cache_dir.glob("base-figures-*.json"))
     assert len(kept) == 2

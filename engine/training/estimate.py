@@ -25,6 +25,7 @@ from engine.config import RunConfig
 from engine.data.batches import total_steps
 
 if TYPE_CHECKING:
+    from engine.tasks.repeats import Repeats
     from engine.training.run import PreparedRun
 
 TRAIN_SECONDS = 12.0  # after which no further length of training batches is timed
@@ -58,7 +59,11 @@ NO_INFLUENCE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class RunMeasurement:
-    """Measured times in seconds and memory in MiB. `warm_up_s` is the extra time of the first batch of each length."""
+    """Measured times in seconds and memory in MiB.
+
+    warm_up_s: the extra time of the first batch of each length. base_s: of what the base model computes at the end, by the file in the
+    cache folder that keeps it for further runs.
+    """
 
     steps_per_epoch: int
     step_s: float
@@ -69,6 +74,7 @@ class RunMeasurement:
     end_s: float
     peak_mb: float
     micro_batch: int
+    base_s: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON-ready mapping."""
@@ -118,9 +124,10 @@ def measure_run(
             return _Measurement(prepared, report_progress).measure(prepare_s, run.results.final_model)
 
 
-def estimate_run(config: RunConfig, measured: RunMeasurement) -> RunEstimate:
+def estimate_run(config: RunConfig, measured: RunMeasurement, cache_dir: Path | None = None) -> RunEstimate:
     """Return time and memory of a configuration whose `settings_with_influence` are those of the measured one.
 
+    cache_dir: of the run; what the base model has computed there for earlier runs is left out.
     A run that stops early takes less time. Whatever else computes on the machine is not part of the estimate.
     """
     training = config.training
@@ -129,6 +136,7 @@ def estimate_run(config: RunConfig, measured: RunMeasurement) -> RunEstimate:
     evaluations = _count_due(training.eval_strategy, training.eval_steps, steps, per_epoch)
     # Each evaluation is followed by a save.
     saves = max(evaluations, _count_due(training.save_strategy, training.save_steps, steps, per_epoch))
+    kept = {name for name in measured.base_s if cache_dir and (cache_dir / name).is_file()}
     seconds = (
         measured.prepare_s
         + steps * measured.step_s
@@ -136,6 +144,7 @@ def estimate_run(config: RunConfig, measured: RunMeasurement) -> RunEstimate:
         + evaluations * measured.evaluation_s
         + saves * measured.save_s
         + measured.end_s
+        + sum(seconds for name, seconds in measured.base_s.items() if name not in kept)
     )
     return RunEstimate(steps, seconds, measured.peak_mb)
 
@@ -171,18 +180,24 @@ class _Measurement:
         positions = list(range(len(eval_batches)))
         evaluations = self._time_some(eval_batches, positions, task.evaluate_batch, EVALUATE_SECONDS)
         scores_s = _mean_seconds(evaluations, len(eval_batches)) * len(eval_batches)
-        answers_s, last_answers_s = self._time_repeated(task.write_some_answers)
+        answers_s, answers = _timed(task.write_some_answers)
 
         warm_up_s = fmean(batch.first_s - batch.steady_s for batch in steps) * len(set(lengths))
         warm_up_s += fmean(batch.first_s - batch.steady_s for batch in evaluations) * len(eval_batches)
         save_s = _seconds(loop.save)
-        forgetting_s = self._time_repeated(task.check_forgetting)[1]  # before the final model takes the weights' place
-        end_s = forgetting_s + _seconds(lambda: self.prepared.save_final_model(final_model))
+        general_s, general = _timed(task.check_forgetting)
+        base_files = task.base_model_files()
+        base_s = {
+            "scores": scores_s,
+            "answers": answers_s * answers.by_base_model,
+            "general": general_s * general.by_base_model,
+        }
+        end_s = answers_s * answers.by_trained_model + general_s * general.by_trained_model
+        end_s += sum(base_s[part] for part, path in base_files.items() if path is None)
+        end_s += _seconds(lambda: self.prepared.save_final_model(final_model))  # takes the place of the trained weights
         if self.prepared.loop.config.system.baseline:
             with suppress(Exception):  # a run goes on without the baseline too
                 end_s += _seconds(task.baseline)
-        if answers_s:  # the base model is evaluated beside the tuned one
-            end_s += scores_s + last_answers_s
         return RunMeasurement(
             steps_per_epoch=len(batches),
             step_s=_mean_seconds(steps, len(batches)),
@@ -193,14 +208,8 @@ class _Measurement:
             end_s=end_s + scores_s * task.test_share,
             peak_mb=self.prepared.peak_memory_mb(),
             micro_batch=loop.state.micro_batch,
+            base_s={path.name: base_s[part] for part, path in base_files.items() if path is not None},
         )
-
-    def _time_repeated(self, work: Callable[[], float]) -> tuple[float, float]:
-        """Return the seconds of a part that returns how many times it follows at the end of a run, and those at the end; 0 for never."""
-        started = time.perf_counter()
-        times = work()
-        seconds = time.perf_counter() - started if times else 0.0
-        return seconds, seconds * times
 
     def _time_some(
         self,
@@ -250,6 +259,13 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def _timed(work: Callable[[], Repeats]) -> tuple[float, Repeats]:
+    """Return the seconds of a part of a run, 0 if the run has no such part, and how often it follows at the end."""
+    started = time.perf_counter()
+    repeats = work()
+    return time.perf_counter() - started if any(repeats) else 0.0, repeats
 
 
 def _mean_seconds(timed: list[_TimedBatch], count: int) -> float:

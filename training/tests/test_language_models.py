@@ -20,6 +20,7 @@ from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
 from engine.config_sections import SAMPLE_MODEL
 from engine.models.base_models import needs_conversion
+from engine.storage import write_json
 from engine.tasks.answers import write_answers
 from experiments.models import ModelVersion
 from experiments.registry.services import register, set_alias
@@ -31,6 +32,7 @@ from testing.programs import run_program
 from training import jobs, services
 from training.models import Point, Status, Task, Timing
 from work import running
+from work.paths import token_cache_dir
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 TINY = "tiny-llama"
@@ -192,6 +194,12 @@ def test_answers_are_written_for_an_estimate(member, chats, monkeypatch):
     assert estimated and estimated.steps == 4
     measured = Timing.objects.get().result
     assert measured and measured["evaluation_s"] > 0 and written == [6]
+    assert len(measured["base_s"]) == 3  # what a run of these settings then keeps
+    token_cache_dir().mkdir(parents=True)
+    for name in measured["base_s"]:
+        write_json(token_cache_dir() / name, {})
+    again = services.estimate(user=member, config=config).forecast
+    assert again and again.seconds == pytest.approx(estimated.seconds - sum(measured["base_s"].values()))
 
 
 def test_run_that_is_cancelled_goes_on_from_its_checkpoint(member, chats, monkeypatch):
