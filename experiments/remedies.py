@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from engine.config_sections import SAMPLE_MODEL, TrainingSection
+from web.sentences import join_translated
 
 from .task_types import METRIC_TITLES
 
@@ -46,7 +47,11 @@ class Diagnosis:
 
     @property
     def message(self) -> str:
-        return " ".join([self.headline, *self.sentences])
+        return join_translated([self.headline, self.explanation])
+
+    @property
+    def explanation(self) -> str:
+        return join_translated(self.sentences)
 
     def lines(self) -> list[str]:
         """Return the message and the changes that may help, for the terminal."""

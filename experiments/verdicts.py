@@ -6,6 +6,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from engine.intervals import wilson_interval
+from web.sentences import join_translated
 
 from .task_types import METRIC_TITLES, task_type_of
 
@@ -18,8 +19,7 @@ def verdict(metrics: Metrics) -> str:
 
     Empty for a run without an evaluation, or of a checkpoint of which only scores were kept.
     """
-    sentences = VERDICTS[task_type_of(metrics)](metrics)
-    return " ".join(sentence for sentence in sentences if sentence)
+    return join_translated(VERDICTS[task_type_of(metrics)](metrics))
 
 
 def judge_classification(metrics: Metrics) -> list[str]:

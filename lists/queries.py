@@ -11,6 +11,8 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
 from accounts.http import SignedInRequest
+from accounts.models import User
+from accounts.permissions import visible
 from engine.names import normalise_name
 from web.errors import InvalidError
 
@@ -81,6 +83,14 @@ def page_of(request: HttpRequest, rows: QuerySet[M], size: int) -> Page[M]:
     return Paginator(rows, size).get_page(request.GET.get("page"))
 
 
+def may_change(user: User, page: Page[Any]) -> bool:
+    """Return whether the bar of ticked rows offers to change them: to people who own things, or manage one of this page."""
+    if user.can_create or not page:
+        return user.can_create
+    rows = type(page[0])._default_manager.filter(pk__in=[row.pk for row in page])
+    return visible(user, rows, manage=True).exists()
+
+
 def render_list(request: SignedInRequest, template: str, context: dict[str, Any], *, kind: str) -> HttpResponse:
     """Render a list, or for htmx the partial `rows` alone. The view varies on HX-Request. kind: of its objects."""
     query = context["query"]
@@ -92,6 +102,7 @@ def render_list(request: SignedInRequest, template: str, context: dict[str, Any]
         "address": request.path,
         "views": views,
         "current": current,
+        "may_change": may_change(request.user, context["page"]),
         "is_saved": not current or current in {view.query for view in views},
     }
     swapped = request.htmx and not request.htmx.history_restore_request

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, F, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Coalesce
 from django.template.defaultfilters import filesizeformat
@@ -220,7 +220,7 @@ def data_to_look_at(user: User) -> Iterable[Attention]:
     versions = versions.annotate(
         errors=Count("findings", filter=Q(findings__severity=severity.ERROR), distinct=True),
         warnings=Count("findings", filter=Q(findings__severity=severity.WARNING), distinct=True),
-    ).filter(Q(errors__gt=0) | Q(warnings__gt=0, experiments=None))
+    ).filter(Q(errors__gt=0) | Q(~Exists(Experiment.objects.filter(version=OuterRef("pk"))), warnings__gt=0))
     for version in versions.only("number", "dataset__name").order_by("-created_at")[:3]:
         href = tab_address(version, FINDINGS)
         if version.errors:

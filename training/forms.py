@@ -124,6 +124,7 @@ class RunForm(ServiceErrorsMixin):
         defaults = form_texts(RunConfig.parse({"task": task}).model_dump(mode="json")) if task in TASK_TYPES else {}
         super().__init__(data, initial=form_texts(config, defaults))
         self.config = config
+        self.datasets = datasets
         # Makes two clicks on Start one run: services.submit takes it as the idempotency key.
         self.fields["token"] = forms.CharField(widget=forms.HiddenInput, initial=uuid.uuid4().hex)
         for name in ("preset", "preset_dataset", "like"):

@@ -24,6 +24,7 @@ from web import disk
 from web.errors import InvalidError, LorasiteError, NotAllowedError, NotFoundError, RequestTooLargeError, is_panic
 from web.openai_errors import is_openai, openai_error
 from web.requests import is_api
+from web.sentences import join_translated
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def problem(error: LorasiteError, request: HttpRequest | Request) -> dict[str, A
         "title": str(error.message),
         "status": error.status,
         "code": error.code,
-        "detail": " ".join(problem["message"] for problem in errors) or str(error.message),
+        "detail": join_translated(problem["message"] for problem in errors) or str(error.message),
         "errors": errors,
         "request_id": getattr(request, "id", ""),
     }
@@ -160,7 +161,7 @@ def error_from(exception: Exception) -> LorasiteError | None:
     if problems:
         error = InvalidError(_("Some fields are not valid."), problems=problems)
     else:
-        error = InvalidError(" ".join(message for _field, message in messages))
+        error = InvalidError(join_translated(str(message) for _field, message in messages))
     error.status = exception.status_code
     error.code = exception.default_code
     return error

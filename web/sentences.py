@@ -1,5 +1,6 @@
 """Say in the language of the reader what the engine has said in English."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.utils.translation import gettext
@@ -22,6 +23,14 @@ def translate_packed(packed: dict[str, Any] | None, english: str) -> str:
 
 def _translate_value(value: Any) -> Any:
     return translate_packed(value, "") if isinstance(value, dict) else value
+
+
+def join_translated(sentences: Iterable[str]) -> str:
+    """Join sentences that are in the reader's language already; in Chinese no space stands between them."""
+    text = ""
+    for sentence in filter(None, sentences):
+        text = gettext("{sentences} {next}").format(sentences=text, next=sentence) if text else sentence
+    return text
 
 
 def pack(message: str) -> dict[str, Any] | None:

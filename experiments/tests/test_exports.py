@@ -150,13 +150,15 @@ def test_page_polls_while_an_export_is_on_its_way(registered, member, browser, a
 
 @pytest.mark.medium
 def test_whoever_sees_a_model_exports_and_downloads_it_but_does_not_delete_another_ones_export(
-    exported, member, stranger, viewer, api
+    exported, member, stranger, viewer, api, client
 ):
     for person in (stranger, viewer):
         assert api(person).get(FORMAT_ADDRESS).status_code == 404
         grant_access(exported.version.model, to=person)
         assert api(person).get(f"{FORMAT_ADDRESS}/archive").status_code == 200
         assert api(person).delete(FORMAT_ADDRESS).status_code == 403
+    client.force_login(viewer)
+    assert "Not exported yet." in client.get("/models/mood/").content.decode()
     body = {"format": "onnx"}
     assert api(viewer).post("/api/models/mood/exports", body, format="json").status_code == 403
     assert api(stranger).post("/api/models/mood/exports", body, format="json").status_code == 202

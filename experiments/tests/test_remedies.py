@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.utils import translation
 
 from engine.config import RunConfig
 from engine.config_sections import SAMPLE_MODEL
@@ -195,3 +196,10 @@ def test_command_tells_it_in_lines_and_in_json(member) -> None:
     assert "did not learn" in lines[1] and lines[2:4] == ["This may help:", "  training.learning_rate: 1 → 0.0005"]
     assert json.loads(run("show", "idle", "--json"))["result"]["learned"] is False
     assert "SUCCESS, did not learn" in run("list", "--learned", "false")
+
+
+def test_sentences_of_a_verdict_have_no_spaces_between_them_in_chinese() -> None:
+    with translation.override("zh-hant"):
+        diagnosis = diagnose(did_not_learn("learning_rate_too_high"), {})
+        assert diagnosis and "。" in results.verdict(METRICS) and "。" in diagnosis.message
+        assert "。 " not in results.verdict(METRICS) + diagnosis.message

@@ -155,3 +155,19 @@ def test_share_page_says_what_the_person_can_share(client, member, admin):
         pages.append(client.post("/bulk/datasets/", {"name": "one", "action": "share"}).content.decode())
     assert "You can share only what you own." in pages[0] and "you can share anything" not in pages[0]
     assert "you can share anything" in pages[1] and "only what you own" not in pages[1]
+
+
+@pytest.mark.medium
+def test_bar_offers_a_viewer_changes_only_where_they_manage_something(client: Any, member: Any, viewer: Any) -> None:
+    owned = belongings(member)
+    client.force_login(viewer)
+    for shared, address in (
+        (owned.experiment, "/experiments/"),
+        (owned.dataset, "/datasets/"),
+        (owned.model, "/models/"),
+    ):
+        grant_access(shared, to=viewer)
+        page = client.get(address).content.decode()
+        assert 'value="export"' in page and 'value="delete"' not in page and 'value="tag"' not in page
+        grant_access(shared, to=viewer, manage=True)
+        assert 'value="delete"' in client.get(address).content.decode()

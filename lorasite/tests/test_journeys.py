@@ -70,7 +70,7 @@ def test_invited_person_sees_what_is_shared_and_an_administrator_what_they_did(
     page: Page, run: str, chromium: Browser, address: str
 ) -> None:
     page.goto("/people/")
-    page.get_by_label("Role:").select_option("viewer")
+    page.locator("#id_role").select_option("viewer")
     page.get_by_role("button", name="Create invite link").click()
     link = page.locator("#link").inner_text()
 

@@ -98,6 +98,14 @@ def test_data_with_warnings_need_a_look_until_they_are_trained_on(client: Any, m
     assert ("mine", "1 warning") in [(item.name, item.word) for item in client.get("/").context["attention"]]
 
 
+def test_data_with_errors_are_named_once_however_many_runs_used_them(client: Any, member: Any) -> None:
+    owned = belongings(member)
+    row(member, "again", version=owned.version)
+    Finding.objects.create(version=owned.version, code="rare_label", severity="error", count=1, message="Rare.")
+    client.force_login(member)
+    assert [item.name for item in client.get("/").context["attention"] if item.word == "1 error"] == ["mine"]
+
+
 @pytest.mark.medium
 def test_full_disk_is_for_those_who_can_make_room_and_those_who_have_to_know(
     client: Any, member: Any, admin: Any, viewer: Any, settings: Any

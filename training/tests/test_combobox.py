@@ -161,7 +161,7 @@ def test_open_list_is_readable_by_all_and_fits_a_phone(page: Page, scheme: Any) 
 
 def test_without_javascript_it_is_a_text_field_with_suggestions(address: str, chromium: Browser) -> None:
     page = open_form(chromium, address, java_script_enabled=False)
-    field = page.get_by_label("Base model:")
+    field = page.get_by_label("Base model", exact=True)
     expect(field).to_have_attribute("list", "base-model-names")
     expect(page.get_by_role("button", name="Show base models")).to_be_hidden()
     page.get_by_label("Epochs").fill("2")

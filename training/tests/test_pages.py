@@ -296,3 +296,10 @@ def test_what_is_wrong_with_a_setting_is_said_in_the_language_of_the_reader() ->
     assert messages["lora.r"] == "lora.r: 必須大於或等於 1。目前的值：0。"
     assert messages["lora.use_dora"].startswith("lora.use_dora: 必須是 true 或 false")
     assert "可用的欄位：" in messages["training.epochs"] or "您是指" in messages["training.epochs"]
+
+
+@pytest.mark.medium
+def test_form_of_somebody_without_data_leads_to_add_some(client: Client, stranger: Any) -> None:
+    client.force_login(stranger)
+    page = client.get("/train/").content.decode()
+    assert "You have no data to train on yet." in page and 'href="/datasets/new/"' in page and "0 steps" not in page
