@@ -132,6 +132,16 @@ def test_finished_run_becomes_a_model_that_is_recommended_and_predicts(page: Pag
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#result article")).to_have_count(2, timeout=60_000)
 
+    page.reload()
+    page.get_by_label("Text", exact=True).fill("")
+    asked = page.get_by_role("region", name="Asked in this tab")
+    asked.get_by_role("button", name="the room was lovely and kind").click()
+    expect(page.get_by_label("Text", exact=True)).to_have_value("the room was lovely and kind")
+    expect(page.get_by_label("Text", exact=True)).to_be_focused()
+    page.route("**/logout/", lambda route: route.fulfill(status=204))  # other tests share the session
+    page.get_by_role("button", name="Sign out").click()
+    assert page.evaluate("sessionStorage.length") == 0
+
 
 def test_page_stays_when_its_session_ends_and_works_again_after_signing_in(page: Page, run: str) -> None:
     page.goto(run)

@@ -2,6 +2,12 @@
 // A session that ends loses nothing: a dialog opens over the page, and a form that was sent is filled again after signing in.
 
 const DRAFT = "lorasite-draft", USER = document.body.dataset.user;
+// Nothing of one person is left in a tab in which another signs in.
+if (USER) {
+  if ((sessionStorage.getItem("lorasite-user") ?? USER) !== USER) sessionStorage.clear();
+  sessionStorage.setItem("lorasite-user", USER);
+}
+
 const here = () => location.pathname + location.search;
 const forms = () => [...document.querySelectorAll("main form[method=post]:not(#toasts *)")];
 
@@ -53,8 +59,9 @@ document.addEventListener("submit", (event) => {
   const hidden = form.elements.csrfmiddlewaretoken;
   if (hidden && token()) hidden.value = token();
   if (!USER || form.hasAttribute("hx-post")) return;
-  if (forms().includes(form)) keep(form);
-  else sessionStorage.removeItem(DRAFT); // signing out, above all
+  if (form.hasAttribute("data-signs-out")) sessionStorage.clear();
+  else if (forms().includes(form)) keep(form);
+  else sessionStorage.removeItem(DRAFT);
 }, true); // before htmx collects what it sends
 document.addEventListener("htmx:configRequest", (event) => {
   if (token()) event.detail.headers["x-csrftoken"] = token();
