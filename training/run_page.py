@@ -28,7 +28,7 @@ from experiments.verdicts import describe_scores
 from experiments.wrong_rows import find_confusion, has_wrong_rows
 from web.errors import NotFoundError
 from web.requests import parse_whole_number
-from web.sentences import translate_packed
+from web.sentences import join_translated, translate_packed
 
 from . import answers, curves, selectors
 from .base_models import LANGUAGE_NOTICE, find_language_mismatch
@@ -98,10 +98,9 @@ def head_context(request: SignedInRequest, task: Task) -> Context:
         "title": page_title(task),
         "steps": curves.stepper(task),
         "figures": run_figures(task, evaluations),
-        "verdict": curves.verdict(task, evaluations),
+        "verdict": join_translated([curves.verdict(task, evaluations), selectors.note_for(task)]),
         "diagnosis": diagnosis,
         "can_search_labels": data_are_at_fault and experiment.version and experiment.version.has_single_labels,
-        "note": selectors.note_for(task),
         "quarter": quarter,
         "announcement": announcement,
         "state_token": state_token(task),

@@ -59,16 +59,24 @@ def note_for(task: Task) -> str:
     if task.status != Status.PENDING:
         return ""
     if task.sent_at is not None:
-        ahead = Task.objects.filter(
-            status=Status.PENDING, device_kind=task.device_kind, created_at__lt=task.created_at
-        ).count()
-        return _("Waiting in the queue. Runs ahead: {count}.").format(count=ahead)
+        return place_in_queue(task)
     most = limit_of(task.owner, "running")
     if most:
         return _("Waiting until fewer than {limit} of your runs are in progress, which is your limit.").format(
             limit=most
         )
     return _("Waiting for the queue. The run is sent as soon as the queue is back.")
+
+
+def place_in_queue(task: Task) -> str:
+    """Return how many runs start before this one, or what it waits for if none does."""
+    tasks = Task.objects.filter(device_kind=task.device_kind)
+    ahead = tasks.filter(status=Status.PENDING, created_at__lt=task.created_at).count()
+    if ahead:
+        return _("Waiting in the queue. Runs ahead: {count}.").format(count=ahead)
+    if tasks.filter(status=Status.STARTED).exists():
+        return _("Next in the queue. It starts as soon as a run in progress ends.")
+    return _("Next in the queue.")
 
 
 def points_to_draw(task: Task) -> list[Point]:

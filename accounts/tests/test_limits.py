@@ -142,6 +142,10 @@ def test_running_quota_keeps_the_rest_in_the_database(
         task.refresh_from_db()
     assert first.sent_at and other.sent_at and second.sent_at is None
     assert "fewer than 1 of your runs" in note_for(second)
+    assert note_for(first) == "Next in the queue." and note_for(other) == "Waiting in the queue. Runs ahead: 2."
+    Task.objects.filter(pk__in=[first.pk, second.pk]).update(status=Status.STARTED)
+    assert "as soon as a run in progress ends" in note_for(other)
+    Task.objects.filter(pk=second.pk).update(status=Status.PENDING)
     Task.objects.filter(pk=first.pk).update(status=Status.SUCCESS)
     assert queue.send(Task, second.pk)
 

@@ -32,6 +32,14 @@ def test_the_roles_are_there_from_the_start(db: None) -> None:
 
 
 @pytest.mark.medium
+def test_sign_in_is_confirmed_in_the_language_of_the_reader(member: User) -> None:
+    member.set_password(OLD)
+    member.save()
+    sent = {"username": "member", "password": OLD}
+    page = Client().post("/login/", sent, follow=True, headers={"Accept-Language": "zh-Hant"})
+    assert "已以 member 的身分登入。" in page.content.decode()
+
+
 def test_change_keeps_this_session_and_ends_the_others(member: User) -> None:
     (here, _tokens), (there, tokens) = signed_in("member"), signed_in("member")
     assert me(tokens["access"]) == 200
