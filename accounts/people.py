@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -46,8 +46,14 @@ def people(request: SignedInRequest) -> HttpResponse:
     search = request.GET.get("q", "")[:100]
     if search:
         users = users.filter(username__icontains=search) | users.filter(email__icontains=search)
+    # Experiments belong to an app that imports this one, so they are counted by the name of the relation.
+    users_with_runs = users.annotate(runs=Count("experiments"))
+    page = Paginator(users_with_runs, PER_PAGE).get_page(request.GET.get("page"))
+    shows_disk = "disk" in request.GET  # on demand: the files of everybody are counted on the disk
     context = {
-        "page": Paginator(users, PER_PAGE).get_page(request.GET.get("page")),
+        "page": page,
+        "lines": [(person, quotas.usage_of(person, "storage") if shows_disk else None) for person in page],
+        "shows_disk": shows_disk,
         "q": search,
         "selected_role": selected_role,
         "roles": Role,

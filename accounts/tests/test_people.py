@@ -6,6 +6,8 @@ import pytest
 
 from accounts.models import Role, User
 from audit.models import Entry
+from testing.belongings import belongings
+from testing.experiments import row
 
 
 @pytest.fixture
@@ -51,3 +53,17 @@ def test_people_are_filtered_by_their_strongest_role(
     User.objects.create_user("newcomer")
     page = browser.get("/people/", {"role": role}).context["page"]
     assert {user.username for user in page} == names
+
+
+def test_list_counts_runs_and_the_disk_space_when_asked(
+    browser: Any, member: User, viewer: User, django_assert_max_num_queries: Any
+) -> None:
+    owned = belongings(member)
+    row(member, "second")
+    with django_assert_max_num_queries(12):
+        page = browser.get("/people/?role=member")
+    assert [(person.runs, storage) for person, storage in page.context["lines"]] == [(2, None)]
+    assert "Disk used" not in page.content.decode()
+    page = browser.get("/people/?role=member&disk=1")
+    ((_person, storage),) = page.context["lines"]
+    assert storage >= owned.version.path.stat().st_size and "Disk used" in page.content.decode()
