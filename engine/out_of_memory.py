@@ -67,12 +67,14 @@ def largest_fitting(size: int, estimate_bytes: Callable[[int], float], held_byte
 
     estimate_bytes: returns the bytes for a size. held_bytes: memory that the allocator already holds for this purpose and will use again.
     """
-    if estimate_bytes(size) <= held_bytes:
-        return size
-    available = held_bytes + memory_limits.free_bytes()
-    while size > 1 and estimate_bytes(size) * MARGIN > available:
+    while size > 1 and not fits(estimate_bytes(size), held_bytes):
         size = math.ceil(size / 2)
     return size
+
+
+def fits(estimated_bytes: float, held_bytes: float) -> bool:
+    """Return whether an estimated need, with a margin, is free beside what the allocator holds for this purpose."""
+    return estimated_bytes <= held_bytes or estimated_bytes * MARGIN <= held_bytes + memory_limits.free_bytes()
 
 
 def trim_heap() -> None:

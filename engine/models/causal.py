@@ -17,6 +17,7 @@ from engine.data.conversation_tokens import ConversationTokens
 from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.linear import AcceleratedLinears
 from engine.models import packed_attention
+from engine.models.recomputed_layers import recompute_layer
 
 LOGITS_AT_A_TIME = 2**24  # numbers: 64 MiB in fp32
 
@@ -64,6 +65,13 @@ class CausalForward:
         self.softcap: float | None = getattr(self.model.config, "final_logit_softcapping", None)
         self.own_attention: str = self.model.config._attn_implementation
         self.model.set_attn_implementation(packed_attention.NAME)
+
+    def recompute_layers(self) -> None:
+        """Keep only the input of each layer in training steps, and compute the layer again in the backward pass."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        for _fused, layer in self.linears.fused if self.linears else ():
+            cast(Any, layer).gradient_checkpointing = False
+            recompute_layer(layer)
 
     def states(self, packed: PackedConversations) -> Tensor:
         """Return the last hidden states of the tokens that predict targets: (targets, width)."""

@@ -73,6 +73,13 @@ class Task(Protocol):
         """
         ...
 
+    def recompute_activations(self) -> bool:
+        """Compute the activations of each layer again in the backward pass from now on, instead of keeping them.
+
+        Return whether that saves memory: False if it is done already, or if the task type keeps them anyway.
+        """
+        ...
+
     def padded_length(self, rows: np.ndarray) -> int:
         """Return the number of tokens that each of these training rows is padded to.
 

@@ -47,8 +47,6 @@ from engine.training.saved_model import SavedModelCheck
 
 NO_HEAD = Head(modules=[], origin="kept", notices=[])  # a language model brings its own, which stays frozen
 CHECKED = 8  # conversations that the saved model is compared on
-
-
 Tokens = TypeVar("Tokens", bound=LearnedTokens)
 
 
@@ -155,6 +153,14 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         """Return the estimated bytes of the activations of so many tokens, and of a chunk of logits."""
         return self.memory.training(rows, length)
 
+    def recompute_activations(self) -> bool:
+        """See engine.tasks.Task."""
+        if self.memory.recomputes:
+            return False
+        self.memory = replace(self.memory, recomputes=True)
+        self.forward.recompute_layers()
+        return True
+
     def padded_length(self, rows: np.ndarray) -> int:
         """Return the mean length of the rows: nothing is padded, and time goes by the tokens."""
         return int(self.lengths[rows].mean())
@@ -214,9 +220,9 @@ class LanguageModelTask(ABC, Generic[Tokens]):
 
     def _answers_path(self) -> Path | None:
         """Return the file that keeps the base model's answers, by all that they depend on, for other runs on the same data."""
-        model = f"{self.hash_base_model()} {self.base_precision}"
         longest = self.eval_tokens.longest_answer
-        return answers_path(self.cache_dir, f"{model} {self.data_hash} {self.max_length} {longest}")
+        key = f"{self.hash_base_model()} {self.base_precision} {self.data_hash} {self.max_length} {longest}"
+        return answers_path(self.cache_dir, key)
 
     def _general_tokens(self) -> ConversationTokens | None:
         """Return ordinary sentences, where system.forgetting_check asks for them."""

@@ -243,6 +243,10 @@ class TextTask(ABC):
         """Return the estimated bytes of the activations; everything else that a step takes is small beside them."""
         return self.memory.training(rows, self.train_tokens.padded_length(length))
 
+    def recompute_activations(self) -> bool:
+        """Return False: a text is cut to the length that fits, and its activations are kept."""
+        return False
+
     def padded_length(self, rows: np.ndarray) -> int:
         """Return the number of tokens that each of these training rows is padded to."""
         return self.train_tokens.padded_length(int(self.lengths[rows].max()))

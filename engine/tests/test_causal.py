@@ -1,5 +1,6 @@
 """Language models: packed conversations compute what single ones do, and gradients do not depend on how a step is divided."""
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from engine.errors import (
 )
 from engine.events import StepDone
 from engine.kernels import int8, linear, panels
+from engine.kernels.decoder import _Saved as Saved
 from engine.kernels.decoder import fuse_layers
 from engine.models.base_model_head import Head
 from engine.models.causal import CausalForward, PackedConversations
@@ -39,6 +41,7 @@ from testing.chat_templates import CHATML, NO_END
 from testing.language_models import FAMILIES, build_language_model, chat_tokenizer, conversation, write_conversations
 
 PLAN = DevicePlan(torch.device("cpu"), torch.float32, "eager", False, 1)
+LARGE = 1_000_000  # numbers, instead of counting those of a fused layer
 CONVERSATIONS = [
     conversation("How many?", "Three.", "x" * number, "what a strange question " * 2) for number in (1, 30, 9)
 ]
@@ -172,6 +175,57 @@ def test_fused_decoder_layers_have_the_gradients_of_layers_of_transformers(famil
     assert len(gradients[0]) == len(gradients[1]) == 28
     for fused, plain in zip(*gradients, strict=True):  # each is rounded to bf16 elsewhere
         assert torch.nn.functional.cosine_similarity(fused.flatten(), plain.flatten(), dim=0) > 0.98
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("family", "uses_int8", "dropout"),
+    [*((family, False, 0.2) for family in sorted(FAMILIES)), ("llama", True, 0.2), ("qwen3", True, 0.2)],
+)
+def test_layers_that_are_computed_again_have_the_same_gradients_and_keep_less(family, uses_int8, dropout, tmp_path):
+    if uses_int8 and not int8.available():
+        pytest.skip("needs a CPU with VNNI")
+    base = build_language_model(tmp_path / family, family, head_dim=16)
+    packed = PackedConversations.pack(tokens_of(CONVERSATIONS), np.arange(3))
+    plan = replace(PLAN, dtype=torch.bfloat16) if uses_int8 else PLAN
+    forward = CausalForward(adapted_model(base, plan, lora_dropout=dropout).train(), uses_int8)
+    trained = [parameter for parameter in forward.model.parameters() if parameter.requires_grad]
+    results = []
+    for recomputes in (False, True):
+        if recomputes:
+            forward.recompute_layers()
+        forward.model.zero_grad()
+        kept: list[int] = []
+        torch.manual_seed(0)
+
+        def count(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = forward.sum_of_losses(packed)
+        kept.append(sum(LARGE for each in gc.get_objects() if type(each) is Saved))  # what fused layers keep elsewhere
+        loss.backward()
+        results.append((sum(kept), [parameter.grad for parameter in trained]))
+    (kept_all, plain), (kept_inputs, again) = results
+    assert kept_inputs < kept_all / 2
+    assert all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(plain, again, strict=True))
+
+
+@pytest.mark.slow
+def test_row_that_is_too_much_alone_is_trained_with_its_layers_computed_again(bases, data, tmp_path, monkeypatch):
+    plain = run(config(), data, tmp_path / "plain", base_models_dir=bases)
+    backward = causal_lm.Task.backward
+
+    def limited(self: Any, rows: np.ndarray, weight: float) -> Any:
+        if not self.memory.recomputes:
+            raise MemoryError
+        return backward(self, rows, weight)
+
+    monkeypatch.setattr(causal_lm.Task, "backward", limited)
+    again = run(config(), data, tmp_path / "again", base_models_dir=bases)
+    assert metrics_of(again)["eval"]["loss"] == pytest.approx(metrics_of(plain)["eval"]["loss"], rel=1e-4)
+    assert "gradient_checkpointing" in [notice["code"] for notice in metrics_of(again)["notices"]]
 
 
 @pytest.mark.slow

@@ -117,10 +117,14 @@ class DecoderMemory:
     sizes: DecoderSizes
     plan: DevicePlan
     adapted_everywhere: bool  # a layer with an adapter keeps its input for the adapter's gradient
+    recomputes: bool = False  # a layer keeps its input alone until its backward pass computes it again
 
     def training(self, rows: int, length: int) -> float:
         """Return the bytes of forward and backward for `rows` conversations of `length` tokens."""
         encoder = self.sizes.encoder
+        if self.recomputes:
+            inputs = float(self.plan.dtype.itemsize * encoder.layers * rows * length * encoder.width)
+            return inputs + self.bytes_per_layer(rows * length) + self.bytes_of_logits(rows * length)
         return encoder.layers * self.bytes_per_layer(rows * length) + self.bytes_of_logits(rows * length)
 
     def evaluation(self, rows: int, length: int) -> float:

@@ -12,7 +12,7 @@ from torch import nn
 from engine.devices import DevicePlan
 from engine.errors import OutOfMemoryError
 from engine.events import Notice
-from engine.out_of_memory import is_out_of_memory, largest_fitting, release_memory, retry_with_half
+from engine.out_of_memory import fits, is_out_of_memory, largest_fitting, release_memory, retry_with_half
 from engine.sentences import Sentence, gettext_noop
 from engine.tasks import Task
 from engine.training.distributed import StepExchange
@@ -35,7 +35,8 @@ class MicroBatches:
     """Accumulates the gradients of a step, a micro-batch at a time.
 
     On a CPU, the size shrinks before memory runs out, as far as the estimate says; on any device, it shrinks when memory
-    does run out. It never grows again. All processes of a distributed run use the smallest size of any of them.
+    does run out. It never grows again. Where a single row is too much, activations are computed again if the task can do so.
+    All processes of a distributed run use the smallest size of any of them.
     """
 
     def __init__(self, task: Task, plan: DevicePlan, parameters: list[nn.Parameter], size: int, seed: int) -> None:
@@ -51,7 +52,7 @@ class MicroBatches:
         """Accumulate the gradients of this process's share of `rows` and return its part of their mean loss.
 
         float() of it waits for a GPU, which meanwhile takes further work.
-        Raises OutOfMemoryError if not even a single row fits.
+        Raises OutOfMemoryError if not even a single row fits whose activations are computed again.
         """
         device = self.plan.device
         weight = self.task.loss_weight(rows)
@@ -61,22 +62,29 @@ class MicroBatches:
         cpu_generator = torch.get_rng_state()
         gpu_generator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-        def start_over(size: int) -> None:
+        def start_over() -> None:
             # The failed attempt has left part of a gradient and has drawn random numbers for dropout.
             self._clear_gradients()
             torch.set_rng_state(cpu_generator)
             if gpu_generator is not None:
                 torch.cuda.set_rng_state(gpu_generator, device)
             self._held_bytes = 0.0
+
+        def start_over_with(size: int) -> None:
+            start_over()
             self._shrink_to(size)
 
-        try:
-            return retry_with_half(lambda _: self._backward(rows, weight), self.size, device, start_over)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of the handler: the traceback would keep the failed attempt's tensors alive.
-        raise self._single_row_error(rows, step)
+        while True:
+            try:
+                return retry_with_half(lambda _: self._backward(rows, weight), self.size, device, start_over_with)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler: the traceback would keep the failed attempt's tensors alive.
+            if not self._recompute_activations():
+                raise self._single_row_error(rows, step)
+            start_over()
+            release_memory(device)
 
     def exchange_step(self, loss: float, stop: bool) -> StepExchange:
         """Sum gradients and loss over all processes, and agree on the micro-batch size and on whether to stop."""
@@ -111,9 +119,24 @@ class MicroBatches:
             # Releasing unused memory may be enough, and keeps the heap from fragmenting while memory is scarce.
             release_memory(self.plan.device)
             size = largest_fitting(self.size, estimate_bytes, self._held_bytes)
+        if size == 1 and not fits(estimate_bytes(1), self._held_bytes):
+            self._recompute_activations()
         self._held_bytes = max(self._held_bytes, estimate_bytes(size))
         if size < self.size:
             self._shrink_to(size)
+
+    def _recompute_activations(self) -> bool:
+        """Let the task keep fewer activations, and tell the person who trains; return whether it does so only now."""
+        if not self.task.recompute_activations():
+            return False
+        message = Sentence(
+            gettext_noop(
+                "A single row needs more memory than is free, so layers are now computed again in the backward pass (gradient "
+                "checkpointing). Steps take about a third longer; the result stays the same."
+            )
+        )
+        self._notices.append(Notice("warning", "gradient_checkpointing", message))
+        return True
 
     def _shrink_to(self, size: int) -> None:
         """Use smaller micro-batches from now on, and tell the person who trains."""
