@@ -3,7 +3,8 @@
     python bench/estimate.py             the sample base model and a small BERT of other sizes: some minutes on two cores
     python bench/estimate.py --bert-base a randomly initialised bert-base as well
     python bench/estimate.py --orders    instead the sample language model on the sample orders, twice: the second run finds what
-                                         the base model has computed for the first one
+                                         the base model has computed for the first one (--short: 8 steps, 32 evaluation rows,
+                                         one thread)
 
 Prints what was foreseen, what it took, and how far off that was. Both start from imported libraries, as in a worker.
 """
@@ -31,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bert-base", action="store_true", help="a further base model")
     parser.add_argument("--orders", action="store_true", help="the sample language model instead")
+    parser.add_argument("--short", action="store_true", help="with --orders: a shorter run")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--worker", choices=["foresee", "train"], help=argparse.SUPPRESS)
     parser.add_argument("--setup", help=argparse.SUPPRESS)
@@ -40,19 +42,19 @@ def main() -> None:
         return print(json.dumps(foresee(setup) if options.worker == "foresee" else run(setup)))
     with tempfile.TemporaryDirectory() as folder:
         if options.orders:
-            orders(Path(folder))
+            orders(Path(folder), options.short)
         else:
             grid(Path(folder), options)
 
 
-def orders(folder: Path) -> None:
+def orders(folder: Path, is_short: bool) -> None:
     """Compare two runs of the language model's preset with the estimates before each."""
     from engine import resolve_base_model
     from samples import SAMPLE_LANGUAGE_MODEL
 
     resolve_base_model(SAMPLE_LANGUAGE_MODEL)  # converted once for all runs
     for number in (1, 2):
-        setup = {"folder": str(folder), "preset": str(ORDERS), "name": f"run-{number}"}
+        setup = {"folder": str(folder), "preset": str(ORDERS), "name": f"run-{number}", "short": is_short}
         foreseen, took = asked("foresee", setup), asked("train", setup)
         print(
             f"run {number}: {told(foreseen)}; took {told(took)}, time off by {foreseen['seconds'] / took['seconds'] - 1:+.0%}, "
@@ -141,7 +143,12 @@ def configured(setup: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     folder = Path(setup["folder"])
     if "preset" in setup:
         config = RunConfig.from_yaml(Path(setup["preset"]).read_text(encoding="utf-8"))
-        config = config.model_copy(update={"experiment_name": setup["name"]})
+        changes = config.concise() | {"experiment_name": setup["name"]}
+        if setup["short"]:
+            changes["training"] |= {"max_steps": 8}
+            changes["data"] |= {"eval_samples": 32}
+            changes["system"] = {"num_threads": 1}
+        config = RunConfig.parse(changes)
         data_file = find_data_file(config.data.dataset_name, folder / "cache")
         return config, {"data_file": data_file, "cache_dir": folder / "cache"}
     config = {
