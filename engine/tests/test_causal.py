@@ -36,6 +36,7 @@ from engine.tasks import causal_lm
 from engine.tasks.answers import Answers
 from engine.tests.conftest import check_divided_run, check_resumed_run, metrics_of, run
 from engine.training.estimate import estimate_run, measure_run
+from engine.training.loop import create_optimizer
 from samples import orders
 from testing.chat_templates import CHATML, NO_END
 from testing.language_models import FAMILIES, build_language_model, chat_tokenizer, conversation, write_conversations
@@ -113,6 +114,26 @@ def test_packed_logits_are_those_of_each_conversation_alone(family, tmp_path):
         with forward.generating():  # its own attention comes back
             again = model(torch.from_numpy(tokens.ids[: tokens.offsets[1]].astype(np.int64))[None]).logits[0]
     assert (again - alone[0]).abs().max() <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_each_family_learns_with_each_kind_of_adapter(family, tmp_path):
+    base = build_language_model(tmp_path / family, family)
+    packed = PackedConversations.pack(tokens_of(CONVERSATIONS), np.arange(3))
+    kinds: list[dict[str, Any]] = [{}, {"use_rslora": True}, {"use_dora": True}, {"loraplus_lr_ratio": 8}]
+    for lora in kinds:
+        model = adapted_model(base, **lora)
+        forward = CausalForward(model)
+        optimizer = create_optimizer(model, config(lora=lora, training={"learning_rate": 1e-3}), PLAN)
+        losses = []
+        for _step in range(3):
+            losses.append(forward.sum_of_losses(packed))
+            optimizer.zero_grad()
+            losses[-1].backward()
+            optimizer.step()
+        assert losses[-1].item() < losses[0].item() - 2, lora
+        assert {group["ratio"] for group in optimizer.param_groups} == {1.0, lora.get("loraplus_lr_ratio", 1.0)}
 
 
 @pytest.mark.parametrize("lora", [{}, {"use_rslora": True, "use_dora": True}, {"modules_to_save": ["lm_head"]}])

@@ -50,7 +50,7 @@ class Loop:
         self.checkpoints = checkpoints
         self.should_save = should_save or (lambda: False)
         self.parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-        self.optimizer = _create_optimizer(task.model, config, plan)
+        self.optimizer = create_optimizer(task.model, config, plan)
         size = min(config.training.per_device_train_batch_size, schedule.batch)
         self.micro_batches = MicroBatches(task, plan, self.parameters, size, config.training.seed)
         self.state = State(micro_batch=size)
@@ -311,7 +311,7 @@ def _not_finite_error(steps_before: int, precision: str) -> LossNotFiniteError:
     return LossNotFiniteError(message, field=field, step=steps_before + 1)
 
 
-def _create_optimizer(model: nn.Module, config: RunConfig, plan: DevicePlan) -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, config: RunConfig, plan: DevicePlan) -> torch.optim.Optimizer:
     """Return AdamW over the fp32 adapter; LoRA+ gives matrix B its own learning rate (arXiv 2402.12354)."""
     ratio = config.lora.loraplus_lr_ratio or 1.0
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
