@@ -69,6 +69,14 @@ def test_file_of_preferences_is_recognised_by_itself(file: Callable[..., Path], 
     assert rows.kind == "preferences" and conversations(rows.frame) == STORED and rows.left_out == {}
 
 
+def test_rated_answers_are_refused_with_how_they_become_pairs(file: Callable[..., Path]) -> None:
+    rated = [{"prompt": "Why?", "completion": f"Answer {i}", "label": bool(i % 2)} for i in range(6)]
+    with pytest.raises(InvalidError, match=r"put a good answer in a column “chosen”.*Nothing was stored"):
+        read(file(records(rated)), "kto.jsonl")
+    kept = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rated if row["label"]]
+    assert read(file(records(kept)), "good.jsonl").kind == "conversations"
+
+
 def test_chosen_answers_can_be_stored_as_conversations(file: Callable[..., Path]) -> None:
     name, content = FILES["texts"]
     rows = read(file(content), name, kind="conversations")
