@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from django.urls import reverse
@@ -19,10 +20,14 @@ from datasets_app.report_page import FINDINGS, tab_address
 from engine.config import RunConfig
 from engine.data.batches import total_steps
 from engine.models.base_models import find_cached, is_offline
+from engine.models.chat_template import PLAIN_TEMPLATE_NOTICE, has_template
+from engine.sentences import Sentence
+from engine.task_types import is_language_model
 from web.errors import LorasiteError
+from web.sentences import translate
 
 from . import estimates, presets, services
-from .base_models import list_base_models
+from .base_models import base_models_dir, list_base_models
 from .field_words import with_labels
 
 
@@ -148,7 +153,7 @@ def model_warnings(config: RunConfig) -> list[PlanWarning]:
     name = config.model.name
     known = next((model for model in list_base_models() if model.name == name), None)
     if (known and known.is_here) or find_cached(name, config.model.revision):
-        return []
+        return template_warnings(config)
     if is_offline():
         return [PlanWarning(_("%(model)s is not on this machine, and downloads are turned off.") % {"model": name})]
     size = f" ({known.size})" if known and known.size else ""
@@ -157,6 +162,16 @@ def model_warnings(config: RunConfig) -> list[PlanWarning]:
             _("%(model)s%(size)s is not on this machine. The run downloads it first.") % {"model": name, "size": size}
         )
     ]
+
+
+def template_warnings(config: RunConfig) -> list[PlanWarning]:
+    """Say which chat template a base model on this machine gets that has none of its own."""
+    name = config.model.name
+    own_folder = (base_models_dir() or Path()) / name
+    folder = own_folder if base_models_dir() and own_folder.is_dir() else find_cached(name, config.model.revision)
+    if not is_language_model(config.task) or folder is None or has_template(folder):
+        return []
+    return [PlanWarning(translate(Sentence(PLAIN_TEMPLATE_NOTICE, model=name)))]
 
 
 def quota_warnings(user: User) -> list[PlanWarning]:

@@ -6,9 +6,12 @@ shows when conversations are rendered and compared.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data.conversations import PLAIN_TEXT, Conversation, Message, UnusableRowError
@@ -25,6 +28,9 @@ PLAIN_TEMPLATE = (
     "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+PLAIN_TEMPLATE_NOTICE = gettext_noop(
+    '{model} has no chat template, so a plain one is used and saved with the model: "User: …", "Assistant: …".'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,15 @@ class RenderedConversation:
     text: str
     spans: list[tuple[int, int]]
     is_plain_text: bool = False
+
+
+def has_template(folder: Path) -> bool:
+    """Return whether a base model's files have a chat template, without loading its tokenizer."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    with suppress(OSError, ValueError):
+        return bool(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template"))
+    return False
 
 
 class ChatTemplate:

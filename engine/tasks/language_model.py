@@ -25,7 +25,7 @@ from engine.events import Notice
 from engine.models.base_model_head import Head
 from engine.models.base_models import find_origin
 from engine.models.causal import CausalForward, PackedConversations
-from engine.models.chat_template import ChatTemplate
+from engine.models.chat_template import PLAIN_TEMPLATE_NOTICE, ChatTemplate
 from engine.models.loading import adapts_feed_forward, add_adapter, load_language_model
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.models.text_encoding import load_config, load_tokenizer, longest_text
@@ -372,13 +372,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             )
             self.notices.append(Notice("warning", "skipped_conversations", message))
         if self.template.is_plain:
-            message = Sentence(
-                gettext_noop(
-                    "{model} has no chat template, so a plain one is used and saved with the model: "
-                    '"User: …", "Assistant: …".'
-                ),
-                model=self.config.model.name,
-            )
+            message = Sentence(PLAIN_TEMPLATE_NOTICE, model=self.config.model.name)
             self.notices.append(Notice("info", "plain_template", message))
 
     def _score(self, tokens: Tokens, name: str) -> dict[str, float]:

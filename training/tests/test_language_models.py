@@ -26,6 +26,7 @@ from experiments.models import ModelVersion
 from experiments.registry.services import register, set_alias
 from samples import SAMPLE_LANGUAGE_MODEL
 from samples.language_model import converted_path
+from testing.chat_templates import CHATML
 from testing.datasets import store_dataset
 from testing.language_models import build_language_model, chat_tokenizer, conversation, write_conversations
 from testing.programs import run_program
@@ -176,6 +177,23 @@ def test_base_model_must_be_a_language_model(api, member, chats):
     names = [model["name"] for model in api(member).get("/api/base-models?task=causal_lm").json()["results"]]
     assert TINY in names and SAMPLE_LANGUAGE_MODEL in names and SAMPLE_MODEL not in names
     assert api(member).get("/api/base-models?task=poetry").status_code == 400
+
+
+def test_form_says_which_chat_template_a_base_model_without_one_gets(browser, chats, settings, tmp_path):
+    settings.BASE_MODELS_DIR = tmp_path
+    for name, template in (("own", CHATML), ("none", None)):
+        build_language_model(tmp_path / name, template=template)
+    fields = {"data.dataset_name": "chats@1", "do": "show"}
+    warned = {}
+    for name in ("own", "none"):
+        plan = browser.post("/train/", fields | {"model.name": name}).context["plan"]
+        warned[name] = [warning.text for warning in plan.warnings if "chat template" in warning.text]
+    assert warned == {
+        "own": [],
+        "none": [
+            'none has no chat template, so a plain one is used and saved with the model: "User: …", "Assistant: …".'
+        ],
+    }
 
 
 def test_answers_are_written_for_an_estimate(member, chats, monkeypatch):
