@@ -322,7 +322,10 @@ class SystemSection(Section):
     """Settings of the machine, which do not change the result."""
 
     num_threads: int | None = Field(
-        None, ge=1, le=1024, description=_("Number of CPU threads. Default: the cores that this process may use.")
+        None,
+        ge=1,
+        le=1024,
+        description=_("Number of CPU threads. Default: OMP_NUM_THREADS, or the cores that this process may use."),
     )
     baseline: bool = Field(
         True, description=_("Also train a linear model on word counts as a baseline to compare with.")

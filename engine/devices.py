@@ -90,7 +90,7 @@ def choose(config: RunConfig, world: World = ALONE) -> DevicePlan:
         dtype=dtype,
         attention="eager" if on_cpu or (device.type == "cuda" and config.training.deterministic) else "sdpa",
         fused_encoder=on_cpu or (device.type == "cuda" and config.model.quantization is None),
-        threads=config.system.num_threads or max(1, usable_cores() // world.size),
+        threads=config.system.num_threads or default_threads(world),
         world=world,
         quantization=config.model.quantization,
         packed=device.type == "cuda",
@@ -143,6 +143,14 @@ def device_of_process(device: torch.device, world: World) -> torch.device:
         )
     torch.cuda.set_device(world.local_rank)
     return torch.device("cuda", world.local_rank)
+
+
+def default_threads(world: World) -> int:
+    """Return OMP_NUM_THREADS, as every program that uses OpenMP does, or else this process's share of the usable cores."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if world.size == 1 and chosen.isdecimal():  # torchrun sets it to 1 wherever it starts several processes
+        return max(1, int(chosen))
+    return max(1, usable_cores() // world.size)
 
 
 def usable_cores() -> int:

@@ -215,6 +215,14 @@ def test_cores_are_shared_out_between_the_processes_of_a_machine():
     assert devices.choose(config, World(0, 2, 0)).threads == max(1, devices.usable_cores() // 2)
 
 
+def test_run_takes_the_threads_of_openmp_unless_torchrun_has_set_them(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert devices.choose(RunConfig.parse({"training": {"device": "cpu"}})).threads == 3
+    assert devices.default_threads(World(0, 64, 0)) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert devices.default_threads(devices.ALONE) == devices.usable_cores()
+
+
 def test_dropout_differs_between_processes_and_depends_on_the_step_alone():
     def drawn(rank: int, step: int) -> list[Any]:
         World(rank, 2, rank).seed_dropout(42, step)
