@@ -1,11 +1,14 @@
 #!/usr/bin/env python
 """Run a command of Lorasite; `python manage.py help` lists them."""
 
+import gc
 import os
 import sys
 
 
 def main() -> None:
+    # Imports leave half a million objects. To visit them after every 700 new ones takes a tenth of a start, of a data worker a fifth.
+    gc.set_threshold(20_000, 20, 10)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lorasite.settings")
     try:
         # Imported here to explain what to do if it is missing.

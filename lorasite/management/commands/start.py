@@ -114,15 +114,24 @@ def prepare_database() -> None:
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", verbosity=0)
     if not User.objects.exists():
-        # In a process of its own, because the thread pool of polars would not survive the forks of the supervisor.
-        first_start = subprocess.run([sys.executable, MANAGE, "first_start", "--new"], check=False)  # noqa: S603
-        if first_start.returncode:
-            raise CommandError("The first start did not finish; the lines above say why. Nothing runs.")
+        fill_installation()
     write_marker()
     # The log is often stored where someone who can write to the database cannot. `audit verify --head` checks this hash.
     say(f"audit log: {Entry.objects.count()} entries, head {chain_head()}")
     # Two processes must not share a connection after a fork.
     connections.close_all()
+
+
+def fill_installation() -> None:
+    """Create the first admin and the samples."""
+    if not env.samples:
+        call_command("first_start", new=True)
+        sys.stdout.flush()  # a password that was generated; children that are forked would print it again
+        return
+    # In a process of its own, because the thread pool of polars would not survive the forks of the supervisor.
+    first_start = subprocess.run([sys.executable, MANAGE, "first_start", "--new"], check=False)  # noqa: S603
+    if first_start.returncode:
+        raise CommandError("The first start did not finish; the lines above say why. Nothing runs.")
 
 
 def run_redis() -> None:
