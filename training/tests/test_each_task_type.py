@@ -105,7 +105,7 @@ def test_file_becomes_a_registered_model(task_type, browser, member, run_worker,
     version = create_version(user=member, name="rows", file=file, filename=file.name, **options)
     config = tiny("run", num_train_epochs=5, learning_rate=0.003, precision="fp32")
     config["data"] = {"dataset_name": "rows", "max_length": 32}
-    config["lora"] = {"r": 8, "target_modules": "all-linear"}
+    config["lora"] = {"r": 8, "target_modules": "all-linear", "layers_to_transform": [4, 5]}
     config["system"]["baseline"] = True
     task = services.submit(user=member, config=services.parse_config(config, member))
     run_worker()
