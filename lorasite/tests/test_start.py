@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> Iterator[str]:
 
 def start(folder: Path, port: int, **environment: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PORT": str(port), "DATA_DIR": str(folder / "data"), "SAMPLES": "0", **environment}
-    return subprocess.run([sys.executable, MANAGE, "start"], env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, MANAGE, "start"], env=env, capture_output=True, text=True, timeout=240)
 
 
 def children() -> dict[str, psutil.Process]:

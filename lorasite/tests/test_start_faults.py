@@ -19,6 +19,7 @@ from django.core.management.base import CommandError
 
 from lorasite import embedded_redis
 from lorasite.lost_database import refuse_lost_database, write_marker
+from testing.migrated import copy_migrated_database
 from testing.site import PASSWORD, database_of, free_port, running_site
 
 from .test_start import MANAGE, eventually, start
@@ -62,7 +63,7 @@ def test_damaged_queue_files_are_set_aside_and_the_queue_starts_empty(tmp_path: 
         "REDIS_URL": "",
     }
     line = [sys.executable, "-c", QUEUE.replace("{damage}", damage)]
-    ran = subprocess.run(line, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(line, env=env, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert [text for text in ran.stdout.splitlines() if text.startswith("keys")] == ["keys 0", "keys 0"]
     [message] = [text for text in ran.stdout.splitlines() if "the queue is filled from the database again" in text]
@@ -148,7 +149,8 @@ def test_folder_on_a_read_only_disk_is_reported_in_one_line(tmp_path: Path) -> N
 @pytest.mark.process
 def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_requested(tmp_path: Path) -> None:
     database = tmp_path / "data/db.sqlite3"
-    assert command(tmp_path, "migrate", "-v0").returncode == command(tmp_path, "first_start").returncode == 0
+    copy_migrated_database(tmp_path / "data")
+    assert command(tmp_path, "first_start").returncode == 0
     content = database.read_bytes()
     database.write_bytes(b"")
     assert "is empty (0 bytes), but" in refused(tmp_path) and database.read_bytes() == b""
@@ -166,7 +168,7 @@ def test_lost_database_is_refused_until_it_is_back_or_a_new_one_is_requested(tmp
 
 def command(folder: Path, *line: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"DATA_DIR": str(folder / "data"), "DATABASE_URL": "", "SAMPLES": "0"}
-    return subprocess.run([sys.executable, MANAGE, *line], env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, MANAGE, *line], env=env, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.django_db
@@ -237,7 +239,7 @@ def test_kill_9_of_make_ends_the_site(tmp_path: Path) -> None:
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("make"), reason="Linux tells of a parent's death")
 def test_kill_9_of_make_ends_make_serve(tmp_path: Path) -> None:
-    assert command(tmp_path, "migrate", "-v0").returncode == 0
+    copy_migrated_database(tmp_path / "data")
     env = os.environ | {"DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": "", "SERVE_PORT": str(free_port())}
     make = subprocess.Popen([*MAKE, "serve"], env=env, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True)
     assert make.stdout and "/predict" in make.stdout.readline()

@@ -1,7 +1,6 @@
 """The process that has everything imported and forks a worker, by killing real processes."""
 
 import signal
-import time
 
 import psutil
 import pytest
@@ -59,7 +58,6 @@ def test_worker_and_run_end_with_the_process_that_forked_them(submit, start_work
 def test_preloaded_process_needs_hardly_any_memory_and_holds_no_connection(start_worker):
     preloaded = psutil.Process(start_worker().pid)
     worker_of(preloaded.pid)
-    time.sleep(1)  # until the worker has written to the pages that it will not share
-    own = preloaded.memory_full_info().uss / 2**20
-    assert own < 60  # MiB; a second process that imports everything takes 460
+    # Once the worker has written to the pages that it will not share. A second process that imports everything takes 460 MiB.
+    until(lambda: preloaded.memory_full_info().uss < 60 * 2**20, what="less than 60 MiB of its own")
     assert not preloaded.net_connections()
