@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from datasets_app.reading.class_files import ClassFile, class_files
 from datasets_app.reading.splits import split_of_name
@@ -24,13 +25,25 @@ KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
 CHUNK = 1 << 20
 CELL_BYTES = 8  # of the size limit that each cell takes up, see `refuse_cells`
 _FOREIGN = {  # first bytes of what people mistake for a data file
-    b"%PDF": "a PDF",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
-    b"\x7fELF": "a program",
-    b"SQLite format 3": "an SQLite database",
+    b"%PDF": gettext_noop("a PDF"),
+    b"\x89PNG": gettext_noop("a PNG picture"),
+    b"\xff\xd8\xff": gettext_noop("a JPEG picture"),
+    b"GIF8": gettext_noop("a GIF picture"),
+    b"\x7fELF": gettext_noop("a program"),
+    b"SQLite format 3": gettext_noop("an SQLite database"),
+    b"ARROW1": gettext_noop("an Arrow file"),
+    b"\x80\x04\x95": gettext_noop("a Python pickle"),
+    b"\x80\x05\x95": gettext_noop("a Python pickle"),
 }
+_PACKED = {  # first bytes of archives that are not unpacked
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
+    b"(\xb5/\xfd": "Zstandard",
+}
+_TAR = slice(257, 262)  # where a tar archive has its name
+_MARKUP = re.compile(rb"\s*<(\?xml|!doctype|(html|table|rows|root|data|dataset|items|corpus)\b)", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00\x02-\x08\x0e-\x1a\x1c-\x1e]")  # without \x01 and \x1f, which are delimiters, too
 _EAST_ASIAN = re.compile("[\t\n\r -~\u2010-\u2030\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7af\uff00-\uffef]")
 _TRAILER_BYTES = 65_557  # at most: 22, and a comment
@@ -290,13 +303,23 @@ def head_of(file: Path, size: int = 1 << 16) -> bytes:
 
 
 def refuse_binary(head: bytes) -> None:
-    """Raise InvalidError if the first bytes are those of a picture, a workbook, a program, or not text."""
+    """Raise InvalidError if the first bytes are those of a picture, an archive, a program, a web page, or not text."""
+    packed = (
+        "tar"
+        if head[_TAR] == b"ustar"
+        else next((name for magic, name in _PACKED.items() if head.startswith(magic)), "")
+    )
+    if packed:
+        message = _("This is a %(kind)s archive. Nothing was stored; pack the files as ZIP, or send a single one.")
+        raise InvalidError(message % {"kind": packed}, field="file")
     kind = next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None)
+    if _MARKUP.match(head.removeprefix(b"\xef\xbb\xbf")):
+        kind = gettext_noop("a web page or XML")
     if not kind and not head.startswith(_WIDE_BOMS) and not looks_like_utf16(head):
-        kind = "binary data" if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
+        kind = gettext_noop("binary data") if len(_CONTROL.findall(head)) > len(head) * 0.02 + 4 else None
     if kind:
-        message = _("This is not a text file: it looks like %(what)s. Nothing was stored; save the rows as CSV.")
-        raise InvalidError(message % {"what": kind}, field="file", looks_like=kind)
+        message = _("This is no table of texts: it looks like %(what)s. Nothing was stored; save the rows as CSV.")
+        raise InvalidError(message % {"what": _(kind)}, field="file", looks_like=kind)
 
 
 def looks_like_utf16(head: bytes) -> str | None:

@@ -29,6 +29,9 @@ _LONGEST_CLASS = 60  # characters of a class's name
 _MANY_LINES = 10  # that are even by no accident
 _R_CELL = r'(?:"(?:[^"\\]|\\.)*+"|NA|TRUE|FALSE|[-+.\deE]+)'
 _R_LINE = re.compile(rf"{_R_CELL}(?: {_R_CELL})+")
+_LABEL_WORD = re.compile(
+    r"(?i:pos|neg|neu|positive|negative|neutral|spam|ham|yes|no|true|false|good|bad)|[A-Z\d_:.+-]*[A-Z\d]|\w+:\w+"
+)
 _LONG_CELL = 60  # characters: no column is called so
 
 
@@ -194,8 +197,8 @@ def separates_classes(lines: Sequence[str], dialect: Dialect) -> bool:
     classes = _find_classes(pairs, 2)
     if len(classes) != 1 or any(len(values) < 2 for values in classes.values()):
         return False
-    # In "bad: Cold fish" the space is taken for the delimiter that is the colon.
-    if dialect.delimiter == " " and all(value.endswith(":") for values in classes.values() for value in values):
+    # A first word is a label if it looks like one: in "Turn on the light" it is a word, and in "bad: Cold fish" the colon delimits.
+    if dialect.delimiter == " " and not all(_LABEL_WORD.fullmatch(value) for value in next(iter(classes.values()))):
         return False
     text = 1 - next(iter(classes))
     lengths = sorted(len(cells[text]) for cells in pairs)

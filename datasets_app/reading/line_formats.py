@@ -1,4 +1,4 @@
-"""Text formats that are neither CSV nor JSON: fastText, CoNLL, and the training data of Rasa in YAML."""
+"""Text formats that are neither CSV nor JSON: fastText, CoNLL, and YAML: a list of objects, or the training data of Rasa."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -31,6 +31,8 @@ def line_format(text: Path) -> str:
         return "fasttext"
     if re.match(r"version:|nlu:|---\s*$", filled[0]) and any(line.startswith(("nlu:", "- intent:")) for line in filled):
         return "yaml"
+    if re.match(r"- \w+: ", filled[0]) and len(filled) > 1 and re.match(r"  \w+: ", filled[1]):
+        return "yaml"
     words = [line.split() for line in filled if not line.startswith(("#", "-DOCSTART-"))]
     tags = [parts[-1] for parts in words if len(parts) > 1]
     is_conll = all(map(_TAG.fullmatch, tags)) and len(tags) >= len(words) * _TAGGED
@@ -40,7 +42,10 @@ def line_format(text: Path) -> str:
 def read_line_format(text: Path, kind: str, scope: ReadScope, limit: int) -> Table:
     """Read a file of one of these formats."""
     if kind == "yaml":
-        table = table_of_items(_rasa_items(text), kind, scope, limit, flat=True)
+        items, is_rasa = _yaml_items(text)
+        table = table_of_items(items, kind, scope, limit, flat=is_rasa)
+        if not is_rasa:
+            return table
         table.label = "intent"
     elif kind == "fasttext":
         table = table_of_items(_fasttext_items(_lines_of(text)), kind, scope, limit, flat=True)
@@ -90,8 +95,8 @@ def _conll_items(lines: Iterator[str]) -> Iterator[Any]:
             tags.append(parts[-1] if len(parts) > 1 else "")
 
 
-def _rasa_items(text: Path) -> Sequence[Any]:
-    """Return the examples of {nlu: [{intent, examples: "- a\n- b"}]}; marks of entities in them are taken out."""
+def _yaml_items(text: Path) -> tuple[Sequence[Any], bool]:
+    """Return the objects of a list, or the examples of Rasa's training data, and whether they are the latter."""
     if text.stat().st_size > _MOST_YAML:
         message = _("YAML files of more than %(limit)s MiB are not read. Nothing was stored; save the rows as JSON.")
         raise InvalidError(message % {"limit": _MOST_YAML >> 20}, field="file")
@@ -100,11 +105,17 @@ def _rasa_items(text: Path) -> Sequence[Any]:
     except yaml.YAMLError as error:
         message = _("This is not valid YAML: %(why)s. Nothing was stored.")
         raise InvalidError(message % {"why": str(error).splitlines()[0][:120]}, field="file") from None
+    if isinstance(document, list):
+        return document, False
     nlu = document.get("nlu") if isinstance(document, dict) else None
     if not isinstance(nlu, list):
-        raise InvalidError(
-            _("Of YAML files, only the training data of Rasa is read. Nothing was stored."), field="file"
-        )
+        message = _("Of YAML files, only lists of objects and the training data of Rasa are read. Nothing was stored.")
+        raise InvalidError(message, field="file")
+    return _rasa_items(nlu), True
+
+
+def _rasa_items(nlu: list[Any]) -> list[Any]:
+    """Return the examples of [{intent, examples: "- a\n- b"}]; marks of entities in them are taken out."""
     items = []
     for block in nlu:
         if not isinstance(block, dict) or "intent" not in block:

@@ -307,6 +307,10 @@ REAL_FILES = {
         "a.csv", lines(["Survey of May,,", "no,remark,verdict", *(f"{i},{line}" for i, line in enumerate(QUOTED))]), pairs(),
         notes={"skipped_lines"},
     ),
+    "first word is a label": RealFile(
+        "a.label", lines(f"{'NUM:date' if x == 'good' else 'HUM:ind'} {t}" for t, x in pairs(24)),
+        [(t, "NUM:date" if x == "good" else "HUM:ind") for t, x in pairs(24)], notes={"no_header", "first_delimiter"},
+    ),
     "label, colon and text": RealFile(
         "a.txt", lines(f"{x}: {t}" for t, x in pairs(24)), pairs(24), notes={"no_header"}
     ),
@@ -348,6 +352,9 @@ REAL_FILES = {
         "intents.json",
         document({"intents": [{"tag": x, "patterns": [t], "responses": ["Yes", "No"]} for t, x in pairs()]}),
         pairs(),
+    ),
+    "YAML list": RealFile(
+        "a.yml", lines(f"- text: {json.dumps(t)}\n  label: {x}" for t, x in pairs()), pairs()
     ),
     "numbers beside names": RealFile(
         "a.jsonl",
@@ -453,30 +460,3 @@ REAL_FILES = {
         notes={"replaced_characters"},
     ),
 }  # fmt: skip
-
-REFUSED = {
-    "chats without an answer": (
-        document([{"messages": [{"role": "user", "content": t}], "label": True} for t in TEXTS[:8]]),
-        "8 without an answer of the assistant",
-    ),
-    "single answers that are rated": (
-        document([{"prompt": t, "completion": t, "label": i % 2 == 0} for i, t in enumerate(TEXTS[:8])]),
-        "put a good answer in a column “chosen”",
-    ),
-    "SNIPS, one intent": (
-        document({"AddToPlaylist": [{"data": [{"text": "add "}, {"text": t}]} for t in TEXTS[:8]]}),
-        "same label, “AddToPlaylist”",
-    ),
-    "nothing but objects": (document([{"id": 1, "parts": [{"a": 1}]}] * 8), "No column looks like the"),
-    "another header": (lines(["a,b,c,d,e", *(f"{t},{x}" for t, x in pairs(8, PLAIN))]), "The header has 5 names"),
-    "more broken than read": (
-        lines(
-            [
-                "text,label",
-                *(f"{t},{x}" for t, x in pairs(3, PLAIN)),
-                *(f"{t},{i},{i},{i}" for i, t in enumerate(PLAIN[:9])),
-            ]
-        ),
-        "",
-    ),
-}

@@ -11,7 +11,6 @@ from datasets_app.tests.real_files import (
     PLAIN,
     QUOTED,
     REAL_FILES,
-    REFUSED,
     TEXTS,
     RealFile,
     lines,
@@ -19,6 +18,7 @@ from datasets_app.tests.real_files import (
     records,
     workbook,
 )
+from datasets_app.tests.refused_files import REFUSED
 from web.errors import InvalidError
 
 LIMIT = 20 << 20
