@@ -8,12 +8,13 @@ from django.http import HttpRequest
 
 from lists.views import DENSITY_COOKIE
 from lorasite.navigation import navigation_of, running_badge
+from notifications.selectors import count_unread
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
     """Return what the frame around every page needs.
 
-    `navigation` and `running` are functions, which templates call: a part of a page, as for a poll, has no frame and must
+    `navigation`, `running` and `unread` are functions, which templates call: a part of a page, as for a poll, has no frame and must
     not pay for it.
     """
     theme = request.COOKIES.get("lorasite_theme", "")
@@ -27,4 +28,5 @@ def site(request: HttpRequest) -> dict[str, Any]:
     if user and user.is_authenticated:
         frame["navigation"] = partial(navigation_of, request, user)
         frame["running"] = partial(running_badge, user)
+        frame["unread"] = partial(count_unread, user)
     return frame

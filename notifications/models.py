@@ -56,6 +56,24 @@ class Preferences(models.Model):
         return salted_hmac(salt, f"{self.user_id}:{self.webhook_salt}", algorithm="sha256").hexdigest()
 
 
+class Notice(models.Model):
+    """What the site itself tells a person: a run of theirs ended. Nobody else sees it."""
+
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="notices")
+    event = models.CharField(max_length=20, choices=Event.choices)
+    key = models.CharField(max_length=120, unique=True)  # what happened: nobody is told twice
+    facts = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+    read_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["person", "read_at"], name="notices_of_a_person")]
+
+    def __str__(self) -> str:
+        return f"{self.event} ({self.person})"
+
+
 class Delivery(Work):
     """One message to one person over one channel."""
 

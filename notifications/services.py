@@ -16,10 +16,11 @@ from web.errors import ConflictError, InvalidError
 from web.mail import mail_is_configured
 from work import queue
 
-from .models import TEST, Channel, Delivery, Preferences
+from .models import TEST, Channel, Delivery, Notice, Preferences
 from .webhooks import parse_url
 
 KEPT = timedelta(days=30)  # how long a person sees what was sent
+MOST_NOTICES = 100  # of a person on the site
 TEST_EVERY = timedelta(minutes=1)
 
 
@@ -52,6 +53,24 @@ def announce(*, owner: User, event: str, key: str, facts: dict[str, Any]) -> Non
     for delivery in deliveries:
         transaction.on_commit(partial(queue.send, Delivery, delivery.pk), robust=True)
     Delivery.objects.filter(owner=owner, created_at__lt=timezone.now() - KEPT).delete()
+    if event != TEST:
+        add_notice(person=owner, event=event, key=key, facts=facts)
+
+
+def add_notice(*, person: User, event: str, key: str, facts: dict[str, Any]) -> None:
+    """Add a line to the person's list on the site, and drop what is old or too much."""
+    Notice.objects.bulk_create([Notice(person=person, event=event, key=key, facts=facts)], ignore_conflicts=True)
+    kept = list(
+        person.notices.filter(created_at__gte=timezone.now() - KEPT).values_list("pk", flat=True)[:MOST_NOTICES]
+    )
+    person.notices.exclude(pk__in=kept).delete()
+
+
+def read_notices(*, user: User) -> list[Notice]:
+    """Return what the site has told the person, newest first, and take it as read."""
+    notices = list(user.notices.all())  # with `read_at` as it was before
+    user.notices.filter(pk__in=[notice.pk for notice in notices], read_at=None).update(read_at=timezone.now())
+    return notices
 
 
 @transaction.atomic

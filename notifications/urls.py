@@ -3,4 +3,7 @@ from django.urls import path
 from . import views
 
 app_name = "notifications"
-urlpatterns = [path("account/notifications/", views.settings, name="settings")]
+urlpatterns = [
+    path("notifications/", views.inbox, name="inbox"),
+    path("account/notifications/", views.settings, name="settings"),
+]

@@ -9,6 +9,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
 
 from accounts.http import SignedInRequest
 from web.errors import LorasiteError
@@ -19,6 +20,16 @@ from . import services
 from .forms import PreferencesForm
 
 SHOWN = 10  # of the messages that were sent last
+
+
+@login_required
+@never_cache
+@require_safe
+def inbox(request: SignedInRequest) -> HttpResponse:
+    """List how the person's runs ended. Opening the page takes all as read; HEAD does not open it."""
+    if request.method == "HEAD":
+        return HttpResponse()
+    return render(request, "notifications/inbox.html", {"notices": services.read_notices(user=request.user)})
 
 
 @login_required

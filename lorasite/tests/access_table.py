@@ -49,6 +49,8 @@ GET    account/tokens/<int:pk>/end/                302 405 405 405 405 405
 POST   account/tokens/<int:pk>/end/                302 404 404 404 302 404
 GET    account/sessions/                           302 200 200 200 200 200
 POST   account/sessions/                           302 302 302 302 302 302
+GET    notifications/                              302 200 200 200 200 200
+POST   notifications/                              302 405 405 405 405 405
 GET    account/notifications/                      302 200 200 200 200 200
 POST   account/notifications/                      302 302 302 302 302 302
 GET    account/confirm/                            302 200 200 200 200 200

@@ -81,7 +81,7 @@ for place, name in {"done": "done", "failed": "failed", "unlearned": "x" * 80, "
 print(json.dumps({place: str(value) for place, value in places.items()}))
 """
 PAGES = [
-    "/", "/find/?q=moods", "/nowhere/", "/account/", "/account/notifications/", "/account/tokens/", "/account/sessions/",
+    "/", "/find/?q=moods", "/nowhere/", "/account/", "/account/notifications/", "/notifications/", "/account/tokens/", "/account/sessions/",
     "/account/password/", "/account/second-factor/", "/people/", "/people/mei/", "/audit/", "/system/",
     "/datasets/", "/datasets/new/", "/datasets/moods/", "/datasets/moods/?version=1&tab=findings", "/datasets/moods/rows/?edit=1",
     "/datasets/moods/?tab=versions", "/datasets/orders/?tab=access",
@@ -205,6 +205,7 @@ def test_labels_are_reviewed_by_keys_alone_and_the_new_version_is_compared(
     expect(page.locator("#card")).to_contain_text("2 of 2 reviewed · 1 corrected · 0 removed · 1 kept")
     page.keyboard.press("v")
     expect(page.get_by_text("Corrected the label of 1 row").first).to_be_visible()
+    page.get_by_role("link", name="Versions").click()
     page.get_by_role("link", name="compare with 1").first.click()
     expect(page.get_by_role("heading", name="Label changed")).to_be_visible()
     expect(page.get_by_text("1 row from “bad” to “good”")).to_be_visible()
