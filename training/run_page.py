@@ -23,7 +23,7 @@ from experiments.registry.files import checkpoints
 from experiments.registry.selectors import models_for
 from experiments.result_charts import describe_calibration, scores_chart
 from experiments.selectors import files
-from experiments.task_types import USUAL, baseline_figures, key_figures, task_type_of
+from experiments.task_types import METRIC_TITLES, USUAL, baseline_figures, key_figures, task_type_of
 from experiments.verdicts import describe_scores
 from experiments.wrong_rows import find_confusion, has_wrong_rows
 from web.errors import NotFoundError
@@ -266,6 +266,7 @@ def files_context(request: SignedInRequest, task: Task) -> Context:
     in_checkpoints = [entry for entry in entries if entry["path"].startswith(CHECKPOINT_FOLDER)]
     available = checkpoints(experiment)
     chosen = request.GET.get("checkpoint", "best")
+    metric = experiment.config.get("training", {}).get("metric_for_best_model") or experiment.score_name
     adapter = "artifacts/final_model" if chosen == "best" else available[chosen]["path"]
     return {
         "is_result": experiment.is_ready,
@@ -273,7 +274,8 @@ def files_context(request: SignedInRequest, task: Task) -> Context:
         "checkpoint_files": in_checkpoints,
         "checkpoint_bytes": sum(entry["size"] for entry in in_checkpoints),
         "checkpoints": available,
-        "lower_is_better": experiment.config.get("training", {}).get("metric_for_best_model") in LOWER_IS_BETTER,
+        "lower_is_better": metric in LOWER_IS_BETTER,
+        "metric_title": METRIC_TITLES.get(metric, metric),
         "code": results.plain_peft(experiment, adapter) if experiment.is_ready else "",
     }
 

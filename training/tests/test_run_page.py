@@ -14,6 +14,7 @@ from engine.errors import ConfigError, DeviceUnavailableError, Problem
 from engine.events import Notice, StageChanged
 from engine.sentences import Sentence
 from experiments.models import Experiment
+from experiments.task_types import METRIC_TITLES
 from testing.belongings import belongings
 from testing.experiments import METRICS, did_not_learn
 from training.models import LogLine, Point, Status, Task
@@ -252,6 +253,8 @@ def test_checkpoints_are_folded_and_code_is_beside_the_files(browser: Client, ta
     assert [file["path"] for file in page.context["files"]] == ["config.yaml"]
     content = page.content.decode()
     assert "1 file of the checkpoints, 2.0" in content and "PeftModel" in content
+    in_chinese = browser.get(f"/runs/{task.pk}/?tab=files", headers={"Accept-Language": "zh-Hant"})
+    assert in_chinese.context["metric_title"] == METRIC_TITLES["accuracy"]
 
 
 def test_access_is_changed_without_leaving_its_tab(browser: Client, task: Task, stranger: Any) -> None:
