@@ -51,8 +51,20 @@ def test_too_many_requests_are_refused_with_the_time_to_wait(
         assert 0 < int(answers[-1]["Retry-After"]) <= 60 and answers[-1]["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("address", ["/v1/chat/completions", "/v1/completions"])
+def test_too_many_answers_of_language_models_are_refused_as_clients_of_openai_expect(
+    counted: None, api: Callable[..., Any], member: User, address: str
+) -> None:
+    client = api(member)
+    answers = [client.post(address, {"model": "nowhere", "prompt": "x"}, format="json") for _ in range(3)]
+    assert [answer.status_code == 429 for answer in answers] == [False, False, True]
+    error = answers[-1].json()["error"]
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    assert 0 < int(answers[-1]["Retry-After"]) <= 60
+
+
 @pytest.mark.medium
-@pytest.mark.parametrize("path", ["/train/", "/predict/", "/datasets/new/"])
+@pytest.mark.parametrize("path", ["/train/", "/predict/", "/datasets/new/", "/chat/"])
 def test_posts_to_pages_are_counted_and_reads_are_not(counted: None, client: Any, member: User, path: str) -> None:
     client.force_login(member)
     assert [client.get(path).status_code for _ in range(4)] == [200] * 4
