@@ -40,6 +40,11 @@ class ConversationTokens:
     rows: np.ndarray
     end_tokens: set[str]
 
+    @property
+    def conversations(self) -> ConversationTokens:
+        """Return these tokens; see engine.tasks.learned_tokens."""
+        return self
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Return the tokens of each conversation: (conversations,) int64."""

@@ -26,6 +26,11 @@ class PreferenceTokens:
     rows: np.ndarray
 
     @property
+    def conversations(self) -> ConversationTokens:
+        """Return both branches; see engine.tasks.learned_tokens."""
+        return self.branches
+
+    @property
     def lengths(self) -> np.ndarray:
         """Return the tokens of both branches of each preference: (preferences,) int64."""
         return self.branches.lengths.reshape(-1, 2).sum(axis=1)

@@ -46,6 +46,7 @@ LIBGOMP = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libgomp.so.1"))
 F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 SMALLEST_NORMAL_BF16 = np.uint16(0x0080)  # its bits
+SMALLEST_NORMAL = np.int32(0x00800000)  # the bits of the same number as float32
 
 for _name in ("omp_get_thread_num", "omp_get_num_threads"):
     llvm.add_symbol(_name, ctypes.cast(getattr(LIBGOMP, _name), ctypes.c_void_p).value)
@@ -118,6 +119,19 @@ def larger_magnitude(builder: IRBuilder, bits: Value, largest: Value) -> Value:
     return builder.select(builder.icmp_unsigned(">", magnitude, largest), magnitude, largest)
 
 
+@instruction(types.int32, types.float32, types.int32)
+def larger_float_magnitude(builder: IRBuilder, number: Value, largest: Value) -> Value:
+    """Return the bits of max(|x|, largest), which sort as the magnitudes do."""
+    magnitude = builder.and_(builder.bitcast(number, I32), I32(0x7FFFFFFF))
+    return builder.select(builder.icmp_signed(">", magnitude, largest), magnitude, largest)
+
+
+@instruction(types.float32, types.int32)
+def bits_to_float(builder: IRBuilder, bits: Value) -> Value:
+    """Return the float32 that has these bits."""
+    return builder.bitcast(bits, F32)
+
+
 @instruction(types.uint8, types.float32)
 def float_to_byte(builder: IRBuilder, number: Value) -> Value:
     """Return the integer part of a float32 from 0 to 255."""
@@ -172,6 +186,38 @@ def bf16_numbers(address: int, first: int, length: int) -> np.ndarray:
 def float_vector(address: int, length: int) -> np.ndarray:
     """Return a float32 tensor (length,)."""
     return carray(to_pointer(address), (length,), np.float32)
+
+
+@njit(inline="always")
+def quantise_row(numbers: np.ndarray, quantised: np.ndarray) -> np.float32:
+    """Write a row of bf16 as bytes, and return its scale.
+
+    scale = max |x| of the row / 127        quantised = round(x / scale) + 128
+    """
+    largest = SMALLEST_NORMAL_BF16  # not zero: the scale of an empty row is divided by
+    for column in range(len(numbers)):
+        largest = larger_magnitude(numbers[column], largest)
+    scale = bf16_to_float(largest) * np.float32(1 / 127)
+    inverse = ONE / scale
+    for column in range(len(numbers)):
+        quantised[column] = float_to_byte(
+            bf16_to_float(numbers[column]) * inverse + np.float32(128.5)
+        )  # the half rounds
+    return scale
+
+
+@njit(inline="always")
+def quantise_smoothed_row(numbers: np.ndarray, quantised: np.ndarray, factors: np.ndarray) -> np.float32:
+    """The same for a row whose columns are multiplied by factors first; see engine.kernels.smoothing."""
+    largest = SMALLEST_NORMAL
+    for column in range(len(numbers)):
+        largest = larger_float_magnitude(bf16_to_float(numbers[column]) * factors[column], largest)
+    scale = bits_to_float(largest) * np.float32(1 / 127)
+    inverse = ONE / scale
+    for column in range(len(numbers)):
+        smoothed = bf16_to_float(numbers[column]) * factors[column]
+        quantised[column] = float_to_byte(smoothed * inverse + np.float32(128.5))
+    return scale
 
 
 @njit(inline="always")

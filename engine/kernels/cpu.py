@@ -19,7 +19,6 @@ from numba import carray, njit
 from engine.kernels.compiled import (
     HALF,
     ONE,
-    SMALLEST_NORMAL_BF16,
     ZERO,
     Kernel,
     bf16_matrix,
@@ -27,9 +26,9 @@ from engine.kernels.compiled import (
     bf16_to_float,
     exponential,
     float_to_bf16,
-    float_to_byte,
     float_vector,
-    larger_magnitude,
+    quantise_row,
+    quantise_smoothed_row,
     rows_of_this_thread,
     to_float,
     to_pointer,
@@ -53,24 +52,16 @@ def normal_tail(x: np.float32, density: np.float32) -> np.float32:
 
 @Kernel
 def quantise_rows(arguments: int) -> None:
-    """Write x: (rows, width) bf16 as bytes, and each row's scale: (rows,) fp32.
-
-    scale = max |x| of the row / 127        quantised = round(x / scale) + 128
-    """
-    x_at, quantised_at, scales_at, rows, width = unpack(arguments, 5)
+    """Write x: (rows, width) bf16 as bytes, and each row's scale: (rows,) fp32. factors_at: of (width,) fp32, or 0 for none."""
+    x_at, quantised_at, scales_at, factors_at, rows, width = unpack(arguments, 6)
     x = bf16_matrix(x_at, rows, width)
     quantised = carray(to_pointer(quantised_at), (rows, width), np.uint8)
     scales = float_vector(scales_at, rows)
     for row in rows_of_this_thread(rows):
-        largest = SMALLEST_NORMAL_BF16  # not zero: the scale of an empty row is divided by
-        for column in range(width):
-            largest = larger_magnitude(x[row, column], largest)
-        scale = bf16_to_float(largest) * np.float32(1 / 127)
-        scales[row] = scale
-        inverse_scale = ONE / scale
-        for column in range(width):
-            shifted = bf16_to_float(x[row, column]) * inverse_scale + np.float32(128.5)  # the half rounds
-            quantised[row, column] = float_to_byte(shifted)
+        if factors_at == 0:
+            scales[row] = quantise_row(x[row], quantised[row])
+        else:
+            scales[row] = quantise_smoothed_row(x[row], quantised[row], float_vector(factors_at, width))
 
 
 @Kernel

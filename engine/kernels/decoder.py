@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from engine.kernels.int8 import kernels
 from engine.kernels.panels import CACHE_LINE, SCRATCH, has_bf16_products
 from engine.kernels.projection import LowRankActivations, ProjectionGroup
+from engine.kernels.smoothing import Magnitudes
 from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS, rounded_up
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
@@ -92,12 +93,12 @@ def _bytes_backward(length: int, width: int) -> int:
 class FusedDecoderLayer:
     """The weights of one layer, taken from the model's own modules."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, magnitudes: Magnitudes) -> None:
         attention = layer.self_attn
-        self.qkv = ProjectionGroup([attention.q_proj, attention.k_proj, attention.v_proj], int8=True)
-        self.output = ProjectionGroup([attention.o_proj], int8=True)
-        self.gate_up = ProjectionGroup([layer.mlp.gate_proj, layer.mlp.up_proj], int8=True)
-        self.down = ProjectionGroup([layer.mlp.down_proj], int8=True)
+        self.qkv = ProjectionGroup([attention.q_proj, attention.k_proj, attention.v_proj], True, magnitudes)
+        self.output = ProjectionGroup([attention.o_proj], True, magnitudes)
+        self.gate_up = ProjectionGroup([layer.mlp.gate_proj, layer.mlp.up_proj], True, magnitudes)
+        self.down = ProjectionGroup([layer.mlp.down_proj], True, magnitudes)
         self.attention_norm = RmsNorm(layer.input_layernorm)
         self.inner_norm = RmsNorm(layer.post_attention_layernorm)
         self.scale = float(attention.scaling)
@@ -197,7 +198,9 @@ class _DecoderLayerFunction(torch.autograd.Function):
         return (dx if needs_dx else None, *no_gradient, *of_qkv, *of_output, *of_gate_up, *of_down)
 
 
-def fuse_layers(model: nn.Module, is_covered: Callable[[Any], bool]) -> list[tuple[FusedDecoderLayer, nn.Module]]:
+def fuse_layers(
+    model: nn.Module, is_covered: Callable[[Any], bool], magnitudes: Magnitudes
+) -> list[tuple[FusedDecoderLayer, nn.Module]]:
     """Let the layers of a model's training steps be computed here, if they are of the Llama kind; return them with the model's own.
 
     is_covered: whether a linear layer is frozen, plain or with plain LoRA. Evaluations and generation use the model's own layers.
@@ -207,7 +210,7 @@ def fuse_layers(model: nn.Module, is_covered: Callable[[Any], bool]) -> list[tup
         return []
     layers = [layer for layer in model.get_decoder().layers if _is_plain(layer, is_covered)]  # type: ignore[operator]
     latest: list[DecoderBatch] = []  # of this step: all layers get the same lengths
-    fused = [(FusedDecoderLayer(layer), layer) for layer in layers]
+    fused = [(FusedDecoderLayer(layer, magnitudes), layer) for layer in layers]
     for replacement, layer in fused:
         _replace_forward(layer, replacement, config.num_attention_heads, latest)
     return fused

@@ -14,21 +14,22 @@ from torch import Tensor, nn
 
 from engine.kernels.decoder import fuse_layers
 from engine.kernels.projection import LowRankActivations, ProjectionGroup, take_over_adapters
+from engine.kernels.smoothing import Magnitudes
 
 
 class AcceleratedLinears:
-    """The LoRA layers of a model that our projections have taken over."""
+    """The LoRA layers of a model that our projections have taken over. magnitudes: how large the inputs of layers are."""
 
-    def __init__(self, model: nn.Module, int8: bool) -> None:
+    def __init__(self, model: nn.Module, int8: bool, magnitudes: Magnitudes) -> None:
         self.groups: list[ProjectionGroup] = []
-        self.fused = fuse_layers(model, is_frozen_linear) if int8 else []
+        self.fused = fuse_layers(model, is_frozen_linear, magnitudes) if int8 else []
         in_layers: set[nn.Module] = set()
         for layer, own in self.fused:
             in_layers.update(own.modules())
             self.groups += layer.groups
         for module in model.modules():
             if module not in in_layers and is_covered(module):
-                group = ProjectionGroup([module], int8)
+                group = ProjectionGroup([module], int8, magnitudes)
                 self.groups.append(group)
                 _replace_forward(module, group)
 

@@ -22,16 +22,14 @@ from engine.kernels.adapter_tables import ADAPTER, FACTORS
 from engine.kernels.compiled import (
     LIBGOMP,
     ONE,
-    SMALLEST_NORMAL_BF16,
     ZERO,
     Kernel,
     bf16_matrix,
     bf16_numbers,
-    bf16_to_float,
     float_to_bf16,
-    float_to_byte,
     float_vector,
-    larger_magnitude,
+    quantise_row,
+    quantise_smoothed_row,
     rows_of_this_thread,
     thread_count,
     thread_number,
@@ -49,19 +47,16 @@ TILE = ROWS * PANEL  # numbers
 
 
 @njit(inline="always")
-def quantise_block(x: int, rows: int, width: int, stride: int, quantised: int, row_scales: int) -> None:
-    """Write rows of x: (rows, width) bf16 as bytes, `stride` apart, and their scales; see quantise_rows."""
+def quantise_block(x: int, rows: int, width: int, stride: int, quantised: int, row_scales: int, factors: int) -> None:
+    """Write rows of x: (rows, width) bf16 as bytes, `stride` apart, and their scales. factors: (width,) fp32, or 0 for none."""
     scales = float_vector(row_scales, rows)
     for row in range(rows):
         numbers = bf16_numbers(x, row * width, width)
-        largest = SMALLEST_NORMAL_BF16
-        for column in range(width):
-            largest = larger_magnitude(numbers[column], largest)
-        scales[row] = bf16_to_float(largest) * np.float32(1 / 127)
-        inverse = ONE / scales[row]
         target = carray(to_pointer(quantised + row * stride), (width,), np.uint8)
-        for column in range(width):
-            target[column] = float_to_byte(bf16_to_float(numbers[column]) * inverse + np.float32(128.5))
+        if factors == 0:
+            scales[row] = quantise_row(numbers, target)
+        else:
+            scales[row] = quantise_smoothed_row(numbers, target, float_vector(factors, width))
 
 
 @njit(inline="always")
@@ -185,9 +180,9 @@ def project(arguments: int) -> None:
     residual: like y, or 0. active: (rows, outputs / 2) gets SwiGLU of y, or is 0. scratch: scratch_bytes for each thread.
     """
     (
-        y, x, projected, residual, weight, scales, corrections, bias, down, up, ranges, scratch, scratch_bytes,
+        y, x, projected, residual, weight, scales, corrections, bias, factors, down, up, ranges, scratch, scratch_bytes,
         rows, width, outputs, ranks, active,
-    ) = unpack(arguments, 18)  # fmt: skip
+    ) = unpack(arguments, 19)  # fmt: skip
     tile = scratch + int(thread_number()) * scratch_bytes
     row_scales = tile + 8 * TILE
     quantised = row_scales + 4 * BLOCK
@@ -198,7 +193,7 @@ def project(arguments: int) -> None:
         own_x = x + 2 * first * width
         own_y = y + 2 * first * outputs
         own_projected = projected + 2 * first * ranks
-        quantise_block(own_x, count, width, stride, quantised, row_scales)
+        quantise_block(own_x, count, width, stride, quantised, row_scales, factors)
         project_block(own_projected, 2 * ranks, own_x, 2 * width, count, width, down, ranks, tile)
         own_residual = residual + 2 * first * outputs if residual != 0 else 0
         multiply_block(
@@ -217,9 +212,9 @@ def project_gradient(arguments: int) -> None:
     dactive: (rows, outputs / 2), the gradient of SwiGLU of what dy is, which is overwritten by its own gradient first; or 0.
     """
     (
-        dx, dy, x, projected, residual, weight, scales, corrections, bias, down, ranges, adapters_at, adapter_count,
+        dx, dy, x, projected, residual, weight, scales, corrections, bias, factors, down, ranges, adapters_at, adapter_count,
         scratch, scratch_bytes, rows, width, outputs, ranks, dactive,
-    ) = unpack(arguments, 20)  # fmt: skip
+    ) = unpack(arguments, 21)  # fmt: skip
     thread, threads = int(thread_number()), int(thread_count())
     tile = scratch + thread * scratch_bytes
     strip = tile + 8 * TILE
@@ -258,7 +253,7 @@ def project_gradient(arguments: int) -> None:
         transpose_block(transposed, back, 2 * ranks, count, ranks)
         add_outer_product(sums, 4 * padded_width, transposed, ranks, block_x, 2 * width, count, width, strip)
         if dx != 0:
-            quantise_block(block_dy, count, outputs, stride, quantised, row_scales)
+            quantise_block(block_dy, count, outputs, stride, quantised, row_scales, factors)
             own_residual = residual + 2 * first * width if residual != 0 else 0
             multiply_block(
                 dx + 2 * first * width, own_residual, count, width, quantised, stride, row_scales, weight, scales,

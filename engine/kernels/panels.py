@@ -50,10 +50,15 @@ def kernels() -> ModuleType:
 
 
 class PanelWeight:
-    """A frozen weight (out, in) in int8, with one scale for each output, as panels of 48 outputs."""
+    """A frozen weight (out, in) in int8, with one scale for each output, as panels of 48 outputs.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    smoothing: what the channels of its input are divided by, (in,); see engine.kernels.smoothing.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, smoothing: Tensor | None = None) -> None:
         outputs, width = weight.shape
+        if smoothing is not None:
+            weight = weight * smoothing
         missing = -outputs % PANEL
         smallest = torch.finfo(torch.float32).tiny  # an output of zeros must not divide by zero
         scales = (weight.abs().amax(1).float() / LARGEST).clamp_min(smallest)
@@ -65,16 +70,20 @@ class PanelWeight:
         by_panel = padded.view(-1, PANEL, padded.shape[1] // 4, 4)
         self.panels = by_panel.transpose(1, 2).contiguous()
         parts = (self.panels, self.scales, self.corrections, self.bias)
-        self.addresses = tuple(part.data_ptr() for part in parts)  # in the order of the kernels' arguments
+        self.factors = None if smoothing is None else 1 / smoothing
+        factors = 0 if self.factors is None else self.factors.data_ptr()
+        self.addresses = (*(part.data_ptr() for part in parts), factors)  # in the order of the kernels' arguments
 
 
 class PanelGroup:
     """Products of a group with its frozen weight: (out, in) and the adapters of its layers, forward and backward."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, adapters: list[LoraFactors]) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, adapters: list[LoraFactors], smoothing: Tensor | None = None
+    ) -> None:
         self.outputs, self.width = weight.shape
         self.adapters = adapters
-        self.weight = PanelWeight(weight, bias)
+        self.weight = PanelWeight(weight, bias, smoothing)
         self.transposed = PanelWeight(weight.t())
         self.padded_ranks = [rounded_up(len(adapter.a), LANES) for adapter in adapters]
         self.ranks = sum(self.padded_ranks)

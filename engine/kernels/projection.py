@@ -29,6 +29,7 @@ from engine.kernels import panels
 from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.lora_factors import LoraFactors
 from engine.kernels.panels import PanelGroup
+from engine.kernels.smoothing import Magnitudes, smoothing_factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,12 @@ def _split_rows(weight: Tensor, heads: int) -> Tensor:
 
 
 class ProjectionGroup:
-    """Linear layers with the same input: query, key and value, or a single one. weight: (out, in); bias: (out,)."""
+    """Linear layers with the same input: query, key and value, or a single one. weight: (out, in); bias: (out,).
 
-    def __init__(self, modules: Sequence[Any], int8: bool = False) -> None:
+    magnitudes: how large this input is, from which int8 is smoothed.
+    """
+
+    def __init__(self, modules: Sequence[Any], int8: bool = False, magnitudes: Magnitudes | None = None) -> None:
         bases = [getattr(module, "base_layer", module) for module in modules]
         self.weight = join_parameters([base.weight for base in bases])
         biases = [base.bias for base in bases if base.bias is not None]
@@ -119,10 +123,12 @@ class ProjectionGroup:
         self.panels: PanelGroup | None = None
         self.int8: Int8Weight | None = None
         self.int8_transposed: Int8Weight | None = None
+        magnitude = (magnitudes or {}).get(bases[0])
+        smoothing = None if magnitude is None else smoothing_factors(magnitude)
         if int8 and panels.available() and not self.dropout and PanelGroup.covers(self.weight, self.adapters):
-            self.panels = PanelGroup(self.weight, self.bias, self.adapters)
+            self.panels = PanelGroup(self.weight, self.bias, self.adapters, smoothing)
         elif int8:
-            self.int8 = Int8Weight(self.weight, self.bias)
+            self.int8 = Int8Weight(self.weight, self.bias, smoothing)
             self.int8_transposed = Int8Weight(self.weight.t())
         self.can_merge = self.weight.dtype == torch.float32
         self.merged = self.weight

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from engine.data.conversation_tokens import ConversationTokens
 from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.linear import AcceleratedLinears
+from engine.kernels.smoothing import measure_inputs, smoothing_factors
 from engine.models import packed_attention
 from engine.models.recomputed_layers import recompute_layer
 
@@ -46,25 +47,41 @@ class PackedConversations:
         is_target = torch.from_numpy(np.flatnonzero(tokens.is_target[places]))
         return cls(ids[None], positions[None], lengths, is_target - 1, ids[is_target])
 
+    @classmethod
+    def first(cls, tokens: ConversationTokens, count: int) -> PackedConversations:
+        """Return the first `count` tokens, or all if there are fewer. The last token of each conversation stands for its targets."""
+        ends = np.minimum(np.cumsum(tokens.lengths), count)
+        lengths = [length for length in np.diff(ends, prepend=0).tolist() if length]
+        ids = torch.from_numpy(tokens.ids[: ends[-1]].astype(np.int64))
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        last = torch.tensor(lengths).cumsum(0) - 1
+        return cls(ids[None], positions[None], lengths, last, ids[last])
+
 
 class CausalForward:
     """The forward pass of a language model with an adapter over packed conversations.
 
     Puts our attention into the model; `generating` gives its own back for as long as it generates. int8: whether training steps
-    multiply with the frozen weights, which are bf16, in int8.
+    multiply with the frozen weights, which are bf16, in int8. sample: some conversations by which int8 is smoothed.
     """
 
-    def __init__(self, adapted: nn.Module, int8: bool = False) -> None:
+    def __init__(self, adapted: nn.Module, int8: bool = False, sample: PackedConversations | None = None) -> None:
         packed_attention.register()
         self.model: Any = cast(Any, adapted).get_base_model()
-        self.linears = AcceleratedLinears(self.model, int8) if int8 else None
         self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
         self.head: nn.Module = self.model.get_output_embeddings()
-        has_plain_head = type(self.head) is nn.Linear and self.head.bias is None
-        self.int8_head = Int8Weight(self.head_weight.detach()) if int8 and has_plain_head else None
         self.softcap: float | None = getattr(self.model.config, "final_logit_softcapping", None)
         self.own_attention: str = self.model.config._attn_implementation
         self.model.set_attn_implementation(packed_attention.NAME)
+        self.linears: AcceleratedLinears | None = None
+        self.int8_head: Int8Weight | None = None
+        if int8:
+            magnitudes = {} if sample is None else measure_inputs(self.model, lambda: self.logits(self.states(sample)))
+            self.linears = AcceleratedLinears(self.model, int8, magnitudes)
+            if type(self.head) is nn.Linear and self.head.bias is None:
+                magnitude = magnitudes.get(self.head)
+                smoothing = None if magnitude is None else smoothing_factors(magnitude)
+                self.int8_head = Int8Weight(self.head_weight.detach(), smoothing=smoothing)
 
     def recompute_layers(self) -> None:
         """Keep only the input of each layer in training steps, and compute the layer again in the backward pass."""

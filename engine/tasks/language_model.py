@@ -47,6 +47,7 @@ from engine.training.saved_model import SavedModelCheck
 
 NO_HEAD = Head(modules=[], origin="kept", notices=[])  # a language model brings its own, which stays frozen
 CHECKED = 8  # conversations that the saved model is compared on
+MEASURED = 512  # tokens by which int8 is smoothed
 Tokens = TypeVar("Tokens", bound=LearnedTokens)
 
 
@@ -95,7 +96,9 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         self.model = add_adapter(base_model, config.lora, NO_HEAD, name, seed, "causal")
         self.model.peft_config["default"].revision = config.model.revision
         self.model.to(plan.device)
-        self.forward = CausalForward(self.model, self.plan.int8)
+        self.forward = CausalForward(
+            self.model, self.plan.int8, PackedConversations.first(self.train_tokens.conversations, MEASURED)
+        )
         self.initial_pairs = initial_pairs(self.model)
         self.untrained = UntrainedModel(self.model)
         self.decoder_writer = skeleton and DecoderWriter(skeleton, self.model, self.tokenizer, self.end_id)

@@ -4,9 +4,15 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.data.conversation_tokens import ConversationTokens
+
 
 class LearnedTokens(Protocol):
     """The tokens of a split, row by row."""
+
+    @property
+    def conversations(self) -> ConversationTokens:
+        """Return them as conversations, of which a preference has two."""
 
     @property
     def rows(self) -> np.ndarray:

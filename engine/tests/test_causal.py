@@ -176,6 +176,40 @@ def test_int8_products_have_about_the_loss_and_gradients_of_bf16(bases, dropout)
 
 
 @pytest.mark.medium
+@pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI")
+def test_int8_is_smoothed_by_the_first_conversations(bases):
+    tokens = tokens_of(CONVERSATIONS)
+    packed = PackedConversations.pack(tokens, np.arange(3))
+    errors = []
+    for sample in (None, PackedConversations.first(tokens, 60)):
+        model = adapted_model(bases / "llama", replace(PLAN, dtype=torch.bfloat16)).train()
+        for (
+            name,
+            parameter,
+        ) in model.named_parameters():  # one channel behind each norm is large, and its weights are small
+            if name.endswith("layernorm.weight"):
+                parameter.data[5] *= 200
+            elif any(
+                part in name for part in ("q_proj.base", "k_proj.base", "v_proj.base", "gate_proj.base", "up_proj.base")
+            ):
+                parameter.data[:, 5] /= 200
+        exact = CausalForward(model).states(packed).detach()
+        in_int8 = CausalForward(model, True, sample).states(packed).detach()
+        errors.append(float((in_int8 - exact).float().norm()))
+    assert errors[1] < errors[0] / 2
+
+
+def test_first_tokens_end_within_a_conversation():
+    tokens = tokens_of(CONVERSATIONS)
+    count = int(tokens.lengths[0]) + 7
+    first = PackedConversations.first(tokens, count)
+    assert first.lengths == [int(tokens.lengths[0]), 7]
+    assert first.ids[0].tolist() == tokens.ids[:count].tolist()
+    assert first.positions[0, -7:].tolist() == [*range(7)]
+    assert PackedConversations.first(tokens, 10**6).lengths == tokens.lengths.tolist()
+
+
+@pytest.mark.medium
 @pytest.mark.skipif(not panels.has_bf16_products(), reason="needs a CPU with AVX-512 BF16")
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_fused_decoder_layers_have_the_gradients_of_layers_of_transformers(family, tmp_path, monkeypatch):

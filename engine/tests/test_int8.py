@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from engine import ConfigError, RunConfig, devices
 from engine.kernels import int8
+from engine.kernels.smoothing import smoothing_factors
 from engine.tests.test_kernels import adapted, batch, fused, gradients, to_bf16
 
 pytestmark = pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI under Linux")
@@ -31,7 +32,7 @@ def test_quantised_rows_are_within_half_a_step_of_their_scale(rows, width):
     x = random_rows(rows, width)
     quantised = torch.empty(rows, width, dtype=torch.uint8)
     scales = torch.empty(rows)
-    int8.kernels().quantise_rows(x, quantised, scales, rows, width)
+    int8.kernels().quantise_rows(x, quantised, scales, 0, rows, width)
     restored = (quantised.float() - int8.MIDDLE) * scales[:, None]
     assert ((restored - x.float()).abs() <= scales[:, None] * 0.501).all()
 
@@ -73,6 +74,26 @@ def test_product_is_close_to_that_of_the_fp32_weight(rows, width, outputs):
     assert ((product(x).float() - expected - bias).abs() <= close + 2**-7 * bias.abs()).all()
     added = product.add_to(total.clone(), x).float()
     assert ((added - expected - total.float()).abs() <= close + 2**-7 * added.abs()).all()
+
+
+def test_smoothed_channels_leave_the_others_their_precision():
+    torch.manual_seed(0)
+    sizes = torch.ones(64)
+    sizes[[3, 40]] = 50.0
+    x = (torch.randn(50, 64) * sizes).bfloat16()
+    weight = (torch.randn(32, 64) / sizes).bfloat16()  # so that all channels count alike
+    smoothing = smoothing_factors(x.float().square().mean(0).sqrt())
+    assert set(smoothing[[3, 40]].tolist()) <= {4.0, 8.0} and set(smoothing.tolist()) <= {0.5, 1.0, 2.0, 4.0, 8.0}
+    expected = x.float() @ weight.float().t()
+    plain, smoothed = (
+        (int8.Int8Weight(weight, smoothing=each)(x).float() - expected).norm() for each in (None, smoothing)
+    )
+    assert smoothed < plain / 3
+
+
+def test_channels_that_are_never_used_are_smoothed_by_a_bounded_factor():
+    assert smoothing_factors(torch.tensor([0.0, 1.0, 1.0, 1e30])).tolist() == [2.0**-6, 1.0, 1.0, 2.0**6]
+    assert smoothing_factors(torch.zeros(3)).isfinite().all()
 
 
 def test_nan_stays_nan():

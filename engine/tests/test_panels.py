@@ -25,7 +25,11 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def group_of(
-    outputs: list[int], width: int, rank: int, adapted: list[int] | None = None
+    outputs: list[int],
+    width: int,
+    rank: int,
+    adapted: list[int] | None = None,
+    smoothing: torch.Tensor | None = None,
 ) -> tuple[panels.PanelGroup, torch.Tensor, torch.Tensor]:
     """Return a group with an adapter for each of its layers, or those of `adapted`, its bias, and its weights as one matrix in fp32."""
     torch.manual_seed(0)
@@ -43,7 +47,7 @@ def group_of(
         ranks = slice(len(adapters) * rank, (len(adapters) + 1) * rank)
         adapters.append(LoraFactors(place, ranks, a, b, SCALE, torch.empty(0), torch.empty(0)))
         merged[place] += SCALE * (b @ a).detach()
-    group = panels.PanelGroup(weight, bias, adapters)
+    group = panels.PanelGroup(weight, bias, adapters, smoothing)
     panels.pack([group])
     return group, bias, merged
 
@@ -82,6 +86,27 @@ def test_products_of_a_group_and_their_gradients_are_those_of_merged_weights(
         db = SCALE * own_dy.t() @ (x.float() @ adapter.a.detach().t())
         assert error_of(gradients[2 * index], da) < 0.006
         assert error_of(gradients[2 * index + 1], db) < 0.006
+
+
+@NEEDS_VNNI
+def test_smoothing_changes_nothing_but_how_inputs_are_rounded():
+    x = torch.randn(70, 96).bfloat16()
+    x[:, 7] *= 100
+    dy = torch.randn(70, 80).bfloat16()
+    smoothing = torch.ones(96)
+    smoothing[7] = 32.0
+    errors = []
+    gradients = []
+    for each in (None, smoothing):
+        group, bias, merged = group_of([48, 32], 96, 8, smoothing=each)
+        y, projected = group.forward(x)
+        expected = x.float() @ merged.t() + bias
+        errors.append((y.float() - expected).norm())
+        gradients.append(group.backward(dy, x, projected, None, needs_dx=True))
+    assert errors[1] < errors[0] / 2
+    (dx, of_adapters), (smoothed_dx, of_smoothed) = gradients
+    assert torch.equal(dx, smoothed_dx)
+    assert all(torch.equal(one, other) for one, other in zip(of_adapters, of_smoothed, strict=True))
 
 
 @NEEDS_VNNI
