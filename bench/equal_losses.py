@@ -78,6 +78,7 @@ def compare(seed: int, steps: int, rows: int, data_name: str) -> dict[str, float
     task: Any = prepared.task
     first = {name: value.clone() for name, value in get_peft_model_state_dict(task.model).items()}
     batches = prepared.loop.schedule.epoch(0)[:steps]
+    task.model.train()  # evaluations use the model's own layers, in bf16
     for batch in batches:
         prepared.loop.train_step(batch)
     last = get_peft_model_state_dict(task.model)
