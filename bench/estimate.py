@@ -6,7 +6,7 @@
                                          the base model has computed for the first one (--short: 8 steps, 32 evaluation rows,
                                          one thread)
 
-Prints what was foreseen, what it took, and how far off that was. Both start from imported libraries, as in a worker.
+Prints what was estimated, what was measured, and how far off that was. Both start from imported libraries, as in a worker.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def main() -> None:
     parser.add_argument("--orders", action="store_true", help="the sample language model instead")
     parser.add_argument("--short", action="store_true", help="with --orders: a shorter run")
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--worker", choices=["foresee", "train"], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=["estimate", "train"], help=argparse.SUPPRESS)
     parser.add_argument("--setup", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         setup = json.loads(options.setup)
-        return print(json.dumps(foresee(setup) if options.worker == "foresee" else run(setup)))
+        return print(json.dumps(estimate(setup) if options.worker == "estimate" else run(setup)))
     with tempfile.TemporaryDirectory() as folder:
         if options.orders:
             orders(Path(folder), options.short)
@@ -55,15 +55,13 @@ def orders(folder: Path, is_short: bool) -> None:
     resolve_base_model(SAMPLE_LANGUAGE_MODEL)  # converted once for all runs
     for number in (1, 2):
         setup = {"folder": str(folder), "preset": str(ORDERS), "name": f"run-{number}", "short": is_short}
-        foreseen, took = asked("foresee", setup), asked("train", setup)
-        print(
-            f"run {number}: {told(foreseen)}; took {told(took)}, time off by {foreseen['seconds'] / took['seconds'] - 1:+.0%}, "
-            f"memory by {foreseen['memory_mb'] / took['memory_mb'] - 1:+.0%}",
-            flush=True,
-        )
+        estimated, measured = ask_worker("estimate", setup), ask_worker("train", setup)
+        seconds, memory = (estimated[key] / measured[key] - 1 for key in ("seconds", "memory_mb"))
+        print(f"run {number}: {describe(estimated)}; measured {describe(measured)}", end="", flush=True)
+        print(f", time off by {seconds:+.0%}, memory by {memory:+.0%}", flush=True)
 
 
-def told(one: dict[str, float]) -> str:
+def describe(one: dict[str, float]) -> str:
     return f"{one['seconds']:6.1f} s {one['memory_mb']:6.0f} MiB"
 
 
@@ -71,27 +69,27 @@ def grid(folder: Path, options: argparse.Namespace) -> None:
     prepare(folder, options.bert_base)
     names = [SAMPLE, "small-bert", *(["bert-base"] if options.bert_base else [])]
     errors = []
-    print(f"{'base model':38} {'length':>6} {'batch':>5} {'foreseen':>19} {'took':>19} {'time':>6} {'memory':>6}")
+    print(f"{'base model':38} {'length':>6} {'batch':>5} {'estimate':>19} {'measured':>19} {'time':>6} {'memory':>6}")
     for name in names:
         for length in LENGTHS:
             for batch in BATCHES:
                 errors.append(line(folder, name, length, batch, options.rows))
-    for what, found in zip(("time", "memory"), zip(*errors, strict=True), strict=True):
-        print(f"{what}: off by {median(map(abs, found)):.0%} in the median, {max(map(abs, found)):.0%} at most")
+    for what, differences in zip(("time", "memory"), zip(*errors, strict=True), strict=True):
+        print(
+            f"{what}: off by {median(map(abs, differences)):.0%} in the median, {max(map(abs, differences)):.0%} at most"
+        )
 
 
 def line(folder: Path, name: str, length: int, batch: int, rows: int) -> tuple[float, float]:
     setup = {"folder": str(folder), "name": name, "length": length, "batch": batch, "rows": rows}
-    foreseen, took = asked("foresee", setup), asked("train", setup)
-    off = {key: foreseen[key] / took[key] - 1 for key in took}
-    print(
-        f"{name:38} {length:6} {batch:5} {told(foreseen):>19} {told(took):>19} {off['seconds']:+6.0%} {off['memory_mb']:+6.0%}",
-        flush=True,
-    )
+    estimated, measured = ask_worker("estimate", setup), ask_worker("train", setup)
+    off = {key: estimated[key] / measured[key] - 1 for key in measured}
+    sizes = f"{name:38} {length:6} {batch:5} {describe(estimated):>19} {describe(measured):>19}"
+    print(f"{sizes} {off['seconds']:+6.0%} {off['memory_mb']:+6.0%}", flush=True)
     return off["seconds"], off["memory_mb"]
 
 
-def asked(worker: str, setup: dict[str, Any]) -> dict[str, float]:
+def ask_worker(worker: str, setup: dict[str, Any]) -> dict[str, float]:
     line = [sys.executable, __file__, "--worker", worker, "--setup", json.dumps(setup)]
     return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
@@ -114,14 +112,14 @@ def prepare(folder: Path, bert_base: bool) -> None:
         AutoTokenizer.from_pretrained(resolve_base_model(SAMPLE)).save_pretrained(folder / name)
 
 
-def foresee(setup: dict[str, Any]) -> dict[str, float]:
+def estimate(setup: dict[str, Any]) -> dict[str, float]:
     from engine import warm_up
     from engine.training.estimate import estimate_run, measure_run
 
     warm_up()
     config, where = configured(setup)
-    estimate = estimate_run(config, measure_run(config, **where), where["cache_dir"])
-    return {"seconds": estimate.seconds, "memory_mb": estimate.memory_mb}
+    result = estimate_run(config, measure_run(config, **where), where["cache_dir"])
+    return {"seconds": result.seconds, "memory_mb": result.memory_mb}
 
 
 def run(setup: dict[str, Any]) -> dict[str, float]:
