@@ -144,7 +144,7 @@ def test_page_shares_with_a_person_called_everyone_and_not_with_all(member: User
     assert sharing.find_recipients("person:everyone") == [person] and len(sharing.find_recipients("everyone")) == 3
     browser = Client()
     browser.force_login(member)
-    assert 'value="person:everyone"' in browser.get(private.get_absolute_url()).content.decode()
+    assert 'value="person:everyone"' in browser.get(f"{private.get_absolute_url()}?tab=access").content.decode()
 
 
 def test_migration_gives_the_older_of_two_like_names_the_key(root: User) -> None:
