@@ -124,7 +124,7 @@ class ProjectionGroup:
         self.int8: Int8Weight | None = None
         self.int8_transposed: Int8Weight | None = None
         magnitude = (magnitudes or {}).get(bases[0])
-        smoothing = None if magnitude is None else smoothing_factors(magnitude)
+        smoothing = None if magnitude is None else smoothing_factors(magnitude, self.weight)
         if int8 and panels.available() and not self.dropout and PanelGroup.covers(self.weight, self.adapters):
             self.panels = PanelGroup(self.weight, self.bias, self.adapters, smoothing)
         elif int8:

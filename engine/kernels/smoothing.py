@@ -2,10 +2,9 @@
 
 A token's activations share one scale, so a channel that is twenty times as large as the others leaves these a twentieth of the
 steps; language models have such channels behind their norms. Dividing channels by factors and multiplying the weight's columns by them
-changes no product, but its rounding: the error of the values' layers in SmolLM2-135M falls from 6.3 to 1.6 % of the result.
+changes no product, but its rounding: the error of the values' layers in SmolLM2-135M falls from 6.3 to 1.3 % of the result.
 
-Factors are powers of two, so that nothing is rounded by them, and come from the first training texts, so that a run that is resumed has
-the same.
+Factors come from the first training texts, so that a run that is resumed has the same.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 Magnitudes = Mapping[
     nn.Module, Tensor
 ]  # of each linear layer, the root mean square of the channels that it reads: (in,)
-LARGEST_EXPONENT = 6
+LARGEST_FACTOR = 64.0
 
 
 def measure_inputs(model: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Tensor]:
@@ -42,11 +41,12 @@ def measure_inputs(model: nn.Module, run: Callable[[], object]) -> dict[nn.Modul
     return {module: total.sqrt() for module, total in squares.items()}
 
 
-def smoothing_factors(magnitude: Tensor) -> Tensor:
-    """Return what channels are divided by: the root of how many times they are as large as the median channel, as powers of two.
+def smoothing_factors(magnitude: Tensor, weight: Tensor) -> Tensor:
+    """Return what channels are divided by: (in,), for a weight: (out, in).
 
-    The root leaves half of the spread to the weight, which has a scale of its own for each output.
+    Inputs and weights are rounded alike, so each gets half of the spread of the other: the root of the ratio of their magnitudes.
     """
-    usual = magnitude.median().clamp_min(torch.finfo(torch.float32).tiny)
-    exponents = (magnitude / usual).clamp_min(2.0**-24).log2().div(2).round()
-    return exponents.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp2()
+    tiny = torch.finfo(torch.float32).tiny
+    ratio = magnitude / weight.float().square().mean(0).sqrt().clamp_min(tiny)
+    factors = (ratio / ratio.median().clamp_min(tiny)).sqrt()
+    return factors.clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)

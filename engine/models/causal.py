@@ -80,7 +80,7 @@ class CausalForward:
             self.linears = AcceleratedLinears(self.model, int8, magnitudes)
             if type(self.head) is nn.Linear and self.head.bias is None:
                 magnitude = magnitudes.get(self.head)
-                smoothing = None if magnitude is None else smoothing_factors(magnitude)
+                smoothing = None if magnitude is None else smoothing_factors(magnitude, self.head_weight.detach())
                 self.int8_head = Int8Weight(self.head_weight.detach(), smoothing=smoothing)
 
     def recompute_layers(self) -> None:
