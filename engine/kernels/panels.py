@@ -202,8 +202,9 @@ def pack(groups: list[PanelGroup]) -> None:
     for group in groups:
         group.factors["a"] = [adapter.a.data_ptr() for adapter in group.adapters]
         group.factors["b"] = [adapter.b.data_ptr() for adapter in group.adapters]
-    table = np.concatenate([group.factors for group in groups])
-    kernels().pack_adapters(table.ctypes.data, len(table))
+    # As bytes: numpy compares the fields of structured arrays, in Python, one group after another.
+    table = np.concatenate([group.factors.view(np.uint8) for group in groups])
+    kernels().pack_adapters(table.ctypes.data, len(table) // FACTORS.itemsize)
 
 
 class Scratch:
