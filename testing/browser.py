@@ -4,6 +4,7 @@ import csv
 import random
 import re
 import shutil
+import time
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright, StorageState, expect
@@ -82,3 +83,11 @@ def start_run(page: Page, name: str, epochs: int) -> None:
     page.get_by_label("Epochs").fill(str(epochs))
     page.get_by_role("button", name="Start training").click()
     page.wait_for_url("**/runs/**")
+
+
+def wait_until(page: Page, script: str, argument: object = "") -> None:
+    """Wait until a script is true. `wait_for_function` evaluates text in the page, which its policy forbids."""
+    end = time.monotonic() + 60
+    while not page.evaluate(script, argument):
+        assert time.monotonic() < end, script
+        page.wait_for_timeout(50)

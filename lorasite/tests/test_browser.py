@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Playwright, StorageState, expect
 
-from testing.browser import QUIET, RUN_TABS, end_session, moods, sign_in, start_run, watch_layout
+from testing.browser import QUIET, RUN_TABS, end_session, moods, sign_in, start_run, wait_until, watch_layout
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +42,7 @@ def test_reload_and_another_browser_show_the_same(page: Page, run: str) -> None:
 def test_chart_is_drawn(page: Page, run: str) -> None:
     page.goto(run)
     expect(page.locator("#loss-box table tbody tr").nth(1)).to_be_attached(timeout=180_000)
-    page.wait_for_function("Chart.getChart('loss').getDatasetMeta(0).data.length > 1")
+    wait_until(page, "window.Chart?.getChart('loss')?.getDatasetMeta(0).data.length > 1")
     pixels = "document.getElementById('loss').getContext('2d').getImageData(0, 0, 300, 150).data.some(v => v)"
     assert page.evaluate(pixels)
 
@@ -81,7 +81,7 @@ def test_focus_survives_a_poll_and_the_browser_tells_the_end(page: Page, run: st
         "({ form }) => fetch(form.action, { method: 'POST', body: new FormData(form) })"
     )  # as in another tab
     expect(page.get_by_role("button", name="Resume from the last checkpoint")).to_be_visible(timeout=120_000)
-    page.wait_for_function("told.length")  # the message follows the page by a moment
+    wait_until(page, "told.length")  # the message follows the page by a moment
     assert page.evaluate("told") == [page.title()]
 
 
@@ -259,7 +259,7 @@ def test_first_visit_is_small_and_no_file_is_asked_for_twice(address: str, chrom
     page.wait_for_load_state("networkidle")
     assert 20_000 < sum(received.values()) < 120_000
     page.goto(run)
-    page.wait_for_function("Chart.getChart('loss')")
+    wait_until(page, "!!window.Chart?.getChart('loss')")
     static_files = {key: response for key, response in responses.items() if "/static/" in response["url"]}
     assert all("immutable" in response["headers"]["Cache-Control"] for response in static_files.values())
     sent = [response["url"] for key, response in static_files.items() if received.get(key)]
@@ -337,7 +337,7 @@ def test_whole_run_moves_nothing_and_leaves_the_selected_log_selected(page: Page
     expect(log).to_contain_text("Attempt 1 starts", timeout=180_000)
     length = page.evaluate("getSelection().selectAllChildren(document.getElementById('log')), log.textContent.length")
     selected = page.evaluate("getSelection().toString()")
-    page.wait_for_function("length => document.getElementById('log').textContent.length > length", arg=length)
+    wait_until(page, "length => document.getElementById('log').textContent.length > length", length)
     assert selected and page.evaluate("getSelection().toString()").startswith(selected.strip())
 
     expect(page.get_by_role("link", name="Try the model")).to_be_visible(timeout=180_000)
@@ -387,7 +387,7 @@ def test_hidden_tab_does_not_poll_and_goes_on_when_it_is_seen_again(page: Page, 
     )
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if "heard=" in request.url else None)
-    page.wait_for_function("() => stopped >= 2")
+    wait_until(page, "() => stopped >= 2")
     assert len(sent) <= 1  # one may have been on its way
     with page.expect_response("**heard=**"):
         page.evaluate("window.isSeen = true")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from playwright.sync_api import Browser, Locator, Page, StorageState, expect, sync_playwright
 
-from testing.browser import launch, session_of
+from testing.browser import launch, session_of, wait_until
 from testing.site import database_of, running_web
 
 pytestmark = pytest.mark.browser
@@ -133,14 +132,6 @@ def chart_of(page: Page, key: str = "loss") -> Locator:
 def open_run(page: Page, site: tuple[str, dict[str, str]], name: str, key: str = "loss") -> None:
     page.goto(site[1][name])
     wait_until(page, "key => window.Chart?.getChart(key)?.getDatasetMeta(0).data.length > 1", key)
-
-
-def wait_until(page: Page, script: str, argument: str = "") -> None:
-    """Wait until a script is true. `wait_for_function` evaluates text in the page, which its policy forbids."""
-    end = time.monotonic() + 60
-    while not page.evaluate(script, argument):
-        assert time.monotonic() < end, script
-        page.wait_for_timeout(50)
 
 
 def shown(page: Page, key: str = "loss") -> tuple[float, float]:
