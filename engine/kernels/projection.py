@@ -29,7 +29,7 @@ from engine.kernels import panels
 from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.lora_factors import LoraFactors
 from engine.kernels.panels import PanelGroup
-from engine.kernels.smoothing import Magnitudes, smoothing_factors
+from engine.kernels.smoothing import Magnitudes, find_smoothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,7 @@ class ProjectionGroup:
         self.panels: PanelGroup | None = None
         self.int8: Int8Weight | None = None
         self.int8_transposed: Int8Weight | None = None
-        magnitude = (magnitudes or {}).get(bases[0])
-        smoothing = None if magnitude is None else smoothing_factors(magnitude, self.weight)
+        smoothing = find_smoothing(magnitudes or {}, bases[0], self.weight)
         if int8 and panels.available() and not self.dropout and PanelGroup.covers(self.weight, self.adapters):
             self.panels = PanelGroup(self.weight, self.bias, self.adapters, smoothing)
         elif int8:

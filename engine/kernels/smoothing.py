@@ -41,6 +41,12 @@ def measure_inputs(model: nn.Module, run: Callable[[], object]) -> dict[nn.Modul
     return {module: total.sqrt() for module, total in squares.items()}
 
 
+def find_smoothing(magnitudes: Magnitudes, linear: nn.Module, weight: Tensor) -> Tensor | None:
+    """Return what the inputs of a linear layer are divided by; None where they were not measured. weight: (out, in)."""
+    magnitude = magnitudes.get(linear)
+    return None if magnitude is None else smoothing_factors(magnitude, weight)
+
+
 def smoothing_factors(magnitude: Tensor, weight: Tensor) -> Tensor:
     """Return what channels are divided by: (in,), for a weight: (out, in).
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from engine.data.conversation_tokens import ConversationTokens
 from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.linear import AcceleratedLinears
-from engine.kernels.smoothing import measure_inputs, smoothing_factors
+from engine.kernels.smoothing import find_smoothing, measure_inputs
 from engine.models import packed_attention
 from engine.models.recomputed_layers import recompute_layer
 
@@ -79,9 +79,8 @@ class CausalForward:
             magnitudes = {} if sample is None else measure_inputs(self.model, lambda: self.logits(self.states(sample)))
             self.linears = AcceleratedLinears(self.model, int8, magnitudes)
             if type(self.head) is nn.Linear and self.head.bias is None:
-                magnitude = magnitudes.get(self.head)
-                smoothing = None if magnitude is None else smoothing_factors(magnitude, self.head_weight.detach())
-                self.int8_head = Int8Weight(self.head_weight.detach(), smoothing=smoothing)
+                weight = self.head_weight.detach()
+                self.int8_head = Int8Weight(weight, smoothing=find_smoothing(magnitudes, self.head, weight))
 
     def recompute_layers(self) -> None:
         """Keep only the input of each layer in training steps, and compute the layer again in the backward pass."""
