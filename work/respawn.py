@@ -13,9 +13,9 @@ from collections.abc import Callable
 from types import FrameType
 
 from .parent import end_with
+from .stop_signals import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
-FORWARDED = (signal.SIGTERM, signal.SIGINT)
 SHORT_LIFE = 1.0  # seconds
 PAUSE = 1.0  # seconds before the next fork after a short life
 
@@ -34,14 +34,14 @@ def keep_running(run: Callable[[], None]) -> int:
         if pid:
             os.kill(pid, signal.SIGTERM)
 
-    for signum in FORWARDED:
+    for signum in STOP_SIGNALS:
         signal.signal(signum, stop)
     while True:
         started = time.monotonic()
         # A signal that came between the fork and the assignment would reach nobody, so it waits until both are done.
-        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = fork(run)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         _, wait_status = os.waitpid(pid, 0)
         pid = 0
         exit_code = os.waitstatus_to_exitcode(wait_status)
@@ -55,7 +55,7 @@ def keep_running(run: Callable[[], None]) -> int:
 
 
 def fork(run: Callable[[], None]) -> int:
-    """Run a function in a forked process that ends with this one; return its pid. FORWARDED must be blocked."""
+    """Run a function in a forked process that ends with this one; return its pid. STOP_SIGNALS must be blocked."""
     parent = os.getpid()
     sys.stdout.flush()  # otherwise the child would print the parent's buffer again
     pid = os.fork()
@@ -63,9 +63,9 @@ def fork(run: Callable[[], None]) -> int:
         return pid
     exit_code = 0
     try:
-        for signum in FORWARDED:
+        for signum in STOP_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         end_with(parent)
         run()
     except SystemExit as stop:

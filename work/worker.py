@@ -35,6 +35,7 @@ from .parent import end_with
 from .reconciler import reconcile, take_back_abandoned
 from .respawn import keep_running
 from .signals import worker_alive, worker_left
+from .stop_signals import STOP_SIGNALS, held_back
 
 log = logging.getLogger(__name__)
 RECONCILE_EVERY = 10.0  # seconds
@@ -125,6 +126,7 @@ class ForkingWorker(Worker):
         if now() - first_request_at > GRACE:
             super().request_force_stop(signum, frame)
 
+    @held_back()
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: struct_rusage) -> None:
         """Let the lease of a dead child expire now, and report a SIGKILL (memory ran out) to the task's owner."""
         kinds = [kind for kind in task_kinds() if kind.job == job.func_name]
@@ -144,6 +146,7 @@ class ForkingWorker(Worker):
             log.warning("The end of job %s could not be written: %s", job.id, error)
 
 
+@held_back()
 def reconcile_safely(queue_name: str) -> None:
     """Do one round of the reconciler and signal that the worker is alive. A database that is away is logged."""
     worker_alive.send_robust(sender=None, kind=queue_name)
@@ -178,7 +181,7 @@ def serve(queue_name: str, *, in_horse: Callable[[], None], burst: bool) -> None
 
     with suppress(StopRequested):
         while not signals:
-            for signum in (signal.SIGTERM, signal.SIGINT):  # while Redis is away, no RQ worker handles them
+            for signum in STOP_SIGNALS:  # while Redis is away, no RQ worker handles them
                 signal.signal(signum, stop)
             reconcile_safely(queue_name)
             worker = None
@@ -190,4 +193,5 @@ def serve(queue_name: str, *, in_horse: Callable[[], None], burst: bool) -> None
             if burst or (worker and worker.stop_requested):
                 break
             time.sleep(1)
-    worker_left.send_robust(sender=None)
+    with held_back():
+        worker_left.send_robust(sender=None)
