@@ -22,5 +22,5 @@ def held_back() -> Iterator[None]:
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-        for signum in arrived:
-            signal.raise_signal(signum)
+        for number in arrived:
+            signal.raise_signal(number)

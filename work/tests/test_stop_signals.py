@@ -23,7 +23,7 @@ def test_request_to_stop_waits_until_a_round_of_reconciling_is_written(signum, m
         os.kill(os.getpid(), signum)
         seen.append("not interrupted")
 
-    seen = []
+    seen: list[str] = []
     handler_before = signal.signal(signum, stop)
     monkeypatch.setattr(worker_alive, "receivers", list(worker_alive.receivers))
     worker_alive.connect(stop_before_the_row_is_written)
