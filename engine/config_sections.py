@@ -106,6 +106,12 @@ class ModelSection(Section):
             "Load the frozen weights in 4 bits (nf4) to save the most memory. Needs an NVIDIA GPU and bitsandbytes."
         ),
     )
+    chat_template: Literal["plain", "chatml", "alpaca"] = Field(
+        "plain",
+        description=_(
+            "Language models: how conversations are written for a base model without a chat template. It is saved with the model."
+        ),
+    )
 
     @property
     def quantization(self) -> Quantization | None:

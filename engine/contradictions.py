@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.config_sections import Configuration, TrainingSection
+from engine.config_sections import Configuration, ModelSection, TrainingSection
 from engine.errors import Problem
 from engine.sentences import Sentence, gettext_noop
 from engine.task_types import LOSSES, METRICS, TaskType, is_language_model
 
 CODE = "contradiction"
 OF_PREFERENCES = frozenset({"training.dpo_beta", "training.label_smoothing", "training.rpo_alpha"})
-OF_LANGUAGE_MODELS = frozenset({"system.forgetting_check"})
+OF_LANGUAGE_MODELS = frozenset({"system.forgetting_check", "model.chat_template"})
 OF_LABELS = frozenset(
     {
         "model.num_labels",
@@ -127,6 +127,14 @@ def find_unfit_settings(config: Configuration) -> Iterator[Problem]:
             task=task,
         )
         yield Problem("data.text_pair_column", message, CODE)
+    if not is_language_model(task) and config.model.chat_template != ModelSection.model_fields["chat_template"].default:
+        message = Sentence(
+            gettext_noop(
+                "model.chat_template has a meaning for language models only, and the task is {task}. Remove it."
+            ),
+            task=task,
+        )
+        yield Problem("model.chat_template", message, CODE)
     if task != "preference":
         yield from find_settings_of_preferences(config)
 

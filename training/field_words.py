@@ -25,6 +25,9 @@ FIELD_WORDS = {
     "model.revision": FieldWords(_("Revision"), _("Set it to get exactly the same base model again later.")),
     "model.load_in_8bit": FieldWords(_("Load in 8 bits"), _("Turn it on if the base model does not fit into memory.")),
     "model.load_in_4bit": FieldWords(_("Load in 4 bits"), _("Turn it on if 8 bits do not fit either.")),
+    "model.chat_template": FieldWords(
+        _("Chat template"), _("Choose the one that the programs expect in which the model will be used.")
+    ),
     "lora.r": FieldWords(
         _("LoRA rank (r)"), _("A higher rank can learn more, and takes more memory. 4 to 64 are usual.")
     ),

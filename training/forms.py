@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from engine import safe_yaml
 from engine.config import RunConfig
 from engine.contradictions import unused_settings
+from engine.models.plain_templates import TITLES
 from engine.task_types import TaskType
 from experiments.task_types import TASK_TYPES, USUAL
 from web.errors import RequestTooLargeError
@@ -36,7 +37,7 @@ OPEN_FIELDS = {
 }
 BLOCKS = {  # titles and fields
     _("Data"): (NAME, "data.dataset_name", TASK, "data.max_length"),
-    _("Model"): ("model.name", "lora.r", "lora.lora_alpha", "lora.target_modules"),
+    _("Model"): ("model.name", "model.chat_template", "lora.r", "lora.lora_alpha", "lora.target_modules"),
     _("How long"): (
         "training.num_train_epochs",
         "training.learning_rate",
@@ -161,7 +162,7 @@ class RunForm(ServiceErrorsMixin):
 
     def main_blocks(self) -> list[tuple[str, list[forms.BoundField]]]:
         """Return the fields that everybody looks at, by the question that they answer, each block with its title."""
-        return [(str(title), [self[path] for path in paths]) for title, paths in BLOCKS.items()]
+        return [(str(title), [self[path] for path in paths if path in self.fields]) for title, paths in BLOCKS.items()]
 
     def advanced_sections(self, unfolded: Collection[str] = ()) -> list[Section]:
         """Return the other fields by section of the configuration. Sections with a field of `unfolded` or an error are open."""
@@ -207,6 +208,8 @@ def form_field(field: ConfigField, default: str, task: str) -> forms.Field:
         choices: list[tuple[str, Any]] = [(choice, choice) for choice in field.choices]
         if field.path == TASK:
             choices = [(choice, TASK_TYPES[choice].title) for choice in field.choices if choice in TASK_TYPES]
+        if field.path == "model.chat_template":
+            choices = [(choice, TITLES[choice]) for choice in field.choices]
         if field.path in OPEN_FIELDS:
             choices.insert(0, ("", OPEN_FIELDS[field.path]))
         widget = forms.Select(choices=choices)

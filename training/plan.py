@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from django.urls import reverse
@@ -20,14 +19,14 @@ from datasets_app.report_page import FINDINGS, tab_address
 from engine.config import RunConfig
 from engine.data.batches import total_steps
 from engine.models.base_models import find_cached, is_offline
-from engine.models.chat_template import PLAIN_TEMPLATE_NOTICE, has_template
-from engine.sentences import Sentence
+from engine.models.plain_templates import notice
 from engine.task_types import is_language_model
 from web.errors import LorasiteError
 from web.sentences import translate
 
 from . import estimates, presets, services
-from .base_models import base_models_dir, list_base_models
+from .base_models import list_base_models
+from .chat_templates import has_own_template, require_effect
 from .field_words import with_labels
 
 
@@ -53,6 +52,7 @@ def plan_run(user: User, values: dict[str, object]) -> Plan:
     try:
         config = services.parse_config(values, user)
         version = services.find_version(user, config)
+        require_effect(config.model)
     except LorasiteError as error:
         return Plan(problem=with_labels(error))
     estimate = estimates.find_estimate(config, version)
@@ -166,12 +166,10 @@ def model_warnings(config: RunConfig) -> list[PlanWarning]:
 
 def template_warnings(config: RunConfig) -> list[PlanWarning]:
     """Say which chat template a base model on this machine gets that has none of its own."""
-    name = config.model.name
-    own_folder = (base_models_dir() or Path()) / name
-    folder = own_folder if base_models_dir() and own_folder.is_dir() else find_cached(name, config.model.revision)
-    if not is_language_model(config.task) or folder is None or has_template(folder):
+    model = config.model
+    if not is_language_model(config.task) or has_own_template(model.name, model.revision) is not False:
         return []
-    return [PlanWarning(translate(Sentence(PLAIN_TEMPLATE_NOTICE, model=name)))]
+    return [PlanWarning(translate(notice(model.chat_template, model.name)))]
 
 
 def quota_warnings(user: User) -> list[PlanWarning]:

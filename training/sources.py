@@ -21,11 +21,17 @@ from web.errors import InvalidError
 from web.sentences import translate
 from work.paths import hub_cache_dir
 
+from .chat_templates import require_effect
+
 HUB_TIMEOUT_S = 3.0
 
 
 def check_base_model(model: ModelSection, task: TaskType) -> None:
-    """Raise Invalid if the base model is not allowed, damaged, can't learn the task type, or is found nowhere. Downloads nothing."""
+    """Raise Invalid if the base model is not allowed, damaged, can't learn the task type, or is found nowhere. Downloads nothing.
+
+    Also raise it if the chosen chat template would have no effect.
+    """
+    require_effect(model)
     root: Path | None = settings.BASE_MODELS_DIR
     if model.name in installed_samples() and (sample := find_recommended(model.name)):
         with invalid_base_model():

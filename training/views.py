@@ -28,6 +28,7 @@ from web.throttles import count_request
 
 from . import estimates, presets, selectors, services
 from .base_models import default_base_model, find_language_mismatch, list_base_models
+from .chat_templates import offer_templates
 from .copy_as import copies
 from .field_words import with_labels
 from .forms import SECTIONS, RunForm
@@ -156,6 +157,7 @@ def render_form(request: SignedInRequest, form: RunForm, outcome: Outcome) -> Ht
         "estimate": outcome.estimate or plan.estimate,
         "sections": form.advanced_sections(unfolded={change.path for change in outcome.changes}),
         "mismatch": find_language_mismatch(version, form["model.name"].value() or ""),
+        "template_choice": offer_templates(form),
         "goals": [(name, title, plan_preset(name, values, version)) for name, title in presets.TITLES.items()],
         "model_presets": presets.model_presets(form.task),
         "sample_runs": presets.sample_runs(request.user),

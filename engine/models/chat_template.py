@@ -16,21 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.conversations import PLAIN_TEXT, Conversation, Message, UnusableRowError
 from engine.errors import ChatTemplateError
+from engine.models.plain_templates import OWN_TEMPLATE, USUAL, plain_template
 from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "\ue000\ue001\ue002"  # of the private use area: stands in no text, and no template trims it
-# For base models without a template of their own, such as GPT-2.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-PLAIN_TEMPLATE_NOTICE = gettext_noop(
-    '{model} has no chat template, so a plain one is used and saved with the model: "User: …", "Assistant: …".'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +49,14 @@ def has_template(folder: Path) -> bool:
 class ChatTemplate:
     """The chat template of a tokenizer. name: what errors call the base model.
 
-    is_plain: whether the base model has none, so that PLAIN_TEMPLATE was put into the tokenizer.
+    plain: the template that is put into the tokenizer if it has none. origin: its name, or own.
+    Raises ChatTemplateError if the tokenizer can't end an answer, or if another template than its own is asked for.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, plain: str = USUAL) -> None:
         self.tokenizer = tokenizer
         self.name = name
-        self.is_plain = tokenizer.chat_template is None
+        self.origin = plain if tokenizer.chat_template is None else "own"
         self.refusal = ""  # what the template said of the last conversation that it refused
         if tokenizer.eos_token_id is None:
             raise ChatTemplateError(
@@ -76,10 +69,12 @@ class ChatTemplate:
                 ),
                 field="model.name",
             )
-        if self.is_plain:
-            tokenizer.chat_template = PLAIN_TEMPLATE
         added = tokenizer.added_tokens_decoder.values()
         special = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
+        if self.origin != "own":
+            tokenizer.chat_template = plain_template(plain, special)
+        elif plain != USUAL:
+            raise ChatTemplateError(Sentence(OWN_TEMPLATE, model=name), field="model.chat_template")
         self.special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
         self.end_of_turn = re.compile(rf"\s*({self.special.pattern})")
 

@@ -25,8 +25,9 @@ from engine.events import Notice
 from engine.models.base_model_head import Head
 from engine.models.base_models import find_origin
 from engine.models.causal import CausalForward, PackedConversations
-from engine.models.chat_template import PLAIN_TEMPLATE_NOTICE, ChatTemplate
+from engine.models.chat_template import ChatTemplate
 from engine.models.loading import adapts_feed_forward, add_adapter, load_language_model
+from engine.models.plain_templates import notice
 from engine.models.random_pissa import convert_to_plain_lora, initial_pairs
 from engine.models.text_encoding import load_config, load_tokenizer, longest_text
 from engine.models.untrained import UntrainedModel
@@ -78,7 +79,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
         self.notices: list[Notice] = []
         self.tokenizer = load_tokenizer(base, name)
         self.max_length = self._lowered_max_length()
-        self.template = ChatTemplate(self.tokenizer, name)
+        self.template = ChatTemplate(self.tokenizer, name, config.model.chat_template)
         self.skipped = dict(self.rows.skipped_by_reason)
         self.train_tokens = self.tokenise(self.rows.train)
         self.eval_tokens = self.tokenise(self.rows.eval)
@@ -224,7 +225,8 @@ class LanguageModelTask(ABC, Generic[Tokens]):
     def _answers_path(self) -> Path | None:
         """Return the file that keeps the base model's answers, by all that they depend on, for other runs on the same data."""
         longest = self.eval_tokens.longest_answer
-        key = f"{self.hash_base_model()} {self.base_precision} {self.data_hash} {self.max_length} {longest}"
+        read_as = f"{self.data_hash} {self.template.origin} {self.max_length}"
+        key = f"{self.hash_base_model()} {self.base_precision} {read_as} {longest}"
         return answers_path(self.cache_dir, key)
 
     def _general_tokens(self) -> ConversationTokens | None:
@@ -363,7 +365,7 @@ class LanguageModelTask(ABC, Generic[Tokens]):
             "max_length": self.max_length,
             "end_of_turn": self.tokenizer.convert_ids_to_tokens(self.end_id),
             "target_tokens": self.train_tokens.target_tokens,
-            "own_chat_template": not self.template.is_plain,
+            "chat_template": self.template.origin,
         }
 
     def _add_notices(self) -> None:
@@ -374,8 +376,8 @@ class LanguageModelTask(ABC, Generic[Tokens]):
                 gettext_noop("Conversations were left out: {reasons}."), reasons=explain_skipped(skipped)
             )
             self.notices.append(Notice("warning", "skipped_conversations", message))
-        if self.template.is_plain:
-            message = Sentence(PLAIN_TEMPLATE_NOTICE, model=self.config.model.name)
+        if self.template.origin != "own":
+            message = notice(self.template.origin, self.config.model.name)
             self.notices.append(Notice("info", "plain_template", message))
 
     def _score(self, tokens: Tokens, name: str) -> dict[str, float]:

@@ -410,6 +410,14 @@ def test_all_settings_without_meaning_are_refused_at_once():
     }
 
 
+def test_chat_template_is_refused_where_nobody_speaks():
+    with pytest.raises(ConfigError) as refused:
+        RunConfig.parse({"model": {"chat_template": "chatml"}})
+    assert [problem.field for problem in refused.value.problems] == ["model.chat_template"]
+    with pytest.raises(ConfigError, match=r"model\.chat_template"):
+        RunConfig.parse({"task": "causal_lm", "model": {"chat_template": "vicuna"}})
+
+
 def test_defaults_of_language_models_are_their_own():
     settings = RunConfig.parse({"task": "causal_lm"})
     assert settings.lora.target_modules == "all-linear" and settings.training.metric_for_best_model == "loss"

@@ -14,6 +14,7 @@ from engine.data.conversation_tokens import (
 )
 from engine.data.conversations import UnusableRowError, from_text, to_json
 from engine.errors import ChatTemplateError
+from engine.models import plain_templates
 from engine.models.chat_template import ChatTemplate
 from testing.chat_templates import CHATML, GEMMA, LLAMA_3, MISTRAL, NO_END, TEMPLATES
 from testing.language_models import chat_tokenizer, conversation
@@ -109,11 +110,56 @@ def test_plain_text_is_learned_as_a_whole_with_the_end_of_the_text():
     assert tokens.is_target.tolist() == [False, *[True] * (len(tokens.ids) - 1)]
 
 
-def test_base_model_without_template_gets_a_plain_one_that_ends_answers():
-    template = ChatTemplate(chat_tokenizer(None), "mine")
-    assert template.is_plain
-    assert template.render(conversation("Hi", "Hello")) == "User: Hi\nAssistant: Hello</s>"
-    assert learned(None, conversation("Hi", "Hello")) == [" Hello</s>"]
+PLAIN = {  # the opening of a conversation, and what is learned of it
+    "plain": ("User: Hi\nAssistant: Hello</s>", " Hello</s>"),
+    "chatml": ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n", "Hello<|im_end|>"),
+    "alpaca": ("### Instruction:\nHi\n\n### Response:\nHello</s>\n\n", "Hello</s>"),
+}
+
+
+@pytest.mark.parametrize("name", plain_templates.TEMPLATES)
+def test_base_model_without_template_gets_a_plain_one_that_ends_answers(name):
+    tokenizer = chat_tokenizer(None)
+    template = ChatTemplate(tokenizer, "mine", name)
+    written, learned_part = PLAIN[name]
+    assert template.origin == name and template.render(conversation("Hi", "Hello")) == written
+    assert learned(tokenizer.chat_template, conversation("Hi", "Hello")) == [learned_part]
+    messages = conversation("How many?", "Three.", "Sure? Three.", "\n\nYes", system="Be brief.")
+    assert learned(tokenizer.chat_template, messages) == [
+        learned_part.replace("Hello", "Three."),
+        learned_part.replace("Hello", "\n\nYes"),
+    ]
+    assert template.render(messages[:-1], add_generation_prompt=True) == template.prompt(messages)
+
+
+@pytest.mark.parametrize("name", plain_templates.TEMPLATES)
+def test_plain_template_leads_exactly_to_the_learned_tokens(name):
+    tokenizer = chat_tokenizer(None)
+    template = ChatTemplate(tokenizer, "mine", name)
+    messages = conversation("How many?", "Three of them.", system="Be brief.")
+    tokens = tokenise_conversations([to_json(messages)], template, 400, {})
+    prompt = tokenizer(template.prompt(messages), add_special_tokens=False)["input_ids"]
+    assert tokens.ids[: int(tokens.is_target.argmax())].tolist() == prompt
+
+
+def test_chatml_ends_turns_with_the_end_of_text_where_the_base_model_has_no_token_for_it():
+    assert "<|im_end|>" not in plain_templates.plain_template("chatml", ["</s>"])
+    assert "<|im_end|>" in plain_templates.plain_template("chatml", ["</s>", "<|im_end|>"])
+
+
+@pytest.mark.parametrize("name", plain_templates.TEMPLATES)
+def test_preview_is_what_the_tokenizer_makes_of_the_conversation(name, tmp_path):
+    chat_tokenizer(None).save_pretrained(tmp_path)
+    template = ChatTemplate(chat_tokenizer(None), "mine", name)
+    messages = conversation("Hi", "Hello", "And?", "Bye", system="Be brief.")
+    assert plain_templates.preview(name, tmp_path, messages) == template.render(messages)
+
+
+def test_plain_template_is_refused_for_a_base_model_with_a_template_of_its_own():
+    with pytest.raises(ChatTemplateError, match="of its own") as refused:
+        ChatTemplate(chat_tokenizer(CHATML), "mine", "alpaca")
+    assert refused.value.field == "model.chat_template"
+    assert ChatTemplate(chat_tokenizer(CHATML), "mine").origin == "own"
 
 
 def test_template_without_end_of_turn_is_refused():

@@ -10,16 +10,20 @@ import pytest
 import torch
 from gguf import TokenType
 
+from engine import train
+from engine.config import RunConfig
 from engine.config_sections import LoraSection
 from engine.data.conversations import to_json
 from engine.devices import DevicePlan
 from engine.errors import ExportDiffersError, ExportRefusedError
+from engine.events import Notice
 from engine.export import export_model
 from engine.export.__main__ import main
 from engine.export.gguf_reading import READ_HERE
 from engine.export.gguf_tokenizer import SPLITS, GgufTokenizer, name_of_words
 from engine.export.language_comparison import LanguageModelCheck, choose_conversations
 from engine.export.modelfile import modelfile, translate
+from engine.models import plain_templates
 from engine.models.base_model_head import Head
 from engine.models.chat_template import ChatTemplate
 from engine.models.loading import add_adapter, load_language_model
@@ -296,3 +300,39 @@ def test_chat_template_is_said_in_the_language_of_ollama_where_that_is_exact():
         assert translate(ChatTemplate(chat_tokenizer(template), "mine")) is None
     assert "can't be said" in modelfile(ChatTemplate(chat_tokenizer(MISTRAL), "mine"), "</s>", "model.gguf")
     assert all(translate(ChatTemplate(chat_tokenizer(TEMPLATES[name][0]), "mine")) for name in ("llama-3", "zephyr"))
+
+
+@pytest.mark.parametrize("name", plain_templates.TEMPLATES)
+def test_plain_template_is_said_in_the_language_of_ollama(name):
+    template = ChatTemplate(chat_tokenizer(None), "mine", name)
+    assert translate(template), name
+
+
+@pytest.mark.slow
+def test_chosen_template_is_that_of_the_trained_model_and_of_each_export(tmp_path):
+    bases = tmp_path / "bases"
+    build_language_model(bases / "llama", template=None)
+    rows = tmp_path / "orders.jsonl"
+    orders().head(40).write_ndjson(rows)
+    config = RunConfig.parse(
+        {
+            "task": "causal_lm",
+            "model": {"name": "llama", "chat_template": "alpaca"},
+            "data": {"max_length": 400},
+            "training": {"max_steps": 1, "per_device_train_batch_size": 4},
+            "system": {"num_threads": 1, "forgetting_check": False},
+        }
+    )
+    events = list(train(config, data_file=rows, results=tmp_path / "run", base_models_dir=bases))
+    final = tmp_path / "run/artifacts/final_model"
+    assert json.loads((final / "lorasite.json").read_text())["chat_template"] == "alpaca"
+    assert any("Alpaca" in str(event.message) for event in events if isinstance(event, Notice))
+    expected = plain_templates.TEMPLATES["alpaca"]
+    assert (final / "chat_template.jinja").read_text() == expected
+    for format in ("safetensors", "peft", "gguf-f16"):
+        export_model(final, tmp_path / format, format, base_models_dir=bases, texts=TEXTS[:2])
+    for format in ("safetensors", "peft"):
+        assert (tmp_path / format / "chat_template.jinja").read_text() == expected
+    fields = gguf.GGUFReader(tmp_path / "gguf-f16/model.gguf").fields
+    assert fields["tokenizer.chat_template"].contents() == expected
+    assert "### Response:" in (tmp_path / "gguf-f16/Modelfile").read_text()

@@ -47,6 +47,7 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
 }
 # Settings that runs of the last release do not have: they resume as long as these have their defaults.
 NEW_SETTINGS = {
+    "model": ("chat_template",),
     "data": ("text_pair_column",),
     "training": ("loss", "focal_gamma", "huber_delta", "dpo_beta", "label_smoothing", "rpo_alpha"),
 }

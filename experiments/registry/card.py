@@ -7,6 +7,8 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import override
 
+from engine.models.plain_templates import TITLES
+
 from ..models import Experiment, ModelVersion
 from ..result_charts import describe_errors, describe_temperature
 from ..results import label_rows, plain_peft_code, read_facts
@@ -161,13 +163,14 @@ def fact_sections(version: ModelVersion) -> list[str]:
     facts = {
         "Data": f"{version.dataset_name} (sha256 {version.dataset_hash or 'unknown'})",
         "Base model": base_model,
+        "Chat template": describe_chat_template(saved_facts),
         "Licence of the base model": version.licence.get("base_model") or "unknown",
         "Licence of the data": version.licence.get("dataset") or "unknown",
         "Trained": f"{version.trained_at:%Y-%m-%d %H:%M} UTC" if version.trained_at else "unknown",
         "Machine": ", ".join(f"{name} {value}" for name, value in version.machine.items()) or "unknown",
         "Checkpoint": version.checkpoint,
     }
-    fact_list = "\n".join(f"- **{name}:** {value}" for name, value in facts.items())
+    fact_list = "\n".join(f"- **{name}:** {value}" for name, value in facts.items() if value)
     limit_list = (
         "\n".join(f"- {limit['message']}" for limit in version.limits) or "- The data checks found no problems."
     )
@@ -182,6 +185,12 @@ def fact_sections(version: ModelVersion) -> list[str]:
         f"## Use it in plain PEFT\n\n```python\n{program}```",
         f"## Configuration\n\n```yaml\n{config}```",
     ]
+
+
+def describe_chat_template(facts: dict[str, Any]) -> str:
+    """Return which chat template a language model was trained with; empty for other models and those of earlier releases."""
+    origin = facts.get("chat_template")
+    return _("that of the base model") if origin == "own" else TITLES.get(str(origin), "")
 
 
 def export_sections(version: ModelVersion) -> list[str]:

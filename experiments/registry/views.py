@@ -65,6 +65,7 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         for limit in version.limits
         if limit["code"] in descriptions.FINDING_TITLES
     ]
+    facts = read_facts(version.folder)
     context = {
         "model": model,
         "version": version,
@@ -78,7 +79,8 @@ def detail(request: SignedInRequest, name: str) -> HttpResponse:
         "thresholds": version.metrics.get("thresholds", {}),
         "limits": limits,
         "card": card.render_card(version.card),
-        "code": plain_peft_code(model.name, version.labels, version.config, read_facts(version.folder)),
+        "chat_template": card.describe_chat_template(facts),
+        "code": plain_peft_code(model.name, version.labels, version.config, facts),
         "versions": model.versions.select_related("author").prefetch_related("aliases"),
     }
     return render(request, "experiments/model.html", context | export_context(request.user, version))

@@ -19,6 +19,7 @@ from datasets_app.checks.text_statistics import count_tokens, save_token_lengths
 from datasets_app.models import Version
 from datasets_app.versions.creation import create_version
 from engine.config_sections import SAMPLE_MODEL
+from engine.models import plain_templates
 from engine.models.base_models import needs_conversion
 from engine.storage import write_json
 from engine.tasks.answers import write_answers
@@ -179,21 +180,55 @@ def test_base_model_must_be_a_language_model(api, member, chats):
     assert api(member).get("/api/base-models?task=poetry").status_code == 400
 
 
-def test_form_says_which_chat_template_a_base_model_without_one_gets(browser, chats, settings, tmp_path):
+@pytest.fixture
+def two_bases(settings, tmp_path):
+    """Make two base models: `own` has a chat template, `none` has none."""
     settings.BASE_MODELS_DIR = tmp_path
     for name, template in (("own", CHATML), ("none", None)):
         build_language_model(tmp_path / name, template=template)
-    fields = {"data.dataset_name": "chats@1", "do": "show"}
-    warned = {}
-    for name in ("own", "none"):
-        plan = browser.post("/train/", fields | {"model.name": name}).context["plan"]
-        warned[name] = [warning.text for warning in plan.warnings if "chat template" in warning.text]
-    assert warned == {
-        "own": [],
-        "none": [
-            'none has no chat template, so a plain one is used and saved with the model: "User: …", "Assistant: …".'
-        ],
-    }
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "example"),
+    [
+        ("none", "plain", "User: What is the capital of France?"),
+        ("none", "alpaca", "### Response:\nParis&lt;/s&gt;"),
+        ("own", "plain", ""),
+    ],
+)
+def test_form_offers_chat_templates_for_a_base_model_without_one(name, chosen, example, browser, chats, two_bases):
+    fields = {"data.dataset_name": "chats@1", "do": "show", "model.name": name, "model.chat_template": chosen}
+    answer = browser.post("/train/", fields)
+    warned = [warning.text for warning in answer.context["plan"].warnings if "chat template" in warning.text]
+    if name == "own":
+        assert not warned and answer.context["template_choice"] is None
+        assert "id_model.chat_template" not in answer.content.decode()
+        return
+    assert [plain_templates.TITLES[chosen] in text for text in warned] == [True]
+    page = answer.content.decode()
+    assert f'<option value="{chosen}" selected>' in page and example in page
+
+
+def test_form_offers_templates_for_a_base_model_that_is_not_here_without_an_example(browser, chats):
+    fields = {"data.dataset_name": "chats@1", "do": "show", "model.name": "someone/unknown"}
+    choice = browser.post("/train/", fields).context["template_choice"]
+    assert choice and not choice.is_certain and not choice.preview
+
+
+def test_chosen_template_without_effect_is_refused_beside_its_field(browser, api, member, chats, two_bases):
+    chosen = {"model": {"name": "own", "chat_template": "chatml"}}
+    answer = api(member).post("/api/train/validate", tiny_run() | chosen, format="json")
+    assert answer.status_code == 400 and answer.json()["errors"][0]["field"] == "model.chat_template"
+    fields = {"data.dataset_name": "chats@1", "model.name": "own", "model.chat_template": "chatml"}
+    page = browser.post("/train/", fields | {"do": "start"})
+    assert (
+        page.context["form"]["model.chat_template"].errors and "id_model.chat_template_error" in page.content.decode()
+    )
+    assert browser.post("/train/", fields | {"do": "show"}).context["plan"].problem
+    answer = api(member).post(
+        "/api/train/validate", tiny_run() | {"model": {"name": "none", "chat_template": "chatml"}}, format="json"
+    )
+    assert answer.status_code == 200
 
 
 def test_answers_are_written_for_an_estimate(member, chats, monkeypatch):
@@ -269,6 +304,7 @@ def test_registered_model_has_a_card_and_a_program_that_answers_as_the_run_did(
     archive = zipfile.ZipFile(io.BytesIO(b"".join(browser.get("/models/helper@1/archive.zip").streaming_content)))
     readme = archive.read("helper/README.md").decode()
     assert "pipeline_tag: text-generation" in readme and "type: perplexity" in readme and "chats@1" in readme
+    assert "**Chat template:** that of the base model" in readme and "that of the base model" in page
 
     archive.extractall(tmp_path)
     program = re.search("```python\n(.*?)```", readme, re.DOTALL)
