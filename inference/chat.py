@@ -1,10 +1,12 @@
 """The conversation of the chat page. It lives in the page alone: nothing of it is stored."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from django.http import QueryDict
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from pydantic import Field, TypeAdapter, ValidationError
 
 from accounts.models import User
@@ -17,6 +19,12 @@ from .selectors import models_for
 
 FIELDS = ("model", "second", "system", "message", "max_tokens", "temperature", "top_p", "seed", "json")
 NUMBERS = {"max_tokens": int, "temperature": float, "top_p": float, "seed": int}
+TITLES = {
+    "max_tokens": _("Longest answer (tokens)"),
+    "temperature": _("Temperature"),
+    "top_p": _("Top p"),
+    "seed": _("Seed"),
+}
 
 
 class ChatAnswer(Strict):
@@ -49,7 +57,7 @@ class Chat:
             exchanges = EXCHANGES.validate_json(form.get("exchanges") or "[]")
         except ValidationError:
             raise InvalidError(
-                _("The conversation in this page can't be read. Start a new one."), field="exchanges"
+                gettext("The conversation in this page can't be read. Start a new one."), field="exchanges"
             ) from None
         return cls({name: form.get(name, "") for name in FIELDS}, exchanges)
 
@@ -73,7 +81,7 @@ class Chat:
             return
         question = self.values["message"].strip()
         if not question:
-            raise InvalidError(_("Write a message first."), field="message")
+            raise InvalidError(gettext("Write a message first."), field="message")
         self.exchanges.append(Exchange(question=question, answers=[]))
         self.values["message"] = ""
 
@@ -87,14 +95,26 @@ class Chat:
 
         Earlier questions that it has not answered are left out, because many chat templates want turns to alternate.
         """
-        messages = [{"role": "system", "content": self.values["system"]}] if self.values["system"].strip() else []
-        for exchange in self.exchanges[:-1]:
-            if column < len(exchange.answers) and exchange.answers[column].text.strip():
-                messages.append({"role": "user", "content": exchange.question})
-                messages.append({"role": "assistant", "content": exchange.answers[column].text})
+        messages = self.answered_messages(column, self.exchanges[:-1])
         messages += [{"role": "user", "content": exchange.question} for exchange in self.exchanges[-1:]]
         body: dict[str, Any] = {"model": self.names[column], "messages": messages, **self.numbers()}
         return body | ({"response_format": {"type": "json_object"}} if self.values["json"] else {})
+
+    def answered_messages(self, column: int, exchanges: list[Exchange]) -> list[dict[str, str]]:
+        """Return the system prompt, and the exchanges that a column's model has answered, as messages."""
+        messages = [{"role": "system", "content": self.values["system"]}] if self.values["system"].strip() else []
+        for exchange in exchanges:
+            if column < len(exchange.answers) and exchange.answers[column].text.strip():
+                messages.append({"role": "user", "content": exchange.question})
+                messages.append({"role": "assistant", "content": exchange.answers[column].text})
+        return messages
+
+    def transcript(self) -> str:
+        """Return the conversation with each model that has answered as a line of JSON: rows of a dataset of conversations."""
+        columns = max((len(exchange.answers) for exchange in self.exchanges), default=0)
+        conversations = [self.answered_messages(column, self.exchanges) for column in range(columns)]
+        answered = [messages for messages in conversations if messages[-1:] and messages[-1]["role"] == "assistant"]
+        return "".join(json.dumps({"messages": messages}, ensure_ascii=False) + "\n" for messages in answered)
 
     def numbers(self) -> dict[str, int | float]:
         """Return the settings that were filled in; Invalid names one that is no number."""
@@ -104,13 +124,15 @@ class Chat:
                 try:
                     numbers[name] = number_type(text)
                 except ValueError:
-                    raise InvalidError(_("%(field)s must be a number.") % {"field": name}, field=name) from None
+                    raise InvalidError(
+                        gettext("%(field)s must be a number.") % {"field": TITLES[name]}, field=name
+                    ) from None
         return numbers
 
     def open_answer(self, user: User, column: int) -> Pieces:
         """Return the pieces of the answer of a column's model to the last question."""
         if column >= len(self.names):
-            raise InvalidError(_("Choose a model."), field="model")
+            raise InvalidError(gettext("Choose a model."), field="model")
         options = parse(ChatRequest, self.body(column))
         return write(user, choose_language_model(models_for(user), options.model), options, options.conversation())
 

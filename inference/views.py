@@ -103,6 +103,9 @@ def chat(request: SignedInRequest) -> HttpResponse:
     state, error = Chat.blank(), None
     try:
         state = Chat.read(request.POST or request.GET)
+        if request.POST.get("do") == "download":
+            headers = {"Content-Disposition": 'attachment; filename="conversation.jsonl"'}
+            return HttpResponse(state.transcript(), content_type="application/jsonl; charset=utf-8", headers=headers)
         if request.method == "POST":
             carry_out(state, request.POST.get("do", "send"), request.user)
     except LorasiteError as refused:

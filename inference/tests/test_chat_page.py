@@ -62,7 +62,7 @@ def test_question_is_answered_again_or_edited(tiny: str, browser: Client) -> Non
     [
         ({"message": "tea " * 600}, "shorten the prompt"),
         ({"message": "hi", "model": "nowhere"}, "no model nowhere"),
-        ({"message": "hi", "temperature": "warm"}, "temperature must be a number"),
+        ({"message": "hi", "temperature": "warm"}, "Temperature must be a number"),
         ({"message": "hi", "top_p": "7"}, "less than or equal to 1"),
     ],
 )
@@ -108,6 +108,23 @@ def test_stream_of_each_column_says_what_the_page_would(registered: ModelVersion
         "/chat/stream/", form | {"model": "nowhere", "column": "0"}, headers={"Accept": "text/event-stream"}
     )
     assert refused.status_code == 404 and "no model nowhere" in refused.json()["detail"]
+
+
+def test_conversation_is_downloaded_as_rows_of_a_dataset(tiny: str, browser: Client) -> None:
+    answers = [{"model": "assistant", "text": "茶"}, {"model": "tiny", "text": ""}]
+    form = {
+        "do": "download",
+        "system": "Be brief.",
+        "exchanges": json.dumps([{"question": "tea?", "answers": answers}]),
+    }
+    file = browser.post("/chat/", form)
+    assert file["Content-Disposition"] == 'attachment; filename="conversation.jsonl"'
+    (messages,) = (json.loads(line)["messages"] for line in file.content.decode().splitlines())  # tiny gave no answer
+    assert [(message["role"], message["content"]) for message in messages] == [
+        ("system", "Be brief."),
+        ("user", "tea?"),
+        ("assistant", "茶"),
+    ]
 
 
 def test_page_without_own_models_leads_to_training_one(tiny: str, browser: Client) -> None:

@@ -1,7 +1,11 @@
 """The official client of OpenAI and the chat page against the site's web server: answers, streams, errors, and readers who leave."""
 
+import ast
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -9,10 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import pytest
+from django.http import QueryDict
+from django.test import RequestFactory
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 from playwright.sync_api import expect, sync_playwright
 from pydantic import BaseModel
 
+from inference.chat import Chat
+from inference.copy_as import chat_copies
 from testing.browser import launch, sign_in
 from testing.chat_templates import HERMES
 from testing.language_models import build_language_model
@@ -134,6 +142,32 @@ def test_client_gets_calls_of_tools_and_sends_their_results(client: OpenAI) -> N
         client.chat.completions.create(messages=QUESTION, **options | {"model": "tiny"})
 
 
+AWKWARD = 'It\'s "half price" for $HOME, `date`,\nC:\\new 兩箱茶 😀 {{x}} %s'
+
+
+def test_copied_code_answers_as_the_page_does(site: tuple[str, str], client: OpenAI, rf: RequestFactory) -> None:
+    exchanges = [
+        {"question": AWKWARD, "answers": [{"model": "tiny", "text": AWKWARD}]},
+        {"question": "2?", "answers": []},
+    ]
+    form = QueryDict(mutable=True)
+    form.update({"model": "tiny", "system": AWKWARD, "temperature": "0", "max_tokens": "6", "seed": "1"})
+    form["exchanges"] = json.dumps(exchanges)
+    body = Chat.read(form).body(0)
+    expected = client.chat.completions.create(**body).choices[0].message.content
+    host = site[0].removeprefix("http://")
+    copies = {copy["id"]: copy["code"] for copy in chat_copies(rf.get("/chat/", headers={"host": host}), body)}
+    environment = os.environ | {"TOKEN": site[1]}
+
+    def run_pasted(*command: str) -> str:
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=100).stdout
+
+    curl = json.loads(run_pasted("bash", "-c", copies["copy-curl"]))
+    python = ast.literal_eval(run_pasted(sys.executable, "-c", copies["copy-python"]))
+    assert [answer["choices"][0]["message"]["content"] for answer in (curl, python)] == [expected] * 2
+    assert run_pasted(sys.executable, "-c", copies["copy-openai"]) == f"{expected}\n"
+
+
 def send(address: str, token: str, stream: bool) -> socket.socket:
     """Ask for a long answer over a connection of its own, and return that."""
     host, port = address.removeprefix("http://").split(":")
@@ -218,8 +252,18 @@ def test_page_streams_stops_and_keeps_the_conversation(site: tuple[str, str]) ->
         expect(page.locator(".exchange").last.locator(".answer [data-text]:not(:empty)")).to_have_count(2)
         page.get_by_role("button", name="Stop").click()
         expect(page.get_by_text("Stopped.").first).to_be_visible()
+        page.get_by_label("System prompt").fill("Be brief.")
+        message.fill("half a senten")
         page.reload()
         expect(page.locator(".exchange")).to_have_count(2)
+        expect(message).to_have_value("half a senten")
+        expect(page.get_by_label("System prompt")).to_have_value("Be brief.")
+        expect(page.get_by_label("Longest answer")).to_have_value("4000")
+        expect(page.locator("#copy-openai")).to_contain_text("Be brief.")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download conversation").click()
+        rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+        assert [row["messages"][1]["content"] for row in rows] == ["<b>two</b> boxes"] * 2
         page.get_by_role("button", name="Edit question").click()
         expect(message).to_have_value("and on")
         expect(page.locator(".exchange")).to_have_count(1)

@@ -29,10 +29,20 @@ function startChat() {
     return item;
   }
 
+  const kept = () => JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+  const settings = () => [...chat.elements].filter((element) => element.name && element.matches("input:not([type=hidden]), select, textarea"));
+
+  function store(content) {
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify(content));
+    } catch { /* Longer than a tab may keep: the conversation stays in the page. */ }
+  }
+
   // What the form and this tab have is what the page shows.
   function keep() {
     field.value = JSON.stringify(conversation);
-    sessionStorage.setItem(KEPT, JSON.stringify({ conversation, message: message.value }));
+    const values = settings().map((element) => [element.name, element.type === "checkbox" ? element.checked : element.value]);
+    store({ conversation, values: Object.fromEntries(values) });
     document.getElementById("last").hidden = !conversation.length || Boolean(reading);
   }
 
@@ -127,6 +137,7 @@ function startChat() {
       takeBack();
     }
     setBusy(false);
+    follow();
     showCode();
   }
 
@@ -144,6 +155,7 @@ function startChat() {
   }
 
   chat.addEventListener("submit", (event) => {
+    if (event.submitter?.value === "download") return;
     event.preventDefault();
     if (reading) return;
     const action = event.submitter?.value || "send";
@@ -158,18 +170,31 @@ function startChat() {
     event.preventDefault();
     chat.requestSubmit(send);
   });
-  message.addEventListener("input", keep);
+  chat.addEventListener("input", keep);
   stop.addEventListener("click", () => { reading?.abort(); message.focus(); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && event.target === message) reading?.abort(); });
-  document.getElementById("new-chat").addEventListener("click", () => sessionStorage.removeItem(KEPT));
+  // A new conversation keeps model and settings.
+  document.getElementById("new-chat").addEventListener("click", () => store({ conversation: [], values: { ...kept()?.values, message: "" } }));
 
-  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
-  if (kept && !conversation.length) {
-    conversation = kept.conversation;
+  // Fills in what was entered before. Of a page that a link has opened, what its address says stays.
+  function restore({ conversation: earlier, values }) {
+    const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
+    for (const element of settings()) {
+      const value = values?.[element.name];
+      const isGiven = !isReload && new URLSearchParams(location.search).get(element.name);
+      if (value === undefined || isGiven) continue;
+      if (element.type === "checkbox") element.checked = value;
+      else if (!element.matches("select") || [...element.options].some((option) => option.value === value)) element.value = value;
+    }
+    const details = document.getElementById("system").closest("details");
+    details.open ||= settings().some((element) => details.contains(element) && (element.type === "checkbox" ? element.checked : element.value));
+    conversation = earlier;
     conversation.forEach(addExchange);
-    message.value ||= kept.message;
-    keep();
+    setBusy(false);
+    showCode();
   }
+
+  if (kept() && !conversation.length) restore(kept());
   message.required = false; // it is empty while an answer comes, and the form is sent for other reasons, too
   chat.querySelector("[data-keys]").hidden = false;
 }
