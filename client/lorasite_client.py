@@ -172,13 +172,15 @@ class Experiment(TypedDict):
 class ExportResult(TypedDict):
     """How exported files answer beside the served model; `equal_answers` is a share, None for scores.
 
-    `mean_change` is None but for language models, whose changes are of log-probabilities.
+    `mean_change` and `prompts` (how many are held out, of training rows, or parts of both) are None but for language models, whose
+    changes are of log-probabilities.
     """
 
     texts: int
     equal_answers: float | None
     largest_change: float
     mean_change: float | None
+    prompts: dict[str, int] | None
     compared_on: str
 
 

@@ -39,6 +39,7 @@ def export_model(
     base_models_dir: Path | None = None,
     texts: Sequence[str] | None = None,
     text_pairs: Sequence[str] | None = None,
+    training_texts: Sequence[str] = (),
     report_progress: ReportProgress = ignore_progress,
 ) -> ExportCheck:
     """Write a final model to a new folder, load it again and compare its answers with those of serving.
@@ -48,6 +49,7 @@ def export_model(
         models have safetensors, "gguf-f16" and "gguf-q8_0" for llama.cpp and Ollama, and "peft", the adapter as vLLM loads it.
     texts: those to compare on, with the second text of each in `text_pairs` if the model takes pairs; of a language model
         conversations or preferences as JSON. Random tokens of varied lengths without them.
+    training_texts: of a language model, rows that fill up fewer than 100 texts; parts of both follow.
 
     The folder is there as a whole or not at all. What an export that was killed has left beside it is removed by the next
     one to the same folder, so two must not write to it at once.
@@ -58,4 +60,6 @@ def export_model(
     """
     from engine.export.writing import write_export  # deferred: imports torch
 
-    return write_export(final_model, target, format, base_models_dir, texts, text_pairs, report_progress)
+    return write_export(
+        final_model, target, format, base_models_dir, texts, text_pairs, training_texts, report_progress
+    )

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Export, print the figures, and return the exit status: 0 done, 1 stopped by an error."""
     options = parse_arguments(arguments)
     try:
-        texts, text_pairs = read_texts(options.check, options.final_model) if options.check else (None, None)
+        texts, text_pairs, training_texts = read_texts(options.check, options.final_model)
         check = export_model(
             options.final_model,
             options.target,
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             base_models_dir=options.base_models,
             texts=texts,
             text_pairs=text_pairs,
+            training_texts=training_texts,
         )
     except EngineError as error:
         print(error, file=sys.stderr)
@@ -56,21 +57,25 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--check",
         type=Path,
         help="texts to compare answers on, one a line; a tab separates the texts of a pair. For a language model, its data file: "
-        "the held-out rows are compared",
+        "the held-out rows are compared, filled up to 100 prompts by training rows and parts of both",
     )
     return parser.parse_args(arguments)
 
 
-def read_texts(path: Path, final_model: Path) -> tuple[list[str], list[str] | None]:
-    """Return the texts of a file and, if every line has a tab, the second text of each. Raises DataUnreadableError.
+def read_texts(path: Path | None, final_model: Path) -> tuple[list[str] | None, list[str] | None, list[str]]:
+    """Return the texts of a file, if every line has a tab the second text of each, and texts to fill them up with.
 
-    For a language model, these are the conversations or preferences of its test and evaluation rows, as JSON.
+    For a language model, these are the conversations or preferences of its test and evaluation rows, and its training rows, as JSON.
+    Raises DataUnreadableError.
     """
+    if path is None:
+        return None, None, []
     task = read_task(final_model)
     if is_language_model(task):
-        from engine.export.held_out import held_out_conversations  # deferred: imports polars
+        from engine.export.held_out import read_compared_rows  # deferred: imports polars
 
-        return held_out_conversations(path, RunConfig.parse({"task": task})), None
+        rows = read_compared_rows(path, RunConfig.parse({"task": task}))
+        return rows.held_out, None, rows.training
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -78,8 +83,8 @@ def read_texts(path: Path, final_model: Path) -> tuple[list[str], list[str] | No
         raise DataUnreadableError(f"The file {path} cannot be read: {reason}.") from error
     if lines and all("\t" in line for line in lines):
         pairs = [line.partition("\t") for line in lines]
-        return [first for first, _tab, _second in pairs], [second for _first, _tab, second in pairs]
-    return lines, None
+        return [first for first, _tab, _second in pairs], [second for _first, _tab, second in pairs], []
+    return lines, None, []
 
 
 def read_task(final_model: Path) -> TaskType:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,23 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.data.conversation_tokens import ConversationTokens, tokenise_conversations
-from engine.data.conversations import Conversation, to_json
-from engine.data.preferences import branches_of
-from engine.errors import ExportDiffersError, ExportRefusedError
-from engine.export.comparison import ExportCheck, random_texts
+from engine.errors import ExportDiffersError
+from engine.export.compared_prompts import ComparedConversations
+from engine.export.comparison import ExportCheck
 from engine.models.causal import PackedConversations
-from engine.models.chat_template import ChatTemplate
 from engine.sentences import Sentence, gettext_noop, join_sentences
-from engine.serve.model_files import ModelInfo
 from engine.tasks.answer_writers import TransformersWriter
 from engine.tasks.answers import write_answers
 
-MOST_PROMPTS = 100
-MOST_CANDIDATES = 300  # some of which may be too long for the model
 LONGEST_ANSWER = 64  # tokens that both models write to a prompt
 BATCH = 20  # prompts that are answered at once
-RANDOM_LENGTH = 40  # tokens of a random text
 
 
 class Limits(NamedTuple):
@@ -52,21 +44,21 @@ class LanguageModelCheck(ExportCheck):
 
     texts: prompts. equal_answers: share of prompts to which both write the same, None for plain texts. largest_change, mean_change: of
     the log-probabilities of held-out answers' tokens. equal_tokens: share of conversations that the exported tokenizer reads as the same
-    tokens; None where nothing on this machine reads it.
+    tokens; None where nothing on this machine reads it. prompts: how many of them are of which kind, as ComparedConversations has them.
     """
 
     mean_change: float
     equal_tokens: float | None
+    prompts: dict[str, int]
 
     @property
     def sentence(self) -> str:
         """Return the figures as a sentence."""
         changes = Sentence(
             gettext_noop(
-                "On {texts:,} held-out prompts, log-probabilities of expected tokens changed by {mean:.2g} on average and by "
-                "{largest:.2g} at most."
+                "On {prompts}, log-probabilities of expected tokens changed by {mean:.2g} on average and by {largest:.2g} at most."
             ),
-            texts=self.texts,
+            prompts=describe_prompts(self.prompts),
             mean=self.mean_change,
             largest=self.largest_change,
         )
@@ -76,14 +68,19 @@ class LanguageModelCheck(ExportCheck):
         return join_sentences([changes, equal])
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedConversations:
-    """Held-out conversations, as text and as tokens, and the token that ends answers."""
-
-    conversations: list[Conversation]
-    tokens: ConversationTokens
-    template: ChatTemplate
-    end_id: int
+def describe_prompts(counts: dict[str, int]) -> Sentence:
+    """Return how many prompts were compared, and of which kind they were."""
+    if "random" in counts:
+        return Sentence(gettext_noop("{count:,} random prompts"), count=counts["random"])
+    if counts.keys() == {"held_out"}:
+        return Sentence(gettext_noop("{count:,} held-out prompts"), count=counts["held_out"])
+    return Sentence(
+        gettext_noop(
+            "{count:,} prompts ({held_out:,} held out, {training:,} of training rows, {parts:,} parts of both)"
+        ),
+        count=sum(counts.values()),
+        **{kind: counts.get(kind, 0) for kind in ("held_out", "training", "parts")},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +91,6 @@ class Measured:
     written: list[str]
 
 
-def choose_conversations(template: ChatTemplate, info: ModelInfo, texts: Sequence[str] | None) -> ComparedConversations:
-    """Return the first of the given conversations or preferences, each as JSON, that the model can read; random ones without any.
-
-    Raises ExportRefusedError if there is none.
-    """
-    if texts is None:
-        chosen = random_texts(template.tokenizer, RANDOM_LENGTH, 2 * MOST_PROMPTS)
-        roles = ("user", "assistant")
-        conversations = [
-            [{"role": role, "content": text} for role, text in zip(roles, pair, strict=True)]
-            for pair in zip(chosen[::2], chosen[1::2], strict=True)
-            if all(text.strip() for text in pair)
-        ]
-    else:
-        stored = [json.loads(text) for text in texts]
-        conversations = [branches_of(each)[0] if isinstance(each, dict) else each for each in stored]
-    candidates = [to_json(each) for each in conversations[:MOST_CANDIDATES]]
-    readable = tokenise_conversations(candidates, template, info.max_length, {}).rows.tolist()[:MOST_PROMPTS]
-    conversations = [conversations[row] for row in readable]
-    tokens = tokenise_conversations([to_json(each) for each in conversations], template, info.max_length, {})
-    if not conversations:
-        raise ExportRefusedError(
-            Sentence(
-                gettext_noop("There is no conversation that the model can read. Give others to compare answers on.")
-            )
-        )
-    end = info.end_of_turn or min(tokens.end_tokens)
-    end_id = int(template.tokenizer.get_vocab()[end])
-    return ComparedConversations(conversations, tokens, template, end_id)
-
-
 @torch.inference_mode()
 def measure(model: Any, compared: ComparedConversations, report_done: Callable[[int, int], None]) -> Measured:
     """Compute what a model of transformers makes of the conversations.
@@ -132,7 +98,7 @@ def measure(model: Any, compared: ComparedConversations, report_done: Callable[[
     report_done: called with how many of all log-probabilities and answers are done.
     """
     logs = []
-    count = len(compared.conversations)
+    count = sum(compared.counts.values())
     for index in range(count):
         report_done(index, 2 * count)
         packed = PackedConversations.pack(compared.tokens, np.array([index]))
@@ -141,7 +107,7 @@ def measure(model: Any, compared: ComparedConversations, report_done: Callable[[
     longest = min(compared.tokens.longest_answer, LONGEST_ANSWER)
     written = []
     writer = TransformersWriter(model, compared.end_id)
-    for start in range(0, count, BATCH):
+    for start in range(0, len(compared.conversations), BATCH):
         report_done(count + start, 2 * count)
         batch = compared.conversations[start : start + BATCH]
         written += write_answers(writer, compared.template, batch, longest, BATCH).written
@@ -149,7 +115,7 @@ def measure(model: Any, compared: ComparedConversations, report_done: Callable[[
 
 
 def compare_measured(
-    expected: Measured, actual: Measured, format: Any, equal_tokens: float | None
+    expected: Measured, actual: Measured, format: Any, equal_tokens: float | None, prompts: dict[str, int]
 ) -> LanguageModelCheck:
     """Return how much the exported model's figures differ from the trained one's."""
     changes = (torch.cat(actual.logs) - torch.cat(expected.logs)).abs().nan_to_num(nan=torch.inf)
@@ -161,6 +127,7 @@ def compare_measured(
         float(changes.max()),
         float(changes.mean()),
         equal_tokens,
+        prompts,
     )
 
 

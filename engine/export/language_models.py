@@ -11,6 +11,7 @@ import torch
 
 from engine.devices import DevicePlan
 from engine.export.adapter_files import require_loadable, write_adapter
+from engine.export.compared_prompts import ComparedConversations, choose_conversations
 from engine.export.gguf_files import GGUF_FILE, require_exact, write_gguf
 from engine.export.gguf_reading import READ_HERE, load_written_gguf
 from engine.export.gguf_tokenizer import (
@@ -23,9 +24,7 @@ from engine.export.gguf_tokenizer import (
 )
 from engine.export.language_comparison import (
     LIMITS,
-    ComparedConversations,
     LanguageModelCheck,
-    choose_conversations,
     compare_measured,
     measure,
     require_close,
@@ -54,6 +53,7 @@ def write_language_model(
     base_models_dir: Path | None,
     info: ModelInfo,
     texts: Sequence[str] | None,
+    training_texts: Sequence[str],
     report_progress: ReportProgress,
 ) -> LanguageModelCheck:
     """See engine.export.export_model; info: of the final model."""
@@ -62,7 +62,7 @@ def write_language_model(
     tokenizer = load_tokenizer(final_model, THIS_MODEL)
     config: Any = load_config(base, info.base_model)
     template = ChatTemplate(tokenizer, THIS_MODEL)
-    compared = choose_conversations(template, info, texts)
+    compared = choose_conversations(template, info, texts, training_texts)
     settings = read_settings(final_model)
     if format == "peft":
         require_loadable(settings, config.model_type)
@@ -82,7 +82,7 @@ def write_language_model(
         merged.to("meta")  # loading the files again must not need more memory
         exported, equal_tokens = load_written(draft, final_model, format, base, info, compared)
         actual = measure(exported, compared, lambda done, total: report_progress("comparing", total + done, 2 * total))
-        check = compare_measured(expected, actual, format, equal_tokens)
+        check = compare_measured(expected, actual, format, equal_tokens, compared.counts)
         require_close(check)
         packages = ["torch", "transformers", "peft", *(["gguf"] if format.startswith("gguf") else [])]
         limits = LIMITS[format]._asdict()

@@ -56,6 +56,7 @@ def write_export(
     base_models_dir: Path | None,
     texts: Sequence[str] | None,
     text_pairs: Sequence[str] | None,
+    training_texts: Sequence[str],
     report_progress: ReportProgress,
 ) -> ExportCheck:
     """See engine.export.export_model."""
@@ -65,7 +66,9 @@ def write_export(
     info = read_final_model(final_model)
     require_format(info.task, format)
     if is_language_model(info.task):
-        return write_language_model(final_model, target, format, base_models_dir, info, texts, report_progress)
+        return write_language_model(
+            final_model, target, format, base_models_dir, info, texts, training_texts, report_progress
+        )
     report_progress("writing")
     predictor = Predictor(base_models_dir, memory_mb=sys.maxsize // MIB)
     with predictor.loaded(final_model) as served:

@@ -1,6 +1,7 @@
 """Language models taken elsewhere: each format is loaded again and gives held-out answers the probabilities of the trained model."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from gguf import TokenType
 from engine import train
 from engine.config import RunConfig
 from engine.config_sections import LoraSection
-from engine.data.conversations import to_json
+from engine.data.conversations import from_text, to_json
 from engine.devices import DevicePlan
 from engine.errors import ExportDiffersError, ExportRefusedError
 from engine.events import Notice
 from engine.export import export_model
 from engine.export.__main__ import main
+from engine.export.compared_prompts import choose_conversations
 from engine.export.gguf_reading import READ_HERE
 from engine.export.gguf_tokenizer import SPLITS, GgufTokenizer, name_of_words
-from engine.export.language_comparison import LanguageModelCheck, choose_conversations
+from engine.export.language_comparison import LanguageModelCheck
 from engine.export.modelfile import modelfile, translate
 from engine.models import plain_templates
 from engine.models.base_model_head import Head
@@ -37,6 +39,12 @@ PLAN = DevicePlan(torch.device("cpu"), torch.float32, "eager", False, 1)
 TEXTS = [to_json(messages) for messages in orders()["messages"].to_list()[:5]]
 GGUF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "phi3", "gemma", "smollm3")
 FOUR_LAYERS: dict[str, dict[str, Any]] = {"smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}}
+
+
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare on five prompts, because a hundred take seconds."""
+    monkeypatch.setattr("engine.export.compared_prompts.MOST_PROMPTS", 5)
 
 
 def build_final_model(
@@ -107,7 +115,7 @@ def test_file_of_phi_3_has_its_name_only_with_the_tokens_that_llama_cpp_expects_
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "peft"])
 def test_other_formats_are_read_again_with_the_same_answers_to_random_prompts(format, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.export.language_comparison.MOST_PROMPTS", 12)
+    monkeypatch.setattr("engine.export.compared_prompts.MOST_PROMPTS", 12)
     final = build_final_model(tmp_path, use_rslora=True)
     check = export_model(final, tmp_path / "out", format, base_models_dir=tmp_path / "bases")
     assert check.texts > 9 and check.equal_answers == 1.0 and check.largest_change < 1e-4
@@ -119,8 +127,26 @@ def test_other_formats_are_read_again_with_the_same_answers_to_random_prompts(fo
         ] == chat_tokenizer().convert_tokens_to_ids("<|im_end|>")
 
 
+def test_prompts_are_held_out_rows_then_training_rows_then_parts_of_both(tmp_path, monkeypatch):
+    template, info = ChatTemplate(chat_tokenizer(), "mine"), read_info(build_final_model(tmp_path))
+    monkeypatch.setattr("engine.export.compared_prompts.MOST_PROMPTS", 9)
+    held_out, training = (
+        [to_json(conversation(question, "yes"))] for question in ("one two three four five six", "這是一個問題")
+    )
+    compared = choose_conversations(template, info, held_out, training)
+    assert compared.counts == {"held_out": 1, "training": 1, "parts": 7}
+    questions = [each[0]["content"] for each in compared.conversations]
+    assert questions[2:6] == ["one two three", "four five six", "這是一", "個問題"]
+    assert len(set(questions)) == 9 == len(compared.tokens.lengths)
+    assert choose_conversations(template, info, held_out * 12, training).counts == {"held_out": 9}
+    assert choose_conversations(template, info, [to_json(conversation("a", "b"))]).counts == {"held_out": 1}
+    text = to_json(from_text("Once upon a time there was a king. " * 40))
+    windows = choose_conversations(template, replace(info, max_length=40, end_of_turn=None), [text], [text])
+    assert windows.counts == {"held_out": 9} and len(windows.conversations) == 1
+
+
 def test_conversations_that_the_model_can_not_read_are_made_up_for_by_further_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.export.language_comparison.MOST_PROMPTS", 3)
+    monkeypatch.setattr("engine.export.compared_prompts.MOST_PROMPTS", 3)
     info = read_info(build_final_model(tmp_path))
     too_long = to_json(conversation("word " * 600, "yes"))
     compared = choose_conversations(
@@ -147,7 +173,10 @@ def test_preferences_are_compared_by_their_chosen_answers(tmp_path):
     )
     arguments = [str(final), str(tmp_path / "out"), "--base-models", str(tmp_path / "bases"), "--check", str(path)]
     assert main([*arguments, "--format", "peft"]) == 0
-    assert json.loads((tmp_path / "out/export.json").read_text())["check"]["texts"] == 4
+    assert json.loads((tmp_path / "out/export.json").read_text())["check"]["prompts"] == {
+        "held_out": 4,
+        "training": 1,
+    }
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The function that RQ calls for an export: write the files, compare them with the served model, pack them."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,14 +48,15 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
         paths.exports_dir().mkdir(parents=True, exist_ok=True)
         sweep_drafts(paths.exports_dir(), older_than_s=STALE_S)
         remove_folder(task.folder)
-        texts, text_pairs = held_out_texts(version) or (None, None)
+        rows = compared_texts(version)
         check = export_model(
             version.folder,
             task.folder,
             cast(Format, task.format),
             base_models_dir=settings.BASE_MODELS_DIR,
-            texts=texts,
-            text_pairs=text_pairs,
+            texts=rows.texts,
+            text_pairs=rows.text_pairs,
+            training_texts=rows.training_texts,
             report_progress=progress,
         )
         progress("packing")
@@ -66,7 +67,8 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
             "equal_answers": check.equal_answers,
             "largest_change": check.largest_change,
             "mean_change": check.mean_change if isinstance(check, LanguageModelCheck) else None,
-            "compared_on": version.dataset_name if texts else "",
+            "prompts": check.prompts if isinstance(check, LanguageModelCheck) else None,
+            "compared_on": version.dataset_name if rows.texts or rows.training_texts else "",
         }
         return Exported(result, task.path.stat().st_size)
 
@@ -86,33 +88,43 @@ class ExportRunner(TaskRunner[ModelExport, Exported]):
             raise
 
 
-def held_out_texts(version: ModelVersion) -> tuple[list[str], list[str] | None] | None:
-    """Return texts that the version's run held out, and the second text of each for pairs; None if they are gone.
+@dataclass(frozen=True, slots=True)
+class ComparedTexts:
+    """What answers are compared on: held-out texts of a run, None if they are gone, and for language models training rows, too.
 
-    Those of a language model are conversations or preferences as JSON.
+    text_pairs: the second text of each, for pairs. Texts of a language model are conversations or preferences as JSON.
     """
+
+    texts: list[str] | None = None
+    text_pairs: list[str] | None = None
+    training_texts: list[str] = field(default_factory=list)
+
+
+def compared_texts(version: ModelVersion) -> ComparedTexts:
+    """Return the texts to compare a version's exports on."""
     data = version.dataset_version
     if data is None:
-        return None
+        return ComparedTexts()
     try:
         config = RunConfig.parse(version.config)
         config = config.model_copy(update={"data": config.data.model_copy(update=data.run_columns)})
-        return read_held_out(data.path, config)
+        return read_compared(data.path, config)
     except EngineError:
-        return None
+        return ComparedTexts()
 
 
-def read_held_out(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None]:
-    """Return the held-out texts of a data file; of many labelled ones a sample from the whole of them. Raises EngineError."""
+def read_compared(path: Path, config: RunConfig) -> ComparedTexts:
+    """Return the texts of a data file; of many labelled ones a sample from the whole of them. Raises EngineError."""
     if is_language_model(config.task):
-        from engine.export.held_out import held_out_conversations  # heavy: imports polars
+        from engine.export.held_out import read_compared_rows  # heavy: imports polars
 
-        return held_out_conversations(path, config), None
+        chats = read_compared_rows(path, config)
+        return ComparedTexts(chats.held_out, training_texts=chats.training)
     from engine.data.rows import load_rows  # heavy: imports polars
 
     rows = load_rows(path, config.data, config.training.seed, config.task).eval
     chosen = slice(None, None, -(-len(rows) // MOST_TEXTS))
-    return rows.texts[chosen], None if rows.text_pairs is None else rows.text_pairs[chosen]
+    return ComparedTexts(rows.texts[chosen], None if rows.text_pairs is None else rows.text_pairs[chosen])
 
 
 def pack(task: ModelExport) -> None:

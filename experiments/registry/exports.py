@@ -72,9 +72,22 @@ def describe_comparison(result: dict[str, Any]) -> str:
         )
         share = math.floor(1e4 * result["equal_answers"]) / 1e2
         figures = sentence % {"share": share, "texts": f"{result['texts']:,}", "change": change}
+    prompts = result.get("prompts") or {}
+    if prompts.get("training") or prompts.get("parts"):
+        return f"{figures} {describe_prompts(prompts, result['compared_on'])}"
     if result["compared_on"]:
         return f"{figures} " + _("Compared on held-out rows of %(dataset)s.") % {"dataset": result["compared_on"]}
     return f"{figures} " + _("Compared on random texts, because the rows of the run are gone.")
+
+
+def describe_prompts(counts: dict[str, int], dataset: str) -> str:
+    """Return how many prompts of which kind were compared, where the held-out rows were too few."""
+    sentence = _(
+        "Compared on %(held_out)s held-out rows of %(dataset)s and, as they are few, on %(training)s training rows and "
+        "%(parts)s parts of such prompts."
+    )
+    shown = {kind: f"{counts.get(kind, 0):,}" for kind in ("held_out", "training", "parts")}
+    return sentence % {"dataset": dataset, **shown}
 
 
 def describe_answers(result: dict[str, Any], largest_change: str) -> str:

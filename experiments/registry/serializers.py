@@ -64,8 +64,14 @@ class ExportResultSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="Of the log-probabilities of expected tokens; null for other than language models.",
     )
+    prompts = serializers.DictField(
+        child=serializers.IntegerField(),
+        default=None,
+        allow_null=True,
+        help_text="Of language models, how many texts are of which kind: held_out, training, parts of both, or random.",
+    )
     compared_on = serializers.CharField(
-        allow_blank=True, help_text="The dataset whose held-out rows were compared; empty: random texts."
+        allow_blank=True, help_text="The dataset whose rows were compared; empty: random texts."
     )
 
 

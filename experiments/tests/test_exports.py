@@ -239,10 +239,10 @@ def test_cancelled_export_stops_and_leaves_nothing(registered, member):
 
 
 def test_answers_are_compared_on_random_texts_where_the_rows_are_gone(registered, learnt):
-    held_out = export_jobs.held_out_texts(registered)
-    assert held_out is not None and len(held_out[0]) == learnt.metrics["data"]["eval_rows"]
+    held_out = export_jobs.compared_texts(registered).texts
+    assert held_out is not None and len(held_out) == learnt.metrics["data"]["eval_rows"]
     ModelVersion.objects.update(dataset_version=None)
-    assert export_jobs.held_out_texts(ModelVersion.objects.get()) is None
+    assert export_jobs.compared_texts(ModelVersion.objects.get()).texts is None
     result = {"texts": 200, "equal_answers": None, "largest_change": 1e-6, "compared_on": ""}
     sentence = "Scores of 200 texts changed by at most 0.0001 standard deviations. Compared on random texts"
     assert exports.describe_comparison(result).startswith(sentence)

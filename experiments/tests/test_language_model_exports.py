@@ -28,13 +28,16 @@ RESULT = {
 
 
 @pytest.fixture
-def assistant(member: Any, tmp_path: Path, settings: Any, language_bases: Path) -> ModelVersion:
+def assistant(
+    member: Any, tmp_path: Path, settings: Any, language_bases: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModelVersion:
     """The member's registered language model `assistant`, with a dataset of 24 conversations of which 6 are held out."""
     settings.BASE_MODELS_DIR = language_bases
     rows = [conversation(f"Colour {n}?", f"{n} is red") for n in range(24)]
     splits = ["train", "eval", "train", "test"] * 3 + ["train"] * 12
     file = write_conversations(tmp_path / "chats.jsonl", rows, splits)
     data = create_version(user=member, name="chats", file=file, filename=file.name)
+    monkeypatch.setattr("engine.export.compared_prompts.MOST_PROMPTS", 10)  # a hundred take seconds
     return register_language_model(member, "assistant", language_bases / "tiny", data)
 
 
@@ -57,7 +60,7 @@ def test_language_model_is_exported_and_compared_on_its_held_out_prompts(format,
     state = client.get(answer.json()["url"]).json()
     assert state["status"] == "SUCCESS", state["error"]
     result = state["result"]
-    assert result["texts"] == 6 and result["compared_on"] == "chats@1"
+    assert result["prompts"] == {"held_out": 6, "training": 4} and result["compared_on"] == "chats@1"
     assert 0 <= result["mean_change"] <= result["largest_change"] < 0.3 and result["equal_answers"] > 0.5
     content = b"".join(client.get(f"{state['url']}/archive").streaming_content)
     names = zipfile.ZipFile(io.BytesIO(content)).namelist()
@@ -72,7 +75,7 @@ def test_page_offers_the_formats_of_language_models_in_both_languages(assistant,
     page = browser.get("/models/assistant/").content.decode()
     for format in ("safetensors", "gguf-f16", "gguf-q8_0", "peft"):
         assert f'name="format" value="{format}"' in page
-    assert 'value="onnx"' not in page and "held-out prompts" in page
+    assert 'value="onnx"' not in page and "held-out ones first" in page
     assert (
         "vLLM 用的轉接器" in browser.get("/models/assistant/", headers={"accept-language": "zh-hant"}).content.decode()
     )
@@ -88,7 +91,9 @@ def test_export_that_answers_otherwise_fails_in_words_and_stores_nothing(assista
     export_jobs.run(str(export.pk))
     export.refresh_from_db()
     assert export.status == Status.FAILURE and export.error and export.error["code"] == "export_differs"
-    assert "On 6 held-out prompts" in export.error["message"] and not list(exports_dir().iterdir())
+    assert "On 10 prompts (6 held out, 4 of training rows, 0 parts of both)" in export.error["message"] and not list(
+        exports_dir().iterdir()
+    )
 
 
 @pytest.mark.medium
@@ -108,3 +113,8 @@ def test_figures_of_a_language_model_are_sentences():
     origin = "Compared on held-out rows of chats@1."
     assert exports.describe_comparison(RESULT) == f"{figures} {answers} {origin}"
     assert exports.describe_comparison(RESULT | {"equal_answers": None}) == f"{figures} {origin}"
+    filled = RESULT | {"prompts": {"held_out": 6, "training": 18, "parts": 76}}
+    assert "6 held-out rows of chats@1 and, as they are few, on 18 training rows and 76 parts" in (
+        exports.describe_comparison(filled)
+    )
+    assert exports.describe_comparison(RESULT | {"prompts": {"held_out": 100}}).endswith(origin)
