@@ -38,6 +38,8 @@ def test_conversation_goes_on_in_the_page_alone(tiny: str, browser: Client) -> N
     assert exchanges[0] == first["chat"].exchanges[0] and exchanges[1].answers[0].text
     messages = second["chat"].body(0)["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    page = browser.post("/chat/", asked_again(second) | {"model": "tiny", "do": "code"}).content.decode()
+    assert 'Set the environment variable TOKEN to one of your <a href="/account/tokens/">' in page
     assert "tea" not in json.dumps(list(Entry.objects.values_list("details", flat=True)))
     assert [copy["title"] for copy in second["copies"]] == ["curl", "Python", "OpenAI Python"]
 

@@ -105,10 +105,10 @@ function startChat() {
     return text.textContent;
   }
 
-  // The end of an answer stays in sight, unless its reader has scrolled back.
-  function follow() {
+  // The end of an answer stays in sight, unless its reader has scrolled back after asking.
+  function follow(hasAsked = false) {
     const rest = document.documentElement.scrollHeight - innerHeight - scrollY;
-    if (rest < 160) scrollTo({ top: document.documentElement.scrollHeight });
+    if (hasAsked || rest < 160) scrollTo({ top: document.documentElement.scrollHeight });
   }
 
   async function ask(action) {
@@ -126,13 +126,16 @@ function startChat() {
     const answers = names.map((name) => addAnswer(item, name, ""));
     reading = new AbortController();
     setBusy(true);
-    follow();
+    follow(true);
     const texts = await Promise.all(answers.map((answer, column) => stream(form, column, answer, reading.signal)));
     exchange.answers = names.map((model, column) => ({ model, text: texts[column] }));
     const stopped = reading.signal.aborted;
     reading = null;
     if (!stopped && action === "send" && !texts.some(Boolean)) {
-      const reasons = answers.map((answer) => answer.querySelector("[data-error]").textContent);
+      const reasons = answers.map((answer, column) => {
+        const reason = answer.querySelector("[data-error]").textContent;
+        return names.length > 1 ? `${names[column]}: ${reason}` : reason;
+      });
       complain([...new Set(reasons)].join(" "));
       takeBack();
     }
