@@ -21,7 +21,6 @@ from datasets_app.models import DataTask, Finding, Suspect, Version
 from datasets_app.progress import ReportProgress
 from engine import resolve_base_model
 from engine.config_sections import SAMPLE_MODEL
-from engine.data.linear_probe import FOLDS, held_out_probabilities
 from engine.data.near_duplicates import hash_text
 from web.errors import InvalidError
 from work.paths import token_cache_dir
@@ -47,7 +46,9 @@ def rank(frame: pl.DataFrame, model: str, report: ReportProgress) -> pl.DataFram
 
     Columns: row, text, label, predicted, given_probability, predicted_probability.
     """
-    from engine.data.embeddings import embed  # imports torch
+    # Imported here because they import torch and scipy, which the other tasks on data do without.
+    from engine.data.embeddings import embed
+    from engine.data.linear_probe import FOLDS, held_out_probabilities
 
     unique = frame.unique(["text", "label"], keep="first", maintain_order=True)
     texts = unique["text"].to_list()

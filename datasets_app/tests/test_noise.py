@@ -1,5 +1,8 @@
 """Wrong labels are found by a real search, reviewed on the page, and corrected in a new version."""
 
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -25,6 +28,22 @@ def flipped(member, file):
     content = "\n".join(["text,label", *lines])
     version = services.create_version(user=member, name="moods", file=file(content), filename="moods.csv")
     return version, {i + 1 for i in wrong}
+
+
+IMPORTED_BY_A_WORKER = """
+import sys
+import django
+django.setup()
+from datasets_app.jobs import warm_up
+warm_up()
+print("polars" in sys.modules, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.process
+def test_worker_for_data_does_without_the_libraries_of_this_search():
+    imported = subprocess.check_output([sys.executable, "-c", IMPORTED_BY_A_WORKER], text=True)
+    assert imported.split() == ["True", "False"]
 
 
 @pytest.mark.slow
