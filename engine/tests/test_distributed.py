@@ -17,10 +17,11 @@ import torch
 from safetensors.numpy import load_file
 
 from engine import RunConfig, devices
-from engine.task_types import METRICS
+from engine.task_types import METRICS, TaskType
 from engine.tests.conftest import run, small
 from engine.training.distributed import World
 from testing.entity_texts import make_entity_frame
+from testing.site import free_port
 
 ADAPTER = "artifacts/final_model/adapter_model.safetensors"
 pytestmark = [pytest.mark.process, pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has none")]
@@ -44,15 +45,20 @@ def config() -> RunConfig:
     )
 
 
-def torchrun(
-    folder: Path, data: Path, bases: Path, *more: str, run_config: RunConfig | None = None
-) -> subprocess.Popen[str]:
+def launch(*command: str) -> subprocess.Popen[str]:
+    """Start two processes of a Python program."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    return subprocess.Popen(
+        [*torchrun, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def start_shared(folder: Path, data: Path, bases: Path) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
-    (folder / "run.yaml").write_text((run_config or config()).to_yaml())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
-    engine = ["-m", "engine", str(folder / "run.yaml"), "--data", str(data), "--results", str(folder)]
-    command = [*launch, *engine, "--cache", str(folder / "cache"), "--base-models", str(bases)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    (folder / "run.yaml").write_text(config().to_yaml())
+    arguments = [str(folder / "run.yaml"), "--data", str(data), "--results", str(folder)]
+    return launch("-m", "engine", *arguments, "--cache", str(folder / "cache"), "--base-models", str(bases))
 
 
 def ended(process: subprocess.Popen[str]) -> str:
@@ -64,7 +70,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 @pytest.fixture(scope="module")
 def shared(tweets: Path, bases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("shared")
-    return folder / "shared", ended(torchrun(folder, tweets, bases))
+    return folder / "shared", ended(start_shared(folder, tweets, bases))
 
 
 def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets, bases, tmp_path):
@@ -85,49 +91,58 @@ def test_two_processes_end_in_the_adapter_and_the_metrics_of_one(shared, tweets,
         np.testing.assert_allclose(actual[name], tensor, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("task", ["multi_label_classification", "regression"])
-def test_two_processes_give_the_metrics_of_one_for_each_task_type(task, tweets, bases, tmp_path):
-    labels = {
-        "multi_label_classification": {"negative": '["bad"]', "neutral": "[]", "positive": '["good", "nice"]'},
-        "regression": {"negative": "-1", "neutral": "0", "positive": "1.5"},
-    }
-    rows = pl.read_parquet(tweets).with_columns(pl.col("label").replace_strict(labels[task]))
-    rows.write_parquet(tmp_path / "rows.parquet")
-    run_config = small(
-        experiment_name="shared",
-        task=task,
-        model={"name": "still"},
-        lora={"lora_dropout": 0.0},
-        data={"train_samples": 33, "eval_samples": 15},
-        training={"precision": "fp32", "learning_rate": 0.001, "eval_strategy": "no"},
-    )
-    ended(torchrun(tmp_path / "two", tmp_path / "rows.parquet", bases, run_config=run_config))
-    run(run_config, tmp_path / "rows.parquet", tmp_path / "one", base_models_dir=bases)
-    folders = (tmp_path / "one", tmp_path / "two/shared")
-    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
-    for name in METRICS[task]:
-        assert two["eval"][name] == pytest.approx(one["eval"][name], rel=1e-3), name
-    losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+LABELS: dict[TaskType, dict[str, str]] = {
+    "multi_label_classification": {"negative": '["bad"]', "neutral": "[]", "positive": '["good", "nice"]'},
+    "regression": {"negative": "-1", "neutral": "0", "positive": "1.5"},
+}
+# One start of both processes for all runs: to import everything takes each of them longer than a run. torchrun's own store
+# would still have the addresses of the run before.
+RUN_ALL = """
+import os, sys
+from engine.__main__ import main
+os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+base_models, *runs = sys.argv[1:]
+for run in runs:
+    os.environ["MASTER_PORT"], folder = run.split(":")
+    arguments = ["--data", f"{folder}/rows.parquet", "--results", folder, "--cache", f"{folder}/cache"]
+    assert main([f"{folder}/run.yaml", *arguments, "--base-models", base_models]) == 0
+"""
 
 
-def test_two_processes_find_the_entities_that_one_finds(bases, tmp_path):
-    make_entity_frame(34, 15, 1, ["en"]).write_parquet(tmp_path / "data.parquet")
-    run_config = small(
-        experiment_name="shared",
-        task="token_classification",
-        model={"name": "still"},
-        lora={"lora_dropout": 0.0},
-        data={"train_samples": 33, "eval_samples": 15, "max_length": 12},  # some texts are several windows
-        training={"precision": "fp32", "class_weights": "balanced"},
-    )
-    ended(torchrun(tmp_path / "two", tmp_path / "data.parquet", bases, run_config=run_config))
-    run(run_config, tmp_path / "data.parquet", tmp_path / "one", base_models_dir=bases)
-    folders = (tmp_path / "one", tmp_path / "two/shared")
-    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
-    losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and one["data"]["windows"] > 33
-    assert two["eval"]["loss"] == pytest.approx(one["eval"]["loss"], rel=1e-3)
+def config_of(task: TaskType) -> RunConfig:
+    data: dict[str, Any] = {"train_samples": 33, "eval_samples": 15}
+    training: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.001, "eval_strategy": "no"}
+    if task == "token_classification":
+        data["max_length"] = 12  # some texts are several windows
+        training["class_weights"] = "balanced"
+    lora, model = {"lora_dropout": 0.0}, {"name": "still"}
+    return small(experiment_name="shared", task=task, model=model, lora=lora, data=data, training=training)
+
+
+def rows_of(task: TaskType, tweets: Path) -> pl.DataFrame:
+    if task == "token_classification":
+        return make_entity_frame(34, 15, 1, ["en"])
+    return pl.read_parquet(tweets).with_columns(pl.col("label").replace_strict(LABELS[task]))
+
+
+def test_two_processes_give_the_metrics_of_one_for_each_task_type(tweets, bases, tmp_path):
+    tasks: list[TaskType] = [*LABELS, "token_classification"]
+    folders = {task: tmp_path / task for task in tasks}
+    for task, folder in folders.items():
+        folder.mkdir()
+        rows_of(task, tweets).write_parquet(folder / "rows.parquet")
+        (folder / "run.yaml").write_text(config_of(task).to_yaml())
+    (tmp_path / "run_all.py").write_text(RUN_ALL)
+    ended(launch(str(tmp_path / "run_all.py"), str(bases), *(f"{free_port()}:{folder}" for folder in folders.values())))
+    for task, folder in folders.items():
+        run(config_of(task), folder / "rows.parquet", folder / "one", base_models_dir=bases)
+        one, two = (json.loads((folder / name / "metrics.json").read_text()) for name in ("one", "shared"))
+        for name in METRICS[task]:
+            assert two["eval"][name] == pytest.approx(one["eval"][name], rel=1e-3), (task, name)
+        losses = [[point["loss"] for point in metrics["history"] if "loss" in point] for metrics in (one, two)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3), task
+    # The last ones are those of entities.
+    assert one["data"]["windows"] > 33
     assert {**two["eval"], "loss": 0} == {**one["eval"], "loss": 0}
 
 
@@ -143,12 +158,12 @@ def test_processes_that_are_killed_or_asked_to_stop_resume_to_the_same_bytes(sha
     expected, _ = shared
     results = tmp_path / "shared"
     for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        process = torchrun(tmp_path, tweets, bases)
+        process = start_shared(tmp_path, tweets, bases)
         step_above(process, results, newest(results) + number)
         os.kill(second(process.pid), sign)
         process.communicate(timeout=100)
         assert process.returncode != 0
-    ended(torchrun(tmp_path, tweets, bases))
+    ended(start_shared(tmp_path, tweets, bases))
     log = (results / "logs.txt").read_text()
     assert log.count("Stage: preparing.") == 3 and log.count("The run was stopped at step") == 1
     assert (results / ADAPTER).read_bytes() == (expected / ADAPTER).read_bytes()
@@ -196,13 +211,8 @@ sys.stdout.write(json.dumps([*exchange, weight.grad.tolist(), outcome]) + chr(10
 
 def test_smallest_micro_batch_and_stop_requests_reach_all_and_different_starts_are_refused(tmp_path):
     (tmp_path / "exchange.py").write_text(EXCHANGE)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, str(tmp_path / "exchange.py")]
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert [json.loads(line) for line in done.stdout.split("\n") if line] == [
-        [3.0, 4, True, [3.0, 4.0], "processes_differ"]
-    ] * 2
+    outcomes = [line for line in ended(launch(str(tmp_path / "exchange.py"))).split("\n") if line.startswith("[")]
+    assert [json.loads(line) for line in outcomes] == [[3.0, 4, True, [3.0, 4.0], "processes_differ"]] * 2
 
 
 def test_more_processes_than_gpus_are_refused():
