@@ -6,7 +6,8 @@ kill: SIGKILL. full: this one call finds the disk full. refuse: from here on no 
 writes it, native code too.
 
 Prints a line of JSON per place: what was touched, how the broken run ended, and whether the same run, started again
-without a fault, ended in the same bytes. Imports once and forks for each run, as a worker does.
+without a fault, ended in the same bytes. Imports once and forks for each broken run, as a worker does; the runs without
+a fault share one more process.
 """
 
 import json
@@ -94,14 +95,14 @@ def main(kind: str, folder: Path, data: Path, config: RunConfig, bases: Path, ev
         return (results / "artifacts/final_model/adapter_model.safetensors").read_bytes().hex()
 
     whole = forked(lambda: run(folder / "whole"))
-    for at, place in list(enumerate(whole["places"][:LIMIT], 1))[::every]:
+    places = list(enumerate(whole["places"][:LIMIT], 1))[::every]
+    broken_runs = [forked(partial(run, folder / f"{kind}-{at}", at)) for at, _place in places]
+    runs_again = forked(lambda: [run(folder / f"{kind}-{at}") for at, _place in places])
+    for (at, place), broken, again in zip(places, broken_runs, runs_again, strict=True):
         results = folder / f"{kind}-{at}"
-        broken, again = forked(partial(run, results, at)), forked(partial(run, results))
         same = again["code"] == "" and adapter(results) == adapter(folder / "whole")
         drafts = [str(path) for path in results.rglob(".draft-*")]
-        print(
-            json.dumps({"place": place, "broken": broken, "again": again, "same": same, "drafts": drafts}), flush=True
-        )
+        print(json.dumps({"place": place, "broken": broken, "again": again, "same": same, "drafts": drafts}))
 
 
 if __name__ == "__main__":
