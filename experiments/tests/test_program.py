@@ -102,9 +102,17 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Each family reads pairs of texts and has each task's head. How one text alone gets a score, and two get labels, is the same for all.
+FAMILY_VARIANTS = [
+    (family, variant)
+    for family in FAMILIES
+    for variant in VARIANTS
+    if family == "bert" or variant not in ("pairs", "scores")
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "variant"), FAMILY_VARIANTS)
 def test_shown_program_answers_as_the_platform_does(bases, monkeypatch, family, variant):
     final_model = train_small(bases, variant, family)
     facts = read_facts(final_model)
