@@ -129,10 +129,8 @@ def warm_up() -> None:
         get_checkpoint_conversion_mapping("bert")  # compiles a thousand regular expressions at its first use
         if int8.available():
             int8.kernels()
-    # Forked processes keep sharing the pages of objects that garbage collection need not visit. What imports left behind
-    # is collected first, so it must not be frozen.
-    gc.unfreeze()
-    gc.collect()
+    # Forked processes keep sharing the pages of objects that garbage collection need not visit. One object in 70 could be collected
+    # before; to find those takes half a second.
     gc.freeze()
 
 
