@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from engine.kernels.int8 import kernels
+from engine.kernels.packed_layout import PackedLayout
 from engine.kernels.panels import CACHE_LINE, SCRATCH, has_bf16_products
 from engine.kernels.projection import LowRankActivations, ProjectionGroup
 from engine.kernels.smoothing import Magnitudes
@@ -27,38 +28,51 @@ from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS, rounded_up
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 
 
+class Attended(NamedTuple):
+    """What attention leaves of computed tokens.
+
+    context: (tokens, heads × width). logarithms: of the sums of its softmax, (tokens, heads). qkv: with query and key turned.
+    """
+
+    context: Tensor
+    logarithms: Tensor
+    qkv: Tensor
+
+
 class DecoderBatch:
     """Where packed conversations lie, and the rotary positions of their tokens, for all layers.
 
-    starts: of each conversation, and the end of the last one. cosines, sines: (tokens, head width / 2) fp32.
+    Attention is over all tokens; what comes in and goes out is of the computed ones.
+    starts: of each conversation, and the end of the last one. cosines, sines: (all tokens, head width / 2) fp32.
     """
 
-    def __init__(self, lengths: list[int], heads: int, cosines: Tensor, sines: Tensor) -> None:
+    def __init__(self, layout: PackedLayout, heads: int, cosines: Tensor, sines: Tensor) -> None:
         half = cosines.shape[-1] // 2  # the second half says the same again
-        self.lengths = lengths
-        self.starts = torch.tensor([0, *lengths]).cumsum(0)
-        self.cosines = cosines[0, :, :half].float().contiguous()
-        self.sines = sines[0, :, :half].float().contiguous()
+        self.layout = layout
+        self.starts = torch.tensor([0, *layout.lengths]).cumsum(0)
+        self.cosines = layout.to_all(cosines[0, :, :half].float()).contiguous()
+        self.sines = layout.to_all(sines[0, :, :half].float()).contiguous()
         self.heads = heads
         self.width = 2 * half
-        self.longest = max(lengths)
+        self.longest = max(layout.lengths)
 
-    def attend(self, qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Return the context: (tokens, heads × width), and the logarithms of its sums: (tokens, heads); turn query and key in place."""
+    def attend(self, qkv: Tensor, scale: float) -> Attended:
+        """Return the context of query, key and value, and what its gradient needs. qkv may be changed in place."""
+        qkv = self.layout.to_all(qkv)
         context = qkv.new_empty(len(qkv), self.heads * self.width)
         logarithms = torch.empty(len(qkv), self.heads)
         room = _bytes_forward(self.longest, self.width)
         causal_attention().attend(*self._arguments(qkv, scale, room), context, logarithms)
-        return context, logarithms
+        return Attended(*map(self.layout.to_computed, (context, logarithms, qkv)))
 
-    def attend_backward(
-        self, dcontext: Tensor, context: Tensor, logarithms: Tensor, qkv: Tensor, scale: float
-    ) -> Tensor:
-        """Return the gradient of what `attend` took; qkv is what it left."""
+    def attend_backward(self, dcontext: Tensor, attended: Attended, scale: float) -> Tensor:
+        """Return the gradient of what `attend` took."""
+        context, logarithms, qkv = map(self.layout.to_all, attended)
         dqkv = torch.empty_like(qkv)
         room = _bytes_backward(self.longest, self.width)
+        dcontext = self.layout.gradient_to_all(dcontext)
         causal_attention().attend_gradient(*self._arguments(qkv, scale, room), context, logarithms, dcontext, dqkv)
-        return dqkv
+        return self.layout.gradient_to_computed(dqkv)
 
     def _arguments(self, qkv: Tensor, scale: float, room: int) -> tuple[Tensor | int | float, ...]:
         """Return what both kernels get first. room: bytes that each thread needs."""
@@ -66,7 +80,7 @@ class DecoderBatch:
         counter = torch.zeros(1, dtype=torch.int64)
         return (
             qkv, self.starts, self.cosines, self.sines, counter, SCRATCH.take(room), room,
-            len(self.lengths), self.heads, shared, self.width, scale,
+            len(self.layout.lengths), self.heads, shared, self.width, scale,
         )  # fmt: skip
 
 
@@ -140,9 +154,7 @@ class _Saved:
     x: Tensor
     attention_input: Tensor
     attention_inverses: Tensor
-    qkv: Tensor
-    context: Tensor
-    logarithms: Tensor
+    attended: Attended
     middle: Tensor
     inner_input: Tensor
     inner_inverses: Tensor
@@ -158,8 +170,8 @@ class _DecoderLayerFunction(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: FusedDecoderLayer, batch: DecoderBatch, *parameters: Tensor) -> Tensor:
         attention_input, attention_inverses = layer.attention_norm(x)
         qkv, qkv_low_rank = layer.qkv.forward(attention_input, training=True)
-        context, logarithms = batch.attend(qkv, layer.scale)
-        middle, output_low_rank = layer.output.forward(context, training=True, residual=x)
+        attended = batch.attend(qkv, layer.scale)
+        middle, output_low_rank = layer.output.forward(attended.context, training=True, residual=x)
         inner_input, inner_inverses = layer.inner_norm(middle)
         gate_up, active, gate_up_low_rank = layer.gate_up.forward_swiglu(inner_input)
         y, down_low_rank = layer.down.forward(active, training=True, residual=middle)
@@ -168,7 +180,7 @@ class _DecoderLayerFunction(torch.autograd.Function):
         ctx.batch = batch
         # Not save_for_backward, which would keep all of them until the backward pass has ended.
         ctx.saved = _Saved(
-            x, attention_input, attention_inverses, qkv, context, logarithms, middle,
+            x, attention_input, attention_inverses, attended, middle,
             inner_input, inner_inverses, gate_up, active, low_rank,
         )  # fmt: skip
         return y
@@ -188,8 +200,8 @@ class _DecoderLayerFunction(torch.autograd.Function):
         del dactive
         saved.gate_up = saved.inner_input = None
         layer.inner_norm.add_gradient(dx, dinner, saved.middle, saved.inner_inverses)
-        dcontext, of_output = layer.output.backward(dx, saved.context, output_low_rank, None, True)
-        dqkv = ctx.batch.attend_backward(dcontext, saved.context, saved.logarithms, saved.qkv, layer.scale)
+        dcontext, of_output = layer.output.backward(dx, saved.attended.context, output_low_rank, None, True)
+        dqkv = ctx.batch.attend_backward(dcontext, saved.attended, layer.scale)
         needs_dx = ctx.needs_input_grad[0]
         dinput, of_qkv = layer.qkv.backward(dqkv, saved.attention_input, qkv_low_rank, None, needs_dx)
         if needs_dx:
@@ -209,7 +221,7 @@ def fuse_layers(
     if config.model_type not in MODEL_TYPES or config.hidden_act != "silu" or not has_bf16_products():
         return []
     layers = [layer for layer in model.get_decoder().layers if _is_plain(layer, is_covered)]  # type: ignore[operator]
-    latest: list[DecoderBatch] = []  # of this step: all layers get the same lengths
+    latest: list[DecoderBatch] = []  # of this step: all layers get the same layout
     fused = [(FusedDecoderLayer(layer, magnitudes), layer) for layer in layers]
     for replacement, layer in fused:
         _replace_forward(layer, replacement, config.num_attention_heads, latest)
@@ -237,12 +249,12 @@ def _replace_forward(layer: Any, fused: FusedDecoderLayer, heads: int, latest: l
     adapted = [module for module in layer.modules() if hasattr(module, "disable_adapters")]
 
     def forward(hidden_states: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        lengths = options.get("packed_lengths")
+        layout = options.get("packed_layout")
         is_off = any(module.disable_adapters for module in adapted)
-        if lengths is None or not (layer.training and torch.is_grad_enabled()) or is_off:
+        if layout is None or not (layer.training and torch.is_grad_enabled()) or is_off:
             return own_forward(hidden_states, *arguments, **options)
-        if not latest or latest[0].lengths is not lengths:
-            latest[:] = [DecoderBatch(lengths, heads, *options["position_embeddings"])]
+        if not latest or latest[0].layout is not layout:
+            latest[:] = [DecoderBatch(layout, heads, *options["position_embeddings"])]
         return fused(hidden_states[0].to(fused.qkv.weight.dtype), latest[0])[None]
 
     layer.forward = forward

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from engine.data.conversation_tokens import ConversationTokens
 from engine.kernels.int8 import Int8Weight, kernels
 from engine.kernels.linear import AcceleratedLinears
+from engine.kernels.packed_layout import PackedLayout, share_prefixes
 from engine.kernels.smoothing import find_smoothing, measure_inputs
 from engine.models import packed_attention
 from engine.models.recomputed_layers import recompute_layer
@@ -73,6 +74,7 @@ class CausalForward:
         self.softcap: float | None = getattr(self.model.config, "final_logit_softcapping", None)
         self.own_attention: str = self.model.config._attn_implementation
         self.model.set_attn_implementation(packed_attention.NAME)
+        self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.model.modules())
         self.linears: AcceleratedLinears | None = None
         self.int8_head: Int8Weight | None = None
         if int8:
@@ -94,13 +96,21 @@ class CausalForward:
         device = self.head_weight.device
         if self.linears is not None and torch.is_grad_enabled():
             self.linears.begin_step()
+        layout = self.layout_of(packed)
         output = self.body(
-            input_ids=packed.ids.to(device),
-            position_ids=packed.positions.to(device),
-            packed_lengths=packed.lengths,
+            input_ids=layout.to_computed(packed.ids, dim=1).to(device),
+            position_ids=layout.to_computed(packed.positions, dim=1).to(device),
+            packed_layout=layout.to(device),
             use_cache=False,
         )
-        return cast(Tensor, output.last_hidden_state[0].index_select(0, packed.sources.to(device)))
+        sources = packed.sources if layout.sharing is None else layout.sharing.computed[packed.sources]
+        return cast(Tensor, output.last_hidden_state[0].index_select(0, sources.to(device)))
+
+    def layout_of(self, packed: PackedConversations) -> PackedLayout:
+        """Return which tokens are computed: shared ones once, unless dropout lets each of them differ."""
+        if self.has_dropout and self.model.training:
+            return PackedLayout(packed.lengths)
+        return share_prefixes(packed.ids[0], packed.lengths)
 
     def logits(self, states: Tensor) -> Tensor:
         """Return the logits of hidden states, in fp32: (states, vocabulary)."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from engine.kernels.packed_layout import PackedLayout
+
 NAME = "lorasite_packed"
 
 
@@ -29,27 +31,31 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed_lengths: list[int],
+    packed_layout: PackedLayout,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **_unused: Any,
 ) -> tuple[Tensor, None]:
-    """Return the context of all tokens: (1, tokens, heads, head width), as transformers' attention functions do.
+    """Return the context of all computed tokens: (1, tokens, heads, head width), as transformers' attention functions do.
 
     query: (1, heads, tokens, head width); key, value: the same with fewer heads where several queries share them.
-    packed_lengths: tokens of each conversation. Dropout is ignored, because the weights that it would protect are frozen.
+    packed_layout: the conversations, of which these are the computed tokens. Dropout is ignored, because the weights that it would
+    protect are frozen.
     """
     dtype = query.dtype
     if query.device.type == "cpu":
         # torch's flash attention on CPUs is eight times slower backward in bf16 than in fp32.
         query, key, value = query.float(), key.float(), value.float()
-    queries, keys, values = (tensor.split(packed_lengths, dim=2) for tensor in (query, key, value))
+    queries, keys, values = (
+        packed_layout.to_all(tensor, dim=2).split(packed_layout.lengths, dim=2) for tensor in (query, key, value)
+    )
     contexts = [
         attend(*conversation, scaling, sliding_window, softcap)
         for conversation in zip(queries, keys, values, strict=True)
     ]
-    return torch.cat(contexts, dim=2).to(dtype).transpose(1, 2).contiguous(), None
+    context = packed_layout.to_computed(torch.cat(contexts, dim=2), dim=2)
+    return context.to(dtype).transpose(1, 2).contiguous(), None
 
 
 def attend(

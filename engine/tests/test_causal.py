@@ -116,6 +116,16 @@ def test_packed_logits_are_those_of_each_conversation_alone(family, tmp_path):
     assert (again - alone[0]).abs().max() <= 1e-5
 
 
+def test_tokens_are_shared_unless_dropout_lets_them_differ(bases):
+    packed = PackedConversations.pack(tokens_of(CONVERSATIONS), np.arange(3))
+    for dropout in (0.0, 0.1):
+        forward = CausalForward(adapted_model(bases / "llama", lora_dropout=dropout))
+        forward.model.train()
+        assert (forward.layout_of(packed).sharing is None) == bool(dropout)
+        forward.model.eval()
+        assert forward.layout_of(packed).sharing is not None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_each_family_learns_with_each_kind_of_adapter(family, tmp_path):

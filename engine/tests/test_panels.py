@@ -8,6 +8,7 @@ import torch
 from engine.kernels import panels
 from engine.kernels.decoder import DecoderBatch
 from engine.kernels.lora_factors import LoraFactors
+from engine.kernels.packed_layout import PackedLayout
 
 NEEDS_VNNI = pytest.mark.skipif(
     not panels.available(), reason="needs a CPU with VNNI and AVX-512 BF16, and none with AMX"
@@ -153,17 +154,18 @@ def test_attention_of_packed_conversations_and_its_gradient_are_those_of_torch(t
     torch.manual_seed(0)
     tokens = sum(lengths)
     angles = 6 * torch.rand(tokens, width // 2)
-    batch = DecoderBatch(lengths, heads, *(torch.cat([each, each], 1)[None] for each in (angles.cos(), angles.sin())))
+    layout = PackedLayout(lengths)
+    batch = DecoderBatch(layout, heads, *(torch.cat([each, each], 1)[None] for each in (angles.cos(), angles.sin())))
     qkv = torch.randn(tokens, (heads + 2 * shared) * width).bfloat16()
     dcontext = torch.randn(tokens, heads * width).bfloat16()
     plain = qkv.float().requires_grad_()
     expected = attend_plainly(plain, lengths, heads, shared, width, angles.cos(), angles.sin())
     expected.backward(dcontext.float())
-    context, logarithms = batch.attend(qkv, width**-0.5)
-    assert error_of(context, expected.detach()) < 0.005
-    dqkv = batch.attend_backward(dcontext, context, logarithms, qkv, width**-0.5)
+    attended = batch.attend(qkv, width**-0.5)
+    assert error_of(attended.context, expected.detach()) < 0.005
+    dqkv = batch.attend_backward(dcontext, attended, width**-0.5)
     parts = [heads * width, shared * width, shared * width]
     assert plain.grad is not None
     for actual, wanted in zip(dqkv.split(parts, 1), plain.grad.split(parts, 1), strict=True):
         assert error_of(actual, wanted) < 0.006
-    assert torch.equal(dqkv, batch.attend_backward(dcontext, context, logarithms, qkv, width**-0.5))
+    assert torch.equal(dqkv, batch.attend_backward(dcontext, attended, width**-0.5))
