@@ -33,6 +33,7 @@ PRODUCT_OF_BF16 = ir.InlineAsm(
     ir.FunctionType(FLOATS, [FLOATS, INTEGERS, INTEGERS]), "vdpbf16ps $3, $2, $0", "=v,0,v,v"
 )
 TO_BF16 = ir.InlineAsm(ir.FunctionType(HALVES, [FLOATS]), "vcvtneps2bf16 $1, $0", "=v,v")
+CONTRACTED = ["contract"]  # a product and a sum may be one instruction, rounded once
 NOTHING = ir.Constant(I8.as_pointer(), None)  # what numba expects of an instruction without a result
 
 
@@ -121,6 +122,36 @@ def add_bf16_product(registers: int) -> Any:
 add_bf16_product_1, add_bf16_product_2, add_bf16_product_3 = map(add_bf16_product, (1, 2, 3))
 
 
+def scale_products(builder: IRBuilder, totals: list[Value], row_scales: Value, column_scales: Value) -> list[Value]:
+    """Return a tile of sums times the scales of its rows and columns."""
+    scales_of_columns = load(builder, column_scales, FLOATS)
+    products = []
+    for index, total in enumerate(totals):
+        row, register = divmod(index, REGISTERS)
+        row_scale = spread(builder, builder.load(place(builder, row_scales, 4 * row, F32), align=4), FLOATS)
+        scale = builder.fmul(row_scale, scales_of_columns[register])
+        products.append(builder.fmul(builder.sitofp(total, FLOATS), scale, flags=CONTRACTED))
+    return products
+
+
+@instruction(types.void, *[types.int64] * 8)
+def add_scaled_product(
+    builder: IRBuilder, c: Value, c_stride: Value, a: Value, a_stride: Value, b: Value, steps: Value, row_scales: Value,
+    column_scales: Value,
+) -> Value:  # fmt: skip
+    """Add to a tile of fp32: c += (a b) · row scale · column scale. a: bytes from 0 on; b: bytes around 0; scales: fp32."""
+    starts = [ir.Constant(INTEGERS, [0] * LANES)] * (ROWS * REGISTERS)
+    totals = add_products(
+        builder, PRODUCT_OF_BYTES, starts, places_of_rows(builder, a, a_stride), b, I64(STRIDE), steps
+    )
+    products = scale_products(builder, totals, row_scales, column_scales)
+    for row, c_row in enumerate(places_of_rows(builder, c, c_stride)):
+        for register, before in enumerate(load(builder, c_row, FLOATS)):
+            total = builder.fadd(products[row * REGISTERS + register], before, flags=CONTRACTED)
+            builder.store(total, place(builder, c_row, 64 * register, FLOATS), align=4)
+    return NOTHING
+
+
 @instruction(types.void, *[types.int64] * 17)
 def write_scaled_product(
     builder: IRBuilder, y: Value, y_stride: Value, residual: Value, residual_stride: Value, a: Value, a_stride: Value, b: Value,
@@ -134,17 +165,12 @@ def write_scaled_product(
     a_rows = places_of_rows(builder, a, a_stride)
     starts = load(builder, corrections, INTEGERS) * ROWS
     totals = add_products(builder, PRODUCT_OF_BYTES, starts, a_rows, b, I64(STRIDE), steps)
-    scales_of_columns = load(builder, column_scales, FLOATS)
-    shifts_of_columns = load(builder, shifts, FLOATS)
-    scaled = []
-    for row in range(ROWS):
-        row_scale = spread(builder, builder.load(place(builder, row_scales, 4 * row, F32), align=4), FLOATS)
-        for register in range(REGISTERS):
-            number = builder.sitofp(totals[row * REGISTERS + register], FLOATS)
-            scale = builder.fmul(row_scale, scales_of_columns[register])
-            flags = ["contract"]
-            product = builder.fmul(number, scale, flags=flags)
-            scaled.append(builder.fadd(product, shifts_of_columns[register], flags=flags))
+    shifts_of_columns = load(builder, shifts, FLOATS) * ROWS
+    products = scale_products(builder, totals, row_scales, column_scales)
+    scaled = [
+        builder.fadd(product, shift, flags=CONTRACTED)
+        for product, shift in zip(products, shifts_of_columns, strict=True)
+    ]
     low_rows = places_of_rows(builder, low, low_stride, last)
     numbers = add_products(builder, PRODUCT_OF_BF16, scaled, low_rows, up, I64(STRIDE), low_steps)
     y_rows = places_of_rows(builder, y, y_stride)

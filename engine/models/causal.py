@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from engine.data.conversation_tokens import ConversationTokens
-from engine.kernels.int8 import Int8Weight, kernels
+from engine.kernels.head import Int8Head
 from engine.kernels.linear import AcceleratedLinears
 from engine.kernels.packed_layout import PackedLayout, share_prefixes
 from engine.kernels.smoothing import find_smoothing, measure_inputs
@@ -76,13 +76,13 @@ class CausalForward:
         self.model.set_attn_implementation(packed_attention.NAME)
         self.has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in self.model.modules())
         self.linears: AcceleratedLinears | None = None
-        self.int8_head: Int8Weight | None = None
+        self.int8_head: Int8Head | None = None
         if int8:
             magnitudes = {} if sample is None else measure_inputs(self.model, lambda: self.logits(self.states(sample)))
             self.linears = AcceleratedLinears(self.model, int8, magnitudes)
             if type(self.head) is nn.Linear and self.head.bias is None:
                 weight = self.head_weight.detach()
-                self.int8_head = Int8Weight(weight, smoothing=find_smoothing(magnitudes, self.head, weight))
+                self.int8_head = Int8Head(weight, find_smoothing(magnitudes, self.head, weight))
 
     def recompute_layers(self) -> None:
         """Keep only the input of each layer in training steps, and compute the layer again in the backward pass."""
@@ -142,11 +142,7 @@ class CausalForward:
     def log_probabilities_with_gradients(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probability of a chunk's targets: (targets,), and the gradient of each by its state: (targets, width)."""
         if self.int8_head is not None and self.softcap is None:
-            logits = self.int8_head(states)
-            losses = torch.empty(len(states))
-            kernels().cross_entropy(logits, losses, targets, *logits.shape)
-            # The gradient stays bf16: in int8, its many small numbers were lost beside the few large ones.
-            return -losses, (logits @ self.head_weight).neg_()
+            return self.int8_head.log_probabilities_with_gradients(states, targets)
         with torch.enable_grad():
             states = states.requires_grad_()
             logs = self.log_probabilities_of(states, targets)
