@@ -36,5 +36,5 @@ def home(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_GET
 def running(request: SignedInRequest) -> HttpResponse:
-    """The badge of the sidebar, which is polled."""
-    return render(request, "parts/running.html")
+    """The counts of the sidebar, which are polled: runs in progress, unread notifications."""
+    return render(request, "parts/counts.html")

@@ -35,6 +35,18 @@ def test_end_of_a_run_is_counted_until_its_list_is_opened(client: Any, member: U
     assert "unread" not in bell_of(client) and ">new<" not in client.get("/notifications/").content.decode()
 
 
+def test_open_page_counts_what_has_ended_since(client: Any, member: User, end_run: EndRun) -> None:
+    client.force_login(member)
+    page = client.get("/account/").content.decode()
+    assert page.count('<span id="bell-top"></span>') == page.count('<span id="bell-side"></span>') == 1
+    end_run("broken", Status.FAILURE, error={"code": "bad_row", "message": "row 7"})
+    poll = client.get("/running/").content.decode()
+    for place in ("top", "side"):
+        assert f'<span id="bell-{place}" hx-swap-oob="true"><b class="badge plain">1<' in poll
+    client.get("/notifications/")
+    assert '<span id="bell-side" hx-swap-oob="true"></span>' in client.get("/running/").content.decode()
+
+
 def test_list_is_of_its_person_alone(client: Any, member: User, admin: User, end_run: EndRun) -> None:
     end_run("mine", Status.SUCCESS)
     client.force_login(admin)
