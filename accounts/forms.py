@@ -51,9 +51,32 @@ class TokenForm(ServiceErrorsMixin):
             self.fields["scopes"].choices = offered  # type: ignore[attr-defined]
 
 
+MOST_INVITATIONS = 50  # at once
+LONGEST_NOTE = 120  # of an invitation
+
+
 class InviteForm(ServiceErrorsMixin):
-    note = forms.CharField(label=_("Name or note"), max_length=120, required=False)
+    note = forms.CharField(
+        label=_("Names, e-mail addresses or notes"),
+        required=False,
+        widget=forms.Textarea({"rows": 3, "class": "short"}),
+        help_text=_("One person per line; each gets a link."),
+    )
     role = forms.ChoiceField(label=_("Role"), choices=Role.choices, initial=Role.MEMBER)
+
+    def clean_note(self) -> list[str]:
+        """Return the lines, each once; a single empty one if nothing was entered."""
+        lines = list(dict.fromkeys(line.strip() for line in self.cleaned_data["note"].splitlines() if line.strip()))
+        if len(lines) > MOST_INVITATIONS:
+            raise forms.ValidationError(
+                _("These are %(count)s people; %(most)s can be invited at once."),
+                params={"count": len(lines), "most": MOST_INVITATIONS},
+            )
+        if any(len(line) > LONGEST_NOTE for line in lines):
+            raise forms.ValidationError(
+                _("A line has more than %(most)s characters. Put each person on a line."), params={"most": LONGEST_NOTE}
+            )
+        return lines or [""]
 
 
 class RoleForm(ServiceErrorsMixin):

@@ -30,14 +30,14 @@ PER_PAGE = 50
 @login_required
 @never_cache
 def people(request: SignedInRequest) -> HttpResponse:
-    """List everybody with an account, and the open invitations; POST creates an invitation and shows its link once."""
+    """List everybody with an account, and the open invitations; POST creates invitations and shows their links once."""
     require_admin(request.user)
     form = InviteForm(request.POST or None)
-    link = ""
+    invited: list[tuple[str, str]] = []  # notes and links
     if request.method == "POST" and form.is_valid():
         role = Role(form.cleaned_data["role"])
-        _invitation, secret = services.invite(user=request.user, role=role, note=form.cleaned_data["note"])
-        link = request.build_absolute_uri(reverse("accounts:join", args=[secret]))
+        created = services.invite_each(user=request.user, role=role, notes=form.cleaned_data["note"])
+        invited = [(note, secret and join_link(request, secret)) for note, secret in created]
         form = InviteForm()
     users = User.objects.prefetch_related("groups").order_by("username")
     selected_role = request.GET.get("role", "")
@@ -58,10 +58,14 @@ def people(request: SignedInRequest) -> HttpResponse:
         "selected_role": selected_role,
         "roles": Role,
         "form": form,
-        "link": link,
+        "invited": invited,
         "invitations": Invitation.objects.filter(expires_at__gt=timezone.now()).select_related("invited_by"),
     }
     return render(request, "accounts/people.html", context, status=400 if form.errors else 200)
+
+
+def join_link(request: SignedInRequest, secret: str) -> str:
+    return request.build_absolute_uri(reverse("accounts:join", args=[secret]))
 
 
 def with_role(users: QuerySet[User], role: Role) -> QuerySet[User]:

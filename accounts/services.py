@@ -1,5 +1,6 @@
 """Everything that changes an account."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -120,6 +121,18 @@ def invite(*, user: User, role: Role, note: str = "") -> tuple[Invitation, str]:
     )
     record("invitation.create", user=user, obj=invitation, role=str(role))
     return invitation, secret
+
+
+@transaction.atomic
+def invite_each(*, user: User, role: Role, notes: Sequence[str]) -> list[tuple[str, str]]:
+    """Create an invitation for each note; return the notes with the secrets of their links.
+
+    The secret is empty for the e-mail address of somebody who has an account, who is not invited again.
+    """
+    require_admin(user)
+    addresses = User.objects.exclude(email="").values_list("email", flat=True)
+    taken = {address.lower() for address in addresses}
+    return [(note, "" if note.lower() in taken else invite(user=user, role=role, note=note)[1]) for note in notes]
 
 
 def get_open_invitation(secret: str, *, lock: bool = False) -> Invitation:

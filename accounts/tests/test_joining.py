@@ -39,6 +39,24 @@ def test_invitation_makes_one_account_with_its_role(client: Any, admin: User) ->
     assert secret not in str(list(Entry.objects.values()))
 
 
+def test_several_people_are_invited_at_once(client: Any, admin: User, member: User) -> None:
+    client.force_login(admin)
+    notes = "mei@example.org\n\n Tom \nMember@example.org\nmei@example.org"
+    page = client.post("/people/", {"note": notes, "role": "viewer"}).content.decode()
+    assert len(re.findall(r"/join/ls_inv_\w+/", page)) == 2 and "Member@example.org has an account already" in page
+    invitations = Invitation.objects.order_by("note")
+    assert [(each.note, each.role) for each in invitations] == [("Tom", "viewer"), ("mei@example.org", "viewer")]
+    assert Entry.objects.filter(action="invitation.create").count() == 2
+
+
+@pytest.mark.parametrize("notes", ["x\n" * 2 + "\n".join(map(str, range(50))), "ok\n" + "x" * 121])
+def test_nobody_is_invited_where_a_line_can_not_be(client: Any, admin: User, notes: str) -> None:
+    client.force_login(admin)
+    answer = client.post("/people/", {"note": notes, "role": "viewer"})
+    assert answer.status_code == 400 and not Invitation.objects.exists()
+    assert answer.context["form"]["note"].errors and answer.context["form"]["note"].value() == notes
+
+
 def test_invitation_can_be_withdrawn_and_expires(client: Any, admin: User) -> None:
     link = invited(client, admin)
     client.post(f"/people/invitations/{Invitation.objects.get().pk}/end/")

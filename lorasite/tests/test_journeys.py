@@ -71,8 +71,8 @@ def test_invited_person_sees_what_is_shared_and_an_administrator_what_they_did(
 ) -> None:
     page.goto("/people/")
     page.locator("#id_role").select_option("viewer")
-    page.get_by_role("button", name="Create invite link").click()
-    link = page.locator("#link").inner_text()
+    page.get_by_role("button", name="Create invite links").click()
+    link = page.locator("#link-1").inner_text()
 
     guest = chromium.new_page(base_url=address, locale="en")
     guest.goto(link)
