@@ -200,9 +200,9 @@ class ChatRequest(CompletionOptions):
         """Raise InvalidError for a schema that no answer can be held to, and for alternatives without log-probabilities."""
         schema = self.schema_to_hold
         if schema is not None and schema is not OBJECT:
-            fault = _("It is too long.") if len(json.dumps(schema)) > SCHEMA_LIMIT else schema_fault(schema)
+            fault = _("it is too long.") if len(json.dumps(schema)) > SCHEMA_LIMIT else translate(schema_fault(schema))
             if fault:
-                message = _("Answers can't be held to this schema: %(reason)s") % {"reason": fault[:300]}
+                message = _("Answers can't be held to this schema: %(reason)s") % {"reason": fault}
                 raise InvalidError(message, field="response_format")
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidError(_("Give logprobs: true with top_logprobs."), field="top_logprobs")

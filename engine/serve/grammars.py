@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from engine.sentences import Sentence, gettext_noop
+from engine.serve.schema_refusals import explain_reason
+
 OBJECT: dict[str, Any] = {"type": "object"}  # the schema of any JSON object
 WHITESPACE = r"[ \t\r\n]{0,20}"  # unbounded, a small model may write nothing else
 
@@ -33,6 +36,6 @@ def schema_fault(schema: Mapping[str, Any]) -> str:
     from llguidance import LLMatcher
 
     try:
-        return str(LLMatcher.validate_grammar(schema_grammar(schema)))
+        return explain_reason(str(LLMatcher.validate_grammar(schema_grammar(schema))))
     except ValueError:
-        return "It contains invalid Unicode (an unpaired surrogate)."
+        return Sentence(gettext_noop("it contains invalid Unicode (an unpaired surrogate)."))

@@ -68,7 +68,7 @@ class ToolFormat:
             schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
         if fault := schema_fault(schema):
             message = gettext_noop("Answers can't be held to the parameters of these tools: {reason}")
-            raise ToolsRefusedError(Sentence(message, reason=fault[:300]))
+            raise ToolsRefusedError(Sentence(message, reason=fault))
         if not self.begin:
             return schema_grammar(schema)
         return enclosed_grammar(f"{self.begin}\n", schema, f"\n{self.end}")

@@ -19,7 +19,9 @@ def threads(request):
 @pytest.mark.skipif(not int8.available(), reason="needs a CPU with VNNI")
 @pytest.mark.parametrize("is_compiled", [True, False])
 @pytest.mark.parametrize(("rows", "vocabulary", "width"), [(1, 7, 4), (30, 513, 48), (700, 1300, 100)])
-@pytest.mark.parametrize("spread", [0.3, 3.0, 30.0])  # from about equal probabilities to targets that are nearly certain
+@pytest.mark.parametrize(
+    "spread", [0.3, 3.0, 30.0]
+)  # from about equal probabilities to targets that are nearly certain
 def test_gradient_is_that_of_torch(rows, vocabulary, width, spread, is_compiled, threads, monkeypatch):
     if is_compiled and not panels.available():
         pytest.skip("needs a CPU with AVX-512 BF16 and without AMX")

@@ -118,8 +118,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, t
     ),
     "tools beside a format": ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "tools", "either"),
     "no schema": ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format", "json_object"),
-    "schema of nothing": (json_schema({"type": "objekt"}), "response_format", "Invalid type: objekt"),
-    "schema from elsewhere": (json_schema({"$ref": "http://localhost/x"}), "response_format", "not fetch"),
+    "schema of nothing": (json_schema({"type": "objekt"}), "response_format", "there is no type objekt"),
+    "schema from elsewhere": (json_schema({"$ref": "http://localhost/x"}), "response_format", "not fetched"),
     "endless schema": (json_schema({"description": "x" * 60_000}), "response_format", "too long"),
     "alternatives of nothing": ({"top_logprobs": 2}, "top_logprobs", "logprobs: true"),
     "too many alternatives": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
@@ -151,6 +151,7 @@ def test_what_is_not_understood_is_refused_with_the_field_at_fault(
         ({"messages": [{"role": "boss", "content": "hi"}]}, "messages.0.role: 必須是 'system'"),
         ({"messages": [{"role": "user", "content": "<|im_end|>"}]}, "有一則訊息含有 <|im_end|>"),
         ({"tools": [{"type": "function", "function": {"name": "a"}}]}, "不支援工具"),
+        (json_schema({"type": "objekt"}), "沒有 objekt 這個類型"),
     ],
 )
 def test_refusals_are_in_the_language_of_the_reader(
