@@ -28,6 +28,7 @@ _LIKELY_PAIRS = (  # where the answers are texts
     *(("问题", answer) for answer in ("答案", "回答", "回复")),
     *(("提問", "回答"), ("提问", "回答"), ("指令", "輸出"), ("指令", "输出"), ("指令", "回應")),
 )
+_QUESTIONS = ("question", "問題", "问题", "提問", "提问")  # whose answers may also be short: numbers, names
 _PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
 _PREFERENCE_PROMPTS = ("prompt", "question", "instruction", "query", "messages")
 _FURTHER_PROMPTS = ("input", "context")  # behind an instruction
@@ -121,9 +122,16 @@ def _guess_pair(table: Table, by_name: dict[str, str]) -> tuple[str, ...]:
         return ()
     for prompt, answer in _LIKELY_PAIRS:
         columns = by_name.get(prompt), by_name.get(answer)
-        if columns[0] and columns[1] and _is_textual(table, columns[0]) and _is_textual(table, columns[1]):
+        if not columns[0] or not columns[1] or not _is_textual(table, columns[0]):
+            continue
+        if _is_textual(table, columns[1]) or (prompt in _QUESTIONS and _mostly_differs(table.frame[columns[1]])):
             return columns[0], columns[1]
     return ()
+
+
+def _mostly_differs(cells: pl.Series) -> bool:
+    """Return whether the cells have too many values to be labels."""
+    return cells.n_unique() > len(cells) / 2
 
 
 def _is_textual(table: Table, name: str) -> bool:

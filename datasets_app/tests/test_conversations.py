@@ -124,6 +124,22 @@ def test_texts_with_labels_are_no_conversations(file: Callable[..., Path], table
     assert rows.kind == "labels" and rows.frame["label"].n_unique() == 2
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(f"What is {i} plus {i}?", str(2 * i)) for i in range(20)],
+        [(f"Which town is number {i}?", f"Town {i}") for i in range(20)],
+    ],
+)
+def test_short_answers_that_differ_are_no_labels(file: Callable[..., Path], pairs: list[tuple[str, str]]) -> None:
+    rows = read(file(csv_of(["question", "answer"], pairs)), "a.csv")
+    assert rows.kind == "conversations"
+    assert conversations(rows.frame)[1] == [
+        {"role": "user", "content": pairs[1][0]},
+        {"role": "assistant", "content": pairs[1][1]},
+    ]
+
+
 def test_person_says_which_columns_are_prompt_and_answer(file: Callable[..., Path]) -> None:
     path = file(csv_of(["a", "b", "c"], [(q, a, "Be brief.") for q, a in PAIRS]))
     rows = read(path, "a.csv", roles={"a": "prompt", "b": "answer", "c": "system"})
