@@ -260,6 +260,9 @@ def test_page_streams_stops_and_keeps_the_conversation(site: tuple[str, str]) ->
         expect(page.get_by_label("System prompt")).to_have_value("Be brief.")
         expect(page.get_by_label("Longest answer")).to_have_value("4000")
         expect(page.locator("#copy-openai")).to_contain_text("Be brief.")
+        message.fill("")
+        page.reload()
+        expect(page.locator("#copy-openai")).to_contain_text("Be brief.")
         with page.expect_download() as download:
             page.get_by_role("button", name="Download conversation").click()
         rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]

@@ -197,8 +197,8 @@ function startChat() {
     showCode();
   }
 
-  if (kept() && !conversation.length) restore(kept());
   message.required = false; // it is empty while an answer comes, and the form is sent for other reasons, too
+  if (kept() && !conversation.length) restore(kept());
   chat.querySelector("[data-keys]").hidden = false;
 }
 
