@@ -166,10 +166,10 @@ def open_page(page: Page, path: str) -> int:
 def problems_of(page: Page, *, checks_colours: bool) -> list[str]:
     """Return what axe finds on a page, wide and light, small and dark, and whether it is wider than the phone.
 
-    checks_colours: in both themes of each width. Otherwise on the phone alone, where longer words may cover others: colours are the
-    same in all languages, and take axe most of its time.
+    checks_colours: in both themes of each width. They are the same in all languages, and take axe most of its time.
     """
-    broken_rules = {*violations(page, None if checks_colours else ALL_BUT_CONTRAST)}
+    options = None if checks_colours else ALL_BUT_CONTRAST
+    broken_rules = {*violations(page, options)}
     page.emulate_media(color_scheme="dark")
     if checks_colours:
         broken_rules |= {*violations(page, CONTRAST)}
@@ -178,7 +178,7 @@ def problems_of(page: Page, *, checks_colours: bool) -> list[str]:
         "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
     )  # tables fit themselves
     width = page.evaluate("document.documentElement.scrollWidth")
-    broken_rules |= {*violations(page)}
+    broken_rules |= {*violations(page, options)}
     page.emulate_media(color_scheme="light")
     if checks_colours:
         broken_rules |= {*violations(page, CONTRAST)}
