@@ -143,7 +143,7 @@ def test_focal_loss_is_cross_entropy_with_gamma_0_and_weighs_certain_rows_less()
 
 @pytest.mark.slow
 def test_scores_are_learned_in_the_unit_of_the_data(data, tmp_path):
-    training = {"num_train_epochs": 6, "learning_rate": 2e-3, "per_device_train_batch_size": 16}
+    training = {"num_train_epochs": 3, "learning_rate": 3e-3, "per_device_train_batch_size": 16}
     run_config = RunConfig.parse(
         {
             "task": "regression",
