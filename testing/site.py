@@ -67,7 +67,7 @@ def running_site(
         **environment,
     }
     if not is_first_start:
-        prepare_database(folder, env)
+        prepare_files(folder, env)
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "start", *options]
     with (folder / "site.log").open("wb") as log:
         site = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -80,8 +80,9 @@ def running_site(
             site.wait(40)
 
 
-def prepare_database(folder: Path, environment: dict[str, str]) -> None:
-    """Copy a migrated database to where a site in `folder` expects it, if it uses SQLite and has none."""
+def prepare_files(folder: Path, environment: dict[str, str]) -> None:
+    """Let a site in `folder` share the static files of all sites, and copy a migrated database, if it uses SQLite and has none."""
+    environment.setdefault("STATIC_ROOT", str(Path(settings.BASE_DIR) / ".pytest_cache/d/static"))
     if not environment.get("DATABASE_URL") and not (folder / "data/db.sqlite3").exists():
         copy_migrated_database(folder / "data")
 
@@ -110,7 +111,7 @@ def running_web(folder: Path, *, more: str = "", **environment: str) -> Iterator
         **database_of(folder),
         **environment,
     }
-    prepare_database(folder, env)
+    prepare_files(folder, env)
     prepare = [sys.executable, "-c", PREPARE.format(password=PASSWORD, more=more)]
     output = subprocess.run(prepare, env=env, cwd=settings.BASE_DIR, check=True, capture_output=True, text=True).stdout
     with (folder / "site.log").open("wb") as log:
