@@ -75,12 +75,15 @@ def sign_in(address: str) -> str:
     return str(call(address, "/api/login", {"username": "root", "password": PASSWORD})["access"])
 
 
-def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
+def test_second_start_on_the_same_data_is_reported_in_one_line_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     with running_site(tmp_path):
         tree = eventually(lambda: len(processes := children()) == 6 and processes)
+        second = start(tmp_path, free_port())
         tree["supervisor"].send_signal(signal.SIGINT)
         _, alive = psutil.wait_procs(tree.values(), timeout=40)
     assert not alive
+    assert second.returncode == 1
+    assert "already runs" in second.stderr and len(second.stderr.strip().splitlines()) == 1
 
 
 def test_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -108,13 +111,6 @@ def test_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
         ended = start(tmp_path, taken.getsockname()[1])
     assert ended.returncode == 1
     assert "can't be used" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
-
-
-def test_second_start_on_the_same_data_is_reported_in_one_line(tmp_path: Path) -> None:
-    with running_site(tmp_path):
-        ended = start(tmp_path, free_port())
-    assert ended.returncode == 1
-    assert "already runs" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_first_start_creates_samples_and_the_second_still_has_them(tmp_path: Path) -> None:
