@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,59 +28,56 @@ from engine.kernels.tile_sizes import BLOCK, LANES, PANEL, ROWS, rounded_up
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 
 
-class Attended(NamedTuple):
-    """What attention leaves of computed tokens.
-
-    context: (tokens, heads × width). logarithms: of the sums of its softmax, (tokens, heads). qkv: with query and key turned.
-    """
-
-    context: Tensor
-    logarithms: Tensor
-    qkv: Tensor
-
-
 class DecoderBatch:
-    """Where packed conversations lie, and the rotary positions of their tokens, for all layers.
+    """Where packed conversations lie, and the rotary positions of their computed tokens, for all layers.
 
-    Attention is over all tokens; what comes in and goes out is of the computed ones.
-    starts: of each conversation, and the end of the last one. cosines, sines: (all tokens, head width / 2) fp32.
+    starts: of each conversation, and the end of the last one. computed: (all tokens,) the computed token of each. firsts: of each
+    conversation, the first token that no conversation before it shares. cosines, sines: (tokens, head width / 2) fp32.
     """
 
     def __init__(self, layout: PackedLayout, heads: int, cosines: Tensor, sines: Tensor) -> None:
         half = cosines.shape[-1] // 2  # the second half says the same again
         self.layout = layout
         self.starts = torch.tensor([0, *layout.lengths]).cumsum(0)
-        self.cosines = layout.to_all(cosines[0, :, :half].float()).contiguous()
-        self.sines = layout.to_all(sines[0, :, :half].float()).contiguous()
+        self.computed = layout.computed_tokens()
+        self.firsts = layout.first_tokens()
+        self.cosines = cosines[0, :, :half].float().contiguous()
+        self.sines = sines[0, :, :half].float().contiguous()
         self.heads = heads
         self.width = 2 * half
         self.longest = max(layout.lengths)
 
-    def attend(self, qkv: Tensor, scale: float) -> Attended:
-        """Return the context of query, key and value, and what its gradient needs. qkv may be changed in place."""
-        qkv = self.layout.to_all(qkv)
+    def attend(self, qkv: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Return the context: (tokens, heads × width), and the logarithms of its sums: (tokens, heads)."""
         context = qkv.new_empty(len(qkv), self.heads * self.width)
         logarithms = torch.empty(len(qkv), self.heads)
         room = _bytes_forward(self.longest, self.width)
         causal_attention().attend(*self._arguments(qkv, scale, room), context, logarithms)
-        return Attended(*map(self.layout.to_computed, (context, logarithms, qkv)))
+        return context, logarithms
 
-    def attend_backward(self, dcontext: Tensor, attended: Attended, scale: float) -> Tensor:
+    def attend_backward(
+        self, dcontext: Tensor, context: Tensor, logarithms: Tensor, qkv: Tensor, scale: float
+    ) -> Tensor:
         """Return the gradient of what `attend` took."""
-        context, logarithms, qkv = map(self.layout.to_all, attended)
         dqkv = torch.empty_like(qkv)
+        dkv = of_computed = dqkv[:, self.heads * self.width :]
+        if self.layout.sharing is not None:
+            dkv = qkv.new_empty(len(self.computed), dkv.shape[1])
         room = _bytes_backward(self.longest, self.width)
-        dcontext = self.layout.gradient_to_all(dcontext)
-        causal_attention().attend_gradient(*self._arguments(qkv, scale, room), context, logarithms, dcontext, dqkv)
-        return self.layout.gradient_to_computed(dqkv)
+        causal_attention().attend_gradient(
+            *self._arguments(qkv, scale, room), context, logarithms, dcontext, dqkv, dkv, dkv.element_size() * dkv.stride(0)
+        )  # fmt: skip
+        if self.layout.sharing is not None:
+            of_computed.copy_(self.layout.gradient_to_computed(dkv))
+        return dqkv
 
     def _arguments(self, qkv: Tensor, scale: float, room: int) -> tuple[Tensor | int | float, ...]:
         """Return what both kernels get first. room: bytes that each thread needs."""
         shared = (qkv.shape[1] // self.width - self.heads) // 2  # heads of key and value
         counter = torch.zeros(1, dtype=torch.int64)
         return (
-            qkv, self.starts, self.cosines, self.sines, counter, SCRATCH.take(room), room,
-            len(self.layout.lengths), self.heads, shared, self.width, scale,
+            qkv, self.starts, self.computed, self.firsts, self.cosines, self.sines, counter, SCRATCH.take(room), room,
+            len(self.layout.lengths), len(qkv), self.heads, shared, self.width, scale,
         )  # fmt: skip
 
 
@@ -95,13 +92,13 @@ def causal_attention() -> ModuleType:
 def _bytes_forward(length: int, width: int) -> int:
     """Return the room that a thread needs to attend to conversations that are no longer than this."""
     columns = rounded_up(length, PANEL)
-    return rounded_up(columns * (4 * width + 6 * ROWS) + 4 * ROWS * width, CACHE_LINE)
+    return rounded_up(columns * (6 * width + 6 * ROWS) + 6 * ROWS * width, CACHE_LINE)
 
 
 def _bytes_backward(length: int, width: int) -> int:
     """Return the room that a thread needs for the gradient."""
     columns = rounded_up(length, PANEL)
-    return rounded_up(columns * (14 * width + 14 * ROWS + 4 * BLOCK) + (4 * ROWS + 4 * BLOCK) * width, CACHE_LINE)
+    return rounded_up(columns * (16 * width + 14 * ROWS + 4 * BLOCK) + (4 * ROWS + 10 * BLOCK) * width, CACHE_LINE)
 
 
 class FusedDecoderLayer:
@@ -154,7 +151,9 @@ class _Saved:
     x: Tensor
     attention_input: Tensor
     attention_inverses: Tensor
-    attended: Attended
+    qkv: Tensor
+    context: Tensor
+    logarithms: Tensor
     middle: Tensor
     inner_input: Tensor
     inner_inverses: Tensor
@@ -170,8 +169,8 @@ class _DecoderLayerFunction(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: FusedDecoderLayer, batch: DecoderBatch, *parameters: Tensor) -> Tensor:
         attention_input, attention_inverses = layer.attention_norm(x)
         qkv, qkv_low_rank = layer.qkv.forward(attention_input, training=True)
-        attended = batch.attend(qkv, layer.scale)
-        middle, output_low_rank = layer.output.forward(attended.context, training=True, residual=x)
+        context, logarithms = batch.attend(qkv, layer.scale)
+        middle, output_low_rank = layer.output.forward(context, training=True, residual=x)
         inner_input, inner_inverses = layer.inner_norm(middle)
         gate_up, active, gate_up_low_rank = layer.gate_up.forward_swiglu(inner_input)
         y, down_low_rank = layer.down.forward(active, training=True, residual=middle)
@@ -180,7 +179,7 @@ class _DecoderLayerFunction(torch.autograd.Function):
         ctx.batch = batch
         # Not save_for_backward, which would keep all of them until the backward pass has ended.
         ctx.saved = _Saved(
-            x, attention_input, attention_inverses, attended, middle,
+            x, attention_input, attention_inverses, qkv, context, logarithms, middle,
             inner_input, inner_inverses, gate_up, active, low_rank,
         )  # fmt: skip
         return y
@@ -200,8 +199,8 @@ class _DecoderLayerFunction(torch.autograd.Function):
         del dactive
         saved.gate_up = saved.inner_input = None
         layer.inner_norm.add_gradient(dx, dinner, saved.middle, saved.inner_inverses)
-        dcontext, of_output = layer.output.backward(dx, saved.attended.context, output_low_rank, None, True)
-        dqkv = ctx.batch.attend_backward(dcontext, saved.attended, layer.scale)
+        dcontext, of_output = layer.output.backward(dx, saved.context, output_low_rank, None, True)
+        dqkv = ctx.batch.attend_backward(dcontext, saved.context, saved.logarithms, saved.qkv, layer.scale)
         needs_dx = ctx.needs_input_grad[0]
         dinput, of_qkv = layer.qkv.backward(dqkv, saved.attention_input, qkv_low_rank, None, needs_dx)
         if needs_dx:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of all tokens, those that are computed where sharing pays: attention copies the shared ones, which costs about as much as 2 %.
+# The share of computed tokens up to which sharing pays: it costs copies in attention.
 MOST_COMPUTED = 0.97
 
 
@@ -50,9 +50,16 @@ class PackedLayout:
         """Return what belongs to computed tokens, of what belongs to all along `dim` and is equal for those that share one."""
         return x if self.sharing is None else x.index_select(dim, self.sharing.places)
 
-    def gradient_to_all(self, dx: Tensor) -> Tensor:
-        """Return the gradient of what `to_computed` took: that of a shared token goes to the first that it stands for."""
-        return dx if self.sharing is None else self.to_all(dx).index_fill_(0, self.sharing.copies, 0)
+    def computed_tokens(self) -> Tensor:
+        """Return the computed token of each token: (tokens,)."""
+        return torch.arange(sum(self.lengths)) if self.sharing is None else self.sharing.computed
+
+    def first_tokens(self) -> Tensor:
+        """Return of each conversation how many of its first tokens one before it has computed: (conversations,)."""
+        if self.sharing is None:
+            return torch.zeros(len(self.lengths), dtype=torch.int64)
+        conversations = torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
+        return torch.bincount(conversations[self.sharing.copies], minlength=len(self.lengths))
 
     def gradient_to_computed(self, dx: Tensor) -> Tensor:
         """Return the gradient of what `to_all` took: (computed tokens, width), for shared tokens a sum, in fp32."""

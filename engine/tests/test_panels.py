@@ -8,7 +8,7 @@ import torch
 from engine.kernels import panels
 from engine.kernels.decoder import DecoderBatch
 from engine.kernels.lora_factors import LoraFactors
-from engine.kernels.packed_layout import PackedLayout
+from engine.kernels.packed_layout import share_prefixes
 
 NEEDS_VNNI = pytest.mark.skipif(
     not panels.available(), reason="needs a CPU with VNNI and AVX-512 BF16, and none with AMX"
@@ -147,25 +147,35 @@ def attend_plainly(qkv, lengths, heads, shared, width, cosines, sines):
 
 
 @NEEDS_BF16
+@pytest.mark.parametrize("in_common", [0, 1, 13, 66])  # tokens that all conversations but the last begin with
 @pytest.mark.parametrize(
-    ("lengths", "heads", "shared", "width"), [([1, 2, 9], 2, 1, 16), ([70, 3, 131], 4, 2, 32), ([66], 2, 2, 80)]
+    ("lengths", "heads", "shared", "width"),
+    [([1, 2, 9], 2, 1, 16), ([70, 3, 131], 4, 2, 32), ([66], 2, 2, 80), ([90, 67, 90, 200, 66], 2, 1, 16)],
 )
-def test_attention_of_packed_conversations_and_its_gradient_are_those_of_torch(threads, lengths, heads, shared, width):
+def test_attention_of_packed_conversations_and_its_gradient_are_those_of_torch(
+    threads, lengths, heads, shared, width, in_common
+):
     torch.manual_seed(0)
-    tokens = sum(lengths)
-    angles = 6 * torch.rand(tokens, width // 2)
-    layout = PackedLayout(lengths)
-    batch = DecoderBatch(layout, heads, *(torch.cat([each, each], 1)[None] for each in (angles.cos(), angles.sin())))
+    ids = torch.arange(sum(lengths))
+    for conversation in ids.split(lengths)[:-1]:
+        conversation[:in_common] = torch.arange(in_common)[: len(conversation)]
+    layout = share_prefixes(ids, lengths)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    angles = 6 * torch.rand(max(lengths), width // 2)[positions]
+    tables = [layout.to_computed(torch.cat([each, each], 1))[None] for each in (angles.cos(), angles.sin())]
+    batch = DecoderBatch(layout, heads, *tables)
+    tokens = tables[0].shape[1]
     qkv = torch.randn(tokens, (heads + 2 * shared) * width).bfloat16()
     dcontext = torch.randn(tokens, heads * width).bfloat16()
     plain = qkv.float().requires_grad_()
-    expected = attend_plainly(plain, lengths, heads, shared, width, angles.cos(), angles.sin())
+    of_all = attend_plainly(layout.to_all(plain), lengths, heads, shared, width, angles.cos(), angles.sin())
+    expected = layout.to_computed(of_all)
     expected.backward(dcontext.float())
-    attended = batch.attend(qkv, width**-0.5)
-    assert error_of(attended.context, expected.detach()) < 0.005
-    dqkv = batch.attend_backward(dcontext, attended, width**-0.5)
+    context, logarithms = batch.attend(qkv, width**-0.5)
+    assert error_of(context, expected.detach()) < 0.005
+    dqkv = batch.attend_backward(dcontext, context, logarithms, qkv, width**-0.5)
     parts = [heads * width, shared * width, shared * width]
     assert plain.grad is not None
     for actual, wanted in zip(dqkv.split(parts, 1), plain.grad.split(parts, 1), strict=True):
         assert error_of(actual, wanted) < 0.006
-    assert torch.equal(dqkv, batch.attend_backward(dcontext, attended, width**-0.5))
+    assert torch.equal(dqkv, batch.attend_backward(dcontext, context, logarithms, qkv, width**-0.5))
