@@ -23,6 +23,7 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.data.batches import total_steps
+from engine.task_types import is_language_model
 
 if TYPE_CHECKING:
     from engine.tasks.repeats import Repeats
@@ -33,7 +34,7 @@ EVALUATE_SECONDS = 4.0  # the same for evaluation batches
 LEAST_LENGTHS = 3  # that are timed in any case: the longest, the shortest and one between them
 LONG_SECONDS = 0.5  # a batch that takes longer is timed twice, others three times
 # Increase this when a step takes another time or memory than before: older measurements are then not used any more.
-ENGINE = 3
+ENGINE = 4
 NO_INFLUENCE: dict[str, Any] = {
     "experiment_name": True,
     "training": {
@@ -116,8 +117,9 @@ def measure_run(
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, data_file, Path(folder), base_models_dir, cache_dir=cache_dir)
         with run.translated_errors():
-            run.prepare()  # fills the cache of tokens, which the real run will find filled too
-            gc.collect()
+            if not is_language_model(config.task):  # whose tokens are not kept, and whose model would be in memory twice
+                run.prepare()  # fills the cache of tokens, which the real run will find filled too
+                gc.collect()
             started = time.perf_counter()
             prepared = run.prepare()
             prepare_s = time.perf_counter() - started
